@@ -1,0 +1,44 @@
+"""tokkit takes raw text all the way to a pretrained BERT.
+
+Each stage is a function that takes one frozen config: ``train``, ``encode``, ``build`` and
+``pretrain``. They are imported on first use, so that ``import tokkit`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokkit.encoding.config import EncodeConfig as EncodeConfig
+    from tokkit.encoding.encode import encode as encode
+    from tokkit.errors import TokkitError as TokkitError
+    from tokkit.errors import UsageError as UsageError
+    from tokkit.instances.build import build as build
+    from tokkit.instances.config import BuildConfig as BuildConfig
+    from tokkit.pretrain.config import PretrainConfig as PretrainConfig
+    from tokkit.pretrain.pretrain import pretrain as pretrain
+    from tokkit.vocab.config import TrainConfig as TrainConfig
+    from tokkit.vocab.train import train as train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BuildConfig": "tokkit.instances.config",
+    "EncodeConfig": "tokkit.encoding.config",
+    "PretrainConfig": "tokkit.pretrain.config",
+    "TokkitError": "tokkit.errors",
+    "TrainConfig": "tokkit.vocab.config",
+    "UsageError": "tokkit.errors",
+    "build": "tokkit.instances.build",
+    "encode": "tokkit.encoding.encode",
+    "pretrain": "tokkit.pretrain.pretrain",
+    "train": "tokkit.vocab.train",
+}
+
+__all__ = [*sorted(_HOMES)]  # noqa: PLE0604  the names are the keys above, all strings
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tokkit' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

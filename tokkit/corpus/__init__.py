@@ -1,0 +1,1 @@
+"""Reading corpora: work units, readers of every format, sentences."""

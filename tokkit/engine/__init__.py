@@ -1,0 +1,1 @@
+"""One way of doing work: plan units, map a pure function over them, commit a manifest last."""

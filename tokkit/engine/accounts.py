@@ -1,0 +1,90 @@
+"""The ledger of a stage: what came in, what was kept, what was dropped and why.
+
+    >>> accounts = Accounts()
+    >>> accounts.add("documents", 10)
+    >>> accounts.drop("documents", "empty", 2)
+    >>> accounts.keep("documents", 8)
+    >>> accounts.check()
+
+``in`` minus everything dropped is ``kept``, always: ``check`` holds a stage to it, and ``tokkit
+verify`` asks again. Figures stand beside the ledger and are under no such law.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class Accounts:
+    """Counts by thing (documents, sentences, tokens), added up over work units."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, dict[str, Any]] = {}
+        self.figures: dict[str, int] = {}
+
+    def _entry(self, what: str) -> dict[str, Any]:
+        return self.entries.setdefault(what, {"in": 0, "kept": 0, "dropped": {}})
+
+    def add(self, what: str, number: int) -> None:
+        """Count ``number`` of ``what`` as having come in."""
+        self._entry(what)["in"] += int(number)
+
+    def keep(self, what: str, number: int) -> None:
+        """Count ``number`` of ``what`` as kept."""
+        self._entry(what)["kept"] += int(number)
+
+    def drop(self, what: str, reason: str, number: int = 1) -> None:
+        """Count ``number`` of ``what`` as dropped for ``reason``."""
+        if number:
+            dropped = self._entry(what)["dropped"]
+            dropped[reason] = dropped.get(reason, 0) + int(number)
+
+    def count(self, figure: str, number: int) -> None:
+        """Add to a figure that stands beside the ledger."""
+        self.figures[figure] = self.figures.get(figure, 0) + int(number)
+
+    def kept(self, what: str) -> int:
+        """How many of ``what`` were kept."""
+        return int(self.entries.get(what, {}).get("kept", 0))
+
+    def merge(self, other: "Accounts") -> None:
+        """Add another unit's ledger to this one."""
+        for what, entry in other.entries.items():
+            self.add(what, entry["in"])
+            self.keep(what, entry["kept"])
+            for reason, number in entry["dropped"].items():
+                self.drop(what, reason, number)
+        for figure, number in other.figures.items():
+            self.count(figure, number)
+
+    def imbalances(self) -> list[str]:
+        """Say in words where ``in`` minus ``dropped`` is not ``kept``."""
+        return [
+            f"{what}: {entry['in']} in, {sum(entry['dropped'].values())} dropped, "
+            f"but {entry['kept']} kept"
+            for what, entry in self.entries.items()
+            if entry["in"] - sum(entry["dropped"].values()) != entry["kept"]
+        ]
+
+    def check(self) -> None:
+        """Raise an AssertionError, which is a bug of ours, where the ledger does not add up."""
+        if wrong := self.imbalances():
+            raise AssertionError("; ".join(wrong))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form in which a manifest keeps it, in an order that does not depend on the units'."""
+        ledger = {
+            what: {**entry, "dropped": dict(sorted(entry["dropped"].items()))}
+            for what, entry in sorted(self.entries.items())
+        }
+        return {**ledger, "figures": dict(sorted(self.figures.items()))}
+
+    @classmethod
+    def from_dict(cls, form: Mapping[str, Any]) -> "Accounts":
+        """Read back what ``as_dict`` gave."""
+        accounts = cls()
+        for what, entry in form.items():
+            if what == "figures":
+                accounts.figures = dict(entry)
+            else:
+                accounts.entries[what] = {**entry, "dropped": dict(entry["dropped"])}
+        return accounts

@@ -1,0 +1,187 @@
+"""Units done by processes of this machine.
+
+Workers are started by ``spawn``, so that no thread or lock of the parent is copied into them, and
+get one unit at a time. The parent watches their pipes and their lives: a worker that dies is an
+error that names the unit it had. Each worker watches the parent too, and ends with it.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, NoReturn, Self, cast
+
+from tokkit.engine.unit import Outcome, Task, Unit
+from tokkit.errors import TokkitError
+
+REPORT_SECONDS = 0.1
+
+
+class WorkerError(RuntimeError):
+    """A bug in a worker; its text is the traceback from there."""
+
+
+def run_units(
+    task: Task, units: Sequence[Unit], workers: int, report: Callable[[int], Any]
+) -> Iterator[tuple[Unit, Outcome]]:
+    """Run ``task`` on each unit, yielding outcomes as they come.
+
+    Args:
+        task: what is done; picklable if there are workers.
+        units: in the order in which they are taken up.
+        workers: processes; 0 works in this one.
+        report: called with the progress made, in the units' sizes.
+
+    Raises:
+        TokkitError: that a unit raised, or that names the unit whose worker died.
+    """
+    away = [unit for unit in units if not unit.local] if workers else []
+    for unit in units:
+        if unit.local or not workers:
+            try:
+                outcome = task.run(unit, report)
+            except MemoryError as error:
+                raise out_of_memory(unit) from error
+            yield unit, outcome
+    if away:
+        with _Pool(task, min(workers, len(away))) as pool:
+            yield from pool.run(away, report)
+
+
+def out_of_memory(unit: Unit) -> TokkitError:
+    """Say which unit did not fit into memory."""
+    return TokkitError(
+        f"{unit.name}: out of memory; pass fewer --workers, or smaller units where it can be cut"
+    )
+
+
+class _Pool:
+    """A few processes, each with a pipe, a life to watch, and at most one unit in hand."""
+
+    def __init__(self, task: Task, num_workers: int) -> None:
+        self._processes: dict[Connection, BaseProcess] = {}
+        self._in_hand: dict[Connection, Unit] = {}
+        context = multiprocessing.get_context("spawn")
+        for _ in range(num_workers):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(task, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            self._processes[ours] = process
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for pipe, process in self._processes.items():
+            pipe.close()
+            process.terminate()
+        for process in self._processes.values():
+            process.join()
+
+    def run(
+        self, units: Sequence[Unit], report: Callable[[int], Any]
+    ) -> Iterator[tuple[Unit, Outcome]]:
+        """Hand out the units and yield what comes back."""
+        waiting = deque(units)
+        for pipe in self._processes:
+            self._hand_out(pipe, waiting)
+        while self._in_hand:
+            for pipe in cast("list[Connection]", wait(list(self._in_hand))):
+                kind, content = self._receive(pipe)
+                if kind == "progress":
+                    report(content)
+                elif kind == "outcome":
+                    unit = self._in_hand.pop(pipe)
+                    self._hand_out(pipe, waiting)
+                    yield unit, content
+                elif kind == "error":
+                    raise content
+                else:
+                    raise WorkerError(f"{self._in_hand[pipe].name}\n\n{content}")
+
+    def _hand_out(self, pipe: Connection, waiting: deque[Unit]) -> None:
+        if waiting:
+            unit = self._in_hand[pipe] = waiting.popleft()
+            try:
+                pipe.send(unit)
+            except BrokenPipeError:
+                self._raise_death(pipe)
+
+    def _receive(self, pipe: Connection) -> tuple[str, Any]:
+        try:
+            message: tuple[str, Any] = pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self._raise_death(pipe)
+        return message
+
+    def _raise_death(self, pipe: Connection) -> NoReturn:
+        """Say which unit a dead worker had, and how it died."""
+        process = self._processes[pipe]
+        process.join()
+        code = process.exitcode or 0
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        remedy = "; was memory short? pass fewer --workers" if code == -signal.SIGKILL else ""
+        raise TokkitError(
+            f"{self._in_hand[pipe].name}: the worker process {how}{remedy}; what other units "
+            f"finished stays, run the same command again to go on"
+        )
+
+
+def _work(task: Task, pipe: Connection) -> None:
+    """Do units from the pipe until it closes: the life of a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    reporter = _Reporter(pipe)
+    while True:
+        try:
+            unit = pipe.recv()
+        except EOFError:
+            return
+        try:
+            outcome = task.run(unit, reporter.report)
+        except TokkitError as error:
+            pipe.send(("error", error))
+        except MemoryError:
+            pipe.send(("error", out_of_memory(unit)))
+        except BaseException:  # noqa: BLE001  whatever it is, the parent must be told
+            pipe.send(("bug", traceback.format_exc()))
+        else:
+            reporter.flush()
+            pipe.send(("outcome", outcome))
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone, so that no shard is written behind its back."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+class _Reporter:
+    """Sends progress to the parent, a few times a second at the most."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._pending = 0
+        self._sent = time.monotonic()
+
+    def report(self, advance: int) -> None:
+        """Count progress, and send what is pending if it is time to."""
+        self._pending += advance
+        if time.monotonic() - self._sent >= REPORT_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is pending."""
+        if self._pending:
+            self._pipe.send(("progress", self._pending))
+        self._pending = 0
+        self._sent = time.monotonic()

@@ -1,0 +1,293 @@
+"""Plan, map, commit: how every stage works.
+
+A stage plans work units from its inputs and options alone, maps a pure function over them, one
+unit in and one shard out, and commits by writing ``manifest.json`` last. What a unit wrote is
+found again by its content key, so running the same command again is how one resumes:
+
+    plan:    unit 0, unit 1, unit 2          keys k0, k1, k2
+    journal: k0, k2 are done                 (the process was killed during unit 1)
+    map:     unit 1                          the others are skipped
+    commit:  manifest.json                   three rows
+"""
+
+import hashlib
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from tokkit.engine.accounts import Accounts
+from tokkit.engine.files import FolderLock, HashedFile, canonical_json
+from tokkit.engine.folder import clear_folder, is_foreign, remove_leftovers
+from tokkit.engine.journal import Journal
+from tokkit.engine.local import run_units
+from tokkit.engine.manifest import FORMAT_VERSION, MANIFEST, Manifest
+from tokkit.engine.signals import interruptible
+from tokkit.engine.unit import Outcome, Task, Unit, UnitResult
+from tokkit.errors import TokkitError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """All that the engine must know of a stage.
+
+    Attributes:
+        kind: of folder that it makes.
+        output: that folder.
+        options: every option that the bytes depend on, as JSON; never the number of workers.
+        tokenizer_fingerprint: of the tokenizer in use.
+        seed: of every draw; None where nothing is drawn.
+        units: the plan, in the order in which the shards are read later.
+        function: ``function(context, payload, sink, report)`` writes one shard into the binary
+            file ``sink``, calls ``report(n)`` as it gets through the unit's size, and returns a
+            ``UnitResult``. It is pure, and importable by name in another process.
+        context: its first argument, the same for all units; picklable.
+        progress_unit: what the units' sizes count, for the bar.
+        inputs: the manifest's rows where they are known at planning; else they are made of what
+            each unit read.
+        prepare: writes side files, such as the tokenizer, before the first unit.
+        digest: SHA-256 of what a payload's unit would read; asked when a time stamp has changed.
+        finish: looks at the whole ledger before the manifest is written, and may refuse it.
+    """
+
+    kind: str
+    output: Path
+    options: Mapping[str, Any]
+    tokenizer_fingerprint: str
+    seed: int | None
+    units: Sequence[Unit]
+    function: Callable[[Any, Any, HashedFile, Callable[[int], None]], UnitResult]
+    context: Any
+    progress_unit: str = "B"
+    inputs: Sequence[Mapping[str, Any]] | None = None
+    prepare: Callable[[Path], None] | None = None
+    digest: Callable[[Any], str] | None = None
+    finish: Callable[[Accounts], None] | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the content keys of stage and units have in common."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "kind": self.kind,
+            "options": dict(self.options),
+            "seed": self.seed,
+            "tokenizer_fingerprint": self.tokenizer_fingerprint,
+        }
+
+    @property
+    def key(self) -> str:
+        """Content key of the whole stage."""
+        units = [dict(unit.identity) for unit in self.units]
+        return _hash({**self.facts, "units": units, "inputs": list(self.inputs or ())})
+
+    def unit_keys(self) -> list[str]:
+        """Content key of each unit, in order."""
+        facts = self.facts
+        return [
+            _hash({**facts, "unit": dict(unit.identity), "shard": unit.shard})
+            for unit in self.units
+        ]
+
+
+def _hash(form: Any) -> str:
+    return hashlib.sha256(canonical_json(form)).hexdigest()
+
+
+def is_up_to_date(stage: Stage) -> bool:
+    """Whether the folder holds just what the stage would make, by content keys and time stamps."""
+    if not (stage.output / MANIFEST).is_file():
+        return False
+    if Manifest.read(stage.output).key != stage.key:
+        return False
+    journal = Journal.read(stage.output)
+    return all(
+        _is_unchanged(stage, unit, journal.units.get(key))
+        for unit, key in zip(stage.units, stage.unit_keys(), strict=True)
+    )
+
+
+def _is_unchanged(stage: Stage, unit: Unit, line: Mapping[str, Any] | None) -> bool:
+    """Whether a unit's input is what it was when its shard was made."""
+    if line is None or line["stamp"] == unit.stamp or stage.digest is None:
+        return True
+    log.info("%s: its time stamp has changed; comparing its content", unit.name)
+    recorded: str = line["input_sha256"]
+    return stage.digest(unit.payload) == recorded
+
+
+def run_stage(stage: Stage, *, workers: int, overwrite: bool, progress: bool) -> Manifest:
+    """Bring a stage's folder to completion, doing only what is not done yet.
+
+    Args:
+        stage: what is to be made.
+        workers: processes; 0 does the work in this one. The bytes do not depend on it.
+        overwrite: clear the folder of what another run left there.
+        progress: show a bar on standard error, if that is a terminal.
+
+    Returns:
+        The folder's manifest.
+
+    Raises:
+        TokkitError: a fault in data or environment; what was finished stays and is not redone.
+        Interrupted: after SIGINT or SIGTERM; likewise.
+    """
+    if not overwrite and is_up_to_date(stage):
+        log.info("%s: up to date", stage.output)
+        return Manifest.read(stage.output)
+    with ExitStack() as stack:
+        if is_foreign(stage.output):
+            raise TokkitError(
+                f"{stage.output}: not empty, and not made by tokkit; choose another folder"
+            )
+        stack.enter_context(FolderLock(stage.output))
+        stack.enter_context(interruptible(stage.output))
+        if overwrite:
+            clear_folder(stage.output)
+        lines = _take_up(stage)
+        if stage.prepare is not None:
+            stage.prepare(stage.output)
+        _map(stage, lines, workers=workers, progress=progress)
+        return _commit(stage, lines)
+
+
+def _take_up(stage: Stage) -> dict[str, dict[str, Any]]:
+    """Begin or go on with a folder: the journal's lines on units that need not be done again."""
+    refuse_other_run(stage)
+    remove_leftovers(stage.output)
+    journal = Journal.read(stage.output)
+    if journal.stage is None:
+        journal.begin({"key": stage.key, **stage.facts})
+    lines = {}
+    for unit, key in zip(stage.units, stage.unit_keys(), strict=True):
+        line = journal.units.get(key)
+        shard = stage.output / unit.shard
+        whole = line and shard.is_file() and shard.stat().st_size == line["bytes"]
+        if line and whole and _is_unchanged(stage, unit, line):
+            lines[key] = line
+    return lines
+
+
+def refuse_other_run(stage: Stage) -> None:
+    """Refuse a folder that holds, finished or not, what other inputs or options gave.
+
+    Raises:
+        TokkitError: naming the first thing that differs.
+    """
+    if (stage.output / MANIFEST).is_file():
+        there = Manifest.read(stage.output)
+        past: Mapping[str, Any] | None = {
+            "key": there.key,
+            "kind": there.kind,
+            "options": there.options,
+            "seed": there.seed,
+            "tokenizer_fingerprint": there.tokenizer_fingerprint,
+        }
+    else:
+        past = Journal.read(stage.output).stage
+    if past is None:
+        return
+    difference = describe_difference(past, {"key": stage.key, **stage.facts})
+    if difference is None and (stage.output / MANIFEST).is_file():
+        difference = "an input has changed since"
+    if difference is not None:
+        raise TokkitError(
+            f"{stage.output}: holds another run ({difference}); "
+            f"choose another folder, or pass --overwrite to make it anew"
+        )
+
+
+def describe_difference(past: Mapping[str, Any], present: Mapping[str, Any]) -> str | None:
+    """Say what differs between two stages' facts; None where nothing does."""
+    if past["kind"] != present["kind"]:
+        return f"its kind is {past['kind']}, not {present['kind']}"
+    for name in sorted({*past["options"], *present["options"]}):
+        old, new = past["options"].get(name), present["options"].get(name)
+        if old != new:
+            return f"--{name.replace('_', '-')} was {old}, not {new}"
+    if past["seed"] != present["seed"]:
+        return f"--seed was {past['seed']}, not {present['seed']}"
+    if past["tokenizer_fingerprint"] != present["tokenizer_fingerprint"]:
+        return "it was made with another tokenizer"
+    return None if past["key"] == present["key"] else "its inputs were others"
+
+
+def _map(stage: Stage, lines: dict[str, dict[str, Any]], *, workers: int, progress: bool) -> None:
+    """Do the units that are not in ``lines``, and add their lines."""
+    keys = dict(zip((unit.shard for unit in stage.units), stage.unit_keys(), strict=True))
+    missing = [unit for unit in stage.units if keys[unit.shard] not in lines]
+    if 0 < len(missing) < len(stage.units):
+        log.info(
+            "%s: going on; %d of %d units are done",
+            stage.output,
+            len(stage.units) - len(missing),
+            len(stage.units),
+        )
+    task = Task(stage.function, stage.context, stage.output)
+    journal = Journal.read(stage.output)
+    with tqdm(
+        desc=stage.kind,
+        total=sum(unit.size for unit in stage.units),
+        initial=sum(unit.size for unit in stage.units if keys[unit.shard] in lines),
+        unit=stage.progress_unit,
+        unit_scale=True,
+        disable=not (progress and sys.stderr.isatty()),
+    ) as bar:
+        for unit, outcome in run_units(task, missing, workers, bar.update):
+            key = keys[unit.shard]
+            lines[key] = _journal_line(key, unit, outcome)
+            journal.append(lines[key])
+
+
+def _journal_line(key: str, unit: Unit, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "unit": key,
+        "input": unit.name,
+        "input_sha256": outcome.result.input_sha256,
+        "stamp": unit.stamp,
+        "name": unit.shard,
+        "bytes": outcome.bytes,
+        "sha256": outcome.sha256,
+        "rows": outcome.result.rows,
+        "tokens": outcome.result.tokens,
+        "accounts": outcome.result.accounts.as_dict(),
+    }
+
+
+def _commit(stage: Stage, lines: Mapping[str, Mapping[str, Any]]) -> Manifest:
+    """Add up the ledger and write the manifest."""
+    ordered = [lines[key] for key in stage.unit_keys()]
+    accounts = Accounts()
+    for line in ordered:
+        accounts.merge(Accounts.from_dict(line["accounts"]))
+    accounts.check()
+    if stage.finish is not None:
+        stage.finish(accounts)
+    inputs = stage.inputs
+    if inputs is None:
+        inputs = [
+            {"name": line["input"], "bytes": unit.size, "sha256": line["input_sha256"]}
+            for unit, line in zip(stage.units, ordered, strict=True)
+        ]
+    manifest = Manifest(
+        kind=stage.kind,
+        key=stage.key,
+        options=dict(stage.options),
+        seed=stage.seed,
+        tokenizer_fingerprint=stage.tokenizer_fingerprint,
+        inputs=[dict(row) for row in inputs],
+        shards=[
+            {name: line[name] for name in ("name", "bytes", "sha256", "rows", "tokens")}
+            for line in ordered
+        ],
+        accounts=accounts.as_dict(),
+    )
+    manifest.write(stage.output)
+    return manifest

@@ -1,0 +1,73 @@
+"""Work units, and what doing one means in whichever process it is done."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokkit.engine.accounts import Accounts
+from tokkit.engine.files import HashedFile, write_atomically
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of a plan: one unit in, one shard out.
+
+    Attributes:
+        name: what an error calls it, such as ``books.txt, bytes 0 to 67108864``.
+        shard: file that it writes, such as ``shard-00000.arrow``.
+        identity: what its content key is made of, as JSON.
+        stamp: time stamp of its input in nanoseconds; 0 where the identity is content already.
+        size: its share of the progress bar.
+        payload: what the stage's function gets; picklable.
+        local: it must be done in the process that planned it, as standard input must.
+    """
+
+    name: str
+    shard: str
+    identity: Mapping[str, Any]
+    stamp: int
+    size: int
+    payload: Any
+    local: bool = False
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """What a stage's function returns of a unit.
+
+    Attributes:
+        rows: of its shard.
+        tokens: in its shard.
+        accounts: its ledger.
+        input_sha256: of what it read, where that was hashed on the way.
+    """
+
+    rows: int
+    tokens: int
+    accounts: Accounts
+    input_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished unit: its result, and the size and SHA-256 of its shard."""
+
+    result: UnitResult
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is done to each unit of a stage; picklable, so that any process can do it."""
+
+    function: Callable[[Any, Any, HashedFile, Callable[[int], None]], UnitResult]
+    context: Any
+    folder: Path
+
+    def run(self, unit: Unit, report: Callable[[int], None]) -> Outcome:
+        """Write the unit's shard, whole or not at all."""
+        with write_atomically(self.folder / unit.shard) as sink:
+            result = self.function(self.context, unit.payload, sink, report)
+        return Outcome(result, sink.size, sink.sha256)

@@ -1,0 +1,74 @@
+"""What a user sees when something is wrong: one line with the file, the fault and the remedy.
+
+The command line prints the line and exits with ``exit_status``. Anything that is not a
+``TokkitError`` is a bug and keeps its traceback.
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class TokkitError(Exception):
+    """A fault in data or environment, told in one line."""
+
+    exit_status = 1
+
+
+class UsageError(TokkitError):
+    """A wrong option or a wrong combination of options."""
+
+    exit_status = 2
+
+
+class Interrupted(TokkitError):  # noqa: N818  it is a request that was honoured, not a fault
+    """A signal ended the work; what was finished stays.
+
+    Args:
+        message: the line for the user.
+        exit_status: 130 after SIGINT, 143 after SIGTERM, as shells expect.
+    """
+
+    def __init__(self, message: str, exit_status: int) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
+
+    def __reduce__(self) -> tuple[type, tuple[str, int]]:
+        """Carry the exit status along when the error crosses processes."""
+        return type(self), (str(self), self.exit_status)
+
+
+_REMEDIES = {
+    errno.ENOENT: "no such file or folder",
+    errno.EACCES: "permission denied; check who owns it",
+    errno.EPERM: "permission denied; check who owns it",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.ENOSPC: "no space left on the device; free some and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some and run the same command again",
+    errno.EFBIG: "larger than the file system or a limit (ulimit -f) allows",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "it is a folder, not a file",
+    errno.EIO: "the device reported an input/output error",
+}
+
+
+def describe_os_error(error: OSError) -> str:
+    """Say in words what the operating system refused."""
+    known = _REMEDIES.get(error.errno or 0)
+    return known or (error.strerror or str(error)).lower()
+
+
+@contextmanager
+def os_errors_about(path: str | Path) -> Iterator[None]:
+    """Turn an ``OSError`` raised inside into a ``TokkitError`` that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise TokkitError(f"{path}: {describe_os_error(error)}") from error
+
+
+def require(condition: bool, message: str) -> None:  # noqa: FBT001  reads as an assertion
+    """Raise a ``UsageError`` unless ``condition`` holds: the check of a config's fields."""
+    if not condition:
+        raise UsageError(message)

@@ -1,0 +1,1 @@
+"""From token shards to training instances: pairs of segments, packed and masked."""

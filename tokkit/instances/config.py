@@ -1,0 +1,90 @@
+"""The options of ``tokkit build``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokkit.errors import require
+
+OBJECTIVES = ("nsp",)
+MASKINGS = ("static", "dynamic")
+SINGLE_SENTENCE = ("random", "drop")
+RANDOM_TOKENS = ("vocabulary", "all")
+COMPRESSIONS = ("none", "zstd", "lz4")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildConfig:
+    """What ``build`` needs to know.
+
+    Attributes:
+        tokens: the token folder that ``encode`` wrote.
+        output: the instance folder to write.
+        objective: ``nsp``, BERT's pairs of segments.
+        max_seq_length: longest instance in tokens, ``[CLS]`` and both ``[SEP]`` among them.
+        short_seq_prob: how often a document is cut into shorter instances than the longest.
+        single_sentence: documents of one sentence give a ``random`` pair, or are ``drop``ped.
+        dupe_factor: how many times the corpus is passed over, with other draws each time.
+        masking: ``dynamic`` leaves masking to the loader, ``static`` masks here.
+        masked_lm_prob: share of an instance's tokens that are predicted.
+        max_predictions_per_seq: most predictions in one instance; None is
+            ``ceil(max_seq_length * masked_lm_prob)``.
+        random_tokens: random replacements come from the ``vocabulary`` less its control and
+            unused entries, or from ``all`` of it, as google-research/bert does.
+        eval_fraction: share of the documents that is held out for evaluation.
+        seed: of every draw.
+        compression: of the shards' buffers; ``none`` lets them be memory-mapped without a copy.
+        unit_tokens: about how many tokens of the token folder make one work unit.
+        workers: processes; 0 works in this one.
+        overwrite: replace what another run left in ``output``.
+        progress: show a bar on standard error where it is a terminal.
+    """
+
+    tokens: Path
+    output: Path
+    objective: str = "nsp"
+    max_seq_length: int = 128
+    short_seq_prob: float = 0.1
+    single_sentence: str = "random"
+    dupe_factor: int = 1
+    masking: str = "dynamic"
+    masked_lm_prob: float = 0.15
+    max_predictions_per_seq: int | None = None
+    random_tokens: str = "vocabulary"
+    eval_fraction: float = 0.01
+    seed: int = 0
+    compression: str = "none"
+    unit_tokens: int = 16 << 20
+    workers: int = 1
+    overwrite: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        require(
+            self.objective in OBJECTIVES, f"--objective must be one of {', '.join(OBJECTIVES)}"
+        )
+        require(8 <= self.max_seq_length <= 65_535, "--max-seq-length must be from 8 to 65535")
+        require(0.0 <= self.short_seq_prob <= 1.0, "--short-seq-prob must be from 0 to 1")
+        require(
+            self.single_sentence in SINGLE_SENTENCE,
+            f"--single-sentence must be one of {', '.join(SINGLE_SENTENCE)}",
+        )
+        require(1 <= self.dupe_factor < 1 << 24, "--dupe-factor must be at least 1")
+        require(self.masking in MASKINGS, f"--masking must be one of {', '.join(MASKINGS)}")
+        require(0.0 < self.masked_lm_prob <= 1.0, "--masked-lm-prob must be above 0, at most 1")
+        require(
+            self.max_predictions_per_seq is None or self.max_predictions_per_seq >= 1,
+            "--max-predictions-per-seq must be at least 1",
+        )
+        require(
+            self.random_tokens in RANDOM_TOKENS,
+            f"--random-tokens must be one of {', '.join(RANDOM_TOKENS)}",
+        )
+        require(0.0 <= self.eval_fraction < 1.0, "--eval-fraction must be at least 0, below 1")
+        require(0 <= self.seed < 1 << 64, "--seed must be from 0 to 2^64 - 1")
+        require(
+            self.compression in COMPRESSIONS,
+            f"--compression must be one of {', '.join(COMPRESSIONS)}",
+        )
+        require(self.unit_tokens >= 1, "--unit-tokens must be at least 1")
+        require(self.workers >= 0, "--workers must be 0 or more")

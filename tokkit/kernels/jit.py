@@ -1,0 +1,25 @@
+"""The one place where Numba's flags stand.
+
+``cache=True`` keeps compiled kernels on disk, ``nogil=True`` lets threads run beside them.
+``parallel=True`` is left out on purpose: processes that share a cache crash on it (numba issue
+4807), and tokkit is parallel by work unit.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def kernel(function: Function) -> Function:
+    """Compile ``function`` on its first call; it takes and fills arrays and checks nothing."""
+    compiled: Function = numba.njit(cache=True, nogil=True)(function)
+    return compiled
+
+
+def inline(function: Function) -> Function:
+    """Compile a small function that kernels call, inlined where LLVM finds it worth it."""
+    compiled: Function = numba.njit(cache=True, nogil=True, inline="never")(function)
+    return compiled

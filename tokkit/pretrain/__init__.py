@@ -1,0 +1,1 @@
+"""Pretraining BERT: the loader, the model, the loop, checkpoints and the export."""

@@ -1,0 +1,137 @@
+"""What a shard's columns are, and what its schema says of itself.
+
+A shard is an Arrow IPC file. Token ids are ``uint16`` where the vocabulary has at most 65,536
+entries, else ``uint32``; nothing is padded. The schema's metadata says which tokenizer made the
+ids, so that shards of two tokenizers are never mixed:
+
+    tokkit.format_version   1
+    tokkit.kind             tokens
+    tokkit.tokenizer        SHA-256 of the canonical tokenizer.json
+    tokkit.vocab_size       30522
+    tokkit.special_ids      {"cls": 101, "mask": 103, "pad": 0, "sep": 102, "unk": 100}
+    tokkit.max_seq_length   128                      (instances)
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tokkit.errors import TokkitError
+
+FORMAT_VERSION = 1
+KINDS = ("tokens", "instances")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a shard's metadata says.
+
+    Attributes:
+        kind: ``tokens`` or ``instances``.
+        tokenizer_fingerprint: SHA-256 of the canonical tokenizer.json.
+        vocab_size: every id is below it.
+        special_ids: those of pad, unk, cls, sep and mask that the tokenizer has.
+        max_seq_length: the longest instance; 0 for tokens.
+    """
+
+    kind: str
+    tokenizer_fingerprint: str
+    vocab_size: int
+    special_ids: Mapping[str, int]
+    max_seq_length: int = 0
+
+    @property
+    def id_dtype(self) -> npt.DTypeLike:
+        """The NumPy type of token ids."""
+        return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+
+    @property
+    def id_type(self) -> pa.DataType:
+        """The Arrow type of token ids."""
+        return pa.uint16() if self.vocab_size <= 1 << 16 else pa.uint32()
+
+    def to_metadata(self) -> dict[str, str]:
+        """The metadata of a shard's schema."""
+        metadata = {
+            "tokkit.format_version": str(FORMAT_VERSION),
+            "tokkit.kind": self.kind,
+            "tokkit.tokenizer": self.tokenizer_fingerprint,
+            "tokkit.vocab_size": str(self.vocab_size),
+            "tokkit.special_ids": json.dumps(dict(self.special_ids), sort_keys=True),
+        }
+        if self.max_seq_length:
+            metadata["tokkit.max_seq_length"] = str(self.max_seq_length)
+        return metadata
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[bytes, bytes] | None, path: str) -> "Header":
+        """Read the metadata of the shard at ``path``.
+
+        Raises:
+            TokkitError: where it is not ours or of a format version that is not known.
+        """
+        ours = {
+            key.decode().removeprefix("tokkit."): value.decode()
+            for key, value in (metadata or {}).items()
+            if key.startswith(b"tokkit.")
+        }
+        if not ours:
+            raise TokkitError(f"{path}: an Arrow file, but not a shard of tokkit")
+        if ours.get("format_version") != str(FORMAT_VERSION):
+            raise TokkitError(
+                f"{path}: format version {ours.get('format_version')} is not known to this "
+                f"release, which reads {FORMAT_VERSION}; install the release that wrote it"
+            )
+        try:
+            return cls(
+                kind=ours["kind"],
+                tokenizer_fingerprint=ours["tokenizer"],
+                vocab_size=int(ours["vocab_size"]),
+                special_ids={k: int(v) for k, v in json.loads(ours["special_ids"]).items()},
+                max_seq_length=int(ours.get("max_seq_length", "0")),
+            )
+        except (KeyError, ValueError, AttributeError) as error:
+            raise TokkitError(
+                f"{path}: damaged metadata ({error}); make the folder again"
+            ) from error
+
+
+def tokens_schema(header: Header) -> pa.Schema:
+    """A row a document; ``sentence_lengths`` add up to the length of ``input_ids``."""
+    return pa.schema(
+        [
+            pa.field("document", pa.string(), nullable=False),
+            pa.field("input_ids", pa.large_list(header.id_type), nullable=False),
+            pa.field("sentence_lengths", pa.large_list(pa.int32()), nullable=False),
+            pa.field("word_starts", pa.large_list(pa.bool_()), nullable=False),
+        ],
+        metadata=header.to_metadata(),
+    )
+
+
+def instances_schema(header: Header, *, static: bool) -> pa.Schema:
+    """A row a training instance; the masked columns are there where masking is static."""
+    fields = [
+        pa.field("input_ids", pa.large_list(header.id_type), nullable=False),
+        pa.field("segment_length", pa.int32(), nullable=False),
+        pa.field("document", pa.uint64(), nullable=False),
+        pa.field("next_sentence_label", pa.int8()),
+        pa.field("word_starts", pa.large_list(pa.bool_()), nullable=False),
+    ]
+    if static:
+        fields += [
+            pa.field("masked_positions", pa.large_list(pa.uint16()), nullable=False),
+            pa.field("masked_labels", pa.large_list(header.id_type), nullable=False),
+        ]
+    return pa.schema(fields, metadata=header.to_metadata())
+
+
+def expected_schema(header: Header, *, static: bool) -> pa.Schema:
+    """The schema that a header's kind of shard must have."""
+    if header.kind == "tokens":
+        return tokens_schema(header)
+    return instances_schema(header, static=static)
