@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NoReturn, Self, cast
@@ -29,7 +29,7 @@ class WorkerError(RuntimeError):
 
 def run_units(
     task: Task, units: Sequence[Unit], workers: int, report: Callable[[int], Any]
-) -> Iterator[tuple[Unit, Outcome]]:
+) -> Generator[tuple[Unit, Outcome], None, None]:
     """Run ``task`` on each unit, yielding outcomes as they come.
 
     Args:
@@ -37,6 +37,8 @@ def run_units(
         units: in the order in which they are taken up.
         workers: processes; 0 works in this one.
         report: called with the progress made, in the units' sizes.
+
+    The processes end when the generator is closed.
 
     Raises:
         TokkitError: that a unit raised, or that names the unit whose worker died.

@@ -14,7 +14,7 @@ import hashlib
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,7 @@ def run_stage(stage: Stage, *, workers: int, overwrite: bool, progress: bool) ->
             )
         stack.enter_context(FolderLock(stage.output))
         stack.enter_context(interruptible(stage.output))
+        stack.callback(remove_leftovers, stage.output)
         if overwrite:
             clear_folder(stage.output)
         lines = _take_up(stage)
@@ -161,7 +162,7 @@ def run_stage(stage: Stage, *, workers: int, overwrite: bool, progress: bool) ->
 def _take_up(stage: Stage) -> dict[str, dict[str, Any]]:
     """Begin or go on with a folder: the journal's lines on units that need not be done again."""
     refuse_other_run(stage)
-    remove_leftovers(stage.output)
+    remove_leftovers(stage.output)  # of a run that was killed
     journal = Journal.read(stage.output)
     if journal.stage is None:
         journal.begin({"key": stage.key, **stage.facts})
@@ -232,15 +233,16 @@ def _map(stage: Stage, lines: dict[str, dict[str, Any]], *, workers: int, progre
         )
     task = Task(stage.function, stage.context, stage.output)
     journal = Journal.read(stage.output)
-    with tqdm(
+    bar = tqdm(
         desc=stage.kind,
         total=sum(unit.size for unit in stage.units),
         initial=sum(unit.size for unit in stage.units if keys[unit.shard] in lines),
         unit=stage.progress_unit,
         unit_scale=True,
         disable=not (progress and sys.stderr.isatty()),
-    ) as bar:
-        for unit, outcome in run_units(task, missing, workers, bar.update):
+    )
+    with bar, closing(run_units(task, missing, workers, bar.update)) as outcomes:
+        for unit, outcome in outcomes:
             key = keys[unit.shard]
             lines[key] = _journal_line(key, unit, outcome)
             journal.append(lines[key])

@@ -1,0 +1,300 @@
+"""Plan, map, commit: the same bytes however the work is done, and no finished unit is done twice."""
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokkit.engine.files import HashedFile
+from tokkit.engine.local import WorkerError
+from tokkit.engine.manifest import Manifest
+from tokkit.engine.stage import Stage, is_up_to_date, run_stage
+from tokkit.errors import TokkitError
+from toystage import squares
+
+TESTS = Path(__file__).resolve().parent.parent
+
+
+def run(stage: Stage, *, workers: int = 0, overwrite: bool = False) -> Manifest:
+    return run_stage(stage, workers=workers, overwrite=overwrite, progress=False)
+
+
+def done(log: Path) -> list[int]:
+    return sorted(int(line) for line in log.read_text().split()) if log.exists() else []
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path, workers: int) -> None:
+    run(squares(tmp_path / "a", tmp_path / "log"))
+    run(squares(tmp_path / "b", tmp_path / "log"), workers=workers)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert len(contents(tmp_path / "a")) == 6 + 1
+
+
+def test_a_second_run_does_nothing(tmp_path: Path) -> None:
+    stage = squares(tmp_path / "out", tmp_path / "log")
+    first = run(stage)
+    assert is_up_to_date(stage)
+    assert run(stage) == first
+    assert done(tmp_path / "log") == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_was_finished_before_a_fault_stays(tmp_path: Path, workers: int) -> None:
+    log = tmp_path / "log"
+    with pytest.raises(TokkitError, match="number 3: cannot be squared"):
+        run(squares(tmp_path / "out", log, fail=3), workers=workers)
+    finished = done(log)
+    assert finished
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    with pytest.raises(TokkitError, match="unfinished"):
+        Manifest.read(tmp_path / "out")
+    run(squares(tmp_path / "out", log), workers=workers)
+    assert len(done(log)) <= 6 + workers  # at most what was in hand when the fault came
+    run(squares(tmp_path / "whole", log))
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_worker_that_is_killed_is_an_error_that_names_its_unit(tmp_path: Path) -> None:
+    with pytest.raises(TokkitError, match=r"number 2: .*killed by SIGKILL.*run the same command"):
+        run(squares(tmp_path / "out", tmp_path / "log", die=2), workers=2)
+    run(squares(tmp_path / "out", tmp_path / "log"), workers=2)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_memory_that_runs_out_is_an_error_that_names_the_unit(tmp_path: Path, workers: int) -> None:
+    with pytest.raises(TokkitError, match="number 1: out of memory"):
+        run(squares(tmp_path / "out", tmp_path / "log", exhaust=1), workers=workers)
+
+
+def test_a_bug_in_a_worker_keeps_its_traceback(tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match=r"(?s)number 2.*in square.*ZeroDivisionError: a bug"):
+        run(squares(tmp_path / "out", tmp_path / "log", crash=2), workers=1)
+
+
+def start(tmp_path: Path, workers: int, seconds: float) -> subprocess.Popen[bytes]:
+    """Start a slow run in a process of its own."""
+    script = tmp_path / "slow.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import sys
+            sys.path.insert(0, {str(TESTS)!r})
+            from pathlib import Path
+            from toystage import squares
+            from tokkit.engine.stage import run_stage
+            from tokkit.errors import TokkitError
+
+            if __name__ == "__main__":
+                here = Path({str(tmp_path)!r})
+                stage = squares(here / "out", here / "log", seconds={seconds})
+                try:
+                    run_stage(stage, workers={workers}, overwrite=False, progress=False)
+                except TokkitError as error:
+                    sys.stderr.write(str(error))
+                    sys.exit(error.exit_status)
+            """
+        )
+    )
+    return subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE)
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1].decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_killed_at_any_moment_resumes_to_the_same_bytes(tmp_path: Path, workers: int) -> None:
+    for moment in (0.05, 0.12, 0.31):
+        process = start(tmp_path, workers, seconds=0.2)
+        wait_for(tmp_path / "out" / ".tokkit" / "journal.jsonl", process)
+        time.sleep(moment)
+        process.kill()
+        process.communicate()
+    time.sleep(0.5)  # orphaned workers end by themselves, and write nothing afterwards
+    run(squares(tmp_path / "out", tmp_path / "log"), workers=workers)
+    run(squares(tmp_path / "whole", tmp_path / "log"))
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_signal_ends_a_run_with_its_exit_status(
+    tmp_path: Path, workers: int, number: signal.Signals
+) -> None:
+    process = start(tmp_path, workers, seconds=0.5)
+    wait_for(tmp_path / "log", process)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"stopped by {number.name}; run the same command again to go on" in error.decode()
+    assert not list((tmp_path / "out").glob("*.tmp"))
+    run(squares(tmp_path / "out", tmp_path / "log"))
+
+
+def test_a_second_writer_is_refused_with_the_first_ones_process_id(tmp_path: Path) -> None:
+    process = start(tmp_path, 0, seconds=1)
+    wait_for(tmp_path / "out" / ".tokkit" / "journal.jsonl", process)
+    with pytest.raises(TokkitError, match=f"process {process.pid} is writing this folder"):
+        run(squares(tmp_path / "out", tmp_path / "log"))
+    process.kill()
+    process.communicate()
+
+
+def test_another_run_is_refused_naming_what_differs(tmp_path: Path) -> None:
+    output, log = tmp_path / "out", tmp_path / "log"
+    run(squares(output, log))
+    with pytest.raises(TokkitError, match=r"--power was 2, not 3.*--overwrite"):
+        run(squares(output, log, power=3))
+    with pytest.raises(TokkitError, match="its inputs were others"):
+        run(squares(output, log, num_units=5))
+    run(squares(output, log, num_units=5, power=3), overwrite=True)
+    assert len(contents(output)) == 5 + 1
+
+
+def test_an_unfinished_other_run_is_refused_too(tmp_path: Path) -> None:
+    output, log = tmp_path / "out", tmp_path / "log"
+    with pytest.raises(TokkitError):
+        run(squares(output, log, fail=4))
+    with pytest.raises(TokkitError, match="--power was 2, not 3"):
+        run(squares(output, log, power=3))
+
+
+def test_a_strangers_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("dear")
+    for overwrite in (False, True):
+        with pytest.raises(TokkitError, match="not made by tokkit"):
+            run(squares(tmp_path, tmp_path.parent / "log"), overwrite=overwrite)
+    assert (tmp_path / "thesis.tex").read_text() == "dear"
+    with pytest.raises(TokkitError, match="is a file"):
+        run(squares(tmp_path / "thesis.tex", tmp_path.parent / "log"))
+
+
+def test_a_torn_journal_loses_one_unit_only(tmp_path: Path) -> None:
+    output, log = tmp_path / "out", tmp_path / "log"
+    with pytest.raises(TokkitError):
+        run(squares(output, log, fail=5))
+    journal = output / ".tokkit" / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-7])
+    log.unlink()
+    run(squares(output, log))
+    assert done(log) == [4, 5]
+    run(squares(tmp_path / "whole", log))
+    assert contents(output) == contents(tmp_path / "whole")
+
+
+def test_a_shard_that_is_missing_or_short_is_made_again(tmp_path: Path) -> None:
+    output, log = tmp_path / "out", tmp_path / "log"
+    with pytest.raises(TokkitError):
+        run(squares(output, log, fail=5))
+    (output / "square-00001.txt").unlink()
+    (output / "square-00002.txt").write_bytes(b"4")
+    log.unlink()
+    run(squares(output, log))
+    assert done(log) == [1, 2, 5]
+
+
+def test_a_new_time_stamp_alone_does_not_make_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, log = tmp_path / "out", tmp_path / "log"
+    run(squares(output, log))
+    log.unlink()
+    run(squares(output, log, stamp=2))
+    assert done(log) == []
+    monkeypatch.setattr("toystage.digest", lambda payload: f"{payload + 1:064x}")
+    with pytest.raises(TokkitError, match="an input has changed since"):
+        run(squares(output, log, stamp=3))
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_write_that_fails_leaves_no_half_and_what_was_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    output, log = tmp_path / "out", tmp_path / "log"
+    write = HashedFile.write
+
+    def fail(self: HashedFile, data: Any) -> int:
+        if bytes(data).startswith(b"16"):
+            raise OSError(code, os.strerror(code))
+        return write(self, data)
+
+    monkeypatch.setattr(HashedFile, "write", fail)
+    with pytest.raises(TokkitError, match="square-00004"):
+        run(squares(output, log))
+    assert sorted(contents(output)) == [f"square-0000{i}.txt" for i in range(4)]
+    monkeypatch.undo()
+    log.unlink()
+    run(squares(output, log))
+    assert done(log) == [4, 5]
+
+
+def test_a_file_size_limit_is_told_in_one_line(tmp_path: Path) -> None:
+    script = tmp_path / "big.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import resource, sys
+            from pathlib import Path
+            from tokkit.engine.files import write_atomically
+
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+            with write_atomically(Path(sys.argv[1])) as file:
+                file.write(bytes(1 << 20))
+            """
+        )
+    )
+    target = tmp_path / "out" / "big"
+    target.parent.mkdir()
+    ended = subprocess.run(
+        [sys.executable, script, target], capture_output=True, text=True, check=False
+    )
+    assert f"TokkitError: {target}: larger than the file system or a limit" in ended.stderr
+    assert list(target.parent.iterdir()) == []
+
+
+def test_the_manifest_accounts_for_everything(tmp_path: Path) -> None:
+    manifest = run(squares(tmp_path / "out", tmp_path / "log"))
+    entry = manifest.accounts["documents"]
+    assert entry["in"] == 12
+    assert entry["dropped"] == {"even": 3, "odd": 3}
+    assert entry["in"] - sum(entry["dropped"].values()) == entry["kept"]
+    assert [row["name"] for row in manifest.shards] == [f"square-0000{i}.txt" for i in range(6)]
+    assert all(re.fullmatch("[0-9a-f]{64}", row["sha256"]) for row in manifest.shards)
+    assert Manifest.read(tmp_path / "out", "squares") == manifest
+
+
+def test_a_manifest_of_another_version_or_kind_is_refused(tmp_path: Path) -> None:
+    run(squares(tmp_path / "out", tmp_path / "log"))
+    with pytest.raises(TokkitError, match="holds squares, but tokens are needed"):
+        Manifest.read(tmp_path / "out", "tokens")
+    path = tmp_path / "out" / "manifest.json"
+    form = json.loads(path.read_text())
+    path.write_text(json.dumps({**form, "format_version": 99}))
+    with pytest.raises(TokkitError, match="format version 99 is not known"):
+        Manifest.read(tmp_path / "out")
+    path.write_text(json.dumps({**form, "surprise": 1}))
+    with pytest.raises(TokkitError, match="not a manifest"):
+        Manifest.read(tmp_path / "out")
+    path.write_text("{")
+    with pytest.raises(TokkitError, match="not valid JSON"):
+        Manifest.read(tmp_path / "out")
+    with pytest.raises(TokkitError, match="no such folder"):
+        Manifest.read(tmp_path / "missing")
