@@ -217,15 +217,7 @@ def check_batch(batch: pa.RecordBatch, header: Header, where: str, *, check_ids:
     Raises:
         TokkitError: naming what is wrong.
     """
-    lengths = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if column.null_count and not batch.schema.field(name).nullable:
-            raise TokkitError(f"{where}: {name} holds nulls")
-        if pa.types.is_large_list(column.type):
-            offsets = column.offsets.to_numpy()
-            if offsets[0] < 0 or (np.diff(offsets) < 0).any() or offsets[-1] > len(column.values):
-                raise TokkitError(f"{where}: offsets of {name} run backwards or out of bounds")
-            lengths[name] = np.diff(offsets)
+    lengths = _check_columns(batch, where)
     if (lengths["word_starts"] != lengths["input_ids"]).any():
         raise TokkitError(f"{where}: word_starts and input_ids differ in length")
     if header.kind == "tokens":
@@ -240,6 +232,25 @@ def check_batch(batch: pa.RecordBatch, header: Header, where: str, *, check_ids:
                     f"{where}: {name} holds id {values.max()}, but the vocabulary has "
                     f"{header.vocab_size} entries"
                 )
+
+
+def _check_columns(batch: pa.RecordBatch, where: str) -> dict[str, npt.NDArray[np.int64]]:
+    """Nulls, text and offsets of every column; returns the lengths of the rows of list columns."""
+    lengths = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if column.null_count and not batch.schema.field(name).nullable:
+            raise TokkitError(f"{where}: {name} holds nulls")
+        if pa.types.is_string(column.type):
+            try:
+                column.validate(full=True)
+            except pa.ArrowInvalid as error:
+                raise TokkitError(f"{where}: {name} holds damaged text") from error
+        if pa.types.is_large_list(column.type):
+            offsets = column.offsets.to_numpy()
+            if offsets[0] < 0 or (np.diff(offsets) < 0).any() or offsets[-1] > len(column.values):
+                raise TokkitError(f"{where}: offsets of {name} run backwards or out of bounds")
+            lengths[name] = np.diff(offsets)
+    return lengths
 
 
 def _check_sentences(batch: pa.RecordBatch, num_tokens: npt.NDArray[np.int64], where: str) -> None:
