@@ -1,0 +1,221 @@
+"""Options become a config, the config one call, and a fault one line and an exit status."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tokkit.cli import cli, main
+from tokkit.engine.manifest import Manifest
+from tokkit.errors import Interrupted, TokkitError, UsageError
+
+CASES: list[tuple[str, list[str], dict[str, Any]]] = [
+    (
+        "train",
+        ["a.txt", "b.txt", "-o", "tok", "--model", "bpe", "--vocab-size", "300", "--special-token", "<s>", "--special-token", "</s>", "--cased", "--keep-accents", "--workers", "2", "--overwrite"],
+        {
+            "inputs": ("a.txt", "b.txt"),
+            "output": Path("tok"),
+            "model": "bpe",
+            "vocab_size": 300,
+            "special_tokens": ("<s>", "</s>"),
+            "cased": True,
+            "strip_accents": False,
+            "workers": 2,
+            "overwrite": True,
+        },
+    ),
+    (
+        "encode",
+        ["-", "-t", "tok", "-o", "tokens", "--documents", "line", "--errors", "skip", "--sentences", "none", "--language-field", "lang", "--compression", "zstd", "--no-progress"],
+        {
+            "inputs": ("-",),
+            "tokenizer": Path("tok"),
+            "output": Path("tokens"),
+            "documents": "line",
+            "errors": "skip",
+            "sentences": "none",
+            "language_field": "lang",
+            "compression": "zstd",
+            "progress": False,
+        },
+    ),
+    (
+        "build",
+        ["tokens", "-o", "instances", "--max-seq-length", "512", "--short-seq-prob", "0", "--dupe-factor", "10", "--masking", "static", "--max-predictions-per-seq", "77", "--seed", "12345", "--workers", "4"],
+        {
+            "tokens": Path("tokens"),
+            "output": Path("instances"),
+            "max_seq_length": 512,
+            "short_seq_prob": 0.0,
+            "dupe_factor": 10,
+            "masking": "static",
+            "max_predictions_per_seq": 77,
+            "seed": 12345,
+            "workers": 4,
+        },
+    ),
+    (
+        "pretrain",
+        ["instances", "-o", "run", "--preset", "tiny", "--max-steps", "10", "--batch-size", "4", "--learning-rate", "1e-3", "--warmup-steps", "2", "--device", "cpu", "--threads", "1"],
+        {
+            "instances": Path("instances"),
+            "output": Path("run"),
+            "preset": "tiny",
+            "max_steps": 10,
+            "batch_size": 4,
+            "learning_rate": 1e-3,
+            "warmup_steps": 2,
+            "device": "cpu",
+            "threads": 1,
+        },
+    ),
+]
+
+HOMES = {
+    "train": ("vocab", "TrainConfig"),
+    "encode": ("encoding", "EncodeConfig"),
+    "build": ("instances", "BuildConfig"),
+    "pretrain": ("pretrain", "PretrainConfig"),
+}
+
+
+def home(command: str) -> tuple[str, Any]:
+    package, config = HOMES[command]
+    return f"tokkit.{package}.{command}.{command}", getattr(
+        importlib.import_module(f"tokkit.{package}.config"), config
+    )
+
+
+@pytest.mark.parametrize(("command", "arguments", "fields"), CASES, ids=lambda case: str(case)[:8])
+def test_a_command_is_one_call_with_one_config(
+    command: str, arguments: list[str], fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function, config = home(command)
+    calls = []
+
+    def stop(given: Any) -> None:
+        calls.append(given)
+        raise TokkitError("enough")
+
+    monkeypatch.setattr(function, stop)
+    result = CliRunner().invoke(cli, [command, *arguments])
+    assert str(result.exception) == "enough", result.output
+    assert calls == [config(**fields)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ("train a.txt", "Missing option '-o'"),
+        ("train -o tok", "Missing argument 'INPUT...'"),
+        ("train a.txt -o tok --vocab-size 3", "--vocab-size must be at least 6"),
+        ("train a.txt -o tok --vocab-size many", "'many' is not a valid integer"),
+        ("train a.txt -o tok --special-token x --special-token x", "distinct"),
+        ("encode a.txt -o tokens", "Missing option '-t'"),
+        ("encode - - -t tok -o tokens", "standard input (-) can be read once only"),
+        ("encode a.txt -t tok -o tokens --errors maybe", "'maybe' is not one of"),
+        ("encode a.txt -t tok -o tokens --workers -1", "--workers must be 0 or more"),
+        ("build tokens -o out --max-seq-length 7", "--max-seq-length must be from 8"),
+        ("build tokens -o out --short-seq-prob 1.5", "--short-seq-prob must be from 0 to 1"),
+        ("build tokens -o out --masking static --masked-lm-prob 0", "--masked-lm-prob must be"),
+        ("build tokens -o out --eval-fraction 1", "--eval-fraction must be"),
+        ("build tokens -o out --dupe-factor 0", "--dupe-factor must be at least 1"),
+        ("build tokens -o out --seed -1", "--seed must be from 0"),
+        ("build tokens -o out --objective gpt", "'gpt' is not"),
+        ("pretrain instances -o run --learning-rate 0", "--learning-rate must be above 0"),
+        ("pretrain instances -o run --max-steps 5 --warmup-steps 6", "--warmup-steps must be"),
+        ("pretrain instances -o run --preset huge", "'huge' is not one of"),
+        ("nonsense", "No such command 'nonsense'"),
+        ("run missing.toml --from nowhere", "'nowhere' is not one of"),
+    ],
+)
+def test_wrong_usage_is_told_and_exits_with_2(
+    arguments: str, fault: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tokkit", *arguments.split()])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert fault in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (TokkitError("a.txt: no such file"), 1),
+        (UsageError("--seed must be smaller"), 2),
+        (Interrupted("out: stopped by SIGTERM", 143), 143),
+        (KeyboardInterrupt(), 130),
+        (BrokenPipeError(), 0),
+    ],
+)
+def test_a_fault_is_one_line_and_an_exit_status(
+    error: BaseException,
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_config: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("tokkit.instances.build.build", fail)
+    monkeypatch.setattr(sys, "argv", ["tokkit", "build", "tokens", "-o", "out"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == status
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == (0 if isinstance(error, BrokenPipeError) else 1)
+    assert str(error) in "".join(lines)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_config: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("tokkit.instances.build.build", fail)
+    monkeypatch.setattr(sys, "argv", ["tokkit", "build", "tokens", "-o", "out"])
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
+    tokkit = Path(sys.executable).with_name("tokkit")
+    ended = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{tokkit} build --help | true"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_json_is_the_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = Manifest(
+        kind="instances",
+        key="k",
+        options={"max_seq_length": 128},
+        seed=0,
+        tokenizer_fingerprint="f",
+        inputs=[],
+        shards=[{"name": "train-00000.arrow", "bytes": 9, "sha256": "s", "rows": 2, "tokens": 5}],
+        accounts={
+            "documents": {"in": 3, "kept": 2, "dropped": {"empty": 1}},
+            "figures": {"random_pairs": 1},
+        },
+    )
+    monkeypatch.setattr("tokkit.instances.build.build", lambda _config: manifest)
+    result = CliRunner().invoke(cli, ["build", "tokens", "-o", "out", "--json"])
+    assert Manifest(**json.loads(result.stdout)) == manifest
+    result = CliRunner().invoke(cli, ["build", "tokens", "-o", "out"])
+    assert result.stdout.splitlines() == [
+        "out: 1 shard, 9 bytes",
+        "  documents: 2 of 3; dropped 1 empty",
+        "  random pairs: 1",
+    ]

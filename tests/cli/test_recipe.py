@@ -1,0 +1,173 @@
+"""Recipes are read as the command line is, and what they cannot hold is refused by name."""
+
+from pathlib import Path
+
+import pytest
+
+from tokkit.cli.recipe import read_recipe
+from tokkit.cli.run import choose_stages, stage_config
+from tokkit.encoding.config import EncodeConfig
+from tokkit.errors import TokkitError, UsageError
+from tokkit.instances.config import BuildConfig
+from tokkit.pretrain.config import PretrainConfig
+from tokkit.vocab.config import TrainConfig
+
+GOOD = """
+output = "work"
+examples = ["The [MASK] is empty."]
+
+[corpus]
+inputs = ["a.txt", "b/*.gz"]
+documents = "line"
+
+[train]
+vocab-size = 500
+special-token = ["[UNK]", "[CLS]"]
+cased = true
+
+[encode]
+sentences = "lines"
+workers = 3
+
+[build]
+max-seq-length = 64
+masking = "static"
+
+[pretrain]
+preset = "tiny"
+max-steps = 7
+learning-rate = 1e-3
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text)
+    return path
+
+
+def test_tables_become_the_configs_of_the_command_line(tmp_path: Path) -> None:
+    recipe = read_recipe(write(tmp_path, GOOD))
+    assert recipe.stages == ("train", "encode", "build", "pretrain")
+    inputs = ("a.txt", "b/*.gz")
+    work = Path("work")
+    assert [stage_config(recipe, stage, {}) for stage in recipe.stages] == [
+        TrainConfig(
+            inputs=inputs,
+            documents="line",
+            output=work / "tokenizer",
+            vocab_size=500,
+            special_tokens=("[UNK]", "[CLS]"),
+            cased=True,
+        ),
+        EncodeConfig(
+            inputs=inputs,
+            documents="line",
+            tokenizer=work / "tokenizer",
+            output=work / "tokens",
+            sentences="lines",
+            workers=3,
+        ),
+        BuildConfig(
+            tokens=work / "tokens", output=work / "instances", max_seq_length=64, masking="static"
+        ),
+        PretrainConfig(
+            instances=work / "instances",
+            output=work / "run",
+            preset="tiny",
+            max_steps=7,
+            learning_rate=1e-3,
+        ),
+    ]
+
+
+def test_the_command_line_goes_over_the_recipe(tmp_path: Path) -> None:
+    recipe = read_recipe(write(tmp_path, GOOD))
+    common = {"workers": 1, "overwrite": True, "progress": False}
+    encode = stage_config(recipe, "encode", common)
+    assert isinstance(encode, EncodeConfig)
+    assert (encode.workers, encode.overwrite, encode.progress) == (1, True, False)
+    assert stage_config(recipe, "pretrain", common).overwrite  # which has no workers
+
+
+def test_a_command_makes_the_corpus(tmp_path: Path) -> None:
+    recipe = read_recipe(
+        write(tmp_path, '[corpus]\ncommand = "cat x"\nfile = "x.jsonl"\n[train]\n')
+    )
+    assert recipe.stages == ("corpus", "train", "encode", "build")
+    assert recipe.inputs == ("recipe/corpus/x.jsonl",)
+
+
+def test_a_published_tokenizer_takes_the_place_of_training(tmp_path: Path) -> None:
+    recipe = read_recipe(
+        write(tmp_path, '[corpus]\ninputs = ["a.txt"]\n[encode]\ntokenizer = "vocab.txt"\n')
+    )
+    assert recipe.stages == ("encode", "build")
+    config = stage_config(recipe, "encode", {})
+    assert isinstance(config, EncodeConfig)
+    assert config.tokenizer == Path("vocab.txt")
+
+
+def test_from_and_until_choose_stages(tmp_path: Path) -> None:
+    recipe = read_recipe(write(tmp_path, GOOD))
+    assert choose_stages(recipe, None, None) == ("train", "encode", "build", "pretrain")
+    assert choose_stages(recipe, "encode", "build") == ("encode", "build")
+    with pytest.raises(UsageError, match="no stage from build until train"):
+        choose_stages(recipe, "build", "train")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("= 1", "not valid TOML"),
+        ("surprise = 1", "unknown key 'surprise'"),
+        ("train = 1", r"train must be a table, written \[train\]"),
+        ("[train]", "give either inputs or a command"),
+        ('[corpus]\ninputs = ["a"]\ncommand = "b"\n[train]', "give either inputs or a command"),
+        ('[corpus]\ninputs = "a"\n[train]', "inputs is a list"),
+        ('[corpus]\ncommand = "a"\nfile = "../b"\n[train]', "file a name without folders"),
+        ('[corpus]\ninputs = ["a"]\nmystery = 1\n[train]', "unknown key 'mystery'"),
+        ('[corpus]\ninputs = ["a"]', r"give a \[train\] table, or a tokenizer"),
+        ('examples = ["no mask"]\n[corpus]\ninputs = ["a"]\n[train]', "hold"),
+    ],
+)
+def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, fault: str) -> None:
+    with pytest.raises(TokkitError, match=fault):
+        read_recipe(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("stage", "line", "fault"),
+    [
+        ("train", "vocab_size = 5", "unknown key 'vocab_size'; it takes cased, "),
+        ("train", "vocab-size = true", "vocab-size takes a value, not true"),
+        ("train", 'vocab-size = "many"', "vocab-size: 'many' is not a valid integer"),
+        ("train", 'cased = "yes"', "cased takes true or false, not 'yes'"),
+        ("train", 'special-token = "x"', "special-token takes a list, not 'x'"),
+        ("train", "json = true", "unknown key 'json'"),
+        ("build", "max-seq-length = [1]", r"max-seq-length takes one value, not \[1\]"),
+        ("build", "max-seq-length = 3", "--max-seq-length must be from 8"),
+        ("build", 'masking = "sometimes"', "masking: 'sometimes' is not one of"),
+    ],
+)
+def test_what_a_stage_does_not_take_is_refused(
+    tmp_path: Path, stage: str, line: str, fault: str
+) -> None:
+    text = '[corpus]\ninputs = ["a"]\n[train]\n'
+    text = text + line if stage == "train" else f"{text}[{stage}]\n{line}"
+    recipe = read_recipe(write(tmp_path, text))
+    with pytest.raises(UsageError, match=fault):
+        stage_config(recipe, stage, {})
+
+
+def test_a_missing_recipe_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TokkitError, match="no such file"):
+        read_recipe(tmp_path / "none.toml")
+
+
+def test_the_recipes_that_we_ship_are_sound() -> None:
+    for path in (Path(__file__).resolve().parents[2] / "corpora").glob("*.toml"):
+        recipe = read_recipe(path)
+        for stage in recipe.stages:
+            if stage != "corpus":
+                stage_config(recipe, stage, {})

@@ -1,0 +1,175 @@
+"""Options of commands, made from the fields of the stages' configs.
+
+A config says an option's name, type and default; a command adds the help text. So there is one
+place for each default, and the recipe of ``tokkit run`` can be read by the same declarations.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tokkit.corpus.config import DOCUMENTS, ERRORS, FORMATS
+from tokkit.errors import UsageError
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+JSON_OPTION: Decorator = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON, for machines."
+)
+
+
+def config_option(
+    config: type,
+    field: str,
+    text: str,
+    *,
+    flags: tuple[str, ...] = (),
+    choices: tuple[str, ...] | None = None,
+    default_text: str | None = None,
+) -> Decorator:
+    """Make the option of one field of a config.
+
+    Args:
+        config: the frozen dataclass.
+        field: its field; ``max_seq_length`` becomes ``--max-seq-length``.
+        text: the help.
+        flags: other spellings, in place of the one made from the field.
+        choices: the values there are.
+        default_text: what the help shows in place of a default that the stage works out.
+    """
+    entry = next(f for f in dataclasses.fields(config) if f.name == field)
+    kind, repeats = _value_type(typing.get_type_hints(config)[field])
+    name = "--" + field.replace("_", "-")
+    required = entry.default is dataclasses.MISSING
+    extra: dict[str, Any] = {
+        "type": click.Choice(choices) if choices else kind,
+        "multiple": repeats,
+        "required": required,
+        "show_default": default_text or not (required or entry.default is False),
+        "help": text,
+    }
+    if not required:
+        extra["default"] = entry.default
+    if kind is bool:
+        del extra["type"]
+        extra["is_flag"] = True
+        flags = flags or (f"{name}/--no-{field.replace('_', '-')}",)
+    return click.option(*(flags or (name,)), field, **extra)
+
+
+def _value_type(hint: Any) -> tuple[Any, bool]:
+    """The click type of an annotation, and whether the option may be repeated."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
+    if typing.get_origin(hint) is tuple:
+        return typing.get_args(hint)[0], True
+    return (click.Path(path_type=Path) if hint is Path else hint), False
+
+
+def corpus_options(config: type) -> Decorator:
+    """The arguments and options of every command that reads a corpus."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(
+            (
+                click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
+                config_option(
+                    config,
+                    "format",
+                    "What the inputs hold; auto goes by their names.",
+                    choices=FORMATS,
+                ),
+                config_option(
+                    config, "documents", "What ends a document of plain text.", choices=DOCUMENTS
+                ),
+                config_option(config, "text_field", "Field or column that holds a record's text."),
+                config_option(config, "id_field", "Field or column that names a record."),
+                config_option(
+                    config,
+                    "errors",
+                    "Invalid UTF-8: stop, put U+FFFD, or drop the document and count it.",
+                    choices=ERRORS,
+                ),
+            )
+        ):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def work_options(
+    config: type, *, workers: str | None = "Processes; 0 works in this one."
+) -> Decorator:
+    """The options of every command that writes a folder."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        decorators = [
+            config_option(
+                config,
+                "overwrite",
+                "Replace what another run left in the output.",
+                flags=("--overwrite",),
+            ),
+            config_option(config, "progress", "A bar on standard error, if that is a terminal."),
+            JSON_OPTION,
+        ]
+        if workers is not None:
+            decorators.insert(0, config_option(config, "workers", workers))
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def parse_table(command: click.Command, table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Read a recipe's table as if it stood on the command line.
+
+    Args:
+        command: whose options the table's keys name, without the leading dashes.
+        table: of a recipe; lists repeat an option, booleans switch a flag.
+        where: what errors call the table.
+
+    Returns:
+        The options that the table sets, by the names of the config's fields.
+
+    Raises:
+        UsageError: naming a key that the command does not have, or a value it refuses.
+    """
+    context = click.Context(command, info_name=where)
+    options = {
+        flag.removeprefix("--"): (option, negated)
+        for option in command.params
+        if isinstance(option, click.Option)
+        for negated, flags in ((False, option.opts), (True, option.secondary_opts))
+        for flag in flags
+        if flag.startswith("--")
+    }
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        option, negated = options.get(key, (None, False))
+        if option is None or option.name == "as_json":
+            known = ", ".join(sorted(set(options) - {"json"}))
+            raise UsageError(f"{where}: unknown key {key!r}; it takes {known}")
+        if isinstance(value, bool):
+            if not option.is_flag:
+                raise UsageError(f"{where}: {key} takes a value, not {str(value).lower()}")
+            values[option.name] = value != negated
+            continue
+        if option.is_flag:
+            raise UsageError(f"{where}: {key} takes true or false, not {value!r}")
+        if isinstance(value, list) != option.multiple:
+            raise UsageError(
+                f"{where}: {key} takes {'a list' if option.multiple else 'one value'}, not {value!r}"
+            )
+        try:
+            values[option.name] = option.type_cast_value(context, value)
+        except click.BadParameter as error:
+            raise UsageError(f"{where}: {key}: {error.message}") from error
+    return values
