@@ -1,0 +1,198 @@
+"""JSON lines: fields, ids, languages, and lines that are no records."""
+
+import gzip
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from corpusfiles import read_corpus
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reference import scan as reference
+from tokkit.errors import TokkitError
+
+GOOD = '{"text": "good"}\n'
+
+
+@given(
+    texts=st.lists(
+        st.text(st.sampled_from('a\n\r \té語😀\x00\u2028\\"')).filter(lambda t: t.strip(" \t\n\r"))
+    ),
+    ascii_only=st.booleans(),
+    unit_bytes=st.integers(20, 200),
+    batch_bytes=st.integers(1, 200),
+)
+def test_texts_are_those_of_the_records_in_any_units_and_batches(
+    tmp_path_factory: pytest.TempPathFactory,
+    texts: list[str],
+    ascii_only: bool,
+    unit_bytes: int,
+    batch_bytes: int,
+) -> None:
+    path = tmp_path_factory.mktemp("records") / "a.jsonl"
+    lines = [json.dumps({"id": 7, "text": text}, ensure_ascii=ascii_only) for text in texts]
+    path.write_text("".join(line + "\n" for line in lines), newline="")
+
+    by_id = read_corpus(path, unit_bytes=unit_bytes, batch_bytes=batch_bytes)
+    by_position = read_corpus(path, batch_bytes=batch_bytes, id_field="none")
+
+    expected = [reference.clean(text.encode()).decode() for text in texts]
+    assert by_id.texts == by_position.texts == expected
+    assert by_id.names == ["7"] * len(texts)
+    assert by_id.bytes_read == path.stat().st_size
+    data = path.read_bytes()
+    for name, line in zip(by_position.names, lines, strict=True):
+        start = int(name.removeprefix(f"{path}:"))
+        assert data[start:].startswith(line.encode())
+
+
+def test_fields_name_text_id_and_language(tmp_path: Path) -> None:
+    records: list[dict[str, Any]] = [
+        {"body": "string", "key": "k1", "lang": "de"},
+        {"body": "number", "key": 12345678901234567890, "lang": None},
+        {"body": "float", "key": 1.50, "lang": ""},
+        {"body": "none"},
+        {"body": "empty", "key": "", "lang": 5},
+        {"body": "other", "key": {"a": 1}, "lang": "fr"},
+        {"body": "true", "key": True},
+    ]
+    path = tmp_path / "a.jsonl"
+    lines = [json.dumps(record) for record in records]
+    path.write_text("\n".join(lines).replace("1.5", "1.50"))
+
+    corpus = read_corpus(path, text_field="body", id_field="key", language_field="lang")
+
+    assert corpus.texts == [record["body"] for record in records]
+    assert corpus.names[:3] == ["k1", "12345678901234567890", "1.50"]
+    assert all(name.startswith(f"{path}:") for name in corpus.names[3:])
+    assert corpus.languages == ["de", None, None, None, "5", "fr", None]
+
+
+def test_records_without_text_are_dropped_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        '{"title": "x"}\n{"text": null}\n{"text": 5}\n{"text": ["a"]}\n{"text": true}\n\n'
+        '{"text": ""}\n{"text": " \\r\\n"}\n  \n' + GOOD + '{"text": null}'
+    )
+    for batch_bytes in (1, 1 << 20):
+        corpus = read_corpus(path, batch_bytes=batch_bytes)
+        assert corpus.texts == ["good"]
+        assert corpus.dropped == {
+            "no text field": 1,
+            "null text": 2,
+            "text is not a string": 3,
+            "empty": 4,
+        }
+
+
+@pytest.mark.parametrize("data", ["", "\n", "\ufeff"])
+def test_a_file_without_records_counts_as_empty(tmp_path: Path, data: str) -> None:
+    (tmp_path / "a.jsonl").write_text(data)
+    assert read_corpus(tmp_path).dropped == {"empty": 1}
+
+
+def test_line_ends_marks_and_spaces_around_make_no_difference(tmp_path: Path) -> None:
+    lines = ['{"text": "a\\r\\nb\\rc\\n"}', ' {"text": "d"} ', '\t{"id": 3, "text": "e"}']
+    for end in ("\n", "\r\n", "\r"):
+        path = tmp_path / "a.jsonl"
+        path.write_bytes(("\ufeff" + end.join(lines)).encode())
+        assert read_corpus(path, batch_bytes=8).texts == ["a\nb\nc", "d", "e"]
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ('{"text": "cut', r"broken JSON at column 10 \(Unterminated string"),
+        ('{"text": "a"} x', r"broken JSON at column 15 \(Extra data"),
+        ('{"text": "a\tb"}', "broken JSON at column 12"),
+        ("not json", "broken JSON at column 1 "),
+        ("[" * 100_000, "broken JSON"),
+        ('["a"]', "an array, not an object"),
+        ('"a"', "a string, not an object"),
+        ("5", "a number, not an object"),
+        ("null", "null, not an object"),
+        ("false", "true or false, not an object"),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_line_that_is_no_object_is_told_with_its_number(
+    tmp_path: Path, line: str, fault: str, end: str
+) -> None:
+    """In units and batches of any size, and with empty lines between."""
+    path = tmp_path / "a.jsonl"
+    text = GOOD * 50 + "\n\n" + GOOD * 50 + line + "\n" + GOOD
+    path.write_bytes(text.replace("\n", end).encode())
+    for unit_bytes, batch_bytes in ((1 << 20, 1 << 20), (300, 64), (1 << 20, 64)):
+        with pytest.raises(TokkitError, match=f"a.jsonl, line 103: {fault}") as caught:
+            read_corpus(path, unit_bytes=unit_bytes, batch_bytes=batch_bytes)
+        assert "\n" not in str(caught.value)
+        assert "mend or remove the line" in str(caught.value)
+
+
+def test_the_line_number_is_told_of_compressed_files_and_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = (GOOD * 9 + "broken\n").encode()
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(data))
+    with pytest.raises(TokkitError, match=r"a.jsonl.gz, line 10: broken"):
+        read_corpus(path, batch_bytes=32)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    with pytest.raises(TokkitError, match="stdin, line 10: broken"):
+        read_corpus("-", format="jsonl", batch_bytes=32)
+
+
+def test_text_under_the_name_of_json_lines_is_told_what_to_do(tmp_path: Path) -> None:
+    for text in ("Once upon a time", '[\n{"text": "a"}\n]', '{\n "text": "a"\n}'):
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(TokkitError, match=r"line 1: .*one object.*--format text"):
+            read_corpus(tmp_path)
+
+
+def test_huge_numbers_and_repeated_fields_are_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"text": "a", "n": {"1" * 5000}, "e": 1e999, "text": "b"}}\n')
+    assert read_corpus(path).texts == ["b"]
+
+
+def test_invalid_utf8_in_a_record(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(GOOD.encode() + b'{"text": "b\xffd", "id": "1"}\n' + GOOD.encode())
+    with pytest.raises(TokkitError, match=r"invalid UTF-8 at byte 28, in the document that .* 17;"):
+        read_corpus(path)
+    replaced = read_corpus(path, errors="replace")
+    assert replaced.texts == ["good", "b\ufffdd", "good"]
+    assert replaced.replaced == 1
+    skipped = read_corpus(path, errors="skip")
+    assert skipped.texts == ["good", "good"]
+    assert skipped.dropped == {"invalid UTF-8": 1}
+
+
+def test_a_lone_surrogate_is_treated_as_invalid_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        GOOD + '{"text": "b\\ud800d \\ud83d\\ude00", "id": "\\udc00x"}\n{"text": "\\\\ud800"}\n'
+    )
+    with pytest.raises(TokkitError, match=r"a.jsonl, line 2: .* byte 17 has a lone surrogate"):
+        read_corpus(path)
+    replaced = read_corpus(path, errors="replace")
+    assert replaced.texts == ["good", "b\ufffdd 😀", "\\ud800"]
+    assert replaced.names[1] == "\ufffdx"
+    assert replaced.replaced == 1
+    skipped = read_corpus(path, errors="skip")
+    assert skipped.texts == ["good", "\\ud800"]
+    assert skipped.dropped == {"invalid UTF-8": 1}
+
+
+def test_real_records(shared: Path) -> None:
+    path = shared / "corpora" / "zh-poetry" / "tang-poems.jsonl"
+    records = [json.loads(line) for line in path.read_text().split("\n") if line]
+    corpus = read_corpus(path, unit_bytes=100_000, batch_bytes=10_000)
+    assert corpus.texts == [record["text"].removesuffix("\n") for record in records]
+    assert corpus.num_units > 20
+    articles = shared / "corpora" / "en-enwiki" / "enwiki-wikitext.jsonl"
+    assert len(read_corpus(articles, id_field="title").names) == 106

@@ -1,0 +1,90 @@
+"""Compressed files that are damaged, cut short, or something else."""
+
+import bz2
+import gzip
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import lz4.frame  # type: ignore[import-untyped]  # it ships no annotations
+import pytest
+import zstandard
+from corpusfiles import read_corpus
+
+from tokkit.errors import TokkitError
+
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "zst": zstandard.ZstdCompressor(write_checksum=True).compress,
+    "lz4": lambda data: lz4.frame.compress(data, content_checksum=True),
+}
+# Hard to compress, so that every part of the data matters.
+TEXT = bytes(random.Random(0).choices(b"abcdefghijklmnopqrstuvwxyz \n", k=400_000))  # noqa: S311
+
+
+@pytest.fixture(params=COMPRESS)
+def packed(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / f"a.txt.{request.param}"
+    path.write_bytes(COMPRESS[request.param](TEXT))
+    return path
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(TokkitError) as caught:
+        read_corpus(path)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.00001, 0.3, 0.9999])
+def test_a_truncated_file_is_refused_with_its_position(packed: Path, share: float) -> None:
+    data = packed.read_bytes()
+    packed.write_bytes(data[: max(1, int(len(data) * share))])
+    message = refused(packed)
+    assert "cut short" in message
+    assert "bytes of text" in message
+
+
+def test_a_truncated_last_member_is_refused(packed: Path) -> None:
+    data = packed.read_bytes()
+    packed.write_bytes(data + data[: len(data) // 2])
+    assert "data after " in refused(packed)
+
+
+def test_a_flipped_byte_is_refused(packed: Path) -> None:
+    data = bytearray(packed.read_bytes())
+    data[len(data) // 2] ^= 1
+    packed.write_bytes(data)
+    assert "damaged" in refused(packed)
+
+
+@pytest.mark.parametrize("junk", [b"junk junk junk", bytes(100)])
+def test_junk_behind_the_data_is_refused(packed: Path, junk: bytes) -> None:
+    packed.write_bytes(packed.read_bytes() + junk)
+    refused(packed)
+
+
+def test_plain_text_under_a_compressed_name_is_refused(packed: Path) -> None:
+    packed.write_bytes(b"plain text\n" * 100)
+    assert "after 0 bytes of text" in refused(packed)
+    assert "not what its name says" in refused(packed)
+
+
+def test_an_empty_file_counts_as_empty(packed: Path) -> None:
+    packed.write_bytes(b"")
+    assert read_corpus(packed).dropped == {"empty": 1}
+
+
+def test_the_big_corpus_reads_as_its_unpacked_text(shared: Path, tmp_path: Path) -> None:
+    source = shared / "corpora" / "en-gutenberg" / "books.txt.zst"
+    with source.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+        data = stream.read(12_000_000)
+    (tmp_path / "books.txt").write_bytes(data)
+    (tmp_path / "books.txt.zst").write_bytes(zstandard.ZstdCompressor().compress(data))
+    plain = read_corpus(tmp_path / "books.txt", unit_bytes=3_000_000)
+    packed = read_corpus(tmp_path / "books.txt.zst")
+    assert len(plain.texts) > 20
+    assert plain.texts == packed.texts
+    assert plain.texts == [text.strip("\n") for text in data.decode(errors="ignore").split("\n\n")]

@@ -1,0 +1,54 @@
+"""Reading whole corpora in one call, for tests."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from tokkit.corpus.config import CorpusConfig
+from tokkit.corpus.readers import read_documents
+from tokkit.corpus.units import plan_units
+
+
+@dataclass
+class Corpus:
+    """What a corpus held."""
+
+    texts: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    languages: list[str | None] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    replaced: int = 0
+    bytes_read: int = 0
+    num_units: int = 0
+
+
+def read_corpus(
+    *inputs: Any,
+    unit_bytes: int = 64 << 20,
+    batch_bytes: int = 8 << 20,
+    language_field: str | None = None,
+    **options: Any,
+) -> Corpus:
+    """Plan and read, checking what every batch promises."""
+    config = CorpusConfig(inputs=tuple(map(str, inputs)), **options)
+    corpus = Corpus()
+    for unit in plan_units(config, unit_bytes):
+        corpus.num_units += 1
+        for batch in read_documents(
+            unit, config, language_field=language_field, batch_bytes=batch_bytes
+        ):
+            batch.texts.validate(full=True)
+            batch.names.validate(full=True)
+            assert len(batch.names) == len(batch.texts)
+            assert batch.names.null_count == batch.texts.null_count == 0
+            corpus.texts += batch.texts.to_pylist()
+            corpus.names += batch.names.to_pylist()
+            if batch.languages is not None:
+                assert len(batch.languages) == len(batch.texts)
+                corpus.languages += batch.languages.to_pylist()
+            corpus.dropped.update(batch.dropped)
+            corpus.replaced += batch.replaced
+            corpus.bytes_read += batch.bytes_read
+    assert all(text.strip(" \t\n\v\f\r") for text in corpus.texts)
+    assert not any("\r" in text for text in corpus.texts)
+    return corpus

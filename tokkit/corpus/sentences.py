@@ -1,0 +1,197 @@
+r"""Documents into sentences.
+
+``lines`` takes each line as a sentence, which is BERT's own input format, and ``none`` each
+document; a kernel finds them in the column's bytes. ``auto`` asks the sentencex library, which
+takes ``str``. From every sentence the ASCII white space at both ends is taken off; nothing but
+white space is lost.
+
+The library's time grows with the square of a paragraph's length, and its paragraphs end at blank
+lines, which a document between blank lines has none of: it splits the paragraphs of 49 books at
+51 MB/s and the same books, each in one piece, at 13. There, one stray quotation mark holds all
+that follows together: the longest of its "sentences" had 131,539 characters. So a text longer
+than ``WINDOW`` is handed over in pieces, at 48 MB/s, each cut at the first of these that there is:
+
+1. the last blank line in the window;
+2. the last line end after a full stop or its like;
+3. the last sentence that ends in the first three quarters of the window, where the library sees
+   what follows; if none does, the window doubles;
+4. where a window of ``LONGEST_SENTENCE`` holds no sentence's end, its last white space, or its
+   end.
+
+A text whose paragraphs all fit into a window is split as the library splits it in one piece.
+"""
+
+import codecs
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import sentencex
+from numpy.typing import NDArray
+
+from tokkit.corpus.documents import read_only, string_array, string_buffers
+from tokkit.corpus.languages import language_code, require_language
+from tokkit.errors import TokkitError
+from tokkit.kernels.scan import copy_documents, find_sentences
+
+WINDOW = 1 << 12
+LONGEST_SENTENCE = 1 << 16
+# A text is decoded so many bytes at a time: as str, one of 200 MB with curly quotes takes 400.
+BLOCK = 1 << 20
+
+_MOST_STRINGS = 1 << 16
+
+_WHITE_SPACE = " \t\n\v\f\r"
+_TERMINATORS = frozenset(".!?…。．！？｡।॥۔؟։።፧။៕")  # noqa: RUF001  full stops of many scripts
+_CLOSERS = frozenset("\"'”’»›」』）)]")  # noqa: RUF001  likewise
+
+
+def split_sentences(
+    texts: pa.LargeStringArray,
+    method: str,
+    language: str = "en",
+    languages: pa.StringArray | None = None,
+) -> tuple[pa.LargeStringArray, NDArray[np.int64]]:
+    """Split documents into sentences.
+
+    Args:
+        texts: large_string [num_documents], valid UTF-8, not of white space alone.
+        method: ``auto``, ``lines`` or ``none``.
+        language: code for ``auto``.
+        languages: string [num_documents], each document's own, null or empty where it has none.
+
+    Returns:
+        The sentences of all documents in order, large_string, none empty; and int64
+        [num_documents + 1], the bounds of each document's. A document has at least one.
+
+    Raises:
+        UsageError: where ``language`` is no language code.
+        TokkitError: where one of ``languages`` is none.
+    """
+    if method == "auto":
+        return _split_by_library(texts, language, languages)
+    values, offsets = string_buffers(texts)
+    by_line = method == "lines"
+    most = len(texts)
+    if by_line:
+        most += int(np.count_nonzero(values[offsets[0] : offsets[-1]] == ord("\n")))
+    starts = np.empty(most, dtype=np.int64)
+    stops = np.empty(most, dtype=np.int64)
+    sentence_offsets = np.empty(len(texts) + 1, dtype=np.int64)
+    values = read_only(values)
+    count = find_sentences(values, read_only(offsets), by_line, starts, stops, sentence_offsets)
+    starts, stops = starts[:count], stops[:count]
+    out_values = np.empty(int((stops - starts).sum()), dtype=np.uint8)
+    out_offsets = np.empty(count + 1, dtype=np.int64)
+    kept = np.empty(count, dtype=np.int64)
+    copy_documents(values, read_only(starts), read_only(stops), out_values, out_offsets, kept)
+    return string_array(out_values, out_offsets), sentence_offsets
+
+
+def _split_by_library(
+    texts: pa.LargeStringArray, language: str, languages: pa.StringArray | None
+) -> tuple[pa.LargeStringArray, NDArray[np.int64]]:
+    """Split documents by sentencex, each in its own language where it has one."""
+    default = require_language(language)
+    values, bounds = string_buffers(texts)
+    wanted = [None] * len(texts) if languages is None else languages.to_pylist()
+    done = [pa.array([], pa.large_string())]
+    sentences: list[str] = []
+    num_sentences = 0
+    offsets = np.zeros(len(texts) + 1, dtype=np.int64)
+    for index, own in enumerate(wanted):
+        code = language_code(own) if own else default
+        if code is None:
+            raise TokkitError(
+                f"a record gives its language as {own!r}, which is no language code, such as en, "
+                f"de or pt-BR; leave --language-field out to take all records for --language"
+            )
+        for found in split_utf8(values[bounds[index] : bounds[index + 1]].data, code):
+            sentences += found
+            num_sentences += len(found)
+            if len(sentences) > _MOST_STRINGS:
+                done.append(pa.array(sentences, pa.large_string()))
+                sentences = []
+        offsets[index + 1] = num_sentences
+    done.append(pa.array(sentences, pa.large_string()))
+    return pa.concat_arrays(done), offsets
+
+
+def split_utf8(text: memoryview, code: str) -> Iterator[list[str]]:
+    """Split one text by sentencex, a block of it at a time.
+
+    Args:
+        text: in valid UTF-8.
+        code: of its language.
+
+    Yields:
+        The sentences that end in each block, without the white space around them.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    rest = ""
+    for start in range(0, len(text), BLOCK):
+        final = start + BLOCK >= len(text)
+        rest += decoder.decode(text[start : start + BLOCK], final)
+        pieces, used = _cut_text(rest, code, final=final)
+        rest = rest[used:]
+        yield [sentence for piece in pieces if (sentence := piece.strip(_WHITE_SPACE))]
+
+
+def _cut_text(text: str, code: str, *, final: bool) -> tuple[list[str], int]:
+    """The sentences of a text with the white space between them, and how much of it they take.
+
+    Unless the text is ``final``, as much is left as may tell where the next sentence ends, so
+    that the sentences do not depend on how a text falls into blocks.
+    """
+    pieces: list[str] = []
+    start = 0
+    window = WINDOW
+    while len(text) - start > (window if final else LONGEST_SENTENCE):
+        stop = _find_line_end(text, start, start + window)
+        if stop > start:
+            pieces += sentencex.segment(code, text[start:stop])
+        else:
+            found = _split_window(text[start : start + window], code)
+            if not found and window < LONGEST_SENTENCE:
+                window *= 2
+                continue
+            found = found or [text[start : _find_space(text, start, start + window)]]
+            stop = start + sum(map(len, found))
+            pieces += found
+        start = stop
+        window = WINDOW
+    if final:
+        pieces += sentencex.segment(code, text[start:])
+        start = len(text)
+    return pieces, start
+
+
+def _find_line_end(text: str, start: int, stop: int) -> int:
+    """Where to cut after the last blank line or the last line that ends a sentence, or -1."""
+    blank_line = text.rfind("\n\n", start, stop)
+    if blank_line >= 0:
+        return blank_line + 1
+    line_end = text.rfind("\n", start, stop)
+    while line_end >= 0:
+        last = line_end - 1
+        while last > start and text[last] in _CLOSERS:
+            last -= 1
+        if last >= start and text[last] in _TERMINATORS:
+            return line_end + 1
+        line_end = text.rfind("\n", start, line_end)
+    return -1
+
+
+def _split_window(window: str, code: str) -> list[str]:
+    """The sentences of one paragraph's window that end in its first three quarters."""
+    sentences: list[str] = sentencex.segment(code, window)
+    ends = np.cumsum([len(sentence) for sentence in sentences])
+    return sentences[: int(np.searchsorted(ends, len(window) * 3 // 4, side="right"))]
+
+
+def _find_space(text: str, start: int, stop: int) -> int:
+    """Where to cut a window without a sentence's end: after its last white space, or at its end."""
+    for last in range(stop - 1, start, -1):
+        if text[last] in _WHITE_SPACE:
+            return last + 1
+    return stop

@@ -1,0 +1,174 @@
+"""Parquet and Arrow files: opening them, and where they can be cut.
+
+A text column holds strings in whichever of Arrow's layouts, dictionaries of strings among them.
+Memory maps are left out on purpose: a mapped file that another process cuts short kills the
+reader with a bus error, where a read reports it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tokkit.corpus.files import changed, first_line, open_files, printable
+from tokkit.corpus.sources import Source
+from tokkit.errors import TokkitError
+
+_ARROW_FILE_MAGIC = b"ARROW1"
+_FEATHER_V1_MAGIC = b"FEA1"
+_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+
+
+@contextmanager
+def damage_told(source: Source, part: str = "") -> Iterator[None]:
+    """Turn what pyarrow finds wrong in a file into an error that names it.
+
+    Args:
+        source: the file.
+        part: where in it, such as ``, row groups 0 to 8``.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise TokkitError(
+            f"{source.name}{part}: no sound {source.format.capitalize()} data "
+            f"({first_line(error)}); it is damaged, cut short, or not what its name says"
+        ) from error
+
+
+@contextmanager
+def open_parquet(source: Source) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file; its footer is read."""
+    with open_files(source.uri).open(source.path) as file:
+        if file.size() != source.bytes:
+            raise changed(source.name)
+        with damage_told(source):
+            table = pq.ParquetFile(file)
+        yield table
+
+
+@contextmanager
+def open_arrow(source: Source, columns: list[int] | None = None) -> Iterator[Any]:
+    """Open an Arrow IPC file or stream.
+
+    Args:
+        source: the file.
+        columns: indices of the columns to read; None for all.
+
+    Yields:
+        A ``RecordBatchFileReader``, which has ``get_batch``, or a ``RecordBatchStreamReader``.
+    """
+    options = pa.ipc.IpcReadOptions(included_fields=columns, use_threads=False)
+    with open_files(source.uri).open(source.path) as file:
+        if file.size() != source.bytes:
+            raise changed(source.name)
+        with damage_told(source):
+            magic = file.read(len(_ARROW_FILE_MAGIC))
+            file.seek(0)
+            if magic.startswith(_FEATHER_V1_MAGIC):
+                raise TokkitError(
+                    f"{source.name}: Feather version 1; write it anew as version 2, which is Arrow"
+                )
+            if magic == _ARROW_FILE_MAGIC:
+                table = pa.ipc.open_file(file, options=options)
+            else:
+                _require_end_of_stream(file)
+                table = pa.ipc.open_stream(file, options=options)
+        yield table
+
+
+def _require_end_of_stream(file: Any) -> None:
+    """Refuse a stream without its end mark: cut between two batches, it would read as half.
+
+    Raises:
+        ArrowInvalid: to be told with the file's name.
+    """
+    file.seek(max(0, file.size() - len(_END_OF_STREAM)))
+    if file.read() != _END_OF_STREAM:
+        raise pa.ArrowInvalid("neither the frame of a file nor the end mark of a stream")
+    file.seek(0)
+
+
+def is_arrow_file(table: Any) -> bool:
+    """Whether an opened table can be entered at any record batch."""
+    return isinstance(table, pa.ipc.RecordBatchFileReader)
+
+
+def plan_parquet(source: Source, text_field: str, unit_bytes: int) -> tuple[list[int], list[int]]:
+    """Cut a Parquet file into runs of row groups with about ``unit_bytes`` of text each.
+
+    Returns:
+        Bounds of the runs, and the uncompressed bytes of the text column in each.
+    """
+    with open_parquet(source) as table:
+        require_strings(source, table.schema_arrow, text_field, "--text-field")
+        metadata = table.metadata
+        bounds = [0]
+        weights = []
+        weight = 0
+        for index in range(metadata.num_row_groups):
+            weight += text_bytes(metadata, index, text_field)
+            if weight >= unit_bytes or index == metadata.num_row_groups - 1:
+                bounds.append(index + 1)
+                weights.append(weight)
+                weight = 0
+    return (bounds, weights) if weights else ([0, 0], [0])
+
+
+def plan_arrow(source: Source, text_field: str, unit_bytes: int) -> tuple[list[int], list[int]]:
+    """Cut an Arrow file into even runs of record batches with about ``unit_bytes`` each.
+
+    Only a read of all its data would tell how large each batch is, so batches count alike. A
+    stream is one unit.
+
+    Returns:
+        Bounds of the runs, and how many batches each has.
+    """
+    with open_arrow(source) as table:
+        require_strings(source, table.schema, text_field, "--text-field")
+        if not is_arrow_file(table):
+            return [0, -1], [1]
+        num_batches = table.num_record_batches
+    num_units = max(1, min(num_batches, round(source.bytes / unit_bytes)))
+    bounds = [num_batches * index // num_units for index in range(num_units + 1)]
+    return bounds, [stop - start for start, stop in pairwise(bounds)]
+
+
+def text_bytes(metadata: pq.FileMetaData, group: int, text_field: str) -> int:
+    """How many bytes the text column of a row group has before compression."""
+    row_group = metadata.row_group(group)
+    columns = (row_group.column(index) for index in range(row_group.num_columns))
+    return sum(
+        column.total_uncompressed_size for column in columns if column.path_in_schema == text_field
+    )
+
+
+def require_strings(source: Source, schema: pa.Schema, name: str, option: str) -> None:
+    """Refuse a table that has not exactly one column of this name, or one without strings.
+
+    Raises:
+        TokkitError: naming the columns that there are, or the type of this one.
+    """
+    count = schema.names.count(name)
+    if count != 1:
+        fault = f"no column {name!r}" if count == 0 else f"{count} columns {name!r}"
+        there = printable(", ".join(schema.names)) or "none"
+        raise TokkitError(f"{source.name}: {fault}; {option} must name one of: {there}")
+    found = schema.field(name).type
+    if not is_string(found):
+        raise TokkitError(
+            f"{source.name}: column {name!r} holds {found}, not strings; name another with {option}"
+        )
+
+
+def is_string(column_type: pa.DataType) -> bool:
+    """Whether a column type is a string in one of Arrow's layouts."""
+    if pa.types.is_dictionary(column_type):
+        return is_string(column_type.value_type)
+    return any(
+        check(column_type)
+        for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    )

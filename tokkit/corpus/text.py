@@ -1,0 +1,215 @@
+"""Documents out of streams of bytes: plain text, and the lines that hold JSON records.
+
+The stream is read into one buffer, and a kernel finds the documents that end in it. The document
+that is still open is moved to the front and reading goes on behind it; where it fills half of the
+buffer, the buffer doubles. So no byte is looked at twice, however long a document is, and memory
+stays at a few times ``batch_bytes`` while documents are short.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokkit.corpus.config import CorpusConfig
+from tokkit.corpus.documents import (
+    EMPTY,
+    DocumentBatch,
+    add_counts,
+    clean_texts,
+    name_documents,
+    read_only,
+)
+from tokkit.corpus.files import open_files
+from tokkit.corpus.streams import ByteStream
+from tokkit.errors import TokkitError
+from tokkit.kernels.scan import (
+    NEXT,
+    NUM_EMPTY,
+    NUM_LINES,
+    find_documents,
+    first_needed,
+    move_state,
+    new_state,
+)
+
+_BOM = b"\xef\xbb\xbf"
+# A batch ends after as many documents as it has bytes, over this: it bounds what their names take.
+_BYTES_PER_DOCUMENT = 64
+# The first read must show a byte order mark.
+_SMALLEST_BUFFER = 4
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class FoundDocuments:
+    """Documents found in the buffer; valid until the next are asked for.
+
+    Attributes:
+        buffer: uint8.
+        base: where the buffer begins in the file, decompressed.
+        starts: int64 [num_documents], first byte of each in the buffer.
+        stops: int64 [num_documents], the byte after its last one.
+        num_empty: lines of white space alone since the last documents, where lines are documents.
+        scanned_from: where the kernel set out in the buffer.
+        lines_before: lines of the unit that had ended before that.
+    """
+
+    buffer: NDArray[np.uint8]
+    base: int
+    starts: NDArray[np.int64]
+    stops: NDArray[np.int64]
+    num_empty: int
+    scanned_from: int
+    lines_before: int
+
+
+def read_text(
+    stream: ByteStream, config: CorpusConfig, batch_bytes: int
+) -> Iterator[DocumentBatch]:
+    """Read the documents of a unit of plain text.
+
+    Args:
+        stream: the unit's bytes.
+        config: how they fall into documents, and what invalid UTF-8 does.
+        batch_bytes: about how many bytes a batch has; one document may be longer.
+
+    Raises:
+        TokkitError: naming the first invalid byte, under ``--errors strict``.
+    """
+    name = stream.unit.source.name
+    for found in find_in_stream(stream, config.documents, batch_bytes):
+        invalid = partial(invalid_text, stream, found)
+        clean = clean_texts(found.buffer, found.starts, found.stops, config.errors, invalid)
+        yield DocumentBatch(
+            clean.texts,
+            name_documents(name, found.base + found.starts[clean.kept]),
+            dropped=add_counts(clean.dropped, {EMPTY: found.num_empty}),
+            replaced=clean.replaced,
+            bytes_read=stream.take_progress(),
+        )
+
+
+def find_in_stream(
+    stream: ByteStream, documents: str, batch_bytes: int
+) -> Iterator[FoundDocuments]:
+    """Find the documents of a stream of bytes.
+
+    Args:
+        stream: of one unit.
+        documents: ``blank-line``, ``line`` or ``file``.
+        batch_bytes: size of the buffer while documents are shorter than half of it.
+    """
+    if documents == "file":
+        yield _take_whole(stream, batch_bytes)
+        return
+    by_line = documents == "line"
+    unit = stream.unit
+    batch_bytes = max(batch_bytes, _SMALLEST_BUFFER)
+    # One byte more than there is, so that the first read shows that nothing follows.
+    capacity = batch_bytes if unit.stop < 0 else min(batch_bytes, unit.stop - unit.start + 1)
+    buffer = np.empty(capacity, dtype=np.uint8)
+    starts = np.empty(max(1, batch_bytes // _BYTES_PER_DOCUMENT), dtype=np.int64)
+    stops = np.empty_like(starts)
+    base = unit.start
+    size = stream.fill(buffer.data)
+    state = new_state(len(_BOM) if stream.head.startswith(_BOM) else 0)
+    while True:
+        final = size < buffer.size
+        view = read_only(buffer)
+        count = starts.size
+        while count == starts.size:
+            before = state.copy()
+            count = find_documents(view, size, final, by_line, state, starts, stops)
+            num_empty = int(state[NUM_EMPTY] - before[NUM_EMPTY]) if by_line else 0
+            lines_before, scanned_from = int(before[NUM_LINES]), int(before[NEXT])
+            yield FoundDocuments(
+                view, base, starts[:count], stops[:count], num_empty, scanned_from, lines_before
+            )
+        if final:
+            return
+        needed = first_needed(state)
+        size -= needed
+        if size > buffer.size // 2:
+            capacity = 2 * buffer.size
+        else:
+            capacity = min(buffer.size, max(batch_bytes, 2 * size))
+        buffer = _move(buffer, needed, size, capacity)
+        move_state(state, needed)
+        base += needed
+        size += stream.fill(buffer[size:].data)
+
+
+def line_number(stream: ByteStream, found: FoundDocuments, index: int) -> int:
+    """Which line of the file one of the lines found is, from 1; counted for an error only.
+
+    Of a unit that begins within the file, what lies before is read once more.
+    """
+    unit = stream.unit
+    before = found.buffer[found.scanned_from : int(found.starts[index])].tobytes()
+    number = found.lines_before + _count_line_ends(before) + 1
+    if unit.start:
+        with open_files(unit.source.uri).open(unit.source.path) as file:
+            last = b""
+            for offset in range(0, unit.start, _READ_BYTES):
+                data = last + file.read(min(_READ_BYTES, unit.start - offset))
+                last = b"\r" if data.endswith(b"\r") else b""
+                number += _count_line_ends(data.removesuffix(last))
+    return number
+
+
+def _count_line_ends(data: bytes) -> int:
+    """How many lines end in these bytes."""
+    return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
+
+
+def _take_whole(stream: ByteStream, batch_bytes: int) -> FoundDocuments:
+    """Read a stream to its end as one document."""
+    unit = stream.unit
+    capacity = max(batch_bytes, _SMALLEST_BUFFER)
+    if unit.stop >= 0:
+        capacity = unit.stop - unit.start + 1
+    buffer = np.empty(capacity, dtype=np.uint8)
+    size = stream.fill(buffer.data)
+    while size == buffer.size:
+        buffer = _move(buffer, 0, size, 2 * size)
+        size += stream.fill(buffer[size:].data)
+    start = len(_BOM) if stream.head.startswith(_BOM) else 0
+    bounds = np.array([start, size], dtype=np.int64)
+    count = int(size > start)
+    return FoundDocuments(
+        read_only(buffer), unit.start, bounds[:count], bounds[1 : 1 + count], 0, 0, 0
+    )
+
+
+def _move(buffer: NDArray[np.uint8], start: int, size: int, capacity: int) -> NDArray[np.uint8]:
+    """Move ``size`` bytes from ``start`` to the front, into a new buffer of another capacity."""
+    moved = buffer if capacity == buffer.size else np.empty(capacity, dtype=np.uint8)
+    moved[:size] = buffer[start : start + size]
+    return moved
+
+
+def invalid_text(
+    stream: ByteStream, found: FoundDocuments, index: int, _: UnicodeDecodeError
+) -> TokkitError:
+    """The error for invalid UTF-8 in plain text, of which the raw bytes tell the place."""
+    start = int(found.starts[index])
+    place = found.base + start
+    raw = found.buffer[start : int(found.stops[index])].tobytes()
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        place += error.start
+    what = stream.describe_head()
+    remedy = (
+        f"it looks like {what}, which must be converted to UTF-8 text first"
+        if what
+        else "convert it to UTF-8, or pass --errors replace to put U+FFFD there, "
+        "or --errors skip to leave such documents out"
+    )
+    return TokkitError(
+        f"{stream.unit.source.name}: invalid UTF-8 at byte {place}, in the document that begins "
+        f"at byte {found.base + start}; {remedy}"
+    )

@@ -1,0 +1,120 @@
+"""Work units over a corpus: which bytes, row groups or batches are read as one piece.
+
+A plan follows from the files and ``unit_bytes`` alone, never from the number of workers, so that
+the same shards come out of any. Large plain text and JSON lines are cut at document boundaries,
+Parquet between row groups, an Arrow file between record batches. What cannot be entered in the
+middle is one unit: compressed files, Arrow streams, standard input, and a file that is a document.
+
+    books.txt, 150 MB                 [0, 75000312) and [75000312, 150000000)
+    wiki.parquet, 9 row groups        row groups [0, 5) and [5, 9)
+    books.txt.zst                     all of it
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from tokkit.corpus.boundaries import BLANK_LINE, LINE_END, find_bounds
+from tokkit.corpus.config import CorpusConfig
+from tokkit.corpus.sources import Source, find_sources
+from tokkit.corpus.tables import plan_arrow, plan_parquet
+
+UNIT_BYTES = 64 << 20
+TO_THE_END = -1
+
+_PARTS = {"parquet": "row groups", "arrow": "record batches"}
+
+
+@dataclass(frozen=True)
+class CorpusUnit:
+    """One piece of work.
+
+    Attributes:
+        source: the file that it is a part of.
+        start: first byte, row group or record batch.
+        stop: the one after its last; ``TO_THE_END`` where only the whole can be read.
+        size: its share of the file's bytes; the shares of a file add up to ``source.bytes``.
+    """
+
+    source: Source
+    start: int
+    stop: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        """What an error calls it: ``books.txt``, or ``books.txt, bytes 0 to 67108864``."""
+        return f"{self.source.name}{self.part}"
+
+    @property
+    def part(self) -> str:
+        """Which part of its file it is: ``, bytes 0 to 67108864``; nothing for all of it."""
+        if self.is_whole:
+            return ""
+        return f", {_PARTS.get(self.source.format, 'bytes')} {self.start} to {self.stop}"
+
+    @property
+    def identity(self) -> dict[str, str | int]:
+        """What a content key is made of; the time stamp is no part of it."""
+        return {
+            "name": self.source.name,
+            "format": self.source.format,
+            "bytes": self.source.bytes,
+            "start": self.start,
+            "stop": self.stop,
+        }
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of its file."""
+        return self.start == 0 and self.size == self.source.bytes
+
+    @property
+    def is_stdin(self) -> bool:
+        """Whether it is read from standard input."""
+        return self.source.is_stdin
+
+
+def plan_units(config: CorpusConfig, unit_bytes: int = UNIT_BYTES) -> list[CorpusUnit]:
+    """Cut the corpus into work units, in the order of its documents.
+
+    Args:
+        config: which inputs, and how they fall into documents.
+        unit_bytes: about how many bytes of a file make a unit.
+
+    Raises:
+        TokkitError: an input that is missing, may not be read, or is not what its name says.
+        UsageError: standard input with a format that cannot be streamed.
+    """
+    return [
+        unit for source in find_sources(config) for unit in _cut_source(source, config, unit_bytes)
+    ]
+
+
+def _cut_source(source: Source, config: CorpusConfig, unit_bytes: int) -> list[CorpusUnit]:
+    """The units of one file."""
+    if source.is_stdin or source.compression:
+        return [CorpusUnit(source, 0, TO_THE_END, source.bytes)]
+    if source.format == "parquet":
+        return _weigh(source, *plan_parquet(source, config.text_field, unit_bytes))
+    if source.format == "arrow":
+        return _weigh(source, *plan_arrow(source, config.text_field, unit_bytes))
+    if source.format == "text" and config.documents == "file":
+        bounds = [0, source.bytes]
+    else:
+        blank_line = source.format == "text" and config.documents == "blank-line"
+        bounds = find_bounds(source, unit_bytes, BLANK_LINE if blank_line else LINE_END)
+    return [CorpusUnit(source, start, stop, stop - start) for start, stop in pairwise(bounds)]
+
+
+def _weigh(source: Source, bounds: list[int], weights: list[int]) -> list[CorpusUnit]:
+    """Units between bounds, each with a share of the file's bytes by its weight."""
+    weights = weights if any(weights) else [1] * len(weights)
+    total = sum(weights)
+    units = []
+    weight = share = 0
+    for (start, stop), more in zip(pairwise(bounds), weights, strict=True):
+        weight += more
+        size = source.bytes * weight // total - share
+        units.append(CorpusUnit(source, start, stop, size))
+        share += size
+    return units
