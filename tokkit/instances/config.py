@@ -60,9 +60,7 @@ class BuildConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        require(
-            self.objective in OBJECTIVES, f"--objective must be one of {', '.join(OBJECTIVES)}"
-        )
+        require(self.objective in OBJECTIVES, f"--objective must be one of {', '.join(OBJECTIVES)}")
         require(8 <= self.max_seq_length <= 65_535, "--max-seq-length must be from 8 to 65535")
         require(0.0 <= self.short_seq_prob <= 1.0, "--short-seq-prob must be from 0 to 1")
         require(

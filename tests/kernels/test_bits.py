@@ -1,0 +1,37 @@
+"""Bits are counted and copied as Python's integers and lists would."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokkit.kernels.bits import copy_bits, count_ones, get_bit, lowest_one
+from tokkit.kernels.jit import kernel
+
+words = st.integers(0, 2**64 - 1)
+
+
+@kernel
+def copy(bits: np.ndarray, start: int, length: int, out_start: int, out_bits: np.ndarray) -> None:
+    copy_bits(bits, start, length, out_start, out_bits)
+
+
+@given(words)
+def test_ones_are_counted(word: int) -> None:
+    assert int(count_ones(np.uint64(word))) == word.bit_count()
+
+
+@given(words)
+def test_the_lowest_one_is_found(word: int) -> None:
+    expected = (word & -word).bit_length() - 1 if word else 64
+    assert int(lowest_one(np.uint64(word))) == expected
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60), st.data())
+def test_a_range_of_bits_is_copied_and_nothing_else(bits: list[bool], data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(bits)))
+    length = data.draw(st.integers(0, len(bits) - start))
+    before = data.draw(st.lists(st.booleans(), max_size=20))
+    out = np.packbits([*before, *([False] * (length + 9))], bitorder="little")
+    copy(np.packbits(bits, bitorder="little"), start, length, len(before), out)
+    found = [get_bit(out, position) for position in range(len(before) + length + 9)]
+    assert found == [*before, *bits[start : start + length], *([False] * 9)]

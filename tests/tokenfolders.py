@@ -1,0 +1,118 @@
+"""Small token folders for tests: documents of given sentences, laid out in shards at will."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pyarrow as pa
+
+from tokkit.engine.accounts import Accounts
+from tokkit.engine.files import write_atomically
+from tokkit.engine.manifest import Manifest
+from tokkit.shards.schema import Header, tokens_schema
+from tokkit.shards.writer import ShardWriter, large_list
+from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+PAD, UNK, CLS, SEP, MASK = range(5)
+
+# A document is a list of sentences, a sentence a list of ids; ids whose last digit is 7, 8 or 9
+# go on with a word (see ``begins_word``).
+Sentence = Sequence[int]
+Document = Sequence[Sentence]
+
+
+def begins_word(token: int) -> bool:
+    return token % 10 < 7
+
+
+@lru_cache
+def toy_tokenizer(vocab_size: int = 1000, *, without: str = "") -> Tokenizer:
+    """A WordPiece tokenizer with BERT's control tokens, two unused entries, and words."""
+    entries = [token for token in (*SPECIAL, "[unused1]", "[unused2]") if token != without]
+    entries += [f"word{number}" for number in range(vocab_size - len(entries))]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "vocab.txt"
+        path.write_text("\n".join(entries) + "\n")
+        return load_tokenizer(path)
+
+
+def write_token_folder(
+    folder: Path,
+    documents: Sequence[Document],
+    *,
+    shards: Sequence[Sequence[int]] = (),
+    tokenizer: Tokenizer | None = None,
+    save_tokenizer: bool = True,
+) -> Path:
+    """Write a token folder.
+
+    Args:
+        folder: where.
+        documents: what it holds.
+        shards: for each shard the number of documents in each of its record batches; all of them
+            in one where none are given.
+        tokenizer: that gives the header.
+        save_tokenizer: put it into the folder, too; what only reads shards can do without.
+    """
+    tokenizer = tokenizer or toy_tokenizer()
+    if save_tokenizer:
+        tokenizer.save(folder / "tokenizer")
+    header = Header(
+        kind="tokens",
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        vocab_size=tokenizer.vocab_size,
+        special_ids=tokenizer.special_ids,
+    )
+    schema = tokens_schema(header)
+    rows = []
+    start = 0
+    for number, batches in enumerate(shards or [[len(documents)]]):
+        name = f"shard-{number:05d}.arrow"
+        first, tokens = start, 0
+        with write_atomically(folder / name) as sink, ShardWriter(sink, schema) as writer:
+            for size in batches:
+                batch = make_batch(documents[start : start + size], start, schema)
+                writer.write(batch)
+                tokens += len(batch.column("input_ids").flatten())
+                start += size
+        rows.append(
+            {
+                "name": name,
+                "bytes": sink.size,
+                "sha256": sink.sha256,
+                "rows": start - first,
+                "tokens": tokens,
+            }
+        )
+    assert start == len(documents)
+    Manifest(
+        kind="tokens",
+        key="toy",
+        options={},
+        seed=None,
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        inputs=[],
+        shards=rows,
+        accounts=Accounts().as_dict(),
+    ).write(folder)
+    return folder
+
+
+def make_batch(documents: Sequence[Document], first: int, schema: pa.Schema) -> pa.RecordBatch:
+    """One record batch of a token shard."""
+    sentences = [sentence for document in documents for sentence in document]
+    ids = np.array([token for sentence in sentences for token in sentence], np.int64)
+    sentence_offsets = np.cumsum([0, *(len(document) for document in documents)], dtype=np.int64)
+    lengths = np.array([len(sentence) for sentence in sentences], np.int32)
+    token_offsets = np.cumsum([0, *lengths], dtype=np.int64)[sentence_offsets]
+    id_dtype = schema.field("input_ids").type.value_type.to_pandas_dtype()
+    columns = [
+        pa.array([f"toy:{first + number}" for number in range(len(documents))], pa.string()),
+        large_list(ids.astype(id_dtype), token_offsets),
+        large_list(lengths, sentence_offsets),
+        large_list(np.array([*map(begins_word, ids.tolist())], np.bool_), token_offsets),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)

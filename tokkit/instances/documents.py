@@ -1,0 +1,181 @@
+"""Documents: what is read of a token folder, a unit's own and those that it borrows from.
+
+A document's number is its place in the whole folder, whichever shard and record batch it is in:
+
+    shard-00000.arrow, record batch 0    documents 0, 1, 2
+    shard-00000.arrow, record batch 1    documents 3, 4
+    shard-00001.arrow, record batch 0    documents 5, 6, 7
+
+Each record batch is mapped anew when it is visited and let go afterwards. A mapping that stayed
+open would count as memory all that was ever touched of it, and random segments touch everything.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tokkit.errors import TokkitError
+from tokkit.kernels.pairing import mark_held_out
+from tokkit.kernels.philox import HOLD_OUT, chance_threshold, stream_of
+from tokkit.kernels.ragged import take_bit_rows, take_rows
+from tokkit.shards.reader import BatchRef, ShardFolder, check_batch, open_shard, ragged
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Whole documents, ragged.
+
+    Attributes:
+        numbers: uint64 [num_documents], in the token folder.
+        ids: uint16 or uint32 [num_tokens].
+        token_offsets: int64 [num_documents + 1], into ``ids``.
+        sentence_lengths: int32 [num_sentences], in tokens.
+        sentence_offsets: int64 [num_documents + 1], into ``sentence_lengths``.
+        word_starts: uint8, a bit a token, the first token's being number ``first_bit``.
+        first_bit: see there.
+    """
+
+    numbers: npt.NDArray[np.uint64]
+    ids: npt.NDArray[Any]
+    token_offsets: Int64
+    sentence_lengths: npt.NDArray[np.int32]
+    sentence_offsets: Int64
+    word_starts: npt.NDArray[np.uint8]
+    first_bit: int
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.numbers)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The documents to train on, or those held out: a draw for each document decides.
+
+    Attributes:
+        held_out: which of the two this is.
+        eval_fraction: share of the documents that is held out.
+        seed: of the draws.
+    """
+
+    held_out: bool
+    eval_fraction: float
+    seed: np.uint64
+
+    @property
+    def eval_threshold(self) -> np.uint64:
+        """What the draw of a document is compared with."""
+        return chance_threshold(self.eval_fraction)
+
+    def select(self, start: int, stop: int) -> Int64:
+        """Which of the documents ``start`` to ``stop`` are in it, counted from ``start``."""
+        held_out = np.empty(stop - start, np.bool_)
+        stream = stream_of(HOLD_OUT, 0)
+        mark_held_out(np.uint64(start), self.seed, stream, self.eval_threshold, held_out)
+        return np.flatnonzero(held_out == self.held_out)
+
+
+@dataclass(frozen=True)
+class DocumentReader:
+    """Reads documents by their numbers; picklable.
+
+    Attributes:
+        folder: the token folder.
+        refs: its record batches.
+    """
+
+    folder: ShardFolder
+    refs: Sequence[BatchRef]
+    _checked: set[int] = field(default_factory=set, repr=False)
+
+    @cached_property
+    def starts(self) -> Int64:
+        """Number of the first document of each record batch, and the number of documents."""
+        return np.cumsum([0, *(ref.rows for ref in self.refs)], dtype=np.int64)
+
+    @property
+    def num_documents(self) -> int:
+        """In the whole folder."""
+        return int(self.starts[-1])
+
+    def visit(self, number: int) -> Documents:
+        """Map all documents of the record batch ``number``, without a copy.
+
+        Raises:
+            TokkitError: where it is damaged; looked at once in a process.
+        """
+        ref = self.refs[number]
+        path = self.folder.path / ref.shard
+        where = f"{path}, record batch {ref.index}"
+        try:
+            batch = open_shard(path).get_batch(ref.index)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise TokkitError(f"{where}: damaged; make the folder again") from error
+        if number not in self._checked:
+            check_batch(batch, self.folder.header, where, check_ids=True)
+            self._checked.add(number)
+        ids, token_offsets = ragged(batch.column("input_ids"))
+        sentence_lengths, sentence_offsets = ragged(batch.column("sentence_lengths"))
+        word_starts, first_bit = _packed_bits(batch.column("word_starts"))
+        start = int(self.starts[number])
+        return Documents(
+            numbers=np.arange(start, start + ref.rows, dtype=np.uint64),
+            ids=ids,
+            token_offsets=token_offsets,
+            sentence_lengths=sentence_lengths,
+            sentence_offsets=sentence_offsets,
+            word_starts=word_starts,
+            first_bit=first_bit,
+        )
+
+    def read(self, start: int, stop: int, split: Split) -> Documents:
+        """Copy the documents of one split out of the record batches ``start`` to ``stop``."""
+        numbers, num_tokens, num_sentences = [], [], []
+        for number in range(start, stop):
+            source = self.visit(number)
+            rows = split.select(int(self.starts[number]), int(self.starts[number + 1]))
+            numbers.append(source.numbers[rows])
+            num_tokens.append(np.diff(source.token_offsets)[rows])
+            num_sentences.append(np.diff(source.sentence_offsets)[rows])
+        token_offsets = _running_sum(num_tokens)
+        sentence_offsets = _running_sum(num_sentences)
+        ids = np.empty(token_offsets[-1], self.folder.header.id_dtype)
+        sentence_lengths = np.empty(sentence_offsets[-1], np.int32)
+        word_starts = np.zeros(len(ids) // 8 + 1, np.uint8)
+
+        token = sentence = 0
+        for number, chosen in zip(range(start, stop), numbers, strict=True):
+            source = self.visit(number)
+            rows = chosen.astype(np.int64) - self.starts[number]
+            starts, bits = source.token_offsets, source.word_starts
+            take_bit_rows(rows, bits, source.first_bit, starts, token, word_starts)
+            token = take_rows(rows, source.ids, starts, token, ids)
+            starts, lengths = source.sentence_offsets, source.sentence_lengths
+            sentence = take_rows(rows, lengths, starts, sentence, sentence_lengths)
+        return Documents(
+            numbers=np.concatenate(numbers),
+            ids=ids,
+            token_offsets=token_offsets,
+            sentence_lengths=sentence_lengths,
+            sentence_offsets=sentence_offsets,
+            word_starts=word_starts,
+            first_bit=0,
+        )
+
+
+def _running_sum(lengths: list[Int64]) -> Int64:
+    return np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]))
+
+
+def _packed_bits(column: pa.LargeListArray) -> tuple[npt.NDArray[np.uint8], int]:
+    """The bits of a column of booleans as they lie, and which of them is the first row's first."""
+    values = column.values
+    bits = np.frombuffer(values.buffers()[1], np.uint8)
+    return bits, values.offset + column.offsets[0].as_py()

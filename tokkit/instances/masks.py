@@ -1,0 +1,92 @@
+"""Masks that are drawn here, once and for all, and written beside the instances."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tokkit.instances.pairs import NUM_SPECIAL, Instances
+from tokkit.kernels.masking import MASK_SHARE, RANDOM_SHARE, count_masked, mask_tokens
+from tokkit.kernels.philox import MASK, chance_threshold, stream_of
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """How instances are masked.
+
+    Attributes:
+        masked_lm_prob: share of an instance's tokens that are predicted.
+        max_predictions: most predictions in one instance.
+        seed: of every draw.
+        mask_id: the id of ``[MASK]``.
+        replacements: the ids that a random replacement may be, of the instances' type.
+    """
+
+    masked_lm_prob: float
+    max_predictions: int
+    seed: np.uint64
+    mask_id: int
+    replacements: npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What is to be predicted.
+
+    Attributes:
+        positions: uint16 [num_masked], within each instance, ascending.
+        labels: uint16 or uint32 [num_masked], the ids that stood there.
+        offsets: int64 [num_instances + 1], into both.
+    """
+
+    positions: npt.NDArray[np.uint16]
+    labels: npt.NDArray[Any]
+    offsets: npt.NDArray[np.int64]
+
+
+def mask_instances(instances: Instances, options: MaskOptions, number: int) -> Masks:
+    """Mask instances in place.
+
+    Args:
+        instances: pairs; their ids are changed.
+        options: how.
+        number: of the pass over the corpus, from 0.
+    """
+    lengths = np.diff(instances.offsets)
+    special = np.empty((len(instances), NUM_SPECIAL), np.int32)
+    special[:, 0] = 0
+    special[:, 1] = instances.segment_lengths - 1
+    special[:, 2] = lengths - 1
+    num_special = np.full(len(instances), NUM_SPECIAL, np.int64)
+    num_masked = count_masked(lengths, num_special, options.masked_lm_prob, options.max_predictions)
+    offsets = np.concatenate([[0], np.cumsum(num_masked)])
+    positions = np.empty(offsets[-1], np.uint16)
+    labels = np.empty(offsets[-1], instances.ids.dtype)
+    mask_tokens(
+        instances.ids,
+        instances.offsets,
+        special.ravel(),
+        np.arange(len(instances) + 1, dtype=np.int64) * NUM_SPECIAL,
+        offsets,
+        instances.indices,
+        options.seed,
+        stream_of(MASK, number),
+        options.mask_id,
+        options.replacements,
+        chance_threshold(MASK_SHARE),
+        chance_threshold(MASK_SHARE + RANDOM_SHARE),
+        positions,
+        labels,
+    )
+    return Masks(positions=positions, labels=labels, offsets=offsets)
+
+
+def count_replacements(instances: Instances, masks: Masks, mask_id: int) -> tuple[int, int]:
+    """How many masked tokens became ``[MASK]``, and how many are the same as before.
+
+    A random replacement that happens to be the token itself counts among the latter.
+    """
+    starts = np.repeat(instances.offsets[:-1], np.diff(masks.offsets))
+    found = instances.ids[starts + masks.positions]
+    return int(np.count_nonzero(found == mask_id)), int(np.count_nonzero(found == masks.labels))

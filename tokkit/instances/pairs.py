@@ -1,0 +1,254 @@
+"""Pairs: a unit's documents cut into pairs of segments, random ones fetched from anywhere.
+
+A block of pairs is made in three steps: ``pair_sentences`` says where segments lie, random ones
+are fetched, record batch by record batch of the whole token folder, and what is too long is
+truncated. Borrowing goes through the source in the order of its documents, whatever the order of
+the pairs: each record batch is mapped once a block.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tokkit.instances.documents import DocumentReader, Documents, Split
+from tokkit.kernels.bits import Integer
+from tokkit.kernels.pairing import INDEX_SHIFT, PAIR_DTYPE, pair_sentences
+from tokkit.kernels.philox import (
+    FRONT_OF_A,
+    FRONT_OF_B,
+    HOLD_OUT,
+    PAIR,
+    chance_threshold,
+    stream_of,
+)
+from tokkit.kernels.segments import assemble_pairs, borrow_segments, truncate_pairs
+
+NUM_SPECIAL = 3  # [CLS], and [SEP] after each segment
+
+# What a block of pairs may come to, in tokens, if every pair is of the full length. It bounds memory
+# where a unit's documents are much shorter than those that it borrows from.
+BLOCK_TOKENS = 32 << 20
+
+Pairs = npt.NDArray[np.void]
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """How pairs are made.
+
+    Attributes:
+        max_seq_length: tokens of an instance, control tokens among them.
+        short_seq_prob: how often a visit has a shorter target.
+        drop_single: documents of one sentence give no pair.
+        seed: of every draw.
+        cls_id: the id of ``[CLS]``.
+        sep_id: the id of ``[SEP]``.
+    """
+
+    max_seq_length: int
+    short_seq_prob: float
+    drop_single: bool
+    seed: np.uint64
+    cls_id: int
+    sep_id: int
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of both segments together."""
+        return self.max_seq_length - NUM_SPECIAL
+
+
+@dataclass(frozen=True)
+class PairBlock:
+    """Truncated pairs, and where their tokens are.
+
+    Attributes:
+        pairs: ``PAIR_DTYPE`` [num_pairs].
+        documents: that every A, and each B that follows its A, lies in.
+        borrowed_ids: that random segments lie in.
+        borrowed_word_starts: a bit a borrowed token.
+        first_row: the first of ``documents`` that was visited.
+        stop_row: the one after the last.
+        num_short: visits with a shorter target.
+        num_truncated: tokens of ``documents`` that truncation took.
+    """
+
+    pairs: Pairs
+    documents: Documents
+    borrowed_ids: npt.NDArray[Any]
+    borrowed_word_starts: npt.NDArray[np.uint8]
+    first_row: int
+    stop_row: int
+    num_short: int
+    num_truncated: int
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Instances laid out one after the other.
+
+    Attributes:
+        ids: uint16 or uint32 [num_tokens].
+        offsets: int64 [num_instances + 1], into ``ids``.
+        word_starts: uint8, a bit a token.
+        segment_lengths: int64 [num_instances], tokens up to and with the first ``[SEP]``.
+        indices: uint64 [num_instances], what each draws by: its document's number and its own there.
+        is_random: bool [num_instances].
+    """
+
+    ids: npt.NDArray[Any]
+    offsets: npt.NDArray[np.int64]
+    word_starts: npt.NDArray[np.uint8]
+    segment_lengths: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.uint64]
+    is_random: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.indices)
+
+    @property
+    def documents(self) -> npt.NDArray[np.uint64]:
+        """uint64 [num_instances], the number of the document that segment A is from."""
+        return self.indices >> INDEX_SHIFT
+
+
+def pair_documents(
+    documents: Documents, reader: DocumentReader, split: Split, options: PairOptions, number: int
+) -> Iterator[PairBlock]:
+    """Cut documents into pairs, block by block.
+
+    Args:
+        documents: of one split.
+        reader: of the folder that random segments come from.
+        split: that they come from, too.
+        options: how.
+        number: of the pass over the corpus, from 0.
+    """
+    row = 0
+    while row < len(documents):
+        first_row = row
+        capacity = documents.sentence_offsets[-1] - documents.sentence_offsets[row]
+        pairs = np.zeros(capacity, PAIR_DTYPE)
+        row, num_pairs, num_short = pair_sentences(
+            documents.numbers,
+            documents.token_offsets,
+            documents.sentence_offsets,
+            documents.sentence_lengths,
+            first_row,
+            BLOCK_TOKENS // options.max_seq_length,
+            options.max_tokens,
+            chance_threshold(options.short_seq_prob),
+            options.drop_single,
+            reader.num_documents,
+            split.held_out,
+            split.eval_threshold,
+            options.seed,
+            stream_of(PAIR, number),
+            stream_of(HOLD_OUT, 0),
+            pairs,
+        )
+        pairs = pairs[:num_pairs]
+        borrowed_ids, borrowed_word_starts = _borrow(pairs, reader, options, number)
+        num_whole = _count_own_tokens(pairs)
+        truncate_pairs(
+            documents.word_starts,
+            options.max_tokens,
+            options.seed,
+            stream_of(FRONT_OF_A, number),
+            stream_of(FRONT_OF_B, number),
+            pairs,
+        )
+        yield PairBlock(
+            pairs=pairs,
+            documents=documents,
+            borrowed_ids=borrowed_ids,
+            borrowed_word_starts=borrowed_word_starts,
+            first_row=first_row,
+            stop_row=row,
+            num_short=num_short,
+            num_truncated=num_whole - _count_own_tokens(pairs),
+        )
+
+
+def _count_own_tokens(pairs: Pairs) -> int:
+    """Tokens in segments of the documents themselves."""
+    return int(pairs["a_length"].sum() + pairs["b_length"][~pairs["is_random"]].sum())
+
+
+def _borrow(
+    pairs: Pairs, reader: DocumentReader, options: PairOptions, number: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
+    """Fetch every random segment: their ids, and their bits of ``word_starts``."""
+    random_rows = np.flatnonzero(pairs["is_random"])
+    rows = random_rows[np.argsort(pairs["source"][random_rows], kind="stable")]
+    sources = pairs["source"][rows].astype(np.int64)
+    bounds = np.searchsorted(sources, reader.starts)
+    # Room for the longest that each may be. What is not written to takes no memory.
+    ids = np.empty(len(rows) * options.max_tokens, reader.folder.header.id_dtype)
+    word_starts = np.zeros(len(ids) // 8 + 1, np.uint8)
+    position: Integer = 0
+    for batch in np.flatnonzero(np.diff(bounds)).tolist():
+        chosen = slice(bounds[batch], bounds[batch + 1])
+        source = reader.visit(batch)
+        position = borrow_segments(
+            rows[chosen],
+            sources[chosen] - reader.starts[batch],
+            source.ids,
+            source.token_offsets,
+            source.sentence_lengths,
+            source.sentence_offsets,
+            source.word_starts,
+            source.first_bit,
+            options.max_tokens,
+            options.seed,
+            stream_of(FRONT_OF_B, number),
+            position,
+            pairs,
+            ids,
+            word_starts,
+        )
+    return ids, word_starts
+
+
+def cut_pairs(block: PairBlock, num_tokens: int) -> Iterator[Pairs]:
+    """Cut a block's pairs into runs of about ``num_tokens``, control tokens among them."""
+    lengths = block.pairs["a_length"] + block.pairs["b_length"] + NUM_SPECIAL
+    ends = np.cumsum(lengths)
+    start = 0
+    while start < len(ends):
+        before = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + num_tokens, side="right")))
+        yield block.pairs[start:stop]
+        start = stop
+
+
+def lay_out(block: PairBlock, pairs: Pairs, options: PairOptions) -> Instances:
+    """Make instances of some of a block's pairs."""
+    size = int((pairs["a_length"] + pairs["b_length"] + NUM_SPECIAL).sum())
+    ids = np.empty(size, block.documents.ids.dtype)
+    word_starts = np.zeros(size // 8 + 1, np.uint8)
+    offsets = np.empty(len(pairs) + 1, np.int64)
+    assemble_pairs(
+        pairs,
+        block.documents.ids,
+        block.documents.word_starts,
+        block.borrowed_ids,
+        block.borrowed_word_starts,
+        options.cls_id,
+        options.sep_id,
+        offsets,
+        ids,
+        word_starts,
+    )
+    return Instances(
+        ids=ids,
+        offsets=offsets,
+        word_starts=word_starts,
+        segment_lengths=pairs["a_length"] + 2,
+        indices=pairs["index"],
+        is_random=pairs["is_random"],
+    )

@@ -1,0 +1,152 @@
+"""The plan of a build: which unit makes which shard.
+
+A unit is a run of the token folder's record batches in one pass, for one split. With four record
+batches of 10 tokens, units of 20, two passes and half of the documents held out:
+
+    train-00000    pass 0    record batches 0, 1
+    train-00001    pass 0    record batches 2, 3
+    train-00002    pass 1    record batches 0, 1
+    train-00003    pass 1    record batches 2, 3
+    eval-00000     pass 0    record batches 0, 1, 2, 3
+
+What is held out is passed over once, in longer runs, since little of each is used. The plan depends
+on the folder and the options alone.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokkit.engine.unit import Unit
+from tokkit.errors import TokkitError
+from tokkit.instances.config import BuildConfig
+from tokkit.instances.documents import DocumentReader, Split
+from tokkit.shards.reader import BatchRef
+
+MAX_DOCUMENTS = 1 << 32  # a pair's draws name its document in 40 bits, and bounds have 32
+_COUNTED_AT_ONCE = 1 << 20
+
+
+@dataclass(frozen=True)
+class PairUnit:
+    """What one unit does.
+
+    Attributes:
+        number: of the pass.
+        start: its first record batch.
+        stop: the one after its last.
+        size: its tokens, about, for the progress bar.
+        held_out: for which split.
+    """
+
+    number: int
+    start: int
+    stop: int
+    size: int
+    held_out: bool
+
+
+def hold_out_fraction(config: BuildConfig, reader: DocumentReader) -> float:
+    """The share of the documents to hold out: as asked, or nothing where that were under two.
+
+    Raises:
+        TokkitError: where fewer than two documents are left to train on, or there are too many.
+    """
+    total = reader.num_documents
+    folder = reader.folder.path
+    if total > MAX_DOCUMENTS:
+        raise TokkitError(
+            f"{folder}: {total} documents, more than {MAX_DOCUMENTS}; "
+            f"cut the corpus into several token folders"
+        )
+    if total < 2:
+        raise TokkitError(
+            f"{folder}: has {total} document, and a random segment must come from another one; "
+            f"cut the text into documents with encode --documents line or blank-line"
+        )
+    num_held_out = _count_held_out(config, total)
+    if num_held_out < 2:
+        return 0.0
+    if total - num_held_out < 2:
+        raise TokkitError(
+            f"{folder}: --eval-fraction {config.eval_fraction} leaves {total - num_held_out} of "
+            f"{total} documents to train on, and it takes two; pass a smaller one, or 0"
+        )
+    return config.eval_fraction
+
+
+def _count_held_out(config: BuildConfig, num_documents: int) -> int:
+    if config.eval_fraction == 0:
+        return 0
+    split = Split(held_out=True, eval_fraction=config.eval_fraction, seed=np.uint64(config.seed))
+    return sum(
+        len(split.select(start, min(start + _COUNTED_AT_ONCE, num_documents)))
+        for start in range(0, num_documents, _COUNTED_AT_ONCE)
+    )
+
+
+def plan_units(config: BuildConfig, reader: DocumentReader, eval_fraction: float) -> list[Unit]:
+    """Plan every unit, in the order of the shards.
+
+    Args:
+        config: the options.
+        reader: of the token folder.
+        eval_fraction: what is really held out.
+    """
+    content = _describe_content(reader)
+    runs = cut_runs(reader.refs, config.unit_tokens)
+    units = [
+        _make_unit(reader, content, index, PairUnit(number, start, stop, tokens, held_out=False))
+        for index, (number, (start, stop, tokens)) in enumerate(
+            (number, run) for number in range(config.dupe_factor) for run in runs
+        )
+    ]
+    if eval_fraction:
+        runs = cut_runs(reader.refs, int(config.unit_tokens / eval_fraction))
+        for index, (start, stop, tokens) in enumerate(runs):
+            size = max(1, int(tokens * eval_fraction))
+            units.append(
+                _make_unit(reader, content, index, PairUnit(0, start, stop, size, held_out=True))
+            )
+    return units
+
+
+def cut_runs(refs: Sequence[BatchRef], num_tokens: int) -> list[tuple[int, int, int]]:
+    """Cut record batches into runs of at least ``num_tokens``: first, end, tokens of each."""
+    runs = []
+    start = tokens = 0
+    for stop, ref in enumerate(refs, 1):
+        tokens += ref.tokens
+        if tokens >= num_tokens or stop == len(refs):
+            runs.append((start, stop, tokens))
+            start, tokens = stop, 0
+    return runs
+
+
+def _describe_content(reader: DocumentReader) -> str:
+    """A hash of all that a unit may read: any document may lend a segment."""
+    digest = hashlib.sha256()
+    for row in reader.folder.manifest.shards:
+        digest.update(row["sha256"].encode())
+    return digest.hexdigest()
+
+
+def _make_unit(reader: DocumentReader, content: str, index: int, unit: PairUnit) -> Unit:
+    split = "eval" if unit.held_out else "train"
+    return Unit(
+        name=f"{reader.folder.path}, record batches {unit.start} to {unit.stop}, "
+        f"pass {unit.number}, {split}",
+        shard=f"{split}-{index:05d}.arrow",
+        identity={
+            "tokens": content,
+            "split": split,
+            "pass": unit.number,
+            "start": unit.start,
+            "stop": unit.stop,
+        },
+        stamp=0,
+        size=unit.size,
+        payload=unit,
+    )

@@ -1,0 +1,191 @@
+"""Pairing: how a document falls into BERT's pairs of segments, as google-research/bert does it.
+
+A document of six sentences of 4 tokens each; the target is 13 tokens. Sentences are collected
+until the target is reached, or the document ends:
+
+    chunk 0 1 2 3    A ends after sentence 1 (a draw from 1, 2 or 3 sentences)
+                     heads: B is the rest of the chunk:    A = 0 1   B = 2 3    label 0
+                     tails: B is from another document:    A = 0 1   B = ? ?    label 1
+
+After heads the next chunk begins at sentence 4. After tails sentences 2 and 3 were not used, and
+the next chunk begins with them. So in one pass over a document each of its sentences is in an A or
+in a following B exactly once. A chunk of one sentence is all A, and its B is random.
+
+The kernel only says where segments lie. For a random B it draws the other document and 64 bits
+from which its first sentence will be drawn when that document is at hand: documents are spread over all shards,
+and what a draw gives does not depend on how they are spread.
+
+A document's draws are blocks 0, 1, 2, … of ``(PAIR, pass, document)``: first whether the visit is
+short and how short, then for each chunk one block for the end of A and the coin, and after tails
+one or more for the other document, until one is found that is not this one and is in the same split.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokkit.kernels.jit import kernel, splice
+from tokkit.kernels.philox import join, philox, uniform_below
+
+# One pair. Of a random B the kernel here knows ``source`` and ``source_draw``, and its
+# ``b_length`` is the length to reach; the rest is filled in by ``borrow_segments``.
+PAIR_DTYPE = np.dtype(
+    [
+        ("index", np.uint64),  # document << 24 | number within its visit: what the pair draws by
+        ("a_start", np.int64),  # first token of A
+        ("a_length", np.int64),
+        ("b_start", np.int64),  # first token of B, among the borrowed ones if it is random
+        ("b_length", np.int64),
+        ("b_whole", np.int64),  # length of B before truncation
+        ("source", np.uint64),  # the document that a random B comes from
+        ("source_draw", np.uint64),  # 64 bits that its first sentence is drawn from
+        ("is_random", np.bool_),
+    ],
+    align=True,
+)
+
+_ONE = np.uint64(1)
+INDEX_SHIFT = np.uint64(24)
+_HEADS = np.uint64(1 << 31)  # a lane is below it one time in two
+
+
+@splice
+def _is_held_out(
+    document: np.uint64, seed: np.uint64, hold_out_stream: np.uint64, eval_threshold: np.uint64
+) -> bool:
+    """Whether a document belongs to the evaluation split."""
+    return bool(philox(seed, hold_out_stream, document, np.uint64(0))[0] < eval_threshold)
+
+
+@kernel
+def mark_held_out(
+    first_document: np.uint64,
+    seed: np.uint64,
+    hold_out_stream: np.uint64,
+    eval_threshold: np.uint64,
+    out_held_out: NDArray[np.bool_],
+) -> None:
+    """Tell which of consecutive documents are held out for evaluation.
+
+    Args:
+        first_document: number of the first.
+        seed: of the draws.
+        hold_out_stream: ``stream_of(HOLD_OUT, 0)``.
+        eval_threshold: ``chance_threshold`` of the share that is held out.
+        out_held_out: bool, filled for each document.
+    """
+    for row in range(len(out_held_out)):
+        document = first_document + np.uint64(row)
+        out_held_out[row] = _is_held_out(document, seed, hold_out_stream, eval_threshold)
+
+
+@kernel
+def pair_sentences(
+    documents: NDArray[np.uint64],
+    token_offsets: NDArray[np.int64],
+    sentence_offsets: NDArray[np.int64],
+    sentence_lengths: NDArray[np.int32],
+    first_row: int,
+    max_pairs: int,
+    max_tokens: int,
+    short_threshold: np.uint64,
+    drop_single: bool,  # noqa: FBT001  kernels take arguments by position
+    num_documents: int,
+    held_out: bool,  # noqa: FBT001
+    eval_threshold: np.uint64,
+    seed: np.uint64,
+    pair_stream: np.uint64,
+    hold_out_stream: np.uint64,
+    out_pairs: NDArray[np.void],
+) -> tuple[int, int, int]:
+    """Cut documents of one split into pairs, until there are enough of them.
+
+    Args:
+        documents: uint64 [num_rows], their numbers in the token folder.
+        token_offsets: int64 [num_rows + 1], where their tokens begin.
+        sentence_offsets: int64 [num_rows + 1], into ``sentence_lengths``.
+        sentence_lengths: int32, tokens of each sentence, at least 1.
+        first_row: the row to begin with.
+        max_pairs: no further document is begun once there are this many.
+        max_tokens: most tokens of A and B together.
+        short_threshold: ``chance_threshold`` of a visit with a shorter target, which is then
+            uniform from 2 to ``max_tokens``.
+        drop_single: documents of one sentence give no pair.
+        num_documents: in the token folder.
+        held_out: the split, of which there must be at least two documents.
+        eval_threshold: ``chance_threshold`` of the share that is held out.
+        seed: of the draws.
+        pair_stream: ``stream_of(PAIR, pass)``.
+        hold_out_stream: ``stream_of(HOLD_OUT, 0)``.
+        out_pairs: ``PAIR_DTYPE``, with room for a pair a sentence from ``first_row`` on.
+
+    Returns:
+        The row to go on with, the number of pairs, and how many visits were short.
+    """
+    num_pairs = 0
+    num_short = 0
+    row = first_row
+    while row < len(documents) and num_pairs < max_pairs:
+        document = documents[row]
+        sentence = sentence_offsets[row]
+        end = sentence_offsets[row + 1]
+        token = token_offsets[row]
+        row += 1
+        if drop_single and end - sentence == 1:
+            continue
+
+        lanes = philox(seed, pair_stream, document, np.uint64(0))
+        block = _ONE
+        target = np.int64(max_tokens)
+        if lanes[2] < short_threshold:
+            target = 2 + np.int64(
+                uniform_below(join(lanes[0], lanes[1]), np.uint64(max_tokens - 1))
+            )
+            num_short += 1
+
+        ordinal = np.uint64(0)
+        while sentence < end:
+            chunk_end = sentence
+            length = 0
+            while chunk_end < end and length < target:
+                length += sentence_lengths[chunk_end]
+                chunk_end += 1
+
+            lanes = philox(seed, pair_stream, document, block)
+            block += _ONE
+            a_end = chunk_end
+            if chunk_end - sentence > 1:
+                bound = np.uint64(chunk_end - sentence - 1)
+                a_end = sentence + 1 + np.int64(uniform_below(join(lanes[0], lanes[1]), bound))
+            is_random = a_end == chunk_end or lanes[2] < _HEADS
+            a_length = 0
+            for number in range(sentence, a_end):
+                a_length += sentence_lengths[number]
+
+            pair = out_pairs[num_pairs]
+            pair["index"] = document << INDEX_SHIFT | ordinal
+            pair["a_start"] = token
+            pair["a_length"] = a_length
+            pair["is_random"] = is_random
+            num_pairs += 1
+            ordinal += _ONE
+            if is_random:
+                while True:
+                    lanes = philox(seed, pair_stream, document, block)
+                    block += _ONE
+                    source = uniform_below(join(lanes[0], lanes[1]), np.uint64(num_documents))
+                    if source != document and held_out == _is_held_out(
+                        source, seed, hold_out_stream, eval_threshold
+                    ):
+                        break
+                pair["source"] = source
+                pair["source_draw"] = join(lanes[2], lanes[3])
+                pair["b_length"] = target - a_length
+                sentence = a_end
+                token += a_length
+            else:
+                pair["b_start"] = token + a_length
+                pair["b_length"] = length - a_length
+                pair["b_whole"] = length - a_length
+                sentence = chunk_end
+                token += length
+    return row, num_pairs, num_short
