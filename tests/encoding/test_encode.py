@@ -1,0 +1,228 @@
+"""``encode`` writes what the encoder gives, the same bytes for any workers, and counts the rest."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from tinytokenizers import write_bpe, write_vocab
+
+from tokkit.corpus.readers import read_documents
+from tokkit.encoding.config import EncodeConfig
+from tokkit.encoding.encode import encode
+from tokkit.encoding.encoder import Encoder
+from tokkit.engine.manifest import Manifest
+from tokkit.errors import TokkitError
+from tokkit.vocab.tokenizer import load_tokenizer
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from tokkit.encoding.config import EncodeConfig
+from tokkit.encoding.encode import encode
+from tokkit.errors import TokkitError
+
+if __name__ == "__main__":
+    options = json.loads(sys.argv[1])
+    for name in ("output", "tokenizer"):
+        options[name] = Path(options[name])
+    options["inputs"] = tuple(options["inputs"])
+    try:
+        encode(EncodeConfig(**options))
+    except TokkitError as error:
+        sys.exit(f"{error.exit_status}: {error}")
+    print([name for name in ("numba", "torch", "sentencex") if name in sys.modules])
+"""
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_vocab(tmp_path_factory.mktemp("tokenizer"), do_lower_case=True)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.txt"
+    path.write_text("The cat sat. The cats sat on the mat!\n\n\u200b\n\nUnaffable\n\u0301\nthe\n")
+    return path
+
+
+def run(inputs: Any, tokenizer: Path, output: Path, **options: Any) -> Manifest:
+    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+    options = {"workers": 0, **options}
+    return encode(
+        EncodeConfig(
+            inputs=tuple(str(path) for path in inputs),
+            tokenizer=tokenizer,
+            output=output,
+            **options,
+        )
+    )
+
+
+def run_apart(
+    data: bytes, tokenizer: Path, output: Path, *inputs: str, **options: Any
+) -> "subprocess.CompletedProcess[bytes]":
+    script = output.parent / "run_encode.py"
+    script.write_text(SCRIPT)
+    options |= {"inputs": inputs, "tokenizer": str(tokenizer), "output": str(output)}
+    return subprocess.run(
+        [sys.executable, str(script), json.dumps(options)],
+        input=data,
+        capture_output=True,
+        check=False,
+    )
+
+
+def rows(folder: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted(folder.glob("shard-*.arrow")):
+        yield from pa.ipc.open_file(path).read_all().to_pylist()
+
+
+def test_rows_hold_ids_sentences_and_words(tmp_path: Path, tokenizer: Path, corpus: Path) -> None:
+    manifest = run(corpus, tokenizer, tmp_path / "out")
+    loaded = load_tokenizer(tmp_path / "out" / "tokenizer")
+    read = [
+        {**row, "input_ids": [loaded.token(number) for number in row["input_ids"]]}
+        for row in rows(tmp_path / "out")
+    ]
+    first = ["the", "cat", "sat", ".", "the", "cat", "##s", "sat", "on", "the", "mat", "!"]
+    last = ["un", "##aff", "##able", "the"]
+    assert read == [
+        {
+            "document": f"{corpus}:0",
+            "input_ids": first,
+            "sentence_lengths": [4, 8],
+            "word_starts": [not token.startswith("##") for token in first],
+        },
+        {
+            "document": f"{corpus}:{corpus.read_bytes().index(b'Unaff')}",
+            "input_ids": last,
+            "sentence_lengths": [4],
+            "word_starts": [True, False, False, True],
+        },
+    ]
+    accounts = manifest.accounts
+    assert accounts["documents"] == {"in": 3, "kept": 2, "dropped": {"no tokens": 1}}
+    assert accounts["tokens"] == {"in": 16, "kept": 16, "dropped": {}}
+
+
+@pytest.mark.parametrize(
+    ("sentences", "lengths"), [("auto", [4, 8]), ("lines", [12]), ("none", [12])]
+)
+def test_sentences_are_what_was_asked_for(
+    tmp_path: Path, tokenizer: Path, corpus: Path, sentences: str, lengths: list[int]
+) -> None:
+    manifest = run(corpus, tokenizer, tmp_path / "out", sentences=sentences)
+    first, last = rows(tmp_path / "out")
+    assert first["sentence_lengths"] == lengths
+    assert last["sentence_lengths"] == ([3, 1] if sentences == "lines" else [4])
+    dropped = manifest.accounts["sentences"]["dropped"]
+    assert dropped == {"no tokens": 2 if sentences == "lines" else 1}
+
+
+def test_the_bytes_do_not_depend_on_the_workers(tmp_path: Path, shared: Path) -> None:
+    tokenizer = shared / "vocabs" / "bert-base-uncased"
+    inputs = tuple(sorted((shared / "corpora" / "multi-udhr").glob("*.txt"))[20:24])
+    outputs = []
+    for workers in (0, 1, 4):
+        output = tmp_path / str(workers)
+        run(inputs, tokenizer, output, workers=workers, unit_bytes=5000, sentences="lines")
+        outputs.append(
+            {
+                path.relative_to(output): path.read_bytes()
+                for path in output.rglob("*")
+                if path.is_file() and ".tokkit" not in path.parts
+            }
+        )
+    assert len(outputs[0]) > 8
+    assert outputs[0] == outputs[1] == outputs[2]
+
+
+def test_standard_input_gives_what_the_file_gives(
+    tmp_path: Path, tokenizer: Path, corpus: Path
+) -> None:
+    run(corpus, tokenizer, tmp_path / "file")
+    piped = run_apart(corpus.read_bytes(), tokenizer, tmp_path / "pipe", "-", workers=2)
+    assert piped.returncode == 0, piped.stderr
+    ours, theirs = list(rows(tmp_path / "pipe")), list(rows(tmp_path / "file"))
+    assert [row.pop("document") for row in ours] == [
+        row.pop("document").replace(str(corpus), "stdin") for row in theirs
+    ]
+    assert ours == theirs
+    piped = run_apart(b"the cat", tokenizer, tmp_path / "pipe", "-")
+    assert piped.stderr.startswith(b"1: ")
+    assert b"standard input cannot be compared" in piped.stderr
+    piped = run_apart(b"the cat", tokenizer, tmp_path / "pipe", "-", overwrite=True)
+    assert piped.returncode == 0, piped.stderr
+    assert [row["sentence_lengths"] for row in rows(tmp_path / "pipe")] == [[2]]
+
+
+def test_a_second_run_is_up_to_date_without_compiling_anything(
+    tmp_path: Path, tokenizer: Path, corpus: Path
+) -> None:
+    run(corpus, tokenizer, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    again = run_apart(b"", tokenizer, tmp_path / "out", str(corpus), workers=3)
+    assert again.stdout.decode().strip() == "[]", again.stderr
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+
+
+def test_another_tokenizer_or_input_is_noticed(
+    tmp_path: Path, tokenizer: Path, corpus: Path
+) -> None:
+    run(corpus, tokenizer, tmp_path / "out")
+    other = write_vocab(tmp_path / "other", do_lower_case=False)
+    with pytest.raises(TokkitError, match="it was made with another tokenizer"):
+        run(corpus, other, tmp_path / "out")
+    with pytest.raises(TokkitError, match="--sentences was auto, not lines"):
+        run(corpus, tokenizer, tmp_path / "out", sentences="lines")
+    corpus.write_bytes(corpus.read_bytes().replace(b"cats", b"mats"))
+    os.utime(corpus, ns=(1, 1))
+    with pytest.raises(TokkitError, match="an input has changed since"):
+        run(corpus, tokenizer, tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n\n", "\u200b\n\n\u0301".encode()])
+def test_a_corpus_with_nothing_left_is_one_line(
+    tmp_path: Path, tokenizer: Path, content: bytes
+) -> None:
+    path = tmp_path / "nothing.txt"
+    path.write_bytes(content)
+    line = r"nothing\.txt: no document is left to encode \(dropped: \d (empty|no tokens)"
+    with pytest.raises(TokkitError, match=line):
+        run(path, tokenizer, tmp_path / "out")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_document_that_cannot_be_cut_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = functools.partial(Encoder, slice_bytes=1000, longest_piece=5000)
+    monkeypatch.setattr("tokkit.encoding.encode.Encoder", small)
+    path = tmp_path / "long.txt"
+    path.write_text("a b\n\n" + "x" * 10_000)
+    with pytest.raises(TokkitError, match=r"long\.txt, document .*long\.txt:5: 10,000 characters"):
+        run(path, write_bpe(tmp_path / "bpe", []), tmp_path / "out")
+
+
+def test_a_shard_has_batches_of_bounded_size(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokkit.encoding.encode.BATCH_TOKENS", 50)
+    small = functools.partial(read_documents, batch_bytes=100)
+    monkeypatch.setattr("tokkit.corpus.readers.read_documents", small)
+    path = tmp_path / "many.txt"
+    path.write_text("the cat\n\n" * 100)
+    run(path, tokenizer, tmp_path / "out")
+    with pa.ipc.open_file(tmp_path / "out" / "shard-00000.arrow") as shard:
+        batches = [shard.get_batch(number) for number in range(shard.num_record_batches)]
+    lengths = [sum(map(len, batch["input_ids"].to_pylist())) for batch in batches]
+    assert sum(lengths) == 200
+    assert all(50 <= length < 100 for length in lengths[:-1])

@@ -1,0 +1,267 @@
+"""The encoder gives the ids and words of the library itself, and never a control token of text."""
+
+import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tinytokenizers import TINY_VOCAB, added, wordpiece_json, write_json, write_vocab
+
+from tokkit.encoding.encoder import Encoder, SentenceTooLongError
+from tokkit.errors import TokkitError
+from tokkit.vocab.definitions import byte_level_alphabet
+from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+
+VOCABULARIES = (
+    "bert-base-uncased",
+    "bert-base-cased",
+    "bert-base-chinese",
+    "bert-base-multilingual-cased",
+    "gpt2",
+    "roberta",
+)
+HOSTILE = (
+    "",
+    " ",
+    "\x00\x01\u200b",
+    "[CLS] a [MASK] b [SEP] [PAD] [UNK] [unused1]",
+    "<s> a </s> <mask> <pad> <unk> <|endoftext|>",
+    "x\u0301\u0345 가 \u1100\u1161 ﬁ İ ẞ ς \ufffd \ufeff",
+    "a" * 99 + " " + "b" * 100 + " " + "c" * 101,
+    "👩‍👩‍👧‍👦 \U0001f1e9\U0001f1ea \U000e0067 \U0010ffff",
+    "   a   b\n\n c\t\td \u3000e\u2028f\x0bg\x85h",
+)
+
+
+load = functools.cache(load_tokenizer)  # the published ones are large
+
+
+def column(texts: list[str]) -> pa.LargeStringArray:
+    return pa.array(texts, pa.large_string())
+
+
+def expect(tokenizer: Tokenizer, texts: list[str]) -> tuple[list[int], list[int], list[bool]]:
+    """What the library says, text by text: ids, offsets and where words start."""
+    library = tokenizer.library
+    assert library is not None
+    ids: list[int] = []
+    offsets, word_starts = [0], []
+    for encoding in library.encode_batch(texts, add_special_tokens=False):
+        ids += encoding.ids
+        offsets.append(len(ids))
+        before: int | None = None
+        for word in encoding.word_ids:
+            word_starts.append(word != before)
+            before = word
+    return ids, offsets, word_starts
+
+
+def check(tokenizer: Tokenizer, texts: list[str], **limits: int) -> None:
+    encoded = Encoder(tokenizer, **limits).encode(column(texts))
+    ids, offsets, word_starts = expect(tokenizer, texts)
+    assert encoded.ids.tolist() == ids
+    assert encoded.offsets.tolist() == offsets
+    assert encoded.word_starts.tolist() == word_starts
+
+
+def sample_lines(shared: Path) -> Iterator[str]:
+    """A few lines in each of some hundred languages, and what is messy."""
+    for folder, step in (("multi-udhr", 9), ("multi-ud", 1), ("multi-xquad", 1)):
+        for path in sorted((shared / "corpora" / folder).glob("*.txt"))[::step]:
+            yield from path.read_text().split("\n")[:20]
+    for path in sorted((shared / "corpora" / "messy").iterdir()):
+        yield from path.read_bytes()[:4000].decode(errors="replace").split("\n")
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_real_text_in_many_languages_gives_the_library_s_ids_and_words(
+    shared: Path, name: str
+) -> None:
+    tokenizer = load(shared / "vocabs" / name)
+    texts = [*HOSTILE, *sample_lines(shared)]
+    assert len(texts) > 1000
+    check(tokenizer, texts, slice_bytes=20_000)
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "gpt2", "bert-base-multilingual-cased"])
+def test_ids_are_as_small_as_the_vocabulary_allows(shared: Path, name: str) -> None:
+    tokenizer = load(shared / "vocabs" / name)
+    expected = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+    for texts in (["a b"], []):
+        encoded = Encoder(tokenizer).encode(column(texts))
+        assert encoded.ids.dtype == expected
+        assert encoded.offsets.dtype == np.int64
+        assert encoded.word_starts.dtype == np.bool_
+
+
+@given(
+    texts=st.lists(st.text(st.sampled_from("abcthe cats.,[MASK]é中 \n\u0301\u200b")), max_size=8),
+    bounds=st.tuples(st.integers(0, 8), st.integers(0, 8)),
+    slice_bytes=st.integers(1, 40),
+)
+def test_neither_slices_nor_cuts_change_anything(
+    tmp_path_factory: pytest.TempPathFactory,
+    texts: list[str],
+    bounds: tuple[int, int],
+    slice_bytes: int,
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "tiny"
+    if not folder.exists():
+        write_vocab(folder, do_lower_case=True)
+    tokenizer = load_tokenizer(folder)
+    part = column(["x", *texts]).slice(min(bounds), abs(bounds[0] - bounds[1]))
+    encoded = Encoder(tokenizer, slice_bytes=slice_bytes).encode(part)
+    ids, offsets, word_starts = expect(tokenizer, part.to_pylist())
+    assert encoded.ids.tolist() == ids
+    assert encoded.offsets.tolist() == offsets
+    assert encoded.word_starts.tolist() == word_starts
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "gpt2"])
+def test_a_book_on_one_line_gives_the_library_s_ids(shared: Path, name: str) -> None:
+    tokenizer = load(shared / "vocabs" / name)
+    text = (shared / "corpora" / "ru-novels" / "Gogol_Viy.txt").read_text().replace("\n", " ")
+    check(tokenizer, ["short", text, "", text[:5000]], slice_bytes=8192)
+
+
+def test_a_line_without_a_space_is_encoded_or_refused(shared: Path) -> None:
+    line = "x" * 300_000
+    bert = Encoder(load(shared / "vocabs" / "bert-base-uncased"), slice_bytes=1000)
+    assert bert.encode(column([line])).ids.tolist() == [100]
+    gpt2 = load(shared / "vocabs" / "gpt2")
+    check(gpt2, [line[:5000]], slice_bytes=1000)
+    with pytest.raises(SentenceTooLongError, match="300,000 characters without a place to cut"):
+        Encoder(gpt2, slice_bytes=1000, longest_piece=100_000).encode(column(["a", line]))
+
+
+@pytest.mark.parametrize("name", ["xlnet-cased-spiece", "spm-test_model", "bpe-en-hi-te"])
+def test_sentencepiece_models_give_their_library_s_ids(shared: Path, name: str) -> None:
+    import sentencepiece
+
+    path = shared / "vocabs" / "sentencepiece" / f"{name}.model"
+    tokenizer = load_tokenizer(path)
+    texts = [*HOSTILE, *list(sample_lines(shared))[::7]]
+    encoded = Encoder(tokenizer, slice_bytes=5000).encode(column(texts))
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    forbidden = set(tokenizer.control_ids)
+    start = 0
+    for text, stop in zip(texts, encoded.offsets[1:].tolist(), strict=True):
+        unknown = processor.unk_id()
+        expected = [unknown if i in forbidden else i for i in processor.encode(text)]
+        assert encoded.ids[start:stop].tolist() == expected
+        heads = [processor.id_to_piece(i).startswith("\u2581") for i in processor.encode(text)]
+        assert encoded.word_starts[start:stop].tolist() == ([True, *heads[1:]] if heads else [])
+        start = stop
+    assert set(encoded.ids.tolist()) & forbidden == {processor.unk_id()}
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_text_never_yields_a_control_token(shared: Path, name: str) -> None:
+    tokenizer = load(shared / "vocabs" / name)
+    spelled = [tokenizer.token(number) for number in tokenizer.control_ids]
+    texts = [*spelled, *(f"a {token} b" for token in spelled), " ".join(spelled)]
+    ids = set(Encoder(tokenizer).encode(column(texts)).ids.tolist())
+    assert ids & set(tokenizer.control_ids) <= {tokenizer.special_ids.get("unk")}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"added_tokens": [added("[MASK]", 4), added("[SEP]", 3, special=True)]},
+        {"pre_tokenizer": {"type": "WhitespaceSplit"}, "normalizer": None},
+        {"pre_tokenizer": None, "normalizer": None},
+    ],
+)
+def test_neither_does_it_where_the_library_would(tmp_path: Path, changes: dict[str, Any]) -> None:
+    tokenizer = load_tokenizer(write_json(tmp_path / "t.json", wordpiece_json(**changes)))
+    ids = Encoder(tokenizer).encode(column(["[MASK]", "cat [SEP] the [MASK]"])).ids.tolist()
+    assert not set(ids) & set(tokenizer.control_ids) - {1}
+
+
+def test_without_an_entry_for_unknown_words_it_is_refused(tmp_path: Path) -> None:
+    form = wordpiece_json(pre_tokenizer=None, normalizer=None)
+    entries = [*byte_level_alphabet(), "<s>"]
+    form["model"] = {
+        "type": "BPE",
+        "ignore_merges": True,
+        "vocab": {token: number for number, token in enumerate(entries)},
+        "merges": [],
+    }
+    tokenizer = load_tokenizer(write_json(tmp_path / "tokenizer.json", form))
+    with pytest.raises(TokkitError, match="text gives the control token '<s>'"):
+        Encoder(tokenizer).encode(column(["<s>"]))
+
+
+def test_other_pipelines_go_through_the_library_whole(tmp_path: Path) -> None:
+    number = len(TINY_VOCAB)
+    for changes in (
+        {"added_tokens": [added("##cat", number)]},
+        {"pre_tokenizer": {"type": "Whitespace"}},
+        {"model": {"continuing_subword_prefix": "@@"}},
+    ):
+        path = write_json(tmp_path / "tokenizer.json", wordpiece_json(**changes))
+        check(load_tokenizer(path), ["the cats ##cat unaffable", "a##cat!? the@@", ""])
+
+
+def strip_ends(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
+    """The ids of a published case without the control tokens at both ends."""
+    ends = {tokenizer.special_ids.get("cls"), tokenizer.special_ids.get("sep")}
+    return ids[ids[0] in ends : len(ids) - (ids[-1] in ends)] if ids else ids
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("bert-base-uncased", "bert-uncased-squad-questions.jsonl"),
+        ("bert-base-uncased", "llamacpp-bert-bge.jsonl"),
+        ("bert-base-uncased", "rust-tokenizers-bert_uncased.jsonl"),
+        ("gpt2", "rust-tokenizers-gpt2_cased.jsonl"),
+        ("roberta", "rust-tokenizers-roberta_cased.jsonl"),
+    ],
+)
+def test_published_ids_come_out(shared: Path, tmp_path: Path, name: str, file: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    for path in (shared / "vocabs" / name).glob("vocab.*" if name.startswith("bert") else "*"):
+        (folder / path.name).symlink_to(path)
+    # These cases were made with a space put before the text.
+    write_json(folder / "tokenizer_config.json", {"add_prefix_space": name == "roberta"})
+    tokenizer = load_tokenizer(folder)
+    lines = (shared / "conformance" / file).read_text().split("\n")
+    cases = [case for case in map(json.loads, filter(None, lines)) if not has_control(case["text"])]
+    encoded = Encoder(tokenizer).encode(column([case["text"] for case in cases]))
+    found = np.split(encoded.ids, encoded.offsets[1:-1])
+    for case, ids in zip(cases, found, strict=True):
+        assert ids.tolist() == strip_ends(tokenizer, case["ids"]), case["text"]
+
+
+def has_control(text: str) -> bool:
+    return any(form in text for form in ("[SEP]", "[MASK]", "[CLS]", "</s>", "<|endoftext|>"))
+
+
+def test_published_ids_of_the_bert_family_come_out(shared: Path, tmp_path: Path) -> None:
+    lines = (shared / "conformance" / "transformersjs-bert-family.jsonl").read_text().split("\n")
+    cases = [case for case in map(json.loads, filter(None, lines)) if case["vocab"]]
+    num_checked = 0
+    for settings in {(c["vocab"], c["do_lower_case"], c["strip_accents"]) for c in cases}:
+        vocab, do_lower_case, strip_accents = settings
+        folder = tmp_path / "-".join(map(str, settings))
+        folder.mkdir()
+        (folder / "vocab.txt").symlink_to(shared / "vocabs" / vocab / "vocab.txt")
+        config = {"do_lower_case": do_lower_case, "strip_accents": strip_accents}
+        write_json(folder / "tokenizer_config.json", config)
+        tokenizer = load_tokenizer(folder)
+        encoder = Encoder(tokenizer)
+        for case in cases:
+            mine = settings == (case["vocab"], case["do_lower_case"], case["strip_accents"])
+            if mine and "text_pair" not in case and not has_control(case["text"]):
+                ids = encoder.encode(column([case["text"]])).ids
+                assert ids.tolist() == strip_ends(tokenizer, case["ids"]), case["text"]
+                num_checked += 1
+    assert num_checked > 100

@@ -1,0 +1,77 @@
+"""Small tokenizers for tests, written as the files that a user would have."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tokkit.vocab.definitions import byte_level_alphabet
+
+CONTROL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = (
+    *"abcdefghijklmnopqrstuvwxyz0123456789.,!?'",
+    *(f"##{char}" for char in "abcdefghijklmnopqrstuvwxyz0123456789"),
+    *("the", "cat", "sat", "on", "mat", "##ing", "##s", "un", "##aff", "##able"),
+)
+TINY_VOCAB = tuple(dict.fromkeys((*CONTROL, "[unused0]", *WORDS)))
+
+
+def write_vocab(folder: Path, tokens: Iterable[str] = TINY_VOCAB, **config: Any) -> Path:
+    """Write ``vocab.txt``, and ``tokenizer_config.json`` where ``config`` says something."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_bytes("".join(f"{token}\n" for token in tokens).encode())
+    if config:
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def wordpiece_json(**changes: Any) -> dict[str, Any]:
+    """The object of a ``tokenizer.json`` over the tiny vocabulary, with some parts changed."""
+    model = {
+        "type": "WordPiece",
+        "unk_token": "[UNK]",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+        "vocab": {token: number for number, token in enumerate(TINY_VOCAB)},
+    }
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": {
+            "type": "BertNormalizer",
+            "clean_text": True,
+            "handle_chinese_chars": True,
+            "strip_accents": None,
+            "lowercase": True,
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": None,
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        **{key: value for key, value in changes.items() if key != "model"},
+        "model": {**model, **changes.get("model", {})},
+    }
+
+
+def added(token: str, number: int, *, special: bool = False) -> dict[str, Any]:
+    """A row of ``added_tokens``."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": number, "content": token, "special": special, **flags}
+
+
+def write_json(path: Path, form: Any) -> Path:
+    """Write a JSON file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(form))
+    return path
+
+
+def write_bpe(folder: Path, merges: list[str], extra: tuple[str, ...] = (), **config: Any) -> Path:
+    """Write ``vocab.json`` and ``merges.txt`` of byte-level BPE."""
+    entries = [*byte_level_alphabet(), *(m.replace(" ", "") for m in merges), *extra]
+    write_json(folder / "vocab.json", {token: number for number, token in enumerate(entries)})
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    if config:
+        write_json(folder / "tokenizer_config.json", config)
+    return folder

@@ -1,0 +1,93 @@
+"""Pieces of a text give, one after another, what the text gives, and are of bounded size."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tinytokenizers import wordpiece_json, write_json
+
+from tokkit.vocab.characters import CharacterTable, code_points, to_text
+from tokkit.vocab.cutting import cut_at_spaces, cut_at_words
+from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+
+# Letters of every fate: kept, lower-cased, decomposed, removed, alone in their word, white space.
+CHARACTERS = "aabbcdeéÅẛ̣가한İßΣσς中\u3042\u0301\u0345\u200b\ufeff\x00\ufffd.,-'\u2019。、 \t\n\xa0\u3000\u2028😀\U0001d165"
+
+bert_flags = st.fixed_dictionaries(
+    {
+        "clean_text": st.booleans(),
+        "handle_chinese_chars": st.booleans(),
+        "strip_accents": st.sampled_from([None, True, False]),
+        "lowercase": st.booleans(),
+    }
+)
+
+
+def encode(tokenizer: Tokenizer, texts: list[str]) -> list[int]:
+    assert tokenizer.library is not None
+    batch = tokenizer.library.encode_batch(texts, add_special_tokens=False)
+    return [number for encoding in batch for number in encoding.ids]
+
+
+@given(
+    text=st.text(st.one_of(st.sampled_from(CHARACTERS), st.characters(codec="utf-8")), max_size=80),
+    flags=bert_flags,
+    limit=st.integers(1, 6),
+    piece_chars=st.integers(1, 12),
+)
+def test_bert_pieces_give_the_ids_of_the_text(
+    tmp_path_factory: pytest.TempPathFactory,
+    text: str,
+    flags: dict[str, Any],
+    limit: int,
+    piece_chars: int,
+) -> None:
+    form = wordpiece_json(
+        normalizer={"type": "BertNormalizer", **flags}, model={"max_input_chars_per_word": limit}
+    )
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    tokenizer = load_tokenizer(write_json(path, form))
+    pieces = list(tokenizer.cut(text, piece_chars))
+    assert encode(tokenizer, pieces) == encode(tokenizer, [text])
+    assert max(map(len, pieces), default=0) <= 2 * piece_chars + limit + 3
+
+
+@given(
+    st.text(st.sampled_from(" \n\t\xa0\u3000'stredm lv,.!7é中\x85\x1c"), max_size=60),
+    st.integers(1, 5),
+)
+def test_byte_level_pieces_give_the_words_of_the_text(text: str, piece_chars: int) -> None:
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    words = ByteLevel(add_prefix_space=False)
+    pieces = list(cut_at_spaces(text, piece_chars))
+    assert "".join(pieces) == text
+    assert [word for piece in pieces for word, _ in words.pre_tokenize_str(piece)] == [
+        word for word, _ in words.pre_tokenize_str(text)
+    ]
+
+
+def test_gpt2_pieces_give_the_ids_of_a_book(shared: Path) -> None:
+    text = (shared / "corpora" / "fr-novels" / "FRA00101_Adam.txt").read_text()[:100_000]
+    tokenizer = load_tokenizer(shared / "vocabs" / "gpt2")
+    pieces = list(tokenizer.cut(text, 1000))
+    assert 50 < len(pieces) < 101
+    assert encode(tokenizer, pieces) == encode(tokenizer, [text])
+
+
+def test_a_word_too_long_for_the_model_loses_its_end() -> None:
+    from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+
+    table = CharacterTable(BertNormalizer(), BertPreTokenizer())
+    pieces = list(cut_at_words("x" * 1_000_000 + ", y", table, 100, piece_chars=1000))
+    assert sum(map(len, pieces)) < 120
+    assert "".join(pieces).endswith("x, y")
+
+
+@given(st.text(st.characters(codec="utf-8")))
+def test_code_points_are_a_text(text: str) -> None:
+    assert to_text(code_points(text)) == text
+    assert code_points(text).tolist() == [ord(char) for char in text]

@@ -1,0 +1,229 @@
+"""Every form that a tokenizer comes in is read for what it says, and refused where it is unsound."""
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tinytokenizers import (
+    CONTROL,
+    TINY_VOCAB,
+    added,
+    wordpiece_json,
+    write_bpe,
+    write_json,
+    write_vocab,
+)
+
+from tokkit.errors import TokkitError
+from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+
+
+def ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    assert tokenizer.library is not None
+    return list(tokenizer.library.encode(text, add_special_tokens=False).ids)
+
+
+def tokens(tokenizer: Tokenizer, text: str) -> list[str]:
+    return [tokenizer.token(number) for number in ids(tokenizer, text)]
+
+
+def test_a_line_of_a_vocabulary_is_what_a_line_feed_ends(tmp_path: Path) -> None:
+    path = tmp_path / "vocab.txt"
+    entries = [*CONTROL, "\u2028", "a\x0bb", "\x85", "a", "##b"]
+    path.write_bytes("\ufeff".encode() + "\r\n".join(entries).encode())
+    assert load_tokenizer(path).tokens == tuple(entries)
+
+
+@pytest.mark.parametrize(
+    ("extra", "text", "expected"),
+    [
+        ((), "The CÁT", ["the", "cat"]),
+        (("The",), "The cat", ["The", "cat"]),
+        (("cát",), "The CÁT", ["the", "cát"]),
+        (("[Unused9]", "<S>", "\u211d"), "The CÁT", ["the", "cat"]),
+    ],
+)
+def test_a_bare_vocabulary_is_normalized_so_that_every_entry_can_be_met(
+    tmp_path: Path, extra: tuple[str, ...], text: str, expected: list[str]
+) -> None:
+    tokenizer = load_tokenizer(write_vocab(tmp_path, (*TINY_VOCAB, *extra)) / "vocab.txt")
+    assert tokens(tokenizer, text) == expected
+
+
+def test_the_guess_is_told_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    load_tokenizer(write_vocab(tmp_path))
+    (record,) = caplog.records
+    assert "by its entries it is uncased" in record.getMessage()
+
+
+def test_published_vocabularies_are_taken_for_what_they_are(shared: Path) -> None:
+    for name, cased in (
+        ("bert-base-uncased", False),
+        ("bert-base-cased", True),
+        ("bert-base-chinese", False),
+        ("bert-base-multilingual-uncased", False),
+    ):
+        tokenizer = load_tokenizer(shared / "vocabs" / name / "vocab.txt")
+        assert tokenizer.definition["normalizer"]["lowercase"] is not cased
+        lines = (shared / "vocabs" / name / "vocab.txt").read_bytes().decode().split("\n")
+        assert tokenizer.tokens == tuple(lines[:-1])
+
+
+@pytest.mark.parametrize(
+    ("config", "text", "expected"),
+    [
+        ({"do_lower_case": False}, "The cát", ["[UNK]", "[UNK]"]),
+        ({"do_lower_case": True}, "The cát", ["the", "cat"]),
+        ({"do_lower_case": True, "strip_accents": False}, "The cát", ["the", "[UNK]"]),
+        ({"do_lower_case": True, "tokenize_chinese_chars": False}, "a中", ["[UNK]"]),
+        ({"do_lower_case": True, "tokenize_chinese_chars": True}, "a中", ["a", "[UNK]"]),
+        ({"do_lower_case": True, "unk_token": "?"}, "cát中", ["cat", "?"]),
+    ],
+)
+def test_a_configuration_beside_the_vocabulary_is_heeded(
+    tmp_path: Path, config: dict[str, Any], text: str, expected: list[str]
+) -> None:
+    folder = write_vocab(tmp_path, **config)
+    for path in (folder, folder / "vocab.txt"):
+        assert tokens(load_tokenizer(path), text) == expected
+
+
+def test_tokens_that_transformers_keeps_beside_a_vocabulary_are_added(tmp_path: Path) -> None:
+    folder = write_vocab(
+        tmp_path,
+        do_lower_case=True,
+        added_tokens_decoder={
+            str(len(TINY_VOCAB)): {"content": "[ENTITY]", "special": True},
+            "0": {"content": "[PAD]", "special": True},
+        },
+    )
+    write_json(folder / "added_tokens.json", {"<xy>": len(TINY_VOCAB) + 1})
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.tokens[-2:] == ("[ENTITY]", "<xy>")
+    assert len(TINY_VOCAB) in tokenizer.control_ids
+    assert tokens(tokenizer, "a <xy> [ENTITY]")[:2] == ["a", "<xy>"]
+    assert "[ENTITY]" not in tokens(tokenizer, "a <xy> [ENTITY]")
+
+
+def test_vocab_json_and_merges_make_byte_level_bpe(tmp_path: Path) -> None:
+    merges = ["Ġ c", "a t", "Ġc at"]
+    folder = write_bpe(tmp_path / "plain", merges, ("<s>", "</s>"))
+    tokenizer = load_tokenizer(folder)
+    assert tokens(tokenizer, "cat cat</s>") == ["c", "at", "Ġcat", "<", "/", "s", ">"]
+    assert tokenizer.special_ids == {"cls": 259, "sep": 260}
+    prefixed = load_tokenizer(write_bpe(tmp_path / "prefixed", merges, add_prefix_space=True))
+    assert tokens(prefixed, "cat cat") == ["Ġcat", "Ġcat"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"merges.txt": "#version: 0.2\na t\nat x y\n"}, "merges.txt, line 3: 'at x y' is not two"),
+        ({"merges.txt": "a t\nat q\n"}, "merges.txt, line 2: the entry 'atq' is not in vocab.json"),
+        ({"vocab.json": '{"a": 0}'}, "vocab.json: not byte-level BPE"),
+        ({"vocab.json": '{"a": 0, "a": 1}'}, "vocab.json: the entry 'a' is there twice"),
+        ({"vocab.json": "[1"}, "vocab.json: not valid JSON"),
+        ({"tokenizer_config.json": "[]"}, "tokenizer_config.json: not a JSON object"),
+    ],
+)
+def test_unsound_bpe_files_are_refused(tmp_path: Path, changes: dict[str, str], line: str) -> None:
+    folder = write_bpe(tmp_path, ["a t"])
+    for name, content in changes.items():
+        (folder / name).write_text(content)
+    with pytest.raises(TokkitError, match=re.escape(line)):
+        load_tokenizer(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"[UNK]\na\nb\na\n", "line 4: the entry 'a' is on line 2 already"),
+        (b"[UNK]\n\n\n", "line 3: the entry '' is on line 2 already"),
+        (b"[unk]\na\n", "no entry '[UNK]' (it has '[unk]': capitals matter)"),
+        (b"a\nb\n", "no entry '[UNK]', which the model needs"),
+        (b"", "empty; a vocabulary has one entry a line"),
+        (b"[UNK]\na\xff\n", "line 2: not UTF-8 (byte 7)"),
+        (b"#version: 0.2\na b\n", "holds merges"),
+    ],
+)
+def test_unsound_vocabularies_are_refused(tmp_path: Path, content: bytes, line: str) -> None:
+    path = tmp_path / "vocab.txt"
+    path.write_bytes(content)
+    with pytest.raises(TokkitError, match=re.escape(line)) as caught:
+        load_tokenizer(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("form", "line"),
+    [
+        (wordpiece_json(model={"vocab": {"[UNK]": 0, "a": 2}}), "'a' has id 2, but no entry has 1"),
+        (wordpiece_json(model={"vocab": {"[UNK]": 0, "a": 0}}), "'a' has the same id, 0, as"),
+        (wordpiece_json(model={"vocab": {"[UNK]": 0, "a": "1"}}), "'a' has '1' for an id"),
+        (wordpiece_json(model={"vocab": {"[UNK]": 0, "a": -1}}), "'a' has -1 for an id"),
+        (wordpiece_json(model={"vocab": {"a": 0}}), "no entry '[UNK]'"),
+        (wordpiece_json(model={"vocab": {}}), "the vocabulary is empty"),
+        (wordpiece_json(model={"vocab": 5}), "its vocabulary is no mapping and no list"),
+        (wordpiece_json(model={"type": "Sorcery"}), "the tokenizers library does not know"),
+        (wordpiece_json(added_tokens=[added("<x>", 500)]), "'<x>' has id 500, but no entry has"),
+        (wordpiece_json(added_tokens=[added("the", 3)]), "the added token 'the' has id 3, but"),
+        (wordpiece_json(added_tokens=[{"id": 3}]), "lacks its content or its id"),
+        ({"the": 0, "cat": 1}, "not a tokenizer.json: it has no model"),
+        ([1, 2], "not a JSON object"),
+    ],
+)
+def test_unsound_tokenizer_json_is_refused(tmp_path: Path, form: Any, line: str) -> None:
+    path = write_json(tmp_path / "tokenizer.json", form)
+    with pytest.raises(TokkitError, match=re.escape(line)) as caught:
+        load_tokenizer(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_doubled_entry_of_a_tokenizer_json_is_not_overwritten_by_the_last(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    text = json.dumps(wordpiece_json()).replace('"cat":', '"the":')
+    path.write_text(text)
+    with pytest.raises(TokkitError, match="the entry 'the' is there twice"):
+        load_tokenizer(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no model", b"\x00" * 100])
+def test_what_is_no_sentencepiece_model_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.model"
+    path.write_bytes(content)
+    with pytest.raises(TokkitError, match=r"x\.model"):
+        load_tokenizer(path)
+
+
+def test_folders_without_one_tokenizer_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TokkitError, match="no such file or folder"):
+        load_tokenizer(tmp_path / "missing")
+    with pytest.raises(TokkitError, match="no tokenizer in this folder"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "a.model").touch()
+    (tmp_path / "b.spm").touch()
+    with pytest.raises(TokkitError, match=r"holds a\.model and b\.spm"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "x.bin").touch()
+    with pytest.raises(TokkitError, match="not a tokenizer by its name"):
+        load_tokenizer(tmp_path / "x.bin")
+
+
+def test_a_folder_that_train_did_not_finish_is_refused(tmp_path: Path) -> None:
+    write_vocab(tmp_path)
+    (tmp_path / ".tokkit").mkdir()
+    with pytest.raises(TokkitError, match=r"unfinished \(it has no training\.json\)"):
+        load_tokenizer(tmp_path)
+
+
+def test_the_traps_among_published_vocabularies_are_named(shared: Path) -> None:
+    folder = shared / "vocabs"
+    with pytest.raises(TokkitError, match="line 19922: the entry '##7' is on line 8162 already"):
+        load_tokenizer(folder / "bert-base-chinese" / "vocab.ie-bert-cnn-variant.txt")
+    with pytest.raises(TokkitError, match=re.escape("(it has '[unk]': capitals matter)")):
+        load_tokenizer(folder / "bert-base-uncased" / "vocab.blingfire-lowercased-specials.txt")

@@ -1,0 +1,312 @@
+"""``train`` learns the same vocabulary every time, and knows when there is nothing to learn anew."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+
+from tokkit.errors import TokkitError, UsageError
+from tokkit.vocab.config import BERT_SPECIAL_TOKENS, TrainConfig
+from tokkit.vocab.tokenizer import load_tokenizer
+from tokkit.vocab.train import train
+from tokkit.vocab.training import Training
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from tokkit.errors import TokkitError
+from tokkit.vocab.config import TrainConfig
+from tokkit.vocab.train import train
+
+if __name__ == "__main__":
+    options = json.loads(sys.argv[1])
+    options["output"] = Path(options["output"])
+    options["inputs"] = tuple(options["inputs"])
+    try:
+        train(TrainConfig(**options))
+    except TokkitError as error:
+        sys.exit(f"{error.exit_status}: {error}")
+"""
+
+SENTENCES = (
+    "The cat sat on the mat, and the cat was fat.",
+    "A dog sat on the log; the dog was a hog!",
+    "[MASK] the [MASK] is not a mask.",
+)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n\n".join(SENTENCES * 5) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def languages(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few hundred kilobytes in many scripts, so that many pairs occur as often as others."""
+    path = tmp_path_factory.mktemp("corpus") / "languages.txt"
+    files = sorted((shared / "corpora" / "multi-udhr").glob("*.txt"))[::12]
+    path.write_bytes(b"\n\n".join(file.read_bytes() for file in files))
+    return path
+
+
+def run(corpus: Path, output: Path, **options: Any) -> Training:
+    options = {"vocab_size": 300, "workers": 0, **options}
+    return train(TrainConfig(inputs=(str(corpus),), output=output, **options))
+
+
+def run_apart(
+    output: Path, *inputs: str, seed: int = 0, **options: Any
+) -> "subprocess.Popen[bytes]":
+    """Start training in a process of its own, as the command does."""
+    script = output.parent / "run_train.py"
+    script.write_text(SCRIPT)
+    return subprocess.Popen(
+        [
+            sys.executable,
+            str(script),
+            json.dumps({"inputs": inputs, "output": str(output), "progress": False, **options}),
+        ],
+        env={**os.environ, "PYTHONHASHSEED": str(seed)},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("model", ["wordpiece", "bpe"])
+def test_every_run_gives_the_same_bytes(tmp_path: Path, languages: Path, model: str) -> None:
+    outputs = [tmp_path / str(number) for number in range(3)]
+    for number, (output, workers) in enumerate(zip(outputs, (0, 1, 4), strict=True)):
+        process = run_apart(
+            output, str(languages), seed=number, model=model, vocab_size=4000, workers=workers
+        )
+        _, line = process.communicate()
+        assert process.returncode == 0, line
+    first, *others = (files(output) for output in outputs)
+    assert "training.json" in first
+    for other in others:
+        assert other == first
+    tokenizer = load_tokenizer(outputs[0])
+    assert tokenizer.vocab_size == 4000
+    assert tokenizer.tokens[:5] == BERT_SPECIAL_TOKENS
+    assert tokenizer.control_ids == (0, 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("model", ["wordpiece", "bpe"])
+def test_transformers_loads_what_was_learned(tmp_path: Path, corpus: Path, model: str) -> None:
+    from transformers import AutoTokenizer
+
+    run(corpus, tmp_path / "out", model=model)
+    ours = load_tokenizer(tmp_path / "out").library
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert ours is not None
+    for text in (*SENTENCES[:2], "Ünaffable 中 \u0301!", ""):
+        ids = ours.encode(text, add_special_tokens=False).ids
+        assert theirs(text, add_special_tokens=False)["input_ids"] == ids
+        assert theirs(text)["input_ids"] == [2, *ids, 3]
+        if text:
+            assert theirs(text, text)["input_ids"] == [2, *ids, 3, *ids, 3]
+    assert theirs("[MASK]")["input_ids"] == [2, 4, 3]
+
+
+def test_a_wordpiece_vocabulary_is_control_tokens_alphabet_and_merges(
+    tmp_path: Path, corpus: Path
+) -> None:
+    run(corpus, tmp_path / "out", vocab_size=100)
+    tokens = load_tokenizer(tmp_path / "out").tokens
+    words = [
+        word
+        for text in SENTENCES
+        for word, _ in BertPreTokenizer().pre_tokenize_str(BertNormalizer().normalize_str(text))
+    ]
+    alphabet = sorted({char for word in words for char in word})
+    continuing = [f"##{char}" for char in sorted({char for word in words for char in word[1:]})]
+    head = [*BERT_SPECIAL_TOKENS, *alphabet, *continuing]
+    assert list(tokens[: len(head)]) == head
+    bare = [token.removeprefix("##") for token in tokens[len(head) :]]
+    assert bare
+    assert all(any(token in word for word in words) for token in bare)
+
+
+def test_control_tokens_in_text_are_counted_as_words(tmp_path: Path, corpus: Path) -> None:
+    run(corpus, tmp_path / "out")
+    tokens = load_tokenizer(tmp_path / "out").tokens
+    assert {"[", "]", "mask"} <= set(tokens)
+    assert tokens.count("[MASK]") == 1
+
+
+def test_the_alphabet_keeps_the_most_frequent_and_counts_the_others(
+    tmp_path: Path, corpus: Path
+) -> None:
+    counts = Counter("".join(SENTENCES * 5).lower().replace(" ", ""))
+    training = run(corpus, tmp_path / "out", limit_alphabet=6)
+    kept = sorted(sorted(counts, key=lambda char: (-counts[char], char))[:6])
+    assert list(load_tokenizer(tmp_path / "out").tokens[5:11]) == kept
+    removed = counts.total() - sum(counts[char] for char in kept)
+    assert training.accounts["characters"] == {
+        "in": counts.total(),
+        "kept": counts.total() - removed,
+        "dropped": {"beyond --limit-alphabet": removed},
+    }
+    assert training.accounts["documents"] == {"in": 15, "kept": 15, "dropped": {}}
+
+
+def test_options_shape_the_vocabulary(tmp_path: Path, corpus: Path) -> None:
+    corpus.write_text("Éclair Éclair éclair\n\nÉclair")
+    cased = run(corpus, tmp_path / "cased", cased=True, vocab_size=60)
+    assert "Éclair" in load_tokenizer(tmp_path / "cased").tokens
+    run(corpus, tmp_path / "accents", strip_accents=False, vocab_size=60)
+    assert "éclair" in load_tokenizer(tmp_path / "accents").tokens
+    plain = run(corpus, tmp_path / "plain", vocab_size=60)
+    assert "eclair" in load_tokenizer(tmp_path / "plain").tokens
+    assert cased.tokenizer_fingerprint != plain.tokenizer_fingerprint
+    run(corpus, tmp_path / "rare", vocab_size=60, min_frequency=9)
+    assert "eclair" not in load_tokenizer(tmp_path / "rare").tokens
+    special = ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|sep|>")
+    run(corpus, tmp_path / "bpe", model="bpe", special_tokens=special, vocab_size=270)
+    tokenizer = load_tokenizer(tmp_path / "bpe")
+    assert tokenizer.special_ids == {"pad": 1, "unk": 3, "cls": 0, "sep": 2, "mask": 4}
+    assert tokenizer.control_ids == tuple(range(6))
+
+
+def test_fewer_entries_than_asked_for_are_reported(
+    tmp_path: Path, corpus: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    training = run(corpus, tmp_path / "out", vocab_size=5000)
+    assert training.vocab_size < 200
+    assert f"{training.vocab_size} entries, not 5000" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"vocab_size": 10}, "--vocab-size 10: less than the .* entries that special tokens"),
+        ({"special_tokens": ("[UNK]", "cat")}, r"--special-token cat: .* as in \[cat\]"),
+        ({"special_tokens": ("[UNK]", "##s")}, "--special-token ##s: text has such words"),
+        ({"special_tokens": ("[UNK]", "!")}, "--special-token !: text has such words"),
+        ({"model": "bpe", "special_tokens": ("Ġthe",)}, "--special-token Ġthe: text has such"),
+    ],
+)
+def test_options_that_cannot_be_met_are_refused(
+    tmp_path: Path, corpus: Path, options: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(TokkitError, match=line):
+        run(corpus, tmp_path / "out", **options)
+    assert not (tmp_path / "out" / "training.json").exists()
+
+
+def test_a_control_token_that_no_word_can_become_is_taken(tmp_path: Path, corpus: Path) -> None:
+    with pytest.raises(UsageError):
+        run(corpus, tmp_path / "out", special_tokens=("[UNK]", "cat"))
+    run(corpus, tmp_path / "out2", special_tokens=("[UNK]", "CAT", "[cat]", "日本"))
+    tokenizer = load_tokenizer(tmp_path / "out2")
+    assert tokenizer.control_ids == (0, 1, 2, 3)
+    assert "cat" in tokenizer.tokens
+
+
+@pytest.mark.parametrize("model", ["wordpiece", "bpe"])
+@pytest.mark.parametrize("content", [b"", b"\n\n \n\n\t\n"])
+def test_a_corpus_of_nothing_is_one_line(tmp_path: Path, model: str, content: bytes) -> None:
+    path = tmp_path / "empty.txt"
+    path.write_bytes(content)
+    with pytest.raises(TokkitError, match=r"empty\.txt: .*no document is left to learn from"):
+        run(path, tmp_path / "out", model=model)
+
+
+def test_a_corpus_without_words_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "controls.txt"
+    path.write_text("\u200b\u200b\n\n\x01")
+    with pytest.raises(TokkitError, match=r"controls\.txt: .*no character is left"):
+        run(path, tmp_path / "out")
+
+
+def test_a_long_line_without_a_space_is_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokkit.vocab.trainer.PIECE_CHARS", 1000)
+    monkeypatch.setattr("tokkit.vocab.cutting.PIECE_CHARS", 1000)
+    path = tmp_path / "line.txt"
+    path.write_text("ab" * 50_000 + " the cat " * 3)
+    for model in ("wordpiece", "bpe"):
+        run(path, tmp_path / model, model=model, vocab_size=300)
+        assert any(t in load_tokenizer(tmp_path / model).tokens for t in ("the", "Ġthe"))
+
+
+def test_the_same_command_again_has_nothing_to_do(
+    tmp_path: Path, corpus: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    first = run(corpus, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert run(corpus, tmp_path / "out", workers=2, progress=False) == first
+    assert "up to date" in caplog.text
+    os.utime(corpus, ns=(1, 1))
+    assert run(corpus, tmp_path / "out") == first
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_another_run_s_folder_is_refused_unless_overwritten(tmp_path: Path, corpus: Path) -> None:
+    run(corpus, tmp_path / "out")
+    with pytest.raises(TokkitError, match="--vocab-size was 300, not 90"):
+        run(corpus, tmp_path / "out", vocab_size=90)
+    training = run(corpus, tmp_path / "out", vocab_size=90, overwrite=True)
+    assert training.options["vocab_size"] == 90
+    corpus.write_text(corpus.read_text().replace("cat", "rat"))
+    os.utime(corpus, ns=(1, 1))
+    with pytest.raises(TokkitError, match=r"corpus\.txt has changed since"):
+        run(corpus, tmp_path / "out", vocab_size=90)
+    run(corpus, tmp_path / "out", vocab_size=90, overwrite=True)
+    assert "rat" in load_tokenizer(tmp_path / "out").tokens
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    with pytest.raises(TokkitError, match="not empty, and not made by tokkit"):
+        run(corpus, tmp_path / "mine")
+
+
+def test_standard_input_is_learned_from_like_a_file(tmp_path: Path, corpus: Path) -> None:
+    expected = run(corpus, tmp_path / "file")
+    process = run_apart(tmp_path / "pipe", "-", vocab_size=300)
+    _, line = process.communicate(corpus.read_bytes())
+    assert process.returncode == 0, line
+    ours, theirs = files(tmp_path / "pipe"), files(tmp_path / "file")
+    record = json.loads(ours.pop("training.json"))
+    assert ours == {name: data for name, data in theirs.items() if name != "training.json"}
+    assert record["inputs"] == [{**expected.inputs[0], "name": "stdin"}]
+    again = run_apart(tmp_path / "pipe", "-", vocab_size=300)
+    _, line = again.communicate(corpus.read_bytes())
+    assert line.startswith(b"1: ")
+    assert b"standard input cannot be compared" in line
+    assert not list((tmp_path / "pipe").rglob("*.tmp"))
+
+
+def test_an_interrupted_run_leaves_a_folder_that_resumes(tmp_path: Path, languages: Path) -> None:
+    output = tmp_path / "out"
+    process = run_apart(output, str(languages), model="bpe", vocab_size=20_000)
+    while not (output / ".tokkit" / "journal.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, line = process.communicate(timeout=20)
+    assert line.startswith(b"130: "), line
+    assert not (output / "training.json").exists()
+    with pytest.raises(TokkitError, match="unfinished"):
+        load_tokenizer(output)
+    run(languages, output, model="bpe", vocab_size=20_000)
+    assert load_tokenizer(output).vocab_size > 5000

@@ -1,0 +1,212 @@
+"""The stage ``encode``: text in, shards of token ids out.
+
+A work unit of the corpus becomes a shard, a document a row, in record batches of about four
+million tokens. One batch of text is in memory at a time:
+
+    read_documents → split_sentences → Encoder → rows → ShardWriter
+
+Sentences without tokens (of control characters alone, say) are dropped and counted, and so are
+documents in which nothing is left.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from tokkit.corpus.units import CorpusUnit, plan_units
+from tokkit.encoding.config import EncodeConfig
+from tokkit.encoding.encoder import Encoder, SentenceTooLongError
+from tokkit.encoding.rows import make_rows
+from tokkit.engine.accounts import Accounts
+from tokkit.engine.files import HashedFile
+from tokkit.engine.journal import Journal
+from tokkit.engine.manifest import Manifest
+from tokkit.engine.stage import Stage, run_stage
+from tokkit.engine.unit import Unit, UnitResult
+from tokkit.errors import TokkitError
+from tokkit.shards.schema import Header, tokens_schema
+from tokkit.shards.writer import ShardWriter
+from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+
+BATCH_TOKENS = 4_000_000
+TOKENIZER_FOLDER = "tokenizer"
+
+_WITHOUT_EFFECT = ("inputs", "tokenizer", "output", "workers", "overwrite", "progress")
+
+
+def encode(config: EncodeConfig) -> Manifest:
+    """Encode a corpus into a token folder, doing only what is not done yet.
+
+    Args:
+        config: what is read, and how; the bytes do not depend on ``workers``.
+
+    Returns:
+        The folder's manifest.
+
+    Raises:
+        TokkitError: a fault in data or environment; the shards that are finished stay.
+    """
+    tokenizer = load_tokenizer(config.tokenizer)
+    stage = plan(config, tokenizer)
+    if not config.overwrite:
+        _refuse_stdin_twice(stage)
+    return run_stage(
+        stage, workers=config.workers, overwrite=config.overwrite, progress=config.progress
+    )
+
+
+def plan(config: EncodeConfig, tokenizer: Tokenizer) -> Stage:
+    """The work units, and all that the engine must know of the stage."""
+    units = [
+        Unit(
+            name=unit.name,
+            shard=f"shard-{number:05}.arrow",
+            identity=unit.identity,
+            stamp=unit.source.mtime_ns,
+            size=unit.size,
+            payload=unit,
+            local=unit.is_stdin,
+        )
+        for number, unit in enumerate(plan_units(config, config.unit_bytes))
+    ]
+
+    def digest(unit: CorpusUnit) -> str:
+        from tokkit.corpus.readers import digest_unit  # compiles kernels: only when it is needed
+
+        return digest_unit(unit, config, language_field=config.language_field)
+
+    def refuse_nothing(accounts: Accounts) -> None:
+        if not accounts.kept("documents"):
+            dropped = accounts.as_dict()["documents"]["dropped"]
+            reasons = ", ".join(f"{number} {reason}" for reason, number in dropped.items())
+            raise TokkitError(
+                f"{', '.join(config.inputs)}: no document is left to encode "
+                f"(dropped: {reasons}); see --documents, --text-field and --errors"
+            )
+
+    return Stage(
+        kind="tokens",
+        output=config.output,
+        options={k: v for k, v in asdict(config).items() if k not in _WITHOUT_EFFECT},
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        seed=None,
+        units=units,
+        function=encode_unit,
+        context=Context(config, config.output / TOKENIZER_FOLDER, tokenizer.fingerprint),
+        prepare=lambda folder: tokenizer.save(folder / TOKENIZER_FOLDER),
+        digest=digest,
+        finish=refuse_nothing,
+    )
+
+
+def _refuse_stdin_twice(stage: Stage) -> None:
+    """Refuse to take the shard of one standard input for that of another."""
+    lines = Journal.read(stage.output).units
+    for unit, key in zip(stage.units, stage.unit_keys(), strict=True):
+        if unit.local and key in lines:
+            raise TokkitError(
+                f"{stage.output}: holds another run (standard input cannot be compared with what "
+                f"it was made from); choose another folder, or pass --overwrite to make it anew"
+            )
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every unit gets.
+
+    Attributes:
+        config: the stage's.
+        tokenizer: the folder with the stage's own copy.
+        fingerprint: of that.
+    """
+
+    config: EncodeConfig
+    tokenizer: Path
+    fingerprint: str
+
+
+def encode_unit(
+    context: Context, unit: CorpusUnit, sink: HashedFile, report: Callable[[int], None]
+) -> UnitResult:
+    """Write the shard of one unit."""
+    from tokkit.corpus.readers import read_documents
+    from tokkit.corpus.sentences import split_sentences
+
+    config = context.config
+    tokenizer, encoder = _load(context.tokenizer, context.fingerprint)
+    header = Header(
+        kind="tokens",
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        vocab_size=tokenizer.vocab_size,
+        special_ids=tokenizer.special_ids,
+    )
+    schema = tokens_schema(header)
+    accounts = Accounts()
+    digest = hashlib.sha256()
+    with ShardWriter(sink, schema, config.compression) as writer:
+        gathered = _Gatherer(writer)
+        for batch in read_documents(
+            unit, config, language_field=config.language_field, digest=digest
+        ):
+            accounts.add("documents", len(batch.texts) + sum(batch.dropped.values()))
+            for reason, number in batch.dropped.items():
+                accounts.drop("documents", reason, number)
+            accounts.count("replaced_documents", batch.replaced)
+            sentences, sentence_offsets = split_sentences(
+                batch.texts, config.sentences, config.language, batch.languages
+            )
+            try:
+                encoded = encoder.encode(sentences)
+            except SentenceTooLongError as error:
+                document = int(np.searchsorted(sentence_offsets, error.sentence, "right")) - 1
+                name = f"{unit.source.name}, document {batch.names[document]}"
+                raise TokkitError(f"{name}: {error}") from error
+            rows = make_rows(schema, batch.names, sentence_offsets, encoded, accounts)
+            gathered.add(rows, len(encoded.ids))
+            report(batch.bytes_read)
+        gathered.flush()
+    return UnitResult(
+        rows=accounts.kept("documents"),
+        tokens=accounts.kept("tokens"),
+        accounts=accounts,
+        input_sha256=digest.hexdigest(),
+    )
+
+
+@lru_cache(maxsize=1)
+def _load(folder: Path, fingerprint: str) -> tuple[Tokenizer, Encoder]:
+    """The stage's tokenizer, loaded once in a process."""
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.fingerprint != fingerprint:
+        raise TokkitError(f"{folder}: changed while it was in use; run the same command again")
+    return tokenizer, Encoder(tokenizer)
+
+
+class _Gatherer:
+    """Puts batches of rows together until they have enough tokens for a record batch."""
+
+    def __init__(self, writer: ShardWriter) -> None:
+        self._writer = writer
+        self._batches: list[pa.RecordBatch] = []
+        self._num_tokens = 0
+
+    def add(self, rows: pa.RecordBatch, num_tokens: int) -> None:
+        """Take rows with so many tokens."""
+        self._batches.append(rows)
+        self._num_tokens += num_tokens
+        if self._num_tokens >= BATCH_TOKENS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what there is."""
+        if self._num_tokens:
+            table = pa.Table.from_batches(self._batches).combine_chunks()
+            for batch in table.to_batches():
+                self._writer.write(batch)
+        self._batches = []
+        self._num_tokens = 0

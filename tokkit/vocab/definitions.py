@@ -1,0 +1,193 @@
+"""The two tokenizers that tokkit makes itself, as objects of a ``tokenizer.json``.
+
+Such an object says how text becomes ids: a normalizer, a pre-tokenizer that cuts words, a model
+that cuts words into entries, added tokens that are found before all this, and a post-processor
+that puts ``[CLS]`` and ``[SEP]`` around sequences:
+
+    "Wörld, unaffable"  normalizer     world, unaffable
+                        pre-tokenizer  world | , | unaffable
+                        model          world , una ##ffa ##ble
+                        post-processor [CLS] world , una ##ffa ##ble [SEP]
+
+What stands here is what transformers makes of BERT's, GPT-2's and RoBERTa's vocabularies.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokkit.vocab.control import CONTROL_FORMS, find_special_ids
+
+CONTINUING_SUBWORD_PREFIX = "##"
+MAX_INPUT_CHARS_PER_WORD = 100
+
+
+def wordpiece(
+    ids: Mapping[str, int],
+    *,
+    unknown: str,
+    named: Mapping[str, str],
+    lowercase: bool,
+    strip_accents: bool | None,
+    handle_chinese_chars: bool = True,
+) -> dict[str, Any]:
+    """BERT's tokenizer.
+
+    Args:
+        ids: the vocabulary.
+        unknown: the entry for words that cannot be made of entries.
+        named: the entries of roles that the usual forms do not tell, see ``control``.
+        lowercase: text is lower-cased.
+        strip_accents: combining marks are removed; None does so where text is lower-cased.
+        handle_chinese_chars: each CJK ideograph is a word.
+    """
+    normalizer = {
+        "type": "BertNormalizer",
+        "clean_text": True,
+        "handle_chinese_chars": handle_chinese_chars,
+        "strip_accents": strip_accents,
+        "lowercase": lowercase,
+    }
+    model = {
+        "type": "WordPiece",
+        "unk_token": unknown,
+        "continuing_subword_prefix": CONTINUING_SUBWORD_PREFIX,
+        "max_input_chars_per_word": MAX_INPUT_CHARS_PER_WORD,
+        "vocab": dict(ids),
+    }
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": normalizer,
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": _sequence_template(ids, named),
+        "decoder": {"type": "WordPiece", "prefix": CONTINUING_SUBWORD_PREFIX, "cleanup": True},
+        "model": model,
+    }
+
+
+def byte_level_bpe(
+    ids: Mapping[str, int],
+    merges: Sequence[Sequence[str]],
+    *,
+    named: Mapping[str, str],
+    add_prefix_space: bool,
+) -> dict[str, Any]:
+    """Byte-level BPE as in GPT-2 and RoBERTa.
+
+    Where the vocabulary has tokens for both ends of a sequence they are put there as BERT does,
+    since that is what the model trained on it expects.
+
+    Args:
+        ids: the vocabulary, the 256 of ``byte_level_alphabet`` among it.
+        merges: pairs of entries, by rank.
+        named: the entries of roles that the usual forms do not tell, see ``control``.
+        add_prefix_space: text is taken to begin with a space, so that its first word is like others.
+    """
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": add_prefix_space,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
+    template = _sequence_template(ids, named)
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": dict(ids),
+        "merges": [list(merge) for merge in merges],
+    }
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        # ByteLevel leaves ids as they are; it takes the space out of a word's offsets.
+        "post_processor": {"type": "Sequence", "processors": [byte_level, template]}
+        if template
+        else byte_level,
+        "decoder": byte_level,
+        "model": model,
+    }
+
+
+def byte_level_alphabet() -> list[str]:
+    """The 256 characters that stand for bytes in byte-level BPE, by the byte.
+
+    Bytes that print stand for themselves; the others, in order, for what follows U+0100, so that
+    an entry is never white space or a control character: the space is ``Ġ``.
+    (GPT-2's ``bytes_to_unicode``.)
+    """
+    prints = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)}
+    prints.update(range(ord("®"), ord("ÿ") + 1))
+    others = iter(range(256, 512))
+    return [chr(byte if byte in prints else next(others)) for byte in range(256)]
+
+
+def _sequence_template(ids: Mapping[str, int], named: Mapping[str, str]) -> dict[str, Any] | None:
+    """BERT's ``[CLS] A [SEP]`` and ``[CLS] A [SEP] B [SEP]``; None where a token is missing."""
+    special = find_special_ids(ids, named)
+    if "cls" not in special or "sep" not in special:
+        return None
+    tokens = {number: token for token, number in ids.items()}
+    cls, sep = tokens[special["cls"]], tokens[special["sep"]]
+
+    def control(token: str, type_id: int) -> dict[str, Any]:
+        return {"SpecialToken": {"id": token, "type_id": type_id}}
+
+    def sequence(name: str, type_id: int) -> dict[str, Any]:
+        return {"Sequence": {"id": name, "type_id": type_id}}
+
+    single = [control(cls, 0), sequence("A", 0), control(sep, 0)]
+    return {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": [*single, sequence("B", 1), control(sep, 1)],
+        "special_tokens": {
+            token: {"id": token, "ids": [ids[token]], "tokens": [token]} for token in (cls, sep)
+        },
+    }
+
+
+def added_token(token: str, number: int, *, special: bool) -> dict[str, Any]:
+    """A row of ``added_tokens``."""
+    return {
+        "id": number,
+        "content": token,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": not special,
+        "special": special,
+    }
+
+
+def mark_control_tokens(
+    definition: Mapping[str, Any], tokens: Sequence[str], names: Sequence[str]
+) -> dict[str, Any]:
+    """The same definition with every control token among the special ``added_tokens``.
+
+    So the library keeps them out of text (``encode_special_tokens``), and leaves them out of
+    decoded text where asked to, whichever form the tokenizer came in.
+
+    Args:
+        definition: the object of a ``tokenizer.json``.
+        tokens: its entries, by id.
+        names: control tokens beside the usual forms.
+    """
+    rows = {row["content"]: row for row in definition.get("added_tokens") or []}
+    control = CONTROL_FORMS | set(names)
+    for number, token in enumerate(tokens):
+        if token in control:
+            row = rows.get(token) or added_token(token, number, special=True)
+            rows[token] = {**row, "special": True}
+    return {**definition, "added_tokens": sorted(rows.values(), key=lambda row: row["id"])}
