@@ -23,6 +23,7 @@ class PretrainConfig:
         learning_rate: at the end of warm-up.
         warmup_steps: steps over which the rate rises linearly; None is a tenth of ``max_steps``.
         weight_decay: AdamW's, on all but biases and norms.
+        dropout: share of the activations, hidden and of attention, that a step leaves out.
         checkpoint_every: steps between checkpoints; the last two are kept.
         eval_every: steps between evaluations on the held-out instances.
         masked_lm_prob: for instances without static masks.
@@ -43,6 +44,7 @@ class PretrainConfig:
     learning_rate: float = 1e-4
     warmup_steps: int | None = None
     weight_decay: float = 0.01
+    dropout: float = 0.1
     checkpoint_every: int = 1000
     eval_every: int = 1000
     masked_lm_prob: float = 0.15
@@ -65,6 +67,7 @@ class PretrainConfig:
             "--warmup-steps must be from 0 to --max-steps",
         )
         require(self.weight_decay >= 0, "--weight-decay must be 0 or more")
+        require(0.0 <= self.dropout < 1.0, "--dropout must be at least 0, below 1")
         require(self.checkpoint_every >= 1, "--checkpoint-every must be at least 1")
         require(self.eval_every >= 1, "--eval-every must be at least 1")
         require(0.0 < self.masked_lm_prob <= 1.0, "--masked-lm-prob must be above 0, at most 1")

@@ -1,0 +1,151 @@
+"""Small instance folders for tests, in a language of counting that a model learns in seconds."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tokkit.engine.files import write_atomically
+from tokkit.engine.manifest import Manifest
+from tokkit.shards.schema import Header, instances_schema
+from tokkit.shards.writer import ShardWriter, large_list
+from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+PAD, UNK, CLS, SEP, MASK = range(5)
+NUM_WORDS = 43
+
+BATCH_ROWS = 7
+SHARD_BATCHES = 2
+
+
+def write_counting_tokenizer(folder: Path, special: tuple[str, ...] = SPECIAL) -> Tokenizer:
+    """Write a WordPiece tokenizer of control tokens and word0, word1, …"""
+    folder.mkdir(parents=True)
+    entries = [*special, *(f"word{number}" for number in range(NUM_WORDS))]
+    path = folder / "vocab.txt"
+    path.write_text("\n".join(entries) + "\n")
+    tokenizer = load_tokenizer(path)
+    tokenizer.save(folder)
+    return tokenizer
+
+
+def count_up(rng: np.random.Generator, max_seq_length: int, *, follows: bool) -> list[list[int]]:
+    """Two segments that count; the second goes on from the first, or begins anywhere."""
+    size = int(rng.integers(4, (max_seq_length - 3) // 2 + 1))
+    begins = [int(rng.integers(NUM_WORDS)), int(rng.integers(NUM_WORDS))]
+    if follows:
+        begins[1] = begins[0] + size
+    words = [[len(SPECIAL) + (begin + i) % NUM_WORDS for i in range(size)] for begin in begins]
+    return [[CLS, *words[0], SEP], [*words[1], SEP]]
+
+
+def write_instance_folder(
+    folder: Path,
+    *,
+    num_training: int = 64,
+    num_held_out: int = 16,
+    max_seq_length: int = 32,
+    static: bool = False,
+    labels: bool = True,
+    objective: str = "nsp",
+    random_tokens: str = "vocabulary",
+    special: tuple[str, ...] = SPECIAL,
+    compression: str = "none",
+    seed: int = 1,
+) -> Path:
+    """Write an instance folder of several shards, each of several record batches.
+
+    Args:
+        folder: where.
+        num_training: instances to train on.
+        num_held_out: instances to evaluate on.
+        max_seq_length: of the longest.
+        static: mask three tokens of each here.
+        labels: say which pairs are random; else all labels are null.
+        objective: what the manifest says.
+        random_tokens: likewise.
+        special: control tokens of the vocabulary.
+        compression: of the buffers.
+        seed: of the instances.
+    """
+    tokenizer = write_counting_tokenizer(folder / "tokenizer", special)
+    header = Header(
+        kind="instances",
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        vocab_size=tokenizer.vocab_size,
+        special_ids=tokenizer.special_ids,
+        max_seq_length=max_seq_length,
+    )
+    rng = np.random.default_rng(seed)
+    rows = []
+    for prefix, num_rows in (("train", num_training), ("eval", num_held_out)):
+        batches = [
+            make_batch(rng, header, min(BATCH_ROWS, num_rows - start), static=static, labels=labels)
+            for start in range(0, num_rows, BATCH_ROWS)
+        ]
+        for start in range(0, len(batches), SHARD_BATCHES):
+            path = folder / f"{prefix}-{start // SHARD_BATCHES:05d}.arrow"
+            rows.append(write_shard(path, batches[start : start + SHARD_BATCHES], compression))
+    Manifest(
+        kind="instances",
+        key=f"instances {seed}",
+        options={
+            "objective": objective,
+            "masking": "static" if static else "dynamic",
+            "random_tokens": random_tokens,
+        },
+        seed=seed,
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        inputs=[],
+        shards=rows,
+    ).write(folder)
+    return folder
+
+
+def write_shard(path: Path, batches: list[pa.RecordBatch], compression: str) -> dict[str, Any]:
+    """Write a shard; returns its row in the manifest."""
+    with (
+        write_atomically(path) as file,
+        ShardWriter(file, batches[0].schema, compression) as writer,
+    ):
+        for batch in batches:
+            writer.write(batch)
+    return {
+        "name": path.name,
+        "bytes": file.size,
+        "sha256": file.sha256,
+        "rows": sum(map(len, batches)),
+        "tokens": sum(len(batch.column("input_ids").values) for batch in batches),
+    }
+
+
+def make_batch(
+    rng: np.random.Generator, header: Header, num_rows: int, *, static: bool, labels: bool
+) -> pa.RecordBatch:
+    """Make a record batch of instances."""
+    is_random = rng.integers(2, size=num_rows)
+    pairs = [count_up(rng, header.max_seq_length, follows=not random) for random in is_random]
+    rows = [np.array(a + b, header.id_dtype) for a, b in pairs]
+    positions = [np.sort(rng.choice(np.flatnonzero(row > MASK), 3, replace=False)) for row in rows]
+    columns = [
+        pa.array([len(a) for a, _ in pairs], pa.int32()),
+        pa.array(np.arange(num_rows, dtype=np.uint64)),
+        pa.array(is_random if labels else [None] * num_rows, pa.int8()),
+        to_column([row > MASK for row in rows], np.bool_),
+    ]
+    if static:
+        masked_labels = [row[places] for row, places in zip(rows, positions, strict=True)]
+        columns += [to_column(positions, np.uint16), to_column(masked_labels, header.id_dtype)]
+        for row, places in zip(rows, positions, strict=True):
+            row[places] = MASK
+    columns.insert(0, to_column(rows, header.id_dtype))
+    return pa.record_batch(columns, schema=instances_schema(header, static=static))
+
+
+def to_column(rows: list[npt.NDArray[Any]], dtype: npt.DTypeLike) -> pa.LargeListArray:
+    """Arrays as a list column."""
+    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+    return large_list(np.concatenate(rows).astype(dtype), offsets)

@@ -1,0 +1,183 @@
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from instancefolders import CLS, MASK, PAD, SEP, write_instance_folder
+
+from tokkit.errors import TokkitError
+from tokkit.pretrain.batch import Batch
+from tokkit.pretrain.config import PretrainConfig
+from tokkit.pretrain.epochs import split_epochs
+from tokkit.pretrain.loader import Loader
+from tokkit.shards.reader import ShardFolder
+from tokkit.vocab.tokenizer import load_tokenizer
+
+
+def open_loader(folder: Path, **options: Any) -> Loader:
+    opened = ShardFolder.open(folder, "instances")
+    options = {"batch_size": 8, "seed": 3, **options}
+    config = PretrainConfig(instances=folder, output=folder / "run", **options)
+    return Loader(opened, load_tokenizer(opened.tokenizer_path), config)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_instance_folder(tmp_path / "instances", num_training=45, num_held_out=19)
+
+
+def restore(batch: Batch) -> list[tuple[int, ...]]:
+    """The batch's instances as they were before they were masked."""
+    ids_BT = batch.input_ids_BT.clone()
+    ids_BT.view(-1)[batch.masked_positions_M] = batch.masked_labels_M
+    return [tuple(number for number in row if number != PAD) for row in ids_BT.tolist()]
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return (
+        torch.equal(one.input_ids_BT, other.input_ids_BT)
+        and torch.equal(one.masked_positions_M, other.masked_positions_M)
+        and torch.equal(one.masked_labels_M, other.masked_labels_M)
+    )
+
+
+@given(st.integers(0, 100), st.integers(1, 50), st.integers(1, 20))
+def test_positions_are_cut_where_epochs_end(start: int, size: int, num_instances: int) -> None:
+    parts = split_epochs(start, size, num_instances)
+    places = [
+        part.epoch * num_instances + part.start + row
+        for part in parts
+        for row in range(part.rows.stop - part.rows.start)
+    ]
+    assert places == list(range(start, start + size))
+    assert [row for part in parts for row in range(part.rows.start, part.rows.stop)] == list(
+        range(size)
+    )
+    for part in parts:
+        assert part.start + part.rows.stop - part.rows.start <= num_instances
+
+
+def test_each_epoch_visits_each_instance_once_in_an_order_of_its_own(folder: Path) -> None:
+    loader = open_loader(folder, batch_size=1)
+    everything = restore_all(open_loader(folder, batch_size=45))
+    orders = []
+    for epoch in range(3):
+        order = [restore(loader.training_batch(45 * epoch + i))[0] for i in range(45)]
+        assert Counter(order) == everything
+        orders.append(order)
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+
+
+def restore_all(loader: Loader) -> Counter[tuple[int, ...]]:
+    return Counter(restore(loader.training_batch(0)))
+
+
+def test_batches_run_on_across_epochs(folder: Path) -> None:
+    one, eight = open_loader(folder, batch_size=1), open_loader(folder, batch_size=8)
+    single = [row for step in range(120) for row in restore(one.training_batch(step))]
+    whole = [row for step in range(15) for row in restore(eight.training_batch(step))]
+    assert single == whole
+
+
+def test_masks_do_not_depend_on_the_batch_that_an_instance_is_in(folder: Path) -> None:
+    one, eight = open_loader(folder, batch_size=1), open_loader(folder, batch_size=8)
+    for step in (0, 5, 6):
+        batch = eight.training_batch(step)
+        for row in range(8):
+            single = one.training_batch(8 * step + row)
+            length = single.num_tokens
+            assert torch.equal(single.input_ids_BT[0, :length], batch.input_ids_BT[row, :length])
+
+
+def test_a_batch_is_found_without_those_before_it(folder: Path) -> None:
+    loader, fresh = open_loader(folder), open_loader(folder)
+    batches = [loader.training_batch(step) for step in range(12)]
+    for step in (11, 3, 7):
+        assert same(fresh.training_batch(step), batches[step])
+    assert fresh.training_batch(10**12).input_ids_BT.shape[0] == 8
+
+
+def test_another_seed_gives_another_order_and_other_masks(folder: Path) -> None:
+    one, other = open_loader(folder, seed=3), open_loader(folder, seed=4)
+    assert restore(one.training_batch(0)) != restore(other.training_batch(0))
+
+
+def test_each_epoch_masks_afresh(folder: Path) -> None:
+    loader = open_loader(folder, batch_size=45)
+    first, second = (
+        {
+            row: tuple(ids)
+            for row, ids in zip(restore(batch), batch.input_ids_BT.tolist(), strict=True)
+        }
+        for batch in (loader.training_batch(0), loader.training_batch(1))
+    )
+    assert first.keys() == second.keys()
+    assert sum(first[row] != second[row] for row in first) > 40
+
+
+def test_control_tokens_and_padding_are_never_masked_nor_put_in(folder: Path) -> None:
+    loader = open_loader(folder, masked_lm_prob=1.0, max_predictions_per_seq=100)
+    for step in range(20):
+        batch = loader.training_batch(step)
+        assert not set(batch.masked_labels_M.tolist()) & {PAD, CLS, SEP, MASK}
+        found = batch.input_ids_BT.flatten()[batch.masked_positions_M]
+        assert not set(found.tolist()) & {PAD, CLS, SEP}
+        # All but [CLS] and two [SEP] of each instance are predicted.
+        assert batch.num_masked == batch.num_tokens - 3 * 8
+
+
+def test_as_many_are_masked_as_the_options_say(folder: Path) -> None:
+    loader = open_loader(folder, masked_lm_prob=0.3, max_predictions_per_seq=5)
+    batch = loader.training_batch(0)
+    lengths = (batch.input_ids_BT != PAD).sum(dim=1)
+    rows = batch.masked_positions_M // batch.input_ids_BT.shape[1]
+    expected = [min(5, max(1, round(0.3 * length))) for length in lengths.tolist()]
+    assert torch.bincount(rows, minlength=8).tolist() == expected
+
+
+def test_evaluation_sees_what_is_held_out_the_same_way_every_time(folder: Path) -> None:
+    first = list(open_loader(folder).evaluation_batches())
+    again = list(open_loader(folder).evaluation_batches())
+    assert [len(batch.next_sentence_labels_B) for batch in first] == [8, 8, 3]
+    assert all(map(same, first, again))
+    held_out = {row for batch in first for row in restore(batch)}
+    training = restore_all(open_loader(folder, batch_size=45))
+    assert len(held_out) == 19
+    assert not held_out & training.keys()
+
+
+def test_static_masks_are_taken_as_they_are(tmp_path: Path) -> None:
+    folder = write_instance_folder(tmp_path / "instances", static=True)
+    loader = open_loader(folder)
+    for batch in (loader.training_batch(0), next(loader.evaluation_batches())):
+        assert batch.num_masked == 3 * 8
+        assert set(batch.input_ids_BT.flatten()[batch.masked_positions_M].tolist()) == {MASK}
+        for row in restore(batch):
+            assert not set(row) & {MASK}
+
+
+def test_instances_in_other_shards_make_the_same_batches(tmp_path: Path) -> None:
+    one = write_instance_folder(tmp_path / "one")
+    zipped = write_instance_folder(tmp_path / "zipped", compression="zstd")
+    for step in range(3):
+        assert same(open_loader(one).training_batch(step), open_loader(zipped).training_batch(step))
+
+
+def test_a_folder_without_training_instances_is_refused(tmp_path: Path) -> None:
+    folder = write_instance_folder(tmp_path / "instances", num_training=0)
+    with pytest.raises(TokkitError, match="holds no training instance"):
+        open_loader(folder)
+
+
+def test_replaced_tokens_come_from_the_whole_vocabulary_where_that_was_asked(
+    tmp_path: Path,
+) -> None:
+    folder = write_instance_folder(tmp_path / "instances", num_training=400, random_tokens="all")
+    loader = open_loader(folder, batch_size=400, masked_lm_prob=1.0, max_predictions_per_seq=99)
+    batch = loader.training_batch(0)
+    found = batch.input_ids_BT.flatten()[batch.masked_positions_M].numpy()
+    assert {PAD, CLS, SEP} < set(np.unique(found))

@@ -1,0 +1,126 @@
+"""Runs that are killed or stopped, and what the same command makes of them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from instancefolders import write_instance_folder
+
+from tokkit.engine.files import hash_file
+from tokkit.errors import Interrupted, TokkitError
+from tokkit.pretrain.config import PretrainConfig
+from tokkit.pretrain.metrics import read_metrics
+from tokkit.pretrain.optim import update
+from tokkit.pretrain.pretrain import pretrain
+
+RUN = """
+import sys
+from pathlib import Path
+from tokkit.pretrain.config import PretrainConfig
+from tokkit.pretrain.optim import update
+from tokkit.pretrain.pretrain import pretrain
+pretrain(PretrainConfig(instances=Path(sys.argv[1]), output=Path(sys.argv[2]), **{options!r}))
+"""
+
+OPTIONS: dict[str, Any] = {
+    "preset": "tiny",
+    "max_steps": 20,
+    "batch_size": 8,
+    "learning_rate": 1e-3,
+    "checkpoint_every": 3,
+    "eval_every": 5,
+    "device": "cpu",
+    "threads": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> PretrainConfig:
+    """A run of 20 steps, three epochs and a half, that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("resume")
+    instances = write_instance_folder(folder / "instances", num_training=45)
+    config = PretrainConfig(instances=instances, output=folder / "unbroken", **OPTIONS)
+    pretrain(config)
+    return config
+
+
+def outcome(config: PretrainConfig) -> tuple[str, list[dict[str, Any]]]:
+    """The weights' SHA-256, and the metrics without what the clock says."""
+    lines = read_metrics(config.output / "metrics.jsonl")
+    for line in lines:
+        line.pop("tokens_per_second", None)
+    return hash_file(config.output / "export" / "model.safetensors"), lines
+
+
+def test_a_run_killed_in_the_middle_ends_with_the_same_weights(
+    unbroken: PretrainConfig, tmp_path: Path
+) -> None:
+    config = PretrainConfig(instances=unbroken.instances, output=tmp_path / "killed", **OPTIONS)
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN.format(options=OPTIONS), config.instances, config.output]
+    )
+    checkpoint = config.output / "checkpoints" / "step-00000006"
+    while not checkpoint.is_dir() and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (config.output / "manifest.json").exists()
+
+    manifest = pretrain(config)
+    assert outcome(config) == outcome(unbroken)
+    assert manifest.key == pretrain(unbroken).key
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_the_step_in_hand(
+    unbroken: PretrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    status: int,
+) -> None:
+    config = PretrainConfig(instances=unbroken.instances, output=tmp_path / "stopped", **OPTIONS)
+    handler = signal.getsignal(number)
+    steps = 0
+
+    def interrupt(optimizer: torch.optim.AdamW, rate: float) -> None:
+        nonlocal steps
+        update(optimizer, rate)
+        steps += 1
+        if steps == 10:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr("tokkit.pretrain.loop.update", interrupt)
+    with pytest.raises(Interrupted, match=f"stopped by {number.name} after step 10") as caught:
+        pretrain(config)
+    assert caught.value.exit_status == status
+    assert signal.getsignal(number) is handler
+    assert (config.output / "checkpoints" / "step-00000010").is_dir()
+
+    pretrain(config)
+    assert steps == 20
+    assert outcome(config) == outcome(unbroken)
+
+
+def test_an_option_changed_in_the_middle_is_refused(
+    unbroken: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = PretrainConfig(instances=unbroken.instances, output=tmp_path / "stopped", **OPTIONS)
+
+    def interrupt(*_arguments: object) -> None:
+        raise Interrupted("stopped", 130)
+
+    monkeypatch.setattr("tokkit.pretrain.loop.save_checkpoint", interrupt)
+    with pytest.raises(Interrupted):
+        pretrain(config)
+    changed = PretrainConfig(
+        instances=config.instances, output=config.output, **{**OPTIONS, "batch_size": 9}
+    )
+    with pytest.raises(TokkitError, match="--batch-size was 8, not 9"):
+        pretrain(changed)

@@ -1,0 +1,84 @@
+"""Where a run computes, in which precision, and how torch's generators are kept stateless."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from tokkit.errors import TokkitError
+from tokkit.pretrain.config import PretrainConfig
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that an option names.
+
+    Raises:
+        TokkitError: where it is not there.
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(kind for kind, is_there in there.items() if is_there)
+    if not there[name]:
+        raise TokkitError(
+            f"--device {name}: torch {torch.__version__} finds none here; "
+            f"install a build of torch for it, or pass --device auto"
+        )
+    return torch.device(name)
+
+
+def describe_device(device: torch.device) -> str:
+    """The device in words, for ``run.json``."""
+    if device.type == "cuda":
+        return f"cuda, {torch.cuda.get_device_name(device)}"
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        return f"cpu, {threads} thread{'s' if threads > 1 else ''}"
+    return device.type
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """``bf16`` or ``fp32``; ``auto`` is bf16 where there are units for it: on a CUDA device."""
+    if name == "auto":
+        return "bf16" if device.type == "cuda" else "fp32"
+    return name
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Compute matrix products in ``precision``; weights, sums and norms stay in fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def seed_torch(seed: int, purpose: str, step: int = 0) -> None:
+    """Set torch's generators, on every device, from what they will be used for.
+
+    torch draws dropout from generators with a state. Setting them before each use makes what
+    they give a function of (seed, purpose, step) after all: nothing of them has to be saved, and a
+    resumed run drops what the unbroken one dropped. The key is hashed, since neighbouring seeds
+    of torch's CPU generator, a Mersenne twister, need not give unrelated numbers.
+    """
+    digest = hashlib.sha256(f"{seed} {purpose} {step}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "little"))
+
+
+@contextmanager
+def torch_settings(config: PretrainConfig) -> Iterator[torch.device]:
+    """Set threads, and put them and torch's generators back when the block ends.
+
+    Yields:
+        The device.
+    """
+    device = choose_device(config.device)
+    threads = torch.get_num_threads()
+    devices = [torch.cuda.current_device()] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        try:
+            if config.threads is not None:
+                torch.set_num_threads(config.threads)
+            yield device
+        finally:
+            torch.set_num_threads(threads)

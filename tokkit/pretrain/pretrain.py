@@ -1,0 +1,250 @@
+"""``pretrain``: from an instance folder to a run folder with a trained model.
+
+    run/run.json                     every option, versions, device, fingerprints
+        metrics.jsonl                see tokkit.pretrain.metrics
+        checkpoints/step-00001000/   see tokkit.pretrain.checkpoint
+        export/                      see tokkit.pretrain.export
+        manifest.json                written last: the run is finished
+
+Whether there is anything to do is told from manifests alone, before torch is imported. What a run
+was begun with stands in its journal, so that it is not taken up with other options.
+"""
+
+import hashlib
+import importlib.util
+import logging
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tokkit import __version__
+from tokkit.engine.accounts import Accounts
+from tokkit.engine.files import FolderLock, canonical_json, write_json
+from tokkit.engine.folder import clear_folder, is_foreign, remove_leftovers
+from tokkit.engine.journal import Journal
+from tokkit.engine.manifest import FORMAT_VERSION, MANIFEST, Manifest
+from tokkit.engine.signals import interruptible
+from tokkit.engine.stage import describe_difference
+from tokkit.errors import TokkitError, UsageError, os_errors_about
+from tokkit.pretrain.config import PretrainConfig
+
+KIND = "run"
+EXPORT = "export"
+RUN = "run.json"
+
+# What the weights do not depend on, or only in their last bits; all else is part of the key.
+FREE_OPTIONS = frozenset(
+    {
+        "instances",  # wherever they lie: their content is part of the key
+        "output",
+        "checkpoint_every",
+        "eval_every",
+        "device",
+        "threads",
+        "overwrite",
+        "progress",
+    }
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run as told from its options and the instances' manifest.
+
+    Attributes:
+        config: the options.
+        source: the instances' manifest.
+    """
+
+    config: PretrainConfig
+    source: Manifest
+
+    @property
+    def inputs(self) -> list[dict[str, Any]]:
+        """The instances' shards, as the run's manifest names them."""
+        return [
+            {name: row[name] for name in ("name", "bytes", "sha256")} for row in self.source.shards
+        ]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the weights depend on, with the content key over all of it."""
+        options = {
+            name: value
+            for name, value in asdict(self.config).items()
+            if name not in FREE_OPTIONS | {"seed"}
+        }
+        facts = {
+            "format_version": FORMAT_VERSION,
+            "kind": KIND,
+            "options": options,
+            "seed": self.config.seed,
+            "tokenizer_fingerprint": self.source.tokenizer_fingerprint,
+        }
+        key = hashlib.sha256(canonical_json({**facts, "inputs": self.inputs})).hexdigest()
+        return {"key": key, **facts}
+
+    def is_finished(self) -> bool:
+        """Whether the run folder holds just what this plan would make."""
+        output = self.config.output
+        if not (output / MANIFEST).is_file():
+            return False
+        manifest = Manifest.read(output)
+        return manifest.key == self.facts["key"] and all(
+            (output / row["name"]).is_file()
+            and (output / row["name"]).stat().st_size == row["bytes"]
+            for row in manifest.shards
+        )
+
+
+def pretrain(config: PretrainConfig) -> Manifest:
+    """Train a BERT and export it, going on from the newest checkpoint if there is one.
+
+    Args:
+        config: see ``PretrainConfig``.
+
+    Returns:
+        The run folder's manifest; its shards are the files of the export.
+
+    Raises:
+        UsageError: where the run folder is the instance folder.
+        TokkitError: where instances, options and run folder do not go together, torch or the
+            device is missing, or the loss stops being a number.
+        Interrupted: after SIGINT or SIGTERM, when the step in hand is saved.
+    """
+    if config.output.resolve() == config.instances.resolve():
+        raise UsageError(f"{config.output}: is the instance folder; choose another --output")
+    plan = Plan(config, Manifest.read(config.instances, "instances"))
+    objective = plan.source.options.get("objective")
+    if objective != "nsp":
+        raise TokkitError(
+            f"{config.instances}: was built with --objective {objective}, but pretrain learns from "
+            f"nsp; build it again"
+        )
+    if not config.overwrite and plan.is_finished():
+        log.info("%s: up to date", config.output)
+        return Manifest.read(config.output)
+    _require_torch()
+    if is_foreign(config.output):
+        raise TokkitError(
+            f"{config.output}: not empty, and not made by tokkit; choose another folder"
+        )
+    with FolderLock(config.output), interruptible(config.output):
+        if config.overwrite:
+            clear_folder(config.output)
+        _take_up(plan)
+        return _train(plan)
+
+
+def _require_torch() -> None:
+    for name in ("torch", "safetensors"):
+        if importlib.util.find_spec(name) is None:
+            raise TokkitError(
+                f"{name}: is not installed; pretraining needs it: pip install 'tokkit[pretrain]'"
+            )
+
+
+def _take_up(plan: Plan) -> None:
+    """Begin a run, or make sure that the one in the folder was begun with the same options."""
+    output = plan.config.output
+    journal = Journal.read(output)
+    past: Mapping[str, Any] | None = journal.stage
+    if (output / MANIFEST).is_file():
+        past = asdict(Manifest.read(output))
+    if past is None:
+        journal.begin(plan.facts)
+        return
+    if (difference := describe_difference(past, plan.facts)) is not None:
+        raise TokkitError(
+            f"{output}: holds another run ({difference}); "
+            f"choose another folder, or pass --overwrite to make it anew"
+        )
+    # A finished run gets here when a file of its export is gone.
+    with os_errors_about(output):
+        (output / MANIFEST).unlink(missing_ok=True)
+    remove_leftovers(output)
+
+
+def _train(plan: Plan) -> Manifest:
+    """All that needs torch."""
+    from tokkit.pretrain.device import describe_device, seed_torch, torch_settings
+    from tokkit.pretrain.export import write_export
+    from tokkit.pretrain.loader import Loader
+    from tokkit.pretrain.loop import Trainer
+    from tokkit.pretrain.model import Bert, ModelConfig, initialize
+    from tokkit.shards.reader import ShardFolder
+    from tokkit.vocab.tokenizer import load_tokenizer
+
+    config = plan.config
+    folder = ShardFolder.open(config.instances, "instances")
+    tokenizer = load_tokenizer(folder.tokenizer_path)
+    tokenizer.require_special("pad", "cls", "sep", "mask")
+    if tokenizer.fingerprint != folder.header.tokenizer_fingerprint:
+        raise TokkitError(
+            f"{folder.tokenizer_path}: is not the tokenizer that made the shards beside it; "
+            f"build the folder again"
+        )
+    with torch_settings(config) as device:
+        loader = Loader(folder, tokenizer, config)
+        model_config = ModelConfig.from_preset(
+            config.preset,
+            vocab_size=tokenizer.vocab_size,
+            max_seq_length=folder.header.max_seq_length,
+            dropout=config.dropout,
+        )
+        model = Bert(model_config)
+        seed_torch(config.seed, "weights")
+        initialize(model)
+        model.to(device)
+        num_parameters = sum(parameter.numel() for parameter in model.parameters())
+        _write_run(plan, describe_device(device), num_parameters)
+        state = Trainer(config, model, loader, device).run()
+        files = write_export(config.output / EXPORT, model, tokenizer)
+    accounts = Accounts()
+    accounts.count("parameters", num_parameters)
+    accounts.count("steps", state.step)
+    accounts.count("instances", state.step * config.batch_size)
+    accounts.count("tokens", state.tokens)
+    manifest = Manifest(
+        kind=KIND,
+        key=plan.facts["key"],
+        options=plan.facts["options"],
+        seed=config.seed,
+        tokenizer_fingerprint=plan.source.tokenizer_fingerprint,
+        inputs=plan.inputs,
+        shards=[{**row, "name": f"{EXPORT}/{row['name']}"} for row in files],
+        accounts=accounts.as_dict(),
+    )
+    manifest.write(config.output)
+    return manifest
+
+
+def _write_run(plan: Plan, device: str, num_parameters: int) -> None:
+    """Write what someone who finds the folder wants to know of it."""
+    import numpy as np
+    import torch
+
+    options = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in asdict(plan.config).items()
+    }
+    write_json(
+        plan.config.output / RUN,
+        {
+            "options": options,
+            "num_parameters": num_parameters,
+            "device": device,
+            "instances_key": plan.source.key,
+            "tokenizer_fingerprint": plan.source.tokenizer_fingerprint,
+            "versions": {
+                "tokkit": __version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+            },
+        },
+    )
