@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The first call of a kernel compiles it, which takes seconds.
+settings.register_profile("tokkit", deadline=None)
+settings.load_profile("tokkit")
 
 ROOT = Path(__file__).resolve().parent.parent
 

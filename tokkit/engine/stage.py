@@ -35,26 +35,17 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
-    """All that the engine must know of a stage.
+class Outline:
+    """What a folder is made of: enough to tell whether it is there already.
 
     Attributes:
-        kind: of folder that it makes.
+        kind: of folder that is made.
         output: that folder.
         options: every option that the bytes depend on, as JSON; never the number of workers.
         tokenizer_fingerprint: of the tokenizer in use.
         seed: of every draw; None where nothing is drawn.
-        units: the plan, in the order in which the shards are read later.
-        function: ``function(context, payload, sink, report)`` writes one shard into the binary
-            file ``sink``, calls ``report(n)`` as it gets through the unit's size, and returns a
-            ``UnitResult``. It is pure, and importable by name in another process.
-        context: its first argument, the same for all units; picklable.
-        progress_unit: what the units' sizes count, for the bar.
-        inputs: the manifest's rows where they are known at planning; else they are made of what
-            each unit read.
-        prepare: writes side files, such as the tokenizer, before the first unit.
-        digest: SHA-256 of what a payload's unit would read; asked when a time stamp has changed.
-        finish: looks at the whole ledger before the manifest is written, and may refuse it.
+        inputs: the manifest's rows on what is read, with its SHA-256; None where that is known only
+            when the units have read it. Their identities stand for it then.
     """
 
     kind: str
@@ -62,14 +53,7 @@ class Stage:
     options: Mapping[str, Any]
     tokenizer_fingerprint: str
     seed: int | None
-    units: Sequence[Unit]
-    function: Callable[[Any, Any, HashedFile, Callable[[int], None]], UnitResult]
-    context: Any
-    progress_unit: str = "B"
     inputs: Sequence[Mapping[str, Any]] | None = None
-    prepare: Callable[[Path], None] | None = None
-    digest: Callable[[Any], str] | None = None
-    finish: Callable[[Accounts], None] | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -85,8 +69,39 @@ class Stage:
     @property
     def key(self) -> str:
         """Content key of the whole stage."""
-        units = [dict(unit.identity) for unit in self.units]
-        return _hash({**self.facts, "units": units, "inputs": list(self.inputs or ())})
+        return _hash({**self.facts, "inputs": self.inputs})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(Outline):
+    """All that the engine must know of a stage, beside its outline.
+
+    Attributes:
+        units: the plan, in the order in which the shards are read later.
+        function: ``function(context, payload, sink, report)`` writes one shard into the binary
+            file ``sink``, calls ``report(n)`` as it gets through the unit's size, and returns a
+            ``UnitResult``. It is pure, and importable by name in another process.
+        context: its first argument, the same for all units; picklable.
+        progress_unit: what the units' sizes count, for the bar.
+        prepare: writes side files, such as the tokenizer, before the first unit.
+        digest: SHA-256 of what a payload's unit would read; asked when a time stamp has changed.
+        finish: looks at the whole ledger before the manifest is written, and may refuse it.
+    """
+
+    units: Sequence[Unit]
+    function: Callable[[Any, Any, HashedFile, Callable[[int], None]], UnitResult]
+    context: Any
+    progress_unit: str = "B"
+    prepare: Callable[[Path], None] | None = None
+    digest: Callable[[Any], str] | None = None
+    finish: Callable[[Accounts], None] | None = None
+
+    @property
+    def key(self) -> str:
+        """Content key of the whole stage."""
+        if self.inputs is not None:
+            return super().key
+        return _hash({**self.facts, "inputs": [dict(unit.identity) for unit in self.units]})
 
     def unit_keys(self) -> list[str]:
         """Content key of each unit, in order."""
@@ -101,11 +116,17 @@ def _hash(form: Any) -> str:
     return hashlib.sha256(canonical_json(form)).hexdigest()
 
 
+def find_finished(outline: Outline) -> Manifest | None:
+    """The manifest of a folder that holds what the outline says, by its content key."""
+    if not (outline.output / MANIFEST).is_file():
+        return None
+    manifest = Manifest.read(outline.output)
+    return manifest if manifest.key == outline.key else None
+
+
 def is_up_to_date(stage: Stage) -> bool:
     """Whether the folder holds just what the stage would make, by content keys and time stamps."""
-    if not (stage.output / MANIFEST).is_file():
-        return False
-    if Manifest.read(stage.output).key != stage.key:
+    if find_finished(stage) is None:
         return False
     journal = Journal.read(stage.output)
     return all(

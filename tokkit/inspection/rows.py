@@ -10,38 +10,46 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.errors import TokkitError
-from tokkit.shards.reader import check_batch, open_shard, ragged, read_header
+from tokkit.pretrain.config import PretrainConfig
+from tokkit.pretrain.data import InstanceReader
+from tokkit.pretrain.epochs import EVALUATION_EPOCH, EpochPart
+from tokkit.pretrain.masker import Masker
+from tokkit.shards.reader import ShardFolder, ragged, read_header
 from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+
+Row = dict[str, Any]
 
 SENTENCES_SHOWN = 5
 
 
 def show_rows(path: Path, num_rows: int) -> list[str]:
-    """The first rows of a shard.
+    """The first rows of a shard, with the masks that its instances have or will get.
 
     Args:
-        path: of the shard; the tokenizer that made it lies beside it.
+        path: of the shard; its manifest and the tokenizer that made it lie beside it.
         num_rows: how many to show, if there are as many.
 
     Raises:
-        TokkitError: where the shard is damaged or its tokenizer missing.
+        TokkitError: where the shard is damaged, or its folder unfinished.
     """
-    header = read_header(path)
-    tokenizer = load_tokenizer(path.parent / "tokenizer")
-    if tokenizer.fingerprint != header.tokenizer_fingerprint:
+    folder = ShardFolder.open(path.parent, read_header(path).kind)
+    tokenizer = load_tokenizer(folder.tokenizer_path)
+    if tokenizer.fingerprint != folder.header.tokenizer_fingerprint:
         raise TokkitError(
-            f"{path}: was not made with the tokenizer beside it; make the folder again"
+            f"{folder.tokenizer_path}: is not what {path} was made with; make the folder again"
         )
-    show = show_document if header.kind == "tokens" else show_instance
-    return [show(row, tokenizer) for row in islice(_read_rows(path), num_rows)]
+    rows = list(islice(_read_rows(folder, path.name), num_rows))
+    if folder.header.kind == "tokens":
+        return [show_document(row, tokenizer) for row in rows]
+    if folder.manifest.options["masking"] == "dynamic" and rows:
+        rows = _mask_rows(rows, folder, path.name, tokenizer)
+    return [show_instance(row, tokenizer) for row in rows]
 
 
-def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
+def _read_rows(folder: ShardFolder, shard: str) -> Iterator[Row]:
     """The rows of a shard as dictionaries, ids as arrays."""
-    header, reader = read_header(path), open_shard(path)
-    for index in range(reader.num_record_batches):
-        batch = reader.get_batch(index)
-        check_batch(batch, header, f"{path}, record batch {index}", check_ids=True)
+    for ref in folder.batch_refs(shard):
+        batch = folder.read_batch(ref)
         columns = {
             name: ragged(column) if pa.types.is_large_list(column.type) else column.to_pylist()
             for name, column in zip(batch.schema.names, batch.columns, strict=True)
@@ -55,7 +63,31 @@ def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
             }
 
 
-def show_document(row: dict[str, Any], tokenizer: Tokenizer) -> str:
+def _mask_rows(rows: list[Row], folder: ShardFolder, shard: str, tokenizer: Tokenizer) -> list[Row]:
+    """Mask instances as the loader will in epoch 0 of a run with the default options."""
+    prefix = shard.split("-", maxsplit=1)[0] + "-"
+    earlier = [there.rows for there in folder.shards if prefix <= there.name < shard]
+    numbers = np.arange(sum(earlier), sum(earlier) + len(rows), dtype=np.uint64)
+    config = PretrainConfig(instances=folder.path, output=folder.path)
+    masked = Masker(folder, tokenizer, config).mask(
+        InstanceReader(folder, prefix).gather(numbers),
+        numbers,
+        [EpochPart(EVALUATION_EPOCH if prefix == "eval-" else 0, 0, slice(0, len(rows)))],
+    )
+    return [
+        {
+            **row,
+            "input_ids": masked.input_ids[slice(*ids)],
+            "masked_positions": masked.masked_positions[slice(*places)],
+            "masked_labels": masked.masked_labels[slice(*places)],
+        }
+        for row, ids, places in zip(
+            rows, pairwise(masked.offsets), pairwise(masked.masked_offsets), strict=True
+        )
+    ]
+
+
+def show_document(row: Row, tokenizer: Tokenizer) -> str:
     """A document: its name and size, and its first sentences, a line each."""
     lengths = row["sentence_lengths"]
     lines = [f"{row['document']}: {len(lengths)} sentences, {len(row['input_ids'])} tokens"]
@@ -71,14 +103,10 @@ def show_document(row: dict[str, Any], tokenizer: Tokenizer) -> str:
 LABELS = {None: "", 0: ", B follows A", 1: ", B is random"}
 
 
-def show_instance(row: dict[str, Any], tokenizer: Tokenizer) -> str:
+def show_instance(row: Row, tokenizer: Tokenizer) -> str:
     """An instance: where it is from, and its tokens with the masks."""
-    masks = dict(zip(row.get("masked_positions", ()), row.get("masked_labels", ()), strict=True))
-    size = (
-        f"{len(row['input_ids'])} tokens, {len(masks)} masked"
-        if masks
-        else f"{len(row['input_ids'])} tokens"
-    )
+    masks = dict(zip(row["masked_positions"], row["masked_labels"], strict=True))
+    size = f"{len(row['input_ids'])} tokens, {len(masks)} masked"
     head = f"document {row['document']}: {size}{LABELS[row['next_sentence_label']]}"
     words = show_tokens(row["input_ids"], row["word_starts"], tokenizer, masks)
     return f"{head}\n  {words}"

@@ -1,0 +1,98 @@
+"""Every command and every snippet of the README works, and prints what the README says it does.
+
+The commands run in the README's order in one folder. Only the number of training steps is cut
+down, so that a minute does; and numbers in the output may differ, since the corpus is the
+documentation of whichever Python runs the test.
+"""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+STEPS = "3"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=folder,
+        env={"PATH": path, "HOME": str(folder), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def shape(text: str) -> list[str]:
+    """Output without what depends on the corpus and the clock."""
+    text = re.sub(r"[0-9a-f]{64}", "HASH", text)
+    return [re.sub(r"\d[\d,.]*", "N", line).rstrip() for line in text.strip().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the quickstart and then all commands of the README were run."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / "corpora", folder / "corpora")
+    recipe = folder / "corpora" / "quickstart.toml"
+    recipe.write_text(re.sub(r"(?m)^max-steps = \d+", f"max-steps = {STEPS}", recipe.read_text()))
+    (quickstart,) = (block for block in blocks("sh") if "tokkit run" in block)
+    ended = run(quickstart.split("&&")[1], folder)
+    assert ended.returncode == 0, ended.stderr
+    for stage in ("corpus", "train", "encode", "build", "pretrain"):
+        assert re.search(rf"(?m)^{stage} +quickstart/\w+ +[\d.]+ s$", ended.stdout)
+    assert len(re.findall(r"(?m)^\S.*\[MASK\].*\n  \S+ \d+%", ended.stdout)) == 3
+    return folder
+
+
+def test_the_quickstart_is_up_to_date_when_it_runs_again(folder: Path) -> None:
+    ended = run("tokkit run corpora/quickstart.toml", folder)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("up to date") == 5
+    assert "[MASK]" not in ended.stdout
+
+
+def test_commands_print_what_the_readme_shows(folder: Path) -> None:
+    assert blocks("console")
+    for block in blocks("console"):
+        for part in re.split(r"(?m)^\$ ", block)[1:]:
+            command, _, expected = part.partition("\n")
+            ended = run(re.sub(r"--max-steps \d+", f"--max-steps {STEPS}", command), folder)
+            assert ended.returncode == 0, f"{command}\n{ended.stderr}"
+            if "inspect" in command:  # its rows depend on the corpus, its facts do not
+                expected = expected.partition("\n\n")[0]
+                shown = shape(ended.stdout)[: len(shape(expected))]
+            else:
+                shown = shape(ended.stdout + ended.stderr)
+            assert shown == shape(expected), command
+    check_snippets(folder)
+
+
+def check_snippets(folder: Path) -> None:
+    """The snippets read what the commands wrote."""
+    assert len(blocks("python")) >= 5
+    for number, snippet in enumerate(blocks("python")):
+        script = folder / f"snippet_{number}.py"
+        script.write_text(snippet)
+        ended = run(f"python {shlex.quote(script.name)}", folder)
+        assert ended.returncode == 0, f"{snippet}\n{ended.stderr}"
+
+
+def test_the_two_lines_are_those_that_ci_and_newcomers_run() -> None:
+    assert blocks("sh") == [
+        "pip install -e '.[pretrain]' -c tests/constraints.txt && tokkit run corpora/quickstart.toml\n",
+        "pip install -e '.[test]' -c tests/constraints.txt && pytest\n",
+    ]
+    assert (ROOT / "tests" / "constraints.txt").is_file()
