@@ -9,8 +9,8 @@ Pairing: documents of ids in memory become masked instances of 128 tokens. The p
 google-research/bert's script in ``tests/reference/bert.py``, pure Python like the script.
 Masking: 8192 instances of 512 tokens. The peer is transformers' DataCollatorForLanguageModeling,
 called on examples as a DataLoader does, and by its masking alone on tensors that are there
-already. A copy of the same tokens, as int64 (what the collator returns) and as uint16 (what ours works on),
-is the bound.
+already. The bound is a copy of the same tokens, as int64 (what the collator returns) and as uint16
+(what ours works on).
 """
 
 import argparse
@@ -145,11 +145,8 @@ def masking_contestants() -> dict[str, Contestant]:
     names = {f"word{number}": number for number in range(len(special), VOCAB_SIZE)}
     collator = DataCollatorForLanguageModeling(
         PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer(WordLevel({**special, **names}, unk_token="[UNK]")),  # noqa: S106  no password
-            pad_token="[PAD]",  # noqa: S106
-            cls_token="[CLS]",  # noqa: S106
-            sep_token="[SEP]",  # noqa: S106
-            mask_token="[MASK]",  # noqa: S106
+            tokenizer_object=Tokenizer(WordLevel({**special, **names})),
+            **{f"{token.strip('[]').lower()}_token": token for token in special},
         )
     )
     num_peer_rows = 512

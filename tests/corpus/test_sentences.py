@@ -25,7 +25,7 @@ CORPORA = {
     "ru": "ru-novels/Chekhov*.txt",
     "ja": "ja-aozora/dazai-2*.txt",
     "zh": "zh-wiki-cmrc/*.txt",
-    "ko": "ko-nsmc/reviews.txt",
+    "ko": "ko-react-docs/b*.md",
     "th": "th-wisesight/q.txt",
     "mul": "messy/[cbu]*s*.txt",
 }

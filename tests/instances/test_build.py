@@ -316,6 +316,12 @@ def test_damaged_and_unfinished_token_folders_are_refused(tokens: Path, tmp_path
     with pytest.raises(TokkitError, match=r"shard-00001\.arrow, record batch 0: .*sentence"):
         make(source, tmp_path / "out")
 
+    ids = ragged(batch.column("input_ids"))[0][:4].tobytes()
+    assert content.count(ids) == 1
+    shard.write_bytes(content.replace(ids, b"\xff" * len(ids)))
+    with pytest.raises(TokkitError, match="holds id 65535, but the vocabulary has 1000 entries"):
+        make(source, tmp_path / "out")
+
     (source / "manifest.json").unlink()
     with pytest.raises(TokkitError, match="unfinished"):
         make(source, tmp_path / "out")

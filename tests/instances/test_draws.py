@@ -1,7 +1,7 @@
 """What pairs are made of is drawn uniformly, and never from A's own document.
 
-Seeds are fixed; a threshold of 4 standard deviations would refuse a right program once in 15,000
-seeds. The corpora tell a segment's origin by its ids.
+Seeds are fixed, and 4 standard deviations are allowed; see ``chi_square_z`` for how often a right
+program would be refused. The corpora tell a segment's origin by its ids.
 """
 
 from pathlib import Path

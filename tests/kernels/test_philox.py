@@ -91,7 +91,7 @@ def test_chances_come_true_as_often_as_they_should(probability: float) -> None:
 
 
 def test_lanes_of_neighbouring_names_are_uniform_and_independent() -> None:
-    """Seeds, epochs, indices and numbers that differ by one bit: 16 by 16 cells of pairs of draws."""
+    """Seeds, epochs, indices and numbers that differ by one bit: 16 by 16 cells of two draws."""
     for step in [(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]:
         cells = np.zeros((16, 16), np.int64)
         for index in range(8000):

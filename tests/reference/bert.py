@@ -1,4 +1,4 @@
-"""What google-research/bert's ``create_pretraining_data.py`` does with documents that are ids already.
+"""What google-research/bert's ``create_pretraining_data.py`` does, with documents of ids.
 
 A port of its semantics, faults included, written anew: a random segment may be of A's own
 document after ten draws, a front cut may halve a word, replacements come from the whole vocabulary.

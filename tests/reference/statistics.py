@@ -7,8 +7,9 @@ from numpy.typing import ArrayLike
 def chi_square_z(observed: ArrayLike, expected: ArrayLike) -> float:
     """(chi-square - df) / sqrt(2 df), about normal where df is 20 or more.
 
-    ``expected`` is a number for all cells or one for each. With a fixed seed a test is not flaky;
-    its threshold, 4, says that what is tested would have been refused by chance once in 15,000 seeds.
+    ``expected`` is a number for all cells or one for each. Tests allow 4: their seeds are fixed, so
+    they are not flaky; a right program is refused for one seed in 5,000 where there are 100 cells,
+    and for one in 240 where there are five.
     """
     seen = np.asarray(observed, np.float64)
     wanted = np.broadcast_to(np.asarray(expected, np.float64), seen.shape)

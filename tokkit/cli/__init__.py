@@ -56,20 +56,30 @@ def _log_to_standard_error() -> None:
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a fault in data or environment, 2 wrong usage."""
     _log_to_standard_error()
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    """Run one command line and turn whatever ends it into an exit status.
+
+    Not by ``cli.main``, which takes a closed pipe for a failure.
+    """
     try:
-        status = cli.main(prog_name="tokkit", standalone_mode=False)
+        with cli.make_context("tokkit", arguments) as context:
+            cli.invoke(context)
         sys.stdout.flush()
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except click.ClickException as error:
         error.show()
-        status = error.exit_code
+        return error.exit_code
     except TokkitError as error:
         click.echo(f"tokkit: {error}", err=True)
-        status = error.exit_status
+        return error.exit_status
     except (click.Abort, KeyboardInterrupt):
         click.echo("tokkit: interrupted", err=True)
-        status = 130
+        return 130
     except BrokenPipeError:
         # The reader has what it wanted. What is still buffered must not fail at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
-    sys.exit(status)
+    return 0

@@ -33,7 +33,6 @@ from tokkit.corpus.tables import (
     open_arrow,
     open_parquet,
     require_strings,
-    text_bytes,
 )
 from tokkit.corpus.units import CorpusUnit
 from tokkit.errors import TokkitError
@@ -162,15 +161,16 @@ def _read_parquet(
         require_unchanged(source)
         columns = _choose(unit, table.schema_arrow, config, language_field)
         metadata = table.metadata
-        groups = range(unit.start, unit.stop)
-        num_rows = [metadata.row_group(group).num_rows for group in range(unit.stop)]
-        first = sum(num_rows[: unit.start])
-        total = sum(num_rows[unit.start :])
-        num_bytes = sum(text_bytes(metadata, group, config.text_field) for group in groups)
+        groups = [metadata.row_group(index) for index in range(unit.stop)]
+        first = sum(group.num_rows for group in groups[: unit.start])
+        total = sum(group.num_rows for group in groups[unit.start :])
+        num_bytes = sum(group.total_byte_size for group in groups[unit.start :])
         fitting = _READ_BYTES * total // max(1, num_bytes)
         done = 0
         for rows in table.iter_batches(
-            max(1, min(fitting, _MOST_ROWS)), row_groups=list(groups), columns=columns
+            max(1, min(fitting, _MOST_ROWS)),
+            row_groups=list(range(unit.start, unit.stop)),
+            columns=columns,
         ):
             done += rows.num_rows
             yield _Piece(rows, source.name, first, done / total)

@@ -25,8 +25,8 @@ class BuildConfig:
         single_sentence: documents of one sentence give a ``random`` pair, or are ``drop``ped.
         dupe_factor: how many times the corpus is passed over, with other draws each time.
         masking: ``dynamic`` leaves masking to the loader, ``static`` masks here.
-        masked_lm_prob: share of an instance's tokens that are predicted.
-        max_predictions_per_seq: most predictions in one instance; None is
+        masked_lm_prob: share of an instance's tokens that static masks predict.
+        max_predictions_per_seq: most that they predict in one instance; None is
             ``ceil(max_seq_length * masked_lm_prob)``.
         random_tokens: random replacements come from the ``vocabulary`` less its control and
             unused entries, or from ``all`` of it, as google-research/bert does.

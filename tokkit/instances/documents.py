@@ -109,7 +109,7 @@ class DocumentReader:
         """Map all documents of the record batch ``number``, without a copy.
 
         Raises:
-            TokkitError: where it is damaged; looked at once in a process.
+            TokkitError: where its lengths and offsets are damaged; looked at once in a process.
         """
         ref = self.refs[number]
         path = self.folder.path / ref.shard
@@ -119,7 +119,7 @@ class DocumentReader:
         except (pa.ArrowInvalid, OSError) as error:
             raise TokkitError(f"{where}: damaged; make the folder again") from error
         if number not in self._checked:
-            check_batch(batch, self.folder.header, where, check_ids=True)
+            check_batch(batch, self.folder.header, where, check_ids=False)
             self._checked.add(number)
         ids, token_offsets = ragged(batch.column("input_ids"))
         sentence_lengths, sentence_offsets = ragged(batch.column("sentence_lengths"))
@@ -136,7 +136,11 @@ class DocumentReader:
         )
 
     def read(self, start: int, stop: int, split: Split) -> Documents:
-        """Copy the documents of one split out of the record batches ``start`` to ``stop``."""
+        """Copy the documents of one split out of the record batches ``start`` to ``stop``.
+
+        Raises:
+            TokkitError: where a record batch is damaged, or an id is beyond the vocabulary.
+        """
         numbers, num_tokens, num_sentences = [], [], []
         for number in range(start, stop):
             source = self.visit(number)
@@ -159,6 +163,12 @@ class DocumentReader:
             token = take_rows(rows, source.ids, starts, token, ids)
             starts, lengths = source.sentence_offsets, source.sentence_lengths
             sentence = take_rows(rows, lengths, starts, sentence, sentence_lengths)
+        vocab_size = self.folder.header.vocab_size
+        if ids.size and int(ids.max()) >= vocab_size:
+            raise TokkitError(
+                f"{self.folder.path}, record batches {start} to {stop}: input_ids holds id "
+                f"{ids.max()}, but the vocabulary has {vocab_size} entries; make the folder again"
+            )
         return Documents(
             numbers=np.concatenate(numbers),
             ids=ids,

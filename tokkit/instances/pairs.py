@@ -28,8 +28,8 @@ from tokkit.kernels.segments import assemble_pairs, borrow_segments, truncate_pa
 
 NUM_SPECIAL = 3  # [CLS], and [SEP] after each segment
 
-# What a block of pairs may come to, in tokens, if every pair is of the full length. It bounds memory
-# where a unit's documents are much shorter than those that it borrows from.
+# What a block of pairs may come to, in tokens, if every pair is of the full length. It bounds the
+# memory where a unit's documents are much shorter than those that it borrows from.
 BLOCK_TOKENS = 32 << 20
 
 Pairs = npt.NDArray[np.void]
@@ -95,7 +95,7 @@ class Instances:
         offsets: int64 [num_instances + 1], into ``ids``.
         word_starts: uint8, a bit a token.
         segment_lengths: int64 [num_instances], tokens up to and with the first ``[SEP]``.
-        indices: uint64 [num_instances], what each draws by: its document's number and its own there.
+        indices: uint64 [num_instances], what each draws by; see ``PAIR_DTYPE``.
         is_random: bool [num_instances].
     """
 

@@ -11,13 +11,13 @@ After heads the next chunk begins at sentence 4. After tails sentences 2 and 3 w
 the next chunk begins with them. So in one pass over a document each of its sentences is in an A or
 in a following B exactly once. A chunk of one sentence is all A, and its B is random.
 
-The kernel only says where segments lie. For a random B it draws the other document and 64 bits
-from which its first sentence will be drawn when that document is at hand: documents are spread over all shards,
-and what a draw gives does not depend on how they are spread.
+The kernel only says where segments lie. For a random B it draws the other document, and 64 bits
+from which its first sentence follows when that document is at hand: documents are spread over all
+shards, and what is drawn does not depend on how they are spread.
 
 A document's draws are blocks 0, 1, 2, … of ``(PAIR, pass, document)``: first whether the visit is
 short and how short, then for each chunk one block for the end of A and the coin, and after tails
-one or more for the other document, until one is found that is not this one and is in the same split.
+one or more for the other document, until it is not this one and in the same split.
 """
 
 import numpy as np

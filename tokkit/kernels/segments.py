@@ -6,9 +6,9 @@ A pair that is too long loses one token at a time from the longer segment (ties:
     excess 4:  A B  9 5 -> 8 5 -> 7 5 -> 6 5 -> 5 5
 
 and had there been a fifth to lose, B would have lost it, then A, then B. So the longer one first
-loses the difference, and the rest falls to B and A in turn, B first: no loop is needed. Each lost token is taken from the
-segment's front or back by a fair draw, so the front's share is the number of heads among as many
-coins: the bits of Philox's blocks, counted.
+loses the difference, and the rest falls to B and A in turn, B first: no loop is needed. Each lost
+token is taken from the segment's front or back by a fair draw, so the front's share is the number
+of heads among as many coins: the bits of Philox's blocks, counted.
 
 A cut at the front is moved back to the beginning of its word, and the back loses as many tokens
 more, unless the word is longer than what is kept. google-research/bert leaves half words there.

@@ -1,0 +1,126 @@
+"""What is shown is what is there."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tokkit.cli import cli
+from tokkit.errors import TokkitError
+from tokkit.inspection.inspect import inspect
+from tokkit.shards.reader import ShardFolder, ragged
+
+
+def test_documents_are_decoded_sentence_by_sentence(work: Path) -> None:
+    seen = inspect(work / "tokens", rows=2)
+    assert seen.kind == "tokens"
+    assert seen.facts["rows"] == 120
+    first = seen.rows[0].splitlines()
+    assert re.fullmatch(r".*corpus\.txt:0: 4 sentences, \d+ tokens", first[0])
+    assert first[1:] == [
+        "  number 0 .",
+        "  the cat sat on the warm mat .",
+        "  it looked at the door .",
+        "  nobody came in .",
+    ]
+
+
+@pytest.mark.parametrize("name", ["instances", "static"])
+def test_instances_show_their_masks(work: Path, name: str) -> None:
+    seen = inspect(work / name, rows=50)
+    assert len(seen.rows) == 50
+    shown = 0
+    total = 0
+    for row in seen.rows:
+        head, words = row.split("\n  ")
+        masks = re.findall(r"\[([^\[\]\s]+)→([^\[\]\s]+)\]", words)
+        (count,) = re.findall(r"(\d+) masked", head)
+        assert len(masks) == int(count)
+        total += len(masks)
+        shown += sum(there == "MASK" for there, _ in masks)
+        assert words.startswith("[CLS] ")
+        assert words.endswith(" [SEP]")
+        assert re.search(r", B (is random|follows A)$", head)
+    assert 0.7 < shown / total < 0.9
+
+
+def test_static_masks_are_those_on_disk(work: Path) -> None:
+    folder = ShardFolder.open(work / "static", "instances")
+    batch = folder.read_batch(folder.batch_refs("train-")[0])
+    _, offsets = ragged(batch.column("masked_positions"))
+    (row,) = inspect(work / "static", rows=1).rows
+    assert f", {offsets[1]} masked," in row
+
+
+def test_dynamic_masks_are_those_of_the_loader(work: Path) -> None:
+    from tokkit.pretrain.config import PretrainConfig
+    from tokkit.pretrain.epochs import EVALUATION_EPOCH
+    from tokkit.pretrain.loader import Loader
+    from tokkit.vocab.tokenizer import load_tokenizer
+
+    assert EVALUATION_EPOCH > 0
+    folder = ShardFolder.open(work / "instances", "instances")
+    tokenizer = load_tokenizer(folder.tokenizer_path)
+    config = PretrainConfig(instances=folder.path, output=folder.path, batch_size=4)
+    batch = next(Loader(folder, tokenizer, config).evaluation_batches())
+    rows = inspect(work / "instances", rows=4, shard="eval-00000.arrow").rows
+    labels = [
+        label for row in rows for _, label in re.findall(r"\[([^\[\]\s]+)→([^\[\]\s]+)\]", row)
+    ]
+    expected = [
+        tokenizer.decode([token]).removeprefix("##") for token in batch.masked_labels_M.tolist()
+    ]
+    assert labels == expected
+
+
+def test_a_shard_by_itself_is_shown(work: Path) -> None:
+    seen = inspect(work / "static" / "eval-00000.arrow", rows=1)
+    assert seen.kind == "instances"
+    assert seen.facts["rows"] > 0
+    assert "→" in seen.rows[0]
+
+
+def test_a_tokenizer_shows_entries_from_all_over(work: Path) -> None:
+    seen = inspect(work / "tokenizer", rows=2)
+    assert seen.facts["vocab_size"] == 120
+    assert seen.rows[0].startswith("[PAD]  ")
+
+
+def test_json_has_the_counts(work: Path) -> None:
+    result = CliRunner().invoke(cli, ["inspect", str(work / "tokens"), "--json"])
+    form = json.loads(result.stdout)
+    assert form["accounts"]["documents"]["kept"] == form["rows"] == 120
+    assert form["accounts"]["tokens"]["kept"] == form["tokens"]
+
+
+def test_what_cannot_be_shown_is_refused(work: Path, tmp_path: Path) -> None:
+    with pytest.raises(TokkitError, match="has no shard x"):
+        inspect(work / "tokens", shard="x")
+    with pytest.raises(TokkitError, match="no such folder"):
+        inspect(tmp_path / "missing")
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(TokkitError, match="not a whole Arrow file"):
+        inspect(tmp_path / "a.txt")
+    folder = Path(shutil.copytree(work / "tokens", tmp_path / "tokens"))
+    shutil.rmtree(folder / "tokenizer")
+    with pytest.raises(TokkitError, match="tokenizer"):
+        inspect(folder)
+
+
+def test_verify_exits_with_1_and_a_line_for_each_fault(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tokkit.cli import main
+
+    folder = Path(shutil.copytree(work / "tokens", tmp_path / "tokens"))
+    for expected in (0, 1):
+        monkeypatch.setattr(sys, "argv", ["tokkit", "verify", str(folder)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == expected
+        (folder / "shard-00000.arrow").unlink(missing_ok=True)
+    assert "shard-00000.arrow: no such file" in capsys.readouterr().err

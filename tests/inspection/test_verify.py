@@ -1,0 +1,113 @@
+"""Whatever is damaged, verify names it; whatever is sound, it passes."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokkit.errors import TokkitError
+from tokkit.inspection.verify import verify
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "tokens", "instances", "static"])
+def test_what_the_stages_wrote_is_sound(work: Path, name: str) -> None:
+    found = verify(work / name)
+    assert found.faults == ()
+    assert found.files >= 1
+    assert found.bytes > 0
+
+
+def edit_manifest(folder: Path, change: Callable[[Any], None]) -> None:
+    path = folder / "manifest.json"
+    form = json.loads(path.read_text())
+    change(form)
+    path.write_text(json.dumps(form))
+
+
+def flip_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
+    ("a flipped byte", lambda f: flip_byte(f / "shard-00000.arrow"), "SHA-256 is not the"),
+    ("a truncated shard", lambda f: truncate(f / "shard-00000.arrow"), "the manifest says"),
+    ("a missing shard", lambda f: (f / "shard-00000.arrow").unlink(), "no such file"),
+    (
+        "a wrong count",
+        lambda f: edit_manifest(f, lambda m: m["shards"][0].update(rows=1)),
+        "rows, the manifest says 1",
+    ),
+    (
+        "accounts that do not add up",
+        lambda f: edit_manifest(f, lambda m: m["accounts"]["documents"].update({"in": 5})),
+        "documents: 5 in",
+    ),
+    (
+        "a ledger of other shards",
+        lambda f: edit_manifest(
+            f, lambda m: m["accounts"]["tokens"].update({"in": 7, "kept": 7, "dropped": {}})
+        ),
+        "7 tokens kept, but the shards hold",
+    ),
+    (
+        "another tokenizer in the manifest",
+        lambda f: edit_manifest(f, lambda m: m.update(tokenizer_fingerprint="0" * 64)),
+        "another tokenizer than the manifest says",
+    ),
+    (
+        "another tokenizer beside the shards",
+        lambda f: (f / "tokenizer" / "tokenizer.json").write_text(
+            (f / "tokenizer" / "tokenizer.json")
+            .read_text()
+            .replace('"lowercase": true', '"lowercase": false')
+        ),
+        "is not the tokenizer that the manifest names",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"), [row[1:] for row in DAMAGE], ids=[r[0] for r in DAMAGE]
+)
+def test_damage_is_named(
+    work: Path, tmp_path: Path, damage: Callable[[Path], object], fault: str
+) -> None:
+    folder = Path(shutil.copytree(work / "tokens", tmp_path / "tokens"))
+    damage(folder)
+    faults = verify(folder).faults
+    assert any(fault in line for line in faults), faults
+    assert all(str(folder) in line for line in faults)
+
+
+def test_all_faults_are_named_at_once(work: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(work / "static", tmp_path / "static"))
+    for path in folder.glob("*.arrow"):
+        flip_byte(path)
+    assert len(verify(folder).faults) >= 2
+
+
+def test_a_changed_vocabulary_is_named(work: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(work / "tokenizer", tmp_path / "tokenizer"))
+    path = folder / "tokenizer.json"
+    path.write_text(path.read_text().replace('"lowercase": true', '"lowercase": false'))
+    assert "not what training.json says was trained" in verify(folder).faults[0]
+
+
+def test_what_is_not_ours_or_not_finished_is_refused(work: Path, tmp_path: Path) -> None:
+    with pytest.raises(TokkitError, match="no such folder"):
+        verify(tmp_path / "missing")
+    with pytest.raises(TokkitError, match="unfinished"):
+        verify(tmp_path)
+    folder = Path(shutil.copytree(work / "tokens", tmp_path / "tokens"))
+    (folder / "manifest.json").unlink()
+    with pytest.raises(TokkitError, match="unfinished"):
+        verify(folder)
