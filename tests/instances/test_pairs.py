@@ -77,7 +77,7 @@ documents_of_sentences = st.lists(
 
 
 @pytest.mark.parametrize("vocab_size", [1000, 65_537])
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(
     documents=documents_of_sentences,
     options=st.fixed_dictionaries(

@@ -89,7 +89,7 @@ def batches(draw: st.DrawFn) -> tuple[list[list[int]], list[list[int]]]:
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(
     batch=batches(),
     options=st.fixed_dictionaries(
@@ -124,7 +124,7 @@ def test_masks_equal_the_twins(
         assert found == expected
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(batches(), st.integers(0, 1000))
 def test_masking_touches_only_what_it_reports_and_can_be_undone(
     batch: tuple[list[list[int]], list[list[int]]], seed: int

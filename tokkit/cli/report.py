@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from tokkit.engine.manifest import Manifest
+    from tokkit.vocab.training import Training
 
 
 def print_manifest(folder: Path, manifest: "Manifest", *, as_json: bool) -> None:
@@ -23,20 +24,39 @@ def print_manifest(folder: Path, manifest: "Manifest", *, as_json: bool) -> None
         click.echo(f"  {line}")
 
 
-def print_training(folder: Path, record: Mapping[str, Any], *, as_json: bool) -> None:
+def print_training(folder: Path, training: "Training", *, as_json: bool) -> None:
     """Print what training a vocabulary came to."""
     if as_json:
-        click.echo(json.dumps(record, ensure_ascii=False))
+        click.echo(json.dumps(asdict(training), ensure_ascii=False))
         return
-    click.echo(f"{folder}: {record}")
+    click.echo(f"{folder}: {training.options['model']}, {training.vocab_size:,} entries")
+    for line in describe_accounts(training.accounts):
+        click.echo(f"  {line}")
 
 
 def print_pretraining(folder: Path, manifest: "Manifest", *, as_json: bool) -> None:
-    """Print what pretraining came to."""
+    """Print what pretraining came to: its counts, and its last evaluation."""
+    from tokkit.pretrain.metrics import METRICS, read_metrics
+
+    evaluations = [line for line in read_metrics(folder / METRICS) if line["kind"] == "eval"]
     if as_json:
-        click.echo(json.dumps(asdict(manifest), ensure_ascii=False))
+        last = evaluations[-1] if evaluations else None
+        click.echo(json.dumps({**asdict(manifest), "evaluation": last}, ensure_ascii=False))
         return
-    click.echo(f"{folder}: done")
+    click.echo(f"{folder}: {manifest.options['preset']}")
+    for line in describe_accounts(manifest.accounts):
+        click.echo(f"  {line}")
+    for evaluation in evaluations[-1:]:
+        click.echo(f"  held out: {describe_metrics(evaluation)}")
+
+
+def describe_metrics(line: Mapping[str, Any]) -> str:
+    """The figures of an evaluation in words."""
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{name} {value:,}"
+        for name, value in line.items()
+        if name != "kind"
+    )
 
 
 def describe_accounts(accounts: Mapping[str, Any]) -> Iterator[str]:

@@ -6,7 +6,6 @@ what stands there and what is to be predicted:
     [CLS] the cat [MASK→sat] on the [dog→mat] [SEP] it was [warm→warm] [SEP]
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,10 @@ from tokkit.engine.files import read_json
 from tokkit.engine.manifest import MANIFEST, Manifest
 from tokkit.errors import TokkitError
 from tokkit.inspection.rows import show_rows
-from tokkit.inspection.verify import TRAINING
+from tokkit.pretrain.metrics import METRICS, read_metrics
 from tokkit.shards.reader import open_shard, read_header
+from tokkit.vocab.forms import TRAINING
 from tokkit.vocab.tokenizer import load_tokenizer
-
-METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def inspect(path: Path, *, rows: int = 3, shard: str | None = None) -> Inspectio
         chosen = path / _choose_shard(path, manifest, shard)
         return Inspection(path, manifest.kind, facts, tuple(show_rows(chosen, rows)))
     if manifest.kind == "run":
-        facts |= _read_metrics(path / METRICS)
+        facts |= {"accounts": manifest.accounts, **_last_metrics(path / METRICS)}
     return Inspection(path, manifest.kind, facts, ())
 
 
@@ -113,11 +111,8 @@ def _inspect_tokenizer(path: Path, rows: int) -> Inspection:
     return Inspection(path, "tokenizer", facts, tuple("  ".join(line) for line in lines))
 
 
-def _read_metrics(path: Path) -> dict[str, Any]:
+def _last_metrics(path: Path) -> dict[str, Any]:
     """The last training and the last evaluation line of a run."""
-    last: dict[str, Any] = {}
-    if path.is_file():
-        for line in path.read_text().splitlines():
-            entry = json.loads(line)
-            last["evaluation" if entry.get("kind") == "eval" else "training"] = entry
-    return last
+    return {
+        "evaluation" if line["kind"] == "eval" else "training": line for line in read_metrics(path)
+    }

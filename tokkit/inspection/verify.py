@@ -16,9 +16,8 @@ from tokkit.engine.files import hash_file, read_json
 from tokkit.engine.manifest import MANIFEST, Manifest
 from tokkit.errors import TokkitError
 from tokkit.shards.reader import check_batch, open_shard, read_header
+from tokkit.vocab.forms import TRAINING
 from tokkit.vocab.tokenizer import load_tokenizer
-
-TRAINING = "training.json"
 
 
 @dataclass(frozen=True)
