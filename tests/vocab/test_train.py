@@ -239,8 +239,7 @@ def test_a_corpus_without_words_is_one_line(tmp_path: Path) -> None:
 def test_a_long_line_without_a_space_is_learned_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokkit.vocab.trainer.PIECE_CHARS", 1000)
-    monkeypatch.setattr("tokkit.vocab.cutting.PIECE_CHARS", 1000)
+    monkeypatch.setattr("tokkit.vocab.trainer.LONGEST_WORD", 1000)
     path = tmp_path / "line.txt"
     path.write_text("ab" * 50_000 + " the cat " * 3)
     for model in ("wordpiece", "bpe"):

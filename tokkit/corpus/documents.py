@@ -31,7 +31,7 @@ class DocumentBatch:
     r"""Documents that were read together.
 
     Attributes:
-        texts: non-empty, in valid UTF-8, with ``\n`` line ends and none at the end.
+        texts: in valid UTF-8, not of white space alone, with ``\n`` line ends, the last left out.
         names: the record's own id, or the file's name and where the document begins in it.
         languages: of the records, null where one tells none; None where nobody asked.
         dropped: documents left out since the last batch, by reason.

@@ -9,6 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -104,20 +105,21 @@ class RemoteFiles:
         try:
             self._system, self.path = pyarrow.fs.FileSystem.from_uri(uri)
         except (pa.ArrowException, OSError, ValueError, ImportError) as error:
+            reason = first_line(error).replace(uri, self.name)
             raise TokkitError(
-                f"{self.name}: this URI cannot be read ({first_line(error)}); "
+                f"{self.name}: this URI cannot be read ({reason}); "
                 f"known are file://, s3://, gs://, abfs:// and hdfs://"
             ) from error
 
     def find(self, path: str) -> Entry | None:
         """What is at ``path``, or None."""
-        with os_errors_about(self.name):
+        with self._errors_told():
             entry = _remote_entry(self._system.get_file_info(path))
         return entry if entry.is_file or entry.is_folder else None
 
     def children(self, folder: str, wanted: Callable[[str], bool]) -> Iterator[Entry]:
         """What a folder holds under a name that is ``wanted``, in no order."""
-        with os_errors_about(self.name):
+        with self._errors_told():
             infos = self._system.get_file_info(pyarrow.fs.FileSelector(folder))
         entries = map(_remote_entry, infos)
         return (entry for entry in entries if wanted(entry.name))
@@ -128,8 +130,19 @@ class RemoteFiles:
 
     def open(self, path: str) -> Any:
         """The file's bytes."""
-        with os_errors_about(self.name):
+        with self._errors_told():
             return self._system.open_input_file(path)
+
+    @contextmanager
+    def _errors_told(self) -> Iterator[None]:
+        """Turn what the file system says into an error that names the URI."""
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            raise TokkitError(
+                f"{self.name}: cannot be read ({first_line(error)}); "
+                f"check the name, the network, and who may read it"
+            ) from error
 
 
 @lru_cache(maxsize=8)

@@ -23,6 +23,8 @@ from tokkit.corpus.files import Entry, Files, LocalFiles, RemoteFiles, is_uri, p
 from tokkit.errors import TokkitError, UsageError
 
 STDIN = "stdin"
+# Where a unit stops that cannot be entered in the middle.
+TO_THE_END = -1
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
 FORMATS = {

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from tokkit.corpus.files import changed, first_line, open_files
-from tokkit.corpus.sources import Source
-from tokkit.corpus.units import TO_THE_END, CorpusUnit
+from tokkit.corpus.sources import TO_THE_END, Source
+from tokkit.corpus.units import CorpusUnit
 from tokkit.errors import TokkitError, os_errors_about
 
 _READ_BYTES = 1 << 16

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tokkit.corpus.files import changed, first_line, open_files, printable
-from tokkit.corpus.sources import Source
+from tokkit.corpus.sources import TO_THE_END, Source
 from tokkit.errors import TokkitError
 
 _ARROW_FILE_MAGIC = b"ARROW1"
@@ -133,7 +133,7 @@ def plan_arrow(source: Source, text_field: str, unit_bytes: int) -> tuple[list[i
     with open_arrow(source) as table:
         require_strings(source, table.schema, text_field, "--text-field")
         if not is_arrow_file(table):
-            return [0, -1], [1]
+            return [0, TO_THE_END], [1]
         num_batches = table.num_record_batches
     num_units = max(1, min(num_batches, round(source.bytes / unit_bytes)))
     bounds = [num_batches * index // num_units for index in range(num_units + 1)]

@@ -23,6 +23,7 @@ from tokkit.corpus.documents import (
     read_only,
 )
 from tokkit.corpus.files import open_files
+from tokkit.corpus.sources import TO_THE_END
 from tokkit.corpus.streams import ByteStream
 from tokkit.errors import TokkitError
 from tokkit.kernels.scan import (
@@ -109,7 +110,9 @@ def find_in_stream(
     unit = stream.unit
     batch_bytes = max(batch_bytes, _SMALLEST_BUFFER)
     # One byte more than there is, so that the first read shows that nothing follows.
-    capacity = batch_bytes if unit.stop < 0 else min(batch_bytes, unit.stop - unit.start + 1)
+    capacity = batch_bytes
+    if unit.stop != TO_THE_END:
+        capacity = min(batch_bytes, unit.stop - unit.start + 1)
     buffer = np.empty(capacity, dtype=np.uint8)
     starts = np.empty(max(1, batch_bytes // _BYTES_PER_DOCUMENT), dtype=np.int64)
     stops = np.empty_like(starts)
@@ -169,7 +172,7 @@ def _take_whole(stream: ByteStream, batch_bytes: int) -> FoundDocuments:
     """Read a stream to its end as one document."""
     unit = stream.unit
     capacity = max(batch_bytes, _SMALLEST_BUFFER)
-    if unit.stop >= 0:
+    if unit.stop != TO_THE_END:
         capacity = unit.stop - unit.start + 1
     buffer = np.empty(capacity, dtype=np.uint8)
     size = stream.fill(buffer.data)

@@ -15,11 +15,10 @@ from itertools import pairwise
 
 from tokkit.corpus.boundaries import BLANK_LINE, LINE_END, find_bounds
 from tokkit.corpus.config import CorpusConfig
-from tokkit.corpus.sources import Source, find_sources
+from tokkit.corpus.sources import TO_THE_END, Source, find_sources
 from tokkit.corpus.tables import plan_arrow, plan_parquet
 
 UNIT_BYTES = 64 << 20
-TO_THE_END = -1
 
 _PARTS = {"parquet": "row groups", "arrow": "record batches"}
 

@@ -164,8 +164,9 @@ def encode_unit(
                 encoded = encoder.encode(sentences)
             except SentenceTooLongError as error:
                 document = int(np.searchsorted(sentence_offsets, error.sentence, "right")) - 1
-                name = f"{unit.source.name}, document {batch.names[document]}"
-                raise TokkitError(f"{name}: {error}") from error
+                name = str(batch.names[document])
+                where = name if unit.source.name in name else f"{unit.source.name}, {name}"
+                raise TokkitError(f"{where}: {error}") from error
             rows = make_rows(schema, batch.names, sentence_offsets, encoded, accounts)
             gathered.add(rows, len(encoded.ids))
             report(batch.bytes_read)

@@ -71,6 +71,11 @@ class Outline:
         """Content key of the whole stage."""
         return _hash({**self.facts, "inputs": self.inputs})
 
+    @property
+    def statement(self) -> dict[str, Any]:
+        """What a journal says of the stage in its first line."""
+        return {"key": self.key, **self.facts}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage(Outline):
@@ -186,7 +191,7 @@ def _take_up(stage: Stage) -> dict[str, dict[str, Any]]:
     remove_leftovers(stage.output)  # of a run that was killed
     journal = Journal.read(stage.output)
     if journal.stage is None:
-        journal.begin({"key": stage.key, **stage.facts})
+        journal.begin(stage.statement)
     lines = {}
     for unit, key in zip(stage.units, stage.unit_keys(), strict=True):
         line = journal.units.get(key)
@@ -216,7 +221,7 @@ def refuse_other_run(stage: Stage) -> None:
         past = Journal.read(stage.output).stage
     if past is None:
         return
-    difference = describe_difference(past, {"key": stage.key, **stage.facts})
+    difference = describe_difference(past, stage.statement)
     if difference is None and (stage.output / MANIFEST).is_file():
         difference = "an input has changed since"
     if difference is not None:

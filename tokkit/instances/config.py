@@ -1,5 +1,6 @@
 """The options of ``tokkit build``."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,3 +87,14 @@ class BuildConfig:
         )
         require(self.unit_tokens >= 1, "--unit-tokens must be at least 1")
         require(self.workers >= 0, "--workers must be 0 or more")
+        require(
+            self.masking == "static"
+            or (self.masked_lm_prob == 0.15 and self.max_predictions_per_seq is None),
+            "--masked-lm-prob and --max-predictions-per-seq go with --masking static; "
+            "where masking is dynamic, pretrain takes them",
+        )
+
+    @property
+    def max_predictions(self) -> int:
+        """The cap on predictions in force."""
+        return self.max_predictions_per_seq or math.ceil(self.max_seq_length * self.masked_lm_prob)

@@ -10,7 +10,6 @@ Whether there is anything to do is told from manifests alone, before torch is im
 was begun with stands in its journal, so that it is not taken up with other options.
 """
 
-import hashlib
 import importlib.util
 import logging
 import platform
@@ -21,12 +20,12 @@ from typing import Any
 
 from tokkit import __version__
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import FolderLock, canonical_json, write_json
+from tokkit.engine.files import FolderLock, write_json
 from tokkit.engine.folder import clear_folder, is_foreign, remove_leftovers
 from tokkit.engine.journal import Journal
-from tokkit.engine.manifest import FORMAT_VERSION, MANIFEST, Manifest
+from tokkit.engine.manifest import MANIFEST, Manifest
 from tokkit.engine.signals import interruptible
-from tokkit.engine.stage import describe_difference
+from tokkit.engine.stage import Outline, describe_difference, find_finished
 from tokkit.errors import TokkitError, UsageError, os_errors_about
 from tokkit.pretrain.config import PretrainConfig
 
@@ -71,34 +70,30 @@ class Plan:
         ]
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What the weights depend on, with the content key over all of it."""
+    def outline(self) -> Outline:
+        """What the weights depend on."""
         options = {
             name: value
             for name, value in asdict(self.config).items()
             if name not in FREE_OPTIONS | {"seed"}
         }
-        facts = {
-            "format_version": FORMAT_VERSION,
-            "kind": KIND,
-            "options": options,
-            "seed": self.config.seed,
-            "tokenizer_fingerprint": self.source.tokenizer_fingerprint,
-        }
-        key = hashlib.sha256(canonical_json({**facts, "inputs": self.inputs})).hexdigest()
-        return {"key": key, **facts}
-
-    def is_finished(self) -> bool:
-        """Whether the run folder holds just what this plan would make."""
-        output = self.config.output
-        if not (output / MANIFEST).is_file():
-            return False
-        manifest = Manifest.read(output)
-        return manifest.key == self.facts["key"] and all(
-            (output / row["name"]).is_file()
-            and (output / row["name"]).stat().st_size == row["bytes"]
-            for row in manifest.shards
+        return Outline(
+            kind=KIND,
+            output=self.config.output,
+            options=options,
+            tokenizer_fingerprint=self.source.tokenizer_fingerprint or "",
+            seed=self.config.seed,
+            inputs=self.inputs,
         )
+
+    def find_finished(self) -> Manifest | None:
+        """The manifest of a run folder that holds just what this plan would make."""
+        manifest = find_finished(self.outline)
+        if manifest is None:
+            return None
+        files = [(self.config.output / row["name"], row["bytes"]) for row in manifest.shards]
+        whole = all(path.is_file() and path.stat().st_size == size for path, size in files)
+        return manifest if whole else None
 
 
 def pretrain(config: PretrainConfig) -> Manifest:
@@ -125,9 +120,9 @@ def pretrain(config: PretrainConfig) -> Manifest:
             f"{config.instances}: was built with --objective {objective}, but pretrain learns from "
             f"nsp; build it again"
         )
-    if not config.overwrite and plan.is_finished():
+    if not config.overwrite and (finished := plan.find_finished()) is not None:
         log.info("%s: up to date", config.output)
-        return Manifest.read(config.output)
+        return finished
     _require_torch()
     if is_foreign(config.output):
         raise TokkitError(
@@ -150,15 +145,15 @@ def _require_torch() -> None:
 
 def _take_up(plan: Plan) -> None:
     """Begin a run, or make sure that the one in the folder was begun with the same options."""
-    output = plan.config.output
+    output, outline = plan.config.output, plan.outline
     journal = Journal.read(output)
     past: Mapping[str, Any] | None = journal.stage
     if (output / MANIFEST).is_file():
         past = asdict(Manifest.read(output))
     if past is None:
-        journal.begin(plan.facts)
+        journal.begin(outline.statement)
         return
-    if (difference := describe_difference(past, plan.facts)) is not None:
+    if (difference := describe_difference(past, outline.statement)) is not None:
         raise TokkitError(
             f"{output}: holds another run ({difference}); "
             f"choose another folder, or pass --overwrite to make it anew"
@@ -211,8 +206,8 @@ def _train(plan: Plan) -> Manifest:
     accounts.count("tokens", state.tokens)
     manifest = Manifest(
         kind=KIND,
-        key=plan.facts["key"],
-        options=plan.facts["options"],
+        key=plan.outline.key,
+        options=dict(plan.outline.options),
         seed=config.seed,
         tokenizer_fingerprint=plan.source.tokenizer_fingerprint,
         inputs=plan.inputs,

@@ -67,7 +67,7 @@ def train(config: TrainConfig) -> Training:
             clear_folder(config.output)
         refuse_other_run(stage)
         remove_leftovers(config.output)
-        Journal.read(config.output).begin({"key": stage.key, **stage.facts})
+        Journal.read(config.output).begin(stage.statement)
         with spooled(stage.units, config.output) as units:
             learned = _learn(config, units)
         return _write(config, stage, learned)

@@ -26,14 +26,17 @@ from tokkit.errors import TokkitError, UsageError
 from tokkit.vocab.alphabet import Alphabet, AlphabetCounter
 from tokkit.vocab.characters import CharacterTable
 from tokkit.vocab.config import TrainConfig
-from tokkit.vocab.cutting import PIECE_CHARS, cut_at_spaces, cut_at_words
+from tokkit.vocab.cutting import cut_at_spaces, cut_at_words
 from tokkit.vocab.definitions import (
     CONTINUING_SUBWORD_PREFIX,
-    MAX_INPUT_CHARS_PER_WORD,
     byte_level_bpe,
     mark_control_tokens,
     wordpiece,
 )
+
+# The trainers' time grows with the square of a word's length. What a longer word has beyond this
+# is not learned from: the word is cut short for WordPiece, and into several for BPE.
+LONGEST_WORD = 1 << 14
 
 Pass = Callable[[], Iterator[list[str]]]
 
@@ -84,7 +87,7 @@ def train_wordpiece(config: TrainConfig, read: Pass) -> tuple[dict[str, Any], Al
         show_progress=False,
     )
     library.train_from_iterator(
-        _cut(read(), lambda text: cut_at_words(text, table, MAX_INPUT_CHARS_PER_WORD)), trainer
+        _cut(read(), lambda text: cut_at_words(text, table, LONGEST_WORD)), trainer
     )
     tokens = _tokens(library)
     definition = wordpiece(
@@ -152,20 +155,21 @@ def _refuse_words(
 
 
 def _cut(batches: Iterable[list[str]], cut: Callable[[str], Iterator[str]]) -> Iterator[list[str]]:
-    """Documents as the trainer gets them: those that are very long in pieces."""
+    """Documents as the trainer gets them: long ones in pieces, so that no word is too long."""
     for texts in batches:
-        yield [text for text in texts if len(text) <= PIECE_CHARS]
+        yield [text for text in texts if len(text) <= LONGEST_WORD]
         for text in texts:
-            if len(text) > PIECE_CHARS:
+            if len(text) > LONGEST_WORD:
                 for piece in cut(text):
                     yield [piece]
 
 
 def _cut_anyway(text: str) -> Iterator[str]:
-    """Cut at spaces, and through a stretch that has none and would not fit into memory."""
-    for piece in cut_at_spaces(text):
-        for start in range(0, len(piece), PIECE_CHARS):
-            yield piece[start : start + PIECE_CHARS]
+    """Cut at spaces, and through a stretch that has none."""
+    for piece in cut_at_spaces(text, LONGEST_WORD):
+        step = len(piece) if len(piece) <= 2 * LONGEST_WORD else LONGEST_WORD
+        for start in range(0, len(piece), step):
+            yield piece[start : start + step]
 
 
 def _tokens(library: Tokenizer) -> list[str]:
