@@ -208,7 +208,7 @@ def test_a_document_that_cannot_be_cut_is_named(
     monkeypatch.setattr("tokkit.encoding.encode.Encoder", small)
     path = tmp_path / "long.txt"
     path.write_text("a b\n\n" + "x" * 10_000)
-    with pytest.raises(TokkitError, match=r"long\.txt:5: 10,000 characters"):
+    with pytest.raises(TokkitError, match=r"long\.txt:5: a sentence has 10,000 bytes"):
         run(path, write_bpe(tmp_path / "bpe", []), tmp_path / "out")
 
 

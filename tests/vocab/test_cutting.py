@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tinytokenizers import wordpiece_json, write_json
+from tokenizers.pre_tokenizers import ByteLevel
 
 from tokkit.vocab.characters import CharacterTable, code_points, to_text
 from tokkit.vocab.cutting import cut_at_spaces, cut_at_words
@@ -57,12 +58,13 @@ def test_bert_pieces_give_the_ids_of_the_text(
 @given(
     st.text(st.sampled_from(" \n\t\xa0\u3000'stredm lv,.!7é中\x85\x1c"), max_size=60),
     st.integers(1, 5),
+    st.booleans(),
 )
-def test_byte_level_pieces_give_the_words_of_the_text(text: str, piece_chars: int) -> None:
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    words = ByteLevel(add_prefix_space=False)
-    pieces = list(cut_at_spaces(text, piece_chars))
+def test_byte_level_pieces_give_the_words_of_the_text(
+    text: str, piece_chars: int, add_prefix_space: bool
+) -> None:
+    words = ByteLevel(add_prefix_space=add_prefix_space)
+    pieces = list(cut_at_spaces(text, piece_chars, add_prefix_space=add_prefix_space))
     assert "".join(pieces) == text
     assert [word for piece in pieces for word, _ in words.pre_tokenize_str(piece)] == [
         word for word, _ in words.pre_tokenize_str(text)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokkit.corpus.config import CorpusConfig
+from tokkit.corpus.languages import require_language
 from tokkit.errors import require
 
 SENTENCES = ("auto", "lines", "none")
@@ -43,6 +44,7 @@ class EncodeConfig(CorpusConfig):
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         super().__post_init__()
+        require_language(self.language)
         require(self.sentences in SENTENCES, f"--sentences must be one of {', '.join(SENTENCES)}")
         require(
             self.compression in COMPRESSIONS,

@@ -10,14 +10,23 @@ documents in which nothing is left.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
+from tokkit.corpus.groups import (
+    Group,
+    digest_group,
+    group_units,
+    identify_group,
+    name_group,
+    stamp_group,
+)
 from tokkit.corpus.units import CorpusUnit, plan_units
 from tokkit.encoding.config import EncodeConfig
 from tokkit.encoding.encoder import Encoder, SentenceTooLongError
@@ -32,6 +41,9 @@ from tokkit.errors import TokkitError
 from tokkit.shards.schema import Header, tokens_schema
 from tokkit.shards.writer import ShardWriter
 from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from tokkit.corpus.readers import DocumentBatch
 
 BATCH_TOKENS = 4_000_000
 TOKENIZER_FOLDER = "tokenizer"
@@ -62,23 +74,19 @@ def encode(config: EncodeConfig) -> Manifest:
 
 def plan(config: EncodeConfig, tokenizer: Tokenizer) -> Stage:
     """The work units, and all that the engine must know of the stage."""
+    groups = group_units(plan_units(config, config.unit_bytes), config.unit_bytes)
     units = [
         Unit(
-            name=unit.name,
+            name=name_group(group),
             shard=f"shard-{number:05}.arrow",
-            identity=unit.identity,
-            stamp=unit.source.mtime_ns,
-            size=unit.size,
-            payload=unit,
-            local=unit.is_stdin,
+            identity=identify_group(group),
+            stamp=stamp_group(group),
+            size=sum(unit.size for unit in group),
+            payload=group,
+            local=group[0].is_stdin,
         )
-        for number, unit in enumerate(plan_units(config, config.unit_bytes))
+        for number, group in enumerate(groups)
     ]
-
-    def digest(unit: CorpusUnit) -> str:
-        from tokkit.corpus.readers import digest_unit  # compiles kernels: only when it is needed
-
-        return digest_unit(unit, config, language_field=config.language_field)
 
     def refuse_nothing(accounts: Accounts) -> None:
         if not accounts.kept("documents"):
@@ -99,7 +107,7 @@ def plan(config: EncodeConfig, tokenizer: Tokenizer) -> Stage:
         function=encode_unit,
         context=Context(config, config.output / TOKENIZER_FOLDER, tokenizer.fingerprint),
         prepare=lambda folder: tokenizer.save(folder / TOKENIZER_FOLDER),
-        digest=digest,
+        digest=lambda group: digest_group(group, config, config.language_field),
         finish=refuse_nothing,
     )
 
@@ -131,45 +139,18 @@ class Context:
 
 
 def encode_unit(
-    context: Context, unit: CorpusUnit, sink: HashedFile, report: Callable[[int], None]
+    context: Context, group: Group, sink: HashedFile, report: Callable[[int], None]
 ) -> UnitResult:
-    """Write the shard of one unit."""
-    from tokkit.corpus.readers import read_documents
-    from tokkit.corpus.sentences import split_sentences
-
-    config = context.config
-    tokenizer, encoder = _load(context.tokenizer, context.fingerprint)
-    header = Header(
-        kind="tokens",
-        tokenizer_fingerprint=tokenizer.fingerprint,
-        vocab_size=tokenizer.vocab_size,
-        special_ids=tokenizer.special_ids,
-    )
-    schema = tokens_schema(header)
+    """Write the shard of one unit: a part of a file, or a few small files."""
+    _, schema = _load(context.tokenizer, context.fingerprint)
     accounts = Accounts()
     digest = hashlib.sha256()
-    with ShardWriter(sink, schema, config.compression) as writer:
+    with ShardWriter(sink, schema, context.config.compression) as writer:
         gathered = _Gatherer(writer)
-        for batch in read_documents(
-            unit, config, language_field=config.language_field, digest=digest
-        ):
-            accounts.add("documents", len(batch.texts) + sum(batch.dropped.values()))
-            for reason, number in batch.dropped.items():
-                accounts.drop("documents", reason, number)
-            accounts.count("replaced_documents", batch.replaced)
-            sentences, sentence_offsets = split_sentences(
-                batch.texts, config.sentences, config.language, batch.languages
-            )
-            try:
-                encoded = encoder.encode(sentences)
-            except SentenceTooLongError as error:
-                document = int(np.searchsorted(sentence_offsets, error.sentence, "right")) - 1
-                name = str(batch.names[document])
-                where = name if unit.source.name in name else f"{unit.source.name}, {name}"
-                raise TokkitError(f"{where}: {error}") from error
-            rows = make_rows(schema, batch.names, sentence_offsets, encoded, accounts)
-            gathered.add(rows, len(encoded.ids))
-            report(batch.bytes_read)
+        for unit in group:
+            for batch in _read_batches(unit, context.config, accounts, digest):
+                gathered.add(_encode_batch(batch, unit, context, accounts))
+                report(batch.bytes_read)
         gathered.flush()
     return UnitResult(
         rows=accounts.kept("documents"),
@@ -179,13 +160,53 @@ def encode_unit(
     )
 
 
+def _read_batches(
+    unit: CorpusUnit, config: EncodeConfig, accounts: Accounts, digest: "hashlib._Hash"
+) -> Iterator["DocumentBatch"]:
+    """Read documents, entering them in the ledger."""
+    from tokkit.corpus.readers import read_documents
+
+    for batch in read_documents(unit, config, language_field=config.language_field, digest=digest):
+        accounts.add("documents", len(batch.texts) + sum(batch.dropped.values()))
+        for reason, number in batch.dropped.items():
+            accounts.drop("documents", reason, number)
+        accounts.count("replaced_documents", batch.replaced)
+        yield batch
+
+
+def _encode_batch(
+    batch: "DocumentBatch", unit: CorpusUnit, context: Context, accounts: Accounts
+) -> pa.RecordBatch:
+    """Split and encode a batch of documents."""
+    from tokkit.corpus.sentences import split_sentences
+
+    config = context.config
+    encoder, schema = _load(context.tokenizer, context.fingerprint)
+    sentences, sentence_offsets = split_sentences(
+        batch.texts, config.sentences, config.language, batch.languages
+    )
+    try:
+        encoded = encoder.encode(sentences)
+    except SentenceTooLongError as error:
+        document = int(np.searchsorted(sentence_offsets, error.sentence, "right")) - 1
+        name = f"{unit.source.name}, document {batch.names[document]}"
+        raise TokkitError(f"{name}: {error}") from error
+    return make_rows(schema, batch.names, sentence_offsets, encoded, accounts)
+
+
 @lru_cache(maxsize=1)
-def _load(folder: Path, fingerprint: str) -> tuple[Tokenizer, Encoder]:
-    """The stage's tokenizer, loaded once in a process."""
+def _load(folder: Path, fingerprint: str) -> tuple[Encoder, pa.Schema]:
+    """The encoder of the stage's tokenizer and the schema of its shards, once in a process."""
     tokenizer = load_tokenizer(folder)
     if tokenizer.fingerprint != fingerprint:
         raise TokkitError(f"{folder}: changed while it was in use; run the same command again")
-    return tokenizer, Encoder(tokenizer)
+    header = Header(
+        kind="tokens",
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        vocab_size=tokenizer.vocab_size,
+        special_ids=tokenizer.special_ids,
+    )
+    return Encoder(tokenizer), tokens_schema(header)
 
 
 class _Gatherer:
@@ -196,10 +217,11 @@ class _Gatherer:
         self._batches: list[pa.RecordBatch] = []
         self._num_tokens = 0
 
-    def add(self, rows: pa.RecordBatch, num_tokens: int) -> None:
-        """Take rows with so many tokens."""
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Take rows."""
+        offsets = rows.column("input_ids").offsets
         self._batches.append(rows)
-        self._num_tokens += num_tokens
+        self._num_tokens += offsets[-1].as_py() - offsets[0].as_py()
         if self._num_tokens >= BATCH_TOKENS:
             self.flush()
 

@@ -67,7 +67,7 @@ class Encoder:
     Args:
         tokenizer: whose ids they are.
         slice_bytes: about how much text the library gets at a time.
-        longest_piece: how many characters of a text without a place for a cut it gets.
+        longest_piece: how many bytes it gets of a text that has no place for a cut.
     """
 
     def __init__(
@@ -94,8 +94,7 @@ class Encoder:
             sentences: valid UTF-8 without nulls; a slice of a larger array will do.
 
         Raises:
-            SentenceTooLongError: where a sentence has no place for a cut over millions of
-                characters, and the tokenizer is none that ``[UNK]`` is known of beforehand.
+            SentenceTooLongError: where a sentence has no place for a cut over millions of bytes.
         """
         lengths = [np.zeros(1, np.int64)]
         parts = [(np.zeros(0, self._id_dtype), np.zeros(0, np.bool_))]
@@ -120,6 +119,8 @@ class Encoder:
 
     def _slices(self, sentences: pa.LargeStringArray) -> Iterator[tuple[int, int]]:
         """Bounds of runs of sentences that have about ``slice_bytes`` together, at least one."""
+        if not len(sentences):
+            return
         offsets = np.frombuffer(sentences.buffers()[1], np.int64)[sentences.offset :]
         start = 0
         while start < len(sentences):
@@ -130,10 +131,11 @@ class Encoder:
 
     def _cut(self, text: str, sentence: int) -> Iterator[str]:
         for piece in self._tokenizer.cut(text, self._slice_bytes):
-            if len(piece) > self._longest_piece:
+            size = len(piece.encode())
+            if size > self._longest_piece:
                 raise SentenceTooLongError(
-                    f"{len(piece):,} characters without a place to cut them, such as a space "
-                    f"between words, are more than fit into memory; break them into lines",
+                    f"a sentence has {size:,} bytes that this tokenizer must take in one piece, "
+                    f"more than fit into memory; break it into lines and pass --sentences lines",
                     sentence,
                 )
             yield piece

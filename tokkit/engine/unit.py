@@ -17,7 +17,7 @@ class Unit:
         name: what an error calls it, such as ``books.txt, bytes 0 to 67108864``.
         shard: file that it writes, such as ``shard-00000.arrow``.
         identity: what its content key is made of, as JSON.
-        stamp: time stamp of its input in nanoseconds; 0 where the identity is content already.
+        stamp: time stamps of its inputs in nanoseconds; 0 where the identity is content already.
         size: its share of the progress bar.
         payload: what the stage's function gets; picklable.
         local: it must be done in the process that planned it, as standard input must.
@@ -26,7 +26,7 @@ class Unit:
     name: str
     shard: str
     identity: Mapping[str, Any]
-    stamp: int
+    stamp: int | list[int]
     size: int
     payload: Any
     local: bool = False

@@ -11,8 +11,9 @@ characters a word and 8 a piece:
 
     "an abcdefghij, no"   →   "an abcd", ", no"
 
-For byte-level BPE it is before a single space between two characters that are none, since a word
-of its pattern has a space only in front.
+For byte-level BPE it is before white space that follows something else: a word of its pattern has
+white space in front or not at all. Where the tokenizer puts a space before a text that has none, a
+piece must begin with one.
 """
 
 import re
@@ -25,8 +26,9 @@ from tokkit.vocab.characters import BREAK, NOTHING, WORD, CharacterTable, code_p
 
 PIECE_CHARS = 1 << 20
 
-# Python's \s holds every character that the tokenizer's pattern takes for white space.
-_LONE_SPACE = re.compile(r"(?<=\S) (?=\S)")
+# Python's \S leaves out every character that the tokenizer's pattern takes for white space.
+_WHITE_SPACE = re.compile(r"(?<=\S)[ \t\n\r]")
+_SPACE = re.compile(r"(?<=\S) ")
 
 
 def cut_at_words(
@@ -71,16 +73,20 @@ def _shorten_words(
     return shortened
 
 
-def cut_at_spaces(text: str, piece_chars: int = PIECE_CHARS) -> Iterator[str]:
-    """Cut a text for byte-level BPE; a stretch without a lone space stays whole.
+def cut_at_spaces(
+    text: str, piece_chars: int = PIECE_CHARS, *, add_prefix_space: bool = False
+) -> Iterator[str]:
+    """Cut a text for byte-level BPE; a stretch without white space stays whole.
 
     Args:
         text: of any length.
-        piece_chars: pieces end at the first place for a cut after so many characters.
+        piece_chars: at least 1; pieces end at the first place for a cut after so many characters.
+        add_prefix_space: the tokenizer's own.
     """
+    place = _SPACE if add_prefix_space else _WHITE_SPACE
     start = 0
     while start < len(text):
-        space = _LONE_SPACE.search(text, start + piece_chars)
+        space = place.search(text, start + piece_chars)
         stop = space.start() if space else len(text)
         yield text[start:stop]
         start = stop

@@ -143,7 +143,8 @@ class Tokenizer:
             limit = self.definition["model"]["max_input_chars_per_word"]
             yield from cut_at_words(text, self._characters, limit, piece_chars)
         elif self.pipeline == "byte-level":
-            yield from cut_at_spaces(text, piece_chars)
+            add_prefix_space = self.definition["pre_tokenizer"]["add_prefix_space"]
+            yield from cut_at_spaces(text, piece_chars, add_prefix_space=add_prefix_space)
         else:
             yield text
 

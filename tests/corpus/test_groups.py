@@ -1,0 +1,54 @@
+"""Small files share a unit; large ones and parts of files do not."""
+
+from itertools import chain, pairwise
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokkit.corpus.config import CorpusConfig
+from tokkit.corpus.groups import digest_group, group_units, name_group, stamp_group
+from tokkit.corpus.sources import Source
+from tokkit.corpus.units import CorpusUnit, plan_units
+from tokkit.engine.files import hash_file
+
+
+def unit(number: int, size: int, *, part: bool) -> CorpusUnit:
+    name = f"{number}.txt"
+    whole = size * 2 + 1 if part else size
+    source = Source(
+        name=name,
+        path=name,
+        uri=None,
+        bytes=whole,
+        mtime_ns=number,
+        format="text",
+        compression=None,
+    )
+    return CorpusUnit(source, 0, size, size)
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.booleans())), st.integers(1, 20))
+def test_groups_keep_order_and_bounds(files: list[tuple[int, bool]], unit_bytes: int) -> None:
+    units = [unit(number, size, part=part) for number, (size, part) in enumerate(files)]
+    groups = group_units(units, unit_bytes)
+    assert list(chain.from_iterable(groups)) == units
+    for group in groups:
+        if len(group) > 1:
+            assert all(part.is_whole for part in group)
+            assert sum(part.size for part in group) <= unit_bytes
+    for before, after in pairwise(groups):
+        if before[0].is_whole and after[0].is_whole:
+            assert sum(part.size for part in before) + after[0].size > unit_bytes
+
+
+def test_a_folder_of_small_files_is_one_unit(tmp_path: Path) -> None:
+    for number in range(100):
+        (tmp_path / f"{number:03}.txt").write_text(f"Text {number}.\n")
+    config = CorpusConfig(inputs=(str(tmp_path),))
+    (group,) = group_units(plan_units(config), 64 << 20)
+    assert name_group(group) == f"{tmp_path}/000.txt to {tmp_path}/099.txt (100 files)"
+    assert len(stamp_group(group)) == 100
+    joined = tmp_path / "joined"
+    joined.write_bytes(b"".join((tmp_path / f"{n:03}.txt").read_bytes() for n in range(100)))
+    assert digest_group(group, config) == hash_file(joined)
