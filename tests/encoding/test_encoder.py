@@ -234,7 +234,8 @@ def test_published_ids_come_out(shared: Path, tmp_path: Path, name: str, file: s
     write_json(folder / "tokenizer_config.json", {"add_prefix_space": name == "roberta"})
     tokenizer = load_tokenizer(folder)
     lines = (shared / "conformance" / file).read_text().split("\n")
-    cases = [case for case in map(json.loads, filter(None, lines)) if not has_control(case["text"])]
+    cases = [json.loads(line) for line in lines[:4000] if line]
+    cases = [case for case in cases if not has_control(case["text"])]
     encoded = Encoder(tokenizer).encode(column([case["text"] for case in cases]))
     found = np.split(encoded.ids, encoded.offsets[1:-1])
     for case, ids in zip(cases, found, strict=True):
@@ -265,3 +266,26 @@ def test_published_ids_of_the_bert_family_come_out(shared: Path, tmp_path: Path)
                 assert ids.tolist() == strip_ends(tokenizer, case["ids"]), case["text"]
                 num_checked += 1
     assert num_checked > 100
+
+
+def test_published_ids_of_gpt2_and_bert_in_other_libraries_come_out(shared: Path) -> None:
+    path = shared / "conformance" / "transformersjs-other-families.jsonl"
+    rows = [json.loads(line) for line in path.read_text().split("\n") if line]
+    swift = json.loads((path.parent / "swift-transformers-tokenizer_tests.json").read_text())
+    for name, cases in {
+        "gpt2": [(row["text"], row["ids"]) for row in rows if row["model"] == "Xenova/gpt2"],
+        "roberta": [
+            (row["text"], row["ids"])
+            for row in rows
+            if row["model"] == "Xenova/all-distilroberta-v1"
+        ],
+        "bert-base-uncased": [
+            (case["input"], case["encoded"]["input_ids"]) for case in swift["bert-base-uncased"]
+        ],
+    }.items():
+        tokenizer = load(shared / "vocabs" / name)
+        encoder = Encoder(tokenizer)
+        plain = [case for case in cases if not has_control(case[0])]
+        assert len(plain) > 5
+        for text, ids in plain:
+            assert encoder.encode(column([text])).ids.tolist() == strip_ends(tokenizer, ids), text

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tinytokenizers import TINY_VOCAB, added, wordpiece_json, write_json, write_vocab
+from tinytokenizers import TINY_VOCAB, added, wordpiece_json, write_bpe, write_json, write_vocab
 
 from tokkit.errors import TokkitError
 from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
@@ -28,7 +28,7 @@ def test_one_vocabulary_has_one_fingerprint_however_it_is_loaded(shared: Path) -
     assert re.fullmatch("[0-9a-f]{64}", fingerprints.pop())
 
 
-@pytest.mark.parametrize("name", ["bert-base-cased", "gpt2", "roberta"])
+@pytest.mark.parametrize("name", ["bert-base-cased", "roberta"])
 def test_a_saved_folder_is_the_tokenizer_that_was_saved(
     shared: Path, tmp_path: Path, name: str
 ) -> None:
@@ -115,8 +115,8 @@ def test_what_changes_ids_changes_the_fingerprint(
     assert load(tmp_path / "other.json", form).fingerprint != plain.fingerprint
 
 
-def test_dropout_is_switched_off(shared: Path, tmp_path: Path) -> None:
-    plain = load_tokenizer(shared / "vocabs" / "gpt2")
+def test_dropout_is_switched_off(tmp_path: Path) -> None:
+    plain = load_tokenizer(write_bpe(tmp_path / "bpe", ["a a", "aa aa", "a t", "Ġ s"]))
     form = {**plain.definition, "model": {**plain.definition["model"], "dropout": 0.9}}
     noisy = load(tmp_path / "tokenizer.json", form)
     assert noisy.fingerprint == plain.fingerprint
@@ -154,7 +154,7 @@ def test_a_missing_control_token_is_named_with_what_is_there_instead(tmp_path: P
     assert named.special_ids["cls"] in named.control_ids
 
 
-@pytest.mark.parametrize("name", ["bert-base-uncased", "bert-base-chinese", "gpt2", "roberta"])
+@pytest.mark.parametrize("name", ["bert-base-uncased", "gpt2", "roberta"])
 def test_transformers_gives_the_same_ids(shared: Path, tmp_path: Path, name: str) -> None:
     from transformers import AutoTokenizer
 

@@ -24,6 +24,7 @@ from tokkit.pretrain.config import DEVICES, PRECISIONS, PRESETS, PretrainConfig
     default_text="a tenth of max-steps",
 )
 @config_option(PretrainConfig, "weight_decay", "On all but biases and norms.")
+@config_option(PretrainConfig, "dropout", "Of hidden states and attention.")
 @config_option(PretrainConfig, "checkpoint_every", "Steps between checkpoints.")
 @config_option(PretrainConfig, "eval_every", "Steps between evaluations.")
 @config_option(PretrainConfig, "masked_lm_prob", "Share of the tokens that are predicted.")

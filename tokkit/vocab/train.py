@@ -28,7 +28,7 @@ from tokkit.engine.stage import Stage, refuse_other_run
 from tokkit.engine.unit import Task, Unit
 from tokkit.errors import TokkitError
 from tokkit.vocab.config import TrainConfig
-from tokkit.vocab.forms import Form
+from tokkit.vocab.forms import TRAINING, Form
 from tokkit.vocab.learning import Job, learn
 from tokkit.vocab.tokenizer import from_definition
 from tokkit.vocab.training import Training
@@ -67,6 +67,7 @@ def train(config: TrainConfig) -> Training:
             clear_folder(config.output)
         refuse_other_run(stage)
         remove_leftovers(config.output)
+        (config.output / TRAINING).unlink(missing_ok=True)
         Journal.read(config.output).begin(stage.statement)
         with spooled(stage.units, config.output) as units:
             learned = _learn(config, units)
@@ -108,6 +109,8 @@ def find_done(stage: Stage) -> Training | None:
     """
     training = Training.read(stage.output)
     if training is None or training.key != stage.key:
+        return None
+    if not (stage.output / "tokenizer.json").is_file():
         return None
     lines = Journal.read(stage.output).units
     for unit, key in zip(stage.units, stage.unit_keys(), strict=True):
