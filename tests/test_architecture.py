@@ -16,7 +16,7 @@ FLOORS = {
     "vocab": 3,
     "encoding": 3,
     "instances": 3,
-    "pretrain": 3,
+    "pretraining": 3,
     "corpus": 2,
     "shards": 2,
     "engine": 2,
@@ -28,15 +28,15 @@ FLOORS = {
 DOORS = {
     ("encoding", "tokkit.vocab.tokenizer"),  # what is encoded with is what was trained
     ("instances", "tokkit.vocab.tokenizer"),  # which entries a random replacement may be
-    ("pretrain", "tokkit.vocab.tokenizer"),  # what is exported beside the model
+    ("pretraining", "tokkit.vocab.tokenizer"),  # what is exported beside the model
     ("shards", "tokkit.engine.manifest"),  # a folder of shards is read by its manifest
 }
 
 # Libraries that one room alone may import.
 HOMES = {
     "click": {"cli"},
-    "torch": {"pretrain"},
-    "safetensors": {"pretrain"},
+    "torch": {"pretraining"},
+    "safetensors": {"pretraining"},
     "tokenizers": {"vocab", "encoding"},
     "sentencepiece": {"vocab", "encoding"},
     "sentencex": {"corpus"},

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from tokkit.errors import UsageError as UsageError
     from tokkit.instances.build import build as build
     from tokkit.instances.config import BuildConfig as BuildConfig
-    from tokkit.pretrain.config import PretrainConfig as PretrainConfig
-    from tokkit.pretrain.pretrain import pretrain as pretrain
+    from tokkit.pretraining.config import PretrainConfig as PretrainConfig
+    from tokkit.pretraining.pretrain import pretrain as pretrain
     from tokkit.vocab.config import TrainConfig as TrainConfig
     from tokkit.vocab.train import train as train
 
@@ -24,13 +24,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "BuildConfig": "tokkit.instances.config",
     "EncodeConfig": "tokkit.encoding.config",
-    "PretrainConfig": "tokkit.pretrain.config",
+    "PretrainConfig": "tokkit.pretraining.config",
     "TokkitError": "tokkit.errors",
     "TrainConfig": "tokkit.vocab.config",
     "UsageError": "tokkit.errors",
     "build": "tokkit.instances.build",
     "encode": "tokkit.encoding.encode",
-    "pretrain": "tokkit.pretrain.pretrain",
+    "pretrain": "tokkit.pretraining.pretrain",
     "train": "tokkit.vocab.train",
 }
 

@@ -152,7 +152,7 @@ HOMES = {
     "train": ("vocab", "TrainConfig"),
     "encode": ("encoding", "EncodeConfig"),
     "build": ("instances", "BuildConfig"),
-    "pretrain": ("pretrain", "PretrainConfig"),
+    "pretrain": ("pretraining", "PretrainConfig"),
 }
 
 

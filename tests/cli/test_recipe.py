@@ -9,7 +9,7 @@ from tokkit.cli.run import choose_stages, stage_config
 from tokkit.encoding.config import EncodeConfig
 from tokkit.errors import TokkitError, UsageError
 from tokkit.instances.config import BuildConfig
-from tokkit.pretrain.config import PretrainConfig
+from tokkit.pretraining.config import PretrainConfig
 from tokkit.vocab.config import TrainConfig
 
 GOOD = """

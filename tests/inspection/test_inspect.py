@@ -57,9 +57,9 @@ def test_static_masks_are_those_on_disk(work: Path) -> None:
 
 
 def test_dynamic_masks_are_those_of_the_loader(work: Path) -> None:
-    from tokkit.pretrain.config import PretrainConfig
-    from tokkit.pretrain.epochs import EVALUATION_EPOCH
-    from tokkit.pretrain.loader import Loader
+    from tokkit.pretraining.config import PretrainConfig
+    from tokkit.pretraining.epochs import EVALUATION_EPOCH
+    from tokkit.pretraining.loader import Loader
     from tokkit.vocab.tokenizer import load_tokenizer
 
     assert EVALUATION_EPOCH > 0

@@ -7,7 +7,7 @@ import click
 
 from tokkit.cli.options import config_option, work_options
 from tokkit.cli.report import print_pretraining
-from tokkit.pretrain.config import DEVICES, PRECISIONS, PRESETS, PretrainConfig
+from tokkit.pretraining.config import DEVICES, PRECISIONS, PRESETS, PretrainConfig
 
 
 @click.command()
@@ -49,6 +49,6 @@ def pretrain(*, as_json: bool, **options: Any) -> None:
     INSTANCES is a folder that build wrote. Running the same command again goes on from the last checkpoint.
     """
     config = PretrainConfig(**options)
-    from tokkit.pretrain.pretrain import pretrain as run
+    from tokkit.pretraining.pretrain import pretrain as run
 
     print_pretraining(config.output, run(config), as_json=as_json)

@@ -36,7 +36,7 @@ def print_training(folder: Path, training: "Training", *, as_json: bool) -> None
 
 def print_pretraining(folder: Path, manifest: "Manifest", *, as_json: bool) -> None:
     """Print what pretraining came to: its counts, and its last evaluation."""
-    from tokkit.pretrain.metrics import METRICS, read_metrics
+    from tokkit.pretraining.metrics import METRICS, read_metrics
 
     evaluations = [line for line in read_metrics(folder / METRICS) if line["kind"] == "eval"]
     if as_json:

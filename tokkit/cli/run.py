@@ -17,7 +17,7 @@ from tokkit.cli.train import train
 from tokkit.encoding.config import EncodeConfig
 from tokkit.errors import UsageError
 from tokkit.instances.config import BuildConfig
-from tokkit.pretrain.config import PretrainConfig
+from tokkit.pretraining.config import PretrainConfig
 from tokkit.vocab.config import TrainConfig
 
 StageConfig = TrainConfig | EncodeConfig | BuildConfig | PretrainConfig
@@ -149,7 +149,7 @@ def print_summary(rows: list[tuple[str, Path, str]]) -> None:
 
 def print_examples(recipe: Recipe) -> None:
     """Ask the trained model the recipe's examples."""
-    from tokkit.pretrain.predict import fill_mask
+    from tokkit.pretraining.predict import fill_mask
 
     for example in recipe.examples:
         click.echo(f"\n{example}")

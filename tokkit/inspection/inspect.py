@@ -14,7 +14,7 @@ from tokkit.engine.files import read_json
 from tokkit.engine.manifest import MANIFEST, Manifest
 from tokkit.errors import TokkitError
 from tokkit.inspection.rows import show_rows
-from tokkit.pretrain.metrics import METRICS, read_metrics
+from tokkit.pretraining.metrics import METRICS, read_metrics
 from tokkit.shards.reader import open_shard, read_header
 from tokkit.vocab.forms import TRAINING
 from tokkit.vocab.tokenizer import load_tokenizer

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.errors import TokkitError
-from tokkit.pretrain.config import PretrainConfig
-from tokkit.pretrain.data import InstanceReader
-from tokkit.pretrain.epochs import EVALUATION_EPOCH, EpochPart
-from tokkit.pretrain.masker import Masker
+from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.data import InstanceReader
+from tokkit.pretraining.epochs import EVALUATION_EPOCH, EpochPart
+from tokkit.pretraining.masker import Masker
 from tokkit.shards.reader import ShardFolder, ragged, read_header
 from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
 

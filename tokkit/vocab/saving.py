@@ -8,7 +8,8 @@
     tokenizer.model          sentencepiece, in place of tokenizer.json
 
 ``tokenizer_class`` is transformers' general one, which takes ``tokenizer.json`` as it is;
-``BertTokenizer`` would make it again from ``vocab.txt`` and a few switches.
+``BertTokenizer`` would make it again from ``vocab.txt`` and a few switches. A sentencepiece model
+has no ``tokenizer.json``: transformers makes one of it where protobuf is installed.
 """
 
 import json

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokkit.pretrain.data import NO_LABEL, Instances
+from tokkit.pretraining.data import NO_LABEL, Instances
 
 LENGTH_MULTIPLE = 8  # tensor cores want it, and it keeps the number of shapes small
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch; the letters are those of ``tokkit.pretrain.model``.
+    """One batch; the letters are those of ``tokkit.pretraining.model``.
 
     Attributes:
         input_ids_BT: int64, padded with the id of ``[PAD]``.

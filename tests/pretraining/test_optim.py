@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from tokkit.pretrain.config import PretrainConfig
-from tokkit.pretrain.model import Bert, ModelConfig
-from tokkit.pretrain.optim import (
+from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.model import Bert, ModelConfig
+from tokkit.pretraining.optim import (
     build_optimizer,
     clip_gradients,
     learning_rate,

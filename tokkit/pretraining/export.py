@@ -19,8 +19,13 @@ from torch import Tensor
 
 from tokkit.engine.files import hash_file, read_json, write_json
 from tokkit.errors import TokkitError
-from tokkit.pretrain.checkpoint import MODEL, read_tensors, write_folder_atomically, write_tensors
-from tokkit.pretrain.model import Bert, ModelConfig
+from tokkit.pretraining.checkpoint import (
+    MODEL,
+    read_tensors,
+    write_folder_atomically,
+    write_tensors,
+)
+from tokkit.pretraining.model import Bert, ModelConfig
 from tokkit.vocab.tokenizer import Tokenizer
 
 CONFIG = "config.json"

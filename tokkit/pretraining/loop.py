@@ -17,15 +17,15 @@ import torch
 from tqdm import tqdm
 
 from tokkit.errors import Interrupted, TokkitError
-from tokkit.pretrain.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from tokkit.pretrain.config import PretrainConfig
-from tokkit.pretrain.device import autocast, choose_precision, seed_torch
-from tokkit.pretrain.loader import Loader
-from tokkit.pretrain.loss import Tally, compute_losses
-from tokkit.pretrain.metrics import METRICS, MetricsLog
-from tokkit.pretrain.model import Bert
-from tokkit.pretrain.optim import build_optimizer, clip_gradients, scheduled_rate, update
-from tokkit.pretrain.stopping import StopRequest, hold_signals
+from tokkit.pretraining.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.device import autocast, choose_precision, seed_torch
+from tokkit.pretraining.loader import Loader
+from tokkit.pretraining.loss import Tally, compute_losses
+from tokkit.pretraining.metrics import METRICS, MetricsLog
+from tokkit.pretraining.model import Bert
+from tokkit.pretraining.optim import build_optimizer, clip_gradients, scheduled_rate, update
+from tokkit.pretraining.stopping import StopRequest, hold_signals
 
 LOG_EVERY = 10
 CHECKPOINTS = "checkpoints"

@@ -5,12 +5,12 @@ import torch
 import transformers
 from torch.nn import functional as F
 
-from tokkit.pretrain.batch import Batch
-from tokkit.pretrain.config import PRESETS
-from tokkit.pretrain.data import NO_LABEL
-from tokkit.pretrain.export import from_transformers, to_transformers
-from tokkit.pretrain.loss import compute_losses
-from tokkit.pretrain.model import SIZES, Bert, ModelConfig, initialize
+from tokkit.pretraining.batch import Batch
+from tokkit.pretraining.config import PRESETS
+from tokkit.pretraining.data import NO_LABEL
+from tokkit.pretraining.export import from_transformers, to_transformers
+from tokkit.pretraining.loss import compute_losses
+from tokkit.pretraining.model import SIZES, Bert, ModelConfig, initialize
 
 VOCAB_SIZE = 101
 TINY = ModelConfig.from_preset("tiny", vocab_size=VOCAB_SIZE, max_seq_length=64, dropout=0.0)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 
 from tokkit.errors import TokkitError
-from tokkit.pretrain.config import PretrainConfig
+from tokkit.pretraining.config import PretrainConfig
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from tokkit.pretrain.metrics import MetricsLog, read_metrics
+from tokkit.pretraining.metrics import MetricsLog, read_metrics
 
 LINES = [
     {"kind": "eval", "step": 0},

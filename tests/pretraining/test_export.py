@@ -7,9 +7,9 @@ import transformers
 from instancefolders import write_counting_tokenizer
 
 from tokkit.errors import TokkitError, UsageError
-from tokkit.pretrain.export import read_export, write_export
-from tokkit.pretrain.model import Bert, ModelConfig, initialize
-from tokkit.pretrain.predict import fill_mask
+from tokkit.pretraining.export import read_export, write_export
+from tokkit.pretraining.model import Bert, ModelConfig, initialize
+from tokkit.pretraining.predict import fill_mask
 from tokkit.vocab.tokenizer import Tokenizer
 
 

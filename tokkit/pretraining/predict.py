@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from tokkit.errors import TokkitError, UsageError
-from tokkit.pretrain.export import read_export
+from tokkit.pretraining.export import read_export
 from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
 
 Answer = tuple[str, float]

@@ -12,7 +12,7 @@ google-research/bert spends its first update on a rate of 0; here the first one 
 import torch
 from torch import nn
 
-from tokkit.pretrain.config import PretrainConfig
+from tokkit.pretraining.config import PretrainConfig
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-6

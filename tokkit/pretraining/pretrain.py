@@ -1,9 +1,9 @@
 """``pretrain``: from an instance folder to a run folder with a trained model.
 
     run/run.json                     every option, versions, device, fingerprints
-        metrics.jsonl                see tokkit.pretrain.metrics
-        checkpoints/step-00001000/   see tokkit.pretrain.checkpoint
-        export/                      see tokkit.pretrain.export
+        metrics.jsonl                see tokkit.pretraining.metrics
+        checkpoints/step-00001000/   see tokkit.pretraining.checkpoint
+        export/                      see tokkit.pretraining.export
         manifest.json                written last: the run is finished
 
 Whether there is anything to do is told from manifests alone, before torch is imported. What a run
@@ -27,7 +27,7 @@ from tokkit.engine.manifest import MANIFEST, Manifest
 from tokkit.engine.signals import interruptible
 from tokkit.engine.stage import Outline, describe_difference, find_finished
 from tokkit.errors import TokkitError, UsageError, os_errors_about
-from tokkit.pretrain.config import PretrainConfig
+from tokkit.pretraining.config import PretrainConfig
 
 KIND = "run"
 EXPORT = "export"
@@ -166,11 +166,11 @@ def _take_up(plan: Plan) -> None:
 
 def _train(plan: Plan) -> Manifest:
     """All that needs torch."""
-    from tokkit.pretrain.device import describe_device, seed_torch, torch_settings
-    from tokkit.pretrain.export import write_export
-    from tokkit.pretrain.loader import Loader
-    from tokkit.pretrain.loop import Trainer
-    from tokkit.pretrain.model import Bert, ModelConfig, initialize
+    from tokkit.pretraining.device import describe_device, seed_torch, torch_settings
+    from tokkit.pretraining.export import write_export
+    from tokkit.pretraining.loader import Loader
+    from tokkit.pretraining.loop import Trainer
+    from tokkit.pretraining.model import Bert, ModelConfig, initialize
     from tokkit.shards.reader import ShardFolder
     from tokkit.vocab.tokenizer import load_tokenizer
 

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from tokkit.errors import TokkitError
-from tokkit.pretrain.checkpoint import (
+from tokkit.pretraining.checkpoint import (
     list_checkpoints,
     load_checkpoint,
     save_checkpoint,
     write_folder_atomically,
     write_tensors,
 )
-from tokkit.pretrain.model import Bert, ModelConfig
-from tokkit.pretrain.optim import build_optimizer, update
+from tokkit.pretraining.model import Bert, ModelConfig
+from tokkit.pretraining.optim import build_optimizer, update
 
 
 def make_trained(num_steps: int, preset: str = "tiny") -> tuple[Bert, torch.optim.AdamW]:

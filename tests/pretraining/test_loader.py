@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from instancefolders import CLS, MASK, PAD, SEP, write_instance_folder
 
 from tokkit.errors import TokkitError
-from tokkit.pretrain.batch import Batch
-from tokkit.pretrain.config import PretrainConfig
-from tokkit.pretrain.epochs import split_epochs
-from tokkit.pretrain.loader import Loader
+from tokkit.pretraining.batch import Batch
+from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.epochs import split_epochs
+from tokkit.pretraining.loader import Loader
 from tokkit.shards.reader import ShardFolder
 from tokkit.vocab.tokenizer import load_tokenizer
 

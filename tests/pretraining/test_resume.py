@@ -14,17 +14,17 @@ from instancefolders import write_instance_folder
 
 from tokkit.engine.files import hash_file
 from tokkit.errors import Interrupted, TokkitError
-from tokkit.pretrain.config import PretrainConfig
-from tokkit.pretrain.metrics import read_metrics
-from tokkit.pretrain.optim import update
-from tokkit.pretrain.pretrain import pretrain
+from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.metrics import read_metrics
+from tokkit.pretraining.optim import update
+from tokkit.pretraining.pretrain import pretrain
 
 RUN = """
 import sys
 from pathlib import Path
-from tokkit.pretrain.config import PretrainConfig
-from tokkit.pretrain.optim import update
-from tokkit.pretrain.pretrain import pretrain
+from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.optim import update
+from tokkit.pretraining.pretrain import pretrain
 pretrain(PretrainConfig(instances=Path(sys.argv[1]), output=Path(sys.argv[2]), **{options!r}))
 """
 
@@ -96,7 +96,7 @@ def test_a_signal_saves_the_step_in_hand(
         if steps == 10:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr("tokkit.pretrain.loop.update", interrupt)
+    monkeypatch.setattr("tokkit.pretraining.loop.update", interrupt)
     with pytest.raises(Interrupted, match=f"stopped by {number.name} after step 10") as caught:
         pretrain(config)
     assert caught.value.exit_status == status
@@ -116,7 +116,7 @@ def test_an_option_changed_in_the_middle_is_refused(
     def interrupt(*_arguments: object) -> None:
         raise Interrupted("stopped", 130)
 
-    monkeypatch.setattr("tokkit.pretrain.loop.save_checkpoint", interrupt)
+    monkeypatch.setattr("tokkit.pretraining.loop.save_checkpoint", interrupt)
     with pytest.raises(Interrupted):
         pretrain(config)
     changed = PretrainConfig(

@@ -20,11 +20,11 @@ import numpy.typing as npt
 from tokkit.errors import TokkitError
 from tokkit.kernels.philox import SHUFFLE, stream_of
 from tokkit.kernels.shuffle import permute_range
-from tokkit.pretrain.batch import Batch, pad_instances
-from tokkit.pretrain.config import PretrainConfig
-from tokkit.pretrain.data import InstanceReader
-from tokkit.pretrain.epochs import EVALUATION_EPOCH, EpochPart, split_epochs
-from tokkit.pretrain.masker import Masker
+from tokkit.pretraining.batch import Batch, pad_instances
+from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.data import InstanceReader
+from tokkit.pretraining.epochs import EVALUATION_EPOCH, EpochPart, split_epochs
+from tokkit.pretraining.masker import Masker
 from tokkit.shards.reader import ShardFolder
 from tokkit.vocab.tokenizer import Tokenizer
 

@@ -17,9 +17,9 @@ from tokkit.kernels.masking import (
     replacement_ids,
 )
 from tokkit.kernels.philox import MASK, chance_threshold, stream_of
-from tokkit.pretrain.config import PretrainConfig
-from tokkit.pretrain.data import Instances
-from tokkit.pretrain.epochs import EpochPart
+from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.data import Instances
+from tokkit.pretraining.epochs import EpochPart
 from tokkit.shards.reader import ShardFolder
 from tokkit.vocab.tokenizer import Tokenizer
 

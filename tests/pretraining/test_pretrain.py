@@ -15,11 +15,11 @@ from instancefolders import SPECIAL, write_instance_folder
 from tokkit.engine.files import FolderLock, hash_file
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError
-from tokkit.pretrain.config import PretrainConfig
-from tokkit.pretrain.metrics import read_metrics
-from tokkit.pretrain.optim import update
-from tokkit.pretrain.predict import fill_mask
-from tokkit.pretrain.pretrain import pretrain
+from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.metrics import read_metrics
+from tokkit.pretraining.optim import update
+from tokkit.pretraining.predict import fill_mask
+from tokkit.pretraining.pretrain import pretrain
 
 
 def make_config(instances: Path, **options: Any) -> PretrainConfig:
@@ -110,7 +110,7 @@ def test_the_run_folder_says_all_of_itself(instances: Path) -> None:
 
 
 def test_the_trained_model_gives_transformers_the_same_logits(instances: Path) -> None:
-    from tokkit.pretrain.export import read_export
+    from tokkit.pretraining.export import read_export
 
     config = make_config(instances)
     pretrain(config)
@@ -138,7 +138,7 @@ def test_a_finished_run_is_up_to_date_without_torch(instances: Path) -> None:
     }
     script = (
         "import sys; from pathlib import Path\n"
-        "from tokkit.pretrain.pretrain import pretrain, PretrainConfig\n"
+        "from tokkit.pretraining.pretrain import pretrain, PretrainConfig\n"
         f"options = {options!r}\n"
         "options.update({name: Path(options[name]) for name in ('instances', 'output')})\n"
         "pretrain(PretrainConfig(**options))\n"
@@ -241,7 +241,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(
         if optimizer.state[first]["step"] == 5:
             first.data.fill_(np.nan)
 
-    monkeypatch.setattr("tokkit.pretrain.loop.update", spoil)
+    monkeypatch.setattr("tokkit.pretraining.loop.update", spoil)
     with pytest.raises(TokkitError, match=r"not finite at step 5; .*step-00000003") as caught:
         pretrain(config)
     assert "\n" not in str(caught.value)

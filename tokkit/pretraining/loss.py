@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tokkit.pretrain.batch import Batch
-from tokkit.pretrain.data import NO_LABEL
-from tokkit.pretrain.model import Bert
+from tokkit.pretraining.batch import Batch
+from tokkit.pretraining.data import NO_LABEL
+from tokkit.pretraining.model import Bert
 
 
 @dataclass(frozen=True)
