@@ -177,6 +177,14 @@ def test_an_unfinished_other_run_is_refused_too(tmp_path: Path) -> None:
         run(squares(output, log, power=3))
 
 
+def test_a_run_that_finished_no_unit_is_in_nobodys_way(tmp_path: Path) -> None:
+    output, log = tmp_path / "out", tmp_path / "log"
+    with pytest.raises(TokkitError):
+        run(squares(output, log, fail=0))
+    run(squares(output, log, power=3))
+    assert Manifest.read(output).options == {"power": 3}
+
+
 def test_a_strangers_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("dear")
     for overwrite in (False, True):

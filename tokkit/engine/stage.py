@@ -190,7 +190,7 @@ def _take_up(stage: Stage) -> dict[str, dict[str, Any]]:
     refuse_other_run(stage)
     remove_leftovers(stage.output)  # of a run that was killed
     journal = Journal.read(stage.output)
-    if journal.stage is None:
+    if not journal.units:
         journal.begin(stage.statement)
     lines = {}
     for unit, key in zip(stage.units, stage.unit_keys(), strict=True):
@@ -218,7 +218,8 @@ def refuse_other_run(stage: Stage) -> None:
             "tokenizer_fingerprint": there.tokenizer_fingerprint,
         }
     else:
-        past = Journal.read(stage.output).stage
+        journal = Journal.read(stage.output)
+        past = journal.stage if journal.units else None  # no unit is done: nothing to lose
     if past is None:
         return
     difference = describe_difference(past, stage.statement)
