@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,32 @@ from instancefolders import write_instance_folder
 
 from tokkit.engine.files import hash_file
 from tokkit.errors import Interrupted, TokkitError
+from tokkit.pretraining.checkpoint import list_checkpoints
 from tokkit.pretraining.config import PretrainConfig
 from tokkit.pretraining.metrics import read_metrics
 from tokkit.pretraining.optim import update
 from tokkit.pretraining.pretrain import pretrain
 
+# Runs pretrain, and kills itself when a function has been called so many times.
 RUN = """
-import sys
+import os, signal, sys
+from importlib import import_module
 from pathlib import Path
 from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.optim import update
 from tokkit.pretraining.pretrain import pretrain
+
+calls = 0
+module, name = import_module({module!r}), {name!r}
+function = getattr(module, name)
+
+def count(*arguments):
+    global calls
+    calls += 1
+    function(*arguments)
+    if calls == {number!r}:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+setattr(module, name, count)
 pretrain(PretrainConfig(instances=Path(sys.argv[1]), output=Path(sys.argv[2]), **{options!r}))
 """
 
@@ -58,19 +72,26 @@ def outcome(config: PretrainConfig) -> tuple[str, list[dict[str, Any]]]:
     return hash_file(config.output / "export" / "model.safetensors"), lines
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "number", "resumed"),
+    [
+        ("tokkit.pretraining.loop", "update", 8, 6),
+        ("tokkit.pretraining.checkpoint", "write_tensors", 7, 9),
+    ],
+    ids=["after step 8", "while step 12 is saved"],
+)
 def test_a_run_killed_in_the_middle_ends_with_the_same_weights(
-    unbroken: PretrainConfig, tmp_path: Path
+    unbroken: PretrainConfig, tmp_path: Path, *, module: str, name: str, number: int, resumed: int
 ) -> None:
     config = PretrainConfig(instances=unbroken.instances, output=tmp_path / "killed", **OPTIONS)
-    process = subprocess.Popen(
-        [sys.executable, "-c", RUN.format(options=OPTIONS), config.instances, config.output]
+    script = RUN.format(module=module, name=name, number=number, options=OPTIONS)
+    killed = subprocess.run(
+        [sys.executable, "-c", script, config.instances, config.output], check=False
     )
-    checkpoint = config.output / "checkpoints" / "step-00000006"
-    while not checkpoint.is_dir() and process.poll() is None:
-        time.sleep(0.001)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
+    assert killed.returncode == -signal.SIGKILL
     assert not (config.output / "manifest.json").exists()
+    newest = list_checkpoints(config.output / "checkpoints")[-1]
+    assert newest.name == f"step-{resumed:08d}"
 
     manifest = pretrain(config)
     assert outcome(config) == outcome(unbroken)

@@ -170,7 +170,8 @@ def _read_batches(
         accounts.add("documents", len(batch.texts) + sum(batch.dropped.values()))
         for reason, number in batch.dropped.items():
             accounts.drop("documents", reason, number)
-        accounts.count("replaced_documents", batch.replaced)
+        if batch.replaced:
+            accounts.count("replaced_documents", batch.replaced)
         yield batch
 
 

@@ -103,7 +103,8 @@ class _Corpus:
                 accounts.keep("documents", len(batch.texts))
                 for reason, number in batch.dropped.items():
                     accounts.drop("documents", reason, number)
-                accounts.count("replaced_documents", batch.replaced)
+                if batch.replaced:
+                    accounts.count("replaced_documents", batch.replaced)
                 self._report(batch.bytes_read)
                 yield batch.texts.to_pylist()
             row = {"name": unit.name, "bytes": unit.size, "sha256": digest.hexdigest()}
