@@ -36,11 +36,11 @@ def square(
     accounts.add("documents", 2)
     accounts.drop("documents", "odd" if payload % 2 else "even")
     accounts.keep("documents", 1)
-    return UnitResult(rows=1, tokens=payload, accounts=accounts, input_sha256=f"{payload:064x}")
+    return UnitResult(rows=1, tokens=payload, accounts=accounts, input_sha256=(f"{payload:064x}",))
 
 
-def digest(payload: int) -> str:
-    return f"{payload:064x}"
+def digest(payload: int) -> list[str]:
+    return [f"{payload:064x}"]
 
 
 def squares(
@@ -48,7 +48,15 @@ def squares(
 ) -> Stage:
     """A stage over the first numbers."""
     units = [
-        Unit(f"number {i}", f"square-{i:05d}.txt", {"number": i}, stamp, 10, i)
+        Unit(
+            name=f"number {i}",
+            shard=f"square-{i:05d}.txt",
+            identity={"number": i},
+            stamp=stamp,
+            size=10,
+            payload=i,
+            inputs=[(f"number {i}", 1)],
+        )
         for i in range(num_units)
     ]
     return Stage(

@@ -128,6 +128,8 @@ def test_from_and_until_choose_stages(tmp_path: Path) -> None:
         ('[corpus]\ncommand = "a"\nfile = "../b"\n[train]', "file a name without folders"),
         ('[corpus]\ninputs = ["a"]\nmystery = 1\n[train]', "unknown key 'mystery'"),
         ('[corpus]\ninputs = ["a"]', r"give a \[train\] table, or a tokenizer"),
+        ('[corpus]\ninputs = ["-"]\n[train]', "cannot be read by two stages"),
+        ('[corpus]\ninputs = ["a"]\n[train]\n[encode]\ntokenizer = "t"', "not both"),
         ('examples = ["no mask"]\n[corpus]\ninputs = ["a"]\n[train]', "hold"),
     ],
 )
@@ -145,6 +147,8 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, fault: str) -> 
         ("train", 'cased = "yes"', "cased takes true or false, not 'yes'"),
         ("train", 'special-token = "x"', "special-token takes a list, not 'x'"),
         ("train", "json = true", "unknown key 'json'"),
+        ("train", 'output = "elsewhere"', "unknown key 'output'"),
+        ("train", "overwrite = true", "unknown key 'overwrite'"),
         ("build", "max-seq-length = [1]", r"max-seq-length takes one value, not \[1\]"),
         ("build", "max-seq-length = 3", "--max-seq-length must be from 8"),
         ("build", 'masking = "sometimes"', "masking: 'sometimes' is not one of"),

@@ -4,21 +4,25 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tokkit.engine.files import HashedFile
+from tokkit.engine.folder import refuse_inputs
+from tokkit.engine.journal import Journal
 from tokkit.engine.local import WorkerError
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.stage import Stage, is_up_to_date, run_stage
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, UsageError
 from toystage import squares
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -96,7 +100,7 @@ def start(tmp_path: Path, workers: int, seconds: float) -> subprocess.Popen[byte
             from pathlib import Path
             from toystage import squares
             from tokkit.engine.stage import run_stage
-            from tokkit.errors import TokkitError
+            from tokkit.errors import TokkitError, UsageError
 
             if __name__ == "__main__":
                 here = Path({str(tmp_path)!r})
@@ -185,6 +189,70 @@ def test_a_run_that_finished_no_unit_is_in_nobodys_way(tmp_path: Path) -> None:
     assert Manifest.read(output).options == {"power": 3}
 
 
+def test_an_unfinished_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    (output / ".tokkit").mkdir(parents=True)
+    stage = squares(output, tmp_path / "log")
+    Journal.read(output).begin({**stage.statement, "kind": "run"})
+    with pytest.raises(TokkitError, match="its kind is run, not squares"):
+        run(stage)
+
+
+def test_a_shard_that_a_finished_folder_lost_is_made_again(tmp_path: Path) -> None:
+    output, log = tmp_path / "out", tmp_path / "log"
+    first = run(squares(output, log))
+    (output / "square-00003.txt").unlink()
+    log.unlink()
+    assert run(squares(output, log)) == first
+    assert done(log) == [3]
+
+
+def test_shards_that_a_crash_left_behind_do_not_join_another_run(tmp_path: Path) -> None:
+    output, log = tmp_path / "out", tmp_path / "log"
+    with pytest.raises(TokkitError):
+        run(squares(output, log, fail=0))
+    (output / "square-00007.txt").write_text("49")
+    run(squares(output, log, num_units=2))
+    assert len(contents(output)) == 2 + 1
+
+
+def test_content_is_compared_where_the_journal_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, log = tmp_path / "out", tmp_path / "log"
+    run(squares(output, log))
+    shutil.rmtree(output / ".tokkit")
+    assert is_up_to_date(squares(output, log))
+    monkeypatch.setattr("toystage.digest", lambda payload: [f"{payload + 1:064x}"])
+    assert not is_up_to_date(squares(output, log))
+
+
+def test_a_touched_input_is_compared_once(tmp_path: Path) -> None:
+    output, log = tmp_path / "out", tmp_path / "log"
+    run(squares(output, log))
+    run(squares(output, log, stamp=2))
+
+    def refuse(payload: int) -> list[str]:
+        raise AssertionError(payload)
+
+    assert is_up_to_date(replace(squares(output, log, stamp=2), digest=refuse))
+
+
+def test_no_stage_writes_where_it_reads(tmp_path: Path) -> None:
+    folder = tmp_path / "tokens"
+    for name in (folder, folder / "shard.arrow", f"{folder}/*.txt"):
+        with pytest.raises(UsageError, match="is, or holds, the input"):
+            refuse_inputs(folder, [name])
+    refuse_inputs(folder, ["s3://bucket/tokens", "-", tmp_path / "corpus.txt"])
+
+
+def test_a_strangers_manifest_is_no_manifest(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "a web application"}')
+    with pytest.raises(TokkitError, match="not made by tokkit"):
+        run(squares(tmp_path, tmp_path.parent / "log"), overwrite=True)
+    assert (tmp_path / "manifest.json").exists()
+
+
 def test_a_strangers_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("dear")
     for overwrite in (False, True):
@@ -227,7 +295,7 @@ def test_a_new_time_stamp_alone_does_not_make_work(
     log.unlink()
     run(squares(output, log, stamp=2))
     assert done(log) == []
-    monkeypatch.setattr("toystage.digest", lambda payload: f"{payload + 1:064x}")
+    monkeypatch.setattr("toystage.digest", lambda payload: [f"{payload + 1:064x}"])
     with pytest.raises(TokkitError, match="an input has changed since"):
         run(squares(output, log, stamp=3))
 

@@ -88,6 +88,23 @@ def test_damage_is_named(
     assert all(str(folder) in line for line in faults)
 
 
+def test_any_flipped_byte_is_found_and_told(work: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(work / "static", tmp_path / "static"))
+    shard = folder / "eval-00000.arrow"
+    good = shard.read_bytes()
+    for place in range(0, len(good), 7):
+        data = bytearray(good)
+        data[place] ^= 0xFF
+        shard.write_bytes(data)
+        assert any("its SHA-256 is not" in fault for fault in verify(folder).faults)
+
+
+def test_a_stray_shard_is_named(work: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(work / "tokens", tmp_path / "tokens"))
+    shutil.copy(folder / "shard-00000.arrow", folder / "shard-00009.arrow")
+    assert "shard-00009.arrow: is not in the manifest" in verify(folder).faults[0]
+
+
 def test_all_faults_are_named_at_once(work: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(work / "static", tmp_path / "static"))
     for path in folder.glob("*.arrow"):

@@ -16,6 +16,9 @@ import click
 from tokkit.corpus.config import DOCUMENTS, ERRORS, FORMATS
 from tokkit.errors import UsageError
 
+# A recipe connects its stages itself, and how to run it is said on its own command line.
+NOT_IN_RECIPES = frozenset({"as_json", "output", "overwrite", "progress"})
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 JSON_OPTION: Decorator = click.option(
@@ -154,8 +157,10 @@ def parse_table(command: click.Command, table: Mapping[str, Any], where: str) ->
     values: dict[str, Any] = {}
     for key, value in table.items():
         option, negated = options.get(key, (None, False))
-        if option is None or option.name == "as_json":
-            known = ", ".join(sorted(set(options) - {"json"}))
+        if option is None or option.name in NOT_IN_RECIPES:
+            known = ", ".join(
+                sorted(k for k, (o, _) in options.items() if o.name not in NOT_IN_RECIPES)
+            )
             raise UsageError(f"{where}: unknown key {key!r}; it takes {known}")
         if isinstance(value, bool):
             if not option.is_flag:

@@ -94,6 +94,12 @@ def read_recipe(path: Path) -> Recipe:
         )
     runs: dict[str, dict[str, Any]] = {"corpus": {}} if command is not None else {}
     if "train" in tables:
+        if "tokenizer" in tables.get("encode", {}):
+            raise UsageError(
+                f"{path}: give a [train] table or a tokenizer under [encode], not both"
+            )
+        if "-" in inputs:
+            raise UsageError(f"{path}: standard input (-) cannot be read by two stages")
         runs["train"] = {**reading, **tables["train"]}
     elif "tokenizer" not in tables.get("encode", {}):
         raise UsageError(f"{path}: give a [train] table, or a tokenizer under [encode]")

@@ -57,7 +57,7 @@ def run(
     rows = []
     for stage, step in steps.items():
         folder = read.folder(stage)
-        click.echo(f"{stage}: {announce(read, stage)}")
+        click.echo(f"tokkit: {stage}: {announce(read, stage)}", err=True)
         before, started = newest_change(folder), time.monotonic()
         step()
         seconds = time.monotonic() - started
@@ -74,7 +74,9 @@ def choose_stages(recipe: Recipe, first: str | None, last: str | None) -> tuple[
     end = STAGES.index(last) if last else len(STAGES) - 1
     chosen = tuple(stage for stage in recipe.stages if begin <= STAGES.index(stage) <= end)
     if not chosen:
-        raise UsageError(f"{recipe.path}: no stage from {first or 'the first'} until {last}")
+        raise UsageError(
+            f"{recipe.path}: no stage from {first or 'the first'} until {last or 'the last'}"
+        )
     return chosen
 
 

@@ -2,11 +2,16 @@
 
 import dataclasses
 import json
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tokkit.cli.options import JSON_OPTION
+
+if TYPE_CHECKING:
+    from tokkit.inspection.verify import Verification
 
 
 @click.command()
@@ -25,6 +30,12 @@ def verify(context: click.Context, path: Path, *, progress: bool, as_json: bool)
     from tokkit.inspection.verify import verify as run
 
     found = run(path, progress=progress)
+    with suppress(BrokenPipeError):  # whoever closed the pipe may still ask for the status
+        _print(path, found, as_json=as_json)
+    context.exit(1 if found.faults else 0)
+
+
+def _print(path: Path, found: "Verification", *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({**dataclasses.asdict(found), "path": str(path)}))
     else:
@@ -32,4 +43,3 @@ def verify(context: click.Context, path: Path, *, progress: bool, as_json: bool)
             click.echo(f"tokkit: {fault}", err=True)
         verdict = f"{len(found.faults)} faults" if found.faults else "all as the manifest says"
         click.echo(f"{path}: {found.kind}, {found.files} files, {found.bytes:,} bytes: {verdict}")
-    context.exit(1 if found.faults else 0)

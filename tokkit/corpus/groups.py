@@ -10,7 +10,6 @@ Whole files that follow one another make one work unit, up to the size of a unit
 Like the units themselves, groups follow from the files and ``unit_bytes`` alone.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,15 +50,14 @@ def stamp_group(group: Group) -> list[int]:
     return [unit.source.mtime_ns for unit in group]
 
 
-def digest_group(group: Group, config: CorpusConfig, language_field: str | None = None) -> str:
-    """SHA-256 of what is read of its files, one after another, without keeping any of it.
+def digest_group(
+    group: Group, config: CorpusConfig, language_field: str | None = None
+) -> list[str]:
+    """SHA-256 of what is read of each of its files, without keeping any of it.
 
     Raises:
         TokkitError: where an input is damaged or has changed since the planning.
     """
-    from tokkit.corpus.readers import add_to_digest  # kernels: only when they are needed
+    from tokkit.corpus.readers import digest_unit  # kernels: only when they are needed
 
-    digest = hashlib.sha256()
-    for unit in group:
-        add_to_digest(unit, config, digest, language_field=language_field)
-    return digest.hexdigest()
+    return [digest_unit(unit, config, language_field=language_field) for unit in group]

@@ -79,22 +79,6 @@ def digest_unit(
         TokkitError: where the input is damaged or has changed since the planning.
     """
     digest = hashlib.sha256()
-    add_to_digest(unit, config, digest, language_field=language_field)
-    return digest.hexdigest()
-
-
-def add_to_digest(
-    unit: CorpusUnit,
-    config: CorpusConfig,
-    digest: "hashlib._Hash",
-    *,
-    language_field: str | None = None,
-) -> None:
-    """Update ``digest`` with what ``read_documents`` reads of a unit, without keeping any of it.
-
-    Raises:
-        TokkitError: where the input is damaged or has changed since the planning.
-    """
     if unit.source.is_table:
         for _ in read_rows(unit, config, language_field, digest, BATCH_BYTES):
             pass
@@ -104,6 +88,7 @@ def add_to_digest(
             while stream.fill(buffer) == len(buffer):
                 pass
     require_unchanged(unit.source)
+    return digest.hexdigest()
 
 
 def _read(

@@ -33,6 +33,7 @@ from tokkit.encoding.encoder import Encoder, SentenceTooLongError
 from tokkit.encoding.rows import make_rows
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import HashedFile
+from tokkit.engine.folder import refuse_inputs
 from tokkit.engine.journal import Journal
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.stage import Stage, run_stage
@@ -63,6 +64,7 @@ def encode(config: EncodeConfig) -> Manifest:
     Raises:
         TokkitError: a fault in data or environment; the shards that are finished stay.
     """
+    refuse_inputs(config.output, [*config.inputs, config.tokenizer])
     tokenizer = load_tokenizer(config.tokenizer)
     stage = plan(config, tokenizer)
     if not config.overwrite:
@@ -83,6 +85,7 @@ def plan(config: EncodeConfig, tokenizer: Tokenizer) -> Stage:
             stamp=stamp_group(group),
             size=sum(unit.size for unit in group),
             payload=group,
+            inputs=[(unit.name, unit.size) for unit in group],
             local=group[0].is_stdin,
         )
         for number, group in enumerate(groups)
@@ -116,7 +119,7 @@ def _refuse_stdin_twice(stage: Stage) -> None:
     """Refuse to take the shard of one standard input for that of another."""
     lines = Journal.read(stage.output).units
     for unit, key in zip(stage.units, stage.unit_keys(), strict=True):
-        if unit.local and key in lines:
+        if unit.local and lines.get(key, {}).get("rows"):
             raise TokkitError(
                 f"{stage.output}: holds another run (standard input cannot be compared with what "
                 f"it was made from); choose another folder, or pass --overwrite to make it anew"
@@ -144,10 +147,11 @@ def encode_unit(
     """Write the shard of one unit: a part of a file, or a few small files."""
     _, schema = _load(context.tokenizer, context.fingerprint)
     accounts = Accounts()
-    digest = hashlib.sha256()
+    digests = []
     with ShardWriter(sink, schema, context.config.compression) as writer:
         gathered = _Gatherer(writer)
         for unit in group:
+            digests.append(digest := hashlib.sha256())
             for batch in _read_batches(unit, context.config, accounts, digest):
                 gathered.add(_encode_batch(batch, unit, context, accounts))
                 report(batch.bytes_read)
@@ -156,7 +160,7 @@ def encode_unit(
         rows=accounts.kept("documents"),
         tokens=accounts.kept("tokens"),
         accounts=accounts,
-        input_sha256=digest.hexdigest(),
+        input_sha256=tuple(digest.hexdigest() for digest in digests),
     )
 
 

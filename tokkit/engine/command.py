@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import FolderLock, HashedFile, canonical_json, write_atomically
-from tokkit.engine.folder import clear_folder, is_foreign
+from tokkit.engine.folder import clear_folder, refuse_foreign
+from tokkit.engine.journal import Journal
 from tokkit.engine.manifest import FORMAT_VERSION, MANIFEST, Manifest
 from tokkit.engine.signals import interruptible
 from tokkit.errors import TokkitError
@@ -48,8 +49,9 @@ def keep_output(command: str, path: Path, *, overwrite: bool, progress: bool) ->
                 f"{folder}: holds the output of another command; "
                 f"choose another folder, or pass --overwrite to make it anew"
             )
-    if is_foreign(folder):
-        raise TokkitError(f"{folder}: not empty, and not made by tokkit; choose another folder")
+    refuse_foreign(folder)
+    if Journal.read(folder).stage is not None:
+        raise TokkitError(f"{folder}: holds another run; choose another folder")
     with FolderLock(folder), interruptible(folder):
         clear_folder(folder)
         with write_atomically(path) as file:

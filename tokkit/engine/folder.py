@@ -1,25 +1,52 @@
 """What may be in an output folder: ours, another run's, or a stranger's."""
 
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from tokkit.engine.files import STATE_FOLDER
-from tokkit.engine.manifest import MANIFEST
-from tokkit.errors import TokkitError, describe_os_error, os_errors_about
+from tokkit.engine.manifest import MANIFEST, Manifest
+from tokkit.errors import TokkitError, UsageError, describe_os_error, os_errors_about
 
 
-def is_foreign(folder: Path) -> bool:
-    """Whether a folder holds files, none of which says that tokkit made it."""
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that holds files, none of which says that tokkit made it.
+
+    Raises:
+        TokkitError: likewise where it is a file, or may not be read.
+    """
     try:
         names = {path.name for path in folder.iterdir()}
     except FileNotFoundError:
-        return False
+        return
     except NotADirectoryError:
         raise TokkitError(f"{folder}: is a file; choose another folder") from None
     except OSError as error:
         raise TokkitError(f"{folder}: {describe_os_error(error)}") from error
-    return bool(names) and not names & {STATE_FOLDER, MANIFEST}
+    if STATE_FOLDER in names or not names:
+        return
+    with suppress(TokkitError):
+        Manifest.read(folder)  # a web application, too, may have a manifest.json
+        return
+    raise TokkitError(f"{folder}: not empty, and not made by tokkit; choose another folder")
+
+
+def refuse_inputs(output: Path, inputs: Iterable[str | Path]) -> None:
+    """Refuse to write where we read: ``--overwrite`` would clear it first.
+
+    Args:
+        output: the folder to be written.
+        inputs: files, folders, globs or URIs.
+
+    Raises:
+        UsageError: naming the input that is the output, or lies in it.
+    """
+    there = output.resolve()
+    for name in inputs:
+        path = Path(name).resolve()
+        if path == there or there in path.parents:
+            raise UsageError(f"{output}: is, or holds, the input {name}; choose another --output")
 
 
 def clear_folder(folder: Path) -> None:

@@ -29,6 +29,11 @@ class Journal:
     stage: dict[str, Any] | None
     units: dict[str, dict[str, Any]]
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether any unit that is done came to something."""
+        return any(line.get("rows", 1) for line in self.units.values())
+
     @classmethod
     def read(cls, folder: Path) -> "Journal":
         """Read a folder's journal; one that is missing or empty knows of no stage and no unit."""

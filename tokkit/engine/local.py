@@ -21,6 +21,7 @@ from tokkit.engine.unit import Outcome, Task, Unit
 from tokkit.errors import TokkitError
 
 REPORT_SECONDS = 0.1
+HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class WorkerError(RuntimeError):
@@ -70,12 +71,18 @@ class _Pool:
         self._processes: dict[Connection, BaseProcess] = {}
         self._in_hand: dict[Connection, Unit] = {}
         context = multiprocessing.get_context("spawn")
-        for _ in range(num_workers):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(task, theirs), daemon=True)
-            process.start()
-            theirs.close()
-            self._processes[ours] = process
+        # A signal would tear the start of a process, or print a traceback from within a child that
+        # is not ready to ignore it; children inherit the mask and lift it when they are.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
+        try:
+            for _ in range(num_workers):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(task, theirs), daemon=True)
+                process.start()
+                theirs.close()
+                self._processes[ours] = process
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def __enter__(self) -> Self:
         return self
@@ -139,6 +146,7 @@ class _Pool:
 def _work(task: Task, pipe: Connection) -> None:
     """Do units from the pipe until it closes: the life of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends us
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     reporter = _Reporter(pipe)
     while True:

@@ -23,13 +23,13 @@ from tqdm import tqdm
 
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import FolderLock, HashedFile, canonical_json
-from tokkit.engine.folder import clear_folder, is_foreign, remove_leftovers
+from tokkit.engine.folder import clear_folder, refuse_foreign, remove_leftovers
 from tokkit.engine.journal import Journal
 from tokkit.engine.local import run_units
 from tokkit.engine.manifest import FORMAT_VERSION, MANIFEST, Manifest
 from tokkit.engine.signals import interruptible
 from tokkit.engine.unit import Outcome, Task, Unit, UnitResult
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, os_errors_about
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,8 @@ class Stage(Outline):
         context: its first argument, the same for all units; picklable.
         progress_unit: what the units' sizes count, for the bar.
         prepare: writes side files, such as the tokenizer, before the first unit.
-        digest: SHA-256 of what a payload's unit would read; asked when a time stamp has changed.
+        digest: SHA-256 of each input that a payload's unit would read; asked when a time stamp has
+            changed.
         finish: looks at the whole ledger before the manifest is written, and may refuse it.
     """
 
@@ -98,7 +99,7 @@ class Stage(Outline):
     context: Any
     progress_unit: str = "B"
     prepare: Callable[[Path], None] | None = None
-    digest: Callable[[Any], str] | None = None
+    digest: Callable[[Any], Sequence[str]] | None = None
     finish: Callable[[Accounts], None] | None = None
 
     @property
@@ -122,31 +123,38 @@ def _hash(form: Any) -> str:
 
 
 def find_finished(outline: Outline) -> Manifest | None:
-    """The manifest of a folder that holds what the outline says, by its content key."""
+    """The manifest of a folder that holds all that the outline says, by content key and sizes."""
     if not (outline.output / MANIFEST).is_file():
         return None
     manifest = Manifest.read(outline.output)
-    return manifest if manifest.key == outline.key else None
+    files = [(outline.output / row["name"], row["bytes"]) for row in manifest.shards]
+    whole = all(path.is_file() and path.stat().st_size == size for path, size in files)
+    return manifest if whole and manifest.key == outline.key else None
 
 
 def is_up_to_date(stage: Stage) -> bool:
     """Whether the folder holds just what the stage would make, by content keys and time stamps."""
-    if find_finished(stage) is None:
+    manifest = find_finished(stage)
+    if manifest is None:
         return False
     journal = Journal.read(stage.output)
-    return all(
-        _is_unchanged(stage, unit, journal.units.get(key))
-        for unit, key in zip(stage.units, stage.unit_keys(), strict=True)
-    )
+    rows = iter(manifest.inputs)
+    for unit, key in zip(stage.units, stage.unit_keys(), strict=True):
+        # Who copied the folder may have left the journal behind: the manifest has the hashes too.
+        hashes = [row["sha256"] for _, row in zip(unit.inputs, rows, strict=False)]
+        if not _is_unchanged(stage, unit, journal.units.get(key), hashes):
+            return False
+    return True
 
 
-def _is_unchanged(stage: Stage, unit: Unit, line: Mapping[str, Any] | None) -> bool:
-    """Whether a unit's input is what it was when its shard was made."""
-    if line is None or line["stamp"] == unit.stamp or stage.digest is None:
+def _is_unchanged(
+    stage: Stage, unit: Unit, line: Mapping[str, Any] | None, hashes: Sequence[str]
+) -> bool:
+    """Whether a unit's inputs are what they were when its shard was made."""
+    if stage.digest is None or (line is not None and line["stamp"] == unit.stamp):
         return True
     log.info("%s: its time stamp has changed; comparing its content", unit.name)
-    recorded: str = line["input_sha256"]
-    return stage.digest(unit.payload) == recorded
+    return list(stage.digest(unit.payload)) == list(hashes)
 
 
 def run_stage(stage: Stage, *, workers: int, overwrite: bool, progress: bool) -> Manifest:
@@ -167,12 +175,10 @@ def run_stage(stage: Stage, *, workers: int, overwrite: bool, progress: bool) ->
     """
     if not overwrite and is_up_to_date(stage):
         log.info("%s: up to date", stage.output)
+        _remember_stamps(stage)
         return Manifest.read(stage.output)
+    refuse_foreign(stage.output)
     with ExitStack() as stack:
-        if is_foreign(stage.output):
-            raise TokkitError(
-                f"{stage.output}: not empty, and not made by tokkit; choose another folder"
-            )
         stack.enter_context(FolderLock(stage.output))
         stack.enter_context(interruptible(stage.output))
         stack.callback(remove_leftovers, stage.output)
@@ -185,45 +191,53 @@ def run_stage(stage: Stage, *, workers: int, overwrite: bool, progress: bool) ->
         return _commit(stage, lines)
 
 
+def _remember_stamps(stage: Stage) -> None:
+    """Note the time stamps of inputs whose content was compared, so that it is not done again."""
+    journal = Journal.read(stage.output)
+    for unit, key in zip(stage.units, stage.unit_keys(), strict=True):
+        line = journal.units.get(key)
+        if line is not None and line["stamp"] != unit.stamp:
+            with FolderLock(stage.output):
+                journal.append({**line, "stamp": unit.stamp})
+
+
 def _take_up(stage: Stage) -> dict[str, dict[str, Any]]:
     """Begin or go on with a folder: the journal's lines on units that need not be done again."""
     refuse_other_run(stage)
-    remove_leftovers(stage.output)  # of a run that was killed
     journal = Journal.read(stage.output)
-    if not journal.units:
+    if not journal.has_rows:
+        clear_folder(stage.output)
         journal.begin(stage.statement)
+    with os_errors_about(stage.output):
+        (stage.output / MANIFEST).unlink(missing_ok=True)  # of a folder that lost a shard
+    remove_leftovers(stage.output)  # of a run that was killed
     lines = {}
     for unit, key in zip(stage.units, stage.unit_keys(), strict=True):
         line = journal.units.get(key)
         shard = stage.output / unit.shard
         whole = line and shard.is_file() and shard.stat().st_size == line["bytes"]
-        if line and whole and _is_unchanged(stage, unit, line):
+        if line and whole and _is_unchanged(stage, unit, line, line["input_sha256"]):
             lines[key] = line
     return lines
 
 
-def refuse_other_run(stage: Stage) -> None:
+def refuse_other_run(stage: Outline) -> None:
     """Refuse a folder that holds, finished or not, what other inputs or options gave.
 
     Raises:
         TokkitError: naming the first thing that differs.
     """
+    manifest = None
     if (stage.output / MANIFEST).is_file():
-        there = Manifest.read(stage.output)
-        past: Mapping[str, Any] | None = {
-            "key": there.key,
-            "kind": there.kind,
-            "options": there.options,
-            "seed": there.seed,
-            "tokenizer_fingerprint": there.tokenizer_fingerprint,
-        }
-    else:
-        journal = Journal.read(stage.output)
-        past = journal.stage if journal.units else None  # no unit is done: nothing to lose
+        manifest = Manifest.read(stage.output)
+    journal = Journal.read(stage.output)
+    past = journal.stage if manifest is None else vars(manifest)
     if past is None:
         return
     difference = describe_difference(past, stage.statement)
-    if difference is None and (stage.output / MANIFEST).is_file():
+    if manifest is None and past["kind"] == stage.kind and not journal.has_rows:
+        return  # nothing is lost where nothing was done
+    if difference is None and manifest is not None and find_finished(stage) is not None:
         difference = "an input has changed since"
     if difference is not None:
         raise TokkitError(
@@ -279,7 +293,7 @@ def _journal_line(key: str, unit: Unit, outcome: Outcome) -> dict[str, Any]:
     return {
         "unit": key,
         "input": unit.name,
-        "input_sha256": outcome.result.input_sha256,
+        "input_sha256": list(outcome.result.input_sha256),
         "stamp": unit.stamp,
         "name": unit.shard,
         "bytes": outcome.bytes,
@@ -302,8 +316,9 @@ def _commit(stage: Stage, lines: Mapping[str, Mapping[str, Any]]) -> Manifest:
     inputs = stage.inputs
     if inputs is None:
         inputs = [
-            {"name": line["input"], "bytes": unit.size, "sha256": line["input_sha256"]}
+            {"name": name, "bytes": size, "sha256": sha256}
             for unit, line in zip(stage.units, ordered, strict=True)
+            for (name, size), sha256 in zip(unit.inputs, line["input_sha256"], strict=True)
         ]
     manifest = Manifest(
         kind=stage.kind,

@@ -1,6 +1,6 @@
 """Work units, and what doing one means in whichever process it is done."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ class Unit:
         stamp: time stamps of its inputs in nanoseconds; 0 where the identity is content already.
         size: its share of the progress bar.
         payload: what the stage's function gets; picklable.
+        inputs: name and size of each file, or part of one, that it reads; empty where the manifest's
+            rows on inputs are known at planning.
         local: it must be done in the process that planned it, as standard input must.
     """
 
@@ -29,6 +31,7 @@ class Unit:
     stamp: int | list[int]
     size: int
     payload: Any
+    inputs: Sequence[tuple[str, int]] = ()
     local: bool = False
 
 
@@ -40,13 +43,13 @@ class UnitResult:
         rows: of its shard.
         tokens: in its shard.
         accounts: its ledger.
-        input_sha256: of what it read, where that was hashed on the way.
+        input_sha256: of each of the unit's inputs, as they were read.
     """
 
     rows: int
     tokens: int
     accounts: Accounts
-    input_sha256: str | None = None
+    input_sha256: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import hash_file, read_json
 from tokkit.engine.manifest import MANIFEST, Manifest
 from tokkit.errors import TokkitError
-from tokkit.shards.reader import check_batch, open_shard, read_header
+from tokkit.shards.reader import check_batch, map_batch, open_shard, read_header
 from tokkit.vocab.forms import TRAINING
 from tokkit.vocab.tokenizer import load_tokenizer
 
@@ -67,6 +67,9 @@ def verify(path: Path, *, progress: bool = False) -> Verification:
             bar.update(row["bytes"])
     if manifest.kind in ("tokens", "instances"):
         faults += _faults(_check_tokenizer(path, manifest))
+        listed = {row["name"] for row in manifest.shards}
+        strays = sorted(file for file in path.glob("*.arrow") if file.name not in listed)
+        faults += [f"{stray}: is not in the manifest; remove it" for stray in strays]
     faults += [f"{path / MANIFEST}: {fault}" for fault in check_accounts(manifest)]
     return Verification(path, manifest.kind, len(manifest.shards), total, tuple(faults))
 
@@ -101,8 +104,9 @@ def _check_shard(path: Path, row: Mapping[str, Any], manifest: Manifest) -> Iter
     reader = open_shard(path)
     rows = tokens = 0
     for index in range(reader.num_record_batches):
-        batch = reader.get_batch(index)
-        check_batch(batch, header, f"{path}, record batch {index}", check_ids=True)
+        where = f"{path}, record batch {index}"
+        batch = map_batch(reader, index, where)
+        check_batch(batch, header, where, check_ids=True)
         offsets = batch.column("input_ids").offsets
         rows += len(batch)
         tokens += offsets[-1].as_py() - offsets[0].as_py()
@@ -126,6 +130,8 @@ def check_accounts(manifest: Manifest) -> Iterator[str]:
         for what, found in (("documents", manifest.num_rows), ("tokens", manifest.num_tokens)):
             if accounts.kept(what) != found:
                 yield f"{accounts.kept(what)} {what} kept, but the shards hold {found}"
+    if manifest.kind == "instances" and accounts.figures.get("instances") != manifest.num_rows:
+        yield f"{accounts.figures.get('instances')} instances, but the shards hold {manifest.num_rows}"
 
 
 def _verify_tokenizer(path: Path) -> Verification:

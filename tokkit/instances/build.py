@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.engine.accounts import Accounts
+from tokkit.engine.folder import refuse_inputs
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.stage import Outline, Stage, find_finished, run_stage
 from tokkit.errors import TokkitError
@@ -31,6 +32,7 @@ def build(config: BuildConfig) -> Manifest:
         TokkitError: where the token folder is unfinished or damaged, has fewer than two documents,
             or its tokenizer lacks ``[CLS]``, ``[SEP]`` or ``[MASK]``.
     """
+    refuse_inputs(config.output, [config.tokens])
     folder = ShardFolder.open(config.tokens, "tokens")
     tokenizer = load_tokenizer(folder.tokenizer_path)
     if tokenizer.fingerprint != folder.header.tokenizer_fingerprint:

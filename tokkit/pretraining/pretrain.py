@@ -21,12 +21,17 @@ from typing import Any
 from tokkit import __version__
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import FolderLock, write_json
-from tokkit.engine.folder import clear_folder, is_foreign, remove_leftovers
+from tokkit.engine.folder import (
+    clear_folder,
+    refuse_foreign,
+    refuse_inputs,
+    remove_leftovers,
+)
 from tokkit.engine.journal import Journal
 from tokkit.engine.manifest import MANIFEST, Manifest
 from tokkit.engine.signals import interruptible
 from tokkit.engine.stage import Outline, describe_difference, find_finished
-from tokkit.errors import TokkitError, UsageError, os_errors_about
+from tokkit.errors import TokkitError, os_errors_about
 from tokkit.pretraining.config import PretrainConfig
 
 KIND = "run"
@@ -86,15 +91,6 @@ class Plan:
             inputs=self.inputs,
         )
 
-    def find_finished(self) -> Manifest | None:
-        """The manifest of a run folder that holds just what this plan would make."""
-        manifest = find_finished(self.outline)
-        if manifest is None:
-            return None
-        files = [(self.config.output / row["name"], row["bytes"]) for row in manifest.shards]
-        whole = all(path.is_file() and path.stat().st_size == size for path, size in files)
-        return manifest if whole else None
-
 
 def pretrain(config: PretrainConfig) -> Manifest:
     """Train a BERT and export it, going on from the newest checkpoint if there is one.
@@ -111,8 +107,7 @@ def pretrain(config: PretrainConfig) -> Manifest:
             device is missing, or the loss stops being a number.
         Interrupted: after SIGINT or SIGTERM, when the step in hand is saved.
     """
-    if config.output.resolve() == config.instances.resolve():
-        raise UsageError(f"{config.output}: is the instance folder; choose another --output")
+    refuse_inputs(config.output, [config.instances])
     plan = Plan(config, Manifest.read(config.instances, "instances"))
     objective = plan.source.options.get("objective")
     if objective != "nsp":
@@ -120,14 +115,11 @@ def pretrain(config: PretrainConfig) -> Manifest:
             f"{config.instances}: was built with --objective {objective}, but pretrain learns from "
             f"nsp; build it again"
         )
-    if not config.overwrite and (finished := plan.find_finished()) is not None:
+    if not config.overwrite and (finished := find_finished(plan.outline)) is not None:
         log.info("%s: up to date", config.output)
         return finished
     _require_torch()
-    if is_foreign(config.output):
-        raise TokkitError(
-            f"{config.output}: not empty, and not made by tokkit; choose another folder"
-        )
+    refuse_foreign(config.output)
     with FolderLock(config.output), interruptible(config.output):
         if config.overwrite:
             clear_folder(config.output)

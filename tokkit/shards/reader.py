@@ -61,6 +61,10 @@ class BatchRef:
     tokens: int
 
 
+# What pyarrow raises on a file whose bytes have changed, wherever in it they did.
+DAMAGE = (pa.ArrowException, OSError, ValueError, SystemError)
+
+
 def open_shard(path: Path) -> pa.RecordBatchFileReader:
     """Open one shard, memory-mapped.
 
@@ -71,10 +75,31 @@ def open_shard(path: Path) -> pa.RecordBatchFileReader:
         source = pa.memory_map(str(path))
     try:
         return pa.ipc.open_file(source)
-    except pa.ArrowInvalid as error:
+    except DAMAGE as error:
         raise TokkitError(
             f"{path}: not a whole Arrow file ({_first_line(error)}); make the folder again"
         ) from error
+
+
+def map_batch(reader: pa.RecordBatchFileReader, index: int, where: str) -> pa.RecordBatch:
+    """Map one record batch, its buffers checked for their sizes.
+
+    Args:
+        reader: from ``open_shard``.
+        index: of the record batch.
+        where: what the error calls it.
+
+    Raises:
+        TokkitError: where it is damaged.
+    """
+    try:
+        batch = reader.get_batch(index)
+        batch.validate()
+    except DAMAGE as error:
+        raise TokkitError(
+            f"{where}: damaged ({_first_line(error)}); make the folder again"
+        ) from error
+    return batch
 
 
 def read_header(path: Path) -> Header:
@@ -85,11 +110,17 @@ def read_header(path: Path) -> Header:
     """
     schema = open_shard(path).schema
     header = Header.from_metadata(schema.metadata, str(path))
-    expected = expected_schema(header, static="masked_positions" in schema.names)
+    try:
+        expected = expected_schema(header, static="masked_positions" in schema.names)
+        found = ", ".join(str(field) for field in schema)
+    except DAMAGE as error:
+        raise TokkitError(
+            f"{path}: damaged ({_first_line(error)}); make the folder again"
+        ) from error
     if not schema.equals(expected):
         raise TokkitError(
-            f"{path}: its columns are not those of {header.kind} shards "
-            f"({', '.join(str(field) for field in schema)}); make the folder again"
+            f"{path}: its columns are not those of {header.kind} shards ({found}); "
+            f"make the folder again"
         )
     return header
 
@@ -147,7 +178,8 @@ class ShardFolder:
             if shard.name.startswith(prefix):
                 reader = open_shard(shard.path)
                 for index in range(reader.num_record_batches):
-                    ids = reader.get_batch(index).column("input_ids")
+                    where = f"{shard.path}, record batch {index}"
+                    ids = map_batch(reader, index, where).column("input_ids")
                     num_tokens = ids.offsets[-1].as_py() - ids.offsets[0].as_py()
                     refs.append(BatchRef(shard.name, index, len(ids), num_tokens))
         return refs
@@ -167,12 +199,7 @@ class ShardFolder:
         where = f"{path}, record batch {ref.index}"
         with os_errors_about(path):
             written = path.stat().st_mtime_ns
-        try:
-            batch = _cached_reader(path, written).get_batch(ref.index)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise TokkitError(
-                f"{where}: damaged ({_first_line(error)}); make the folder again"
-            ) from error
+        batch = map_batch(_cached_reader(path, written), ref.index, where)
         check_batch(batch, self.header, where, check_ids=check_ids)
         return batch
 

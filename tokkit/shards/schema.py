@@ -20,10 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tokkit.engine.manifest import FORMAT_VERSION
 from tokkit.errors import TokkitError
-
-FORMAT_VERSION = 1
-KINDS = ("tokens", "instances")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +73,7 @@ class Header:
             TokkitError: where it is not ours or of a format version that is not known.
         """
         ours = {
-            key.decode().removeprefix("tokkit."): value.decode()
+            key.decode(errors="replace").removeprefix("tokkit."): value.decode(errors="replace")
             for key, value in (metadata or {}).items()
             if key.startswith(b"tokkit.")
         }

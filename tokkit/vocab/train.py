@@ -20,7 +20,12 @@ from tqdm import tqdm
 from tokkit.corpus.units import CorpusUnit, plan_units
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import STATE_FOLDER, FolderLock, read_json, write_atomically
-from tokkit.engine.folder import clear_folder, is_foreign, remove_leftovers
+from tokkit.engine.folder import (
+    clear_folder,
+    refuse_foreign,
+    refuse_inputs,
+    remove_leftovers,
+)
 from tokkit.engine.journal import Journal
 from tokkit.engine.local import run_units
 from tokkit.engine.signals import interruptible
@@ -52,16 +57,14 @@ def train(config: TrainConfig) -> Training:
     Raises:
         TokkitError: a fault in data or environment; the folder then is unfinished, or as it was.
     """
+    refuse_inputs(config.output, config.inputs)
     stage = plan(config)
     if not config.overwrite:
         done = find_done(stage)
         if done is not None:
             log.info("%s: up to date", config.output)
             return done
-    if is_foreign(config.output):
-        raise TokkitError(
-            f"{config.output}: not empty, and not made by tokkit; choose another folder"
-        )
+    refuse_foreign(config.output)
     with FolderLock(config.output), interruptible(config.output):
         if config.overwrite:
             clear_folder(config.output)
