@@ -12,8 +12,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 STEPS = "3"
@@ -38,33 +36,40 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def shape(text: str) -> list[str]:
     """Output without what depends on the corpus and the clock."""
     text = re.sub(r"[0-9a-f]{64}", "HASH", text)
-    return [re.sub(r"\d[\d,.]*", "N", line).rstrip() for line in text.strip().splitlines()]
+    text = re.sub(r"\d[\d,.]*(e-\d+)?", "N", text)
+    return [re.sub(r"  +", "  ", line).rstrip() for line in text.strip().splitlines()]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the quickstart and then all commands of the README were run."""
-    folder = tmp_path_factory.mktemp("readme")
+def test_the_readme_works_from_top_to_bottom(tmp_path: Path) -> None:
+    """One test, in order: each command needs what those before it made."""
+    run_quickstart(tmp_path)
+    check_commands(tmp_path)
+    check_snippets(tmp_path)
+
+
+def run_quickstart(folder: Path) -> None:
+    """The recipe, twice: it does everything, then nothing."""
     shutil.copytree(ROOT / "corpora", folder / "corpora")
     recipe = folder / "corpora" / "quickstart.toml"
     recipe.write_text(re.sub(r"(?m)^max-steps = \d+", f"max-steps = {STEPS}", recipe.read_text()))
     (quickstart,) = (block for block in blocks("sh") if "tokkit run" in block)
     ended = run(quickstart.split("&&")[1], folder)
     assert ended.returncode == 0, ended.stderr
-    for stage in ("corpus", "train", "encode", "build", "pretrain"):
-        assert re.search(rf"(?m)^{stage} +quickstart/\w+ +[\d.]+ s$", ended.stdout)
-    assert len(re.findall(r"(?m)^\S.*\[MASK\].*\n  \S+ \d+%", ended.stdout)) == 3
-    return folder
-
-
-def test_the_quickstart_is_up_to_date_when_it_runs_again(folder: Path) -> None:
+    (expected,) = blocks("text")
+    assert masked_shape(ended.stdout) == masked_shape(expected)
     ended = run("tokkit run corpora/quickstart.toml", folder)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("up to date") == 5
     assert "[MASK]" not in ended.stdout
 
 
-def test_commands_print_what_the_readme_shows(folder: Path) -> None:
+def masked_shape(text: str) -> list[str]:
+    """Stages, folders and questions; the answers are up to the training."""
+    return [re.sub(r"\S+ N%", "ANSWER", line) for line in shape(text)]
+
+
+def check_commands(folder: Path) -> None:
+    """Commands print what the README shows."""
     assert blocks("console")
     for block in blocks("console"):
         for part in re.split(r"(?m)^\$ ", block)[1:]:
@@ -77,7 +82,6 @@ def test_commands_print_what_the_readme_shows(folder: Path) -> None:
             else:
                 shown = shape(ended.stdout + ended.stderr)
             assert shown == shape(expected), command
-    check_snippets(folder)
 
 
 def check_snippets(folder: Path) -> None:
