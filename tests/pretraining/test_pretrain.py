@@ -307,7 +307,7 @@ class TestRefusals:
         assert Manifest.read(other) == before
 
     def test_the_instances_are_not_overwritten(self, instances: Path) -> None:
-        with pytest.raises(UsageError, match="is the instance folder"):
+        with pytest.raises(UsageError, match="is, or holds, the input"):
             pretrain(make_config(instances, output=instances, overwrite=True))
         assert (instances / "train-00000.arrow").is_file()
 

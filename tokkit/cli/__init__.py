@@ -49,7 +49,7 @@ def _log_to_standard_error() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("tokkit: %(message)s"))
     logger = logging.getLogger("tokkit")
-    logger.addHandler(handler)
+    logger.handlers = [handler]  # one, however often a program calls main
     logger.setLevel(logging.INFO)
 
 
