@@ -20,7 +20,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "lz4": lambda data: lz4.frame.compress(data, content_checksum=True),
 }
 # Hard to compress, so that every part of the data matters.
-TEXT = bytes(random.Random(0).choices(b"abcdefghijklmnopqrstuvwxyz \n", k=400_000))  # noqa: S311
+TEXT = bytes(random.Random(0).choices(b"abcdefghijklmnopqrstuvwxyz \n", k=400_000))  # noqa: S311  a sample, no secret
 
 
 @pytest.fixture(params=COMPRESS)

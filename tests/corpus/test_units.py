@@ -150,7 +150,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
 
     if when == "before":
         apply_change()
-    with pytest.raises(TokkitError, match=r"a\.\w+: (changed while|no such file)"):  # noqa: PT012
+    with pytest.raises(TokkitError, match=r"a\.\w+: (changed while|no such file)"):  # noqa: PT012  the reader must be under way
         for _ in read_documents(unit, config, batch_bytes=1000):
             if when == "within":
                 apply_change()
