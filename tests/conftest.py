@@ -12,6 +12,20 @@ settings.load_profile("tokkit")
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="compare everything: all code points and all corpora, which takes long",
+    )
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether to compare everything rather than a sample."""
+    return bool(request.config.getoption("--full"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real corpora and vocabularies beside the repository, where there is one."""

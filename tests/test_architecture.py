@@ -27,6 +27,8 @@ FLOORS = {
 # Doors between rooms of one floor, each with its reason.
 DOORS = {
     ("encoding", "tokkit.vocab.tokenizer"),  # what is encoded with is what was trained
+    ("encoding", "tokkit.vocab.characters"),  # which marks the normalizer orders anew
+    ("encoding", "tokkit.vocab.definitions"),  # how byte-level entries are spelled
     ("instances", "tokkit.vocab.tokenizer"),  # which entries a random replacement may be
     ("pretraining", "tokkit.vocab.tokenizer"),  # what is exported beside the model
     ("shards", "tokkit.engine.manifest"),  # a folder of shards is read by its manifest
@@ -41,9 +43,10 @@ HOMES = {
     "sentencepiece": {"vocab", "encoding"},
     "sentencex": {"corpus"},
     "numba": {"kernels"},
+    "llvmlite": {"kernels"},
 }
 
-KERNELS_MAY_IMPORT = {"numba", "numpy", "tokkit.kernels"}
+KERNELS_MAY_IMPORT = {"llvmlite", "numba", "numpy", "tokkit.kernels"}
 
 
 def modules() -> list[Path]:

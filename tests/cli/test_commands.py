@@ -170,7 +170,7 @@ def test_a_command_is_one_call_with_one_config(
     function, config = home(command)
     calls = []
 
-    def stop(given: Any) -> None:
+    def stop(given: Any, *_: Any) -> None:
         calls.append(given)
         raise TokkitError("enough")
 

@@ -18,6 +18,7 @@ def unit(number: int, size: int, *, part: bool) -> CorpusUnit:
     whole = size * 2 + 1 if part else size
     source = Source(
         name=name,
+        input=name,
         path=name,
         uri=None,
         bytes=whole,

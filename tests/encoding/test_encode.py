@@ -16,7 +16,6 @@ from tinytokenizers import write_bpe, write_vocab
 from tokkit.corpus.readers import read_documents
 from tokkit.encoding.config import EncodeConfig
 from tokkit.encoding.encode import encode
-from tokkit.encoding.encoder import Encoder
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
 from tokkit.vocab.tokenizer import load_tokenizer
@@ -204,8 +203,7 @@ def test_a_corpus_with_nothing_left_is_one_line(
 def test_a_document_that_cannot_be_cut_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = functools.partial(Encoder, slice_bytes=1000, longest_piece=5000)
-    monkeypatch.setattr("tokkit.encoding.encode.Encoder", small)
+    monkeypatch.setattr("tokkit.encoding.bpe.LONGEST_WORD", 5000)
     path = tmp_path / "long.txt"
     path.write_text("a b\n\n" + "x" * 10_000)
     with pytest.raises(TokkitError, match=r"long\.txt:5: a sentence has 10,000 bytes"):

@@ -13,7 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tinytokenizers import TINY_VOCAB, added, wordpiece_json, write_json, write_vocab
 
-from tokkit.encoding.encoder import Encoder, SentenceTooLongError
+from tokkit.encoding.bpe import BPEEncoder
+from tokkit.encoding.choice import choose_kernel
+from tokkit.encoding.encoded import Encoded, SentenceTooLongError
+from tokkit.encoding.encoder import Encoder
+from tokkit.encoding.library import LibraryEncoder
 from tokkit.errors import TokkitError
 from tokkit.vocab.definitions import byte_level_alphabet
 from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
@@ -62,12 +66,15 @@ def expect(tokenizer: Tokenizer, texts: list[str]) -> tuple[list[int], list[int]
     return ids, offsets, word_starts
 
 
-def check(tokenizer: Tokenizer, texts: list[str], **limits: int) -> None:
-    encoded = Encoder(tokenizer, **limits).encode(column(texts))
+def check(tokenizer: Tokenizer, texts: list[str]) -> None:
+    compare(Encoder(tokenizer).encode(column(texts)), tokenizer, texts)
+
+
+def compare(encoded: Encoded, tokenizer: Tokenizer, texts: list[str]) -> None:
     ids, offsets, word_starts = expect(tokenizer, texts)
     assert encoded.ids.tolist() == ids
     assert encoded.offsets.tolist() == offsets
-    assert encoded.word_starts.tolist() == word_starts
+    assert encoded.word_starts.to_pylist() == word_starts
 
 
 def sample_lines(shared: Path) -> Iterator[str]:
@@ -86,7 +93,10 @@ def test_real_text_in_many_languages_gives_the_library_s_ids_and_words(
     tokenizer = load(shared / "vocabs" / name)
     texts = [*HOSTILE, *sample_lines(shared)]
     assert len(texts) > 1000
-    check(tokenizer, texts, slice_bytes=20_000)
+    encoder = Encoder(tokenizer)
+    assert choose_kernel(tokenizer)
+    compare(encoder.encode(column(texts)), tokenizer, texts)
+    compare(LibraryEncoder(tokenizer, slice_bytes=20_000).encode(column(texts)), tokenizer, texts)
 
 
 @pytest.mark.parametrize("name", ["bert-base-uncased", "gpt2", "bert-base-multilingual-cased"])
@@ -97,7 +107,7 @@ def test_ids_are_as_small_as_the_vocabulary_allows(shared: Path, name: str) -> N
         encoded = Encoder(tokenizer).encode(column(texts))
         assert encoded.ids.dtype == expected
         assert encoded.offsets.dtype == np.int64
-        assert encoded.word_starts.dtype == np.bool_
+        assert encoded.word_starts.type == pa.bool_()
 
 
 @given(
@@ -116,28 +126,34 @@ def test_neither_slices_nor_cuts_change_anything(
         write_vocab(folder, do_lower_case=True)
     tokenizer = load_tokenizer(folder)
     part = column(["x", *texts]).slice(min(bounds), abs(bounds[0] - bounds[1]))
-    encoded = Encoder(tokenizer, slice_bytes=slice_bytes).encode(part)
-    ids, offsets, word_starts = expect(tokenizer, part.to_pylist())
-    assert encoded.ids.tolist() == ids
-    assert encoded.offsets.tolist() == offsets
-    assert encoded.word_starts.tolist() == word_starts
+    for encoder in (Encoder(tokenizer), LibraryEncoder(tokenizer, slice_bytes=slice_bytes)):
+        compare(encoder.encode(part), tokenizer, part.to_pylist())
 
 
 @pytest.mark.parametrize("name", ["bert-base-uncased", "gpt2"])
 def test_a_book_on_one_line_gives_the_library_s_ids(shared: Path, name: str) -> None:
     tokenizer = load(shared / "vocabs" / name)
     text = (shared / "corpora" / "ru-novels" / "Gogol_Viy.txt").read_text().replace("\n", " ")
-    check(tokenizer, ["short", text, "", text[:5000]], slice_bytes=8192)
+    texts = ["short", text, "", text[:5000]]
+    for encoder in (Encoder(tokenizer), LibraryEncoder(tokenizer, slice_bytes=8192)):
+        compare(encoder.encode(column(texts)), tokenizer, texts)
 
 
 def test_a_line_without_a_space_is_encoded_or_refused(shared: Path) -> None:
     line = "x" * 300_000
-    bert = Encoder(load(shared / "vocabs" / "bert-base-uncased"), slice_bytes=1000)
-    assert bert.encode(column([line])).ids.tolist() == [100]
+    assert Encoder(load(shared / "vocabs" / "bert-base-uncased")).encode(column([line])).ids == 100
     gpt2 = load(shared / "vocabs" / "gpt2")
-    check(gpt2, [line[:5000]], slice_bytes=1000)
-    with pytest.raises(SentenceTooLongError, match="300,000 bytes that this tokenizer must"):
-        Encoder(gpt2, slice_bytes=1000, longest_piece=100_000).encode(column(["a", line]))
+    check(gpt2, ["a", line])
+    for encoder in (
+        BPEEncoder(gpt2, longest_word=100_000),
+        LibraryEncoder(gpt2, slice_bytes=1000, longest_piece=100_000),
+    ):
+        encoder.encode(column(["a " * 100_000]))
+        with pytest.raises(
+            SentenceTooLongError, match="300,000 bytes that this tokenizer must"
+        ) as e:
+            encoder.encode(column(["a", line]))
+        assert e.value.sentence == 1
 
 
 @pytest.mark.parametrize("name", ["xlnet-cased-spiece", "spm-test_model", "bpe-en-hi-te"])
@@ -147,7 +163,7 @@ def test_sentencepiece_models_give_their_library_s_ids(shared: Path, name: str) 
     path = shared / "vocabs" / "sentencepiece" / f"{name}.model"
     tokenizer = load_tokenizer(path)
     texts = [*HOSTILE, *list(sample_lines(shared))[::7]]
-    encoded = Encoder(tokenizer, slice_bytes=5000).encode(column(texts))
+    encoded = LibraryEncoder(tokenizer, slice_bytes=5000).encode(column(texts))
     processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
     forbidden = set(tokenizer.control_ids)
     start = 0
@@ -156,7 +172,7 @@ def test_sentencepiece_models_give_their_library_s_ids(shared: Path, name: str) 
         expected = [unknown if i in forbidden else i for i in processor.encode(text)]
         assert encoded.ids[start:stop].tolist() == expected
         heads = [processor.id_to_piece(i).startswith("\u2581") for i in processor.encode(text)]
-        assert encoded.word_starts[start:stop].tolist() == ([True, *heads[1:]] if heads else [])
+        assert encoded.word_starts[start:stop].to_pylist() == ([True, *heads[1:]] if heads else [])
         start = stop
     assert set(encoded.ids.tolist()) & forbidden == {processor.unk_id()}
 
@@ -203,10 +219,12 @@ def test_other_pipelines_go_through_the_library_whole(tmp_path: Path) -> None:
     for changes in (
         {"added_tokens": [added("##cat", number)]},
         {"pre_tokenizer": {"type": "Whitespace"}},
-        {"model": {"continuing_subword_prefix": "@@"}},
+        {"normalizer": {"type": "Lowercase"}},
     ):
         path = write_json(tmp_path / "tokenizer.json", wordpiece_json(**changes))
-        check(load_tokenizer(path), ["the cats ##cat unaffable", "a##cat!? the@@", ""])
+        tokenizer = load_tokenizer(path)
+        assert choose_kernel(tokenizer) is None
+        check(tokenizer, ["the cats ##cat unaffable", "a##cat!? the@@", ""])
 
 
 def strip_ends(tokenizer: Tokenizer, ids: list[int]) -> list[int]:

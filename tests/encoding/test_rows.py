@@ -5,7 +5,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokkit.encoding.encoder import Encoded
+from tokkit.encoding.encoded import Encoded
 from tokkit.encoding.rows import make_rows
 from tokkit.engine.accounts import Accounts
 from tokkit.shards.schema import Header, tokens_schema
@@ -22,7 +22,7 @@ def test_rows_equal_documents_put_together_one_by_one(documents: list[list[list[
     encoded = Encoded(
         ids=ids,
         offsets=np.cumsum([0, *map(len, sentences)], dtype=np.int64),
-        word_starts=ids % 2 == 0,
+        word_starts=pa.array(ids % 2 == 0, pa.bool_()),
     )
     sentence_offsets = np.cumsum([0, *map(len, documents)], dtype=np.int64)
     names = pa.array([f"d{number}" for number in range(len(documents))], pa.string())

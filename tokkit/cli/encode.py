@@ -23,8 +23,9 @@ from tokkit.encoding.config import COMPRESSIONS, SENTENCES, EncodeConfig
 @config_option(EncodeConfig, "language_field", "Field of a record that holds its language.")
 @config_option(EncodeConfig, "compression", "Of the shards.", choices=COMPRESSIONS)
 @config_option(EncodeConfig, "unit_bytes", "About how much of a large file makes one shard.")
+@click.option("--stats", "show_stats", is_flag=True, help="Print speed and hit rates as well.")
 @work_options(EncodeConfig)
-def encode(*, as_json: bool, **options: Any) -> None:
+def encode(*, show_stats: bool, as_json: bool, **options: Any) -> None:
     """Encode INPUT into Arrow shards of token ids.
 
     A row is a document. INPUT is a file, folder, glob or URI, or - for standard input: plain text, JSON lines, Parquet
@@ -33,5 +34,7 @@ def encode(*, as_json: bool, **options: Any) -> None:
     """
     config = EncodeConfig(**options)
     from tokkit.encoding.encode import encode as run
+    from tokkit.encoding.stats import EncodeStats
 
-    print_manifest(config.output, run(config), as_json=as_json)
+    stats = EncodeStats() if show_stats else None
+    print_manifest(config.output, run(config, stats), as_json=as_json, stats=stats)

@@ -17,7 +17,7 @@ from tokkit.corpus.config import DOCUMENTS, ERRORS, FORMATS
 from tokkit.errors import UsageError
 
 # A recipe connects its stages itself, and how to run it is said on its own command line.
-NOT_IN_RECIPES = frozenset({"as_json", "output", "overwrite", "progress"})
+NOT_IN_RECIPES = frozenset({"as_json", "output", "overwrite", "progress", "show_stats"})
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

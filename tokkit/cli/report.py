@@ -9,19 +9,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from tokkit.encoding.stats import EncodeStats
     from tokkit.engine.manifest import Manifest
     from tokkit.vocab.training import Training
 
 
-def print_manifest(folder: Path, manifest: "Manifest", *, as_json: bool) -> None:
-    """Print what a stage made: its ledger and its shards."""
+def print_manifest(
+    folder: Path, manifest: "Manifest", *, as_json: bool, stats: "EncodeStats | None" = None
+) -> None:
+    """Print what a stage made: its ledger and its shards, and what was measured."""
     if as_json:
-        click.echo(json.dumps(asdict(manifest), ensure_ascii=False))
+        measured = {} if stats is None else {"stats": stats.as_dict()}
+        click.echo(json.dumps({**asdict(manifest), **measured}, ensure_ascii=False))
         return
     size = sum(row["bytes"] for row in manifest.shards)
     click.echo(f"{folder}: {plural(len(manifest.shards), 'shard')}, {size:,} bytes")
     for line in describe_accounts(manifest.accounts):
         click.echo(f"  {line}")
+    if stats is not None:
+        for line in describe_stats(stats.as_dict()):
+            click.echo(f"  {line}")
 
 
 def print_training(folder: Path, training: "Training", *, as_json: bool) -> None:
@@ -66,9 +73,36 @@ def describe_accounts(accounts: Mapping[str, Any]) -> Iterator[str]:
             for figure, number in entry.items():
                 yield f"{figure.replace('_', ' ')}: {number:,}"
             continue
+        if what == "sources":
+            yield from (f"{source}: {describe_source(entry[source])}" for source in entry)
+            continue
         line = f"{what}: {entry['kept']:,} of {entry['in']:,}"
         dropped = [f"{number:,} {reason}" for reason, number in entry["dropped"].items()]
         yield line + (f"; dropped {', '.join(dropped)}" if dropped else "")
+
+
+def describe_source(figures: Mapping[str, int]) -> str:
+    """How well a vocabulary suits one source: ``1.31 tokens per word, 0.02% unknown``."""
+    tokens, words = figures["tokens"], figures["words"]
+    unknown = figures["unknown_tokens"]
+    return f"{tokens / max(words, 1):.3f} tokens per word, {unknown / max(tokens, 1):.3%} unknown"
+
+
+def describe_stats(stats: Mapping[str, float]) -> Iterator[str]:
+    """How fast encoding went, in words."""
+    if not stats:
+        yield "nothing was encoded in this run"
+        return
+    yield (
+        f"{stats['bytes'] / 1e6:,.1f} MB and {stats['tokens']:,} tokens "
+        f"in {stats['seconds']:.2f} s: {stats['bytes_per_second'] / 1e6:,.1f} MB/s, "
+        f"{stats['tokens_per_second']:,.0f} tokens/s"
+    )
+    yield f"encoder of each worker: {stats['encoder_bytes_per_second'] / 1e6:,.1f} MB/s"
+    yield (
+        f"found in its cache: {stats['chunk_hit_rate']:.1%} of chunks between white space, "
+        f"{stats['word_hit_rate']:.1%} of the words of others"
+    )
 
 
 def describe_facts(facts: Mapping[str, Any]) -> Iterator[str]:

@@ -46,6 +46,7 @@ class Source:
     Attributes:
         name: as the user would call it: the path as given, or found under the folder or glob;
             the URI without its secrets; or ``stdin``. Printable, on one line.
+        input: the INPUT under which it was found, without secrets, or ``stdin``.
         path: what its file system opens; empty for standard input.
         uri: of its file system; None where it is this machine's.
         bytes: size of the file; 0 for standard input.
@@ -55,6 +56,7 @@ class Source:
     """
 
     name: str
+    input: str
     path: str
     uri: str | None
     bytes: int
@@ -116,10 +118,10 @@ def _find(text: str, wanted_format: str) -> list[Source]:
         elif _has_magic(path):
             fault = "matches no file; check the pattern"
         raise TokkitError(f"{shown}: {fault}")
-    return [_source(files, uri, entry, wanted_format) for entry in found]
+    return [_source(files, uri, shown, entry, wanted_format) for entry in found]
 
 
-def _source(files: Files, uri: str | None, entry: Entry, wanted_format: str) -> Source:
+def _source(files: Files, uri: str | None, shown: str, entry: Entry, wanted_format: str) -> Source:
     """Describe one file that was found, and see that it opens."""
     scheme = f"{uri.split('://', 1)[0]}://" if uri else ""
     name = printable(scheme + entry.path)
@@ -134,7 +136,9 @@ def _source(files: Files, uri: str | None, entry: Entry, wanted_format: str) -> 
         raise TokkitError(
             f"{name}: {known_format} inside {compression} cannot be read in pieces; unpack it first"
         )
-    return Source(name, entry.path, uri, entry.bytes, entry.mtime_ns, known_format, compression)
+    return Source(
+        name, shown, entry.path, uri, entry.bytes, entry.mtime_ns, known_format, compression
+    )
 
 
 def _stdin(wanted_format: str) -> Source:
@@ -145,7 +149,8 @@ def _stdin(wanted_format: str) -> Source:
         )
     if sys.stdin is None or sys.stdin.closed:
         raise TokkitError(f"{STDIN}: standard input is closed; name a file, or pipe text into it")
-    return Source(STDIN, "", None, 0, 0, "text" if wanted_format == "auto" else wanted_format, None)
+    known_format = "text" if wanted_format == "auto" else wanted_format
+    return Source(STDIN, STDIN, "", None, 0, 0, known_format, None)
 
 
 def _list_folder(files: Files, folder: str, above: frozenset[str] = frozenset()) -> Iterator[Entry]:

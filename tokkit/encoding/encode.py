@@ -10,6 +10,9 @@ documents in which nothing is left.
 """
 
 import hashlib
+import logging
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -28,9 +31,11 @@ from tokkit.corpus.groups import (
     stamp_group,
 )
 from tokkit.corpus.units import CorpusUnit, plan_units
+from tokkit.encoding.choice import choose_kernel
 from tokkit.encoding.config import EncodeConfig
-from tokkit.encoding.encoder import Encoder, SentenceTooLongError
-from tokkit.encoding.rows import make_rows
+from tokkit.encoding.encoded import SentenceTooLongError
+from tokkit.encoding.rows import count_words, make_rows
+from tokkit.encoding.stats import BYTES, COUNTERS, SECONDS, EncodeStats
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import HashedFile
 from tokkit.engine.folder import refuse_inputs
@@ -45,6 +50,9 @@ from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from tokkit.corpus.readers import DocumentBatch
+    from tokkit.encoding.encoder import Encoder
+
+log = logging.getLogger(__name__)
 
 BATCH_TOKENS = 4_000_000
 TOKENIZER_FOLDER = "tokenizer"
@@ -52,11 +60,12 @@ TOKENIZER_FOLDER = "tokenizer"
 _WITHOUT_EFFECT = ("inputs", "tokenizer", "output", "workers", "overwrite", "progress")
 
 
-def encode(config: EncodeConfig) -> Manifest:
+def encode(config: EncodeConfig, stats: EncodeStats | None = None) -> Manifest:
     """Encode a corpus into a token folder, doing only what is not done yet.
 
     Args:
         config: what is read, and how; the bytes do not depend on ``workers``.
+        stats: gets what is measured.
 
     Returns:
         The folder's manifest.
@@ -66,7 +75,7 @@ def encode(config: EncodeConfig) -> Manifest:
     """
     refuse_inputs(config.output, [*config.inputs, config.tokenizer])
     tokenizer = load_tokenizer(config.tokenizer)
-    stage = plan(config, tokenizer)
+    stage = plan(config, tokenizer, stats)
     if not config.overwrite:
         _refuse_stdin_twice(stage)
     return run_stage(
@@ -74,7 +83,7 @@ def encode(config: EncodeConfig) -> Manifest:
     )
 
 
-def plan(config: EncodeConfig, tokenizer: Tokenizer) -> Stage:
+def plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None = None) -> Stage:
     """The work units, and all that the engine must know of the stage."""
     groups = group_units(plan_units(config, config.unit_bytes), config.unit_bytes)
     units = [
@@ -100,6 +109,15 @@ def plan(config: EncodeConfig, tokenizer: Tokenizer) -> Stage:
                 f"(dropped: {reasons}); see --documents, --text-field and --errors"
             )
 
+    def prepare(folder: Path) -> None:
+        tokenizer.save(folder / TOKENIZER_FOLDER)
+        if choose_kernel(tokenizer) is None:
+            log.info(
+                "%s: not a tokenizer of BERT's or GPT-2's making, so its own library encodes, "
+                "which is slower",
+                config.tokenizer,
+            )
+
     return Stage(
         kind="tokens",
         output=config.output,
@@ -109,9 +127,10 @@ def plan(config: EncodeConfig, tokenizer: Tokenizer) -> Stage:
         units=units,
         function=encode_unit,
         context=Context(config, config.output / TOKENIZER_FOLDER, tokenizer.fingerprint),
-        prepare=lambda folder: tokenizer.save(folder / TOKENIZER_FOLDER),
+        prepare=prepare,
         digest=lambda group: digest_group(group, config, config.language_field),
         finish=refuse_nothing,
+        observe=None if stats is None else stats.add,
     )
 
 
@@ -145,15 +164,16 @@ def encode_unit(
     context: Context, group: Group, sink: HashedFile, report: Callable[[int], None]
 ) -> UnitResult:
     """Write the shard of one unit: a part of a file, or a few small files."""
-    _, schema = _load(context.tokenizer, context.fingerprint)
+    _, schema, _ = _load(context.tokenizer, context.fingerprint)
     accounts = Accounts()
+    measured: defaultdict[str, float] = defaultdict(float)
     digests = []
     with ShardWriter(sink, schema, context.config.compression) as writer:
         gathered = _Gatherer(writer)
         for unit in group:
             digests.append(digest := hashlib.sha256())
             for batch in _read_batches(unit, context.config, accounts, digest):
-                gathered.add(_encode_batch(batch, unit, context, accounts))
+                gathered.add(_encode_batch(batch, unit, context, accounts, measured))
                 report(batch.bytes_read)
         gathered.flush()
     return UnitResult(
@@ -161,6 +181,7 @@ def encode_unit(
         tokens=accounts.kept("tokens"),
         accounts=accounts,
         input_sha256=tuple(digest.hexdigest() for digest in digests),
+        measured=measured,
     )
 
 
@@ -180,28 +201,49 @@ def _read_batches(
 
 
 def _encode_batch(
-    batch: "DocumentBatch", unit: CorpusUnit, context: Context, accounts: Accounts
+    batch: "DocumentBatch",
+    unit: CorpusUnit,
+    context: Context,
+    accounts: Accounts,
+    measured: defaultdict[str, float],
 ) -> pa.RecordBatch:
     """Split and encode a batch of documents."""
     from tokkit.corpus.sentences import split_sentences
 
     config = context.config
-    encoder, schema = _load(context.tokenizer, context.fingerprint)
+    encoder, schema, unknown_id = _load(context.tokenizer, context.fingerprint)
     sentences, sentence_offsets = split_sentences(
         batch.texts, config.sentences, config.language, batch.languages
     )
+    before, started = encoder.counters.copy(), time.perf_counter()
     try:
         encoded = encoder.encode(sentences)
     except SentenceTooLongError as error:
         document = int(np.searchsorted(sentence_offsets, error.sentence, "right")) - 1
         name = f"{unit.source.name}, document {batch.names[document]}"
         raise TokkitError(f"{name}: {error}") from error
+    measured[SECONDS] += time.perf_counter() - started
+    measured[BYTES] += _num_bytes(sentences)
+    for name, number in zip(COUNTERS, (encoder.counters - before).tolist(), strict=True):
+        measured[name] += number
+    count_words(accounts, unit.source.input, encoded, unknown_id)
     return make_rows(schema, batch.names, sentence_offsets, encoded, accounts)
 
 
+def _num_bytes(texts: pa.LargeStringArray) -> int:
+    """How long texts are together."""
+    offsets = np.frombuffer(texts.buffers()[1], np.int64)
+    return int(offsets[texts.offset + len(texts)] - offsets[texts.offset])
+
+
 @lru_cache(maxsize=1)
-def _load(folder: Path, fingerprint: str) -> tuple[Encoder, pa.Schema]:
-    """The encoder of the stage's tokenizer and the schema of its shards, once in a process."""
+def _load(folder: Path, fingerprint: str) -> tuple["Encoder", pa.Schema, int | None]:
+    """The encoder of the stage's tokenizer, the schema of its shards and the id of ``unk``.
+
+    Once in a process.
+    """
+    from tokkit.encoding.encoder import Encoder  # kernels: only where there is something to do
+
     tokenizer = load_tokenizer(folder)
     if tokenizer.fingerprint != fingerprint:
         raise TokkitError(f"{folder}: changed while it was in use; run the same command again")
@@ -211,7 +253,7 @@ def _load(folder: Path, fingerprint: str) -> tuple[Encoder, pa.Schema]:
         vocab_size=tokenizer.vocab_size,
         special_ids=tokenizer.special_ids,
     )
-    return Encoder(tokenizer), tokens_schema(header)
+    return Encoder(tokenizer), tokens_schema(header), tokenizer.special_ids.get("unk")
 
 
 class _Gatherer:

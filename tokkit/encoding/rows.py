@@ -8,8 +8,9 @@ rows              a: [3, 2]          dropped     c: [4]
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from tokkit.encoding.encoder import Encoded
+from tokkit.encoding.encoded import Encoded
 from tokkit.engine.accounts import Accounts
 from tokkit.shards.writer import large_list
 
@@ -58,3 +59,21 @@ def make_rows(
         ],
         schema=schema,
     )
+
+
+def count_words(accounts: Accounts, source: str, encoded: Encoded, unknown_id: int | None) -> None:
+    """Enter tokens, words and unknown tokens of a source, and of all.
+
+    Args:
+        accounts: gets them.
+        source: an INPUT as it was named.
+        encoded: sentences of it.
+        unknown_id: of words that the vocabulary cannot make; None where there are none.
+    """
+    num_words = pc.sum(encoded.word_starts).as_py() or 0
+    num_unknown = 0 if unknown_id is None else int((encoded.ids == unknown_id).sum())
+    accounts.count("words", num_words)
+    accounts.count("unknown_tokens", num_unknown)
+    accounts.count_source(source, "tokens", len(encoded.ids))
+    accounts.count_source(source, "words", num_words)
+    accounts.count_source(source, "unknown_tokens", num_unknown)

@@ -7,7 +7,10 @@
     >>> accounts.check()
 
 ``in`` minus everything dropped is ``kept``, always: ``check`` holds a stage to it, and ``tokkit
-verify`` asks again. Figures stand beside the ledger and are under no such law.
+verify`` asks again. Figures stand beside the ledger and are under no such law, those of each
+source likewise:
+
+    >>> accounts.count_source("corpora/", "words", 7)
 """
 
 from collections.abc import Mapping
@@ -20,6 +23,7 @@ class Accounts:
     def __init__(self) -> None:
         self.entries: dict[str, dict[str, Any]] = {}
         self.figures: dict[str, int] = {}
+        self.sources: dict[str, dict[str, int]] = {}
 
     def _entry(self, what: str) -> dict[str, Any]:
         return self.entries.setdefault(what, {"in": 0, "kept": 0, "dropped": {}})
@@ -42,6 +46,11 @@ class Accounts:
         """Add to a figure that stands beside the ledger."""
         self.figures[figure] = self.figures.get(figure, 0) + int(number)
 
+    def count_source(self, source: str, figure: str, number: int) -> None:
+        """Add to a figure of one source: an INPUT as it was named."""
+        figures = self.sources.setdefault(source, {})
+        figures[figure] = figures.get(figure, 0) + int(number)
+
     def kept(self, what: str) -> int:
         """How many of ``what`` were kept."""
         return int(self.entries.get(what, {}).get("kept", 0))
@@ -55,6 +64,9 @@ class Accounts:
                 self.drop(what, reason, number)
         for figure, number in other.figures.items():
             self.count(figure, number)
+        for source, figures in other.sources.items():
+            for figure, number in figures.items():
+                self.count_source(source, figure, number)
 
     def imbalances(self) -> list[str]:
         """Say in words where ``in`` minus ``dropped`` is not ``kept``."""
@@ -76,7 +88,12 @@ class Accounts:
             what: {**entry, "dropped": dict(sorted(entry["dropped"].items()))}
             for what, entry in sorted(self.entries.items())
         }
-        return {**ledger, "figures": dict(sorted(self.figures.items()))}
+        form = {**ledger, "figures": dict(sorted(self.figures.items()))}
+        if self.sources:
+            form["sources"] = {
+                source: dict(sorted(f.items())) for source, f in self.sources.items()
+            }
+        return form
 
     @classmethod
     def from_dict(cls, form: Mapping[str, Any]) -> "Accounts":
@@ -85,6 +102,8 @@ class Accounts:
         for what, entry in form.items():
             if what == "figures":
                 accounts.figures = dict(entry)
+            elif what == "sources":
+                accounts.sources = {source: dict(figures) for source, figures in entry.items()}
             else:
                 accounts.entries[what] = {**entry, "dropped": dict(entry["dropped"])}
         return accounts

@@ -5,6 +5,7 @@ get one unit at a time. The parent watches their pipes and their lives: a worker
 error that names the unit it had. Each worker watches the parent too, and ends with it.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -19,6 +20,8 @@ from typing import Any, NoReturn, Self, cast
 
 from tokkit.engine.unit import Outcome, Task, Unit
 from tokkit.errors import TokkitError
+
+log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 0.1
 HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -70,6 +73,7 @@ class _Pool:
     def __init__(self, task: Task, num_workers: int) -> None:
         self._processes: dict[Connection, BaseProcess] = {}
         self._in_hand: dict[Connection, Unit] = {}
+        self._said: set[str] = set()
         context = multiprocessing.get_context("spawn")
         # A signal would tear the start of a process, or print a traceback from within a child that
         # is not ready to ignore it; children inherit the mask and lift it when they are.
@@ -106,6 +110,8 @@ class _Pool:
                 kind, content = self._receive(pipe)
                 if kind == "progress":
                     report(content)
+                elif kind == "message":
+                    self._say(content)
                 elif kind == "outcome":
                     unit = self._in_hand.pop(pipe)
                     self._hand_out(pipe, waiting)
@@ -114,6 +120,12 @@ class _Pool:
                     raise content
                 else:
                     raise WorkerError(f"{self._in_hand[pipe].name}\n\n{content}")
+
+    def _say(self, message: str) -> None:
+        """Pass on what a worker has to say, once where several say the same."""
+        if message not in self._said:
+            log.info("%s", message)
+        self._said.add(message)
 
     def _hand_out(self, pipe: Connection, waiting: deque[Unit]) -> None:
         if waiting:
@@ -148,6 +160,9 @@ def _work(task: Task, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends us
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    logger = logging.getLogger("tokkit")
+    logger.addHandler(_Forwarder(pipe))
+    logger.setLevel(logging.INFO)
     reporter = _Reporter(pipe)
     while True:
         try:
@@ -173,6 +188,18 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+class _Forwarder(logging.Handler):
+    """Sends the messages of a worker to the parent, whose standard error it is."""
+
+    def __init__(self, pipe: Connection) -> None:
+        super().__init__()
+        self._pipe = pipe
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one message."""
+        self._pipe.send(("message", record.getMessage()))
 
 
 class _Reporter:

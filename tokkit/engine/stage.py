@@ -92,6 +92,7 @@ class Stage(Outline):
         digest: SHA-256 of each input that a payload's unit would read; asked when a time stamp has
             changed.
         finish: looks at the whole ledger before the manifest is written, and may refuse it.
+        observe: is told the result of each unit that is done now, as it comes.
     """
 
     units: Sequence[Unit]
@@ -101,6 +102,7 @@ class Stage(Outline):
     prepare: Callable[[Path], None] | None = None
     digest: Callable[[Any], Sequence[str]] | None = None
     finish: Callable[[Accounts], None] | None = None
+    observe: Callable[[UnitResult], None] | None = None
 
     @property
     def key(self) -> str:
@@ -284,6 +286,8 @@ def _map(stage: Stage, lines: dict[str, dict[str, Any]], *, workers: int, progre
     )
     with bar, closing(run_units(task, missing, workers, bar.update)) as outcomes:
         for unit, outcome in outcomes:
+            if stage.observe is not None:
+                stage.observe(outcome.result)
             key = keys[unit.shard]
             lines[key] = _journal_line(key, unit, outcome)
             journal.append(lines[key])

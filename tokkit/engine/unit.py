@@ -1,7 +1,7 @@
 """Work units, and what doing one means in whichever process it is done."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,14 @@ class UnitResult:
         tokens: in its shard.
         accounts: its ledger.
         input_sha256: of each of the unit's inputs, as they were read.
+        measured: seconds and the like, for who watches; they are kept nowhere.
     """
 
     rows: int
     tokens: int
     accounts: Accounts
     input_sha256: tuple[str, ...] = ()
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

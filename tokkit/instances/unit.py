@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.engine.accounts import Accounts
@@ -23,7 +22,7 @@ from tokkit.instances.pairs import (
 from tokkit.instances.plan import PairUnit
 from tokkit.kernels.masking import replacement_ids
 from tokkit.shards.schema import Header, instances_schema
-from tokkit.shards.writer import ShardWriter, Sink, large_list
+from tokkit.shards.writer import ShardWriter, Sink, booleans, large_list
 from tokkit.vocab.tokenizer import Tokenizer
 
 BATCH_TOKENS = 4 << 20  # of a record batch, about
@@ -131,7 +130,7 @@ def _make_batch(schema: pa.Schema, instances: Instances, masks: Masks | None) ->
         pa.array(instances.segment_lengths, pa.int32()),
         pa.array(instances.documents, pa.uint64()),
         pa.array(instances.is_random, pa.int8()),
-        _large_list_of_bits(instances.word_starts, instances.offsets),
+        large_list(booleans(instances.word_starts, int(instances.offsets[-1])), instances.offsets),
     ]
     if masks is not None:
         columns += [
@@ -139,15 +138,6 @@ def _make_batch(schema: pa.Schema, instances: Instances, masks: Masks | None) ->
             large_list(masks.labels, masks.offsets),
         ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _large_list_of_bits(
-    bits: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]
-) -> pa.LargeListArray:
-    """Packed booleans as an Arrow column, without a copy."""
-    buffers = [None, pa.py_buffer(bits)]
-    values = pa.BooleanArray.from_buffers(pa.bool_(), int(offsets[-1]), buffers)
-    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values)
 
 
 def _count_documents(

@@ -22,6 +22,7 @@ Positions = NDArray[np.int64]
 
 LF = 10
 CR = 13
+SPACE = 32
 
 _ONES = np.uint64(0x0101_0101_0101_0101)
 _HIGH_BITS = np.uint64(0x8080_8080_8080_8080)
@@ -325,4 +326,32 @@ def write_names(
             out_values[position] = 48 + number % 10
             number //= 10
         out_offsets[index + 1] = end
+    return end
+
+
+@kernel
+def prefix_spaces(
+    values: Bytes, offsets: Positions, out_values: Bytes, out_offsets: Positions
+) -> int:
+    """Copy texts side by side, with a space in front of those that do not begin with one.
+
+    Args:
+        values: uint8.
+        offsets: int64 [num_texts + 1], bounds of the texts.
+        out_values: uint8, a byte more a text.
+        out_offsets: int64 [num_texts + 1], bounds of the copies.
+
+    Returns:
+        How many bytes were written. An empty text stays empty.
+    """
+    end = 0
+    out_offsets[0] = 0
+    for text in range(offsets.size - 1):
+        start, stop = offsets[text], offsets[text + 1]
+        if start < stop and values[start] != SPACE:
+            out_values[end] = SPACE
+            end += 1
+        out_values[end : end + stop - start] = values[start:stop]
+        end += stop - start
+        out_offsets[text + 1] = end
     return end

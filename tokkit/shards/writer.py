@@ -51,8 +51,10 @@ class ShardWriter:
             self.close()
 
 
-def large_list(values: npt.NDArray[Any], offsets: npt.NDArray[np.int64]) -> pa.LargeListArray:
-    """Ragged rows as an Arrow column, without a copy except that booleans are packed into bits.
+def large_list(
+    values: npt.NDArray[Any] | pa.Array, offsets: npt.NDArray[np.int64]
+) -> pa.LargeListArray:
+    """Ragged rows as an Arrow column, without a copy but of NumPy's booleans.
 
     Args:
         values: of all rows in order, of any fixed-width type.
@@ -63,3 +65,13 @@ def large_list(values: npt.NDArray[Any], offsets: npt.NDArray[np.int64]) -> pa.L
         [[7, 8], [9]]
     """
     return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(values))
+
+
+def booleans(bits: npt.NDArray[Any], number: int) -> pa.BooleanArray:
+    """Booleans that are packed as in ``tokkit.kernels.bits``, as an Arrow array without a copy.
+
+    Args:
+        bits: of any unsigned type.
+        number: how many there are.
+    """
+    return pa.BooleanArray.from_buffers(pa.bool_(), number, [None, pa.py_buffer(bits)])

@@ -1,8 +1,9 @@
 r"""What BERT's normalizer and pre-tokenizer make of each character, as the library itself says.
 
-The normalizer works character by character (NFD orders marks anew, but it drops or keeps each as
-it would alone), so a table over code points tells what it makes of any text. The library is asked
-about a character when it is first met; all of Unicode would take three seconds.
+The normalizer works character by character, so a table over code points tells what it makes of any
+text; but where accents are stripped, NFD orders combining marks anew, and of several that stay
+(``is_mark``; they are few) only the library can tell the order. It is asked about a character when
+that is first met; all of Unicode would take three seconds.
 
     character   normalized   kind
     "W"         "w"          WORD     joins its neighbours into a word
@@ -12,6 +13,7 @@ about a character when it is first met; all of Unicode would take three seconds.
     "\u0301"    ""           NOTHING  as if it were not there
 """
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,6 +43,18 @@ def to_text(codes: npt.NDArray[np.uint32]) -> str:
     return codes.tobytes().decode("utf-32-le")
 
 
+@cache
+def is_mark(char: str) -> bool:
+    """Whether a character has a canonical combining class, as the library's NFD has it.
+
+    It has if it goes before U+0345, of the highest class there is, or behind U+0334, of the lowest.
+    """
+    from tokenizers.normalizers import NFD
+
+    order = NFD().normalize_str
+    return order(f"\u0345{char}")[0] != "\u0345" or order(f"{char}\u0334")[-1] != "\u0334"
+
+
 class CharacterTable:
     """Kinds and normalized forms of the characters met so far.
 
@@ -51,6 +65,7 @@ class CharacterTable:
     Attributes:
         kinds: ``[0x110000]`` uint8: ``UNSEEN``, ``NOTHING``, ``WORD`` or ``BREAK`` of a character.
         lengths: ``[0x110000]`` uint8: characters of its normalized form.
+        has_mark: ``[0x110000]`` bool: whether one of these is a combining mark.
     """
 
     def __init__(self, normalizer: "Normalizer", pre_tokenizer: "PreTokenizer") -> None:
@@ -60,6 +75,7 @@ class CharacterTable:
         self._breaks: dict[str, bool] = {}
         self.kinds = np.zeros(UNICODE_SIZE, np.uint8)
         self.lengths = np.zeros(UNICODE_SIZE, np.uint8)
+        self.has_mark = np.zeros(UNICODE_SIZE, np.bool_)
 
     def learn(self, codes: npt.NDArray[np.uint32]) -> None:
         """Ask the library about those characters that are new."""
@@ -68,6 +84,7 @@ class CharacterTable:
             normalized = self._normalizer.normalize_str(chr(code))
             self._normalized[code] = normalized
             self.lengths[code] = len(normalized)
+            self.has_mark[code] = any(map(is_mark, normalized))
             if not normalized:
                 self.kinds[code] = NOTHING
             elif any(self.breaks(char) for char in normalized):

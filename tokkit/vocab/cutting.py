@@ -68,7 +68,11 @@ def _shorten_words(
     letters = np.where(kinds == WORD, table.lengths[codes], 0).cumsum()
     # How many letters stood before the word that each character is in: those up to the last break.
     before_word = np.maximum.accumulate(np.where(kinds == BREAK, letters, 0))
-    kept = (kinds != NOTHING) & ((kinds == BREAK) | (letters - before_word <= max_word_chars + 3))
+    kept = (kinds == BREAK) | (letters - before_word <= max_word_chars + 3)
+    if not table.has_mark[
+        codes
+    ].any():  # else what is dropped may stand between two that change places
+        kept &= kinds != NOTHING
     shortened: npt.NDArray[np.uint32] = codes[kept]
     return shortened
 

@@ -1,0 +1,99 @@
+"""GPT-2's and RoBERTa's tokenizers: what the kernel must be told of pre-tokenizer and model."""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tokkit.corpus.documents import read_only, string_buffers
+from tokkit.encoding.choice import read_merges
+from tokkit.encoding.encoded import Ids, SentenceTooLongError
+from tokkit.encoding.kernels import UNICODE_SIZE, KernelEncoder
+from tokkit.kernels.bpe import LETTER, NUMBER, OTHER, SPACE, Classes, encode_bpe
+from tokkit.kernels.merges import Merges, fill_merges, new_parts
+from tokkit.kernels.scan import prefix_spaces
+from tokkit.vocab.tokenizer import Tokenizer
+
+_ROOM = 1 << 10
+# A word of so many bytes takes 200 MB.
+LONGEST_WORD = 4 << 20
+
+
+class BPEEncoder(KernelEncoder):
+    """Encodes with the ``ByteLevel`` pre-tokenizer and ``BPE``.
+
+    Args:
+        tokenizer: whose ids they are.
+        longest_word: how many bytes a word may have, of one class of characters.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, longest_word: int | None = None) -> None:
+        super().__init__(tokenizer)
+        self._longest_word = LONGEST_WORD if longest_word is None else longest_word
+        self._merges = _make_merges(tokenizer)
+        self._parts = new_parts(_ROOM)
+        self._classes = Classes(np.zeros(UNICODE_SIZE, np.uint8), np.zeros(256, np.bool_))
+        self._learn_page(0)
+        self._classes.is_space[:33] = self._classes.classes[:33] == SPACE
+
+    def _text(
+        self, sentences: pa.LargeStringArray
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """The sentences, each with a space in front where the tokenizer puts one."""
+        values, offsets = string_buffers(sentences)
+        if not self._tokenizer.definition["pre_tokenizer"]["add_prefix_space"]:
+            return values, offsets
+        num_bytes = int(offsets[-1] - offsets[0]) + len(sentences)
+        out_values = np.empty(num_bytes, np.uint8)
+        out_offsets = np.empty(len(offsets), np.int64)
+        num_bytes = prefix_spaces(read_only(values), read_only(offsets), out_values, out_offsets)
+        return out_values[:num_bytes], out_offsets
+
+    def _run(
+        self,
+        values: npt.NDArray[np.uint8],
+        offsets: npt.NDArray[np.int64],
+        state: npt.NDArray[np.int64],
+        ids: Ids,
+        bits: npt.NDArray[np.uint64],
+        token_offsets: npt.NDArray[np.int64],
+    ) -> int:
+        return encode_bpe(
+            values,
+            offsets,
+            self._classes,
+            self._merges,
+            self._parts,
+            self._cache,
+            self._queue,
+            state,
+            ids,
+            bits,
+            token_offsets,
+        )
+
+    def _learn(self, code: int) -> None:
+        """Ask the library's pattern which characters this one goes together with."""
+        library = self._tokenizer.library
+        assert library is not None  # noqa: S101  the pipeline is one of the library's
+        assert library.pre_tokenizer is not None  # noqa: S101  likewise
+        for kind, neighbour in ((LETTER, "a"), (NUMBER, "1"), (OTHER, "!")):
+            # With a space in front, so that none is put there.
+            if len(library.pre_tokenizer.pre_tokenize_str(f" {neighbour}{chr(code)}")) == 1:
+                self._classes.classes[code] = kind
+                return
+        self._classes.classes[code] = SPACE
+
+    def _make_room(self, num_bytes: int, sentence: int) -> None:
+        if num_bytes > self._longest_word:
+            raise SentenceTooLongError(num_bytes, sentence)
+        self._parts = new_parts(2 * num_bytes)
+
+
+def _make_merges(tokenizer: Tokenizer) -> Merges:
+    """The table of merges."""
+    byte_ids, lefts, rights, merged = read_merges(tokenizer)
+    size = 1 << max(4, (2 * len(merged)).bit_length())
+    shift = 65 - size.bit_length()
+    table = np.zeros(2 * size, np.uint64)
+    fill_merges(lefts, rights, merged, shift, table)
+    return Merges(table, shift, byte_ids)

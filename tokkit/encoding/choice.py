@@ -1,0 +1,57 @@
+"""Which kernel encodes for a tokenizer, if any does."""
+
+import numpy as np
+import numpy.typing as npt
+
+from tokkit.encoding.encoded import forbidden_ids
+from tokkit.vocab.definitions import byte_level_alphabet
+from tokkit.vocab.tokenizer import Tokenizer
+
+NO_ID = -1
+_MOST_WORD_CHARS = 1 << 20
+
+
+def choose_kernel(tokenizer: Tokenizer) -> str | None:
+    """``wordpiece``, ``bpe``, or None where the tokenizer's own library must encode.
+
+    The kernels know BERT's normalizer and pre-tokenizer before WordPiece, and GPT-2's before BPE;
+    but no BPE that falls back on another entry for bytes it lacks, takes words whole before it
+    merges, or can merge bytes into a control token.
+    """
+    if tokenizer.pipeline == "bert":
+        model = tokenizer.definition["model"]
+        known = model["unk_token"] in model["vocab"]
+        return (
+            "wordpiece" if known and model["max_input_chars_per_word"] <= _MOST_WORD_CHARS else None
+        )
+    return "bpe" if tokenizer.pipeline == "byte-level" and _knows_bpe(tokenizer) else None
+
+
+def _knows_bpe(tokenizer: Tokenizer) -> bool:
+    model = tokenizer.definition["model"]
+    if any(
+        model[name] for name in ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
+    ):
+        return False
+    byte_ids, _, _, merged = read_merges(tokenizer)
+    lacks_bytes = (byte_ids == NO_ID).any()
+    if lacks_bytes and (model["unk_token"] is not None or model["byte_fallback"]):
+        return False
+    reached = np.concatenate([byte_ids[byte_ids != NO_ID], merged])
+    return not forbidden_ids(tokenizer)[reached].any()
+
+
+def read_merges(tokenizer: Tokenizer) -> tuple[npt.NDArray[np.int64], ...]:
+    """The ids of single bytes, ``NO_ID`` where one is missing, and of merges by rank.
+
+    Returns:
+        int64 ``[256]``; int64 ``[num_merges]``, of left parts, right parts, and what they come to.
+    """
+    vocabulary = tokenizer.definition["model"]["vocab"]
+    merges = tokenizer.definition["model"]["merges"]
+    return (
+        np.array([vocabulary.get(char, NO_ID) for char in byte_level_alphabet()], np.int64),
+        np.array([vocabulary[left] for left, _ in merges], np.int64),
+        np.array([vocabulary[right] for _, right in merges], np.int64),
+        np.array([vocabulary[left + right] for left, right in merges], np.int64),
+    )

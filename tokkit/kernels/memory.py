@@ -1,0 +1,117 @@
+"""Eight bytes at a time: what the processor can do and Numba's arrays cannot say.
+
+A word is eight bytes of an array of bytes as an unsigned number, the first byte lowest (every
+processor that Numba compiles for here is little-endian); it may begin at any byte. A load or
+store beyond the array is the caller's fault, as ever.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from tokkit.kernels.jit import inline, splice
+
+Bytes = NDArray[np.uint8]
+
+_BYTE = ir.IntType(8)
+_WORD = ir.IntType(64)
+
+
+def _intrinsic(function: Callable[..., Any]) -> Any:
+    """Let Numba compile calls by ``function``, which gets their types and answers how."""
+    return intrinsic(function)
+
+
+@splice
+def signed(number: Any) -> int:
+    """A number as kernels count: of signed and unsigned ones together, Numba makes floats."""
+    as_signed: int = np.int64(number)  # type: ignore[assignment]  # to a kernel they are the same
+    return as_signed
+
+
+def _address(context: Any, builder: Any, array_type: Any, array: Any, position: Any) -> Any:
+    """Address of an element of a contiguous array."""
+    data = context.make_array(array_type)(context, builder, array).data
+    element = context.get_data_type(array_type.dtype)
+    return builder.gep(data, [position], source_etype=element)
+
+
+@_intrinsic
+def load_word(_: Any, values: Any, position: Any) -> Any:
+    """``load_word(values, position)``: the word at ``values[position:position + 8]``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = _address(context, builder, signature.args[0], *arguments)
+        return builder.load(address, align=1, typ=_WORD)
+
+    return types.uint64(values, types.int64), generate
+
+
+@_intrinsic
+def find_small_bytes(_: Any, values: Any, position: Any) -> Any:
+    """``find_small_bytes(values, position)``: of 64 bytes, a bit for each that is below 33.
+
+    The comparison of a vector, whose result is taken for a number; on x86 with AVX2 that is two
+    comparisons and two ``vpmovmskb``.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = _address(context, builder, signature.args[0], *arguments)
+        block = ir.VectorType(_BYTE, 64)
+        loaded = builder.load(address, align=1, typ=block)
+        small = builder.icmp_unsigned("<", loaded, ir.Constant(block, [33] * 64))
+        return builder.bitcast(small, _WORD)
+
+    return types.uint64(values, types.int64), generate
+
+
+@_intrinsic
+def prefetch(_: Any, values: Any, position: Any) -> Any:
+    """``prefetch(values, position)``: begin to fetch the cache line of an element, to read it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = _address(context, builder, signature.args[0], *arguments)
+        kind = ir.IntType(32)
+        function = builder.module.declare_intrinsic(
+            "llvm.prefetch",
+            [_BYTE.as_pointer()],
+            ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), kind, kind, kind]),
+        )
+        address = builder.bitcast(address, _BYTE.as_pointer())
+        builder.call(function, [address, kind(0), kind(3), kind(1)])
+        return context.get_dummy_value()
+
+    return types.void(values, types.int64), generate
+
+
+@_intrinsic
+def trailing_zeros(_: Any, word: Any) -> Any:
+    """``trailing_zeros(word)``: how many of the lowest bits are zero, 64 where all are."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), generate
+
+
+@inline
+def load_last_word(values: Bytes, position: int) -> np.uint64:
+    """Like ``load_word``, where the array may end before eight bytes; zeros stand for the rest."""
+    word = np.uint64(0)
+    for index in range(min(values.size, position + 8) - 1, position - 1, -1):
+        word = (word << np.uint64(8)) | np.uint64(values[index])
+    return word
+
+
+@inline
+def find_last_small_bytes(values: Bytes, position: int) -> np.uint64:
+    """Like ``find_small_bytes``, where the array may end before 64 bytes."""
+    small = np.uint64(0)
+    for index in range(position, min(values.size, position + 64)):
+        small |= np.uint64(values[index] < 33) << np.uint64(index - position)
+    return small

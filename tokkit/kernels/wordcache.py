@@ -1,0 +1,268 @@
+"""What a short stretch of text came to when it was last seen: ids and word starts, by its bytes.
+
+A key is up to 15 bytes in two 64-bit words, its length in the last byte; or up to 47 bytes in six.
+Of both kinds there is a table that is read with one cache miss:
+
+    short   a bucket of 64 bytes    key (2 words) value (2)  |  key (2) value (2)
+    long    a slot of 64 bytes      key (6 words) value (2)
+
+    value   count (8 bits), word starts (24), first id (32)  |  second id (32), third id (32)
+
+Ids beyond the third stand in a row of their own, which few slots have a use for. Tables never
+grow: a key that finds no place takes that of another, so a text whose words are all new costs time
+and no memory, and a frequent word that lost its place is soon back.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokkit.kernels.jit import inline, splice, tuple_splice
+from tokkit.kernels.memory import Bytes, load_last_word, load_word, signed
+from tokkit.kernels.tokens import Bits, Ids, append_starts, read_starts
+
+Words = NDArray[np.uint64]
+
+SHORT_KEY = 15
+LONG_KEY = 47
+SPILL = 24  # ids of a slot at most
+
+# By index into ``counters``: how often the cache was asked for a chunk or for a word of one.
+CHUNK_HITS = 0
+CHUNK_MISSES = 1
+WORD_HITS = 2
+WORD_MISSES = 3
+NUM_COUNTERS = 4
+
+_LINE_WORDS = 8  # a cache line
+_SLOT_WORDS = 4
+_LONG_WORDS = 6
+# The bytes of a key that are in its first and second word, by its length.
+_FIRST_BYTES = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(17)], np.uint64)
+_SECOND_BYTES = np.array([(1 << 8 * max(n - 8, 0)) - 1 for n in range(17)], np.uint64)
+_LENGTH = np.uint64(56)
+_PRIME_1 = np.uint64(0x9E37_79B9_7F4A_7C15)
+_PRIME_2 = np.uint64(0xD6E8_FEB8_6659_FD93)
+
+
+class WordCache(NamedTuple):
+    """The tables.
+
+    Attributes:
+        short: uint64 ``[num_buckets * 8]``, aligned to cache lines.
+        short_shift: 64 less the binary logarithm of the number of buckets.
+        short_spill: uint32 ``[num_buckets * 2, SPILL]``.
+        long: uint64 ``[num_slots * 8]``, likewise.
+        long_shift: 64 less the binary logarithm of the number of slots.
+        long_spill: uint32 ``[num_slots, SPILL]``.
+        key: uint64 ``[6]``, a long key in the making.
+        counters: int64 ``[NUM_COUNTERS]``.
+    """
+
+    short: Words
+    short_shift: int
+    short_spill: NDArray[np.uint32]
+    long: Words
+    long_shift: int
+    long_spill: NDArray[np.uint32]
+    key: Words
+    counters: NDArray[np.int64]
+
+
+def new_cache(short_bits: int, long_bits: int) -> WordCache:
+    """An empty cache of ``2 ** short_bits`` buckets and ``2 ** long_bits`` slots."""
+    return WordCache(
+        _aligned(_LINE_WORDS << short_bits),
+        64 - short_bits,
+        np.zeros((2 << short_bits, SPILL), np.uint32),
+        _aligned(_LINE_WORDS << long_bits),
+        64 - long_bits,
+        np.zeros((1 << long_bits, SPILL), np.uint32),
+        np.zeros(_LONG_WORDS, np.uint64),
+        np.zeros(NUM_COUNTERS, np.int64),
+    )
+
+
+def _aligned(size: int) -> Words:
+    """Zeros that begin at a cache line."""
+    words = np.zeros(size + _LINE_WORDS, np.uint64)
+    start = -words.ctypes.data % 64 // 8
+    return words[start : start + size]
+
+
+@splice
+def short_key(values: Bytes, start: int, length: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """The key of at most 15 bytes; of more, words that are no key."""
+    if start + 16 <= values.size:
+        first, second = load_word(values, start), load_word(values, start + 8)
+    else:
+        first, second = load_last_word(values, start), load_last_word(values, start + 8)
+    bounded = min(length, np.uint64(16))
+    first &= _FIRST_BYTES[bounded]
+    second &= _SECOND_BYTES[bounded]
+    return first, second | length << _LENGTH
+
+
+@tuple_splice
+def key_length(second: np.uint64) -> int:
+    """How many bytes have the key whose second word this is."""
+    return signed(second >> _LENGTH)
+
+
+@splice
+def find_bucket(first: np.uint64, second: np.uint64, shift: int) -> int:
+    """Index of the bucket of a short key."""
+    mixed = first * _PRIME_1
+    mixed = ((mixed ^ (mixed >> np.uint64(32))) + second) * _PRIME_2
+    return signed(mixed >> np.uint64(shift)) * _LINE_WORDS
+
+
+@splice
+def find_short(short: Words, bucket: int, first: np.uint64, second: np.uint64) -> int:
+    """Index of the slot with a key, or -1.
+
+    Which of the two slots it is is not told by a branch, which would often be mispredicted.
+    """
+    place = np.uint64(bucket)
+    is_other = (short[place + np.uint64(4)] == first) & (short[place + np.uint64(5)] == second)
+    place += np.uint64(_SLOT_WORDS) * np.uint64(is_other)
+    is_there = (short[place] == first) & (short[place + np.uint64(1)] == second)
+    return signed(place) if is_there else -1
+
+
+@inline
+def find_long(
+    key: Words, table: Words, shift: int, values: Bytes, start: int, stop: int
+) -> tuple[int, bool]:
+    """Index of the slot for 16 to 47 bytes, and whether they are in it; ``key`` gets their key."""
+    mixed = np.uint64(0)
+    for index in range(_LONG_WORDS):
+        position = start + 8 * index
+        word = np.uint64(0)
+        if position < stop:
+            if position + 8 <= values.size:
+                word = load_word(values, position)
+            else:
+                word = load_last_word(values, position)
+            word &= _FIRST_BYTES[min(stop - position, 8)]
+        if index == _LONG_WORDS - 1:
+            word |= np.uint64(stop - start) << _LENGTH
+        key[index] = word
+        mixed = (mixed ^ word) * _PRIME_1
+        mixed ^= mixed >> np.uint64(29)
+    slot = signed((mixed * _PRIME_2) >> np.uint64(shift)) * _LINE_WORDS
+    for index in range(_LONG_WORDS):
+        if table[slot + index] != key[index]:
+            return slot, False
+    return slot, True
+
+
+@splice
+def _append_value(
+    table: Words,
+    value: int,
+    spill: NDArray[np.uint32],
+    row: int,
+    num_tokens: int,
+    out_ids: Ids,
+    out_bits: Bits,
+) -> int:
+    """Write the tokens of a slot; returns how many there are then.
+
+    Three ids are written whether there are as many or not: a branch that is often mispredicted
+    costs more.
+    """
+    low, high = table[np.uint64(value)], table[np.uint64(value + 1)]
+    count = signed(low & np.uint64(0xFF))
+    place = np.uint64(num_tokens)
+    append_starts(out_bits, num_tokens, (low >> np.uint64(8)) & np.uint64(0xFF_FFFF))
+    out_ids[place] = low >> np.uint64(32)
+    out_ids[place + np.uint64(1)] = high & np.uint64(0xFFFF_FFFF)
+    out_ids[place + np.uint64(2)] = high >> np.uint64(32)
+    for index in range(3, count):
+        out_ids[num_tokens + index] = spill[row, index]
+    return num_tokens + count
+
+
+@tuple_splice
+def _put_value(
+    table: Words,
+    value: int,
+    spill: NDArray[np.uint32],
+    row: int,
+    first: int,
+    num_tokens: int,
+    ids: Ids,
+    bits: Bits,
+) -> None:
+    """Keep the tokens from ``first`` to ``num_tokens`` in a slot."""
+    count = num_tokens - first
+    low = np.uint64(count) | read_starts(bits, first, count) << np.uint64(8)
+    high = np.uint64(0)
+    if count > 0:
+        low |= np.uint64(ids[first]) << np.uint64(32)
+    if count > 1:
+        high = np.uint64(ids[first + 1])
+    if count > 2:
+        high |= np.uint64(ids[first + 2]) << np.uint64(32)
+    table[value] = low
+    table[value + 1] = high
+    for index in range(3, count):
+        spill[row, index] = ids[first + index]
+
+
+@tuple_splice
+def append_short(cache: WordCache, slot: int, num_tokens: int, out_ids: Ids, out_bits: Bits) -> int:
+    """Write the tokens of a slot with a short key; returns how many there are then."""
+    return _append_value(
+        cache.short, slot + 2, cache.short_spill, slot >> 2, num_tokens, out_ids, out_bits
+    )
+
+
+@tuple_splice
+def append_long(cache: WordCache, slot: int, num_tokens: int, out_ids: Ids, out_bits: Bits) -> int:
+    """Write the tokens of a slot with a long key; returns how many there are then."""
+    return _append_value(
+        cache.long, slot + 6, cache.long_spill, slot >> 3, num_tokens, out_ids, out_bits
+    )
+
+
+@tuple_splice
+def put_short(
+    cache: WordCache,
+    values: Bytes,
+    start: int,
+    stop: int,
+    first: int,
+    num_tokens: int,
+    ids: Ids,
+    bits: Bits,
+) -> None:
+    """Keep what at most 15 bytes came to: the tokens from ``first`` to ``num_tokens``.
+
+    Where there are more than a slot holds they are not kept.
+    """
+    if num_tokens - first <= SPILL:
+        low, high = short_key(values, start, np.uint64(stop - start))
+        slot = find_bucket(low, high, cache.short_shift)
+        # An empty slot has no length. Else one of two gives way, by the parity of a counter.
+        is_other = cache.short[slot + 5] == 0 or cache.counters[WORD_MISSES] & 1
+        if cache.short[slot + 1] != 0 and is_other:
+            slot += _SLOT_WORDS
+        cache.short[slot] = low
+        cache.short[slot + 1] = high
+        _put_value(
+            cache.short, slot + 2, cache.short_spill, slot >> 2, first, num_tokens, ids, bits
+        )
+
+
+@tuple_splice
+def put_long(
+    cache: WordCache, slot: int, first: int, num_tokens: int, ids: Ids, bits: Bits
+) -> None:
+    """Keep what the bytes came to whose key and slot ``find_long`` told last."""
+    if num_tokens - first <= SPILL:
+        for index in range(_LONG_WORDS):
+            cache.long[slot + index] = cache.key[index]
+        _put_value(cache.long, slot + 6, cache.long_spill, slot >> 3, first, num_tokens, ids, bits)
