@@ -11,11 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from tinytokenizers import write_bpe, write_vocab
+from tinytokenizers import wordpiece_json, write_bpe, write_json, write_vocab
 
 from tokkit.corpus.readers import read_documents
 from tokkit.encoding.config import EncodeConfig
 from tokkit.encoding.encode import encode
+from tokkit.encoding.stats import EncodeStats
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
 from tokkit.vocab.tokenizer import load_tokenizer
@@ -25,6 +26,7 @@ import json, sys
 from pathlib import Path
 from tokkit.encoding.config import EncodeConfig
 from tokkit.encoding.encode import encode
+from tokkit.encoding.stats import EncodeStats
 from tokkit.errors import TokkitError
 
 if __name__ == "__main__":
@@ -126,7 +128,10 @@ def test_sentences_are_what_was_asked_for(
     assert dropped == {"no tokens": 2 if sentences == "lines" else 1}
 
 
-def test_the_bytes_do_not_depend_on_the_workers(tmp_path: Path, shared: Path) -> None:
+def test_the_bytes_do_not_depend_on_the_workers(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokkit.encoding.encode.SMALL_BYTES", 0)
     tokenizer = shared / "vocabs" / "bert-base-uncased"
     inputs = tuple(sorted((shared / "corpora" / "multi-udhr").glob("*.txt"))[20:24])
     outputs = []
@@ -213,7 +218,7 @@ def test_a_document_that_cannot_be_cut_is_named(
 def test_a_shard_has_batches_of_bounded_size(
     tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokkit.encoding.encode.BATCH_TOKENS", 50)
+    monkeypatch.setattr("tokkit.encoding.unit.BATCH_TOKENS", 50)
     small = functools.partial(read_documents, batch_bytes=100)
     monkeypatch.setattr("tokkit.corpus.readers.read_documents", small)
     path = tmp_path / "many.txt"
@@ -224,3 +229,66 @@ def test_a_shard_has_batches_of_bounded_size(
     lengths = [sum(map(len, batch["input_ids"].to_pylist())) for batch in batches]
     assert sum(lengths) == 200
     assert all(50 <= length < 100 for length in lengths[:-1])
+
+
+def test_accounts_and_stats_tell_of_words_unknown_tokens_and_sources(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokkit.encoding.encode.SMALL_BYTES", 0)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.txt").write_text("the cat\n\nunaffable \u4e2d\n")
+    (tmp_path / "a" / "2.txt").write_text("\u4e2d\u4e2d the cats\n")
+    (tmp_path / "b.txt").write_text("mat mat mat mat\n")
+    inputs = (tmp_path / "a", tmp_path / "b.txt")
+    for workers in (0, 2):
+        stats = EncodeStats()
+        config = EncodeConfig(
+            inputs=tuple(map(str, inputs)),
+            tokenizer=tokenizer,
+            output=tmp_path / str(workers),
+            workers=workers,
+        )
+        accounts = encode(config, stats).accounts
+        assert accounts["figures"] == {"unknown_tokens": 3, "words": 12}
+        assert accounts["sources"] == {
+            str(inputs[0]): {"tokens": 11, "unknown_tokens": 3, "words": 8},
+            str(inputs[1]): {"tokens": 4, "unknown_tokens": 0, "words": 4},
+        }
+        measured = stats.as_dict()
+        assert (measured["bytes"], measured["tokens"]) == (50, 15)
+        assert 0 < measured["seconds"] < 60
+        assert measured["bytes_per_second"] == 50 / measured["seconds"]
+        assert 0 < measured["chunk_hit_rate"] < 0.5
+        again = EncodeStats()
+        assert encode(config, again).accounts == accounts
+        assert again.as_dict() == {}
+
+
+def test_what_the_library_encodes_is_said_in_one_line(
+    tmp_path: Path, corpus: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "tokkit")
+    form = wordpiece_json(normalizer={"type": "Lowercase"})
+    path = write_json(tmp_path / "tokenizer.json", form)
+    run(corpus, path, tmp_path / "out")
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.startswith(f"{path}: not a tokenizer of BERT's or GPT-2's making")
+
+
+def test_what_workers_have_to_say_comes_out_once(tmp_path: Path, tokenizer: Path) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text("the cat\n" * 200_000)
+    command = f"tokkit encode {path} -t {tokenizer} -o {tmp_path / 'out'} --documents line"
+    ended = subprocess.run(
+        [*command.split(), "--sentences", "none", "--unit-bytes", "500000", "--workers", "2"],
+        env={
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("tokkit: compiling kernels") == 1

@@ -81,7 +81,10 @@ def split_sentences(
     values = read_only(values)
     count = find_sentences(values, read_only(offsets), by_line, starts, stops, sentence_offsets)
     starts, stops = starts[:count], stops[:count]
-    out_values = np.empty(int((stops - starts).sum()), dtype=np.uint8)
+    num_bytes = int((stops - starts).sum())
+    if num_bytes == offsets[-1] - offsets[0]:  # nothing stands between them
+        return string_array(values, np.append(starts, offsets[-1])), sentence_offsets
+    out_values = np.empty(num_bytes, dtype=np.uint8)
     out_offsets = np.empty(count + 1, dtype=np.int64)
     kept = np.empty(count, dtype=np.int64)
     copy_documents(values, read_only(starts), read_only(stops), out_values, out_offsets, kept)

@@ -71,7 +71,7 @@ def count_words(accounts: Accounts, source: str, encoded: Encoded, unknown_id: i
         unknown_id: of words that the vocabulary cannot make; None where there are none.
     """
     num_words = pc.sum(encoded.word_starts).as_py() or 0
-    num_unknown = 0 if unknown_id is None else int((encoded.ids == unknown_id).sum())
+    num_unknown = 0 if unknown_id is None else int(np.count_nonzero(encoded.ids == unknown_id))
     accounts.count("words", num_words)
     accounts.count("unknown_tokens", num_unknown)
     accounts.count_source(source, "tokens", len(encoded.ids))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -97,6 +98,24 @@ def trailing_zeros(_: Any, word: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
 
     return types.int64(types.uint64), generate
+
+
+@_intrinsic
+def copy_bytes(
+    _: Any, values: Any, start: Any, out_values: Any, out_start: Any, number: Any
+) -> Any:
+    """``copy_bytes(values, start, out_values, out_start, number)``: of arrays of bytes.
+
+    Three times as fast as to assign a slice to a slice, where slices have some hundred bytes.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source = _address(context, builder, signature.args[0], *arguments[:2])
+        target = _address(context, builder, signature.args[2], *arguments[2:4])
+        cgutils.raw_memcpy(builder, target, source, arguments[4], 1)
+        return context.get_dummy_value()
+
+    return types.void(values, types.int64, out_values, types.int64, types.int64), generate
 
 
 @inline

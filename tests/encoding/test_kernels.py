@@ -1,0 +1,151 @@
+"""Kernels stay exact where the cache is too small, where text lies at the end of memory, and cold."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from exactness import assert_exact, column
+from hardtexts import random_texts, short_words
+from hypothesis import given
+from hypothesis import strategies as st
+from madetokenizers import bert_of_characters, bpe_of_pairs
+from tinytokenizers import write_bpe, write_vocab
+
+from tokkit.encoding.encoder import Encoder
+from tokkit.kernels.merges import fill_merges
+from tokkit.kernels.wordcache import NUM_COUNTERS, new_cache
+from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+
+MADE = (
+    bert_of_characters(0, full=False),
+    bpe_of_pairs(add_prefix_space=False),
+    bpe_of_pairs(add_prefix_space=True),
+)
+
+ENCODERS = [Encoder(tokenizer) for tokenizer in MADE]
+
+
+@pytest.mark.parametrize("tokenizer", MADE, ids=lambda tokenizer: tokenizer.kind)
+@pytest.mark.parametrize("bits", [1, 4])
+def test_a_cache_in_which_words_drive_each_other_out(
+    tokenizer: Tokenizer, bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokkit.encoding.kernels._SHORT_BITS", bits)
+    monkeypatch.setattr("tokkit.encoding.kernels._LONG_BITS", bits)
+    texts = [*short_words(), *random_texts(1000, seed=3)]
+    encoder = Encoder(tokenizer)
+    assert_exact(tokenizer, [*texts, *reversed(texts), " ".join(texts)], encoder)
+    assert (encoder.counters > 0).all()
+
+
+@pytest.mark.parametrize("tokenizer", MADE, ids=lambda tokenizer: tokenizer.kind)
+def test_words_that_are_all_new_take_no_more_memory(tokenizer: Tokenizer) -> None:
+    import psutil
+
+    encoder = Encoder(tokenizer)
+    rng = np.random.default_rng(1)
+    sizes = []
+    for _ in range(12):
+        words = rng.integers(97, 123, (100_000, 9), np.uint8)
+        words[:, 0] = 32
+        text = words.tobytes().decode()
+        encoder.encode(column([text]))
+        sizes.append(psutil.Process().memory_info().rss)
+    hits, misses, *_ = encoder.counters.tolist()
+    assert misses > 20 * hits
+    assert max(sizes[6:]) - sizes[5] < 8 << 20
+
+
+@given(st.lists(st.text("ab \u00e9\u3000,'", max_size=40), min_size=1, max_size=5), st.data())
+def test_nothing_behind_the_text_is_looked_at(texts: list[str], data: st.DataObject) -> None:
+    """The same text, with other bytes before and behind it in memory, gives the same."""
+    joined = "".join(texts).encode()
+    offsets = np.cumsum([0, *(len(text.encode()) for text in texts)])
+    for encoder in ENCODERS:
+        expected = encoder.encode(column(texts))
+        before, behind = (data.draw(st.binary(max_size=9)) for _ in range(2))
+        buffer = pa.py_buffer(before + joined + behind)
+        shifted = pa.py_buffer((offsets + len(before)).astype(np.int64))
+        array = pa.LargeStringArray.from_buffers(len(texts), shifted, buffer)
+        found = encoder.encode(array)
+        assert found.ids.tolist() == expected.ids.tolist()
+        assert found.offsets.tolist() == expected.offsets.tolist()
+        assert found.word_starts.equals(expected.word_starts)
+
+
+def test_tables_of_the_cache_begin_at_cache_lines() -> None:
+    cache = new_cache(5, 4)
+    assert cache.short.ctypes.data % 64 == cache.long.ctypes.data % 64 == 0
+    assert (cache.short.size, cache.long.size) == (8 * 32, 8 * 16)
+    assert cache.counters.tolist() == [0] * NUM_COUNTERS
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 40)] * 3), max_size=40))
+def test_the_table_of_merges_is_a_dictionary(merges: list[tuple[int, int, int]]) -> None:
+    table = np.zeros(2 * 128, np.uint64)
+    lefts, rights, merged = np.array(merges, np.int64).reshape(-1, 3).T.copy()
+    fill_merges(lefts, rights, merged, 64 - 7, table)
+    found = {
+        divmod(key - 1, 1 << 32): divmod(value, 1 << 32)
+        for key, value in table.reshape(-1, 2).tolist()
+        if key
+    }
+    assert found == {(left, right): (rank, to) for rank, (left, right, to) in enumerate(merges)}
+
+
+SCRIPT = """
+import logging, sys
+from pathlib import Path
+import pyarrow as pa
+from tokkit.encoding.encoder import Encoder
+from tokkit.vocab.tokenizer import load_tokenizer
+
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+encoder = Encoder(load_tokenizer(Path(sys.argv[1])))
+print(encoder.encode(pa.array(["the cat's mat"], pa.large_string())).ids.tolist())
+"""
+
+
+def start(tokenizer: Path, cache: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(tokenizer)],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(cache)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_first_runs_at_the_same_time_share_what_they_compile(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    # A vocabulary beyond 65,536 entries has ids of another type, and so a kernel of its own.
+    many = write_bpe(tmp_path / "many", [], tuple(f"<{number}>" for number in range(70_000)))
+    few = write_bpe(tmp_path / "few", [])
+    ids = [load_ids(few)[char] for char in "the\u0120cat's\u0120mat"]
+    firsts = [start(folder, cache) for folder in (many, few)]
+    said = ""
+    for process in firsts:
+        out, err = process.communicate(timeout=300)
+        assert (process.returncode, out) == (0, f"{ids}\n"), err
+        said += err
+    assert f"compiling kernels, some 10 seconds and once; they are kept in {cache}" in said
+    for folder in (many, few):
+        out, err = start(folder, cache).communicate(timeout=300)
+        assert (out, err) == (f"{ids}\n", "")
+
+
+def load_ids(folder: Path) -> dict[str, int]:
+    return {token: number for number, token in enumerate(load_tokenizer(folder).tokens)}
+
+
+def test_where_kernels_cannot_be_kept_they_are_compiled_every_time(tmp_path: Path) -> None:
+    folder = write_vocab(tmp_path / "tiny", do_lower_case=True)
+    occupied = tmp_path / "file"
+    occupied.write_text("no folder")
+    out, err = start(folder, occupied / "cache").communicate(timeout=300)
+    tokens = load_tokenizer(folder).tokens
+    assert out == f"{[tokens.index(token) for token in ('the', 'cat', chr(39), 's', 'mat')]}\n", err
