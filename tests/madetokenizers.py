@@ -25,6 +25,8 @@ FLAGS = [
     for row in product((True, False), (True, False), (None, True, False), (True, False))
 ]
 
+FLAG_NAMES = ["clean={} han={} strip={} lower={}".format(*flags.values()) for flags in FLAGS]
+
 
 def twin_of(tokenizer: Tokenizer) -> WordPiece | ByteLevelBPE:
     """The twin that does what a tokenizer says, by the library's own tables of characters."""
@@ -102,7 +104,7 @@ def bert_of_characters(flags: int, *, full: bool) -> Tokenizer:
     """A vocabulary of characters under some flags: it tells all apart, and no word is too rare."""
     chars = alphabet(full=full)
     entries = [*chars, *(f"##{char}" for char in chars)]
-    return make_wordpiece(entries, str(FLAGS[flags]), flags=FLAGS[flags])
+    return make_wordpiece(entries, FLAG_NAMES[flags], flags=FLAGS[flags])
 
 
 @functools.cache

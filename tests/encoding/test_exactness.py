@@ -25,7 +25,7 @@ from hardtexts import (
     random_texts,
     short_words,
 )
-from madetokenizers import FLAGS, bert_of_characters, bpe_of_pairs, make_wordpiece
+from madetokenizers import FLAG_NAMES, FLAGS, bert_of_characters, bpe_of_pairs, make_wordpiece
 
 from tokkit.encoding.encoder import Encoder
 from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
@@ -96,7 +96,7 @@ def test_hard_texts_of_published_vocabularies(shared: Path, name: str, full: boo
     assert_exact(tokenizer, texts[::step], encoder_of(tokenizer))
 
 
-@pytest.mark.parametrize("flags", range(len(FLAGS)), ids=lambda number: str(FLAGS[number]))
+@pytest.mark.parametrize("flags", range(len(FLAGS)), ids=FLAG_NAMES)
 def test_code_points_and_texts_under_every_flag_of_bert(flags: int, full: bool) -> None:
     tokenizer = bert_of_characters(flags, full=full)
     # Each takes a fifth of the sample, in runs, so that each value of a flag meets every character.

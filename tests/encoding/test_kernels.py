@@ -88,13 +88,15 @@ def test_tables_of_the_cache_begin_at_cache_lines() -> None:
 def test_the_table_of_merges_is_a_dictionary(merges: list[tuple[int, int, int]]) -> None:
     table = np.zeros(2 * 128, np.uint64)
     lefts, rights, merged = np.array(merges, np.int64).reshape(-1, 3).T.copy()
-    fill_merges(lefts, rights, merged, 64 - 7, table)
+    known = np.zeros(1 << 14, np.uint64)
+    fill_merges(lefts, rights, merged, 64 - 7, table, known)
     found = {
         divmod(key - 1, 1 << 32): divmod(value, 1 << 32)
         for key, value in table.reshape(-1, 2).tolist()
         if key
     }
     assert found == {(left, right): (rank, to) for rank, (left, right, to) in enumerate(merges)}
+    assert bool(merges) == known.any()
 
 
 SCRIPT = """

@@ -6,6 +6,7 @@ import pytest
 from exactness import ask_library, ask_twin, assert_same
 from hardtexts import WHITE_SPACE, all_texts, code_points, long_words, random_texts, short_words
 from madetokenizers import (
+    FLAG_NAMES,
     FLAGS,
     bert_of_characters,
     bpe_of_pairs,
@@ -58,7 +59,7 @@ def test_the_worked_case_of_bpe() -> None:
     assert twin.entries(" low") == ["Ġlow"]
 
 
-@pytest.mark.parametrize("flags", range(len(FLAGS)), ids=lambda number: str(FLAGS[number]))
+@pytest.mark.parametrize("flags", range(len(FLAGS)), ids=FLAG_NAMES)
 def test_wordpiece_under_every_flag(flags: int, full: bool) -> None:
     tokenizer = bert_of_characters(flags, full=False)
     assert tokenizer.library is not None

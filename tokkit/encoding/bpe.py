@@ -95,5 +95,6 @@ def _make_merges(tokenizer: Tokenizer) -> Merges:
     size = 1 << max(4, (2 * len(merged)).bit_length())
     shift = 65 - size.bit_length()
     table = np.zeros(2 * size, np.uint64)
-    fill_merges(lefts, rights, merged, shift, table)
-    return Merges(table, shift, byte_ids)
+    known = np.zeros(1 << 14, np.uint64)
+    fill_merges(lefts, rights, merged, shift, table, known)
+    return Merges(table, shift, known, byte_ids)

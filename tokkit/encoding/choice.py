@@ -7,7 +7,9 @@ from tokkit.encoding.encoded import forbidden_ids
 from tokkit.vocab.definitions import byte_level_alphabet
 from tokkit.vocab.tokenizer import Tokenizer
 
+# As in ``tokkit.kernels.merges``, which brings Numba along.
 NO_ID = -1
+MOST_MERGES = 1 << 26
 _MOST_WORD_CHARS = 1 << 20
 
 
@@ -29,7 +31,7 @@ def choose_kernel(tokenizer: Tokenizer) -> str | None:
 
 def _knows_bpe(tokenizer: Tokenizer) -> bool:
     model = tokenizer.definition["model"]
-    if any(
+    if len(model["merges"]) >= MOST_MERGES or any(
         model[name] for name in ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
     ):
         return False
