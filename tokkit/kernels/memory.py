@@ -35,11 +35,10 @@ def signed(number: Any) -> int:
     return as_signed
 
 
-def _address(context: Any, builder: Any, array_type: Any, array: Any, position: Any) -> Any:
-    """Address of an element of a contiguous array."""
+def _address(builder: Any, context: Any, array_type: Any, array: Any, position: Any) -> Any:
+    """Address of an element of a contiguous array, as that of a byte."""
     data = context.make_array(array_type)(context, builder, array).data
-    element = context.get_data_type(array_type.dtype)
-    return builder.gep(data, [position], source_etype=element)
+    return builder.bitcast(builder.gep(data, [position]), _BYTE.as_pointer())
 
 
 @_intrinsic
@@ -47,8 +46,8 @@ def load_word(_: Any, values: Any, position: Any) -> Any:
     """``load_word(values, position)``: the word at ``values[position:position + 8]``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _address(context, builder, signature.args[0], *arguments)
-        return builder.load(address, align=1, typ=_WORD)
+        address = _address(builder, context, signature.args[0], *arguments)
+        return builder.load(builder.bitcast(address, _WORD.as_pointer()), align=1)
 
     return types.uint64(values, types.int64), generate
 
@@ -62,9 +61,9 @@ def find_small_bytes(_: Any, values: Any, position: Any) -> Any:
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _address(context, builder, signature.args[0], *arguments)
+        address = _address(builder, context, signature.args[0], *arguments)
         block = ir.VectorType(_BYTE, 64)
-        loaded = builder.load(address, align=1, typ=block)
+        loaded = builder.load(builder.bitcast(address, block.as_pointer()), align=1)
         small = builder.icmp_unsigned("<", loaded, ir.Constant(block, [33] * 64))
         return builder.bitcast(small, _WORD)
 
@@ -76,14 +75,13 @@ def prefetch(_: Any, values: Any, position: Any) -> Any:
     """``prefetch(values, position)``: begin to fetch the cache line of an element, to read it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _address(context, builder, signature.args[0], *arguments)
+        address = _address(builder, context, signature.args[0], *arguments)
         kind = ir.IntType(32)
         function = builder.module.declare_intrinsic(
             "llvm.prefetch",
             [_BYTE.as_pointer()],
             ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), kind, kind, kind]),
         )
-        address = builder.bitcast(address, _BYTE.as_pointer())
         builder.call(function, [address, kind(0), kind(3), kind(1)])
         return context.get_dummy_value()
 
@@ -110,8 +108,8 @@ def copy_bytes(
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        source = _address(context, builder, signature.args[0], *arguments[:2])
-        target = _address(context, builder, signature.args[2], *arguments[2:4])
+        source = _address(builder, context, signature.args[0], *arguments[:2])
+        target = _address(builder, context, signature.args[2], *arguments[2:4])
         cgutils.raw_memcpy(builder, target, source, arguments[4], 1)
         return context.get_dummy_value()
 
