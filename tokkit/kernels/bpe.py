@@ -25,19 +25,12 @@ from tokkit.kernels.utf8 import decode_character
 from tokkit.kernels.wordcache import (
     CHUNK_HITS,
     CHUNK_MISSES,
-    LONG_KEY,
     SHORT_KEY,
-    WORD_HITS,
-    WORD_MISSES,
+    UNKNOWN,
     WordCache,
-    append_long,
-    append_short,
-    find_bucket,
-    find_long,
-    find_short,
-    put_long,
+    append_word,
     put_short,
-    short_key,
+    put_word,
 )
 from tokkit.kernels.words import (
     DETAIL,
@@ -144,31 +137,16 @@ def _append_piece(
     out_bits: Bits,
 ) -> int:
     """Append the tokens of a piece from the cache, or into it; returns how many there are then."""
-    length = stop - start
-    is_short = is_kept and length <= SHORT_KEY
-    is_long = is_kept and not is_short and length <= LONG_KEY
-    slot = -1
-    if is_short:
-        first, second = short_key(values, start, np.uint64(length))
-        slot = find_short(cache.short, find_bucket(first, second, cache.short_shift), first, second)
-        if slot >= 0:
-            cache.counters[WORD_HITS] += 1
-            return append_short(cache, slot, num_tokens, out_ids, out_bits)
-    elif is_long:
-        slot, is_there = find_long(cache.key, cache.long, cache.long_shift, values, start, stop)
-        if is_there:
-            cache.counters[WORD_HITS] += 1
-            return append_long(cache, slot, num_tokens, out_ids, out_bits)
-    cache.counters[WORD_MISSES] += 1
-    end = merge_word(values, start, stop, merges, parts, num_tokens, out_ids)
-    if end > num_tokens:
-        append_starts(out_bits, num_tokens, np.uint64(1))
-        for reached in range(num_tokens + 1, end + 1):
-            append_starts(out_bits, reached, np.uint64(0))
-    if is_short:
-        put_short(cache, values, start, stop, num_tokens, end, out_ids, out_bits)
-    elif is_long:
-        put_long(cache, slot, num_tokens, end, out_ids, out_bits)
+    end = UNKNOWN
+    if is_kept:
+        end = append_word(cache, values, start, stop, num_tokens, out_ids, out_bits)
+    if end == UNKNOWN:
+        end = merge_word(values, start, stop, merges, parts, num_tokens, out_ids)
+        for token in range(num_tokens, end):
+            append_starts(out_bits, token, np.uint64(token == num_tokens))
+        append_starts(out_bits, end, np.uint64(0))
+        if is_kept:
+            put_word(cache, values, start, stop, num_tokens, end, out_ids, out_bits)
     return end
 
 
@@ -277,7 +255,7 @@ def encode_bpe(
             )
             for index in range(count):
                 end = append_queued(queue, index, cache, num_tokens, out_ids, out_bits)
-                if end >= 0:
+                if end != UNKNOWN:
                     num_tokens = end
                     num_hits += 1
                     continue

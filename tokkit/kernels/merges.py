@@ -108,7 +108,8 @@ def _find_merge(merges: Merges, left: int, right: int) -> np.uint64:
         if table[place] == 0:
             return NO_MERGE
         place = (place + np.uint64(2)) & np.uint64(table.size - 1)
-    return table[place + np.uint64(1)]
+    merge: np.uint64 = table[place + np.uint64(1)]
+    return merge
 
 
 @kernel

@@ -27,6 +27,7 @@ Words = NDArray[np.uint64]
 SHORT_KEY = 15
 LONG_KEY = 47
 SPILL = 24  # ids of a slot at most
+UNKNOWN = -1
 
 # By index into ``counters``: how often the cache was asked for a chunk or for a word of one.
 CHUNK_HITS = 0
@@ -221,11 +222,36 @@ def append_short(cache: WordCache, slot: int, num_tokens: int, out_ids: Ids, out
 
 
 @tuple_splice
-def append_long(cache: WordCache, slot: int, num_tokens: int, out_ids: Ids, out_bits: Bits) -> int:
-    """Write the tokens of a slot with a long key; returns how many there are then."""
-    return _append_value(
-        cache.long, slot + 6, cache.long_spill, slot >> 3, num_tokens, out_ids, out_bits
-    )
+def append_word(
+    cache: WordCache,
+    values: Bytes,
+    start: int,
+    stop: int,
+    num_tokens: int,
+    out_ids: Ids,
+    out_bits: Bits,
+) -> int:
+    """Write the tokens of the bytes from ``start`` to ``stop``, if they are known.
+
+    Returns:
+        How many tokens there are then, or ``UNKNOWN``.
+    """
+    length = stop - start
+    if length <= SHORT_KEY:
+        first, second = short_key(values, start, np.uint64(length))
+        slot = find_short(cache.short, find_bucket(first, second, cache.short_shift), first, second)
+        if slot >= 0:
+            cache.counters[WORD_HITS] += 1
+            return append_short(cache, slot, num_tokens, out_ids, out_bits)
+    elif length <= LONG_KEY:
+        slot, is_there = find_long(cache.key, cache.long, cache.long_shift, values, start, stop)
+        if is_there:
+            cache.counters[WORD_HITS] += 1
+            return _append_value(
+                cache.long, slot + 6, cache.long_spill, slot >> 3, num_tokens, out_ids, out_bits
+            )
+    cache.counters[WORD_MISSES] += 1
+    return UNKNOWN
 
 
 @tuple_splice
@@ -258,11 +284,22 @@ def put_short(
 
 
 @tuple_splice
-def put_long(
-    cache: WordCache, slot: int, first: int, num_tokens: int, ids: Ids, bits: Bits
+def put_word(
+    cache: WordCache,
+    values: Bytes,
+    start: int,
+    stop: int,
+    first: int,
+    num_tokens: int,
+    ids: Ids,
+    bits: Bits,
 ) -> None:
-    """Keep what the bytes came to whose key and slot ``find_long`` told last."""
-    if num_tokens - first <= SPILL:
+    """Keep what the bytes from ``start`` to ``stop`` came to, if there is a place for so many."""
+    length = stop - start
+    if length <= SHORT_KEY:
+        put_short(cache, values, start, stop, first, num_tokens, ids, bits)
+    elif length <= LONG_KEY and num_tokens - first <= SPILL:
+        slot, _ = find_long(cache.key, cache.long, cache.long_shift, values, start, stop)
         for index in range(_LONG_WORDS):
             cache.long[slot + index] = cache.key[index]
         _put_value(cache.long, slot + 6, cache.long_spill, slot >> 3, first, num_tokens, ids, bits)

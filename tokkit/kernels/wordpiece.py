@@ -23,19 +23,12 @@ from tokkit.kernels.utf8 import decode_character
 from tokkit.kernels.wordcache import (
     CHUNK_HITS,
     CHUNK_MISSES,
-    LONG_KEY,
     SHORT_KEY,
-    WORD_HITS,
-    WORD_MISSES,
+    UNKNOWN,
     WordCache,
-    append_long,
-    append_short,
-    find_bucket,
-    find_long,
-    find_short,
-    put_long,
+    append_word,
     put_short,
-    short_key,
+    put_word,
 )
 from tokkit.kernels.words import (
     DETAIL,
@@ -94,7 +87,7 @@ class Vocabulary(NamedTuple):
 
 
 @tuple_splice
-def _append_word(
+def _match_word(
     values: Bytes,
     start: int,
     stop: int,
@@ -169,27 +162,12 @@ def _append_run(
     out_bits: Bits,
 ) -> int:
     """Append the tokens of a run from the cache, or into it; returns how many there are then."""
-    length = stop - start
-    is_short = length <= SHORT_KEY
-    is_long = not is_short and length <= LONG_KEY
-    slot = -1
-    if is_short:
-        first, second = short_key(values, start, np.uint64(length))
-        slot = find_short(cache.short, find_bucket(first, second, cache.short_shift), first, second)
-        if slot >= 0:
-            cache.counters[WORD_HITS] += 1
-            return append_short(cache, slot, num_tokens, out_ids, out_bits)
-    elif is_long:
-        slot, is_there = find_long(cache.key, cache.long, cache.long_shift, values, start, stop)
-        if is_there:
-            cache.counters[WORD_HITS] += 1
-            return append_long(cache, slot, num_tokens, out_ids, out_bits)
-    cache.counters[WORD_MISSES] += 1
-    end = _append_word(values, start, stop, characters, vocabulary, num_tokens, out_ids, out_bits)
-    if is_short:
-        put_short(cache, values, start, stop, num_tokens, end, out_ids, out_bits)
-    elif is_long:
-        put_long(cache, slot, num_tokens, end, out_ids, out_bits)
+    end = append_word(cache, values, start, stop, num_tokens, out_ids, out_bits)
+    if end == UNKNOWN:
+        end = _match_word(
+            values, start, stop, characters, vocabulary, num_tokens, out_ids, out_bits
+        )
+        put_word(cache, values, start, stop, num_tokens, end, out_ids, out_bits)
     return end
 
 
@@ -301,7 +279,7 @@ def encode_wordpiece(
             )
             for index in range(count):
                 end = append_queued(queue, index, cache, num_tokens, out_ids, out_bits)
-                if end >= 0:
+                if end != UNKNOWN:
                     num_tokens = end
                     num_hits += 1
                     continue

@@ -7,7 +7,7 @@ from tokkit.kernels.chunks import NO_BUCKET, Queue, queued_key
 from tokkit.kernels.jit import tuple_splice
 from tokkit.kernels.memory import signed
 from tokkit.kernels.tokens import Bits, Ids
-from tokkit.kernels.wordcache import WordCache, append_short, find_short
+from tokkit.kernels.wordcache import UNKNOWN, WordCache, append_short, find_short
 
 # Where a kernel stands, by index into its state, and what the one who called it must know.
 SENTENCE = 0
@@ -42,12 +42,12 @@ def append_queued(
     """Append the tokens of a queued chunk from the cache.
 
     Returns:
-        How many tokens there are then, or -1 where the cache does not have it.
+        How many tokens there are then, or ``UNKNOWN``.
     """
     first, second, bucket = queued_key(queue, index)
     if bucket == NO_BUCKET:
-        return -1
+        return UNKNOWN
     slot = find_short(cache.short, signed(bucket), first, second)
     if slot < 0:
-        return -1
+        return UNKNOWN
     return append_short(cache, slot, num_tokens, out_ids, out_bits)
