@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from tokkit.corpus.documents import read_only, string_array, string_buffers
 from tokkit.corpus.languages import language_code, require_language
 from tokkit.errors import TokkitError
-from tokkit.kernels.scan import copy_documents, find_sentences
+from tokkit.kernels.scan import LF, copy_documents, count_byte, find_sentences
 
 WINDOW = 1 << 12
 LONGEST_SENTENCE = 1 << 16
@@ -71,10 +71,11 @@ def split_sentences(
     if method == "auto":
         return _split_by_library(texts, language, languages)
     values, offsets = string_buffers(texts)
-    by_line = method == "lines"
-    most = len(texts)
-    if by_line:
-        most += int(np.count_nonzero(values[offsets[0] : offsets[-1]] == ord("\n")))
+    num_line_ends = 0
+    if method == "lines":
+        num_line_ends = count_byte(read_only(values[offsets[0] : offsets[-1]]), LF)
+    by_line = num_line_ends > 0
+    most = len(texts) + num_line_ends
     starts = np.empty(most, dtype=np.int64)
     stops = np.empty(most, dtype=np.int64)
     sentence_offsets = np.empty(len(texts) + 1, dtype=np.int64)

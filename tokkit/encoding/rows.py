@@ -8,7 +8,6 @@ rows              a: [3, 2]          dropped     c: [4]
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tokkit.encoding.encoded import Encoded
 from tokkit.engine.accounts import Accounts
@@ -70,7 +69,7 @@ def count_words(accounts: Accounts, source: str, encoded: Encoded, unknown_id: i
         encoded: sentences of it.
         unknown_id: of words that the vocabulary cannot make; None where there are none.
     """
-    num_words = pc.sum(encoded.word_starts).as_py() or 0
+    num_words = encoded.word_starts.true_count
     num_unknown = 0 if unknown_id is None else int(np.count_nonzero(encoded.ids == unknown_id))
     accounts.count("words", num_words)
     accounts.count("unknown_tokens", num_unknown)

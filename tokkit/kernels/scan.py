@@ -189,6 +189,15 @@ def find_documents(
 
 
 @kernel
+def count_byte(values: Bytes, byte: int) -> int:
+    """How many bytes are this one; a loop over all of an array is vectorized: 20 GB/s and more."""
+    number = 0
+    for other in values:
+        number += other == byte
+    return number
+
+
+@kernel
 def copy_documents(
     buffer: Bytes,
     starts: Positions,
@@ -217,11 +226,7 @@ def copy_documents(
     num_kept = 0
     has_returns = False
     if starts.size:
-        # A loop over a slice is vectorized: 20 GB/s and more.
-        num_returns = 0
-        for byte in buffer[starts[0] : stops[starts.size - 1]]:
-            num_returns += byte == CR
-        has_returns = num_returns > 0
+        has_returns = count_byte(buffer[starts[0] : stops[starts.size - 1]], CR) > 0
     for document in range(starts.size):
         start = starts[document]
         stop = stops[document]
