@@ -80,7 +80,7 @@ def test_nothing_behind_the_text_is_looked_at(texts: list[str], data: st.DataObj
 def test_tables_of_the_cache_begin_at_cache_lines() -> None:
     cache = new_cache(5, 4)
     assert cache.short.ctypes.data % 64 == cache.long.ctypes.data % 64 == 0
-    assert (cache.short.size, cache.long.size) == (8 * 32, 8 * 16)
+    assert (cache.short.size, cache.long.size) == (8 * 32, 16 * 16)
     assert cache.counters.tolist() == [0] * NUM_COUNTERS
 
 

@@ -17,7 +17,7 @@ from tokkit.encoding.encoded import Encoded, Ids, id_dtype
 from tokkit.encoding.library import LibraryEncoder
 from tokkit.kernels.chunks import new_queue
 from tokkit.kernels.tokens import append_tokens
-from tokkit.kernels.wordcache import SPILL, new_cache
+from tokkit.kernels.wordcache import LONG_SPILL, new_cache
 from tokkit.kernels.words import (
     DETAIL,
     DONE,
@@ -35,9 +35,10 @@ from tokkit.vocab.tokenizer import Tokenizer
 UNICODE_SIZE = 0x110000
 PAGE = 256
 _SURROGATES = range(0xD800, 0xE000)
-# Of the cache, as binary logarithms: 16 MB for short keys and 4 MB for long ones, and up to 55 MB
-# beside them for chunks of more than three tokens. English prose, a core: 4 MB 206 MB/s,
-# 8 MB 257, 16 MB 276, 32 MB 304.
+# Of the cache, as binary logarithms: 16 MB for short keys and 8 MB for long ones, and up to 59 MB
+# beside them for chunks of more than three tokens. English prose with 4 MB for short keys 206 MB/s a
+# core, with 8 MB 257, with 16 MB 276, with 32 MB 304. Long words seldom come again: 32 MB for them
+# made byte-level BPE of Japanese 37 MB/s a core instead of 29, and a worker 530 MB large.
 _SHORT_BITS = 18
 _LONG_BITS = 16
 _SCRATCH_BYTES = 16 << 20
@@ -91,7 +92,7 @@ class KernelEncoder(ABC):
 
         A token has a byte at least: ``_learn`` sees to it. A slot of the cache is copied whole.
         """
-        size = num_bytes + SPILL
+        size = num_bytes + LONG_SPILL
         return np.empty(size, id_dtype(self._tokenizer)), np.empty(size // 64 + 3, np.uint64)
 
     def _text(

@@ -229,7 +229,7 @@ def encode_bpe(
         cache: of this tokenizer alone.
         queue: for this call alone.
         state: see ``words``; updated.
-        out_ids: as many as the sentences have bytes, and 24 more.
+        out_ids: as many as the sentences have bytes, and 32 more.
         out_bits: uint64, of where words start; ``tokens`` tells its layout. A bit for each of
             ``out_ids``, and 128 more.
         out_offsets: int64 ``[num_sentences + 1]``, into ``out_ids``; the first is set already.

@@ -1,10 +1,10 @@
 """What a short stretch of text came to when it was last seen: ids and word starts, by its bytes.
 
-A key is up to 15 bytes in two 64-bit words, its length in the last byte; or up to 47 bytes in six.
-Of both kinds there is a table that is read with one cache miss:
+A key is up to 15 bytes in two 64-bit words, its length in the last byte; or up to 111 bytes in 14,
+for languages that put no spaces between words. There is a table of each kind, of cache lines:
 
     short   a bucket of 64 bytes    key (2 words) value (2)  |  key (2) value (2)
-    long    a slot of 64 bytes      key (6 words) value (2)
+    long    a slot of 128 bytes     key (14 words) value (2)
 
     value   count (8 bits), word starts (24), first id (32)  |  second id (32), third id (32)
 
@@ -25,8 +25,9 @@ from tokkit.kernels.tokens import Bits, Ids, append_starts, read_starts
 Words = NDArray[np.uint64]
 
 SHORT_KEY = 15
-LONG_KEY = 47
-SPILL = 24  # ids of a slot at most
+LONG_KEY = 111
+SPILL = 24  # ids of a short slot at most: as many as a value has bits for word starts
+LONG_SPILL = 32  # ids of a long one, which is one word
 UNKNOWN = -1
 
 # By index into ``counters``: how often the cache was asked for a chunk or for a word of one.
@@ -38,7 +39,8 @@ NUM_COUNTERS = 4
 
 _LINE_WORDS = 8  # a cache line
 _SLOT_WORDS = 4
-_LONG_WORDS = 6
+_LONG_SLOT_WORDS = 16
+_LENGTH_WORD = 13  # of a long key
 # The bytes of a key that are in its first and second word, by its length.
 _FIRST_BYTES = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(17)], np.uint64)
 _SECOND_BYTES = np.array([(1 << 8 * max(n - 8, 0)) - 1 for n in range(17)], np.uint64)
@@ -54,10 +56,10 @@ class WordCache(NamedTuple):
         short: uint64 ``[num_buckets * 8]``, aligned to cache lines.
         short_shift: 64 less the binary logarithm of the number of buckets.
         short_spill: uint32 ``[num_buckets * 2, SPILL]``.
-        long: uint64 ``[num_slots * 8]``, likewise.
+        long: uint64 ``[num_slots * 16]``, likewise.
         long_shift: 64 less the binary logarithm of the number of slots.
-        long_spill: uint32 ``[num_slots, SPILL]``.
-        key: uint64 ``[6]``, a long key in the making.
+        long_spill: uint32 ``[num_slots, LONG_SPILL]``.
+        key: uint64 ``[14]``, a long key in the making.
         counters: int64 ``[NUM_COUNTERS]``.
     """
 
@@ -77,10 +79,10 @@ def new_cache(short_bits: int, long_bits: int) -> WordCache:
         _aligned(_LINE_WORDS << short_bits),
         64 - short_bits,
         np.zeros((2 << short_bits, SPILL), np.uint32),
-        _aligned(_LINE_WORDS << long_bits),
+        _aligned(_LONG_SLOT_WORDS << long_bits),
         64 - long_bits,
-        np.zeros((1 << long_bits, SPILL), np.uint32),
-        np.zeros(_LONG_WORDS, np.uint64),
+        np.zeros((1 << long_bits, LONG_SPILL), np.uint32),
+        np.zeros(_LENGTH_WORD + 1, np.uint64),
         np.zeros(NUM_COUNTERS, np.int64),
     )
 
@@ -136,24 +138,28 @@ def find_short(short: Words, bucket: int, first: np.uint64, second: np.uint64) -
 def find_long(
     key: Words, table: Words, shift: int, values: Bytes, start: int, stop: int
 ) -> tuple[int, bool]:
-    """Index of the slot for 16 to 47 bytes, and whether they are in it; ``key`` gets their key."""
-    mixed = np.uint64(0)
-    for index in range(_LONG_WORDS):
+    """Index of the slot for 16 to 111 bytes, and whether they are in it; ``key`` gets their key.
+
+    Words of the key between its bytes and its length stay what they were, and are not compared.
+    """
+    num_words = (stop - start + 7) >> 3
+    key[_LENGTH_WORD] = np.uint64(0)
+    mixed = np.uint64(stop - start)
+    for index in range(num_words):
         position = start + 8 * index
-        word = np.uint64(0)
-        if position < stop:
-            if position + 8 <= values.size:
-                word = load_word(values, position)
-            else:
-                word = load_last_word(values, position)
-            word &= _FIRST_BYTES[min(stop - position, 8)]
-        if index == _LONG_WORDS - 1:
-            word |= np.uint64(stop - start) << _LENGTH
+        if position + 8 <= values.size:
+            word = load_word(values, position)
+        else:
+            word = load_last_word(values, position)
+        word &= _FIRST_BYTES[min(stop - position, 8)]
         key[index] = word
         mixed = (mixed ^ word) * _PRIME_1
         mixed ^= mixed >> np.uint64(29)
-    slot = signed((mixed * _PRIME_2) >> np.uint64(shift)) * _LINE_WORDS
-    for index in range(_LONG_WORDS):
+    key[_LENGTH_WORD] |= np.uint64(stop - start) << _LENGTH
+    slot = signed((mixed * _PRIME_2) >> np.uint64(shift)) * _LONG_SLOT_WORDS
+    if table[slot + _LENGTH_WORD] != key[_LENGTH_WORD]:
+        return slot, False
+    for index in range(num_words):
         if table[slot + index] != key[index]:
             return slot, False
     return slot, True
@@ -199,7 +205,8 @@ def _put_value(
 ) -> None:
     """Keep the tokens from ``first`` to ``num_tokens`` in a slot."""
     count = num_tokens - first
-    low = np.uint64(count) | read_starts(bits, first, count) << np.uint64(8)
+    starts = read_starts(bits, first, min(count, SPILL))  # of one word none begins later
+    low = np.uint64(count) | starts << np.uint64(8)
     high = np.uint64(0)
     if count > 0:
         low |= np.uint64(ids[first]) << np.uint64(32)
@@ -248,7 +255,7 @@ def append_word(
         if is_there:
             cache.counters[WORD_HITS] += 1
             return _append_value(
-                cache.long, slot + 6, cache.long_spill, slot >> 3, num_tokens, out_ids, out_bits
+                cache.long, slot + 14, cache.long_spill, slot >> 4, num_tokens, out_ids, out_bits
             )
     cache.counters[WORD_MISSES] += 1
     return UNKNOWN
@@ -294,12 +301,12 @@ def put_word(
     ids: Ids,
     bits: Bits,
 ) -> None:
-    """Keep what the bytes from ``start`` to ``stop`` came to, if there is a place for so many."""
+    """Keep what the one word from ``start`` to ``stop`` came to, if there is a place for so much."""
     length = stop - start
     if length <= SHORT_KEY:
         put_short(cache, values, start, stop, first, num_tokens, ids, bits)
-    elif length <= LONG_KEY and num_tokens - first <= SPILL:
+    elif length <= LONG_KEY and num_tokens - first <= LONG_SPILL:
         slot, _ = find_long(cache.key, cache.long, cache.long_shift, values, start, stop)
-        for index in range(_LONG_WORDS):
+        for index in range(_LENGTH_WORD + 1):
             cache.long[slot + index] = cache.key[index]
-        _put_value(cache.long, slot + 6, cache.long_spill, slot >> 3, first, num_tokens, ids, bits)
+        _put_value(cache.long, slot + 14, cache.long_spill, slot >> 4, first, num_tokens, ids, bits)
