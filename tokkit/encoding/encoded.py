@@ -56,25 +56,3 @@ def forbidden_ids(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
     if "unk" in tokenizer.special_ids:
         forbidden[tokenizer.special_ids["unk"]] = False
     return forbidden
-
-
-def replace_control(ids: npt.NDArray[Any], tokenizer: Tokenizer) -> None:
-    """Put ``unk`` for a control token, which some models have among the words of text.
-
-    A WordPiece that cuts at white space alone finds ``[SEP]`` in its vocabulary, and sentencepiece
-    does so where ``[SEP]`` is a user-defined symbol.
-
-    Raises:
-        TokkitError: where there is no entry to put.
-    """
-    found = np.flatnonzero(forbidden_ids(tokenizer)[ids])
-    if not len(found):
-        return
-    unknown = tokenizer.special_ids.get("unk")
-    if unknown is None:
-        raise TokkitError(
-            f"{tokenizer.path}: text gives the control token "
-            f"{tokenizer.token(ids[found[0]])!r}, and there is no entry for unknown words "
-            f"to put in its place; name one as unk_token in a tokenizer_config.json beside it"
-        )
-    ids[found] = unknown

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tokkit.encoding.encoded import Encoded, Ids, SentenceTooLongError, id_dtype, replace_control
+from tokkit.encoding.encoded import Encoded, Ids, SentenceTooLongError, forbidden_ids, id_dtype
+from tokkit.errors import TokkitError
 from tokkit.vocab.tokenizer import Tokenizer, library_threads
 
 SLICE_BYTES = 1 << 20
@@ -42,6 +43,7 @@ class LibraryEncoder:
         self._slice_bytes = slice_bytes
         self._longest_piece = longest_piece
         self._begins_word = _word_beginnings(tokenizer)
+        self._forbidden = forbidden_ids(tokenizer)
 
     def encode(self, sentences: pa.LargeStringArray) -> Encoded:
         """Encode sentences, in order; see ``Encoder``."""
@@ -112,7 +114,7 @@ class LibraryEncoder:
             numbers = np.fromiter(chain.from_iterable(words), np.int64, num_tokens)
             word_starts = np.diff(numbers, prepend=-1) != 0
         word_starts[(lengths.cumsum() - lengths)[lengths > 0]] = True
-        replace_control(ids, self._tokenizer)
+        self._replace_control(ids)
         return lengths, ids, word_starts
 
     def _call_library(self, texts: list[str]) -> tuple[list[list[int]], Iterable[list[int | None]]]:
@@ -123,6 +125,27 @@ class LibraryEncoder:
         assert library is not None  # noqa: S101  a tokenizer has one or the other
         encodings = library.encode_batch(texts, add_special_tokens=False)
         return [e.ids for e in encodings], (e.word_ids for e in encodings)
+
+    def _replace_control(self, ids: Ids) -> None:
+        """Put ``unk`` for a control token, which some models have among the words of text.
+
+        A WordPiece that cuts at white space alone finds ``[SEP]`` in its vocabulary, and
+        sentencepiece does so where ``[SEP]`` is a user-defined symbol.
+
+        Raises:
+            TokkitError: where there is no entry to put.
+        """
+        found = np.flatnonzero(self._forbidden[ids])
+        if not len(found):
+            return
+        unknown = self._tokenizer.special_ids.get("unk")
+        if unknown is None:
+            raise TokkitError(
+                f"{self._tokenizer.path}: text gives the control token "
+                f"{self._tokenizer.token(ids[found[0]])!r}, and there is no entry for unknown words "
+                f"to put in its place; name one as unk_token in a tokenizer_config.json beside it"
+            )
+        ids[found] = unknown
 
 
 def _word_beginnings(tokenizer: Tokenizer) -> npt.NDArray[np.bool_] | None:
