@@ -43,6 +43,21 @@ def test_a_cache_in_which_words_drive_each_other_out(
 
 
 @pytest.mark.parametrize("tokenizer", MADE, ids=lambda tokenizer: tokenizer.kind)
+@pytest.mark.parametrize("letters", ["ab", "a\u00e9", "\u3042\u3044", "a\u10330b"])
+def test_words_of_every_length_of_key(tokenizer: Tokenizer, letters: str) -> None:
+    """Each is in the cache when it comes again, and so are words that differ in their last byte."""
+    rng = np.random.default_rng(5)
+    words = [
+        "".join(rng.choice(list(letters), length)) + last
+        for length in range(1, 125)
+        for last in ("a", "b", "")
+    ]
+    encoder = Encoder(tokenizer)
+    for texts in (words, words[::-1], [" ".join(words), "".join(words[:9])]):
+        assert_exact(tokenizer, texts, encoder)
+
+
+@pytest.mark.parametrize("tokenizer", MADE, ids=lambda tokenizer: tokenizer.kind)
 def test_words_that_are_all_new_take_no_more_memory(tokenizer: Tokenizer) -> None:
     import psutil
 
