@@ -355,9 +355,15 @@ def limit_cores() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
 
 
+def say(answer: Any) -> None:
+    """Tell who started this process."""
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
 def answer_requests(library: Library) -> None:
     """What a process of ``OtherPython`` does until its input ends."""
-    print(json.dumps({"name": library.name}), flush=True)  # noqa: T201  the protocol
+    say({"name": library.name})
     text, num_bytes = "", 0
     for line in sys.stdin:
         request = json.loads(line)
@@ -368,7 +374,7 @@ def answer_requests(library: Library) -> None:
             answer["seconds"] = library.seconds(request["repeat"])
         if request.get("rows"):
             answer["rows"] = library.rows()
-        print(json.dumps(answer), flush=True)  # noqa: T201  likewise
+        say(answer)
 
 
 def main() -> None:
@@ -379,7 +385,7 @@ def main() -> None:
     if options.cold:
         ours = Encoders(options.tokenizer)
         ours.open(options.cold)
-        print(ours.seconds(1))  # noqa: T201  what ``Cold`` reads
+        say(ours.seconds(1))
     else:
         answer_requests(Library(options.tokenizer, LARGER_PART_BYTES))
 

@@ -1,12 +1,14 @@
 """GPT-2's and RoBERTa's tokenizers: what the kernel must be told of pre-tokenizer and model."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.corpus.documents import read_only, string_buffers
 from tokkit.encoding.choice import read_merges
-from tokkit.encoding.encoded import Ids, SentenceTooLongError
+from tokkit.encoding.encoded import SentenceTooLongError
 from tokkit.encoding.kernels import UNICODE_SIZE, KernelEncoder
 from tokkit.kernels.bpe import LETTER, NUMBER, OTHER, SPACE, Classes, encode_bpe
 from tokkit.kernels.merges import Merges, fill_merges, new_parts
@@ -25,6 +27,8 @@ class BPEEncoder(KernelEncoder):
         tokenizer: whose ids they are.
         longest_word: how many bytes a word may have, of one class of characters.
     """
+
+    _kernel = staticmethod(encode_bpe)
 
     def __init__(self, tokenizer: Tokenizer, *, longest_word: int | None = None) -> None:
         super().__init__(tokenizer)
@@ -48,28 +52,9 @@ class BPEEncoder(KernelEncoder):
         num_bytes = prefix_spaces(read_only(values), read_only(offsets), out_values, out_offsets)
         return out_values[:num_bytes], out_offsets
 
-    def _run(
-        self,
-        values: npt.NDArray[np.uint8],
-        offsets: npt.NDArray[np.int64],
-        state: npt.NDArray[np.int64],
-        ids: Ids,
-        bits: npt.NDArray[np.uint64],
-        token_offsets: npt.NDArray[np.int64],
-    ) -> int:
-        return encode_bpe(
-            values,
-            offsets,
-            self._classes,
-            self._merges,
-            self._parts,
-            self._cache,
-            self._queue,
-            state,
-            ids,
-            bits,
-            token_offsets,
-        )
+    @property
+    def _tables(self) -> tuple[Any, ...]:
+        return (self._classes, self._merges, self._parts)
 
     def _learn(self, code: int) -> None:
         """Ask the library's pattern which characters this one goes together with."""

@@ -7,6 +7,8 @@ has in it, page by page, and filling them costs nothing to speak of (all of Unic
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +53,8 @@ class KernelEncoder(ABC):
         tokenizer: whose ids they are.
     """
 
+    _kernel: ClassVar[Callable[..., int]]
+
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._cache = new_cache(_SHORT_BITS, _LONG_BITS)
@@ -73,7 +77,8 @@ class KernelEncoder(ABC):
         ids, bits = self._scratch if fits else self._new_room(num_bytes)
         bits[0] = 0
         token_offsets = np.zeros(len(offsets), np.int64)
-        while (fault := self._run(values, offsets, state, ids, bits, token_offsets)) != DONE:
+        rest = (self._cache, self._queue, state, ids, bits, token_offsets)
+        while (fault := self._kernel(values, offsets, *self._tables, *rest)) != DONE:
             if fault == UNSEEN_CHARACTER:
                 self._learn_page(int(state[DETAIL]))
             elif fault == LONG_WORD:
@@ -101,17 +106,10 @@ class KernelEncoder(ABC):
         """The bytes that the kernel reads, and the bounds of sentences in them."""
         return string_buffers(sentences)
 
+    @property
     @abstractmethod
-    def _run(
-        self,
-        values: npt.NDArray[np.uint8],
-        offsets: npt.NDArray[np.int64],
-        state: npt.NDArray[np.int64],
-        ids: Ids,
-        bits: npt.NDArray[np.uint64],
-        token_offsets: npt.NDArray[np.int64],
-    ) -> int:
-        """Call the kernel."""
+    def _tables(self) -> tuple[Any, ...]:
+        """What the kernel takes between the text and the cache."""
 
     @abstractmethod
     def _learn(self, code: int) -> None:

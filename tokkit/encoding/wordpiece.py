@@ -6,10 +6,11 @@ NFD orders combining marks anew, and a few of them are not accents (Hangul's ton
 U+302F, musical stems). A chunk with one of these goes through the library.
 """
 
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
-from tokkit.encoding.encoded import Ids, forbidden_ids
+import numpy as np
+
+from tokkit.encoding.encoded import forbidden_ids
 from tokkit.encoding.kernels import UNICODE_SIZE, KernelEncoder
 from tokkit.kernels.trie import CONTINUED, NO_ENTRY, ROOT, Trie, fill_trie
 from tokkit.kernels.wordpiece import (
@@ -34,6 +35,8 @@ _LONGEST_FORM = 15
 class WordPieceEncoder(KernelEncoder):
     """Encodes with ``BertNormalizer``, ``BertPreTokenizer`` and ``WordPiece``."""
 
+    _kernel = staticmethod(encode_wordpiece)
+
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__(tokenizer)
         model = tokenizer.definition["model"]
@@ -56,27 +59,9 @@ class WordPieceEncoder(KernelEncoder):
         self._learn_page(0)
         self._characters.is_space[:33] = self._characters.kinds[:33] == SPACE
 
-    def _run(
-        self,
-        values: npt.NDArray[np.uint8],
-        offsets: npt.NDArray[np.int64],
-        state: npt.NDArray[np.int64],
-        ids: Ids,
-        bits: npt.NDArray[np.uint64],
-        token_offsets: npt.NDArray[np.int64],
-    ) -> int:
-        return encode_wordpiece(
-            values,
-            offsets,
-            self._characters,
-            self._vocabulary,
-            self._cache,
-            self._queue,
-            state,
-            ids,
-            bits,
-            token_offsets,
-        )
+    @property
+    def _tables(self) -> tuple[Any, ...]:
+        return (self._characters, self._vocabulary)
 
     def _learn(self, code: int) -> None:
         """Ask normalizer and pre-tokenizer about a character."""

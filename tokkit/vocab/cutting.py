@@ -69,9 +69,8 @@ def _shorten_words(
     # How many letters stood before the word that each character is in: those up to the last break.
     before_word = np.maximum.accumulate(np.where(kinds == BREAK, letters, 0))
     kept = (kinds == BREAK) | (letters - before_word <= max_word_chars + 3)
-    if not table.has_mark[
-        codes
-    ].any():  # else what is dropped may stand between two that change places
+    # Between two marks that would change places, what is nothing keeps them from it.
+    if not table.has_mark[codes].any():
         kept &= kinds != NOTHING
     shortened: npt.NDArray[np.uint32] = codes[kept]
     return shortened
