@@ -160,3 +160,16 @@ def bpes(draw: st.DrawFn) -> Tokenizer:
         seed=draw(st.integers(0, 100)),
         add_prefix_space=draw(st.booleans()),
     )
+
+
+@st.composite
+def ordered_bpes(draw: st.DrawFn) -> Tokenizer:
+    """Byte-level BPE as trainers make it: each entry by one merge, after the merges of its parts."""
+    entries = ["a", "b", "Ġ", *(byte_level_alphabet()[byte] for byte in "é字".encode())]
+    merges = []
+    for _ in range(draw(st.integers(0, 20))):
+        pair = draw(st.tuples(st.sampled_from(entries), st.sampled_from(entries)))
+        if "".join(pair) not in entries:
+            merges.append(pair)
+            entries.append("".join(pair))
+    return make_bpe(merges, seed=draw(st.integers(0, 100)), add_prefix_space=draw(st.booleans()))

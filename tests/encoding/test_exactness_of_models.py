@@ -8,8 +8,16 @@ from exactness import ask_library, ask_twin, assert_exact, assert_same
 from hardtexts import all_texts, long_words, random_texts, short_words
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from madetokenizers import bpes, make_bpe, make_wordpiece, twin_of, wordpieces
+from madetokenizers import (
+    bpes,
+    make_bpe,
+    make_wordpiece,
+    ordered_bpes,
+    twin_of,
+    wordpieces,
+)
 
+from tokkit.encoding.speller import make_speller
 from tokkit.vocab.tokenizer import Tokenizer
 
 PREFIXES = ("##", "@@", "", "a", "é", "[UNK]")
@@ -37,6 +45,13 @@ def test_any_wordpiece(tokenizer: Tokenizer, texts: list[str]) -> None:
 @settings(max_examples=300)
 @given(bpes(), st.lists(st.text("abcé'. \ns\u3000", max_size=30), min_size=1))
 def test_any_byte_level_bpe(tokenizer: Tokenizer, texts: list[str]) -> None:
+    assert_all_agree(tokenizer, texts)
+
+
+@settings(max_examples=300)
+@given(ordered_bpes(), st.lists(st.text("abé字 ", max_size=40), min_size=1))
+def test_any_byte_level_bpe_that_needs_no_merging(tokenizer: Tokenizer, texts: list[str]) -> None:
+    assert len(make_speller(tokenizer).parts) >= 256
     assert_all_agree(tokenizer, texts)
 
 

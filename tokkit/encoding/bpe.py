@@ -10,9 +10,11 @@ from tokkit.corpus.documents import read_only, string_buffers
 from tokkit.encoding.choice import read_merges
 from tokkit.encoding.encoded import SentenceTooLongError
 from tokkit.encoding.kernels import UNICODE_SIZE, KernelEncoder
+from tokkit.encoding.speller import make_speller
 from tokkit.kernels.bpe import LETTER, NUMBER, OTHER, SPACE, Classes, encode_bpe
 from tokkit.kernels.merges import Merges, fill_merges, new_parts
 from tokkit.kernels.scan import prefix_spaces
+from tokkit.kernels.spelling import new_spelling
 from tokkit.vocab.tokenizer import Tokenizer
 
 _ROOM = 1 << 10
@@ -34,7 +36,8 @@ class BPEEncoder(KernelEncoder):
         super().__init__(tokenizer)
         self._longest_word = LONGEST_WORD if longest_word is None else longest_word
         self._merges = _make_merges(tokenizer)
-        self._parts = new_parts(_ROOM)
+        self._speller = make_speller(tokenizer)
+        self._make_parts(_ROOM)
         self._classes = Classes(np.zeros(UNICODE_SIZE, np.uint8), np.zeros(256, np.bool_))
         self._learn_page(0)
         self._classes.is_space[:33] = self._classes.classes[:33] == SPACE
@@ -54,7 +57,7 @@ class BPEEncoder(KernelEncoder):
 
     @property
     def _tables(self) -> tuple[Any, ...]:
-        return (self._classes, self._merges, self._parts)
+        return (self._classes, self._merges, self._parts, self._speller, self._spelling)
 
     def _learn(self, code: int) -> None:
         """Ask the library's pattern which characters this one goes together with."""
@@ -71,7 +74,11 @@ class BPEEncoder(KernelEncoder):
     def _make_room(self, num_bytes: int, sentence: int) -> None:
         if num_bytes > self._longest_word:
             raise SentenceTooLongError(num_bytes, sentence)
-        self._parts = new_parts(2 * num_bytes)
+        self._make_parts(2 * num_bytes)
+
+    def _make_parts(self, num_bytes: int) -> None:
+        self._parts = new_parts(num_bytes)
+        self._spelling = new_spelling(num_bytes)
 
 
 def _make_merges(tokenizer: Tokenizer) -> Merges:

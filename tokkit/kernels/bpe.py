@@ -20,6 +20,7 @@ from tokkit.kernels.chunks import NO_BUCKET, Queue, queue_spaced_words, queued_b
 from tokkit.kernels.jit import tuple_kernel, tuple_splice
 from tokkit.kernels.memory import Bytes, signed
 from tokkit.kernels.merges import Merges, Parts, merge_word
+from tokkit.kernels.spelling import Speller, Spelling, spell_word
 from tokkit.kernels.tokens import Bits, Ids, append_starts, drop_starts
 from tokkit.kernels.utf8 import decode_character
 from tokkit.kernels.wordcache import (
@@ -131,6 +132,8 @@ def _append_piece(
     is_kept: bool,  # noqa: FBT001  kernels take positional arguments
     merges: Merges,
     parts: Parts,
+    speller: Speller,
+    spelling: Spelling,
     cache: WordCache,
     num_tokens: int,
     out_ids: Ids,
@@ -141,10 +144,14 @@ def _append_piece(
     if is_kept:
         end = append_word(cache, values, start, stop, num_tokens, out_ids, out_bits)
     if end == UNKNOWN:
-        end = merge_word(values, start, stop, merges, parts, num_tokens, out_ids)
-        for token in range(num_tokens, end):
-            append_starts(out_bits, token, np.uint64(token == num_tokens))
-        append_starts(out_bits, end, np.uint64(0))
+        if speller.parts.size:
+            end = spell_word(values, start, stop, speller, spelling, num_tokens, out_ids)
+        else:
+            end = merge_word(values, start, stop, merges, parts, num_tokens, out_ids)
+        if end > num_tokens:
+            append_starts(out_bits, num_tokens, np.uint64(1))
+        for token in range(num_tokens + 1, end + 1, 63):
+            append_starts(out_bits, token, np.uint64(0))
         if is_kept:
             put_word(cache, values, start, stop, num_tokens, end, out_ids, out_bits)
     return end
@@ -160,6 +167,8 @@ def _append_chunk(
     classes: NDArray[np.uint8],
     merges: Merges,
     parts: Parts,
+    speller: Speller,
+    spelling: Spelling,
     cache: WordCache,
     num_tokens: int,
     out_ids: Ids,
@@ -191,6 +200,8 @@ def _append_chunk(
             is_plain,
             merges,
             parts,
+            speller,
+            spelling,
             cache,
             num_tokens,
             out_ids,
@@ -211,6 +222,8 @@ def encode_bpe(
     classes: Classes,
     merges: Merges,
     parts: Parts,
+    speller: Speller,
+    spelling: Spelling,
     cache: WordCache,
     queue: Queue,
     state: NDArray[np.int64],
@@ -226,6 +239,8 @@ def encode_bpe(
         classes: of characters.
         merges: the model.
         parts: room for a word, for this call alone.
+        speller: the model, where it is of the kind that can be spelled without merging.
+        spelling: room for a word, for this call alone.
         cache: of this tokenizer alone.
         queue: for this call alone.
         state: see ``words``; updated.
@@ -271,6 +286,8 @@ def encode_bpe(
                     classes.classes,
                     merges,
                     parts,
+                    speller,
+                    spelling,
                     cache,
                     num_tokens,
                     out_ids,
