@@ -236,9 +236,7 @@ def _find_best(pairs: Pairs, scores: Scores, min_frequency: int) -> int:
         if count < min_frequency:
             continue
         left, right = split(pairs.rows[ROW * pair + KEY])
-        score = _score(
-            count, scores.sizes[_TOTAL], scores.counts[left], scores.counts[right]
-        )
+        score = _score(count, scores.sizes[_TOTAL], scores.counts[left], scores.counts[right])
         scores.bounds[pair] = _bound(pairs, scores, pair)
         scores.candidates[num_candidates] = pair
         num_candidates += 1
