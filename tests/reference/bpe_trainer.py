@@ -2,15 +2,15 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from itertools import pairwise
 
 Word = tuple[int, ...]
 Pair = tuple[int, int]
-# What orders pairs: how often one occurs, how often each entry does, and which it is.
-Score = Callable[[int, Mapping[int, int], Pair], Any]
+# Of how often a pair occurs, how often its left and right entry do, and all entries together.
+Score = Callable[[int, int, int, int], float]
 
 
-def by_frequency(count: int, entries: Mapping[int, int], pair: Pair) -> Any:
+def by_frequency(count: int, *_: int) -> float:
     return count
 
 
@@ -18,6 +18,7 @@ def learn_merges(
     counts: Mapping[Word, int],
     lengths: list[int],
     num_merges: int,
+    *,
     min_frequency: int = 1,
     max_token_length: int | None = None,
     score: Score = by_frequency,
@@ -40,11 +41,15 @@ def learn_merges(
         for word, count in counts.items():
             for entry in word:
                 entries[entry] += count
-            for pair in zip(word, word[1:], strict=False):
+            for pair in pairwise(word):
                 if sum(lengths[half] for half in pair) < max(3, max_token_length or 1 << 31):
                     pairs[pair] += count
         ranked = [
-            (score(count, entries, pair), count, (-pair[0], -pair[1]))
+            (
+                score(count, entries[pair[0]], entries[pair[1]], entries.total()),
+                count,
+                (-pair[0], -pair[1]),
+            )
             for pair, count in pairs.items()
             if count >= min_frequency
         ]

@@ -8,9 +8,9 @@ repeatable by handing over the alphabet complete and in order, as if its pieces 
 import json
 from collections.abc import Iterator, Mapping
 
-from reference.wordpiece_trainer import count_alphabet
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from reference.wordpiece_trainer import count_alphabet
 from tokkit.vocab.config import TrainConfig
 from tokkit.vocab.definitions import byte_level_alphabet
 
@@ -38,7 +38,7 @@ def train_wordpiece(config: TrainConfig, words: Mapping[bytes, int]) -> list[str
     texts = {word.decode(): count for word, count in words.items()}
     alphabet = count_alphabet(texts, config.limit_alphabet)
     continuing = [f"##{char}" for char in alphabet.continuing]
-    library = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    library = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106  no password
     trainer = trainers.WordPieceTrainer(
         vocab_size=config.vocab_size,
         min_frequency=config.min_frequency,

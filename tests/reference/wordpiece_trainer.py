@@ -4,19 +4,12 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 
-from reference.bpe_trainer import Pair
-
 from tokkit.vocab.alphabet import Alphabet
 
 
-def by_likelihood(count: int, entries: Mapping[int, int], pair: Pair) -> float:
+def by_likelihood(count: int, left: int, right: int, total: int) -> float:
     """How much merging a pair raises the log-likelihood of the corpus."""
-    left, right = (float(entries[half]) for half in pair)
-    return count * math.log(float(count) * float(entries_total(entries)) / (left * right))
-
-
-def entries_total(entries: Mapping[int, int]) -> int:
-    return sum(entries.values())
+    return count * math.log(float(count) * float(total) / (float(left) * float(right)))
 
 
 def count_alphabet(words: Mapping[str, int], limit: int) -> Alphabet:

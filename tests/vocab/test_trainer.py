@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import library_trainer
-from reference.bpe_trainer import learn_merges
-from reference.wordpiece_trainer import by_likelihood
 from tokenizers import Tokenizer
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel
 
+from reference import library_trainer
+from reference.bpe_trainer import learn_merges
+from reference.wordpiece_trainer import by_likelihood
 from tokkit.errors import TokkitError, UsageError
 from tokkit.vocab.config import BERT_SPECIAL_TOKENS, TrainConfig
 from tokkit.vocab.counts import WordCounts
@@ -122,9 +122,9 @@ def test_likelihood_equals_its_twin(
         as_ids(tokens, words),
         [0] * 5 + [1] * num_symbols,
         options["vocab_size"] - len(expected),
-        min_frequency,
-        max_token_length,
-        by_likelihood,
+        min_frequency=min_frequency,
+        max_token_length=max_token_length,
+        score=by_likelihood,
     )
     for left, right in merges:
         expected.append(expected[left] + expected[right].removeprefix("##"))
@@ -140,7 +140,7 @@ def test_bpe_equals_its_twin(words: dict[bytes, int], vocab_size: int, min_frequ
     ids = {token: number for number, token in enumerate(tokens)}
     spellings = byte_level_alphabet()
     counts = {tuple(ids[spellings[byte]] for byte in word): n for word, n in words.items()}
-    merges = learn_merges(counts, [1] * 256, vocab_size - 256, min_frequency)
+    merges = learn_merges(counts, [1] * 256, vocab_size - 256, min_frequency=min_frequency)
     assert definition["model"]["merges"] == [
         [tokens[left], tokens[right]] for left, right in merges
     ]
@@ -213,7 +213,7 @@ def test_an_initial_alphabet_is_normalized_as_text_is(tmp_path: Path) -> None:
 
 def test_a_size_that_the_corpus_cannot_fill_is_refused_with_the_size_that_it_can() -> None:
     words = WordCounts.from_mapping({b"abc": 3, b"x": 1})
-    with pytest.raises(TokkitError, match="gives 13 entries.* pass --vocab-size 13 or less"):
+    with pytest.raises(TokkitError, match=r"gives 13 entries.* pass --vocab-size 13 or less"):
         train_wordpiece(config(vocab_size=30522), words)
     train_wordpiece(config(vocab_size=13), words)
     with pytest.raises(TokkitError, match="less than the 11 entries"):

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
-from tokkit.kernels.memory import signed
 from tokkit.kernels.merging import count_room, merge_pair
 from tokkit.kernels.pairs import (
     COUNT,
@@ -49,11 +48,11 @@ def merge_by_frequency(
     Returns:
         int32 ``[num_merges, 2]``: left and right id of the entries from ``first`` on.
     """
-    pairs = index_pairs(words)
+    pairs = index_pairs(words, min_frequency)
     merges = np.empty(2 * (len(lengths) - first), np.int32)
     sizes = np.zeros(2, np.int64)
     heap = np.empty(_ITEM * int(pairs.sizes[NUM_PAIRS]), np.int64)
-    _push_pairs(pairs, 0, min_frequency, heap, sizes)
+    _push_pairs(pairs, 0, heap, sizes)
     while True:
         num_pairs, num_fresh = _merge_pairs(
             words, lengths, pairs, heap, first, min_frequency, limit, sizes, merges
@@ -98,22 +97,20 @@ def _merge_pairs(
         merges[2 * sizes[1]], merges[2 * sizes[1] + 1] = split(pairs.rows[ROW * pair + KEY])
         sizes[1] += 1
         first_pair = pairs.sizes[NUM_PAIRS]
-        merge_pair(words, lengths, pairs, pair, merged, limit)
-        _push_pairs(pairs, first_pair, min_frequency, heap, sizes)
+        merge_pair(words, lengths, pairs, pair, merged, min_frequency, limit)
+        _push_pairs(pairs, first_pair, heap, sizes)
     return _DONE
 
 
 @tuple_kernel
 def _push_pairs(
-    pairs: Pairs, first: int, min_frequency: int, heap: NDArray[np.int64], sizes: NDArray[np.int64]
+    pairs: Pairs, first: int, heap: NDArray[np.int64], sizes: NDArray[np.int64]
 ) -> None:
     """Put the pairs from ``first`` on into the heap."""
     for pair in range(first, pairs.sizes[NUM_PAIRS]):
-        if pairs.rows[ROW * pair + COUNT] >= min_frequency:
-            sizes[0] += 1
-            _rise(
-                heap, sizes[0], -pairs.rows[ROW * pair + COUNT], pairs.rows[ROW * pair + KEY], pair
-            )
+        row = ROW * pair
+        sizes[0] += 1
+        _rise(heap, sizes[0], -pairs.rows[row + COUNT], pairs.rows[row + KEY], pair)
 
 
 @tuple_splice

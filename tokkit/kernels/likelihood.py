@@ -92,7 +92,7 @@ def merge_by_likelihood(
     Returns:
         int32 ``[num_merges, 2]``: left and right id of the entries from ``first`` on.
     """
-    pairs = index_pairs(words)
+    pairs = index_pairs(words, min_frequency)
     scores = _widen(
         Scores(
             counts=np.zeros(len(lengths), np.int64),
@@ -110,7 +110,7 @@ def merge_by_likelihood(
     )
     merges = np.empty(2 * (len(lengths) - first), np.int32)
     _count_entries(words, scores)
-    _push_pairs(pairs, 0, min_frequency, scores)
+    _push_pairs(pairs, 0, scores)
     while True:
         num_pairs, num_fresh = _merge_pairs(
             words, lengths, pairs, scores, first, min_frequency, limit, merges
@@ -161,18 +161,16 @@ def _bound(pairs: Pairs, scores: Scores, pair: int) -> float:
 
 
 @tuple_kernel
-def _push_pairs(pairs: Pairs, first: int, min_frequency: int, scores: Scores) -> None:
+def _push_pairs(pairs: Pairs, first: int, scores: Scores) -> None:
     """Put the pairs from ``first`` on into the heap and the lists of their entries."""
     for pair in range(first, pairs.sizes[NUM_PAIRS]):
-        scores.places[pair] = NONE
-        if pairs.rows[ROW * pair + COUNT] >= min_frequency:
-            left, right = split(pairs.rows[ROW * pair + KEY])
-            scores.links[2 * pair] = scores.heads[2 * left]
-            scores.heads[2 * left] = pair
-            scores.links[2 * pair + 1] = scores.heads[2 * right + 1]
-            scores.heads[2 * right + 1] = pair
-            scores.bounds[pair] = _bound(pairs, scores, pair)
-            _push(scores, pair)
+        left, right = split(pairs.rows[ROW * pair + KEY])
+        scores.links[2 * pair] = scores.heads[2 * left]
+        scores.heads[2 * left] = pair
+        scores.links[2 * pair + 1] = scores.heads[2 * right + 1]
+        scores.heads[2 * right + 1] = pair
+        scores.bounds[pair] = _bound(pairs, scores, pair)
+        _push(scores, pair)
 
 
 @tuple_kernel
@@ -208,7 +206,7 @@ def _merge_pairs(
         merges[2 * sizes[_NUM_MERGES]], merges[2 * sizes[_NUM_MERGES] + 1] = left, right
         sizes[_NUM_MERGES] += 1
         first_pair = pairs.sizes[NUM_PAIRS]
-        count = merge_pair(words, lengths, pairs, pair, merged, limit)
+        count = merge_pair(words, lengths, pairs, pair, merged, min_frequency, limit)
         pairs.rows[ROW * pair + COUNT] = 0
         sizes[_TOTAL] -= count
         scores.counts[left] -= count
@@ -217,7 +215,7 @@ def _merge_pairs(
         scores.levels[merged] = _LEVEL * count
         _lower_level(pairs, scores, left, min_frequency)
         _lower_level(pairs, scores, right, min_frequency)
-        _push_pairs(pairs, first_pair, min_frequency, scores)
+        _push_pairs(pairs, first_pair, scores)
     return _DONE
 
 

@@ -40,6 +40,7 @@ def merge_pair(
     pairs: Pairs,
     pair: int,
     merged: int,
+    min_frequency: int,
     limit: int,
 ) -> int:
     """Merge a pair wherever it occurs.
@@ -50,6 +51,7 @@ def merge_pair(
         pairs: get the counts and places of what is next to the merged ones.
         pair: which.
         merged: the id of what it becomes.
+        min_frequency: pairs that occur less often are forgotten.
         limit: pairs of more symbols than these are not counted.
 
     Returns:
@@ -69,7 +71,7 @@ def merge_pair(
             _merge(words.cells, lengths, pairs, cell, left, right, merged, limit, count)
             total += count
     pairs.rows[row + NUMBER] = 0
-    place_fresh(pairs, first)
+    place_fresh(pairs, first, min_frequency)
     return total
 
 

@@ -10,7 +10,8 @@ visited.
 All occurrences of a pair are made at one time: in the beginning, or by the merge that made one of
 its two symbols. For a string is never made by two merges. Each merge is done wherever it can be, so
 what becomes of the cells that end up as one symbol depends on them alone, wherever they stand. So
-counts only fall later, and the pairs that a merge makes are those with the highest numbers.
+counts only fall later, the pairs that a merge makes are those with the highest numbers, and those of
+them that occur too seldom to be merged are forgotten at once.
 
 Room is never short within a merge: it is known before how much a merge needs at most, and whoever
 calls a kernel gives more when that says so.
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tokkit.kernels.jit import kernel, tuple_inline, tuple_kernel, tuple_splice
+from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
 from tokkit.kernels.memory import signed
 from tokkit.kernels.symbols import END, Words, find_word
 
@@ -57,8 +58,8 @@ class Pairs(NamedTuple):
     sizes: NDArray[np.int64]
 
 
-def index_pairs(words: Words) -> Pairs:
-    """Count all pairs of words, and note where they are."""
+def index_pairs(words: Words, min_frequency: int) -> Pairs:
+    """Count all pairs of words, and note where those are that occur often enough."""
     pairs = Pairs(
         np.zeros(2 * _FIRST_ROOM, np.int32),
         64 - _FIRST_ROOM.bit_length(),
@@ -73,9 +74,10 @@ def index_pairs(words: Words) -> Pairs:
         if cell == len(words.cells):
             break
         pairs = make_room(pairs, int(pairs.sizes[NUM_PAIRS]), 0)
-    number = int(pairs.rows[NUMBER : ROW * pairs.sizes[NUM_PAIRS] : ROW].sum())
+    rows = pairs.rows[: ROW * pairs.sizes[NUM_PAIRS]].reshape(-1, ROW)
+    number = int(rows[rows[:, COUNT] >= min_frequency, NUMBER].sum())
     pairs = pairs._replace(places=np.empty(number, np.int32))
-    _place_pairs(words, pairs)
+    _place_pairs(words, pairs, min_frequency)
     return pairs
 
 
@@ -97,14 +99,15 @@ def _count_pairs(words: Words, start: int, pairs: Pairs) -> int:
 
 
 @tuple_kernel
-def _place_pairs(words: Words, pairs: Pairs) -> None:
+def _place_pairs(words: Words, pairs: Pairs, min_frequency: int) -> None:
     """Write the places of all pairs, which were counted."""
-    _begin_places(pairs, 0)
+    _begin_places(pairs, 0, min_frequency)
     cells = words.cells
     for cell in range(cells.size - 1):
         if cells[cell] != END and cells[cell + 1] != END:
             pair = pairs.table[_find(pairs, join(cells[cell], cells[cell + 1]))] - 1
             _add_place(pairs, pair, cell)
+    _drop_pairs(pairs, 0)
 
 
 def enlarge(array: NDArray[Any], used: int, needed: int) -> NDArray[Any]:
@@ -191,7 +194,7 @@ def _find(pairs: Pairs, key: int) -> int:
 
 @tuple_splice
 def subtract(pairs: Pairs, key: int, count: int) -> None:
-    """Note that occurrences of a pair are gone; one that is not known is longer than allowed."""
+    """Note that occurrences of a pair are gone, if it is one to keep account of."""
     pair = signed(pairs.table[_find(pairs, key)]) - 1
     if pair != NONE:
         pairs.rows[ROW * pair + COUNT] -= count
@@ -224,21 +227,23 @@ def add_fresh(pairs: Pairs, key: int, count: int, cell: int) -> None:
 
 
 @tuple_inline
-def place_fresh(pairs: Pairs, first: int) -> None:
+def place_fresh(pairs: Pairs, first: int, min_frequency: int) -> None:
     """Write the places that a merge has made, whose pairs are those from ``first`` on."""
-    _begin_places(pairs, first)
+    _begin_places(pairs, first, min_frequency)
     for fresh in range(0, 2 * pairs.sizes[NUM_FRESH], 2):
         _add_place(pairs, signed(pairs.fresh[fresh]), signed(pairs.fresh[fresh + 1]))
     pairs.sizes[NUM_FRESH] = 0
+    _drop_pairs(pairs, first)
 
 
 @tuple_splice
-def _begin_places(pairs: Pairs, first: int) -> None:
-    """Give room to the pairs from ``first`` on, but for those that do not occur any more."""
+def _begin_places(pairs: Pairs, first: int, min_frequency: int) -> None:
+    """Give room to the pairs from ``first`` on, but for those that occur too seldom."""
     top = pairs.sizes[NUM_PLACES]
     for row in range(ROW * first, ROW * pairs.sizes[NUM_PAIRS], ROW):
-        pairs.rows[row + START] = top if pairs.rows[row + COUNT] > 0 else NONE
-        if pairs.rows[row + COUNT] > 0:
+        pairs.rows[row + START] = NONE
+        if pairs.rows[row + COUNT] >= min_frequency:
+            pairs.rows[row + START] = top
             top += pairs.rows[row + NUMBER]
         pairs.rows[row + NUMBER] = 0
     pairs.sizes[NUM_PLACES] = top
@@ -251,3 +256,22 @@ def _add_place(pairs: Pairs, pair: int, cell: int) -> None:
     if pairs.rows[row + START] != NONE:
         pairs.places[pairs.rows[row + START] + pairs.rows[row + NUMBER]] = cell
         pairs.rows[row + NUMBER] += 1
+
+
+@tuple_inline
+def _drop_pairs(pairs: Pairs, first: int) -> None:
+    """Forget the pairs from ``first`` on that occur too seldom, and number the others anew.
+
+    What was put last into a table with linear probing can be taken out without a trace.
+    """
+    number = pairs.sizes[NUM_PAIRS]
+    for pair in range(number - 1, first - 1, -1):
+        pairs.table[_find(pairs, pairs.rows[ROW * pair + KEY])] = 0
+    kept = first
+    for pair in range(first, number):
+        if pairs.rows[ROW * pair + START] != NONE:
+            for part in range(ROW):
+                pairs.rows[ROW * kept + part] = pairs.rows[ROW * pair + part]
+            pairs.table[_find(pairs, pairs.rows[ROW * kept + KEY])] = kept + 1
+            kept += 1
+    pairs.sizes[NUM_PAIRS] = kept

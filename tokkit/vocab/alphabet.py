@@ -11,7 +11,7 @@ it after its beginning, ``##c`` is one too. Of "Go on!":
 Characters that the user names go before all others, whether they occur or not.
 """
 
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,9 @@ class Alphabet:
     num_removed: int
 
 
-def count_alphabet(words: WordCounts, limit: int, initial: Set[str] = frozenset()) -> Alphabet:
+def count_alphabet(
+    words: WordCounts, limit: int, initial: AbstractSet[str] = frozenset()
+) -> Alphabet:
     """The alphabet of some words.
 
     Args:
