@@ -116,7 +116,7 @@ def _push_pairs(
 @tuple_splice
 def _is_before(heap: NDArray[np.int64], item: int, count: int, key: int) -> bool:
     """Whether an item of the heap goes before one of such a count and key."""
-    return heap[item] < count or (heap[item] == count and heap[item + 1] < key)
+    return bool(heap[item] < count or (heap[item] == count and heap[item + 1] < key))
 
 
 @tuple_splice

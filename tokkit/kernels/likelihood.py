@@ -148,7 +148,8 @@ def _count_entries(words: Words, scores: Scores) -> None:
 @tuple_splice
 def _score(count: int, total: int, left: float, right: float) -> float:
     """The score of a pair that occurs ``count`` times: of floats alone, the same everywhere."""
-    return count * math.log(float(count) * float(total) / (float(left) * float(right)))
+    ratio = float(count) * float(total) / (float(left) * float(right))
+    return count * math.log(ratio)
 
 
 @tuple_splice
@@ -157,7 +158,8 @@ def _bound(pairs: Pairs, scores: Scores, pair: int) -> float:
     count = pairs.rows[ROW * pair + COUNT]
     left, right = split(pairs.rows[ROW * pair + KEY])
     levels = scores.levels
-    return _score(count, scores.sizes[_TOTAL], levels[left], levels[right]) + _SLACK * count
+    score = _score(count, scores.sizes[_TOTAL], levels[left], levels[right])
+    return float(score + _SLACK * count)
 
 
 @tuple_kernel
@@ -251,9 +253,9 @@ def _find_best(pairs: Pairs, scores: Scores, min_frequency: int) -> int:
 def _is_preferred(pairs: Pairs, pair: int, other: int) -> bool:
     """Whether of two pairs with the same score the first is merged."""
     rows = pairs.rows
-    if rows[ROW * pair + COUNT] != rows[ROW * other + COUNT]:
-        return rows[ROW * pair + COUNT] > rows[ROW * other + COUNT]
-    return rows[ROW * pair + KEY] < rows[ROW * other + KEY]
+    count, other_count = rows[ROW * pair + COUNT], rows[ROW * other + COUNT]
+    is_lower = rows[ROW * pair + KEY] < rows[ROW * other + KEY]
+    return bool(count > other_count or (count == other_count and is_lower))
 
 
 @tuple_inline
