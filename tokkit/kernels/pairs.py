@@ -105,8 +105,7 @@ def _place_pairs(words: Words, pairs: Pairs, min_frequency: int) -> None:
     cells = words.cells
     for cell in range(cells.size - 1):
         if cells[cell] != END and cells[cell + 1] != END:
-            pair = pairs.table[_find(pairs, join(cells[cell], cells[cell + 1]))] - 1
-            _add_place(pairs, pair, cell)
+            _add_place(pairs, find(pairs, join(cells[cell], cells[cell + 1])), cell)
     _drop_pairs(pairs, 0)
 
 
@@ -193,9 +192,15 @@ def _find(pairs: Pairs, key: int) -> int:
 
 
 @tuple_splice
+def find(pairs: Pairs, key: int) -> int:
+    """The number of a pair, or ``NONE``."""
+    return signed(pairs.table[_find(pairs, key)]) - 1
+
+
+@tuple_splice
 def subtract(pairs: Pairs, key: int, count: int) -> None:
     """Note that occurrences of a pair are gone, if it is one to keep account of."""
-    pair = signed(pairs.table[_find(pairs, key)]) - 1
+    pair = find(pairs, key)
     if pair != NONE:
         pairs.rows[ROW * pair + COUNT] -= count
 
