@@ -1,12 +1,14 @@
 """The options of ``tokkit train``."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tokkit.corpus.config import CorpusConfig
 from tokkit.errors import require
 
-MODELS = ("wordpiece", "bpe")
+MODELS = ("wordpiece", "bpe", "unigram")
+SCORES = ("frequency", "likelihood")
 BERT_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -16,27 +18,55 @@ class TrainConfig(CorpusConfig):
 
     Attributes:
         output: the tokenizer folder to write.
-        model: ``wordpiece`` (BERT) or ``bpe`` (byte-level, as GPT-2 and RoBERTa).
+        model: ``wordpiece`` (BERT), ``bpe`` (byte-level, as GPT-2 and RoBERTa) or ``unigram``
+            (sentencepiece).
+        score: which pair WordPiece merges next: the most frequent, as Hugging Face does, or the one
+            that raises the likelihood of the corpus most, as published.
         vocab_size: entries, the special tokens among them.
         min_frequency: how often a pair must occur to be merged.
+        min_word_count: words that occur less often are not learned from; 1 learns from all.
         limit_alphabet: how many distinct characters are kept, the most frequent first
             (``wordpiece``; byte-level BPE always has its 256).
+        initial_alphabet: a file whose characters the alphabet has, whether they occur or not.
+        max_token_length: characters that an entry has at most, ``##`` not counted; None for any.
         special_tokens: the control tokens, which get the first ids in this order.
-        cased: keep upper case (``wordpiece``).
-        strip_accents: remove combining marks; None does as BERT does, with lower-casing only.
-        workers: threads of the trainer; the vocabulary does not depend on them.
+        unused: how many entries ``[unused0]``, ``[unused1]`` … stand behind them, for later use.
+        cased: keep upper case (``wordpiece``, ``unigram``).
+        strip_accents: remove combining marks (``wordpiece``); False keeps them: lower-casing need
+            not destroy Devanagari vowel signs.
+        split_digits: each digit is a word of its own.
+        byte_fallback: bytes are entries, for characters that are not (``unigram``).
+        weights: how often the words of an input count, by its name; 1 for the others. Of three
+            decimals.
+        held_out: share of the documents that is not learned from, for the report.
+        memory: bytes that counting takes at most; what does not fit goes to disk.
+        save_counts: a file to write the words and counts to.
+        compare: other tokenizers that the report puts beside this one.
+        workers: processes that count; the vocabulary does not depend on them.
         overwrite: replace what another run left in ``output``.
         progress: show a bar on standard error where it is a terminal.
     """
 
     output: Path
     model: str = "wordpiece"
+    score: str = "frequency"
     vocab_size: int = 30522
     min_frequency: int = 2
+    min_word_count: int = 1
     limit_alphabet: int = 1000
+    initial_alphabet: Path | None = None
+    max_token_length: int | None = None
     special_tokens: tuple[str, ...] = BERT_SPECIAL_TOKENS
+    unused: int = 0
     cased: bool = False
     strip_accents: bool | None = None
+    split_digits: bool = False
+    byte_fallback: bool = False
+    weights: Mapping[str, float] = field(default_factory=dict)
+    held_out: float = 0.01
+    memory: int = 2 << 30
+    save_counts: Path | None = None
+    compare: tuple[str, ...] = ()
     workers: int = 1
     overwrite: bool = False
     progress: bool = True

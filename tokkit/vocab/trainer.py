@@ -1,95 +1,92 @@
-"""Learning a vocabulary with the trainers of the tokenizers library, made repeatable.
+"""Learning a vocabulary from words and their counts.
 
-Byte-level BPE comes out the same at every run: its alphabet is the 256 bytes, sorted, and pairs
-that occur as often are merged in the order of their ids.
+Entries have their ids in this order, and those that merging gives in the order of the merges:
 
-WordPiece does not. Its trainer numbers the pieces ``##c`` in the order in which a hash table
-yields the words, so ids differ from run to run, with them the order of pairs that occur as often,
-and soon the vocabulary. So the alphabet is counted first and handed over complete and in order, as
-if its pieces were control tokens; these get the first ids:
+    wordpiece   [PAD] [UNK] [CLS] [SEP] [MASK]   [unused0] …   ! g n o   ##n ##o   on ##on go …
+    bpe         the same                         likewise      ! " # … Ġ ġ …       Ġt he Ġthe …
+                control tokens                   for later     alphabet            merged
 
-    [PAD] [UNK] [CLS] [SEP] [MASK]   ! g n o   ##n ##o   then what merging gives
-    control tokens                   alphabet            on  go ...
+Byte-level BPE comes out as from the trainer of the tokenizers library. Its WordPiece comes out as
+another vocabulary at every run, since the trainer numbers the pieces ``##c`` in the order in which
+a hash table yields the words; what it gives when it is handed the alphabet in order, as above, is
+what comes out here.
 
-Afterwards the tokenizer is made anew from the bare vocabulary, where only the true control tokens
-are special. A limited alphabet, too, is settled by the count: among characters that occur as
-often, the trainer would keep any.
+As in the library, ``max_token_length`` is one more than the length that longer merges may reach,
+and two characters are always merged.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+import numpy as np
+import numpy.typing as npt
+from tokenizers import decoders, normalizers, pre_tokenizers
 
 from tokkit.errors import TokkitError, UsageError
-from tokkit.vocab.alphabet import Alphabet, AlphabetCounter
-from tokkit.vocab.characters import CharacterTable
+from tokkit.kernels.frequency import merge_by_frequency
+from tokkit.kernels.likelihood import merge_by_likelihood
+from tokkit.kernels.symbols import NO_SYMBOL, Words, lay_out_words
+from tokkit.vocab.alphabet import Alphabet, count_alphabet, read_characters
+from tokkit.vocab.characters import UNICODE_SIZE
 from tokkit.vocab.config import TrainConfig
-from tokkit.vocab.cutting import cut_at_spaces, cut_at_words
+from tokkit.vocab.counts import WordCounts
 from tokkit.vocab.definitions import (
     CONTINUING_SUBWORD_PREFIX,
+    byte_level_alphabet,
     byte_level_bpe,
     mark_control_tokens,
     wordpiece,
 )
 
-# The trainers' time grows with the square of a word's length. What a longer word has beyond this
-# is not learned from: the word is cut short for WordPiece, and into several for BPE.
-LONGEST_WORD = 1 << 14
+_ANY_LENGTH = (1 << 31) - 1
+_MAX_CELLS = (1 << 31) - 1
 
-Pass = Callable[[], Iterator[list[str]]]
+Ids = npt.NDArray[np.int32]
+Merger = Callable[[Words, Ids, int, int, int], Ids]
 
 
-def train_wordpiece(config: TrainConfig, read: Pass) -> tuple[dict[str, Any], Alphabet]:
+def train_wordpiece(config: TrainConfig, words: WordCounts) -> tuple[dict[str, Any], Alphabet]:
     """Learn a WordPiece vocabulary as BERT has it.
 
     Args:
-        config: sizes, special tokens and normalization.
-        read: starts a pass over the corpus, in batches of documents; it is called twice.
+        config: sizes, score, special tokens and normalization.
+        words: normalized, UTF-8.
 
     Returns:
         The object of a ``tokenizer.json``, and the alphabet.
 
     Raises:
-        TokkitError: where the alphabet alone is more than ``vocab_size``.
+        TokkitError: where the alphabet alone is more than ``vocab_size``, or the words do not give
+            so many entries.
     """
     normalizer = normalizers.BertNormalizer(
         lowercase=not config.cased, strip_accents=config.strip_accents
     )
-    pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    _refuse_words(config, normalizer, pre_tokenizer, decoders.WordPiece(cleanup=False))
-    table = CharacterTable(normalizer, pre_tokenizer)
-    counter = AlphabetCounter(table)
-    for texts in read():
-        counter.add(texts)
-    alphabet = counter.alphabet(config.limit_alphabet)
-    pieces = [
-        *config.special_tokens,
+    _refuse_words(
+        config, normalizer, pre_tokenizers.BertPreTokenizer(), decoders.WordPiece(cleanup=False)
+    )
+    _refuse_size(words)
+    initial: set[str] = set()
+    if config.initial_alphabet is not None:
+        text = normalizer.normalize_str(read_characters(config.initial_alphabet))
+        initial.update(*text.split())
+    alphabet = count_alphabet(words, config.limit_alphabet, initial)
+    tokens = [
+        *_reserved(config),
         *alphabet.characters,
         *(CONTINUING_SUBWORD_PREFIX + char for char in alphabet.continuing),
     ]
-    if len(pieces) > config.vocab_size:
-        raise TokkitError(
-            f"--vocab-size {config.vocab_size}: less than the {len(pieces)} entries that special "
-            f"tokens and single characters take; raise it, or lower --limit-alphabet"
-        )
-    library = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106  no password
-    library.normalizer = normalizer
-    library.pre_tokenizer = pre_tokenizer
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=config.vocab_size,
-        min_frequency=config.min_frequency,
-        special_tokens=pieces,
-        initial_alphabet=list(alphabet.characters),
-        limit_alphabet=len(alphabet.characters),
-        continuing_subword_prefix=CONTINUING_SUBWORD_PREFIX,
-        show_progress=False,
-    )
-    library.train_from_iterator(
-        _cut(read(), lambda text: cut_at_words(text, table, LONGEST_WORD)), trainer
-    )
-    tokens = _tokens(library)
+    ids = {token: number for number, token in enumerate(tokens)}
+    first_ids = np.full(UNICODE_SIZE, NO_SYMBOL, np.int32)
+    next_ids = first_ids.copy()
+    for char in alphabet.characters:
+        first_ids[ord(char)] = ids[char]
+    for char in alphabet.continuing:
+        next_ids[ord(char)] = ids[CONTINUING_SUBWORD_PREFIX + char]
+    num_symbols = len(alphabet.characters) + len(alphabet.continuing)
+    laid_out = _lay_out(words, first_ids, next_ids, as_bytes=False)
+    merger = merge_by_likelihood if config.score == "likelihood" else merge_by_frequency
+    _merge(config, laid_out, tokens, num_symbols, merger, prefix=CONTINUING_SUBWORD_PREFIX)
     definition = wordpiece(
         {token: number for number, token in enumerate(tokens)},
         unknown="[UNK]",
@@ -100,30 +97,29 @@ def train_wordpiece(config: TrainConfig, read: Pass) -> tuple[dict[str, Any], Al
     return mark_control_tokens(definition, tokens, config.special_tokens), alphabet
 
 
-def train_bpe(config: TrainConfig, read: Pass) -> dict[str, Any]:
+def train_bpe(config: TrainConfig, words: WordCounts) -> dict[str, Any]:
     """Learn a byte-level BPE vocabulary as GPT-2 has it, with control tokens of one's choice.
 
     Args:
         config: sizes and special tokens.
-        read: starts a pass over the corpus, in batches of documents; it is called once.
+        words: pieces of GPT-2's split pattern, as bytes of text.
 
     Returns:
         The object of a ``tokenizer.json``.
+
+    Raises:
+        TokkitError: where the words do not give as many entries as ``vocab_size``.
     """
-    pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    _refuse_words(config, None, pre_tokenizer, decoders.ByteLevel())
-    library = Tokenizer(models.BPE())
-    library.pre_tokenizer = pre_tokenizer
-    trainer = trainers.BpeTrainer(
-        vocab_size=config.vocab_size,
-        min_frequency=config.min_frequency,
-        special_tokens=list(config.special_tokens),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+    _refuse_words(
+        config, None, pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     )
-    library.train_from_iterator(_cut(read(), _cut_anyway), trainer)
-    tokens = _tokens(library)
-    merges = json.loads(library.to_str())["model"]["merges"]
+    _refuse_size(words)
+    spellings = byte_level_alphabet()
+    tokens = [*_reserved(config), *sorted(spellings)]
+    ids = {token: number for number, token in enumerate(tokens)}
+    byte_ids = np.array([ids[spelling] for spelling in spellings], np.int32)
+    laid_out = _lay_out(words, byte_ids, byte_ids, as_bytes=True)
+    merges = _merge(config, laid_out, tokens, len(spellings), merge_by_frequency, prefix="")
     definition = byte_level_bpe(
         {token: number for number, token in enumerate(tokens)},
         merges,
@@ -131,6 +127,76 @@ def train_bpe(config: TrainConfig, read: Pass) -> dict[str, Any]:
         add_prefix_space=False,
     )
     return mark_control_tokens(definition, tokens, config.special_tokens)
+
+
+def _reserved(config: TrainConfig) -> list[str]:
+    """The entries that text never becomes: control tokens, and those for later use."""
+    unused = (f"[unused{number}]" for number in range(config.unused))
+    return list(dict.fromkeys([*config.special_tokens, *unused]))
+
+
+def _refuse_size(words: WordCounts) -> None:
+    """Refuse more words than places of 32 bits can tell apart."""
+    size = len(words.values) + len(words) + 1
+    if size > _MAX_CELLS:
+        raise TokkitError(
+            f"the distinct words have {len(words.values):,} bytes, more than can be learned from; "
+            f"pass --min-word-count {int(words.counts.min()) + 1} or less text"
+        )
+
+
+def _lay_out(words: WordCounts, first_ids: Ids, next_ids: Ids, *, as_bytes: bool) -> Words:
+    """The words as symbols; the counts are copied, since compiled code tells read-only arrays."""
+    return lay_out_words(
+        words.values, words.offsets, words.counts.copy(), first_ids, next_ids, as_bytes=as_bytes
+    )
+
+
+def _merge(
+    config: TrainConfig,
+    words: Words,
+    tokens: list[str],
+    num_symbols: int,
+    merger: Merger,
+    *,
+    prefix: str,
+) -> list[tuple[str, str]]:
+    """Learn the merges, and append to ``tokens`` what they make.
+
+    Args:
+        config: sizes.
+        words: are changed.
+        tokens: reserved entries and alphabet.
+        num_symbols: entries of the alphabet, which are the last.
+        merger: kernel that learns.
+        prefix: what an entry that continues a word begins with.
+    """
+    first = len(tokens)
+    if first > config.vocab_size:
+        raise TokkitError(
+            f"--vocab-size {config.vocab_size}: less than the {first} entries that special "
+            f"tokens and single characters take; raise it, or lower --limit-alphabet"
+        )
+    lengths = np.zeros(min(config.vocab_size, first + len(words.cells)), np.int32)
+    lengths[first - num_symbols : first] = 1
+    limit = _ANY_LENGTH if config.max_token_length is None else config.max_token_length - 1
+    merged = merger(words, lengths, first, max(config.min_frequency, 1), limit)
+    merges = []
+    for left, right in merged.tolist():
+        merges.append((tokens[left], tokens[right]))
+        tokens.append(tokens[left] + tokens[right].removeprefix(prefix))
+    _refuse_shortage(config, tokens)
+    return merges
+
+
+def _refuse_shortage(config: TrainConfig, tokens: Sequence[str]) -> None:
+    """Refuse a vocabulary that the corpus cannot fill."""
+    if len(tokens) < config.vocab_size:
+        raise TokkitError(
+            f"--vocab-size {config.vocab_size}: the corpus gives {len(tokens):,} entries with "
+            f"--min-frequency {config.min_frequency}; pass --vocab-size {len(tokens)} or less, "
+            f"or more text"
+        )
 
 
 def _refuse_words(
@@ -152,27 +218,3 @@ def _refuse_words(
                 f"--special-token {token}: text has such words, which would become this control "
                 f"token; set it apart, as in [{token}]"
             )
-
-
-def _cut(batches: Iterable[list[str]], cut: Callable[[str], Iterator[str]]) -> Iterator[list[str]]:
-    """Documents as the trainer gets them: long ones in pieces, so that no word is too long."""
-    for texts in batches:
-        yield [text for text in texts if len(text) <= LONGEST_WORD]
-        for text in texts:
-            if len(text) > LONGEST_WORD:
-                for piece in cut(text):
-                    yield [piece]
-
-
-def _cut_anyway(text: str) -> Iterator[str]:
-    """Cut at spaces, and through a stretch that has none."""
-    for piece in cut_at_spaces(text, LONGEST_WORD):
-        step = len(piece) if len(piece) <= 2 * LONGEST_WORD else LONGEST_WORD
-        for start in range(0, len(piece), step):
-            yield piece[start : start + step]
-
-
-def _tokens(library: Tokenizer) -> list[str]:
-    """The entries of a trained model, by id."""
-    ids = library.get_vocab(with_added_tokens=False)
-    return sorted(ids, key=ids.__getitem__)
