@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokkit.kernels.jit import inline, kernel
-from tokkit.kernels.memory import Bytes, copy_bytes
+from tokkit.kernels.memory import Bytes, copy_bytes, signed
 from tokkit.kernels.wordcache import Words
 from tokkit.kernels.wordtable import big_endian, is_before
 
@@ -27,9 +27,9 @@ def list_words(slots: Words, arena: Bytes, out_keys: Words, out_slots: Positions
     """The words of a table: what their first bytes are in order of, and their slots."""
     count = 0
     for place in range(0, slots.size, 4):
-        length = np.int64(slots[place + 2])
+        length = signed(slots[place + 2])
         if length != 0:
-            start = np.int64(slots[place + 1])
+            start = signed(slots[place + 1])
             out_keys[count] = big_endian(arena, start, start + length)
             out_slots[count] = place
             count += 1
@@ -37,9 +37,9 @@ def list_words(slots: Words, arena: Bytes, out_keys: Words, out_slots: Positions
 
 @inline
 def _slot_is_before(slots: Words, arena: Bytes, one: int, other: int) -> bool:
-    start, other_start = np.int64(slots[one + 1]), np.int64(slots[other + 1])
-    stop = start + np.int64(slots[one + 2])
-    other_stop = other_start + np.int64(slots[other + 2])
+    start, other_start = signed(slots[one + 1]), signed(slots[other + 1])
+    stop = start + signed(slots[one + 2])
+    other_stop = other_start + signed(slots[other + 2])
     return is_before(arena, start, stop, arena, other_start, other_stop)
 
 
@@ -110,14 +110,14 @@ def write_records(
     word = first
     while word < places.size:
         place = places[word]
-        length = np.int64(slots[place + 2])
+        length = signed(slots[place + 2])
         padded = (length + 7) // 8 * 8
         if size + HEAD_BYTES + padded > out_bytes.size:
             break
         out_words[size // 8] = length
-        out_words[size // 8 + 1] = np.int64(slots[place + 3]) * factor
+        out_words[size // 8 + 1] = signed(slots[place + 3]) * factor
         out_words[(size + HEAD_BYTES + padded) // 8 - 1] = 0
-        copy_bytes(arena, np.int64(slots[place + 1]), out_bytes, size + HEAD_BYTES, length)
+        copy_bytes(arena, signed(slots[place + 1]), out_bytes, size + HEAD_BYTES, length)
         size += HEAD_BYTES + padded
         word += 1
     return word, size
@@ -204,7 +204,7 @@ def merge_records(
         if size + num_bytes > out_bytes.size:
             return NO_ROOM, size
         length = words[start // 8]
-        total = np.int64(0)
+        total = 0
         for run in range(num_runs):
             if ends[run] < 0 or keys[run] != keys[least] or words[starts[run] // 8] != length:
                 continue
@@ -221,7 +221,7 @@ def merge_records(
         starts[least] = ends[least]
         ends[least] = -2
         if divisor > 1:
-            total = max(np.int64(1), (total + divisor // 2) // divisor)
+            total = max(1, (total + divisor // 2) // divisor)
         if total < smallest:
             continue
         copy_bytes(buffer, start, out_bytes, size, num_bytes)

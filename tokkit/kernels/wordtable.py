@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokkit.kernels.jit import inline, kernel, tuple_inline, tuple_kernel, tuple_splice
-from tokkit.kernels.memory import Bytes, load_last_word, load_word, signed
-from tokkit.kernels.wordcache import Words, WordCache, aligned, key_length, new_cache
+from tokkit.kernels.memory import Bytes, load_word, signed
+from tokkit.kernels.wordcache import WordCache, Words, aligned, key_length, new_cache
 
 # The trainers' time grows with a word's length. A longer word is cut.
 LONGEST_WORD = 1 << 14
@@ -76,15 +76,16 @@ def new_table(memory: int) -> WordTable:
 def has_room(table: WordTable) -> bool:
     """Whether one more word fits, at 5 of 8 slots taken at most."""
     limit = table.slots.size // 32 * 5
-    return table.filled[NUM_WORDS] < limit and (
-        table.filled[NUM_BYTES] + WORD_ROOM <= table.arena.size
+    is_full: bool = (
+        table.filled[NUM_WORDS] >= limit or table.filled[NUM_BYTES] + WORD_ROOM > table.arena.size
     )
+    return not is_full
 
 
 @inline
 def _load_masked(values: Bytes, position: int, stop: int) -> np.uint64:
     """Up to eight bytes before ``stop``, zeros behind; the array goes on for eight at least."""
-    word = load_word(values, position)
+    word: np.uint64 = load_word(values, position)
     rest = stop - position
     if rest < 8:
         word &= (np.uint64(1) << np.uint64(8 * rest)) - np.uint64(1)
@@ -244,5 +245,6 @@ def is_before(
     """Whether a word comes before another by their bytes."""
     for index in range(min(stop - start, other_stop - other_start)):
         if one[start + index] != other[other_start + index]:
-            return one[start + index] < other[other_start + index]
+            is_less: bool = one[start + index] < other[other_start + index]
+            return is_less
     return stop - start < other_stop - other_start

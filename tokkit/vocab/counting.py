@@ -1,6 +1,6 @@
-"""Counting the words of a corpus: unit by unit in parallel, then merged.
+r"""Counting the words of a corpus: unit by unit in parallel, then merged.
 
-    unit 0   a sorted run  \\
+    unit 0   a sorted run  \
     unit 1   a sorted run   >  the merge: every word once, with its count
     unit 2   a sorted run  /
 
@@ -10,6 +10,7 @@ report. What comes out depends on neither the number of workers nor the memory n
 
 import hashlib
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -92,8 +93,6 @@ class Context:
     @cached_property
     def counter(self) -> "WordCounter":
         """The tables of this process."""
-        import os
-
         from tokkit.vocab.splitting import new_splitter  # compiles kernels
         from tokkit.vocab.wordcounter import WordCounter
 

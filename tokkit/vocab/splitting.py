@@ -16,7 +16,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tokkit.kernels.bpe import LETTER, NUMBER, OTHER, Classes
 from tokkit.kernels.bpe import SPACE as SPACE_CLASS
