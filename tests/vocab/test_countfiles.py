@@ -50,7 +50,7 @@ def test_every_word_reads_back(
     write_counts(path, WordCounts.from_mapping({w.encode(): n for w, n in counts.items()}))
     config = TrainConfig(inputs=(str(path),), output=path.parent / "out")
     (unit,) = plan_units(config)
-    read = {}
+    read: dict[bytes, int] = {}
     for words, numbers, _ in read_counts(unit, "strict", hashlib.sha256()):
         read.update(zip(words, numbers.tolist(), strict=True))
     assert read == {word.encode(): number for word, number in counts.items()}

@@ -104,13 +104,13 @@ def make_corpus(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ["wordpiece", "bpe"])
 def test_the_same_for_any_workers_memory_and_units(
     tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make_corpus(tmp_path / "corpus.txt")
     results = []
-    for workers, memory, unit_bytes in ((0, 1 << 24, 1 << 26), (4, TINY, 60_000), (1, 1 << 20, 1)):
+    for workers, memory, unit_bytes in ((0, 1 << 24, 1 << 26), (2, TINY, 60_000), (0, 1 << 20, 1)):
         monkeypatch.setattr("tokkit.vocab.counting.UNIT_BYTES", unit_bytes)
         config = config_of(path, model=model, workers=workers, held_out=0.05)
         units = plan_units(config, max(unit_bytes, 100_000))
