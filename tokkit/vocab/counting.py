@@ -29,7 +29,7 @@ from tokkit.corpus.groups import Group, group_units, name_group
 from tokkit.corpus.sources import STDIN
 from tokkit.corpus.units import UNIT_BYTES, CorpusUnit
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import STATE_FOLDER, HashedFile, read_json, write_atomically
+from tokkit.engine.files import STATE_FOLDER, HashedFile, read_json
 from tokkit.engine.local import run_units
 from tokkit.engine.unit import Task, Unit, UnitResult
 from tokkit.errors import TokkitError, os_errors_about
@@ -220,9 +220,9 @@ def count_unit(
     accounts = Accounts()
     digests = []
     with ExitStack() as stack:
-        held_out = _HeldOut(
-            stack.enter_context(write_atomically(context.folder / f"{number:05}.arrow"))
-        )
+        path = context.folder / f"{number:05}.arrow"
+        stack.enter_context(os_errors_about(path))
+        held_out = _HeldOut(stack.enter_context(path.open("wb")))
         stack.callback(held_out.close)
         for unit in group:
             digests.append(digest := hashlib.sha256())
@@ -244,8 +244,9 @@ def count_unit(
                 context.counter.add(texts)
                 report(batch.bytes_read)
     removed = context.counter.finish(sink)
-    with write_atomically(context.folder / f"{number:05}.json") as file:
-        file.write(json.dumps(removed).encode())
+    path = context.folder / f"{number:05}.json"
+    with os_errors_about(path):
+        path.write_text(json.dumps(removed))
     return UnitResult(
         rows=0,
         tokens=0,
