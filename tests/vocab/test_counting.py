@@ -204,3 +204,13 @@ def test_counts_are_of_64_bits(tmp_path: Path) -> None:
     words = count(config_of(path)).words
     assert words.counts.dtype == np.int64
     assert dict(words) == {b"a": (1 << 61) + (1 << 40), b"b": 1 << 40}
+
+
+def test_counts_of_several_files_do_not_run_over(tmp_path: Path) -> None:
+    files = [tmp_path / "one.tsv", tmp_path / "two.tsv"]
+    for path in files:
+        path.write_text(f"a\t{1 << 62}\n")
+    with pytest.raises(TokkitError, match=r"exceed 2\^62 in sum"):
+        count(config_of(*files))
+    with pytest.raises(TokkitError, match=r"exceed 2\^62 in sum"):
+        count(config_of(files[0], weights={str(files[0]): 1.5}))

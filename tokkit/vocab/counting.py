@@ -151,12 +151,16 @@ def count_corpus(
     ]
     accounts = Accounts()
     digests: dict[str, tuple[str, ...]] = {}
+    total = 0
     with _folder(context.folder):
         task = Task(count_unit, context, config.output)
         with closing(run_units(task, work, config.workers, report)) as outcomes:
             for unit, outcome in outcomes:
                 accounts.merge(outcome.result.accounts)
                 digests[unit.shard] = outcome.result.input_sha256
+                total += outcome.result.tokens
+                if total > LARGEST_SUM:
+                    raise _too_large(names)
         if not accounts.kept("documents"):
             if accounts.entries.get("documents", {}).get("dropped", {}).get(HELD_OUT):
                 return count_corpus(replace(config, held_out=0.0), units, report)
@@ -219,6 +223,7 @@ def count_unit(
     number, group = payload
     accounts = Accounts()
     digests = []
+    total = 0
     with ExitStack() as stack:
         path = context.folder / f"{number:05}.arrow"
         stack.enter_context(os_errors_about(path))
@@ -228,7 +233,7 @@ def count_unit(
             digests.append(digest := hashlib.sha256())
             context.counter.weigh(context.factor(unit))
             if unit.source.format == "counts":
-                _count_words(context, unit, accounts, digest, report)
+                total += _count_words(context, unit, accounts, digest, report)
                 continue
             protects = number == 0 and unit is group[0]
             for batch in _read_batches(context, unit, accounts, digest):
@@ -249,7 +254,7 @@ def count_unit(
         path.write_text(json.dumps(removed))
     return UnitResult(
         rows=0,
-        tokens=0,
+        tokens=total,
         accounts=accounts,
         input_sha256=tuple(digest.hexdigest() for digest in digests),
     )
@@ -276,8 +281,8 @@ def _count_words(
     accounts: Accounts,
     digest: "hashlib._Hash",
     report: Callable[[int], None],
-) -> None:
-    """Count the words of a file of counts, which is one document."""
+) -> int:
+    """Count the words of a file of counts, which is one document; returns their weighted sum."""
     from tokkit.vocab.runs import text_arrays
 
     factor = context.factor(unit)
@@ -285,14 +290,17 @@ def _count_words(
     for words, counts, num_read in read_counts(unit, context.config.errors, digest):
         total += int(counts.sum())
         if total * factor > LARGEST_SUM:
-            raise TokkitError(
-                f"{unit.name}: the weighted counts exceed 2^62 in sum; divide all counts"
-            )
+            raise _too_large(unit.name)
         context.counter.add_counted(*text_arrays(words), counts)
         report(num_read)
     accounts.add("documents", 1)
     accounts.keep("documents", int(total > 0))
     accounts.drop("documents", "empty", int(total == 0))
+    return total * factor
+
+
+def _too_large(names: str) -> TokkitError:
+    return TokkitError(f"{names}: the weighted counts exceed 2^62 in sum; divide all counts")
 
 
 def _draw(batch: "DocumentBatch", share: float) -> Any:
