@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tokkit.errors import require
 
-FORMATS = ("auto", "text", "jsonl", "parquet", "arrow")
+FORMATS = ("auto", "text", "jsonl", "parquet", "arrow", "counts")
 DOCUMENTS = ("blank-line", "line", "file")
 ERRORS = ("strict", "replace", "skip")
 

@@ -22,6 +22,7 @@ from tokkit.corpus.rows import read_rows
 from tokkit.corpus.streams import open_stream, require_unchanged
 from tokkit.corpus.text import read_text
 from tokkit.corpus.units import CorpusUnit
+from tokkit.errors import TokkitError
 
 BATCH_BYTES = 8 << 20
 
@@ -52,6 +53,11 @@ def read_documents(
         TokkitError: where the input is damaged, has changed since the planning, or holds what
             ``config.errors`` refuses.
     """
+    if unit.source.format == "counts":
+        raise TokkitError(
+            f"{unit.source.name}: holds words and their counts, which only tokkit train takes; "
+            f"name a file of text, or pass --format text"
+        )
     num_met = 0
     for batch in _read(unit, config, language_field, digest, batch_bytes):
         num_met += len(batch.texts) + sum(batch.dropped.values())

@@ -35,6 +35,7 @@ FORMATS = {
     ".arrow": "arrow",
     ".feather": "arrow",
     ".ipc": "arrow",
+    ".tsv": "counts",
 }
 TABLES = ("parquet", "arrow")
 
@@ -51,7 +52,7 @@ class Source:
         uri: of its file system; None where it is this machine's.
         bytes: size of the file; 0 for standard input.
         mtime_ns: when it was last written; 0 where nobody knows.
-        format: ``text``, ``jsonl``, ``parquet`` or ``arrow``.
+        format: ``text``, ``jsonl``, ``parquet``, ``arrow``, or ``counts``: words with how often they occur.
         compression: ``gzip``, ``zstd``, ``bz2``, ``lz4`` or None.
     """
 

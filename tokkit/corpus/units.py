@@ -97,7 +97,7 @@ def _cut_source(source: Source, config: CorpusConfig, unit_bytes: int) -> list[C
         return _weigh(source, *plan_parquet(source, config.text_field, unit_bytes))
     if source.format == "arrow":
         return _weigh(source, *plan_arrow(source, config.text_field, unit_bytes))
-    if source.format == "text" and config.documents == "file":
+    if source.format == "counts" or (source.format == "text" and config.documents == "file"):
         bounds = [0, source.bytes]
     else:
         blank_line = source.format == "text" and config.documents == "blank-line"

@@ -81,9 +81,7 @@ def _find_contraction(values: Bytes, start: int, stop: int) -> int:
 
 
 @tuple_splice
-def _find_piece(
-    values: Bytes, start: int, stop: int, classes: NDArray[np.uint8]
-) -> tuple[int, int]:
+def find_piece(values: Bytes, start: int, stop: int, classes: NDArray[np.uint8]) -> tuple[int, int]:
     """Where the piece ends that begins at ``start``, and its class.
 
     Args:
@@ -183,7 +181,7 @@ def _append_chunk(
     before = num_tokens
     position = start
     while position < stop:
-        end, kind = _find_piece(values, position, sentence_stop, classes)
+        end, kind = find_piece(values, position, sentence_stop, classes)
         if kind == UNSEEN:
             return before, start, UNSEEN_CHARACTER, end
         if end - position > parts.ids.size:

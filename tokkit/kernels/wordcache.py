@@ -76,10 +76,10 @@ class WordCache(NamedTuple):
 def new_cache(short_bits: int, long_bits: int) -> WordCache:
     """An empty cache of ``2 ** short_bits`` buckets and ``2 ** long_bits`` slots."""
     return WordCache(
-        _aligned(_LINE_WORDS << short_bits),
+        aligned(_LINE_WORDS << short_bits),
         64 - short_bits,
         np.zeros((2 << short_bits, SPILL), np.uint32),
-        _aligned(_LONG_SLOT_WORDS << long_bits),
+        aligned(_LONG_SLOT_WORDS << long_bits),
         64 - long_bits,
         np.zeros((1 << long_bits, LONG_SPILL), np.uint32),
         np.zeros(_LENGTH_WORD + 1, np.uint64),
@@ -87,7 +87,7 @@ def new_cache(short_bits: int, long_bits: int) -> WordCache:
     )
 
 
-def _aligned(size: int) -> Words:
+def aligned(size: int) -> Words:
     """Zeros that begin at a cache line."""
     words = np.zeros(size + _LINE_WORDS, np.uint64)
     start = -words.ctypes.data % 64 // 8

@@ -1,0 +1,216 @@
+"""Words are counted as the library splits them, whatever the memory, the workers and the units."""
+
+import gzip
+import os
+from collections import Counter
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hardtexts import ODD, WHITE_SPACE
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reference.counting import count_words
+from tokkit.corpus.units import plan_units
+from tokkit.engine.files import STATE_FOLDER
+from tokkit.errors import TokkitError
+from tokkit.kernels.wordtable import LONGEST_WORD
+from tokkit.vocab.config import TrainConfig
+from tokkit.vocab.counting import Counted, count_corpus
+from tokkit.vocab.runs import merge_runs, read_run
+from tokkit.vocab.splitting import new_splitter
+from tokkit.vocab.wordcounter import WordCounter
+
+MODELS = ("wordpiece", "bpe", "unigram")
+CHARACTERS = (
+    "aabBcdeéÅẛ̣가한İßΣ中\u3042\u0301\u0307\u0323\u302e\u302f\u200b\x00\ufffd.,-'stre。 \t\n\xa0\u300019½²\u0662😀"
+    f"{WHITE_SPACE}{ODD}"
+)
+TINY = 1 << 10
+
+hard_text = st.text(
+    st.one_of(st.sampled_from(CHARACTERS), st.characters(codec="utf-8")), max_size=60
+)
+
+
+def config_of(*inputs: Path, **options: Any) -> TrainConfig:
+    output = inputs[0].parent / "out"
+    options = {"workers": 0, "held_out": 0.0, **options}
+    return TrainConfig(inputs=tuple(map(str, inputs)), output=output, **options)
+
+
+def count(config: TrainConfig, **options: Any) -> Counted:
+    return count_corpus(config, plan_units(config), **options)
+
+
+def count_texts(
+    folder: Path, config: TrainConfig, batches: list[list[str]], memory: int = TINY
+) -> dict[bytes, int]:
+    counter = WordCounter(new_splitter(config), memory, folder / "spilled")
+    for texts in batches:
+        counter.add(pa.array(texts, pa.large_string()))
+    with (folder / "run").open("wb") as file:
+        counter.finish(file)
+    with (folder / "merged").open("wb") as file:
+        totals = merge_runs([folder / "run"], file, memory)
+    words = list(read_run(folder / "merged", totals))
+    assert words == sorted(words)
+    assert not list(folder.glob("*.tmp"))
+    return dict(words)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@given(
+    batches=st.lists(st.lists(hard_text, max_size=4), max_size=2),
+    split_digits=st.booleans(),
+    cased=st.booleans(),
+    strip_accents=st.sampled_from([None, True, False]),
+)
+def test_words_are_those_of_the_library(
+    tmp_path_factory: pytest.TempPathFactory, model: str, batches: list[list[str]], **options: Any
+) -> None:
+    folder = tmp_path_factory.mktemp("counts")
+    config = config_of(folder / "x", model=model, **options)
+    texts = [text for batch in batches for text in batch]
+    assert count_texts(folder, config, batches) == count_words(config, texts)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_real_text_is_counted_like_that_too(tmp_path: Path, shared: Path, model: str) -> None:
+    config = config_of(tmp_path / "x", model=model)
+    texts = [
+        path.read_bytes()[:20_000].decode(errors="ignore")
+        for path in sorted((shared / "corpora" / "multi-udhr").glob("*.txt"))[::6]
+    ]
+    assert count_texts(tmp_path, config, [texts], 1 << 24) == count_words(config, texts)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_spilling_changes_nothing(tmp_path: Path, model: str) -> None:
+    config = config_of(tmp_path / "x", model=model)
+    texts = [" ".join(f"{number * 7919 % 5000:x}common{number % 977}" for number in range(9000))]
+    counted = count_texts(tmp_path, config, [texts, texts])
+    assert counted == count_words(config, texts * 2)
+    assert counted == count_texts(tmp_path, config, [texts, texts], 1 << 24)
+
+
+def make_corpus(path: Path) -> Path:
+    lines = [f"Café {number} naïve dog's {number % 37}. 中文 \u302e" for number in range(6000)]
+    path.write_text("\n\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("model", ["wordpiece", "bpe"])
+def test_the_same_for_any_workers_memory_and_units(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_corpus(tmp_path / "corpus.txt")
+    results = []
+    for workers, memory, unit_bytes in ((0, 1 << 24, 1 << 26), (2, TINY, 60_000), (0, 1 << 20, 1)):
+        monkeypatch.setattr("tokkit.vocab.counting.UNIT_BYTES", unit_bytes)
+        config = config_of(path, model=model, workers=workers, held_out=0.05)
+        units = plan_units(config, max(unit_bytes, 100_000))
+        results.append(count_corpus(config, units, table_memory=memory))
+        assert not list((config.output / STATE_FOLDER).iterdir())
+    first, *others = results
+    assert 0.02 < len(first.held_out) / 6000 < 0.1
+    dropped = first.accounts.as_dict()["documents"]["dropped"]
+    assert dropped == {"held out for the report": len(first.held_out)}
+    for other in others:
+        assert list(other.words) == list(first.words)
+        assert other.held_out == first.held_out
+        assert other.removed == first.removed
+        assert other.accounts.as_dict() == first.accounts.as_dict()
+
+
+def test_held_out_documents_are_not_counted(tmp_path: Path) -> None:
+    path = make_corpus(tmp_path / "corpus.txt")
+    config = config_of(path, held_out=0.1)
+    counted = count(config)
+    rest = Counter(path.read_text().split("\n\n")) - Counter(counted.held_out.to_pylist())
+    assert dict(counted.words) == count_words(config, list(rest))
+    os.renames(path, tmp_path / "elsewhere" / "corpus.txt")
+    moved = count(config_of(tmp_path / "elsewhere" / "corpus.txt", held_out=0.1))
+    assert moved.held_out == counted.held_out
+
+
+def test_a_document_is_always_left_to_learn_from(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_text("one\n\ntwo\n\nthree")
+    assert [word for word, _ in count(config_of(path, held_out=0.999)).words] == [b"one"]
+
+
+def test_removed_characters_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_text("é É ở a\x01b \u200b \u0301 plain")
+    expected = {"\u0301": 3, "\u0309": 1, "\u031b": 1, "\x01": 1, "\u200b": 1}
+    assert count(config_of(path)).removed == expected
+    assert count(config_of(path, cased=True)).removed == {"\x01": 1, "\u200b": 1}
+    assert count(config_of(path, model="bpe")).removed == {}
+
+
+def test_words_too_long_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_text("x" * (3 * LONGEST_WORD + 5))
+    assert dict(count(config_of(path, model="bpe")).words) == {b"x" * LONGEST_WORD: 3, b"xxxxx": 1}
+    ((word, number),) = count(config_of(path)).words
+    assert number == 1
+    assert LONGEST_WORD - 4 <= len(word) <= LONGEST_WORD
+
+
+def test_weights_are_exact_and_round_half_up(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.txt", tmp_path / "two.txt"
+    one.write_text("a a a b c")
+    two.write_text("a d")
+    weights = {str(one): 2.5, str(two): 0.1}
+    words = dict(count(config_of(one, two, weights=weights)).words)
+    assert words == {b"a": 8, b"b": 3, b"c": 3, b"d": 1}  # 7.6, 2.5, 2.5, and 0.1
+    assert dict(count(config_of(one, two, weights=weights, min_word_count=4)).words) == {b"a": 8}
+
+
+def test_inputs_have_the_hashes_of_what_was_read(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.txt.gz"
+    path.write_bytes(gzip.compress(b"a b c"))
+    row = {"name": str(path), "bytes": path.stat().st_size, "sha256": sha256(b"a b c").hexdigest()}
+    assert count(config_of(path)).inputs == [row]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "line"),
+    [
+        ("\n \n", {}, "no document is left to learn from; see --documents"),
+        ("\u200b \u200b", {}, "no character is left to learn from"),
+        ("a b", {"min_word_count": 2}, "no word occurs 2 times; lower --min-word-count"),
+        ("word " * 9, {"memory": 8}, "1 distinct words take about .* --min-word-count 2 or more"),
+    ],
+)
+def test_faults_are_one_line(tmp_path: Path, text: str, options: dict[str, Any], line: str) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_text(text)
+    config = config_of(path, **options)
+    with pytest.raises(TokkitError, match=line) as error:
+        count(config)
+    assert "\n" not in str(error.value)
+    assert not list((config.output / STATE_FOLDER).iterdir())
+
+
+def test_counts_are_of_64_bits(tmp_path: Path) -> None:
+    path = tmp_path / "words.tsv"
+    path.write_text(f"a\t{1 << 61}\nb a\t{1 << 40}\n")
+    words = count(config_of(path)).words
+    assert words.counts.dtype == np.int64
+    assert dict(words) == {b"a": (1 << 61) + (1 << 40), b"b": 1 << 40}
+
+
+def test_counts_of_several_files_do_not_run_over(tmp_path: Path) -> None:
+    files = [tmp_path / "one.tsv", tmp_path / "two.tsv"]
+    for path in files:
+        path.write_text(f"a\t{1 << 62}\n")
+    with pytest.raises(TokkitError, match=r"exceed 2\^62 in sum"):
+        count(config_of(*files))
+    with pytest.raises(TokkitError, match=r"exceed 2\^62 in sum"):
+        count(config_of(files[0], weights={str(files[0]): 1.5}))

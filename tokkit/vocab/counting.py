@@ -1,0 +1,373 @@
+r"""Counting the words of a corpus: unit by unit in parallel, then merged.
+
+    unit 0   a sorted run  \
+    unit 1   a sorted run   >  the merge: every word once, with its count
+    unit 2   a sorted run  /
+
+Of text, a share of the documents is drawn by their names and held out: never counted, kept for the
+report. What comes out depends on neither the number of workers nor the memory nor the units.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from tokkit.corpus.documents import read_only
+from tokkit.corpus.files import printable
+from tokkit.corpus.groups import Group, group_units, name_group
+from tokkit.corpus.sources import STDIN
+from tokkit.corpus.units import UNIT_BYTES, CorpusUnit
+from tokkit.engine.accounts import Accounts
+from tokkit.engine.files import STATE_FOLDER, HashedFile, read_json
+from tokkit.engine.local import run_units
+from tokkit.engine.unit import Task, Unit, UnitResult
+from tokkit.errors import TokkitError, os_errors_about
+from tokkit.vocab.config import TrainConfig
+from tokkit.vocab.countfiles import LARGEST_SUM, read_counts
+from tokkit.vocab.counts import WordCounts
+
+if TYPE_CHECKING:
+    from tokkit.corpus.readers import DocumentBatch
+    from tokkit.vocab.wordcounter import WordCounter
+
+HELD_OUT_BYTES = 16 << 20
+HELD_OUT = "held out for the report"
+
+_FOLDER = f"{STATE_FOLDER}/counting"
+_THOUSAND = 1000
+# What a trainer takes for each byte of the distinct words.
+_BYTES_PER_BYTE = 16
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What there is to know of a corpus.
+
+    Attributes:
+        words: to learn from.
+        held_out: large_string, the texts of documents that were held out, in order, 16 MB at most.
+        inputs: rows with ``name``, ``bytes`` and ``sha256``.
+        accounts: the ledger of the documents.
+        removed: characters that normalization removed from what is learned from, with how often.
+    """
+
+    words: WordCounts
+    held_out: pa.LargeStringArray
+    inputs: list[dict[str, Any]]
+    accounts: Accounts
+    removed: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every unit gets.
+
+    Attributes:
+        config: what is counted, and how.
+        memory: about how many bytes the tables of a process take.
+    """
+
+    config: TrainConfig
+    memory: int
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to another process: no tables."""
+        return {"config": self.config, "memory": self.memory}
+
+    @property
+    def folder(self) -> Path:
+        """Of the runs."""
+        return self.config.output / _FOLDER
+
+    @cached_property
+    def counter(self) -> "WordCounter":
+        """The tables of this process."""
+        from tokkit.vocab.splitting import new_splitter  # compiles kernels
+        from tokkit.vocab.wordcounter import WordCounter
+
+        path = self.folder / f"spilled.{os.getpid()}"
+        return WordCounter(new_splitter(self.config), self.memory, path)
+
+    @cached_property
+    def factors(self) -> dict[str, int]:
+        """Thousandths by the name of an input."""
+        return {
+            STDIN if name == "-" else printable(name): round(_THOUSAND * weight)
+            for name, weight in self.config.weights.items()
+        }
+
+    def factor(self, unit: CorpusUnit) -> int:
+        """By which the counts of a unit are multiplied."""
+        return self.factors.get(unit.source.input, _THOUSAND) if self.factors else 1
+
+
+def count_corpus(
+    config: TrainConfig,
+    units: Sequence[CorpusUnit],
+    report: Callable[[int], Any] = lambda _: None,
+    *,
+    table_memory: int | None = None,
+) -> Counted:
+    """Count the words of a corpus.
+
+    Args:
+        config: what is counted; the result does not depend on ``workers`` and ``memory``.
+        units: of the corpus, in order. The output folder is there, and locked by the caller.
+        report: called with bytes read.
+        table_memory: about how many bytes the tables of a process take; by default its share of
+            ``memory``.
+
+    Raises:
+        TokkitError: of the readers; where nothing is left to learn from; where the distinct words
+            are too many to learn from within ``memory``; where the disk is full.
+    """
+    from tokkit.vocab.runs import merge_runs, read_run
+
+    share = config.memory // (config.workers + 1)
+    context = Context(config, share if table_memory is None else table_memory)
+    names = ", ".join(config.inputs)
+    work = [
+        Unit(
+            name=name_group(group),
+            shard=f"{_FOLDER}/{number:05}.run",
+            identity={},
+            stamp=0,
+            size=sum(unit.size for unit in group),
+            payload=(number, group),
+            local=group[0].is_stdin,
+        )
+        for number, group in enumerate(group_units(units, UNIT_BYTES))
+    ]
+    accounts = Accounts()
+    digests: dict[str, tuple[str, ...]] = {}
+    total = 0
+    with _folder(context.folder):
+        task = Task(count_unit, context, config.output)
+        with closing(run_units(task, work, config.workers, report)) as outcomes:
+            for unit, outcome in outcomes:
+                accounts.merge(outcome.result.accounts)
+                digests[unit.shard] = outcome.result.input_sha256
+                total += outcome.result.tokens
+                if total > LARGEST_SUM:
+                    raise _too_large(names)
+        if not accounts.kept("documents"):
+            if accounts.entries.get("documents", {}).get("dropped", {}).get(HELD_OUT):
+                return count_corpus(replace(config, held_out=0.0), units, report)
+            raise TokkitError(f"{names}: no document is left to learn from; see --documents")
+        merged = context.folder / "merged.tmp"
+        runs = [config.output / unit.shard for unit in work]
+        with os_errors_about(merged), merged.open("wb") as file:
+            divisor = _THOUSAND if config.weights else 1
+            totals = merge_runs(
+                runs, file, context.memory, divisor=divisor, smallest=config.min_word_count
+            )
+        _check_totals(config, names, totals.words, totals.bytes)
+        return Counted(
+            words=read_run(merged, totals),
+            held_out=_read_held_out(context.folder, len(work)),
+            inputs=[
+                {"name": part.name, "bytes": part.size, "sha256": sha256}
+                for unit in work
+                for part, sha256 in zip(unit.payload[1], digests[unit.shard], strict=True)
+            ],
+            accounts=accounts,
+            removed=_read_removed(context.folder, len(work)),
+        )
+
+
+def _check_totals(config: TrainConfig, names: str, num_words: int, num_bytes: int) -> None:
+    """Refuse to learn from no words, or from too many."""
+    if not num_words:
+        if config.min_word_count > 1:
+            raise TokkitError(
+                f"{names}: no word occurs {config.min_word_count} times; lower --min-word-count"
+            )
+        raise TokkitError(f"{names}: no character is left to learn from")
+    needed = num_bytes * _BYTES_PER_BYTE
+    if needed > config.memory:
+        raise TokkitError(
+            f"{names}: {num_words} distinct words take about {needed >> 20} MB to learn from, over "
+            f"--memory; raise it, or leave rare words out with --min-word-count "
+            f"{config.min_word_count + 1} or more"
+        )
+
+
+@contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """An empty folder, which is removed at the end."""
+    with os_errors_about(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(folder)
+
+
+def count_unit(
+    context: Context, payload: tuple[int, Group], sink: HashedFile, report: Callable[[int], None]
+) -> UnitResult:
+    """Write the run of one unit, its held-out texts, and what normalization removed."""
+    number, group = payload
+    accounts = Accounts()
+    digests = []
+    total = 0
+    with ExitStack() as stack:
+        path = context.folder / f"{number:05}.arrow"
+        stack.enter_context(os_errors_about(path))
+        held_out = _HeldOut(stack.enter_context(path.open("wb")))
+        stack.callback(held_out.close)
+        for unit in group:
+            digests.append(digest := hashlib.sha256())
+            context.counter.weigh(context.factor(unit))
+            if unit.source.format == "counts":
+                total += _count_words(context, unit, accounts, digest, report)
+                continue
+            protects = number == 0 and unit is group[0]
+            for batch in _read_batches(context, unit, accounts, digest):
+                drawn = _draw(batch, context.config.held_out)
+                if protects and len(drawn):
+                    drawn[0] = protects = False
+                texts = batch.texts
+                if drawn.any():
+                    held_out.add(texts.filter(pa.array(drawn)))
+                    texts = texts.filter(pa.array(~drawn))
+                    accounts.drop("documents", HELD_OUT, int(drawn.sum()))
+                accounts.keep("documents", len(texts))
+                context.counter.add(texts)
+                report(batch.bytes_read)
+    removed = context.counter.finish(sink)
+    path = context.folder / f"{number:05}.json"
+    with os_errors_about(path):
+        path.write_text(json.dumps(removed))
+    return UnitResult(
+        rows=0,
+        tokens=total,
+        accounts=accounts,
+        input_sha256=tuple(digest.hexdigest() for digest in digests),
+    )
+
+
+def _read_batches(
+    context: Context, unit: CorpusUnit, accounts: Accounts, digest: "hashlib._Hash"
+) -> Iterator["DocumentBatch"]:
+    """The documents of a unit; those that the readers drop are accounted for."""
+    from tokkit.corpus.readers import read_documents  # compiles kernels: only when it is needed
+
+    for batch in read_documents(unit, context.config, digest=digest):
+        accounts.add("documents", len(batch.texts) + sum(batch.dropped.values()))
+        for reason, number in batch.dropped.items():
+            accounts.drop("documents", reason, number)
+        if batch.replaced:
+            accounts.count("replaced_documents", batch.replaced)
+        yield batch
+
+
+def _count_words(
+    context: Context,
+    unit: CorpusUnit,
+    accounts: Accounts,
+    digest: "hashlib._Hash",
+    report: Callable[[int], None],
+) -> int:
+    """Count the words of a file of counts, which is one document; returns their weighted sum."""
+    from tokkit.vocab.runs import text_arrays
+
+    factor = context.factor(unit)
+    total = 0
+    for words, counts, num_read in read_counts(unit, context.config.errors, digest):
+        total += int(counts.sum())
+        if total * factor > LARGEST_SUM:
+            raise _too_large(unit.name)
+        context.counter.add_counted(*text_arrays(words), counts)
+        report(num_read)
+    accounts.add("documents", 1)
+    accounts.keep("documents", int(total > 0))
+    accounts.drop("documents", "empty", int(total == 0))
+    return total * factor
+
+
+def _too_large(names: str) -> TokkitError:
+    return TokkitError(f"{names}: the weighted counts exceed 2^62 in sum; divide all counts")
+
+
+def _draw(batch: "DocumentBatch", share: float) -> Any:
+    """Which documents are held out, bool ``[num_documents]``."""
+    from tokkit.kernels.draws import draw_names
+
+    drawn = np.zeros(len(batch.texts), np.bool_)
+    if len(drawn) and share > 0:
+        _, bounds, data = batch.names.buffers()
+        offsets = np.frombuffer(bounds, np.int32)[batch.names.offset :][: len(drawn) + 1]
+        values = np.frombuffer(data if data is not None else b"", np.uint8)
+        threshold = np.uint64(min(int(share * 2**64), 2**64 - 1))
+        draw_names(read_only(values), read_only(offsets), threshold, drawn)
+    return drawn
+
+
+class _HeldOut:
+    """An Arrow file of texts, as many as the report has use for."""
+
+    def __init__(self, file: Any) -> None:
+        self._schema = pa.schema([("text", pa.large_string())])
+        self._writer = pa.ipc.new_file(file, self._schema)
+        self._room = HELD_OUT_BYTES
+
+    def add(self, texts: pa.LargeStringArray) -> None:
+        """Write texts while there is room; the last one is cut short."""
+        if self._room:
+            kept, self._room = _take(texts, self._room)
+            self._writer.write_batch(pa.record_batch([kept], schema=self._schema))
+
+    def close(self) -> None:
+        """Write the end of the file."""
+        self._writer.close()
+
+
+def _take(texts: pa.LargeStringArray, room: int) -> tuple[pa.LargeStringArray, int]:
+    """The first texts, of so many bytes at most, the last cut short; and the room that is left."""
+    kept = []
+    for scalar in texts:
+        if not room:
+            break
+        data = scalar.as_buffer()
+        if data.size > room:
+            kept.append(data[:room].to_pybytes().decode(errors="ignore"))
+            room = 0
+        else:
+            kept.append(data.to_pybytes().decode())
+            room -= data.size
+    return pa.array(kept, pa.large_string()), room
+
+
+def _read_held_out(folder: Path, num_units: int) -> pa.LargeStringArray:
+    """The held-out texts of all units, in order."""
+    parts = []
+    room = HELD_OUT_BYTES
+    for number in range(num_units):
+        if not room:
+            break
+        texts = pa.ipc.open_file((folder / f"{number:05}.arrow").read_bytes()).read_all()["text"]
+        kept, room = _take(texts, room)
+        parts.append(kept)
+    return pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
+
+
+def _read_removed(folder: Path, num_units: int) -> dict[str, int]:
+    """What normalization removed in all units, the most frequent first."""
+    total: Counter[str] = Counter()
+    for number in range(num_units):
+        total.update(read_json(folder / f"{number:05}.json"))
+    return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
