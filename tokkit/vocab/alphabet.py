@@ -14,10 +14,12 @@ once for each distinct character, not for each occurrence.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from tokkit.errors import TokkitError
 from tokkit.vocab.characters import (
     BREAK,
     NOTHING,
@@ -107,3 +109,21 @@ class AlphabetCounter:
             num_characters=sum(counts.values()),
             num_removed=sum(counts.values()) - sum(counts[char] for char in kept),
         )
+
+
+def read_characters(path: Path) -> str:
+    """The text of a file of characters, for ``--initial-alphabet``.
+
+    Raises:
+        TokkitError: where there is none, or it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise TokkitError(
+            f"{path}: {error.strerror}; --initial-alphabet takes a file of characters"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise TokkitError(
+            f"{path}: invalid UTF-8 at byte {error.start}; --initial-alphabet takes UTF-8"
+        ) from error

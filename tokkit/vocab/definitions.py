@@ -1,4 +1,4 @@
-"""The two tokenizers that tokkit makes itself, as objects of a ``tokenizer.json``.
+"""The tokenizers that tokkit makes itself, as objects of a ``tokenizer.json``.
 
 Such an object says how text becomes ids: a normalizer, a pre-tokenizer that cuts words, a model
 that cuts words into entries, added tokens that are found before all this, and a post-processor
@@ -12,6 +12,7 @@ that puts ``[CLS]`` and ``[SEP]`` around sequences:
 What stands here is what transformers makes of BERT's, GPT-2's and RoBERTa's vocabularies.
 """
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from tokkit.vocab.control import CONTROL_FORMS, find_special_ids
 
 CONTINUING_SUBWORD_PREFIX = "##"
 MAX_INPUT_CHARS_PER_WORD = 100
+WORD_BEGINNING = "\u2581"  # sentencepiece's sign for a space
 
 
 def wordpiece(
@@ -116,6 +118,54 @@ def byte_level_bpe(
         if template
         else byte_level,
         "decoder": byte_level,
+        "model": model,
+    }
+
+
+def unigram(
+    pieces: Sequence[tuple[str, float]], *, unknown: int, charsmap: bytes, byte_fallback: bool
+) -> dict[str, Any]:
+    """sentencepiece's unigram tokenizer.
+
+    Args:
+        pieces: entries with their scores, by id.
+        unknown: the id for characters that are no entries.
+        charsmap: sentencepiece's table of normalization.
+        byte_fallback: the bytes ``<0x00>`` to ``<0xFF>`` are entries, for such characters.
+    """
+
+    def replace(pattern: str, content: str) -> dict[str, Any]:
+        return {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
+
+    normalizers = [
+        {"type": "Precompiled", "precompiled_charsmap": b64encode(charsmap).decode()},
+        replace(r"\A +", ""),
+        replace(" +", WORD_BEGINNING),
+        replace(rf"{WORD_BEGINNING}+\z", ""),
+        {"type": "Prepend", "prepend": WORD_BEGINNING},
+    ]
+    metaspace = {"type": "Metaspace", "replacement": WORD_BEGINNING, "split": True}
+    model = {
+        "type": "Unigram",
+        "unk_id": unknown,
+        "vocab": [list(piece) for piece in pieces],
+        "byte_fallback": byte_fallback,
+    }
+    decoders = [
+        *([{"type": "ByteFallback"}] if byte_fallback else []),
+        {**metaspace, "prepend_scheme": "always"},
+    ]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": {"type": "Sequence", "normalizers": normalizers},
+        "pre_tokenizer": {**metaspace, "prepend_scheme": "never"},
+        "post_processor": _sequence_template(
+            {token: number for number, (token, _) in enumerate(pieces)}, {}
+        ),
+        "decoder": {"type": "Sequence", "decoders": decoders},
         "model": model,
     }
 
