@@ -34,7 +34,7 @@ def config_option(
     flags: tuple[str, ...] = (),
     choices: tuple[str, ...] | None = None,
     default_text: str | None = None,
-    value_type: click.ParamType | None = None,
+    value_type: "click.ParamType[Any] | None" = None,
     gather: Callable[..., object] | None = None,
 ) -> Decorator:
     """Make the option of one field of a config.

@@ -84,9 +84,7 @@ from tokkit.vocab.config import MODELS, SCORES, TrainConfig
 @config_option(
     TrainConfig, "compare", "Another tokenizer to put beside this one in the report; repeat it."
 )
-@work_options(
-    TrainConfig, workers="Processes that count; the vocabulary does not depend on them."
-)
+@work_options(TrainConfig, workers="Processes that count; the vocabulary does not depend on them.")
 def train(*, as_json: bool, **options: Any) -> None:
     """Learn a WordPiece, BPE or unigram vocabulary from INPUT.
 

@@ -20,6 +20,16 @@ from tokkit.vocab.control import CONTROL_FORMS, find_special_ids
 
 CONTINUING_SUBWORD_PREFIX = "##"
 MAX_INPUT_CHARS_PER_WORD = 100
+SPLIT_DIGITS = {"type": "Digits", "individual_digits": True}
+# GPT-2's pattern, which a ByteLevel pre-tokenizer has in it.
+SPLIT_WORDS = {
+    "type": "Split",
+    "pattern": {
+        "Regex": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+    },
+    "behavior": "Isolated",
+    "invert": False,
+}
 WORD_BEGINNING = "\u2581"  # sentencepiece's sign for a space
 
 
@@ -31,6 +41,7 @@ def wordpiece(
     lowercase: bool,
     strip_accents: bool | None,
     handle_chinese_chars: bool = True,
+    split_digits: bool = False,
 ) -> dict[str, Any]:
     """BERT's tokenizer.
 
@@ -41,7 +52,11 @@ def wordpiece(
         lowercase: text is lower-cased.
         strip_accents: combining marks are removed; None does so where text is lower-cased.
         handle_chinese_chars: each CJK ideograph is a word.
+        split_digits: each digit is a word.
     """
+    pre_tokenizer: dict[str, Any] = {"type": "BertPreTokenizer"}
+    if split_digits:
+        pre_tokenizer = {"type": "Sequence", "pretokenizers": [pre_tokenizer, SPLIT_DIGITS]}
     normalizer = {
         "type": "BertNormalizer",
         "clean_text": True,
@@ -62,7 +77,7 @@ def wordpiece(
         "padding": None,
         "added_tokens": [],
         "normalizer": normalizer,
-        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "pre_tokenizer": pre_tokenizer,
         "post_processor": _sequence_template(ids, named),
         "decoder": {"type": "WordPiece", "prefix": CONTINUING_SUBWORD_PREFIX, "cleanup": True},
         "model": model,
@@ -75,6 +90,7 @@ def byte_level_bpe(
     *,
     named: Mapping[str, str],
     add_prefix_space: bool,
+    split_digits: bool = False,
 ) -> dict[str, Any]:
     """Byte-level BPE as in GPT-2 and RoBERTa.
 
@@ -86,6 +102,7 @@ def byte_level_bpe(
         merges: pairs of entries, by rank.
         named: the entries of roles that the usual forms do not tell, see ``control``.
         add_prefix_space: text is taken to begin with a space, so that its first word is like others.
+        split_digits: each digit is a word, and so is the space before it.
     """
     byte_level = {
         "type": "ByteLevel",
@@ -93,6 +110,10 @@ def byte_level_bpe(
         "trim_offsets": True,
         "use_regex": True,
     }
+    pre_tokenizer: dict[str, Any] = byte_level
+    if split_digits:
+        parts = [SPLIT_WORDS, SPLIT_DIGITS, {**byte_level, "use_regex": False}]
+        pre_tokenizer = {"type": "Sequence", "pretokenizers": parts}
     template = _sequence_template(ids, named)
     model = {
         "type": "BPE",
@@ -112,7 +133,7 @@ def byte_level_bpe(
         "padding": None,
         "added_tokens": [],
         "normalizer": None,
-        "pre_tokenizer": byte_level,
+        "pre_tokenizer": pre_tokenizer,
         # ByteLevel leaves ids as they are; it takes the space out of a word's offsets.
         "post_processor": {"type": "Sequence", "processors": [byte_level, template]}
         if template
@@ -125,7 +146,7 @@ def byte_level_bpe(
 def unigram(
     pieces: Sequence[tuple[str, float]], *, unknown: int, charsmap: bytes, byte_fallback: bool
 ) -> dict[str, Any]:
-    """sentencepiece's unigram tokenizer.
+    """Sentencepiece's unigram tokenizer.
 
     Args:
         pieces: entries with their scores, by id.
