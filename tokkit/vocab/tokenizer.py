@@ -295,7 +295,7 @@ def _from_sentencepiece(form: Form) -> Tokenizer:
 def _is_byte_level(parts: Sequence[Mapping[str, Any]]) -> bool:
     """Whether pre-tokenizers cut as GPT-2's does: the pattern in ``ByteLevel``, or before it."""
     if len(parts) == 1:
-        return parts[0]["type"] == "ByteLevel" and parts[0]["use_regex"]
+        return parts[0]["type"] == "ByteLevel" and bool(parts[0]["use_regex"])
     split, byte_level = parts[0], parts[-1]
     return (
         (len(parts), split, byte_level["type"]) == (2, SPLIT_WORDS, "ByteLevel")
