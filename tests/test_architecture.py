@@ -29,6 +29,7 @@ DOORS = {
     ("encoding", "tokkit.vocab.tokenizer"),  # what is encoded with is what was trained
     ("encoding", "tokkit.vocab.characters"),  # which marks the normalizer orders anew
     ("encoding", "tokkit.vocab.definitions"),  # how byte-level entries are spelled
+    ("vocab", "tokkit.encoding.encoder"),  # the report measures what was learned on new text
     ("instances", "tokkit.vocab.tokenizer"),  # which entries a random replacement may be
     ("pretraining", "tokkit.vocab.tokenizer"),  # what is exported beside the model
     ("shards", "tokkit.engine.manifest"),  # a folder of shards is read by its manifest

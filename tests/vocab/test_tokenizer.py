@@ -174,3 +174,11 @@ def test_transformers_gives_the_same_ids(shared: Path, tmp_path: Path, name: str
         (a,), (b,) = (theirs(letter, add_special_tokens=False)["input_ids"] for letter in "ab")
         assert pair["input_ids"] == [cls, a, sep, b, sep]
         assert pair["token_type_ids"] == [0, 0, 0, 1, 1]
+
+
+def test_a_definition_that_makes_the_library_panic_is_one_line(tmp_path: Path) -> None:
+    form = byte_level_bpe({"a": 0, "b": 1, "ab": 2}, [("a", "b")], named={}, add_prefix_space=False)
+    form["model"]["continuing_subword_prefix"] = "###"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(form))
+    with pytest.raises(TokkitError, match=r"tokenizer\.json: the tokenizers library does not know"):
+        load_tokenizer(tmp_path)

@@ -317,3 +317,15 @@ def test_an_interrupted_run_leaves_a_folder_that_resumes(tmp_path: Path, languag
         load_tokenizer(output)
     run(languages, output, model="bpe", vocab_size=20_000)
     assert load_tokenizer(output).vocab_size > 5000
+
+
+def test_others_are_compared_also_where_the_folder_is_up_to_date(
+    tmp_path: Path, corpus: Path
+) -> None:
+    with pytest.raises(TokkitError, match="no such file or folder"):
+        run(corpus, tmp_path / "out", compare=(str(tmp_path / "none"),))
+    first = run(corpus, tmp_path / "out")
+    again = run(corpus, tmp_path / "out", compare=(str(tmp_path / "out"),))
+    assert again == first
+    assert [row["vocab_size"] for row in again.compared] == [first.vocab_size]
+    assert Training.read(tmp_path / "out") == first

@@ -34,6 +34,8 @@ def config_option(
     flags: tuple[str, ...] = (),
     choices: tuple[str, ...] | None = None,
     default_text: str | None = None,
+    value_type: "click.ParamType[Any] | None" = None,
+    gather: Callable[..., object] | None = None,
 ) -> Decorator:
     """Make the option of one field of a config.
 
@@ -44,11 +46,13 @@ def config_option(
         flags: other spellings, in place of the one made from the field.
         choices: the values there are.
         default_text: what the help shows in place of a default that the stage works out.
+        value_type: how a value is read, where its annotation does not tell.
+        gather: click's callback that makes the field of the values of an option that is repeated.
     """
     entry = next(f for f in dataclasses.fields(config) if f.name == field)
     kind, repeats = _value_type(typing.get_type_hints(config)[field])
     name = "--" + field.replace("_", "-")
-    required = entry.default is dataclasses.MISSING
+    required = entry.default is entry.default_factory is dataclasses.MISSING
     extra: dict[str, Any] = {
         "type": click.Choice(choices) if choices else kind,
         "multiple": repeats,
@@ -56,7 +60,11 @@ def config_option(
         "show_default": default_text or not (required or entry.default is False),
         "help": text,
     }
-    if not required:
+    if value_type is not None:
+        extra["type"] = value_type
+    if gather is not None:
+        extra |= {"callback": gather, "multiple": True, "show_default": False}
+    if entry.default is not dataclasses.MISSING:
         extra["default"] = entry.default
     if kind is bool:
         del extra["type"]
@@ -174,7 +182,7 @@ def parse_table(command: click.Command, table: Mapping[str, Any], where: str) ->
                 f"{where}: {key} takes {'a list' if option.multiple else 'one value'}, not {value!r}"
             )
         try:
-            values[option.name] = option.type_cast_value(context, value)
+            values[option.name] = option.process_value(context, value)
         except click.BadParameter as error:
             raise UsageError(f"{where}: {key}: {error.message}") from error
     return values

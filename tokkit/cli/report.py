@@ -1,12 +1,15 @@
 """What the commands print of their results."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+_NUM_LONGEST = 5
+_NUM_REMOVED = 10
 
 if TYPE_CHECKING:
     from tokkit.encoding.stats import EncodeStats
@@ -32,13 +35,58 @@ def print_manifest(
 
 
 def print_training(folder: Path, training: "Training", *, as_json: bool) -> None:
-    """Print what training a vocabulary came to."""
+    """Print what training a vocabulary came to, and how well it cuts new text."""
     if as_json:
         click.echo(json.dumps(asdict(training), ensure_ascii=False))
         return
     click.echo(f"{folder}: {training.options['model']}, {training.vocab_size:,} entries")
     for line in describe_accounts(training.accounts):
         click.echo(f"  {line}")
+    for line in describe_report(training.report):
+        click.echo(f"  {line}")
+    if training.report["measured"]:
+        own = {
+            "name": str(folder),
+            "vocab_size": training.vocab_size,
+            **training.report["measured"],
+        }
+        click.echo()
+        for line in describe_comparison([own, *training.compared]):
+            click.echo(line)
+
+
+def describe_report(report: Mapping[str, Any]) -> Iterator[str]:
+    """What a vocabulary is like, in words."""
+    entries = (f"{number:,} {kind}" for kind, number in report["entries"].items())
+    yield f"entries: {', '.join(entries)}"
+    yield f"longest: {' '.join(report['longest'][:_NUM_LONGEST])}"
+    for row in report["removed"][:_NUM_REMOVED]:
+        yield f"removed by normalization: {row['count']:,} {row['character']} {row['name']}"
+    held_out = report["held_out"]
+    if not report["measured"]:
+        yield "held out: no text, so nothing was measured; see --held-out"
+        return
+    yield f"held out: {plural(held_out['documents'], 'document')}, {held_out['words']:,} words"
+    yield f"coverage of its characters: {report['coverage']:.3%}"
+
+
+def describe_comparison(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Tokenizers side by side: a table with a row for each."""
+    head = ("held-out text", "entries", "tokens per word", "characters per token", "unknown")
+    cells = [
+        (
+            row["name"],
+            f"{row['vocab_size']:,}",
+            f"{row['tokens_per_word']:.3f}",
+            f"{row['characters_per_token']:.3f}",
+            f"{row['unknown']:.3%}",
+        )
+        for row in rows
+    ]
+    width = max(len(row[0]) for row in (head, *cells))
+    for name, *figures in (head, *cells):
+        padded = (f"{cell:>{len(title)}}" for cell, title in zip(figures, head[1:], strict=True))
+        yield f"{name:<{width}}  " + "  ".join(padded)
 
 
 def print_pretraining(folder: Path, manifest: "Manifest", *, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from tokkit.encoding.choice import read_merges
 from tokkit.encoding.encoded import SentenceTooLongError
 from tokkit.encoding.kernels import UNICODE_SIZE, KernelEncoder
 from tokkit.encoding.speller import make_speller
-from tokkit.kernels.bpe import LETTER, NUMBER, OTHER, SPACE, Classes, encode_bpe
+from tokkit.kernels.bpe import DIGIT, LETTER, NUMBER, OTHER, SPACE, Classes, encode_bpe
 from tokkit.kernels.merges import Merges, fill_merges, new_parts
 from tokkit.kernels.scan import prefix_spaces
 from tokkit.kernels.spelling import new_spelling
@@ -47,7 +47,7 @@ class BPEEncoder(KernelEncoder):
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         """The sentences, each with a space in front where the tokenizer puts one."""
         values, offsets = string_buffers(sentences)
-        if not self._tokenizer.definition["pre_tokenizer"]["add_prefix_space"]:
+        if not self._tokenizer.add_prefix_space:
             return values, offsets
         num_bytes = int(offsets[-1] - offsets[0]) + len(sentences)
         out_values = np.empty(num_bytes, np.uint8)
@@ -69,7 +69,8 @@ class BPEEncoder(KernelEncoder):
             if len(library.pre_tokenizer.pre_tokenize_str(f" {neighbour}{chr(code)}")) == 1:
                 self._classes.classes[code] = kind
                 return
-        self._classes.classes[code] = SPACE
+        alone = len(library.pre_tokenizer.pre_tokenize_str(f" {chr(code)}")) == 2
+        self._classes.classes[code] = DIGIT if alone else SPACE
 
     def _make_room(self, num_bytes: int, sentence: int) -> None:
         if num_bytes > self._longest_word:

@@ -50,6 +50,7 @@ LETTER = 1
 NUMBER = 2
 SPACE = 3
 OTHER = 4
+DIGIT = 5  # a piece of its own, where the tokenizer splits digits
 
 _BLANK = 32
 _APOSTROPHE = 39
@@ -103,8 +104,12 @@ def find_piece(values: Bytes, start: int, stop: int, classes: NDArray[np.uint8])
     if code == _BLANK and position < stop:
         code, size = decode_character(values, position)
         kind = classes[code]
+        if kind == DIGIT:
+            return position, signed(OTHER)
         if kind != SPACE:
             position += size
+    if kind == DIGIT:
+        return position, signed(DIGIT)
     last = start
     while kind != UNSEEN and position < stop:
         code, size = decode_character(values, position)

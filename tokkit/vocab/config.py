@@ -11,6 +11,22 @@ MODELS = ("wordpiece", "bpe", "unigram")
 SCORES = ("frequency", "likelihood")
 BERT_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
+LEAST_MEMORY = 64_000_000
+LARGEST_WEIGHT = 1_000_000
+LONGEST_UNIGRAM_TOKEN = 512
+
+# The models that an option means something to; it may not be set for others.
+ONLY_FOR: Mapping[str, tuple[str, ...]] = {
+    "score": ("wordpiece",),
+    "min_frequency": ("wordpiece", "bpe"),
+    "limit_alphabet": ("wordpiece",),
+    "initial_alphabet": ("wordpiece", "unigram"),
+    "cased": ("wordpiece", "unigram"),
+    "strip_accents": ("wordpiece",),
+    "byte_fallback": ("unigram",),
+}
+FLAGS: Mapping[str, str] = {"strip_accents": "strip-accents/--keep-accents"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(CorpusConfig):
@@ -26,9 +42,11 @@ class TrainConfig(CorpusConfig):
         min_frequency: how often a pair must occur to be merged.
         min_word_count: words that occur less often are not learned from; 1 learns from all.
         limit_alphabet: how many distinct characters are kept, the most frequent first
-            (``wordpiece``; byte-level BPE always has its 256).
+            (``wordpiece``; byte-level BPE always has its 256, and unigram the characters that
+            make up 99.95% of the text).
         initial_alphabet: a file whose characters the alphabet has, whether they occur or not.
-        max_token_length: characters that an entry has at most, ``##`` not counted; None for any.
+        max_token_length: characters that an entry has at most, ``##`` not counted; None for any
+            (``unigram``: for 16).
         special_tokens: the control tokens, which get the first ids in this order.
         unused: how many entries ``[unused0]``, ``[unused1]`` … stand behind them, for later use.
         cased: keep upper case (``wordpiece``, ``unigram``).
@@ -72,22 +90,75 @@ class TrainConfig(CorpusConfig):
     progress: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Refuse values out of range, and options that would have no effect."""
         super().__post_init__()
         require(self.model in MODELS, f"--model must be one of {', '.join(MODELS)}")
+        require(self.score in SCORES, f"--score must be one of {', '.join(SCORES)}")
         require(self.min_frequency >= 1, "--min-frequency must be at least 1")
+        require(self.min_word_count >= 1, "--min-word-count must be at least 1")
         require(self.limit_alphabet >= 1, "--limit-alphabet must be at least 1")
+        require(self.unused >= 0, "--unused must be 0 or more")
         require(self.workers >= 0, "--workers must be 0 or more")
+        require(0 <= self.held_out < 1, "--held-out must be at least 0 and less than 1")
+        require(self.memory >= LEAST_MEMORY, "--memory must be at least 64MB")
+        self._check_token_length()
+        self._check_effects()
+        self._check_weights()
+        self._check_special_tokens()
+
+    def _check_token_length(self) -> None:
+        length = self.max_token_length
+        require(length is None or length >= 1, "--max-token-length must be at least 1")
+        require(
+            self.model != "unigram" or length is None or length <= LONGEST_UNIGRAM_TOKEN,
+            f"--max-token-length: sentencepiece takes at most {LONGEST_UNIGRAM_TOKEN}",
+        )
+
+    def _check_effects(self) -> None:
+        """Refuse an option that the model does not know, so that nobody counts on it."""
+        for name, models in ONLY_FOR.items():
+            changed = getattr(self, name) != type(self).__dataclass_fields__[name].default
+            require(
+                self.model in models or not changed,
+                f"--{FLAGS.get(name, name).replace('_', '-')} has no effect with "
+                f"--model {self.model}, but only with {' or '.join(models)}; leave it out",
+            )
+
+    def _check_weights(self) -> None:
+        for source, weight in self.weights.items():
+            require(
+                source in self.inputs,
+                f"--weight {source}={weight:g}: no such INPUT; name one of {', '.join(self.inputs)}",
+            )
+            require(
+                0 < weight <= LARGEST_WEIGHT and round(weight, 3) == weight,
+                f"--weight {source}={weight!r}: must be more than 0, at most {LARGEST_WEIGHT:,}, "
+                f"and have at most three decimals",
+            )
+
+    def _check_special_tokens(self) -> None:
         require(
             len(set(self.special_tokens)) == len(self.special_tokens) and all(self.special_tokens),
             "--special-token must name distinct, non-empty tokens",
         )
-        smallest = len(self.special_tokens) + (256 if self.model == "bpe" else 1)
+        doubled = sorted(set(self.special_tokens) & set(self.unused_tokens))
+        require(not doubled, f"--special-token {' '.join(doubled)}: --unused makes it already")
+        least = len(self.special_tokens) + self.unused
+        least += 256 if self.model == "bpe" or self.byte_fallback else 1
         require(
-            smallest <= self.vocab_size <= 1 << 31,
-            f"--vocab-size must be at least {smallest} (special tokens and alphabet)",
+            least <= self.vocab_size <= 1 << 31,
+            f"--vocab-size must be at least {least} (special tokens, unused ones and alphabet)",
         )
         require(
             self.model != "wordpiece" or "[UNK]" in self.special_tokens,
             "--special-token: wordpiece needs [UNK] among its special tokens",
         )
+        require(
+            self.model != "unigram" or not {"[UNK]", "<unk>"}.isdisjoint(self.special_tokens),
+            "--special-token: unigram needs [UNK] or <unk> among its special tokens",
+        )
+
+    @property
+    def unused_tokens(self) -> tuple[str, ...]:
+        """The entries for later use."""
+        return tuple(f"[unused{number}]" for number in range(self.unused))

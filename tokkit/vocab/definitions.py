@@ -1,4 +1,4 @@
-"""The two tokenizers that tokkit makes itself, as objects of a ``tokenizer.json``.
+"""The tokenizers that tokkit makes itself, as objects of a ``tokenizer.json``.
 
 Such an object says how text becomes ids: a normalizer, a pre-tokenizer that cuts words, a model
 that cuts words into entries, added tokens that are found before all this, and a post-processor
@@ -12,6 +12,7 @@ that puts ``[CLS]`` and ``[SEP]`` around sequences:
 What stands here is what transformers makes of BERT's, GPT-2's and RoBERTa's vocabularies.
 """
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,17 @@ from tokkit.vocab.control import CONTROL_FORMS, find_special_ids
 
 CONTINUING_SUBWORD_PREFIX = "##"
 MAX_INPUT_CHARS_PER_WORD = 100
+SPLIT_DIGITS = {"type": "Digits", "individual_digits": True}
+# GPT-2's pattern, which a ByteLevel pre-tokenizer has in it.
+SPLIT_WORDS = {
+    "type": "Split",
+    "pattern": {
+        "Regex": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+    },
+    "behavior": "Isolated",
+    "invert": False,
+}
+WORD_BEGINNING = "\u2581"  # sentencepiece's sign for a space
 
 
 def wordpiece(
@@ -29,6 +41,7 @@ def wordpiece(
     lowercase: bool,
     strip_accents: bool | None,
     handle_chinese_chars: bool = True,
+    split_digits: bool = False,
 ) -> dict[str, Any]:
     """BERT's tokenizer.
 
@@ -39,7 +52,11 @@ def wordpiece(
         lowercase: text is lower-cased.
         strip_accents: combining marks are removed; None does so where text is lower-cased.
         handle_chinese_chars: each CJK ideograph is a word.
+        split_digits: each digit is a word.
     """
+    pre_tokenizer: dict[str, Any] = {"type": "BertPreTokenizer"}
+    if split_digits:
+        pre_tokenizer = {"type": "Sequence", "pretokenizers": [pre_tokenizer, SPLIT_DIGITS]}
     normalizer = {
         "type": "BertNormalizer",
         "clean_text": True,
@@ -60,7 +77,7 @@ def wordpiece(
         "padding": None,
         "added_tokens": [],
         "normalizer": normalizer,
-        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "pre_tokenizer": pre_tokenizer,
         "post_processor": _sequence_template(ids, named),
         "decoder": {"type": "WordPiece", "prefix": CONTINUING_SUBWORD_PREFIX, "cleanup": True},
         "model": model,
@@ -73,6 +90,7 @@ def byte_level_bpe(
     *,
     named: Mapping[str, str],
     add_prefix_space: bool,
+    split_digits: bool = False,
 ) -> dict[str, Any]:
     """Byte-level BPE as in GPT-2 and RoBERTa.
 
@@ -84,6 +102,7 @@ def byte_level_bpe(
         merges: pairs of entries, by rank.
         named: the entries of roles that the usual forms do not tell, see ``control``.
         add_prefix_space: text is taken to begin with a space, so that its first word is like others.
+        split_digits: each digit is a word, and so is the space before it.
     """
     byte_level = {
         "type": "ByteLevel",
@@ -91,6 +110,10 @@ def byte_level_bpe(
         "trim_offsets": True,
         "use_regex": True,
     }
+    pre_tokenizer: dict[str, Any] = byte_level
+    if split_digits:
+        parts = [SPLIT_WORDS, SPLIT_DIGITS, {**byte_level, "use_regex": False}]
+        pre_tokenizer = {"type": "Sequence", "pretokenizers": parts}
     template = _sequence_template(ids, named)
     model = {
         "type": "BPE",
@@ -110,12 +133,60 @@ def byte_level_bpe(
         "padding": None,
         "added_tokens": [],
         "normalizer": None,
-        "pre_tokenizer": byte_level,
+        "pre_tokenizer": pre_tokenizer,
         # ByteLevel leaves ids as they are; it takes the space out of a word's offsets.
         "post_processor": {"type": "Sequence", "processors": [byte_level, template]}
         if template
         else byte_level,
         "decoder": byte_level,
+        "model": model,
+    }
+
+
+def unigram(
+    pieces: Sequence[tuple[str, float]], *, unknown: int, charsmap: bytes, byte_fallback: bool
+) -> dict[str, Any]:
+    """Sentencepiece's unigram tokenizer.
+
+    Args:
+        pieces: entries with their scores, by id.
+        unknown: the id for characters that are no entries.
+        charsmap: sentencepiece's table of normalization.
+        byte_fallback: the bytes ``<0x00>`` to ``<0xFF>`` are entries, for such characters.
+    """
+
+    def replace(pattern: str, content: str) -> dict[str, Any]:
+        return {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
+
+    normalizers = [
+        {"type": "Precompiled", "precompiled_charsmap": b64encode(charsmap).decode()},
+        replace(r"\A +", ""),
+        replace(" +", WORD_BEGINNING),
+        replace(rf"{WORD_BEGINNING}+\z", ""),
+        {"type": "Prepend", "prepend": WORD_BEGINNING},
+    ]
+    metaspace = {"type": "Metaspace", "replacement": WORD_BEGINNING, "split": True}
+    model = {
+        "type": "Unigram",
+        "unk_id": unknown,
+        "vocab": [list(piece) for piece in pieces],
+        "byte_fallback": byte_fallback,
+    }
+    decoders = [
+        *([{"type": "ByteFallback"}] if byte_fallback else []),
+        {**metaspace, "prepend_scheme": "always"},
+    ]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": {"type": "Sequence", "normalizers": normalizers},
+        "pre_tokenizer": {**metaspace, "prepend_scheme": "never"},
+        "post_processor": _sequence_template(
+            {token: number for number, (token, _) in enumerate(pieces)}, {}
+        ),
+        "decoder": {"type": "Sequence", "decoders": decoders},
         "model": model,
     }
 

@@ -6,6 +6,7 @@ noticed and no vocabulary is made of two versions of it.
 
 import hashlib
 import json
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from tokkit.engine.files import HashedFile
 from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError
 from tokkit.vocab.config import TrainConfig
+from tokkit.vocab.counts import WordCounts
 from tokkit.vocab.tokenizer import library_threads
 
 
@@ -42,6 +44,7 @@ def learn(
     import tokenizers
 
     from tokkit.vocab.trainer import train_bpe, train_wordpiece
+    from tokkit.vocab.unigram import define_unigram, train_unigram
 
     corpus = _Corpus(job, report)
     with library_threads(job.config.workers):
@@ -54,6 +57,15 @@ def learn(
             corpus.accounts.drop("characters", "beyond --limit-alphabet", alphabet.num_removed)
             corpus.accounts.count("distinct_characters", alphabet.num_distinct)
             corpus.accounts.count("alphabet", len(alphabet.characters))
+        elif job.config.model == "unigram":
+            from collections import Counter
+
+            words: Counter[bytes] = Counter()
+            for texts in corpus.read():
+                for text in texts:
+                    words.update(text.encode().split())
+            model = train_unigram(job.config, WordCounts.from_mapping(words))
+            definition = define_unigram(model, job.config.special_tokens)
         else:
             definition = train_bpe(job.config, corpus.read)
     learned = {
@@ -62,6 +74,8 @@ def learn(
         "accounts": corpus.accounts.as_dict(),
         "trainer": f"tokenizers {tokenizers.__version__}",
     }
+    if job.config.model == "unigram":
+        learned["model"] = b64encode(model).decode()
     sink.write(json.dumps(learned).encode())
     return UnitResult(rows=len(definition["model"]["vocab"]), tokens=0, accounts=corpus.accounts)
 

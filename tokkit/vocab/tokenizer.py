@@ -30,7 +30,7 @@ from tokkit.vocab.control import (
     named_roles,
 )
 from tokkit.vocab.cutting import PIECE_CHARS, cut_at_spaces, cut_at_words
-from tokkit.vocab.definitions import mark_control_tokens
+from tokkit.vocab.definitions import SPLIT_DIGITS, SPLIT_WORDS, mark_control_tokens
 from tokkit.vocab.entries import check_unknown, read_entries
 from tokkit.vocab.forms import Form, read_form
 from tokkit.vocab.saving import save_tokenizer
@@ -117,19 +117,31 @@ class Tokenizer:
         """``bert``, ``byte-level``, or ``other``: what is known of how it cuts words.
 
         ``bert`` is BERT's normalizer and pre-tokenizer before WordPiece, ``byte-level`` GPT-2's
-        pattern before BPE, both without added tokens that text is searched for.
+        pattern before BPE, both also with digits split afterwards, both without added tokens that text is searched for.
         """
         if any(not row["special"] for row in self.definition.get("added_tokens", ())):
             return "other"
-        normalizer, pre_tokenizer = (
-            self.definition.get(part) or {} for part in ("normalizer", "pre_tokenizer")
-        )
-        parts = (normalizer.get("type"), pre_tokenizer.get("type"), self.kind)
-        if parts == ("BertNormalizer", "BertPreTokenizer", "wordpiece"):
+        normalizer = (self.definition.get("normalizer") or {}).get("type")
+        parts = self._pre_tokenizers
+        if len(parts) > 1 and SPLIT_DIGITS in parts:
+            parts.remove(SPLIT_DIGITS)
+        types = [part["type"] for part in parts]
+        if (normalizer, types, self.kind) == ("BertNormalizer", ["BertPreTokenizer"], "wordpiece"):
             return "bert"
-        if parts == (None, "ByteLevel", "bpe") and pre_tokenizer["use_regex"]:
+        if normalizer is None and self.kind == "bpe" and _is_byte_level(parts):
             return "byte-level"
         return "other"
+
+    @property
+    def _pre_tokenizers(self) -> list[dict[str, Any]]:
+        """The parts of the pre-tokenizer, in order."""
+        form = self.definition.get("pre_tokenizer") or {"type": None}
+        return list(form["pretokenizers"]) if form["type"] == "Sequence" else [form]
+
+    @property
+    def add_prefix_space(self) -> bool:
+        """Whether the pre-tokenizer puts a space before a text that has none."""
+        return any(part.get("add_prefix_space", False) for part in self._pre_tokenizers)
 
     def cut(self, text: str, piece_chars: int = PIECE_CHARS) -> Iterator[str]:
         """Cut a long text into pieces that give, one after another, the ids that the text gives.
@@ -143,8 +155,7 @@ class Tokenizer:
             limit = self.definition["model"]["max_input_chars_per_word"]
             yield from cut_at_words(text, self._characters, limit, piece_chars)
         elif self.pipeline == "byte-level":
-            add_prefix_space = self.definition["pre_tokenizer"]["add_prefix_space"]
-            yield from cut_at_spaces(text, piece_chars, add_prefix_space=add_prefix_space)
+            yield from cut_at_spaces(text, piece_chars, add_prefix_space=self.add_prefix_space)
         else:
             yield text
 
@@ -215,7 +226,10 @@ def from_definition(form: Form) -> Tokenizer:
         given["model"]["dropout"] = None
     try:
         library = tokenizers.Tokenizer.from_str(json.dumps(given))
-    except Exception as error:  # the library raises nothing narrower
+    except BaseException as error:
+        # The library raises nothing narrower; where it panics, it is not even an Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise TokkitError(
             f"{path}: the tokenizers library does not know such a tokenizer ({error}); "
             f"save it with a release of transformers that uses tokenizers {tokenizers.__version__}"
@@ -275,6 +289,18 @@ def _from_sentencepiece(form: Form) -> Tokenizer:
         config=form.config,
         library=None,
         processor=processor,
+    )
+
+
+def _is_byte_level(parts: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether pre-tokenizers cut as GPT-2's does: the pattern in ``ByteLevel``, or before it."""
+    if len(parts) == 1:
+        return parts[0]["type"] == "ByteLevel" and bool(parts[0]["use_regex"])
+    split, byte_level = parts[0], parts[-1]
+    return (
+        (len(parts), split, byte_level["type"]) == (2, SPLIT_WORDS, "ByteLevel")
+        and not byte_level["use_regex"]
+        and not byte_level["add_prefix_space"]
     )
 
 

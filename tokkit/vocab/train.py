@@ -9,12 +9,14 @@ import logging
 import os
 import shutil
 import sys
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from tqdm import tqdm
 
 from tokkit.corpus.units import CorpusUnit, plan_units
@@ -31,15 +33,17 @@ from tokkit.engine.local import run_units
 from tokkit.engine.signals import interruptible
 from tokkit.engine.stage import Stage, refuse_other_run
 from tokkit.engine.unit import Task, Unit
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, os_errors_about
+from tokkit.vocab.alphabet import read_characters
 from tokkit.vocab.config import TrainConfig
 from tokkit.vocab.forms import TRAINING, Form
 from tokkit.vocab.learning import Job, learn
-from tokkit.vocab.tokenizer import from_definition
+from tokkit.vocab.tokenizer import from_definition, load_tokenizer
 from tokkit.vocab.training import Training
 
 log = logging.getLogger(__name__)
 
+HELD_OUT = "held-out.arrow"
 # A file is read whole, so that its row in training.json has the SHA-256 of the file.
 _WHOLE_FILE = 1 << 62
 _WITHOUT_EFFECT = ("inputs", "output", "workers", "overwrite", "progress")
@@ -59,11 +63,13 @@ def train(config: TrainConfig) -> Training:
     """
     refuse_inputs(config.output, config.inputs)
     stage = plan(config)
+    for name in config.compare:
+        load_tokenizer(Path(name))  # a wrong name is told now, not when all is learned
     if not config.overwrite:
         done = find_done(stage)
-        if done is not None:
+        if done is not None and _has_counts(config):
             log.info("%s: up to date", config.output)
-            return done
+            return _with_compared(config, done)
     refuse_foreign(config.output)
     with FolderLock(config.output), interruptible(config.output):
         if config.overwrite:
@@ -74,13 +80,31 @@ def train(config: TrainConfig) -> Training:
         Journal.read(config.output).begin(stage.statement)
         with spooled(stage.units, config.output) as units:
             learned = _learn(config, units)
-        return _write(config, stage, learned)
+        return _with_compared(config, _write(config, stage, learned))
+
+
+def _has_counts(config: TrainConfig) -> bool:
+    """Whether the file of counts is there, if one is asked for; without it words are counted anew."""
+    return config.save_counts is None or config.save_counts.is_file()
+
+
+def _with_compared(config: TrainConfig, training: Training) -> Training:
+    """The record with the figures of other tokenizers, on the text that was held out."""
+    if not config.compare:
+        return training
+    from tokkit.vocab.report import compare  # compiles kernels: only when it is needed
+
+    return replace(training, compared=compare(config.compare, read_held_out(config.output)))
 
 
 def plan(config: TrainConfig) -> Stage:
     """The inputs and options as a stage, whose key tells one training from another."""
     options = {name: value for name, value in asdict(config).items() if name not in _WITHOUT_EFFECT}
     options["special_tokens"] = list(config.special_tokens)
+    options["weights"] = dict(config.weights)
+    if config.initial_alphabet is not None:  # its characters count, wherever the file lies
+        characters = set(read_characters(config.initial_alphabet))
+        options["initial_alphabet"] = "".join(sorted(characters))
     return Stage(
         kind="tokenizer",
         output=config.output,
@@ -102,6 +126,15 @@ def plan(config: TrainConfig) -> Stage:
         function=learn,
         context=config,
     )
+
+
+def read_held_out(folder: Path) -> pa.LargeStringArray:
+    """The documents that were held out: counting leaves them in the state folder."""
+    path = folder / STATE_FOLDER / HELD_OUT
+    if not path.is_file():
+        return pa.array([], pa.large_string())
+    with os_errors_about(path), pa.ipc.open_file(path) as reader:
+        return reader.read_all().column(0).combine_chunks()
 
 
 def find_done(stage: Stage) -> Training | None:
@@ -198,8 +231,14 @@ def _learn(config: TrainConfig, units: tuple[CorpusUnit, ...]) -> dict[str, Any]
 
 def _write(config: TrainConfig, stage: Stage, learned: dict[str, Any]) -> Training:
     """Write the folder: the tokenizer, the journal's stamps, and last the record."""
+    from tokkit.vocab.report import make_report  # compiles kernels: only when it is needed
+
+    held_out = read_held_out(config.output)
     path = config.output / "tokenizer.json"
     tokenizer = from_definition(Form(path, learned["definition"]))
+    if "model" in learned:
+        with write_atomically(config.output / "tokenizer.model") as file:
+            file.write(b64decode(learned["model"]))
     tokenizer.save(config.output)
     if tokenizer.vocab_size < config.vocab_size:
         log.info(
@@ -221,6 +260,7 @@ def _write(config: TrainConfig, stage: Stage, learned: dict[str, Any]) -> Traini
         inputs=learned["inputs"],
         accounts=Accounts.from_dict(learned["accounts"]).as_dict(),
         trainer=learned["trainer"],
+        report=asdict(make_report(tokenizer, held_out, learned.get("removed", {}))),
     )
     training.write(config.output)
     return training

@@ -6,7 +6,7 @@ not be compared each time, are in the journal beside it, since they differ betwe
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tokkit.engine.files import read_json, write_json
 from tokkit.errors import TokkitError
 from tokkit.vocab.forms import TRAINING
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,10 @@ class Training:
         vocab_size: entries that it has; fewer than were asked for where the corpus gives no more.
         inputs: rows with ``name``, ``bytes`` and ``sha256``.
         accounts: see ``tokkit.engine.accounts``: documents, and for WordPiece characters.
-        trainer: the library that learned it, with its version.
+        trainer: what learned it, with its version.
+        report: see ``tokkit.vocab.report.Report``.
+        compared: rows of ``report.compare``; not in the file, since the vocabulary does not depend
+            on what it is compared with.
         format_version: of the file; a reader refuses another.
         tokkit_version: that wrote it.
     """
@@ -41,12 +44,16 @@ class Training:
     inputs: Sequence[Mapping[str, Any]]
     accounts: Mapping[str, Any]
     trainer: str
+    report: Mapping[str, Any]
+    compared: Sequence[Mapping[str, Any]] = field(default=(), compare=False)
     format_version: int = FORMAT_VERSION
     tokkit_version: str = __version__
 
     def write(self, folder: Path) -> None:
         """Write it atomically; from now on the folder is finished."""
-        write_json(folder / TRAINING, asdict(self))
+        form = asdict(self)
+        del form["compared"]
+        write_json(folder / TRAINING, form)
 
     @classmethod
     def read(cls, folder: Path) -> "Training | None":

@@ -1,0 +1,74 @@
+"""Where digits are split, our kernels still give what the library gives, and cut where it may be."""
+
+from pathlib import Path
+
+import pytest
+from exactness import ask_library, assert_exact
+from hardtexts import all_texts, code_points, random_texts
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tinytokenizers import CONTROL
+
+from tokkit.encoding.choice import choose_kernel
+from tokkit.vocab.definitions import byte_level_alphabet, byte_level_bpe, wordpiece
+from tokkit.vocab.forms import Form
+from tokkit.vocab.tokenizer import Tokenizer, from_definition
+
+MERGES = [("1", "2"), ("Ġ", "1"), ("a", "1"), ("Ġ", "a"), ("a", "b"), ("Â", "½"), ("Ġ", "Â½")]
+
+
+def make_bpe() -> Tokenizer:
+    entries = [*CONTROL, *byte_level_alphabet(), *map("".join, MERGES)]
+    ids = {entry: number for number, entry in enumerate(entries)}
+    form = byte_level_bpe(ids, MERGES, named={}, add_prefix_space=False, split_digits=True)
+    return from_definition(Form(Path("digits.json"), form))
+
+
+def make_wordpiece() -> Tokenizer:
+    bare = ["a", "b", "1", "2", "½", "٣", "ab", "12", "a1", ".", "'"]
+    entries = [*CONTROL, *bare, *(f"##{entry}" for entry in bare)]
+    form = wordpiece(
+        {entry: number for number, entry in enumerate(entries)},
+        unknown="[UNK]",
+        named={},
+        lowercase=True,
+        strip_accents=None,
+        split_digits=True,
+    )
+    return from_definition(Form(Path("digits.json"), form))
+
+
+TOKENIZERS = [make_bpe(), make_wordpiece()]
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["bpe", "wordpiece"])
+def test_a_kernel_encodes_and_is_exact(tokenizer: Tokenizer) -> None:
+    assert choose_kernel(tokenizer) == tokenizer.kind
+    pieces = ["a", "1", "2", " ", "\n", "½", "'s", ".", "\u3000", "Ⅻ"]
+    assert_exact(tokenizer, [*all_texts(pieces, 4), *random_texts(500, 5)])
+    assert_exact(tokenizer, [f"a{char}1 {char}{char} b" for char in code_points(full=False)])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text("ab12½٣①字 \n'.s", max_size=30), min_size=1))
+def test_any_text(texts: list[str]) -> None:
+    for tokenizer in TOKENIZERS:
+        assert_exact(tokenizer, texts)
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["bpe", "wordpiece"])
+def test_every_digit_is_a_word(tokenizer: Tokenizer) -> None:
+    ids, _, word_starts = ask_library(tokenizer, ["ab 2121, a12 and 1½"])
+    digits = [number for number, token in enumerate(tokenizer.tokens) if token in ("1", "2")]
+    places = [place for place, number in enumerate(ids) if number in digits]
+    assert len(places) == 7
+    assert all(word_starts[place] for place in places)
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["bpe", "wordpiece"])
+def test_a_long_text_is_cut_where_its_ids_stay(tokenizer: Tokenizer) -> None:
+    text = "ab 12 ab12, 2 1\n12 ab " * 100
+    pieces = list(tokenizer.cut(text, 37))
+    assert len(pieces) > 10
+    wanted = ask_library(tokenizer, [text])[0].tolist()
+    assert [n for piece in pieces for n in ask_library(tokenizer, [piece])[0].tolist()] == wanted
