@@ -141,7 +141,7 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, fault: str) -> 
 @pytest.mark.parametrize(
     ("stage", "line", "fault"),
     [
-        ("train", "vocab_size = 5", "unknown key 'vocab_size'; it takes cased, "),
+        ("train", "vocab_size = 5", "unknown key 'vocab_size'; it takes byte-fallback, cased, "),
         ("train", "vocab-size = true", "vocab-size takes a value, not true"),
         ("train", 'vocab-size = "many"', "vocab-size: 'many' is not a valid integer"),
         ("train", 'cased = "yes"', "cased takes true or false, not 'yes'"),

@@ -1,5 +1,6 @@
 """What a tokenizer is told apart by, what is special in it, and that transformers agrees."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from tinytokenizers import TINY_VOCAB, added, wordpiece_json, write_bpe, write_json, write_vocab
 
 from tokkit.errors import TokkitError
+from tokkit.vocab.definitions import byte_level_bpe
 from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
 
 TEXT = "The cat's unaffable, cát [MASK] sat; 中 \u200b\x00 <s> x\u0301yz 😀 " + "a" * 120

@@ -65,7 +65,9 @@ def test_both_forms_give_the_same_ids(options: dict[str, Any]) -> None:
     model = learn(**options)
     processor, library = processor_of(model), library_of(model).library
     assert library is not None
-    for text in (*TEXT.splitlines(), *HARD):
+    for text in (*TEXT.split(), *HARD):
+        if set(text) == {"-"}:
+            continue  # there are equally likely ways to cut it
         assert library.encode(text, add_special_tokens=False).ids == processor.encode(text), text
 
 

@@ -46,7 +46,9 @@ log = logging.getLogger(__name__)
 HELD_OUT = "held-out.arrow"
 # A file is read whole, so that its row in training.json has the SHA-256 of the file.
 _WHOLE_FILE = 1 << 62
-_WITHOUT_EFFECT = ("inputs", "output", "workers", "overwrite", "progress")
+_WITHOUT_EFFECT = frozenset(
+    ("inputs", "output", "workers", "memory", "save_counts", "compare", "overwrite", "progress")
+)
 
 
 def train(config: TrainConfig) -> Training:
