@@ -27,7 +27,7 @@ FLOORS = {
 # Doors between rooms of one floor, each with its reason.
 DOORS = {
     ("encoding", "tokkit.vocab.tokenizer"),  # what is encoded with is what was trained
-    ("encoding", "tokkit.vocab.characters"),  # which marks the normalizer orders anew
+    ("encoding", "tokkit.vocab.tables"),  # what becomes of characters, as counting takes it
     ("encoding", "tokkit.vocab.definitions"),  # how byte-level entries are spelled
     ("vocab", "tokkit.encoding.encoder"),  # the report measures what was learned on new text
     ("instances", "tokkit.vocab.tokenizer"),  # which entries a random replacement may be

@@ -9,12 +9,13 @@ import pyarrow as pa
 from tokkit.corpus.documents import read_only, string_buffers
 from tokkit.encoding.choice import read_merges
 from tokkit.encoding.encoded import SentenceTooLongError
-from tokkit.encoding.kernels import UNICODE_SIZE, KernelEncoder
+from tokkit.encoding.kernels import KernelEncoder
 from tokkit.encoding.speller import make_speller
-from tokkit.kernels.bpe import DIGIT, LETTER, NUMBER, OTHER, SPACE, Classes, encode_bpe
+from tokkit.kernels.bpe import encode_bpe
 from tokkit.kernels.merges import Merges, fill_merges, new_parts
 from tokkit.kernels.scan import prefix_spaces
 from tokkit.kernels.spelling import new_spelling
+from tokkit.vocab.tables import PieceCharacters
 from tokkit.vocab.tokenizer import Tokenizer
 
 _ROOM = 1 << 10
@@ -38,9 +39,8 @@ class BPEEncoder(KernelEncoder):
         self._merges = _make_merges(tokenizer)
         self._speller = make_speller(tokenizer)
         self._make_parts(_ROOM)
-        self._classes = Classes(np.zeros(UNICODE_SIZE, np.uint8), np.zeros(256, np.bool_))
-        self._learn_page(0)
-        self._classes.is_space[:33] = self._classes.classes[:33] == SPACE
+        assert tokenizer.library is not None  # noqa: S101  the pipeline is one of the library's
+        self._characters = PieceCharacters(tokenizer.library.pre_tokenizer)
 
     def _text(
         self, sentences: pa.LargeStringArray
@@ -57,20 +57,10 @@ class BPEEncoder(KernelEncoder):
 
     @property
     def _tables(self) -> tuple[Any, ...]:
-        return (self._classes, self._merges, self._parts, self._speller, self._spelling)
+        return (self._characters.classes, self._merges, self._parts, self._speller, self._spelling)
 
-    def _learn(self, code: int) -> None:
-        """Ask the library's pattern which characters this one goes together with."""
-        library = self._tokenizer.library
-        assert library is not None  # noqa: S101  the pipeline is one of the library's
-        assert library.pre_tokenizer is not None  # noqa: S101  likewise
-        for kind, neighbour in ((LETTER, "a"), (NUMBER, "1"), (OTHER, "!")):
-            # With a space in front, so that none is put there.
-            if len(library.pre_tokenizer.pre_tokenize_str(f" {neighbour}{chr(code)}")) == 1:
-                self._classes.classes[code] = kind
-                return
-        alone = len(library.pre_tokenizer.pre_tokenize_str(f" {chr(code)}")) == 2
-        self._classes.classes[code] = DIGIT if alone else SPACE
+    def _learn_page(self, code: int) -> None:
+        self._characters.learn_page(code)
 
     def _make_room(self, num_bytes: int, sentence: int) -> None:
         if num_bytes > self._longest_word:

@@ -34,9 +34,6 @@ from tokkit.kernels.words import (
 from tokkit.shards.writer import booleans
 from tokkit.vocab.tokenizer import Tokenizer
 
-UNICODE_SIZE = 0x110000
-PAGE = 256
-_SURROGATES = range(0xD800, 0xE000)
 # Of the cache, as binary logarithms: 16 MB for short keys and 8 MB for long ones, and up to 59 MB
 # beside them for chunks of more than three tokens. English prose with 4 MB for short keys 206 MB/s a
 # core, with 8 MB 257, with 16 MB 276, with 32 MB 304. Long words seldom come again: 32 MB for them
@@ -95,7 +92,7 @@ class KernelEncoder(ABC):
     def _new_room(self, num_bytes: int) -> tuple[Ids, npt.NDArray[np.uint64]]:
         """Room for the ids and word starts of so many bytes of text.
 
-        A token has a byte at least: ``_learn`` sees to it. A slot of the cache is copied whole.
+        A token has a byte at least: the tables see to it. A slot of the cache is copied whole.
         """
         size = num_bytes + LONG_SPILL
         return np.empty(size, id_dtype(self._tokenizer)), np.empty(size // 64 + 3, np.uint64)
@@ -112,15 +109,8 @@ class KernelEncoder(ABC):
         """What the kernel takes between the text and the cache."""
 
     @abstractmethod
-    def _learn(self, code: int) -> None:
-        """Tell the table of a character."""
-
     def _learn_page(self, code: int) -> None:
-        """Tell the table of all characters of a page."""
-        first = code // PAGE * PAGE
-        for other in range(first, first + PAGE):
-            if other not in _SURROGATES:
-                self._learn(other)
+        """Tell the table of a character that it has not got."""
 
     def _ask_library(
         self,

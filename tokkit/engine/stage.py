@@ -78,31 +78,14 @@ class Outline:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage(Outline):
-    """All that the engine must know of a stage, beside its outline.
+class Plan(Outline):
+    """An outline with its work units.
 
     Attributes:
-        units: the plan, in the order in which the shards are read later.
-        function: ``function(context, payload, sink, report)`` writes one shard into the binary
-            file ``sink``, calls ``report(n)`` as it gets through the unit's size, and returns a
-            ``UnitResult``. It is pure, and importable by name in another process.
-        context: its first argument, the same for all units; picklable.
-        progress_unit: what the units' sizes count, for the bar.
-        prepare: writes side files, such as the tokenizer, before the first unit.
-        digest: SHA-256 of each input that a payload's unit would read; asked when a time stamp has
-            changed.
-        finish: looks at the whole ledger before the manifest is written, and may refuse it.
-        observe: is told the result of each unit that is done now, as it comes.
+        units: in the order in which they are read later.
     """
 
     units: Sequence[Unit]
-    function: Callable[[Any, Any, HashedFile, Callable[[int], None]], UnitResult]
-    context: Any
-    progress_unit: str = "B"
-    prepare: Callable[[Path], None] | None = None
-    digest: Callable[[Any], Sequence[str]] | None = None
-    finish: Callable[[Accounts], None] | None = None
-    observe: Callable[[UnitResult], None] | None = None
 
     @property
     def key(self) -> str:
@@ -118,6 +101,32 @@ class Stage(Outline):
             _hash({**facts, "unit": dict(unit.identity), "shard": unit.shard})
             for unit in self.units
         ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(Plan):
+    """All that the engine must know of a stage, beside its plan.
+
+    Attributes:
+        function: ``function(context, payload, sink, report)`` writes one shard into the binary
+            file ``sink``, calls ``report(n)`` as it gets through the unit's size, and returns a
+            ``UnitResult``. It is pure, and importable by name in another process.
+        context: its first argument, the same for all units; picklable.
+        progress_unit: what the units' sizes count, for the bar.
+        prepare: writes side files, such as the tokenizer, before the first unit.
+        digest: SHA-256 of each input that a payload's unit would read; asked when a time stamp has
+            changed.
+        finish: looks at the whole ledger before the manifest is written, and may refuse it.
+        observe: is told the result of each unit that is done now, as it comes.
+    """
+
+    function: Callable[[Any, Any, HashedFile, Callable[[int], None]], UnitResult]
+    context: Any
+    progress_unit: str = "B"
+    prepare: Callable[[Path], None] | None = None
+    digest: Callable[[Any], Sequence[str]] | None = None
+    finish: Callable[[Accounts], None] | None = None
+    observe: Callable[[UnitResult], None] | None = None
 
 
 def _hash(form: Any) -> str:

@@ -1,13 +1,9 @@
 r"""Counting the pieces of GPT-2's split pattern, as ``counting`` counts words.
 
-    text      I don't,  no
-    chunks    I | _don't, | _ | _no        a space goes with what follows; see ``chunks``
-    pieces    I | _don | 't | , | _ | _no
-
-Where digits are split off, a piece ends before and behind each of them.
+text      I don't,  no
+chunks    I | _don't, | _ | _no        a space goes with what follows; see ``chunks``
+pieces    I | _don | 't | , | _ | _no
 """
-
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,32 +25,6 @@ from tokkit.kernels.wordtable import (
 )
 
 
-class Pattern(NamedTuple):
-    """Where pieces end.
-
-    Attributes:
-        classes: of characters.
-        is_digit: bool ``[0x110000]``: characters that are a piece by themselves.
-        splits_digits: whether there are any.
-    """
-
-    classes: Classes
-    is_digit: NDArray[np.bool_]
-    splits_digits: bool
-
-
-@tuple_inline
-def _first_part(values: Bytes, start: int, stop: int, is_digit: NDArray[np.bool_]) -> int:
-    """Where a piece ends for digits: behind the one that it begins with, or before the first."""
-    position = start
-    while position < stop:
-        code, size = decode_character(values, position)
-        if is_digit[code]:
-            return position + size if position == start else position
-        position += size
-    return stop
-
-
 @tuple_inline
 def _split(
     values: Bytes,
@@ -62,7 +32,7 @@ def _split(
     stop: int,
     text_stop: int,
     count: int,
-    rules: Pattern,
+    classes: Classes,
     table: WordTable,
 ) -> tuple[int, int, int]:
     """Count the pieces of a stretch of text, each ``count`` times.
@@ -82,11 +52,9 @@ def _split(
             limit = position + LONGEST_WORD
             while values[limit] & 0xC0 == 0x80:
                 limit -= 1
-        end, kind = find_piece(values, position, limit, rules.classes.classes)
+        end, kind = find_piece(values, position, limit, classes.classes)
         if kind == UNSEEN:
             return position, UNSEEN_CHARACTER, end
-        if rules.splits_digits:
-            end = _first_part(values, position, end, rules.is_digit)
         count_bytes(table, values, position, end, count)
         position = end
     return position, DONE, 0
@@ -109,7 +77,7 @@ def split_pieces(
     values: Bytes,
     offsets: NDArray[np.int64],
     counts: NDArray[np.int64],
-    rules: Pattern,
+    classes: Classes,
     table: WordTable,
     state: NDArray[np.int64],
 ) -> int:
@@ -119,7 +87,7 @@ def split_pieces(
     fault = DONE
     while text < counts.size:
         stop = offsets[text + 1]
-        position, fault, detail = _split(values, position, stop, stop, counts[text], rules, table)
+        position, fault, detail = _split(values, position, stop, stop, counts[text], classes, table)
         if fault != DONE:
             state[DETAIL] = detail
             break
@@ -133,7 +101,7 @@ def split_pieces(
 def count_chunks_of_pieces(
     values: Bytes,
     offsets: NDArray[np.int64],
-    rules: Pattern,
+    classes: Classes,
     table: WordTable,
     queue: Queue,
     state: NDArray[np.int64],
@@ -146,7 +114,6 @@ def count_chunks_of_pieces(
     text = state[SENTENCE]
     start = state[POSITION]
     short = table.chunks.short
-    classes = rules.classes
     fault = DONE
     while text < offsets.size - 1 and fault == DONE:
         stop = offsets[text + 1]
@@ -172,7 +139,7 @@ def count_chunks_of_pieces(
                         start = ahead = body = chunk_start
                         break
                 reached, fault, detail = _split(
-                    values, chunk_start, chunk_stop, stop, 1, rules, table
+                    values, chunk_start, chunk_stop, stop, 1, classes, table
                 )
                 if fault != DONE or reached != chunk_stop:
                     state[DETAIL] = detail

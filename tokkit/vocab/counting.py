@@ -18,14 +18,13 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from tokkit.corpus.documents import read_only
 from tokkit.corpus.files import printable
 from tokkit.corpus.groups import Group, group_units, name_group
+from tokkit.corpus.readers import DocumentBatch, read_documents
 from tokkit.corpus.sources import STDIN
 from tokkit.corpus.units import UNIT_BYTES, CorpusUnit
 from tokkit.engine.accounts import Accounts
@@ -36,12 +35,11 @@ from tokkit.errors import TokkitError, os_errors_about
 from tokkit.vocab.config import TrainConfig
 from tokkit.vocab.countfiles import LARGEST_SUM, read_counts
 from tokkit.vocab.counts import WordCounts
+from tokkit.vocab.heldout import HeldOutWriter, draw, read_held_out
+from tokkit.vocab.runs import merge_runs, read_run, text_arrays
+from tokkit.vocab.splitting import new_splitter
+from tokkit.vocab.wordcounter import WordCounter
 
-if TYPE_CHECKING:
-    from tokkit.corpus.readers import DocumentBatch
-    from tokkit.vocab.wordcounter import WordCounter
-
-HELD_OUT_BYTES = 16 << 20
 HELD_OUT = "held out for the report"
 
 _FOLDER = f"{STATE_FOLDER}/counting"
@@ -91,11 +89,8 @@ class Context:
         return self.config.output / _FOLDER
 
     @cached_property
-    def counter(self) -> "WordCounter":
+    def counter(self) -> WordCounter:
         """The tables of this process."""
-        from tokkit.vocab.splitting import new_splitter  # compiles kernels
-        from tokkit.vocab.wordcounter import WordCounter
-
         path = self.folder / f"spilled.{os.getpid()}"
         return WordCounter(new_splitter(self.config), self.memory, path)
 
@@ -132,8 +127,6 @@ def count_corpus(
         TokkitError: of the readers; where nothing is left to learn from; where the distinct words
             are too many to learn from within ``memory``; where the disk is full.
     """
-    from tokkit.vocab.runs import merge_runs, read_run
-
     share = config.memory // (config.workers + 1)
     context = Context(config, share if table_memory is None else table_memory)
     names = ", ".join(config.inputs)
@@ -175,7 +168,9 @@ def count_corpus(
         _check_totals(config, names, totals.words, totals.bytes)
         return Counted(
             words=read_run(merged, totals),
-            held_out=_read_held_out(context.folder, len(work)),
+            held_out=read_held_out(
+                [context.folder / f"{number:05}.arrow" for number in range(len(work))]
+            ),
             inputs=[
                 {"name": part.name, "bytes": part.size, "sha256": sha256}
                 for unit in work
@@ -227,7 +222,7 @@ def count_unit(
     with ExitStack() as stack:
         path = context.folder / f"{number:05}.arrow"
         stack.enter_context(os_errors_about(path))
-        held_out = _HeldOut(stack.enter_context(path.open("wb")))
+        held_out = HeldOutWriter(stack.enter_context(path.open("wb")))
         stack.callback(held_out.close)
         for unit in group:
             digests.append(digest := hashlib.sha256())
@@ -237,7 +232,7 @@ def count_unit(
                 continue
             protects = number == 0 and unit is group[0]
             for batch in _read_batches(context, unit, accounts, digest):
-                drawn = _draw(batch, context.config.held_out)
+                drawn = draw(batch, context.config.held_out)
                 if protects and len(drawn):
                     drawn[0] = protects = False
                 texts = batch.texts
@@ -262,10 +257,8 @@ def count_unit(
 
 def _read_batches(
     context: Context, unit: CorpusUnit, accounts: Accounts, digest: "hashlib._Hash"
-) -> Iterator["DocumentBatch"]:
+) -> Iterator[DocumentBatch]:
     """The documents of a unit; those that the readers drop are accounted for."""
-    from tokkit.corpus.readers import read_documents  # compiles kernels: only when it is needed
-
     for batch in read_documents(unit, context.config, digest=digest):
         accounts.add("documents", len(batch.texts) + sum(batch.dropped.values()))
         for reason, number in batch.dropped.items():
@@ -283,8 +276,6 @@ def _count_words(
     report: Callable[[int], None],
 ) -> int:
     """Count the words of a file of counts, which is one document; returns their weighted sum."""
-    from tokkit.vocab.runs import text_arrays
-
     factor = context.factor(unit)
     total = 0
     for words, counts, num_read in read_counts(unit, context.config.errors, digest):
@@ -301,68 +292,6 @@ def _count_words(
 
 def _too_large(names: str) -> TokkitError:
     return TokkitError(f"{names}: the weighted counts exceed 2^62 in sum; divide all counts")
-
-
-def _draw(batch: "DocumentBatch", share: float) -> Any:
-    """Which documents are held out, bool ``[num_documents]``."""
-    from tokkit.kernels.draws import draw_names
-
-    drawn = np.zeros(len(batch.texts), np.bool_)
-    if len(drawn) and share > 0:
-        _, bounds, data = batch.names.buffers()
-        offsets = np.frombuffer(bounds, np.int32)[batch.names.offset :][: len(drawn) + 1]
-        values = np.frombuffer(data if data is not None else b"", np.uint8)
-        threshold = np.uint64(min(int(share * 2**64), 2**64 - 1))
-        draw_names(read_only(values), read_only(offsets), threshold, drawn)
-    return drawn
-
-
-class _HeldOut:
-    """An Arrow file of texts, as many as the report has use for."""
-
-    def __init__(self, file: Any) -> None:
-        self._schema = pa.schema([("text", pa.large_string())])
-        self._writer = pa.ipc.new_file(file, self._schema)
-        self._room = HELD_OUT_BYTES
-
-    def add(self, texts: pa.LargeStringArray) -> None:
-        """Write texts while there is room; the last one is cut short."""
-        if self._room:
-            kept, self._room = _take(texts, self._room)
-            self._writer.write_batch(pa.record_batch([kept], schema=self._schema))
-
-    def close(self) -> None:
-        """Write the end of the file."""
-        self._writer.close()
-
-
-def _take(texts: pa.LargeStringArray, room: int) -> tuple[pa.LargeStringArray, int]:
-    """The first texts, of so many bytes at most, the last cut short; and the room that is left."""
-    kept = []
-    for scalar in texts:
-        if not room:
-            break
-        data = scalar.as_buffer()
-        if data.size > room:
-            kept.append(data[:room].to_pybytes().decode(errors="ignore"))
-            room = 0
-        else:
-            kept.append(data.to_pybytes().decode())
-            room -= data.size
-    return pa.array(kept, pa.large_string()), room
-
-
-def _read_held_out(folder: Path, num_units: int) -> pa.LargeStringArray:
-    """The held-out texts of all units, in order."""
-    parts = []
-    room = HELD_OUT_BYTES
-    for number in range(num_units):
-        if not room:
-            break
-        texts = pa.ipc.open_file((folder / f"{number:05}.arrow").read_bytes()).read_all()["text"]
-        kept, room = _take(texts, room)
-        parts.append(kept)
-    return pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
 
 
 def _read_removed(folder: Path, num_units: int) -> dict[str, int]:

@@ -21,12 +21,11 @@ from tokkit.vocab.control import CONTROL_FORMS, find_special_ids
 CONTINUING_SUBWORD_PREFIX = "##"
 MAX_INPUT_CHARS_PER_WORD = 100
 SPLIT_DIGITS = {"type": "Digits", "individual_digits": True}
-# GPT-2's pattern, which a ByteLevel pre-tokenizer has in it.
+# A ByteLevel pre-tokenizer has it in it.
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 SPLIT_WORDS = {
     "type": "Split",
-    "pattern": {
-        "Regex": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-    },
+    "pattern": {"Regex": GPT2_PATTERN},
     "behavior": "Isolated",
     "invert": False,
 }

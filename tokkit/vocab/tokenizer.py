@@ -123,12 +123,12 @@ class Tokenizer:
             return "other"
         normalizer = (self.definition.get("normalizer") or {}).get("type")
         parts = self._pre_tokenizers
-        if len(parts) > 1 and SPLIT_DIGITS in parts:
-            parts.remove(SPLIT_DIGITS)
-        types = [part["type"] for part in parts]
-        if (normalizer, types, self.kind) == ("BertNormalizer", ["BertPreTokenizer"], "wordpiece"):
+        if (normalizer, self.kind) == ("BertNormalizer", "wordpiece") and parts in (
+            [{"type": "BertPreTokenizer"}],
+            [{"type": "BertPreTokenizer"}, SPLIT_DIGITS],
+        ):
             return "bert"
-        if normalizer is None and self.kind == "bpe" and _is_byte_level(parts):
+        if (normalizer, self.kind) == (None, "bpe") and _is_byte_level(parts):
             return "byte-level"
         return "other"
 

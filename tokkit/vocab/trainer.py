@@ -93,6 +93,7 @@ def train_wordpiece(config: TrainConfig, words: WordCounts) -> tuple[dict[str, A
         named={},
         lowercase=not config.cased,
         strip_accents=config.strip_accents,
+        split_digits=config.split_digits,
     )
     return mark_control_tokens(definition, tokens, config.special_tokens), alphabet
 
@@ -125,6 +126,7 @@ def train_bpe(config: TrainConfig, words: WordCounts) -> dict[str, Any]:
         merges,
         named={},
         add_prefix_space=False,
+        split_digits=config.split_digits,
     )
     return mark_control_tokens(definition, tokens, config.special_tokens)
 
