@@ -19,7 +19,8 @@ def count_words(config: TrainConfig, texts: list[str]) -> Counter[bytes]:
         "bpe": Split(Regex(GPT2_PATTERN), "isolated"),
         "unigram": WhitespaceSplit(),
     }
-    digits = [Digits(individual_digits=True)] if config.split_digits else []
+    splits = config.split_digits and config.model != "unigram"  # sentencepiece does it itself
+    digits = [Digits(individual_digits=True)] if splits else []
     pre_tokenizer = Sequence([parts[config.model], *digits])
     counts: Counter[bytes] = Counter()
     for text in texts:
