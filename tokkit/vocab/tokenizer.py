@@ -294,14 +294,13 @@ def _from_sentencepiece(form: Form) -> Tokenizer:
 
 def _is_byte_level(parts: Sequence[Mapping[str, Any]]) -> bool:
     """Whether pre-tokenizers cut as GPT-2's does: the pattern in ``ByteLevel``, or before it."""
-    if len(parts) == 1:
-        return parts[0]["type"] == "ByteLevel" and bool(parts[0]["use_regex"])
-    split, byte_level = parts[0], parts[-1]
-    return (
-        (len(parts), split, byte_level["type"]) == (2, SPLIT_WORDS, "ByteLevel")
-        and not byte_level["use_regex"]
-        and not byte_level["add_prefix_space"]
-    )
+    *before, byte_level = parts
+    if byte_level["type"] != "ByteLevel":
+        return False
+    if not before:
+        return bool(byte_level["use_regex"])
+    is_known = before in ([SPLIT_WORDS], [SPLIT_WORDS, SPLIT_DIGITS])
+    return is_known and not byte_level["use_regex"] and not byte_level["add_prefix_space"]
 
 
 def _canonical(definition: Mapping[str, Any], special_ids: Mapping[str, int]) -> bytes:
