@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +61,11 @@ def describe_report(report: Mapping[str, Any]) -> Iterator[str]:
     entries = (f"{number:,} {kind}" for kind, number in report["entries"].items())
     yield f"entries: {', '.join(entries)}"
     yield f"longest: {' '.join(report['longest'][:_NUM_LONGEST])}"
-    for row in report["removed"][:_NUM_REMOVED]:
-        yield f"removed by normalization: {row['count']:,} {row['character']} {row['name']}"
+    removed = report["removed"]
+    if removed:
+        shown = (f"{row['count']:,} {row['character']} {row['name']}" for row in removed)
+        more = [f"{len(removed) - _NUM_REMOVED} more"] if len(removed) > _NUM_REMOVED else []
+        yield f"removed by normalization: {', '.join([*islice(shown, _NUM_REMOVED), *more])}"
     held_out = report["held_out"]
     if not report["measured"]:
         yield "held out: no text, so nothing was measured; see --held-out"
