@@ -30,7 +30,7 @@ def learn_merges(
         lengths: characters of each entry.
         num_merges: at most.
         min_frequency: of a pair.
-        max_token_length: longer merges stay below it, as in the tokenizers library.
+        max_token_length: of each merge, at most.
         score: the pair with the highest is merged, if that is above zero.
     """
     merges: list[Pair] = []
@@ -42,7 +42,7 @@ def learn_merges(
             for entry in word:
                 entries[entry] += count
             for pair in pairwise(word):
-                if sum(lengths[half] for half in pair) < max(3, max_token_length or 1 << 31):
+                if sum(lengths[half] for half in pair) <= (max_token_length or 1 << 31):
                     pairs[pair] += count
         ranked = [
             (

@@ -27,7 +27,7 @@ def train_bpe(config: TrainConfig, words: Mapping[bytes, int]) -> Learned:
         special_tokens=list(config.special_tokens),
         initial_alphabet=spellings,
         show_progress=False,
-        max_token_length=config.max_token_length,
+        max_token_length=config.max_token_length and config.max_token_length + 1,
     )
     spelled = {"".join(spellings[byte] for byte in word): count for word, count in words.items()}
     return _train(library, trainer, spelled)

@@ -23,7 +23,7 @@ def make(**options: Any) -> TrainConfig:
         ({"held_out": 1.0}, "--held-out must be at least 0 and less than 1"),
         ({"held_out": -0.1}, "--held-out must be"),
         ({"memory": 63_999_999}, "--memory must be at least 64MB"),
-        ({"max_token_length": 0}, "--max-token-length must be at least 1"),
+        ({"max_token_length": 1}, "--max-token-length must be at least 2"),
         ({"model": "unigram", "max_token_length": 513}, "sentencepiece takes at most 512"),
         ({"weights": {"c.txt": 2.0}}, "c.txt=2: no such INPUT; name one of a.txt, b.txt"),
         ({"weights": {"a.txt": 0.0}}, "a.txt=0.0: must be more than 0"),

@@ -67,7 +67,7 @@ def check_wordpiece(words: Mapping[bytes, int], **options: Any) -> None:
 
 
 @SETTINGS
-@given(CORPORA, st.integers(257, 300), st.integers(1, 4), st.sampled_from([None, 1, 2, 3, 4, 6]))
+@given(CORPORA, st.integers(257, 300), st.integers(1, 4), st.sampled_from([None, 2, 3, 4, 6]))
 def test_bpe_equals_the_library_with_ties_and_overlaps(
     words: dict[bytes, int], vocab_size: int, min_frequency: int, max_token_length: int | None
 ) -> None:

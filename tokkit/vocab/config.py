@@ -108,7 +108,7 @@ class TrainConfig(CorpusConfig):
 
     def _check_token_length(self) -> None:
         length = self.max_token_length
-        require(length is None or length >= 1, "--max-token-length must be at least 1")
+        require(length is None or length >= 2, "--max-token-length must be at least 2")
         require(
             self.model != "unigram" or length is None or length <= LONGEST_UNIGRAM_TOKEN,
             f"--max-token-length: sentencepiece takes at most {LONGEST_UNIGRAM_TOKEN}",

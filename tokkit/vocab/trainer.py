@@ -11,8 +11,7 @@ another vocabulary at every run, since the trainer numbers the pieces ``##c`` in
 a hash table yields the words; what it gives when it is handed the alphabet in order, as above, is
 what comes out here.
 
-As in the library, ``max_token_length`` is one more than the length that longer merges may reach,
-and two characters are always merged.
+The library's ``max_token_length`` is one more than ours: its entries stay below it.
 """
 
 from collections.abc import Callable, Sequence
@@ -133,8 +132,7 @@ def train_bpe(config: TrainConfig, words: WordCounts) -> dict[str, Any]:
 
 def _reserved(config: TrainConfig) -> list[str]:
     """The entries that text never becomes: control tokens, and those for later use."""
-    unused = (f"[unused{number}]" for number in range(config.unused))
-    return list(dict.fromkeys([*config.special_tokens, *unused]))
+    return [*config.special_tokens, *config.unused_tokens]
 
 
 def _refuse_size(words: WordCounts) -> None:
@@ -181,7 +179,7 @@ def _merge(
         )
     lengths = np.zeros(min(config.vocab_size, first + len(words.cells)), np.int32)
     lengths[first - num_symbols : first] = 1
-    limit = _ANY_LENGTH if config.max_token_length is None else config.max_token_length - 1
+    limit = _ANY_LENGTH if config.max_token_length is None else config.max_token_length
     merged = merger(words, lengths, first, max(config.min_frequency, 1), limit)
     merges = []
     for left, right in merged.tolist():
