@@ -18,12 +18,10 @@ the smallest text, which was not learned from.
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,19 +57,31 @@ class Run:
         return statistics.median(self.seconds)
 
 
+# Starts a command and tells its time and memory. A process of its own, and a small one: what a
+# process takes at most is counted from the fork on, when it is as large as the one that started it.
+LAUNCHER = """
+import os, sys, time
+start = time.perf_counter()
+_, status, usage = os.wait4(os.spawnv(os.P_NOWAIT, sys.argv[1], sys.argv[1:]), 0)
+print(time.perf_counter() - start, usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 def measure(command: Sequence[str | Path], run: Run) -> None:
     """Run a command, and add its time and memory."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    errors = process.stderr.read().decode()
-    _, status, usage = os.wait4(process.pid, 0)
-    run.seconds.append(time.perf_counter() - start)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{run.name}: {errors.strip()}")
+    ended = subprocess.run(
+        [sys.executable, "-S", "-c", LAUNCHER, *command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ended.returncode:
+        sys.exit(f"{run.name}: {ended.stderr.strip()}")
+    seconds, size = ended.stdout.split()[-2:]
+    run.seconds.append(float(seconds))
     # Linux tells KB, macOS bytes.
-    run.megabytes.append(usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3))
+    run.megabytes.append(int(size) / (1e6 if sys.platform == "darwin" else 1e3))
 
 
 def tokkit_command(model: str, score: str, size: int, text: Path, folder: Path) -> list[str | Path]:
