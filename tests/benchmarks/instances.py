@@ -34,8 +34,9 @@ from reference.bert import Script
 from tokkit.instances.build import build
 from tokkit.instances.config import BuildConfig
 from tokkit.instances.documents import DocumentReader, Split
+from tokkit.instances.instances import Instances
 from tokkit.instances.masks import MaskOptions, mask_instances
-from tokkit.instances.pairs import Instances, PairOptions, lay_out, pair_documents
+from tokkit.instances.pairs import PairOptions, lay_out, pair_documents
 from tokkit.kernels.masking import default_max_predictions, replacement_ids
 from tokkit.shards.reader import ShardFolder
 
@@ -63,6 +64,7 @@ def mask_options(max_seq_length: int) -> MaskOptions:
         max_predictions=default_max_predictions(max_seq_length, 0.15),
         seed=SEED,
         mask_id=MASK,
+        special_ids=(CLS, SEP),
         replacements=replacement_ids(VOCAB_SIZE, tuple(range(FIRST_WORD)), np.uint16),
     )
 
@@ -76,6 +78,7 @@ def pairing_contestants() -> Iterator[dict[str, Contestant]]:
         max_seq_length=128,
         short_seq_prob=0.1,
         drop_single=False,
+        swap=False,
         seed=SEED,
         cls_id=CLS,
         sep_id=SEP,
@@ -137,7 +140,6 @@ def masking_contestants() -> dict[str, Contestant]:
             word_starts=np.zeros(0, np.uint8),
             segment_lengths=np.full(num_rows, 256, np.int64),
             indices=np.arange(num_rows, dtype=np.uint64),
-            is_random=np.zeros(num_rows, np.bool_),
         )
         mask_instances(instances, mask_options(length), 0)
 

@@ -20,10 +20,11 @@ import pytest
 from tokenfolders import Document, write_token_folder
 
 from tokkit.instances.documents import DocumentReader, Split
-from tokkit.instances.masks import MaskOptions, count_replacements, mask_instances
+from tokkit.instances.masks import MaskOptions, mask_instances
 from tokkit.instances.pairs import PairOptions, lay_out, pair_documents
 from tokkit.kernels.masking import replacement_ids
 from tokkit.shards.reader import ShardFolder
+from tokkit.shards.tally import tally_masks
 from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
 
 NUM_RUNS = 10
@@ -65,6 +66,7 @@ def run(folder: ShardFolder, tokenizer: Tokenizer, reference: dict[str, Any], se
         max_seq_length=reference["max_seq_length"],
         short_seq_prob=reference["short_seq_prob"],
         drop_single=False,
+        swap=False,
         seed=np.uint64(seed),
         cls_id=special["cls"],
         sep_id=special["sep"],
@@ -74,6 +76,7 @@ def run(folder: ShardFolder, tokenizer: Tokenizer, reference: dict[str, Any], se
         max_predictions=reference["max_predictions_per_seq"],
         seed=np.uint64(seed),
         mask_id=special["mask"],
+        special_ids=(special["cls"], special["sep"]),
         replacements=replacement_ids(tokenizer.vocab_size, (), np.uint16),
     )
     documents = reader.read(0, len(reader.refs), split)
@@ -86,11 +89,13 @@ def run(folder: ShardFolder, tokenizer: Tokenizer, reference: dict[str, Any], se
             masked = mask_instances(made, masks, number)
             parts["length"].append(np.diff(made.offsets))
             parts["a"].append(made.segment_lengths - 2)
-            parts["label"].append(made.is_random)
+            assert made.labels is not None
+            parts["label"].append(made.labels)
             parts["masked"].append(np.diff(masked.offsets))
-            num_mask, num_kept = count_replacements(made, masked, masks.mask_id)
-            parts["mask"].append(np.array([num_mask]))
-            parts["kept"].append(np.array([num_kept]))
+            rows = np.repeat(made.offsets[:-1], np.diff(masked.offsets))
+            found = tally_masks(made.ids[rows + masked.positions], masked.labels, masks.mask_id)
+            parts["mask"].append(np.array([found["masked_by_mask"]]))
+            parts["kept"].append(np.array([found["masked_by_themselves"]]))
     length, a, label, num_masked, became_mask, were_kept = (
         np.concatenate(part).astype(np.float64) for part in parts.values()
     )

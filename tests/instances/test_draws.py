@@ -42,6 +42,7 @@ def draw_pairs(
         max_seq_length=max_tokens + 3,
         short_seq_prob=short_seq_prob,
         drop_single=False,
+        swap=False,
         seed=seed,
         cls_id=CLS,
         sep_id=SEP,
