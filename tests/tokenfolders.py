@@ -29,9 +29,10 @@ def begins_word(token: int) -> bool:
 
 
 @lru_cache
-def toy_tokenizer(vocab_size: int = 1000, *, without: str = "") -> Tokenizer:
-    """A WordPiece tokenizer with BERT's control tokens, two unused entries, and words."""
-    entries = [token for token in (*SPECIAL, "[unused1]", "[unused2]") if token != without]
+def toy_tokenizer(vocab_size: int = 1000, *, without: str = "", num_unused: int = 2) -> Tokenizer:
+    """A WordPiece tokenizer with BERT's control tokens, some unused entries, and words."""
+    unused = [f"[unused{number}]" for number in range(num_unused)]
+    entries = [token for token in (*SPECIAL, *unused) if token != without]
     entries += [f"word{number}" for number in range(vocab_size - len(entries))]
     with TemporaryDirectory() as folder:
         path = Path(folder) / "vocab.txt"

@@ -86,8 +86,8 @@ class PackOptions:
 
     @property
     def read_ahead(self) -> int:
-        """Places of the stream after a unit's own that its last sequence may reach, or look at."""
-        return self.room + 1 if self.crosses_documents else 0
+        """Places of the stream after a unit's own that its last sequence may reach."""
+        return self.room if self.crosses_documents else 0
 
 
 def size_block(
