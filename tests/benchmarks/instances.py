@@ -1,10 +1,12 @@
 """How fast instances are made and masked, against what people use today, on one core each.
 
-    python tests/benchmarks/instances.py [--rounds 5]
+    python tests/benchmarks/instances.py [--rounds 5] [--text-mb 400] [--tokens FOLDER ...]
 
 Contestants take turns, round by round, and medians are compared, so that a machine that slows down
 slows down all of them. Rates are in million tokens of instances per second.
 
+Text: see ``tests/benchmarks/building.py``; ``--tokens`` names token folders, small and large ones,
+whose builds' memory is measured.
 Pairing: documents of ids in memory become masked instances of 128 tokens. The peer is the port of
 google-research/bert's script in ``tests/reference/bert.py``, pure Python like the script.
 Masking: 8192 instances of 512 tokens. The peer is transformers' DataCollatorForLanguageModeling,
@@ -28,6 +30,7 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.building import compare_texts, measure_memory
 from tokenfolders import Document, toy_tokenizer, write_token_folder
 
 from reference.bert import Script
@@ -193,7 +196,12 @@ def compare(title: str, contestants: dict[str, Contestant], rounds: int) -> None
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--text-mb", type=int, default=400)
+    parser.add_argument("--tokens", type=Path, nargs="*", default=[])
+    options = parser.parse_args()
+    rounds = options.rounds
+    compare_texts(options.text_mb * 1_000_000, min(3, rounds))
+    measure_memory(options.tokens)
     import torch
 
     torch.set_num_threads(1)
