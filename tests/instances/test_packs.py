@@ -19,7 +19,7 @@ from reference.packing import Document, Packed, pack_blocks, pack_sentences
 from reference.pairing import Pairing
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.manifest import Manifest
-from tokkit.errors import TokkitError, UsageError
+from tokkit.errors import TokkitError
 from tokkit.inspection.verify import verify
 from tokkit.instances.build import build
 from tokkit.instances.config import BuildConfig
@@ -296,45 +296,6 @@ def test_masks_never_fall_on_separators_between_documents(tokens: Path, tmp_path
             assert label not in (CLS, SEP)
             restored[position] = label
         assert restored == before["input_ids"]
-
-
-@pytest.mark.parametrize(
-    ("options", "line"),
-    [
-        ({"objective": "mlm", "short_seq_prob": 0.5}, "--short-seq-prob goes with .* nsp or sop"),
-        ({"objective": "sop", "single_sentence": "drop"}, "--single-sentence goes with .* nsp"),
-        ({"packing": "doc-sentences"}, "--packing goes with --objective mlm"),
-        ({"objective": "clm", "noise_density": 0.3}, "--noise-density goes with .*span-corruption"),
-        ({"objective": "clm", "mean_noise_span_length": 2.0}, "--mean-noise-span-length goes with"),
-        ({"predict_one_in": 3}, "--predict-one-in goes with --objective plm"),
-        ({"objective": "clm", "masking": "static"}, "--masking goes with .* nsp or sop or mlm"),
-        ({"objective": "plm", "random_tokens": "all"}, "--random-tokens goes with"),
-        ({"objective": "clm", "dupe_factor": 2}, "--dupe-factor .* the same clm instances"),
-        ({"objective": "mlm", "dupe_factor": 2}, "--dupe-factor without --masking static"),
-        ({"objective": "span-corruption", "noise_density": 0.6}, "--noise-density must be"),
-        ({"objective": "span-corruption", "mean_noise_span_length": 0.5}, "must be at least 1"),
-        ({"objective": "plm", "predict_one_in": 0}, "--predict-one-in must be"),
-        ({"objective": "mlm", "packing": "tight"}, "--packing must be one of full-sentences"),
-    ],
-)
-def test_options_without_effect_are_refused_by_name(options: Row, line: str) -> None:
-    with pytest.raises(UsageError, match=line):
-        BuildConfig(tokens=Path("tokens"), output=Path("out"), **options)
-
-
-def test_what_a_tokenizer_lacks_is_refused_in_a_line(tmp_path: Path) -> None:
-    documents = [[[60, 61, 62], [70, 71]] * 20] * 10
-    few = write_token_folder(tmp_path / "few", documents)
-    with pytest.raises(TokkitError, match=r"2 entries such as <extra_id_0> .*it takes 7; train"):
-        make(few, tmp_path / "out", objective="span-corruption")
-    without = write_token_folder(
-        tmp_path / "without", documents, tokenizer=toy_tokenizer(without="[SEP]")
-    )
-    for objective, entry in (("clm", r"<\|endoftext\|>"), ("plm", "SEP"), ("mlm", "SEP")):
-        with pytest.raises(TokkitError, match=f"no entry .*{entry}"):
-            make(without, tmp_path / "out", objective=objective)
-    with pytest.raises(TokkitError, match="do not fill one; pass a smaller --max-seq-length"):
-        make(few, tmp_path / "out", objective="clm", max_seq_length=2000)
 
 
 def test_blocks_of_t5_are_those_of_its_helper() -> None:

@@ -43,7 +43,7 @@ def tally_instances(batch: pa.RecordBatch, header: Header, objective: str) -> di
         positions, masked_offsets = ragged(batch.column("masked_positions"))
         labels, _ = ragged(batch.column("masked_labels"))
         found = ids[np.repeat(offsets[:-1], np.diff(masked_offsets)) + positions]
-        figures |= tally_masks(found, labels, header.special_ids["mask"])
+        figures |= tally_masks(found, labels, header.special_ids.get("mask", -1))
     for name in TARGETS:
         if name in batch.schema.names:
             figures["targets"] = len(ragged(batch.column(name))[0])
