@@ -253,15 +253,15 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-@pytest.mark.parametrize("objective", TWINS)
+@pytest.mark.parametrize("objective", ["mlm", "span-corruption"])
 def test_the_bytes_do_not_depend_on_the_number_of_workers(
     tokens: Path, tmp_path: Path, objective: str
 ) -> None:
     options: Row = {"objective": objective, "unit_tokens": 15_000, "eval_fraction": 0.1}
     alone = make(tokens, tmp_path / "0", **options)
     assert len(alone.shards) >= 4
-    assert make(tokens, tmp_path / "4", workers=4, **options) == alone
-    assert verify(tmp_path / "4").faults == ()
+    assert make(tokens, tmp_path / "2", workers=2, **options) == alone
+    assert verify(tmp_path / "2").faults == ()
 
 
 def test_every_token_is_packed_in_order(tokens: Path, tmp_path: Path) -> None:
