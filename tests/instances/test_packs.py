@@ -264,6 +264,25 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(
     assert verify(tmp_path / "2").faults == ()
 
 
+@pytest.mark.parametrize("objective", TWINS)
+def test_large_vocabularies_make_the_same_instances_of_wide_ids(
+    tokens: Path, tmp_path: Path, objective: str
+) -> None:
+    source = ShardFolder.open(tokens, "tokens")
+    documents: list[Document] = []
+    for ref in source.batch_refs():
+        for row in source.read_batch(ref).to_pylist():
+            ends = np.cumsum(row["sentence_lengths"])[:-1]
+            documents.append([part.tolist() for part in np.split(row["input_ids"], ends)])
+    wide = write_token_folder(
+        tmp_path / "wide", documents, tokenizer=toy_tokenizer(65_537, num_unused=NUM_UNUSED)
+    )
+    make(wide, tmp_path / "a", objective=objective)
+    make(tokens, tmp_path / "b", objective=objective)
+    assert read_rows(tmp_path / "a") == read_rows(tmp_path / "b")
+    assert ShardFolder.open(tmp_path / "a", "instances").header.id_dtype == np.uint32
+
+
 def test_every_token_is_packed_in_order(tokens: Path, tmp_path: Path) -> None:
     """The instances of mlm and clm, put together again, are the documents."""
     folder = ShardFolder.open(tokens, "tokens")
