@@ -211,12 +211,7 @@ def measure_memory(tokens: list[Path]) -> None:
     sys.stdout.write("peak memory of build, one process\n")
     for path in tokens:
         size = sum(row["bytes"] for row in Manifest.read(path, "tokens").shards) / 1e6
-        for objective, masking in (
-            ("nsp", "static"),
-            ("sop", "dynamic"),
-            ("mlm", "dynamic"),
-            ("clm", "dynamic"),
-        ):
+        for objective, masking in (("nsp", "static"), ("mlm", "dynamic"), ("clm", "dynamic")):
             with TemporaryDirectory() as folder:
                 arguments = [str(path), f"{folder}/instances", objective, masking]
                 start = time.perf_counter()

@@ -101,3 +101,16 @@ def test_every_figure_is_counted_again(built: Path, objective: str) -> None:
         (fault,) = verify(folder).faults
         assert f"{changed[figure]} {figure.replace('_', ' ')}, but the shards hold" in fault
     path.write_text(original)
+
+
+def test_the_ledger_is_compared_with_what_instances_use(built: Path) -> None:
+    path = built / "clm" / "manifest.json"
+    original = path.read_text()
+    form = json.loads(original)
+    ledger = form["accounts"]["tokens"]
+    ledger["in"] += 1
+    ledger["kept"] += 1
+    path.write_text(json.dumps(form))
+    (fault,) = verify(built / "clm").faults
+    assert f"{ledger['kept']} tokens kept, but instances use {ledger['kept'] - 1}" in fault
+    path.write_text(original)

@@ -143,6 +143,12 @@ def check_accounts(manifest: Manifest) -> Iterator[str]:
         for what, found in (("documents", manifest.num_rows), ("tokens", manifest.num_tokens)):
             if accounts.kept(what) != found:
                 yield f"{accounts.kept(what)} {what} kept, but the shards hold {found}"
+    if manifest.kind == "instances" and manifest.options.get("dupe_factor") == 1:
+        # The ledger has one pass, the figures have all: they meet where there is but one.
+        figures = ("tokens_in_a", "tokens_in_b", "tokens_packed")
+        used = sum(accounts.figures.get(figure, 0) for figure in figures)
+        if accounts.kept("tokens") != used:
+            yield f"{accounts.kept('tokens')} tokens kept, but instances use {used}"
 
 
 def check_figures(manifest: Manifest, counted: Accounts) -> Iterator[str]:
