@@ -208,7 +208,6 @@ def compare_texts(num_bytes: int, rounds: int) -> None:
 
 def measure_memory(tokens: list[Path]) -> None:
     """Print the most memory that a build takes, token folder by token folder."""
-    sys.stdout.write("peak memory of build, one process\n")
     for path in tokens:
         size = sum(row["bytes"] for row in Manifest.read(path, "tokens").shards) / 1e6
         for objective, masking in (("nsp", "static"), ("mlm", "dynamic"), ("clm", "dynamic")):
@@ -223,7 +222,7 @@ def measure_memory(tokens: list[Path]) -> None:
                 )
                 seconds = time.perf_counter() - start
             sys.stdout.write(
-                f"  {size:.0f} MB of tokens, {objective}, {masking}: {ended.stdout.strip()} MB, "
+                f"peak memory of build: {size:.0f} MB of tokens, {objective}, {masking}: {ended.stdout.strip()} MB, "
                 f"{seconds:.1f} s\n"
             )
             sys.stdout.flush()
