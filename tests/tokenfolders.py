@@ -1,6 +1,6 @@
 """Small token folders for tests: documents of given sentences, laid out in shards at will."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,9 +29,10 @@ def begins_word(token: int) -> bool:
 
 
 @lru_cache
-def toy_tokenizer(vocab_size: int = 1000, *, without: str = "") -> Tokenizer:
-    """A WordPiece tokenizer with BERT's control tokens, two unused entries, and words."""
-    entries = [token for token in (*SPECIAL, "[unused1]", "[unused2]") if token != without]
+def toy_tokenizer(vocab_size: int = 1000, *, without: str = "", num_unused: int = 2) -> Tokenizer:
+    """A WordPiece tokenizer with BERT's control tokens, some unused entries, and words."""
+    unused = [f"[unused{number}]" for number in range(num_unused)]
+    entries = [token for token in (*SPECIAL, *unused) if token != without]
     entries += [f"word{number}" for number in range(vocab_size - len(entries))]
     with TemporaryDirectory() as folder:
         path = Path(folder) / "vocab.txt"
@@ -46,6 +47,7 @@ def write_token_folder(
     shards: Sequence[Sequence[int]] = (),
     tokenizer: Tokenizer | None = None,
     save_tokenizer: bool = True,
+    begins: Callable[[int], bool] = begins_word,
 ) -> Path:
     """Write a token folder.
 
@@ -55,6 +57,7 @@ def write_token_folder(
         shards: for each shard the number of documents in each of its record batches; all of them
             in one where none are given.
         tokenizer: that gives the header.
+        begins: whether an id begins a word.
         save_tokenizer: put it into the folder, too; what only reads shards can do without.
     """
     tokenizer = tokenizer or toy_tokenizer()
@@ -74,7 +77,7 @@ def write_token_folder(
         first, tokens = start, 0
         with write_atomically(folder / name) as sink, ShardWriter(sink, schema) as writer:
             for size in batches:
-                batch = make_batch(documents[start : start + size], start, schema)
+                batch = make_batch(documents[start : start + size], start, schema, begins)
                 writer.write(batch)
                 tokens += len(batch.column("input_ids").flatten())
                 start += size
@@ -101,7 +104,9 @@ def write_token_folder(
     return folder
 
 
-def make_batch(documents: Sequence[Document], first: int, schema: pa.Schema) -> pa.RecordBatch:
+def make_batch(
+    documents: Sequence[Document], first: int, schema: pa.Schema, begins: Callable[[int], bool]
+) -> pa.RecordBatch:
     """One record batch of a token shard."""
     sentences = [sentence for document in documents for sentence in document]
     ids = np.array([token for sentence in sentences for token in sentence], np.int64)
@@ -113,6 +118,6 @@ def make_batch(documents: Sequence[Document], first: int, schema: pa.Schema) -> 
         pa.array([f"toy:{first + number}" for number in range(len(documents))], pa.string()),
         large_list(ids.astype(id_dtype), token_offsets),
         large_list(lengths, sentence_offsets),
-        large_list(np.array([*map(begins_word, ids.tolist())], np.bool_), token_offsets),
+        large_list(np.array([*map(begins, ids.tolist())], np.bool_), token_offsets),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)

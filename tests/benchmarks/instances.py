@@ -1,10 +1,12 @@
 """How fast instances are made and masked, against what people use today, on one core each.
 
-    python tests/benchmarks/instances.py [--rounds 5]
+    python tests/benchmarks/instances.py [--rounds 5] [--text-mb 400] [--tokens FOLDER ...]
 
 Contestants take turns, round by round, and medians are compared, so that a machine that slows down
 slows down all of them. Rates are in million tokens of instances per second.
 
+Text: see ``tests/benchmarks/building.py``; ``--tokens`` names token folders, small and large ones,
+whose builds' memory is measured.
 Pairing: documents of ids in memory become masked instances of 128 tokens. The peer is the port of
 google-research/bert's script in ``tests/reference/bert.py``, pure Python like the script.
 Masking: 8192 instances of 512 tokens. The peer is transformers' DataCollatorForLanguageModeling,
@@ -28,14 +30,16 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.building import compare_texts, measure_memory
 from tokenfolders import Document, toy_tokenizer, write_token_folder
 
 from reference.bert import Script
 from tokkit.instances.build import build
 from tokkit.instances.config import BuildConfig
 from tokkit.instances.documents import DocumentReader, Split
+from tokkit.instances.instances import Instances
 from tokkit.instances.masks import MaskOptions, mask_instances
-from tokkit.instances.pairs import Instances, PairOptions, lay_out, pair_documents
+from tokkit.instances.pairs import PairOptions, lay_out, pair_documents
 from tokkit.kernels.masking import default_max_predictions, replacement_ids
 from tokkit.shards.reader import ShardFolder
 
@@ -63,6 +67,7 @@ def mask_options(max_seq_length: int) -> MaskOptions:
         max_predictions=default_max_predictions(max_seq_length, 0.15),
         seed=SEED,
         mask_id=MASK,
+        special_ids=(CLS, SEP),
         replacements=replacement_ids(VOCAB_SIZE, tuple(range(FIRST_WORD)), np.uint16),
     )
 
@@ -76,6 +81,7 @@ def pairing_contestants() -> Iterator[dict[str, Contestant]]:
         max_seq_length=128,
         short_seq_prob=0.1,
         drop_single=False,
+        swap=False,
         seed=SEED,
         cls_id=CLS,
         sep_id=SEP,
@@ -137,7 +143,6 @@ def masking_contestants() -> dict[str, Contestant]:
             word_starts=np.zeros(0, np.uint8),
             segment_lengths=np.full(num_rows, 256, np.int64),
             indices=np.arange(num_rows, dtype=np.uint64),
-            is_random=np.zeros(num_rows, np.bool_),
         )
         mask_instances(instances, mask_options(length), 0)
 
@@ -191,7 +196,12 @@ def compare(title: str, contestants: dict[str, Contestant], rounds: int) -> None
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--text-mb", type=int, default=400)
+    parser.add_argument("--tokens", type=Path, nargs="*", default=[])
+    options = parser.parse_args()
+    rounds = options.rounds
+    compare_texts(options.text_mb * 1_000_000, min(3, rounds))
+    measure_memory(options.tokens)
     import torch
 
     torch.set_num_threads(1)

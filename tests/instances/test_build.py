@@ -90,7 +90,7 @@ def test_rows_are_those_of_the_twins(
                         "input_ids": masked,
                         "segment_length": len(pair.a) + 2,
                         "document": pair.document,
-                        "next_sentence_label": int(pair.is_random),
+                        "next_sentence_label": int(pair.label),
                         "word_starts": [t not in (CLS, SEP) and begins_word(t) for t in ids],
                         "masked_positions": positions,
                         "masked_labels": labels,

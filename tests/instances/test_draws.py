@@ -31,6 +31,7 @@ def draw_pairs(
     short_seq_prob: float = 0.0,
     eval_fraction: float = 0.0,
     held_out: bool = False,
+    swap: bool = False,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """The pairs of several passes, and for each the first id of its B where that is random."""
     write_token_folder(folder, documents, tokenizer=toy_tokenizer(30_000), save_tokenizer=False)
@@ -42,6 +43,7 @@ def draw_pairs(
         max_seq_length=max_tokens + 3,
         short_seq_prob=short_seq_prob,
         drop_single=False,
+        swap=swap,
         seed=seed,
         cls_id=CLS,
         sep_id=SEP,
@@ -51,8 +53,10 @@ def draw_pairs(
     for number in range(num_passes):
         for block in pair_documents(own, reader, split, options, number):
             pairs.append(block.pairs)
-            starts = np.where(block.pairs["is_random"], block.pairs["b_start"], 0)
-            firsts.append(block.borrowed_ids[starts].astype(np.int64))
+            is_random = block.pairs["is_random"]
+            first = np.zeros(len(block.pairs), np.int64)
+            first[is_random] = block.borrowed_ids[block.pairs["b_start"][is_random]]
+            firsts.append(first)
     return np.concatenate(pairs), np.concatenate(firsts)
 
 
@@ -164,3 +168,21 @@ def test_truncation_takes_from_front_and_back_alike(tmp_path: Path) -> None:
     front = pairs["a_start"] % 100  # binomial: 74 coins, mean 37, variance 18.5
     assert abs(front.mean() - 37) < 4 * np.sqrt(18.5 / len(front))
     assert abs(front.var() / 18.5 - 1) < 4 * np.sqrt(2 / len(front))
+
+
+def test_half_of_albert_s_pairs_are_swapped_whatever_the_cut(
+    coded: list[Document], tmp_path: Path
+) -> None:
+    """The first pair of 40,000 visits: six sentences, cut after the first to the fifth."""
+    pairs, _ = draw_pairs(tmp_path, coded, max_tokens=30, num_passes=200, swap=True)
+    assert not pairs["is_random"].any()
+    first = pairs[pairs["index"] & np.uint64(0xFF_FFFF) == 0]
+    assert len(first) == 40_000
+    swapped = first["is_swapped"]
+    assert np.array_equal(first["a_start"] > first["b_start"], swapped)
+    lengths = np.where(swapped, first["b_length"], first["a_length"]) // 5
+    counts = np.bincount(lengths, minlength=6)[1:]
+    assert abs(chi_square_z(counts, len(first) / 5)) < 4
+    for sentences in range(1, 6):
+        alike = swapped[lengths == sentences]
+        assert abs(share_z(int(alike.sum()), len(alike), 0.5)) < 4

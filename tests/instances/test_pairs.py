@@ -30,6 +30,7 @@ def built_pairs(folder: Path, pairing: Pairing, *, held_out: bool, number: int) 
         max_seq_length=pairing.max_seq_length,
         short_seq_prob=pairing.short_seq_prob,
         drop_single=pairing.drop_single,
+        swap=pairing.swap,
         seed=seed,
         cls_id=CLS,
         sep_id=SEP,
@@ -39,13 +40,15 @@ def built_pairs(folder: Path, pairing: Pairing, *, held_out: bool, number: int) 
     for block in pair_documents(documents, reader, split, options, number):
         for pairs in cut_pairs(block, 300):
             made = lay_out(block, pairs, options)
+            labels = made.labels
+            assert labels is not None
             words = np.unpackbits(made.word_starts, bitorder="little").astype(bool)
             rows += [
                 (
                     int(made.documents[row]),
                     made.ids[start:stop].tolist(),
                     int(made.segment_lengths[row]),
-                    bool(made.is_random[row]),
+                    bool(labels[row]),
                     words[start:stop].tolist(),
                 )
                 for row, (start, stop) in enumerate(pairwise(made.offsets))
@@ -59,7 +62,7 @@ def expected_pairs(pairing: Pairing, *, held_out: bool, number: int) -> list[Row
     for pair in pairing.pairs(held_out=held_out, epoch=number):
         ids = pair.input_ids(CLS, SEP)
         words = [token not in (CLS, SEP) and begins_word(token) for token in ids]
-        rows.append((pair.document, ids, len(pair.a) + 2, pair.is_random, words))
+        rows.append((pair.document, ids, len(pair.a) + 2, pair.label, words))
     return rows
 
 
@@ -84,6 +87,7 @@ documents_of_sentences = st.lists(
         {
             "short_seq_prob": st.sampled_from([0.0, 0.1, 1.0]),
             "drop_single": st.booleans(),
+            "swap": st.booleans(),
             "eval_fraction": st.sampled_from([0.0, 0.5]),
             "seed": st.integers(0, 2**64 - 1),
             "max_seq_length": st.sampled_from([8, 9, 20, 128]),
@@ -114,7 +118,7 @@ def test_pairs_equal_the_twins(
             save_tokenizer=False,
         )
         for split, size in ((True, len(held_out)), (False, len(documents) - len(held_out))):
-            if size >= 2:
+            if size >= 2:  # a random segment comes from another document
                 built = built_pairs(path, pairing, held_out=split, number=number)
                 assert built == expected_pairs(pairing, held_out=split, number=number)
 

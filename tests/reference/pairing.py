@@ -24,6 +24,7 @@ class Pairing:
     eval_fraction: float
     seed: int
     begins_word: Callable[[int], bool]
+    swap: bool = False  # ALBERT's pairs
 
     def is_held_out(self, number: int) -> bool:
         lanes = next(blocks(self.seed, HOLD_OUT, 0, number))
@@ -52,21 +53,32 @@ class Pairing:
         waiting = list(document)
         while waiting:
             chunk.append(waiting.pop(0))
-            if waiting and sum(map(len, chunk)) < target:
+            is_full = sum(map(len, chunk)) >= target and len(chunk) >= (2 if self.swap else 1)
+            if waiting and not is_full:
                 continue
+            if self.swap and len(chunk) == 1:
+                return
             lanes = next(draws)
             a_end = 1
             if len(chunk) > 1:
                 a_end += below(word(*lanes[:2]), len(chunk) - 1)
             a, rest = flatten(chunk[:a_end]), chunk[a_end:]
-            is_random = not rest or happens(lanes[2], 0.5)
+            is_tails = happens(lanes[2], 0.5)
+            is_random = not self.swap and (not rest or is_tails)
             if is_random:
                 b = self.random_segment(number, target - len(a), draws)
                 waiting = rest + waiting
             else:
                 b = flatten(rest)
+                if self.swap and is_tails:
+                    a, b = b, a
             index = number << 24 | ordinal
-            yield Pair(number, index, *self.truncate(a, b, epoch, index), is_random)
+            yield Pair(
+                number,
+                index,
+                *self.truncate(a, b, epoch, index),
+                is_random or (self.swap and is_tails),
+            )
             ordinal += 1
             chunk = []
 
@@ -120,7 +132,7 @@ class Pair:
     index: int
     a: list[int]
     b: list[int]
-    is_random: bool
+    label: bool  # B is random, or A and B are swapped
 
     def input_ids(self, cls_id: int, sep_id: int) -> list[int]:
         return [cls_id, *self.a, sep_id, *self.b, sep_id]

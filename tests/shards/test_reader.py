@@ -168,7 +168,7 @@ def instance(**changes: Any) -> pa.RecordBatch:
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"masked_positions": column([[5]], np.uint16)}, "masked position is beyond"),
+        ({"masked_positions": column([[5]], np.uint16)}, "masked_positions is beyond"),
         ({"masked_labels": column([[9, 9]], np.uint16)}, "differ in length"),
         ({"masked_labels": column([[100]], np.uint16)}, "masked_labels holds id 100"),
         ({"segment_length": pa.array([6], pa.int32())}, "segment_length is beyond"),

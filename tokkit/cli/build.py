@@ -11,6 +11,7 @@ from tokkit.instances.config import (
     COMPRESSIONS,
     MASKINGS,
     OBJECTIVES,
+    PACKINGS,
     RANDOM_TOKENS,
     SINGLE_SENTENCE,
     BuildConfig,
@@ -20,17 +21,31 @@ from tokkit.instances.config import (
 @click.command()
 @click.argument("tokens", type=click.Path(path_type=Path))
 @config_option(BuildConfig, "output", "Instance folder to write.", flags=("-o", "--output"))
-@config_option(BuildConfig, "objective", "What an instance is.", choices=OBJECTIVES)
 @config_option(
-    BuildConfig, "max_seq_length", "Longest instance in tokens, [CLS] and [SEP] among them."
+    BuildConfig,
+    "objective",
+    "BERT's pairs, ALBERT's, RoBERTa's sequences, GPT's blocks, T5's spans, XLNet's permutations.",
+    choices=OBJECTIVES,
 )
-@config_option(BuildConfig, "short_seq_prob", "How often a document gives shorter instances.")
+@config_option(
+    BuildConfig, "max_seq_length", "Longest instance in tokens, control tokens among them."
+)
+@config_option(BuildConfig, "short_seq_prob", "nsp, sop: how often a document gives shorter ones.")
 @config_option(
     BuildConfig,
     "single_sentence",
-    "Documents of one sentence give a random pair, or are dropped.",
+    "nsp: documents of one sentence give a random pair, or are dropped.",
     choices=SINGLE_SENTENCE,
 )
+@config_option(
+    BuildConfig,
+    "packing",
+    "mlm: go on with the next document, or begin anew with each.",
+    choices=PACKINGS,
+)
+@config_option(BuildConfig, "noise_density", "span-corruption: share of the tokens.")
+@config_option(BuildConfig, "mean_noise_span_length", "span-corruption: tokens of a span.")
+@config_option(BuildConfig, "predict_one_in", "plm: one token in so many is predicted.")
 @config_option(BuildConfig, "dupe_factor", "Passes over the corpus, each with other draws.")
 @config_option(
     BuildConfig, "masking", "Mask here, or in the loader at each epoch.", choices=MASKINGS
@@ -54,7 +69,7 @@ from tokkit.instances.config import (
 @config_option(BuildConfig, "unit_tokens", "About how many tokens make one shard.")
 @work_options(BuildConfig)
 def build(*, as_json: bool, **options: Any) -> None:
-    """Pair segments of TOKENS into training instances.
+    """Make training instances of TOKENS: pair or pack them, mask them.
 
     TOKENS is a folder that encode wrote. Running the same command again goes on where the last one stopped.
     """

@@ -1,7 +1,8 @@
 """What the commands print of their results."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -28,7 +29,7 @@ def print_manifest(
         return
     size = sum(row["bytes"] for row in manifest.shards)
     click.echo(f"{folder}: {plural(len(manifest.shards), 'shard')}, {size:,} bytes")
-    for line in describe_accounts(manifest.accounts):
+    for line in describe_accounts(manifest.accounts, manifest.options):
         click.echo(f"  {line}")
     if stats is not None:
         for line in describe_stats(stats.as_dict()):
@@ -118,12 +119,31 @@ def describe_metrics(line: Mapping[str, Any]) -> str:
     )
 
 
-def describe_accounts(accounts: Mapping[str, Any]) -> Iterator[str]:
+# Figures that are a share of another one, and what that share should be, by the options.
+SHARES: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], float | None]]] = {
+    "random_pairs": ("instances", lambda _: None),  # half, and every chunk of one sentence
+    "swapped_pairs": ("instances", lambda _: 0.5),
+    "short_visits": ("visits", lambda options: options.get("short_seq_prob")),
+    "masked_tokens": ("instance_tokens", lambda _: None),
+    "masked_by_mask": ("masked_tokens", lambda options: _mask_ratios(options)[0]),
+    "masked_by_random_tokens": ("masked_tokens", lambda options: _mask_ratios(options)[1]),
+    "masked_by_themselves": ("masked_tokens", lambda options: _mask_ratios(options)[2]),
+}
+
+
+def _mask_ratios(options: Mapping[str, Any]) -> Sequence[float]:
+    return options.get("mask_ratios") or (0.8, 0.1, 0.1)
+
+
+def describe_accounts(
+    accounts: Mapping[str, Any], options: Mapping[str, Any] | None = None
+) -> Iterator[str]:
     """A ledger in words, one line a thing, then the figures beside it."""
     for what, entry in accounts.items():
         if what == "figures":
             for figure, number in entry.items():
-                yield f"{figure.replace('_', ' ')}: {number:,}"
+                share = describe_share(figure, entry, options or {})
+                yield f"{figure.replace('_', ' ')}: {number:,}{share}"
             continue
         if what == "sources":
             yield from (f"{source}: {describe_source(entry[source])}" for source in entry)
@@ -131,6 +151,25 @@ def describe_accounts(accounts: Mapping[str, Any]) -> Iterator[str]:
         line = f"{what}: {entry['kept']:,} of {entry['in']:,}"
         dropped = [f"{number:,} {reason}" for reason, number in entry["dropped"].items()]
         yield line + (f"; dropped {', '.join(dropped)}" if dropped else "")
+
+
+def describe_share(figure: str, figures: Mapping[str, int], options: Mapping[str, Any]) -> str:
+    """The share that a figure is of another one, and how far it is from what was to be expected.
+
+    Standard errors are those of as many independent draws. Figures that are no share, and those
+    of an empty whole, have nothing to say.
+    """
+    whole, expected_by = SHARES.get(figure, ("", None))
+    total = figures.get(whole, 0)
+    if expected_by is None or not total:
+        return ""
+    share = figures[figure] / total
+    text = f" ({share:.2%} of {whole.replace('_', ' ')}"
+    expected = expected_by(options)
+    if expected is not None and 0 < expected < 1:
+        error = math.sqrt(expected * (1 - expected) / total)
+        text += f", expected {expected:.2%}, {(share - expected) / error:+.1f} standard errors"
+    return text + ")"
 
 
 def describe_source(figures: Mapping[str, int]) -> str:
@@ -162,7 +201,7 @@ def describe_facts(facts: Mapping[str, Any]) -> Iterator[str]:
     for name, value in facts.items():
         label = name.replace("_", " ")
         if name == "accounts":
-            yield from describe_accounts(value)
+            yield from describe_accounts(value, facts.get("options"))
         elif isinstance(value, Mapping):
             yield f"{label}:"
             yield from (f"  {line}" for line in describe_facts(value))

@@ -41,9 +41,10 @@ def show_rows(path: Path, num_rows: int) -> list[str]:
     rows = list(islice(_read_rows(folder, path.name), num_rows))
     if folder.header.kind == "tokens":
         return [show_document(row, tokenizer) for row in rows]
-    if folder.manifest.options["masking"] == "dynamic" and rows:
+    if folder.manifest.options.get("masking") == "dynamic" and rows:
         rows = _mask_rows(rows, folder, path.name, tokenizer)
-    return [show_instance(row, tokenizer) for row in rows]
+    objective = folder.manifest.options["objective"]
+    return [show_instance(row, tokenizer, objective) for row in rows]
 
 
 def _read_rows(folder: ShardFolder, shard: str) -> Iterator[Row]:
@@ -100,16 +101,31 @@ def show_document(row: Row, tokenizer: Tokenizer) -> str:
     return "\n".join(lines)
 
 
-LABELS = {None: "", 0: ", B follows A", 1: ", B is random"}
+LABELS = {
+    "nsp": {0: ", B follows A", 1: ", B is random"},
+    "sop": {0: ", A and B in order", 1: ", A and B swapped"},
+}
 
 
-def show_instance(row: Row, tokenizer: Tokenizer) -> str:
-    """An instance: where it is from, and its tokens with the masks."""
-    masks = dict(zip(row["masked_positions"], row["masked_labels"], strict=True))
-    size = f"{len(row['input_ids'])} tokens, {len(masks)} masked"
-    head = f"document {row['document']}: {size}{LABELS[row['next_sentence_label']]}"
-    words = show_tokens(row["input_ids"], row["word_starts"], tokenizer, masks)
-    return f"{head}\n  {words}"
+def show_instance(row: Row, tokenizer: Tokenizer, objective: str) -> str:
+    """An instance: where it is from, its tokens with the masks, and what is to be predicted."""
+    facts = [f"{len(row['input_ids'])} tokens"]
+    masks: dict[int, int] = {}
+    if "masked_positions" in row:
+        masks = dict(zip(row["masked_positions"], row["masked_labels"], strict=True))
+        facts.append(f"{len(masks)} masked")
+    label = LABELS.get(objective, {}).get(row["next_sentence_label"], "")
+    lines = [f"document {row['document']}: {', '.join(facts)}{label}"]
+    lines.append(f"  {show_tokens(row['input_ids'], row['word_starts'], tokenizer, masks)}")
+    if "target_ids" in row:
+        words = tokenizer.decode(row["target_ids"].tolist())
+        lines.append(f"  targets: {words}")
+    if "target_positions" in row:
+        order = (
+            f"{p} {_token_text(row['input_ids'][p], tokenizer)}" for p in row["target_positions"]
+        )
+        lines.append(f"  predicted in this order: {', '.join(order)}")
+    return "\n".join(lines)
 
 
 def show_tokens(

@@ -4,7 +4,6 @@ Whether there is anything to do is told from the manifests, before a kernel is i
 """
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from tokkit.engine.accounts import Accounts
@@ -12,7 +11,8 @@ from tokkit.engine.folder import refuse_inputs
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.stage import Outline, Stage, find_finished, run_stage
 from tokkit.errors import TokkitError
-from tokkit.instances.config import BuildConfig
+from tokkit.instances.config import HEEDED_BY, OBJECTIVES, BuildConfig
+from tokkit.instances.control import require_control_tokens
 from tokkit.shards.reader import ShardFolder
 from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
 
@@ -29,8 +29,8 @@ def build(config: BuildConfig) -> Manifest:
         The manifest of the instance folder.
 
     Raises:
-        TokkitError: where the token folder is unfinished or damaged, has fewer than two documents,
-            or its tokenizer lacks ``[CLS]``, ``[SEP]`` or ``[MASK]``.
+        TokkitError: where the token folder is unfinished or damaged, has too few documents for the
+            objective, or its tokenizer lacks a control token that the objective needs.
     """
     refuse_inputs(config.output, [config.tokens])
     folder = ShardFolder.open(config.tokens, "tokens")
@@ -40,7 +40,7 @@ def build(config: BuildConfig) -> Manifest:
             f"{folder.tokenizer_path}: is not the tokenizer that the shards were made with; "
             f"encode the corpus again"
         )
-    tokenizer.require_special("cls", "sep", "mask")
+    require_control_tokens(config, tokenizer)
     outline = Outline(
         kind="instances",
         output=config.output,
@@ -67,20 +67,22 @@ def _plan(
     config: BuildConfig, outline: Outline, folder: ShardFolder, tokenizer: Tokenizer
 ) -> Stage:
     """All that the engine must know. What is imported here compiles kernels on its first call."""
+    from tokkit.instances.context import make_context
     from tokkit.instances.documents import DocumentReader
     from tokkit.instances.plan import hold_out_fraction, plan_units
-    from tokkit.instances.unit import build_unit, make_context
+    from tokkit.instances.unit import build_unit
 
     reader = DocumentReader(folder, [ref for ref in folder.batch_refs() if ref.rows])
     eval_fraction = hold_out_fraction(config, reader)
+    context = make_context(config, reader, tokenizer, eval_fraction)
     return Stage(
         **vars(outline),
-        units=plan_units(config, reader, eval_fraction),
+        units=plan_units(config, context),
         function=build_unit,
-        context=make_context(config, reader, tokenizer, eval_fraction),
+        context=context,
         progress_unit=" tokens",
         prepare=lambda output: tokenizer.save(output / "tokenizer"),
-        finish=lambda accounts: _refuse_nothing(accounts, config.tokens),
+        finish=lambda accounts: _refuse_nothing(accounts, config),
     )
 
 
@@ -91,6 +93,10 @@ def _describe_options(config: BuildConfig) -> dict[str, Any]:
         "max_seq_length",
         "short_seq_prob",
         "single_sentence",
+        "packing",
+        "noise_density",
+        "mean_noise_span_length",
+        "predict_one_in",
         "dupe_factor",
         "masking",
         "random_tokens",
@@ -98,16 +104,27 @@ def _describe_options(config: BuildConfig) -> dict[str, Any]:
         "compression",
         "unit_tokens",
     ]
-    options = {name: getattr(config, name) for name in names}
+    options = {
+        name: getattr(config, name)
+        for name in names
+        if config.objective in HEEDED_BY.get(name, OBJECTIVES)
+    }
     if config.masking == "static":
         options["masked_lm_prob"] = config.masked_lm_prob
         options["max_predictions_per_seq"] = config.max_predictions
     return options
 
 
-def _refuse_nothing(accounts: Accounts, tokens: Path) -> None:
-    if not accounts.figures["instances"]:
+def _refuse_nothing(accounts: Accounts, config: BuildConfig) -> None:
+    if accounts.figures["instances"]:
+        return
+    if config.is_paired:
+        remedy = "pass --single-sentence random, or " if config.objective == "nsp" else ""
         raise TokkitError(
-            f"{tokens}: no instance came of it, since every document has one sentence only; "
-            f"pass --single-sentence random, or encode with --sentences auto"
+            f"{config.tokens}: no instance came of it, since every document has one sentence only; "
+            f"{remedy}encode with --sentences auto"
         )
+    raise TokkitError(
+        f"{config.tokens}: no instance came of it, since all its tokens do not fill one; "
+        f"pass a smaller --max-seq-length"
+    )

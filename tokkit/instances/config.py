@@ -1,16 +1,31 @@
 """The options of ``tokkit build``."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tokkit.errors import require
 
-OBJECTIVES = ("nsp",)
+OBJECTIVES = ("nsp", "sop", "mlm", "clm", "span-corruption", "plm")
+PAIRED = ("nsp", "sop")
+MASKED = ("nsp", "sop", "mlm")
+PACKINGS = ("full-sentences", "doc-sentences")
 MASKINGS = ("static", "dynamic")
 SINGLE_SENTENCE = ("random", "drop")
 RANDOM_TOKENS = ("vocabulary", "all")
 COMPRESSIONS = ("none", "zstd", "lz4")
+
+# Options that some objectives alone heed; the others refuse them.
+HEEDED_BY = {
+    "short_seq_prob": PAIRED,
+    "single_sentence": ("nsp",),
+    "packing": ("mlm",),
+    "noise_density": ("span-corruption",),
+    "mean_noise_span_length": ("span-corruption",),
+    "predict_one_in": ("plm",),
+    "masking": MASKED,
+    "random_tokens": MASKED,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +35,18 @@ class BuildConfig:
     Attributes:
         tokens: the token folder that ``encode`` wrote.
         output: the instance folder to write.
-        objective: ``nsp``, BERT's pairs of segments.
-        max_seq_length: longest instance in tokens, ``[CLS]`` and both ``[SEP]`` among them.
+        objective: ``nsp``, BERT's pairs of segments; ``sop``, ALBERT's; ``mlm``, RoBERTa's
+            sequences without pairs; ``clm``, GPT's blocks; ``span-corruption``, T5's inputs and
+            targets; ``plm``, XLNet's permutations.
+        max_seq_length: longest instance in tokens, control tokens among them.
         short_seq_prob: how often a document is cut into shorter instances than the longest.
         single_sentence: documents of one sentence give a ``random`` pair, or are ``drop``ped.
+        packing: of mlm: ``full-sentences`` go on with the next document, ``doc-sentences`` do not.
+            (RoBERTa's was the former, for batches of one size, though the latter did slightly
+            better.)
+        noise_density: share of a block that span-corruption makes targets of.
+        mean_noise_span_length: how long its spans are on average.
+        predict_one_in: plm predicts about one token in so many.
         dupe_factor: how many times the corpus is passed over, with other draws each time.
         masking: ``dynamic`` leaves masking to the loader, ``static`` masks here.
         masked_lm_prob: share of an instance's tokens that static masks predict.
@@ -46,6 +69,10 @@ class BuildConfig:
     max_seq_length: int = 128
     short_seq_prob: float = 0.1
     single_sentence: str = "random"
+    packing: str = "full-sentences"
+    noise_density: float = 0.15
+    mean_noise_span_length: float = 3.0
+    predict_one_in: int = 6
     dupe_factor: int = 1
     masking: str = "dynamic"
     masked_lm_prob: float = 0.15
@@ -67,6 +94,22 @@ class BuildConfig:
         require(
             self.single_sentence in SINGLE_SENTENCE,
             f"--single-sentence must be one of {', '.join(SINGLE_SENTENCE)}",
+        )
+        require(self.packing in PACKINGS, f"--packing must be one of {', '.join(PACKINGS)}")
+        require(0.0 < self.noise_density <= 0.5, "--noise-density must be above 0, at most 0.5")
+        require(self.mean_noise_span_length >= 1.0, "--mean-noise-span-length must be at least 1")
+        require(1 <= self.predict_one_in <= 1000, "--predict-one-in must be from 1 to 1000")
+        for option, objectives in HEEDED_BY.items():
+            require(
+                self.objective in objectives or getattr(self, option) == _DEFAULTS[option],
+                f"--{option.replace('_', '-')} goes with --objective {' or '.join(objectives)}",
+            )
+        require(
+            self.dupe_factor == 1
+            or self.objective not in ("mlm", "clm")
+            or self.masking == "static",
+            f"--dupe-factor without --masking static gives the same {self.objective} instances "
+            f"again and again; pass over them in pretraining",
         )
         require(1 <= self.dupe_factor < 1 << 24, "--dupe-factor must be at least 1")
         require(self.masking in MASKINGS, f"--masking must be one of {', '.join(MASKINGS)}")
@@ -95,6 +138,19 @@ class BuildConfig:
         )
 
     @property
+    def is_paired(self) -> bool:
+        """Whether instances are pairs of segments, else they are packed."""
+        return self.objective in PAIRED
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether instances are masked, here or in the loader."""
+        return self.objective in MASKED
+
+    @property
     def max_predictions(self) -> int:
         """The cap on predictions in force."""
         return self.max_predictions_per_seq or math.ceil(self.max_seq_length * self.masked_lm_prob)
+
+
+_DEFAULTS = {entry.name: entry.default for entry in fields(BuildConfig)}

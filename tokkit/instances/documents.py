@@ -135,16 +135,50 @@ class DocumentReader:
             first_bit=first_bit,
         )
 
-    def read(self, start: int, stop: int, split: Split) -> Documents:
+    def outline(self, number: int, split: Split) -> Documents:
+        """The documents of one split in the record batch ``number``, as lengths alone.
+
+        Its ids are a place for each token and say nothing: what is packed depends on lengths.
+        """
+        source = self.visit(number)
+        rows = split.select(int(self.starts[number]), int(self.starts[number + 1]))
+        lengths = np.empty(len(source.sentence_lengths), np.int32)
+        sentence_offsets = _running_sum([np.diff(source.sentence_offsets)[rows]])
+        take_rows(rows, source.sentence_lengths, source.sentence_offsets, 0, lengths)
+        token_offsets = _running_sum([np.diff(source.token_offsets)[rows]])
+        return Documents(
+            numbers=source.numbers[rows],
+            ids=np.broadcast_to(source.ids[:1], token_offsets[-1:]),
+            token_offsets=token_offsets,
+            sentence_lengths=lengths[: sentence_offsets[-1]],
+            sentence_offsets=sentence_offsets,
+            word_starts=source.word_starts[:0],
+            first_bit=0,
+        )
+
+    def read(self, start: int, stop: int, split: Split, read_ahead: int = 0) -> Documents:
         """Copy the documents of one split out of the record batches ``start`` to ``stop``.
+
+        Args:
+            start: the first record batch.
+            stop: the one after the last.
+            split: whose documents.
+            read_ahead: read as many documents of those that follow, too, as begin within so many
+                places, a document having a place for each token and one more.
 
         Raises:
             TokkitError: where a record batch is damaged, or an id is beyond the vocabulary.
         """
         numbers, num_tokens, num_sentences = [], [], []
-        for number in range(start, stop):
+        for number in range(start, len(self.refs)):
+            if number >= stop and read_ahead <= 0:
+                break
             source = self.visit(number)
             rows = split.select(int(self.starts[number]), int(self.starts[number + 1]))
+            if number >= stop:
+                ends = np.cumsum(np.diff(source.token_offsets)[rows] + 1)
+                rows = rows[: 1 + np.searchsorted(ends, read_ahead)]
+                read_ahead -= int(ends[len(rows) - 1]) if len(rows) else 0
             numbers.append(source.numbers[rows])
             num_tokens.append(np.diff(source.token_offsets)[rows])
             num_sentences.append(np.diff(source.sentence_offsets)[rows])
@@ -155,7 +189,7 @@ class DocumentReader:
         word_starts = np.zeros(len(ids) // 8 + 1, np.uint8)
 
         token = sentence = 0
-        for number, chosen in zip(range(start, stop), numbers, strict=True):
+        for number, chosen in enumerate(numbers, start):
             source = self.visit(number)
             rows = chosen.astype(np.int64) - self.starts[number]
             starts, bits = source.token_offsets, source.word_starts
@@ -166,7 +200,7 @@ class DocumentReader:
         vocab_size = self.folder.header.vocab_size
         if ids.size and int(ids.max()) >= vocab_size:
             raise TokkitError(
-                f"{self.folder.path}, record batches {start} to {stop}: input_ids holds id "
+                f"{self.folder.path}, record batches from {start} on: input_ids holds id "
                 f"{ids.max()}, but the vocabulary has {vocab_size} entries; make the folder again"
             )
         return Documents(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tokkit.instances.pairs import NUM_SPECIAL, Instances
+from tokkit.instances.instances import Instances
 from tokkit.kernels.masking import MASK_SHARE, RANDOM_SHARE, count_masked, mask_tokens
 from tokkit.kernels.philox import MASK, chance_threshold, stream_of
 
@@ -20,6 +20,7 @@ class MaskOptions:
         max_predictions: most predictions in one instance.
         seed: of every draw.
         mask_id: the id of ``[MASK]``.
+        special_ids: those of ``[CLS]`` and ``[SEP]``, which are never masked.
         replacements: the ids that a random replacement may be, of the instances' type.
     """
 
@@ -27,6 +28,7 @@ class MaskOptions:
     max_predictions: int
     seed: np.uint64
     mask_id: int
+    special_ids: tuple[int, int]
     replacements: npt.NDArray[Any]
 
 
@@ -49,16 +51,16 @@ def mask_instances(instances: Instances, options: MaskOptions, number: int) -> M
     """Mask instances in place.
 
     Args:
-        instances: pairs; their ids are changed.
+        instances: their ids are changed.
         options: how.
         number: of the pass over the corpus, from 0.
     """
     lengths = np.diff(instances.offsets)
-    special = np.empty((len(instances), NUM_SPECIAL), np.int32)
-    special[:, 0] = 0
-    special[:, 1] = instances.segment_lengths - 1
-    special[:, 2] = lengths - 1
-    num_special = np.full(len(instances), NUM_SPECIAL, np.int64)
+    cls_id, sep_id = options.special_ids
+    special = np.flatnonzero((instances.ids == cls_id) | (instances.ids == sep_id))
+    special_offsets = np.searchsorted(special, instances.offsets)
+    num_special = np.diff(special_offsets)
+    special_positions = special - np.repeat(instances.offsets[:-1], num_special)
     num_masked = count_masked(lengths, num_special, options.masked_lm_prob, options.max_predictions)
     offsets = np.concatenate([[0], np.cumsum(num_masked)])
     positions = np.empty(offsets[-1], np.uint16)
@@ -66,8 +68,8 @@ def mask_instances(instances: Instances, options: MaskOptions, number: int) -> M
     mask_tokens(
         instances.ids,
         instances.offsets,
-        special.ravel(),
-        np.arange(len(instances) + 1, dtype=np.int64) * NUM_SPECIAL,
+        special_positions.astype(np.int32),
+        special_offsets,
         offsets,
         instances.indices,
         options.seed,
@@ -80,13 +82,3 @@ def mask_instances(instances: Instances, options: MaskOptions, number: int) -> M
         labels,
     )
     return Masks(positions=positions, labels=labels, offsets=offsets)
-
-
-def count_replacements(instances: Instances, masks: Masks, mask_id: int) -> tuple[int, int]:
-    """How many masked tokens became ``[MASK]``, and how many are the same as before.
-
-    A random replacement that happens to be the token itself counts among the latter.
-    """
-    starts = np.repeat(instances.offsets[:-1], np.diff(masks.offsets))
-    found = instances.ids[starts + masks.positions]
-    return int(np.count_nonzero(found == mask_id)), int(np.count_nonzero(found == masks.labels))

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tokkit.instances.documents import DocumentReader, Documents, Split
+from tokkit.instances.instances import Instances
 from tokkit.kernels.bits import Integer
-from tokkit.kernels.pairing import INDEX_SHIFT, PAIR_DTYPE, pair_sentences
+from tokkit.kernels.pairing import PAIR_DTYPE, pair_sentences
 from tokkit.kernels.philox import (
     FRONT_OF_A,
     FRONT_OF_B,
@@ -43,6 +44,7 @@ class PairOptions:
         max_seq_length: tokens of an instance, control tokens among them.
         short_seq_prob: how often a visit has a shorter target.
         drop_single: documents of one sentence give no pair.
+        swap: ALBERT's pairs, of one document and swapped one time in two, else BERT's.
         seed: of every draw.
         cls_id: the id of ``[CLS]``.
         sep_id: the id of ``[SEP]``.
@@ -51,6 +53,7 @@ class PairOptions:
     max_seq_length: int
     short_seq_prob: float
     drop_single: bool
+    swap: bool
     seed: np.uint64
     cls_id: int
     sep_id: int
@@ -73,6 +76,7 @@ class PairBlock:
         first_row: the first of ``documents`` that was visited.
         stop_row: the one after the last.
         num_short: visits with a shorter target.
+        num_alone: tokens of ``documents`` in last sentences without another to pair with.
         num_truncated: tokens of ``documents`` that truncation took.
     """
 
@@ -83,37 +87,8 @@ class PairBlock:
     first_row: int
     stop_row: int
     num_short: int
+    num_alone: int
     num_truncated: int
-
-
-@dataclass(frozen=True)
-class Instances:
-    """Instances laid out one after the other.
-
-    Attributes:
-        ids: uint16 or uint32 [num_tokens].
-        offsets: int64 [num_instances + 1], into ``ids``.
-        word_starts: uint8, a bit a token.
-        segment_lengths: int64 [num_instances], tokens up to and with the first ``[SEP]``.
-        indices: uint64 [num_instances], what each draws by; see ``PAIR_DTYPE``.
-        is_random: bool [num_instances].
-    """
-
-    ids: npt.NDArray[Any]
-    offsets: npt.NDArray[np.int64]
-    word_starts: npt.NDArray[np.uint8]
-    segment_lengths: npt.NDArray[np.int64]
-    indices: npt.NDArray[np.uint64]
-    is_random: npt.NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return len(self.indices)
-
-    @property
-    def documents(self) -> npt.NDArray[np.uint64]:
-        """uint64 [num_instances], the number of the document that segment A is from."""
-        return self.indices >> INDEX_SHIFT
 
 
 def pair_documents(
@@ -133,7 +108,7 @@ def pair_documents(
         first_row = row
         capacity = documents.sentence_offsets[-1] - documents.sentence_offsets[row]
         pairs = np.zeros(capacity, PAIR_DTYPE)
-        row, num_pairs, num_short = pair_sentences(
+        row, num_pairs, num_short, num_alone = pair_sentences(
             documents.numbers,
             documents.token_offsets,
             documents.sentence_offsets,
@@ -143,6 +118,7 @@ def pair_documents(
             options.max_tokens,
             chance_threshold(options.short_seq_prob),
             options.drop_single,
+            options.swap,
             reader.num_documents,
             split.held_out,
             split.eval_threshold,
@@ -170,6 +146,7 @@ def pair_documents(
             first_row=first_row,
             stop_row=row,
             num_short=num_short,
+            num_alone=num_alone,
             num_truncated=num_whole - _count_own_tokens(pairs),
         )
 
@@ -250,5 +227,5 @@ def lay_out(block: PairBlock, pairs: Pairs, options: PairOptions) -> Instances:
         word_starts=word_starts,
         segment_lengths=pairs["a_length"] + 2,
         indices=pairs["index"],
-        is_random=pairs["is_random"],
+        labels=(pairs["is_random"] | pairs["is_swapped"]).astype(np.int8),
     )

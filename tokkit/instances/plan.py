@@ -9,8 +9,9 @@ batches of 10 tokens, units of 20, two passes and half of the documents held out
     train-00003    pass 1    record batches 2, 3
     eval-00000     pass 0    record batches 0, 1, 2, 3
 
-What is held out is passed over once, in longer runs, since little of each is used. The plan depends
-on the folder and the options alone.
+What is held out is passed over once, in longer runs, since little of each is used. A unit of packs
+also knows how far the sequence is filled that an earlier unit began, and reads on beyond its end
+until its own last sequence is full. The plan depends on the folder and the options alone.
 """
 
 import hashlib
@@ -22,7 +23,9 @@ import numpy as np
 from tokkit.engine.unit import Unit
 from tokkit.errors import TokkitError
 from tokkit.instances.config import BuildConfig
+from tokkit.instances.context import BuildContext
 from tokkit.instances.documents import DocumentReader, Split
+from tokkit.instances.packs import measure_fillings
 from tokkit.shards.reader import BatchRef
 
 MAX_DOCUMENTS = 1 << 32  # a pair's draws name its document in 40 bits, and bounds have 32
@@ -30,7 +33,7 @@ _COUNTED_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
-class PairUnit:
+class BuildUnit:
     """What one unit does.
 
     Attributes:
@@ -39,6 +42,7 @@ class PairUnit:
         stop: the one after its last.
         size: its tokens, about, for the progress bar.
         held_out: for which split.
+        filled: of packs: how far a sequence is filled that was begun before.
     """
 
     number: int
@@ -46,14 +50,19 @@ class PairUnit:
     stop: int
     size: int
     held_out: bool
+    filled: int = 0
 
 
 def hold_out_fraction(config: BuildConfig, reader: DocumentReader) -> float:
-    """The share of the documents to hold out: as asked, or nothing where that were under two.
+    """The share of the documents to hold out: as asked, or nothing where that were too few.
+
+    A split of pairs has at least two documents, since a random segment is from another one; else
+    one is enough.
 
     Raises:
-        TokkitError: where fewer than two documents are left to train on, or there are too many.
+        TokkitError: where too few documents are left to train on, or there are too many.
     """
+    fewest = 2 if config.objective == "nsp" else 1
     total = reader.num_documents
     folder = reader.folder.path
     if total > MAX_DOCUMENTS:
@@ -61,18 +70,19 @@ def hold_out_fraction(config: BuildConfig, reader: DocumentReader) -> float:
             f"{folder}: {total} documents, more than {MAX_DOCUMENTS}; "
             f"cut the corpus into several token folders"
         )
-    if total < 2:
+    if total < fewest:
         raise TokkitError(
             f"{folder}: has {total} document, and a random segment must come from another one; "
-            f"cut the text into documents with encode --documents line or blank-line"
+            f"cut the text into documents with encode --documents line or blank-line, or build "
+            f"with --objective sop or mlm"
         )
     num_held_out = _count_held_out(config, total)
-    if num_held_out < 2:
+    if num_held_out < fewest or total == 1:
         return 0.0
-    if total - num_held_out < 2:
+    if total - num_held_out < fewest:
         raise TokkitError(
             f"{folder}: --eval-fraction {config.eval_fraction} leaves {total - num_held_out} of "
-            f"{total} documents to train on, and it takes two; pass a smaller one, or 0"
+            f"{total} documents to train on, and it takes {fewest}; pass a smaller one, or 0"
         )
     return config.eval_fraction
 
@@ -87,30 +97,39 @@ def _count_held_out(config: BuildConfig, num_documents: int) -> int:
     )
 
 
-def plan_units(config: BuildConfig, reader: DocumentReader, eval_fraction: float) -> list[Unit]:
+def plan_units(config: BuildConfig, context: BuildContext) -> list[Unit]:
     """Plan every unit, in the order of the shards.
 
     Args:
         config: the options.
-        reader: of the token folder.
-        eval_fraction: what is really held out.
+        context: what they come to for the token folder.
     """
+    reader = context.reader
     content = _describe_content(reader)
+    fillings = _measure_fillings(context, held_out=False)
     runs = cut_runs(reader.refs, config.unit_tokens)
     units = [
-        _make_unit(reader, content, index, PairUnit(number, start, stop, tokens, held_out=False))
-        for index, (number, (start, stop, tokens)) in enumerate(
-            (number, run) for number in range(config.dupe_factor) for run in runs
-        )
+        BuildUnit(number, start, stop, tokens, held_out=False, filled=fillings[start])
+        for number in range(config.dupe_factor)
+        for start, stop, tokens in runs
     ]
-    if eval_fraction:
-        runs = cut_runs(reader.refs, int(config.unit_tokens / eval_fraction))
+    planned = [_make_unit(reader, content, index, unit) for index, unit in enumerate(units)]
+    if context.eval_fraction:
+        fillings = _measure_fillings(context, held_out=True)
+        runs = cut_runs(reader.refs, int(config.unit_tokens / context.eval_fraction))
         for index, (start, stop, tokens) in enumerate(runs):
-            size = max(1, int(tokens * eval_fraction))
-            units.append(
-                _make_unit(reader, content, index, PairUnit(0, start, stop, size, held_out=True))
-            )
-    return units
+            size = max(1, int(tokens * context.eval_fraction))
+            unit = BuildUnit(0, start, stop, size, held_out=True, filled=fillings[start])
+            planned.append(_make_unit(reader, content, index, unit))
+    return planned
+
+
+def _measure_fillings(context: BuildContext, *, held_out: bool) -> list[int]:
+    """How far a sequence is filled when each record batch begins; nothing for pairs."""
+    if context.packs is None:
+        return [0] * len(context.reader.refs)
+    split = Split(held_out, context.eval_fraction, context.seed)
+    return [*map(int, measure_fillings(context.reader, split, context.packs))]
 
 
 def cut_runs(refs: Sequence[BatchRef], num_tokens: int) -> list[tuple[int, int, int]]:
@@ -133,7 +152,7 @@ def _describe_content(reader: DocumentReader) -> str:
     return digest.hexdigest()
 
 
-def _make_unit(reader: DocumentReader, content: str, index: int, unit: PairUnit) -> Unit:
+def _make_unit(reader: DocumentReader, content: str, index: int, unit: BuildUnit) -> Unit:
     split = "eval" if unit.held_out else "train"
     return Unit(
         name=f"{reader.folder.path}, record batches {unit.start} to {unit.stop}, "

@@ -15,6 +15,12 @@ The kernel only says where segments lie. For a random B it draws the other docum
 from which its first sentence follows when that document is at hand: documents are spread over all
 shards, and what is drawn does not depend on how they are spread.
 
+ALBERT's pairs are of one document: there is no random B, and tails swaps A and B. A chunk takes a
+second sentence even where the first alone reaches the target, and a last sentence that stays alone
+gives no pair (google-research/albert makes random pairs of both):
+
+    chunk 0 1 2 3    heads:  A = 0 1   B = 2 3   label 0      tails:  A = 2 3   B = 0 1   label 1
+
 A document's draws are blocks 0, 1, 2, … of ``(PAIR, pass, document)``: first whether the visit is
 short and how short, then for each chunk one block for the end of A and the coin, and after tails
 one or more for the other document, until it is not this one and in the same split.
@@ -39,13 +45,14 @@ PAIR_DTYPE = np.dtype(
         ("source", np.uint64),  # the document that a random B comes from
         ("source_draw", np.uint64),  # 64 bits that its first sentence is drawn from
         ("is_random", np.bool_),
+        ("is_swapped", np.bool_),  # B stands before A in the document
     ],
     align=True,
 )
 
 _ONE = np.uint64(1)
 INDEX_SHIFT = np.uint64(24)
-_HEADS = np.uint64(1 << 31)  # a lane is below it one time in two
+_TAILS = np.uint64(1 << 31)  # a lane is below it one time in two
 
 
 @splice
@@ -89,6 +96,7 @@ def pair_sentences(
     max_tokens: int,
     short_threshold: np.uint64,
     drop_single: bool,  # noqa: FBT001  kernels take arguments by position
+    swap: bool,  # noqa: FBT001
     num_documents: int,
     held_out: bool,  # noqa: FBT001
     eval_threshold: np.uint64,
@@ -96,7 +104,7 @@ def pair_sentences(
     pair_stream: np.uint64,
     hold_out_stream: np.uint64,
     out_pairs: NDArray[np.void],
-) -> tuple[int, int, int]:
+) -> tuple[int, int, int, int]:
     """Cut documents of one split into pairs, until there are enough of them.
 
     Args:
@@ -110,6 +118,7 @@ def pair_sentences(
         short_threshold: ``chance_threshold`` of a visit with a shorter target, which is then
             uniform from 2 to ``max_tokens``.
         drop_single: documents of one sentence give no pair.
+        swap: ALBERT's pairs, else BERT's.
         num_documents: in the token folder.
         held_out: the split, of which there must be at least two documents.
         eval_threshold: ``chance_threshold`` of the share that is held out.
@@ -119,10 +128,12 @@ def pair_sentences(
         out_pairs: ``PAIR_DTYPE``, with room for a pair a sentence from ``first_row`` on.
 
     Returns:
-        The row to go on with, the number of pairs, and how many visits were short.
+        The row to go on with, the number of pairs, how many visits were short, and how many tokens
+        were in last sentences that stayed alone.
     """
     num_pairs = 0
     num_short = 0
+    num_alone = 0
     row = first_row
     while row < len(documents) and num_pairs < max_pairs:
         document = documents[row]
@@ -146,9 +157,12 @@ def pair_sentences(
         while sentence < end:
             chunk_end = sentence
             length = 0
-            while chunk_end < end and length < target:
+            while chunk_end < end and (length < target or (swap and chunk_end - sentence < 2)):
                 length += sentence_lengths[chunk_end]
                 chunk_end += 1
+            if swap and chunk_end - sentence < 2:
+                num_alone += length
+                break
 
             lanes = philox(seed, pair_stream, document, block)
             block += _ONE
@@ -156,7 +170,8 @@ def pair_sentences(
             if chunk_end - sentence > 1:
                 bound = np.uint64(chunk_end - sentence - 1)
                 a_end = sentence + 1 + np.int64(uniform_below(join(lanes[0], lanes[1]), bound))
-            is_random = a_end == chunk_end or lanes[2] < _HEADS
+            is_tails = lanes[2] < _TAILS
+            is_random = not swap and (a_end == chunk_end or is_tails)
             a_length = 0
             for number in range(sentence, a_end):
                 a_length += sentence_lengths[number]
@@ -185,7 +200,13 @@ def pair_sentences(
             else:
                 pair["b_start"] = token + a_length
                 pair["b_length"] = length - a_length
-                pair["b_whole"] = length - a_length
+                if swap and is_tails:
+                    pair["is_swapped"] = True
+                    pair["a_start"] = token + a_length
+                    pair["a_length"] = length - a_length
+                    pair["b_start"] = token
+                    pair["b_length"] = a_length
+                pair["b_whole"] = pair["b_length"]
                 sentence = chunk_end
                 token += length
-    return row, num_pairs, num_short
+    return row, num_pairs, num_short, num_alone

@@ -30,6 +30,8 @@ FRONT_OF_A = 3  # how much truncation takes from the front of segment A; index: 
 FRONT_OF_B = 4  # likewise of segment B
 MASK = 5  # which tokens are masked and how; index: instance
 SHUFFLE = 6  # the order of an epoch; index: half of the Feistel network
+NOISE = 16  # T5's spans; index: instance
+PERMUTATION = 17  # XLNet's targets and their order; index: instance
 
 _LOW = np.uint64(0xFFFF_FFFF)
 _HALF = np.uint64(32)

@@ -111,7 +111,7 @@ def read_header(path: Path) -> Header:
     schema = open_shard(path).schema
     header = Header.from_metadata(schema.metadata, str(path))
     try:
-        expected = expected_schema(header, static="masked_positions" in schema.names)
+        expected = expected_schema(header, schema.names)
         found = ", ".join(str(field) for field in schema)
     except DAMAGE as error:
         raise TokkitError(
@@ -252,7 +252,7 @@ def check_batch(batch: pa.RecordBatch, header: Header, where: str, *, check_ids:
     else:
         _check_instances(batch, header, lengths, where)
     if check_ids:
-        for name in {"input_ids", "masked_labels"} & set(lengths):
+        for name in {"input_ids", "masked_labels", "target_ids"} & set(lengths):
             values, _ = ragged(batch.column(name))
             if values.size and int(values.max()) >= header.vocab_size:
                 raise TokkitError(
@@ -302,9 +302,12 @@ def _check_instances(
         raise TokkitError(f"{where}: an instance is empty or longer than {header.max_seq_length}")
     if (segment_length < 0).any() or (segment_length > num_tokens).any():
         raise TokkitError(f"{where}: a segment_length is beyond its instance")
-    if "masked_positions" in lengths:
-        if (lengths["masked_positions"] != lengths["masked_labels"]).any():
-            raise TokkitError(f"{where}: masked_positions and masked_labels differ in length")
-        positions, _ = ragged(batch.column("masked_positions"))
-        if (positions >= np.repeat(num_tokens, lengths["masked_positions"])).any():
-            raise TokkitError(f"{where}: a masked position is beyond its instance")
+    if (
+        "masked_positions" in lengths
+        and (lengths["masked_positions"] != lengths["masked_labels"]).any()
+    ):
+        raise TokkitError(f"{where}: masked_positions and masked_labels differ in length")
+    for name in {"masked_positions", "target_positions"} & set(lengths):
+        positions, _ = ragged(batch.column(name))
+        if (positions >= np.repeat(num_tokens, lengths[name])).any():
+            raise TokkitError(f"{where}: one of {name} is beyond its instance")

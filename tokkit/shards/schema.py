@@ -13,7 +13,7 @@ ids, so that shards of two tokenizers are never mixed:
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,9 @@ import pyarrow as pa
 
 from tokkit.engine.manifest import FORMAT_VERSION
 from tokkit.errors import TokkitError
+
+# Columns of what is to be predicted where it is no mask: T5's sequences, and XLNet's positions.
+TARGETS = ("target_ids", "target_positions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +114,14 @@ def tokens_schema(header: Header) -> pa.Schema:
     )
 
 
-def instances_schema(header: Header, *, static: bool) -> pa.Schema:
-    """A row a training instance; the masked columns are there where masking is static."""
+def instances_schema(header: Header, *, static: bool, targets: str | None = None) -> pa.Schema:
+    """A row a training instance.
+
+    Args:
+        header: what the schema says of itself.
+        static: masks are drawn: there are the masked columns.
+        targets: of ``TARGETS``, the column of what is to be predicted, where that is no mask.
+    """
     fields = [
         pa.field("input_ids", pa.large_list(header.id_type), nullable=False),
         pa.field("segment_length", pa.int32(), nullable=False),
@@ -125,11 +134,20 @@ def instances_schema(header: Header, *, static: bool) -> pa.Schema:
             pa.field("masked_positions", pa.large_list(pa.uint16()), nullable=False),
             pa.field("masked_labels", pa.large_list(header.id_type), nullable=False),
         ]
+    if targets is not None:
+        kind = header.id_type if targets == "target_ids" else pa.uint16()
+        fields.append(pa.field(targets, pa.large_list(kind), nullable=False))
     return pa.schema(fields, metadata=header.to_metadata())
 
 
-def expected_schema(header: Header, *, static: bool) -> pa.Schema:
-    """The schema that a header's kind of shard must have."""
+def expected_schema(header: Header, names: Collection[str]) -> pa.Schema:
+    """The schema that a header's kind of shard must have.
+
+    Args:
+        header: for the kind and the type of ids.
+        names: of the columns that there are; those that not all shards have are told by them.
+    """
     if header.kind == "tokens":
         return tokens_schema(header)
-    return instances_schema(header, static=static)
+    targets = next((name for name in TARGETS if name in names), None)
+    return instances_schema(header, static="masked_positions" in names, targets=targets)
