@@ -16,6 +16,7 @@ already. The bound is a copy of the same tokens, as int64 (what the collator ret
 """
 
 import argparse
+import math
 import statistics
 import sys
 import time
@@ -40,7 +41,7 @@ from tokkit.instances.documents import DocumentReader, Split
 from tokkit.instances.instances import Instances
 from tokkit.instances.masks import MaskOptions, mask_instances
 from tokkit.instances.pairs import PairOptions, lay_out, pair_documents
-from tokkit.kernels.masking import default_max_predictions, replacement_ids
+from tokkit.kernels.masking import replacement_ids
 from tokkit.shards.reader import ShardFolder
 
 VOCAB_SIZE = 30_522
@@ -64,7 +65,7 @@ def make_documents(num_tokens: int) -> list[Document]:
 def mask_options(max_seq_length: int) -> MaskOptions:
     return MaskOptions(
         masked_lm_prob=0.15,
-        max_predictions=default_max_predictions(max_seq_length, 0.15),
+        max_predictions=math.ceil(max_seq_length * 0.15),
         seed=SEED,
         mask_id=MASK,
         special_ids=(CLS, SEP),

@@ -135,7 +135,7 @@ CASES: list[tuple[str, list[str], dict[str, Any]]] = [
             "1",
         ],
         {
-            "instances": Path("instances"),
+            "instances": (Path("instances"),),
             "output": Path("run"),
             "preset": "tiny",
             "max_steps": 10,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from reference.masking import mask_instance_by_words
 from reference.philox import below, blocks, word
 from reference.statistics import chi_square_z, share_z
-from tokkit.kernels.masking import MASK_SHARE, RANDOM_SHARE, count_masked
+from tokkit.kernels.masking import count_masked
 from tokkit.kernels.philox import MASK, MASK_UNIT, chance_threshold, stream_of
 from tokkit.kernels.wordmasking import length_shares, length_thresholds, mask_words
 
@@ -46,7 +46,7 @@ def mask(
     masked_lm_prob: float = 0.15,
     max_predictions: int = 1000,
     replacements: list[int] | None = None,
-    shares: tuple[float, float] = (MASK_SHARE, RANDOM_SHARE),
+    shares: tuple[float, float] = (0.8, 0.1),
     seed: int = 0,
     epoch: int = 0,
     indices: list[int] | None = None,

@@ -33,7 +33,7 @@ def make_config(instances: Path, **options: Any) -> PretrainConfig:
         "threads": 1,
         **options,
     }
-    return PretrainConfig(instances=instances, **options)
+    return PretrainConfig(instances=(instances,), **options)
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_what_does_not_change_the_weights_may_change(instances: Path) -> None:
     config = make_config(instances)
     first = pretrain(config)
     moved = instances.rename(instances.parent / "moved")
-    again = dataclasses.replace(config, instances=moved, checkpoint_every=7, eval_every=9)
+    again = dataclasses.replace(config, instances=(moved,), checkpoint_every=7, eval_every=9)
     assert pretrain(again) == first
 
 
@@ -182,7 +182,7 @@ def test_an_option_that_changes_the_weights_is_refused_by_name(instances: Path) 
         assert "--overwrite" in str(caught.value)
     other = write_instance_folder(instances.parent / "other", seed=2)
     with pytest.raises(TokkitError, match="its inputs were others"):
-        pretrain(dataclasses.replace(config, instances=other))
+        pretrain(dataclasses.replace(config, instances=(other,)))
     assert Manifest.read(config.output) == first
 
     anew = dataclasses.replace(config, max_steps=2, overwrite=True)

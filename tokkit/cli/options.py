@@ -27,21 +27,17 @@ JSON_OPTION: Decorator = click.option(
 )
 
 
-class Shares(click.ParamType):
-    """Numbers between commas, such as 0.8,0.1,0.1, as a tuple."""
+def shares(value: str | tuple[float, ...]) -> tuple[float, ...]:
+    """Numbers between commas, such as 0.8,0.1,0.1; a default is a tuple already.
 
-    name = "shares"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        """Read the numbers; a default is a tuple already."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(float(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers between commas", param, ctx)
+    Click names the values of an option after the function that reads them.
+    """
+    if isinstance(value, tuple):
+        return value
+    try:
+        return tuple(float(part) for part in value.split(","))
+    except (ValueError, AttributeError) as error:
+        raise click.BadParameter(f"{value!r} is not numbers between commas") from error
 
 
 def config_option(
@@ -88,7 +84,7 @@ def _value_type(hint: Any) -> tuple[Any, bool]:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
     if hint == tuple[float, ...]:
-        return Shares(), False
+        return shares, False
     if typing.get_origin(hint) is tuple:
         return typing.get_args(hint)[0], True
     return (click.Path(path_type=Path) if hint is Path else hint), False

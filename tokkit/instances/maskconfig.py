@@ -79,4 +79,4 @@ class MaskConfig:
         return None
 
 
-MASK_DEFAULTS = {entry.name: entry.default for entry in fields(MaskConfig)}
+MASK_DEFAULTS: dict[str, Any] = {entry.name: entry.default for entry in fields(MaskConfig)}

@@ -6,7 +6,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from tokkit.instances.maskconfig import MaskConfig
+from tokkit.instances.instances import Instances
+from tokkit.instances.maskconfig import MASK_DEFAULTS, MaskConfig
 from tokkit.kernels.masking import count_masked, mask_tokens, replacement_ids
 from tokkit.kernels.philox import MASK, MASK_UNIT, chance_threshold, stream_of
 from tokkit.kernels.wordmasking import length_thresholds, mask_words
@@ -22,26 +23,26 @@ class MaskOptions:
     """How instances are masked, in terms of ids.
 
     Attributes:
-        unit: what is masked together; see ``MaskConfig``.
-        once_a_unit: what becomes of the tokens is drawn once a unit.
         masked_lm_prob: share of an instance's tokens that are predicted.
         max_predictions: most predictions in one instance.
-        ratios: shares of ``[MASK]``, of random tokens and of tokens that stay.
         seed: of every draw.
         mask_id: the id of ``[MASK]``.
         special_ids: those of ``[CLS]`` and ``[SEP]``, which are never masked.
         replacements: the ids that a random replacement may be, of the instances' type.
+        unit: what is masked together; see ``MaskConfig``.
+        once_a_unit: what becomes of the tokens is drawn once a unit.
+        ratios: shares of ``[MASK]``, of random tokens and of tokens that stay.
     """
 
-    unit: str
-    once_a_unit: bool
     masked_lm_prob: float
     max_predictions: int
-    ratios: tuple[float, ...]
     seed: np.uint64
     mask_id: int
     special_ids: tuple[int, int]
     replacements: Array
+    unit: str = MASK_DEFAULTS["mask_unit"]
+    once_a_unit: bool = False
+    ratios: tuple[float, ...] = MASK_DEFAULTS["mask_ratios"]
 
     @classmethod
     def make(cls, config: MaskConfig, seed: int, tokenizer: Tokenizer, header: Header) -> Self:
@@ -87,24 +88,16 @@ class Masks:
     offsets: Int64
 
 
-def mask_instances(
-    ids: Array,
-    offsets: Int64,
-    word_starts: npt.NDArray[np.uint8],
-    indices: npt.NDArray[np.uint64],
-    options: MaskOptions,
-    number: int,
-) -> Masks:
+def mask_instances(instances: Instances, options: MaskOptions, number: int) -> Masks:
     """Mask instances in place.
 
     Args:
-        ids: uint16 or uint32 [num_tokens]; changed.
-        offsets: int64 [num_instances + 1], into ``ids``.
-        word_starts: uint8, a bit a token; not looked at where tokens are masked one by one.
-        indices: uint64 [num_instances], the number by which each draws.
+        instances: their ids are changed; where words start is not looked at if tokens are masked
+            one by one.
         options: how.
         number: of the pass over the corpus, or of the epoch, from 0.
     """
+    ids, offsets, indices = instances.ids, instances.offsets, instances.indices
     cls_id, sep_id = options.special_ids
     special = np.flatnonzero((ids == cls_id) | (ids == sep_id))
     special_offsets = np.searchsorted(special, offsets)
@@ -138,7 +131,7 @@ def mask_instances(
         mask_words(
             ids,
             offsets,
-            word_starts,
+            instances.word_starts,
             special_positions,
             special_offsets,
             budgets,

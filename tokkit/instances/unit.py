@@ -50,14 +50,7 @@ def build_unit(
         for instances, share in _make_instances(context, unit, accounts):
             masks = None
             if context.masks is not None:
-                masks = mask_instances(
-                    instances.ids,
-                    instances.offsets,
-                    instances.word_starts,
-                    instances.indices,
-                    context.masks,
-                    unit.number,
-                )
+                masks = mask_instances(instances, context.masks, unit.number)
             batch = _make_batch(schema, instances, masks)
             count_figures(accounts, tally_instances(batch, context.header, context.objective))
             writer.write(batch)

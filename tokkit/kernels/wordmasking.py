@@ -98,11 +98,12 @@ def next_bit(bits: NDArray[np.uint64], position: Integer) -> Integer:
     while not rest:
         block += 1
         rest = bits[block]
-    return (block << _WORD) + trailing_zeros(rest)
+    first: Integer = (block << _WORD) + trailing_zeros(rest)
+    return first
 
 
 @splice
-def load_bits(bits: NDArray[np.uint8], position: Integer) -> np.uint64:
+def load_bits(bits: NDArray[np.uint8], position: int) -> np.uint64:
     """64 bits of a packed array of booleans from any bit on; zeros where it ends before."""
     byte = position >> 3
     shift = np.uint64(position & 7)
@@ -110,7 +111,8 @@ def load_bits(bits: NDArray[np.uint8], position: Integer) -> np.uint64:
         word, after = load_word(bits, byte), np.uint64(bits[byte + 8])
     else:
         word, after = load_last_word(bits, byte), np.uint64(0)
-    return word >> shift | after << _ONE << (_BIT - shift)
+    shifted: np.uint64 = word >> shift | after << _ONE << (_BIT - shift)
+    return shifted
 
 
 @kernel
@@ -214,7 +216,7 @@ def mask_words(
                     reaches[number] = lanes[2]
                     chances[number] = lanes[3]
             pick = picks[now]
-            position = np.int64(order[pick])
+            position = int(order[pick])
             order[pick] = order[num_drawn]
             num_drawn += 1
             num_words = 1

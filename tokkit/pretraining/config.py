@@ -1,12 +1,14 @@
 """The options of ``tokkit pretrain``, and those of them that say what the batches are."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokkit.errors import require
+from tokkit.errors import TokkitError, require
 from tokkit.instances.maskconfig import MaskConfig
 
+OBJECTIVES = ("nsp", "sop", "mlm")  # what a masked language model learns from
 PRESETS = ("tiny", "mini", "small", "medium", "base", "large")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -103,3 +105,18 @@ class PretrainConfig(LoaderConfig):
         require(self.device in DEVICES, f"--device must be one of {', '.join(DEVICES)}")
         require(self.precision in PRECISIONS, f"--precision must be one of {', '.join(PRECISIONS)}")
         require(self.threads is None or self.threads >= 1, "--threads must be at least 1")
+
+
+def require_objective(options: Mapping[str, object], where: str) -> None:
+    """Refuse instances that are not for a masked language model.
+
+    Args:
+        options: of the folder's manifest.
+        where: what the error calls the folder.
+    """
+    objective = options.get("objective")
+    if objective not in OBJECTIVES:
+        raise TokkitError(
+            f"{where}: was built with --objective {objective}, but masked language models learn "
+            f"from {', '.join(OBJECTIVES)}; build it again"
+        )
