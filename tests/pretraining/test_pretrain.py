@@ -133,14 +133,15 @@ def test_a_finished_run_is_up_to_date_without_torch(instances: Path) -> None:
     stamp = (config.output / "manifest.json").stat().st_mtime_ns
     options = {
         **dataclasses.asdict(config),
-        "instances": str(config.instances),
+        "instances": [*map(str, config.instances)],
         "output": str(config.output),
     }
     script = (
         "import sys; from pathlib import Path\n"
         "from tokkit.pretraining.pretrain import pretrain, PretrainConfig\n"
         f"options = {options!r}\n"
-        "options.update({name: Path(options[name]) for name in ('instances', 'output')})\n"
+        "options['instances'] = tuple(map(Path, options['instances']))\n"
+        "options['output'] = Path(options['output'])\n"
         "pretrain(PretrainConfig(**options))\n"
         "print(sorted({'torch', 'numba', 'pyarrow', 'transformers'} & set(sys.modules)))\n"
     )
@@ -268,6 +269,10 @@ class TestRefusals:
     def test_another_objective(self, tmp_path: Path) -> None:
         folder = write_instance_folder(tmp_path / "instances", objective="clm")
         self.check(make_config(folder), "built with --objective clm")
+
+    def test_an_option_of_masking_for_static_masks(self, tmp_path: Path) -> None:
+        folder = write_instance_folder(tmp_path / "instances", static=True)
+        self.check(make_config(folder, mask_unit="word"), "static, so --mask-unit has no effect")
 
     @pytest.mark.parametrize("missing", ["[PAD]", "[MASK]"])
     def test_a_tokenizer_without_a_control_token(self, tmp_path: Path, missing: str) -> None:

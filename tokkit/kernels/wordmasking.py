@@ -216,27 +216,27 @@ def mask_words(
                     reaches[number] = lanes[2]
                     chances[number] = lanes[3]
             pick = picks[now]
-            position = int(order[pick])
+            place = np.int64(order[pick])
             order[pick] = order[num_drawn]
             num_drawn += 1
             num_words = 1
             for threshold in thresholds:
                 num_words += reaches[now] >= threshold
-            while num_words > 0 and has_bit(free, position):
-                end = next_bit(bounds, position + 1)
-                if end - position > left:
+            while num_words > 0 and has_bit(free, place):
+                end = next_bit(bounds, place + 1)
+                if end - place > left:
                     break
-                clear_bit(free, position)
-                left -= end - position
+                clear_bit(free, place)
+                left -= end - place
                 num_words -= 1
                 # The first token by itself, since most words have no more: 5% faster.
-                unit_chances[position] = chances[now]
-                set_bit(taken, position)
-                position += 1
-                while position < end:
-                    set_bit(taken, position)
-                    unit_chances[position] = chances[now]
-                    position += 1
+                unit_chances[place] = chances[now]
+                set_bit(taken, place)
+                place += 1
+                while place < end:
+                    set_bit(taken, place)
+                    unit_chances[place] = chances[now]
+                    place += 1
 
         num_masked = budgets[row] - left
         half = (num_masked + 1) >> 1

@@ -5,8 +5,8 @@ their sequences are dealt out by weight, evenly rather than by draws: of the fir
 first folder gets p * weight, rounded. With weights 0.7 and 0.3, and 4 instances in the second:
 
     position        0  1  2  3  4  5  6  7  8  9  10 11 12 13 14 15
-    first folder    0     1  2  3     4  5     6  7     8  9  10
-    second folder      0           1        2        3           0'       (0' in epoch 1)
+    first folder    0     1  2     3  4  5     6  7     8  9     10
+    second folder      0        1           2        3        0'       (0' in epoch 1)
 
 The other positions are dealt out to the remaining folders likewise. So how far a folder is at any
 position is a product, no count needs to be kept, and shares are exact to an instance a folder.
