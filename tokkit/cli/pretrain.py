@@ -14,7 +14,10 @@ from tokkit.pretraining.config import DEVICES, PRECISIONS, PRESETS, PretrainConf
 @click.argument("instances", nargs=-1, required=True, type=click.Path(path_type=Path))
 @config_option(PretrainConfig, "output", "Run folder to write.", flags=("-o", "--output"))
 @config_option(
-    PretrainConfig, "weights", "Shares of several INSTANCES, such as 0.7,0.3.", default_text="of one, 1"
+    PretrainConfig,
+    "weights",
+    "Shares of several INSTANCES, such as 0.7,0.3.",
+    default_text="of one, 1",
 )
 @config_option(PretrainConfig, "preset", "Size of the model.", choices=PRESETS)
 @config_option(PretrainConfig, "max_steps", "Optimizer steps.")
