@@ -8,6 +8,7 @@ import pytest
 from tokenfolders import CLS, MASK, SEP, write_token_folder
 
 from reference.masking import mask_instance_by_words
+from tokkit.cli.report import describe_share
 from tokkit.errors import UsageError
 from tokkit.instances.build import build
 from tokkit.instances.config import BuildConfig
@@ -125,3 +126,12 @@ def test_options_without_effect_are_refused_by_name(tokens: Path) -> None:
         name = next(iter(options)).replace("_", "-")
         with pytest.raises(UsageError, match=f"--{name} goes with --masking static"):
             BuildConfig(tokens=tokens, output=tokens, **options)
+
+
+def test_shares_of_dependent_draws_are_shown_without_standard_errors() -> None:
+    figures = {"masked_by_mask": 790, "masked_tokens": 1000}
+    by_token = describe_share("masked_by_mask", figures, MaskConfig().mask_options(128))
+    assert by_token.endswith("expected 80.00%, -0.8 standard errors)")
+    config = MaskConfig(mask_unit="span", mask_draw="word")
+    by_span = describe_share("masked_by_mask", figures, config.mask_options(128))
+    assert by_span == " (79.00% of masked tokens)"
