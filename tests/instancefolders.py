@@ -51,7 +51,6 @@ def write_instance_folder(
     static: bool = False,
     labels: bool = True,
     objective: str = "nsp",
-    random_tokens: str = "vocabulary",
     special: tuple[str, ...] = SPECIAL,
     compression: str = "none",
     seed: int = 1,
@@ -66,7 +65,6 @@ def write_instance_folder(
         static: mask three tokens of each here.
         labels: say which pairs are random; else all labels are null.
         objective: what the manifest says.
-        random_tokens: likewise.
         special: control tokens of the vocabulary.
         compression: of the buffers.
         seed: of the instances.
@@ -95,7 +93,6 @@ def write_instance_folder(
         options={
             "objective": objective,
             "masking": "static" if static else "dynamic",
-            "random_tokens": random_tokens,
         },
         seed=seed,
         tokenizer_fingerprint=tokenizer.fingerprint,

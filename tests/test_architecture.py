@@ -31,6 +31,9 @@ DOORS = {
     ("encoding", "tokkit.vocab.definitions"),  # how byte-level entries are spelled
     ("vocab", "tokkit.encoding.encoder"),  # the report measures what was learned on new text
     ("instances", "tokkit.vocab.tokenizer"),  # which entries a random replacement may be
+    ("pretraining", "tokkit.instances.maskconfig"),  # masks are drawn at each epoch, …
+    ("pretraining", "tokkit.instances.instances"),  # … or when they are built, …
+    ("pretraining", "tokkit.instances.masks"),  # … by the same code
     ("pretraining", "tokkit.vocab.tokenizer"),  # what is exported beside the model
     ("shards", "tokkit.engine.manifest"),  # a folder of shards is read by its manifest
 }

@@ -1,7 +1,8 @@
 """tokkit takes raw text all the way to a pretrained BERT.
 
 Each stage is a function that takes one frozen config: ``train``, ``encode``, ``build`` and
-``pretrain``. They are imported on first use, so that ``import tokkit`` costs nothing.
+``pretrain``; ``InstanceLoader`` hands their instances to any training loop. All are imported on
+first use, so that ``import tokkit`` costs nothing.
 """
 
 from importlib import import_module
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from tokkit.instances.build import build as build
     from tokkit.instances.config import BuildConfig as BuildConfig
     from tokkit.pretraining.config import PretrainConfig as PretrainConfig
+    from tokkit.pretraining.dataset import InstanceLoader as InstanceLoader
     from tokkit.pretraining.pretrain import pretrain as pretrain
     from tokkit.vocab.config import TrainConfig as TrainConfig
     from tokkit.vocab.train import train as train
@@ -24,6 +26,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "BuildConfig": "tokkit.instances.config",
     "EncodeConfig": "tokkit.encoding.config",
+    "InstanceLoader": "tokkit.pretraining.dataset",
     "PretrainConfig": "tokkit.pretraining.config",
     "TokkitError": "tokkit.errors",
     "TrainConfig": "tokkit.vocab.config",

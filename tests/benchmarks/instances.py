@@ -9,6 +9,7 @@ Text: see ``tests/benchmarks/building.py``; ``--tokens`` names token folders, sm
 whose builds' memory is measured.
 Pairing: documents of ids in memory become masked instances of 128 tokens. The peer is the port of
 google-research/bert's script in ``tests/reference/bert.py``, pure Python like the script.
+Loading: batches of 256 instances, from mapped shards to tensors, by one thread.
 Masking: 8192 instances of 512 tokens. The peer is transformers' DataCollatorForLanguageModeling,
 called on examples as a DataLoader does, and by its masking alone on tensors that are there
 already. The bound is a copy of the same tokens, as int64 (what the collator returns) and as uint16
@@ -16,11 +17,13 @@ already. The bound is a copy of the same tokens, as int64 (what the collator ret
 """
 
 import argparse
+import math
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -40,12 +43,13 @@ from tokkit.instances.documents import DocumentReader, Split
 from tokkit.instances.instances import Instances
 from tokkit.instances.masks import MaskOptions, mask_instances
 from tokkit.instances.pairs import PairOptions, lay_out, pair_documents
-from tokkit.kernels.masking import default_max_predictions, replacement_ids
+from tokkit.kernels.masking import replacement_ids
 from tokkit.shards.reader import ShardFolder
 
 VOCAB_SIZE = 30_522
 CLS, SEP, MASK = 2, 3, 4
 FIRST_WORD = 7
+TOKENS_PER_WORD = 1.3
 SEED = np.uint64(1)
 Contestant = tuple[int, Callable[[], Any]]  # tokens that it handles, and what it does
 
@@ -61,14 +65,15 @@ def make_documents(num_tokens: int) -> list[Document]:
     return documents
 
 
-def mask_options(max_seq_length: int) -> MaskOptions:
+def mask_options(max_seq_length: int, unit: str = "token") -> MaskOptions:
     return MaskOptions(
         masked_lm_prob=0.15,
-        max_predictions=default_max_predictions(max_seq_length, 0.15),
+        max_predictions=math.ceil(max_seq_length * 0.15),
         seed=SEED,
         mask_id=MASK,
         special_ids=(CLS, SEP),
         replacements=replacement_ids(VOCAB_SIZE, tuple(range(FIRST_WORD)), np.uint16),
+        unit=unit,
     )
 
 
@@ -136,15 +141,17 @@ def masking_contestants() -> dict[str, Contestant]:
     rows[:, 0], rows[:, [255, 511]] = CLS, SEP
     narrow, copy, wide_copy = rows.astype(np.uint16).ravel(), rows.astype(np.uint16), rows.copy()
 
-    def ours() -> None:
+    word_starts = np.packbits(rng.random(rows.size) < 1 / TOKENS_PER_WORD, bitorder="little")
+
+    def ours(unit: str) -> None:
         instances = Instances(
             ids=narrow,
             offsets=np.arange(num_rows + 1, dtype=np.int64) * length,
-            word_starts=np.zeros(0, np.uint8),
+            word_starts=word_starts,
             segment_lengths=np.full(num_rows, 256, np.int64),
             indices=np.arange(num_rows, dtype=np.uint64),
         )
-        mask_instances(instances, mask_options(length), 0)
+        mask_instances(instances, mask_options(length, unit), 0)
 
     special = {"[PAD]": 0, "[UNK]": 1, "[CLS]": CLS, "[SEP]": SEP, "[MASK]": MASK}
     names = {f"word{number}": number for number in range(len(special), VOCAB_SIZE)}
@@ -159,7 +166,10 @@ def masking_contestants() -> dict[str, Contestant]:
     tensor = torch.from_numpy(rows)
     is_special = torch.from_numpy(np.isin(rows, [CLS, SEP]))
     return {
-        "tokkit": (rows.size, ours),
+        "tokkit": (rows.size, lambda: ours("token")),
+        "tokkit, whole words": (rows.size, lambda: ours("word")),
+        "tokkit, spans": (rows.size, lambda: ours("span")),
+        "tokkit, n-grams": (rows.size, lambda: ours("ngram")),
         "collator, called on examples": (num_peer_rows * length, lambda: collator(examples)),
         "collator, masking alone": (
             rows.size,
@@ -168,6 +178,42 @@ def masking_contestants() -> dict[str, Contestant]:
         "copy of int64": (rows.size, lambda: copy_rows(rows, wide_copy)),
         "copy of uint16": (rows.size, lambda: copy_rows(narrow, copy.ravel())),
     }
+
+
+@contextmanager
+def loading_contestants() -> Iterator[dict[str, Contestant]]:
+    """The loader from mapped shards to tensors, at two lengths, with a thread and a layout."""
+    from tokkit import InstanceLoader
+
+    with TemporaryDirectory() as work:
+        folder = Path(work)
+        documents = make_documents(8_000_000)
+        write_token_folder(folder / "tokens", documents, tokenizer=toy_tokenizer(VOCAB_SIZE))
+        contestants: dict[str, Contestant] = {}
+        for length in (512, 128):
+            name = folder / str(length)
+            build(
+                BuildConfig(
+                    tokens=folder / "tokens",
+                    output=name,
+                    max_seq_length=length,
+                    workers=0,
+                    progress=False,
+                )
+            )
+            for layout, unit in (("padded", "token"), ("ragged", "token"), ("padded", "word")):
+                loader = InstanceLoader(name, batch_size=256, layout=layout, mask_unit=unit)
+                steps = range(40)
+                num_tokens = sum(int(loader.batch(s)["attention_mask"].sum()) if layout == "padded"
+                                 else len(loader.batch(s)["input_ids"]) for s in steps)  # fmt: skip
+                label = f"up to {length} tokens, {layout}, masked by {unit}"
+                contestants[label] = (num_tokens, partial(read_steps, loader, steps))
+        yield contestants
+
+
+def read_steps(loader: Any, steps: range) -> None:
+    for step in steps:
+        loader.batch(step)
 
 
 def copy_rows(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> None:
@@ -207,6 +253,8 @@ def main() -> None:
     torch.set_num_threads(1)
     with pairing_contestants() as contestants:
         compare("pairs of 128 tokens, masked", contestants, rounds)
+    with loading_contestants() as contestants:
+        compare("the loader: gather, mask, pack", contestants, rounds)
     compare("masking 8192 x 512", masking_contestants(), rounds)
 
 

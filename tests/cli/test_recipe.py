@@ -72,7 +72,7 @@ def test_tables_become_the_configs_of_the_command_line(tmp_path: Path) -> None:
             tokens=work / "tokens", output=work / "instances", max_seq_length=64, masking="static"
         ),
         PretrainConfig(
-            instances=work / "instances",
+            instances=(work / "instances",),
             output=work / "run",
             preset="tiny",
             max_steps=7,

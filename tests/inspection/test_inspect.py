@@ -57,22 +57,21 @@ def test_static_masks_are_those_on_disk(work: Path) -> None:
 
 
 def test_dynamic_masks_are_those_of_the_loader(work: Path) -> None:
-    from tokkit.pretraining.config import PretrainConfig
-    from tokkit.pretraining.epochs import EVALUATION_EPOCH
+    from tokkit.pretraining.config import LoaderConfig
     from tokkit.pretraining.loader import Loader
+    from tokkit.pretraining.sources import open_sources
     from tokkit.vocab.tokenizer import load_tokenizer
 
-    assert EVALUATION_EPOCH > 0
     folder = ShardFolder.open(work / "instances", "instances")
     tokenizer = load_tokenizer(folder.tokenizer_path)
-    config = PretrainConfig(instances=folder.path, output=folder.path, batch_size=4)
-    batch = next(Loader(folder, tokenizer, config).evaluation_batches())
+    config = LoaderConfig(instances=(folder.path,), batch_size=4)
+    instances = next(Loader(open_sources(config), config).held_out_instances())
     rows = inspect(work / "instances", rows=4, shard="eval-00000.arrow").rows
     labels = [
         label for row in rows for _, label in re.findall(r"\[([^\[\]\s]+)→([^\[\]\s]+)\]", row)
     ]
     expected = [
-        tokenizer.decode([token]).removeprefix("##") for token in batch.masked_labels_M.tolist()
+        tokenizer.decode([token]).removeprefix("##") for token in instances.masked_labels.tolist()
     ]
     assert labels == expected
 

@@ -13,10 +13,7 @@ from hypothesis import strategies as st
 from reference.masking import mask_instance
 from reference.statistics import chi_square_z, share_z
 from tokkit.kernels.masking import (
-    MASK_SHARE,
-    RANDOM_SHARE,
     count_masked,
-    default_max_predictions,
     mask_tokens,
     replacement_ids,
 )
@@ -42,7 +39,7 @@ def mask(
     masked_lm_prob: float = 0.15,
     max_predictions: int = 1000,
     replacements: list[int] | None = None,
-    shares: tuple[float, float] = (MASK_SHARE, RANDOM_SHARE),
+    shares: tuple[float, float] = (0.8, 0.1),
     seed: int = 0,
     epoch: int = 0,
     indices: list[int] | None = None,
@@ -157,11 +154,6 @@ def test_masked_tokens_are_counted_as_google_does(
 ) -> None:
     counted = count_masked(np.array([length]), np.array([3]), probability, cap)
     assert counted.tolist() == [expected]
-
-
-def test_the_cap_by_default_is_what_the_longest_instance_has() -> None:
-    assert default_max_predictions(128, 0.15) == 20
-    assert default_max_predictions(512, 0.15) == 77
 
 
 def test_replacements_are_the_vocabulary_without_what_is_excluded() -> None:

@@ -19,10 +19,12 @@ def ragged_instances(draw: st.DrawFn) -> Instances:
         input_ids=rng.integers(1, 60_000, num_tokens).astype(np.uint16),
         offsets=np.cumsum([0, *lengths]),
         segment_lengths=np.array([draw(st.integers(0, length)) for length in lengths]),
+        documents=np.zeros(len(lengths), np.uint64),
         next_sentence_labels=rng.choice([0, 1, NO_LABEL], len(lengths)),
         masked_positions=np.array([p for row in masked for p in row], np.int64),
         masked_labels=rng.integers(1, 60_000, num_masked).astype(np.uint16),
         masked_offsets=np.cumsum([0, *map(len, masked)]),
+        word_starts=np.zeros(0, np.uint8),
     )
 
 

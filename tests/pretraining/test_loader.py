@@ -10,19 +10,16 @@ from hypothesis import strategies as st
 from instancefolders import CLS, MASK, PAD, SEP, write_instance_folder
 
 from tokkit.errors import TokkitError
-from tokkit.pretraining.batch import Batch
-from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.batch import Batch, Batches
+from tokkit.pretraining.config import LoaderConfig
 from tokkit.pretraining.epochs import split_epochs
 from tokkit.pretraining.loader import Loader
-from tokkit.shards.reader import ShardFolder
-from tokkit.vocab.tokenizer import load_tokenizer
+from tokkit.pretraining.sources import open_sources
 
 
-def open_loader(folder: Path, **options: Any) -> Loader:
-    opened = ShardFolder.open(folder, "instances")
-    options = {"batch_size": 8, "seed": 3, **options}
-    config = PretrainConfig(instances=folder, output=folder / "run", **options)
-    return Loader(opened, load_tokenizer(opened.tokenizer_path), config)
+def open_loader(folder: Path, **options: Any) -> Batches:
+    config = LoaderConfig(instances=(folder,), **{"batch_size": 8, "seed": 3, **options})
+    return Batches(Loader(open_sources(config), config), PAD)
 
 
 @pytest.fixture
@@ -47,18 +44,16 @@ def same(one: Batch, other: Batch) -> bool:
 
 @given(st.integers(0, 100), st.integers(1, 50), st.integers(1, 20))
 def test_positions_are_cut_where_epochs_end(start: int, size: int, num_instances: int) -> None:
-    parts = split_epochs(start, size, num_instances)
+    parts = split_epochs(start, size, (num_instances,))
     places = [
         part.epoch * num_instances + part.start + row
         for part in parts
-        for row in range(part.rows.stop - part.rows.start)
+        for row in range(len(part.rows))
     ]
     assert places == list(range(start, start + size))
-    assert [row for part in parts for row in range(part.rows.start, part.rows.stop)] == list(
-        range(size)
-    )
+    assert [row for part in parts for row in part.rows] == list(range(size))
     for part in parts:
-        assert part.start + part.rows.stop - part.rows.start <= num_instances
+        assert part.start + len(part.rows) <= num_instances
 
 
 def test_each_epoch_visits_each_instance_once_in_an_order_of_its_own(folder: Path) -> None:
@@ -72,7 +67,7 @@ def test_each_epoch_visits_each_instance_once_in_an_order_of_its_own(folder: Pat
     assert orders[0] != orders[1] != orders[2] != orders[0]
 
 
-def restore_all(loader: Loader) -> Counter[tuple[int, ...]]:
+def restore_all(loader: Batches) -> Counter[tuple[int, ...]]:
     return Counter(restore(loader.training_batch(0)))
 
 
@@ -176,8 +171,9 @@ def test_a_folder_without_training_instances_is_refused(tmp_path: Path) -> None:
 def test_replaced_tokens_come_from_the_whole_vocabulary_where_that_was_asked(
     tmp_path: Path,
 ) -> None:
-    folder = write_instance_folder(tmp_path / "instances", num_training=400, random_tokens="all")
-    loader = open_loader(folder, batch_size=400, masked_lm_prob=1.0, max_predictions_per_seq=99)
+    folder = write_instance_folder(tmp_path / "instances", num_training=400)
+    options = {"masked_lm_prob": 1.0, "max_predictions_per_seq": 99, "random_tokens": "all"}
+    loader = open_loader(folder, batch_size=400, **options)
     batch = loader.training_batch(0)
     found = batch.input_ids_BT.flatten()[batch.masked_positions_M].numpy()
     assert {PAD, CLS, SEP} < set(np.unique(found))

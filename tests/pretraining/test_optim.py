@@ -37,7 +37,7 @@ def test_the_rate_rises_to_its_peak_and_falls_to_almost_nothing(
 
 def test_a_tenth_is_warm_up_by_default(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp()
-    config = PretrainConfig(instances=folder, output=folder, max_steps=100, learning_rate=1.0)
+    config = PretrainConfig(instances=(folder,), output=folder, max_steps=100, learning_rate=1.0)
     assert scheduled_rate(4, config) == 0.5
     assert scheduled_rate(9, config) == scheduled_rate(10, config) == 1.0
     assert scheduled_rate(55, config) == 0.5

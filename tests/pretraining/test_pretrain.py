@@ -33,7 +33,7 @@ def make_config(instances: Path, **options: Any) -> PretrainConfig:
         "threads": 1,
         **options,
     }
-    return PretrainConfig(instances=instances, **options)
+    return PretrainConfig(instances=(instances,), **options)
 
 
 @pytest.fixture
@@ -133,14 +133,15 @@ def test_a_finished_run_is_up_to_date_without_torch(instances: Path) -> None:
     stamp = (config.output / "manifest.json").stat().st_mtime_ns
     options = {
         **dataclasses.asdict(config),
-        "instances": str(config.instances),
+        "instances": [*map(str, config.instances)],
         "output": str(config.output),
     }
     script = (
         "import sys; from pathlib import Path\n"
         "from tokkit.pretraining.pretrain import pretrain, PretrainConfig\n"
         f"options = {options!r}\n"
-        "options.update({name: Path(options[name]) for name in ('instances', 'output')})\n"
+        "options['instances'] = tuple(map(Path, options['instances']))\n"
+        "options['output'] = Path(options['output'])\n"
         "pretrain(PretrainConfig(**options))\n"
         "print(sorted({'torch', 'numba', 'pyarrow', 'transformers'} & set(sys.modules)))\n"
     )
@@ -155,7 +156,7 @@ def test_what_does_not_change_the_weights_may_change(instances: Path) -> None:
     config = make_config(instances)
     first = pretrain(config)
     moved = instances.rename(instances.parent / "moved")
-    again = dataclasses.replace(config, instances=moved, checkpoint_every=7, eval_every=9)
+    again = dataclasses.replace(config, instances=(moved,), checkpoint_every=7, eval_every=9)
     assert pretrain(again) == first
 
 
@@ -176,13 +177,15 @@ def test_an_option_that_changes_the_weights_is_refused_by_name(instances: Path) 
         ({"max_steps": 5}, "--max-steps was 4, not 5"),
         ({"learning_rate": 0.5}, "--learning-rate was 0.001, not 0.5"),
         ({"seed": 1}, "--seed was 0, not 1"),
+        ({"mask_unit": "word"}, "--mask-unit was token, not word"),
+        ({"mask_ratios": (1.0, 0.0, 0.0)}, r"--mask-ratios was \[0.8, 0.1, 0.1\], not"),
     ):
         with pytest.raises(TokkitError, match=fault) as caught:
             pretrain(dataclasses.replace(config, **options))
         assert "--overwrite" in str(caught.value)
     other = write_instance_folder(instances.parent / "other", seed=2)
     with pytest.raises(TokkitError, match="its inputs were others"):
-        pretrain(dataclasses.replace(config, instances=other))
+        pretrain(dataclasses.replace(config, instances=(other,)))
     assert Manifest.read(config.output) == first
 
     anew = dataclasses.replace(config, max_steps=2, overwrite=True)
@@ -268,6 +271,10 @@ class TestRefusals:
     def test_another_objective(self, tmp_path: Path) -> None:
         folder = write_instance_folder(tmp_path / "instances", objective="clm")
         self.check(make_config(folder), "built with --objective clm")
+
+    def test_an_option_of_masking_for_static_masks(self, tmp_path: Path) -> None:
+        folder = write_instance_folder(tmp_path / "instances", static=True)
+        self.check(make_config(folder, mask_unit="word"), "static, so --mask-unit has no effect")
 
     @pytest.mark.parametrize("missing", ["[PAD]", "[MASK]"])
     def test_a_tokenizer_without_a_control_token(self, tmp_path: Path, missing: str) -> None:

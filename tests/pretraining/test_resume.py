@@ -39,7 +39,7 @@ def count(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
 
 setattr(module, name, count)
-pretrain(PretrainConfig(instances=Path(sys.argv[1]), output=Path(sys.argv[2]), **{options!r}))
+pretrain(PretrainConfig(instances=(Path(sys.argv[1]),), output=Path(sys.argv[2]), **{options!r}))
 """
 
 OPTIONS: dict[str, Any] = {
@@ -59,7 +59,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> PretrainConfig:
     """A run of 20 steps, three epochs and a half, that nothing disturbed."""
     folder = tmp_path_factory.mktemp("resume")
     instances = write_instance_folder(folder / "instances", num_training=45)
-    config = PretrainConfig(instances=instances, output=folder / "unbroken", **OPTIONS)
+    config = PretrainConfig(instances=(instances,), output=folder / "unbroken", **OPTIONS)
     pretrain(config)
     return config
 
@@ -86,7 +86,7 @@ def test_a_run_killed_in_the_middle_ends_with_the_same_weights(
     config = PretrainConfig(instances=unbroken.instances, output=tmp_path / "killed", **OPTIONS)
     script = RUN.format(module=module, name=name, number=number, options=OPTIONS)
     killed = subprocess.run(
-        [sys.executable, "-c", script, config.instances, config.output], check=False
+        [sys.executable, "-c", script, *config.instances, config.output], check=False
     )
     assert killed.returncode == -signal.SIGKILL
     assert not (config.output / "manifest.json").exists()

@@ -5,14 +5,13 @@ from typing import Any
 
 import click
 
-from tokkit.cli.options import config_option, work_options
+from tokkit.cli.options import config_option, mask_options, work_options
 from tokkit.cli.report import print_manifest
 from tokkit.instances.config import (
     COMPRESSIONS,
     MASKINGS,
     OBJECTIVES,
     PACKINGS,
-    RANDOM_TOKENS,
     SINGLE_SENTENCE,
     BuildConfig,
 )
@@ -50,19 +49,7 @@ from tokkit.instances.config import (
 @config_option(
     BuildConfig, "masking", "Mask here, or in the loader at each epoch.", choices=MASKINGS
 )
-@config_option(BuildConfig, "masked_lm_prob", "Share of the tokens that are predicted.")
-@config_option(
-    BuildConfig,
-    "max_predictions_per_seq",
-    "Most predictions in one instance.",
-    default_text="max-seq-length x masked-lm-prob, rounded up",
-)
-@config_option(
-    BuildConfig,
-    "random_tokens",
-    "Random replacements: no control and unused entries, or all entries as google-research/bert.",
-    choices=RANDOM_TOKENS,
-)
+@mask_options(BuildConfig)
 @config_option(BuildConfig, "eval_fraction", "Share of the documents held out for evaluation.")
 @config_option(BuildConfig, "seed", "Of every draw.")
 @config_option(BuildConfig, "compression", "Of the shards.", choices=COMPRESSIONS)

@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from tokkit.cli.options import JSON_OPTION
+from tokkit.cli.options import JSON_OPTION, config_option, mask_options
 from tokkit.cli.report import describe_facts
+from tokkit.errors import UsageError
+from tokkit.pretraining.config import LoaderConfig
 
 
 @click.command()
@@ -15,21 +19,60 @@ from tokkit.cli.report import describe_facts
 @click.option(
     "--shard", help="Of a folder: the shard whose rows are shown, such as eval-00000.arrow."
 )
+@click.option("--replay", is_flag=True, help="Show a batch as pretraining sees it.")
+@click.option("--epoch", type=click.IntRange(min=0), default=0, help="Of the batch, from 0.")
+@click.option("--step", type=click.IntRange(min=0), default=0, help="Within the epoch, from 0.")
+@config_option(LoaderConfig, "batch_size", "Of the run to be; a run folder knows its own.")
+@config_option(LoaderConfig, "seed", "Likewise.")
+@mask_options(LoaderConfig)
 @JSON_OPTION
-def inspect(path: Path, *, rows: int, shard: str | None, as_json: bool) -> None:
+@click.pass_context
+def inspect(
+    context: click.Context,
+    /,
+    path: Path,
+    *,
+    rows: int,
+    shard: str | None,
+    replay: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Show what is in PATH, a folder or a shard.
 
     PATH is what a stage wrote. Rows are decoded; a masked position is shown as what stands there and what is to be predicted,
-    as in [MASK→word].
+    as in [MASK→word]. With --replay, PATH is an instance or a run folder.
     """
+    given = {
+        name: value
+        for name, value in options.items()
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    if replay:
+        if shard is not None:
+            raise UsageError("--shard does not go with --replay, which reads all shards")
+        from tokkit.inspection.replay import replay as run_again
+
+        chosen = None if context.get_parameter_source("rows") is ParameterSource.DEFAULT else rows
+        facts, shown = run_again(path, rows=0 if as_json else chosen, **given)
+        _print(path, "batch", facts, shown, as_json=as_json)
+        return
+    if given:
+        raise UsageError(f"--{next(iter(given)).replace('_', '-')} goes with --replay")
     from tokkit.inspection.inspect import inspect as run
 
     seen = run(path, rows=0 if as_json else rows, shard=shard)
+    _print(path, seen.kind, seen.facts, seen.rows, as_json=as_json)
+
+
+def _print(
+    path: Path, kind: str, facts: dict[str, Any], rows: tuple[str, ...], *, as_json: bool
+) -> None:
     if as_json:
-        click.echo(json.dumps({"path": str(path), "kind": seen.kind, **seen.facts}))
+        click.echo(json.dumps({"path": str(path), "kind": kind, **facts}))
         return
-    click.echo(f"{path}: {seen.kind}")
-    for line in describe_facts(seen.facts):
+    click.echo(f"{path}: {kind}")
+    for line in describe_facts(facts):
         click.echo(f"  {line}")
-    for row in seen.rows:
+    for row in rows:
         click.echo(f"\n{row}")

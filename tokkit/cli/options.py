@@ -15,6 +15,7 @@ import click
 
 from tokkit.corpus.config import DOCUMENTS, ERRORS, FORMATS
 from tokkit.errors import UsageError
+from tokkit.instances.maskconfig import MASK_DRAWS, MASK_UNITS, RANDOM_TOKENS
 
 # A recipe connects its stages itself, and how to run it is said on its own command line.
 NOT_IN_RECIPES = frozenset({"as_json", "output", "overwrite", "progress", "show_stats"})
@@ -24,6 +25,19 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 JSON_OPTION: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON, for machines."
 )
+
+
+def shares(value: str | tuple[float, ...]) -> tuple[float, ...]:
+    """Numbers between commas, such as 0.8,0.1,0.1; a default is a tuple already.
+
+    Click names the values of an option after the function that reads them.
+    """
+    if isinstance(value, tuple):
+        return value
+    try:
+        return tuple(float(part) for part in value.split(","))
+    except (ValueError, AttributeError) as error:
+        raise click.BadParameter(f"{value!r} is not numbers between commas") from error
 
 
 def config_option(
@@ -77,6 +91,8 @@ def _value_type(hint: Any) -> tuple[Any, bool]:
     """The click type of an annotation, and whether the option may be repeated."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
+    if hint == tuple[float, ...]:
+        return shares, False
     if typing.get_origin(hint) is tuple:
         return typing.get_args(hint)[0], True
     return (click.Path(path_type=Path) if hint is Path else hint), False
@@ -105,6 +121,46 @@ def corpus_options(config: type) -> Decorator:
                     "errors",
                     "Invalid UTF-8: stop, put U+FFFD, or drop the document and count it.",
                     choices=ERRORS,
+                ),
+            )
+        ):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def mask_options(config: type) -> Decorator:
+    """The options of every command that masks."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(
+            (
+                config_option(config, "mask_unit", "What is masked together.", choices=MASK_UNITS),
+                config_option(
+                    config,
+                    "mask_draw",
+                    "Draw what becomes of them for each token, or for a word, span or n-gram.",
+                    choices=MASK_DRAWS,
+                ),
+                config_option(config, "masked_lm_prob", "Share of the tokens that are predicted."),
+                config_option(
+                    config,
+                    "max_predictions_per_seq",
+                    "Most predictions in one instance.",
+                    default_text="max-seq-length x masked-lm-prob, rounded up",
+                ),
+                config_option(
+                    config,
+                    "mask_ratios",
+                    "Of these, how many become [MASK], a random token, stay.",
+                    default_text="0.8,0.1,0.1",
+                ),
+                config_option(
+                    config,
+                    "random_tokens",
+                    "Random tokens: no control and unused entries, or all as google-research/bert.",
+                    choices=RANDOM_TOKENS,
                 ),
             )
         ):

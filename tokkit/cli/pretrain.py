@@ -5,14 +5,20 @@ from typing import Any
 
 import click
 
-from tokkit.cli.options import config_option, work_options
+from tokkit.cli.options import config_option, mask_options, work_options
 from tokkit.cli.report import print_pretraining
 from tokkit.pretraining.config import DEVICES, PRECISIONS, PRESETS, PretrainConfig
 
 
 @click.command()
-@click.argument("instances", type=click.Path(path_type=Path))
+@click.argument("instances", nargs=-1, required=True, type=click.Path(path_type=Path))
 @config_option(PretrainConfig, "output", "Run folder to write.", flags=("-o", "--output"))
+@config_option(
+    PretrainConfig,
+    "weights",
+    "Shares of several INSTANCES, such as 0.7,0.3.",
+    default_text="of one, 1",
+)
 @config_option(PretrainConfig, "preset", "Size of the model.", choices=PRESETS)
 @config_option(PretrainConfig, "max_steps", "Optimizer steps.")
 @config_option(PretrainConfig, "batch_size", "Instances a step.")
@@ -27,13 +33,7 @@ from tokkit.pretraining.config import DEVICES, PRECISIONS, PRESETS, PretrainConf
 @config_option(PretrainConfig, "dropout", "Of hidden states and attention.")
 @config_option(PretrainConfig, "checkpoint_every", "Steps between checkpoints.")
 @config_option(PretrainConfig, "eval_every", "Steps between evaluations.")
-@config_option(PretrainConfig, "masked_lm_prob", "Share of the tokens that are predicted.")
-@config_option(
-    PretrainConfig,
-    "max_predictions_per_seq",
-    "Most predictions in one instance.",
-    default_text="max-seq-length x masked-lm-prob, rounded up",
-)
+@mask_options(PretrainConfig)
 @config_option(PretrainConfig, "seed", "Of weights, order, masks and dropout.")
 @config_option(
     PretrainConfig, "device", "Where to train; auto takes a GPU if there is one.", choices=DEVICES
@@ -46,7 +46,7 @@ from tokkit.pretraining.config import DEVICES, PRECISIONS, PRESETS, PretrainConf
 def pretrain(*, as_json: bool, **options: Any) -> None:
     """Pretrain BERT on INSTANCES.
 
-    INSTANCES is a folder that build wrote. Running the same command again goes on from the last checkpoint.
+    INSTANCES are folders that build wrote. Running the same command again goes on from the last checkpoint.
     """
     config = PretrainConfig(**options)
     from tokkit.pretraining.pretrain import pretrain as run

@@ -131,7 +131,9 @@ SHARES: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], float | None]]] = 
 }
 
 
-def _mask_ratios(options: Mapping[str, Any]) -> Sequence[float]:
+def _mask_ratios(options: Mapping[str, Any]) -> Sequence[float | None]:
+    if options.get("mask_draw") == "word":
+        return (None,) * 3  # the tokens of a word are no independent draws
     return options.get("mask_ratios") or (0.8, 0.1, 0.1)
 
 

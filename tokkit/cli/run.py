@@ -126,7 +126,7 @@ def _declaration(
         return encode, EncodeConfig, {"inputs": recipe.inputs, "tokenizer": tokenizer}
     if stage == "build":
         return build, BuildConfig, {"tokens": recipe.folder("encode")}
-    return pretrain, PretrainConfig, {"instances": recipe.folder("build")}
+    return pretrain, PretrainConfig, {"instances": (recipe.folder("build"),)}
 
 
 def _run_stage(stage: str, config: StageConfig) -> object:

@@ -10,10 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.errors import TokkitError
-from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.data import InstanceReader
-from tokkit.pretraining.epochs import EVALUATION_EPOCH, EpochPart
-from tokkit.pretraining.masker import Masker
+from tokkit.instances.masks import MaskOptions
+from tokkit.pretraining.config import LoaderConfig
+from tokkit.pretraining.data import NO_LABEL, InstanceReader, Instances
+from tokkit.pretraining.epochs import EVALUATION_EPOCH
+from tokkit.pretraining.masker import mask_gathered
 from tokkit.shards.reader import ShardFolder, ragged, read_header
 from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
 
@@ -38,11 +39,12 @@ def show_rows(path: Path, num_rows: int) -> list[str]:
         raise TokkitError(
             f"{folder.tokenizer_path}: is not what {path} was made with; make the folder again"
         )
-    rows = list(islice(_read_rows(folder, path.name), num_rows))
+    if folder.manifest.options.get("masking") == "dynamic":
+        rows = _read_masked(folder, path.name, num_rows, tokenizer)
+    else:
+        rows = list(islice(_read_rows(folder, path.name), num_rows))
     if folder.header.kind == "tokens":
         return [show_document(row, tokenizer) for row in rows]
-    if folder.manifest.options.get("masking") == "dynamic" and rows:
-        rows = _mask_rows(rows, folder, path.name, tokenizer)
     objective = folder.manifest.options["objective"]
     return [show_instance(row, tokenizer, objective) for row in rows]
 
@@ -64,26 +66,41 @@ def _read_rows(folder: ShardFolder, shard: str) -> Iterator[Row]:
             }
 
 
-def _mask_rows(rows: list[Row], folder: ShardFolder, shard: str, tokenizer: Tokenizer) -> list[Row]:
-    """Mask instances as the loader will in epoch 0 of a run with the default options."""
+def _read_masked(folder: ShardFolder, shard: str, num_rows: int, tokenizer: Tokenizer) -> list[Row]:
+    """The first instances of a shard as the loader masks them in epoch 0 with default options."""
     prefix = shard.split("-", maxsplit=1)[0] + "-"
-    earlier = [there.rows for there in folder.shards if prefix <= there.name < shard]
-    numbers = np.arange(sum(earlier), sum(earlier) + len(rows), dtype=np.uint64)
-    config = PretrainConfig(instances=folder.path, output=folder.path)
-    masked = Masker(folder, tokenizer, config).mask(
-        InstanceReader(folder, prefix).gather(numbers),
-        numbers,
-        [EpochPart(EVALUATION_EPOCH if prefix == "eval-" else 0, 0, slice(0, len(rows)))],
+    reader = InstanceReader(folder, prefix, with_words=True)
+    (there,) = (there for there in folder.shards if there.name == shard)
+    start = sum(before.rows for before in folder.shards if prefix <= before.name < shard)
+    numbers = np.arange(start, start + min(num_rows, there.rows), dtype=np.uint64)
+    if not len(numbers):
+        return []
+    config = LoaderConfig(instances=(folder.path,))
+    return split_instances(
+        mask_gathered(
+            reader.gather(numbers),
+            numbers,
+            MaskOptions.make(config, config.seed, tokenizer, folder.header),
+            EVALUATION_EPOCH if prefix == "eval-" else 0,
+        )
     )
+
+
+def split_instances(instances: Instances) -> list[Row]:
+    """Ragged instances as rows, by the names of their columns."""
+    words = np.unpackbits(instances.word_starts, bitorder="little").astype(np.bool_)
+    labels = instances.next_sentence_labels.tolist()
     return [
         {
-            **row,
-            "input_ids": masked.input_ids[slice(*ids)],
-            "masked_positions": masked.masked_positions[slice(*places)],
-            "masked_labels": masked.masked_labels[slice(*places)],
+            "document": instances.documents[number],
+            "input_ids": instances.input_ids[slice(*ids)],
+            "word_starts": words[slice(*ids)],
+            "masked_positions": instances.masked_positions[slice(*places)],
+            "masked_labels": instances.masked_labels[slice(*places)],
+            "next_sentence_label": None if labels[number] == NO_LABEL else labels[number],
         }
-        for row, ids, places in zip(
-            rows, pairwise(masked.offsets), pairwise(masked.masked_offsets), strict=True
+        for number, (ids, places) in enumerate(
+            zip(pairwise(instances.offsets), pairwise(instances.masked_offsets), strict=True)
         )
     ]
 

@@ -99,7 +99,6 @@ def _describe_options(config: BuildConfig) -> dict[str, Any]:
         "predict_one_in",
         "dupe_factor",
         "masking",
-        "random_tokens",
         "eval_fraction",
         "compression",
         "unit_tokens",
@@ -110,8 +109,7 @@ def _describe_options(config: BuildConfig) -> dict[str, Any]:
         if config.objective in HEEDED_BY.get(name, OBJECTIVES)
     }
     if config.masking == "static":
-        options["masked_lm_prob"] = config.masked_lm_prob
-        options["max_predictions_per_seq"] = config.max_predictions
+        options |= config.mask_options(config.max_seq_length)
     return options
 
 

@@ -1,10 +1,10 @@
 """The options of ``tokkit build``."""
 
-import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tokkit.errors import require
+from tokkit.instances.maskconfig import MaskConfig
 
 OBJECTIVES = ("nsp", "sop", "mlm", "clm", "span-corruption", "plm")
 PAIRED = ("nsp", "sop")
@@ -12,7 +12,6 @@ MASKED = ("nsp", "sop", "mlm")
 PACKINGS = ("full-sentences", "doc-sentences")
 MASKINGS = ("static", "dynamic")
 SINGLE_SENTENCE = ("random", "drop")
-RANDOM_TOKENS = ("vocabulary", "all")
 COMPRESSIONS = ("none", "zstd", "lz4")
 
 # Options that some objectives alone heed; the others refuse them.
@@ -24,13 +23,12 @@ HEEDED_BY = {
     "mean_noise_span_length": ("span-corruption",),
     "predict_one_in": ("plm",),
     "masking": MASKED,
-    "random_tokens": MASKED,
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildConfig:
-    """What ``build`` needs to know.
+class BuildConfig(MaskConfig):
+    """What ``build`` needs to know; ``MaskConfig`` says how static masks are drawn.
 
     Attributes:
         tokens: the token folder that ``encode`` wrote.
@@ -49,11 +47,6 @@ class BuildConfig:
         predict_one_in: plm predicts about one token in so many.
         dupe_factor: how many times the corpus is passed over, with other draws each time.
         masking: ``dynamic`` leaves masking to the loader, ``static`` masks here.
-        masked_lm_prob: share of an instance's tokens that static masks predict.
-        max_predictions_per_seq: most that they predict in one instance; None is
-            ``ceil(max_seq_length * masked_lm_prob)``.
-        random_tokens: random replacements come from the ``vocabulary`` less its control and
-            unused entries, or from ``all`` of it, as google-research/bert does.
         eval_fraction: share of the documents that is held out for evaluation.
         seed: of every draw.
         compression: of the shards' buffers; ``none`` lets them be memory-mapped without a copy.
@@ -75,9 +68,6 @@ class BuildConfig:
     predict_one_in: int = 6
     dupe_factor: int = 1
     masking: str = "dynamic"
-    masked_lm_prob: float = 0.15
-    max_predictions_per_seq: int | None = None
-    random_tokens: str = "vocabulary"
     eval_fraction: float = 0.01
     seed: int = 0
     compression: str = "none"
@@ -88,6 +78,7 @@ class BuildConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
+        super().__post_init__()
         require(self.objective in OBJECTIVES, f"--objective must be one of {', '.join(OBJECTIVES)}")
         require(8 <= self.max_seq_length <= 65_535, "--max-seq-length must be from 8 to 65535")
         require(0.0 <= self.short_seq_prob <= 1.0, "--short-seq-prob must be from 0 to 1")
@@ -113,15 +104,6 @@ class BuildConfig:
         )
         require(1 <= self.dupe_factor < 1 << 24, "--dupe-factor must be at least 1")
         require(self.masking in MASKINGS, f"--masking must be one of {', '.join(MASKINGS)}")
-        require(0.0 < self.masked_lm_prob <= 1.0, "--masked-lm-prob must be above 0, at most 1")
-        require(
-            self.max_predictions_per_seq is None or self.max_predictions_per_seq >= 1,
-            "--max-predictions-per-seq must be at least 1",
-        )
-        require(
-            self.random_tokens in RANDOM_TOKENS,
-            f"--random-tokens must be one of {', '.join(RANDOM_TOKENS)}",
-        )
         require(0.0 <= self.eval_fraction < 1.0, "--eval-fraction must be at least 0, below 1")
         require(0 <= self.seed < 1 << 64, "--seed must be from 0 to 2^64 - 1")
         require(
@@ -131,10 +113,9 @@ class BuildConfig:
         require(self.unit_tokens >= 1, "--unit-tokens must be at least 1")
         require(self.workers >= 0, "--workers must be 0 or more")
         require(
-            self.masking == "static"
-            or (self.masked_lm_prob == 0.15 and self.max_predictions_per_seq is None),
-            "--masked-lm-prob and --max-predictions-per-seq go with --masking static; "
-            "where masking is dynamic, pretrain takes them",
+            self.masking == "static" or self.changed_mask_option is None,
+            f"{self.changed_mask_option} goes with --masking static; "
+            f"where masking is dynamic, pretrain takes it",
         )
 
     @property
@@ -146,11 +127,6 @@ class BuildConfig:
     def is_masked(self) -> bool:
         """Whether instances are masked, here or in the loader."""
         return self.objective in MASKED
-
-    @property
-    def max_predictions(self) -> int:
-        """The cap on predictions in force."""
-        return self.max_predictions_per_seq or math.ceil(self.max_seq_length * self.masked_lm_prob)
 
 
 _DEFAULTS = {entry.name: entry.default for entry in fields(BuildConfig)}

@@ -10,7 +10,6 @@ from tokkit.instances.documents import DocumentReader
 from tokkit.instances.masks import MaskOptions
 from tokkit.instances.packs import PackOptions, SpanNoise, size_block
 from tokkit.instances.pairs import PairOptions
-from tokkit.kernels.masking import replacement_ids
 from tokkit.shards.schema import Header
 from tokkit.vocab.tokenizer import Tokenizer
 
@@ -66,7 +65,9 @@ def make_context(
         seed=np.uint64(config.seed),
         pairs=_pair_options(config, tokenizer) if config.is_paired else None,
         packs=None if config.is_paired else _pack_options(config, tokenizer, header),
-        masks=_mask_options(config, tokenizer, header) if config.masking == "static" else None,
+        masks=MaskOptions.make(config, config.seed, tokenizer, header)
+        if config.masking == "static"
+        else None,
         compression=config.compression,
     )
 
@@ -111,20 +112,4 @@ def _pack_options(config: BuildConfig, tokenizer: Tokenizer, header: Header) -> 
         seed=np.uint64(config.seed),
         noise=noise,
         one_in=config.predict_one_in if config.objective == "plm" else None,
-    )
-
-
-def _mask_options(config: BuildConfig, tokenizer: Tokenizer, header: Header) -> MaskOptions:
-    kept_out = (*tokenizer.control_ids, *tokenizer.unused_ids)
-    return MaskOptions(
-        masked_lm_prob=config.masked_lm_prob,
-        max_predictions=config.max_predictions,
-        seed=np.uint64(config.seed),
-        mask_id=tokenizer.special_ids["mask"],
-        special_ids=(tokenizer.special_ids["cls"], tokenizer.special_ids["sep"]),
-        replacements=replacement_ids(
-            tokenizer.vocab_size,
-            () if config.random_tokens == "all" else kept_out,
-            header.id_dtype,
-        ),
     )

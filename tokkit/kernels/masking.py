@@ -22,8 +22,6 @@ which LLVM vectorizes in a loop of its own, and 2 are Floyd's bitmap. Two picks 
 with the fraction spent on the random token too, gained 8%: not worth what it takes to explain.
 """
 
-import math
-
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
@@ -31,20 +29,12 @@ from tokkit.kernels.bits import lowest_one
 from tokkit.kernels.jit import kernel
 from tokkit.kernels.philox import join, philox, uniform_below
 
-MASK_SHARE = 0.8  # of the masked tokens, by BERT's recipe, become [MASK]
-RANDOM_SHARE = 0.1  # and these a random token; the rest stays what it is
-
 Ids = NDArray[np.uint16] | NDArray[np.uint32]
 
 _ONE = np.uint64(1)
 _HALF = np.uint64(32)
 _BIT = np.uint64(63)
 _WORD = np.uint64(6)
-
-
-def default_max_predictions(max_seq_length: int, masked_lm_prob: float) -> int:
-    """The cap on predictions where none is given: what the longest instance would have."""
-    return math.ceil(max_seq_length * masked_lm_prob)
 
 
 def count_masked(

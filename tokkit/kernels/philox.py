@@ -30,6 +30,7 @@ FRONT_OF_A = 3  # how much truncation takes from the front of segment A; index: 
 FRONT_OF_B = 4  # likewise of segment B
 MASK = 5  # which tokens are masked and how; index: instance
 SHUFFLE = 6  # the order of an epoch; index: half of the Feistel network
+MASK_UNIT = 7  # which words, spans or n-grams are masked; index: instance
 NOISE = 16  # T5's spans; index: instance
 PERMUTATION = 17  # XLNet's targets and their order; index: instance
 

@@ -8,6 +8,7 @@ Two instances of 3 and 5 tokens, one token masked in each, make B = 2 and T = 8:
                          0 0 0 1 1 0 0 0      (row 0 column 1, row 1 column 3)
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tokkit.pretraining.data import NO_LABEL, Instances
+from tokkit.pretraining.loader import Loader
 
 LENGTH_MULTIPLE = 8  # tensor cores want it, and it keeps the number of shapes small
 
@@ -94,3 +96,27 @@ def pad_instances(instances: Instances, pad_id: int) -> Batch:
         num_tokens=num_tokens,
         num_pairs=int((instances.next_sentence_labels != NO_LABEL).sum()),
     )
+
+
+class Batches:
+    """The batches of a run.
+
+    Args:
+        loader: of its instances.
+        pad_id: the id of ``[PAD]``.
+    """
+
+    def __init__(self, loader: Loader, pad_id: int) -> None:
+        self._loader = loader
+        self._pad_id = pad_id
+        self.num_instances = loader.num_instances
+        self.num_held_out = loader.num_held_out
+
+    def training_batch(self, step: int) -> Batch:
+        """The batch of a step, which counts from 0."""
+        return pad_instances(self._loader.training_instances(step), self._pad_id)
+
+    def evaluation_batches(self) -> Iterator[Batch]:
+        """The held-out instances in order, masked the same way every time."""
+        for instances in self._loader.held_out_instances():
+            yield pad_instances(instances, self._pad_id)

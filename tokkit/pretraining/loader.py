@@ -9,79 +9,110 @@ The epochs, each in its own order, are one endless sequence of instances, and a 
 
 So no instance is dropped, every batch has the same size, and step s begins at position
 ``s * batch_size`` whoever asks, and after whatever crash: a run resumes by its step alone. (The
-alternative, a shorter batch at the end of each epoch, would give its instances more weight.)
+alternative, a shorter batch at the end of each epoch, would give its instances more weight.) Ranks
+take consecutive parts of a batch, so any number of them that divides it sees the same batches.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, require
 from tokkit.kernels.philox import SHUFFLE, stream_of
 from tokkit.kernels.shuffle import permute_range
-from tokkit.pretraining.batch import Batch, pad_instances
-from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.data import InstanceReader
+from tokkit.pretraining.config import LoaderConfig
+from tokkit.pretraining.data import InstanceReader, Instances, join_instances
 from tokkit.pretraining.epochs import EVALUATION_EPOCH, EpochPart, split_epochs
-from tokkit.pretraining.masker import Masker
-from tokkit.shards.reader import ShardFolder
-from tokkit.vocab.tokenizer import Tokenizer
+from tokkit.pretraining.masker import mask_gathered
+from tokkit.pretraining.sources import Sources
 
 
 class Loader:
-    """The batches of a run.
+    """The instances of each step, ragged. Nothing in it depends on torch.
 
     Args:
-        folder: of instances.
-        tokenizer: that made their ids.
-        config: of the run.
+        sources: the folders.
+        config: seed, batch size and weights.
+        rank: which part of each batch it reads.
+        world_size: into how many equal parts a batch falls.
+        with_words: read where words start also if masks do not depend on it.
+
+    Raises:
+        UsageError: where the batch cannot be divided so.
+        TokkitError: where a folder holds no training instance.
     """
 
-    def __init__(self, folder: ShardFolder, tokenizer: Tokenizer, config: PretrainConfig) -> None:
-        self._training = InstanceReader(folder, "train-")
-        self._held_out = InstanceReader(folder, "eval-")
-        if not len(self._training):
-            raise TokkitError(f"{folder.path}: holds no training instance; build it from more text")
+    def __init__(
+        self,
+        sources: Sources,
+        config: LoaderConfig,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        with_words: bool = False,
+    ) -> None:
+        require(
+            0 <= rank < world_size and config.batch_size % world_size == 0,
+            f"--batch-size {config.batch_size} cannot be divided among {world_size} ranks, "
+            f"or rank {rank} is none of them",
+        )
+        self._training, self._held_out = (
+            tuple(
+                InstanceReader(
+                    folder,
+                    prefix,
+                    with_words=with_words or (masks is not None and masks.unit != "token"),
+                )
+                for folder, masks in zip(sources.folders, sources.masks, strict=True)
+            )
+            for prefix in ("train-", "eval-")
+        )
+        for folder, reader in zip(sources.folders, self._training, strict=True):
+            if not len(reader):
+                raise TokkitError(
+                    f"{folder.path}: holds no training instance; build it from more text"
+                )
+        self._masks = sources.masks
+        self._weights = config.weights
         self._batch_size = config.batch_size
+        self._rank_size = config.batch_size // world_size
+        self._rank = rank
         self._seed = np.uint64(config.seed)
-        self._pad_id = tokenizer.special_ids["pad"]
-        self._masker = None
-        if folder.manifest.options["masking"] == "dynamic":
-            self._masker = Masker(folder, tokenizer, config)
 
     @property
     def num_instances(self) -> int:
-        """Training instances in an epoch."""
-        return len(self._training)
+        """Training instances of all folders, which make an epoch."""
+        return sum(map(len, self._training))
 
     @property
     def num_held_out(self) -> int:
         """Instances that evaluations look at."""
-        return len(self._held_out)
+        return sum(map(len, self._held_out))
 
-    def training_batch(self, step: int) -> Batch:
-        """The batch of a step, which counts from 0: found without looking at earlier ones."""
-        start = step * self._batch_size
-        parts = split_epochs(start, self._batch_size, self.num_instances)
-        numbers = np.empty(self._batch_size, np.uint64)
-        for part in parts:
-            stream = stream_of(SHUFFLE, part.epoch)
-            permute_range(part.start, self.num_instances, self._seed, stream, numbers[part.rows])
-        return self._make_batch(self._training, numbers, parts)
+    def training_instances(self, step: int) -> Instances:
+        """The rank's part of a step, which counts from 0: found without looking at earlier ones."""
+        start = step * self._batch_size + self._rank * self._rank_size
+        sizes = tuple(map(len, self._training))
+        parts = split_epochs(start, self._rank_size, sizes, self._weights)
+        found = [self._read_part(part) for part in parts]
+        return join_instances(found, [part.rows for part in parts])
 
-    def evaluation_batches(self) -> Iterator[Batch]:
-        """The held-out instances in order, masked the same way every time."""
-        for start in range(0, self.num_held_out, self._batch_size):
-            stop = min(start + self._batch_size, self.num_held_out)
-            numbers = np.arange(start, stop, dtype=np.uint64)
-            part = EpochPart(EVALUATION_EPOCH, start, slice(0, stop - start))
-            yield self._make_batch(self._held_out, numbers, [part])
+    def held_out_instances(self) -> Iterator[Instances]:
+        """What is held out, in order, folder by folder, masked the same way every time."""
+        for folder, reader in enumerate(self._held_out):
+            for start in range(0, len(reader), self._batch_size):
+                stop = min(start + self._batch_size, len(reader))
+                numbers = np.arange(start, stop, dtype=np.uint64)
+                instances = reader.gather(numbers)
+                if (masks := self._masks[folder]) is not None:
+                    epoch = EVALUATION_EPOCH - folder
+                    instances = mask_gathered(instances, numbers, masks, epoch)
+                yield instances
 
-    def _make_batch(
-        self, reader: InstanceReader, numbers: npt.NDArray[np.uint64], parts: list[EpochPart]
-    ) -> Batch:
+    def _read_part(self, part: EpochPart) -> Instances:
+        reader, masks = self._training[part.folder], self._masks[part.folder]
+        epoch = part.stream_number(len(self._training))
+        numbers = np.empty(len(part.rows), np.uint64)
+        permute_range(part.start, len(reader), self._seed, stream_of(SHUFFLE, epoch), numbers)
         instances = reader.gather(numbers)
-        if self._masker is not None:
-            instances = self._masker.mask(instances, numbers, parts)
-        return pad_instances(instances, self._pad_id)
+        return instances if masks is None else mask_gathered(instances, numbers, masks, epoch)

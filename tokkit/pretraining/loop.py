@@ -17,10 +17,10 @@ import torch
 from tqdm import tqdm
 
 from tokkit.errors import Interrupted, TokkitError
+from tokkit.pretraining.batch import Batches
 from tokkit.pretraining.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from tokkit.pretraining.config import PretrainConfig
 from tokkit.pretraining.device import autocast, choose_precision, seed_torch
-from tokkit.pretraining.loader import Loader
 from tokkit.pretraining.loss import Tally, compute_losses
 from tokkit.pretraining.metrics import METRICS, MetricsLog
 from tokkit.pretraining.model import Bert
@@ -59,16 +59,16 @@ class Trainer:
     Args:
         config: of the run.
         model: its weights drawn, on the device.
-        loader: of the run's batches.
+        batches: of the run.
         device: where the model is.
     """
 
     def __init__(
-        self, config: PretrainConfig, model: Bert, loader: Loader, device: torch.device
+        self, config: PretrainConfig, model: Bert, batches: Batches, device: torch.device
     ) -> None:
         self.config = config
         self.model = model
-        self.loader = loader
+        self.batches = batches
         self.device = device
         self.precision = choose_precision(config.precision, device)
         self.optimizer = build_optimizer(model, config.weight_decay)
@@ -90,11 +90,11 @@ class Trainer:
             TokkitError: where the loss stops being a number.
         """
         config, state = self.config, self.state
-        if not self.loader.num_held_out:
+        if not self.batches.num_held_out:
             log.info(
                 "%s: holds out no instances, so nothing is evaluated; "
                 "build with a larger --eval-fraction to change that",
-                config.instances,
+                ", ".join(map(str, config.instances)),
             )
         with (
             MetricsLog(config.output / METRICS, state.step) as metrics,
@@ -134,7 +134,7 @@ class Trainer:
         started = time.perf_counter()
         state = self.state
         seed_torch(self.config.seed, "dropout", state.step)
-        batch = self.loader.training_batch(state.step).to(self.device)
+        batch = self.batches.training_batch(state.step).to(self.device)
         self.model.train()
         with autocast(self.precision, self.device):
             losses = compute_losses(self.model, batch)
@@ -164,7 +164,7 @@ class Trainer:
         return {
             "kind": "train",
             "step": state.step,
-            "epoch": state.step * self.config.batch_size / self.loader.num_instances,
+            "epoch": state.step * self.config.batch_size / self.batches.num_instances,
             **interval.figures(),
             "learning_rate": rate,
             "gradient_norm": gradient_norm,
@@ -174,12 +174,12 @@ class Trainer:
 
     def _evaluate_if_due(self, metrics: MetricsLog, stop: StopRequest) -> None:
         """Log the losses on what is held out, unless a signal comes first: it is done again."""
-        if not (self.loader.num_held_out and self._is_due(self.config.eval_every)):
+        if not (self.batches.num_held_out and self._is_due(self.config.eval_every)):
             return
         tally = Tally()
         self.model.eval()
         with torch.inference_mode(), autocast(self.precision, self.device):
-            for batch in self.loader.evaluation_batches():
+            for batch in self.batches.evaluation_batches():
                 if stop.signal is not None:
                     return
                 tally.add(compute_losses(self.model, batch.to(self.device)), batch.num_tokens)

@@ -15,7 +15,6 @@ import logging
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from tokkit import __version__
@@ -32,7 +31,7 @@ from tokkit.engine.manifest import MANIFEST, Manifest
 from tokkit.engine.signals import interruptible
 from tokkit.engine.stage import Outline, describe_difference, find_finished
 from tokkit.errors import TokkitError, os_errors_about
-from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.config import PretrainConfig, require_objective
 
 KIND = "run"
 EXPORT = "export"
@@ -61,24 +60,26 @@ class Plan:
 
     Attributes:
         config: the options.
-        source: the instances' manifest.
+        sources: the manifests of the instances.
     """
 
     config: PretrainConfig
-    source: Manifest
+    sources: tuple[Manifest, ...]
 
     @property
     def inputs(self) -> list[dict[str, Any]]:
         """The instances' shards, as the run's manifest names them."""
         return [
-            {name: row[name] for name in ("name", "bytes", "sha256")} for row in self.source.shards
+            {name: row[name] for name in ("name", "bytes", "sha256")}
+            for source in self.sources
+            for row in source.shards
         ]
 
     @property
     def outline(self) -> Outline:
         """What the weights depend on."""
         options = {
-            name: value
+            name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self.config).items()
             if name not in FREE_OPTIONS | {"seed"}
         }
@@ -86,7 +87,7 @@ class Plan:
             kind=KIND,
             output=self.config.output,
             options=options,
-            tokenizer_fingerprint=self.source.tokenizer_fingerprint or "",
+            tokenizer_fingerprint=self.sources[0].tokenizer_fingerprint or "",
             seed=self.config.seed,
             inputs=self.inputs,
         )
@@ -107,14 +108,11 @@ def pretrain(config: PretrainConfig) -> Manifest:
             device is missing, or the loss stops being a number.
         Interrupted: after SIGINT or SIGTERM, when the step in hand is saved.
     """
-    refuse_inputs(config.output, [config.instances])
-    plan = Plan(config, Manifest.read(config.instances, "instances"))
-    objective = plan.source.options.get("objective")
-    if objective != "nsp":
-        raise TokkitError(
-            f"{config.instances}: was built with --objective {objective}, but pretrain learns from "
-            f"nsp; build it again"
-        )
+    refuse_inputs(config.output, config.instances)
+    sources = tuple(Manifest.read(folder, "instances") for folder in config.instances)
+    for folder, source in zip(config.instances, sources, strict=True):
+        require_objective(source.options, str(folder))
+    plan = Plan(config, sources)
     if not config.overwrite and (finished := find_finished(plan.outline)) is not None:
         log.info("%s: up to date", config.output)
         return finished
@@ -158,29 +156,23 @@ def _take_up(plan: Plan) -> None:
 
 def _train(plan: Plan) -> Manifest:
     """All that needs torch."""
+    from tokkit.pretraining.batch import Batches
     from tokkit.pretraining.device import describe_device, seed_torch, torch_settings
     from tokkit.pretraining.export import write_export
     from tokkit.pretraining.loader import Loader
     from tokkit.pretraining.loop import Trainer
     from tokkit.pretraining.model import Bert, ModelConfig, initialize
-    from tokkit.shards.reader import ShardFolder
-    from tokkit.vocab.tokenizer import load_tokenizer
+    from tokkit.pretraining.sources import open_sources
 
     config = plan.config
-    folder = ShardFolder.open(config.instances, "instances")
-    tokenizer = load_tokenizer(folder.tokenizer_path)
-    tokenizer.require_special("pad", "cls", "sep", "mask")
-    if tokenizer.fingerprint != folder.header.tokenizer_fingerprint:
-        raise TokkitError(
-            f"{folder.tokenizer_path}: is not the tokenizer that made the shards beside it; "
-            f"build the folder again"
-        )
+    sources = open_sources(config)
+    tokenizer = sources.tokenizer
     with torch_settings(config) as device:
-        loader = Loader(folder, tokenizer, config)
+        batches = Batches(Loader(sources, config), tokenizer.special_ids["pad"])
         model_config = ModelConfig.from_preset(
             config.preset,
             vocab_size=tokenizer.vocab_size,
-            max_seq_length=folder.header.max_seq_length,
+            max_seq_length=sources.max_seq_length,
             dropout=config.dropout,
         )
         model = Bert(model_config)
@@ -189,7 +181,7 @@ def _train(plan: Plan) -> Manifest:
         model.to(device)
         num_parameters = sum(parameter.numel() for parameter in model.parameters())
         _write_run(plan, describe_device(device), num_parameters)
-        state = Trainer(config, model, loader, device).run()
+        state = Trainer(config, model, batches, device).run()
         files = write_export(config.output / EXPORT, model, tokenizer)
     accounts = Accounts()
     accounts.count("parameters", num_parameters)
@@ -201,7 +193,7 @@ def _train(plan: Plan) -> Manifest:
         key=plan.outline.key,
         options=dict(plan.outline.options),
         seed=config.seed,
-        tokenizer_fingerprint=plan.source.tokenizer_fingerprint,
+        tokenizer_fingerprint=plan.sources[0].tokenizer_fingerprint,
         inputs=plan.inputs,
         shards=[{**row, "name": f"{EXPORT}/{row['name']}"} for row in files],
         accounts=accounts.as_dict(),
@@ -215,18 +207,20 @@ def _write_run(plan: Plan, device: str, num_parameters: int) -> None:
     import numpy as np
     import torch
 
+    config = plan.config
     options = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in asdict(plan.config).items()
+        **asdict(config),
+        "instances": [str(folder) for folder in config.instances],
+        "output": str(config.output),
     }
     write_json(
-        plan.config.output / RUN,
+        config.output / RUN,
         {
             "options": options,
             "num_parameters": num_parameters,
             "device": device,
-            "instances_key": plan.source.key,
-            "tokenizer_fingerprint": plan.source.tokenizer_fingerprint,
+            "instances_keys": [source.key for source in plan.sources],
+            "tokenizer_fingerprint": plan.sources[0].tokenizer_fingerprint,
             "versions": {
                 "tokkit": __version__,
                 "python": platform.python_version(),

@@ -1,0 +1,87 @@
+"""The batch of any step, as pretraining saw it or will see it.
+
+A batch is a function of the step and of the options that a run notes in its ``run.json``, so it is
+found without running anything. Epochs follow each other without a gap, so the first batch of one
+may begin a few instances after it: of 10 instances in batches of 4, step 0 of epoch 1 is step 3 of
+the run, which begins at position 12, the third instance of that epoch.
+"""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from tokkit.engine.files import read_json
+from tokkit.engine.manifest import Manifest
+from tokkit.errors import TokkitError
+from tokkit.inspection.rows import show_instance, split_instances
+from tokkit.pretraining.config import LoaderConfig
+from tokkit.pretraining.loader import Loader
+from tokkit.pretraining.pretrain import RUN
+from tokkit.pretraining.sources import open_sources
+
+
+def replay(
+    path: Path, *, epoch: int = 0, step: int = 0, rows: int | None = None, **options: Any
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Show a batch.
+
+    Args:
+        path: an instance folder, or a run folder, whose options are those of the run.
+        epoch: of all folders' instances together, from 0.
+        step: from the first batch on that begins in the epoch.
+        rows: how many instances to show; None shows all.
+        options: those of ``LoaderConfig`` that are not the default; of an instance folder only.
+
+    Returns:
+        The facts, and the instances as text.
+
+    Raises:
+        TokkitError: where the folders are damaged, or are not those that the run was given.
+    """
+    if (path / RUN).is_file():
+        if options:
+            name = next(iter(options)).replace("_", "-")
+            raise TokkitError(f"{path}: a run has its own options; leave --{name} out")
+        config = read_run(path)
+    else:
+        config = LoaderConfig(instances=(path,), **options)
+    sources = open_sources(config)
+    loader = Loader(sources, config, with_words=True)
+    first = -(-epoch * loader.num_instances // config.batch_size)
+    instances = loader.training_instances(first + step)
+    shown = [
+        show_instance(row, sources.tokenizer, sources.objective)
+        for row in split_instances(instances)[:rows]
+    ]
+    facts = {
+        "instances": ", ".join(map(str, config.instances)),
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "epoch": epoch,
+        "step": first + step,
+        "tokens": len(instances.input_ids),
+        "masked": len(instances.masked_labels),
+    }
+    return facts, tuple(shown)
+
+
+def read_run(path: Path) -> LoaderConfig:
+    """The loader's options of a run.
+
+    Raises:
+        TokkitError: where the instances are not those that it was begun with.
+    """
+    run = read_json(path / RUN)
+    options = {entry.name: run["options"][entry.name] for entry in fields(LoaderConfig)}
+    folders = tuple(map(Path, options["instances"]))
+    for folder, key in zip(folders, run["instances_keys"], strict=True):
+        if Manifest.read(folder, "instances").key != key:
+            raise TokkitError(
+                f"{folder}: was made anew since {path} was trained on it; build it as it was"
+            )
+    options |= {
+        "instances": folders,
+        "weights": tuple(options["weights"]),
+        "mask_ratios": tuple(options["mask_ratios"]),
+    }
+    return LoaderConfig(**options)

@@ -1,0 +1,158 @@
+"""The loader for training loops of one's own: batches as dictionaries of tensors.
+
+The names are those that the models of ``transformers`` take. Two instances of 3 and 5 tokens, one
+token masked in each, padded to 8 columns, and ragged:
+
+    padded    input_ids [2, 8], attention_mask, token_type_ids, labels likewise
+    ragged    input_ids [8], token_type_ids, position_ids, labels likewise
+              cu_seqlens [0, 3, 8], max_seqlen 5: as attention kernels for packed sequences want it
+
+``labels`` is -100, which cross-entropy leaves out, but where a token is to be predicted.
+``next_sentence_label`` [2] is there where the objective has one.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from tokkit.errors import require
+from tokkit.pretraining.batch import Batch, pad_instances
+from tokkit.pretraining.config import LoaderConfig
+from tokkit.pretraining.data import NO_LABEL, Instances
+from tokkit.pretraining.loader import Loader
+from tokkit.pretraining.sources import open_sources
+
+LAYOUTS = ("padded", "ragged")
+SPLITS = ("train", "eval")
+
+TensorBatch = dict[str, Any]
+
+
+class InstanceLoader(IterableDataset[TensorBatch]):
+    """The batches of instance folders, an endless sequence that is known at every step.
+
+    Iterate it as it is, or through ``DataLoader(loader, batch_size=None, num_workers=…)``: workers
+    take turns, so the order is the same for any number of them. The state is the step alone: to
+    resume, begin at ``start_step``.
+
+    Args:
+        instances: the folder that ``build`` wrote, or several of them.
+        batch_size: instances in a batch, of all ranks together.
+        start_step: the first step, which counts from 0.
+        num_steps: how many steps; None goes on for ever. Evaluation takes neither.
+        rank: which part of each batch to read.
+        world_size: into how many equal parts batches fall.
+        layout: ``padded`` or ``ragged``.
+        split: ``train``, or ``eval`` for what is held out: in order, once, masked the same way
+            every time.
+        options: ``weights``, ``seed`` and those of masking, as ``tokkit pretrain`` takes them; see
+            ``LoaderConfig``. The same options give the batches that ``pretrain`` sees.
+
+    Raises:
+        UsageError: where an option is out of range, or ranks do not divide the batch.
+        TokkitError: where the folders are damaged or do not go together.
+    """
+
+    def __init__(
+        self,
+        instances: str | Path | Sequence[str | Path],
+        *,
+        batch_size: int,
+        start_step: int = 0,
+        num_steps: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        layout: str = "padded",
+        split: str = "train",
+        **options: Any,
+    ) -> None:
+        require(layout in LAYOUTS, f"layout must be one of {', '.join(LAYOUTS)}")
+        require(split in SPLITS, f"split must be one of {', '.join(SPLITS)}")
+        require(start_step >= 0, "start_step must be 0 or more")
+        require(num_steps is None or num_steps >= 0, "num_steps must be 0 or more")
+        require(
+            split == "train" or (start_step, num_steps, world_size) == (0, None, 1),
+            "start_step, num_steps and world_size go with split='train'",
+        )
+        folders = [instances] if isinstance(instances, str | Path) else instances
+        config = LoaderConfig(instances=tuple(map(Path, folders)), batch_size=batch_size, **options)
+        sources = open_sources(config)
+        self._loader = Loader(sources, config, rank=rank, world_size=world_size)
+        self._pad_id = sources.tokenizer.special_ids["pad"]
+        self._has_labels = sources.objective != "mlm"
+        self._ragged = layout == "ragged"
+        self._split = split
+        self._steps = (start_step, num_steps)
+
+    @property
+    def num_instances(self) -> int:
+        """Instances in an epoch: of the split, in all folders."""
+        loader = self._loader
+        return loader.num_instances if self._split == "train" else loader.num_held_out
+
+    def batch(self, step: int) -> TensorBatch:
+        """The batch of a step, found without looking at earlier ones."""
+        return self._lay_out(self._loader.training_instances(step))
+
+    def __iter__(self) -> Iterator[TensorBatch]:
+        """Go through the steps; in a worker process, through those that are its turn."""
+        worker = get_worker_info()
+        turn, num_workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        if self._split == "eval":
+            for place, instances in enumerate(self._loader.held_out_instances()):
+                if place % num_workers == turn:
+                    yield self._lay_out(instances)
+            return
+        start, number = self._steps
+        for step in count(start + turn, num_workers):
+            if number is not None and step >= start + number:
+                return
+            yield self.batch(step)
+
+    def _lay_out(self, instances: Instances) -> TensorBatch:
+        if self._ragged:
+            batch = ragged_batch(instances)
+        else:
+            batch = padded_batch(pad_instances(instances, self._pad_id))
+        if self._has_labels:
+            labels = torch.from_numpy(instances.next_sentence_labels)
+            batch["next_sentence_label"] = labels
+        return batch
+
+
+def padded_batch(batch: Batch) -> TensorBatch:
+    """A batch by the names of ``transformers``: tensors of shape [instances, longest]."""
+    labels_BT = torch.full_like(batch.input_ids_BT, NO_LABEL)
+    labels_BT.view(-1)[batch.masked_positions_M] = batch.masked_labels_M
+    mask_BT: Tensor | None = batch.attention_mask_BT
+    return {
+        "input_ids": batch.input_ids_BT,
+        "attention_mask": torch.ones_like(labels_BT) if mask_BT is None else mask_BT.long(),
+        "token_type_ids": batch.token_type_ids_BT,
+        "labels": labels_BT,
+    }
+
+
+def ragged_batch(instances: Instances) -> TensorBatch:
+    """A batch without padding: tensors of shape [tokens], and where instances begin."""
+    offsets = instances.offsets
+    lengths = np.diff(offsets)
+    positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+    labels = np.full(offsets[-1], NO_LABEL, np.int64)
+    rows = np.repeat(offsets[:-1], np.diff(instances.masked_offsets))
+    labels[rows + instances.masked_positions] = instances.masked_labels
+    types = positions >= np.repeat(instances.segment_lengths, lengths)
+    return {
+        "input_ids": torch.from_numpy(instances.input_ids.astype(np.int64)),
+        "token_type_ids": torch.from_numpy(types.astype(np.int64)),
+        "position_ids": torch.from_numpy(positions),
+        "labels": torch.from_numpy(labels),
+        "cu_seqlens": torch.from_numpy(offsets.astype(np.int32)),
+        "max_seqlen": int(lengths.max()),
+    }
