@@ -36,7 +36,7 @@ class EncodeConfig(CorpusConfig):
     language: str = "en"
     language_field: str | None = None
     compression: str = "none"
-    unit_bytes: int = 64 << 20
+    unit_bytes: int = 32 << 20
     workers: int = 1
     overwrite: bool = False
     progress: bool = True
