@@ -3,11 +3,11 @@
     pip install -c tests/constraints.txt '.[bench]'
     python tests/benchmarks/train.py [--megabytes 50,200,500] [--peers none] [--scores]
 
-The text is English books; where there are not enough of them they come again, each copy in another
-substitution of letters, so that its words are new. That is hard on a trainer: a larger corpus has
-fewer new words. Each contestant is a process of its own that reads the text from a file in the
-page cache: whole commands, from starting them to their end. Kernels are compiled before. Memory is
-the peak of the largest process, as the system tells it.
+The text is English books, a paragraph a line and a document; where there are not enough of them
+they come again, each copy in another substitution of letters, so that its words are new. That is
+hard on a trainer: a larger corpus has fewer new words. Each contestant is a process of its own that
+reads the text from a file in the page cache: whole commands, from starting them to their end.
+Kernels are compiled before. Memory is the peak of the largest process, as the system tells it.
 
 wordpiece   30,522 entries: ``tokkit train`` with both scores, and tokenizers' trainer
 bpe         50,000 entries: ``tokkit train --model bpe``, tokenizers' trainer, and gigatoken's
@@ -87,7 +87,8 @@ def measure(command: Sequence[str | Path], run: Run) -> None:
 def tokkit_command(model: str, score: str, size: int, text: Path, folder: Path) -> list[str | Path]:
     """``tokkit train`` of the sources beside this file."""
     start = [sys.executable, "-c", "from tokkit.cli import main; main()"]
-    options = ["--model", model, "--vocab-size", str(size), "--workers", str(peers.NUM_THREADS)]
+    options = ["--documents", "line", "--model", model, "--vocab-size", str(size)]
+    options += ["--workers", str(peers.NUM_THREADS)]
     options += ["--score", score] if model == "wordpiece" else []
     return [*start, "train", text, "-o", folder, "--overwrite", *options]
 
@@ -125,7 +126,7 @@ def train_with_gigatoken(text: Path) -> None:
     """What a process does whose contestant is gigatoken."""
     from gigatoken import TextFileSource, train_bpe
 
-    train_bpe(TextFileSource([text], "\n\n"), SIZES["bpe"], SPECIAL_TOKENS)
+    train_bpe(TextFileSource([text], "\n"), SIZES["bpe"], SPECIAL_TOKENS)
 
 
 def compare(model: str, text: Path, options: argparse.Namespace) -> list[Run]:
@@ -159,11 +160,11 @@ def count_tokens_per_word(text: Path, cache: Path) -> dict[str, float]:
     """Tokens per word of held-out documents, by the score that the vocabulary was learned with."""
     from tokenizers import Tokenizer
 
-    documents = text.read_text().split("\n\n")
+    documents = text.read_text().split("\n")
     held_out = documents[::HELD_OUT]
     del documents[::HELD_OUT]
     learned = cache / "learned.txt"
-    learned.write_text("\n\n".join(documents))
+    learned.write_text("\n".join(documents))
     figures = {}
     for score in OURS["wordpiece"]:
         folder = cache / f"scored-{score}"

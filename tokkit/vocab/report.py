@@ -6,8 +6,8 @@
     unknown                share of the tokens that stand for what the vocabulary does not have
 
 The text is that of whole documents that were held out, so the figures are those of new text; it is
-encoded line by line. Other tokenizers are measured on the same text in the same way, words being what stands between white
-space whatever each takes for a word.
+encoded line by line. Other tokenizers are measured on the same text in the same way, words being
+what stands between white space whatever each takes for a word.
 """
 
 import unicodedata
