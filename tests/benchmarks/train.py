@@ -24,6 +24,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -124,9 +125,9 @@ def train_with_tokenizers(model: str, text: Path) -> None:
 
 def train_with_gigatoken(text: Path) -> None:
     """What a process does whose contestant is gigatoken."""
-    from gigatoken import TextFileSource, train_bpe
-
-    train_bpe(TextFileSource([text], "\n"), SIZES["bpe"], SPECIAL_TOKENS)
+    gigatoken = import_module("gigatoken")
+    source = gigatoken.TextFileSource([text], "\n")
+    gigatoken.train_bpe(source, SIZES["bpe"], SPECIAL_TOKENS)
 
 
 def compare(model: str, text: Path, options: argparse.Namespace) -> list[Run]:
