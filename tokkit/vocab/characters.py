@@ -47,12 +47,12 @@ def to_text(codes: npt.NDArray[np.uint32]) -> str:
 def is_mark(char: str) -> bool:
     """Whether a character has a canonical combining class, as the library's NFD has it.
 
-    It has if it goes before U+0345, of the highest class there is, or behind U+0334, of the lowest.
+    It has if it goes before U+0345, of the highest class there is, or is that. A letter with a mark
+    in it has none: it begins with the letter.
     """
     from tokenizers.normalizers import NFD
 
-    order = NFD().normalize_str
-    return order(f"\u0345{char}")[0] != "\u0345" or order(f"{char}\u0334")[-1] != "\u0334"
+    return char == "\u0345" or NFD().normalize_str(f"\u0345{char}")[0] != "\u0345"
 
 
 class CharacterTable:
@@ -71,7 +71,6 @@ class CharacterTable:
     def __init__(self, normalizer: "Normalizer", pre_tokenizer: "PreTokenizer") -> None:
         self._normalizer = normalizer
         self._pre_tokenizer = pre_tokenizer
-        self._normalized: dict[int, str] = {}
         self._breaks: dict[str, bool] = {}
         self.kinds = np.zeros(UNICODE_SIZE, np.uint8)
         self.lengths = np.zeros(UNICODE_SIZE, np.uint8)
@@ -82,7 +81,6 @@ class CharacterTable:
         new = codes[self.kinds[codes] == UNSEEN]
         for code in np.unique(new).tolist() if len(new) else ():
             normalized = self._normalizer.normalize_str(chr(code))
-            self._normalized[code] = normalized
             self.lengths[code] = len(normalized)
             self.has_mark[code] = any(map(is_mark, normalized))
             if not normalized:
@@ -92,17 +90,9 @@ class CharacterTable:
             else:
                 self.kinds[code] = WORD
 
-    def normalized(self, code: int) -> str:
-        """What the normalizer makes of a character that was learned."""
-        return self._normalized[code]
-
     def breaks(self, char: str) -> bool:
         """Whether a normalized character is no part of a longer word: a space or punctuation."""
         if char not in self._breaks:
             pieces = self._pre_tokenizer.pre_tokenize_str(f"a{char}a")
             self._breaks[char] = len(pieces) > 1
         return self._breaks[char]
-
-    def spaces(self, char: str) -> bool:
-        """Whether a normalized character is white space, and so no part of any word."""
-        return self.breaks(char) and not self._pre_tokenizer.pre_tokenize_str(char)
