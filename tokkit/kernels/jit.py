@@ -122,7 +122,7 @@ class _Announcer(event.Listener):  # type: ignore[misc]  # likewise
         folder = event.data["dispatcher"].stats.cache_path
         if folder is not None and not self.said:
             self.said = True
-            log.info("compiling kernels, some 10 seconds and once; they are kept in %s", folder)
+            log.info("compiling kernels, 10 to 30 seconds and once; they are kept in %s", folder)
 
     def on_end(self, event: Any) -> None:
         """It was compiled."""
