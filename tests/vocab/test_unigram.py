@@ -66,9 +66,16 @@ def test_both_forms_give_the_same_ids(options: dict[str, Any]) -> None:
     processor, library = processor_of(model), library_of(model).library
     assert library is not None
     for text in (*TEXT.split(), *HARD):
-        if set(text) == {"-"}:
-            continue  # there are equally likely ways to cut it
-        assert library.encode(text, add_special_tokens=False).ids == processor.encode(text), text
+        ids = library.encode(text, add_special_tokens=False).ids
+        # "000" falls into "0" and "00", or "00" and "0": of equally likely ways to cut, the two may
+        # choose others.
+        assert ids == processor.encode(text) or log_probability(processor, ids) == pytest.approx(
+            log_probability(processor, processor.encode(text)), abs=1e-5
+        ), text
+
+
+def log_probability(processor: Any, ids: list[int]) -> float:
+    return float(sum(processor.get_score(number) for number in ids))
 
 
 def test_both_forms_give_the_same_ids_for_real_text(shared: Path) -> None:
