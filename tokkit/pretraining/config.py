@@ -140,6 +140,10 @@ class PretrainConfig(LoaderConfig):
             self.preset is None or self.init_from is None,
             "--preset has no effect beside --init-from, whose model has its size; leave one out",
         )
+        require(
+            not self.share_layers or self.init_from is None,
+            "--share-layers has no effect beside --init-from, whose layers differ; leave one out",
+        )
         require(0.0 <= self.dropout < 1.0, "--dropout must be at least 0, below 1")
 
     def _check_schedule(self) -> None:
