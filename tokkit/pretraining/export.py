@@ -18,14 +18,10 @@ import torch
 from torch import Tensor
 
 from tokkit.engine.files import hash_file, read_json, write_json
-from tokkit.errors import TokkitError
-from tokkit.pretraining.checkpoint import (
-    MODEL,
-    read_tensors,
-    write_folder_atomically,
-    write_tensors,
-)
+from tokkit.errors import TokkitError, os_errors_about
+from tokkit.pretraining.checkpoint import MODEL, write_folder_atomically
 from tokkit.pretraining.model import Bert, ModelConfig
+from tokkit.pretraining.tensors import read_tensors, write_tensors
 from tokkit.vocab.tokenizer import Tokenizer
 
 CONFIG = "config.json"
@@ -101,7 +97,7 @@ def write_export(folder: Path, model: Bert, tokenizer: Tokenizer) -> list[dict[s
         "pad_token_id": tokenizer.special_ids["pad"],
         **asdict(model.config),
     }
-    with write_folder_atomically(folder) as written:
+    with os_errors_about(folder), write_folder_atomically(folder) as written:
         write_json(written / CONFIG, config)
         write_tensors(written / MODEL, to_transformers(model.state_dict()))
         tokenizer.save(written)

@@ -18,14 +18,16 @@ from tqdm import tqdm
 
 from tokkit.errors import Interrupted, TokkitError
 from tokkit.pretraining.batch import Batches
-from tokkit.pretraining.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from tokkit.pretraining.checkpoint import load_newest_checkpoint
 from tokkit.pretraining.config import PretrainConfig
 from tokkit.pretraining.device import autocast, choose_precision, seed_torch
 from tokkit.pretraining.loss import Tally, compute_losses
 from tokkit.pretraining.metrics import METRICS, MetricsLog
 from tokkit.pretraining.model import Bert
 from tokkit.pretraining.optim import build_optimizer, clip_gradients, scheduled_rate, update
+from tokkit.pretraining.snapshot import expect_tensors, name_tensors, restore
 from tokkit.pretraining.stopping import StopRequest, hold_signals
+from tokkit.pretraining.writer import CheckpointWriter
 
 LOG_EVERY = 10
 CHECKPOINTS = "checkpoints"
@@ -72,12 +74,14 @@ class Trainer:
         self.device = device
         self.precision = choose_precision(config.precision, device)
         self.optimizer = build_optimizer(model, config.weight_decay)
-        self.checkpoints = config.output / CHECKPOINTS
         self.state = State()
-        if there := list_checkpoints(self.checkpoints):
-            self.state = State.from_dict(load_checkpoint(there[-1], model, self.optimizer))
+        folder = config.output / CHECKPOINTS
+        resumed = load_newest_checkpoint(folder, expect_tensors(model))
+        if resumed is not None:
+            self.state = State.from_dict(resumed.state)
+            restore(resumed.tensors, self.state.step, model, self.optimizer)
             log.info("%s: going on from step %d", config.output, self.state.step)
-        self._saved_step = self.state.step
+        self.checkpoints = CheckpointWriter(folder, config.keep_checkpoints, resumed)
 
     def run(self) -> State:
         """Train to the last step.
@@ -99,6 +103,7 @@ class Trainer:
         with (
             MetricsLog(config.output / METRICS, state.step) as metrics,
             hold_signals() as stop,
+            self.checkpoints,
             tqdm(
                 desc="pretrain",
                 total=config.max_steps,
@@ -151,11 +156,10 @@ class Trainer:
         return gradient_norm
 
     def _describe_divergence(self) -> str:
-        saved = list_checkpoints(self.checkpoints)
-        last = f"the last checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
+        self.checkpoints.wait()
         return (
             f"{self.config.output}: the loss or its gradient is not finite at step "
-            f"{self.state.step}; {last}; lower --learning-rate and pass --overwrite to begin anew"
+            f"{self.state.step}; {self.checkpoints.describe_saved()}; lower --learning-rate and pass --overwrite to begin anew"
         )
 
     def _describe_interval(self, rate: float, gradient_norm: float) -> dict[str, Any]:
@@ -196,16 +200,19 @@ class Trainer:
 
     def _save(self, metrics: MetricsLog) -> None:
         metrics.sync()
-        save_checkpoint(self.checkpoints, self.model, self.optimizer, asdict(self.state))
-        self._saved_step = self.state.step
+        self.checkpoints.save(name_tensors(self.model, self.optimizer), asdict(self.state))
 
     def _stop_if_asked(self, metrics: MetricsLog, stop: StopRequest) -> None:
         if stop.signal is None:
             return
-        if self.state.step > self._saved_step:
+        self.checkpoints.wait()
+        if self.state.step > self.checkpoints.saved_step:
             self._save(metrics)
+            self.checkpoints.wait()
+        fault = self.checkpoints.fault
+        unsaved = f", which is not saved ({fault}): {self.checkpoints.describe_saved()}"
         raise Interrupted(
-            f"{self.config.output}: stopped by {stop.signal.name} after step {self.state.step}; "
-            f"run the same command again to go on",
+            f"{self.config.output}: stopped by {stop.signal.name} after step {self.state.step}"
+            f"{unsaved if fault else ''}; run the same command again to go on",
             exit_status=128 + stop.signal,
         )
