@@ -159,7 +159,8 @@ class Trainer:
         self.checkpoints.wait()
         return (
             f"{self.config.output}: the loss or its gradient is not finite at step "
-            f"{self.state.step}; {self.checkpoints.describe_saved()}; lower --learning-rate and pass --overwrite to begin anew"
+            f"{self.state.step}; {self.checkpoints.describe_saved()}; "
+            f"lower --learning-rate and pass --overwrite to begin anew"
         )
 
     def _describe_interval(self, rate: float, gradient_norm: float) -> dict[str, Any]:

@@ -88,8 +88,8 @@ def restore(snapshot: Snapshot, step: int, model: nn.Module, optimizer: Optimize
 class SnapshotMemory:
     """Room in main memory for one snapshot, which the next one overwrites.
 
-    For tensors of a GPU it is pinned, so that all copies are under way at once; pinning rounds each
-    tensor up to a power of two bytes.
+    For tensors of a GPU it is pinned, so that all copies are under way at once; torch rounds what it
+    pins up to a power of two, which makes 2.1 GB of the 1.3 of ``base``.
     """
 
     def __init__(self) -> None:

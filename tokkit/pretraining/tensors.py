@@ -2,7 +2,9 @@
 
 A file is 8 bytes of length, a JSON header, and the tensors' bytes:
 
-    70 00 00 00 00 00 00 00  {"__metadata__":…,"bias":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}…
+    58 00 00 00 00 00 00 00
+    {"__metadata__":{"format":"pt"},"bias":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}
+    00 00 80 3f 00 00 00 40                                                           1.0, 2.0
 
 It is written here rather than by ``safetensors.torch``, which makes a second copy of all tensors
 in memory or, given a path, reports a full disk as an error that is no ``OSError``.

@@ -4,8 +4,8 @@
     thread                      │write, sync, rename, delete old│                     │write …
 
 One write is under way at a time, and there is memory for one copy: a checkpoint that is due before
-the last one is on disk waits for it. For ``base`` on two cores, 1.3 GB in fp32, the copy took
-COPY_FIGURE and the write WRITE_FIGURE.
+the last one is on disk waits for it. For ``base``, 1.3 GB, on two busy cores the copy took 0.5 s, the
+first, which gets the memory, 3 s, and the write 5 s.
 
 A write that fails, as on a full disk, is told in a line and does not end the run.
 """
