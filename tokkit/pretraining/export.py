@@ -27,14 +27,9 @@ import torch
 from torch import Tensor
 
 from tokkit.engine.files import hash_file, read_json, write_json
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, os_errors_about
 from tokkit.instances.control import find_end_of_text
-from tokkit.pretraining.checkpoint import (
-    MODEL,
-    read_tensors,
-    write_folder_atomically,
-    write_tensors,
-)
+from tokkit.pretraining.checkpoint import MODEL, write_folder_atomically
 from tokkit.pretraining.model import ModelConfig
 from tokkit.pretraining.models import Model, outline_model
 from tokkit.pretraining.names import (
@@ -44,6 +39,7 @@ from tokkit.pretraining.names import (
     model_type,
     to_transformers,
 )
+from tokkit.pretraining.tensors import read_tensors, write_tensors
 from tokkit.vocab.tokenizer import Tokenizer
 
 CONFIG = "config.json"
@@ -74,7 +70,7 @@ def write_export(
     if config.share_layers:
         tensors[f"{MAPPING}.weight"] = torch.eye(config.hidden_size)
         tensors[f"{MAPPING}.bias"] = torch.zeros(config.hidden_size)
-    with write_folder_atomically(folder) as written:
+    with os_errors_about(folder), write_folder_atomically(folder) as written:
         write_json(written / CONFIG, describe_model(config, tokenizer))
         write_tensors(written / MODEL, tensors)
         tokenizer.save(written)
