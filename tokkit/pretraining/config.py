@@ -110,7 +110,7 @@ class PretrainConfig(LoaderConfig):
     learning_rate: float = 1e-4
     warmup_steps: int | None = None
     weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, ...] = (0.9, 0.999)
     max_gradient_norm: float = 1.0
     dropout: float = 0.1
     micro_batch_tokens: int = 16_384
