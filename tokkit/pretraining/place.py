@@ -26,6 +26,10 @@ FIRST_SPECIAL_STEP = 0xFFFF_FFF0  # of Slurm's steps; above are the batch script
 log = logging.getLogger(__name__)
 
 
+class RankLost(TokkitError):  # noqa: N818  it is what became of another
+    """Another rank ended, or cannot be reached."""
+
+
 @dataclass(frozen=True)
 class Place:
     """One process among several.

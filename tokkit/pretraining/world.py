@@ -22,15 +22,11 @@ import torch.distributed as dist
 from tokkit.errors import TokkitError
 from tokkit.pretraining.config import PretrainConfig
 from tokkit.pretraining.device import choose_device
-from tokkit.pretraining.place import Place
+from tokkit.pretraining.place import Place, RankLost
 
 # Longer than anything that one rank does while the others wait for it, such as an export.
 TIMEOUT = timedelta(minutes=30)
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
-
-
-class RankLost(TokkitError):  # noqa: N818  it is what became of another
-    """Another rank ended, or cannot be reached."""
 
 
 @dataclass(frozen=True)
