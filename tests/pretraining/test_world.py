@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -232,3 +233,19 @@ def test_each_rank_has_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) ->
     )
     with pytest.raises(TokkitError, match="which has 1 GPU;"):
         choose_rank_device("cuda", third)
+
+
+def test_a_master_that_is_not_there_is_refused_in_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        for host, port in (("nowhere.invalid", 29500), ("127.0.0.1", taken.getsockname()[1])):
+            place = Place(0, 2, 0, host, port)
+            with (
+                pytest.raises(
+                    TokkitError, match=f"rank 0: cannot join .* at {host}:{port} "
+                ) as caught,
+                open_world(make_config(tmp_path, None), place),
+            ):
+                pass
+            assert "\n" not in str(caught.value)

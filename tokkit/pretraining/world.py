@@ -10,6 +10,7 @@ consequence that says to look for its cause, which the rank that ended has told.
 """
 
 import json
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -150,6 +151,7 @@ def _join(place: Place, device: torch.device) -> None:
         torch.cuda.set_device(device)
     host, port = place.master_addr, place.master_port
     try:
+        socket.getaddrinfo(host, port)  # torch would try for as long as the timeout is
         dist.init_process_group(
             BACKENDS[device.type],
             init_method=f"tcp://{f'[{host}]' if ':' in host else host}:{port}",
@@ -157,7 +159,7 @@ def _join(place: Place, device: torch.device) -> None:
             world_size=place.size,
             timeout=TIMEOUT,
         )
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         raise RankLost(
             f"rank {place.rank}: cannot join the others at {host}:{port} "
             f"({str(error).splitlines()[0]}); set MASTER_ADDR and MASTER_PORT to a free port "
