@@ -1,16 +1,21 @@
 import dataclasses
+import itertools
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from torch.nn import functional as F
 
-from tokkit.pretraining.batch import Batch
+from tokkit.pretraining.attention import Sequences, attend_flat, attend_padded
+from tokkit.pretraining.batch import EXACT, Batch, Rounding, lay_out
 from tokkit.pretraining.config import PRESETS
-from tokkit.pretraining.data import NO_LABEL
+from tokkit.pretraining.data import NO_LABEL, Instances
+from tokkit.pretraining.dataset import padded_batch
 from tokkit.pretraining.export import from_transformers, to_transformers
-from tokkit.pretraining.loss import compute_losses
 from tokkit.pretraining.model import SIZES, Bert, ModelConfig, initialize
+from tokkit.pretraining.padded import pad_instances
+from tokkit.pretraining.tally import total_loss
 
 VOCAB_SIZE = 101
 TINY = ModelConfig.from_preset("tiny", vocab_size=VOCAB_SIZE, max_seq_length=64, dropout=0.0)
@@ -22,7 +27,9 @@ def peer_of(model: Bert) -> transformers.BertForPreTraining:
         **dataclasses.asdict(model.config), attn_implementation="eager", pad_token_id=0
     )
     peer = transformers.BertForPreTraining(config)
-    missing = peer.load_state_dict(to_transformers(model.state_dict()), strict=False).missing_keys
+    missing = peer.load_state_dict(
+        to_transformers(model.state_dict(), model.config), strict=False
+    ).missing_keys
     assert set(missing) == {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
     peer.tie_weights()
     return peer
@@ -39,62 +46,56 @@ def make_model(config: ModelConfig, seed: int = 0) -> Bert:
     return model
 
 
-def make_batch(lengths: list[int], seed: int = 0) -> Batch:
-    """Padded sequences of random ids, three masked positions in each."""
-    generator = torch.Generator().manual_seed(seed)
-    B, T = len(lengths), -(-max(lengths) // 8) * 8
-    mask_BT = torch.arange(T) < torch.tensor(lengths)[:, None]
-    positions = [b * T + torch.randperm(n, generator=generator)[:3] for b, n in enumerate(lengths)]
-    positions_M = torch.cat(positions).sort().values
-    return Batch(
-        input_ids_BT=torch.randint(1, VOCAB_SIZE, (B, T), generator=generator) * mask_BT,
-        token_type_ids_BT=(torch.arange(T) >= max(lengths) // 3).long() * mask_BT,
-        attention_mask_BT=None if mask_BT.all() else mask_BT,
-        masked_positions_M=positions_M,
-        masked_labels_M=torch.randint(VOCAB_SIZE, positions_M.shape, generator=generator),
-        next_sentence_labels_B=torch.randint(2, (B,), generator=generator),
-        num_tokens=sum(lengths),
-        num_pairs=B,
+def make_instances(lengths: list[int], seed: int = 0) -> Instances:
+    """Pairs of random ids, three masked positions in each."""
+    random = np.random.default_rng(seed)
+    offsets = np.cumsum([0, *lengths])
+    return Instances(
+        input_ids=random.integers(1, VOCAB_SIZE, offsets[-1]).astype(np.uint16),
+        offsets=offsets,
+        segment_lengths=np.array(lengths) // 3,
+        documents=np.arange(len(lengths), dtype=np.uint64),
+        next_sentence_labels=random.integers(0, 2, len(lengths)),
+        masked_positions=np.concatenate([np.sort(random.permutation(n)[:3]) for n in lengths]),
+        masked_labels=random.integers(0, VOCAB_SIZE, 3 * len(lengths)).astype(np.uint16),
+        masked_offsets=3 * np.arange(len(lengths) + 1),
+        word_starts=np.zeros(0, np.uint8),
     )
 
 
-def peer_inputs(batch: Batch) -> dict[str, torch.Tensor]:
-    """The batch as theirs takes it, with labels everywhere."""
-    labels_BT = torch.full_like(batch.input_ids_BT, -100)
-    labels_BT.view(-1)[batch.masked_positions_M] = batch.masked_labels_M
-    mask_BT = batch.attention_mask_BT
-    return {
-        "input_ids": batch.input_ids_BT,
-        "token_type_ids": batch.token_type_ids_BT,
-        "attention_mask": torch.ones_like(labels_BT) if mask_BT is None else mask_BT.long(),
-        "labels": labels_BT,
-        "next_sentence_label": batch.next_sentence_labels_B,
-    }
+def make_batch(lengths: list[int], rounding: Rounding = EXACT) -> Batch:
+    return lay_out(make_instances(lengths), 0, rounding)
 
 
-@pytest.mark.parametrize("lengths", [[16, 16], [5, 40, 33, 8]], ids=["full", "padded"])
+def loss_of(model: Bert, batch: Batch) -> torch.Tensor:
+    return total_loss(model(batch.inputs), batch.num_predicted, batch.num_pairs)
+
+
+def gradients_of(model: Bert, batch: Batch) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    torch.autograd.backward(loss_of(model, batch))
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    return to_transformers(gradients, model.config)
+
+
+LENGTHS = pytest.mark.parametrize("lengths", [[16, 16], [5, 40, 33, 8]], ids=["full", "padded"])
+
+
+@LENGTHS
 def test_logits_losses_and_every_gradient_equal_those_of_transformers(lengths: list[int]) -> None:
     model, batch = make_model(TINY), make_batch(lengths)
     peer = peer_of(model)
 
-    theirs = peer(**peer_inputs(batch))
-    logits_MV, logits_BC = model(
-        batch.input_ids_BT,
-        batch.token_type_ids_BT,
-        batch.attention_mask_BT,
-        batch.masked_positions_M,
-    )
-    their_logits_MV = theirs.prediction_logits.flatten(0, 1)[batch.masked_positions_M]
+    padded = pad_instances(make_instances(lengths), 0)
+    theirs = peer(**padded_batch(padded), next_sentence_label=padded.next_sentence_labels_B)
+    logits_MV, logits_SC = model.logits(batch.inputs)
+    their_logits_MV = theirs.prediction_logits.flatten(0, 1)[padded.masked_positions_M]
     torch.testing.assert_close(logits_MV, their_logits_MV, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(logits_BC, theirs.seq_relationship_logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits_SC, theirs.seq_relationship_logits, atol=1e-5, rtol=1e-5)
 
-    loss = compute_losses(model, batch).total
-    torch.testing.assert_close(loss, theirs.loss, atol=1e-5, rtol=1e-5)
-    torch.autograd.backward(loss)
+    torch.testing.assert_close(loss_of(model, batch), theirs.loss, atol=1e-5, rtol=1e-5)
+    gradients = gradients_of(model, batch)
     theirs.loss.backward()
-    gradients = to_transformers(
-        {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    )
     their_gradients = {name: p.grad for name, p in peer.named_parameters()}
     assert gradients.keys() == their_gradients.keys()
     for name, gradient in gradients.items():
@@ -102,21 +103,49 @@ def test_logits_losses_and_every_gradient_equal_those_of_transformers(lengths: l
         assert torch.allclose(gradient, their_gradients[name], atol=1e-5, rtol=1e-4), name
 
 
+@LENGTHS
+def test_rounded_sizes_change_neither_loss_nor_gradients(lengths: list[int]) -> None:
+    model = make_model(TINY)
+    rounding = Rounding(tokens=100, sequences=16, predictions=64, max_seqlen=48)
+    exact, rounded = make_batch(lengths), make_batch(lengths, rounding)
+    assert (len(rounded.inputs.input_ids_N), len(rounded.inputs.labels_M)) == (100, 64)
+    assert len(rounded.inputs.cu_seqlens) == 17
+    torch.testing.assert_close(loss_of(model, rounded), loss_of(model, exact))
+    expected = gradients_of(model, exact)
+    for name, gradient in gradients_of(model, rounded).items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_what_fills_up_the_vocabulary_is_never_predicted_nor_learned() -> None:
+    model, batch = make_model(TINY), make_batch([16, 16])
+    before = loss_of(model, batch).item()
+    with torch.no_grad():
+        model.masked_token_head.bias[VOCAB_SIZE:] = 1e4
+    assert loss_of(model, batch).item() == before
+    torch.autograd.backward(loss_of(model, batch))
+    for weight in (model.embeddings.words.weight, model.masked_token_head.bias):
+        assert weight.grad is not None
+        assert not weight.grad[VOCAB_SIZE:].any()
+
+
 def test_names_of_transformers_lead_back_to_our_weights() -> None:
     model = make_model(TINY)
-    back = from_transformers(to_transformers(model.state_dict()), model)
+    back = from_transformers(to_transformers(model.state_dict(), model.config), model)
     assert back.keys() == model.state_dict().keys()
-    assert all(torch.equal(back[name], tensor) for name, tensor in model.state_dict().items())
+    for name, tensor in model.state_dict().items():
+        num_rows = VOCAB_SIZE if len(tensor) == model.config.num_entries else len(tensor)
+        assert torch.equal(back[name][:num_rows], tensor[:num_rows]), name
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_have_as_many_parameters_as_those_of_google(preset: str) -> None:
     layers, hidden, heads = SIZES[preset]
-    config = ModelConfig.from_preset(preset, vocab_size=30522, max_seq_length=128, dropout=0.1)
+    config = ModelConfig.from_preset(preset, vocab_size=30528, max_seq_length=128, dropout=0.1)
     with torch.device("meta"):
         model = Bert(config)
         peer = transformers.BertForPreTraining(
             transformers.BertConfig(
+                vocab_size=30528,
                 hidden_size=hidden,
                 num_hidden_layers=layers,
                 num_attention_heads=heads,
@@ -134,18 +163,6 @@ def test_positions_grow_with_the_sequences() -> None:
         assert config.max_position_embeddings == positions
 
 
-def test_padding_changes_nothing() -> None:
-    model = make_model(TINY).eval()
-    ids_BT = torch.randint(1, VOCAB_SIZE, (1, 16))
-    positions_M = torch.tensor([3, 15])
-    short = model(ids_BT, torch.zeros_like(ids_BT), None, positions_M)
-    padded_BT = F.pad(ids_BT, (0, 8))
-    mask_BT = torch.arange(24)[None] < 16
-    padded = model(padded_BT, torch.zeros_like(padded_BT), mask_BT, positions_M)
-    for ours, theirs in zip(short, padded, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
-
-
 def test_weights_are_drawn_as_bert_draws_them() -> None:
     torch.manual_seed(0)
     model = Bert(TINY)
@@ -161,30 +178,63 @@ def test_weights_are_drawn_as_bert_draws_them() -> None:
 
 def test_pairs_without_a_label_have_no_part_in_the_loss() -> None:
     model, batch = make_model(TINY), make_batch([16, 16, 16])
-    some = dataclasses.replace(
-        batch,
-        next_sentence_labels_B=torch.tensor([1, NO_LABEL, NO_LABEL]),
-        num_pairs=1,
-    )
-    none = dataclasses.replace(
-        batch, next_sentence_labels_B=torch.full((3,), NO_LABEL), num_pairs=0
-    )
-    logits_BC = model(batch.input_ids_BT, batch.token_type_ids_BT, None, batch.masked_positions_M)[
-        1
-    ]
-    first = F.cross_entropy(logits_BC[:1], torch.tensor([1]))
-    difference = compute_losses(model, some).total - compute_losses(model, none).total
+
+    def loss_with(labels: list[int]) -> torch.Tensor:
+        inputs = batch.inputs._replace(pair_labels_S=torch.tensor(labels))
+        num_pairs = sum(label != NO_LABEL for label in labels)
+        return total_loss(model(inputs), batch.num_predicted, num_pairs)
+
+    _, logits_SC = model.logits(batch.inputs)
+    assert logits_SC is not None
+    first = F.cross_entropy(logits_SC[:1], torch.tensor([1]))
+    difference = loss_with([1, NO_LABEL, NO_LABEL]) - loss_with([NO_LABEL] * 3)
     torch.testing.assert_close(difference, first, atol=1e-5, rtol=1e-5)
+
+
+@LENGTHS
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_without_padding_has_the_shapes_of_attention_with_it(
+    lengths: list[int], *, causal: bool
+) -> None:
+    """The operator for a GPU can be asked for shapes and types on any machine."""
+    inputs = make_batch(lengths).inputs
+    qkv_N3HK = torch.randn(sum(lengths), 3, 2, 64, requires_grad=True)
+    expected = attend_padded(qkv_N3HK, inputs.sequences, 0.1, causal=causal)
+    on_meta = Sequences(
+        inputs.cu_seqlens.to("meta"), inputs.row_ids_N, inputs.position_ids_N, inputs.max_seqlen
+    )
+    qkv = torch.empty(qkv_N3HK.shape, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    found = attend_flat(qkv, on_meta, 0.1, causal=causal)
+    assert found.shape == expected.shape
+    torch.autograd.backward(found.float().sum())
+    assert qkv.grad is not None
+    assert qkv.grad.shape == qkv.shape
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_token_sees_only_its_own_sequence(*, causal: bool) -> None:
+    lengths = [5, 3, 40, 8]
+    inputs = make_batch(lengths).inputs
+    torch.manual_seed(0)
+    qkv_N3HK = torch.randn(sum(lengths), 3, 2, 16)
+    x_NHK = attend_padded(qkv_N3HK, inputs.sequences, 0.0, causal=causal)
+    for start, stop in itertools.pairwise(inputs.cu_seqlens.tolist()):
+        q, k, v = (part.transpose(0, 1) for part in qkv_N3HK[start:stop].unbind(1))
+        scores = q @ k.transpose(1, 2) / 4
+        if causal:
+            scores += torch.full(scores.shape[1:], -torch.inf).triu(1)
+        expected = (scores.softmax(2) @ v).transpose(0, 1)
+        torch.testing.assert_close(x_NHK[start:stop], expected)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_a_gpu_computes_what_the_cpu_does() -> None:
     model, batch = make_model(TINY), make_batch([5, 40, 33, 8])
-    expected = compute_losses(model, batch).total.item()
+    expected = loss_of(model, batch).item()
     device = torch.device("cuda")
     model.to(device)
-    assert compute_losses(model, batch.to(device)).total.item() == pytest.approx(expected, abs=1e-3)
+    assert loss_of(model, batch.to(device)).item() == pytest.approx(expected, abs=1e-3)
     with torch.autocast("cuda", torch.bfloat16):
-        rounded = compute_losses(model, batch.to(device)).total.item()
+        rounded = loss_of(model, batch.to(device)).item()
     assert rounded == pytest.approx(expected, rel=0.02)

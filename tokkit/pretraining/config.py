@@ -149,9 +149,7 @@ class PretrainConfig(LoaderConfig):
             "--max-steps and --max-time both say when the run ends; leave one out",
         )
         require(self.max_steps is None or self.max_steps >= 1, "--max-steps must be at least 1")
-        require(
-            self.max_time is None or 0 < self.max_time < math.inf, "--max-time must be above 0"
-        )
+        require(self.max_time is None or 0 < self.max_time < math.inf, "--max-time must be above 0")
         require(self.learning_rate > 0, "--learning-rate must be above 0")
         require(
             self.warmup_steps is None or self.warmup_steps >= 0, "--warmup-steps must be 0 or more"

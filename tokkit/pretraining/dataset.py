@@ -22,10 +22,10 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from tokkit.errors import require
-from tokkit.pretraining.batch import Batch, pad_instances
 from tokkit.pretraining.config import LoaderConfig
 from tokkit.pretraining.data import NO_LABEL, Instances
 from tokkit.pretraining.loader import Loader
+from tokkit.pretraining.padded import PaddedBatch, pad_instances
 from tokkit.pretraining.sources import open_sources
 
 LAYOUTS = ("padded", "ragged")
@@ -126,7 +126,7 @@ class InstanceLoader(IterableDataset[TensorBatch]):
         return batch
 
 
-def padded_batch(batch: Batch) -> TensorBatch:
+def padded_batch(batch: PaddedBatch) -> TensorBatch:
     """A batch by the names of ``transformers``: tensors of shape [instances, longest]."""
     labels_BT = torch.full_like(batch.input_ids_BT, NO_LABEL)
     labels_BT.view(-1)[batch.masked_positions_M] = batch.masked_labels_M

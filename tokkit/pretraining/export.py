@@ -48,6 +48,7 @@ LAYER_NAMES = {
     "down": "output.dense",
     "output_norm": "output.LayerNorm",
 }
+BY_ENTRY = ("embeddings.words.weight", "masked_token_head.bias")  # filled up, see model.py
 STACKED = tuple(f"attention.self.{part}" for part in ("query", "key", "value"))
 
 
@@ -65,13 +66,17 @@ def transformers_names(name: str) -> tuple[str, ...]:
     return tuple(f"bert.encoder.layer.{number}.{their}.{kind}" for their in theirs)
 
 
-def to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_transformers(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """Our tensors under the names of ``transformers``: weights, or their gradients."""
     return {
         their_name: part
         for name, tensor in tensors.items()
         for their_name, part in zip(
-            transformers_names(name), tensor.chunk(len(transformers_names(name))), strict=True
+            transformers_names(name),
+            (tensor[: config.vocab_size] if name in BY_ENTRY else tensor).chunk(
+                len(transformers_names(name))
+            ),
+            strict=True,
         )
     }
 
@@ -82,10 +87,14 @@ def from_transformers(tensors: Mapping[str, Tensor], model: Bert) -> dict[str, T
     Raises:
         KeyError: naming a tensor that is missing.
     """
-    return {
+    found = {
         name: torch.cat([tensors[their_name] for their_name in transformers_names(name)])
         for name in model.state_dict()
     }
+    spare = model.config.num_entries - model.config.vocab_size
+    for name in BY_ENTRY:
+        found[name] = torch.cat([found[name], found[name].new_zeros(spare, *found[name].shape[1:])])
+    return found
 
 
 def write_export(folder: Path, model: Bert, tokenizer: Tokenizer) -> list[dict[str, Any]]:
@@ -103,7 +112,7 @@ def write_export(folder: Path, model: Bert, tokenizer: Tokenizer) -> list[dict[s
     }
     with write_folder_atomically(folder) as written:
         write_json(written / CONFIG, config)
-        write_tensors(written / MODEL, to_transformers(model.state_dict()))
+        write_tensors(written / MODEL, to_transformers(model.state_dict(), model.config))
         tokenizer.save(written)
     return [
         {"name": path.name, "bytes": path.stat().st_size, "sha256": hash_file(path)}
@@ -121,6 +130,6 @@ def read_export(folder: Path) -> Bert:
     if missing := [field.name for field in fields(ModelConfig) if field.name not in form]:
         raise TokkitError(f"{folder / CONFIG}: has no {missing[0]}; it is not that of a BERT")
     model = Bert(ModelConfig(**{field.name: form[field.name] for field in fields(ModelConfig)}))
-    tensors = read_tensors(folder / MODEL, to_transformers(model.state_dict()))
+    tensors = read_tensors(folder / MODEL, to_transformers(model.state_dict(), model.config))
     model.load_state_dict(from_transformers(tensors, model))
     return model.eval()

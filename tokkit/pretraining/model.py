@@ -1,23 +1,29 @@
 """BERT (Devlin et al. 2018, arXiv:1810.04805) with its two pretraining heads.
 
 A post-norm encoder: each sublayer's output passes dropout, is added to its input and then
-normalized. It computes what ``transformers.BertForPreTraining`` computes, and differs in two ways
-that cost nothing in exactness: queries, keys and values come from one projection, and the masked
-language model's logits are made for the masked positions alone. With 20 predictions in 128
-positions and 8,000 entries that leaves 640 rows of logits out of 4,096 in a batch of 32.
+normalized. It computes what ``transformers.BertForPreTraining`` computes, and differs in ways that
+cost nothing in exactness: there is no padding, sequences lie one after the other from the embedding
+to the heads; queries, keys and values come from one projection; and logits are made for the masked
+positions alone, a part of them at a time. The vocabulary is filled up to a multiple of 64, which
+matrix units like; what fills it up is never predicted.
 
 Names of tensors carry their shape:
 
-    B  sequences in the batch      D  hidden size             V  entries of the vocabulary
-    T  positions, padded           H  attention heads         M  masked positions of the whole batch
+    N  tokens of all sequences     D  hidden size             V  entries of the vocabulary
+    S  sequences                   H  attention heads         M  predicted positions of all sequences
     F  feed-forward size           K  size of a head, D / H   C  classes of the pair's label, 2
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from tokkit.pretraining.attention import Sequences, attend
+from tokkit.pretraining.crossentropy import linear_cross_entropy
+from tokkit.pretraining.data import NO_LABEL
 
 SIZES = {  # layers, hidden size, heads: https://github.com/google-research/bert
     "tiny": (2, 128, 2),
@@ -27,11 +33,63 @@ SIZES = {  # layers, hidden size, heads: https://github.com/google-research/bert
     "base": (12, 768, 12),
     "large": (24, 1024, 16),
 }
+ENTRY_MULTIPLE = 64
+PAIR_OBJECTIVES = ("nsp", "sop")
+
+
+class Inputs(NamedTuple):
+    """What a model takes.
+
+    Attributes:
+        input_ids_N: int64, below ``vocab_size``: it is not checked here.
+        token_type_ids_N: int64, 0 or 1.
+        position_ids_N: int64, a token's place in its sequence.
+        row_ids_N: int64, a token's sequence.
+        cu_seqlens: int32 ``[S + 1]``, where sequences begin and end.
+        predicted_positions_M: int64, below N.
+        labels_M: int64, the ids to be predicted there; ``NO_LABEL`` where there is none.
+        pair_labels_S: int64; ``NO_LABEL`` where there is none.
+        max_seqlen: at least the longest sequence.
+    """
+
+    input_ids_N: Tensor
+    token_type_ids_N: Tensor
+    position_ids_N: Tensor
+    row_ids_N: Tensor
+    cu_seqlens: Tensor
+    predicted_positions_M: Tensor
+    labels_M: Tensor
+    pair_labels_S: Tensor
+    max_seqlen: int
+
+    @property
+    def sequences(self) -> Sequences:
+        """Where the sequences lie."""
+        return Sequences(self.cu_seqlens, self.row_ids_N, self.position_ids_N, self.max_seqlen)
+
+
+class Sums(NamedTuple):
+    """What a model makes of a batch: scalars on its device, over predictions and over pairs.
+
+    Attributes:
+        token_loss: sum of the cross-entropy of predicted tokens, differentiable.
+        token_correct: int64, how many of them were likeliest.
+        pair_loss: sum of the cross-entropy of pairs, differentiable; 0 without a head for them.
+        pair_correct: int64.
+    """
+
+    token_loss: Tensor
+    token_correct: Tensor
+    pair_loss: Tensor
+    pair_correct: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The shape of a model, under the names of a Hugging Face ``config.json``."""
+    """The shape of a model, under the names of a Hugging Face ``config.json``.
+
+    ``objective`` says which heads it has, ``share_layers`` that all layers are one.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -44,10 +102,29 @@ class ModelConfig:
     attention_probs_dropout_prob: float = 0.1
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
+    objective: str = "nsp"
+    share_layers: bool = False
+
+    @property
+    def num_entries(self) -> int:
+        """Rows of the word embedding."""
+        return -(-self.vocab_size // ENTRY_MULTIPLE) * ENTRY_MULTIPLE
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether there is a head for the pair's label."""
+        return self.objective in PAIR_OBJECTIVES
 
     @classmethod
     def from_preset(
-        cls, preset: str, *, vocab_size: int, max_seq_length: int, dropout: float
+        cls,
+        preset: str,
+        *,
+        vocab_size: int,
+        max_seq_length: int,
+        dropout: float,
+        objective: str = "nsp",
+        share_layers: bool = False,
     ) -> "ModelConfig":
         """The shape that google-research/bert gave the name, with room for longer sequences."""
         num_layers, hidden_size, num_heads = SIZES[preset]
@@ -60,6 +137,8 @@ class ModelConfig:
             max_position_embeddings=max(512, max_seq_length),
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
+            objective=objective,
+            share_layers=share_layers,
         )
 
 
@@ -68,43 +147,38 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.words = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.words = nn.Embedding(config.num_entries, config.hidden_size)
         self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.segments = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout_prob = config.hidden_dropout_prob
 
-    def forward(self, input_ids_BT: Tensor, token_type_ids_BT: Tensor) -> Tensor:
-        """Embed ids; x_BTD."""
-        x_BTD = self.words(input_ids_BT) + self.segments(token_type_ids_BT)
-        x_BTD = self.norm(x_BTD + self.positions.weight[: input_ids_BT.shape[1]])
-        return F.dropout(x_BTD, self.dropout_prob, self.training)
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Embed ids; x_ND."""
+        x_ND = self.words(inputs.input_ids_N) + self.segments(inputs.token_type_ids_N)
+        x_ND = self.norm(x_ND + self.positions(inputs.position_ids_N))
+        return F.dropout(x_ND, self.dropout_prob, self.training)
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of each position to all positions that are not padding."""
+    """Multi-head attention of each token to the tokens of its sequence."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, causal: bool = False) -> None:
         super().__init__()
         self.num_heads = config.num_attention_heads
         self.dropout_prob = config.attention_probs_dropout_prob
+        self.causal = causal
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, x_BTD: Tensor, mask_B11T: Tensor | None) -> Tensor:
-        """Mix positions; ``mask_B11T`` is false at padding, None where there is none."""
-        B, T, D = x_BTD.shape
-        qkv_3BHTK = self.qkv(x_BTD).view(B, T, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        q_BHTK, k_BHTK, v_BHTK = qkv_3BHTK.unbind(0)
-        x_BHTK = F.scaled_dot_product_attention(
-            q_BHTK,
-            k_BHTK,
-            v_BHTK,
-            attn_mask=mask_B11T,
-            dropout_p=self.dropout_prob if self.training else 0.0,
-        )
-        mixed_BTD: Tensor = self.output(x_BHTK.transpose(1, 2).reshape(B, T, D))
-        return mixed_BTD
+    def forward(self, x_ND: Tensor, sequences: Sequences) -> Tensor:
+        """Mix tokens."""
+        N, D = x_ND.shape
+        qkv_N3HK = self.qkv(x_ND).view(N, 3, self.num_heads, D // self.num_heads)
+        dropout_prob = self.dropout_prob if self.training else 0.0
+        x_NHK = attend(qkv_N3HK, sequences, dropout_prob, causal=self.causal)
+        mixed_ND: Tensor = self.output(x_NHK.flatten(1))
+        return mixed_ND
 
 
 class Layer(nn.Module):
@@ -119,29 +193,31 @@ class Layer(nn.Module):
         self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout_prob = config.hidden_dropout_prob
 
-    def forward(self, x_BTD: Tensor, mask_B11T: Tensor | None) -> Tensor:
-        """Pass x_BTD through the layer."""
-        x_BTD = self.attention_norm(x_BTD + self._drop(self.attention(x_BTD, mask_B11T)))
-        h_BTF = F.gelu(self.up(x_BTD))
-        out_BTD: Tensor = self.output_norm(x_BTD + self._drop(self.down(h_BTF)))
-        return out_BTD
+    def forward(self, x_ND: Tensor, sequences: Sequences) -> Tensor:
+        """Pass x_ND through the layer."""
+        x_ND = self.attention_norm(x_ND + self._drop(self.attention(x_ND, sequences)))
+        h_NF = F.gelu(self.up(x_ND))
+        out_ND: Tensor = self.output_norm(x_ND + self._drop(self.down(h_NF)))
+        return out_ND
 
-    def _drop(self, x_BTD: Tensor) -> Tensor:
-        return F.dropout(x_BTD, self.dropout_prob, self.training)
+    def _drop(self, x_ND: Tensor) -> Tensor:
+        return F.dropout(x_ND, self.dropout_prob, self.training)
 
 
 class MaskedTokenHead(nn.Module):
-    """Logits over the vocabulary; its decoder is the word embedding itself."""
+    """What a decoder over the vocabulary gets; its weight is the word embedding itself."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.transform = nn.Linear(config.hidden_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.bias = nn.Parameter(torch.zeros(config.num_entries))
 
-    def forward(self, x_MD: Tensor, words_VD: Tensor) -> Tensor:
-        """Compute logits_MV from the encoder's output at the masked positions."""
-        return F.linear(self.norm(F.gelu(self.transform(x_MD))), words_VD, self.bias)
+    def forward(self, x_MD: Tensor) -> Tensor:
+        """Transform the encoder's output at the predicted positions, in the precision of products."""
+        transformed_MD = F.gelu(self.transform(x_MD))
+        normed_MD: Tensor = self.norm(transformed_MD).to(transformed_MD.dtype)
+        return normed_MD
 
 
 class NextSentenceHead(nn.Module):
@@ -152,49 +228,62 @@ class NextSentenceHead(nn.Module):
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
         self.classifier = nn.Linear(config.hidden_size, 2)
 
-    def forward(self, x_BD: Tensor) -> Tensor:
-        """Compute logits_BC from the encoder's output at the first position."""
-        logits_BC: Tensor = self.classifier(torch.tanh(self.pooler(x_BD)))
-        return logits_BC
+    def forward(self, x_SD: Tensor) -> Tensor:
+        """Compute logits_SC from the encoder's output at the first position."""
+        logits_SC: Tensor = self.classifier(torch.tanh(self.pooler(x_SD)))
+        return logits_SC
 
 
 class Bert(nn.Module):
-    """The encoder with the heads for masked tokens and for the next sentence."""
+    """The encoder with the heads for masked tokens and, where there are pairs, for their label."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        num_layers = 1 if config.share_layers else config.num_hidden_layers
+        self.layers = nn.ModuleList(Layer(config) for _ in range(num_layers))
         self.masked_token_head = MaskedTokenHead(config)
-        self.next_sentence_head = NextSentenceHead(config)
+        self.next_sentence_head = NextSentenceHead(config) if config.has_pairs else None
 
-    def forward(
-        self,
-        input_ids_BT: Tensor,
-        token_type_ids_BT: Tensor,
-        attention_mask_BT: Tensor | None,
-        masked_positions_M: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Compute both heads' logits.
+    def forward(self, inputs: Inputs) -> Sums:
+        """Compare both heads' predictions with the labels."""
+        x_ND = self.encode(inputs)
+        token_loss, token_correct = linear_cross_entropy(
+            self.masked_token_head(x_ND.index_select(0, inputs.predicted_positions_M)),
+            self.embeddings.words.weight,
+            self.masked_token_head.bias,
+            inputs.labels_M,
+            self.config.vocab_size,
+        )
+        if self.next_sentence_head is None:
+            return Sums(token_loss, token_correct, torch.zeros_like(token_loss), token_correct * 0)
+        logits_SC = self.next_sentence_head(_first(x_ND, inputs)).float()
+        labels_S = inputs.pair_labels_S
+        pair_loss = F.cross_entropy(logits_SC, labels_S, ignore_index=NO_LABEL, reduction="sum")
+        return Sums(token_loss, token_correct, pair_loss, (logits_SC.argmax(1) == labels_S).sum())
 
-        Args:
-            input_ids_BT: int64, below ``vocab_size``: it is not checked here.
-            token_type_ids_BT: int64, 0 or 1.
-            attention_mask_BT: bool, false at padding; None where nothing is padded.
-            masked_positions_M: int64, positions in the flattened batch: ``b * T + t``.
+    def encode(self, inputs: Inputs) -> Tensor:
+        """The encoder's output, x_ND."""
+        x_ND = self.embeddings(inputs)
+        sequences = inputs.sequences
+        for number in range(self.config.num_hidden_layers):
+            x_ND = self.layers[number % len(self.layers)](x_ND, sequences)
+        return x_ND
 
-        Returns:
-            The masked positions' logits [M, V] and the pairs' logits [B, 2].
-        """
-        mask_B11T = None if attention_mask_BT is None else attention_mask_BT[:, None, None, :]
-        x_BTD = self.embeddings(input_ids_BT, token_type_ids_BT)
-        for layer in self.layers:
-            x_BTD = layer(x_BTD, mask_B11T)
-        x_MD = x_BTD.flatten(0, 1).index_select(0, masked_positions_M)
-        logits_MV = self.masked_token_head(x_MD, self.embeddings.words.weight)
-        logits_BC = self.next_sentence_head(x_BTD[:, 0])
-        return logits_MV, logits_BC
+    def logits(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+        """Logits of the predicted positions [M, V] and of the pairs [S, 2], if there are any."""
+        x_ND = self.encode(inputs)
+        x_MD = self.masked_token_head(x_ND.index_select(0, inputs.predicted_positions_M))
+        head, V = self.masked_token_head, self.config.vocab_size
+        logits_MV = F.linear(x_MD, self.embeddings.words.weight[:V], head.bias[:V])
+        pairs = self.next_sentence_head
+        return logits_MV, None if pairs is None else pairs(_first(x_ND, inputs))
+
+
+def _first(x_ND: Tensor, inputs: Inputs) -> Tensor:
+    """Each sequence's first token; any token for sequences that are empty."""
+    return x_ND.index_select(0, inputs.cu_seqlens[:-1].clamp(max=len(x_ND) - 1))
 
 
 def initialize(model: Bert) -> None:
