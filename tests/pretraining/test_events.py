@@ -58,6 +58,8 @@ def test_a_run_that_goes_on_takes_back_what_is_done_again(tmp_path: Path) -> Non
         events.write(train(30, 3.0))
     assert read(tmp_path, "train")["loss"] == [(10, 7), (20, 7), (30, 3)]
     assert read(tmp_path, "eval")["loss"] == [(0, 8), (10, 8), (20, 4)]
+    with EventLog(tmp_path, 20, evaluated=True):
+        assert read(tmp_path, "eval")["loss"] == [(0, 8), (10, 8), (20, 4)]
 
     with EventLog(tmp_path, 0) as events:
         events.write(evaluation(0, 2.0))

@@ -47,13 +47,14 @@ class EventLog:
     Args:
         folder: of the run.
         step: where the run goes on; 0 takes back whatever is there.
+        evaluated: whether the evaluation of that step is done, so that it stands.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int, *, evaluated: bool = False) -> None:
         self.folder = folder / EVENTS
         self._files = {
             "train": _EventFile(self.folder / "train", first_step=step + 1),
-            "eval": _EventFile(self.folder / "eval", first_step=step),
+            "eval": _EventFile(self.folder / "eval", first_step=step + evaluated),
         }
         self._is_warned = False
 
