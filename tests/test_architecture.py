@@ -44,6 +44,7 @@ HOMES = {
     "click": {"cli"},
     "torch": {"pretraining"},
     "safetensors": {"pretraining"},
+    "tensorboard": {"pretraining"},
     "tokenizers": {"vocab", "encoding"},
     "sentencepiece": {"vocab", "encoding"},
     "sentencex": {"corpus"},
