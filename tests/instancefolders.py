@@ -16,6 +16,7 @@ from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD, UNK, CLS, SEP, MASK = range(5)
 NUM_WORDS = 43
+NUM_MASKED = 3  # in each instance, where masks are static
 
 BATCH_ROWS = 7
 SHARD_BATCHES = 2
@@ -93,6 +94,7 @@ def write_instance_folder(
         options={
             "objective": objective,
             "masking": "static" if static else "dynamic",
+            **({"max_predictions_per_seq": NUM_MASKED} if static else {}),
         },
         seed=seed,
         tokenizer_fingerprint=tokenizer.fingerprint,
@@ -126,7 +128,9 @@ def make_batch(
     is_random = rng.integers(2, size=num_rows)
     pairs = [count_up(rng, header.max_seq_length, follows=not random) for random in is_random]
     rows = [np.array(a + b, header.id_dtype) for a, b in pairs]
-    positions = [np.sort(rng.choice(np.flatnonzero(row > MASK), 3, replace=False)) for row in rows]
+    positions = [
+        np.sort(rng.choice(np.flatnonzero(row > MASK), NUM_MASKED, replace=False)) for row in rows
+    ]
     columns = [
         pa.array([len(a) for a, _ in pairs], pa.int32()),
         pa.array(np.arange(num_rows, dtype=np.uint64)),

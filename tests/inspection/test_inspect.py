@@ -65,7 +65,7 @@ def test_dynamic_masks_are_those_of_the_loader(work: Path) -> None:
     folder = ShardFolder.open(work / "instances", "instances")
     tokenizer = load_tokenizer(folder.tokenizer_path)
     config = LoaderConfig(instances=(folder.path,), batch_size=4)
-    instances = next(Loader(open_sources(config), config).held_out_instances())
+    instances = next(Loader(open_sources(config), config).held_out_instances(config.batch_size))
     rows = inspect(work / "instances", rows=4, shard="eval-00000.arrow").rows
     labels = [
         label for row in rows for _, label in re.findall(r"\[([^\[\]\s]+)→([^\[\]\s]+)\]", row)

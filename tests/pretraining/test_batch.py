@@ -3,8 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokkit.pretraining.batch import LENGTH_MULTIPLE, pad_instances
 from tokkit.pretraining.data import NO_LABEL, Instances
+from tokkit.pretraining.padded import LENGTH_MULTIPLE, pad_instances
 
 PAD_ID = 0
 

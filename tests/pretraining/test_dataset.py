@@ -12,9 +12,9 @@ from transformers import BertConfig, BertForPreTraining, Trainer, TrainingArgume
 
 from tokkit import InstanceLoader
 from tokkit.errors import UsageError
-from tokkit.pretraining.batch import Batches
 from tokkit.pretraining.config import LoaderConfig
 from tokkit.pretraining.loader import Loader
+from tokkit.pretraining.padded import pad_instances
 from tokkit.pretraining.sources import open_sources
 
 
@@ -37,11 +37,11 @@ def take(loader: Any, number: int) -> list[dict[str, Any]]:
 
 def test_batches_are_those_of_pretraining(folder: Path) -> None:
     config = LoaderConfig(instances=(folder,), batch_size=8, seed=3, mask_unit="span")
-    batches = Batches(Loader(open_sources(config), config), PAD)
+    pretraining = Loader(open_sources(config), config)
     loader = InstanceLoader(folder, batch_size=8, seed=3, mask_unit="span")
     assert loader.num_instances == 45
     for step, found in enumerate(take(loader, 12)):
-        expected = batches.training_batch(step)
+        expected = pad_instances(pretraining.training_instances(step), PAD)
         assert torch.equal(found["input_ids"], expected.input_ids_BT)
         assert torch.equal(found["token_type_ids"], expected.token_type_ids_BT)
         assert torch.equal(found["attention_mask"] == 0, expected.input_ids_BT == PAD)

@@ -1,4 +1,5 @@
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,30 @@ from hypothesis import strategies as st
 from instancefolders import CLS, MASK, PAD, SEP, write_instance_folder
 
 from tokkit.errors import TokkitError
-from tokkit.pretraining.batch import Batch, Batches
 from tokkit.pretraining.config import LoaderConfig
 from tokkit.pretraining.epochs import split_epochs
 from tokkit.pretraining.loader import Loader
+from tokkit.pretraining.padded import PaddedBatch, pad_instances
 from tokkit.pretraining.sources import open_sources
+
+
+class Batches:
+    """The padded batches of a loader."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def training_batch(self, step: int) -> PaddedBatch:
+        return pad_instances(self._loader.training_instances(step), PAD)
+
+    def evaluation_batches(self) -> Iterator[PaddedBatch]:
+        for instances in self._loader.held_out_instances(8):
+            yield pad_instances(instances, PAD)
 
 
 def open_loader(folder: Path, **options: Any) -> Batches:
     config = LoaderConfig(instances=(folder,), **{"batch_size": 8, "seed": 3, **options})
-    return Batches(Loader(open_sources(config), config), PAD)
+    return Batches(Loader(open_sources(config), config))
 
 
 @pytest.fixture
@@ -27,14 +42,14 @@ def folder(tmp_path: Path) -> Path:
     return write_instance_folder(tmp_path / "instances", num_training=45, num_held_out=19)
 
 
-def restore(batch: Batch) -> list[tuple[int, ...]]:
+def restore(batch: PaddedBatch) -> list[tuple[int, ...]]:
     """The batch's instances as they were before they were masked."""
     ids_BT = batch.input_ids_BT.clone()
     ids_BT.view(-1)[batch.masked_positions_M] = batch.masked_labels_M
     return [tuple(number for number in row if number != PAD) for row in ids_BT.tolist()]
 
 
-def same(one: Batch, other: Batch) -> bool:
+def same(one: PaddedBatch, other: PaddedBatch) -> bool:
     return (
         torch.equal(one.input_ids_BT, other.input_ids_BT)
         and torch.equal(one.masked_positions_M, other.masked_positions_M)

@@ -146,20 +146,25 @@ class _Pool:
         """Say which unit a dead worker had, and how it died."""
         process = self._processes[pipe]
         process.join()
-        code = process.exitcode or 0
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-        remedy = "; was memory short? pass fewer --workers" if code == -signal.SIGKILL else ""
+        killed = process.exitcode == -signal.SIGKILL
+        remedy = "; was memory short? pass fewer --workers" if killed else ""
         raise TokkitError(
-            f"{self._in_hand[pipe].name}: the worker process {how}{remedy}; what other units "
-            f"finished stays, run the same command again to go on"
+            f"{self._in_hand[pipe].name}: the worker process {describe_end(process)}{remedy}; what "
+            f"other units finished stays, run the same command again to go on"
         )
+
+
+def describe_end(process: BaseProcess) -> str:
+    """Say how a process ended that was not asked to."""
+    code = process.exitcode or 0
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
 
 
 def _work(task: Task, pipe: Connection) -> None:
     """Do units from the pipe until it closes: the life of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends us
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     logger = logging.getLogger("tokkit")
     logger.addHandler(_Forwarder(pipe))
     logger.setLevel(logging.INFO)
@@ -182,7 +187,7 @@ def _work(task: Task, pipe: Connection) -> None:
             pipe.send(("outcome", outcome))
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process when its parent is gone, so that no shard is written behind its back."""
     parent = multiprocessing.parent_process()
     if parent is not None:

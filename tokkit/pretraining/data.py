@@ -197,6 +197,23 @@ class InstanceReader:
         return self._folder.path
 
 
+def slice_instances(instances: Instances, start: int, stop: int) -> Instances:
+    """Instances ``start`` to ``stop`` without a copy, and without where words start."""
+    tokens = slice(*instances.offsets[[start, stop]])
+    masked = slice(*instances.masked_offsets[[start, stop]])
+    return Instances(
+        input_ids=instances.input_ids[tokens],
+        offsets=instances.offsets[start : stop + 1] - tokens.start,
+        segment_lengths=instances.segment_lengths[start:stop],
+        documents=instances.documents[start:stop],
+        next_sentence_labels=instances.next_sentence_labels[start:stop],
+        masked_positions=instances.masked_positions[masked],
+        masked_labels=instances.masked_labels[masked],
+        masked_offsets=instances.masked_offsets[start : stop + 1] - masked.start,
+        word_starts=np.zeros(0, np.uint8),
+    )
+
+
 def join_instances(parts: list[Instances], rows: list[Int64]) -> Instances:
     """Put instances that were gathered apart into one batch.
 

@@ -9,9 +9,15 @@ token masked in each, padded to 8 columns, and ragged:
 
 ``labels`` is -100, which cross-entropy leaves out, but where a token is to be predicted.
 ``next_sentence_label`` [2] is there where the objective has one.
+
+Where each token is predicted from those before it, as GPT does, ``labels`` is ``input_ids`` itself:
+causal models of ``transformers`` compare what they predict at each place with the label one place
+on. The first token of an instance has no label, so that ragged instances are not predicted from
+each other. There are no ``token_type_ids``, which GPT-2 would take for words.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,8 +29,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from tokkit.errors import require
 from tokkit.pretraining.config import LoaderConfig
-from tokkit.pretraining.data import NO_LABEL, Instances
+from tokkit.pretraining.data import NO_LABEL, Instances, Int64
 from tokkit.pretraining.loader import Loader
+from tokkit.pretraining.model import PAIR_OBJECTIVES
 from tokkit.pretraining.padded import PaddedBatch, pad_instances
 from tokkit.pretraining.sources import open_sources
 
@@ -84,8 +91,10 @@ class InstanceLoader(IterableDataset[TensorBatch]):
         config = LoaderConfig(instances=tuple(map(Path, folders)), batch_size=batch_size, **options)
         sources = open_sources(config)
         self._loader = Loader(sources, config, rank=rank, world_size=world_size)
-        self._pad_id = sources.tokenizer.special_ids["pad"]
-        self._has_labels = sources.objective != "mlm"
+        self._pad_id = sources.pad_id
+        self._has_pairs = sources.objective in PAIR_OBJECTIVES
+        self._causal = sources.is_causal
+        self._batch_size = batch_size
         self._ragged = layout == "ragged"
         self._split = split
         self._steps = (start_step, num_steps)
@@ -105,7 +114,7 @@ class InstanceLoader(IterableDataset[TensorBatch]):
         worker = get_worker_info()
         turn, num_workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         if self._split == "eval":
-            for place, instances in enumerate(self._loader.held_out_instances()):
+            for place, instances in enumerate(self._loader.held_out_instances(self._batch_size)):
                 if place % num_workers == turn:
                     yield self._lay_out(instances)
             return
@@ -116,14 +125,31 @@ class InstanceLoader(IterableDataset[TensorBatch]):
             yield self.batch(step)
 
     def _lay_out(self, instances: Instances) -> TensorBatch:
+        if self._causal:
+            instances = label_all_tokens(instances)
         if self._ragged:
             batch = ragged_batch(instances)
         else:
             batch = padded_batch(pad_instances(instances, self._pad_id))
-        if self._has_labels:
+        if self._causal:
+            del batch["token_type_ids"]
+        if self._has_pairs:
             labels = torch.from_numpy(instances.next_sentence_labels)
             batch["next_sentence_label"] = labels
         return batch
+
+
+def label_all_tokens(instances: Instances) -> Instances:
+    """Make every token but the first of its instance one to be predicted."""
+    positions = _positions(instances)
+    is_labelled = positions > 0
+    num_labelled = np.diff(instances.offsets) - 1
+    return replace(
+        instances,
+        masked_positions=positions[is_labelled],
+        masked_labels=instances.input_ids[is_labelled],
+        masked_offsets=np.concatenate([[0], np.cumsum(num_labelled)]),
+    )
 
 
 def padded_batch(batch: PaddedBatch) -> TensorBatch:
@@ -143,7 +169,7 @@ def ragged_batch(instances: Instances) -> TensorBatch:
     """A batch without padding: tensors of shape [tokens], and where instances begin."""
     offsets = instances.offsets
     lengths = np.diff(offsets)
-    positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+    positions = _positions(instances)
     labels = np.full(offsets[-1], NO_LABEL, np.int64)
     rows = np.repeat(offsets[:-1], np.diff(instances.masked_offsets))
     labels[rows + instances.masked_positions] = instances.masked_labels
@@ -156,3 +182,9 @@ def ragged_batch(instances: Instances) -> TensorBatch:
         "cu_seqlens": torch.from_numpy(offsets.astype(np.int32)),
         "max_seqlen": int(lengths.max()),
     }
+
+
+def _positions(instances: Instances) -> Int64:
+    """Each token's place in its instance."""
+    offsets = instances.offsets
+    return np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))

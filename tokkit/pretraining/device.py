@@ -66,19 +66,14 @@ def seed_torch(seed: int, purpose: str, step: int = 0) -> None:
 
 
 @contextmanager
-def torch_settings(config: PretrainConfig) -> Iterator[torch.device]:
-    """Set threads, and put them and torch's generators back when the block ends.
-
-    Yields:
-        The device.
-    """
-    device = choose_device(config.device)
+def torch_settings(config: PretrainConfig, device: torch.device) -> Iterator[None]:
+    """Set threads, and put them and torch's generators back when the block ends."""
     threads = torch.get_num_threads()
     devices = [torch.cuda.current_device()] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         try:
             if config.threads is not None:
                 torch.set_num_threads(config.threads)
-            yield device
+            yield
         finally:
             torch.set_num_threads(threads)

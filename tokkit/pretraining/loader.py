@@ -37,6 +37,11 @@ class Loader:
         world_size: into how many equal parts a batch falls.
         with_words: read where words start also if masks do not depend on it.
 
+    Attributes:
+        max_seq_length: of the longest instance.
+        max_predictions: most predictions in one instance.
+        rank_size: instances of each batch that it reads.
+
     Raises:
         UsageError: where the batch cannot be divided so.
         TokkitError: where a folder holds no training instance.
@@ -72,10 +77,12 @@ class Loader:
                 raise TokkitError(
                     f"{folder.path}: holds no training instance; build it from more text"
                 )
+        self.max_seq_length = sources.max_seq_length
+        self.max_predictions = sources.max_predictions
+        self.rank_size = config.batch_size // world_size
         self._masks = sources.masks
         self._weights = config.weights
         self._batch_size = config.batch_size
-        self._rank_size = config.batch_size // world_size
         self._rank = rank
         self._seed = np.uint64(config.seed)
 
@@ -91,17 +98,21 @@ class Loader:
 
     def training_instances(self, step: int) -> Instances:
         """The rank's part of a step, which counts from 0: found without looking at earlier ones."""
-        start = step * self._batch_size + self._rank * self._rank_size
+        start = step * self._batch_size + self._rank * self.rank_size
         sizes = tuple(map(len, self._training))
-        parts = split_epochs(start, self._rank_size, sizes, self._weights)
+        parts = split_epochs(start, self.rank_size, sizes, self._weights)
         found = [self._read_part(part) for part in parts]
         return join_instances(found, [part.rows for part in parts])
 
-    def held_out_instances(self) -> Iterator[Instances]:
-        """What is held out, in order, folder by folder, masked the same way every time."""
+    def held_out_instances(self, size: int) -> Iterator[Instances]:
+        """What is held out, in order, folder by folder, masked the same way every time.
+
+        Args:
+            size: how many at a time; the last of a folder may be fewer.
+        """
         for folder, reader in enumerate(self._held_out):
-            for start in range(0, len(reader), self._batch_size):
-                stop = min(start + self._batch_size, len(reader))
+            for start in range(0, len(reader), size):
+                stop = min(start + size, len(reader))
                 numbers = np.arange(start, stop, dtype=np.uint64)
                 instances = reader.gather(numbers)
                 if (masks := self._masks[folder]) is not None:

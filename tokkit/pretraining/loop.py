@@ -1,31 +1,40 @@
 """The training loop: steps, log lines, evaluations, checkpoints.
 
+    step n:   evaluate │ save │ stop or end, if asked │ take update n, log
+                 └ where these are due after n updates
+
 What a step does depends on the step's number and the weights alone: the batch, its masks, the
 dropout and the learning rate are functions of the number, and no generator carries a state on. So
 going on from a checkpoint repeats the unbroken run, on a CPU with the same number of threads to
-the last bit (torch splits sums by thread, and a GPU adds in the order in which blocks end).
+the last bit (torch splits sums by thread, and a GPU adds in the order in which blocks end). With
+``--max-time`` the rate goes by the clock, and no two runs are alike.
+
+All processes of a run go through the same lines; the first of them alone writes and logs.
 """
 
 import logging
 import math
-import sys
 import time
-from dataclasses import asdict, dataclass, field
+from collections import deque
+from contextlib import ExitStack
+from signal import SIGINT, SIGTERM, Signals
 from typing import Any
 
-import torch
-from tqdm import tqdm
+from torch import nn
 
 from tokkit.errors import Interrupted, TokkitError
-from tokkit.pretraining.batch import Batches
-from tokkit.pretraining.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from tokkit.pretraining.checkpoint import load_newest_checkpoint
 from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.device import autocast, choose_precision, seed_torch
-from tokkit.pretraining.loss import Tally, compute_losses
-from tokkit.pretraining.metrics import METRICS, MetricsLog
-from tokkit.pretraining.model import Bert
-from tokkit.pretraining.optim import build_optimizer, clip_gradients, scheduled_rate, update
+from tokkit.pretraining.distribute import full_tensors, load_full
+from tokkit.pretraining.evaluation import evaluate, evaluation_figures
+from tokkit.pretraining.feed import Feed
+from tokkit.pretraining.reporting import Reporter
+from tokkit.pretraining.schedule import Schedule
+from tokkit.pretraining.snapshot import expect_tensors
+from tokkit.pretraining.state import State
+from tokkit.pretraining.step import Figures, Stepper
 from tokkit.pretraining.stopping import StopRequest, hold_signals
+from tokkit.pretraining.writer import CheckpointWriter
 
 LOG_EVERY = 10
 CHECKPOINTS = "checkpoints"
@@ -33,179 +42,180 @@ CHECKPOINTS = "checkpoints"
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class State:
-    """Where a run stands; JSON, kept in each checkpoint.
-
-    Attributes:
-        step: updates taken.
-        tokens: seen in all of them, without padding.
-        interval: sums since the last log line.
-    """
-
-    step: int = 0
-    tokens: int = 0
-    interval: Tally = field(default_factory=Tally)
-
-    @classmethod
-    def from_dict(cls, form: dict[str, Any]) -> "State":
-        """Read back what ``asdict`` gave."""
-        return cls(form["step"], form["tokens"], Tally(**form["interval"]))
-
-
 class Trainer:
-    """Trains one model on one device.
+    """Trains one model.
 
     Args:
         config: of the run.
-        model: its weights drawn, on the device.
-        batches: of the run.
-        device: where the model is.
+        stepper: with model and optimizer; filled from the newest checkpoint if there is one.
+        feed: of the run's batches.
+        plain: the model before it was distributed and compiled: whose names checkpoints have.
     """
 
     def __init__(
-        self, config: PretrainConfig, model: Bert, batches: Batches, device: torch.device
+        self, config: PretrainConfig, stepper: Stepper, feed: Feed, plain: nn.Module
     ) -> None:
         self.config = config
-        self.model = model
-        self.batches = batches
-        self.device = device
-        self.precision = choose_precision(config.precision, device)
-        self.optimizer = build_optimizer(model, config.weight_decay)
-        self.checkpoints = config.output / CHECKPOINTS
+        self.stepper = stepper
+        self.feed = feed
+        self.world = stepper.world
+        self.schedule = Schedule.of(config)
         self.state = State()
-        if there := list_checkpoints(self.checkpoints):
-            self.state = State.from_dict(load_checkpoint(there[-1], model, self.optimizer))
+        self._folder = config.output / CHECKPOINTS
+        self._resumed = load_newest_checkpoint(self._folder, expect_tensors(plain))
+        if self._resumed is not None:
+            self.state = State.from_dict(self._resumed.state)
+            load_full(plain, stepper.optimizer, self._resumed.tensors, self.state.step)
             log.info("%s: going on from step %d", config.output, self.state.step)
-        self._saved_step = self.state.step
+        self._plain = plain
+        self._written_step = self.state.step
+        self._unread: deque[tuple[int, tuple[Any, ...], Figures]] = deque()
 
-    def run(self) -> State:
-        """Train to the last step.
+    def run(self, reporter: Reporter) -> State:
+        """Train to the end.
+
+        Args:
+            reporter: takes what there is to say.
 
         Returns:
             The state in the end.
 
         Raises:
-            Interrupted: after a signal; the step it fell into is saved.
-            TokkitError: where the loss stops being a number.
+            Interrupted: after a signal; the step it fell into is saved, or the message says why not.
+            TokkitError: where the loss stops being a number, or the last weights cannot be saved.
         """
-        config, state = self.config, self.state
-        if not self.batches.num_held_out:
-            log.info(
-                "%s: holds out no instances, so nothing is evaluated; "
-                "build with a larger --eval-fraction to change that",
-                ", ".join(map(str, config.instances)),
-            )
-        with (
-            MetricsLog(config.output / METRICS, state.step) as metrics,
-            hold_signals() as stop,
-            tqdm(
-                desc="pretrain",
-                total=config.max_steps,
-                initial=state.step,
-                unit="step",
-                disable=not (config.progress and sys.stderr.isatty()),
-            ) as bar,
-        ):
+        with ExitStack() as stack:
+            self._stop: StopRequest = stack.enter_context(hold_signals())
+            self._writer: CheckpointWriter | None = None
+            if self.world.is_first:
+                self._writer = stack.enter_context(
+                    CheckpointWriter(self._folder, self.config.keep_checkpoints, self._resumed)
+                )
+            self._resumed = None  # a copy of all tensors
+            self._reporter = reporter
+            self._began = time.monotonic() - self.state.elapsed
             while True:
-                self._evaluate_if_due(metrics, stop)
-                self._stop_if_asked(metrics, stop)
-                if state.step == config.max_steps:
-                    return state
-                rate = scheduled_rate(state.step, config)
-                gradient_norm = self._take_step(rate)
-                bar.update()
-                if self._is_due(LOG_EVERY):
-                    line = self._describe_interval(rate, gradient_norm)
-                    metrics.write(line)
-                    bar.set_postfix(
-                        loss=f"{line['loss']:.3f}", tokens_per_s=f"{line['tokens_per_second']:,.0f}"
-                    )
-                    state.interval = Tally()
-                if self._is_due(config.checkpoint_every):
-                    self._save(metrics)
+                signal, self.state.elapsed = self._agree()
+                is_over = self.schedule.is_over(self.state.step, self.state.elapsed)
+                loss = self._evaluate_if_due(is_over=is_over)
+                self._save_if_due(loss, must=is_over or signal is not None)
+                if signal is not None:
+                    self._stop_by(signal)
+                if is_over:
+                    return self.state
+                self._take_step()
 
-    def _is_due(self, every: int) -> bool:
-        """Whether something done every so many steps, and after the last one, is due."""
-        return self.state.step % every == 0 or self.state.step == self.config.max_steps
+    def _agree(self) -> tuple[Signals | None, float]:
+        """Which signal has reached any process, and the first one's clock."""
+        elapsed = time.monotonic() - self._began if self.world.is_first else 0.0
+        asked = self._stop.signal
+        interrupted, terminated, elapsed = self.world.total(
+            [asked == SIGINT, asked == SIGTERM, elapsed]
+        )
+        if not (interrupted or terminated):
+            return None, elapsed
+        return SIGTERM if terminated else SIGINT, elapsed
 
-    def _take_step(self, rate: float) -> float:
-        """Update the weights once; returns the gradients' norm before clipping."""
+    def _take_step(self) -> None:
+        """Take one update, and log if it is time to."""
         started = time.perf_counter()
-        state = self.state
-        seed_torch(self.config.seed, "dropout", state.step)
-        batch = self.batches.training_batch(state.step).to(self.device)
-        self.model.train()
-        with autocast(self.precision, self.device):
-            losses = compute_losses(self.model, batch)
-        torch.autograd.backward(losses.total)
-        gradient_norm = float(clip_gradients(self.model))
-        state.interval.add(losses, batch.num_tokens)
-        # Asked before the weights change, so that no checkpoint ever holds what is not a number.
-        if not (state.interval.is_finite and math.isfinite(gradient_norm)):
-            raise TokkitError(self._describe_divergence())
-        update(self.optimizer, rate)
+        state, schedule = self.state, self.schedule
+        phases = schedule.begin_phases(state.step, state.elapsed, tuple(state.phase_starts))
+        state.phase_starts = list(phases)
+        batches = self.feed.take(len(phases) - 1, state.step - phases[-1])
+        counts = self.world.total(
+            [
+                sum(batch.num_predicted for batch in batches),
+                sum(batch.num_pairs for batch in batches),
+                sum(batch.num_tokens for batch in batches),
+            ]
+        )
+        on_device = [batch.to(self.world.device) for batch in batches]
+        self.feed.release()
+        rate = schedule.rate(state.step, state.elapsed)
+        figures = self.stepper.take(state.step, on_device, counts[:2], rate)
+        self._unread.append((state.step, batches, figures))
         state.step += 1
-        state.tokens += batch.num_tokens
+        state.tokens += int(counts[2])
+        state.interval.waited += self.feed.waited
+        is_logged = state.step % LOG_EVERY == 0 or schedule.is_over(state.step, state.elapsed)
+        gradient_norm = self._read(behind=0 if is_logged or self.world.device.type == "cpu" else 1)
         state.interval.seconds += time.perf_counter() - started
+        if is_logged:
+            self._log(rate, gradient_norm)
+
+    def _read(self, *, behind: int = 0) -> float:
+        """Read the figures of steps, but for the last few; returns the last gradient norm read."""
+        gradient_norm = math.nan
+        while len(self._unread) > behind:
+            step, batches, figures = self._unread.popleft()
+            sums, gradient_norm = figures.read()
+            for batch, numbers in zip(batches, sums, strict=True):
+                self.state.interval.add(batch, numbers)
+            if not math.isfinite(gradient_norm + sum(map(sum, sums))):
+                raise TokkitError(self._describe_divergence(step))
         return gradient_norm
 
-    def _describe_divergence(self) -> str:
-        saved = list_checkpoints(self.checkpoints)
-        last = f"the last checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
+    def _describe_divergence(self, step: int) -> str:
+        output = self.config.output
+        saved = "" if self._writer is None else self._wait_for(self._writer).describe_saved()
         return (
-            f"{self.config.output}: the loss or its gradient is not finite at step "
-            f"{self.state.step}; {last}; lower --learning-rate and pass --overwrite to begin anew"
+            f"{output}: the loss or its gradient is not finite at step {step} (see its batch by: "
+            f"tokkit inspect {output} --replay --step {step}); {saved}; "
+            f"lower --learning-rate and pass --overwrite to begin anew"
         )
 
-    def _describe_interval(self, rate: float, gradient_norm: float) -> dict[str, Any]:
-        """The log line on the steps since the last one; rate and norm are of the last step."""
-        state, interval = self.state, self.state.interval
-        return {
-            "kind": "train",
-            "step": state.step,
-            "epoch": state.step * self.config.batch_size / self.batches.num_instances,
-            **interval.figures(),
-            "learning_rate": rate,
-            "gradient_norm": gradient_norm,
-            "tokens": state.tokens,
-            "tokens_per_second": round(interval.tokens / interval.seconds),
-        }
+    def _log(self, rate: float, gradient_norm: float) -> None:
+        """Log the steps since the last line; rate and norm are of the last of them."""
+        state = self.state
+        self._reporter.train(
+            state, state.interval.over(self.world.total), rate=rate, gradient_norm=gradient_norm
+        )
+        state.interval = type(state.interval)()
 
-    def _evaluate_if_due(self, metrics: MetricsLog, stop: StopRequest) -> None:
-        """Log the losses on what is held out, unless a signal comes first: it is done again."""
-        if not (self.batches.num_held_out and self._is_due(self.config.eval_every)):
+    def _evaluate_if_due(self, *, is_over: bool) -> float | None:
+        """The loss on what is held out, if it was looked at; a signal puts it off."""
+        state = self.state
+        is_due = state.step % self.config.eval_every == 0 or is_over
+        phase = len(state.phase_starts) - 1
+        if not is_due or state.evaluated_step == state.step or not self.feed.num_held_out(phase):
+            return None
+        self._read()
+        batches = self.feed.held_out(phase)
+        tally = evaluate(self.stepper, batches, lambda: self._agree()[0] is not None)
+        if tally is None:
+            return None
+        figures = evaluation_figures(tally, self._reporter.objective)
+        self._reporter.evaluation(state, figures)
+        self._is_best = state.take_evaluation(figures["loss"])
+        return figures["loss"]
+
+    def _save_if_due(self, loss: float | None, *, must: bool) -> None:
+        """Have a checkpoint written: every so often, of the best weights, and at the end."""
+        state = self.state
+        is_best = loss is not None and loss == state.best_loss
+        is_due = state.step % self.config.checkpoint_every == 0 or is_best or must
+        if not is_due or state.step == self._written_step:
             return
-        tally = Tally()
-        self.model.eval()
-        with torch.inference_mode(), autocast(self.precision, self.device):
-            for batch in self.batches.evaluation_batches():
-                if stop.signal is not None:
-                    return
-                tally.add(compute_losses(self.model, batch.to(self.device)), batch.num_tokens)
-        figures = tally.figures()
-        # A model may give a token no chance at all, and exp has an end.
-        figures["perplexity"] = math.exp(min(figures["mlm_loss"], 700.0))
-        metrics.write({"kind": "eval", "step": self.state.step, **figures})
-        with tqdm.external_write_mode(file=sys.stderr):
-            log.info(
-                "step %d, held out: %s",
-                self.state.step,
-                ", ".join(f"{name} {value:.4g}" for name, value in figures.items()),
-            )
+        self._read()  # what is no number is never saved
+        tensors = full_tensors(self._plain, self.stepper.optimizer)
+        if self._writer is not None:
+            self._reporter.sync()
+            self._writer.save(tensors, state.as_dict(), loss=loss)
+        self._written_step = state.step
 
-    def _save(self, metrics: MetricsLog) -> None:
-        metrics.sync()
-        save_checkpoint(self.checkpoints, self.model, self.optimizer, asdict(self.state))
-        self._saved_step = self.state.step
-
-    def _stop_if_asked(self, metrics: MetricsLog, stop: StopRequest) -> None:
-        if stop.signal is None:
-            return
-        if self.state.step > self._saved_step:
-            self._save(metrics)
+    def _stop_by(self, signal: Signals) -> None:
+        output, step = self.config.output, self.state.step
+        saved = ""
+        if self._writer is not None and (fault := self._wait_for(self._writer).fault) is not None:
+            saved = f", which could not be saved ({fault}); {self._writer.describe_saved()}"
         raise Interrupted(
-            f"{self.config.output}: stopped by {stop.signal.name} after step {self.state.step}; "
+            f"{output}: stopped by {signal.name} after step {step}{saved}; "
             f"run the same command again to go on",
-            exit_status=128 + stop.signal,
+            exit_status=128 + signal,
         )
+
+    @staticmethod
+    def _wait_for(writer: CheckpointWriter) -> CheckpointWriter:
+        writer.wait()
+        return writer

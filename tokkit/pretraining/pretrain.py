@@ -12,26 +12,18 @@ was begun with stands in its journal, so that it is not taken up with other opti
 
 import importlib.util
 import logging
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tokkit import __version__
-from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import FolderLock, write_json
-from tokkit.engine.folder import (
-    clear_folder,
-    refuse_foreign,
-    refuse_inputs,
-    remove_leftovers,
-)
+from tokkit.engine.folder import clear_folder, refuse_inputs, remove_leftovers
 from tokkit.engine.journal import Journal
 from tokkit.engine.manifest import MANIFEST, Manifest
-from tokkit.engine.signals import interruptible
 from tokkit.engine.stage import Outline, describe_difference, find_finished
 from tokkit.errors import TokkitError, os_errors_about
-from tokkit.pretraining.config import PretrainConfig, require_objective
+from tokkit.pretraining.config import DEFAULT_PRESET, PretrainConfig, require_objective
+from tokkit.pretraining.fingerprint import fingerprint_initial
+from tokkit.pretraining.launch import launch, needs_launch
 
 KIND = "run"
 EXPORT = "export"
@@ -41,10 +33,17 @@ RUN = "run.json"
 FREE_OPTIONS = frozenset(
     {
         "instances",  # wherever they lie: their content is part of the key
+        "init_from",  # likewise
         "output",
+        "micro_batch_tokens",
         "checkpoint_every",
+        "keep_checkpoints",
         "eval_every",
+        "tensorboard",
         "device",
+        "compile",
+        "nproc_per_node",
+        "fsdp",
         "threads",
         "overwrite",
         "progress",
@@ -61,10 +60,28 @@ class Plan:
     Attributes:
         config: the options.
         sources: the manifests of the instances.
+        initial: fingerprint of the model that the run starts from; None where weights are drawn.
     """
 
     config: PretrainConfig
     sources: tuple[Manifest, ...]
+    initial: str | None
+
+    @classmethod
+    def of(cls, config: PretrainConfig) -> "Plan":
+        """Look at what the options name.
+
+        Raises:
+            UsageError: where the run folder is what is read.
+            TokkitError: where a folder is unfinished, or no model here learns from it.
+        """
+        models = [] if config.init_from is None else [config.init_from]
+        refuse_inputs(config.output, [*config.instances, *models])
+        sources = tuple(Manifest.read(folder, "instances") for folder in config.instances)
+        for folder, source in zip(config.instances, sources, strict=True):
+            require_objective(source.options, str(folder))
+        initial = None if config.init_from is None else fingerprint_initial(config.init_from)
+        return cls(config, sources, initial)
 
     @property
     def inputs(self) -> list[dict[str, Any]]:
@@ -78,11 +95,19 @@ class Plan:
     @property
     def outline(self) -> Outline:
         """What the weights depend on."""
+        config = self.config
         options = {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self.config).items()
+            for name, value in asdict(config).items()
             if name not in FREE_OPTIONS | {"seed"}
         }
+        # A default that is spelled out makes no other run.
+        options["phases"] = [list(phase) for phase in config.phases]
+        if config.init_from is None:
+            options["preset"] = config.preset or DEFAULT_PRESET
+        options["init_from"] = self.initial
+        if config.max_time is None:
+            options["max_steps"] = config.num_steps
         return Outline(
             kind=KIND,
             output=self.config.output,
@@ -94,7 +119,7 @@ class Plan:
 
 
 def pretrain(config: PretrainConfig) -> Manifest:
-    """Train a BERT and export it, going on from the newest checkpoint if there is one.
+    """Train a model and export it, going on from the newest checkpoint if there is one.
 
     Args:
         config: see ``PretrainConfig``.
@@ -108,21 +133,28 @@ def pretrain(config: PretrainConfig) -> Manifest:
             device is missing, or the loss stops being a number.
         Interrupted: after SIGINT or SIGTERM, when the step in hand is saved.
     """
-    refuse_inputs(config.output, config.instances)
-    sources = tuple(Manifest.read(folder, "instances") for folder in config.instances)
-    for folder, source in zip(config.instances, sources, strict=True):
-        require_objective(source.options, str(folder))
-    plan = Plan(config, sources)
+    plan = Plan.of(config)
     if not config.overwrite and (finished := find_finished(plan.outline)) is not None:
         log.info("%s: up to date", config.output)
         return finished
     _require_torch()
-    refuse_foreign(config.output)
-    with FolderLock(config.output), interruptible(config.output):
-        if config.overwrite:
-            clear_folder(config.output)
-        _take_up(plan)
-        return _train(plan)
+    if needs_launch(config):
+        launch(config)
+        return Manifest.read(config.output, KIND)
+    from tokkit.pretraining.training import train
+
+    return train(plan)
+
+
+def prepare_folder(plan: Plan) -> None:
+    """Make the run folder ready, begun with this plan: by the process that holds its lock.
+
+    Raises:
+        TokkitError: where another run, or something else, is there.
+    """
+    if plan.config.overwrite:
+        clear_folder(plan.config.output)
+    _take_up(plan)
 
 
 def _require_torch() -> None:
@@ -152,80 +184,3 @@ def _take_up(plan: Plan) -> None:
     with os_errors_about(output):
         (output / MANIFEST).unlink(missing_ok=True)
     remove_leftovers(output)
-
-
-def _train(plan: Plan) -> Manifest:
-    """All that needs torch."""
-    from tokkit.pretraining.batch import Batches
-    from tokkit.pretraining.device import describe_device, seed_torch, torch_settings
-    from tokkit.pretraining.export import write_export
-    from tokkit.pretraining.loader import Loader
-    from tokkit.pretraining.loop import Trainer
-    from tokkit.pretraining.model import Bert, ModelConfig, initialize
-    from tokkit.pretraining.sources import open_sources
-
-    config = plan.config
-    sources = open_sources(config)
-    tokenizer = sources.tokenizer
-    with torch_settings(config) as device:
-        batches = Batches(Loader(sources, config), tokenizer.special_ids["pad"])
-        model_config = ModelConfig.from_preset(
-            config.preset,
-            vocab_size=tokenizer.vocab_size,
-            max_seq_length=sources.max_seq_length,
-            dropout=config.dropout,
-        )
-        model = Bert(model_config)
-        seed_torch(config.seed, "weights")
-        initialize(model)
-        model.to(device)
-        num_parameters = sum(parameter.numel() for parameter in model.parameters())
-        _write_run(plan, describe_device(device), num_parameters)
-        state = Trainer(config, model, batches, device).run()
-        files = write_export(config.output / EXPORT, model, tokenizer)
-    accounts = Accounts()
-    accounts.count("parameters", num_parameters)
-    accounts.count("steps", state.step)
-    accounts.count("instances", state.step * config.batch_size)
-    accounts.count("tokens", state.tokens)
-    manifest = Manifest(
-        kind=KIND,
-        key=plan.outline.key,
-        options=dict(plan.outline.options),
-        seed=config.seed,
-        tokenizer_fingerprint=plan.sources[0].tokenizer_fingerprint,
-        inputs=plan.inputs,
-        shards=[{**row, "name": f"{EXPORT}/{row['name']}"} for row in files],
-        accounts=accounts.as_dict(),
-    )
-    manifest.write(config.output)
-    return manifest
-
-
-def _write_run(plan: Plan, device: str, num_parameters: int) -> None:
-    """Write what someone who finds the folder wants to know of it."""
-    import numpy as np
-    import torch
-
-    config = plan.config
-    options = {
-        **asdict(config),
-        "instances": [str(folder) for folder in config.instances],
-        "output": str(config.output),
-    }
-    write_json(
-        config.output / RUN,
-        {
-            "options": options,
-            "num_parameters": num_parameters,
-            "device": device,
-            "instances_keys": [source.key for source in plan.sources],
-            "tokenizer_fingerprint": plan.sources[0].tokenizer_fingerprint,
-            "versions": {
-                "tokkit": __version__,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-            },
-        },
-    )

@@ -1,0 +1,140 @@
+"""What a run says of itself while it goes on: log lines, the bar, and event files, in one place.
+
+Of several processes the first speaks; the others' reporters do nothing.
+"""
+
+import logging
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.events import EventLog
+from tokkit.pretraining.metrics import METRICS, MetricsLog
+from tokkit.pretraining.progress import Progress, describe_speed
+from tokkit.pretraining.state import State
+from tokkit.pretraining.tally import Tally
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """What figures are measured by.
+
+    Attributes:
+        num_instances: that make an epoch.
+        flops_per_token: see ``tokkit.pretraining.flops``.
+        peak_flops: of all devices together; None where it is not known.
+    """
+
+    num_instances: int
+    flops_per_token: float
+    peak_flops: float | None
+
+
+class Reporter:
+    """Writes the lines of a run.
+
+    Args:
+        config: of the run.
+        objective: which gives the figures their names.
+        state: from which the run goes on.
+        scale: by which figures are measured.
+        enabled: whether this process speaks.
+    """
+
+    def __init__(
+        self, config: PretrainConfig, objective: str, state: State, scale: Scale, *, enabled: bool
+    ) -> None:
+        self.config = config
+        self.objective = objective
+        self.scale = scale
+        self._enabled = enabled
+        self._state = state
+
+    def __enter__(self) -> Self:
+        self._stack = ExitStack()
+        if not self._enabled:
+            return self
+        state, config = self._state, self.config
+        is_evaluated = state.evaluated_step == state.step
+        self._metrics = self._stack.enter_context(
+            MetricsLog(config.output / METRICS, state.step, evaluated=is_evaluated)
+        )
+        self._events = None
+        if config.tensorboard:
+            self._events = self._stack.enter_context(EventLog(config.output, state.step))
+        self._progress = self._stack.enter_context(
+            Progress(
+                step=state.step,
+                num_steps=config.num_steps,
+                max_time=config.max_time,
+                elapsed=state.elapsed,
+                enabled=config.progress,
+            )
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def advance(self, state: State) -> None:
+        """Move the bar by a step."""
+        if self._enabled:
+            self._progress.advance(state.step, state.elapsed)
+
+    def train(self, state: State, interval: Tally, *, rate: float, gradient_norm: float) -> None:
+        """Write the line of the steps since the last one; rate and norm are of the last of them."""
+        if not self._enabled:
+            return
+        line = {
+            "kind": "train",
+            "step": state.step,
+            "epoch": state.step * self.config.batch_size / self.scale.num_instances,
+            **interval.figures(self.objective),
+            "learning_rate": rate,
+            "gradient_norm": gradient_norm,
+            "tokens": state.tokens,
+            **describe_speed(
+                num_tokens=int(interval.tokens),
+                seconds=interval.seconds,
+                data_seconds=interval.waited,
+                elapsed=state.elapsed,
+                flops=interval.tokens * self.scale.flops_per_token,
+                peak_flops=self.scale.peak_flops,
+            ),
+        }
+        self._write(line)
+        self._progress.show(state.step, line)
+
+    def evaluation(self, state: State, figures: dict[str, float]) -> None:
+        """Write and log the line of an evaluation."""
+        if not self._enabled:
+            return
+        self._write({"kind": "eval", "step": state.step, **figures})
+        with tqdm.external_write_mode(file=sys.stderr):
+            log.info(
+                "step %d, held out: %s",
+                state.step,
+                ", ".join(f"{name} {value:.4g}" for name, value in figures.items()),
+            )
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._metrics.write(line)
+        if self._events is not None:
+            self._events.write(line)
+
+    def sync(self) -> None:
+        """Make the lines safe from a power cut: a checkpoint that relies on them comes next."""
+        if self._enabled:
+            self._metrics.sync()
