@@ -17,9 +17,7 @@ VOCAB_SIZE = 1000
 
 def make_model(preset: str, dropout: float = 0.0) -> Bert:
     return Bert(
-        ModelConfig.from_preset(
-            preset, vocab_size=VOCAB_SIZE, max_seq_length=128, dropout=dropout
-        )
+        ModelConfig.from_preset(preset, vocab_size=VOCAB_SIZE, max_seq_length=128, dropout=dropout)
     )
 
 

@@ -45,7 +45,9 @@ def draw_curves(line: Points, marks: Points, width: int, height: int = 12) -> li
     low, high = min(value for _, value in points), max(value for _, value in points)
     rows = {0: high, height // 2: high - (high - low) * (height // 2) / (height - 1)}
     rows[height - 1] = low
-    labels = {row: f"{value:.3g}" for row, value in rows.items()} if low < high else {0: f"{low:.3g}"}
+    labels = (
+        {row: f"{value:.3g}" for row, value in rows.items()} if low < high else {0: f"{low:.3g}"}
+    )
     margin = max(map(len, labels.values()))
     columns = max(20, width - margin - 3)
 

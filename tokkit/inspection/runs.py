@@ -59,7 +59,8 @@ def inspect_run(folder: Path) -> dict[str, Any]:
         run = read_json(folder / RUN)
         facts |= {"run": run, "changed": find_changed(run["options"])}
     facts |= {
-        name: last[kind] for kind, name in (("train", "training"), ("eval", "evaluation"))
+        name: last[kind]
+        for kind, name in (("train", "training"), ("eval", "evaluation"))
         if kind in last
     }
     facts["checkpoints"] = list_checkpoints(folder / CHECKPOINTS)

@@ -51,9 +51,13 @@ class Memory:
         """All of them, which are there at once when the backward pass begins."""
         return sum(asdict(self).values())
 
+    def as_dict(self) -> dict[str, int]:
+        """The parts and ``total``."""
+        return {**asdict(self), "total": self.total}
+
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Parameters by part, and those of one layer; what layers share counts once."""
+    """Parameters by part, and ``total``; what layers share counts once."""
     counts = {"embeddings": 0, "layers": 0, "heads": 0}
     for name, parameter in model.named_parameters():
         part = name.split(".", 1)[0]

@@ -92,7 +92,9 @@ class Progress:
     def show(self, step: int, line: Mapping[str, Any]) -> None:
         """Show the figures of a training line of ``metrics.jsonl``; move the bar to it."""
         words = describe_line(line)
-        self._bar.set_postfix_str(f"step {step} {words}" if self._by_clock else words, refresh=False)
+        self._bar.set_postfix_str(
+            f"step {step} {words}" if self._by_clock else words, refresh=False
+        )
         self.advance(step, line["elapsed"])
 
     def __enter__(self) -> Self:
