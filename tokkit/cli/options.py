@@ -19,7 +19,7 @@ from tokkit.errors import UsageError
 from tokkit.instances.maskconfig import MASK_DRAWS, MASK_UNITS, RANDOM_TOKENS
 
 # A recipe connects its stages itself, and how to run it is said on its own command line.
-NOT_IN_RECIPES = frozenset({"as_json", "output", "overwrite", "progress", "show_stats"})
+NOT_IN_RECIPES = frozenset({"as_json", "output", "overwrite", "progress", "show_stats", "dry_run"})
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -48,6 +48,11 @@ def choose_precision(name: str, device: torch.device) -> str:
     return name
 
 
+def is_compiled(choice: str, device: torch.device) -> bool:
+    """Whether models are compiled; ``auto`` does so where it pays for itself soon: on a GPU."""
+    return device.type == "cuda" if choice == "auto" else choice == "on"
+
+
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """Compute matrix products in ``precision``; weights, sums and norms stay in fp32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

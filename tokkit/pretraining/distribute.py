@@ -27,11 +27,11 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from tokkit.errors import UsageError
-from tokkit.pretraining.model import Bert
+from tokkit.pretraining.models import Model
 from tokkit.pretraining.world import World
 
 
-def distribute(model: Bert, world: World, *, fsdp: bool = False) -> nn.Module:
+def distribute(model: Model, world: World, *, fsdp: bool = False) -> nn.Module:
     """Make a model one of all ranks; all of them have drawn or read the same weights.
 
     To be called before the optimizer is built, since FSDP replaces parameters. Names of parameters
@@ -55,6 +55,16 @@ def distribute(model: Bert, world: World, *, fsdp: bool = False) -> nn.Module:
     # By default the root's stay whole until the backward pass, which does not follow an evaluation.
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
     return model
+
+
+def compile_model(model: Model, *, fsdp: bool = False) -> None:
+    """Have a model compiled when it is first called: in place, before it is distributed.
+
+    Shapes are static, of which there are a few (see ``tokkit.pretraining.microbatches``). Under FSDP
+    layers are compiled one by one, since it comes in between them.
+    """
+    for module in model.layers if fsdp else [model]:
+        module.compile(dynamic=False)
 
 
 @contextmanager
@@ -121,6 +131,6 @@ def split_tensors(full: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dic
     return parts
 
 
-def without_wrapper(model: nn.Module) -> Bert:
+def without_wrapper(model: nn.Module) -> Model:
     """The model that ``distribute`` was given, whose names have no prefix."""
-    return cast("Bert", model.module if isinstance(model, DistributedDataParallel) else model)
+    return cast("Model", model.module if isinstance(model, DistributedDataParallel) else model)

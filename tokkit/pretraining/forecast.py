@@ -23,10 +23,11 @@ import numpy as np
 import torch
 
 from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.flops import count_flops_per_token, find_peak_flops, mean_length
+from tokkit.pretraining.flops import find_peak_flops, mean_length
 from tokkit.pretraining.loader import Loader
 from tokkit.pretraining.memory import Memory, count_parameters, estimate_memory, find_capacity
-from tokkit.pretraining.model import Bert, ModelConfig
+from tokkit.pretraining.model import ModelConfig
+from tokkit.pretraining.models import Model
 
 NUM_SAMPLED = 4096
 NUM_STEPS = 3
@@ -162,7 +163,7 @@ def fits(memory: Memory, capacity: int | None) -> bool:
 
 def forecast(
     config: PretrainConfig,
-    model: Bert,
+    model: Model,
     samples: Sequence[Sample],
     *,
     device: torch.device,
@@ -200,7 +201,7 @@ def forecast(
     capacity = find_capacity(device)
     if capacity is not None and device.type == "cpu":
         capacity //= num_processes
-    flops = [_flops_per_token(model.config, sample) for sample in samples]
+    flops = [flops_per_token(model.config, sample) for sample in samples]
     work = [config.batch_size * s.tokens * cost for s, cost in zip(samples, flops, strict=True)]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     peak = find_peak_flops(name) if is_half else None
@@ -265,7 +266,8 @@ def _estimate(
     return max(estimates, key=lambda estimate: estimate.total)
 
 
-def _flops_per_token(shape: ModelConfig, sample: Sample) -> float:
+def flops_per_token(shape: ModelConfig, sample: Sample) -> float:
+    """Operations of a token of instances like those of the sample, forward and backward."""
     return count_flops_per_token(
         num_layers=shape.num_hidden_layers,
         hidden_size=shape.hidden_size,

@@ -17,23 +17,23 @@ import math
 import time
 from collections import deque
 from contextlib import ExitStack
-from signal import SIGINT, SIGTERM, Signals
-from typing import Any
-
-from torch import nn
+from dataclasses import replace
+from signal import Signals
 
 from tokkit.errors import Interrupted, TokkitError
-from tokkit.pretraining.checkpoint import load_newest_checkpoint
+from tokkit.pretraining.batch import Batch
+from tokkit.pretraining.checkpoint import Checkpoint, load_newest_checkpoint
 from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.distribute import full_tensors, load_full
+from tokkit.pretraining.distribute import full_tensors, split_tensors
 from tokkit.pretraining.evaluation import evaluate, evaluation_figures
-from tokkit.pretraining.feed import Feed
 from tokkit.pretraining.reporting import Reporter
 from tokkit.pretraining.schedule import Schedule
-from tokkit.pretraining.snapshot import expect_tensors
+from tokkit.pretraining.setup import Setup
+from tokkit.pretraining.snapshot import Snapshot, expect_tensors, name_tensors, restore
 from tokkit.pretraining.state import State
-from tokkit.pretraining.step import Figures, Stepper
-from tokkit.pretraining.stopping import StopRequest, hold_signals
+from tokkit.pretraining.step import Figures
+from tokkit.pretraining.stopping import StopRequest, agreed_signal, hold_signals
+from tokkit.pretraining.tally import Tally
 from tokkit.pretraining.writer import CheckpointWriter
 
 LOG_EVERY = 10
@@ -47,29 +47,40 @@ class Trainer:
 
     Args:
         config: of the run.
-        stepper: with model and optimizer; filled from the newest checkpoint if there is one.
-        feed: of the run's batches.
-        plain: the model before it was distributed and compiled: whose names checkpoints have.
+        setup: what it works with; filled from the newest checkpoint if there is one.
     """
 
-    def __init__(
-        self, config: PretrainConfig, stepper: Stepper, feed: Feed, plain: nn.Module
-    ) -> None:
+    def __init__(self, config: PretrainConfig, setup: Setup) -> None:
         self.config = config
-        self.stepper = stepper
-        self.feed = feed
-        self.world = stepper.world
+        self.stepper = setup.stepper
+        self.feed = setup.feed
+        self.world = setup.stepper.world
         self.schedule = Schedule.of(config)
         self.state = State()
+        self._model = setup.model
+        self._num_held_out = [loader.num_held_out for loader in setup.loaders]
         self._folder = config.output / CHECKPOINTS
-        self._resumed = load_newest_checkpoint(self._folder, expect_tensors(plain))
-        if self._resumed is not None:
-            self.state = State.from_dict(self._resumed.state)
-            load_full(plain, stepper.optimizer, self._resumed.tensors, self.state.step)
-            log.info("%s: going on from step %d", config.output, self.state.step)
-        self._plain = plain
-        self._written_step = self.state.step
-        self._unread: deque[tuple[int, tuple[Any, ...], Figures]] = deque()
+        self._resumed = self._resume()
+        self._written_step = self._logged_step = self.state.step
+        self._unread: deque[tuple[int, tuple[Batch, ...], Figures]] = deque()
+
+    def _resume(self) -> Checkpoint | None:
+        """Go on from the newest checkpoint, which the first process reads."""
+        optimizer, expected, read = self.stepper.optimizer, expect_tensors(self._model), None
+        if self.world.is_first:
+            read = load_newest_checkpoint(self._folder, expected)
+        form = self.world.share(None if read is None else read.state)
+        if form is None:
+            return None
+        self.state = State.from_dict(form)
+        tensors = Snapshot({}, {}) if read is None else read.tensors
+        parts = Snapshot(
+            split_tensors(tensors.model, expected.model),
+            split_tensors(tensors.optimizer, expected.optimizer),
+        )
+        restore(parts, self.state.step, self._model, optimizer)
+        log.info("%s: going on from step %d", self.config.output, self.state.step)
+        return read and replace(read, tensors=Snapshot({}, {}))
 
     def run(self, reporter: Reporter) -> State:
         """Train to the end.
@@ -91,12 +102,18 @@ class Trainer:
                 self._writer = stack.enter_context(
                     CheckpointWriter(self._folder, self.config.keep_checkpoints, self._resumed)
                 )
-            self._resumed = None  # a copy of all tensors
             self._reporter = reporter
+            if not all(self._num_held_out):
+                log.info(
+                    "%s: holds out no instances, so nothing is evaluated; "
+                    "build with a larger --eval-fraction to change that",
+                    ", ".join(map(str, self.config.instances)),
+                )
             self._began = time.monotonic() - self.state.elapsed
             while True:
                 signal, self.state.elapsed = self._agree()
                 is_over = self.schedule.is_over(self.state.step, self.state.elapsed)
+                self._log_if_due(is_over=is_over)
                 loss = self._evaluate_if_due(is_over=is_over)
                 self._save_if_due(loss, must=is_over or signal is not None)
                 if signal is not None:
@@ -108,13 +125,8 @@ class Trainer:
     def _agree(self) -> tuple[Signals | None, float]:
         """Which signal has reached any process, and the first one's clock."""
         elapsed = time.monotonic() - self._began if self.world.is_first else 0.0
-        asked = self._stop.signal
-        interrupted, terminated, elapsed = self.world.total(
-            [asked == SIGINT, asked == SIGTERM, elapsed]
-        )
-        if not (interrupted or terminated):
-            return None, elapsed
-        return SIGTERM if terminated else SIGINT, elapsed
+        *flags, elapsed = self.world.total([*self._stop.flags, elapsed])
+        return agreed_signal(flags), elapsed
 
     def _take_step(self) -> None:
         """Take one update, and log if it is time to."""
@@ -132,29 +144,26 @@ class Trainer:
         )
         on_device = [batch.to(self.world.device) for batch in batches]
         self.feed.release()
-        rate = schedule.rate(state.step, state.elapsed)
-        figures = self.stepper.take(state.step, on_device, counts[:2], rate)
+        self._rate = schedule.rate(state.step, state.elapsed)
+        figures = self.stepper.take(state.step, on_device, counts[:2], self._rate)
         self._unread.append((state.step, batches, figures))
         state.step += 1
         state.tokens += int(counts[2])
         state.interval.waited += self.feed.waited
-        is_logged = state.step % LOG_EVERY == 0 or schedule.is_over(state.step, state.elapsed)
-        gradient_norm = self._read(behind=0 if is_logged or self.world.device.type == "cpu" else 1)
+        is_logged = state.step % LOG_EVERY == 0
+        self._read(behind=0 if is_logged or self.world.device.type == "cpu" else 1)
         state.interval.seconds += time.perf_counter() - started
-        if is_logged:
-            self._log(rate, gradient_norm)
+        self._reporter.advance(state)
 
-    def _read(self, *, behind: int = 0) -> float:
-        """Read the figures of steps, but for the last few; returns the last gradient norm read."""
-        gradient_norm = math.nan
+    def _read(self, *, behind: int = 0) -> None:
+        """Read the figures of steps, but for the last few."""
         while len(self._unread) > behind:
             step, batches, figures = self._unread.popleft()
-            sums, gradient_norm = figures.read()
+            sums, self._gradient_norm = figures.read()
             for batch, numbers in zip(batches, sums, strict=True):
                 self.state.interval.add(batch, numbers)
-            if not math.isfinite(gradient_norm + sum(map(sum, sums))):
+            if not math.isfinite(self._gradient_norm + sum(map(sum, sums))):
                 raise TokkitError(self._describe_divergence(step))
-        return gradient_norm
 
     def _describe_divergence(self, step: int) -> str:
         output = self.config.output
@@ -165,20 +174,25 @@ class Trainer:
             f"lower --learning-rate and pass --overwrite to begin anew"
         )
 
-    def _log(self, rate: float, gradient_norm: float) -> None:
+    def _log_if_due(self, *, is_over: bool) -> None:
         """Log the steps since the last line; rate and norm are of the last of them."""
         state = self.state
+        is_due = state.step % LOG_EVERY == 0 or is_over
+        if not is_due or state.step == self._logged_step:
+            return
+        self._read()
+        interval = state.interval.over(self.world.total)
         self._reporter.train(
-            state, state.interval.over(self.world.total), rate=rate, gradient_norm=gradient_norm
+            state, interval, rate=self._rate, gradient_norm=self._gradient_norm
         )
-        state.interval = type(state.interval)()
+        self._logged_step, state.interval = state.step, Tally()
 
     def _evaluate_if_due(self, *, is_over: bool) -> float | None:
         """The loss on what is held out, if it was looked at; a signal puts it off."""
         state = self.state
         is_due = state.step % self.config.eval_every == 0 or is_over
         phase = len(state.phase_starts) - 1
-        if not is_due or state.evaluated_step == state.step or not self.feed.num_held_out(phase):
+        if not is_due or state.evaluated_step == state.step or not self._num_held_out[phase]:
             return None
         self._read()
         batches = self.feed.held_out(phase)
@@ -187,7 +201,7 @@ class Trainer:
             return None
         figures = evaluation_figures(tally, self._reporter.objective)
         self._reporter.evaluation(state, figures)
-        self._is_best = state.take_evaluation(figures["loss"])
+        state.take_evaluation(figures["loss"])
         return figures["loss"]
 
     def _save_if_due(self, loss: float | None, *, must: bool) -> None:
@@ -198,7 +212,8 @@ class Trainer:
         if not is_due or state.step == self._written_step:
             return
         self._read()  # what is no number is never saved
-        tensors = full_tensors(self._plain, self.stepper.optimizer)
+        parts = name_tensors(self._model, self.stepper.optimizer)
+        tensors = Snapshot(full_tensors(parts.model), full_tensors(parts.optimizer))
         if self._writer is not None:
             self._reporter.sync()
             self._writer.save(tensors, state.as_dict(), loss=loss)
@@ -209,6 +224,7 @@ class Trainer:
         saved = ""
         if self._writer is not None and (fault := self._wait_for(self._writer).fault) is not None:
             saved = f", which could not be saved ({fault}); {self._writer.describe_saved()}"
+        self.world.barrier()  # others are ended soon after the first of us
         raise Interrupted(
             f"{output}: stopped by {signal.name} after step {step}{saved}; "
             f"run the same command again to go on",

@@ -30,10 +30,11 @@ def build_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.Opt
         "weight_decay": config.weight_decay,
     }
     spared = {"params": [p for p in parameters if p.dim() == 1], "weight_decay": 0.0}
+    betas = (config.betas[0], config.betas[1])
     if config.optimizer == "lamb":
         spared["adapt"] = False
-        return Lamb([weights, spared], lr=0.0, betas=config.betas, eps=EPSILON)
-    return torch.optim.AdamW([weights, spared], lr=0.0, betas=config.betas, eps=EPSILON, fused=True)
+        return Lamb([weights, spared], lr=0.0, betas=betas, eps=EPSILON)
+    return torch.optim.AdamW([weights, spared], lr=0.0, betas=betas, eps=EPSILON, fused=True)
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:

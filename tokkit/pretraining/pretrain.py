@@ -1,11 +1,11 @@
 """``pretrain``: from an instance folder to a run folder with a trained model.
 
-    run/run.json                     see tokkit.pretraining.facts
-        metrics.jsonl                see tokkit.pretraining.metrics
-        tensorboard/                 see tokkit.pretraining.events
-        checkpoints/step-00001000/   see tokkit.pretraining.checkpoint
-        export/                      see tokkit.pretraining.export
-        manifest.json                written last: the run is finished
+run/run.json                     see tokkit.pretraining.facts
+    metrics.jsonl                see tokkit.pretraining.metrics
+    tensorboard/                 see tokkit.pretraining.events
+    checkpoints/step-00001000/   see tokkit.pretraining.checkpoint
+    export/                      see tokkit.pretraining.export
+    manifest.json                written last: the run is finished
 """
 
 import importlib.util

@@ -5,6 +5,7 @@ Of several processes the first speaks; the others' reporters do nothing.
 
 import logging
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,19 +23,19 @@ from tokkit.pretraining.tally import Tally
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Scale:
     """What figures are measured by.
 
     Attributes:
-        num_instances: that make an epoch.
-        flops_per_token: see ``tokkit.pretraining.flops``.
+        num_instances: that make an epoch, of each phase.
+        flops_per_token: of each phase, see ``tokkit.pretraining.flops``.
         peak_flops: of all devices together; None where it is not known.
     """
 
-    num_instances: int
-    flops_per_token: float
-    peak_flops: float | None
+    num_instances: Sequence[int]
+    flops_per_token: Sequence[float] = ()
+    peak_flops: float | None = None
 
 
 class Reporter:
@@ -97,10 +98,14 @@ class Reporter:
         """Write the line of the steps since the last one; rate and norm are of the last of them."""
         if not self._enabled:
             return
+        flops_per_token = self.scale.flops_per_token
+        phase = len(state.phase_starts) - 1
+        phase_step = state.step - state.phase_starts[phase]
         line = {
             "kind": "train",
             "step": state.step,
-            "epoch": state.step * self.config.batch_size / self.scale.num_instances,
+            **({"phase": phase} if self.config.phases else {}),
+            "epoch": phase_step * self.config.batch_size / self.scale.num_instances[phase],
             **interval.figures(self.objective),
             "learning_rate": rate,
             "gradient_norm": gradient_norm,
@@ -110,7 +115,7 @@ class Reporter:
                 seconds=interval.seconds,
                 data_seconds=interval.waited,
                 elapsed=state.elapsed,
-                flops=interval.tokens * self.scale.flops_per_token,
+                flops=interval.tokens * flops_per_token[phase] if flops_per_token else 0.0,
                 peak_flops=self.scale.peak_flops,
             ),
         }

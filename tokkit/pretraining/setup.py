@@ -69,16 +69,12 @@ def set_up(config: PretrainConfig, world: World) -> Iterator[Setup]:
         yield Setup(sources, loaders, feed, model, stepper)
 
 
-def open_loaders(
-    config: PretrainConfig, sources: Sources, world: World
-) -> tuple[Loader, ...]:
+def open_loaders(config: PretrainConfig, sources: Sources, world: World) -> tuple[Loader, ...]:
     """The loader of each phase; without phases one of all folders."""
-    parts = (sources,)
+    parts = [sources]
     if config.phases:
-        parts = tuple(sources.folder(number) for number in order_phases(config, sources))
-    return tuple(
-        Loader(part, config, rank=world.rank, world_size=world.size) for part in parts
-    )
+        parts = [sources.folder(number) for number in order_phases(config, sources)]
+    return tuple(Loader(part, config, rank=world.rank, world_size=world.size) for part in parts)
 
 
 def make_model(config: PretrainConfig, sources: Sources) -> Model:

@@ -39,7 +39,7 @@ class Figures:
         if there.is_cuda:
             self._here = torch.empty(there.shape, pin_memory=True)
             self._here.copy_(there, non_blocking=True)
-            self._arrival = torch.cuda.Event()
+            self._arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._arrival.record()
 
     def read(self) -> tuple[list[list[float]], float]:
