@@ -17,15 +17,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tokkit import __version__
-from tokkit.engine.files import canonical_json, hash_file, read_json
+from tokkit.engine.files import read_json
 from tokkit.engine.manifest import Manifest
-from tokkit.errors import TokkitError
 from tokkit.pretraining.config import PretrainConfig
 
 RUN = "run.json"
@@ -39,6 +37,7 @@ def describe_run(
     num_parameters: int,
     device: str,
     num_processes: int = 1,
+    initial: str | None = None,
 ) -> dict[str, Any]:
     """The content of a run's ``run.json``.
 
@@ -49,9 +48,7 @@ def describe_run(
         num_parameters: each that layers share counted once.
         device: in words.
         num_processes: that share each batch.
-
-    Raises:
-        TokkitError: where ``init_from`` cannot be read.
+        initial: fingerprint of the model that the run starts from.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     earlier = config.output / RUN
@@ -68,7 +65,7 @@ def describe_run(
         "cores": count_cores(),
         "instances_keys": [manifest.key for manifest in manifests],
         "tokenizer_fingerprint": manifests[0].tokenizer_fingerprint,
-        "init_from_fingerprint": config.init_from and fingerprint_weights(config.init_from),
+        "init_from_fingerprint": initial,
         "versions": find_versions(),
     }
 
@@ -107,16 +104,3 @@ def find_versions() -> dict[str, str]:
     if torch.version.cuda is not None:
         versions["cuda"] = torch.version.cuda
     return versions
-
-
-def fingerprint_weights(folder: Path) -> str:
-    """SHA-256 over the model in a Hugging Face folder, whatever else lies there.
-
-    Raises:
-        TokkitError: where there is none, or it cannot be read.
-    """
-    paths = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
-    if not paths:
-        raise TokkitError(f"{folder}: holds no *.safetensors; --init-from needs a model")
-    hashes = {path.name: hash_file(path) for path in (folder / "config.json", *paths)}
-    return sha256(canonical_json(hashes)).hexdigest()

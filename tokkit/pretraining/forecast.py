@@ -26,7 +26,8 @@ from tokkit.pretraining.config import PretrainConfig
 from tokkit.pretraining.flops import count_flops_per_token, find_peak_flops, mean_length
 from tokkit.pretraining.loader import Loader
 from tokkit.pretraining.memory import Memory, count_parameters, estimate_memory, find_capacity
-from tokkit.pretraining.model import Bert, ModelConfig
+from tokkit.pretraining.model import ModelConfig
+from tokkit.pretraining.models import Model
 
 NUM_SAMPLED = 4096
 NUM_STEPS = 3
@@ -162,7 +163,7 @@ def fits(memory: Memory, capacity: int | None) -> bool:
 
 def forecast(
     config: PretrainConfig,
-    model: Bert,
+    model: Model,
     samples: Sequence[Sample],
     *,
     device: torch.device,
@@ -200,7 +201,7 @@ def forecast(
     capacity = find_capacity(device)
     if capacity is not None and device.type == "cpu":
         capacity //= num_processes
-    flops = [_flops_per_token(model.config, sample) for sample in samples]
+    flops = [flops_per_token(model.config, sample) for sample in samples]
     work = [config.batch_size * s.tokens * cost for s, cost in zip(samples, flops, strict=True)]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     peak = find_peak_flops(name) if is_half else None
@@ -212,7 +213,10 @@ def forecast(
         _foretell(config, number, sample, cost, seconds * part / work[0])
         for number, (sample, cost, part) in enumerate(zip(samples, flops, work, strict=True))
     )
-    evaluations = [_evaluation_seconds(config, *pair) for pair in zip(samples, phases, strict=True)]
+    evaluations = [
+        _evaluation_seconds(config, sample, phase.seconds_per_step)
+        for sample, phase in zip(samples, phases, strict=True)
+    ]
     counts = [phase.steps / config.eval_every for phase in phases]
     return Forecast(
         parameters=parameters,
@@ -265,7 +269,8 @@ def _estimate(
     return max(estimates, key=lambda estimate: estimate.total)
 
 
-def _flops_per_token(shape: ModelConfig, sample: Sample) -> float:
+def flops_per_token(shape: ModelConfig, sample: Sample) -> float:
+    """Operations of a token of instances like those of the sample, forward and backward."""
     return count_flops_per_token(
         num_layers=shape.num_hidden_layers,
         hidden_size=shape.hidden_size,
@@ -273,6 +278,7 @@ def _flops_per_token(shape: ModelConfig, sample: Sample) -> float:
         vocab_size=shape.vocab_size,
         mean_length=sample.length,
         masked_share=sample.masked_share,
+        has_transform=shape.objective != "clm",
     )
 
 
@@ -280,7 +286,11 @@ def _foretell(
     config: PretrainConfig, number: int, sample: Sample, flops: float, seconds: float
 ) -> Phase:
     share = config.phases[number][1] if config.phases else 1.0
-    steps = share * (config.num_steps if config.max_time is None else config.max_time / seconds)
+    if config.max_time is None:
+        steps = share * config.num_steps
+    else:  # evaluations take of the same time
+        evaluation = _evaluation_seconds(config, sample, seconds)
+        steps = share * config.max_time / (seconds + evaluation / config.eval_every)
     return Phase(
         steps=steps,
         tokens_per_step=config.batch_size * sample.tokens,
@@ -290,6 +300,6 @@ def _foretell(
     )
 
 
-def _evaluation_seconds(config: PretrainConfig, sample: Sample, phase: Phase) -> float:
+def _evaluation_seconds(config: PretrainConfig, sample: Sample, seconds_per_step: float) -> float:
     """Of one evaluation: 2 of the 6 operations that each parameter costs in training."""
-    return sample.num_held_out / config.batch_size * phase.seconds_per_step / 3
+    return sample.num_held_out / config.batch_size * seconds_per_step / 3
