@@ -9,9 +9,8 @@ from instancefolders import write_instance_folder
 
 from tokkit.engine.files import write_json
 from tokkit.engine.manifest import Manifest
-from tokkit.errors import TokkitError
 from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.facts import RUN, describe_run, fingerprint_weights
+from tokkit.pretraining.facts import RUN, describe_run
 
 
 @pytest.fixture
@@ -29,6 +28,7 @@ def describe(config: PretrainConfig) -> dict[str, object]:
         num_parameters=99,
         device="cpu, 1 thread",
         num_processes=2,
+        initial="fingerprint",
     )
 
 
@@ -43,7 +43,7 @@ def test_it_has_every_option_and_all_that_was_run_with(
     assert facts["command"] == "tokkit pretrain 'my instances' -o run"
     assert facts["instances_keys"] == [Manifest.read(config.instances[0]).key]
     assert len(facts["tokenizer_fingerprint"]) == 64
-    assert facts["init_from_fingerprint"] is None
+    assert facts["init_from_fingerprint"] == "fingerprint"
     assert facts["versions"].keys() >= {"tokkit", "python", "torch", "numpy", "numba"}
     assert facts["versions"]["torch"] == torch.__version__
     assert (facts["num_processes"], facts["num_parameters"]) == (2, 99)
@@ -57,21 +57,3 @@ def test_a_run_that_goes_on_keeps_when_it_was_begun(config: PretrainConfig) -> N
     again = describe(config)
     assert again["begun"] == "2026-01-01T00:00:00+00:00"
     assert str(again["continued"]) >= str(first["begun"])
-
-
-def test_the_first_weights_have_a_fingerprint_that_is_theirs(
-    config: PretrainConfig, tmp_path: Path
-) -> None:
-    prints = []
-    for name, weights in (("one", b"1"), ("two", b"1"), ("other", b"2")):
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "config.json").write_text("{}")
-        (folder / "model.safetensors").write_bytes(weights)
-        (folder / "README.md").write_text(name)
-        prints.append(fingerprint_weights(folder))
-    assert prints[0] == prints[1] != prints[2]
-    facts = describe(dataclasses.replace(config, init_from=tmp_path / "one"))
-    assert facts["init_from_fingerprint"] == prints[0]
-    with pytest.raises(TokkitError, match=r"run: holds no \*\.safetensors"):
-        fingerprint_weights(config.output)

@@ -12,7 +12,8 @@ from tokkit.pretraining.config import PretrainConfig
 from tokkit.pretraining.flops import count_flops_per_token
 from tokkit.pretraining.forecast import Forecast, Sample, forecast, sample_instances
 from tokkit.pretraining.loader import Loader
-from tokkit.pretraining.model import Bert, ModelConfig
+from tokkit.pretraining.model import ModelConfig
+from tokkit.pretraining.models import Model, outline_model
 from tokkit.pretraining.sources import open_sources
 
 SAMPLE = Sample(num_instances=1000, num_held_out=512, tokens=100.0, length=120.0, masked_share=0.15)
@@ -25,11 +26,12 @@ def make_config(**options: Any) -> PretrainConfig:
     return PretrainConfig(instances=folders, output=Path("run"), **options)
 
 
-def make_model(preset: str = "tiny") -> Bert:
-    with torch.device("meta"):
-        return Bert(
-            ModelConfig.from_preset(preset, vocab_size=30522, max_seq_length=128, dropout=0.1)
+def make_model(objective: str = "nsp") -> Model:
+    return outline_model(
+        ModelConfig.from_preset(
+            "tiny", vocab_size=30522, max_seq_length=128, dropout=0.1, objective=objective
         )
+    )
 
 
 class Clock:
@@ -76,10 +78,18 @@ def test_a_run_by_steps() -> None:
     assert form["timing"] == "measured on 3 steps"
 
 
+def test_a_decoder_is_told_of_as_well() -> None:
+    told = forecast(make_config(), make_model("clm"), (SAMPLE,), device=CPU, is_half=False)
+    assert told.parameters["heads"] == 2 * 128  # the last norm; the decoder is the embedding
+    (bert,) = tell(make_config())["phases"]
+    assert told.phases[0].flops_per_token < bert["flops_per_token"]
+
+
 def test_a_run_by_the_clock() -> None:
     form = tell(make_config(max_steps=None, max_time=3600.0))
-    assert form["steps"] == pytest.approx(7200)
-    assert form["training_seconds"] == pytest.approx(3600)
+    first = 2 * 0.5 / 3  # comes on top
+    assert form["steps"] == pytest.approx(3600 / (0.5 + first / 100))
+    assert form["seconds"] == pytest.approx(3600 + first)
 
 
 def test_phases_take_time_as_they_take_operations() -> None:

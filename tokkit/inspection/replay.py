@@ -5,7 +5,8 @@ found without running anything. Epochs follow each other without a gap, so the f
 may begin a few instances after it: of 10 instances in batches of 4, step 0 of epoch 1 is step 3 of
 the run, which begins at position 12, the third instance of that epoch.
 
-A run of several phases has a folder for each, whose steps and epochs count from the phase's first.
+A run of several phases takes the folder that was built with the phase's length, and steps and
+epochs count from the phase's first.
 """
 
 from dataclasses import fields
@@ -20,6 +21,7 @@ from tokkit.pretraining.config import LoaderConfig
 from tokkit.pretraining.facts import RUN
 from tokkit.pretraining.loader import Loader
 from tokkit.pretraining.sources import open_sources
+from tokkit.shards.reader import ShardFolder
 
 
 def replay(
@@ -90,16 +92,21 @@ def read_run(path: Path, phase: int | None = None) -> LoaderConfig:
             raise TokkitError(
                 f"{folder}: was made anew since {path} was trained on it; build it as it was"
             )
-    num_phases = len(run["options"].get("phases", ()))
-    if num_phases:
+    phases = run["options"]["phases"]
+    if phases:
         require(
-            phase is not None and 0 <= phase < num_phases,
-            f"{path}: has {num_phases} phases; say by --phase, from 0, which is meant",
+            phase is not None and 0 <= phase < len(phases),
+            f"{path}: has {len(phases)} phases; say by --phase, from 0, which is meant",
+        )
+        folders = tuple(
+            folder
+            for folder in folders
+            if ShardFolder.open(folder, "instances").header.max_seq_length == phases[phase][0]
         )
     else:
         require(phase is None, f"{path}: has no phases; leave --phase out")
     options |= {
-        "instances": folders if phase is None else (folders[phase],),
+        "instances": folders,
         "weights": tuple(options["weights"]),
         "mask_ratios": tuple(options["mask_ratios"]),
     }

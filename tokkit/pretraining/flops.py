@@ -32,9 +32,9 @@ def count_encoder_parameters(*, num_layers: int, hidden_size: int, intermediate_
     return num_layers * (attention + feed_forward + 4 * hidden_size)
 
 
-def count_head_parameters(*, hidden_size: int, vocab_size: int) -> int:
-    """Parameters that a predicted token goes through: transform, norm, decoder."""
-    transform = hidden_size * hidden_size + 3 * hidden_size
+def count_head_parameters(*, hidden_size: int, vocab_size: int, has_transform: bool = True) -> int:
+    """Parameters that a predicted token goes through: BERT's transform and norm, and a decoder."""
+    transform = hidden_size * hidden_size + 3 * hidden_size if has_transform else 0
     return transform + vocab_size * hidden_size + vocab_size
 
 
@@ -46,6 +46,7 @@ def count_flops_per_token(
     vocab_size: int,
     mean_length: float,
     masked_share: float,
+    has_transform: bool = True,
 ) -> float:
     """Operations of a token of text, forward and backward.
 
@@ -57,11 +58,14 @@ def count_flops_per_token(
         mean_length: tokens that a token looks at, see ``mean_length``; half of it where it looks
             back only.
         masked_share: predicted tokens of all; 1 where every token is predicted.
+        has_transform: whether the head is BERT's; GPT's is the decoder alone.
     """
     encoder = count_encoder_parameters(
         num_layers=num_layers, hidden_size=hidden_size, intermediate_size=intermediate_size
     )
-    head = count_head_parameters(hidden_size=hidden_size, vocab_size=vocab_size)
+    head = count_head_parameters(
+        hidden_size=hidden_size, vocab_size=vocab_size, has_transform=has_transform
+    )
     return 6 * encoder + 12 * num_layers * hidden_size * mean_length + 6 * head * masked_share
 
 

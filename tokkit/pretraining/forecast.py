@@ -213,7 +213,10 @@ def forecast(
         _foretell(config, number, sample, cost, seconds * part / work[0])
         for number, (sample, cost, part) in enumerate(zip(samples, flops, work, strict=True))
     )
-    evaluations = [_evaluation_seconds(config, *pair) for pair in zip(samples, phases, strict=True)]
+    evaluations = [
+        _evaluation_seconds(config, sample, phase.seconds_per_step)
+        for sample, phase in zip(samples, phases, strict=True)
+    ]
     counts = [phase.steps / config.eval_every for phase in phases]
     return Forecast(
         parameters=parameters,
@@ -275,6 +278,7 @@ def flops_per_token(shape: ModelConfig, sample: Sample) -> float:
         vocab_size=shape.vocab_size,
         mean_length=sample.length,
         masked_share=sample.masked_share,
+        has_transform=shape.objective != "clm",
     )
 
 
@@ -282,7 +286,11 @@ def _foretell(
     config: PretrainConfig, number: int, sample: Sample, flops: float, seconds: float
 ) -> Phase:
     share = config.phases[number][1] if config.phases else 1.0
-    steps = share * (config.num_steps if config.max_time is None else config.max_time / seconds)
+    if config.max_time is None:
+        steps = share * config.num_steps
+    else:  # evaluations take of the same time
+        evaluation = _evaluation_seconds(config, sample, seconds)
+        steps = share * config.max_time / (seconds + evaluation / config.eval_every)
     return Phase(
         steps=steps,
         tokens_per_step=config.batch_size * sample.tokens,
@@ -292,6 +300,6 @@ def _foretell(
     )
 
 
-def _evaluation_seconds(config: PretrainConfig, sample: Sample, phase: Phase) -> float:
+def _evaluation_seconds(config: PretrainConfig, sample: Sample, seconds_per_step: float) -> float:
     """Of one evaluation: 2 of the 6 operations that each parameter costs in training."""
-    return sample.num_held_out / config.batch_size * phase.seconds_per_step / 3
+    return sample.num_held_out / config.batch_size * seconds_per_step / 3

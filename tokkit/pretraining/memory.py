@@ -33,8 +33,8 @@ class Memory:
         weights: in fp32.
         gradients: likewise.
         moments: of the optimizer, likewise.
-        copies: of weights, for products in bf16; or, where weights are split among processes, of
-            the layers that are whole at one time.
+        copies: of weights, for products in bf16; where weights are split among processes, all that
+            is whole at one time.
         activations: of one micro-batch.
         logits: of one part of its predictions, and the gradient of the decoder.
     """
@@ -94,7 +94,7 @@ def estimate_memory(
         # What is no layer stays whole; of layers the one in use is, and the next.
         num_layers = 1 if shape.share_layers else shape.num_hidden_layers
         whole = total - parameters["layers"] + 2 * parameters["layers"] // num_layers
-        copies = (2 if is_half else 4) * whole
+        copies = (4 + (2 if is_half else 0)) * whole
     else:
         copies = 2 * total if is_half else 0
     chunk = min(num_predicted, max(1, CHUNK_LOGITS // shape.vocab_size))

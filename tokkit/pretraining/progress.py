@@ -8,7 +8,7 @@ A run that ends by the clock has its bar in seconds of the limit. The same figur
     tokens_per_second   tokens without padding, of all processes
     data_wait           share of the seconds in which the step waited for its batch
     mfu                 see tokkit.pretraining.flops; left out where the device's peak is not known
-    elapsed             seconds of training since the run began, before and after it was stopped
+    elapsed             seconds since the run began, without those in which it was stopped
 """
 
 import math
@@ -37,7 +37,7 @@ def describe_speed(
         num_tokens: without padding, of all processes.
         seconds: that the steps took.
         data_seconds: of them, those spent on waiting for a batch.
-        elapsed: seconds of training since the run began.
+        elapsed: seconds since the run began.
         flops: operations of those tokens, see ``count_flops_per_token``.
         peak_flops: what the devices of all processes could do in a second; None where that is
             not known, or not known for the precision in use.
@@ -59,8 +59,8 @@ class Progress:
     Args:
         step: where the run goes on.
         num_steps: of the run; with ``max_time`` it does not matter.
-        max_time: seconds of training after which the run ends; None where it ends by its steps.
-        elapsed: seconds of training so far.
+        max_time: seconds after which the run ends; None where it ends by its steps.
+        elapsed: seconds since the run began.
         enabled: whether a bar is wanted at all: of several processes, by the first.
     """
 
