@@ -137,8 +137,8 @@ def test_a_phase_is_replayed_from_the_folder_of_its_length(tmp_path: Path) -> No
     )
     manifests = [Manifest.read(folder) for folder in config.instances]
     write_json(run / RUN, describe_run(config, manifests, model={}, num_parameters=1, device="cpu"))
-    for phase, folder in enumerate((short, long)):
-        facts, rows = replay(run, phase=phase, step=3)
+    for number, folder in enumerate((short, long)):
+        facts, rows = replay(run, phase=number, step=3)
         expected = replay(folder, step=3, batch_size=8)
         assert (facts["instances"], rows) == (str(folder), expected[1])
     for phase in (None, 2):

@@ -1,5 +1,6 @@
 """The feed gives the same batches to any number of ranks, whatever it prepared before."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def rows_of(batches: tuple[Batch, ...]) -> list[tuple[Any, ...]]:
         has_label = inputs.labels_M >= 0
         labels[inputs.predicted_positions_M[has_label]] = inputs.labels_M[has_label]
         bounds = inputs.cu_seqlens.tolist()
-        for row, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        for row, (start, stop) in enumerate(itertools.pairwise(bounds)):
             if start < min(stop, batch.num_tokens):
                 fields = (inputs.input_ids_N, inputs.token_type_ids_N, inputs.position_ids_N)
                 shown = (tuple(field[start:stop].tolist()) for field in (*fields, labels))

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.flops import find_peak_flops, mean_length
+from tokkit.pretraining.flops import count_flops_per_token, find_peak_flops, mean_length
 from tokkit.pretraining.loader import Loader
 from tokkit.pretraining.memory import Memory, count_parameters, estimate_memory, find_capacity
 from tokkit.pretraining.model import ModelConfig

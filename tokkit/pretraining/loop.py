@@ -166,11 +166,14 @@ class Trainer:
                 raise TokkitError(self._describe_divergence(step))
 
     def _describe_divergence(self, step: int) -> str:
-        output = self.config.output
+        output, begun = self.config.output, self.state.phase_starts
         saved = "" if self._writer is None else self._wait_for(self._writer).describe_saved()
+        # The phase of the step, which another may have followed since.
+        phase = max(number for number, first in enumerate(begun) if first <= step)
+        which = f"--phase {phase} " if self.config.phases else ""
         return (
             f"{output}: the loss or its gradient is not finite at step {step} (see its batch by: "
-            f"tokkit inspect {output} --replay --step {step}); {saved}; "
+            f"tokkit inspect {output} --replay {which}--step {step - begun[phase]}); {saved}; "
             f"lower --learning-rate and pass --overwrite to begin anew"
         )
 
@@ -182,9 +185,7 @@ class Trainer:
             return
         self._read()
         interval = state.interval.over(self.world.total)
-        self._reporter.train(
-            state, interval, rate=self._rate, gradient_norm=self._gradient_norm
-        )
+        self._reporter.train(state, interval, rate=self._rate, gradient_norm=self._gradient_norm)
         self._logged_step, state.interval = state.step, Tally()
 
     def _evaluate_if_due(self, *, is_over: bool) -> float | None:
@@ -223,7 +224,7 @@ class Trainer:
         output, step = self.config.output, self.state.step
         saved = ""
         if self._writer is not None and (fault := self._wait_for(self._writer).fault) is not None:
-            saved = f", which could not be saved ({fault}); {self._writer.describe_saved()}"
+            saved = f", which is not saved ({fault}); {self._writer.describe_saved()}"
         self.world.barrier()  # others are ended soon after the first of us
         raise Interrupted(
             f"{output}: stopped by {signal.name} after step {step}{saved}; "

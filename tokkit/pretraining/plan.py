@@ -19,7 +19,8 @@ from tokkit.pretraining.huggingface import fingerprint_initial
 KIND = "run"
 EXPORT = "export"
 
-# What the weights do not depend on, or only in their last bits; all else is part of the key.
+# What the weights do not depend on, or only in their last bits and by what dropout draws; all else
+# is part of the key.
 FREE_OPTIONS = frozenset(
     {
         "instances",  # wherever they lie: their content is part of the key

@@ -69,7 +69,9 @@ class Reporter:
         )
         self._events = None
         if config.tensorboard:
-            self._events = self._stack.enter_context(EventLog(config.output, state.step))
+            self._events = self._stack.enter_context(
+                EventLog(config.output, state.step, evaluated=is_evaluated)
+            )
         self._progress = self._stack.enter_context(
             Progress(
                 step=state.step,
