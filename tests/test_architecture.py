@@ -11,6 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "tokkit"
 
 FLOORS = {
+    "__main__": 6,
     "cli": 5,
     "inspection": 4,
     "vocab": 3,

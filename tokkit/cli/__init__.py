@@ -18,6 +18,7 @@ from tokkit.cli.pretrain import pretrain
 from tokkit.cli.run import run
 from tokkit.cli.train import train
 from tokkit.cli.verify import verify
+from tokkit.engine.bars import LineHandler
 from tokkit.errors import TokkitError
 
 
@@ -46,10 +47,8 @@ for _command in (train, encode, build, pretrain, run, inspect, verify):
 
 def _log_to_standard_error() -> None:
     """Show our own messages, and no library's, as plain lines."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("tokkit: %(message)s"))
     logger = logging.getLogger("tokkit")
-    logger.handlers = [handler]  # one, however often a program calls main
+    logger.handlers = [LineHandler()]  # one, however often a program calls main
     logger.setLevel(logging.INFO)
 
 

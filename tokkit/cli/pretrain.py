@@ -1,5 +1,6 @@
 """``tokkit pretrain``: train BERT."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,14 @@ def pretrain(*, as_json: bool, dry_run: bool, **options: Any) -> None:
     checkpoint.
     """
     config = PretrainConfig(**options)
+    from tokkit.pretraining.place import is_first
     from tokkit.pretraining.pretrain import foretell
     from tokkit.pretraining.pretrain import pretrain as run
 
     if dry_run:
-        print_forecast(foretell(config).as_dict(), as_json=as_json)
+        if is_first(os.environ):  # of several processes one speaks
+            print_forecast(foretell(config).as_dict(), as_json=as_json)
         return
-    print_pretraining(config.output, run(config), as_json=as_json)
+    manifest = run(config)
+    if is_first(os.environ):
+        print_pretraining(config.output, manifest, as_json=as_json)

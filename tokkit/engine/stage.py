@@ -264,12 +264,21 @@ def describe_difference(past: Mapping[str, Any], present: Mapping[str, Any]) -> 
     for name in sorted({*past["options"], *present["options"]}):
         old, new = past["options"].get(name), present["options"].get(name)
         if old != new:
-            return f"--{name.replace('_', '-')} was {old}, not {new}"
+            return f"--{name.replace('_', '-')} was {_spell(old)}, not {_spell(new)}"
     if past["seed"] != present["seed"]:
         return f"--seed was {past['seed']}, not {present['seed']}"
     if past["tokenizer_fingerprint"] != present["tokenizer_fingerprint"]:
         return "it was made with another tokenizer"
     return None if past["key"] == present["key"] else "its inputs were others"
+
+
+def _spell(value: Any, mark: str = ",") -> str:
+    """An option's value much as it stands on a command line."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list):
+        value = mark.join(_spell(part, ":") for part in value)
+    return "left out" if value in {None, ""} else str(value)
 
 
 def _map(stage: Stage, lines: dict[str, dict[str, Any]], *, workers: int, progress: bool) -> None:

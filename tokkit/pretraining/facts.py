@@ -56,7 +56,7 @@ def describe_run(
     return {
         "begun": begun,
         "continued": now if earlier.is_file() else None,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _spell_command(sys.argv),
         "options": spell_options(asdict(config)),
         "model": dict(model),
         "num_parameters": num_parameters,
@@ -68,6 +68,13 @@ def describe_run(
         "init_from_fingerprint": initial,
         "versions": find_versions(),
     }
+
+
+def _spell_command(arguments: Sequence[str]) -> str:
+    """A command as one would type it."""
+    name = Path(arguments[0]).name
+    program = ["python", "-m", "tokkit"] if name == "__main__.py" else [name]
+    return shlex.join([*program, *arguments[1:]])
 
 
 def spell_options(options: Mapping[str, Any]) -> dict[str, Any]:

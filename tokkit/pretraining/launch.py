@@ -35,11 +35,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, cast
 
+from tokkit.engine.bars import bars_aside
 from tokkit.engine.local import WorkerError, describe_end, end_with_parent
 from tokkit.engine.signals import interruptible
 from tokkit.errors import Interrupted, TokkitError
@@ -124,6 +126,8 @@ def _started(
     ranks: dict[Connection, _Rank] = {}
     with _held_port() as port:
         try:
+            # It would lift the mask where the first child starts it.
+            resource_tracker.ensure_running()
             # Children inherit the mask, and lift it when they know what to do with a signal.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             try:
@@ -263,8 +267,9 @@ class _Forwarder(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one line."""
-        self._pipe.send(("message", (record.name, record.levelno, record.getMessage())))
-        self._pipe.recv()
+        with bars_aside():
+            self._pipe.send(("message", (record.name, record.levelno, record.getMessage())))
+            self._pipe.recv()
 
     def send(self, report: tuple[str, Any]) -> None:
         """Send what the rank ends with, when no thread is about to send a line."""

@@ -76,11 +76,8 @@ def find_place(environment: Mapping[str, str], nproc_per_node: int | None = None
         TokkitError: where variables are missing or contradict each other.
         UsageError: where both a launcher and the option start processes.
     """
-    if any(name in environment for name in RANK_NAMES):
-        place, launcher = _read_torchrun(environment), "WORLD_SIZE"
-    elif _is_in_step(environment):
-        place, launcher = _read_slurm(environment), "SLURM_NTASKS"
-    else:
+    place, launcher = _find_launched(environment)
+    if not launcher:
         if _number(environment, "SLURM_NTASKS", default=1) > 1 and nproc_per_node is None:
             log.info(
                 "SLURM_NTASKS is %s, but srun did not start this process: it trains alone",
@@ -93,6 +90,11 @@ def find_place(environment: Mapping[str, str], nproc_per_node: int | None = None
             f"{place.size} of us; leave the option out"
         )
     return place
+
+
+def is_first(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher has started this process as the first of several, or alone."""
+    return _find_launched(environment)[0].is_first
 
 
 @contextmanager
@@ -118,6 +120,15 @@ def first_host(nodes: str) -> str:
     if first is None:
         raise TokkitError(f"{nodes!r}: is no list of Slurm nodes; set MASTER_ADDR to rank 0's host")
     return re.sub(r"\[(\w+)[^]]*\]", r"\1", first[0])
+
+
+def _find_launched(environment: Mapping[str, str]) -> tuple[Place, str]:
+    """The place that a launcher gave, and the variable that tells of it; empty where none did."""
+    if any(name in environment for name in RANK_NAMES):
+        return _read_torchrun(environment), "WORLD_SIZE"
+    if _is_in_step(environment):
+        return _read_slurm(environment), "SLURM_NTASKS"
+    return ALONE, ""
 
 
 def _read_torchrun(environment: Mapping[str, str]) -> Place:

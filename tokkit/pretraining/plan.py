@@ -6,6 +6,7 @@ begun with stands in its journal, so that it is not taken up with other options.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from tokkit.engine.folder import clear_folder, refuse_inputs, remove_leftovers
@@ -107,33 +108,47 @@ class Plan:
         )
 
 
-def prepare_folder(plan: Plan) -> None:
-    """Make the run folder ready, begun with this plan: by the process that holds its lock.
+def refuse_other_run(plan: Plan) -> None:
+    """Refuse a folder that was begun with other options, unless it is to be overwritten.
 
     Raises:
-        TokkitError: where another run, or something else, is there.
+        TokkitError: naming what differs.
     """
-    if plan.config.overwrite:
-        clear_folder(plan.config.output)
-    _take_up(plan)
-
-
-def _take_up(plan: Plan) -> None:
-    """Begin a run, or make sure that the one in the folder was begun with the same options."""
-    output, outline = plan.config.output, plan.outline
-    journal = Journal.read(output)
-    past: Mapping[str, Any] | None = journal.stage
-    if (output / MANIFEST).is_file():
-        past = asdict(Manifest.read(output))
-    if past is None:
-        journal.begin(outline.statement)
+    output, present = plan.config.output, plan.outline.statement
+    past = _find_past(output)
+    if plan.config.overwrite or past is None:
         return
-    if (difference := describe_difference(past, outline.statement)) is not None:
+    if (difference := _describe_difference(past, present)) is not None:
         raise TokkitError(
             f"{output}: holds another run ({difference}); "
             f"choose another folder, or pass --overwrite to make it anew"
         )
+
+
+def prepare_folder(plan: Plan) -> None:
+    """Make the run folder ready, begun with this plan: by the process that holds its lock."""
+    output = plan.config.output
+    if plan.config.overwrite:
+        clear_folder(output)
+    if _find_past(output) is None:
+        Journal.read(output).begin(plan.outline.statement)
+        return
     # A finished run gets here when a file of its export is gone.
     with os_errors_about(output):
         (output / MANIFEST).unlink(missing_ok=True)
     remove_leftovers(output)
+
+
+def _find_past(output: Path) -> Mapping[str, Any] | None:
+    """What the run in a folder was begun with."""
+    if (output / MANIFEST).is_file():
+        return asdict(Manifest.read(output))
+    return Journal.read(output).stage
+
+
+def _describe_difference(past: Mapping[str, Any], present: Mapping[str, Any]) -> str | None:
+    if past["kind"] == present["kind"]:
+        old, new = (form["options"].get("init_from") for form in (past, present))
+        if old != new:  # fingerprints, which tell nobody anything
+            return f"--init-from {'was left out' if old is None else 'named another model'}"
+    return describe_difference(past, present)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.stage import find_finished
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, require
 from tokkit.pretraining.config import PretrainConfig
 from tokkit.pretraining.launch import launch
-from tokkit.pretraining.place import find_place, only_first_speaks
+from tokkit.pretraining.place import Place, find_place, only_first_speaks
 from tokkit.pretraining.plan import KIND, Plan
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def pretrain(config: PretrainConfig) -> Manifest:
     place = find_place(os.environ, config.nproc_per_node)
     with only_first_speaks(place):
         plan = Plan.of(config)
+        _require_equal_parts(config, place)
         if not config.overwrite and (finished := find_finished(plan.outline)) is not None:
             log.info("%s: up to date", config.output)
             return finished
@@ -64,11 +65,24 @@ def foretell(config: PretrainConfig) -> "Forecast":
         UsageError: as of ``pretrain``.
         TokkitError: likewise.
     """
+    place = find_place(os.environ, config.nproc_per_node)
     plan = Plan.of(config)
+    num_processes = _require_equal_parts(config, place)
     _require_torch()
     from tokkit.pretraining.training import forecast_run
 
-    return forecast_run(plan)
+    return forecast_run(plan, num_processes=num_processes)
+
+
+def _require_equal_parts(config: PretrainConfig, place: Place) -> int:
+    """Refuse a batch that cannot be shared out; returns among how many processes it is."""
+    num_processes = config.nproc_per_node or place.size
+    require(
+        config.batch_size % num_processes == 0,
+        f"--batch-size {config.batch_size} cannot be divided among {num_processes} processes; "
+        f"choose a multiple of {num_processes}",
+    )
+    return num_processes
 
 
 def _require_torch() -> None:

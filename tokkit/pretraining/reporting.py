@@ -4,14 +4,11 @@ Of several processes the first speaks; the others' reporters do nothing.
 """
 
 import logging
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
-
-from tqdm import tqdm
 
 from tokkit.pretraining.config import PretrainConfig
 from tokkit.pretraining.events import EventLog
@@ -129,12 +126,8 @@ class Reporter:
         if not self._enabled:
             return
         self._write({"kind": "eval", "step": state.step, **figures})
-        with tqdm.external_write_mode(file=sys.stderr):
-            log.info(
-                "step %d, held out: %s",
-                state.step,
-                ", ".join(f"{name} {value:.4g}" for name, value in figures.items()),
-            )
+        words = (f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
+        log.info("step %d, held out: %s", state.step, ", ".join(words))
 
     def _write(self, line: dict[str, Any]) -> None:
         self._metrics.write(line)

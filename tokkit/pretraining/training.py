@@ -17,7 +17,6 @@ from tokkit.engine.files import FolderLock, write_json
 from tokkit.engine.folder import refuse_foreign
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.signals import interruptible
-from tokkit.errors import require
 from tokkit.pretraining.config import PretrainConfig
 from tokkit.pretraining.device import choose_precision, describe_device, torch_settings
 from tokkit.pretraining.distribute import full_tensors
@@ -36,7 +35,7 @@ from tokkit.pretraining.loader import Loader
 from tokkit.pretraining.loop import Trainer
 from tokkit.pretraining.models import Model
 from tokkit.pretraining.place import ALONE, Place
-from tokkit.pretraining.plan import EXPORT, KIND, Plan, prepare_folder
+from tokkit.pretraining.plan import EXPORT, KIND, Plan, prepare_folder, refuse_other_run
 from tokkit.pretraining.reporting import Reporter, Scale
 from tokkit.pretraining.setup import Setup, make_model, open_loaders, set_up
 from tokkit.pretraining.sources import Sources, open_sources
@@ -65,12 +64,13 @@ def train(plan: Plan, place: Place) -> Manifest:
         if place.is_first:
             refuse_foreign(config.output)
             stack.enter_context(FolderLock(config.output))
+            refuse_other_run(plan)
         stack.enter_context(interruptible(config.output))
-        if place.is_first:
-            prepare_folder(plan)
         world = stack.enter_context(open_world(config, place))
         stack.enter_context(torch_settings(config, world.device))
         setup = stack.enter_context(set_up(config, world))
+        if world.is_first:  # not before: a mistake in the options takes nothing up, and clears nothing
+            prepare_folder(plan)
         trainer = Trainer(config, setup)
         if world.is_first:
             _write_run(plan, setup, world)
@@ -90,17 +90,12 @@ def train(plan: Plan, place: Place) -> Manifest:
         return Manifest.read(config.output, KIND)
 
 
-def forecast_run(plan: Plan) -> Forecast:
+def forecast_run(plan: Plan, *, num_processes: int) -> Forecast:
     """Foretell a run; steps are timed on the model and the instances that it would have.
 
     Of several processes one is timed, on its share of a batch.
     """
     config = plan.config
-    num_processes = config.nproc_per_node or 1
-    require(
-        config.batch_size % num_processes == 0,
-        f"--batch-size {config.batch_size} cannot be divided among {num_processes} processes",
-    )
     own = replace(
         config, batch_size=config.batch_size // num_processes, nproc_per_node=None, fsdp=False
     )
