@@ -107,7 +107,8 @@ def read_recipe(path: Path) -> Recipe:
     runs["build"] = dict(tables.get("build", {}))
     if "pretrain" in tables:
         runs["pretrain"] = dict(tables["pretrain"])
-    return Recipe(path, output, command, inputs, runs, _examples(form, path))
+    examples = _examples(form, path, str(runs["build"].get("objective", "")))
+    return Recipe(path, output, command, inputs, runs, examples)
 
 
 def _table(form: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
@@ -132,10 +133,15 @@ def _corpus(corpus: dict[str, Any], path: Path, output: Path) -> tuple[str | Non
     return None, tuple(inputs)
 
 
-def _examples(form: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+def _examples(form: Mapping[str, Any], path: Path, objective: str) -> tuple[str, ...]:
     examples = form.get("examples", [])
     if not isinstance(examples, list) or not all(
         isinstance(example, str) and "[MASK]" in example for example in examples
     ):
         raise UsageError(f"{path}: examples is a list of sentences that hold [MASK]")
+    if examples and objective == "clm":
+        raise UsageError(
+            f"{path}: examples are for a model that fills in [MASK], which none of objective clm "
+            f"does; leave them out"
+        )
     return tuple(examples)

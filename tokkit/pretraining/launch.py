@@ -41,6 +41,8 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any, cast
 
+from tqdm import tqdm
+
 from tokkit.engine.bars import bars_aside
 from tokkit.engine.local import WorkerError, describe_end, end_with_parent
 from tokkit.engine.signals import interruptible
@@ -51,7 +53,9 @@ from tokkit.pretraining.stopping import SIGNALS
 
 HOST = "127.0.0.1"
 CAUSE_SECONDS = 5.0  # after which a consequence is taken for the cause
-STOP_SECONDS = 60.0  # which other ranks have to end after one has stopped for a signal
+# Which other ranks have to end after one has stopped for a signal: those that train have all saved
+# their step by then, and one that waits in vain for it to join hears no signal.
+STOP_SECONDS = 10.0
 
 
 def launch(work: Callable[[PretrainConfig], object], config: PretrainConfig) -> None:
@@ -230,6 +234,8 @@ def _work(
     """The life of a rank."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     os.environ.update(place.variables)
+    # Its own lock is shared with other processes, and left behind by one that is killed.
+    tqdm.set_lock(threading.RLock())
     forwarder = _Forwarder(pipe)
     logger = logging.getLogger("tokkit")
     logger.handlers = [forwarder]

@@ -13,7 +13,7 @@ from tokkit.engine.folder import clear_folder, refuse_inputs, remove_leftovers
 from tokkit.engine.journal import Journal
 from tokkit.engine.manifest import MANIFEST, Manifest
 from tokkit.engine.stage import Outline, describe_difference
-from tokkit.errors import TokkitError, os_errors_about
+from tokkit.errors import TokkitError, os_errors_about, require
 from tokkit.pretraining.config import DEFAULT_PRESET, PretrainConfig, require_objective
 from tokkit.pretraining.huggingface import fingerprint_initial
 
@@ -70,6 +70,10 @@ class Plan:
         sources = tuple(Manifest.read(folder, "instances") for folder in config.instances)
         for folder, source in zip(config.instances, sources, strict=True):
             require_objective(source.options, str(folder))
+        require(
+            not config.share_layers or sources[0].options["objective"] != "clm",
+            "--share-layers has no effect on a GPT-2, which instances of clm train; leave it out",
+        )
         initial = None if config.init_from is None else fingerprint_initial(config.init_from)
         return cls(config, sources, initial)
 
