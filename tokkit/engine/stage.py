@@ -34,7 +34,7 @@ from tokkit.errors import TokkitError, os_errors_about
 log = logging.getLogger(__name__)
 
 
-class Bar(tqdm):
+class Bar(tqdm):  # type: ignore[misc]  # tqdm has no annotations
     """A bar without the thread that looks after slow bars: a process of one thread can be copied."""
 
     monitor_interval = 0
