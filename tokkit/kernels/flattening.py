@@ -3,12 +3,12 @@
 Two instances of 3 and 5 tokens, one token masked in each, where the arrays of the batch have room
 for 10 tokens in 4 sequences and for 3 predictions:
 
-    input_ids     2 9 3 2 4 3 5 3 0 0        cu_seqlens   0 3 8 10 10
+    input_ids     2 9 3 2 4 3 5 3 1 1        cu_seqlens   0 3 8 10 10
     token_types   0 0 0 0 0 0 1 1 1 1        predicted    1 6 0
     positions     0 1 2 0 1 2 3 4 0 1        labels       7 8 -100
     rows          0 0 0 1 1 1 1 1 2 2        pair_labels  0 1 -100 -100
 
-What is left of the tokens are sequences of padding, what is left of the sequences are empty ones,
+What is left of the tokens are sequences of padding (whose id is 1 here), what is left of the sequences are empty ones,
 and what is left of the predictions has no label.
 """
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from tokkit.errors import TokkitError
 from tokkit.kernels.gathering import TABLE_DTYPE, find_rows, gather_rows
+from tokkit.kernels.ragged import take_bit_rows, take_rows
 from tokkit.shards.reader import BatchRef, ShardFolder, ragged
 
 NO_LABEL = -100  # of a pair whose label is null; what torch's cross-entropy leaves out
@@ -173,8 +174,13 @@ class InstanceReader:
             columns = Columns.read(self._folder, self._refs[number])
             self._columns[number] = columns
             self._table[number] = columns.addresses
-            most = int(np.diff(columns.masked_offsets).max())
-            self._most_masked = max(self._most_masked, most)
+            self._most_masked = max(self._most_masked, int(np.diff(columns.masked_offsets).max()))
+        allowed = self._folder.manifest.options.get("max_predictions_per_seq", 0)
+        if self._most_masked > allowed:
+            raise TokkitError(
+                f"{self._folder.path}: an instance has {self._most_masked} masked positions, the "
+                f"manifest says at most {allowed}; make the folder again"
+            )
 
 
 def _cut_to_size(instances: Instances) -> Instances:
@@ -186,23 +192,6 @@ def _cut_to_size(instances: Instances) -> Instances:
         masked_positions=instances.masked_positions[:num_masked],
         masked_labels=instances.masked_labels[:num_masked],
         word_starts=instances.word_starts[: num_tokens // 8 + 1],
-    )
-
-
-def slice_instances(instances: Instances, start: int, stop: int) -> Instances:
-    """Instances ``start`` to ``stop`` without a copy, and without where words start."""
-    tokens = slice(*instances.offsets[[start, stop]])
-    masked = slice(*instances.masked_offsets[[start, stop]])
-    return Instances(
-        input_ids=instances.input_ids[tokens],
-        offsets=instances.offsets[start : stop + 1] - tokens.start,
-        segment_lengths=instances.segment_lengths[start:stop],
-        documents=instances.documents[start:stop],
-        next_sentence_labels=instances.next_sentence_labels[start:stop],
-        masked_positions=instances.masked_positions[masked],
-        masked_labels=instances.masked_labels[masked],
-        masked_offsets=instances.masked_offsets[start : stop + 1] - masked.start,
-        word_starts=np.zeros(0, np.uint8),
     )
 
 
@@ -224,31 +213,36 @@ def join_instances(parts: list[Instances], rows: list[Int64]) -> Instances:
     def join_offsets(name: str) -> Int64:
         return np.cumsum([0, *np.concatenate([np.diff(getattr(part, name)) for part in parts])])
 
+    def take(name: str, offsets: Int64) -> Array:
+        values = join(name)
+        taken = np.empty_like(values)
+        take_rows(order, values, offsets, 0, taken)
+        return taken
+
     offsets, masked_offsets = join_offsets("offsets"), join_offsets("masked_offsets")
-    word_starts = np.zeros(0, np.uint8)
-    if all(part.word_starts.size for part in parts):
-        bits = [
-            np.unpackbits(p.word_starts, count=len(p.input_ids), bitorder="little") for p in parts
-        ]
-        word_starts = np.packbits(_take(np.concatenate(bits), offsets, order), bitorder="little")
     return Instances(
-        input_ids=_take(join("input_ids"), offsets, order),
+        input_ids=take("input_ids", offsets),
         offsets=_reorder(offsets, order),
         segment_lengths=join("segment_lengths")[order],
         documents=join("documents")[order],
         next_sentence_labels=join("next_sentence_labels")[order],
-        masked_positions=_take(join("masked_positions"), masked_offsets, order),
-        masked_labels=_take(join("masked_labels"), masked_offsets, order),
+        masked_positions=take("masked_positions", masked_offsets),
+        masked_labels=take("masked_labels", masked_offsets),
         masked_offsets=_reorder(masked_offsets, order),
-        word_starts=word_starts,
+        word_starts=_join_words(parts, offsets, order),
     )
 
 
-def _take(values: Array, offsets: Int64, order: Int64) -> Array:
-    """The rows of a ragged array in another order."""
-    ends = _reorder(offsets, order)
-    moved = np.repeat(offsets[:-1][order] - ends[:-1], np.diff(ends))
-    taken: Array = values[np.arange(len(values)) + moved]
+def _join_words(parts: list[Instances], offsets: Int64, order: Int64) -> npt.NDArray[np.uint8]:
+    """Where words start; empty where one of the parts does not say."""
+    if not all(part.word_starts.size for part in parts):
+        return np.zeros(0, np.uint8)
+    joined, taken = (np.zeros(offsets[-1] // 8 + 1, np.uint8) for _ in range(2))
+    end, whole = 0, np.zeros(1, np.int64)
+    for part in parts:
+        bounds = np.array([0, len(part.input_ids)])
+        end = take_bit_rows(whole, part.word_starts, 0, bounds, end, joined)
+    take_bit_rows(order, joined, 0, offsets, 0, taken)
     return taken
 
 

@@ -4,7 +4,18 @@ A micro-batch has room for so many instances of the greatest length. A step's in
 as few nearly equal runs as have room: 10 instances with room for 4 make runs of 3, 3 and 4. So how
 many there are depends on the options alone, and ranks that wait for each other agree on it.
 
-A compiled model is compiled anew for each shape that it meets, so its sizes are rounded up.
+A compiled model is compiled anew for each shape that it meets, so its sizes are rounded up: tokens
+to 32nds of the room for them, predictions to 16ths of the most there can be. Measured on pairs of
+segments from English books, for --max-seq-length and --micro-batch-tokens:
+
+                      shapes met    of them nine tenths meet    tokens wasted    if all were padded
+    128    16,384         5                    4                     1.7%               8.3%
+           65,536         4                    2                     1.6%               8.3%
+    512    16,384        16                    6                     1.9%              19.9%
+           65,536         7                    3                     1.8%              19.9%
+
+With 64ths 0.9% are wasted, and there are up to twice as many shapes; with 16ths 2 to 4% and, where
+there were 16, 11.
 """
 
 from dataclasses import dataclass
