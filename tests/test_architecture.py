@@ -34,6 +34,7 @@ DOORS = {
     ("pretraining", "tokkit.instances.maskconfig"),  # masks are drawn at each epoch, …
     ("pretraining", "tokkit.instances.instances"),  # … or when they are built, …
     ("pretraining", "tokkit.instances.masks"),  # … by the same code
+    ("pretraining", "tokkit.instances.control"),  # what ends a text, for a model that generates
     ("pretraining", "tokkit.vocab.tokenizer"),  # what is exported beside the model
     ("shards", "tokkit.engine.manifest"),  # a folder of shards is read by its manifest
 }
@@ -43,6 +44,7 @@ HOMES = {
     "click": {"cli"},
     "torch": {"pretraining"},
     "safetensors": {"pretraining"},
+    "tensorboard": {"pretraining"},
     "tokenizers": {"vocab", "encoding"},
     "sentencepiece": {"vocab", "encoding"},
     "sentencex": {"corpus"},

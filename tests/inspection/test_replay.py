@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from instancefolders import write_instance_folder
 
 from tokkit.cli import cli
-from tokkit.errors import TokkitError
+from tokkit.engine.files import write_json
+from tokkit.engine.manifest import Manifest
+from tokkit.errors import TokkitError, UsageError
 from tokkit.inspection.replay import read_run, replay
 from tokkit.pretraining.config import LoaderConfig, PretrainConfig
 from tokkit.pretraining.data import Instances
+from tokkit.pretraining.facts import RUN, describe_run
 from tokkit.pretraining.loader import Loader
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.sources import Sources, open_sources
@@ -118,3 +122,27 @@ def test_instances_that_were_made_anew_are_refused(run: Path) -> None:
     with pytest.raises(TokkitError, match="was made anew since"):
         replay(run)
     path.write_text(noted)
+
+
+def test_a_phase_is_replayed_from_the_folder_of_its_length(tmp_path: Path) -> None:
+    """Folders may stand in any order; steps count from the first of the phase."""
+    long, short = (
+        write_instance_folder(tmp_path / f"{length}", max_seq_length=length, seed=length)
+        for length in (64, 16)
+    )
+    run = tmp_path / "run"
+    run.mkdir()
+    config = PretrainConfig(
+        instances=(long, short), output=run, phases=((16, 0.9), (64, 0.1)), batch_size=8
+    )
+    manifests = [Manifest.read(folder) for folder in config.instances]
+    write_json(run / RUN, describe_run(config, manifests, model={}, num_parameters=1, device="cpu"))
+    for number, folder in enumerate((short, long)):
+        facts, rows = replay(run, phase=number, step=3)
+        expected = replay(folder, step=3, batch_size=8)
+        assert (facts["instances"], rows) == (str(folder), expected[1])
+    for phase in (None, 2):
+        with pytest.raises(UsageError, match="has 2 phases; say by --phase, from 0"):
+            replay(run, phase=phase)
+    with pytest.raises(UsageError, match="--phase is of a run"):
+        replay(short, phase=0)

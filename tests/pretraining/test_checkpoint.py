@@ -1,42 +1,70 @@
-import errno
-import os
+"""Snapshots and checkpoint folders; who writes them is tested in test_writer."""
+
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokkit.errors import TokkitError
 from tokkit.pretraining.checkpoint import (
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    Best,
+    checkpoint_path,
     list_checkpoints,
     load_checkpoint,
-    save_checkpoint,
+    load_newest_checkpoint,
+    remove_half_checkpoints,
+    remove_old_checkpoints,
+    write_checkpoint,
     write_folder_atomically,
-    write_tensors,
 )
-from tokkit.pretraining.model import Bert, ModelConfig
-from tokkit.pretraining.optim import build_optimizer, update
+from tokkit.pretraining.snapshot import (
+    SnapshotMemory,
+    expect_tensors,
+    name_tensors,
+    restore,
+)
+from tokkit.pretraining.tensors import write_tensors
 
 
-def make_trained(num_steps: int, preset: str = "tiny") -> tuple[Bert, torch.optim.AdamW]:
+class Tied(nn.Module):
+    """A weight under two names, a layer that comes twice, and a buffer."""
+
+    def __init__(self, size: int = 5) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(7, size)
+        layer = nn.Linear(size, size)
+        self.layers = nn.ModuleList([layer, layer])
+        self.decoder = nn.Linear(size, 7)
+        self.decoder.weight = self.embedding.weight
+        self.register_buffer("scale", torch.full((1,), 2.0))
+
+
+def make_trained(
+    num_steps: int, size: int = 5, *, fused: bool = True
+) -> tuple[Tied, torch.optim.AdamW]:
     """A model and its optimizer after some steps on random gradients."""
     torch.manual_seed(num_steps)
-    config = ModelConfig.from_preset(preset, vocab_size=20, max_seq_length=32, dropout=0.0)
-    model = Bert(config)
-    optimizer = build_optimizer(model, weight_decay=0.01)
+    model = Tied(size)
+    groups = [{"params": [p]} for p in reversed(list(model.parameters()))]
+    optimizer = torch.optim.AdamW(groups, lr=0.01, fused=fused)
     for _ in range(num_steps):
         take_step(model, optimizer)
     return model, optimizer
 
 
-def take_step(model: Bert, optimizer: torch.optim.AdamW) -> None:
+def take_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
-    update(optimizer, rate=0.01)
+    optimizer.step()
 
 
-def weights(model: Bert) -> dict[str, Tensor]:
+def weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
@@ -44,59 +72,154 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_been(tmp_path: Path) -> None:
-    model, optimizer = make_trained(3)
-    save_checkpoint(tmp_path, model, optimizer, {"step": 3, "note": [1.5]})
-    fresh, fresh_optimizer = make_trained(0)
-    state = load_checkpoint(tmp_path / "step-00000003", fresh, fresh_optimizer)
-    assert state == {"step": 3, "note": [1.5]}
+def save(folder: Path, step: int, best: Best | None = None) -> None:
+    write_checkpoint(folder, name_tensors(*make_trained(1)), {"step": step}, best)
+
+
+def steps(folder: Path) -> list[int]:
+    return [int(path.name.removeprefix("step-")) for path in list_checkpoints(folder)]
+
+
+EXPECTED = expect_tensors(Tied())
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_been(
+    tmp_path: Path, *, fused: bool
+) -> None:
+    model, optimizer = make_trained(3, fused=fused)
+    write_checkpoint(tmp_path, name_tensors(model, optimizer), {"step": 3, "note": [1.5]}, None)
+    fresh, fresh_optimizer = make_trained(0, fused=fused)
+    loaded = load_newest_checkpoint(tmp_path, EXPECTED)
+    assert loaded is not None
+    assert loaded.state == {"step": 3, "note": [1.5]}
+    restore(loaded.tensors, 3, fresh, fresh_optimizer)
     assert equal(weights(fresh), weights(model))
     for each in ((model, optimizer), (fresh, fresh_optimizer)):
         torch.manual_seed(7)
         take_step(*each)
         take_step(*each)
     assert equal(weights(fresh), weights(model))
+    assert fresh.decoder.weight is fresh.embedding.weight
 
 
-def test_the_last_two_are_kept_and_nothing_half(tmp_path: Path) -> None:
+def test_a_shared_tensor_is_stored_once() -> None:
+    tensors = name_tensors(*make_trained(1))
+    parts = ["embedding.weight", "layers.0.weight", "layers.0.bias", "decoder.bias"]
+    assert set(tensors.model) == {*parts, "scale"}
+    moments = {f"{part}.{moment}" for part in parts for moment in ("exp_avg", "exp_avg_sq")}
+    assert set(tensors.optimizer) == moments
+    assert set(EXPECTED.optimizer) == moments
+
+
+def test_a_copy_stays_while_training_goes_on_in_the_same_memory() -> None:
     model, optimizer = make_trained(1)
+    memory = SnapshotMemory()
+    first = memory.take(name_tensors(model, optimizer))
+    before = weights(model)
+    take_step(model, optimizer)
+    assert equal({name: before[name] for name in first.model}, dict(first.model))
+    second = memory.take(name_tensors(model, optimizer))
+    assert equal(dict(name_tensors(model, optimizer).model), dict(second.model))
+    for one, other in ((first.model, second.model), (first.optimizer, second.optimizer)):
+        assert [t.data_ptr() for t in one.values()] == [t.data_ptr() for t in other.values()]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_copy_from_a_gpu_stays_and_goes_back_to_one() -> None:
+    model, optimizer = make_trained(0, size=2048)
+    model.cuda()
+    take_step(model, optimizer)
+    taken = SnapshotMemory().take(name_tensors(model, optimizer))
+    before = weights(model)
+    take_step(model, optimizer)
+    assert all(tensor.is_pinned() for tensor in taken.model.values())
+    assert all(torch.equal(before[name].cpu(), tensor) for name, tensor in taken.model.items())
+    after = weights(model)
+    restore(taken, 1, model, optimizer)
+    assert equal(weights(model), before)
+    assert optimizer.state[model.embedding.weight]["step"].is_cuda
+    assert not equal(before, after)
+
+
+def test_the_last_few_and_the_best_are_kept(tmp_path: Path) -> None:
+    for step in (2, 998, 999, 1000, 100_000_000):
+        save(tmp_path, step)
+    (tmp_path / "step-of-mine").mkdir()
+    remove_old_checkpoints(tmp_path, 100_000_000, 3, Best(2, 1.0))
+    assert steps(tmp_path) == [2, 999, 1000, 100_000_000]
+    remove_old_checkpoints(tmp_path, 1000, 1, Best(1000, 0.5))
+    assert steps(tmp_path) == [1000]
+    assert {path.name for path in tmp_path.iterdir()} == {"step-00001000", "step-of-mine"}
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    save(tmp_path, 1)
     (tmp_path / "step-00000002.tmp").mkdir()
     (tmp_path / "step-00000002.tmp" / "model.safetensors").touch()
-    for step in (998, 999, 1000, 100_000_000):
-        save_checkpoint(tmp_path, model, optimizer, {"step": step})
-    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00001000", "step-100000000"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00001000", "step-100000000"]
-
-
-def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, optimizer = make_trained(1)
-    save_checkpoint(tmp_path, model, optimizer, {"step": 1})
-
-    def refuse(_descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(TokkitError, match="no space left on the device"):
-        save_checkpoint(tmp_path, model, optimizer, {"step": 2})
+    assert steps(tmp_path) == [1]
+    remove_half_checkpoints(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
-def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
-    model, optimizer = make_trained(1)
-    save_checkpoint(tmp_path, model, optimizer, {"step": 1})
-    path = tmp_path / "step-00000001" / name
+def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        *((name, damage) for name in (MODEL, OPTIMIZER) for damage in (cut, flip, Path.unlink)),
+        *((STATE, damage) for damage in (cut, Path.unlink)),
+    ],
+)
+def test_a_damaged_file_is_named_and_the_checkpoint_before_it_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: Any
+) -> None:
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    path = checkpoint_path(tmp_path, 2) / name
+    damage(path)
     with pytest.raises(TokkitError, match=name) as caught:
-        load_checkpoint(path.parent, model, optimizer)
+        load_checkpoint(path.parent, EXPECTED)
+    assert "\n" not in str(caught.value)
+
+    loaded = load_newest_checkpoint(tmp_path, EXPECTED)
+    assert loaded is not None
+    assert loaded.state["step"] == 1
+    (message,) = caplog.messages
+    assert str(path) in message
+    assert message.endswith(f"goes on from {checkpoint_path(tmp_path, 1)}")
+
+    damage(checkpoint_path(tmp_path, 1) / name)
+    with pytest.raises(TokkitError, match=f"{name}.* no checkpoint of .* --overwrite") as caught:
+        load_newest_checkpoint(tmp_path, EXPECTED)
     assert "\n" not in str(caught.value)
 
 
+def test_a_run_without_checkpoints_begins(tmp_path: Path) -> None:
+    assert load_newest_checkpoint(tmp_path / "nowhere", EXPECTED) is None
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
-    model, optimizer = make_trained(1)
-    save_checkpoint(tmp_path, model, optimizer, {"step": 1})
+    save(tmp_path, 1)
     with pytest.raises(TokkitError, match="it belongs to another model"):
-        load_checkpoint(tmp_path / "step-00000001", *make_trained(0, preset="mini"))
+        load_newest_checkpoint(tmp_path, expect_tensors(Tied(size=6)))
+
+
+def test_the_best_is_known_as_long_as_it_is_there(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    save(tmp_path, 2, best=Best(1, 0.25))
+    assert load_checkpoint(checkpoint_path(tmp_path, 2), EXPECTED).best == Best(1, 0.25)
+    checkpoint_path(tmp_path, 1).rename(tmp_path / "elsewhere")
+    assert load_checkpoint(checkpoint_path(tmp_path, 2), EXPECTED).best is None
 
 
 def test_other_readers_of_the_format_agree(tmp_path: Path) -> None:

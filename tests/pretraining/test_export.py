@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -5,12 +6,42 @@ import pytest
 import torch
 import transformers
 from instancefolders import write_counting_tokenizer
+from randommodels import make_instances, make_model
 
-from tokkit.errors import TokkitError, UsageError
+from tokkit.errors import TokkitError
+from tokkit.pretraining.batch import lay_out
+from tokkit.pretraining.data import NO_LABEL
+from tokkit.pretraining.dataset import padded_batch
 from tokkit.pretraining.export import read_export, write_export
-from tokkit.pretraining.model import Bert, ModelConfig, initialize
-from tokkit.pretraining.predict import fill_mask
-from tokkit.vocab.tokenizer import Tokenizer
+from tokkit.pretraining.model import ModelConfig
+from tokkit.pretraining.models import Model
+from tokkit.pretraining.names import BY_ENTRY, to_transformers
+from tokkit.pretraining.padded import pad_instances
+from tokkit.pretraining.tally import total_loss
+from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+
+NUM_ENTRIES = 48
+INSTANCES = make_instances([24, 9, 17], NUM_ENTRIES)
+POOLER = {"pooler.dense.bias", "pooler.dense.weight"}, {"pooler.bias", "pooler.weight"}
+
+# Objective, whether layers are shared, what loads all of it, and what loads a part of it.
+KINDS = {
+    "nsp": (False, "BertForPreTraining", "BertForMaskedLM"),
+    "sop": (False, "BertForPreTraining", "BertForMaskedLM"),
+    "mlm": (False, "BertForMaskedLM", "AutoModelForMaskedLM"),
+    "nsp-shared": (True, "AlbertForPreTraining", "AlbertForMaskedLM"),
+    "sop-shared": (True, "AlbertForPreTraining", "AlbertForMaskedLM"),
+    "mlm-shared": (True, "AlbertForMaskedLM", "AutoModelForMaskedLM"),
+    "clm": (False, "GPT2LMHeadModel", "AutoModelForCausalLM"),
+}
+
+
+@pytest.fixture(autouse=True)
+def messages(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What transformers says of loading."""
+    transformers.logging.enable_propagation()
+    yield caplog
+    transformers.logging.disable_propagation()
 
 
 @pytest.fixture
@@ -19,110 +50,169 @@ def tokenizer(tmp_path: Path) -> Tokenizer:
     return write_counting_tokenizer(tmp_path / "tokenizer")
 
 
-@pytest.fixture
-def export(tmp_path: Path, tokenizer: Tokenizer) -> tuple[Path, Bert]:
-    """An exported model with random weights, and the model."""
-    torch.manual_seed(0)
-    config = ModelConfig.from_preset(
-        "mini", vocab_size=tokenizer.vocab_size, max_seq_length=32, dropout=0.1
-    )
-    model = Bert(config).eval()
-    initialize(model)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    write_export(tmp_path / "export", model, tokenizer)
-    return tmp_path / "export", model
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which of all models there are."""
+    return str(request.param)
 
 
 @pytest.fixture
-def inputs() -> dict[str, torch.Tensor]:
-    """A padded batch of random ids."""
-    torch.manual_seed(1)
-    mask_BT = (torch.arange(24)[None] < torch.tensor([24, 9, 17])[:, None]).long()
-    return {
-        "input_ids": torch.randint(5, 48, (3, 24)) * mask_BT,
-        "token_type_ids": (torch.arange(24)[None] >= 5).long() * mask_BT,
-        "attention_mask": mask_BT,
-    }
-
-
-def run_ours(model: Bert, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits of every position and of the pairs."""
-    mask_BT = inputs["attention_mask"].bool()
-    with torch.inference_mode():
-        logits_MV, logits_BC = model(
-            inputs["input_ids"],
-            inputs["token_type_ids"],
-            mask_BT,
-            torch.arange(mask_BT.numel()),
+def model(kind: str) -> Model:
+    """A model with random weights; what fills up its vocabulary is random too."""
+    return make_model(
+        ModelConfig.from_preset(
+            "tiny",
+            vocab_size=NUM_ENTRIES,
+            max_seq_length=32,
+            dropout=0.1,
+            objective=kind.removesuffix("-shared"),
+            share_layers=KINDS[kind][0],
         )
-    return logits_MV.view(*mask_BT.shape, -1), logits_BC
+    ).eval()
 
 
-def load_peer(kind: Any, folder: Path) -> tuple[Any, dict[str, Any]]:
+@pytest.fixture
+def folder(tmp_path: Path, model: Model, tokenizer: Tokenizer) -> Path:
+    """Its export."""
+    write_export(tmp_path / "export", model.state_dict(), model.config, tokenizer)
+    return tmp_path / "export"
+
+
+def load_peer(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
     """A model of transformers, and what it said of loading."""
+    kind = getattr(transformers, name)
     peer, info = kind.from_pretrained(folder, output_loading_info=True)
     return peer.eval(), info
 
 
+def run_theirs(peer: Any) -> tuple[Any, torch.Tensor]:
+    """A peer's output, and where its tokens are real."""
+    batch = padded_batch(pad_instances(INSTANCES, 0))
+    del batch["labels"]
+    if peer.config.model_type == "gpt2":
+        del batch["token_type_ids"]
+    with torch.inference_mode():
+        return peer(**batch), batch["attention_mask"] > 0
+
+
+def run_ours(model: Model) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Logits of all positions and of the pairs."""
+    inputs = lay_out(INSTANCES, 0).inputs
+    everywhere = inputs._replace(predicted_positions_M=torch.arange(len(inputs.input_ids_N)))
+    with torch.inference_mode():
+        return model.logits(everywhere)
+
+
 def test_transformers_loads_the_whole_model_with_the_same_logits(
-    export: tuple[Path, Bert], inputs: dict[str, torch.Tensor]
+    folder: Path, kind: str, model: Model, messages: pytest.LogCaptureFixture
 ) -> None:
-    folder, model = export
-    peer, info = load_peer(transformers.BertForPreTraining, folder)
+    peer, info = load_peer(KINDS[kind][1], folder)
+    assert not any(info.values()), info
+    assert peer.config.architectures == [KINDS[kind][1]]
+    theirs, is_real_BT = run_theirs(peer)
+    logits_MV, logits_SC = run_ours(model)
+    their_logits_BTV = theirs.prediction_logits if logits_SC is not None else theirs.logits
+    torch.testing.assert_close(logits_MV, their_logits_BTV[is_real_BT], atol=1e-4, rtol=0)
+    if logits_SC is not None:
+        their_logits_SC = theirs.sop_logits if "shared" in kind else theirs.seq_relationship_logits
+        torch.testing.assert_close(logits_SC, their_logits_SC, atol=1e-4, rtol=0)
+    assert not messages.records
+
+
+def test_transformers_computes_the_same_loss_and_gradients(
+    folder: Path, kind: str, model: Model
+) -> None:
+    peer, _ = load_peer(KINDS[kind][1], folder)
+    padded = pad_instances(INSTANCES, 0)
+    batch = padded_batch(padded)
+    is_causal = kind == "clm"
+    if is_causal:
+        del batch["token_type_ids"]
+        batch["labels"] = batch["input_ids"].where(batch["attention_mask"] > 0, NO_LABEL)
+    if model.config.has_pairs:
+        label = "sentence_order_label" if "shared" in kind else "next_sentence_label"
+        batch[label] = padded.next_sentence_labels_B
+    theirs = peer(**batch).loss
+    theirs.backward()
+
+    ours = lay_out(INSTANCES, 0, causal=is_causal)
+    loss = total_loss(model(ours.inputs), ours.num_predicted, ours.num_pairs)
+    torch.autograd.backward(loss)
+    torch.testing.assert_close(loss, theirs, atol=1e-5, rtol=1e-5)
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    named = to_transformers(gradients, model.config)
+    expected = {n: p.grad for n, p in peer.named_parameters() if "mapping_in" not in n}
+    assert named.keys() == expected.keys()
+    for name, gradient in named.items():
+        assert gradient.abs().max() > 0, name
+        assert torch.allclose(gradient, expected[name], atol=1e-5, rtol=1e-4), name
+
+
+def test_transformers_loads_the_head_alone_with_the_same_logits(
+    folder: Path, kind: str, model: Model
+) -> None:
+    peer, info = load_peer(KINDS[kind][2], folder)
     assert not info["missing_keys"]
-    assert not info["unexpected_keys"]
-    logits_BTV, logits_BC = run_ours(model, inputs)
-    real_BT = inputs["attention_mask"].bool()
+    theirs, is_real_BT = run_theirs(peer)
+    torch.testing.assert_close(run_ours(model)[0], theirs.logits[is_real_BT], atol=1e-4, rtol=0)
+
+
+def test_transformers_loads_the_encoder_with_the_same_output(
+    folder: Path, kind: str, model: Model
+) -> None:
+    peer, info = load_peer("AutoModel", folder)
+    if kind.startswith("mlm"):
+        assert info["missing_keys"] in POOLER
+    else:
+        assert not info["missing_keys"]
+    theirs, is_real_BT = run_theirs(peer)
     with torch.inference_mode():
-        theirs = peer(**inputs)
-    torch.testing.assert_close(
-        logits_BTV[real_BT], theirs.prediction_logits[real_BT], atol=1e-4, rtol=0
-    )
-    torch.testing.assert_close(logits_BC, theirs.seq_relationship_logits, atol=1e-4, rtol=0)
+        x_ND = model.encode(lay_out(INSTANCES, 0).inputs)
+    torch.testing.assert_close(x_ND, theirs.last_hidden_state[is_real_BT], atol=1e-4, rtol=0)
 
 
-def test_transformers_loads_the_masked_model_with_the_same_logits(
-    export: tuple[Path, Bert], inputs: dict[str, torch.Tensor]
+def test_an_export_has_exactly_the_vocabulary(
+    folder: Path, kind: str, tokenizer: Tokenizer
 ) -> None:
-    folder, model = export
-    peer, info = load_peer(transformers.BertForMaskedLM, folder)
-    assert not info["missing_keys"]
-    logits_BTV, _ = run_ours(model, inputs)
-    real_BT = inputs["attention_mask"].bool()
-    with torch.inference_mode():
-        theirs = peer(**inputs)
-    torch.testing.assert_close(logits_BTV[real_BT], theirs.logits[real_BT], atol=1e-4, rtol=0)
-
-
-def test_transformers_loads_the_encoder(export: tuple[Path, Bert]) -> None:
-    folder, _ = export
-    peer, info = load_peer(transformers.AutoModel, folder)
-    assert isinstance(peer, transformers.BertModel)
-    assert not info["missing_keys"]
-
-
-def test_the_export_has_exactly_the_vocabulary(
-    export: tuple[Path, Bert], tokenizer: Tokenizer
-) -> None:
-    folder, _ = export
-    peer, _ = load_peer(transformers.BertForPreTraining, folder)
+    peer, _ = load_peer(KINDS[kind][1], folder)
     loaded = transformers.AutoTokenizer.from_pretrained(folder)
-    assert peer.get_input_embeddings().weight.shape[0] == tokenizer.vocab_size == len(loaded)
+    assert peer.get_input_embeddings().weight.shape[0] == NUM_ENTRIES == len(loaded)
     assert peer.config.pad_token_id == loaded.pad_token_id
+    assert loaded.model_max_length == peer.config.max_position_embeddings == 512
+    assert load_tokenizer(folder).fingerprint == tokenizer.fingerprint
 
 
-def test_an_export_is_read_back_as_it_was(export: tuple[Path, Bert]) -> None:
-    folder, model = export
+def test_an_export_is_read_back_as_it_was(folder: Path, model: Model) -> None:
     back = read_export(folder)
     assert back.config == model.config
+    assert not back.training
     for name, tensor in model.state_dict().items():
-        assert torch.equal(back.state_dict()[name], tensor)
+        read = back.state_dict()[name]
+        num_rows = NUM_ENTRIES if name in BY_ENTRY else len(tensor)
+        assert torch.equal(read[:num_rows], tensor[:num_rows]), name
+        assert not read[num_rows:].any(), name
 
 
-def test_a_damaged_export_is_refused(export: tuple[Path, Bert]) -> None:
-    folder, _ = export
+@pytest.mark.parametrize("kind", ["clm"], indirect=True)
+def test_a_decoder_generates_what_it_finds_likeliest(folder: Path, model: Model) -> None:
+    peer, _ = load_peer("AutoModelForCausalLM", folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    assert peer.config.bos_token_id == peer.config.eos_token_id == tokenizer.eos_token_id == 3
+    prompt = tokenizer("word1 word2 word3", return_tensors="pt")
+    assert prompt["input_ids"].tolist() == [[6, 7, 8]]  # no [CLS], no [SEP]
+    assert set(prompt) == {"input_ids", "attention_mask"}  # token types would count as words
+    with torch.inference_mode():
+        (ids,) = peer.generate(**prompt, max_new_tokens=6, do_sample=False).tolist()
+    assert len(ids) > 3
+    instances = make_instances([len(ids)], NUM_ENTRIES)
+    instances.input_ids[:] = ids
+    with torch.inference_mode():
+        logits_MV, _ = model.logits(lay_out(instances, 0, causal=True).inputs)
+    assert logits_MV.argmax(1)[2:].tolist() == ids[3:]
+
+
+@pytest.mark.parametrize("kind", ["nsp"], indirect=True)
+def test_a_damaged_export_is_refused(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(TokkitError, match=r"model\.safetensors: damaged"):
@@ -132,36 +222,15 @@ def test_a_damaged_export_is_refused(export: tuple[Path, Bert]) -> None:
         read_export(folder)
 
 
-def test_an_export_of_another_shape_is_refused(export: tuple[Path, Bert]) -> None:
-    folder, _ = export
+@pytest.mark.parametrize("kind", ["nsp"], indirect=True)
+def test_an_export_of_another_shape_is_refused(folder: Path) -> None:
     config = folder / "config.json"
     config.write_text(config.read_text().replace('"vocab_size": 48', '"vocab_size": 47'))
-    with pytest.raises(TokkitError, match=r"word_embeddings\.weight \(47, 256\) is needed"):
+    with pytest.raises(TokkitError, match=r"word_embeddings\.weight \(47, 128\) is needed"):
         read_export(folder)
-    config.write_text("{}")
+    config.write_text('{"model_type": "bert"}')
     with pytest.raises(TokkitError, match=r"config\.json: has no vocab_size"):
         read_export(folder)
-
-
-def test_masks_are_filled_as_transformers_fills_them(export: tuple[Path, Bert]) -> None:
-    folder, _ = export
-    sentence = "word1 word2 [MASK] word4[MASK]"
-    answers = fill_mask(folder, sentence, top=3)
-    peer, _ = load_peer(transformers.BertForMaskedLM, folder)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    encoded = tokenizer(sentence, return_tensors="pt")
-    with torch.inference_mode():
-        logits = peer(**encoded).logits[encoded["input_ids"] == tokenizer.mask_token_id]
-    best = logits.softmax(dim=1).topk(3)
-    expected = [tokenizer.convert_ids_to_tokens(row) for row in best.indices.tolist()]
-    assert [[token for token, _ in row] for row in answers] == expected
-    for row, shares in zip(answers, best.values.tolist(), strict=True):
-        assert [share for _, share in row] == pytest.approx(shares, abs=1e-4)
-
-
-def test_a_sentence_must_hold_a_mask_and_fit(export: tuple[Path, Bert]) -> None:
-    folder, _ = export
-    with pytest.raises(UsageError, match=r"has no \[MASK\] to predict"):
-        fill_mask(folder, "word1 word2")
-    with pytest.raises(TokkitError, match="603 tokens, the model 512 positions"):
-        fill_mask(folder, "word1 " * 600 + "[MASK]")
+    config.write_text('{"model_type": "t5"}')
+    with pytest.raises(TokkitError, match=r"config\.json: model_type t5 is none of bert"):
+        read_export(folder)

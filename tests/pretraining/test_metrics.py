@@ -1,5 +1,10 @@
+import contextlib
 import json
+import resource
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tokkit.pretraining.metrics import MetricsLog, read_metrics
 
@@ -46,3 +51,51 @@ def test_a_line_that_a_crash_cut_short_is_not_there(tmp_path: Path) -> None:
 
 def test_there_are_none_without_a_file(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "metrics.jsonl") == []
+
+
+@contextlib.contextmanager
+def limited_size(num_bytes: int) -> Iterator[None]:
+    """A disk that is full when a file has so many bytes: what fits in is written, like there."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_lines_that_do_not_fit_wait_until_they_do(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLog(path, 0) as metrics:
+        metrics.write(LINES[0])
+        size = path.stat().st_size
+        with limited_size(size + 7):
+            for line in LINES[1:3]:
+                metrics.write(line)
+                assert read_metrics(path) == LINES[:1]
+            metrics.sync()
+            assert path.stat().st_size == size
+        assert len(caplog.messages) == 1
+        assert "metrics.jsonl: not written (file too large); training goes on" in caplog.text
+        metrics.write(LINES[3])
+        assert read_metrics(path) == LINES[:4]
+        with limited_size(path.stat().st_size):
+            metrics.write(LINES[4])
+        assert len(caplog.messages) == 2
+    assert read_metrics(path) == LINES
+    assert path.read_text().count("\n") == len(LINES)
+
+
+def test_lines_that_are_lost_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with contextlib.ExitStack() as stack:
+        metrics = stack.enter_context(MetricsLog(path, 0))
+        metrics.write(LINES[0])
+        with limited_size(path.stat().st_size):
+            metrics.write(LINES[1])
+            metrics.write(LINES[2])
+            stack.close()
+    assert "its last lines are lost, 2 in all" in caplog.text
+    assert read_metrics(path) == LINES[:1]

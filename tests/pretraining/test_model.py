@@ -1,19 +1,20 @@
 import dataclasses
 import itertools
 
-import numpy as np
 import pytest
 import torch
 import transformers
+from randommodels import make_instances, make_model
 from torch.nn import functional as F
 
 from tokkit.pretraining.attention import Sequences, attend_flat, attend_padded
 from tokkit.pretraining.batch import EXACT, Batch, Rounding, lay_out
 from tokkit.pretraining.config import PRESETS
-from tokkit.pretraining.data import NO_LABEL, Instances
+from tokkit.pretraining.data import NO_LABEL
 from tokkit.pretraining.dataset import padded_batch
-from tokkit.pretraining.export import from_transformers, to_transformers
 from tokkit.pretraining.model import SIZES, Bert, ModelConfig, initialize
+from tokkit.pretraining.models import Model
+from tokkit.pretraining.names import from_transformers, to_transformers
 from tokkit.pretraining.padded import pad_instances
 from tokkit.pretraining.tally import total_loss
 
@@ -21,7 +22,7 @@ VOCAB_SIZE = 101
 TINY = ModelConfig.from_preset("tiny", vocab_size=VOCAB_SIZE, max_seq_length=64, dropout=0.0)
 
 
-def peer_of(model: Bert) -> transformers.BertForPreTraining:
+def peer_of(model: Model) -> transformers.BertForPreTraining:
     """Their model with our weights."""
     config = transformers.BertConfig(
         **dataclasses.asdict(model.config), attn_implementation="eager", pad_token_id=0
@@ -35,43 +36,15 @@ def peer_of(model: Bert) -> transformers.BertForPreTraining:
     return peer
 
 
-def make_model(config: ModelConfig, seed: int = 0) -> Bert:
-    """A model none of whose parameters is 0 or 1, so that every one of them shows."""
-    torch.manual_seed(seed)
-    model = Bert(config)
-    initialize(model)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return model
-
-
-def make_instances(lengths: list[int], seed: int = 0) -> Instances:
-    """Pairs of random ids, three masked positions in each."""
-    random = np.random.default_rng(seed)
-    offsets = np.cumsum([0, *lengths])
-    return Instances(
-        input_ids=random.integers(1, VOCAB_SIZE, offsets[-1]).astype(np.uint16),
-        offsets=offsets,
-        segment_lengths=np.array(lengths) // 3,
-        documents=np.arange(len(lengths), dtype=np.uint64),
-        next_sentence_labels=random.integers(0, 2, len(lengths)),
-        masked_positions=np.concatenate([np.sort(random.permutation(n)[:3]) for n in lengths]),
-        masked_labels=random.integers(0, VOCAB_SIZE, 3 * len(lengths)).astype(np.uint16),
-        masked_offsets=3 * np.arange(len(lengths) + 1),
-        word_starts=np.zeros(0, np.uint8),
-    )
-
-
 def make_batch(lengths: list[int], rounding: Rounding = EXACT) -> Batch:
-    return lay_out(make_instances(lengths), 0, rounding)
+    return lay_out(make_instances(lengths, VOCAB_SIZE), 0, rounding)
 
 
-def loss_of(model: Bert, batch: Batch) -> torch.Tensor:
+def loss_of(model: Model, batch: Batch) -> torch.Tensor:
     return total_loss(model(batch.inputs), batch.num_predicted, batch.num_pairs)
 
 
-def gradients_of(model: Bert, batch: Batch) -> dict[str, torch.Tensor]:
+def gradients_of(model: Model, batch: Batch) -> dict[str, torch.Tensor]:
     model.zero_grad()
     torch.autograd.backward(loss_of(model, batch))
     gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
@@ -86,7 +59,7 @@ def test_logits_losses_and_every_gradient_equal_those_of_transformers(lengths: l
     model, batch = make_model(TINY), make_batch(lengths)
     peer = peer_of(model)
 
-    padded = pad_instances(make_instances(lengths), 0)
+    padded = pad_instances(make_instances(lengths, VOCAB_SIZE), 0)
     theirs = peer(**padded_batch(padded), next_sentence_label=padded.next_sentence_labels_B)
     logits_MV, logits_SC = model.logits(batch.inputs)
     their_logits_MV = theirs.prediction_logits.flatten(0, 1)[padded.masked_positions_M]
@@ -118,6 +91,7 @@ def test_rounded_sizes_change_neither_loss_nor_gradients(lengths: list[int]) -> 
 
 def test_what_fills_up_the_vocabulary_is_never_predicted_nor_learned() -> None:
     model, batch = make_model(TINY), make_batch([16, 16])
+    assert isinstance(model, Bert)
     before = loss_of(model, batch).item()
     with torch.no_grad():
         model.masked_token_head.bias[VOCAB_SIZE:] = 1e4

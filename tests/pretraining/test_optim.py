@@ -1,67 +1,169 @@
-import itertools
+import copy
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.multiprocessing.spawn import spawn
 
-from tokkit.pretraining.config import PretrainConfig
+from reference.lamb import follow_gradients
+from tokkit.pretraining.config import OPTIMIZERS, PretrainConfig
+from tokkit.pretraining.lamb import Lamb
 from tokkit.pretraining.model import Bert, ModelConfig
-from tokkit.pretraining.optim import (
-    build_optimizer,
-    clip_gradients,
-    learning_rate,
-    scheduled_rate,
-    update,
-)
+from tokkit.pretraining.optim import build_optimizer, clip_gradients, update
 
 
-@given(st.integers(1, 500), st.data())
-def test_the_rate_rises_to_its_peak_and_falls_to_almost_nothing(
-    max_steps: int, data: st.DataObject
-) -> None:
-    warmup_steps = data.draw(st.integers(0, max_steps))
-    rates = [
-        learning_rate(step, peak=2.0, warmup_steps=warmup_steps, max_steps=max_steps)
-        for step in range(max_steps)
-    ]
-    rising, falling = rates[:warmup_steps], rates[warmup_steps:]
-    assert max(rates) == 2.0
-    assert min(rates) > 0
-    assert all(a < b for a, b in itertools.pairwise(rising))
-    assert all(a > b for a, b in itertools.pairwise(falling))
-    if falling:
-        assert falling[-1] == pytest.approx(2.0 / (max_steps - warmup_steps))
+def config(**options: Any) -> PretrainConfig:
+    return PretrainConfig(instances=(Path(),), output=Path(), **options)
 
 
-def test_a_tenth_is_warm_up_by_default(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.getbasetemp()
-    config = PretrainConfig(instances=(folder,), output=folder, max_steps=100, learning_rate=1.0)
-    assert scheduled_rate(4, config) == 0.5
-    assert scheduled_rate(9, config) == scheduled_rate(10, config) == 1.0
-    assert scheduled_rate(55, config) == 0.5
+def set_gradients(model: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
 
 
-def test_biases_and_norms_are_spared_from_decay() -> None:
-    config = ModelConfig.from_preset("tiny", vocab_size=50, max_seq_length=32, dropout=0.0)
-    model = Bert(config)
+def moved(model: nn.Module, optimizer: torch.optim.Optimizer, rate: float) -> dict[str, Tensor]:
+    """How far a step takes each parameter."""
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    update(optimizer, rate)
+    return {name: p.detach() - before[name] for name, p in model.named_parameters()}
+
+
+def is_spared(name: str) -> bool:
+    return name.endswith("bias") or "norm" in name
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_biases_and_norms_are_spared_from_decay(optimizer: str) -> None:
+    model = Bert(ModelConfig.from_preset("tiny", vocab_size=50, max_seq_length=32, dropout=0.0))
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    update(build_optimizer(model, weight_decay=0.1), rate=0.5)
-    for name, parameter in model.named_parameters():
-        spared = name.endswith("bias") or "norm" in name
-        expected = before[name] * (1.0 if spared else 1 - 0.5 * 0.1)
-        torch.testing.assert_close(parameter.detach(), expected, msg=name)
-        assert parameter.grad is None
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    steps = moved(
+        model, build_optimizer(model, config(optimizer=optimizer, weight_decay=0.1)), rate=0.5
+    )
+    # An update of LAMB that is decay alone is as long as the weights, times the rate.
+    shrunk = 0.5 * (0.1 if optimizer == "adamw" else 1.0)
+    for name, step in steps.items():
+        expected = torch.zeros_like(step) if is_spared(name) else -shrunk * before[name]
+        torch.testing.assert_close(step, expected, msg=name, atol=1e-6, rtol=1e-4)
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize(("length", "after"), [(4.0, 1.0), (0.5, 0.5)])
-def test_gradients_are_clipped_to_a_norm_of_one(length: float, after: float) -> None:
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_shared_parameter_is_updated_once(optimizer: str) -> None:
+    shared, alone = nn.Linear(4, 4), nn.Linear(4, 4)
+    alone.load_state_dict(shared.state_dict())
+    for model in (nn.Sequential(shared, shared), alone):
+        set_gradients(model, seed=1)
+        update(build_optimizer(model, config(optimizer=optimizer)), rate=0.01)
+    assert torch.equal(shared.weight, alone.weight)
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.0), (0.5, 0.99)])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("is_adaptive", [False, True])
+def test_lamb_is_what_the_paper_says(
+    betas: tuple[float, float], weight_decay: float, is_adaptive: bool
+) -> None:
+    generator = np.random.default_rng(3)
+    first = generator.normal(size=(5, 7))
+    gradients = [generator.normal(size=(5, 7)) for _ in range(20)]
+    weight = nn.Parameter(torch.tensor(first, dtype=torch.float32))
+    lamb = Lamb([weight], betas=betas, weight_decay=weight_decay, adapt=is_adaptive)
+    for gradient in gradients:
+        weight.grad = torch.tensor(gradient, dtype=torch.float32)
+        update(lamb, rate=0.02)
+    expected = follow_gradients(
+        first, gradients, rate=0.02, betas=betas, decay=weight_decay, is_adaptive=is_adaptive
+    )
+    np.testing.assert_allclose(weight.detach().numpy(), expected, rtol=2e-5, atol=2e-6)
+    assert float(lamb.state[weight]["step"]) == 20
+
+
+def test_lamb_adapts_to_weights_alone_and_whatever_the_decay_is() -> None:
+    model = Bert(ModelConfig.from_preset("tiny", vocab_size=50, max_seq_length=32, dropout=0.0))
+    set_gradients(model, seed=2)
+    lengths = {name: p.norm().item() for name, p in model.named_parameters()}
+    steps = moved(model, build_optimizer(model, config(optimizer="lamb", weight_decay=0)), 0.01)
+    for name, step in steps.items():
+        # The first update of Adam is the gradients' signs.
+        expected = 0.01 * (step.numel() ** 0.5 if is_spared(name) else lengths[name])
+        assert step.norm().item() == pytest.approx(expected, rel=1e-3), name
+
+
+@pytest.mark.parametrize(("weight", "gradient", "after"), [(0.0, 3.0, -0.1), (2.0, 0.0, 2.0)])
+def test_a_ratio_of_nothing_is_one(weight: float, gradient: float, after: float) -> None:
+    parameter = nn.Parameter(torch.full((3, 2), weight))
+    parameter.grad = torch.full((3, 2), gradient)
+    update(Lamb([parameter], weight_decay=0.0), rate=0.1)
+    torch.testing.assert_close(parameter.detach(), torch.full((3, 2), after))
+
+
+def test_both_optimizers_keep_the_same_state() -> None:
+    states = []
+    for name in OPTIMIZERS:
+        model = nn.Linear(3, 2)
+        set_gradients(model, seed=4)
+        update(optimizer := build_optimizer(model, config(optimizer=name)), rate=0.0)
+        states.append(optimizer.state[model.weight])
+    adamw, lamb = states
+    assert adamw.keys() == lamb.keys()
+    for name, value in adamw.items():
+        torch.testing.assert_close(lamb[name], value)
+
+
+def test_betas_are_the_runs() -> None:
+    model = nn.Linear(3, 2)
+    for name in OPTIMIZERS:
+        groups = build_optimizer(model, config(optimizer=name, betas=(0.8, 0.9))).param_groups
+        assert [group["betas"] for group in groups] == [(0.8, 0.9)] * 2
+
+
+@pytest.mark.parametrize(
+    ("length", "most", "after"),
+    [(4.0, 1.0, 1.0), (0.5, 1.0, 0.5), (4.0, 2.5, 2.5), (4.0, 0.0, 4.0)],
+)
+def test_gradients_are_clipped(length: float, most: float, after: float) -> None:
     model = nn.Linear(3, 2)
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, length / 8**0.5)
-    assert clip_gradients(model).item() == pytest.approx(length)
+    assert clip_gradients(model, most).item() == pytest.approx(length)
     squares = sum(float((p.grad**2).sum()) for p in model.parameters() if p.grad is not None)
     assert squares**0.5 == pytest.approx(after, rel=1e-4)
+
+
+def follow_sharded(rank: int, meeting: str) -> None:
+    """One of two processes: a model split among them goes where a whole one goes."""
+    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    mesh = init_device_mesh("cpu", (2,))
+    for name in OPTIMIZERS:
+        torch.manual_seed(5)
+        # Split by rows: evenly, unevenly, and with nothing for the second process.
+        whole = nn.Sequential(nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 3), nn.Linear(3, 1))
+        split = copy.deepcopy(whole)
+        fully_shard(split, mesh=mesh)
+        optimizers = [build_optimizer(m, config(optimizer=name)) for m in (whole, split)]
+        for step in range(3):
+            norms = []
+            for model, optimizer in zip((whole, split), optimizers, strict=True):
+                torch.autograd.backward(model(torch.ones(2, 6) * (step + 1)).square().sum())
+                norms.append(clip_gradients(model, 0.5))
+                update(optimizer, rate=0.1)
+            assert not isinstance(norms[1], DTensor)
+            torch.testing.assert_close(norms[1], norms[0])
+        for (where, one), other in zip(whole.named_parameters(), split.parameters(), strict=True):
+            assert isinstance(other, DTensor)
+            torch.testing.assert_close(other.full_tensor(), one, msg=where)
+    distributed.destroy_process_group()
+
+
+def test_a_split_model_is_updated_as_a_whole_one(tmp_path: Path) -> None:
+    meeting = f"file://{tmp_path / 'meeting'}"
+    spawn(follow_sharded, (meeting,), nprocs=2)  # type: ignore[no-untyped-call]

@@ -10,14 +10,19 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from instancefolders import SPECIAL, write_instance_folder
+from instancefolders import PAD, SPECIAL, write_instance_folder
+from randommodels import make_instances
 
 from tokkit.engine.files import FolderLock, hash_file
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError
+from tokkit.pretraining.batch import lay_out
 from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.data import NO_LABEL
+from tokkit.pretraining.dataset import padded_batch
 from tokkit.pretraining.metrics import read_metrics
 from tokkit.pretraining.optim import update
+from tokkit.pretraining.padded import pad_instances
 from tokkit.pretraining.predict import fill_mask
 from tokkit.pretraining.pretrain import pretrain
 
@@ -116,15 +121,16 @@ def test_the_trained_model_gives_transformers_the_same_logits(instances: Path) -
     pretrain(config)
     ours = read_export(config.output / "export")
     theirs = transformers.BertForPreTraining.from_pretrained(config.output / "export").eval()
-    ids_BT = torch.randint(5, 48, (2, 16))
-    mask_BT = torch.arange(16)[None] < torch.tensor([[16], [11]])
+    drawn = make_instances([16, 11], vocab_size=48)
+    padded = padded_batch(pad_instances(drawn, PAD))
     with torch.inference_mode():
-        logits_MV, logits_BC = ours(
-            ids_BT, torch.zeros_like(ids_BT), mask_BT, mask_BT.flatten().nonzero().flatten()
-        )
-        expected = theirs(input_ids=ids_BT, attention_mask=mask_BT.long())
-    torch.testing.assert_close(logits_MV, expected.prediction_logits[mask_BT], atol=1e-4, rtol=0)
-    torch.testing.assert_close(logits_BC, expected.seq_relationship_logits, atol=1e-4, rtol=0)
+        logits_MV, logits_SC = ours.logits(lay_out(drawn, PAD).inputs)
+        expected = theirs(**padded)
+    is_labelled = padded["labels"] != NO_LABEL
+    torch.testing.assert_close(
+        logits_MV, expected.prediction_logits[is_labelled], atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(logits_SC, expected.seq_relationship_logits, atol=1e-4, rtol=0)
 
 
 def test_a_finished_run_is_up_to_date_without_torch(instances: Path) -> None:
@@ -244,8 +250,10 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(
         if optimizer.state[first]["step"] == 5:
             first.data.fill_(np.nan)
 
-    monkeypatch.setattr("tokkit.pretraining.loop.update", spoil)
-    with pytest.raises(TokkitError, match=r"not finite at step 5; .*step-00000003") as caught:
+    monkeypatch.setattr("tokkit.pretraining.step.update", spoil)
+    with pytest.raises(
+        TokkitError, match=r"not finite at step 5 .*--step 5\); .*step-00000003"
+    ) as caught:
         pretrain(config)
     assert "\n" not in str(caught.value)
     assert not (config.output / "manifest.json").exists()
@@ -269,8 +277,8 @@ class TestRefusals:
         self.check(make_config(tmp_path / "nowhere"), "nowhere: no such folder")
 
     def test_another_objective(self, tmp_path: Path) -> None:
-        folder = write_instance_folder(tmp_path / "instances", objective="clm")
-        self.check(make_config(folder), "built with --objective clm")
+        folder = write_instance_folder(tmp_path / "instances", objective="plm")
+        self.check(make_config(folder), "built with --objective plm")
 
     def test_an_option_of_masking_for_static_masks(self, tmp_path: Path) -> None:
         folder = write_instance_folder(tmp_path / "instances", static=True)

@@ -34,9 +34,10 @@ function = getattr(module, name)
 def count(*arguments):
     global calls
     calls += 1
-    function(*arguments)
+    result = function(*arguments)
     if calls == {number!r}:
         os.kill(os.getpid(), signal.SIGKILL)
+    return result
 
 setattr(module, name, count)
 pretrain(PretrainConfig(instances=(Path(sys.argv[1]),), output=Path(sys.argv[2]), **{options!r}))
@@ -67,21 +68,27 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> PretrainConfig:
 def outcome(config: PretrainConfig) -> tuple[str, list[dict[str, Any]]]:
     """The weights' SHA-256, and the metrics without what the clock says."""
     lines = read_metrics(config.output / "metrics.jsonl")
-    for line in lines:
-        line.pop("tokens_per_second", None)
+    told_by_clock = {"tokens_per_second", "data_wait", "elapsed"}
+    lines = [{name: line[name] for name in line.keys() - told_by_clock} for line in lines]
     return hash_file(config.output / "export" / "model.safetensors"), lines
 
 
 @pytest.mark.parametrize(
     ("module", "name", "number", "resumed"),
     [
-        ("tokkit.pretraining.loop", "update", 8, 6),
-        ("tokkit.pretraining.checkpoint", "write_tensors", 7, 9),
+        ("tokkit.pretraining.step", "update", 8, {5, 6}),  # 6 may be half on its way to the disk
+        ("tokkit.pretraining.checkpoint", "write_tensors", 7, {9}),
     ],
     ids=["after step 8", "while step 12 is saved"],
 )
 def test_a_run_killed_in_the_middle_ends_with_the_same_weights(
-    unbroken: PretrainConfig, tmp_path: Path, *, module: str, name: str, number: int, resumed: int
+    unbroken: PretrainConfig,
+    tmp_path: Path,
+    *,
+    module: str,
+    name: str,
+    number: int,
+    resumed: set[int],
 ) -> None:
     config = PretrainConfig(instances=unbroken.instances, output=tmp_path / "killed", **OPTIONS)
     script = RUN.format(module=module, name=name, number=number, options=OPTIONS)
@@ -91,7 +98,7 @@ def test_a_run_killed_in_the_middle_ends_with_the_same_weights(
     assert killed.returncode == -signal.SIGKILL
     assert not (config.output / "manifest.json").exists()
     newest = list_checkpoints(config.output / "checkpoints")[-1]
-    assert newest.name == f"step-{resumed:08d}"
+    assert int(newest.name.removeprefix("step-")) in resumed
 
     manifest = pretrain(config)
     assert outcome(config) == outcome(unbroken)
@@ -117,7 +124,7 @@ def test_a_signal_saves_the_step_in_hand(
         if steps == 10:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr("tokkit.pretraining.loop.update", interrupt)
+    monkeypatch.setattr("tokkit.pretraining.step.update", interrupt)
     with pytest.raises(Interrupted, match=f"stopped by {number.name} after step 10") as caught:
         pretrain(config)
     assert caught.value.exit_status == status
@@ -134,10 +141,10 @@ def test_an_option_changed_in_the_middle_is_refused(
 ) -> None:
     config = PretrainConfig(instances=unbroken.instances, output=tmp_path / "stopped", **OPTIONS)
 
-    def interrupt(*_arguments: object) -> None:
+    def interrupt(*_arguments: object, **_options: object) -> None:
         raise Interrupted("stopped", 130)
 
-    monkeypatch.setattr("tokkit.pretraining.loop.save_checkpoint", interrupt)
+    monkeypatch.setattr("tokkit.pretraining.writer.CheckpointWriter.save", interrupt)
     with pytest.raises(Interrupted):
         pretrain(config)
     changed = PretrainConfig(

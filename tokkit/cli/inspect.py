@@ -9,6 +9,7 @@ from click.core import ParameterSource
 
 from tokkit.cli.options import JSON_OPTION, config_option, mask_options
 from tokkit.cli.report import describe_facts
+from tokkit.cli.runs import print_run
 from tokkit.errors import UsageError
 from tokkit.pretraining.config import LoaderConfig
 
@@ -20,6 +21,7 @@ from tokkit.pretraining.config import LoaderConfig
     "--shard", help="Of a folder: the shard whose rows are shown, such as eval-00000.arrow."
 )
 @click.option("--replay", is_flag=True, help="Show a batch as pretraining sees it.")
+@click.option("--phase", type=click.IntRange(min=0), help="Of a run with phases, from 0.")
 @click.option("--epoch", type=click.IntRange(min=0), default=0, help="Of the batch, from 0.")
 @click.option("--step", type=click.IntRange(min=0), default=0, help="Within the epoch, from 0.")
 @config_option(LoaderConfig, "batch_size", "Of the run to be; a run folder knows its own.")
@@ -41,7 +43,8 @@ def inspect(
     """Show what is in PATH, a folder or a shard.
 
     PATH is what a stage wrote. Rows are decoded; a masked position is shown as what stands there and what is to be predicted,
-    as in [MASK→word]. With --replay, PATH is an instance or a run folder.
+    as in [MASK→word]. Of a run, also one that is not finished, its state, facts and loss curves are shown. With --replay, PATH is an
+    instance or a run folder.
     """
     given = {
         name: value
@@ -62,6 +65,9 @@ def inspect(
     from tokkit.inspection.inspect import inspect as run
 
     seen = run(path, rows=0 if as_json else rows, shard=shard)
+    if seen.kind == "run" and not as_json:
+        print_run(path, seen.facts)
+        return
     _print(path, seen.kind, seen.facts, seen.rows, as_json=as_json)
 
 

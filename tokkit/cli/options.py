@@ -5,6 +5,7 @@ place for each default, and the recipe of ``tokkit run`` can be read by the same
 """
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -13,31 +14,19 @@ from typing import Any
 
 import click
 
+from tokkit.cli.values import numbers
 from tokkit.corpus.config import DOCUMENTS, ERRORS, FORMATS
 from tokkit.errors import UsageError
 from tokkit.instances.maskconfig import MASK_DRAWS, MASK_UNITS, RANDOM_TOKENS
 
 # A recipe connects its stages itself, and how to run it is said on its own command line.
-NOT_IN_RECIPES = frozenset({"as_json", "output", "overwrite", "progress", "show_stats"})
+NOT_IN_RECIPES = frozenset({"as_json", "output", "overwrite", "progress", "show_stats", "dry_run"})
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 JSON_OPTION: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON, for machines."
 )
-
-
-def shares(value: str | tuple[float, ...]) -> tuple[float, ...]:
-    """Numbers between commas, such as 0.8,0.1,0.1; a default is a tuple already.
-
-    Click names the values of an option after the function that reads them.
-    """
-    if isinstance(value, tuple):
-        return value
-    try:
-        return tuple(float(part) for part in value.split(","))
-    except (ValueError, AttributeError) as error:
-        raise click.BadParameter(f"{value!r} is not numbers between commas") from error
 
 
 def config_option(
@@ -75,7 +64,7 @@ def config_option(
         "help": text,
     }
     if value_type is not None:
-        extra["type"] = value_type
+        extra |= {"type": value_type, "multiple": False}
     if gather is not None:
         extra |= {"callback": gather, "multiple": True, "show_default": False}
     if entry.default is not dataclasses.MISSING:
@@ -91,8 +80,8 @@ def _value_type(hint: Any) -> tuple[Any, bool]:
     """The click type of an annotation, and whether the option may be repeated."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
-    if hint == tuple[float, ...]:
-        return shares, False
+    if hint in (tuple[float, ...], tuple[float, float]):
+        return numbers, False
     if typing.get_origin(hint) is tuple:
         return typing.get_args(hint)[0], True
     return (click.Path(path_type=Path) if hint is Path else hint), False
@@ -193,6 +182,15 @@ def work_options(
         return function
 
     return decorate
+
+
+def keep_one_thread() -> None:
+    """Keep libraries from starting threads when they are imported, which no stage but training uses.
+
+    A process of one thread starts its workers by copying itself; see ``tokkit.engine.local``.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's
+    os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")  # pyarrow's
 
 
 def parse_table(command: click.Command, table: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -103,17 +103,26 @@ def print_pretraining(folder: Path, manifest: "Manifest", *, as_json: bool) -> N
         last = evaluations[-1] if evaluations else None
         click.echo(json.dumps({**asdict(manifest), "evaluation": last}, ensure_ascii=False))
         return
-    click.echo(f"{folder}: {manifest.options['preset']}")
+    click.echo(f"{folder}: {name_model(manifest.options)}")
     for line in describe_accounts(manifest.accounts):
         click.echo(f"  {line}")
     for evaluation in evaluations[-1:]:
         click.echo(f"  held out: {describe_metrics(evaluation)}")
 
 
+def name_model(options: Mapping[str, Any]) -> str:
+    """The size of a run's model, or the folder that its first weights are from."""
+    from tokkit.pretraining.config import DEFAULT_PRESET
+
+    if options.get("init_from"):
+        return f"from {options['init_from']}"
+    return str(options["preset"] or DEFAULT_PRESET)
+
+
 def describe_metrics(line: Mapping[str, Any]) -> str:
-    """The figures of an evaluation in words."""
+    """The figures of a line of ``metrics.jsonl`` in words."""
     return ", ".join(
-        f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{name} {value:,}"
+        f"{name.replace('_', ' ')} {value:{'.4g' if isinstance(value, float) else ','}}"
         for name, value in line.items()
         if name != "kind"
     )

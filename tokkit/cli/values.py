@@ -1,9 +1,12 @@
-"""Values of options that are more than a number or a word: sizes of memory, and weights.
+"""Values of options that are more than a number or a word.
 
-2GB             2,000,000,000 bytes
-1.5GiB          1,610,612,736
-4096            bytes
-books.txt=2.0   the INPUT books.txt counts twice
+2GB                  2,000,000,000 bytes
+1.5GiB               1,610,612,736
+4096                 bytes
+24h                  86,400 seconds; so are 1d and 23h60m
+0.9,0.999            two numbers
+128:0.9,512:0.1      sequences up to 128 for nine tenths of a run, then up to 512
+books.txt=2.0        the INPUT books.txt counts twice
 """
 
 import re
@@ -14,6 +17,9 @@ from typing import Any
 import click
 
 _UNITS = ("", "K", "M", "G", "T")
+_DURATION = re.compile(
+    "".join(rf"(?:(\d+(?:\.\d+)?){unit}\s*)?" for unit in "dhms"), re.IGNORECASE | re.ASCII
+)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE | re.ASCII)
 
 
@@ -32,6 +38,48 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # older releases of clic
         return int(
             Decimal(match[1]) * (1024 if match[3] else 1000) ** _UNITS.index(match[2].upper())
         )
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # older releases of click take none
+    """Days, hours, minutes and seconds, each with its unit: schedulers disagree on a bare number."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The seconds."""
+        match = _DURATION.fullmatch(str(value).strip())
+        if not match or not any(match.groups()):
+            self.fail(
+                f"{value!r} is not a duration with units (d, h, m, s), such as 24h or 1h30m",
+                param,
+                ctx,
+            )
+        return sum(
+            float(number or 0) * seconds
+            for number, seconds in zip(match.groups(), (86_400, 3600, 60, 1), strict=True)
+        )
+
+
+class Phases(click.ParamType):  # type: ignore[type-arg]  # older releases of click take none
+    """Longest sequence and share of the run of each phase, ``128:0.9,512:0.1``."""
+
+    name = "length:share,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[tuple[int, float], ...]:
+        """Each phase's length and share; a default is a tuple already."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            parts = [part.split(":") for part in str(value).split(",")]
+            return tuple((int(length), float(share)) for length, share in parts)
+        except ValueError:
+            self.fail(
+                f"{value!r} is not lengths with their shares, such as 128:0.9,512:0.1", param, ctx
+            )
 
 
 class Weight(click.ParamType):  # type: ignore[type-arg]  # older releases of click take none
@@ -61,3 +109,16 @@ def gather_weights(
     if len(weights) < len(value):
         raise click.BadParameter("an INPUT is named twice", ctx, param)
     return weights
+
+
+def numbers(value: str | tuple[float, ...]) -> tuple[float, ...]:
+    """Numbers between commas, such as 0.8,0.1,0.1; a default is a tuple already.
+
+    Click names the values of an option after the function that reads them.
+    """
+    if isinstance(value, tuple):
+        return value
+    try:
+        return tuple(float(part) for part in value.split(","))
+    except (ValueError, AttributeError) as error:
+        raise click.BadParameter(f"{value!r} is not numbers between commas") from error

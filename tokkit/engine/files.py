@@ -170,3 +170,18 @@ class FolderLock:
 
     def __exit__(self, *exception: object) -> None:
         os.close(self._descriptor)
+
+
+def is_being_written(folder: Path) -> bool:
+    """Whether a process holds the folder's lock. Asking takes it for an instant, for reading."""
+    try:
+        descriptor = os.open(folder / STATE_FOLDER / "lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

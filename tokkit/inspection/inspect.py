@@ -4,6 +4,8 @@ A token row is shown sentence by sentence; an instance as a model sees it, each 
 what stands there and what is to be predicted:
 
     [CLS] the cat [MASK→sat] on the [dog→mat] [SEP] it was [warm→warm] [SEP]
+
+Runs have no rows; see ``tokkit.inspection.runs``.
 """
 
 from dataclasses import dataclass
@@ -12,9 +14,9 @@ from typing import Any
 
 from tokkit.engine.files import read_json
 from tokkit.engine.manifest import MANIFEST, Manifest
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, require
 from tokkit.inspection.rows import show_rows
-from tokkit.pretraining.metrics import METRICS, read_metrics
+from tokkit.inspection.runs import inspect_run, is_run
 from tokkit.shards.reader import open_shard, read_header
 from tokkit.vocab.forms import TRAINING
 from tokkit.vocab.tokenizer import load_tokenizer
@@ -46,12 +48,15 @@ def inspect(path: Path, *, rows: int = 3, shard: str | None = None) -> Inspectio
         shard: of a folder, from which the rows come; None is the first that has any.
 
     Raises:
-        TokkitError: where it is missing, unfinished, damaged or not ours.
+        TokkitError: where it is missing, damaged or not ours, or unfinished and no run.
     """
     if path.is_file():
         return _inspect_shard(path, rows)
     if (path / "tokenizer.json").is_file() and not (path / MANIFEST).is_file():
         return _inspect_tokenizer(path, rows)
+    if is_run(path):
+        require(shard is None, f"{path}: is a run, which has no shards; leave --shard out")
+        return Inspection(path, "run", inspect_run(path), ())
     manifest = Manifest.read(path)
     facts: dict[str, Any] = {
         "options": manifest.options,
@@ -65,8 +70,6 @@ def inspect(path: Path, *, rows: int = 3, shard: str | None = None) -> Inspectio
         facts |= {"accounts": manifest.accounts}
         chosen = path / _choose_shard(path, manifest, shard)
         return Inspection(path, manifest.kind, facts, tuple(show_rows(chosen, rows)))
-    if manifest.kind == "run":
-        facts |= {"accounts": manifest.accounts, **_last_metrics(path / METRICS)}
     return Inspection(path, manifest.kind, facts, ())
 
 
@@ -109,10 +112,3 @@ def _inspect_tokenizer(path: Path, rows: int) -> Inspection:
     entries = [tokenizer.token(number) for number in range(0, tokenizer.vocab_size, step)]
     lines = [entries[start : start + 8] for start in range(0, len(entries), 8)][:rows]
     return Inspection(path, "tokenizer", facts, tuple("  ".join(line) for line in lines))
-
-
-def _last_metrics(path: Path) -> dict[str, Any]:
-    """The last training and the last evaluation line of a run."""
-    return {
-        "evaluation" if line["kind"] == "eval" else "training": line for line in read_metrics(path)
-    }

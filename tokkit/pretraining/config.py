@@ -110,7 +110,7 @@ class PretrainConfig(LoaderConfig):
     learning_rate: float = 1e-4
     warmup_steps: int | None = None
     weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, ...] = (0.9, 0.999)
     max_gradient_norm: float = 1.0
     dropout: float = 0.1
     micro_batch_tokens: int = 16_384
@@ -139,6 +139,10 @@ class PretrainConfig(LoaderConfig):
         require(
             self.preset is None or self.init_from is None,
             "--preset has no effect beside --init-from, whose model has its size; leave one out",
+        )
+        require(
+            not self.share_layers or self.init_from is None,
+            "--share-layers has no effect beside --init-from, whose layers differ; leave one out",
         )
         require(0.0 <= self.dropout < 1.0, "--dropout must be at least 0, below 1")
 

@@ -24,14 +24,14 @@ CHUNK_LOGITS = 1 << 26  # 256 MB in fp32
 
 
 def linear_cross_entropy(
-    x_MD: Tensor, weight_VD: Tensor, bias_V: Tensor, labels_M: Tensor, num_entries: int
+    x_MD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, labels_M: Tensor, num_entries: int
 ) -> tuple[Tensor, Tensor]:
     """Compare predictions with labels.
 
     Args:
         x_MD: what the layer gets; products are made in its precision, sums in fp32.
         weight_VD: of the layer; fp32.
-        bias_V: likewise.
+        bias_V: likewise; None where the layer has none.
         labels_M: int64, ``NO_LABEL`` where nothing is to be predicted.
         num_entries: how many of the V there are in truth; the others fill up.
 
@@ -49,15 +49,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any,
         x_MD: Tensor,
         weight_VD: Tensor,
-        bias_V: Tensor,
+        bias_V: Tensor | None,
         labels_M: Tensor,
         num_entries: int,
         needs_gradient: bool,  # noqa: FBT001  likewise
     ) -> tuple[Tensor, Tensor]:
         weight = weight_VD[:num_entries].to(x_MD.dtype)
-        bias = bias_V[:num_entries]
-        gradients = [torch.zeros_like(t) for t in (x_MD, weight_VD, bias_V) if needs_gradient]
-        loss, num_correct = bias.new_zeros(()), labels_M.new_zeros(())
+        bias = None if bias_V is None else bias_V[:num_entries]
+        inputs = [tensor for tensor in (x_MD, weight_VD, bias_V) if tensor is not None]
+        gradients = [torch.zeros_like(tensor) for tensor in inputs if needs_gradient]
+        loss, num_correct = weight_VD.new_zeros(()), labels_M.new_zeros(())
         num_rows = max(1, CHUNK_LOGITS // num_entries)
         for start in range(0, len(x_MD), num_rows):
             rows = slice(start, start + num_rows)
@@ -65,7 +66,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             is_labelled = labels != NO_LABEL
             targets = labels.clamp(min=0)[:, None]
             with torch.autocast(x.device.type, enabled=False):
-                logits = (x @ weight.T).to(bias.dtype) + bias
+                logits = (x @ weight.T).to(weight_VD.dtype)
+                if bias is not None:
+                    logits += bias
                 sums = logits.logsumexp(1)
                 chances = sums - logits.gather(1, targets).squeeze(1)
                 loss = loss + (chances * is_labelled).sum()
@@ -74,7 +77,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     slope = (logits - sums[:, None]).exp()
                     slope.scatter_add_(1, targets, slope.new_full(targets.shape, -1.0))
                     slope *= is_labelled[:, None]
-                    gradients[2][:num_entries] += slope.sum(0)
+                    if bias is not None:
+                        gradients[2][:num_entries] += slope.sum(0)
                     slope = slope.to(x.dtype)
                     gradients[0][rows] = slope @ weight
                     gradients[1][:num_entries] += slope.T @ x
@@ -84,6 +88,6 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        x_MD, weight_VD, bias_V = ctx.saved_tensors
-        slopes = (x_MD * grad_loss.to(x_MD.dtype), weight_VD * grad_loss, bias_V * grad_loss)
-        return (*slopes, None, None, None)
+        x_MD, *others = ctx.saved_tensors
+        slopes = [x_MD * grad_loss.to(x_MD.dtype), *(slope * grad_loss for slope in others)]
+        return (*slopes, *[None] * (6 - len(slopes)))

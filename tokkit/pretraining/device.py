@@ -48,6 +48,11 @@ def choose_precision(name: str, device: torch.device) -> str:
     return name
 
 
+def is_compiled(choice: str, device: torch.device) -> bool:
+    """Whether models are compiled; ``auto`` does so where it pays for itself soon: on a GPU."""
+    return device.type == "cuda" if choice == "auto" else choice == "on"
+
+
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """Compute matrix products in ``precision``; weights, sums and norms stay in fp32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
@@ -66,19 +71,14 @@ def seed_torch(seed: int, purpose: str, step: int = 0) -> None:
 
 
 @contextmanager
-def torch_settings(config: PretrainConfig) -> Iterator[torch.device]:
-    """Set threads, and put them and torch's generators back when the block ends.
-
-    Yields:
-        The device.
-    """
-    device = choose_device(config.device)
+def torch_settings(config: PretrainConfig, device: torch.device) -> Iterator[None]:
+    """Set threads, and put them and torch's generators back when the block ends."""
     threads = torch.get_num_threads()
     devices = [torch.cuda.current_device()] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         try:
             if config.threads is not None:
                 torch.set_num_threads(config.threads)
-            yield device
+            yield
         finally:
             torch.set_num_threads(threads)

@@ -1,31 +1,40 @@
 """The training loop: steps, log lines, evaluations, checkpoints.
 
+    step n:   evaluate │ save │ stop or end, if asked │ take update n, log
+                 └ where these are due after n updates
+
 What a step does depends on the step's number and the weights alone: the batch, its masks, the
 dropout and the learning rate are functions of the number, and no generator carries a state on. So
 going on from a checkpoint repeats the unbroken run, on a CPU with the same number of threads to
-the last bit (torch splits sums by thread, and a GPU adds in the order in which blocks end).
+the last bit (torch splits sums by thread, and a GPU adds in the order in which blocks end). With
+``--max-time`` the rate goes by the clock, and no two runs are alike.
+
+All processes of a run go through the same lines; the first of them alone writes and logs.
 """
 
 import logging
 import math
-import sys
 import time
-from dataclasses import asdict, dataclass, field
-from typing import Any
-
-import torch
-from tqdm import tqdm
+from collections import deque
+from contextlib import ExitStack
+from dataclasses import replace
+from signal import Signals
 
 from tokkit.errors import Interrupted, TokkitError
-from tokkit.pretraining.batch import Batches
-from tokkit.pretraining.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from tokkit.pretraining.batch import Batch
+from tokkit.pretraining.checkpoint import Checkpoint, load_newest_checkpoint
 from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.device import autocast, choose_precision, seed_torch
-from tokkit.pretraining.loss import Tally, compute_losses
-from tokkit.pretraining.metrics import METRICS, MetricsLog
-from tokkit.pretraining.model import Bert
-from tokkit.pretraining.optim import build_optimizer, clip_gradients, scheduled_rate, update
-from tokkit.pretraining.stopping import StopRequest, hold_signals
+from tokkit.pretraining.distribute import full_tensors, split_tensors
+from tokkit.pretraining.evaluation import evaluate, evaluation_figures
+from tokkit.pretraining.reporting import Reporter
+from tokkit.pretraining.schedule import Schedule
+from tokkit.pretraining.setup import Setup
+from tokkit.pretraining.snapshot import Snapshot, expect_tensors, name_tensors, restore
+from tokkit.pretraining.state import State
+from tokkit.pretraining.step import Figures
+from tokkit.pretraining.stopping import StopRequest, agreed_signal, hold_signals
+from tokkit.pretraining.tally import Tally
+from tokkit.pretraining.writer import CheckpointWriter
 
 LOG_EVERY = 10
 CHECKPOINTS = "checkpoints"
@@ -33,179 +42,197 @@ CHECKPOINTS = "checkpoints"
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class State:
-    """Where a run stands; JSON, kept in each checkpoint.
-
-    Attributes:
-        step: updates taken.
-        tokens: seen in all of them, without padding.
-        interval: sums since the last log line.
-    """
-
-    step: int = 0
-    tokens: int = 0
-    interval: Tally = field(default_factory=Tally)
-
-    @classmethod
-    def from_dict(cls, form: dict[str, Any]) -> "State":
-        """Read back what ``asdict`` gave."""
-        return cls(form["step"], form["tokens"], Tally(**form["interval"]))
-
-
 class Trainer:
-    """Trains one model on one device.
+    """Trains one model.
 
     Args:
         config: of the run.
-        model: its weights drawn, on the device.
-        batches: of the run.
-        device: where the model is.
+        setup: what it works with; filled from the newest checkpoint if there is one.
     """
 
-    def __init__(
-        self, config: PretrainConfig, model: Bert, batches: Batches, device: torch.device
-    ) -> None:
+    def __init__(self, config: PretrainConfig, setup: Setup) -> None:
         self.config = config
-        self.model = model
-        self.batches = batches
-        self.device = device
-        self.precision = choose_precision(config.precision, device)
-        self.optimizer = build_optimizer(model, config.weight_decay)
-        self.checkpoints = config.output / CHECKPOINTS
+        self.stepper = setup.stepper
+        self.feed = setup.feed
+        self.world = setup.stepper.world
+        self.schedule = Schedule.of(config)
         self.state = State()
-        if there := list_checkpoints(self.checkpoints):
-            self.state = State.from_dict(load_checkpoint(there[-1], model, self.optimizer))
-            log.info("%s: going on from step %d", config.output, self.state.step)
-        self._saved_step = self.state.step
+        self._model = setup.model
+        self._num_held_out = [loader.num_held_out for loader in setup.loaders]
+        self._folder = config.output / CHECKPOINTS
+        self._resumed = self._resume()
+        self._written_step = self._logged_step = self.state.step
+        self._unread: deque[tuple[int, tuple[Batch, ...], Figures]] = deque()
 
-    def run(self) -> State:
-        """Train to the last step.
+    def _resume(self) -> Checkpoint | None:
+        """Go on from the newest checkpoint, which the first process reads."""
+        optimizer, expected, read = self.stepper.optimizer, expect_tensors(self._model), None
+        if self.world.is_first:
+            read = load_newest_checkpoint(self._folder, expected)
+        form = self.world.share(None if read is None else read.state)
+        if form is None:
+            return None
+        self.state = State.from_dict(form)
+        tensors = Snapshot({}, {}) if read is None else read.tensors
+        parts = Snapshot(
+            split_tensors(tensors.model, expected.model),
+            split_tensors(tensors.optimizer, expected.optimizer),
+        )
+        restore(parts, self.state.step, self._model, optimizer)
+        log.info("%s: going on from step %d", self.config.output, self.state.step)
+        return read and replace(read, tensors=Snapshot({}, {}))
+
+    def run(self, reporter: Reporter) -> State:
+        """Train to the end.
+
+        Args:
+            reporter: takes what there is to say.
 
         Returns:
             The state in the end.
 
         Raises:
-            Interrupted: after a signal; the step it fell into is saved.
-            TokkitError: where the loss stops being a number.
+            Interrupted: after a signal; the step it fell into is saved, or the message says why not.
+            TokkitError: where the loss stops being a number, or the last weights cannot be saved.
         """
-        config, state = self.config, self.state
-        if not self.batches.num_held_out:
-            log.info(
-                "%s: holds out no instances, so nothing is evaluated; "
-                "build with a larger --eval-fraction to change that",
-                ", ".join(map(str, config.instances)),
-            )
-        with (
-            MetricsLog(config.output / METRICS, state.step) as metrics,
-            hold_signals() as stop,
-            tqdm(
-                desc="pretrain",
-                total=config.max_steps,
-                initial=state.step,
-                unit="step",
-                disable=not (config.progress and sys.stderr.isatty()),
-            ) as bar,
-        ):
+        with ExitStack() as stack:
+            self._stop: StopRequest = stack.enter_context(hold_signals())
+            self._writer: CheckpointWriter | None = None
+            if self.world.is_first:
+                self._writer = stack.enter_context(
+                    CheckpointWriter(self._folder, self.config.keep_checkpoints, self._resumed)
+                )
+            self._reporter = reporter
+            if not all(self._num_held_out):
+                log.info(
+                    "%s: holds out no instances, so nothing is evaluated; "
+                    "build with a larger --eval-fraction to change that",
+                    ", ".join(map(str, self.config.instances)),
+                )
+            self._began = time.monotonic() - self.state.elapsed
             while True:
-                self._evaluate_if_due(metrics, stop)
-                self._stop_if_asked(metrics, stop)
-                if state.step == config.max_steps:
-                    return state
-                rate = scheduled_rate(state.step, config)
-                gradient_norm = self._take_step(rate)
-                bar.update()
-                if self._is_due(LOG_EVERY):
-                    line = self._describe_interval(rate, gradient_norm)
-                    metrics.write(line)
-                    bar.set_postfix(
-                        loss=f"{line['loss']:.3f}", tokens_per_s=f"{line['tokens_per_second']:,.0f}"
-                    )
-                    state.interval = Tally()
-                if self._is_due(config.checkpoint_every):
-                    self._save(metrics)
+                signal, self.state.elapsed = self._agree()
+                is_over = self.schedule.is_over(self.state.step, self.state.elapsed)
+                self._log_if_due(is_over=is_over)
+                loss = self._evaluate_if_due(is_over=is_over)
+                self._save_if_due(loss, must=is_over or signal is not None)
+                if signal is not None:
+                    self._stop_by(signal)
+                if is_over:
+                    return self.state
+                self._take_step()
 
-    def _is_due(self, every: int) -> bool:
-        """Whether something done every so many steps, and after the last one, is due."""
-        return self.state.step % every == 0 or self.state.step == self.config.max_steps
+    def _agree(self) -> tuple[Signals | None, float]:
+        """Which signal has reached any process, and the first one's clock."""
+        elapsed = time.monotonic() - self._began if self.world.is_first else 0.0
+        *flags, elapsed = self.world.total([*self._stop.flags, elapsed])
+        return agreed_signal(flags), elapsed
 
-    def _take_step(self, rate: float) -> float:
-        """Update the weights once; returns the gradients' norm before clipping."""
+    def _take_step(self) -> None:
+        """Take one update, and log if it is time to."""
         started = time.perf_counter()
-        state = self.state
-        seed_torch(self.config.seed, "dropout", state.step)
-        batch = self.batches.training_batch(state.step).to(self.device)
-        self.model.train()
-        with autocast(self.precision, self.device):
-            losses = compute_losses(self.model, batch)
-        torch.autograd.backward(losses.total)
-        gradient_norm = float(clip_gradients(self.model))
-        state.interval.add(losses, batch.num_tokens)
-        # Asked before the weights change, so that no checkpoint ever holds what is not a number.
-        if not (state.interval.is_finite and math.isfinite(gradient_norm)):
-            raise TokkitError(self._describe_divergence())
-        update(self.optimizer, rate)
+        state, schedule = self.state, self.schedule
+        phases = schedule.begin_phases(state.step, state.elapsed, tuple(state.phase_starts))
+        state.phase_starts = list(phases)
+        batches = self.feed.take(len(phases) - 1, state.step - phases[-1])
+        counts = self.world.total(
+            [
+                sum(batch.num_predicted for batch in batches),
+                sum(batch.num_pairs for batch in batches),
+                sum(batch.num_tokens for batch in batches),
+            ]
+        )
+        on_device = [batch.to(self.world.device) for batch in batches]
+        self.feed.release()
+        self._rate = schedule.rate(state.step, state.elapsed)
+        figures = self.stepper.take(state.step, on_device, counts[:2], self._rate)
+        self._unread.append((state.step, batches, figures))
         state.step += 1
-        state.tokens += batch.num_tokens
+        state.tokens += int(counts[2])
+        state.interval.waited += self.feed.waited
+        is_logged = state.step % LOG_EVERY == 0
+        self._read(behind=0 if is_logged or self.world.device.type == "cpu" else 1)
         state.interval.seconds += time.perf_counter() - started
-        return gradient_norm
+        self._reporter.advance(state)
 
-    def _describe_divergence(self) -> str:
-        saved = list_checkpoints(self.checkpoints)
-        last = f"the last checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
+    def _read(self, *, behind: int = 0) -> None:
+        """Read the figures of steps, but for the last few."""
+        while len(self._unread) > behind:
+            step, batches, figures = self._unread.popleft()
+            sums, self._gradient_norm = figures.read()
+            for batch, numbers in zip(batches, sums, strict=True):
+                self.state.interval.add(batch, numbers)
+            if not math.isfinite(self._gradient_norm + sum(map(sum, sums))):
+                raise TokkitError(self._describe_divergence(step))
+
+    def _describe_divergence(self, step: int) -> str:
+        output, begun = self.config.output, self.state.phase_starts
+        saved = "" if self._writer is None else self._wait_for(self._writer).describe_saved()
+        # The phase of the step, which another may have followed since.
+        phase = max(number for number, first in enumerate(begun) if first <= step)
+        which = f"--phase {phase} " if self.config.phases else ""
         return (
-            f"{self.config.output}: the loss or its gradient is not finite at step "
-            f"{self.state.step}; {last}; lower --learning-rate and pass --overwrite to begin anew"
+            f"{output}: the loss or its gradient is not finite at step {step} (see its batch by: "
+            f"tokkit inspect {output} --replay {which}--step {step - begun[phase]}); {saved}; "
+            f"lower --learning-rate and pass --overwrite to begin anew"
         )
 
-    def _describe_interval(self, rate: float, gradient_norm: float) -> dict[str, Any]:
-        """The log line on the steps since the last one; rate and norm are of the last step."""
-        state, interval = self.state, self.state.interval
-        return {
-            "kind": "train",
-            "step": state.step,
-            "epoch": state.step * self.config.batch_size / self.batches.num_instances,
-            **interval.figures(),
-            "learning_rate": rate,
-            "gradient_norm": gradient_norm,
-            "tokens": state.tokens,
-            "tokens_per_second": round(interval.tokens / interval.seconds),
-        }
-
-    def _evaluate_if_due(self, metrics: MetricsLog, stop: StopRequest) -> None:
-        """Log the losses on what is held out, unless a signal comes first: it is done again."""
-        if not (self.batches.num_held_out and self._is_due(self.config.eval_every)):
+    def _log_if_due(self, *, is_over: bool) -> None:
+        """Log the steps since the last line; rate and norm are of the last of them."""
+        state = self.state
+        is_due = state.step % LOG_EVERY == 0 or is_over
+        if not is_due or state.step == self._logged_step:
             return
-        tally = Tally()
-        self.model.eval()
-        with torch.inference_mode(), autocast(self.precision, self.device):
-            for batch in self.batches.evaluation_batches():
-                if stop.signal is not None:
-                    return
-                tally.add(compute_losses(self.model, batch.to(self.device)), batch.num_tokens)
-        figures = tally.figures()
-        # A model may give a token no chance at all, and exp has an end.
-        figures["perplexity"] = math.exp(min(figures["mlm_loss"], 700.0))
-        metrics.write({"kind": "eval", "step": self.state.step, **figures})
-        with tqdm.external_write_mode(file=sys.stderr):
-            log.info(
-                "step %d, held out: %s",
-                self.state.step,
-                ", ".join(f"{name} {value:.4g}" for name, value in figures.items()),
-            )
+        self._read()
+        interval = state.interval.over(self.world.total)
+        self._reporter.train(state, interval, rate=self._rate, gradient_norm=self._gradient_norm)
+        self._logged_step, state.interval = state.step, Tally()
 
-    def _save(self, metrics: MetricsLog) -> None:
-        metrics.sync()
-        save_checkpoint(self.checkpoints, self.model, self.optimizer, asdict(self.state))
-        self._saved_step = self.state.step
+    def _evaluate_if_due(self, *, is_over: bool) -> float | None:
+        """The loss on what is held out, if it was looked at; a signal puts it off."""
+        state = self.state
+        is_due = state.step % self.config.eval_every == 0 or is_over
+        phase = len(state.phase_starts) - 1
+        if not is_due or state.evaluated_step == state.step or not self._num_held_out[phase]:
+            return None
+        self._read()
+        batches = self.feed.held_out(phase)
+        tally = evaluate(self.stepper, batches, lambda: self._agree()[0] is not None)
+        if tally is None:
+            return None
+        figures = evaluation_figures(tally, self._reporter.objective)
+        self._reporter.evaluation(state, figures)
+        state.take_evaluation(figures["loss"])
+        return figures["loss"]
 
-    def _stop_if_asked(self, metrics: MetricsLog, stop: StopRequest) -> None:
-        if stop.signal is None:
+    def _save_if_due(self, loss: float | None, *, must: bool) -> None:
+        """Have a checkpoint written: every so often, of the best weights, and at the end."""
+        state = self.state
+        is_best = loss is not None and loss == state.best_loss
+        is_due = state.step % self.config.checkpoint_every == 0 or is_best or must
+        if not is_due or state.step == self._written_step:
             return
-        if self.state.step > self._saved_step:
-            self._save(metrics)
+        self._read()  # what is no number is never saved
+        parts = name_tensors(self._model, self.stepper.optimizer)
+        tensors = Snapshot(full_tensors(parts.model), full_tensors(parts.optimizer))
+        if self._writer is not None:
+            self._reporter.sync()
+            self._writer.save(tensors, state.as_dict(), loss=loss)
+        self._written_step = state.step
+
+    def _stop_by(self, signal: Signals) -> None:
+        output, step = self.config.output, self.state.step
+        saved = ""
+        if self._writer is not None and (fault := self._wait_for(self._writer).fault) is not None:
+            saved = f", which is not saved ({fault}); {self._writer.describe_saved()}"
+        self.world.barrier()  # others are ended soon after the first of us
         raise Interrupted(
-            f"{self.config.output}: stopped by {stop.signal.name} after step {self.state.step}; "
+            f"{output}: stopped by {signal.name} after step {step}{saved}; "
             f"run the same command again to go on",
-            exit_status=128 + stop.signal,
+            exit_status=128 + signal,
         )
+
+    @staticmethod
+    def _wait_for(writer: CheckpointWriter) -> CheckpointWriter:
+        writer.wait()
+        return writer

@@ -5,12 +5,18 @@
 
 An evaluation of step n is of the weights after n updates, and stands before the training that
 goes on from them. So a run that resumes at step n keeps the training lines up to n and the
-evaluations before n, and writes the rest anew: no line is there twice, none is missing.
+evaluations before n, or up to it if the checkpoint was written after one, and writes the rest anew:
+no line is there twice, none is missing.
+
+Lines that cannot be written, as on a full disk, wait in memory until they can, and the file never
+ends in half a line: so a run goes on, and its log has no gap when there is room again.
 """
 
 import json
+import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +25,8 @@ from tokkit.engine.files import write_atomically
 from tokkit.errors import os_errors_about
 
 METRICS = "metrics.jsonl"
+
+log = logging.getLogger(__name__)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -42,28 +50,63 @@ class MetricsLog:
     Args:
         path: of the file.
         step: where the run goes on; what lies behind it is dropped. 0 begins a new file.
+        evaluated: the checkpoint of that step was written after its evaluation.
+
+    Raises:
+        TokkitError: where the file cannot be begun; later faults are warned of.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path, step: int, *, evaluated: bool = False) -> None:
         self.path = path
         kept = [
-            line for line in read_metrics(path) if line["step"] + (line["kind"] == "eval") <= step
+            line
+            for line in read_metrics(path)
+            if line["step"] + (line["kind"] == "eval" and not evaluated) <= step
         ]
         with write_atomically(path) as file:
-            file.write("".join(_spell(line) for line in kept).encode())
+            file.write(b"".join(map(_spell, kept)))
         with os_errors_about(path):
-            self._file = path.open("a", encoding="utf-8")
+            self._file = path.open("ab", buffering=0)
+        self._size = file.size  # up to the end of the last whole line
+        self._waiting: list[bytes] = []
+        self._has_failed = False
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line that others can read at once."""
-        with os_errors_about(self.path):
-            self._file.write(_spell(line))
-            self._file.flush()
+        self._waiting.append(_spell(line))
+        self._append_waiting()
 
     def sync(self) -> None:
         """Make the lines safe from a power cut: a checkpoint that relies on them comes next."""
-        with os_errors_about(self.path):
+        self._append_waiting()
+        try:
             os.fsync(self._file.fileno())
+        except OSError as error:
+            self._warn(error, "a crash may lose lines; see to the disk")
+
+    def _append_waiting(self) -> None:
+        """Write what waits; if that fails, it waits on and the file is as it was."""
+        data = b"".join(self._waiting)
+        try:
+            if self._has_failed:
+                self._file.truncate(self._size)
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(self._size)
+            if not self._has_failed:
+                self._warn(error, "its lines wait in memory; see to the disk")
+            self._has_failed = True
+            return
+        self._size += len(data)
+        self._waiting.clear()
+        self._has_failed = False
+
+    def _warn(self, error: OSError, consequence: str) -> None:
+        fault = (error.strerror or str(error)).lower()
+        log.warning("%s: not written (%s); training goes on, %s", self.path, fault, consequence)
 
     def __enter__(self) -> Self:
         return self
@@ -74,8 +117,11 @@ class MetricsLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._append_waiting()
+        if self._waiting:
+            log.warning("%s: its last lines are lost, %d in all", self.path, len(self._waiting))
         self._file.close()
 
 
-def _spell(line: Mapping[str, Any]) -> str:
-    return json.dumps(line, allow_nan=False) + "\n"
+def _spell(line: Mapping[str, Any]) -> bytes:
+    return json.dumps(line, allow_nan=False).encode() + b"\n"

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokkit.errors import require
 from tokkit.pretraining.attention import Sequences, attend
 from tokkit.pretraining.crossentropy import linear_cross_entropy
 from tokkit.pretraining.data import NO_LABEL
@@ -105,6 +106,13 @@ class ModelConfig:
     objective: str = "nsp"
     share_layers: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse a GPT-2 of one layer: nothing would load it."""
+        require(
+            self.objective != "clm" or not self.share_layers,
+            "--share-layers has no effect on a GPT-2, which instances of clm train; leave it out",
+        )
+
     @property
     def num_entries(self) -> int:
         """Rows of the word embedding."""
@@ -137,6 +145,7 @@ class ModelConfig:
             max_position_embeddings=max(512, max_seq_length),
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
+            layer_norm_eps=1e-5 if objective == "clm" else 1e-12,  # GPT-2's and BERT's
             objective=objective,
             share_layers=share_layers,
         )
@@ -265,7 +274,7 @@ class Bert(nn.Module):
 
     def encode(self, inputs: Inputs) -> Tensor:
         """The encoder's output, x_ND."""
-        x_ND = self.embeddings(inputs)
+        x_ND: Tensor = self.embeddings(inputs)
         sequences = inputs.sequences
         for number in range(self.config.num_hidden_layers):
             x_ND = self.layers[number % len(self.layers)](x_ND, sequences)

@@ -5,7 +5,9 @@ from pathlib import Path
 import torch
 
 from tokkit.errors import TokkitError, UsageError
-from tokkit.pretraining.export import read_export
+from tokkit.pretraining.data import NO_LABEL
+from tokkit.pretraining.export import read_config, read_export
+from tokkit.pretraining.model import Inputs
 from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
 
 Answer = tuple[str, float]
@@ -24,29 +26,47 @@ def fill_mask(folder: Path, sentence: str, top: int = 5) -> list[list[Answer]]:
 
     Raises:
         UsageError: where the sentence holds no mask token.
-        TokkitError: where the folder is not a whole export, or the sentence is too long for it.
+        TokkitError: where the folder is not a whole export or its model knows no masks, or the
+            sentence is too long for it.
     """
+    config = read_config(folder)
+    if config.objective == "clm":
+        raise TokkitError(
+            f"{folder}: a GPT-2 predicts the next token and fills no masks; "
+            f"let transformers' GPT2LMHeadModel generate from it"
+        )
     tokenizer = load_tokenizer(folder)
     ids = encode_masked(tokenizer, sentence)
-    masked_positions = [
-        i for i, number in enumerate(ids) if number == tokenizer.special_ids["mask"]
-    ]
-    model = read_export(folder)
-    if len(ids) > model.config.max_position_embeddings:
+    if len(ids) > config.max_position_embeddings:
         raise TokkitError(
             f"{folder}: the sentence has {len(ids)} tokens, "
-            f"the model {model.config.max_position_embeddings} positions; shorten it"
+            f"the model {config.max_position_embeddings} positions; shorten it"
         )
-    input_ids_BT = torch.tensor([ids])
+    model = read_export(folder)
     with torch.inference_mode():
-        logits_MV, _ = model(
-            input_ids_BT, torch.zeros_like(input_ids_BT), None, torch.tensor(masked_positions)
-        )
+        logits_MV, _ = model.logits(_lay_out(ids, tokenizer.special_ids["mask"]))
     best = logits_MV.softmax(dim=1).topk(min(top, tokenizer.vocab_size))
     return [
         [(tokenizer.token(number), share) for number, share in zip(numbers, shares, strict=True)]
         for numbers, shares in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]
+
+
+def _lay_out(ids: list[int], mask_id: int) -> Inputs:
+    """One sequence, of which the masks are to be predicted."""
+    input_ids_N = torch.tensor(ids)
+    masked_positions_M = torch.nonzero(input_ids_N == mask_id).flatten()
+    return Inputs(
+        input_ids_N=input_ids_N,
+        token_type_ids_N=torch.zeros_like(input_ids_N),
+        position_ids_N=torch.arange(len(ids)),
+        row_ids_N=torch.zeros_like(input_ids_N),
+        cu_seqlens=torch.tensor([0, len(ids)], dtype=torch.int32),
+        predicted_positions_M=masked_positions_M,
+        labels_M=torch.full_like(masked_positions_M, NO_LABEL),
+        pair_labels_S=torch.tensor([NO_LABEL]),
+        max_seqlen=len(ids),
+    )
 
 
 def encode_masked(tokenizer: Tokenizer, sentence: str) -> list[int]:

@@ -1,0 +1,87 @@
+"""A value that is more than a number or a word, on a command line and in a recipe's table."""
+
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from tokkit.cli.options import config_option, parse_table
+from tokkit.cli.values import Duration, Phases
+from tokkit.errors import UsageError
+from tokkit.pretraining.config import PretrainConfig
+
+
+@click.command()
+@config_option(PretrainConfig, "max_time", "When it ends.", value_type=Duration())
+@config_option(PretrainConfig, "phases", "Of the run.", value_type=Phases())
+@config_option(PretrainConfig, "betas", "Of the moments.")
+def command(**options: Any) -> None:
+    raise RuntimeError(options)
+
+
+def read(option: str, value: str) -> Any:
+    """The value that a command line gives a field; a recipe's table gives the same."""
+    field = option.replace("-", "_")
+    result = CliRunner().invoke(command, [f"--{option}", value])
+    if isinstance(result.exception, SystemExit):
+        with pytest.raises(UsageError):
+            parse_table(command, {option: value}, "recipe.toml")
+        return result.output
+    assert result.exception is not None
+    assert parse_table(command, {option: value}, "recipe.toml") == {
+        field: result.exception.args[0][field]
+    }
+    return result.exception.args[0][field]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", 90),
+        ("30m", 1800),
+        ("24h", 86_400),
+        ("7d", 604_800),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        ("1D 2H 3M 4S", 93_784),
+        ("0.5s", 0.5),
+    ],
+)
+def test_a_duration_is_in_seconds(text: str, seconds: float) -> None:
+    assert read("max-time", text) == seconds
+
+
+@pytest.mark.parametrize("text", ["24", "", "h", "24x", "30m1h", "1h1h", "-1h", "1:30", "1.h"])
+def test_what_is_no_duration_is_refused_and_the_units_named(text: str) -> None:
+    assert "is not a duration with units (d, h, m, s), such as 24h" in read("max-time", text)
+
+
+def test_a_recipe_gives_a_duration_its_unit_too() -> None:
+    with pytest.raises(UsageError, match=r"max-time: 3600 is not a duration with units"):
+        parse_table(command, {"max-time": 3600}, "recipe.toml")
+
+
+def test_phases_are_lengths_and_shares() -> None:
+    assert read("phases", "128:0.9,512:0.1") == ((128, 0.9), (512, 0.1))
+    assert read("phases", "512:1") == ((512, 1.0),)
+
+
+@pytest.mark.parametrize("text", ["", "128", "128:0.9,", "128:0.9:1", "0.9:128", "128=0.9", "a:b"])
+def test_what_are_no_phases_is_refused(text: str) -> None:
+    assert "is not lengths with their shares, such as 128:0.9,512:0.1" in read("phases", text)
+
+
+def test_numbers_stand_between_commas() -> None:
+    assert read("betas", "0.9,0.98") == (0.9, 0.98)
+    assert "is not numbers between commas" in read("betas", "0.9;0.98")
+
+
+def test_defaults_are_those_of_the_config() -> None:
+    result = CliRunner().invoke(command, [])
+    assert result.exception is not None
+    assert result.exception.args[0] == {
+        "max_time": None,
+        "phases": (),
+        "betas": PretrainConfig.betas,
+    }

@@ -1,0 +1,102 @@
+import re
+
+import numpy as np
+import pytest
+import torch
+from flatbatches import make_batch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from tokkit.pretraining.flops import (
+    PEAKS,
+    count_encoder_parameters,
+    count_flops_per_token,
+    count_head_parameters,
+    find_peak_flops,
+    mean_length,
+)
+from tokkit.pretraining.model import Bert, ModelConfig
+
+BASE = ModelConfig.from_preset("base", vocab_size=30522, max_seq_length=128, dropout=0.1)
+
+
+def test_parameters_are_those_of_the_model() -> None:
+    with torch.device("meta"):
+        model = Bert(BASE)
+    encoder = count_encoder_parameters(num_layers=12, hidden_size=768, intermediate_size=3072)
+    assert encoder == sum(p.numel() for p in model.layers.parameters())
+    head = count_head_parameters(hidden_size=768, vocab_size=30522)
+    # The decoder is the table of the embeddings; what fills up both is no work of use.
+    spare = BASE.num_entries - 30522
+    own = sum(p.numel() for p in model.masked_token_head.parameters())
+    assert head == own - spare + 30522 * 768
+
+
+@pytest.mark.parametrize(("T", "M"), [(64, 10), (512, 76)])
+def test_operations_are_those_that_torch_counts(T: int, M: int) -> None:
+    """Within 1%: biases and norms are no products, and the pair's head is left out."""
+    model = Bert(ModelConfig.from_preset("mini", vocab_size=1000, max_seq_length=T, dropout=0.0))
+    inputs = make_batch([T, T], num_masked=M).inputs
+    # Fused attention computes scores a second time on its way back, which is no work of use.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        torch.autograd.backward(model(inputs).token_loss)
+    config = model.config
+    expected = count_flops_per_token(
+        num_layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        vocab_size=config.vocab_size,
+        mean_length=T,
+        masked_share=M / T,
+    )
+    assert counter.get_total_flops() / (2 * T) == pytest.approx(expected, rel=0.01)
+
+
+def test_a_token_of_base_costs_what_the_formula_says() -> None:
+    flops = count_flops_per_token(
+        num_layers=12,
+        hidden_size=768,
+        intermediate_size=3072,
+        vocab_size=30522,
+        mean_length=128,
+        masked_share=0.15,
+    )
+    assert flops == pytest.approx(546.3e6, rel=1e-3)
+
+
+def test_lengths_weigh_as_many_tokens_as_they_have() -> None:
+    assert mean_length(np.array([10, 30], np.int32)) == 25
+    assert mean_length(np.full(7, 128)) == 128
+    assert mean_length(np.full(70_000, 65_535, np.uint16)) == 65_535
+
+
+@pytest.mark.parametrize(
+    ("name", "teraflops"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989.4),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA L40", 181.05),
+        ("NVIDIA L40S", 362.05),
+        ("Tesla T4", 65),
+        ("AMD Instinct MI300X", 1307.4),
+    ],
+)
+def test_a_device_is_known_by_its_whole_name(name: str, teraflops: float) -> None:
+    assert find_peak_flops(name) == teraflops * 1e12
+    assert sum(re.fullmatch(pattern, name) is not None for pattern, _ in PEAKS) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cpu",
+        "",
+        "NVIDIA A10G",
+        "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+        "NVIDIA A100-SXM-64GB",  # a card of its own, with more units
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+    ],
+)
+def test_what_is_not_known_is_not_guessed(name: str) -> None:
+    assert find_peak_flops(name) is None

@@ -1,0 +1,166 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+import transformers
+from randommodels import make_instances, make_model
+
+from tokkit.errors import UsageError
+from tokkit.pretraining.batch import EXACT, Batch, Rounding, lay_out
+from tokkit.pretraining.data import NO_LABEL
+from tokkit.pretraining.dataset import padded_batch
+from tokkit.pretraining.gpt2 import Gpt2
+from tokkit.pretraining.model import Bert, ModelConfig
+from tokkit.pretraining.models import Model, build_model
+from tokkit.pretraining.names import BY_ENTRY, from_transformers, to_transformers
+from tokkit.pretraining.padded import pad_instances
+from tokkit.pretraining.tally import total_loss
+
+VOCAB_SIZE = 101
+TINY = ModelConfig.from_preset(
+    "tiny", vocab_size=VOCAB_SIZE, max_seq_length=64, dropout=0.0, objective="clm"
+)
+LENGTHS = pytest.mark.parametrize("lengths", [[16, 16], [5, 40, 33, 8]], ids=["full", "padded"])
+
+
+def peer_of(model: Model) -> transformers.GPT2LMHeadModel:
+    """Their model with our weights."""
+    config = model.config
+    peer = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
+            vocab_size=config.vocab_size,
+            n_positions=config.max_position_embeddings,
+            n_embd=config.hidden_size,
+            n_layer=config.num_hidden_layers,
+            n_head=config.num_attention_heads,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=0,
+            eos_token_id=0,
+            attn_implementation="eager",
+        )
+    )
+    missing = peer.load_state_dict(
+        to_transformers(model.state_dict(), model.config), strict=False
+    ).missing_keys
+    assert missing == ["lm_head.weight"]
+    peer.tie_weights()
+    return peer
+
+
+def make_batch(lengths: list[int], rounding: Rounding = EXACT) -> Batch:
+    return lay_out(make_instances(lengths, VOCAB_SIZE), 0, rounding, causal=True)
+
+
+def loss_of(model: Model, batch: Batch) -> torch.Tensor:
+    return total_loss(model(batch.inputs), batch.num_predicted, batch.num_pairs)
+
+
+def gradients_of(model: Model, batch: Batch) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    torch.autograd.backward(loss_of(model, batch))
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    return to_transformers(gradients, model.config)
+
+
+@LENGTHS
+def test_logits_loss_and_every_gradient_equal_those_of_transformers(lengths: list[int]) -> None:
+    model, batch = make_model(TINY), make_batch(lengths)
+    assert isinstance(model, Gpt2)
+    peer = peer_of(model)
+
+    padded = padded_batch(pad_instances(make_instances(lengths, VOCAB_SIZE), 0))
+    is_real_BT = padded["attention_mask"] > 0
+    theirs = peer(
+        input_ids=padded["input_ids"],
+        attention_mask=padded["attention_mask"],
+        labels=padded["input_ids"].where(is_real_BT, NO_LABEL),
+    )
+    is_predicted_BT = is_real_BT.clone()
+    is_predicted_BT[:, :-1] &= is_real_BT[:, 1:]
+    is_predicted_BT[:, -1] = False
+    logits_MV, _ = model.logits(batch.inputs)
+    torch.testing.assert_close(logits_MV, theirs.logits[is_predicted_BT], atol=1e-4, rtol=1e-5)
+
+    torch.testing.assert_close(loss_of(model, batch), theirs.loss, atol=1e-5, rtol=1e-5)
+    gradients = gradients_of(model, batch)
+    theirs.loss.backward()
+    their_gradients = {name: p.grad for name, p in peer.named_parameters()}
+    assert gradients.keys() == their_gradients.keys()
+    for name, gradient in gradients.items():
+        assert gradient.abs().max() > 0, name
+        assert torch.allclose(gradient, their_gradients[name], atol=1e-5, rtol=1e-4), name
+
+
+@LENGTHS
+def test_rounded_sizes_change_neither_loss_nor_gradients(lengths: list[int]) -> None:
+    model = make_model(TINY)
+    rounding = Rounding(tokens=100, sequences=16, predictions=128, max_seqlen=48)
+    exact, rounded = make_batch(lengths), make_batch(lengths, rounding)
+    assert len(rounded.inputs.labels_M) == 128 > exact.num_predicted
+    torch.testing.assert_close(loss_of(model, rounded), loss_of(model, exact))
+    expected = gradients_of(model, exact)
+    for name, gradient in gradients_of(model, rounded).items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_sums_count_what_was_predicted() -> None:
+    model, batch = make_model(TINY), make_batch([5, 40, 33, 8])
+    assert batch.num_predicted == 4 + 39 + 32 + 7
+    logits_MV, _ = model.logits(batch.inputs)
+    sums = model(batch.inputs)
+    assert sums.token_correct == (logits_MV.argmax(1) == batch.inputs.labels_M).sum()
+    assert (sums.pair_loss, sums.pair_correct) == (0, 0)
+
+
+def test_names_of_transformers_lead_back_to_our_weights() -> None:
+    model = make_model(TINY)
+    back = from_transformers(to_transformers(model.state_dict(), model.config), model)
+    assert back.keys() == model.state_dict().keys()
+    for name, tensor in model.state_dict().items():
+        num_rows = VOCAB_SIZE if name in BY_ENTRY else len(tensor)
+        assert torch.equal(back[name][:num_rows], tensor[:num_rows]), name
+        assert not back[name][num_rows:].any(), name
+
+
+def test_weights_are_drawn_as_gpt2_draws_them() -> None:
+    torch.manual_seed(0)
+    model = build_model(TINY)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1:
+            assert torch.all(parameter == ("norm.weight" in name)), name
+        elif parameter.numel() > 10_000:
+            is_added_up = name.endswith(("attention.output.weight", "down.weight"))
+            expected = 0.02 / math.sqrt(2 * 2) if is_added_up else 0.02
+            assert parameter.std().item() == pytest.approx(expected, rel=0.03), name
+            assert parameter.abs().max() > 2.5 * expected, name  # it is not cut off
+
+
+def test_dropout_is_drawn_in_training_alone() -> None:
+    model, batch = make_model(dataclasses.replace(TINY, hidden_dropout_prob=0.5)), make_batch([9])
+    model.train()
+    torch.manual_seed(0)
+    first = loss_of(model, batch)
+    assert loss_of(model, batch) != first
+    torch.manual_seed(0)
+    assert loss_of(model, batch) == first
+    assert loss_of(model.eval(), batch) == loss_of(model, batch)
+
+
+def test_half_precision_of_products_changes_little() -> None:
+    model, batch = make_model(TINY), make_batch([5, 40, 33, 8])
+    expected = loss_of(model, batch).item()
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = loss_of(model, batch)
+    assert rounded.dtype == torch.float32
+    assert rounded.item() == pytest.approx(expected, rel=0.02)
+
+
+def test_the_objective_says_which_model_it_is() -> None:
+    for objective, kind in (("nsp", Bert), ("sop", Bert), ("mlm", Bert), ("clm", Gpt2)):
+        assert isinstance(build_model(dataclasses.replace(TINY, objective=objective)), kind)
+    assert TINY.layer_norm_eps == 1e-5
+    with pytest.raises(UsageError, match="--share-layers has no effect on a GPT-2"):
+        dataclasses.replace(TINY, share_layers=True)

@@ -1,0 +1,212 @@
+"""Ranks that fail, die and are stopped; their work here is to wait, so it needs no torch."""
+
+import dataclasses
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tokkit.engine.local import WorkerError
+from tokkit.errors import Interrupted, TokkitError, UsageError
+from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.launch import launch
+from tokkit.pretraining.place import RankLost, find_place
+
+PATIENCE = 120.0  # of a machine that has other work
+
+log = logging.getLogger("tokkit.pretraining.test")
+
+
+def make_config(folder: Path) -> PretrainConfig:
+    return PretrainConfig(instances=(Path("instances"),), output=folder, nproc_per_node=2)
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def announce(config: PretrainConfig) -> int:
+    """Write down who we are; returns the rank."""
+    rank = find_place(os.environ).rank
+    path = config.output / f"rank-{rank}"
+    path.with_suffix(".tmp").write_text(str(os.getpid()))
+    path.with_suffix(".tmp").rename(path)
+    return rank
+
+
+def pids_in(folder: Path) -> list[int]:
+    return [int(path.read_text()) for path in sorted(folder.glob("rank-?"))]
+
+
+def have_ended(pids: list[int]) -> bool:
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                return False
+    return True
+
+
+def await_others(config: PretrainConfig) -> int:
+    rank = announce(config)
+    wait_until(lambda: len(pids_in(config.output)) == 2)
+    return rank
+
+
+def say_and_write(config: PretrainConfig) -> None:
+    place = find_place(os.environ)
+    assert config.nproc_per_node is None
+    log.info("a line of rank %d", place.rank)
+    (config.output / f"{place.rank}").write_text(f"{place.size} {config.threads}")
+
+
+def raise_in_rank_1(config: PretrainConfig) -> None:
+    if await_others(config) == 1:
+        raise UsageError("--batch-size must be at least 2")
+    time.sleep(PATIENCE)
+
+
+def lose_rank_1_late(config: PretrainConfig) -> None:
+    if await_others(config) == 1:
+        time.sleep(0.5)
+        raise TokkitError("the cause")
+    raise RankLost("what follows")
+
+
+def crash_in_rank_0(config: PretrainConfig) -> None:
+    if await_others(config) == 0:
+        raise ZeroDivisionError("a bug")
+    time.sleep(PATIENCE)
+
+
+def kill_rank_1(config: PretrainConfig) -> None:
+    if await_others(config) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(PATIENCE)
+
+
+def finish_step(config: PretrainConfig) -> None:
+    """As training does: note a signal, finish the step, and say so."""
+    from tokkit.pretraining.stopping import hold_signals
+
+    with hold_signals() as stop:
+        rank = announce(config)
+        wait_until(lambda: stop.signal is not None)
+        time.sleep(0.3 * rank)  # one takes longer, and is waited for
+        assert stop.signal is not None
+        (config.output / f"saved-{rank}").touch()
+        raise Interrupted(f"stopped by {stop.signal.name} after step 7", 128 + stop.signal)
+
+
+def test_ranks_do_the_work_and_the_parent_logs_what_they_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with caplog.at_level(logging.INFO, "tokkit"):
+        launch(say_and_write, make_config(tmp_path))
+    written = {(tmp_path / rank).read_text() for rank in "01"}
+    size, num_threads = map(int, written.pop().split())
+    assert not written
+    assert size == 2
+    assert num_threads in range(1, max(2, (os.cpu_count() or 1) // 2 + 1))
+    assert sorted(caplog.messages) == ["a line of rank 0", "a line of rank 1"]
+    launch(say_and_write, dataclasses.replace(make_config(tmp_path), threads=3))
+    assert (tmp_path / "1").read_text() == "2 3"
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    launch(say_and_write, make_config(tmp_path))
+    assert (tmp_path / "1").read_text() == "2 None"
+
+
+def test_the_error_of_one_rank_ends_all(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^--batch-size must be at least 2$") as caught:
+        launch(raise_in_rank_1, make_config(tmp_path))
+    assert caught.value.exit_status == 2
+    assert have_ended(pids_in(tmp_path))
+
+
+def test_the_cause_is_told_though_what_follows_is_heard_first(tmp_path: Path) -> None:
+    with pytest.raises(TokkitError, match=r"^the cause$"):
+        launch(lose_rank_1_late, make_config(tmp_path))
+
+
+def test_a_bug_in_a_rank_keeps_its_traceback(tmp_path: Path) -> None:
+    with pytest.raises(
+        WorkerError, match=r"(?s)rank 0\n.*crash_in_rank_0.*ZeroDivisionError: a bug"
+    ):
+        launch(crash_in_rank_0, make_config(tmp_path))
+
+
+def test_a_rank_that_is_killed_ends_all(tmp_path: Path) -> None:
+    with pytest.raises(
+        TokkitError, match=r"^rank 1: the process was killed by SIGKILL; "
+    ) as caught:
+        launch(kill_rank_1, make_config(tmp_path))
+    assert caught.value.exit_status == 1
+    assert have_ended(pids_in(tmp_path))
+
+
+SCRIPT = """
+    import sys
+    from pathlib import Path
+    from test_launch import finish_step, make_config
+    from tokkit.errors import TokkitError
+    from tokkit.pretraining.launch import launch
+
+    if __name__ == "__main__":
+        try:
+            launch(finish_step, make_config(Path(sys.argv[1])))
+        except TokkitError as error:
+            print(error)
+            sys.exit(error.exit_status)
+"""
+
+
+def start_script(folder: Path) -> subprocess.Popen[str]:
+    """A program of a session of its own, as a terminal's shell starts it, whose ranks wait."""
+    script = folder / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    process = subprocess.Popen(
+        [sys.executable, script, folder],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    wait_until(lambda: len(pids_in(folder)) == 2)
+    return process
+
+
+@pytest.mark.parametrize(
+    ("send", "number"),
+    [(os.kill, signal.SIGTERM), (os.killpg, signal.SIGINT)],
+    ids=["SIGTERM to the parent", "Ctrl-C to all"],
+)
+def test_a_signal_lets_all_ranks_finish_the_step(
+    tmp_path: Path, send: Callable[[int, int], None], number: signal.Signals
+) -> None:
+    process = start_script(tmp_path)
+    send(process.pid, number)
+    printed, _ = process.communicate(timeout=PATIENCE)
+    assert printed == f"stopped by {number.name} after step 7\n"
+    assert process.returncode == 128 + number
+    assert (tmp_path / "saved-0").exists()
+    assert (tmp_path / "saved-1").exists()
+
+
+def test_ranks_end_with_their_parent(tmp_path: Path) -> None:
+    process = start_script(tmp_path)
+    process.kill()
+    process.communicate()
+    wait_until(lambda: have_ended(pids_in(tmp_path)))

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from instancefolders import write_counting_tokenizer
+from randommodels import make_model
+
+from tokkit.errors import TokkitError, UsageError
+from tokkit.pretraining.export import write_export
+from tokkit.pretraining.model import ModelConfig
+from tokkit.pretraining.predict import fill_mask
+
+
+def write_model(folder: Path, objective: str, *, share_layers: bool = False) -> Path:
+    """Write the export of a model with random weights."""
+    tokenizer = write_counting_tokenizer(folder / "tokenizer")
+    config = ModelConfig.from_preset(
+        "tiny",
+        vocab_size=tokenizer.vocab_size,
+        max_seq_length=32,
+        dropout=0.1,
+        objective=objective,
+        share_layers=share_layers,
+    )
+    write_export(folder / "export", make_model(config).state_dict(), config, tokenizer)
+    return folder / "export"
+
+
+@pytest.mark.parametrize("share_layers", [False, True])
+@pytest.mark.parametrize("objective", ["nsp", "mlm"])
+def test_masks_are_filled_as_transformers_fills_them(
+    tmp_path: Path, objective: str, *, share_layers: bool
+) -> None:
+    folder = write_model(tmp_path, objective, share_layers=share_layers)
+    sentence = "word1 word2 [MASK] word4[MASK]"
+    answers = fill_mask(folder, sentence, top=3)
+    peer = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    encoded = tokenizer(sentence, return_tensors="pt")
+    with torch.inference_mode():
+        logits = peer(**encoded).logits[encoded["input_ids"] == tokenizer.mask_token_id]
+    best = logits.softmax(dim=1).topk(3)
+    expected = [tokenizer.convert_ids_to_tokens(row) for row in best.indices.tolist()]
+    assert [[token for token, _ in row] for row in answers] == expected
+    for row, shares in zip(answers, best.values.tolist(), strict=True):
+        assert [share for _, share in row] == pytest.approx(shares, abs=1e-4)
+
+
+def test_a_sentence_must_hold_a_mask_and_fit(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, "sop")
+    with pytest.raises(UsageError, match=r"has no \[MASK\] to predict"):
+        fill_mask(folder, "word1 word2")
+    with pytest.raises(TokkitError, match="603 tokens, the model 512 positions"):
+        fill_mask(folder, "word1 " * 600 + "[MASK]")
+
+
+def test_a_decoder_is_not_asked(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, "clm")
+    with pytest.raises(TokkitError, match="a GPT-2 predicts the next token and fills no masks"):
+        fill_mask(folder, "word1 [MASK]")

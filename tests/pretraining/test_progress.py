@@ -1,0 +1,83 @@
+import io
+import sys
+
+import pytest
+
+from tokkit.pretraining.progress import Progress, describe_line, describe_speed
+
+LINE = {
+    "kind": "train",
+    "step": 25,
+    "loss": 2.134567,
+    "mlm_loss": 2.0,
+    "mlm_accuracy": 0.581,
+    "nsp_loss": 0.134567,
+    "nsp_accuracy": 0.972,
+    "tokens_per_second": 802_123,
+    "data_wait": 0.002,
+    "mfu": 0.553,
+    "elapsed": 30.0,
+}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_figures_of_speed() -> None:
+    figures = describe_speed(
+        num_tokens=10_000, seconds=4.0, data_seconds=0.1, elapsed=60.0, flops=8e12, peak_flops=4e12
+    )
+    assert figures == {
+        "tokens_per_second": 2500,
+        "data_wait": 0.025,
+        "elapsed": 60.0,
+        "mfu": 0.5,
+    }
+
+
+def test_there_is_no_mfu_without_a_known_peak() -> None:
+    figures = describe_speed(num_tokens=9, seconds=0.0, data_seconds=0.0, elapsed=0.0, flops=1e9)
+    assert "mfu" not in figures
+    assert figures["data_wait"] == 0
+
+
+def test_a_line_names_what_the_objective_has() -> None:
+    words = "loss 2.135 mlm 58.1% nsp 97.2% 802k tokens/s mfu 55.3% wait 0.2%"
+    assert describe_line(LINE) == words
+    causal = {name: value for name, value in LINE.items() if "_" not in name and name != "mfu"}
+    causal |= {"clm_accuracy": 0.25, "tokens_per_second": 950, "data_wait": 0.0}
+    assert describe_line(causal) == "loss 2.135 clm 25.0% 950 tokens/s wait 0.0%"
+
+
+def test_a_run_by_steps_has_a_bar_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with Progress(step=20, num_steps=100) as progress:
+        progress.advance(24, 28.8)
+        progress.show(25, LINE)
+    last = terminal.getvalue().strip().rpartition("\r")[2]
+    assert " 25%|" in last
+    assert "| 25/100 " in last
+    assert last.strip().endswith(" left, " + describe_line(LINE))
+
+
+def test_a_run_by_the_clock_has_a_bar_of_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with Progress(step=20, num_steps=100_000, max_time=59.5, elapsed=24.5) as progress:
+        progress.show(25, LINE)
+        progress.advance(40, 70.0)
+    assert "100%|" in terminal.getvalue()
+    assert "| 60/60 s " in terminal.getvalue()
+    assert ", step 25 loss 2.135" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_no_bar_without_a_terminal_or_a_wish(
+    monkeypatch: pytest.MonkeyPatch, *, enabled: bool
+) -> None:
+    there = io.StringIO() if enabled else Terminal()
+    monkeypatch.setattr(sys, "stderr", there)
+    with Progress(step=0, num_steps=10, enabled=enabled) as progress:
+        progress.show(10, LINE)
+    assert not there.getvalue()

@@ -1,0 +1,162 @@
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokkit.errors import UsageError
+from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.schedule import Schedule
+
+HERE = (Path(),)
+
+
+def schedule(**options: Any) -> Schedule:
+    options.setdefault("learning_rate", 1.0)
+    instances = HERE * max(1, len(options.get("phases", ())))
+    return Schedule.of(PretrainConfig(output=Path(), instances=instances, **options))
+
+
+def clocked(num_steps: int, seconds: float, **options: Any) -> Schedule:
+    """A run by the clock that has time for ``num_steps`` steps of ``seconds``."""
+    return schedule(max_time=num_steps * seconds, **options)
+
+
+@st.composite
+def lengths_of_steps(draw: st.DrawFn) -> list[float]:
+    """Seconds of each step of a run, whose pace changes."""
+    paces = draw(st.lists(st.tuples(st.integers(1, 40), st.floats(0.01, 50.0)), min_size=1))
+    return [seconds for count, seconds in paces for _ in range(count)]
+
+
+@given(st.integers(1, 500), st.data())
+def test_the_rate_rises_to_its_peak_and_falls_to_almost_nothing(
+    max_steps: int, data: st.DataObject
+) -> None:
+    warmup_steps = data.draw(st.integers(0, max_steps))
+    run = schedule(max_steps=max_steps, warmup_steps=warmup_steps, learning_rate=2.0)
+    rates = [run.rate(step, 0.0) for step in range(max_steps)]
+    rising, falling = rates[:warmup_steps], rates[warmup_steps:]
+    assert max(rates) == 2.0
+    assert min(rates) > 0
+    assert all(a < b for a, b in itertools.pairwise(rising))
+    assert all(a > b for a, b in itertools.pairwise(falling))
+    if falling:
+        assert falling[-1] == pytest.approx(2.0 / (max_steps - warmup_steps))
+
+
+def test_rates_are_those_of_the_table() -> None:
+    table = [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    by_steps = schedule(max_steps=6, warmup_steps=2)
+    assert [by_steps.rate(step, 1e9 * step) for step in range(6)] == table
+    by_clock = schedule(max_time=60, warmup_steps=2)
+    assert [by_clock.rate(step, 10 * step) for step in range(6)] == table
+
+
+def test_a_tenth_is_warm_up_by_default() -> None:
+    by_steps = schedule(max_steps=100)
+    assert by_steps.rate(4, 0) == 0.5
+    assert by_steps.rate(9, 0) == by_steps.rate(10, 0) == 1.0
+    assert by_steps.rate(55, 0) == 0.5
+    by_clock = schedule(max_time=100.0)
+    assert [by_clock.rate(7, seconds) for seconds in (0, 5, 10, 55)] == [0, 0.5, 1, 0.5]
+
+
+@given(lengths_of_steps(), st.integers(0, 60))
+def test_by_the_clock_the_rate_gets_to_its_peak_and_falls_however_the_pace_changes(
+    seconds: list[float], warmup_steps: int
+) -> None:
+    """Also where phases change the pace; the last step ends when the time does."""
+    begins = [0.0, *itertools.accumulate(seconds)]
+    run = schedule(max_time=begins.pop(), warmup_steps=warmup_steps)
+    rates = [run.rate(step, elapsed) for step, elapsed in enumerate(begins)]
+    rising, falling = rates[:warmup_steps], rates[warmup_steps:]
+    assert rising == [(step + 1) / warmup_steps for step in range(len(rising))]
+    if falling:
+        assert falling[0] == pytest.approx(1.0)
+        assert all(a >= b * (1 - 1e-12) for a, b in itertools.pairwise(falling))
+        assert falling[-1] > 0
+    if len(rates) > warmup_steps:
+        assert run.rate(len(rates), sum(seconds)) == pytest.approx(0.0, abs=1e-9)
+
+
+@given(st.integers(1, 300), st.floats(0.01, 100.0), st.data())
+def test_at_an_even_pace_clock_and_steps_agree(
+    num_steps: int, seconds: float, data: st.DataObject
+) -> None:
+    warmup_steps = data.draw(st.integers(0, num_steps))
+    by_steps = schedule(max_steps=num_steps, warmup_steps=warmup_steps)
+    by_clock = clocked(num_steps, seconds, warmup_steps=warmup_steps)
+    for step in range(num_steps):
+        expected = pytest.approx(by_steps.rate(step, 0.0), rel=1e-9)
+        assert by_clock.rate(step, step * seconds) == expected
+
+
+def test_a_run_ends_with_its_steps_or_its_time() -> None:
+    by_steps = schedule(max_steps=5)
+    assert [by_steps.is_over(step, 1e9) for step in (4, 5)] == [False, True]
+    by_clock = schedule(max_time=30.0)
+    assert [by_clock.is_over(10**9, elapsed) for elapsed in (29.9, 30.0, 31.0)] == [
+        False,
+        True,
+        True,
+    ]
+    assert (by_steps.progress(1, 7.0), by_clock.progress(1, 7.5)) == (0.2, 0.25)
+
+
+def follow(run: Schedule, steps: list[tuple[int, float]]) -> list[int]:
+    """The phase of each step, asked for one after the other."""
+    begun: tuple[int, ...] = (0,)
+    phases = []
+    for step, elapsed in steps:
+        begun = run.begin_phases(step, elapsed, begun)
+        assert begun == run.begin_phases(step, elapsed, begun)
+        phases.append(len(begun) - 1)
+        assert begun[0] == 0
+        assert phases.index(len(begun) - 1) == begun[-1] <= step
+    return phases
+
+
+@given(st.integers(1, 300), st.lists(st.integers(1, 1000), min_size=1, max_size=6))
+def test_phases_share_the_steps_out(spare: int, parts: list[int]) -> None:
+    shares = [part / sum(parts) for part in parts]
+    max_steps = spare + len(parts) - 1
+    run = schedule(max_steps=max_steps, phases=tuple(enumerate(shares)))
+    phases = follow(run, [(step, 0.0) for step in range(max_steps)])
+    assert phases == sorted(phases)
+    counts = [phases.count(phase) for phase in range(len(parts))]
+    assert min(counts) >= 1
+    assert sum(counts) == max_steps
+    if min(shares) * max_steps >= 1.5:
+        assert counts[0] == round(shares[0] * max_steps)
+        for count, share in zip(counts, shares, strict=True):
+            assert count == pytest.approx(share * max_steps, abs=1.0 + 1e-9)
+
+
+def test_a_resumed_run_by_steps_needs_no_history() -> None:
+    run = schedule(max_steps=100, phases=((128, 0.9), (512, 0.1)))
+    assert run.begin_phases(89, 0.0, (0,)) == (0,)
+    assert run.begin_phases(95, 0.0, (0,)) == (0, 90)
+
+
+def test_phases_follow_the_clock() -> None:
+    run = schedule(max_time=100.0, phases=((128, 0.5), (256, 0.25), (512, 0.25)))
+    steps = [(0, 0.0), (1, 49.9), (2, 50.0), (3, 60.0), (4, 80.0), (5, 99.0)]
+    assert follow(run, steps) == [0, 0, 1, 1, 2, 2]
+    # A step that outlasts a phase: the phase has a step all the same.
+    assert follow(run, [(0, 0.0), (1, 90.0), (2, 95.0)]) == [0, 1, 2]
+    # Going on from a checkpoint of step 3, where the second phase had begun with step 2.
+    assert run.begin_phases(3, 60.0, (0, 2)) == (0, 2)
+    assert run.begin_phases(3, 80.0, (0, 2)) == (0, 2, 3)
+
+
+def test_without_phases_there_is_one() -> None:
+    for run in (schedule(max_steps=3), schedule(max_time=3.0)):
+        assert follow(run, [(0, 0.0), (1, 1.0), (2, 2.9)]) == [0, 0, 0]
+
+
+def test_fewer_steps_than_phases_are_refused() -> None:
+    with pytest.raises(UsageError, match="--max-steps must be at least 2, a step for each"):
+        schedule(max_steps=1, phases=((128, 0.9), (512, 0.1)))

@@ -1,0 +1,251 @@
+"""What ranks tell each other, and that a model on two of them learns as one does on one."""
+
+import dataclasses
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from tokkit.errors import TokkitError, UsageError
+from tokkit.pretraining.batch import Batch, lay_out
+from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.data import Instances
+from tokkit.pretraining.distribute import (
+    accumulate,
+    distribute,
+    full_tensors,
+    split_tensors,
+    without_wrapper,
+)
+from tokkit.pretraining.launch import launch
+from tokkit.pretraining.model import Bert, ModelConfig, initialize
+from tokkit.pretraining.place import ALONE, Place, find_place
+from tokkit.pretraining.tally import total_loss
+from tokkit.pretraining.world import World, choose_rank_device, open_world
+
+VOCAB_SIZE = 101
+LENGTHS = [[[16, 5, 40], [7]], [[33], [8]]]  # of the sequences of each micro-batch of each rank
+TINY = ModelConfig.from_preset("tiny", vocab_size=VOCAB_SIZE, max_seq_length=64, dropout=0.0)
+SHARED = dataclasses.replace(TINY, share_layers=True)
+CPU = torch.device("cpu")
+
+
+def make_config(folder: Path, num_processes: int | None = 2) -> PretrainConfig:
+    return PretrainConfig(
+        instances=(Path("instances"),),
+        output=folder,
+        device="cpu",
+        threads=1,
+        nproc_per_node=num_processes,
+    )
+
+
+def make_model(config: ModelConfig) -> Bert:
+    torch.manual_seed(0)
+    model = Bert(config)
+    initialize(model)
+    return model
+
+
+def make_batch(lengths: list[int]) -> Batch:
+    """Random pairs; of each sequence as many tokens are predicted as it has tens, and one more."""
+    random = np.random.default_rng(sum(lengths))
+    counts = [1 + length // 10 for length in lengths]
+    places = [np.sort(random.permutation(n)[:c]) for n, c in zip(lengths, counts, strict=True)]
+    offsets = np.cumsum([0, *lengths])
+    instances = Instances(
+        input_ids=random.integers(1, VOCAB_SIZE, offsets[-1]).astype(np.uint16),
+        offsets=offsets,
+        segment_lengths=np.array(lengths) // 3,
+        documents=np.arange(len(lengths), dtype=np.uint64),
+        next_sentence_labels=random.integers(0, 2, len(lengths)),
+        masked_positions=np.concatenate(places),
+        masked_labels=random.integers(0, VOCAB_SIZE, sum(counts)).astype(np.uint16),
+        masked_offsets=np.cumsum([0, *counts]),
+        word_starts=np.zeros(0, np.uint8),
+    )
+    return lay_out(instances, 0)
+
+
+def find_gradients(model: nn.Module, world: World, batches: list[Batch]) -> float:
+    """Take the gradients of one step; returns its loss."""
+    counts = [sum(b.num_predicted for b in batches), sum(b.num_pairs for b in batches)]
+    num_predicted, num_pairs = world.total(counts)
+    loss = 0.0
+    for number, batch in enumerate(batches):
+        with accumulate(model, is_last=number == len(batches) - 1):
+            part = total_loss(model(batch.inputs), num_predicted, num_pairs)
+            torch.autograd.backward(part * world.size)
+        loss += part.item()
+    return world.total([loss])[0]
+
+
+def gradients_of(model: nn.Module) -> dict[str, Tensor]:
+    named = without_wrapper(model).named_parameters()
+    return full_tensors({name: p.grad for name, p in named if p.grad is not None})
+
+
+def make_optimizer(model: nn.Module) -> torch.optim.AdamW:
+    # A small epsilon would make a step of any size from a gradient that is only rounding.
+    return torch.optim.AdamW(model.parameters(), lr=0.01, eps=0.01, fused=True)
+
+
+def moments_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    named = without_wrapper(model).named_parameters()
+    return {name: optimizer.state[p]["exp_avg_sq"] for name, p in named}
+
+
+def check_agreement(world: World) -> None:
+    assert world.total([1.0, 10.0**world.rank, 0.1]) == [2.0, 11.0, 0.2]
+    assert world.largest([world.rank, -world.rank]) == [1.0, 0.0]
+    assert world.total([]) == []
+    form = {"step": 3, "names": ["ä", None], "rate": 0.1} if world.is_first else None
+    assert world.share(form) == {"step": 3, "names": ["ä", None], "rate": 0.1}
+
+
+def check_training(world: World, shape: ModelConfig, *, fsdp: bool) -> None:
+    """Two steps on two ranks are those of one process with all micro-batches."""
+    alone = World(0, 1, 0, CPU)
+    one, model = make_model(shape), make_model(shape)
+    trained = distribute(model, world, fsdp=fsdp)
+    assert without_wrapper(trained) is model
+    assert [name for name, _ in model.named_parameters()] == [n for n, _ in one.named_parameters()]
+    optimizers = make_optimizer(one), make_optimizer(trained)
+    for _ in range(2):
+        everything = [make_batch(lengths) for lengths in LENGTHS[0] + LENGTHS[1]]
+        expected_loss = find_gradients(one, alone, everything)
+        loss = find_gradients(trained, world, [make_batch(n) for n in LENGTHS[world.rank]])
+        assert loss == pytest.approx(expected_loss, abs=1e-5)
+        gradients = gradients_of(trained)
+        expected = dict(one.named_parameters()) if world.is_first else {}
+        assert gradients.keys() == expected.keys()
+        for name, parameter in expected.items():
+            assert parameter.grad is not None
+            torch.testing.assert_close(
+                gradients[name], parameter.grad, atol=1e-5, rtol=1e-4, msg=name
+            )
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        with torch.inference_mode():
+            trained.eval()
+            sums = trained(make_batch([12, 9]).inputs)
+            trained.train()
+            torch.testing.assert_close(sums, one(make_batch([12, 9]).inputs), atol=1e-4, rtol=1e-4)
+    check_round_trip(trained, optimizers[1])
+
+
+def check_round_trip(trained: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    for tensors in (
+        {name: p.detach() for name, p in without_wrapper(trained).named_parameters()},
+        moments_of(trained, optimizer),
+    ):
+        parts = split_tensors(full_tensors(tensors), tensors)
+        assert parts.keys() == tensors.keys()
+        for name, tensor in tensors.items():
+            ours, theirs = parts[name], tensor
+            assert isinstance(ours, DTensor) == isinstance(theirs, DTensor)
+            if isinstance(ours, DTensor) and isinstance(theirs, DTensor):
+                assert ours.placements == theirs.placements
+                ours, theirs = ours.to_local(), theirs.to_local()
+            assert torch.equal(ours, theirs), name
+
+
+def check_everything(config: PretrainConfig) -> None:
+    with open_world(config, find_place(os.environ)) as world:
+        torch.set_num_threads(1)
+        check_agreement(world)
+        check_training(world, TINY, fsdp=False)
+        check_training(world, TINY, fsdp=True)
+        check_training(world, SHARED, fsdp=False)
+        check_training(world, SHARED, fsdp=True)
+        (config.output / f"{world.rank}.json").write_text(json.dumps([world.rank, world.size]))
+
+
+def test_two_ranks_learn_what_one_does(tmp_path: Path) -> None:
+    launch(check_everything, make_config(tmp_path))
+    assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)] == [
+        [0, 2],
+        [1, 2],
+    ]
+
+
+def fail_while_others_wait(config: PretrainConfig) -> None:
+    with open_world(config, find_place(os.environ)) as world:
+        world.barrier()
+        if world.rank == 1:
+            raise TokkitError("shard-7: is damaged; build it again")
+        world.barrier()
+
+
+def die_while_others_wait(config: PretrainConfig) -> None:
+    with open_world(config, find_place(os.environ)) as world:
+        world.barrier()
+        if world.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        world.barrier()
+
+
+def test_the_cause_is_told_and_not_what_follows_from_it(tmp_path: Path) -> None:
+    with pytest.raises(TokkitError, match=r"^shard-7: is damaged; build it again$"):
+        launch(fail_while_others_wait, make_config(tmp_path))
+
+
+def test_a_rank_that_is_killed_ends_those_that_wait_for_it(tmp_path: Path) -> None:
+    with pytest.raises(TokkitError, match=r"rank 1: the process was killed by SIGKILL; .*run the"):
+        launch(die_while_others_wait, make_config(tmp_path))
+
+
+def test_one_process_needs_no_group(tmp_path: Path) -> None:
+    with open_world(make_config(tmp_path, None), ALONE) as world:
+        assert world.is_first
+        assert world.total([1, 2.5]) == [1.0, 2.5]
+        assert world.largest([3]) == [3.0]
+        assert world.share({"a": [1]}) == {"a": [1]}
+        world.barrier()
+        model = make_model(TINY)
+        assert distribute(model, world) is model
+        with pytest.raises(UsageError, match=r"--fsdp .* only one"):
+            distribute(model, world, fsdp=True)
+    assert not torch.distributed.is_initialized()
+
+
+def test_each_rank_has_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    place = Place(5, 8, 1, "host", 1)
+    assert choose_rank_device("cuda", place) == torch.device("cuda:1")
+    assert choose_rank_device("cpu", place) == CPU
+    assert choose_rank_device("cuda", ALONE) == torch.device("cuda")
+    third = Place(6, 8, 2, "host", 1)
+    with pytest.raises(TokkitError, match=r"rank 6 would be process 3 .* which has 2 GPUs"):
+        choose_rank_device("cuda", third)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert choose_rank_device("cuda", dataclasses.replace(third, by_slurm=True)) == torch.device(
+        "cuda:0"
+    )
+    with pytest.raises(TokkitError, match="which has 1 GPU;"):
+        choose_rank_device("cuda", third)
+
+
+def test_a_master_that_is_not_there_is_refused_in_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        for host, port in (("nowhere.invalid", 29500), ("127.0.0.1", taken.getsockname()[1])):
+            place = Place(0, 2, 0, host, port)
+            with (
+                pytest.raises(
+                    TokkitError, match=f"rank 0: cannot join .* at {host}:{port} "
+                ) as caught,
+                open_world(make_config(tmp_path, None), place),
+            ):
+                pass
+            assert "\n" not in str(caught.value)

@@ -1,0 +1,272 @@
+"""``--nproc-per-node``: the ranks of this machine, started and watched by a parent that only waits.
+
+Each rank does the same work with the variables that torchrun would have set, and tells its end
+through a pipe: done, or by which error. The parent raises that error as if it were its own, so that
+the command ends with the same line and the same status as one process would have.
+
+    rank 0 ──"message" (a log line)──▶ parent ──▶ the log, then ◀── an answer, before the bar goes on
+    rank 1 ──"error" TokkitError────▶ parent: kills the others and raises it
+    rank 1 ──(the pipe closes)──────▶ parent: "rank 1: the process was killed by SIGKILL …"
+
+When one rank fails, others fail of it, and may be heard first. So what follows from another's end
+is raised only when no cause is told within a moment. Ranks that are left are killed outright: one
+that waits for another in a collective never gets to a signal's handler, and there is nothing that
+it could still save.
+
+A signal is passed on; each rank finishes the step in hand, and the parent waits for their ends. A
+Ctrl-C reaches them from the terminal as well, see ``tokkit.pretraining.stopping``. A rank whose
+parent is gone ends too.
+
+Why not a library: ``torch.distributed.run`` ends with a table of its own and status 1 whatever
+ended the ranks, and kills them 30 seconds after a signal, however long the last checkpoint takes;
+``torch.multiprocessing`` gives the text of a traceback in place of the error, and passes no signal
+on. Both import torch into a process that needs none.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any, cast
+
+from tokkit.engine.local import WorkerError, describe_end, end_with_parent
+from tokkit.engine.signals import interruptible
+from tokkit.errors import Interrupted, TokkitError
+from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.place import Place, RankLost
+from tokkit.pretraining.stopping import SIGNALS
+
+HOST = "127.0.0.1"
+CAUSE_SECONDS = 5.0  # after which a consequence is taken for the cause
+STOP_SECONDS = 60.0  # which other ranks have to end after one has stopped for a signal
+
+
+def launch(work: Callable[[PretrainConfig], object], config: PretrainConfig) -> None:
+    """Do the same work in ``nproc_per_node`` processes of this machine.
+
+    Processes are started by ``spawn``, so a program's main module needs the usual guard.
+
+    Args:
+        work: a function of a module, which finds its place in the environment.
+        config: its argument; there, nothing is left to be started, and the machine's cores are
+            divided among the ranks unless ``threads`` or ``OMP_NUM_THREADS`` says otherwise.
+
+    Raises:
+        TokkitError: that a rank raised, or that names the rank that died.
+        Interrupted: after a signal, when all ranks have stopped.
+        WorkerError: with the traceback of a bug in a rank.
+    """
+    with _caught_signals() as caught, _started(work, config) as ranks:
+        faults = _watch(ranks, caught)
+    if faults:
+        raise min(faults, key=_distance)
+
+
+@dataclass(frozen=True)
+class _Rank:
+    number: int
+    process: BaseProcess
+
+    def pass_on(self, number: int) -> None:
+        """Send a signal, if there is still someone to send it to."""
+        if self.process.is_alive() and self.process.pid is not None:
+            os.kill(self.process.pid, number)
+
+    def describe_death(self) -> TokkitError:
+        """Say how the process ended that told nothing of its end."""
+        self.process.join()
+        killed = self.process.exitcode == -signal.SIGKILL
+        remedy = "; was memory short?" if killed else ""
+        return TokkitError(
+            f"rank {self.number}: the process {describe_end(self.process)}{remedy}; "
+            f"run the same command again to go on from the last checkpoint"
+        )
+
+
+@contextmanager
+def _caught_signals() -> Iterator[Connection]:
+    """Catch both signals, and yield the pipe through which their numbers come."""
+    caught, catch = multiprocessing.Pipe(duplex=False)
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        catch.send(number)
+
+    before = [signal.signal(number, note) for number in SIGNALS]
+    try:
+        yield caught
+    finally:
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _started(
+    work: Callable[[PretrainConfig], object], config: PretrainConfig
+) -> Iterator[dict[Connection, _Rank]]:
+    """Start the ranks, and end them with the block."""
+    size = config.nproc_per_node or 1
+    config = replace(config, nproc_per_node=None, threads=_divide_threads(config, size))
+    context = multiprocessing.get_context("spawn")
+    ranks: dict[Connection, _Rank] = {}
+    with _held_port() as port:
+        try:
+            # Children inherit the mask, and lift it when they know what to do with a signal.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            try:
+                for number in range(size):
+                    ours, theirs = context.Pipe()
+                    place = Place(number, size, number, HOST, port)
+                    process = context.Process(target=_work, args=(work, config, place, theirs))
+                    process.start()
+                    theirs.close()
+                    ranks[ours] = _Rank(number, process)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            yield ranks
+        finally:
+            for rank in ranks.values():
+                rank.process.kill()
+            for pipe, rank in ranks.items():
+                rank.process.join()
+                pipe.close()
+
+
+def _divide_threads(config: PretrainConfig, size: int) -> int | None:
+    if config.threads is not None or "OMP_NUM_THREADS" in os.environ:
+        return config.threads
+    has_affinity = hasattr(os, "sched_getaffinity")
+    num_cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(1, num_cores // size)
+
+
+@contextmanager
+def _held_port() -> Iterator[int]:
+    """A free port that stays ours: bound, but not listened at, until rank 0 does so."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((HOST, 0))
+        yield held.getsockname()[1]
+
+
+def _watch(ranks: dict[Connection, _Rank], caught: Connection) -> list[Exception]:
+    """Wait until all ranks have ended, or one by a fault; returns the faults there were."""
+    running = dict(ranks)
+    faults: list[Exception] = []
+    deadline = float("inf")
+    while running:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        for pipe in cast("list[Connection]", wait([*running, caught], min(left, 3600.0))):
+            if pipe is caught:
+                number = caught.recv()
+                for rank in running.values():
+                    rank.pass_on(number)
+                continue
+            fault, has_ended = _hear(pipe, running[pipe])
+            if has_ended:
+                del running[pipe]
+            if fault is not None:
+                faults.append(fault)
+                deadline = min(deadline, time.monotonic() + _patience(fault))
+    return faults
+
+
+def _hear(pipe: Connection, rank: _Rank) -> tuple[Exception | None, bool]:
+    """Take what a rank has to say: its fault, and whether it has ended."""
+    try:
+        kind, content = pipe.recv()
+    except (EOFError, ConnectionResetError):
+        return rank.describe_death(), True
+    if kind == "message":
+        name, level, text = content
+        logging.getLogger(name).log(level, "%s", text)
+        with suppress(OSError):  # it may have died since; that is heard next
+            pipe.send(None)
+        return None, False
+    if kind == "bug":
+        return WorkerError(f"rank {rank.number}\n\n{content}"), True
+    return content, True
+
+
+def _distance(fault: Exception) -> int:
+    """How far a fault is from being the cause of the others."""
+    if isinstance(fault, RankLost):
+        return 3
+    if isinstance(fault, Interrupted):
+        return 2
+    return 1 if isinstance(fault, WorkerError) else 0
+
+
+def _patience(fault: Exception) -> float:
+    """Seconds to wait for the other ranks."""
+    return (0.0, CAUSE_SECONDS, STOP_SECONDS, CAUSE_SECONDS)[_distance(fault)]
+
+
+def _work(
+    work: Callable[[PretrainConfig], object],
+    config: PretrainConfig,
+    place: Place,
+    pipe: Connection,
+) -> None:
+    """The life of a rank."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    os.environ.update(place.variables)
+    forwarder = _Forwarder(pipe)
+    logger = logging.getLogger("tokkit")
+    logger.handlers = [forwarder]
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    report: tuple[str, Any] = "done", None
+    try:
+        with interruptible(config.output):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            try:
+                work(config)
+            finally:
+                signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    except TokkitError as error:
+        report = "error", error
+    except BaseException:  # noqa: BLE001  whatever it is, the parent must be told
+        report = "bug", traceback.format_exc()
+    with suppress(OSError):
+        forwarder.send(report)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not by way of the interpreter's end, which waits for threads of connections that are broken.
+    os._exit(0)
+
+
+class _Forwarder(logging.Handler):
+    """Sends log lines to the parent, and goes on when they are written.
+
+    Without the answer, the bar of rank 0 would be drawn again before the line that it made room for.
+    """
+
+    def __init__(self, pipe: Connection) -> None:
+        super().__init__()
+        self._pipe = pipe
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one line."""
+        self._pipe.send(("message", (record.name, record.levelno, record.getMessage())))
+        self._pipe.recv()
+
+    def send(self, report: tuple[str, Any]) -> None:
+        """Send what the rank ends with, when no thread is about to send a line."""
+        with self.lock or threading.RLock():
+            self._pipe.send(report)

@@ -1,0 +1,103 @@
+"""All parts of a run put together: instances, model and optimizer, ready to take steps."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tokkit.pretraining.config import DEFAULT_PRESET, PretrainConfig
+from tokkit.pretraining.device import is_compiled, seed_torch
+from tokkit.pretraining.distribute import compile_model, distribute
+from tokkit.pretraining.feed import Feed
+from tokkit.pretraining.initial import read_initial
+from tokkit.pretraining.loader import Loader
+from tokkit.pretraining.model import ModelConfig
+from tokkit.pretraining.models import Model, build_model
+from tokkit.pretraining.optim import build_optimizer
+from tokkit.pretraining.sources import Sources, open_sources, order_phases
+from tokkit.pretraining.step import Stepper
+from tokkit.pretraining.world import World
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run works with.
+
+    Attributes:
+        sources: the instance folders.
+        loaders: one for each phase; without phases one of all folders.
+        feed: of this process's batches.
+        model: whose names checkpoints and exports have.
+        stepper: trains it.
+    """
+
+    sources: Sources
+    loaders: tuple[Loader, ...]
+    feed: Feed
+    model: Model
+    stepper: Stepper
+
+
+@contextmanager
+def set_up(config: PretrainConfig, world: World) -> Iterator[Setup]:
+    """Put a run together as it begins.
+
+    Args:
+        config: of the run.
+        world: the processes that share it.
+
+    Raises:
+        UsageError: where options do not go together.
+        TokkitError: where folders are damaged or do not go together.
+    """
+    sources = open_sources(config)
+    loaders = open_loaders(config, sources, world)
+    model = make_model(config, sources).to(world.device)
+    compiled = is_compiled(config.compile, world.device)
+    if compiled:
+        compile_model(model, fsdp=config.fsdp)
+    trained = distribute(model, world, fsdp=config.fsdp)
+    stepper = Stepper(config, trained, build_optimizer(model, config), world)
+    feed = Feed(
+        loaders,
+        sources.pad_id,
+        micro_batch_tokens=config.micro_batch_tokens,
+        static=compiled,
+        causal=sources.is_causal,
+        pin=world.device.type == "cuda",
+    )
+    with feed:
+        yield Setup(sources, loaders, feed, model, stepper)
+
+
+def open_loaders(config: PretrainConfig, sources: Sources, world: World) -> tuple[Loader, ...]:
+    """The loader of each phase; without phases one of all folders."""
+    parts = [sources]
+    if config.phases:
+        parts = [sources.folder(number) for number in order_phases(config, sources)]
+    return tuple(Loader(part, config, rank=world.rank, world_size=world.size) for part in parts)
+
+
+def make_model(config: PretrainConfig, sources: Sources) -> Model:
+    """The model that the options ask for, with its first weights, on the CPU."""
+    seed_torch(config.seed, "weights")
+    if config.init_from is None:
+        return build_model(
+            ModelConfig.from_preset(
+                config.preset or DEFAULT_PRESET,
+                vocab_size=sources.tokenizer.vocab_size,
+                max_seq_length=sources.max_seq_length,
+                dropout=config.dropout,
+                objective=sources.objective,
+                share_layers=config.share_layers,
+            )
+        )
+    initial = read_initial(
+        config.init_from,
+        sources.tokenizer,
+        objective=sources.objective,
+        max_seq_length=sources.max_seq_length,
+        dropout=config.dropout,
+    )
+    model = build_model(initial.config)
+    initial.load_into(model)
+    return model
