@@ -24,7 +24,7 @@ from tokkit.pretraining.config import PretrainConfig
 from tokkit.pretraining.optim import update
 from tokkit.pretraining.pretrain import pretrain
 
-NUM_STEPS = 150
+NUM_STEPS = 90
 OPTIONS: dict[str, Any] = {
     "preset": "tiny",
     "max_steps": NUM_STEPS,
@@ -32,7 +32,7 @@ OPTIONS: dict[str, Any] = {
     "learning_rate": 5e-4,
     "dropout": 0.0,
     "checkpoint_every": 20,
-    "eval_every": 50,
+    "eval_every": 30,
     "device": "cpu",
     "threads": 1,
 }
@@ -67,7 +67,7 @@ def test_two_processes_are_stopped_and_one_goes_on(
     process = start_command(
         pretrain_arguments(unbroken.instances, output, nproc_per_node=2, **OPTIONS)
     )
-    wait_until(lambda: trained_steps(output) >= 50)
+    wait_until(lambda: trained_steps(output) >= 30)
     process.send_signal(signal.SIGTERM)
     status, printed, errors = end_command(process)
     (newest,) = list_checkpoints(output / "checkpoints")[-1:]
@@ -79,7 +79,7 @@ def test_two_processes_are_stopped_and_one_goes_on(
         f"run the same command again to go on"
     )
     assert [line for line in errors[:-1] if ", held out: " not in line] == []
-    assert 50 <= step < NUM_STEPS
+    assert 30 <= step < NUM_STEPS
     pretrain(PretrainConfig(instances=unbroken.instances, output=output, **OPTIONS))
     assert_same_run(output, unbroken.output)
 
@@ -104,7 +104,7 @@ def test_one_process_is_stopped_and_two_go_on_by_whatever_launcher(
     # A rank that dies ends all, with one line.
     arguments = pretrain_arguments(config.instances, config.output, **OPTIONS)
     process = start_command([*arguments, "--nproc-per-node", "2", "--fsdp"])
-    wait_until(lambda: trained_steps(config.output) >= 60)
+    wait_until(lambda: trained_steps(config.output) >= 40)
     ranks = [
         rank
         for rank in psutil.Process(process.pid).children()

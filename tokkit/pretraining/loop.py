@@ -73,6 +73,8 @@ class Trainer:
         if form is None:
             return None
         self.state = State.from_dict(form)
+        if not self.world.is_first:
+            self.state.interval = Tally()  # whose sums are of all processes
         tensors = Snapshot({}, {}) if read is None else read.tensors
         parts = Snapshot(
             split_tensors(tensors.model, expected.model),
@@ -224,9 +226,10 @@ class Trainer:
         self._read()  # what is no number is never saved
         parts = name_tensors(self._model, self.stepper.optimizer)
         tensors = Snapshot(full_tensors(parts.model), full_tensors(parts.optimizer))
+        whole = replace(state, interval=state.interval.over(self.world.total))
         if self._writer is not None:
             self._reporter.sync()
-            self._writer.save(tensors, state.as_dict(), loss=loss)
+            self._writer.save(tensors, whole.as_dict(), loss=loss)
         self._written_step = state.step
 
     def _stop_by(self, signal: Signals) -> None:
