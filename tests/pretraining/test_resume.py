@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 import torch
 from instancefolders import write_instance_folder
+from realcommands import outcome
 
-from tokkit.engine.files import hash_file
 from tokkit.errors import Interrupted, TokkitError
 from tokkit.pretraining.checkpoint import list_checkpoints
 from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.metrics import read_metrics
 from tokkit.pretraining.optim import update
 from tokkit.pretraining.pretrain import pretrain
 
@@ -65,14 +64,6 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> PretrainConfig:
     return config
 
 
-def outcome(config: PretrainConfig) -> tuple[str, list[dict[str, Any]]]:
-    """The weights' SHA-256, and the metrics without what the clock says."""
-    lines = read_metrics(config.output / "metrics.jsonl")
-    told_by_clock = {"tokens_per_second", "data_wait", "elapsed"}
-    lines = [{name: line[name] for name in line.keys() - told_by_clock} for line in lines]
-    return hash_file(config.output / "export" / "model.safetensors"), lines
-
-
 @pytest.mark.parametrize(
     ("module", "name", "number", "resumed"),
     [
@@ -101,7 +92,7 @@ def test_a_run_killed_in_the_middle_ends_with_the_same_weights(
     assert int(newest.name.removeprefix("step-")) in resumed
 
     manifest = pretrain(config)
-    assert outcome(config) == outcome(unbroken)
+    assert outcome(config.output) == outcome(unbroken.output)
     assert manifest.key == pretrain(unbroken).key
 
 
@@ -133,7 +124,7 @@ def test_a_signal_saves_the_step_in_hand(
 
     pretrain(config)
     assert steps == 20
-    assert outcome(config) == outcome(unbroken)
+    assert outcome(config.output) == outcome(unbroken.output)
 
 
 def test_an_option_changed_in_the_middle_is_refused(
