@@ -39,11 +39,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 # Runs the command, and kills it at random moments until it ends by itself. The processes are forked
-# rather than started, since importing torch takes longer than all else.
+# rather than started, since importing torch and loading kernels takes longer than all else.
 KILLED = """
 import os, random, signal, sys, time
-import tokkit.pretraining.training
+import torch._dynamo, tokkit.pretraining.training
+from tokkit import InstanceLoader
 from tokkit.cli import main
+
+for layout in ("padded", "ragged"):
+    InstanceLoader(sys.argv[2], batch_size=1, layout=layout).batch(0)  # loads the kernels
 
 arguments, generator, num_killed = sys.argv[1:], random.Random(), 0
 sys.argv = ["tokkit", *arguments]
