@@ -143,6 +143,23 @@ def test_buffers_are_not_written_before_they_were_copied_from(folder: Path) -> N
         assert rows_of(*feed.take(0, 3)) == expected_rows(loader, 3)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_gpu_gets_the_batches_however_far_behind_it_is(folder: Path) -> None:
+    loader, device = open_loader(folder), torch.device("cuda")
+    taken = []
+    with open_feed(loader, static=True, pin=True) as feed:
+        for step in range(12):
+            batches = feed.take(0, step)
+            assert all(batch.inputs.input_ids_N.is_pinned() for batch in batches)
+            torch.cuda._sleep(20_000_000)  # type: ignore[no-untyped-call]  # cycles before the copies
+            taken.append([batch.to(device) for batch in batches])
+            feed.release()
+    for step, copies in enumerate(taken):
+        found = rows_of(*(batch.to(torch.device("cpu")) for batch in copies))
+        assert found == expected_rows(loader, step)
+
+
 def test_what_is_held_out_is_the_same_for_every_rank(folder: Path) -> None:
     with open_feed(open_loader(folder)) as feed:
         expected = list(feed.held_out(0))
