@@ -131,6 +131,10 @@ def test_from_and_until_choose_stages(tmp_path: Path) -> None:
         ('[corpus]\ninputs = ["-"]\n[train]', "cannot be read by two stages"),
         ('[corpus]\ninputs = ["a"]\n[train]\n[encode]\ntokenizer = "t"', "not both"),
         ('examples = ["no mask"]\n[corpus]\ninputs = ["a"]\n[train]', "hold"),
+        (
+            'examples = ["a [MASK]"]\n[corpus]\ninputs = ["a"]\n[train]\n[build]\nobjective = "clm"',
+            "which none of objective clm does; leave them out",
+        ),
     ],
 )
 def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, fault: str) -> None:

@@ -96,6 +96,8 @@ def test_a_run_is_shown_from_its_begin_to_its_end(run: Path) -> None:
     save(run, 100, best=50)
     assert state_of(run) == "stopped at step 123 of 400; goes on from step 100"
     assert show(run).stdout.count("\n  checkpoints: step 50 (best), step 100\n") == 1
+    save(run, 127, best=50)  # by a signal, between two lines
+    assert state_of(run) == "stopped at step 127 of 400; goes on from step 127"
     go_on(run, range(100, 400))
     finish(run)
     assert state_of(run) == "finished, 400 steps"

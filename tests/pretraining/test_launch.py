@@ -176,7 +176,7 @@ def start_script(folder: Path) -> subprocess.Popen[str]:
     """A program of a session of its own, as a terminal's shell starts it, whose ranks wait."""
     script = folder / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, script, folder],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])},
         stdout=subprocess.PIPE,
@@ -184,8 +184,6 @@ def start_script(folder: Path) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
-    wait_until(lambda: len(pids_in(folder)) == 2)
-    return process
 
 
 @pytest.mark.parametrize(
@@ -197,6 +195,7 @@ def test_a_signal_lets_all_ranks_finish_the_step(
     tmp_path: Path, send: Callable[[int, int], None], number: signal.Signals
 ) -> None:
     process = start_script(tmp_path)
+    wait_until(lambda: len(pids_in(tmp_path)) == 2)
     send(process.pid, number)
     printed, _ = process.communicate(timeout=PATIENCE)
     assert printed == f"stopped by {number.name} after step 7\n"
@@ -205,8 +204,23 @@ def test_a_signal_lets_all_ranks_finish_the_step(
     assert (tmp_path / "saved-1").exists()
 
 
+def test_a_signal_waits_until_a_rank_knows_what_to_do_with_it(tmp_path: Path) -> None:
+    process = start_script(tmp_path)
+    wait_until(lambda: len(ranks_of(process.pid)) == 2)
+    process.terminate()  # they have only begun to import
+    printed, _ = process.communicate(timeout=PATIENCE)
+    assert "stopped by SIGTERM" in printed
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+def ranks_of(parent: int) -> list[psutil.Process]:
+    children = psutil.Process(parent).children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
 def test_ranks_end_with_their_parent(tmp_path: Path) -> None:
     process = start_script(tmp_path)
+    wait_until(lambda: len(pids_in(tmp_path)) == 2)
     process.kill()
     process.communicate()
     wait_until(lambda: have_ended(pids_in(tmp_path)))

@@ -1,5 +1,6 @@
 """Runs in phases, by the clock, and in micro-batches: as a user starts, stops and kills them."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -101,7 +102,7 @@ def test_a_command_killed_at_any_moment_ends_with_the_same_weights(
     assert [(line["step"], line["phase"]) for line in lines] == [(10, 0), (20, 1), (30, 1)]
     # Of the second line, half the steps were of either phase.
     tokens = [0, *(line["tokens"] for line in lines)]
-    per_step = [(after - before) / 10 for before, after in zip(tokens, tokens[1:], strict=False)]
+    per_step = [(after - before) / 10 for before, after in itertools.pairwise(tokens)]
     assert per_step[0] <= 8 * 16
     assert per_step[0] < per_step[1] < per_step[2]
 

@@ -149,7 +149,7 @@ def _describe_options(options: Mapping[str, Any], changed: Mapping[str, Any]) ->
     others = [
         f"{name.replace('_', ' ')} {_spell(value)}"
         for name, value in options.items()
-        if name not in changed and value not in (None, [], False)
+        if name not in changed and value is not None and value is not False and value != []
     ]
     if others:
         yield f"  by default: {', '.join(others)}"

@@ -7,7 +7,7 @@ What is there says how far it is. All but the first are written by the run as it
     .tokkit/lock, held       a process is at work on it                        training, at step n
     manifest.json            all is done                                       finished
 
-The step of a run that was stopped is that of its last line of metrics. It goes on from its newest
+The step of a run that was stopped is that of its last line of metrics, or of its newest checkpoint. It goes on from its newest
 checkpoint, which may lie before.
 """
 
@@ -51,9 +51,10 @@ def inspect_run(folder: Path) -> dict[str, Any]:
     """
     lines = read_metrics(folder / METRICS)
     last = {line["kind"]: line for line in lines}
+    checkpoints = list_checkpoints(folder / CHECKPOINTS)
     facts: dict[str, Any] = {
         "state": find_state(folder),
-        "step": max((line["step"] for line in lines), default=0),
+        "step": max((row["step"] for row in [*lines, *checkpoints]), default=0),
     }
     if (folder / RUN).is_file():
         run = read_json(folder / RUN)
@@ -63,7 +64,7 @@ def inspect_run(folder: Path) -> dict[str, Any]:
         for kind, name in (("train", "training"), ("eval", "evaluation"))
         if kind in last
     }
-    facts["checkpoints"] = list_checkpoints(folder / CHECKPOINTS)
+    facts["checkpoints"] = checkpoints
     facts["losses"] = {
         name: [(line["step"], line["loss"]) for line in lines if line["kind"] == kind]
         for kind, name in (("train", "training"), ("eval", "evaluation"))

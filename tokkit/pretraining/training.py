@@ -69,7 +69,9 @@ def train(plan: Plan, place: Place) -> Manifest:
         world = stack.enter_context(open_world(config, place))
         stack.enter_context(torch_settings(config, world.device))
         setup = stack.enter_context(set_up(config, world))
-        if world.is_first:  # not before: a mistake in the options takes nothing up, and clears nothing
+        if (
+            world.is_first
+        ):  # not before: a mistake in the options takes nothing up, and clears nothing
             prepare_folder(plan)
         trainer = Trainer(config, setup)
         if world.is_first:

@@ -1,0 +1,151 @@
+"""The command's ways that write nothing, or more than usual, and mistakes that cost nothing."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from instancefolders import write_instance_folder
+from realcommands import outcome, pretrain_arguments
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tokkit.cli import cli
+from tokkit.errors import Interrupted, TokkitError
+from tokkit.pretraining.metrics import read_metrics
+from tokkit.pretraining.optim import update
+
+OPTIONS: dict[str, Any] = {
+    "preset": "tiny",
+    "batch_size": 8,
+    "max_steps": 25,
+    "learning_rate": 1e-3,
+    "device": "cpu",
+    "threads": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def instances(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_instance_folder(tmp_path_factory.mktemp("command") / "instances")
+
+
+def call(arguments: list[str]) -> Result:
+    result = CliRunner().invoke(cli, arguments)
+    if result.exception is not None:
+        raise result.exception
+    return result
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"max_steps": 25}, "25 steps"),
+        ({"max_time": "1h"}, "time: 1 h, of which"),
+        ({"phases": "32:1.0"}, "25 steps"),
+        ({"nproc_per_node": 2}, "memory with --fsdp: "),
+        ({"nproc_per_node": 2, "fsdp": True}, "memory without --fsdp: "),
+    ],
+    ids=str,
+)
+def test_a_dry_run_tells_and_writes_nothing(
+    instances: Path, tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    defaults = {k: v for k, v in OPTIONS.items() if k != "max_steps" or "max_time" not in options}
+    arguments = pretrain_arguments([instances], tmp_path / "run", **(defaults | options))
+    assert said in call([*arguments, "--dry-run"]).stdout
+    form = json.loads(call([*arguments, "--dry-run", "--json"]).stdout)
+    assert form["phases"][0]["seconds_per_step"] > 0
+    assert form["fits"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_shows_what_the_log_says_though_the_run_was_stopped(
+    instances: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "run"
+    arguments = pretrain_arguments([instances], output, tensorboard=True, eval_every=10, **OPTIONS)
+    steps = 0
+
+    def stop(*arguments: Any) -> None:
+        nonlocal steps
+        update(*arguments)
+        steps += 1
+        if steps == 15:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tokkit.pretraining.step.update", stop)
+        with pytest.raises(Interrupted):
+            call(arguments)
+    printed = json.loads(call([*arguments, "--json"]).stdout)
+    lines = read_metrics(output / "metrics.jsonl")
+    assert printed["evaluation"] == lines[-1]
+    for kind in ("train", "eval"):
+        events = EventAccumulator(str(output / "tensorboard" / kind)).Reload()
+        drawn = [(event.step, event.value) for event in events.Scalars("loss")]
+        logged = [(line["step"], line["loss"]) for line in lines if line["kind"] == kind]
+        assert drawn == [(step, pytest.approx(loss, rel=1e-6)) for step, loss in logged]
+
+
+def test_a_mistake_costs_no_run(instances: Path, tmp_path: Path) -> None:
+    arguments = pretrain_arguments([instances], tmp_path / "run", **(OPTIONS | {"max_steps": 2}))
+    with pytest.raises(TokkitError, match="but --phases has 64; build it again"):
+        call([*arguments, "--phases", "64:1"])
+    call(arguments)  # nothing has begun with phases
+    before = outcome(tmp_path / "run")
+    with pytest.raises(TokkitError, match="but --phases has 64; build it again"):
+        call([*arguments, "--phases", "64:1", "--overwrite"])
+    if not torch.cuda.is_available():
+        with pytest.raises(TokkitError, match="--device cuda"):
+            call([*arguments, "--device", "cuda", "--overwrite"])
+    with pytest.raises(TokkitError, match="8 cannot be divided among 3 processes; choose a mult"):
+        call([*arguments, "--nproc-per-node", "3", "--overwrite"])
+    assert outcome(tmp_path / "run") == before
+    assert call(arguments).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--phases", "32:1", "--phases was left out, not 32:1.0"),
+        ("--optimizer", "lamb", "--optimizer was adamw, not lamb"),
+        ("--share-layers", None, "--share-layers was off, not on"),
+        ("--warmup-steps", "1", "--warmup-steps was left out, not 1"),
+        ("--betas", "0.9,0.98", "--betas was 0.9,0.999, not 0.9,0.98"),
+        ("--max-steps", "3", "--max-steps was 2, not 3"),
+    ],
+)
+def test_an_option_that_was_another_is_told_as_it_is_typed(
+    instances: Path, tmp_path_factory: pytest.TempPathFactory, option: str, value: str, said: str
+) -> None:
+    output = tmp_path_factory.getbasetemp() / "changed"
+    arguments = pretrain_arguments([instances], output, **(OPTIONS | {"max_steps": 2}))
+    call(arguments)  # once, then it is up to date
+    with pytest.raises(TokkitError, match=rf"another run \({said}\)"):
+        call([*arguments, option, *([value] if value else [])])
+    free = [
+        "--micro-batch-tokens",
+        "99",
+        "--keep-checkpoints",
+        "5",
+        "--tensorboard",
+        "--eval-every",
+    ]
+    assert call([*arguments, *free, "7"]).exit_code == 0
+
+
+def test_other_first_weights_are_told(instances: Path, tmp_path: Path) -> None:
+    arguments = pretrain_arguments([instances], tmp_path / "run", **(OPTIONS | {"max_steps": 2}))
+    call(arguments)
+    export = str(tmp_path / "run" / "export")
+    del arguments[arguments.index("--preset") : arguments.index("--preset") + 2]
+    arguments[arguments.index("-o") + 1] = str(tmp_path / "second")
+    call([*arguments, "--init-from", export])
+    with pytest.raises(TokkitError, match=r"another run \(--init-from named another model\)"):
+        call(arguments)
+    with pytest.raises(TokkitError, match="--preset has no effect beside --init-from"):
+        call([*arguments, "--init-from", export, "--preset", "tiny"])
