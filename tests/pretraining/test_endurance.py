@@ -61,7 +61,7 @@ for patience in range(1, 100):
             os._exit(end.code)
         finally:
             os._exit(70)
-    time.sleep(generator.uniform(0.1, 0.1 + 0.2 * patience))
+    time.sleep(generator.uniform(0.1, 0.1 + 0.1 * patience))
     os.kill(process, signal.SIGKILL)
     _, status = os.waitpid(process, 0)
     if not os.WIFSIGNALED(status):
@@ -96,7 +96,7 @@ def test_a_command_killed_at_any_moment_ends_with_the_same_weights(
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     status, num_killed = ended.stdout.split()[-2:]
-    assert (status, int(num_killed) > 2) == ("0", True), ended.stderr
+    assert (status, int(num_killed) > 1) == ("0", True), ended.stderr
     assert outcome(output) == outcome(unbroken.output)
     lines = [line for line in timeless_lines(output) if line["kind"] == "train"]
     assert [(line["step"], line["phase"]) for line in lines] == [(10, 0), (20, 1), (30, 1)]
