@@ -42,9 +42,10 @@ def describe_device(device: torch.device) -> str:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """``bf16`` or ``fp32``; ``auto`` is bf16 where there are units for it: on a CUDA device."""
+    """``bf16`` or ``fp32``; ``auto`` is bf16 on a GPU that has units for it: Ampere and newer."""
     if name == "auto":
-        return "bf16" if device.type == "cuda" else "fp32"
+        has_units = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if has_units else "fp32"
     return name
 
 
