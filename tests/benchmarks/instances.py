@@ -9,7 +9,6 @@ Text: see ``tests/benchmarks/building.py``; ``--tokens`` names token folders, sm
 whose builds' memory is measured.
 Pairing: documents of ids in memory become masked instances of 128 tokens. The peer is the port of
 google-research/bert's script in ``tests/reference/bert.py``, pure Python like the script.
-Loading: batches of 256 instances, from mapped shards to tensors, by one thread.
 Masking: 8192 instances of 512 tokens. The peer is transformers' DataCollatorForLanguageModeling,
 called on examples as a DataLoader does, and by its masking alone on tensors that are there
 already. The bound is a copy of the same tokens, as int64 (what the collator returns) and as uint16
@@ -18,12 +17,9 @@ already. The bound is a copy of the same tokens, as int64 (what the collator ret
 
 import argparse
 import math
-import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,7 +30,8 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.building import compare_texts, measure_memory
-from tokenfolders import Document, toy_tokenizer, write_token_folder
+from benchmarks.loading import FIRST_WORD, VOCAB_SIZE, Contestant, compare, make_documents
+from tokenfolders import toy_tokenizer, write_token_folder
 
 from reference.bert import Script
 from tokkit.instances.build import build
@@ -46,23 +43,9 @@ from tokkit.instances.pairs import PairOptions, lay_out, pair_documents
 from tokkit.kernels.masking import replacement_ids
 from tokkit.shards.reader import ShardFolder
 
-VOCAB_SIZE = 30_522
 CLS, SEP, MASK = 2, 3, 4
-FIRST_WORD = 7
 TOKENS_PER_WORD = 1.3
 SEED = np.uint64(1)
-Contestant = tuple[int, Callable[[], Any]]  # tokens that it handles, and what it does
-
-
-def make_documents(num_tokens: int) -> list[Document]:
-    """Sentences of 3 to 37 tokens, 25 of them in a document on average."""
-    rng = np.random.default_rng(0)
-    documents: list[Document] = []
-    while num_tokens > 0:
-        lengths = rng.integers(3, 38, rng.geometric(1 / 25))
-        documents.append([rng.integers(FIRST_WORD, VOCAB_SIZE, n).tolist() for n in lengths])
-        num_tokens -= int(lengths.sum())
-    return documents
 
 
 def mask_options(max_seq_length: int, unit: str = "token") -> MaskOptions:
@@ -180,63 +163,8 @@ def masking_contestants() -> dict[str, Contestant]:
     }
 
 
-@contextmanager
-def loading_contestants() -> Iterator[dict[str, Contestant]]:
-    """The loader from mapped shards to tensors, at two lengths, with a thread and a layout."""
-    from tokkit import InstanceLoader
-
-    with TemporaryDirectory() as work:
-        folder = Path(work)
-        documents = make_documents(8_000_000)
-        write_token_folder(folder / "tokens", documents, tokenizer=toy_tokenizer(VOCAB_SIZE))
-        contestants: dict[str, Contestant] = {}
-        for length in (512, 128):
-            name = folder / str(length)
-            build(
-                BuildConfig(
-                    tokens=folder / "tokens",
-                    output=name,
-                    max_seq_length=length,
-                    workers=0,
-                    progress=False,
-                )
-            )
-            for layout, unit in (("padded", "token"), ("ragged", "token"), ("padded", "word")):
-                loader = InstanceLoader(name, batch_size=256, layout=layout, mask_unit=unit)
-                steps = range(40)
-                num_tokens = sum(int(loader.batch(s)["attention_mask"].sum()) if layout == "padded"
-                                 else len(loader.batch(s)["input_ids"]) for s in steps)  # fmt: skip
-                label = f"up to {length} tokens, {layout}, masked by {unit}"
-                contestants[label] = (num_tokens, partial(read_steps, loader, steps))
-        yield contestants
-
-
-def read_steps(loader: Any, steps: range) -> None:
-    for step in steps:
-        loader.batch(step)
-
-
 def copy_rows(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> None:
     np.copyto(target, source)
-
-
-def compare(title: str, contestants: dict[str, Contestant], rounds: int) -> None:
-    """Let the contestants take turns, and print median rates and how the first compares."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, (_, work) in contestants.items():
-            start = time.perf_counter()
-            work()
-            seconds[name].append(time.perf_counter() - start)
-    rates = {
-        name: num_tokens / statistics.median(seconds[name]) / 1e6
-        for name, (num_tokens, _) in contestants.items()
-    }
-    first = next(iter(rates.values()))
-    lines = [title]
-    for name, rate in rates.items():
-        lines.append(f"  {name:<54} {rate:>9.2f} Mtokens/s    {first / rate:>8.2f}x")
-    sys.stdout.write("\n".join(lines) + "\n")
 
 
 def main() -> None:
@@ -253,8 +181,6 @@ def main() -> None:
     torch.set_num_threads(1)
     with pairing_contestants() as contestants:
         compare("pairs of 128 tokens, masked", contestants, rounds)
-    with loading_contestants() as contestants:
-        compare("the loader: gather, mask, pack", contestants, rounds)
     compare("masking 8192 x 512", masking_contestants(), rounds)
 
 

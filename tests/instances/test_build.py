@@ -348,7 +348,7 @@ def test_progress_adds_up_to_the_plan(
         def __exit__(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(stage, "tqdm", Bar)
+    monkeypatch.setattr(stage, "Bar", Bar)
     make(tokens, tmp_path / "out", dupe_factor=2)
     assert made[0].done == made[0].total > 0
 

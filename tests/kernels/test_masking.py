@@ -14,6 +14,7 @@ from reference.masking import mask_instance
 from reference.statistics import chi_square_z, share_z
 from tokkit.kernels.masking import (
     count_masked,
+    find_special,
     mask_tokens,
     replacement_ids,
 )
@@ -228,3 +229,21 @@ def test_neighbouring_seeds_epochs_and_instances_have_unrelated_masks(
         for a in range(0, 19_000, 19)
     )
     assert abs(overlap - 1000 * 19 * 19 / 125) < 4 * np.sqrt(1000 * 2.09)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+@given(
+    rows=st.lists(
+        st.lists(st.sampled_from([0, 2, 3, 60_000]), min_size=1, max_size=200),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_control_tokens_are_found_wherever_they_stand(dtype: Any, rows: list[list[int]]) -> None:
+    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+    ids = np.array([*chain.from_iterable(rows)], dtype)
+    positions, found = np.empty(len(ids), np.int32), np.empty(len(offsets), np.int64)
+    find_special(ids, offsets, 2, 60_000, positions, found)
+    expected = [[p for p, token in enumerate(row) if token in {2, 60_000}] for row in rows]
+    assert found.tolist() == np.cumsum([0, *map(len, expected)]).tolist()
+    assert positions[: found[-1]].tolist() == [*chain.from_iterable(expected)]

@@ -3,10 +3,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokkit.pretraining.batch import Rounding, lay_out
 from tokkit.pretraining.data import NO_LABEL, Instances
 from tokkit.pretraining.padded import LENGTH_MULTIPLE, pad_instances
 
 PAD_ID = 0
+
+roundings = st.builds(
+    Rounding,
+    tokens=st.integers(1, 100),
+    sequences=st.integers(1, 20),
+    predictions=st.integers(1, 20),
+    max_seqlen=st.sampled_from([None, 30, 64]),
+)
 
 
 @st.composite
@@ -21,7 +30,7 @@ def ragged_instances(draw: st.DrawFn) -> Instances:
         segment_lengths=np.array([draw(st.integers(0, length)) for length in lengths]),
         documents=np.zeros(len(lengths), np.uint64),
         next_sentence_labels=rng.choice([0, 1, NO_LABEL], len(lengths)),
-        masked_positions=np.array([p for row in masked for p in row], np.int64),
+        masked_positions=np.array([p for row in masked for p in row], np.uint16),
         masked_labels=rng.integers(1, 60_000, num_masked).astype(np.uint16),
         masked_offsets=np.cumsum([0, *map(len, masked)]),
         word_starts=np.zeros(0, np.uint8),
@@ -68,3 +77,68 @@ def test_masked_positions_point_into_the_padded_batch(instances: Instances) -> N
     assert (batch.masked_positions_M // width).tolist() == rows.tolist()
     assert batch.masked_labels_M.tolist() == instances.masked_labels.tolist()
     assert batch.num_masked == len(instances.masked_positions)
+
+
+def labels_of(instances: Instances) -> list[int]:
+    """What is to be predicted at each token."""
+    labels = np.full(len(instances.input_ids), NO_LABEL)
+    rows = np.repeat(instances.offsets[:-1], np.diff(instances.masked_offsets))
+    labels[rows + instances.masked_positions] = instances.masked_labels
+    return labels.tolist()
+
+
+@given(ragged_instances(), roundings)
+def test_a_flat_batch_holds_the_instances_and_nothing_else_that_counts(
+    instances: Instances, rounding: Rounding
+) -> None:
+    batch = lay_out(instances, PAD_ID, rounding)
+    inputs, lengths = batch.inputs, np.diff(instances.offsets)
+    num_tokens, num_rows = len(instances.input_ids), len(lengths)
+    assert (batch.num_tokens, batch.num_predicted) == (num_tokens, len(instances.masked_labels))
+    assert batch.num_pairs == (instances.next_sentence_labels != NO_LABEL).sum()
+
+    assert inputs.input_ids_N[:num_tokens].tolist() == instances.input_ids.tolist()
+    assert (inputs.input_ids_N[num_tokens:] == PAD_ID).all()
+    assert inputs.cu_seqlens[: num_rows + 1].tolist() == instances.offsets.tolist()
+    positions = [place for length in lengths for place in range(length)]
+    assert inputs.position_ids_N[:num_tokens].tolist() == positions
+    types = np.array(positions) >= np.repeat(instances.segment_lengths, lengths)
+    assert inputs.token_type_ids_N[:num_tokens].tolist() == types.tolist()
+    labels = torch.full((num_tokens,), NO_LABEL)
+    predicted = slice(batch.num_predicted)
+    labels[inputs.predicted_positions_M[predicted]] = inputs.labels_M[predicted]
+    assert labels.tolist() == labels_of(instances)
+    assert inputs.pair_labels_S[:num_rows].tolist() == instances.next_sentence_labels.tolist()
+
+    assert (inputs.labels_M[batch.num_predicted :] == NO_LABEL).all()
+    assert (inputs.pair_labels_S[num_rows:] == NO_LABEL).all()
+    N, S = len(inputs.input_ids_N), len(inputs.pair_labels_S)
+    assert len(inputs.cu_seqlens) == S + 1
+    assert inputs.cu_seqlens[-1] == N
+    row_lengths = inputs.cu_seqlens.diff().long()
+    assert 0 <= row_lengths.min() <= row_lengths.max() <= inputs.max_seqlen
+    assert inputs.row_ids_N.tolist() == torch.arange(S).repeat_interleave(row_lengths).tolist()
+    assert len(inputs.predicted_positions_M) == len(inputs.labels_M)
+    if len(inputs.labels_M):
+        assert 0 <= inputs.predicted_positions_M.min() <= inputs.predicted_positions_M.max() < N
+    for size, multiple, needed in (
+        (N, rounding.tokens, num_tokens),
+        (len(inputs.labels_M), rounding.predictions, batch.num_predicted),
+    ):
+        assert size % multiple == 0
+        assert 0 <= size - needed < multiple
+    assert S % rounding.sequences == 0
+
+
+@given(ragged_instances(), roundings)
+def test_causal_predictions_are_all_tokens_but_the_first(
+    instances: Instances, rounding: Rounding
+) -> None:
+    batch = lay_out(instances, PAD_ID, rounding, causal=True)
+    inputs, predicted = batch.inputs, slice(batch.num_predicted)
+    places = inputs.predicted_positions_M[predicted]
+    assert torch.equal(inputs.input_ids_N[places + 1], inputs.labels_M[predicted])
+    assert torch.equal(inputs.row_ids_N[places + 1], inputs.row_ids_N[places])
+    assert (places.diff() > 0).all()
+    assert batch.num_predicted == batch.num_tokens - len(instances.segment_lengths)
+    assert (inputs.labels_M[batch.num_predicted :] == NO_LABEL).all()

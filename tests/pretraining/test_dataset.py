@@ -8,7 +8,14 @@ import pytest
 import torch
 from instancefolders import PAD, write_instance_folder
 from torch.utils.data import DataLoader
-from transformers import BertConfig, BertForPreTraining, Trainer, TrainingArguments
+from transformers import (
+    BertConfig,
+    BertForPreTraining,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Trainer,
+    TrainingArguments,
+)
 
 from tokkit import InstanceLoader
 from tokkit.errors import UsageError
@@ -107,6 +114,32 @@ def test_instances_without_pairs_have_no_label_of_pairs(tmp_path: Path) -> None:
     assert batch.keys() == {"input_ids", "attention_mask", "token_type_ids", "labels"}
 
 
+@pytest.mark.parametrize("layout", ["padded", "ragged"])
+def test_causal_models_of_transformers_predict_each_token_from_those_before_it(
+    tmp_path: Path, layout: str
+) -> None:
+    folder = write_instance_folder(tmp_path / "instances", objective="clm", labels=False)
+    (batch,) = InstanceLoader(folder, batch_size=8, num_steps=1, layout=layout)
+    assert not {"token_type_ids", "next_sentence_label"} & batch.keys()
+    ids, labels = batch["input_ids"], batch["labels"]
+    is_first = torch.zeros_like(ids)
+    if layout == "padded":
+        is_first[:, 0] = 1
+        is_real = batch["attention_mask"] == 1
+    else:
+        is_first[batch["cu_seqlens"][:-1].long()] = 1
+        is_real = torch.ones_like(ids) == 1
+    has_label = is_real & (is_first == 0)
+    assert torch.equal(labels, torch.where(has_label, ids, -100))
+    if layout == "padded":
+        torch.manual_seed(0)
+        config = GPT2Config(vocab_size=48, n_positions=32, n_embd=16, n_layer=1, n_head=1)
+        model = GPT2LMHeadModel(config).eval()
+        logits = model(ids, attention_mask=batch["attention_mask"]).logits[:, :-1]
+        expected = torch.nn.functional.cross_entropy(logits[has_label[:, 1:]], ids[has_label])
+        torch.testing.assert_close(model(**batch).loss, expected)
+
+
 def test_options_out_of_range_are_refused(folder: Path) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"layout": "square"}, "layout must be one of padded, ragged"),
@@ -132,8 +165,8 @@ def test_the_hugging_face_trainer_trains_on_it(folder: Path, tmp_path: Path) -> 
         BertForPreTraining(config),
         TrainingArguments(
             output_dir=str(tmp_path / "run"),
-            max_steps=60,
-            learning_rate=3e-2,
+            max_steps=120,
+            learning_rate=1e-2,
             per_device_train_batch_size=1,
             per_device_eval_batch_size=1,
             logging_steps=20,
@@ -147,5 +180,5 @@ def test_the_hugging_face_trainer_trains_on_it(folder: Path, tmp_path: Path) -> 
     )
     trainer.train()
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-    assert losses[-1] < losses[0] - 0.2
+    assert losses[-1] < losses[0] - 0.4  # 0.7 to 1.2 with other first weights
     assert trainer.evaluate()["eval_loss"] > 0

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from tokkit.cli.options import config_option, corpus_options, work_options
+from tokkit.cli.options import config_option, corpus_options, keep_one_thread, work_options
 from tokkit.cli.report import print_manifest
 from tokkit.encoding.config import COMPRESSIONS, SENTENCES, EncodeConfig
 
@@ -33,6 +33,7 @@ def encode(*, show_stats: bool, as_json: bool, **options: Any) -> None:
     where the last one stopped.
     """
     config = EncodeConfig(**options)
+    keep_one_thread()
     from tokkit.encoding.encode import encode as run
     from tokkit.encoding.stats import EncodeStats
 

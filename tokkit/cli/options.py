@@ -5,6 +5,7 @@ place for each default, and the recipe of ``tokkit run`` can be read by the same
 """
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -181,6 +182,15 @@ def work_options(
         return function
 
     return decorate
+
+
+def keep_one_thread() -> None:
+    """Keep libraries from starting threads when they are imported, which no stage but training uses.
+
+    A process of one thread starts its workers by copying itself; see ``tokkit.engine.local``.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's
+    os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")  # pyarrow's
 
 
 def parse_table(command: click.Command, table: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from tokkit.corpus.units import plan_units
 from tokkit.encoding.choice import choose_kernel
 from tokkit.encoding.config import EncodeConfig
 from tokkit.encoding.stats import EncodeStats
-from tokkit.encoding.unit import Context, encode_unit
+from tokkit.encoding.unit import Context, encode_unit, load_encoder
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.folder import refuse_inputs
 from tokkit.engine.journal import Journal
@@ -108,6 +108,7 @@ def plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None =
         units=units,
         function=encode_unit,
         context=Context(config, config.output / TOKENIZER_FOLDER, tokenizer.fingerprint, tokenizer),
+        load=load_encoder,
         prepare=prepare,
         digest=lambda group: digest_group(group, config, config.language_field),
         finish=refuse_nothing,

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from tokkit.encoding.encoded import Encoded
 from tokkit.engine.accounts import Accounts
-from tokkit.shards.writer import large_list
+from tokkit.shards.writer import large_list, numbers
 
 NO_TOKENS = "no tokens"
 
@@ -51,7 +51,7 @@ def make_rows(
     starts = np.append(kept, True)
     return pa.RecordBatch.from_arrays(
         [
-            names.filter(pa.array(kept)),
+            names if num_kept == len(kept) else names.filter(numbers(kept)),
             large_list(encoded.ids, token_offsets[starts]),
             large_list(lengths[full].astype(np.int32), length_offsets[starts]),
             large_list(encoded.word_starts, token_offsets[starts]),

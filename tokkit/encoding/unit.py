@@ -91,6 +91,18 @@ class Context:
         )
 
 
+def load_encoder(context: Context) -> None:
+    """Load what units are read and encoded with: modules, tables, and the compiled kernel.
+
+    The kernels that read take 15 ms each and are left to the workers.
+    """
+    import tokkit.corpus.readers
+    import tokkit.corpus.sentences  # noqa: F401  likewise
+
+    nothing = pa.py_buffer(np.zeros(1, np.int64))
+    context.encoder.encode(pa.LargeStringArray.from_buffers(0, nothing, pa.py_buffer(b"")))
+
+
 def encode_unit(
     context: Context, group: Group, sink: HashedFile, report: Callable[[int], None]
 ) -> UnitResult:

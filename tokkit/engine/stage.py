@@ -34,6 +34,12 @@ from tokkit.errors import TokkitError, os_errors_about
 log = logging.getLogger(__name__)
 
 
+class Bar(tqdm):  # type: ignore[misc]  # tqdm has no annotations
+    """A bar without the thread that looks after slow bars: a process of one thread can be copied."""
+
+    monitor_interval = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outline:
     """What a folder is made of: enough to tell whether it is there already.
@@ -112,6 +118,8 @@ class Stage(Plan):
             file ``sink``, calls ``report(n)`` as it gets through the unit's size, and returns a
             ``UnitResult``. It is pure, and importable by name in another process.
         context: its first argument, the same for all units; picklable.
+        load: makes of the context what all units need: once, before this process is copied into
+            those of its workers.
         progress_unit: what the units' sizes count, for the bar.
         prepare: writes side files, such as the tokenizer, before the first unit.
         digest: SHA-256 of each input that a payload's unit would read; asked when a time stamp has
@@ -122,6 +130,7 @@ class Stage(Plan):
 
     function: Callable[[Any, Any, HashedFile, Callable[[int], None]], UnitResult]
     context: Any
+    load: Callable[[Any], None] | None = None
     progress_unit: str = "B"
     prepare: Callable[[Path], None] | None = None
     digest: Callable[[Any], Sequence[str]] | None = None
@@ -283,14 +292,15 @@ def _map(stage: Stage, lines: dict[str, dict[str, Any]], *, workers: int, progre
             len(stage.units) - len(missing),
             len(stage.units),
         )
-    task = Task(stage.function, stage.context, stage.output)
+    task = Task(stage.function, stage.context, stage.output, stage.load)
     journal = Journal.read(stage.output)
-    bar = tqdm(
+    bar = Bar(
         desc=stage.kind,
         total=sum(unit.size for unit in stage.units),
         initial=sum(unit.size for unit in stage.units if keys[unit.shard] in lines),
         unit=stage.progress_unit,
         unit_scale=True,
+        miniters=1,
         disable=not (progress and sys.stderr.isatty()),
     )
     with bar, closing(run_units(task, missing, workers, bar.update)) as outcomes:

@@ -65,11 +65,24 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Task:
-    """What is done to each unit of a stage; picklable, so that any process can do it."""
+    """What is done to each unit of a stage; picklable, so that any process can do it.
+
+    Attributes:
+        function: a stage's.
+        context: its first argument.
+        folder: where shards are written.
+        load_context: makes of the context what all units need, for a process that copies itself.
+    """
 
     function: Callable[[Any, Any, HashedFile, Callable[[int], None]], UnitResult]
     context: Any
     folder: Path
+    load_context: Callable[[Any], None] | None = None
+
+    def load(self) -> None:
+        """Load what all units need, once for the processes that are copied from this one."""
+        if self.load_context is not None:
+            self.load_context(self.context)
 
     def run(self, unit: Unit, report: Callable[[int], None]) -> Outcome:
         """Write the unit's shard, whole or not at all."""

@@ -27,6 +27,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from tokkit.kernels.bits import lowest_one
 from tokkit.kernels.jit import kernel
+from tokkit.kernels.memory import find_either, find_last_either, trailing_zeros
 from tokkit.kernels.philox import join, philox, uniform_below
 
 Ids = NDArray[np.uint16] | NDArray[np.uint32]
@@ -66,6 +67,43 @@ def replacement_ids(vocab_size: int, excluded: tuple[int, ...], dtype: DTypeLike
     keep[list(excluded)] = False
     ids: Ids = np.flatnonzero(keep).astype(dtype)
     return ids
+
+
+@kernel
+def find_special(
+    ids: Ids,
+    offsets: NDArray[np.int64],
+    first_id: int,
+    second_id: int,
+    out_positions: NDArray[np.int32],
+    out_offsets: NDArray[np.int64],
+) -> None:
+    """Say where control tokens stand.
+
+    Args:
+        ids: the batch's token ids.
+        offsets: int64 [num_instances + 1], where each instance begins in ``ids``.
+        first_id: of a control token.
+        second_id: of another one.
+        out_positions: int32, as long as ``ids``: positions within each instance, ascending.
+        out_offsets: int64 [num_instances + 1], into ``out_positions``.
+    """
+    found = 0
+    out_offsets[0] = 0
+    for row in range(len(offsets) - 1):
+        start, end = offsets[row], offsets[row + 1]
+        for block in range(start, end, 64):
+            if block + 64 <= ids.size:
+                bits = find_either(ids, block, first_id, second_id)
+            else:
+                bits = find_last_either(ids, block, first_id, second_id)
+            if end - block < 64:
+                bits &= (_ONE << np.uint64(end - block)) - _ONE
+            while bits:
+                out_positions[found] = block - start + trailing_zeros(bits)
+                bits &= bits - _ONE
+                found += 1
+        out_offsets[row + 1] = found
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""Eight bytes at a time: what the processor can do and Numba's arrays cannot say.
+"""Memory: what the processor can do and Numba's arrays cannot say, such as eight bytes at a time.
 
 A word is eight bytes of an array of bytes as an unsigned number, the first byte lowest (every
 processor that Numba compiles for here is little-endian); it may begin at any byte. A load or
@@ -71,6 +71,36 @@ def find_small_bytes(_: Any, values: Any, position: Any) -> Any:
 
 
 @_intrinsic
+def find_either(_: Any, values: Any, position: Any, first: Any, second: Any) -> Any:
+    """``find_either(values, position, first, second)``: of 64 values, a bit for each that is one.
+
+    Both are taken modulo the size of the values. See ``find_small_bytes``.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = _address(builder, context, signature.args[0], *arguments[:2])
+        lane = context.get_data_type(values.dtype)
+        block = ir.VectorType(lane, 64)
+        loaded = builder.load(builder.bitcast(address, block.as_pointer()), align=1)
+        equal = [
+            builder.icmp_unsigned(
+                "==", loaded, _repeat(builder, builder.trunc(wanted, lane), block)
+            )
+            for wanted in arguments[2:]
+        ]
+        return builder.bitcast(builder.or_(*equal), _WORD)
+
+    return types.uint64(values, types.int64, types.int64, types.int64), generate
+
+
+def _repeat(builder: Any, value: Any, block: Any) -> Any:
+    """A vector that holds one value everywhere."""
+    first = builder.insert_element(ir.Constant(block, ir.Undefined), value, ir.IntType(32)(0))
+    lanes = ir.Constant(ir.VectorType(ir.IntType(32), block.count), [0] * block.count)
+    return builder.shuffle_vector(first, first, lanes)
+
+
+@_intrinsic
 def prefetch(_: Any, values: Any, position: Any) -> Any:
     """``prefetch(values, position)``: begin to fetch the cache line of an element, to read it."""
 
@@ -116,6 +146,24 @@ def copy_bytes(
     return types.void(values, types.int64, out_values, types.int64, types.int64), generate
 
 
+@_intrinsic
+def copy_from(_: Any, address: Any, out_values: Any, out_start: Any, number: Any) -> Any:
+    """``copy_from(address, out_values, out_start, number)``: elements from an address.
+
+    The address is an integer, of the first byte, which may be any; elements are as ``out_values``
+    has them. So one kernel takes rows from any number of arrays that lie here and there.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source = builder.inttoptr(arguments[0], _BYTE.as_pointer())
+        target = _address(builder, context, signature.args[1], *arguments[1:3])
+        size = context.get_abi_sizeof(context.get_data_type(out_values.dtype))
+        cgutils.raw_memcpy(builder, target, source, arguments[3], size)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, out_values, types.int64, types.int64), generate
+
+
 @inline
 def load_last_word(values: Bytes, position: int) -> np.uint64:
     """Like ``load_word``, where the array may end before eight bytes; zeros stand for the rest."""
@@ -132,3 +180,15 @@ def find_last_small_bytes(values: Bytes, position: int) -> np.uint64:
     for index in range(position, min(values.size, position + 64)):
         small |= np.uint64(values[index] < 33) << np.uint64(index - position)
     return small
+
+
+@inline
+def find_last_either(
+    values: NDArray[np.uint16] | NDArray[np.uint32], position: int, first: int, second: int
+) -> np.uint64:
+    """Like ``find_either``, where the array may end before 64 values."""
+    found = np.uint64(0)
+    for index in range(position, min(values.size, position + 64)):
+        is_one = (values[index] == first) | (values[index] == second)
+        found |= np.uint64(is_one) << np.uint64(index - position)
+    return found

@@ -12,19 +12,24 @@ the others, sequences by empty ones, predictions by some that have no label. Non
 in the loss or in a gradient.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from itertools import pairwise
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from tokkit.pretraining.data import NO_LABEL, Instances
+from tokkit.kernels.flattening import flatten_batches
+from tokkit.pretraining.data import Instances
 from tokkit.pretraining.model import Inputs
 
 LENGTH_MULTIPLE = 8  # of the padded block that attention may need
 
 Int64 = npt.NDArray[np.int64]
+Number = TypeVar("Number", int, Int64)
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,125 @@ def _move(part: Any, device: torch.device) -> Any:
     return part.to(device, non_blocking=True)
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of consecutive batches that instances are cut into.
+
+    Attributes:
+        bounds: int64 ``[4, num_batches + 1]``: where each begins among the instances, the tokens,
+            the sequences and the predictions, rounded sizes all but the first.
+        num_tokens: of each, without padding.
+        num_predicted: of each, that have a label.
+        max_seqlen: of each.
+    """
+
+    bounds: Int64
+    num_tokens: list[int]
+    num_predicted: list[int]
+    max_seqlen: list[int]
+
+    @classmethod
+    def measure(
+        cls, instances: Instances, bounds: Sequence[int], rounding: Rounding, *, causal: bool
+    ) -> Self:
+        """Measure batches.
+
+        Args:
+            instances: all of them.
+            bounds: where each batch begins, and their number.
+            rounding: of the sizes.
+            causal: all tokens but the first of each instance are predicted.
+        """
+        rows = np.array(bounds)
+        num_rows = np.diff(rows)
+        num_tokens = np.diff(instances.offsets[rows])
+        num_predicted = np.diff(instances.masked_offsets[rows])
+        if causal:
+            num_predicted = num_tokens - num_rows
+        longest = _longest_of(instances.offsets, bounds, rounding)
+        tokens = round_up(num_tokens, rounding.tokens)
+        num_padding = -(-(tokens - num_tokens) // np.array(longest))
+        sequences = round_up(num_rows + num_padding, rounding.sequences)
+        predictions = round_up(num_predicted, rounding.predictions)
+        starts = np.zeros((4, len(rows)), np.int64)
+        starts[0] = rows
+        np.cumsum([tokens, sequences, predictions], axis=1, out=starts[1:, 1:])
+        return cls(starts, num_tokens.tolist(), num_predicted.tolist(), longest)
+
+
+class Buffers:
+    """Memory that batches are laid out in.
+
+    Args:
+        tokens: of all batches together.
+        sequences: likewise.
+        predictions: likewise.
+        num_batches: how many there may be.
+        pin: page-locked, so that a GPU copies from it by itself.
+    """
+
+    def __init__(
+        self, tokens: int, sequences: int, predictions: int, num_batches: int, *, pin: bool = False
+    ) -> None:
+        def allocate(size: int, dtype: torch.dtype = torch.int64) -> Tensor:
+            return torch.empty(size, dtype=dtype, pin_memory=pin)
+
+        self._tensors = (
+            *(allocate(tokens) for _ in range(4)),
+            allocate(sequences + num_batches, torch.int32),
+            *(allocate(predictions) for _ in range(2)),
+            allocate(sequences),
+        )
+        self._num_pairs = np.empty(num_batches, np.int64)
+        self._arrays = (*(tensor.numpy() for tensor in self._tensors), self._num_pairs)
+
+    def fill(self, instances: Instances, sizes: Sizes, pad_id: int, *, causal: bool) -> None:
+        """Lay batches out: one call of a kernel, which lets other threads run."""
+        flatten_batches(
+            instances.input_ids,
+            instances.offsets,
+            instances.segment_lengths,
+            instances.next_sentence_labels,
+            instances.masked_positions,
+            instances.masked_labels,
+            instances.masked_offsets,
+            sizes.bounds,
+            np.array(sizes.max_seqlen),
+            pad_id,
+            causal,
+            *self._arrays,
+        )
+
+    def batches(self, sizes: Sizes) -> tuple[Batch, ...]:
+        """The batches that were laid out last, as views."""
+        views = []
+        for number, ends in enumerate(pairwise(sizes.bounds.T.tolist())):
+            (_, *starts), (_, *stops) = ends
+            tokens, sequences, predictions = map(slice, starts, stops)
+            ids, types, positions, rows, cu_seqlens, predicted, labels, pairs = self._tensors
+            views.append(
+                Batch(
+                    inputs=Inputs(
+                        input_ids_N=ids[tokens],
+                        token_type_ids_N=types[tokens],
+                        position_ids_N=positions[tokens],
+                        row_ids_N=rows[tokens],
+                        cu_seqlens=cu_seqlens[
+                            sequences.start + number : sequences.stop + number + 1
+                        ],
+                        predicted_positions_M=predicted[predictions],
+                        labels_M=labels[predictions],
+                        pair_labels_S=pairs[sequences],
+                        max_seqlen=sizes.max_seqlen[number],
+                    ),
+                    num_tokens=sizes.num_tokens[number],
+                    num_predicted=sizes.num_predicted[number],
+                    num_pairs=int(self._num_pairs[number]),
+                )
+            )
+        return tuple(views)
+
+
 def lay_out(
     instances: Instances, pad_id: int, rounding: Rounding = EXACT, *, causal: bool = False
 ) -> Batch:
@@ -85,58 +209,22 @@ def lay_out(
         rounding: of the sizes.
         causal: each token but the first of its instance is to be predicted, from those before it.
     """
-    lengths = np.diff(instances.offsets)
-    longest = rounding.max_seqlen or _round_up(int(lengths.max()), LENGTH_MULTIPLE)
-    num_tokens = int(instances.offsets[-1])
-    padding = _round_up(num_tokens, rounding.tokens) - num_tokens
-    filled = np.concatenate([lengths, _cut(padding, longest)])
-    num_empty = _round_up(len(filled), rounding.sequences) - len(filled)
-    all_lengths = np.concatenate([filled, np.zeros(num_empty, np.int64)])
-    starts = np.concatenate([[0], np.cumsum(all_lengths)])
-    row_ids = np.repeat(np.arange(len(all_lengths)), all_lengths)
-    position_ids = np.arange(starts[-1]) - starts[row_ids]
-    segment_lengths = np.zeros(len(all_lengths), np.int64)
-    segment_lengths[: len(lengths)] = instances.segment_lengths
-    token_type_ids = position_ids >= segment_lengths[row_ids]
-    input_ids = np.full(starts[-1], pad_id, np.int64)
-    input_ids[:num_tokens] = instances.input_ids
-    pair_labels = np.full(len(all_lengths), NO_LABEL, np.int64)
-    pair_labels[: len(lengths)] = instances.next_sentence_labels
-    positions, labels = _find_predictions(instances, causal=causal)
-    spare = _round_up(len(positions), rounding.predictions) - len(positions)
-    return Batch(
-        inputs=Inputs(
-            input_ids_N=torch.from_numpy(input_ids),
-            token_type_ids_N=torch.from_numpy(token_type_ids.astype(np.int64)),
-            position_ids_N=torch.from_numpy(position_ids),
-            row_ids_N=torch.from_numpy(row_ids),
-            cu_seqlens=torch.from_numpy(starts.astype(np.int32)),
-            predicted_positions_M=torch.from_numpy(np.pad(positions, (0, spare))),
-            labels_M=torch.from_numpy(np.pad(labels, (0, spare), constant_values=NO_LABEL)),
-            pair_labels_S=torch.from_numpy(pair_labels),
-            max_seqlen=longest,
-        ),
-        num_tokens=num_tokens,
-        num_predicted=len(positions),
-        num_pairs=int((instances.next_sentence_labels != NO_LABEL).sum()),
-    )
+    bounds = (0, len(instances.offsets) - 1)
+    sizes = Sizes.measure(instances, bounds, rounding, causal=causal)
+    _, tokens, sequences, predictions = sizes.bounds[:, -1].tolist()
+    buffers = Buffers(tokens, sequences, predictions, 1)
+    buffers.fill(instances, sizes, pad_id, causal=causal)
+    return buffers.batches(sizes)[0]
 
 
-def _find_predictions(instances: Instances, *, causal: bool) -> tuple[Int64, Int64]:
-    """Where in the batch something is predicted, and what."""
-    if causal:
-        is_last = np.zeros(len(instances.input_ids), np.bool_)
-        is_last[instances.offsets[1:] - 1] = True
-        positions = np.flatnonzero(~is_last)
-        return positions, instances.input_ids[positions + 1].astype(np.int64)
-    rows = np.repeat(instances.offsets[:-1], np.diff(instances.masked_offsets))
-    return rows + instances.masked_positions, instances.masked_labels.astype(np.int64)
+def _longest_of(offsets: Int64, bounds: Sequence[int], rounding: Rounding) -> list[int]:
+    if rounding.max_seqlen is not None:
+        return [rounding.max_seqlen] * (len(bounds) - 1)
+    longest = np.maximum.reduceat(np.diff(offsets), bounds[:-1])
+    rounded: list[int] = round_up(longest, LENGTH_MULTIPLE).tolist()
+    return rounded
 
 
-def _cut(length: int, longest: int) -> Int64:
-    """Lengths of at most ``longest`` that add up."""
-    return np.diff(np.append(np.arange(0, length, longest), length))
-
-
-def _round_up(number: int, multiple: int) -> int:
+def round_up(number: Number, multiple: int) -> Number:
+    """The next multiple of a number, or of each of several."""
     return -(-number // multiple) * multiple

@@ -146,7 +146,7 @@ def label_all_tokens(instances: Instances) -> Instances:
     num_labelled = np.diff(instances.offsets) - 1
     return replace(
         instances,
-        masked_positions=positions[is_labelled],
+        masked_positions=positions[is_labelled].astype(np.uint16),
         masked_labels=instances.input_ids[is_labelled],
         masked_offsets=np.concatenate([[0], np.cumsum(num_labelled)]),
     )

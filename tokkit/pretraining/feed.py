@@ -1,21 +1,51 @@
-"""Batches, each made ready by a thread while the caller computes on the one before it."""
+"""Batches, each made ready by a thread while the caller computes on the one before it.
+
+The thread guesses that after step s of a phase step s + 1 is wanted; if not, what it made is
+dropped. Batches are laid out in three sets of buffers, which are allocated once:
+
+    take(0, 0)    lies in A    the thread lays step 1 out in B
+    take(0, 1)    lies in B                         2 in C
+    take(0, 2)    lies in C                         3 in A: the batches of step 0 are gone
+
+All but a little of what the thread does is done by kernels, five calls a step, which let other
+threads run.
+"""
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from tokkit.pretraining.batch import Batch, lay_out
-from tokkit.pretraining.data import slice_instances
-from tokkit.pretraining.loader import Loader
-from tokkit.pretraining.microbatches import MicroBatches, plan_micro_batches, room_of
+import torch
 
-Place = tuple[int, int]  # phase and step
+from tokkit.pretraining.batch import Batch, Buffers, Sizes, lay_out
+from tokkit.pretraining.loader import Loader
+from tokkit.pretraining.microbatches import MicroBatches, most_rows
+
+NUM_SETS = 3
+
+
+@dataclass(eq=False)
+class BufferSet:
+    """What the batches of one step lie in.
+
+    Attributes:
+        buffers: the memory.
+        copied: after which it may be written again, where a GPU copies from it.
+    """
+
+    buffers: Buffers
+    copied: torch.cuda.Event | None
+
+
+Prepared = tuple[BufferSet, Sizes]
 
 
 class Feed:
-    """The micro-batches of each step, prefetched.
+    """The micro-batches of each step, prefetched by one thread from when the first is taken.
 
     Args:
         loaders: one for each phase.
@@ -23,10 +53,10 @@ class Feed:
         micro_batch_tokens: most tokens in a micro-batch of more than one instance.
         static: for a compiled model: sizes are rounded, so that there are few shapes.
         causal: each token is predicted from those before it.
-        pin: batches lie in page-locked memory, which a GPU copies from by itself.
+        pin: batches lie in page-locked memory, from which a GPU copies by itself. Needs CUDA.
 
     Attributes:
-        waited: seconds that the last ``take`` waited.
+        waited: seconds that the last ``take`` took.
     """
 
     def __init__(
@@ -45,12 +75,20 @@ class Feed:
         self._micro_batch_tokens = micro_batch_tokens
         self._static = static
         self._causal = causal
-        self._pin = pin
-        self._executor = ThreadPoolExecutor(1, "feed")
-        self._place: Place | None = None
-        self._future: Future[tuple[Batch, ...]] | None = None
+        self._plans = [self._plan(loader, loader.rank_size) for loader in loaders]
+        room = [max(sizes) for sizes in zip(*(plan.room for plan in self._plans), strict=True)]
+        self._sets = [
+            BufferSet(Buffers(*room, pin=pin), _make_event() if pin else None)
+            for _ in range(NUM_SETS)
+        ]
+        self._held: deque[BufferSet] = deque(maxlen=NUM_SETS - 1)  # what was taken last
+        self._next: tuple[int, int, Future[Prepared]] | None = None
+        # A thread of its own would make its context on the first GPU when it waits.
+        device = (torch.cuda.set_device, (torch.cuda.current_device(),)) if pin else (None, ())
+        self._executor = ThreadPoolExecutor(1, "feed", *device)
 
     def __enter__(self) -> Self:
+        """Begin; the thread ends with the block."""
         return self
 
     def __exit__(
@@ -62,52 +100,67 @@ class Feed:
         self._executor.shutdown(cancel_futures=True)
 
     def take(self, phase: int, step: int) -> tuple[Batch, ...]:
-        """The rank's micro-batches of a step; the thread goes on with the next step.
+        """The rank's micro-batches of a step; the thread goes on with the step after it.
 
-        They are valid until the second ``take`` after this one.
+        They are views into buffers, and hold until the second ``take`` after this one begins.
 
         Raises:
             TokkitError: where a shard is damaged.
         """
         started = time.perf_counter()
-        if self._place != (phase, step) or self._future is None:
-            self._future = self._executor.submit(self._prepare, phase, step)
-        batches = self._future.result()
-        self._place = (phase, step + 1)
-        self._future = self._executor.submit(self._prepare, *self._place)
+        guess, self._next = self._next, None
+        if guess is not None and guess[:2] == (phase, step):
+            future = guess[2]
+        else:
+            future = self._begin(phase, step)
+        taken, sizes = future.result()
+        self._held.append(taken)
+        batches = taken.buffers.batches(sizes)
+        self._next = (phase, step + 1, self._begin(phase, step + 1))
         self.waited = time.perf_counter() - started
         return batches
 
     def release(self) -> None:
-        """Say that the copies of the last step's batches to a GPU are under way."""
+        """Say that all copies of the last step's batches to a GPU are under way.
+
+        With ``pin``, call it once after each ``take``, on the stream that copies: before those
+        buffers are written again, the thread waits until the GPU has got here.
+        """
+        if self._held and (copied := self._held[-1].copied) is not None:
+            copied.record()
 
     def held_out(self, phase: int) -> Iterator[Batch]:
-        """The micro-batches of what is held out, the same for any rank and any number of them."""
-        loader = self._loaders[phase]
-        room = room_of(loader.max_seq_length, self._micro_batch_tokens)
-        plan = self._plan(loader, room)
-        for instances in loader.held_out_instances(room):
-            yield lay_out(instances, self._pad_id, plan.rounding, causal=self._causal)
+        """The micro-batches of what is held out: in order, masked the same way every time.
 
-    def _prepare(self, phase: int, step: int) -> tuple[Batch, ...]:
+        They are the same for any number of ranks and each of them, made as they are asked for, and
+        lie in memory of their own.
+        """
         loader = self._loaders[phase]
-        instances = loader.training_instances(step)
-        plan = self._plan(loader, loader.rank_size)
-        return tuple(
-            lay_out(
-                slice_instances(instances, start, stop),
-                self._pad_id,
-                plan.rounding,
-                causal=self._causal,
-            )
-            for start, stop in zip(plan.bounds, plan.bounds[1:], strict=False)
-        )
+        size = most_rows(loader, self._micro_batch_tokens)
+        rounding = self._plan(loader, size).rounding
+        for instances in loader.held_out_instances(size):
+            yield lay_out(instances, self._pad_id, rounding, causal=self._causal)
 
     def _plan(self, loader: Loader, num_rows: int) -> MicroBatches:
-        return plan_micro_batches(
-            num_rows,
-            max_seq_length=loader.max_seq_length,
-            max_predictions=loader.max_predictions,
-            micro_batch_tokens=self._micro_batch_tokens,
-            static=self._static,
-        )
+        tokens = self._micro_batch_tokens
+        return MicroBatches.plan(loader, num_rows, tokens, static=self._static)
+
+    def _begin(self, phase: int, step: int) -> Future[Prepared]:
+        """Let the thread prepare a step, in the set that nobody holds."""
+        free = next(one for one in self._sets if one not in self._held)
+        return self._executor.submit(self._prepare, free, phase, step)
+
+    def _prepare(self, free: BufferSet, phase: int, step: int) -> Prepared:
+        """What the thread does."""
+        plan = self._plans[phase]
+        instances = self._loaders[phase].training_instances(step)
+        sizes = Sizes.measure(instances, plan.bounds, plan.rounding, causal=self._causal)
+        if free.copied is not None:
+            free.copied.synchronize()
+        free.buffers.fill(instances, sizes, self._pad_id, causal=self._causal)
+        return free, sizes
+
+
+def _make_event() -> torch.cuda.Event:
+    event: torch.cuda.Event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    return event

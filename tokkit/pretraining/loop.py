@@ -114,7 +114,11 @@ class Trainer:
                 signal, self.state.elapsed = self._agree()
                 is_over = self.schedule.is_over(self.state.step, self.state.elapsed)
                 self._log_if_due(is_over=is_over)
-                loss = self._evaluate_if_due(is_over=is_over)
+                loss = None
+                if signal is None and self._is_evaluation_due(is_over=is_over):
+                    loss = self._evaluate()
+                    if loss is None:
+                        continue  # a signal has come
                 self._save_if_due(loss, must=is_over or signal is not None)
                 if signal is not None:
                     self._stop_by(signal)
@@ -162,12 +166,15 @@ class Trainer:
             sums, self._gradient_norm = figures.read()
             for batch, numbers in zip(batches, sums, strict=True):
                 self.state.interval.add(batch, numbers)
-            if not math.isfinite(self._gradient_norm + sum(map(sum, sums))):
+            # The norm is the same in all processes, and no number where any loss is none.
+            if not math.isfinite(self._gradient_norm):
                 raise TokkitError(self._describe_divergence(step))
 
     def _describe_divergence(self, step: int) -> str:
         output, begun = self.config.output, self.state.phase_starts
-        saved = "" if self._writer is None else self._wait_for(self._writer).describe_saved()
+        saved = self.world.share(
+            None if self._writer is None else self._wait_for(self._writer).describe_saved()
+        )
         # The phase of the step, which another may have followed since.
         phase = max(number for number, first in enumerate(begun) if first <= step)
         which = f"--phase {phase} " if self.config.phases else ""
@@ -188,15 +195,17 @@ class Trainer:
         self._reporter.train(state, interval, rate=self._rate, gradient_norm=self._gradient_norm)
         self._logged_step, state.interval = state.step, Tally()
 
-    def _evaluate_if_due(self, *, is_over: bool) -> float | None:
-        """The loss on what is held out, if it was looked at; a signal puts it off."""
+    def _is_evaluation_due(self, *, is_over: bool) -> bool:
         state = self.state
         is_due = state.step % self.config.eval_every == 0 or is_over
-        phase = len(state.phase_starts) - 1
-        if not is_due or state.evaluated_step == state.step or not self._num_held_out[phase]:
-            return None
+        has_any = self._num_held_out[len(state.phase_starts) - 1] > 0
+        return is_due and has_any and state.evaluated_step != state.step
+
+    def _evaluate(self) -> float | None:
+        """The loss on what is held out; None where a signal put it off."""
+        state = self.state
         self._read()
-        batches = self.feed.held_out(phase)
+        batches = self.feed.held_out(len(state.phase_starts) - 1)
         tally = evaluate(self.stepper, batches, lambda: self._agree()[0] is not None)
         if tally is None:
             return None

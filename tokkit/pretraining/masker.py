@@ -34,7 +34,7 @@ def mask_gathered(
     masks = mask_instances(laid_out, options, epoch)
     return replace(
         instances,
-        masked_positions=masks.positions.astype(np.int64),
+        masked_positions=masks.positions,
         masked_labels=masks.labels,
         masked_offsets=masks.offsets,
     )

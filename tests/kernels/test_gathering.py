@@ -1,0 +1,130 @@
+"""Instances are gathered from wherever they lie as lists would be."""
+
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokkit.kernels.gathering import TABLE_DTYPE, find_rows, gather_rows
+
+Array = npt.NDArray[Any]
+
+
+def offsets_of(rows: list[list[int]]) -> Array:
+    return np.cumsum([0, *map(len, rows)], dtype=np.int64)
+
+
+def join(rows: list[list[int]], dtype: Any) -> Array:
+    return np.array([*chain.from_iterable(rows)], dtype)
+
+
+def make_rows(random: np.random.Generator, num_rows: int, largest: int) -> list[dict[str, Any]]:
+    rows = []
+    for _ in range(num_rows):
+        length, num_masked = int(random.integers(1, 90)), int(random.integers(0, 4))
+        rows.append(
+            {
+                "ids": random.integers(0, largest, length).tolist(),
+                "segment_length": int(random.integers(0, length + 1)),
+                "document": int(random.integers(0, 1 << 63)) * 2,
+                "label": int(random.choice([0, 1, -100])),
+                "positions": random.integers(0, length, num_masked).tolist(),
+                "labels": random.integers(0, largest, num_masked).tolist(),
+                "words": random.integers(0, 2, length).tolist(),
+            }
+        )
+    return rows
+
+
+def lay_out(rows: list[dict[str, Any]], dtype: Any, first_bit: int) -> tuple[list[Array], Array]:
+    """One record batch: its columns, and its row of the table."""
+    bits = [0] * first_bit + [bit for row in rows for bit in row["words"]]
+    columns = [
+        join([row["ids"] for row in rows], dtype),
+        offsets_of([row["ids"] for row in rows]),
+        np.array([row["segment_length"] for row in rows], np.int32),
+        np.array([row["document"] for row in rows], np.uint64),
+        np.array([row["label"] for row in rows], np.int8),
+        join([row["positions"] for row in rows], np.uint16),
+        join([row["labels"] for row in rows], dtype),
+        offsets_of([row["positions"] for row in rows]),
+        np.packbits(np.array(bits, np.uint8), bitorder="little"),
+    ]
+    addresses = (*(column.ctypes.data for column in columns), first_bit)
+    return columns, np.array([addresses], TABLE_DTYPE)
+
+
+@pytest.mark.parametrize("with_words", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+@given(data=st.data())
+def test_instances_are_copied_from_where_they_lie(
+    dtype: Any, data: st.DataObject, *, with_words: bool
+) -> None:
+    random = np.random.default_rng(data.draw(st.integers(0, 999)))
+    sizes = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=5))
+    batches = [make_rows(random, size, np.iinfo(dtype).max + 1) for size in sizes]
+    laid_out = [lay_out(batch, dtype, data.draw(st.integers(0, 9))) for batch in batches]
+    table = np.concatenate([row for _, row in laid_out])
+    every = [row for batch in batches for row in batch]
+    starts = np.cumsum([0, *sizes], dtype=np.int64)
+    chosen = data.draw(st.lists(st.integers(0, len(every) - 1), min_size=1, max_size=9))
+    rows = [every[number] for number in chosen]
+
+    numbers = np.array(chosen, np.uint64)
+    found = np.empty(len(numbers), np.int64)
+    assert find_rows(numbers, starts, table, found) == 0
+    assert found.tolist() == [
+        next(n for n, stop in enumerate(starts[1:]) if number < stop) for number in chosen
+    ]
+    num_rows, room = len(rows), 90 * len(rows)
+    ids, masked_labels = np.empty((2, room), dtype)
+    offsets, masked_offsets = np.empty((2, num_rows + 1), np.int64)
+    segment_lengths, labels = np.empty((2, num_rows), np.int64)
+    documents = np.empty(num_rows, np.uint64)
+    positions = np.empty(room, np.uint16)
+    words = np.zeros(room // 8 + 1 if with_words else 0, np.uint8)
+    largest = gather_rows(
+        numbers,
+        starts,
+        table,
+        found,
+        ids,
+        offsets,
+        segment_lengths,
+        documents,
+        labels,
+        positions,
+        masked_labels,
+        masked_offsets,
+        words,
+    )
+    assert offsets.tolist() == offsets_of([row["ids"] for row in rows]).tolist()
+    assert masked_offsets.tolist() == offsets_of([row["labels"] for row in rows]).tolist()
+    num_tokens, num_masked = offsets[-1], masked_offsets[-1]
+    for array, number, name in (
+        (ids, num_tokens, "ids"),
+        (positions, num_masked, "positions"),
+        (masked_labels, num_masked, "labels"),
+    ):
+        assert array[:number].tolist() == [value for row in rows for value in row[name]]
+    assert segment_lengths.tolist() == [row["segment_length"] for row in rows]
+    assert documents.tolist() == [row["document"] for row in rows]
+    assert labels.tolist() == [row["label"] for row in rows]
+    assert largest == max(max(row["ids"] + row["labels"]) for row in rows)
+    if with_words:
+        bits = np.unpackbits(words, bitorder="little")
+        assert bits[:num_tokens].tolist() == [bit for row in rows for bit in row["words"]]
+        assert not bits[num_tokens:].any()
+
+
+def test_record_batches_that_are_not_mapped_yet_are_told() -> None:
+    table = np.zeros(3, TABLE_DTYPE)
+    table["input_ids"] = [64, 0, 64]
+    starts, numbers = np.array([0, 2, 5, 6]), np.array([4, 0, 2, 5, 4], np.uint64)
+    found = np.empty(5, np.int64)
+    assert find_rows(numbers, starts, table, found) == 3
+    assert found.tolist() == [1, 0, 1, 2, 1]
