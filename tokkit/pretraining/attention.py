@@ -11,6 +11,11 @@ On a CUDA device in half precision, torch's own FlashAttention takes them as the
 beneath ``torch.nn.attention.varlen``, which has no dropout of its own. Elsewhere each sequence gets
 a row of a padded block, where ``scaled_dot_product_attention`` mixes them, and is taken out again.
 
+By reading torch's ``flash_api.cpp`` (not measured): queries, keys and values may be strided views of
+one projection, since only their last dimension must be dense, but their gradients come in three
+tensors of their own, which are copied together. Who takes no part in ``cu_seqlens`` gets what was in
+memory before, so sequences of padding must cover the rest of a batch.
+
 Letters are those of ``tokkit.pretraining.model``; S sequences, T the longest of them.
 """
 
@@ -45,9 +50,17 @@ def attend(qkv_N3HK: Tensor, sequences: Sequences, dropout_prob: float, *, causa
     Returns:
         x_NHK.
     """
-    if qkv_N3HK.is_cuda and qkv_N3HK.dtype in HALVES:
+    if has_flash(qkv_N3HK):
         return attend_flat(qkv_N3HK, sequences, dropout_prob, causal=causal)
     return attend_padded(qkv_N3HK, sequences, dropout_prob, causal=causal)
+
+
+def has_flash(x: Tensor) -> bool:
+    """Whether torch has FlashAttention for a tensor's device (Ampere and newer) and precision."""
+    if not x.is_cuda or x.dtype not in HALVES:
+        return False
+    major: int = torch.cuda.get_device_properties(x.device).major
+    return major >= 8
 
 
 def attend_flat(

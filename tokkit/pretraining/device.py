@@ -2,12 +2,16 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
 from tokkit.errors import TokkitError
 from tokkit.pretraining.config import PretrainConfig
+
+# That a model is compiled for. Batches of one phase have 4 to 16 (tokkit.pretraining.microbatches),
+# evaluations as many again. After more, torch warns and runs the model as it is; its own limit is 8.
+MAX_SHAPES = 64
 
 
 def choose_device(name: str) -> torch.device:
@@ -42,9 +46,12 @@ def describe_device(device: torch.device) -> str:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """``bf16`` or ``fp32``; ``auto`` is bf16 where there are units for it: on a CUDA device."""
+    """``bf16`` or ``fp32``; ``auto`` is bf16 on a GPU that has units for it: Ampere and newer."""
     if name == "auto":
-        return "bf16" if device.type == "cuda" else "fp32"
+        has_units = device.type == "cuda" and torch.cuda.is_bf16_supported(
+            including_emulation=False
+        )
+        return "bf16" if has_units else "fp32"
     return name
 
 
@@ -72,13 +79,21 @@ def seed_torch(seed: int, purpose: str, step: int = 0) -> None:
 
 @contextmanager
 def torch_settings(config: PretrainConfig, device: torch.device) -> Iterator[None]:
-    """Set threads, and put them and torch's generators back when the block ends."""
-    threads = torch.get_num_threads()
+    """Set what torch keeps for the whole process, and put it back when the block ends.
+
+    It is the threads, the generators, for how many shapes a model is compiled, and how exact the
+    products in fp32 are that bf16 leaves over.
+    """
+    threads, exactness = torch.get_num_threads(), torch.get_float32_matmul_precision()
     devices = [torch.cuda.current_device()] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        try:
-            if config.threads is not None:
-                torch.set_num_threads(config.threads)
-            yield
-        finally:
-            torch.set_num_threads(threads)
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices))
+        stack.callback(torch.set_num_threads, threads)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        if is_compiled(config.compile, device):
+            stack.enter_context(torch._dynamo.config.patch(recompile_limit=MAX_SHAPES))  # noqa: SLF001
+        if device.type == "cuda" and choose_precision(config.precision, device) == "bf16":
+            stack.callback(torch.set_float32_matmul_precision, exactness)
+            torch.set_float32_matmul_precision("high")  # by TF32: more exact than bf16
+        yield

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from tokkit.pretraining.attention import Sequences
 from tokkit.pretraining.crossentropy import linear_cross_entropy
-from tokkit.pretraining.model import Inputs, ModelConfig, SelfAttention, Sums
+from tokkit.pretraining.model import Inputs, ModelConfig, SelfAttention, Sums, in_product_precision
 
 RESIDUAL = ("attention.output", "down")  # the projections whose outputs are added up
 
@@ -93,12 +93,9 @@ class Gpt2(nn.Module):
         return F.linear(self._predict(inputs), weight_VD), None
 
     def _predict(self, inputs: Inputs) -> Tensor:
-        """What the head gets, x_MD, in the precision of products: autocast norms in fp32."""
+        """What the head gets, x_MD."""
         x_MD = self.encode(inputs).index_select(0, inputs.predicted_positions_M)
-        kind = x_MD.device.type
-        if torch.is_autocast_enabled(kind):
-            return x_MD.to(torch.get_autocast_dtype(kind))
-        return x_MD
+        return in_product_precision(x_MD)
 
 
 def initialize(model: Gpt2) -> None:

@@ -52,6 +52,7 @@ class Trainer:
 
     def __init__(self, config: PretrainConfig, setup: Setup) -> None:
         self.config = config
+        self._setup = setup
         self.stepper = setup.stepper
         self.feed = setup.feed
         self.world = setup.stepper.world
@@ -140,18 +141,10 @@ class Trainer:
         state, schedule = self.state, self.schedule
         phases = schedule.begin_phases(state.step, state.elapsed, tuple(state.phase_starts))
         state.phase_starts = list(phases)
-        batches = self.feed.take(len(phases) - 1, state.step - phases[-1])
-        counts = self.world.total(
-            [
-                sum(batch.num_predicted for batch in batches),
-                sum(batch.num_pairs for batch in batches),
-                sum(batch.num_tokens for batch in batches),
-            ]
-        )
-        on_device = [batch.to(self.world.device) for batch in batches]
-        self.feed.release()
         self._rate = schedule.rate(state.step, state.elapsed)
-        figures = self.stepper.take(state.step, on_device, counts[:2], self._rate)
+        batches, counts, figures = self._setup.take_step(
+            state.step, self._rate, phase=len(phases) - 1, number=state.step - phases[-1]
+        )
         self._unread.append((state.step, batches, figures))
         state.step += 1
         state.tokens += int(counts[2])

@@ -164,9 +164,21 @@ class Embeddings(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Embed ids; x_ND."""
-        x_ND = self.words(inputs.input_ids_N) + self.segments(inputs.token_type_ids_N)
-        x_ND = self.norm(x_ND + self.positions(inputs.position_ids_N))
+        x_ND = self.words(inputs.input_ids_N) + self._embed_segments(inputs.token_type_ids_N)
+        x_ND = in_product_precision(self.norm(x_ND + self.positions(inputs.position_ids_N)))
         return F.dropout(x_ND, self.dropout_prob, self.training)
+
+    def _embed_segments(self, token_type_ids_N: Tensor) -> Tensor:
+        """Choose among two vectors or a few more.
+
+        The gradient of a choice is a sum, that of a lookup is added up place by place, where all
+        tokens of a batch would contend for two rows of memory. (By reading; not measured.)
+        """
+        vectors = self.segments.weight
+        x_ND = vectors[0]
+        for number in range(1, len(vectors)):
+            x_ND = torch.where(token_type_ids_N[:, None] == number, vectors[number], x_ND)
+        return x_ND
 
 
 class SelfAttention(nn.Module):
@@ -205,9 +217,10 @@ class Layer(nn.Module):
     def forward(self, x_ND: Tensor, sequences: Sequences) -> Tensor:
         """Pass x_ND through the layer."""
         x_ND = self.attention_norm(x_ND + self._drop(self.attention(x_ND, sequences)))
+        x_ND = in_product_precision(x_ND)
         h_NF = F.gelu(self.up(x_ND))
-        out_ND: Tensor = self.output_norm(x_ND + self._drop(self.down(h_NF)))
-        return out_ND
+        out_ND = self.output_norm(x_ND + self._drop(self.down(h_NF)))
+        return in_product_precision(out_ND)
 
     def _drop(self, x_ND: Tensor) -> Tensor:
         return F.dropout(x_ND, self.dropout_prob, self.training)
@@ -224,9 +237,7 @@ class MaskedTokenHead(nn.Module):
 
     def forward(self, x_MD: Tensor) -> Tensor:
         """Transform the encoder's output at the predicted positions, in the precision of products."""
-        transformed_MD = F.gelu(self.transform(x_MD))
-        normed_MD: Tensor = self.norm(transformed_MD).to(transformed_MD.dtype)
-        return normed_MD
+        return in_product_precision(self.norm(F.gelu(self.transform(x_MD))))
 
 
 class NextSentenceHead(nn.Module):
@@ -288,6 +299,17 @@ class Bert(nn.Module):
         logits_MV = F.linear(x_MD, self.embeddings.words.weight[:V], head.bias[:V])
         pairs = self.next_sentence_head
         return logits_MV, None if pairs is None else pairs(_first(x_ND, inputs))
+
+
+def in_product_precision(x: Tensor) -> Tensor:
+    """Hand on what a norm gives in the precision that autocast has products in.
+
+    Autocast has norms in fp32, inside and out. Inside is enough: each output of a post-norm encoder
+    is normalized again, so roundings do not add up along the layers, and in bf16 there is half as
+    much to write, to keep for the backward pass, and to read.
+    """
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 def _first(x_ND: Tensor, inputs: Inputs) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tokkit.pretraining.batch import Batch
 from tokkit.pretraining.config import DEFAULT_PRESET, PretrainConfig
 from tokkit.pretraining.device import is_compiled, seed_torch
 from tokkit.pretraining.distribute import compile_model, distribute
@@ -14,7 +15,7 @@ from tokkit.pretraining.model import ModelConfig
 from tokkit.pretraining.models import Model, build_model
 from tokkit.pretraining.optim import build_optimizer
 from tokkit.pretraining.sources import Sources, open_sources, order_phases
-from tokkit.pretraining.step import Stepper
+from tokkit.pretraining.step import Figures, Stepper
 from tokkit.pretraining.world import World
 
 
@@ -35,6 +36,34 @@ class Setup:
     feed: Feed
     model: Model
     stepper: Stepper
+
+    def take_step(
+        self, step: int, rate: float, *, phase: int = 0, number: int = 0
+    ) -> tuple[tuple[Batch, ...], list[float], Figures]:
+        """Take one update.
+
+        Args:
+            step: its number in the run, of which its dropout is a function.
+            rate: of learning.
+            phase: whose batch it takes, and
+            number: which of them.
+
+        Returns:
+            This process's micro-batches, on the CPU, which hold for this step and the next; the
+            predicted tokens, labelled pairs and tokens of the whole step; and what it found.
+        """
+        world = self.stepper.world
+        batches = self.feed.take(phase, number)
+        counts = world.total(
+            [
+                sum(batch.num_predicted for batch in batches),
+                sum(batch.num_pairs for batch in batches),
+                sum(batch.num_tokens for batch in batches),
+            ]
+        )
+        on_device = [batch.to(world.device) for batch in batches]
+        self.feed.release()
+        return batches, counts, self.stepper.take(step, on_device, counts[:2], rate)
 
 
 @contextmanager

@@ -127,12 +127,8 @@ def forecast_run(plan: Plan, *, num_processes: int) -> Forecast:
 def _time_step(setup: Setup) -> float:
     """Seconds of one step of the first phase, with its batch."""
     started = time.perf_counter()
-    batches = setup.feed.take(0, 0)
-    device = setup.stepper.world.device
-    counts = [sum(b.num_predicted for b in batches), sum(b.num_pairs for b in batches)]
-    on_device = [batch.to(device) for batch in batches]
-    setup.feed.release()
-    setup.stepper.take(0, on_device, counts, 0.0).read()
+    *_, figures = setup.take_step(0, 0.0)
+    figures.read()
     return time.perf_counter() - started
 
 
