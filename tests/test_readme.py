@@ -44,7 +44,9 @@ def shape(text: str) -> list[str]:
     """Output without what depends on the corpus, the clock and what was compiled before."""
     text = re.sub(r"(?m)^tokkit: compiling kernels.*\n?", "", text)
     text = re.sub(r"[0-9a-f]{64}", "HASH", text)
-    text = re.sub(r"(longest|removed by normalization): .*", r"\1: …", text)
+    text = re.sub(
+        r"(longest|removed by normalization|checkpoints|time|memory there is): .*", r"\1: …", text
+    )
     text = re.sub(r"\d[\d,.]*(e-\d+)?", "N", text)
     return [re.sub(r"  +", "  ", line).rstrip() for line in text.strip().splitlines()]
 

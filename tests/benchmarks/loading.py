@@ -15,7 +15,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -52,13 +52,13 @@ def make_documents(num_tokens: int) -> list[Document]:
 
 
 @contextmanager
-def instance_folders() -> Iterator[dict[int, Path]]:
+def instance_folders(lengths: Sequence[int] = LENGTHS) -> Iterator[dict[int, Path]]:
     """Instance folders, one of each length."""
     with TemporaryDirectory() as work:
         folder = Path(work)
         documents = make_documents(8_000_000)
         write_token_folder(folder / "tokens", documents, tokenizer=toy_tokenizer(VOCAB_SIZE))
-        for length in LENGTHS:
+        for length in lengths:
             build(
                 BuildConfig(
                     tokens=folder / "tokens",
@@ -68,7 +68,7 @@ def instance_folders() -> Iterator[dict[int, Path]]:
                     progress=False,
                 )
             )
-        yield {length: folder / str(length) for length in LENGTHS}
+        yield {length: folder / str(length) for length in lengths}
 
 
 @contextmanager
