@@ -1,9 +1,9 @@
-import dataclasses
 import itertools
 
 import pytest
 import torch
 import transformers
+from peermodels import peer_of
 from randommodels import make_instances, make_model
 from torch.nn import functional as F
 
@@ -20,20 +20,6 @@ from tokkit.pretraining.tally import total_loss
 
 VOCAB_SIZE = 101
 TINY = ModelConfig.from_preset("tiny", vocab_size=VOCAB_SIZE, max_seq_length=64, dropout=0.0)
-
-
-def peer_of(model: Model) -> transformers.BertForPreTraining:
-    """Their model with our weights."""
-    config = transformers.BertConfig(
-        **dataclasses.asdict(model.config), attn_implementation="eager", pad_token_id=0
-    )
-    peer = transformers.BertForPreTraining(config)
-    missing = peer.load_state_dict(
-        to_transformers(model.state_dict(), model.config), strict=False
-    ).missing_keys
-    assert set(missing) == {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
-    peer.tie_weights()
-    return peer
 
 
 def make_batch(lengths: list[int], rounding: Rounding = EXACT) -> Batch:

@@ -1,0 +1,22 @@
+"""Models of transformers with the weights of ours."""
+
+import dataclasses
+
+import transformers
+
+from tokkit.pretraining.models import Model
+from tokkit.pretraining.names import to_transformers
+
+
+def peer_of(model: Model, attention: str = "eager") -> transformers.BertForPreTraining:
+    """Their model with our weights."""
+    config = transformers.BertConfig(
+        **dataclasses.asdict(model.config), attn_implementation=attention, pad_token_id=0
+    )
+    peer = transformers.BertForPreTraining(config)
+    missing = peer.load_state_dict(
+        to_transformers(model.state_dict(), model.config), strict=False
+    ).missing_keys
+    assert set(missing) == {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
+    peer.tie_weights()
+    return peer

@@ -1,0 +1,105 @@
+"""A compiled model computes the same, in one graph, compiled once for each shape."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from instancefolders import write_instance_folder
+from randommodels import make_instances, make_model
+from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from tokkit.pretraining.batch import Rounding, lay_out
+from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.metrics import read_metrics
+from tokkit.pretraining.model import Inputs, ModelConfig
+from tokkit.pretraining.pretrain import pretrain
+from tokkit.pretraining.step import Stepper
+from tokkit.pretraining.tally import total_loss
+
+# What torch says of its own parts when it compiles.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+ROUNDING = Rounding(tokens=32, sequences=4, predictions=8, max_seqlen=40)
+
+
+def test_a_compiled_model_has_the_same_loss_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Predictions are cut into two parts, so that the loop over them is compiled as one.
+    monkeypatch.setattr("tokkit.pretraining.crossentropy.CHUNK_LOGITS", 10 * 128)
+    config = ModelConfig(
+        vocab_size=101,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    model = make_model(config)
+    batch = lay_out(make_instances([5, 40, 33, 8], config.vocab_size), 0, ROUNDING)
+
+    def follow() -> dict[str, Tensor]:
+        model.zero_grad()
+        sums = model(batch.inputs)
+        torch.autograd.backward(total_loss(sums, batch.num_predicted, batch.num_pairs))
+        found = {
+            f"gradient of {n}": p.grad for n, p in model.named_parameters() if p.grad is not None
+        }
+        return {**{name: t.detach() for name, t in sums._asdict().items()}, **found}
+
+    expected = follow()
+    model.compile(dynamic=False, fullgraph=True)
+    for name, tensor in follow().items():
+        torch.testing.assert_close(tensor, expected[name], atol=2e-6, rtol=2e-5, msg=name)
+
+
+def shapes_of(inputs: Inputs) -> tuple[Any, ...]:
+    return tuple(part.shape if isinstance(part, Tensor) else part for part in inputs)
+
+
+def test_a_run_compiles_one_graph_for_each_shape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through phases, steps of several micro-batches, evaluations, changing rates and seeds.
+
+    As many graphs as shapes means that none is broken in two, and that none is made twice.
+    """
+    compiler = CompileCounterWithBackend("eager")
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **o: compile_module(self, backend=compiler, **o)
+    )
+    met: list[tuple[Any, ...]] = []
+    compute = Stepper.compute
+
+    def watch(self: Stepper, batch: Any) -> Any:
+        met.append((self.model.training, *shapes_of(batch.inputs)))
+        return compute(self, batch)
+
+    monkeypatch.setattr(Stepper, "compute", watch)
+    folders = tuple(
+        write_instance_folder(tmp_path / str(length), max_seq_length=length, num_held_out=11)
+        for length in (16, 48)
+    )
+    config = PretrainConfig(
+        instances=folders,
+        output=tmp_path / "run",
+        preset="tiny",
+        phases=((16, 0.5), (48, 0.5)),
+        max_steps=40,
+        batch_size=24,
+        learning_rate=1e-3,
+        micro_batch_tokens=600,
+        eval_every=10,
+        device="cpu",
+        compile="on",
+        threads=1,
+    )
+    pretrain(config)
+    assert compiler.frame_count == len(set(met))
+    assert 8 < len(set(met)) < len(met) / 3  # 8 is torch's own limit
+    losses = [
+        line["loss"] for line in read_metrics(config.output / "metrics.jsonl") if "loss" in line
+    ]
+    assert losses[-1] < losses[0]

@@ -1,0 +1,148 @@
+"""Losses over 200 steps go where those of transformers' padded model in fp32 go.
+
+Both have the same weights, instances, masks, optimizer and rates. Without dropout the curves are
+one curve at first; then roundings grow apart, as they do between any two ways to add numbers up.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from instancefolders import PAD, write_instance_folder
+from peermodels import peer_of
+
+from tokkit.pretraining.batch import lay_out
+from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.data import Instances
+from tokkit.pretraining.dataset import padded_batch
+from tokkit.pretraining.device import seed_torch
+from tokkit.pretraining.loader import Loader
+from tokkit.pretraining.model import Bert, ModelConfig, initialize
+from tokkit.pretraining.optim import build_optimizer, clip_gradients, update
+from tokkit.pretraining.padded import pad_instances
+from tokkit.pretraining.schedule import Schedule
+from tokkit.pretraining.sources import open_sources
+from tokkit.pretraining.step import Stepper
+from tokkit.pretraining.tally import Tally
+from tokkit.pretraining.world import World
+
+NUM_STEPS = 200
+Curve = npt.NDArray[np.float64]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> PretrainConfig:
+    folder = write_instance_folder(
+        tmp_path_factory.mktemp("curves") / "instances", num_training=2000, max_seq_length=20
+    )
+    return PretrainConfig(
+        instances=(folder,),
+        output=Path(),
+        batch_size=16,
+        max_steps=NUM_STEPS,
+        learning_rate=3e-3,
+    )
+
+
+@pytest.fixture(scope="module")
+def batches(config: PretrainConfig) -> list[Instances]:
+    loader = Loader(open_sources(config), config)
+    return [loader.training_instances(step) for step in range(NUM_STEPS)]
+
+
+def make_model(dropout: float) -> Bert:
+    torch.manual_seed(0)
+    model = Bert(
+        ModelConfig(
+            vocab_size=48,
+            hidden_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=128,
+            max_position_embeddings=24,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+        )
+    )
+    initialize(model)
+    return model
+
+
+def follow_ours(
+    config: PretrainConfig, batches: Sequence[Instances], dropout: float, seed: int = 0
+) -> Curve:
+    """What our step makes of flat batches."""
+    model = make_model(dropout)
+    config = dataclasses.replace(config, seed=seed)
+    world = World(0, 1, 0, torch.device("cpu"))
+    stepper = Stepper(config, model, build_optimizer(model, config), world)
+    schedule = Schedule.of(config)
+    losses = []
+    for step, instances in enumerate(batches):
+        batch = lay_out(instances, PAD)
+        counts = [batch.num_predicted, batch.num_pairs]
+        figures = stepper.take(step, [batch], counts, schedule.rate(step, 0.0))
+        tally = Tally()
+        tally.add(batch, figures.read()[0][0])
+        losses.append(tally.figures("nsp")["loss"])
+    return np.array(losses)
+
+
+def follow_theirs(
+    config: PretrainConfig, batches: Sequence[Instances], dropout: float, seed: int = 0
+) -> Curve:
+    """What a plain loop makes of padded batches with their model, in fp32."""
+    model = peer_of(make_model(dropout), "sdpa")
+    model.train()
+    optimizer, schedule = build_optimizer(model, config), Schedule.of(config)
+    losses = []
+    for step, instances in enumerate(batches):
+        seed_torch(seed, "their dropout", step)
+        padded = pad_instances(instances, PAD)
+        loss = model(**padded_batch(padded), next_sentence_label=padded.next_sentence_labels_B).loss
+        loss.backward()
+        clip_gradients(model, config.max_gradient_norm)
+        update(optimizer, schedule.rate(step, 0.0))
+        losses.append(loss.item())
+    return np.array(losses)
+
+
+def windows(curve: Curve) -> Curve:
+    """Means of 20 steps each."""
+    return np.asarray(curve.reshape(-1, 20).mean(1))
+
+
+def test_without_dropout_there_is_one_curve(
+    config: PretrainConfig, batches: list[Instances]
+) -> None:
+    ours, theirs = (follow(config, batches, 0.0) for follow in (follow_ours, follow_theirs))
+    assert windows(theirs)[-1] < windows(theirs)[0] - 1  # there is a curve
+    np.testing.assert_allclose(ours[:100], theirs[:100], atol=1e-4)
+    np.testing.assert_allclose(windows(ours), windows(theirs), atol=1e-2)
+
+
+def test_with_dropout_they_end_within_what_seeds_differ_by(
+    config: PretrainConfig, batches: list[Instances]
+) -> None:
+    ends = [
+        np.array([follow(config, batches, 0.1, seed)[-50:].mean() for seed in range(3)])
+        for follow in (follow_ours, follow_theirs)
+    ]
+    assert abs(ends[0].mean() - ends[1].mean()) < max(np.ptp(end) for end in ends)
+
+
+def test_in_bf16_the_curve_is_that_of_fp32(
+    config: PretrainConfig, batches: list[Instances]
+) -> None:
+    """On a CPU both drop the same."""
+    rounded, exact = (
+        follow_ours(dataclasses.replace(config, precision=precision), batches, 0.1)
+        for precision in ("bf16", "fp32")
+    )
+    assert not np.array_equal(rounded, exact)
+    np.testing.assert_allclose(rounded[:20], exact[:20], atol=2e-3)
+    np.testing.assert_allclose(windows(rounded), windows(exact), atol=0.1)

@@ -1,0 +1,163 @@
+"""What a step does on a device: in which precision, by which operators, and without waiting."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from randommodels import make_instances, make_model
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tokkit.pretraining import attention, model
+from tokkit.pretraining.batch import Batch, Rounding, lay_out
+from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.model import Bert, Inputs, ModelConfig
+from tokkit.pretraining.models import Model
+from tokkit.pretraining.optim import build_optimizer
+from tokkit.pretraining.step import Stepper
+from tokkit.pretraining.tally import total_loss
+from tokkit.pretraining.world import World
+
+NUM_LAYERS = 2
+CONFIG = ModelConfig(
+    vocab_size=1001,
+    hidden_size=128,
+    num_hidden_layers=NUM_LAYERS,
+    num_attention_heads=2,
+    intermediate_size=256,
+    attention_probs_dropout_prob=0.0,  # with it, attention on a CPU multiplies in fp32
+)
+PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm}
+LENGTHS = [5, 40, 33, 8]
+
+
+def make_batch() -> Batch:
+    rounding = Rounding(tokens=32, sequences=4, predictions=16, max_seqlen=40)
+    return lay_out(make_instances(LENGTHS, CONFIG.vocab_size), 0, rounding)
+
+
+def make_stepper(trained: Model, precision: str) -> Stepper:
+    config = PretrainConfig(instances=(Path(),), output=Path(), precision=precision)
+    world = World(0, 1, 0, torch.device("cpu"))
+    return Stepper(config, trained, build_optimizer(trained, config), world)
+
+
+class Calls(TorchDispatchMode):
+    """What operators are called with."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.made: list[tuple[Any, tuple[Any, ...]]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.made.append((func.overloadpacket, args))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_waits_for_no_number_from_its_device(precision: str) -> None:
+    stepper, batch = make_stepper(make_model(CONFIG), precision), make_batch()
+    with Calls() as calls:
+        figures = stepper.take(
+            0, [batch, batch], [batch.num_predicted * 2, batch.num_pairs * 2], 1e-3
+        )
+    found = {call for call, _ in calls.made}
+    assert torch.ops.aten._fused_adamw_ in found
+    waits = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique"}
+    assert not {call.__name__ for call in found} & waits
+    assert math.isfinite(figures.read()[1])
+
+
+def test_in_bf16_every_product_and_what_layers_hand_on_is() -> None:
+    trained, batch = make_model(CONFIG), make_batch()
+    handed_on: list[torch.dtype] = []
+    for layer in trained.layers:
+        layer.register_forward_hook(
+            lambda _, given, result: handed_on.extend([given[0].dtype, result.dtype])
+        )
+    with Calls() as calls:
+        make_stepper(trained, "bf16").take(0, [batch], [batch.num_predicted, batch.num_pairs], 1e-3)
+    products = [args for call, args in calls.made if call in PRODUCTS]
+    # Forward and backward: four in a layer, two in heads and a decoder each.
+    assert len(products) >= 3 * (4 * NUM_LAYERS + 4)
+    for args in products:
+        tensors = [arg for arg in args if isinstance(arg, Tensor)]
+        assert {tensor.dtype for tensor in tensors} == {torch.bfloat16}
+    assert set(handed_on) == {torch.bfloat16}
+    assert all(parameter.dtype == torch.float32 for parameter in trained.parameters())
+
+
+def test_the_decoder_s_products_have_rows_of_whole_blocks() -> None:
+    """Of 16 bytes in bf16, which fast kernels need; the vocabulary itself is odd."""
+    trained, batch = make_model(CONFIG), make_batch()
+    with Calls() as calls:
+        make_stepper(trained, "bf16").take(0, [batch], [batch.num_predicted, batch.num_pairs], 1e-3)
+    widths = {
+        size
+        for call, args in calls.made
+        if call in PRODUCTS
+        for arg in args
+        if isinstance(arg, Tensor)
+        for size in arg.shape
+    }
+    assert CONFIG.num_entries in widths
+    assert CONFIG.vocab_size not in widths
+
+
+def test_in_bf16_losses_and_gradients_are_near_those_in_fp32() -> None:
+    trained, batch = make_model(CONFIG), make_batch()
+    trained.eval()
+    found = {}
+    for precision in ("fp32", "bf16"):
+        trained.zero_grad()
+        sums = make_stepper(trained, precision).compute(batch)
+        loss = total_loss(sums, batch.num_predicted, batch.num_pairs)
+        torch.autograd.backward(loss)
+        gradients = [p.grad.flatten() for p in trained.parameters() if p.grad is not None]
+        found[precision] = (loss.item(), torch.cat(gradients))
+    (exact_loss, exact), (rounded_loss, rounded) = found["fp32"], found["bf16"]
+    assert rounded_loss == pytest.approx(exact_loss, rel=2e-3)
+    assert (rounded - exact).norm() < 0.02 * exact.norm()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_gpu_s_attention_is_traced_through_the_whole_model(
+    monkeypatch: pytest.MonkeyPatch, dropout: float
+) -> None:
+    """Its operator has no kernel for a CPU, but shapes and a gradient that can be followed."""
+    monkeypatch.setattr(model, "attend", attention.attend_flat)
+    config = replace(CONFIG, attention_probs_dropout_prob=dropout)
+    batch = make_batch()
+
+    def follow(weights: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
+        inputs = Inputs._make([*tensors, batch.inputs.max_seqlen])
+        with torch.autocast("cpu", torch.bfloat16):
+            sums = functional_call(bert, dict(zip(names, weights, strict=True)), (inputs,))
+        return list(torch.autograd.grad(total_loss(sums, 1, 1), weights))
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        bert = Bert(config)
+        names = [name for name, _ in bert.named_parameters()]
+        tensors = [torch.empty_like(part) for part in batch.inputs if isinstance(part, Tensor)]
+        weights = list(bert.parameters())
+        graph: Any = make_fx(follow, tracing_mode="fake")(weights, tensors).graph
+    calls = [node for node in graph.nodes if node.op == "call_function"]
+    named = [str(node.target) for node in calls]
+    assert named.count("aten._flash_attention_forward.default") == NUM_LAYERS
+    assert named.count("aten._flash_attention_backward.default") == NUM_LAYERS
+    for node in calls:
+        if str(node.target) == "aten._flash_attention_forward.default":
+            query = node.args[0].meta["val"]
+            # A view of the projection: no copy is made of queries, keys and values.
+            assert query.stride() == (3 * config.hidden_size, config.hidden_size // 2, 1)
+            assert query.dtype == torch.bfloat16
+    gradients = [node.meta["val"].shape for node in graph.output_node().args[0]]
+    assert gradients == [weight.shape for weight in weights]
