@@ -17,7 +17,7 @@ import itertools
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokkit.pretraining.data import NO_LABEL
 
@@ -42,6 +42,20 @@ def linear_cross_entropy(
     arguments = (x_MD, weight_VD, bias_V, labels_M, num_entries, torch.is_grad_enabled())
     loss, num_correct = _LinearCrossEntropy.apply(*arguments)  # type: ignore[no-untyped-call]
     return loss, num_correct
+
+
+class TokenLoss(nn.Module):
+    """``linear_cross_entropy`` as a module without weights, which can be compiled by itself."""
+
+    def __init__(self, num_entries: int) -> None:
+        super().__init__()
+        self.num_entries = num_entries
+
+    def forward(
+        self, x_MD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, labels_M: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The sum of the loss, and how many were predicted."""
+        return linear_cross_entropy(x_MD, weight_VD, bias_V, labels_M, self.num_entries)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokkit.pretraining.attention import Sequences
-from tokkit.pretraining.crossentropy import linear_cross_entropy
+from tokkit.pretraining.crossentropy import TokenLoss
 from tokkit.pretraining.model import Inputs, ModelConfig, SelfAttention, Sums, in_product_precision
 
 RESIDUAL = ("attention.output", "down")  # the projections whose outputs are added up
@@ -66,15 +66,15 @@ class Gpt2(nn.Module):
         self.embeddings = TokenEmbeddings(config)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.token_loss = TokenLoss(config.vocab_size)
 
     def forward(self, inputs: Inputs) -> Sums:
         """Compare predictions with the labels."""
-        token_loss, token_correct = linear_cross_entropy(
+        token_loss, token_correct = self.token_loss(
             self._predict(inputs),
             self.embeddings.words.weight,
             None,
             inputs.labels_M,
-            self.config.vocab_size,
         )
         return Sums(token_loss, token_correct, torch.zeros_like(token_loss), token_correct * 0)
 

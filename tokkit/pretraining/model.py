@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from tokkit.errors import require
 from tokkit.pretraining.attention import Sequences, attend
-from tokkit.pretraining.crossentropy import linear_cross_entropy
+from tokkit.pretraining.crossentropy import TokenLoss
 from tokkit.pretraining.data import NO_LABEL
 
 SIZES = {  # layers, hidden size, heads: https://github.com/google-research/bert
@@ -264,17 +264,17 @@ class Bert(nn.Module):
         num_layers = 1 if config.share_layers else config.num_hidden_layers
         self.layers = nn.ModuleList(Layer(config) for _ in range(num_layers))
         self.masked_token_head = MaskedTokenHead(config)
+        self.token_loss = TokenLoss(config.vocab_size)
         self.next_sentence_head = NextSentenceHead(config) if config.has_pairs else None
 
     def forward(self, inputs: Inputs) -> Sums:
         """Compare both heads' predictions with the labels."""
         x_ND = self.encode(inputs)
-        token_loss, token_correct = linear_cross_entropy(
+        token_loss, token_correct = self.token_loss(
             self.masked_token_head(x_ND.index_select(0, inputs.predicted_positions_M)),
             self.embeddings.words.weight,
             self.masked_token_head.bias,
             inputs.labels_M,
-            self.config.vocab_size,
         )
         if self.next_sentence_head is None:
             return Sums(token_loss, token_correct, torch.zeros_like(token_loss), token_correct * 0)

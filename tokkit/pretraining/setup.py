@@ -83,7 +83,7 @@ def set_up(config: PretrainConfig, world: World) -> Iterator[Setup]:
     model = make_model(config, sources).to(world.device)
     compiled = is_compiled(config.compile, world.device)
     if compiled:
-        compile_model(model, fsdp=config.fsdp)
+        compile_model(model)
     trained = distribute(model, world, fsdp=config.fsdp)
     stepper = Stepper(config, trained, build_optimizer(model, config), world)
     feed = Feed(
