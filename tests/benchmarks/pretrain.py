@@ -1,0 +1,282 @@
+"""How fast models are trained, beside transformers' BertForPreTraining, from made-up instances.
+
+    python tests/benchmarks/pretrain.py [--presets base,large] [--lengths 128,512] [--steps 100]
+
+One command, without a network, on one GPU or on a CPU; it takes torch, what tokkit depends on, and
+transformers for what stands beside it (without it that is left out, and the table says so). Where
+pip has no network, wheels made elsewhere will do, of the same Python and platform:
+
+    pip wheel '.[pretrain]' transformers -w wheels     # there, without torch if it is here already
+    pip install --no-index --find-links wheels 'tokkit[pretrain]' transformers
+
+Rates are real tokens a second, loader, clipping and optimizer included; padding counts for nothing.
+Operations of a token are counted as in ``tokkit.pretraining.flops``. Both sides train from the same
+instances, masks and micro-batches, a micro-batch a step, after a warm-up that meets every shape.
+
+On a GPU: bf16, dropout 0.1, compiled; steps are begun one after the other, as in a run, and timed
+from a device that has nothing to do to one that has done all of them. The yardstick is that GPU's
+own product of two matrices of 8192 x 8192 in bf16, measured beside each figure. What would not end
+before ``--minutes`` is left out, and the table says so.
+
+On a CPU: fp32, one and the other in turn, in rounds, and medians are compared, with and without
+``torch.compile``. ``--profile`` says where the time of our steps goes.
+"""
+
+import argparse
+import importlib.util
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.kernelprofile import profile_steps
+from benchmarks.madeinstances import instance_folders
+from benchmarks.steppers import (
+    Contestant,
+    count_flops,
+    count_tokens,
+    open_ours,
+    open_theirs,
+    time_steps,
+)
+
+from tokkit.pretraining.config import PRESETS, PretrainConfig
+from tokkit.pretraining.device import choose_device, describe_device
+
+Row = dict[str, Any]
+Opener = Callable[[], AbstractContextManager[Contestant]]
+SIDE, NUM_PRODUCTS = 8192, 50
+NUM_PROFILED = 3
+HAS_PEER = importlib.util.find_spec("transformers") is not None
+OURS = "tokkit"
+PEER = "transformers"
+GPU_DEFAULTS = {"presets": "base,large", "lengths": "128,512", "steps": 100, "micro": 32_768}
+CPU_DEFAULTS = {"presets": "tiny,mini", "lengths": "128", "steps": 2, "micro": 4096}
+
+
+class Benchmark:
+    """What is measured, and what is known so far.
+
+    Args:
+        options: of the command.
+        device: that computes.
+        folders: instances, by length.
+    """
+
+    def __init__(
+        self, options: argparse.Namespace, device: torch.device, folders: dict[int, Path]
+    ) -> None:
+        self.rows: list[Row] = []
+        self._options = options
+        self._device = device
+        self._folders = folders
+        self._steps = range(options.steps)
+        self._longest = 0.0
+        self._deadline = time.monotonic() + 60 * options.minutes
+
+    def run(self, preset: str, length: int) -> None:
+        """Compare the contestants, and print what came out."""
+        micro_batch_tokens = self._options.micro_batch_tokens
+        config = PretrainConfig(
+            instances=(self._folders[length],),
+            output=self._folders[length],  # nothing is written
+            preset=preset,
+            batch_size=max(1, micro_batch_tokens // length),
+            micro_batch_tokens=micro_batch_tokens,
+            device=self._device.type,
+            threads=self._options.threads,
+        )
+        num_tokens, flops = count_tokens(config, self._steps), count_flops(config)
+        compare = self._compare_on_gpu if self._device.type == "cuda" else self._compare_on_cpu
+        rows = compare(config)
+        for row in rows:
+            row |= {"preset": preset, "length": length, "flops_per_token": flops}
+            if "seconds" in row:
+                row["tokens_per_second"] = num_tokens / row["seconds"]
+                row["flops_per_second"] = flops * row["tokens_per_second"]
+        self.rows += rows
+        write("\n".join(describe_rows(rows)))
+
+    def _compare_on_gpu(self, config: PretrainConfig) -> list[Row]:
+        """One after the other, each alone in the memory."""
+        openers: dict[str, Opener] = {OURS: partial(open_ours, config)}
+        peer = f"{PEER}, compiled"
+        openers[peer] = partial(open_theirs, config, self._steps, compiled=True)
+        return [self._measure_on_gpu(name, opener) for name, opener in openers.items()]
+
+    def _measure_on_gpu(self, name: str, opener: Opener) -> Row:
+        if name != OURS and not HAS_PEER:
+            return {"name": name, "note": "is not installed"}
+        started = time.monotonic()
+        if self._deadline - started < 2 * self._longest:
+            return {"name": name, "note": "left out: there would not be time enough"}
+        try:
+            with opener() as contestant:
+                torch.cuda.reset_peak_memory_stats()
+                row = {"name": name, **warm_up(contestant, self._steps)}
+                product = measure_product(self._device)
+                row |= measure(contestant, self._steps)
+                row["memory"] = torch.cuda.max_memory_allocated()
+                row["product_flops_per_second"] = product
+                if self._options.profile and name == OURS:
+                    write("\n".join(self._profile(contestant)))
+        except torch.cuda.OutOfMemoryError:
+            row = {"name": name, "note": "out of memory; lower --micro-batch-tokens"}
+        self._longest = max(self._longest, time.monotonic() - started)
+        return row
+
+    def _compare_on_cpu(self, config: PretrainConfig) -> list[Row]:
+        """In turn, so that a machine that slows down slows down all of them."""
+        openers: dict[str, Opener] = {
+            OURS: partial(open_ours, replace(config, compile="auto")),
+            f"{OURS}, compiled": partial(open_ours, replace(config, compile="on")),
+        }
+        if HAS_PEER:
+            for name, compiled in ((PEER, False), (f"{PEER}, compiled", True)):
+                openers[name] = partial(open_theirs, config, self._steps, compiled=compiled)
+        if self._options.eager:
+            openers = {name: opener for name, opener in openers.items() if "," not in name}
+        with ExitStack() as stack:
+            opened = {name: stack.enter_context(opener()) for name, opener in openers.items()}
+            rows = [{"name": n, **warm_up(c, self._steps)} for n, c in opened.items()]
+            found: list[list[Row]] = [[] for _ in rows]
+            for _ in range(self._options.rounds):
+                for measured, contestant in zip(found, opened.values(), strict=True):
+                    measured.append(measure(contestant, self._steps))
+            for row, measured in zip(rows, found, strict=True):
+                row |= {key: statistics.median(m[key] for m in measured) for key in measured[0]}
+            if self._options.profile:
+                write("\n".join(self._profile(opened[OURS])))
+        return rows
+
+    def _profile(self, contestant: Contestant) -> list[str]:
+        steps = [self._steps[i % len(self._steps)] for i in range(NUM_PROFILED)]
+        return profile_steps(lambda: time_steps(contestant, steps), self._device)
+
+
+def warm_up(contestant: Contestant, steps: Sequence[int]) -> Row:
+    """Let everything be compiled that there is to compile."""
+    before, started = count_graphs(), time.perf_counter()
+    contestant.warm_up(steps)
+    return {"warm_up_seconds": time.perf_counter() - started, "graphs": count_graphs() - before}
+
+
+def measure(contestant: Contestant, steps: Sequence[int]) -> Row:
+    before = count_graphs()
+    seconds, waited = time_steps(contestant, steps)
+    # What compiles while it is timed is not measured well: there should be none.
+    graphs = count_graphs() - before
+    return {"seconds": seconds, "waiting": waited / seconds, "graphs_while_timed": graphs}
+
+
+def count_graphs() -> int:
+    """How many torch has compiled in this process."""
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+
+def measure_product(device: torch.device) -> float:
+    """Operations a second of the product of two large matrices in bf16."""
+    a, b = (torch.randn(SIDE, SIDE, device=device, dtype=torch.bfloat16) for _ in range(2))
+
+    def multiply() -> float:
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(NUM_PRODUCTS):
+            torch.mm(a, b)
+        torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    multiply()
+    return 2 * SIDE**3 * NUM_PRODUCTS / multiply()
+
+
+def describe_rows(rows: Sequence[Row]) -> list[str]:
+    """A line for each contestant, and the ratios of their rates."""
+    lines = []
+    for row in rows:
+        start = f"{row['preset']:<7}{row['length']:>4}  {row['name']:<24}"
+        if "note" in row:
+            lines.append(f"{start}{row['note']}")
+            continue
+        line = f"{start}{row['tokens_per_second']:>11,.0f}{row['flops_per_second'] / 1e12:>9.2f}"
+        if "product_flops_per_second" in row:
+            product = row["product_flops_per_second"]
+            line += f"{product / 1e12:>9.1f}{row['flops_per_second'] / product:>8.1%}"
+            line += f"{row['memory'] / 1e9:>8.1f}"
+        line += f"{row['waiting']:>9.2%}{row['warm_up_seconds']:>9.0f}{row['graphs']:>8}"
+        lines.append(line + (" (+ while timed)" if row["graphs_while_timed"] else ""))
+    rates = {row["name"]: row["tokens_per_second"] for row in rows if "note" not in row}
+    for name, rate in rates.items():
+        for peer, other in rates.items():
+            if name.startswith(OURS) and peer.startswith(PEER):
+                lines.append(f"{'':13}{name} is {rate / other:.2f}x as fast as {peer}")
+    return lines
+
+
+def header(*, on_gpu: bool) -> str:
+    columns = f"{'preset':<7}{'up to':>5} {'':<24}{'tokens/s':>11}{'TFLOP/s':>9}"
+    if on_gpu:
+        columns += f"{'product':>9}{'share':>8}{'GB':>8}"
+    return f"{columns}{'waiting':>9}{'warm-up':>9}{'graphs':>8}"
+
+
+def write(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def parse(arguments: Sequence[str] | None, *, on_gpu: bool) -> argparse.Namespace:
+    defaults = GPU_DEFAULTS if on_gpu else CPU_DEFAULTS
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--presets", default=defaults["presets"])
+    parser.add_argument("--lengths", default=defaults["lengths"])
+    parser.add_argument("--steps", type=int, default=defaults["steps"], help="that are timed")
+    parser.add_argument("--rounds", type=int, default=5, help="on a CPU")
+    parser.add_argument("--micro-batch-tokens", type=int, default=defaults["micro"])
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--minutes", type=float, default=7.5)
+    parser.add_argument("--eager", action="store_true", help="on a CPU: compile nothing")
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--json", type=Path, default=Path("pretrain-benchmark.json"))
+    options = parser.parse_args(arguments)
+    options.presets = options.presets.split(",")
+    options.lengths = [int(length) for length in options.lengths.split(",")]
+    if unknown := set(options.presets) - set(PRESETS):
+        parser.error(f"there is no preset {', '.join(sorted(unknown))}")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    device = choose_device("auto")
+    on_gpu = device.type == "cuda"
+    options = parse(arguments, on_gpu=on_gpu)
+    write(f"{describe_device(device)}; torch {torch.__version__}")
+    num_tokens = 8_000_000 if on_gpu else 500_000
+    with instance_folders(num_tokens, num_sentences=500, lengths=options.lengths) as folders:
+        benchmark = Benchmark(options, device, folders)
+        write(header(on_gpu=on_gpu))
+        for preset in options.presets:
+            for length in options.lengths:
+                benchmark.run(preset, length)
+    form = {
+        "device": describe_device(device),
+        "torch": torch.__version__,
+        "micro_batch_tokens": options.micro_batch_tokens,
+        "steps": options.steps,
+        "rows": benchmark.rows,
+    }
+    options.json.write_text(json.dumps(form, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
