@@ -30,7 +30,8 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.building import compare_texts, measure_memory
-from benchmarks.loading import FIRST_WORD, VOCAB_SIZE, Contestant, compare, make_documents
+from benchmarks.loading import Contestant, compare
+from benchmarks.madeinstances import FIRST_WORD, VOCAB_SIZE, make_documents
 from tokenfolders import toy_tokenizer, write_token_folder
 
 from reference.bert import Script

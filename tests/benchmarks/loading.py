@@ -15,60 +15,20 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
-
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tokenfolders import Document, toy_tokenizer, write_token_folder
+from benchmarks.madeinstances import instance_folders
 
-from tokkit.instances.build import build
-from tokkit.instances.config import BuildConfig
-
-VOCAB_SIZE = 30_522
-FIRST_WORD = 7
-LENGTHS = (128, 512)
 STEPS = range(40)
 MICRO_BATCH_TOKENS = 16_384
 Contestant = tuple[int, Callable[[], Any]]  # tokens that it handles, and what it does
-
-
-def make_documents(num_tokens: int) -> list[Document]:
-    """Sentences of 3 to 37 tokens, 25 of them in a document on average."""
-    rng = np.random.default_rng(0)
-    documents: list[Document] = []
-    while num_tokens > 0:
-        lengths = rng.integers(3, 38, rng.geometric(1 / 25))
-        documents.append([rng.integers(FIRST_WORD, VOCAB_SIZE, n).tolist() for n in lengths])
-        num_tokens -= int(lengths.sum())
-    return documents
-
-
-@contextmanager
-def instance_folders(lengths: Sequence[int] = LENGTHS) -> Iterator[dict[int, Path]]:
-    """Instance folders, one of each length."""
-    with TemporaryDirectory() as work:
-        folder = Path(work)
-        documents = make_documents(8_000_000)
-        write_token_folder(folder / "tokens", documents, tokenizer=toy_tokenizer(VOCAB_SIZE))
-        for length in lengths:
-            build(
-                BuildConfig(
-                    tokens=folder / "tokens",
-                    output=folder / str(length),
-                    max_seq_length=length,
-                    workers=0,
-                    progress=False,
-                )
-            )
-        yield {length: folder / str(length) for length in lengths}
 
 
 @contextmanager

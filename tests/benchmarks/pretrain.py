@@ -1,30 +1,37 @@
-"""How fast models are trained, beside transformers and, on a GPU, beside its matrix product.
+"""How fast models are trained, beside transformers' BertForPreTraining, from made-up instances.
 
-    python tests/benchmarks/pretrain.py [--presets base large] [--lengths 128 512] [--steps 100]
-        [--micro-batch-tokens 32768] [--json FILE] [--profile]
+    python tests/benchmarks/pretrain.py [--presets base,large] [--lengths 128,512] [--steps 100]
 
-On a GPU: BERT-base at 128 and 512 tokens, MLM and NSP, bf16, dropout 0.1, compiled, the loader
-included; steps are timed after a warm-up in which all shapes are compiled. Operations a token are
-counted by ``tokkit.pretraining.flops`` over real tokens, and put beside the rate of that GPU's own
-8192 x 8192 x 8192 product in bf16, measured in the same run. Beside it transformers'
-``BertForPreTraining``, compiled, with sdpa, padded to the longest: the same instances, masks,
-micro-batches and optimizer.
+One command, without a network, on one GPU or on a CPU; it takes torch, what tokkit depends on, and
+transformers for what stands beside it (without it that is left out, and the table says so). Where
+pip has no network, wheels made elsewhere will do, of the same Python and platform:
 
-On a CPU: ``tiny`` and ``mini`` at 128 tokens in fp32, eager and compiled, taking turns for a few
-rounds; medians and their ratio.
+    pip wheel '.[pretrain]' transformers -w wheels     # there, without torch if it is here already
+    pip install --no-index --find-links wheels 'tokkit[pretrain]' transformers
 
-Instances are made here, of random words in documents and sentences of usual lengths, over 30,522
-entries. Without transformers its part is left out. ``--profile`` says where a GPU's time goes.
+Rates are real tokens a second, loader, clipping and optimizer included; padding counts for nothing.
+Operations of a token are counted as in ``tokkit.pretraining.flops``. Both sides train from the same
+instances, masks and micro-batches, a micro-batch a step, after a warm-up that meets every shape.
+
+On a GPU: bf16, dropout 0.1, compiled; steps are begun one after the other, as in a run, and timed
+from a device that has nothing to do to one that has done all of them. The yardstick is that GPU's
+own product of two matrices of 8192 x 8192 in bf16, measured beside each figure. What would not end
+before ``--minutes`` is left out, and the table says so.
+
+On a CPU: fp32, one and the other in turn, in rounds, and medians are compared, with and without
+``torch.compile``. ``--profile`` says where the time of our steps goes.
 """
 
 import argparse
+import importlib.util
 import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,226 +39,243 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.loading import instance_folders
-from benchmarks.trainers import Task, Tokkit, Transformers, open_tokkit
+from benchmarks.kernelprofile import profile_steps
+from benchmarks.madeinstances import instance_folders
+from benchmarks.steppers import (
+    Contestant,
+    count_flops,
+    count_tokens,
+    open_ours,
+    open_theirs,
+    time_steps,
+)
 
-from tokkit.pretraining.forecast import flops_per_token, sample_instances
+from tokkit.pretraining.config import PRESETS, PretrainConfig
+from tokkit.pretraining.device import choose_device, describe_device
 
-WARM_UP = 10
-PRODUCT_SIZE = 8192
-CPU_THREADS = 2
+Row = dict[str, Any]
+Opener = Callable[[], AbstractContextManager[Contestant]]
+SIDE, NUM_PRODUCTS = 8192, 50
+NUM_PROFILED = 3
+HAS_PEER = importlib.util.find_spec("transformers") is not None
+OURS = "tokkit"
+PEER = "transformers"
+GPU_DEFAULTS = {"presets": "base,large", "lengths": "128,512", "steps": 100, "micro": 32_768}
+CPU_DEFAULTS = {"presets": "tiny,mini", "lengths": "128", "steps": 2, "micro": 4096}
 
-Contestant = Tokkit | Transformers
 
+class Benchmark:
+    """What is measured, and what is known so far.
 
-@dataclass(frozen=True)
-class Row:
-    """What was measured of one contestant.
-
-    Attributes:
-        preset: of the model.
-        length: of the longest instance.
-        name: of the contestant.
-        tokens_per_second: real ones.
-        flops: operations a second that these make.
-        waited: share of the time that was spent on waiting for data.
-        peak_bytes: of GPU memory.
+    Args:
+        options: of the command.
+        device: that computes.
+        folders: instances, by length.
     """
 
-    preset: str
-    length: int
-    name: str
-    tokens_per_second: float
-    flops: float
-    waited: float
-    peak_bytes: int
+    def __init__(
+        self, options: argparse.Namespace, device: torch.device, folders: dict[int, Path]
+    ) -> None:
+        self.rows: list[Row] = []
+        self._options = options
+        self._device = device
+        self._folders = folders
+        self._steps = range(options.steps)
+        self._longest = 0.0
+        self._deadline = time.monotonic() + 60 * options.minutes
+
+    def run(self, preset: str, length: int) -> None:
+        """Compare the contestants, and print what came out."""
+        micro_batch_tokens = self._options.micro_batch_tokens
+        config = PretrainConfig(
+            instances=(self._folders[length],),
+            output=self._folders[length],  # nothing is written
+            preset=preset,
+            batch_size=max(1, micro_batch_tokens // length),
+            micro_batch_tokens=micro_batch_tokens,
+            device=self._device.type,
+            threads=self._options.threads,
+        )
+        num_tokens, flops = count_tokens(config, self._steps), count_flops(config)
+        compare = self._compare_on_gpu if self._device.type == "cuda" else self._compare_on_cpu
+        rows = compare(config)
+        for row in rows:
+            row |= {"preset": preset, "length": length, "flops_per_token": flops}
+            if "seconds" in row:
+                row["tokens_per_second"] = num_tokens / row["seconds"]
+                row["flops_per_second"] = flops * row["tokens_per_second"]
+        self.rows += rows
+        write("\n".join(describe_rows(rows)))
+
+    def _compare_on_gpu(self, config: PretrainConfig) -> list[Row]:
+        """One after the other, each alone in the memory."""
+        openers: dict[str, Opener] = {OURS: partial(open_ours, config)}
+        peer = f"{PEER}, compiled"
+        openers[peer] = partial(open_theirs, config, self._steps, compiled=True)
+        return [self._measure_on_gpu(name, opener) for name, opener in openers.items()]
+
+    def _measure_on_gpu(self, name: str, opener: Opener) -> Row:
+        if name != OURS and not HAS_PEER:
+            return {"name": name, "note": "is not installed"}
+        started = time.monotonic()
+        if self._deadline - started < 2 * self._longest:
+            return {"name": name, "note": "left out: there would not be time enough"}
+        try:
+            with opener() as contestant:
+                torch.cuda.reset_peak_memory_stats()
+                row = {"name": name, **warm_up(contestant, self._steps)}
+                product = measure_product(self._device)
+                row |= measure(contestant, self._steps)
+                row["memory"] = torch.cuda.max_memory_allocated()
+                row["product_flops_per_second"] = product
+                if self._options.profile and name == OURS:
+                    write("\n".join(self._profile(contestant)))
+        except torch.cuda.OutOfMemoryError:
+            row = {"name": name, "note": "out of memory; lower --micro-batch-tokens"}
+        self._longest = max(self._longest, time.monotonic() - started)
+        return row
+
+    def _compare_on_cpu(self, config: PretrainConfig) -> list[Row]:
+        """In turn, so that a machine that slows down slows down all of them."""
+        openers: dict[str, Opener] = {
+            OURS: partial(open_ours, replace(config, compile="auto")),
+            f"{OURS}, compiled": partial(open_ours, replace(config, compile="on")),
+        }
+        if HAS_PEER:
+            for name, compiled in ((PEER, False), (f"{PEER}, compiled", True)):
+                openers[name] = partial(open_theirs, config, self._steps, compiled=compiled)
+        if self._options.eager:
+            openers = {name: opener for name, opener in openers.items() if "," not in name}
+        with ExitStack() as stack:
+            opened = {name: stack.enter_context(opener()) for name, opener in openers.items()}
+            rows = [{"name": n, **warm_up(c, self._steps)} for n, c in opened.items()]
+            found: list[list[Row]] = [[] for _ in rows]
+            for _ in range(self._options.rounds):
+                for measured, contestant in zip(found, opened.values(), strict=True):
+                    measured.append(measure(contestant, self._steps))
+            for row, measured in zip(rows, found, strict=True):
+                row |= {key: statistics.median(m[key] for m in measured) for key in measured[0]}
+            if self._options.profile:
+                write("\n".join(self._profile(opened[OURS])))
+        return rows
+
+    def _profile(self, contestant: Contestant) -> list[str]:
+        steps = [self._steps[i % len(self._steps)] for i in range(NUM_PROFILED)]
+        return profile_steps(lambda: time_steps(contestant, steps), self._device)
+
+
+def warm_up(contestant: Contestant, steps: Sequence[int]) -> Row:
+    """Let everything be compiled that there is to compile."""
+    before, started = count_graphs(), time.perf_counter()
+    contestant.warm_up(steps)
+    return {"warm_up_seconds": time.perf_counter() - started, "graphs": count_graphs() - before}
+
+
+def measure(contestant: Contestant, steps: Sequence[int]) -> Row:
+    before = count_graphs()
+    seconds, waited = time_steps(contestant, steps)
+    # What compiles while it is timed is not measured well: there should be none.
+    graphs = count_graphs() - before
+    return {"seconds": seconds, "waiting": waited / seconds, "graphs_while_timed": graphs}
+
+
+def count_graphs() -> int:
+    """How many torch has compiled in this process."""
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 
 def measure_product(device: torch.device) -> float:
-    """Operations a second of the GPU's own product of large matrices in bf16."""
-    a, b = (
-        torch.randn(PRODUCT_SIZE, PRODUCT_SIZE, device=device, dtype=torch.bfloat16)
-        for _ in range(2)
-    )
-    for _ in range(10):
-        a @ b
-    torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    for _ in range(50):
-        a @ b
-    torch.cuda.synchronize(device)
-    return 50 * 2 * PRODUCT_SIZE**3 / (time.perf_counter() - started)
+    """Operations a second of the product of two large matrices in bf16."""
+    a, b = (torch.randn(SIDE, SIDE, device=device, dtype=torch.bfloat16) for _ in range(2))
+
+    def multiply() -> float:
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(NUM_PRODUCTS):
+            torch.mm(a, b)
+        torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    multiply()
+    return 2 * SIDE**3 * NUM_PRODUCTS / multiply()
 
 
-def run_steps(contestant: Contestant, first: int, number: int) -> tuple[int, float]:
-    """Take steps; returns their tokens and seconds."""
-    contestant.waited = 0.0
-    started = time.perf_counter()
-    tokens = sum(contestant.step(first + step) for step in range(number))
-    contestant.finish()
-    return tokens, time.perf_counter() - started
-
-
-def on_gpu(task: Task, contestant: Contestant, flops: float, num_steps: int) -> Row:
-    """Warm up on the very steps that are timed then, so that no shape is compiled meanwhile."""
-    run_steps(contestant, 0, num_steps)
-    run_steps(contestant, 0, WARM_UP)
-    torch.cuda.reset_peak_memory_stats()
-    tokens, seconds = run_steps(contestant, 0, num_steps)
-    return Row(
-        preset=task.preset,
-        length=task.length,
-        name=contestant.name,
-        tokens_per_second=tokens / seconds,
-        flops=flops * tokens / seconds,
-        waited=contestant.waited / seconds,
-        peak_bytes=torch.cuda.max_memory_allocated(),
-    )
-
-
-def on_cpu(
-    task: Task, contestants: list[Contestant], flops: float, rounds: int, num_steps: int
-) -> Iterator[Row]:
-    """Let contestants take turns, and compare medians."""
-    rates: list[list[float]] = [[] for _ in contestants]
-    waits: list[list[float]] = [[] for _ in contestants]
-    for number in range(rounds + 1):
-        for contestant, own, waited in zip(contestants, rates, waits, strict=True):
-            tokens, seconds = run_steps(contestant, 0, num_steps)
-            if number:  # the first compiles
-                own.append(tokens / seconds)
-                waited.append(contestant.waited / seconds)
-    for contestant, own, waited in zip(contestants, rates, waits, strict=True):
-        rate = statistics.median(own)
-        share = statistics.median(waited)
-        yield Row(task.preset, task.length, contestant.name, rate, rate * flops, share, 0)
-
-
-@contextmanager
-def opened(task: Task, *, compiled: bool) -> Iterator[list[Contestant]]:
-    """tokkit, and transformers where it is."""
-    with open_tokkit(task, compiled=compiled) as ours:
-        contestants: list[Contestant] = [ours]
-        config = task.config(compiled=compiled)
-        try:
-            contestants.append(Transformers(config, ours.setup, compiled=compiled))
-        except ImportError as error:
-            sys.stderr.write(f"transformers is left out: {error}\n")
-        yield contestants
-
-
-def count_flops(contestant: Contestant, batch_size: int) -> float:
-    assert isinstance(contestant, Tokkit)
-    sample = sample_instances(contestant.setup.loaders[0], batch_size)
-    return flops_per_token(contestant.setup.model.config, sample)
-
-
-def measure_task(task: Task, options: argparse.Namespace) -> list[Row]:
-    """All contestants of a task."""
-    if task.device == "cpu":
-        with ExitStack() as stack:
-            pairs = [
-                stack.enter_context(opened(task, compiled=compiled)) for compiled in (False, True)
-            ]
-            contestants = [contestant for pair in pairs for contestant in pair]
-            flops = count_flops(contestants[0], task.batch_size)
-            return list(on_cpu(task, contestants, flops, options.rounds, options.steps))
-    with opened(task, compiled=True) as contestants:
-        flops = count_flops(contestants[0], task.batch_size)
-        rows = [on_gpu(task, contestant, flops, options.steps) for contestant in contestants]
-        if options.profile:
-            profile(contestants[0])
-    torch.cuda.empty_cache()
-    return rows
-
-
-def profile(contestant: Contestant) -> None:
-    """Print what three steps spend the device's time on."""
-    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=activities) as recorded:
-        run_steps(contestant, 0, 3)
-    table = recorded.key_averages().table(
-        sort_by="self_cuda_time_total", row_limit=30, max_name_column_width=80
-    )
-    sys.stdout.write(f"{table}\n")
-
-
-def describe_machine(device: str) -> str:
-    """The machine, and the versions of everything that matters."""
-    name = torch.cuda.get_device_name() if device == "cuda" else f"{CPU_THREADS} threads of a CPU"
-    versions = f"Python {sys.version.split()[0]}, torch {torch.__version__}"
-    try:
-        import transformers
-    except ImportError:
-        return f"{name}; {versions}, no transformers"
-    return f"{name}; {versions}, transformers {transformers.__version__}"
-
-
-def format_table(rows: list[Row], product: float | None) -> str:
-    """The table, of ratios against transformers under the same compiler."""
-    lines = [
-        "model  length  contestant              tokens/s   TFLOP/s  of the product  waiting   ratio"
-    ]
+def describe_rows(rows: Sequence[Row]) -> list[str]:
+    """A line for each contestant, and the ratios of their rates."""
+    lines = []
     for row in rows:
-        others = [
-            other
-            for other in rows
-            if (other.preset, other.length) == (row.preset, row.length)
-            and other.name == row.name.replace("tokkit", "transformers")
-        ]
-        ratio = f"{row.tokens_per_second / others[0].tokens_per_second:.2f}x" if others else ""
-        share = "" if product is None else f"{row.flops / product:.1%}"
-        lines.append(
-            f"{row.preset:<6} {row.length:>6}  {row.name:<22} {row.tokens_per_second:>9,.0f} "
-            f"{row.flops / 1e12:>9.3f}  {share:>14}  {row.waited:>7.2%}  {ratio:>6}"
-        )
-    return "\n".join(lines)
+        start = f"{row['preset']:<7}{row['length']:>4}  {row['name']:<24}"
+        if "note" in row:
+            lines.append(f"{start}{row['note']}")
+            continue
+        line = f"{start}{row['tokens_per_second']:>11,.0f}{row['flops_per_second'] / 1e12:>9.2f}"
+        if "product_flops_per_second" in row:
+            product = row["product_flops_per_second"]
+            line += f"{product / 1e12:>9.1f}{row['flops_per_second'] / product:>8.1%}"
+            line += f"{row['memory'] / 1e9:>8.1f}"
+        line += f"{row['waiting']:>9.2%}{row['warm_up_seconds']:>9.0f}{row['graphs']:>8}"
+        lines.append(line + (" (+ while timed)" if row["graphs_while_timed"] else ""))
+    rates = {row["name"]: row["tokens_per_second"] for row in rows if "note" not in row}
+    for name, rate in rates.items():
+        for peer, other in rates.items():
+            if name.startswith(OURS) and peer.startswith(PEER):
+                lines.append(f"{'':13}{name} is {rate / other:.2f}x as fast as {peer}")
+    return lines
 
 
-def read_options() -> argparse.Namespace:
-    has_gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    presets = ["base"] if has_gpu else ["tiny", "mini"]
-    parser.add_argument("--presets", nargs="+", default=presets)
-    parser.add_argument("--lengths", nargs="+", type=int, default=[128, 512] if has_gpu else [128])
-    parser.add_argument("--steps", type=int, default=100 if has_gpu else 3, help="that are timed")
+def header(*, on_gpu: bool) -> str:
+    columns = f"{'preset':<7}{'up to':>5} {'':<24}{'tokens/s':>11}{'TFLOP/s':>9}"
+    if on_gpu:
+        columns += f"{'product':>9}{'share':>8}{'GB':>8}"
+    return f"{columns}{'waiting':>9}{'warm-up':>9}{'graphs':>8}"
+
+
+def write(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def parse(arguments: Sequence[str] | None, *, on_gpu: bool) -> argparse.Namespace:
+    defaults = GPU_DEFAULTS if on_gpu else CPU_DEFAULTS
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--presets", default=defaults["presets"])
+    parser.add_argument("--lengths", default=defaults["lengths"])
+    parser.add_argument("--steps", type=int, default=defaults["steps"], help="that are timed")
     parser.add_argument("--rounds", type=int, default=5, help="on a CPU")
-    parser.add_argument("--batch-tokens", type=int, default=65_536 if has_gpu else 4096)
-    parser.add_argument("--micro-batch-tokens", type=int, default=32_768)
-    parser.add_argument("--device", default="cuda" if has_gpu else "cpu")
-    parser.add_argument("--json", type=Path, help="file to write the figures into")
-    parser.add_argument("--profile", action="store_true", help="of a GPU")
-    return parser.parse_args()
+    parser.add_argument("--micro-batch-tokens", type=int, default=defaults["micro"])
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--minutes", type=float, default=7.5)
+    parser.add_argument("--eager", action="store_true", help="on a CPU: compile nothing")
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--json", type=Path, default=Path("pretrain-benchmark.json"))
+    options = parser.parse_args(arguments)
+    options.presets = options.presets.split(",")
+    options.lengths = [int(length) for length in options.lengths.split(",")]
+    if unknown := set(options.presets) - set(PRESETS):
+        parser.error(f"there is no preset {', '.join(sorted(unknown))}")
+    return options
 
 
-def main() -> None:
-    options = read_options()
-    product = None
-    if options.device == "cuda":
-        product = measure_product(torch.device("cuda"))
-    else:
-        torch.set_num_threads(CPU_THREADS)
-    rows: list[Row] = []
-    with instance_folders(options.lengths) as folders:
+def main(arguments: Sequence[str] | None = None) -> None:
+    device = choose_device("auto")
+    on_gpu = device.type == "cuda"
+    options = parse(arguments, on_gpu=on_gpu)
+    write(f"{describe_device(device)}; torch {torch.__version__}")
+    num_tokens = 8_000_000 if on_gpu else 500_000
+    with instance_folders(num_tokens, num_sentences=500, lengths=options.lengths) as folders:
+        benchmark = Benchmark(options, device, folders)
+        write(header(on_gpu=on_gpu))
         for preset in options.presets:
             for length in options.lengths:
-                task = Task(
-                    preset=preset,
-                    length=length,
-                    folder=folders[length],
-                    batch_size=max(1, options.batch_tokens // length),
-                    micro_batch_tokens=options.micro_batch_tokens,
-                    device=options.device,
-                )
-                rows += measure_task(task, options)
-    machine = describe_machine(options.device)
-    sys.stdout.write(f"{machine}\n{format_table(rows, product)}\n")
-    if product is not None:
-        sys.stdout.write(f"the product of {PRODUCT_SIZE}: {product / 1e12:.0f} TFLOP/s\n")
-    if options.json is not None:
-        form: dict[str, Any] = {"machine": machine, "product_flops": product}
-        form["rows"] = [asdict(row) for row in rows]
-        options.json.write_text(json.dumps(form, indent=2) + "\n")
+                benchmark.run(preset, length)
+    form = {
+        "device": describe_device(device),
+        "torch": torch.__version__,
+        "micro_batch_tokens": options.micro_batch_tokens,
+        "steps": options.steps,
+        "rows": benchmark.rows,
+    }
+    options.json.write_text(json.dumps(form, indent=2) + "\n")
 
 
 if __name__ == "__main__":

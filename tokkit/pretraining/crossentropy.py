@@ -108,8 +108,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _slope(logits: Tensor, sums: Tensor, labels: Tensor) -> Tensor:
-    """The loss's gradient in the logits; 0 in rows whose sum is infinite."""
-    slope = (logits - sums[:, None]).exp()
+    """The loss's gradient in the logits, in their place; 0 in rows whose sum is infinite."""
+    slope = logits.sub_(sums[:, None]).exp_()
     if torch.compiler.is_compiling():
         # A compiler makes one pass of this and the line above, from logits in bf16 to slopes in
         # bf16; a scatter would have it write the slopes in fp32 between, and read them again.

@@ -1,0 +1,203 @@
+"""Those who take training steps, behind the same few calls: tokkit, and transformers beside it.
+
+Both train from the same instances, masks and micro-batches, with the same optimizer and clipping.
+What is tokkit's is a run's own parts: its loader, feed, model and step. Beside it is transformers'
+``BertForPreTraining`` with ``sdpa``, padded to the longest, in a plain loop; its batches are laid
+out beforehand and lie on the device, so its loader costs it nothing.
+"""
+
+import gc
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import pairwise
+from typing import Any, Protocol
+
+import torch
+
+from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.dataset import padded_batch
+from tokkit.pretraining.device import autocast, choose_precision, torch_settings
+from tokkit.pretraining.forecast import flops_per_token, sample_instances
+from tokkit.pretraining.loader import Loader
+from tokkit.pretraining.microbatches import MicroBatches
+from tokkit.pretraining.optim import build_optimizer, clip_gradients, update
+from tokkit.pretraining.padded import pad_instances
+from tokkit.pretraining.place import ALONE
+from tokkit.pretraining.setup import Setup, make_model, set_up
+from tokkit.pretraining.sources import open_sources
+from tokkit.pretraining.step import Figures
+from tokkit.pretraining.world import open_world
+
+RATE = 1e-4
+WARM_UP_STEPS = 5
+
+
+class Contestant(Protocol):
+    """Takes steps; their numbers say which batches."""
+
+    def warm_up(self, steps: Sequence[int]) -> None:
+        """Take a few steps, among them one of each shape that is in ``steps``."""
+
+    def take(self, step: int) -> float:
+        """Take a step, or have it begun on a device; returns seconds of waiting for data."""
+
+    def finish(self) -> None:
+        """Wait for the device."""
+
+
+class Ours:
+    """A run of tokkit's."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._last: Figures | None = None
+
+    def warm_up(self, steps: Sequence[int]) -> None:
+        first: dict[tuple[int, ...], int] = {}
+        for step in steps:
+            batches = self._setup.feed.take(0, step)
+            self._setup.feed.release()
+            for batch in batches:
+                shape = (len(batch.inputs.input_ids_N), len(batch.inputs.labels_M))
+                first.setdefault(shape, step)
+        for step in [*sorted(set(first.values())), *steps[:WARM_UP_STEPS]]:
+            self.take(step)
+        self.finish()
+
+    def take(self, step: int) -> float:
+        *_, figures = self._setup.take_step(step, RATE, number=step)
+        self._read()
+        self._last = figures
+        return self._setup.feed.waited
+
+    def finish(self) -> None:
+        self._read()
+
+    def _read(self) -> None:
+        """Read the step before, as a run does, while the device works on the last one."""
+        if self._last is not None:
+            self._last.read()
+        self._last = None
+
+
+class Theirs:
+    """A plain loop with their model.
+
+    Args:
+        config: of the run whose batches it takes.
+        steps: whose batches are laid out.
+        device: where.
+        compiled: by ``torch.compile``.
+    """
+
+    def __init__(
+        self, config: PretrainConfig, steps: Sequence[int], device: torch.device, *, compiled: bool
+    ) -> None:
+        import transformers
+
+        sources = open_sources(config)
+        shape = make_model(config, sources).config
+        torch.manual_seed(config.seed)
+        self._model = transformers.BertForPreTraining(
+            transformers.BertConfig(**asdict(shape), attn_implementation="sdpa")
+        ).to(device)
+        self._model.train()
+        self._optimizer = build_optimizer(self._model, config)
+        self._forward = torch.compile(self._model, dynamic=False) if compiled else self._model
+        self._autocast = autocast(choose_precision(config.precision, device), device)
+        self._max_norm = config.max_gradient_norm
+        self._device = device
+        loader = Loader(sources, config)
+        plan = MicroBatches.plan(loader, loader.rank_size, config.micro_batch_tokens, static=False)
+        self._batches = {
+            step: _lay_out(loader, step, plan.bounds, sources.pad_id, device) for step in steps
+        }
+
+    def warm_up(self, steps: Sequence[int]) -> None:
+        first: dict[Any, int] = {}
+        for step in steps:
+            for batch in self._batches[step]:
+                first.setdefault(batch["input_ids"].shape, step)
+        for step in [*sorted(set(first.values())), *steps[:WARM_UP_STEPS]]:
+            self.take(step)
+        self.finish()
+
+    def take(self, step: int) -> float:
+        batches = self._batches[step]
+        for batch in batches:
+            with self._autocast:
+                loss = self._forward(**batch).loss
+            torch.autograd.backward(loss / len(batches))
+        clip_gradients(self._model, self._max_norm)
+        update(self._optimizer, RATE)
+        return 0.0
+
+    def finish(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def _lay_out(
+    loader: Loader, step: int, bounds: Sequence[int], pad_id: int, device: torch.device
+) -> list[dict[str, Any]]:
+    """A step's micro-batches, as their model takes them."""
+    padded = pad_instances(loader.training_instances(step), pad_id)
+    tensors = {**padded_batch(padded), "next_sentence_label": padded.next_sentence_labels_B}
+    return [
+        {name: tensor[start:stop].to(device) for name, tensor in tensors.items()}
+        for start, stop in pairwise(bounds)
+    ]
+
+
+@contextmanager
+def open_ours(config: PretrainConfig) -> Iterator[Ours]:
+    """A run, as ``tokkit pretrain`` would begin it."""
+    with (
+        open_world(config, ALONE) as world,
+        torch_settings(config, world.device),
+        set_up(config, world) as setup,
+    ):
+        yield Ours(setup)
+    _forget()
+
+
+@contextmanager
+def open_theirs(
+    config: PretrainConfig, steps: Sequence[int], *, compiled: bool
+) -> Iterator[Theirs]:
+    """Their model, in the same settings."""
+    with open_world(config, ALONE) as world, torch_settings(config, world.device):
+        yield Theirs(config, steps, world.device, compiled=compiled)
+    _forget()
+
+
+def _forget() -> None:
+    """Let the memory go that a contestant had."""
+    torch._dynamo.reset()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def count_flops(config: PretrainConfig) -> float:
+    """The operations that a real token costs a run's model, forward and backward."""
+    sources = open_sources(config)
+    shape = make_model(config, sources).config
+    return flops_per_token(shape, sample_instances(Loader(sources, config), config.batch_size))
+
+
+def count_tokens(config: PretrainConfig, steps: Sequence[int]) -> int:
+    """Real tokens of some steps."""
+    loader = Loader(open_sources(config), config)
+    return sum(len(loader.training_instances(step).input_ids) for step in steps)
+
+
+def time_steps(contestant: Contestant, steps: Sequence[int]) -> tuple[float, float]:
+    """Seconds of some steps, and of them waiting for data."""
+    contestant.finish()
+    started = time.perf_counter()
+    waited = sum(contestant.take(step) for step in steps)
+    contestant.finish()
+    return time.perf_counter() - started, waited
