@@ -8,14 +8,17 @@ out beforehand and lie on the device, so its loader costs it nothing.
 
 import gc
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import pairwise
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
+from tokkit.pretraining.batch import Batch, Sizes
 from tokkit.pretraining.config import PretrainConfig
 from tokkit.pretraining.dataset import padded_batch
 from tokkit.pretraining.device import autocast, choose_precision, torch_settings
@@ -53,27 +56,40 @@ class Ours:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._last: Figures | None = None
+        self._next = 0
 
     def warm_up(self, steps: Sequence[int]) -> None:
         first: dict[tuple[int, ...], int] = {}
         for step in steps:
-            batches = self._setup.feed.take(0, step)
-            self._setup.feed.release()
-            for batch in batches:
+            for batch in self._pass_over(step):
                 shape = (len(batch.inputs.input_ids_N), len(batch.inputs.labels_M))
                 first.setdefault(shape, step)
         for step in [*sorted(set(first.values())), *steps[:WARM_UP_STEPS]]:
+            self._next = step
             self.take(step)
         self.finish()
+        self._pass_over(steps[0])
+        self._next = steps[0]
 
     def take(self, step: int) -> float:
+        waited = 0.0
+        while self._next < step:  # in order, so that the feed has the next one ready
+            self._pass_over(self._next)
+            self._next += 1
+            waited += self._setup.feed.waited
         *_, figures = self._setup.take_step(step, RATE, number=step)
+        self._next = step + 1
         self._read()
         self._last = figures
-        return self._setup.feed.waited
+        return waited + self._setup.feed.waited
 
     def finish(self) -> None:
         self._read()
+
+    def _pass_over(self, step: int) -> tuple[Batch, ...]:
+        batches = self._setup.feed.take(0, step)
+        self._setup.feed.release()
+        return batches
 
     def _read(self) -> None:
         """Read the step before, as a run does, while the device works on the last one."""
@@ -188,10 +204,29 @@ def count_flops(config: PretrainConfig) -> float:
     return flops_per_token(shape, sample_instances(Loader(sources, config), config.batch_size))
 
 
-def count_tokens(config: PretrainConfig, steps: Sequence[int]) -> int:
-    """Real tokens of some steps."""
+def choose_steps(config: PretrainConfig, num_steps: int, num_shapes: int) -> list[int]:
+    """The first steps whose micro-batches have the commonest shapes, as a compiled model has them.
+
+    A model is compiled for each, which takes as long as thousands of steps.
+    """
     loader = Loader(open_sources(config), config)
-    return sum(len(loader.training_instances(step).input_ids) for step in steps)
+    plan = MicroBatches.plan(loader, loader.rank_size, config.micro_batch_tokens, static=True)
+    shapes = {}
+    for step in range(2 * num_steps):
+        instances = loader.training_instances(step)
+        sizes = Sizes.measure(instances, plan.bounds, plan.rounding, causal=False)
+        _, tokens, _, predictions = np.diff(sizes.bounds).tolist()
+        shapes[step] = tuple(zip(tokens, predictions, strict=True))
+    counts = Counter(shape for of_step in shapes.values() for shape in of_step)
+    common = {shape for shape, _ in counts.most_common(num_shapes)}
+    return [step for step, of_step in shapes.items() if common.issuperset(of_step)][:num_steps]
+
+
+def count_tokens(config: PretrainConfig, steps: Sequence[int]) -> tuple[int, float]:
+    """Real tokens of some steps, and their share of what padding would make of them."""
+    loader = Loader(open_sources(config), config)
+    num_tokens = sum(len(loader.training_instances(step).input_ids) for step in steps)
+    return num_tokens, num_tokens / (len(steps) * config.batch_size * loader.max_seq_length)
 
 
 def time_steps(contestant: Contestant, steps: Sequence[int]) -> tuple[float, float]:

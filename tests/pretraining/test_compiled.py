@@ -12,7 +12,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from tokkit.pretraining.batch import Rounding, lay_out
 from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.device import MAX_SHAPES
+from tokkit.pretraining.device import MAX_SHAPES, autocast
+from tokkit.pretraining.distribute import compile_model
 from tokkit.pretraining.metrics import read_metrics
 from tokkit.pretraining.model import Inputs, ModelConfig
 from tokkit.pretraining.pretrain import pretrain
@@ -56,6 +57,32 @@ def test_a_compiled_model_has_the_same_loss_and_gradients(monkeypatch: pytest.Mo
     model.compile(dynamic=False, fullgraph=True)  # as a whole: there is nothing that breaks a graph
     for name, tensor in follow().items():
         torch.testing.assert_close(tensor, expected[name], atol=2e-6, rtol=2e-5, msg=name)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_compiled_model_is_near_the_plain_one_on_a_gpu() -> None:
+    config = ModelConfig.from_preset("tiny", vocab_size=1001, max_seq_length=64, dropout=0.0)
+    device = torch.device("cuda")
+    model = make_model(config).to(device)
+    batch = lay_out(make_instances([5, 40, 33, 8], config.vocab_size), 0, ROUNDING).to(device)
+
+    def follow(precision: str) -> tuple[float, Tensor]:
+        model.zero_grad()
+        with autocast(precision, device):
+            sums = model(batch.inputs)
+        loss = total_loss(sums, batch.num_predicted, batch.num_pairs)
+        torch.autograd.backward(loss)
+        gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        return loss.item(), torch.cat(gradients)
+
+    exact_loss, exact = follow("fp32")
+    for compiled in (False, True):
+        if compiled:
+            compile_model(model)
+        loss, gradient = follow("bf16")
+        assert loss == pytest.approx(exact_loss, rel=5e-3)
+        assert (gradient - exact).norm() < 0.05 * exact.norm()
 
 
 def parts_of(inputs: Inputs) -> list[tuple[Any, ...]]:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tokkit.pretraining import attention, model
 from tokkit.pretraining.batch import Batch, Rounding, lay_out
 from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.device import choose_precision
 from tokkit.pretraining.model import Bert, Inputs, ModelConfig
 from tokkit.pretraining.models import Model
 from tokkit.pretraining.optim import build_optimizer
@@ -126,6 +128,21 @@ def test_in_bf16_losses_and_gradients_are_near_those_in_fp32() -> None:
     (exact_loss, exact), (rounded_loss, rounded) = found["fp32"], found["bf16"]
     assert rounded_loss == pytest.approx(exact_loss, rel=2e-3)
     assert (rounded - exact).norm() < 0.02 * exact.norm()
+
+
+@pytest.mark.parametrize(("major", "precision"), [(7, "fp32"), (8, "bf16"), (9, "bf16")])
+def test_gpus_before_ampere_do_without_bf16_and_flash_attention(
+    monkeypatch: pytest.MonkeyPatch, major: int, precision: str
+) -> None:
+    properties = SimpleNamespace(major=major)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    assert choose_precision("auto", torch.device("cuda")) == precision
+    tensor: Any = SimpleNamespace(is_cuda=True, dtype=torch.bfloat16, device="cuda:0")
+    assert attention.has_flash(tensor) == (major >= 8)
+    tensor.dtype = torch.float32
+    assert not attention.has_flash(tensor)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
