@@ -16,7 +16,6 @@ the same, where FSDP's own mixed precision would round biases and norms, and wit
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -136,8 +135,3 @@ def split_tensors(full: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dic
             )
         parts[name] = whole
     return parts
-
-
-def without_wrapper(model: nn.Module) -> Model:
-    """The model that ``distribute`` was given, whose names have no prefix."""
-    return cast("Model", model.module if isinstance(model, DistributedDataParallel) else model)

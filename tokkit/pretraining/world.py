@@ -53,11 +53,12 @@ class World:
 
     def total(self, numbers: Sequence[float]) -> list[float]:
         """Sums over ranks, in float64; to the bit the same on all of them."""
-        return self._reduce(numbers, dist.ReduceOp.SUM)
-
-    def largest(self, numbers: Sequence[float]) -> list[float]:
-        """The largest of all ranks, number by number."""
-        return self._reduce(numbers, dist.ReduceOp.MAX)
+        if self.size == 1:
+            return [float(number) for number in numbers]
+        sums = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(sums)
+        reduced: list[float] = sums.tolist()
+        return reduced
 
     def share(self, form: Any) -> Any:
         """What rank 0 gives, to all: a form of JSON. What the others give is not looked at."""
@@ -74,14 +75,6 @@ class World:
     def barrier(self) -> None:
         """Wait until all ranks are here."""
         self.total([0.0])
-
-    def _reduce(self, numbers: Sequence[float], operation: Any) -> list[float]:
-        if self.size == 1:
-            return [float(number) for number in numbers]
-        sums = torch.tensor(numbers, dtype=torch.float64)
-        dist.all_reduce(sums, operation)
-        reduced: list[float] = sums.tolist()
-        return reduced
 
 
 @contextmanager
