@@ -67,7 +67,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> PretrainConfig:
 @pytest.mark.parametrize(
     ("module", "name", "number", "resumed"),
     [
-        ("tokkit.pretraining.step", "update", 8, {5, 6}),  # 6 may be half on its way to the disk
+        ("tokkit.pretraining.step", "update", 8, {3, 6}),  # 6 may be half on its way to the disk
         ("tokkit.pretraining.checkpoint", "write_tensors", 7, {9}),
     ],
     ids=["after step 8", "while step 12 is saved"],
