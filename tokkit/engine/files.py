@@ -66,6 +66,72 @@ class HashedFile:
         return False
 
 
+class Draft:
+    """A file being written under a temporary name; it appears whole, or not at all.
+
+    Args:
+        path: the file's final name; its folder must exist.
+
+    Attributes:
+        sink: the file to write to.
+
+    Either ``keep`` or ``discard`` ends it, in any thread.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        with os_errors_about(path):
+            self._file = self._temporary.open("wb")
+        self.sink = HashedFile(cast("BinaryIO", self._file))
+
+    def keep(self) -> None:
+        """Sync the file, and give it its name; where that fails nothing is left of it.
+
+        Raises:
+            TokkitError: where the operating system refuses, as on a full disk.
+        """
+        with os_errors_about(self.path):
+            try:
+                with self._file as file:
+                    file.flush()
+                    os.fsync(file.fileno())
+                self._temporary.replace(self.path)
+                sync_folder(self.path.parent)
+            except BaseException:
+                self.discard()
+                raise
+
+    def discard(self) -> None:
+        """Leave nothing of it."""
+        with suppress(OSError):  # closing writes what is buffered
+            self._file.close()
+        with suppress(OSError):
+            self._temporary.unlink()
+
+
+@contextmanager
+def draft_for(path: Path) -> Iterator[Draft]:
+    """Write a file whose name somebody else gives it: by ``Draft.keep``.
+
+    Args:
+        path: the file's final name; its folder must exist.
+
+    Yields:
+        The draft. After an exception in the block nothing is left of it.
+
+    Raises:
+        TokkitError: where the operating system refuses, as on a full disk.
+    """
+    draft = Draft(path)
+    with os_errors_about(path):
+        try:
+            yield draft
+        except BaseException:
+            draft.discard()
+            raise
+
+
 @contextmanager
 def write_atomically(path: Path) -> Iterator[HashedFile]:
     """Write ``path`` so that it appears whole or not at all.
@@ -80,20 +146,9 @@ def write_atomically(path: Path) -> Iterator[HashedFile]:
     Raises:
         TokkitError: where the operating system refuses, as on a full disk.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with os_errors_about(path):
-        try:
-            with temporary.open("wb") as file:
-                hashed = HashedFile(cast("BinaryIO", file))
-                yield hashed
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
+    with draft_for(path) as draft:
+        yield draft.sink
+    draft.keep()
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,7 +1,8 @@
 """Units done by processes of this machine.
 
-Workers get one unit at a time. The parent watches their pipes and their lives: a worker that dies
-is an error that names the unit it had. Each worker watches the parent too, and ends with it.
+A worker gets a unit when it has written the one before. The parent watches their pipes and their
+lives: a worker that dies is an error that names the unit it had. Each worker watches the parent
+too, and ends with it.
 
 A parent of one thread, on Linux, loads what the units need and then copies itself (``fork``). No
 other thread can hold a lock then that would stay locked in the copy. Any other parent starts its
@@ -10,15 +11,10 @@ Allocators that keep freed memory (``MALLOC_MMAP_THRESHOLD_`` and its like) save
 page faults, and no time.
 """
 
-import gc
 import logging
 import multiprocessing
-import os
 import signal
 import sys
-import threading
-import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
@@ -28,12 +24,10 @@ from pathlib import Path
 from typing import Any, NoReturn, Self, cast
 
 from tokkit.engine.unit import Outcome, Task, Unit
+from tokkit.engine.worker import HELD_SIGNALS, out_of_memory, work
 from tokkit.errors import TokkitError
 
 log = logging.getLogger(__name__)
-
-REPORT_SECONDS = 0.1
-HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class WorkerError(RuntimeError):
@@ -60,7 +54,7 @@ def run_units(
     for unit in units:
         if unit.local or not workers:
             try:
-                outcome = task.run(unit, report)
+                outcome = task.write(unit, report).keep()
             except MemoryError as error:
                 raise out_of_memory(unit) from error
             yield unit, outcome
@@ -69,19 +63,15 @@ def run_units(
             yield from pool.run(away, report)
 
 
-def out_of_memory(unit: Unit) -> TokkitError:
-    """Say which unit did not fit into memory."""
-    return TokkitError(
-        f"{unit.name}: out of memory; pass fewer --workers, or smaller units where it can be cut"
-    )
-
-
 class _Pool:
-    """A few processes, each with a pipe, a life to watch, and at most one unit in hand."""
+    """A few processes, each with a pipe, a life to watch, and its units in hand.
+
+    These are at most two: one that is done but for the disk, and one to do.
+    """
 
     def __init__(self, task: Task, num_workers: int) -> None:
         self._processes: dict[Connection, BaseProcess] = {}
-        self._in_hand: dict[Connection, Unit] = {}
+        self._in_hand: dict[Connection, deque[Unit]] = {}
         self._said: set[str] = set()
         context = _choose_start(task)
         # A signal would tear the start of a process, or print a traceback from within a child that
@@ -90,7 +80,7 @@ class _Pool:
         try:
             for _ in range(num_workers):
                 ours, theirs = context.Pipe()
-                process = context.Process(target=_work, args=(task, theirs), daemon=True)
+                process = context.Process(target=work, args=(task, theirs), daemon=True)
                 process.start()
                 theirs.close()
                 self._processes[ours] = process
@@ -113,22 +103,23 @@ class _Pool:
         """Hand out the units and yield what comes back."""
         waiting = deque(units)
         for pipe in self._processes:
+            self._in_hand[pipe] = deque()
             self._hand_out(pipe, waiting)
-        while self._in_hand:
-            for pipe in cast("list[Connection]", wait(list(self._in_hand))):
+        while busy := [pipe for pipe, units in self._in_hand.items() if units]:
+            for pipe in cast("list[Connection]", wait(busy)):
                 kind, content = self._receive(pipe)
                 if kind == "progress":
                     report(content)
                 elif kind == "message":
                     self._say(content)
-                elif kind == "outcome":
-                    unit = self._in_hand.pop(pipe)
+                elif kind == "written":
                     self._hand_out(pipe, waiting)
-                    yield unit, content
+                elif kind == "outcome":
+                    yield self._in_hand[pipe].popleft(), content
                 elif kind == "error":
                     raise content
                 else:
-                    raise WorkerError(f"{self._in_hand[pipe].name}\n\n{content}")
+                    raise WorkerError(f"{self._in_hand[pipe][0].name}\n\n{content}")
 
     def _say(self, message: str) -> None:
         """Pass on what a worker has to say, once where several say the same."""
@@ -138,7 +129,7 @@ class _Pool:
 
     def _hand_out(self, pipe: Connection, waiting: deque[Unit]) -> None:
         if waiting:
-            unit = self._in_hand[pipe] = waiting.popleft()
+            self._in_hand[pipe].append(unit := waiting.popleft())
             try:
                 pipe.send(unit)
             except BrokenPipeError:
@@ -158,7 +149,7 @@ class _Pool:
         killed = process.exitcode == -signal.SIGKILL
         remedy = "; was memory short? pass fewer --workers" if killed else ""
         raise TokkitError(
-            f"{self._in_hand[pipe].name}: the worker process {describe_end(process)}{remedy}; what "
+            f"{self._in_hand[pipe][-1].name}: the worker process {describe_end(process)}{remedy}; what "
             f"other units finished stays, run the same command again to go on"
         )
 
@@ -182,75 +173,3 @@ def _has_one_thread() -> bool:
     """Whether this process can be copied; those of macOS cannot, whatever threads they have."""
     threads = Path("/proc/self/task")
     return sys.platform == "linux" and threads.is_dir() and len([*threads.iterdir()]) == 1
-
-
-def _work(task: Task, pipe: Connection) -> None:
-    """Do units from the pipe until it closes: the life of a worker."""
-    gc.freeze()  # what was loaded before a fork need not be looked at again
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends us
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has the parent's handler
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    logger = logging.getLogger("tokkit")
-    logger.handlers = [_Forwarder(pipe)]
-    logger.propagate = False
-    logger.setLevel(logging.INFO)
-    reporter = _Reporter(pipe)
-    while True:
-        try:
-            unit = pipe.recv()
-        except EOFError:
-            return
-        try:
-            outcome = task.run(unit, reporter.report)
-        except TokkitError as error:
-            pipe.send(("error", error))
-        except MemoryError:
-            pipe.send(("error", out_of_memory(unit)))
-        except BaseException:  # noqa: BLE001  whatever it is, the parent must be told
-            pipe.send(("bug", traceback.format_exc()))
-        else:
-            reporter.flush()
-            pipe.send(("outcome", outcome))
-
-
-def end_with_parent() -> None:
-    """End this process when its parent is gone, so that no shard is written behind its back."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-class _Forwarder(logging.Handler):
-    """Sends the messages of a worker to the parent, whose standard error it is."""
-
-    def __init__(self, pipe: Connection) -> None:
-        super().__init__()
-        self._pipe = pipe
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Send one message."""
-        self._pipe.send(("message", record.getMessage()))
-
-
-class _Reporter:
-    """Sends progress to the parent, a few times a second at the most."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
-        self._pending = 0
-        self._sent = time.monotonic()
-
-    def report(self, advance: int) -> None:
-        """Count progress, and send what is pending if it is time to."""
-        self._pending += advance
-        if time.monotonic() - self._sent >= REPORT_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what is pending."""
-        if self._pending:
-            self._pipe.send(("progress", self._pending))
-        self._pending = 0
-        self._sent = time.monotonic()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import HashedFile, write_atomically
+from tokkit.engine.files import Draft, HashedFile, draft_for
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,23 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Written:
+    """A unit that is done but for its shard, which is not on the disk yet."""
+
+    result: UnitResult
+    draft: Draft
+
+    def keep(self) -> Outcome:
+        """Wait until the shard is safe on the disk.
+
+        Raises:
+            TokkitError: where the operating system refuses, as on a full disk.
+        """
+        self.draft.keep()
+        return Outcome(self.result, self.draft.sink.size, self.draft.sink.sha256)
+
+
+@dataclass(frozen=True)
 class Task:
     """What is done to each unit of a stage; picklable, so that any process can do it.
 
@@ -84,8 +101,8 @@ class Task:
         if self.load_context is not None:
             self.load_context(self.context)
 
-    def run(self, unit: Unit, report: Callable[[int], None]) -> Outcome:
-        """Write the unit's shard, whole or not at all."""
-        with write_atomically(self.folder / unit.shard) as sink:
-            result = self.function(self.context, unit.payload, sink, report)
-        return Outcome(result, sink.size, sink.sha256)
+    def write(self, unit: Unit, report: Callable[[int], None]) -> Written:
+        """Do a unit, and leave its shard to be kept."""
+        with draft_for(self.folder / unit.shard) as draft:
+            result = self.function(self.context, unit.payload, draft.sink, report)
+        return Written(result, draft)

@@ -44,8 +44,9 @@ from typing import Any, cast
 from tqdm import tqdm
 
 from tokkit.engine.bars import bars_aside
-from tokkit.engine.local import WorkerError, describe_end, end_with_parent
+from tokkit.engine.local import WorkerError, describe_end
 from tokkit.engine.signals import interruptible
+from tokkit.engine.worker import end_with_parent
 from tokkit.errors import Interrupted, TokkitError
 from tokkit.pretraining.config import PretrainConfig
 from tokkit.pretraining.place import Place, RankLost

@@ -1,0 +1,97 @@
+"""A worker begins a unit while the shard of the one before is on its way to the disk."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from tokkit.engine.journal import Journal
+from tokkit.engine.stage import run_stage
+from toystage import squares
+
+TESTS = Path(__file__).resolve().parent.parent
+
+# Changes how the shards of units are kept, in the process that imports it, however it was started.
+SCRIPT = """
+    import errno, os, sys, time
+    sys.path.insert(0, {tests!r})
+    from pathlib import Path
+    from tokkit.engine.stage import run_stage
+    from tokkit.engine.unit import Written
+    from tokkit.errors import TokkitError
+    from toystage import squares
+
+    here = Path({here!r})
+    keep = Written.keep
+
+    def wait_for_the_next(written):
+        number = int(written.draft.path.stem.removeprefix("square-"))
+        deadline = time.monotonic() + 20
+        while number < 5 and str(number + 1) not in (here / "log").read_text().split():
+            if time.monotonic() > deadline:
+                raise OSError(errno.ETIMEDOUT, "the next was not begun")
+            time.sleep(0.01)
+        return keep(written)
+
+    def take_time(written):
+        time.sleep(0.5)
+        return keep(written)
+
+    def fill_the_disk(written):
+        if written.draft.path.name == "square-00002.txt":
+            def full(descriptor):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            os.fsync = full
+        return keep(written)
+
+    Written.keep = {change}
+    if __name__ == "__main__":
+        try:
+            run_stage(
+                squares(here / "out", here / "log", **{context!r}),
+                workers=1, overwrite=False, progress=False,
+            )
+        except TokkitError as error:
+            sys.stderr.write(str(error))
+            sys.exit(error.exit_status)
+"""
+
+
+def run(here: Path, change: str, **context: int) -> subprocess.CompletedProcess[str]:
+    (here / "log").touch()
+    script = here / "script.py"
+    text = textwrap.dedent(SCRIPT)
+    script.write_text(text.format(tests=str(TESTS), here=str(here), change=change, context=context))
+    return subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+
+
+def finished(folder: Path) -> list[str]:
+    return sorted(line["input"] for line in Journal.read(folder).units.values())
+
+
+def test_the_next_unit_is_done_while_a_shard_is_kept(tmp_path: Path) -> None:
+    ended = run(tmp_path, "wait_for_the_next")
+    assert ended.returncode == 0, ended.stderr
+    run_stage(
+        squares(tmp_path / "plain", tmp_path / "log"), workers=0, overwrite=False, progress=False
+    )
+    for path in (tmp_path / "plain").glob("square-*"):
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_fault_does_not_overtake_the_shard_before_it(tmp_path: Path) -> None:
+    ended = run(tmp_path, "take_time", fail=2)
+    assert ended.returncode == 1
+    assert ended.stderr == "number 2: cannot be squared"
+    assert finished(tmp_path / "out") == ["number 0", "number 1"]
+
+
+def test_a_disk_that_fills_while_a_shard_is_kept_is_told(tmp_path: Path) -> None:
+    ended = run(tmp_path, "fill_the_disk")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"{tmp_path}/out/square-00002.txt: no space left on the device")
+    assert finished(tmp_path / "out") == ["number 0", "number 1"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("square-*")) == [
+        "square-00000.txt",
+        "square-00001.txt",
+    ]
