@@ -2,6 +2,8 @@
 
 import gzip
 import os
+import subprocess
+import sys
 from collections import Counter
 from hashlib import sha256
 from pathlib import Path
@@ -54,7 +56,7 @@ def count(config: TrainConfig, **options: Any) -> Counted:
 def count_texts(
     folder: Path, config: TrainConfig, batches: list[list[str]], memory: int = TINY
 ) -> dict[bytes, int]:
-    counter = WordCounter(new_splitter(config), memory, folder / "spilled")
+    counter = WordCounter(new_splitter(config), memory, folder)
     for texts in batches:
         counter.add(pa.array(texts, pa.large_string()))
     with (folder / "run").open("wb") as file:
@@ -129,6 +131,42 @@ def test_the_same_for_any_workers_memory_and_units(
         assert other.held_out == first.held_out
         assert other.removed == first.removed
         assert other.accounts.as_dict() == first.accounts.as_dict()
+
+
+COUNT_ALL = """
+import sys
+from pathlib import Path
+from tokkit.corpus.units import plan_units
+from tokkit.vocab.config import TrainConfig
+from tokkit.vocab import counting
+
+counting.UNIT_BYTES = 1  # each file is a unit
+if __name__ == "__main__":
+    output, *inputs = sys.argv[1:]
+    config = TrainConfig(inputs=tuple(inputs), output=Path(output), workers=2, held_out=0.0)
+    for word, number in counting.count_corpus(config, plan_units(config), table_memory=1024).words:
+        print(word.decode(), number)
+"""
+
+
+def test_workers_copied_after_standard_input_was_counted_spill_apart(tmp_path: Path) -> None:
+    texts = [" ".join(f"{number * 7919 % 5000:x}a{n}" for number in range(6000)) for n in range(3)]
+    paths = [tmp_path / name for name in ("a.txt", "b.txt")]
+    for path, text in zip(paths, texts[1:], strict=True):
+        path.write_text(text)
+    # pyarrow and OpenBLAS start no thread, so that the process can be copied.
+    one_thread = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+    ended = subprocess.run(
+        [sys.executable, "-c", COUNT_ALL, tmp_path / "out", "-", *paths],
+        input=texts[0],
+        env={**os.environ, **one_thread},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    expected = sorted(count_words(config_of(tmp_path / "x"), texts).items())
+    assert ended.stdout.splitlines() == [f"{word.decode()} {count}" for word, count in expected]
 
 
 def test_held_out_documents_are_not_counted(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from tokkit.cli.options import config_option, mask_options, work_options
+from tokkit.cli.options import config_option, keep_one_thread, mask_options, work_options
 from tokkit.cli.report import print_manifest
 from tokkit.instances.config import (
     COMPRESSIONS,
@@ -61,6 +61,7 @@ def build(*, as_json: bool, **options: Any) -> None:
     TOKENS is a folder that encode wrote. Running the same command again goes on where the last one stopped.
     """
     config = BuildConfig(**options)
+    keep_one_thread()
     from tokkit.instances.build import build as run
 
     print_manifest(config.output, run(config), as_json=as_json)

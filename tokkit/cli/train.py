@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from tokkit.cli.options import config_option, corpus_options, work_options
+from tokkit.cli.options import config_option, corpus_options, keep_one_thread, work_options
 from tokkit.cli.report import print_training
 from tokkit.cli.values import Size, Weight, gather_weights
 from tokkit.vocab.config import MODELS, SCORES, TrainConfig
@@ -92,6 +92,7 @@ def train(*, as_json: bool, **options: Any) -> None:
     or Arrow, also compressed as .gz, .zst, .bz2 or .lz4.
     """
     config = TrainConfig(**options)
+    keep_one_thread()
     from tokkit.vocab.train import train as run
 
     print_training(config.output, run(config), as_json=as_json)

@@ -23,7 +23,7 @@ from tokkit.instances.pairs import PairOptions, cut_pairs, lay_out, pair_documen
 from tokkit.instances.plan import BuildUnit
 from tokkit.shards.schema import instances_schema
 from tokkit.shards.tally import tally_instances
-from tokkit.shards.writer import ShardWriter, Sink, booleans, large_list
+from tokkit.shards.writer import ShardWriter, Sink, booleans, large_list, numbers
 
 BATCH_TOKENS = 4 << 20  # of a record batch, about
 
@@ -106,9 +106,9 @@ def _make_batch(schema: pa.Schema, instances: Instances, masks: Masks | None) ->
     labels = instances.labels
     columns = [
         large_list(instances.ids, instances.offsets),
-        pa.array(instances.segment_lengths, pa.int32()),
-        pa.array(instances.documents, pa.uint64()),
-        pa.nulls(len(instances), pa.int8()) if labels is None else pa.array(labels, pa.int8()),
+        numbers(instances.segment_lengths.astype(np.int32)),
+        numbers(instances.documents),
+        pa.nulls(len(instances), pa.int8()) if labels is None else numbers(labels),
         large_list(booleans(instances.word_starts, int(instances.offsets[-1])), instances.offsets),
     ]
     if masks is not None:

@@ -68,13 +68,15 @@ DAMAGE = (pa.ArrowException, OSError, ValueError, SystemError)
 def open_shard(path: Path) -> pa.RecordBatchFileReader:
     """Open one shard, memory-mapped.
 
+    Of a buffer pyarrow reads the footer at once, of a file in threads that it starts for that.
+
     Raises:
         TokkitError: where it is missing, truncated, or no Arrow file.
     """
     with os_errors_about(path):
-        source = pa.memory_map(str(path))
+        mapped = pa.memory_map(str(path)).read_buffer()
     try:
-        return pa.ipc.open_file(source)
+        return pa.ipc.open_file(mapped)
     except DAMAGE as error:
         raise TokkitError(
             f"{path}: not a whole Arrow file ({_first_line(error)}); make the folder again"

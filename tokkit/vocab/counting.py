@@ -10,7 +10,6 @@ report. What comes out depends on neither the number of workers nor the memory n
 
 import hashlib
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -90,9 +89,8 @@ class Context:
 
     @cached_property
     def counter(self) -> WordCounter:
-        """The tables of this process."""
-        path = self.folder / f"spilled.{os.getpid()}"
-        return WordCounter(new_splitter(self.config), self.memory, path)
+        """The tables of this process, or of its parent, which are empty between units."""
+        return WordCounter(new_splitter(self.config), self.memory, self.folder)
 
     @cached_property
     def factors(self) -> dict[str, int]:

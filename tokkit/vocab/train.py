@@ -10,8 +10,6 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from tokkit.corpus.units import plan_units
 from tokkit.engine.files import FolderLock, write_atomically
 from tokkit.engine.folder import (
@@ -22,7 +20,7 @@ from tokkit.engine.folder import (
 )
 from tokkit.engine.journal import Journal
 from tokkit.engine.signals import interruptible
-from tokkit.engine.stage import Plan, refuse_other_run
+from tokkit.engine.stage import Bar, Plan, refuse_other_run
 from tokkit.engine.unit import Unit
 from tokkit.errors import TokkitError
 from tokkit.vocab.alphabet import read_characters
@@ -159,7 +157,7 @@ def _make(config: TrainConfig, stage: Plan) -> Training:
     from tokkit.vocab.counting import count_corpus  # these compile kernels
     from tokkit.vocab.report import compare, make_report
 
-    with tqdm(
+    with Bar(
         desc="count",
         total=sum(unit.size for unit in stage.units),
         unit="B",

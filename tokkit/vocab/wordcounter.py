@@ -3,6 +3,7 @@
 texts  →  table of chunks  →  table of words  →  sorted runs, where it is full  →  one run
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,13 @@ class WordCounter:
     Args:
         splitter: what a word is.
         memory: about how many bytes the tables take.
-        path: what is spilled lies beside it.
+        folder: for what is spilled, under a name of the process that does it.
     """
 
-    def __init__(self, splitter: Splitter, memory: int, path: Path) -> None:
+    def __init__(self, splitter: Splitter, memory: int, folder: Path) -> None:
         self._splitter = splitter
         self._memory = memory
-        self._path = path
+        self._folder = folder
         self._factor = 1
         self._table = new_table(memory)
         self._queue = new_queue()
@@ -146,7 +147,7 @@ class WordCounter:
 
     def _spill(self) -> None:
         """Write the words of the table to a run beside the others, and empty it."""
-        path = self._path.with_name(f"{self._path.name}.{len(self._spilled)}.tmp")
+        path = self._folder / f"spilled.{os.getpid()}.{len(self._spilled)}.tmp"
         with os_errors_about(path), path.open("wb") as file:
             write_table(self._table, self._factor, file)
         self._spilled.append(path)
