@@ -301,6 +301,23 @@ def test_every_token_is_packed_in_order(tokens: Path, tmp_path: Path) -> None:
     assert num_left < 128
 
 
+@pytest.mark.parametrize("objective", ["span-corruption", "clm", "mlm"])
+def test_a_sequence_reaches_over_many_short_documents_of_other_units(
+    tmp_path: Path, objective: str
+) -> None:
+    documents = [[[FIRST_WORD + number % 500]] for number in range(400)]
+    tokenizer = toy_tokenizer(num_unused=NUM_UNUSED)
+    rows = []
+    for name, shards in (("cut", [[90] * 4 + [40]]), ("whole", [[400]])):
+        folder = write_token_folder(tmp_path / name, documents, shards=shards, tokenizer=tokenizer)
+        output = tmp_path / f"{name}-instances"
+        options = {"max_seq_length": 32, "unit_tokens": 1, "eval_fraction": 0.0}
+        manifest = make(folder, output, objective=objective, **options)
+        assert len(manifest.shards) == len(shards[0])
+        rows.append(read_rows(output))
+    assert rows[0] == rows[1]
+
+
 def test_masks_never_fall_on_separators_between_documents(tokens: Path, tmp_path: Path) -> None:
     options = {"objective": "mlm", "masking": "static"}
     make(tokens, tmp_path / "out", dupe_factor=2, **options)

@@ -163,8 +163,8 @@ class DocumentReader:
             start: the first record batch.
             stop: the one after the last.
             split: whose documents.
-            read_ahead: read as many documents of those that follow, too, as begin within so many
-                places, a document having a place for each token and one more.
+            read_ahead: read as many documents of those that follow, too, as have so many tokens
+                together, or all of them.
 
         Raises:
             TokkitError: where a record batch is damaged, or an id is beyond the vocabulary.
@@ -176,7 +176,7 @@ class DocumentReader:
             source = self.visit(number)
             rows = split.select(int(self.starts[number]), int(self.starts[number + 1]))
             if number >= stop:
-                ends = np.cumsum(np.diff(source.token_offsets)[rows] + 1)
+                ends = np.cumsum(np.diff(source.token_offsets)[rows])
                 rows = rows[: 1 + np.searchsorted(ends, read_ahead)]
                 read_ahead -= int(ends[len(rows) - 1]) if len(rows) else 0
             numbers.append(source.numbers[rows])

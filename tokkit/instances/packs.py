@@ -86,7 +86,7 @@ class PackOptions:
 
     @property
     def read_ahead(self) -> int:
-        """Places of the stream after a unit's own that its last sequence may reach."""
+        """Tokens of the stream after a unit's own that its last sequence may reach."""
         return self.room if self.crosses_documents else 0
 
 
