@@ -26,11 +26,11 @@ def test_the_lowest_one_is_found(word: int) -> None:
     assert int(lowest_one(np.uint64(word))) == expected
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=60), st.data())
+@given(st.lists(st.booleans(), min_size=1, max_size=300), st.data())
 def test_a_range_of_bits_is_copied_and_nothing_else(bits: list[bool], data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(bits)))
     length = data.draw(st.integers(0, len(bits) - start))
-    before = data.draw(st.lists(st.booleans(), max_size=20))
+    before = data.draw(st.lists(st.booleans(), max_size=90))
     out = np.packbits([*before, *([False] * (length + 9))], bitorder="little")
     copy(np.packbits(bits, bitorder="little"), start, length, len(before), out)
     found = [get_bit(out, position) for position in range(len(before) + length + 9)]

@@ -53,6 +53,18 @@ def load_word(_: Any, values: Any, position: Any) -> Any:
 
 
 @_intrinsic
+def store_word(_: Any, values: Any, position: Any, word: Any) -> Any:
+    """``store_word(values, position, word)``: into ``values[position:position + 8]``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = _address(builder, context, signature.args[0], *arguments[:2])
+        builder.store(arguments[2], builder.bitcast(address, _WORD.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(values, types.int64, types.uint64), generate
+
+
+@_intrinsic
 def find_small_bytes(_: Any, values: Any, position: Any) -> Any:
     """``find_small_bytes(values, position)``: of 64 bytes, a bit for each that is below 33.
 
@@ -129,10 +141,10 @@ def trailing_zeros(_: Any, word: Any) -> Any:
 
 
 @_intrinsic
-def copy_bytes(
+def copy_values(
     _: Any, values: Any, start: Any, out_values: Any, out_start: Any, number: Any
 ) -> Any:
-    """``copy_bytes(values, start, out_values, out_start, number)``: of arrays of bytes.
+    """``copy_values(values, start, out_values, out_start, number)``: of arrays of one type.
 
     Three times as fast as to assign a slice to a slice, where slices have some hundred bytes.
     """
@@ -140,7 +152,8 @@ def copy_bytes(
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         source = _address(builder, context, signature.args[0], *arguments[:2])
         target = _address(builder, context, signature.args[2], *arguments[2:4])
-        cgutils.raw_memcpy(builder, target, source, arguments[4], 1)
+        size = context.get_abi_sizeof(context.get_data_type(values.dtype))
+        cgutils.raw_memcpy(builder, target, source, arguments[4], size)
         return context.get_dummy_value()
 
     return types.void(values, types.int64, out_values, types.int64, types.int64), generate

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from tokkit.kernels.bits import copy_bits
 from tokkit.kernels.jit import kernel, splice
 from tokkit.kernels.masking import Ids
+from tokkit.kernels.memory import copy_values
 from tokkit.kernels.philox import join, philox, uniform_below
 
 LONGEST_SPAN = 5  # of XLNet's
@@ -113,7 +114,7 @@ def corrupt_spans(
         _draw_lengths(num_rest, num_noise - 1, index, seed, stream, rest_lengths)
         for span in range(num_spans):
             length = rest_lengths[span]
-            out_ids[position : position + length] = ids[start : start + length]
+            copy_values(ids, start, out_ids, position, length)
             copy_bits(word_starts, start, length, position, out_word_starts)
             start += length
             position += length
@@ -122,7 +123,7 @@ def corrupt_spans(
 
             length = noise_lengths[span]
             out_targets[target] = sentinel_ids[span]
-            out_targets[target + 1 : target + 1 + length] = ids[start : start + length]
+            copy_values(ids, start, out_targets, target + 1, length)
             start += length
             target += length + 1
         out_ids[position] = end_id

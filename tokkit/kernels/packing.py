@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from tokkit.kernels.bits import Integer, copy_bits
 from tokkit.kernels.jit import kernel
 from tokkit.kernels.masking import Ids
+from tokkit.kernels.memory import copy_values
 from tokkit.kernels.pairing import INDEX_SHIFT
 
 SEQUENCE_DTYPE = np.dtype(
@@ -191,7 +192,7 @@ def assemble_sequences(
         left = sequences[number]["length"]
         while True:
             taken = min(left, token_offsets[row + 1] - start)
-            out_ids[position : position + taken] = ids[start : start + taken]
+            copy_values(ids, start, out_ids, position, taken)
             copy_bits(word_starts, start, taken, position, out_word_starts)
             position += taken
             num_tokens += taken

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from tokkit.kernels.bits import copy_bits
 from tokkit.kernels.jit import kernel
+from tokkit.kernels.memory import copy_values
 
 
 @kernel
@@ -31,7 +32,7 @@ def take_rows(
     """
     for row in rows:
         start, stop = offsets[row], offsets[row + 1]
-        out_values[out_start : out_start + stop - start] = values[start:stop]
+        copy_values(values, start, out_values, out_start, stop - start)
         out_start += stop - start
     return out_start
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokkit.kernels.jit import inline, kernel
-from tokkit.kernels.memory import Bytes, copy_bytes, signed
+from tokkit.kernels.memory import Bytes, copy_values, signed
 from tokkit.kernels.wordcache import Words
 from tokkit.kernels.wordtable import big_endian, is_before
 
@@ -117,7 +117,7 @@ def write_records(
         out_words[size // 8] = length
         out_words[size // 8 + 1] = signed(slots[place + 3]) * factor
         out_words[(size + HEAD_BYTES + padded) // 8 - 1] = 0
-        copy_bytes(arena, signed(slots[place + 1]), out_bytes, size + HEAD_BYTES, length)
+        copy_values(arena, signed(slots[place + 1]), out_bytes, size + HEAD_BYTES, length)
         size += HEAD_BYTES + padded
         word += 1
     return word, size
@@ -224,7 +224,7 @@ def merge_records(
             total = max(1, (total + divisor // 2) // divisor)
         if total < smallest:
             continue
-        copy_bytes(buffer, start, out_bytes, size, num_bytes)
+        copy_values(buffer, start, out_bytes, size, num_bytes)
         out_words[size // 8 + 1] = total
         size += num_bytes
         totals[0] += 1
@@ -255,7 +255,7 @@ def unpack_records(
     for word in range(out_counts.size):
         length = words[position // 8]
         out_counts[word] = words[position // 8 + 1]
-        copy_bytes(data, position + HEAD_BYTES, out_values, stop, length)
+        copy_values(data, position + HEAD_BYTES, out_values, stop, length)
         stop += length
         out_offsets[word + 1] = stop
         position += HEAD_BYTES + (length + 7) // 8 * 8

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokkit.kernels.jit import inline, kernel
-from tokkit.kernels.memory import copy_bytes
+from tokkit.kernels.memory import copy_values
 
 Bytes = NDArray[np.uint8]
 Positions = NDArray[np.int64]
@@ -236,7 +236,7 @@ def copy_documents(
         if first == stop:
             continue
         if not has_returns:
-            copy_bytes(buffer, start, out_values, end, stop - start)
+            copy_values(buffer, start, out_values, end, stop - start)
             end += stop - start
         else:
             for position in range(start, stop):
@@ -358,7 +358,7 @@ def prefix_spaces(
         if start < stop and values[start] != SPACE:
             out_values[end] = SPACE
             end += 1
-        copy_bytes(values, start, out_values, end, stop - start)
+        copy_values(values, start, out_values, end, stop - start)
         end += stop - start
         out_offsets[text + 1] = end
     return end

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from tokkit.kernels.bits import Integer, copy_bits, count_ones, get_bit
 from tokkit.kernels.jit import kernel, splice
 from tokkit.kernels.masking import Ids
+from tokkit.kernels.memory import copy_values
 from tokkit.kernels.philox import join, philox, uniform_below
 
 _ONE = np.uint64(1)
@@ -170,7 +171,7 @@ def borrow_segments(
         pair["b_start"] = out_start
         pair["b_length"] = kept
         pair["b_whole"] = length
-        out_ids[out_start : out_start + kept] = ids[start + cut : start + cut + kept]
+        copy_values(ids, start + cut, out_ids, out_start, kept)
         copy_bits(word_starts, first_bit + start + cut, kept, out_start, out_word_starts)
         out_start += kept
     return out_start
@@ -244,7 +245,7 @@ def assemble_pairs(
         pair = pairs[row]
         start, length = pair["a_start"], pair["a_length"]
         out_ids[position] = cls_id
-        out_ids[position + 1 : position + 1 + length] = ids[start : start + length]
+        copy_values(ids, start, out_ids, position + 1, length)
         copy_bits(word_starts, start, length, position + 1, out_word_starts)
         position += length + 1
         out_ids[position] = sep_id
@@ -252,7 +253,7 @@ def assemble_pairs(
         start, length = pair["b_start"], pair["b_length"]
         b_ids = borrowed_ids if pair["is_random"] else ids
         b_word_starts = borrowed_word_starts if pair["is_random"] else word_starts
-        out_ids[position + 1 : position + 1 + length] = b_ids[start : start + length]
+        copy_values(b_ids, start, out_ids, position + 1, length)
         copy_bits(b_word_starts, start, length, position + 1, out_word_starts)
         position += length + 1
         out_ids[position] = sep_id
