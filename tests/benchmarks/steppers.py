@@ -28,7 +28,7 @@ from tokkit.pretraining.microbatches import MicroBatches
 from tokkit.pretraining.optim import build_optimizer, clip_gradients, update
 from tokkit.pretraining.padded import pad_instances
 from tokkit.pretraining.place import ALONE
-from tokkit.pretraining.setup import Setup, make_model, set_up
+from tokkit.pretraining.setup import Setup, choose_model, set_up
 from tokkit.pretraining.sources import open_sources
 from tokkit.pretraining.step import Figures
 from tokkit.pretraining.world import open_world
@@ -114,7 +114,7 @@ class Theirs:
         import transformers
 
         sources = open_sources(config)
-        shape = make_model(config, sources).config
+        shape = choose_model(config, sources)[0]
         torch.manual_seed(config.seed)
         self._model = transformers.BertForPreTraining(
             transformers.BertConfig(**asdict(shape), attn_implementation="sdpa")
@@ -200,7 +200,7 @@ def _forget() -> None:
 def count_flops(config: PretrainConfig) -> float:
     """The operations that a real token costs a run's model, forward and backward."""
     sources = open_sources(config)
-    shape = make_model(config, sources).config
+    shape = choose_model(config, sources)[0]
     return flops_per_token(shape, sample_instances(Loader(sources, config), config.batch_size))
 
 

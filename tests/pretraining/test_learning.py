@@ -160,7 +160,7 @@ def test_transformers_finds_the_loss_that_the_last_evaluation_says(
         instances,
         tmp_path / "run",
         preset="tiny",
-        max_steps=60,
+        max_steps=100,
         learning_rate=3e-3,
         share_layers=shared,
     )

@@ -9,7 +9,7 @@ from tokkit.pretraining.config import DEFAULT_PRESET, PretrainConfig
 from tokkit.pretraining.device import is_compiled, seed_torch
 from tokkit.pretraining.distribute import compile_model, distribute
 from tokkit.pretraining.feed import Feed
-from tokkit.pretraining.initial import read_initial
+from tokkit.pretraining.initial import Initial, read_initial
 from tokkit.pretraining.loader import Loader
 from tokkit.pretraining.model import ModelConfig
 from tokkit.pretraining.models import Model, build_model
@@ -108,25 +108,31 @@ def open_loaders(config: PretrainConfig, sources: Sources, world: World) -> tupl
 
 def make_model(config: PretrainConfig, sources: Sources) -> Model:
     """The model that the options ask for, with its first weights, on the CPU."""
+    shape, initial = choose_model(config, sources)
     seed_torch(config.seed, "weights")
-    if config.init_from is None:
-        return build_model(
-            ModelConfig.from_preset(
-                config.preset or DEFAULT_PRESET,
-                vocab_size=sources.tokenizer.vocab_size,
-                max_seq_length=sources.max_seq_length,
-                dropout=config.dropout,
-                objective=sources.objective,
-                share_layers=config.share_layers,
-            )
+    model = build_model(shape)
+    if initial is not None:
+        initial.load_into(model)
+    return model
+
+
+def choose_model(config: PretrainConfig, sources: Sources) -> tuple[ModelConfig, Initial | None]:
+    """The shape of the model that the options ask for, and its weights, if they are not drawn."""
+    if config.init_from is not None:
+        initial = read_initial(
+            config.init_from,
+            sources.tokenizer,
+            objective=sources.objective,
+            max_seq_length=sources.max_seq_length,
+            dropout=config.dropout,
         )
-    initial = read_initial(
-        config.init_from,
-        sources.tokenizer,
-        objective=sources.objective,
+        return initial.config, initial
+    shape = ModelConfig.from_preset(
+        config.preset or DEFAULT_PRESET,
+        vocab_size=sources.tokenizer.vocab_size,
         max_seq_length=sources.max_seq_length,
         dropout=config.dropout,
+        objective=sources.objective,
+        share_layers=config.share_layers,
     )
-    model = build_model(initial.config)
-    initial.load_into(model)
-    return model
+    return shape, None

@@ -33,11 +33,11 @@ from tokkit.pretraining.forecast import (
 )
 from tokkit.pretraining.loader import Loader
 from tokkit.pretraining.loop import Trainer
-from tokkit.pretraining.models import Model
+from tokkit.pretraining.models import Model, outline_model
 from tokkit.pretraining.place import ALONE, Place
 from tokkit.pretraining.plan import EXPORT, KIND, Plan, prepare_folder, refuse_other_run
 from tokkit.pretraining.reporting import Reporter, Scale
-from tokkit.pretraining.setup import Setup, make_model, open_loaders, set_up
+from tokkit.pretraining.setup import Setup, choose_model, open_loaders, set_up
 from tokkit.pretraining.sources import Sources, open_sources
 from tokkit.pretraining.state import State
 from tokkit.pretraining.world import World, open_world
@@ -115,7 +115,7 @@ def forecast_run(plan: Plan, *, num_processes: int) -> Forecast:
 
         return forecast(
             config,
-            make_model(config, sources),
+            outline_model(choose_model(config, sources)[0]),
             _sample(config, sources, loaders),
             device=world.device,
             is_half=choose_precision(config.precision, world.device) == "bf16",
