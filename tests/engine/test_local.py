@@ -50,31 +50,61 @@ def test_what_units_need_is_loaded_once_where_the_process_can_be_copied(
     assert len(list((tmp_path / "out").glob("square-*"))) == 6
 
 
+COMMAND = """
+    import sys
+    from tokkit.cli import main
+    from tokkit.engine import local
+
+    choose = local._choose_start
+
+    def tell(task):
+        context = choose(task)
+        sys.stderr.write(f"started by {context.get_start_method()}\\n")
+        return context
+
+    local._choose_start = tell
+    if __name__ == "__main__":
+        main()
+"""
+
+RECIPE = """
+    output = "all"
+
+    [corpus]
+    inputs = ["corpus.txt"]
+
+    [train]
+    vocab-size = 27
+    workers = 1
+
+    [encode]
+    documents = "line"
+    workers = 1
+
+    [build]
+    objective = "mlm"
+    workers = 1
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="no process is copied elsewhere")
-def test_the_command_has_one_thread_when_its_workers_start(tmp_path: Path) -> None:
-    corpus = tmp_path / "corpus.txt"
-    corpus.write_text("A cat sat.\n\nA dog ran.\n\n" * 50_000)
-    vocabulary = tmp_path / "vocab.txt"
-    vocabulary.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\ncat\n")
-    script = tmp_path / "command.py"
-    script.write_text(
-        "import sys\n"
-        "from tokkit.cli import main\n"
-        "from tokkit.engine import local\n"
-        "choose = local._choose_start\n"
-        "def tell(task):\n"
-        "    context = choose(task)\n"
-        "    sys.stderr.write(f'started by {context.get_start_method()}\\n')\n"
-        "    return context\n"
-        "local._choose_start = tell\n"
-        "main()\n"
-    )
-    options = ["-t", str(vocabulary), "-o", str(tmp_path / "tokens"), "--workers", "1"]
-    ended = subprocess.run(
-        [sys.executable, str(script), "encode", str(corpus), *options],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "started by fork" in ended.stderr, ended.stderr
-    assert ended.returncode == 0, ended.stderr
+def test_commands_have_one_thread_when_their_workers_start(tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("A cat sat.\n\nA dog ran.\n\n" * 50_000)
+    (tmp_path / "recipe.toml").write_text(textwrap.dedent(RECIPE))
+    (tmp_path / "command.py").write_text(textwrap.dedent(COMMAND))
+    commands = {
+        "train corpus.txt -o tokenizer --vocab-size 27 --workers 1": 1,
+        "encode corpus.txt -t tokenizer -o tokens --workers 1": 1,
+        "build tokens -o instances --objective mlm --workers 1": 1,
+        "run recipe.toml": 3,
+    }
+    for command, num_starts in commands.items():
+        ended = subprocess.run(
+            [sys.executable, "command.py", *command.split()],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stderr.count("started by fork") == num_starts, ended.stderr

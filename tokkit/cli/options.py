@@ -9,6 +9,7 @@ import os
 import types
 import typing
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -185,12 +186,21 @@ def work_options(
 
 
 def keep_one_thread() -> None:
-    """Keep libraries from starting threads when they are imported, which no stage but training uses.
+    """Import NumPy and pyarrow without the threads that they would start, and no stage uses.
 
-    A process of one thread starts its workers by copying itself; see ``tokkit.engine.local``.
+    A process of one thread starts its workers by copying itself; see ``tokkit.engine.local``. The
+    environment stays as it was: torch may come with an OpenBLAS of its own, which needs its threads.
     """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's
-    os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")  # pyarrow's
+    settings = {
+        "OPENBLAS_NUM_THREADS": "1",  # NumPy's
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's
+    }
+    added = settings.keys() - os.environ.keys()
+    os.environ.update({name: settings[name] for name in added})
+    for library in ("numpy", "pyarrow"):
+        import_module(library)
+    for name in added:
+        del os.environ[name]
 
 
 def parse_table(command: click.Command, table: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import click
 
 from tokkit.cli.build import build
 from tokkit.cli.encode import encode
-from tokkit.cli.options import parse_table
+from tokkit.cli.options import keep_one_thread, parse_table
 from tokkit.cli.pretrain import pretrain
 from tokkit.cli.recipe import STAGES, Recipe, read_recipe
 from tokkit.cli.train import train
@@ -54,6 +54,7 @@ def run(
     if workers is not None:
         common["workers"] = workers
     steps = {stage: plan_step(read, stage, common) for stage in stages}
+    keep_one_thread()
     rows = []
     for stage, step in steps.items():
         folder = read.folder(stage)

@@ -10,14 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import FolderLock, HashedFile, canonical_json, write_atomically
 from tokkit.engine.folder import clear_folder, refuse_foreign
 from tokkit.engine.journal import Journal
 from tokkit.engine.manifest import FORMAT_VERSION, MANIFEST, Manifest
 from tokkit.engine.signals import interruptible
+from tokkit.engine.stage import Bar
 from tokkit.errors import TokkitError
 
 CHUNK_BYTES = 1 << 20
@@ -83,7 +82,7 @@ def _run(command: str, file: HashedFile, *, progress: bool) -> None:
             stdout=subprocess.PIPE,
             env={**os.environ, "PATH": search},
         ) as process,
-        tqdm(
+        Bar(
             desc="corpus",
             unit="B",
             unit_scale=True,

@@ -105,7 +105,7 @@ class _Pool:
         for pipe in self._processes:
             self._in_hand[pipe] = deque()
             self._hand_out(pipe, waiting)
-        while busy := [pipe for pipe, units in self._in_hand.items() if units]:
+        while busy := [pipe for pipe, held in self._in_hand.items() if held]:
             for pipe in cast("list[Connection]", wait(busy)):
                 kind, content = self._receive(pipe)
                 if kind == "progress":
