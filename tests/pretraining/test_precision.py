@@ -54,7 +54,7 @@ class Calls(TorchDispatchMode):
     """What operators are called with."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
         self.made: list[tuple[Any, tuple[Any, ...]]] = []
 
     def __torch_dispatch__(

@@ -92,7 +92,8 @@ def torch_settings(config: PretrainConfig, device: torch.device) -> Iterator[Non
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         if is_compiled(config.compile, device):
-            stack.enter_context(torch._dynamo.config.patch(recompile_limit=MAX_SHAPES))  # noqa: SLF001
+            compiler = torch._dynamo.config  # noqa: SLF001  its documented name
+            stack.enter_context(compiler.patch(recompile_limit=MAX_SHAPES))
         if device.type == "cuda" and choose_precision(config.precision, device) == "bf16":
             stack.callback(torch.set_float32_matmul_precision, exactness)
             torch.set_float32_matmul_precision("high")  # by TF32: more exact than bf16
