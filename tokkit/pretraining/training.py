@@ -69,10 +69,8 @@ def train(plan: Plan, place: Place) -> Manifest:
         world = stack.enter_context(open_world(config, place))
         stack.enter_context(torch_settings(config, world.device))
         setup = stack.enter_context(set_up(config, world))
-        if (
-            world.is_first
-        ):  # not before: a mistake in the options takes nothing up, and clears nothing
-            prepare_folder(plan)
+        if world.is_first:
+            prepare_folder(plan)  # not before: a mistake in the options clears nothing
         trainer = Trainer(config, setup)
         if world.is_first:
             _write_run(plan, setup, world)
