@@ -11,6 +11,7 @@ consequence that says to look for its cause, which the rank that ended has told.
 
 import json
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from tokkit.pretraining.place import Place, RankLost
 
 # Longer than anything that one rank does while the others wait for it, such as an export.
 TIMEOUT = timedelta(minutes=30)
+PAUSE_SECONDS = 0.1
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 
 
@@ -107,6 +109,9 @@ def open_world(config: PretrainConfig, place: Place) -> Iterator[World]:
         raise RankLost(
             f"rank {place.rank}: lost the connection to another rank; what that one says is why"
         ) from error
+    # gloo's thread lets go of the last collective's tensors, for which it needs the interpreter's
+    # lock; a group that goes first waits for that thread with the lock held, for ever.
+    time.sleep(PAUSE_SECONDS)
     dist.destroy_process_group()
 
 
