@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from tokkit.corpus.config import CorpusConfig
+from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.readers import read_documents
 from tokkit.corpus.units import plan_units
 

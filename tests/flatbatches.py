@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tokkit.pretraining.batch import Batch, lay_out
-from tokkit.pretraining.data import Instances
+from tokkit.pretraining.data.batches import Batch, lay_out
+from tokkit.pretraining.data.instance_reader import Instances
 
 
 def make_batch(lengths: Sequence[int], num_masked: int | None = None) -> Batch:

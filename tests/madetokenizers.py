@@ -14,9 +14,9 @@ from tokenizers.pre_tokenizers import Split
 
 from reference.bpe import ByteLevelBPE
 from reference.wordpiece import WordPiece
-from tokkit.vocab.definitions import byte_level_alphabet, byte_level_bpe, wordpiece
-from tokkit.vocab.forms import Form
-from tokkit.vocab.tokenizer import Tokenizer, from_definition
+from tokkit.tokenizer.definitions import byte_level_alphabet, byte_level_bpe, wordpiece
+from tokkit.tokenizer.loading import Form
+from tokkit.tokenizer.tokenizer import Tokenizer, from_definition
 
 FLAGS = [
     dict(

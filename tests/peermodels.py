@@ -4,8 +4,8 @@ import dataclasses
 
 import transformers
 
-from tokkit.pretraining.models import Model
-from tokkit.pretraining.names import to_transformers
+from tokkit.pretraining.models.build_model import Model
+from tokkit.pretraining.models.huggingface import to_transformers
 
 
 def peer_of(model: Model, attention: str = "eager") -> transformers.BertForPreTraining:

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from tokkit.pretraining.data import Instances
-from tokkit.pretraining.model import ModelConfig
-from tokkit.pretraining.models import Model, build_model
+from tokkit.pretraining.data.instance_reader import Instances
+from tokkit.pretraining.models.bert import ModelConfig
+from tokkit.pretraining.models.build_model import Model, build_model
 
 
 def make_model(config: ModelConfig, seed: int = 0) -> Model:

@@ -27,16 +27,22 @@ FLOORS = {
 
 # Doors between rooms of one floor, each with its reason.
 DOORS = {
-    ("encoding", "tokkit.vocab.tokenizer"),  # what is encoded with is what was trained
-    ("encoding", "tokkit.vocab.tables"),  # what becomes of characters, as counting takes it
-    ("encoding", "tokkit.vocab.definitions"),  # how byte-level entries are spelled
-    ("vocab", "tokkit.encoding.encoder"),  # the report measures what was learned on new text
-    ("instances", "tokkit.vocab.tokenizer"),  # which entries a random replacement may be
-    ("pretraining", "tokkit.instances.maskconfig"),  # masks are drawn at each epoch, …
-    ("pretraining", "tokkit.instances.instances"),  # … or when they are built, …
-    ("pretraining", "tokkit.instances.masks"),  # … by the same code
-    ("pretraining", "tokkit.instances.control"),  # what ends a text, for a model that generates
-    ("pretraining", "tokkit.vocab.tokenizer"),  # what is exported beside the model
+    ("encoding", "tokkit.tokenizer.tokenizer"),  # what is encoded with is what was trained
+    (
+        "encoding",
+        "tokkit.tokenizer.character_tables",
+    ),  # what becomes of characters, as counting takes it
+    ("encoding", "tokkit.tokenizer.definitions"),  # how byte-level entries are spelled
+    ("vocab", "tokkit.tokenizer.encoder"),  # the report measures what was learned on new text
+    ("instances", "tokkit.tokenizer.tokenizer"),  # which entries a random replacement may be
+    ("pretraining", "tokkit.masking.mask_config"),  # masks are drawn at each epoch, …
+    ("pretraining", "tokkit.shards.instances"),  # … or when they are built, …
+    ("pretraining", "tokkit.masking.masks"),  # … by the same code
+    (
+        "pretraining",
+        "tokkit.tokenizer.objective_tokens",
+    ),  # what ends a text, for a model that generates
+    ("pretraining", "tokkit.tokenizer.tokenizer"),  # what is exported beside the model
     ("shards", "tokkit.engine.manifest"),  # a folder of shards is read by its manifest
 }
 

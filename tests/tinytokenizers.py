@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tokkit.vocab.definitions import byte_level_alphabet
+from tokkit.tokenizer.definitions import byte_level_alphabet
 
 CONTROL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = (

@@ -13,7 +13,7 @@ from tokkit.engine.files import write_atomically
 from tokkit.engine.manifest import Manifest
 from tokkit.shards.schema import Header, tokens_schema
 from tokkit.shards.writer import ShardWriter, large_list
-from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD, UNK, CLS, SEP, MASK = range(5)

@@ -9,27 +9,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tokkit.encoding.config import EncodeConfig as EncodeConfig
     from tokkit.encoding.encode import encode as encode
+    from tokkit.encoding.encode_config import EncodeConfig as EncodeConfig
     from tokkit.errors import TokkitError as TokkitError
     from tokkit.errors import UsageError as UsageError
     from tokkit.instances.build import build as build
-    from tokkit.instances.config import BuildConfig as BuildConfig
-    from tokkit.pretraining.config import PretrainConfig as PretrainConfig
-    from tokkit.pretraining.dataset import InstanceLoader as InstanceLoader
+    from tokkit.instances.build_config import BuildConfig as BuildConfig
+    from tokkit.pretraining.data.instance_loader import InstanceLoader as InstanceLoader
     from tokkit.pretraining.pretrain import pretrain as pretrain
-    from tokkit.vocab.config import TrainConfig as TrainConfig
+    from tokkit.pretraining.pretrain_config import PretrainConfig as PretrainConfig
     from tokkit.vocab.train import train as train
+    from tokkit.vocab.train_config import TrainConfig as TrainConfig
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BuildConfig": "tokkit.instances.config",
-    "EncodeConfig": "tokkit.encoding.config",
-    "InstanceLoader": "tokkit.pretraining.dataset",
-    "PretrainConfig": "tokkit.pretraining.config",
+    "BuildConfig": "tokkit.instances.build_config",
+    "EncodeConfig": "tokkit.encoding.encode_config",
+    "InstanceLoader": "tokkit.pretraining.data.instance_loader",
+    "PretrainConfig": "tokkit.pretraining.pretrain_config",
     "TokkitError": "tokkit.errors",
-    "TrainConfig": "tokkit.vocab.config",
+    "TrainConfig": "tokkit.vocab.train_config",
     "UsageError": "tokkit.errors",
     "build": "tokkit.instances.build",
     "encode": "tokkit.encoding.encode",

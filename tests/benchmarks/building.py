@@ -31,7 +31,7 @@ import pyarrow as pa
 from reference.bert import Document, Instance, Script
 from reference.bert_tokenizer import BertTokenizer
 from tokkit.engine.manifest import Manifest
-from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 BOOKS = SHARED / "corpora" / "en-gutenberg" / "books.txt.zst"
@@ -46,7 +46,7 @@ BUILD = """
 import resource, sys
 from pathlib import Path
 from tokkit.instances.build import build
-from tokkit.instances.config import BuildConfig
+from tokkit.instances.build_config import BuildConfig
 build(BuildConfig(tokens=Path(sys.argv[1]), output=Path(sys.argv[2]), objective=sys.argv[3],
                   masking=sys.argv[4], workers=0, overwrite=True, progress=False))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

@@ -48,9 +48,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import peers
 
-from tokkit.vocab.config import TrainConfig
-from tokkit.vocab.tokenizer import load_tokenizer
+from tokkit.tokenizer.tokenizer import load_tokenizer
 from tokkit.vocab.train import train
+from tokkit.vocab.train_config import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHORTEST_CALL = 0.1  # seconds

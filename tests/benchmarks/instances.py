@@ -36,12 +36,12 @@ from tokenfolders import toy_tokenizer, write_token_folder
 
 from reference.bert import Script
 from tokkit.instances.build import build
-from tokkit.instances.config import BuildConfig
+from tokkit.instances.build_config import BuildConfig
 from tokkit.instances.documents import DocumentReader, Split
-from tokkit.instances.instances import Instances
-from tokkit.instances.masks import MaskOptions, mask_instances
 from tokkit.instances.pairs import PairOptions, lay_out, pair_documents
-from tokkit.kernels.masking import replacement_ids
+from tokkit.kernels.instances.mask_tokens import replacement_ids
+from tokkit.masking.masks import MaskOptions, mask_instances
+from tokkit.shards.instances import Instances
 from tokkit.shards.reader import ShardFolder
 
 CLS, SEP, MASK = 2, 3, 4

@@ -54,10 +54,10 @@ def loading_contestants() -> Iterator[dict[str, Contestant]]:
 
 
 def open_feed(folder: Path, unit: str = "token", *, static: bool = True) -> Any:
-    from tokkit.pretraining.config import LoaderConfig
-    from tokkit.pretraining.feed import Feed
-    from tokkit.pretraining.loader import Loader
-    from tokkit.pretraining.sources import open_sources
+    from tokkit.pretraining.data.loader import Loader
+    from tokkit.pretraining.data.prefetcher import Feed
+    from tokkit.pretraining.data.sources import open_sources
+    from tokkit.pretraining.pretrain_config import LoaderConfig
 
     config = LoaderConfig(instances=(folder,), batch_size=256, mask_unit=unit)
     loader = Loader(open_sources(config), config)

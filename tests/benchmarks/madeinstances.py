@@ -9,7 +9,7 @@ import numpy as np
 from tokenfolders import Document, toy_tokenizer, write_token_folder
 
 from tokkit.instances.build import build
-from tokkit.instances.config import BuildConfig
+from tokkit.instances.build_config import BuildConfig
 
 VOCAB_SIZE = 30_522
 FIRST_WORD = 7

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tokkit.encoding.encoded import Encoded
+    from tokkit.tokenizer.encoded import Encoded
 
 NUM_THREADS = 2
 BATCH_BYTES = 4 << 20
@@ -102,8 +102,8 @@ class Encoders(Contestant):
     name = "tokkit"
 
     def __init__(self, tokenizer: Path) -> None:
-        from tokkit.encoding.encoder import Encoder
-        from tokkit.vocab.tokenizer import load_tokenizer
+        from tokkit.tokenizer.encoder import Encoder
+        from tokkit.tokenizer.tokenizer import load_tokenizer
 
         loaded = load_tokenizer(tokenizer)
         self.num_entries = loaded.vocab_size

@@ -10,7 +10,7 @@ pip has no network, wheels made elsewhere will do, of the same Python and platfo
     pip install --no-index --find-links wheels 'tokkit[pretrain]' transformers
 
 Rates are real tokens a second, loader, clipping and optimizer included; padding counts for nothing.
-Operations of a token are counted as in ``tokkit.pretraining.flops``. Both sides train from the same
+Operations of a token are counted as in ``tokkit.pretraining.training.estimate``. Both sides train from the same
 instances, masks and micro-batches, a micro-batch a step, after a warm-up that meets every shape; so
 that there is time to compile for them, batches of others than the ``--shapes`` commonest are passed
 over.
@@ -53,8 +53,8 @@ from benchmarks.steppers import (
     time_steps,
 )
 
-from tokkit.pretraining.config import PRESETS, PretrainConfig
-from tokkit.pretraining.device import choose_device, describe_device
+from tokkit.pretraining.pretrain_config import PRESETS, PretrainConfig
+from tokkit.pretraining.training.device import choose_device, describe_device
 
 Row = dict[str, Any]
 Opener = Callable[[], AbstractContextManager[Contestant]]

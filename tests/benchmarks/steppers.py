@@ -18,20 +18,18 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from tokkit.pretraining.batch import Batch, Sizes
-from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.dataset import padded_batch
-from tokkit.pretraining.device import autocast, choose_precision, torch_settings
-from tokkit.pretraining.forecast import flops_per_token, sample_instances
-from tokkit.pretraining.loader import Loader
-from tokkit.pretraining.microbatches import MicroBatches
-from tokkit.pretraining.optim import build_optimizer, clip_gradients, update
-from tokkit.pretraining.padded import pad_instances
-from tokkit.pretraining.place import ALONE
-from tokkit.pretraining.setup import Setup, choose_model, set_up
-from tokkit.pretraining.sources import open_sources
-from tokkit.pretraining.step import Figures
-from tokkit.pretraining.world import open_world
+from tokkit.pretraining.data.batches import Batch, MicroBatches, Sizes
+from tokkit.pretraining.data.instance_loader import pad_instances, padded_batch
+from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.sources import open_sources
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.device import autocast, choose_precision, torch_settings
+from tokkit.pretraining.training.distributed import open_world
+from tokkit.pretraining.training.estimate import flops_per_token, sample_instances
+from tokkit.pretraining.training.launch import ALONE
+from tokkit.pretraining.training.optimizers import build_optimizer, clip_gradients, update
+from tokkit.pretraining.training.setup import Setup, choose_model, set_up
+from tokkit.pretraining.training.step import Figures
 
 RATE = 1e-4
 WARM_UP_STEPS = 5

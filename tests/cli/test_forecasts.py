@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tokkit.cli.runs import describe_duration, describe_forecast, print_forecast
+from tokkit.cli.output import describe_duration, describe_forecast, print_forecast
 
 PARTS = {
     "weights": 400,

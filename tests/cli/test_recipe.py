@@ -6,11 +6,11 @@ import pytest
 
 from tokkit.cli.recipe import read_recipe
 from tokkit.cli.run import choose_stages, stage_config
-from tokkit.encoding.config import EncodeConfig
+from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.errors import TokkitError, UsageError
-from tokkit.instances.config import BuildConfig
-from tokkit.pretraining.config import PretrainConfig
-from tokkit.vocab.config import TrainConfig
+from tokkit.instances.build_config import BuildConfig
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.vocab.train_config import TrainConfig
 
 GOOD = """
 output = "work"

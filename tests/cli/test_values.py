@@ -6,10 +6,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tokkit.cli.options import config_option, parse_table
-from tokkit.cli.values import Duration, Phases
+from tokkit.cli.options import Duration, Phases, config_option, parse_table
 from tokkit.errors import UsageError
-from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.pretrain_config import PretrainConfig
 
 
 @click.command()

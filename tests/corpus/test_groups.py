@@ -6,8 +6,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokkit.corpus.config import CorpusConfig
-from tokkit.corpus.groups import digest_group, group_units, name_group, stamp_group
+from tokkit.corpus.corpus_config import CorpusConfig
+from tokkit.corpus.readers import digest_group, group_units, name_group, stamp_group
 from tokkit.corpus.sources import Source
 from tokkit.corpus.units import CorpusUnit, plan_units
 from tokkit.engine.files import hash_file

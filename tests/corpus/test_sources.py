@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from corpusfiles import read_corpus
 
-from tokkit.corpus.config import CorpusConfig
+from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.files import LocalFiles, RemoteFiles, printable
 from tokkit.corpus.sources import Source, describe_name, find_sources
 from tokkit.corpus.units import plan_units

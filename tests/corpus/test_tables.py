@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from corpusfiles import read_corpus
 
-from tokkit.corpus.config import CorpusConfig
+from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.readers import digest_unit, read_documents
 from tokkit.corpus.units import plan_units
 from tokkit.errors import TokkitError

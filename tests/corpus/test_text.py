@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reference import scan as reference
-from tokkit.corpus.config import DOCUMENTS, CorpusConfig
+from tokkit.corpus.corpus_config import DOCUMENTS, CorpusConfig
 from tokkit.corpus.readers import digest_unit, read_documents
 from tokkit.corpus.units import plan_units
 from tokkit.errors import TokkitError
@@ -273,7 +273,7 @@ def test_ten_million_empty_lines(tmp_path: Path) -> None:
 READ_LARGE = """
 import resource, sys, time
 import pyarrow.compute as pc
-from tokkit.corpus.config import CorpusConfig
+from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.readers import read_documents
 from tokkit.corpus.units import plan_units
 

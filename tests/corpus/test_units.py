@@ -12,11 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reference import scan as reference
-from tokkit.corpus.boundaries import BLANK_LINE, LINE_END, find_bounds
-from tokkit.corpus.config import CorpusConfig
+from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.readers import read_documents
 from tokkit.corpus.sources import Source
-from tokkit.corpus.units import CorpusUnit, plan_units
+from tokkit.corpus.units import BLANK_LINE, LINE_END, CorpusUnit, find_bounds, plan_units
 from tokkit.errors import TokkitError
 
 

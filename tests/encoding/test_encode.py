@@ -14,19 +14,19 @@ import pytest
 from tinytokenizers import wordpiece_json, write_bpe, write_json, write_vocab
 
 from tokkit.corpus.readers import read_documents
-from tokkit.encoding.config import EncodeConfig
 from tokkit.encoding.encode import encode
-from tokkit.encoding.stats import EncodeStats
+from tokkit.encoding.encode_config import EncodeConfig
+from tokkit.encoding.encode_unit import EncodeStats
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
-from tokkit.vocab.tokenizer import load_tokenizer
+from tokkit.tokenizer.tokenizer import load_tokenizer
 
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from tokkit.encoding.config import EncodeConfig
+from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.encoding.encode import encode
-from tokkit.encoding.stats import EncodeStats
+from tokkit.encoding.encode_unit import EncodeStats
 from tokkit.errors import TokkitError
 
 if __name__ == "__main__":
@@ -208,7 +208,7 @@ def test_a_corpus_with_nothing_left_is_one_line(
 def test_a_document_that_cannot_be_cut_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokkit.encoding.bpe.LONGEST_WORD", 5000)
+    monkeypatch.setattr("tokkit.tokenizer.bpe_encoder.LONGEST_WORD", 5000)
     path = tmp_path / "long.txt"
     path.write_text("a b\n\n" + "x" * 10_000)
     with pytest.raises(TokkitError, match=r"long\.txt:5: a sentence has 10,000 bytes"):
@@ -218,7 +218,7 @@ def test_a_document_that_cannot_be_cut_is_named(
 def test_a_shard_has_batches_of_bounded_size(
     tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokkit.encoding.unit.BATCH_TOKENS", 50)
+    monkeypatch.setattr("tokkit.encoding.encode_unit.BATCH_TOKENS", 50)
     small = functools.partial(read_documents, batch_bytes=100)
     monkeypatch.setattr("tokkit.corpus.readers.read_documents", small)
     path = tmp_path / "many.txt"

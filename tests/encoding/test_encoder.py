@@ -13,14 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tinytokenizers import TINY_VOCAB, added, wordpiece_json, write_json, write_vocab
 
-from tokkit.encoding.bpe import BPEEncoder
-from tokkit.encoding.choice import choose_kernel
-from tokkit.encoding.encoded import Encoded, SentenceTooLongError
-from tokkit.encoding.encoder import Encoder
-from tokkit.encoding.library import LibraryEncoder
 from tokkit.errors import TokkitError
-from tokkit.vocab.definitions import byte_level_alphabet
-from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+from tokkit.tokenizer.bpe_encoder import BPEEncoder
+from tokkit.tokenizer.definitions import byte_level_alphabet
+from tokkit.tokenizer.encoded import Encoded, SentenceTooLongError, choose_kernel
+from tokkit.tokenizer.encoder import Encoder
+from tokkit.tokenizer.library_encoder import LibraryEncoder
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 VOCABULARIES = (
     "bert-base-uncased",

@@ -27,8 +27,8 @@ from hardtexts import (
 )
 from madetokenizers import FLAG_NAMES, FLAGS, bert_of_characters, bpe_of_pairs, make_wordpiece
 
-from tokkit.encoding.encoder import Encoder
-from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+from tokkit.tokenizer.encoder import Encoder
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 # Of hard texts each is compared under the first three, of the others' every fourth.
 PUBLISHED = (

@@ -17,8 +17,8 @@ from madetokenizers import (
     wordpieces,
 )
 
-from tokkit.encoding.speller import make_speller
-from tokkit.vocab.tokenizer import Tokenizer
+from tokkit.tokenizer.bpe_encoder import make_speller
+from tokkit.tokenizer.tokenizer import Tokenizer
 
 PREFIXES = ("##", "@@", "", "a", "é", "[UNK]")
 ENTRIES = (

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from madetokenizers import bert_of_characters, bpe_of_pairs
 from tinytokenizers import write_bpe, write_vocab
 
-from tokkit.encoding.encoder import Encoder
-from tokkit.kernels.merges import fill_merges
-from tokkit.kernels.wordcache import NUM_COUNTERS, new_cache
-from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+from tokkit.kernels.encode.bpe_merges import fill_merges
+from tokkit.kernels.encode.word_cache import NUM_COUNTERS, new_cache
+from tokkit.tokenizer.encoder import Encoder
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 MADE = (
     bert_of_characters(0, full=False),
@@ -34,8 +34,8 @@ ENCODERS = [Encoder(tokenizer) for tokenizer in MADE]
 def test_a_cache_in_which_words_drive_each_other_out(
     tokenizer: Tokenizer, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokkit.encoding.kernels._SHORT_BITS", bits)
-    monkeypatch.setattr("tokkit.encoding.kernels._LONG_BITS", bits)
+    monkeypatch.setattr("tokkit.tokenizer.kernel_encoder._SHORT_BITS", bits)
+    monkeypatch.setattr("tokkit.tokenizer.kernel_encoder._LONG_BITS", bits)
     texts = [*short_words(), *random_texts(1000, seed=3)]
     encoder = Encoder(tokenizer)
     assert_exact(tokenizer, [*texts, *reversed(texts), " ".join(texts)], encoder)
@@ -118,8 +118,8 @@ SCRIPT = """
 import logging, sys
 from pathlib import Path
 import pyarrow as pa
-from tokkit.encoding.encoder import Encoder
-from tokkit.vocab.tokenizer import load_tokenizer
+from tokkit.tokenizer.encoder import Encoder
+from tokkit.tokenizer.tokenizer import load_tokenizer
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 encoder = Encoder(load_tokenizer(Path(sys.argv[1])))

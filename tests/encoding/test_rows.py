@@ -5,10 +5,10 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokkit.encoding.encoded import Encoded
-from tokkit.encoding.rows import make_rows
+from tokkit.encoding.encode_unit import make_rows
 from tokkit.engine.accounts import Accounts
 from tokkit.shards.schema import Header, tokens_schema
+from tokkit.tokenizer.encoded import Encoded
 
 SCHEMA = tokens_schema(
     Header(kind="tokens", tokenizer_fingerprint="0" * 64, vocab_size=9, special_ids={})

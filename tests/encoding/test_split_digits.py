@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tinytokenizers import CONTROL
 
-from tokkit.encoding.choice import choose_kernel
-from tokkit.vocab.definitions import byte_level_alphabet, byte_level_bpe, wordpiece
-from tokkit.vocab.forms import Form
-from tokkit.vocab.tokenizer import Tokenizer, from_definition
+from tokkit.tokenizer.definitions import byte_level_alphabet, byte_level_bpe, wordpiece
+from tokkit.tokenizer.encoded import choose_kernel
+from tokkit.tokenizer.loading import Form
+from tokkit.tokenizer.tokenizer import Tokenizer, from_definition
 
 MERGES = [("1", "2"), ("Ġ", "1"), ("a", "1"), ("Ġ", "a"), ("a", "b"), ("Â", "½"), ("Ġ", "Â½")]
 

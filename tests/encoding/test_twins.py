@@ -19,7 +19,7 @@ from tokenizers import normalizers
 
 from reference.bpe import ByteLevelBPE
 from reference.wordpiece import WordPiece
-from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 nfd = normalizers.NFD().normalize_str
 strip = normalizers.BertNormalizer(

@@ -5,7 +5,7 @@ import sys
 import pytest
 from tqdm import tqdm
 
-from tokkit.engine.bars import LineHandler
+from tokkit.engine.progress import LineHandler
 
 
 class Terminal(io.StringIO):

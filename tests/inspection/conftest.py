@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from tokkit.encoding.config import EncodeConfig
 from tokkit.encoding.encode import encode
+from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.instances.build import build
-from tokkit.instances.config import BuildConfig
-from tokkit.vocab.config import TrainConfig
+from tokkit.instances.build_config import BuildConfig
 from tokkit.vocab.train import train
+from tokkit.vocab.train_config import TrainConfig
 
 SENTENCES = (
     "The cat sat on the warm mat. It looked at the door. Nobody came in.",

@@ -57,10 +57,10 @@ def test_static_masks_are_those_on_disk(work: Path) -> None:
 
 
 def test_dynamic_masks_are_those_of_the_loader(work: Path) -> None:
-    from tokkit.pretraining.config import LoaderConfig
-    from tokkit.pretraining.loader import Loader
-    from tokkit.pretraining.sources import open_sources
-    from tokkit.vocab.tokenizer import load_tokenizer
+    from tokkit.pretraining.data.loader import Loader
+    from tokkit.pretraining.data.sources import open_sources
+    from tokkit.pretraining.pretrain_config import LoaderConfig
+    from tokkit.tokenizer.tokenizer import load_tokenizer
 
     folder = ShardFolder.open(work / "instances", "instances")
     tokenizer = load_tokenizer(folder.tokenizer_path)

@@ -14,12 +14,12 @@ from tokkit.engine.files import write_json
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError
 from tokkit.inspection.replay import read_run, replay
-from tokkit.pretraining.config import LoaderConfig, PretrainConfig
-from tokkit.pretraining.data import Instances
-from tokkit.pretraining.facts import RUN, describe_run
-from tokkit.pretraining.loader import Loader
+from tokkit.pretraining.data.instance_reader import Instances
+from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.sources import Sources, open_sources
 from tokkit.pretraining.pretrain import pretrain
-from tokkit.pretraining.sources import Sources, open_sources
+from tokkit.pretraining.pretrain_config import LoaderConfig, PretrainConfig
+from tokkit.pretraining.training.run_record import RUN, describe_run
 
 MASKS: dict[str, Any] = {"mask_unit": "span", "mask_draw": "word", "masked_lm_prob": 0.2, "seed": 7}
 

@@ -15,9 +15,9 @@ from tokkit.engine.journal import Journal
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
 from tokkit.inspection.inspect import inspect
-from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.facts import RUN, describe_run
-from tokkit.pretraining.metrics import METRICS, MetricsLog
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.metrics import METRICS, MetricsLog
+from tokkit.pretraining.training.run_record import RUN, describe_run
 
 MANIFEST = Manifest(
     kind="instances",

@@ -11,7 +11,7 @@ from tokenfolders import begins_word, toy_tokenizer, write_token_folder
 from tokkit.inspection.inspect import inspect
 from tokkit.inspection.verify import verify
 from tokkit.instances.build import build
-from tokkit.instances.config import OBJECTIVES, BuildConfig
+from tokkit.instances.build_config import OBJECTIVES, BuildConfig
 
 
 @pytest.fixture(scope="module")

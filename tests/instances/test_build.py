@@ -25,9 +25,9 @@ from tokkit.engine.accounts import Accounts
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
 from tokkit.instances.build import build
-from tokkit.instances.config import BuildConfig
+from tokkit.instances.build_config import BuildConfig
 from tokkit.shards.reader import ShardFolder, ragged
-from tokkit.vocab.tokenizer import load_tokenizer
+from tokkit.tokenizer.tokenizer import load_tokenizer
 
 NUM_DOCUMENTS = 120
 

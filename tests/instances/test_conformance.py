@@ -27,13 +27,13 @@ from tokenfolders import Document, write_token_folder
 
 from reference.bert import Script
 from tokkit.instances.documents import DocumentReader, Split
-from tokkit.instances.instances import Instances
-from tokkit.instances.masks import MaskOptions, Masks, mask_instances
 from tokkit.instances.pairs import PairOptions, lay_out, pair_documents
-from tokkit.kernels.masking import replacement_ids
+from tokkit.kernels.instances.mask_tokens import replacement_ids
+from tokkit.masking.masks import MaskOptions, Masks, mask_instances
+from tokkit.shards.counts import tally_masks
+from tokkit.shards.instances import Instances
 from tokkit.shards.reader import ShardFolder
-from tokkit.shards.tally import tally_masks
-from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 NUM_RUNS = 10
 Figures = dict[str, npt.NDArray[np.float64]]

@@ -8,15 +8,15 @@ import pytest
 from tokenfolders import CLS, MASK, SEP, write_token_folder
 
 from reference.masking import mask_instance_by_words
-from tokkit.cli.report import describe_share
+from tokkit.cli.output import describe_share
 from tokkit.errors import UsageError
 from tokkit.instances.build import build
-from tokkit.instances.config import BuildConfig
-from tokkit.instances.maskconfig import MaskConfig
-from tokkit.kernels.wordmasking import length_shares
-from tokkit.pretraining.config import LoaderConfig
-from tokkit.pretraining.loader import Loader
-from tokkit.pretraining.sources import open_sources
+from tokkit.instances.build_config import BuildConfig
+from tokkit.kernels.instances.mask_words import length_shares
+from tokkit.masking.mask_config import MaskConfig
+from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.sources import open_sources
+from tokkit.pretraining.pretrain_config import LoaderConfig
 from tokkit.shards.reader import ShardFolder
 
 

@@ -9,7 +9,7 @@ from tokenfolders import toy_tokenizer, write_token_folder
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError
 from tokkit.instances.build import build
-from tokkit.instances.config import OBJECTIVES, BuildConfig
+from tokkit.instances.build_config import OBJECTIVES, BuildConfig
 from tokkit.shards.reader import ShardFolder
 
 NUM_UNUSED = 40

@@ -22,12 +22,11 @@ from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
 from tokkit.inspection.verify import verify
 from tokkit.instances.build import build
-from tokkit.instances.config import BuildConfig
-from tokkit.instances.context import make_context
+from tokkit.instances.build_config import BuildConfig
+from tokkit.instances.build_plan import hold_out_fraction, make_context, plan_units
+from tokkit.instances.build_unit import build_unit
 from tokkit.instances.documents import DocumentReader
 from tokkit.instances.packs import size_block
-from tokkit.instances.plan import hold_out_fraction, plan_units
-from tokkit.instances.unit import build_unit
 from tokkit.shards.reader import ShardFolder
 
 FIRST_UNUSED = 5

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokkit.kernels.bits import copy_bits, count_ones, get_bit, lowest_one
 from tokkit.kernels.jit import kernel
+from tokkit.kernels.ragged import copy_bits, count_ones, get_bit, lowest_one
 
 words = st.integers(0, 2**64 - 1)
 

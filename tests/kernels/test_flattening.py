@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reference.flattening import Flat, Row, flatten
-from tokkit.kernels.flattening import flatten_batches
+from tokkit.kernels.instances.flatten import flatten_batches
 
 PAD_ID = 1
 

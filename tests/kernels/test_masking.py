@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from reference.masking import mask_instance
 from reference.statistics import chi_square_z, share_z
-from tokkit.kernels.masking import (
+from tokkit.kernels.instances.mask_tokens import (
     count_masked,
     find_special,
     mask_tokens,

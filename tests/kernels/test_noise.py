@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from reference.statistics import chi_square_z, share_z
-from tokkit.kernels.noise import corrupt_spans, order_targets
+from tokkit.kernels.instances.noise import corrupt_spans, order_targets
 from tokkit.kernels.philox import NOISE, PERMUTATION, stream_of
 
 SENTINEL = 1000

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from reference.shuffle import instance_at
 from reference.statistics import chi_square_z
-from tokkit.kernels.philox import SHUFFLE, stream_of
-from tokkit.kernels.shuffle import permute_range
+from tokkit.kernels.philox import SHUFFLE, permute_range, stream_of
 
 
 def order(

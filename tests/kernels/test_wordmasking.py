@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from reference.masking import mask_instance_by_words
 from reference.philox import below, blocks, word
 from reference.statistics import chi_square_z, share_z
-from tokkit.kernels.masking import count_masked
+from tokkit.kernels.instances.mask_tokens import count_masked
+from tokkit.kernels.instances.mask_words import length_shares, length_thresholds, mask_words
 from tokkit.kernels.philox import MASK, MASK_UNIT, chance_threshold, stream_of
-from tokkit.kernels.wordmasking import length_shares, length_thresholds, mask_words
 
 MASK_ID = 4
 UNITS = ["word", "span", "ngram"]

@@ -3,9 +3,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokkit.pretraining.batch import Rounding, lay_out
-from tokkit.pretraining.data import NO_LABEL, Instances
-from tokkit.pretraining.padded import LENGTH_MULTIPLE, pad_instances
+from tokkit.pretraining.data.batches import Rounding, lay_out
+from tokkit.pretraining.data.instance_loader import LENGTH_MULTIPLE, pad_instances
+from tokkit.pretraining.data.instance_reader import NO_LABEL, Instances
 
 PAD_ID = 0
 

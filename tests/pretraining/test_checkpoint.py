@@ -9,27 +9,25 @@ import torch
 from torch import Tensor, nn
 
 from tokkit.errors import TokkitError
-from tokkit.pretraining.checkpoint import (
+from tokkit.pretraining.training.checkpoints import (
     MODEL,
     OPTIMIZER,
     STATE,
     Best,
+    SnapshotMemory,
     checkpoint_path,
+    expect_tensors,
     list_checkpoints,
     load_checkpoint,
     load_newest_checkpoint,
+    name_tensors,
     remove_half_checkpoints,
     remove_old_checkpoints,
+    restore,
     write_checkpoint,
     write_folder_atomically,
 )
-from tokkit.pretraining.snapshot import (
-    SnapshotMemory,
-    expect_tensors,
-    name_tensors,
-    restore,
-)
-from tokkit.pretraining.tensors import write_tensors
+from tokkit.pretraining.training.tensor_files import write_tensors
 
 
 class Tied(nn.Module):

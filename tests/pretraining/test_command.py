@@ -15,8 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tokkit.cli import cli
 from tokkit.errors import Interrupted, TokkitError
-from tokkit.pretraining.metrics import read_metrics
-from tokkit.pretraining.optim import update
+from tokkit.pretraining.training.metrics import read_metrics
+from tokkit.pretraining.training.optimizers import update
 
 OPTIONS: dict[str, Any] = {
     "preset": "tiny",
@@ -78,7 +78,7 @@ def test_tensorboard_shows_what_the_log_says_though_the_run_was_stopped(
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr("tokkit.pretraining.step.update", stop)
+        patched.setattr("tokkit.pretraining.training.step.update", stop)
         with pytest.raises(Interrupted):
             call(arguments)
     printed = json.loads(call([*arguments, "--json"]).stdout)

@@ -10,15 +10,14 @@ from randommodels import make_instances, make_model
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from tokkit.pretraining.batch import Rounding, lay_out
-from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.device import MAX_SHAPES, autocast
-from tokkit.pretraining.distribute import compile_model
-from tokkit.pretraining.metrics import read_metrics
-from tokkit.pretraining.model import Inputs, ModelConfig
+from tokkit.pretraining.data.batches import Rounding, lay_out
+from tokkit.pretraining.models.bert import Inputs, ModelConfig
 from tokkit.pretraining.pretrain import pretrain
-from tokkit.pretraining.step import Stepper
-from tokkit.pretraining.tally import total_loss
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.device import MAX_SHAPES, autocast
+from tokkit.pretraining.training.distributed import compile_model
+from tokkit.pretraining.training.metrics import read_metrics, total_loss
+from tokkit.pretraining.training.step import Stepper
 
 # What torch says of its own parts when it compiles.
 pytestmark = [
@@ -31,7 +30,7 @@ ROUNDING = Rounding(tokens=32, sequences=4, predictions=8, max_seqlen=40)
 
 def test_a_compiled_model_has_the_same_loss_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     # Predictions are cut into two parts, so that the loop over them is compiled as one.
-    monkeypatch.setattr("tokkit.pretraining.crossentropy.CHUNK_LOGITS", 10 * 128)
+    monkeypatch.setattr("tokkit.pretraining.models.loss.CHUNK_LOGITS", 10 * 128)
     config = ModelConfig(
         vocab_size=101,
         hidden_size=32,

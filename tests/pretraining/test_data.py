@@ -7,7 +7,7 @@ from instancefolders import make_batch, write_instance_folder, write_shard
 
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
-from tokkit.pretraining.data import NO_LABEL, InstanceReader, Instances
+from tokkit.pretraining.data.instance_reader import NO_LABEL, InstanceReader, Instances
 from tokkit.shards.reader import ShardFolder, open_shard
 
 

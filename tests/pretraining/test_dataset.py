@@ -19,10 +19,10 @@ from transformers import (
 
 from tokkit import InstanceLoader
 from tokkit.errors import UsageError
-from tokkit.pretraining.config import LoaderConfig
-from tokkit.pretraining.loader import Loader
-from tokkit.pretraining.padded import pad_instances
-from tokkit.pretraining.sources import open_sources
+from tokkit.pretraining.data.instance_loader import pad_instances
+from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.sources import open_sources
+from tokkit.pretraining.pretrain_config import LoaderConfig
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from instancefolders import write_instance_folder
 from realcommands import outcome, pretrain_arguments, timeless_lines
 
 from tokkit.errors import Interrupted
-from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.metrics import read_metrics
-from tokkit.pretraining.optim import update
 from tokkit.pretraining.pretrain import pretrain
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.metrics import read_metrics
+from tokkit.pretraining.training.optimizers import update
 
 OPTIONS: dict[str, Any] = {
     "preset": "tiny",
@@ -43,7 +43,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 # rather than started, since importing torch and loading kernels takes longer than all else.
 KILLED = """
 import os, random, signal, sys, time
-import torch._dynamo, tokkit.pretraining.training
+import torch._dynamo, tokkit.pretraining.training.run
 from tokkit import InstanceLoader
 from tokkit.cli import main
 
@@ -126,7 +126,7 @@ def test_a_run_by_the_clock_ends_when_its_time_is_over_though_it_was_stopped(
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr("tokkit.pretraining.step.update", stop)
+        patched.setattr("tokkit.pretraining.training.step.update", stop)
         with pytest.raises(Interrupted):
             pretrain(config)
     stopped = read_metrics(config.output / "metrics.jsonl")[-1]

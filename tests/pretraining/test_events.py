@@ -9,7 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tokkit.errors import TokkitError
-from tokkit.pretraining.events import EventLog, require_tensorboard
+from tokkit.pretraining.training.reporting import EventLog, require_tensorboard
 
 
 def train(step: int, loss: float) -> dict[str, Any]:

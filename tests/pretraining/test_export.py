@@ -9,16 +9,15 @@ from instancefolders import write_counting_tokenizer
 from randommodels import make_instances, make_model
 
 from tokkit.errors import TokkitError
-from tokkit.pretraining.batch import lay_out
-from tokkit.pretraining.data import NO_LABEL
-from tokkit.pretraining.dataset import padded_batch
-from tokkit.pretraining.export import read_export, write_export
-from tokkit.pretraining.model import ModelConfig
-from tokkit.pretraining.models import Model
-from tokkit.pretraining.names import BY_ENTRY, to_transformers
-from tokkit.pretraining.padded import pad_instances
-from tokkit.pretraining.tally import total_loss
-from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+from tokkit.pretraining.data.batches import lay_out
+from tokkit.pretraining.data.instance_loader import pad_instances, padded_batch
+from tokkit.pretraining.data.instance_reader import NO_LABEL
+from tokkit.pretraining.models.bert import ModelConfig
+from tokkit.pretraining.models.build_model import Model
+from tokkit.pretraining.models.export import read_export, write_export
+from tokkit.pretraining.models.huggingface import BY_ENTRY, to_transformers
+from tokkit.pretraining.training.metrics import total_loss
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 NUM_ENTRIES = 48
 INSTANCES = make_instances([24, 9, 17], NUM_ENTRIES)

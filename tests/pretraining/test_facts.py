@@ -9,8 +9,8 @@ from instancefolders import write_instance_folder
 
 from tokkit.engine.files import write_json
 from tokkit.engine.manifest import Manifest
-from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.facts import RUN, describe_run
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.run_record import RUN, describe_run
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from flatbatches import make_batch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokkit.pretraining.flops import (
+from tokkit.pretraining.models.bert import Bert, ModelConfig
+from tokkit.pretraining.training.estimate import (
     PEAKS,
     count_encoder_parameters,
     count_flops_per_token,
@@ -15,7 +16,6 @@ from tokkit.pretraining.flops import (
     find_peak_flops,
     mean_length,
 )
-from tokkit.pretraining.model import Bert, ModelConfig
 
 BASE = ModelConfig.from_preset("base", vocab_size=30522, max_seq_length=128, dropout=0.1)
 

@@ -7,14 +7,19 @@ import pytest
 import torch
 from instancefolders import write_instance_folder
 
-from tokkit.pretraining import forecast as module
-from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.flops import count_flops_per_token
-from tokkit.pretraining.forecast import Forecast, Sample, forecast, sample_instances
-from tokkit.pretraining.loader import Loader
-from tokkit.pretraining.model import ModelConfig
-from tokkit.pretraining.models import Model, outline_model
-from tokkit.pretraining.sources import open_sources
+from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.sources import open_sources
+from tokkit.pretraining.models.bert import ModelConfig
+from tokkit.pretraining.models.build_model import Model, outline_model
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training import estimate as module
+from tokkit.pretraining.training.estimate import (
+    Forecast,
+    Sample,
+    count_flops_per_token,
+    forecast,
+    sample_instances,
+)
 
 SAMPLE = Sample(num_instances=1000, num_held_out=512, tokens=100.0, length=120.0, masked_share=0.15)
 CPU = torch.device("cpu")

@@ -13,11 +13,11 @@ from instancefolders import write_instance_folder
 
 from tokkit.engine.files import hash_file
 from tokkit.errors import Interrupted, TokkitError
-from tokkit.pretraining.checkpoint import list_checkpoints
-from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.metrics import read_metrics
-from tokkit.pretraining.optim import update
 from tokkit.pretraining.pretrain import pretrain
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.checkpoints import list_checkpoints
+from tokkit.pretraining.training.metrics import read_metrics
+from tokkit.pretraining.training.optimizers import update
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def disturbed(
         if num_steps == 10 and hasattr(request, "param"):
             os.kill(os.getpid(), request.param)
 
-    monkeypatch.setattr("tokkit.pretraining.step.update", fill_disk)
+    monkeypatch.setattr("tokkit.pretraining.training.step.update", fill_disk)
     yield replace(unbroken, output=tmp_path / "run")
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 

@@ -7,15 +7,14 @@ import transformers
 from randommodels import make_instances, make_model
 
 from tokkit.errors import UsageError
-from tokkit.pretraining.batch import EXACT, Batch, Rounding, lay_out
-from tokkit.pretraining.data import NO_LABEL
-from tokkit.pretraining.dataset import padded_batch
-from tokkit.pretraining.gpt2 import Gpt2
-from tokkit.pretraining.model import Bert, ModelConfig
-from tokkit.pretraining.models import Model, build_model
-from tokkit.pretraining.names import BY_ENTRY, from_transformers, to_transformers
-from tokkit.pretraining.padded import pad_instances
-from tokkit.pretraining.tally import total_loss
+from tokkit.pretraining.data.batches import EXACT, Batch, Rounding, lay_out
+from tokkit.pretraining.data.instance_loader import pad_instances, padded_batch
+from tokkit.pretraining.data.instance_reader import NO_LABEL
+from tokkit.pretraining.models.bert import Bert, ModelConfig
+from tokkit.pretraining.models.build_model import Model, build_model
+from tokkit.pretraining.models.gpt2 import Gpt2
+from tokkit.pretraining.models.huggingface import BY_ENTRY, from_transformers, to_transformers
+from tokkit.pretraining.training.metrics import total_loss
 
 VOCAB_SIZE = 101
 TINY = ModelConfig.from_preset(

@@ -13,21 +13,19 @@ from randommodels import make_instances, make_model
 from safetensors.torch import load_file, save_file
 
 from tokkit.errors import TokkitError, UsageError
-from tokkit.pretraining.batch import lay_out
-from tokkit.pretraining.config import LoaderConfig, PretrainConfig
-from tokkit.pretraining.data import Instances
-from tokkit.pretraining.dataset import padded_batch
-from tokkit.pretraining.export import write_export
-from tokkit.pretraining.huggingface import fingerprint_initial
-from tokkit.pretraining.initial import read_initial
-from tokkit.pretraining.loader import Loader
-from tokkit.pretraining.model import Bert, ModelConfig
-from tokkit.pretraining.models import build_model
-from tokkit.pretraining.names import BY_ENTRY
-from tokkit.pretraining.padded import pad_instances
-from tokkit.pretraining.sources import open_sources
-from tokkit.pretraining.tally import total_loss
-from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+from tokkit.pretraining.data.batches import lay_out
+from tokkit.pretraining.data.instance_loader import pad_instances, padded_batch
+from tokkit.pretraining.data.instance_reader import Instances
+from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.sources import open_sources
+from tokkit.pretraining.models.bert import Bert, ModelConfig
+from tokkit.pretraining.models.build_model import build_model
+from tokkit.pretraining.models.export import write_export
+from tokkit.pretraining.models.huggingface import BY_ENTRY
+from tokkit.pretraining.models.initial_weights import fingerprint_initial, read_initial
+from tokkit.pretraining.pretrain_config import LoaderConfig, PretrainConfig
+from tokkit.pretraining.training.metrics import total_loss
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 OTHER_SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
 
@@ -360,7 +358,7 @@ def test_a_fingerprint_is_taken_without_torch(tmp_path: Path, tokenizer: Tokeniz
     write_bert(tmp_path / "bert", tokenizer)
     script = (
         "import sys\nfrom pathlib import Path\n"
-        "from tokkit.pretraining.huggingface import fingerprint_initial\n"
+        "from tokkit.pretraining.models.initial_weights import fingerprint_initial\n"
         f"print(fingerprint_initial(Path({str(tmp_path / 'bert')!r})))\n"
         "assert not {'torch', 'safetensors', 'transformers'} & set(sys.modules)\n"
     )

@@ -17,9 +17,8 @@ import pytest
 
 from tokkit.engine.local import WorkerError
 from tokkit.errors import Interrupted, TokkitError, UsageError
-from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.launch import launch
-from tokkit.pretraining.place import RankLost, find_place
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.launch import RankLost, find_place, launch
 
 PATIENCE = 120.0  # of a machine that has other work
 
@@ -98,7 +97,7 @@ def kill_rank_1(config: PretrainConfig) -> None:
 
 def finish_step(config: PretrainConfig) -> None:
     """As training does: note a signal, finish the step, and say so."""
-    from tokkit.pretraining.stopping import hold_signals
+    from tokkit.pretraining.training.stopping import hold_signals
 
     with hold_signals() as stop:
         rank = announce(config)
@@ -161,7 +160,7 @@ SCRIPT = """
     from pathlib import Path
     from test_launch import finish_step, make_config
     from tokkit.errors import TokkitError
-    from tokkit.pretraining.launch import launch
+    from tokkit.pretraining.training.launch import launch
 
     if __name__ == "__main__":
         try:

@@ -12,12 +12,12 @@ from realcommands import timeless_lines
 from tinytokenizers import CONTROL, write_vocab
 
 from tokkit import InstanceLoader
-from tokkit.encoding.config import EncodeConfig
 from tokkit.encoding.encode import encode
+from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.instances.build import build
-from tokkit.instances.config import BuildConfig
-from tokkit.pretraining.config import PretrainConfig
+from tokkit.instances.build_config import BuildConfig
 from tokkit.pretraining.pretrain import pretrain
+from tokkit.pretraining.pretrain_config import PretrainConfig
 
 LANGUAGES = (
     [

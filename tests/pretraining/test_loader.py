@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from instancefolders import CLS, MASK, PAD, SEP, write_instance_folder
 
 from tokkit.errors import TokkitError
-from tokkit.pretraining.config import LoaderConfig
-from tokkit.pretraining.epochs import split_epochs
-from tokkit.pretraining.loader import Loader
-from tokkit.pretraining.padded import PaddedBatch, pad_instances
-from tokkit.pretraining.sources import open_sources
+from tokkit.pretraining.data.instance_loader import PaddedBatch, pad_instances
+from tokkit.pretraining.data.loader import Loader, split_epochs
+from tokkit.pretraining.data.sources import open_sources
+from tokkit.pretraining.pretrain_config import LoaderConfig
 
 
 class Batches:

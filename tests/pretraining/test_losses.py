@@ -15,20 +15,19 @@ import torch
 from instancefolders import PAD, write_instance_folder
 from peermodels import peer_of
 
-from tokkit.pretraining.batch import lay_out
-from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.data import Instances
-from tokkit.pretraining.dataset import padded_batch
-from tokkit.pretraining.device import seed_torch
-from tokkit.pretraining.loader import Loader
-from tokkit.pretraining.model import Bert, ModelConfig, initialize
-from tokkit.pretraining.optim import build_optimizer, clip_gradients, update
-from tokkit.pretraining.padded import pad_instances
-from tokkit.pretraining.schedule import Schedule
-from tokkit.pretraining.sources import open_sources
-from tokkit.pretraining.step import Stepper
-from tokkit.pretraining.tally import Tally
-from tokkit.pretraining.world import World
+from tokkit.pretraining.data.batches import lay_out
+from tokkit.pretraining.data.instance_loader import pad_instances, padded_batch
+from tokkit.pretraining.data.instance_reader import Instances
+from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.sources import open_sources
+from tokkit.pretraining.models.bert import Bert, ModelConfig, initialize
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.device import seed_torch
+from tokkit.pretraining.training.distributed import World
+from tokkit.pretraining.training.metrics import Tally
+from tokkit.pretraining.training.optimizers import build_optimizer, clip_gradients, update
+from tokkit.pretraining.training.schedule import Schedule
+from tokkit.pretraining.training.step import Stepper
 
 NUM_STEPS = 200
 Curve = npt.NDArray[np.float64]

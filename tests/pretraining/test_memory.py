@@ -6,11 +6,15 @@ import pytest
 import torch
 from flatbatches import make_batch
 
-from tokkit.pretraining import memory
-from tokkit.pretraining.batch import Batch
-from tokkit.pretraining.flops import mean_length
-from tokkit.pretraining.memory import Memory, count_parameters, estimate_memory
-from tokkit.pretraining.model import Bert, ModelConfig
+from tokkit.pretraining.data.batches import Batch
+from tokkit.pretraining.models.bert import Bert, ModelConfig
+from tokkit.pretraining.training import estimate as memory
+from tokkit.pretraining.training.estimate import (
+    Memory,
+    count_parameters,
+    estimate_memory,
+    mean_length,
+)
 
 VOCAB_SIZE = 1000
 

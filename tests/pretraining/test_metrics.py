@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tokkit.pretraining.metrics import MetricsLog, read_metrics
+from tokkit.pretraining.training.metrics import MetricsLog, read_metrics
 
 LINES = [
     {"kind": "eval", "step": 0},

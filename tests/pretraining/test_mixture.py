@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from instancefolders import write_instance_folder
 
 from tokkit.errors import TokkitError, UsageError
-from tokkit.pretraining.config import LoaderConfig
-from tokkit.pretraining.data import Instances
-from tokkit.pretraining.epochs import deal_out, split_epochs
-from tokkit.pretraining.loader import Loader
-from tokkit.pretraining.sources import open_sources
+from tokkit.pretraining.data.instance_reader import Instances
+from tokkit.pretraining.data.loader import Loader, deal_out, split_epochs
+from tokkit.pretraining.data.sources import open_sources
+from tokkit.pretraining.pretrain_config import LoaderConfig
 
 
 def open_loader(*folders: Path, rank: int = 0, world_size: int = 1, **options: Any) -> Loader:

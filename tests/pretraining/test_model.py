@@ -7,16 +7,15 @@ from peermodels import peer_of
 from randommodels import make_instances, make_model
 from torch.nn import functional as F
 
-from tokkit.pretraining.attention import Sequences, attend_flat, attend_padded
-from tokkit.pretraining.batch import EXACT, Batch, Rounding, lay_out
-from tokkit.pretraining.config import PRESETS
-from tokkit.pretraining.data import NO_LABEL
-from tokkit.pretraining.dataset import padded_batch
-from tokkit.pretraining.model import SIZES, Bert, ModelConfig, initialize
-from tokkit.pretraining.models import Model
-from tokkit.pretraining.names import from_transformers, to_transformers
-from tokkit.pretraining.padded import pad_instances
-from tokkit.pretraining.tally import total_loss
+from tokkit.pretraining.data.batches import EXACT, Batch, Rounding, lay_out
+from tokkit.pretraining.data.instance_loader import pad_instances, padded_batch
+from tokkit.pretraining.data.instance_reader import NO_LABEL
+from tokkit.pretraining.models.attention import Sequences, attend_flat, attend_padded
+from tokkit.pretraining.models.bert import SIZES, Bert, ModelConfig, initialize
+from tokkit.pretraining.models.build_model import Model
+from tokkit.pretraining.models.huggingface import from_transformers, to_transformers
+from tokkit.pretraining.pretrain_config import PRESETS
+from tokkit.pretraining.training.metrics import total_loss
 
 VOCAB_SIZE = 101
 TINY = ModelConfig.from_preset("tiny", vocab_size=VOCAB_SIZE, max_seq_length=64, dropout=0.0)

@@ -12,10 +12,9 @@ from torch.distributed.tensor import DTensor
 from torch.multiprocessing.spawn import spawn
 
 from reference.lamb import follow_gradients
-from tokkit.pretraining.config import OPTIMIZERS, PretrainConfig
-from tokkit.pretraining.lamb import Lamb
-from tokkit.pretraining.model import Bert, ModelConfig
-from tokkit.pretraining.optim import build_optimizer, clip_gradients, update
+from tokkit.pretraining.models.bert import Bert, ModelConfig
+from tokkit.pretraining.pretrain_config import OPTIMIZERS, PretrainConfig
+from tokkit.pretraining.training.optimizers import Lamb, build_optimizer, clip_gradients, update
 
 
 def config(**options: Any) -> PretrainConfig:

@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from tokkit.errors import TokkitError, UsageError
-from tokkit.pretraining.place import (
+from tokkit.pretraining.training.launch import (
     ALONE,
     FIRST_PORT,
     NUM_PORTS,

@@ -15,16 +15,17 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tokkit.pretraining import attention, model
-from tokkit.pretraining.batch import Batch, Rounding, lay_out
-from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.device import choose_precision
-from tokkit.pretraining.model import Bert, Inputs, ModelConfig
-from tokkit.pretraining.models import Model
-from tokkit.pretraining.optim import build_optimizer
-from tokkit.pretraining.step import Stepper
-from tokkit.pretraining.tally import total_loss
-from tokkit.pretraining.world import World
+from tokkit.pretraining.data.batches import Batch, Rounding, lay_out
+from tokkit.pretraining.models import attention
+from tokkit.pretraining.models import bert as model
+from tokkit.pretraining.models.bert import Bert, Inputs, ModelConfig
+from tokkit.pretraining.models.build_model import Model
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.device import choose_precision
+from tokkit.pretraining.training.distributed import World
+from tokkit.pretraining.training.metrics import total_loss
+from tokkit.pretraining.training.optimizers import build_optimizer
+from tokkit.pretraining.training.step import Stepper
 
 NUM_LAYERS = 2
 CONFIG = ModelConfig(

@@ -7,9 +7,9 @@ from instancefolders import write_counting_tokenizer
 from randommodels import make_model
 
 from tokkit.errors import TokkitError, UsageError
-from tokkit.pretraining.export import write_export
-from tokkit.pretraining.model import ModelConfig
-from tokkit.pretraining.predict import fill_mask
+from tokkit.pretraining.models.bert import ModelConfig
+from tokkit.pretraining.models.export import write_export
+from tokkit.pretraining.models.predict import fill_mask
 
 
 def write_model(folder: Path, objective: str, *, share_layers: bool = False) -> Path:

@@ -16,15 +16,14 @@ from randommodels import make_instances
 from tokkit.engine.files import FolderLock, hash_file
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError
-from tokkit.pretraining.batch import lay_out
-from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.data import NO_LABEL
-from tokkit.pretraining.dataset import padded_batch
-from tokkit.pretraining.metrics import read_metrics
-from tokkit.pretraining.optim import update
-from tokkit.pretraining.padded import pad_instances
-from tokkit.pretraining.predict import fill_mask
+from tokkit.pretraining.data.batches import lay_out
+from tokkit.pretraining.data.instance_loader import pad_instances, padded_batch
+from tokkit.pretraining.data.instance_reader import NO_LABEL
+from tokkit.pretraining.models.predict import fill_mask
 from tokkit.pretraining.pretrain import pretrain
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.metrics import read_metrics
+from tokkit.pretraining.training.optimizers import update
 
 
 def make_config(instances: Path, **options: Any) -> PretrainConfig:
@@ -115,7 +114,7 @@ def test_the_run_folder_says_all_of_itself(instances: Path) -> None:
 
 
 def test_the_trained_model_gives_transformers_the_same_logits(instances: Path) -> None:
-    from tokkit.pretraining.export import read_export
+    from tokkit.pretraining.models.export import read_export
 
     config = make_config(instances)
     pretrain(config)
@@ -250,7 +249,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(
         if optimizer.state[first]["step"] == 5:
             first.data.fill_(np.nan)
 
-    monkeypatch.setattr("tokkit.pretraining.step.update", spoil)
+    monkeypatch.setattr("tokkit.pretraining.training.step.update", spoil)
     with pytest.raises(
         TokkitError, match=r"not finite at step 5 .*--step 5\); .*step-00000003"
     ) as caught:

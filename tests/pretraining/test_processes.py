@@ -19,10 +19,10 @@ from realcommands import (
 )
 
 from tokkit.errors import Interrupted
-from tokkit.pretraining.checkpoint import list_checkpoints
-from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.optim import update
 from tokkit.pretraining.pretrain import pretrain
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.checkpoints import list_checkpoints
+from tokkit.pretraining.training.optimizers import update
 
 NUM_STEPS = 90
 OPTIONS: dict[str, Any] = {
@@ -97,7 +97,7 @@ def test_one_process_is_stopped_and_two_go_on_by_whatever_launcher(
         if steps == 25:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("tokkit.pretraining.step.update", stop)
+    monkeypatch.setattr("tokkit.pretraining.training.step.update", stop)
     with pytest.raises(Interrupted, match="after step 25"):
         pretrain(config)
 

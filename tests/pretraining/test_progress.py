@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from tokkit.pretraining.progress import Progress, describe_line, describe_speed
+from tokkit.pretraining.training.reporting import Progress, describe_line, describe_speed
 
 LINE = {
     "kind": "train",

@@ -13,17 +13,17 @@ from instancefolders import write_instance_folder
 from realcommands import outcome
 
 from tokkit.errors import Interrupted, TokkitError
-from tokkit.pretraining.checkpoint import list_checkpoints
-from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.optim import update
 from tokkit.pretraining.pretrain import pretrain
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.checkpoints import list_checkpoints
+from tokkit.pretraining.training.optimizers import update
 
 # Runs pretrain, and kills itself when a function has been called so many times.
 RUN = """
 import os, signal, sys
 from importlib import import_module
 from pathlib import Path
-from tokkit.pretraining.config import PretrainConfig
+from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.pretrain import pretrain
 
 calls = 0
@@ -67,8 +67,13 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> PretrainConfig:
 @pytest.mark.parametrize(
     ("module", "name", "number", "resumed"),
     [
-        ("tokkit.pretraining.step", "update", 8, {3, 6}),  # 6 may be half on its way to the disk
-        ("tokkit.pretraining.checkpoint", "write_tensors", 7, {9}),
+        (
+            "tokkit.pretraining.training.step",
+            "update",
+            8,
+            {3, 6},
+        ),  # 6 may be half on its way to the disk
+        ("tokkit.pretraining.training.checkpoints", "write_tensors", 7, {9}),
     ],
     ids=["after step 8", "while step 12 is saved"],
 )
@@ -115,7 +120,7 @@ def test_a_signal_saves_the_step_in_hand(
         if steps == 10:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr("tokkit.pretraining.step.update", interrupt)
+    monkeypatch.setattr("tokkit.pretraining.training.step.update", interrupt)
     with pytest.raises(Interrupted, match=f"stopped by {number.name} after step 10") as caught:
         pretrain(config)
     assert caught.value.exit_status == status
@@ -135,7 +140,9 @@ def test_an_option_changed_in_the_middle_is_refused(
     def interrupt(*_arguments: object, **_options: object) -> None:
         raise Interrupted("stopped", 130)
 
-    monkeypatch.setattr("tokkit.pretraining.writer.CheckpointWriter.save", interrupt)
+    monkeypatch.setattr(
+        "tokkit.pretraining.training.checkpoint_writer.CheckpointWriter.save", interrupt
+    )
     with pytest.raises(Interrupted):
         pretrain(config)
     changed = PretrainConfig(

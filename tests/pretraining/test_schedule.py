@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokkit.errors import UsageError
-from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.schedule import Schedule
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.schedule import Schedule
 
 HERE = (Path(),)
 

@@ -3,8 +3,8 @@ from signal import SIGINT, SIGTERM, Signals
 
 import pytest
 
-from tokkit.pretraining import stopping
-from tokkit.pretraining.stopping import StopRequest, agreed_signal, hold_signals
+from tokkit.pretraining.training import stopping
+from tokkit.pretraining.training.stopping import StopRequest, agreed_signal, hold_signals
 
 
 def test_ranks_agree_by_the_sums_of_their_flags() -> None:

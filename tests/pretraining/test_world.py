@@ -15,20 +15,21 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from tokkit.errors import TokkitError, UsageError
-from tokkit.pretraining.batch import Batch, lay_out
-from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.data import Instances
-from tokkit.pretraining.distribute import (
+from tokkit.pretraining.data.batches import Batch, lay_out
+from tokkit.pretraining.data.instance_reader import Instances
+from tokkit.pretraining.models.bert import Bert, ModelConfig, initialize
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.distributed import (
+    World,
     accumulate,
+    choose_rank_device,
     distribute,
     full_tensors,
+    open_world,
     split_tensors,
 )
-from tokkit.pretraining.launch import launch
-from tokkit.pretraining.model import Bert, ModelConfig, initialize
-from tokkit.pretraining.place import ALONE, Place, find_place
-from tokkit.pretraining.tally import total_loss
-from tokkit.pretraining.world import World, choose_rank_device, open_world
+from tokkit.pretraining.training.launch import ALONE, Place, find_place, launch
+from tokkit.pretraining.training.metrics import total_loss
 
 VOCAB_SIZE = 101
 LENGTHS = [[[16, 5, 40], [7]], [[33], [8]]]  # of the sequences of each micro-batch of each rank

@@ -13,11 +13,15 @@ import pytest
 import torch
 
 from tokkit.engine.files import HashedFile
-from tokkit.pretraining import checkpoint
-from tokkit.pretraining.checkpoint import Best, list_checkpoints, load_newest_checkpoint
-from tokkit.pretraining.snapshot import Snapshot
-from tokkit.pretraining.tensors import write_tensors
-from tokkit.pretraining.writer import CheckpointWriter
+from tokkit.pretraining.training import checkpoints as checkpoint
+from tokkit.pretraining.training.checkpoint_writer import CheckpointWriter
+from tokkit.pretraining.training.checkpoints import (
+    Best,
+    Snapshot,
+    list_checkpoints,
+    load_newest_checkpoint,
+)
+from tokkit.pretraining.training.tensor_files import write_tensors
 
 
 def make_tensors(step: int, num_elements: int = 100) -> Snapshot:
@@ -211,9 +215,9 @@ KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-from tokkit.pretraining.checkpoint import list_checkpoints, load_newest_checkpoint
-from tokkit.pretraining.snapshot import Snapshot
-from tokkit.pretraining.writer import CheckpointWriter
+from tokkit.pretraining.training.checkpoints import list_checkpoints, load_newest_checkpoint
+from tokkit.pretraining.training.checkpoints import Snapshot
+from tokkit.pretraining.training.checkpoint_writer import CheckpointWriter
 
 def make_tensors(step):
     full = torch.full((500_000,), float(step))

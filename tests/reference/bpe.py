@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tokkit.vocab.definitions import byte_level_alphabet
+from tokkit.tokenizer.definitions import byte_level_alphabet
 
 CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 ALPHABET = byte_level_alphabet()

@@ -6,7 +6,7 @@ from tokenizers import Regex
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer, Digits, Sequence, Split, WhitespaceSplit
 
-from tokkit.vocab.config import TrainConfig
+from tokkit.vocab.train_config import TrainConfig
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from reference.wordpiece_trainer import count_alphabet
-from tokkit.vocab.config import TrainConfig
-from tokkit.vocab.definitions import byte_level_alphabet
+from tokkit.tokenizer.definitions import byte_level_alphabet
+from tokkit.vocab.train_config import TrainConfig
 
 Learned = tuple[list[str], list[tuple[str, str]]]
 

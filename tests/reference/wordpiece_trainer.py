@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 
-from tokkit.vocab.alphabet import Alphabet
+from tokkit.vocab.trainers import Alphabet
 
 
 def by_likelihood(count: int, left: int, right: int, total: int) -> float:

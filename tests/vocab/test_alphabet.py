@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from reference import wordpiece_trainer
 from tokkit.errors import TokkitError
-from tokkit.vocab.alphabet import count_alphabet, read_characters
-from tokkit.vocab.counts import WordCounts
+from tokkit.vocab.trainers import count_alphabet, read_characters
+from tokkit.vocab.word_counts import WordCounts
 
 CHARACTERS = "aabcdeéẛ̣가中\u3042\u0301.😀"
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tokkit.errors import UsageError
-from tokkit.vocab.config import TrainConfig
+from tokkit.vocab.train_config import TrainConfig
 
 
 def make(**options: Any) -> TrainConfig:

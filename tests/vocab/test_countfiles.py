@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from tokkit.corpus.readers import read_documents
 from tokkit.corpus.units import plan_units
 from tokkit.errors import TokkitError
-from tokkit.vocab.config import TrainConfig
-from tokkit.vocab.countfiles import read_counts, write_counts
+from tokkit.vocab.count_files import read_counts, write_counts
 from tokkit.vocab.counting import Counted, count_corpus
-from tokkit.vocab.counts import WordCounts
+from tokkit.vocab.train_config import TrainConfig
+from tokkit.vocab.word_counts import WordCounts
 
 
 def count(path: Path, **options: Any) -> Counted:

@@ -20,12 +20,12 @@ from reference.counting import count_words
 from tokkit.corpus.units import plan_units
 from tokkit.engine.files import STATE_FOLDER
 from tokkit.errors import TokkitError
-from tokkit.kernels.wordtable import LONGEST_WORD
-from tokkit.vocab.config import TrainConfig
+from tokkit.kernels.vocab.word_table import LONGEST_WORD
 from tokkit.vocab.counting import Counted, count_corpus
-from tokkit.vocab.runs import merge_runs, read_run
-from tokkit.vocab.splitting import new_splitter
-from tokkit.vocab.wordcounter import WordCounter
+from tokkit.vocab.train_config import TrainConfig
+from tokkit.vocab.word_counter import WordCounter
+from tokkit.vocab.word_counts import merge_runs, read_run
+from tokkit.vocab.word_splitter import new_splitter
 
 MODELS = ("wordpiece", "bpe", "unigram")
 CHARACTERS = (
@@ -137,7 +137,7 @@ COUNT_ALL = """
 import sys
 from pathlib import Path
 from tokkit.corpus.units import plan_units
-from tokkit.vocab.config import TrainConfig
+from tokkit.vocab.train_config import TrainConfig
 from tokkit.vocab import counting
 
 counting.UNIT_BYTES = 1  # each file is a unit

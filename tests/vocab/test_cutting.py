@@ -9,9 +9,14 @@ from hypothesis import strategies as st
 from tinytokenizers import wordpiece_json, write_json
 from tokenizers.pre_tokenizers import ByteLevel
 
-from tokkit.vocab.characters import CharacterTable, code_points, to_text
-from tokkit.vocab.cutting import cut_at_spaces, cut_at_words
-from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+from tokkit.tokenizer.characters import (
+    CharacterTable,
+    code_points,
+    cut_at_spaces,
+    cut_at_words,
+    to_text,
+)
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 # Letters of every fate: kept, lower-cased, decomposed, removed, alone in their word, white space.
 CHARACTERS = "aabbcdeéÅẛ̣가한İßΣσς中\u3042\u0301\u0345\u200b\ufeff\x00\ufffd.,-'\u2019。、 \t\n\xa0\u3000\u2028😀\U0001d165\U0001d16d\u034f"

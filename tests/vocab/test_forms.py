@@ -18,7 +18,7 @@ from tinytokenizers import (
 )
 
 from tokkit.errors import TokkitError
-from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 
 def ids(tokenizer: Tokenizer, text: str) -> list[int]:

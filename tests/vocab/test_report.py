@@ -7,10 +7,10 @@ import pytest
 from tinytokenizers import write_vocab
 
 from tokkit.errors import TokkitError
-from tokkit.vocab.definitions import byte_level_alphabet, byte_level_bpe
-from tokkit.vocab.forms import Form
-from tokkit.vocab.report import compare, make_report, measure
-from tokkit.vocab.tokenizer import Tokenizer, from_definition, load_tokenizer
+from tokkit.tokenizer.definitions import byte_level_alphabet, byte_level_bpe
+from tokkit.tokenizer.loading import Form
+from tokkit.tokenizer.tokenizer import Tokenizer, from_definition, load_tokenizer
+from tokkit.vocab.measure import compare, make_report, measure
 
 NO_TEXT = pa.array([], pa.large_string())
 TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[unused0]", "a", "##b", "cat", "##ing", "##s", ".")

@@ -10,8 +10,8 @@ import pytest
 from tinytokenizers import TINY_VOCAB, added, wordpiece_json, write_bpe, write_json, write_vocab
 
 from tokkit.errors import TokkitError
-from tokkit.vocab.definitions import byte_level_bpe
-from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+from tokkit.tokenizer.definitions import byte_level_bpe
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 TEXT = "The cat's unaffable, cát [MASK] sat; 中 \u200b\x00 <s> x\u0301yz 😀 " + "a" * 120
 

@@ -17,16 +17,16 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from tokkit.errors import TokkitError, UsageError
-from tokkit.vocab.config import BERT_SPECIAL_TOKENS, TrainConfig
-from tokkit.vocab.tokenizer import load_tokenizer
+from tokkit.tokenizer.tokenizer import load_tokenizer
 from tokkit.vocab.train import train
-from tokkit.vocab.training import Training
+from tokkit.vocab.train_config import BERT_SPECIAL_TOKENS, TrainConfig
+from tokkit.vocab.training_record import Training
 
 SCRIPT = """
 import json, sys
 from pathlib import Path
 from tokkit.errors import TokkitError
-from tokkit.vocab.config import TrainConfig
+from tokkit.vocab.train_config import TrainConfig
 from tokkit.vocab.train import train
 
 if __name__ == "__main__":

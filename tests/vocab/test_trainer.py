@@ -17,10 +17,10 @@ from reference import library_trainer
 from reference.bpe_trainer import learn_merges
 from reference.wordpiece_trainer import by_likelihood
 from tokkit.errors import TokkitError, UsageError
-from tokkit.vocab.config import BERT_SPECIAL_TOKENS, TrainConfig
-from tokkit.vocab.counts import WordCounts
-from tokkit.vocab.definitions import byte_level_alphabet
-from tokkit.vocab.trainer import train_bpe, train_wordpiece
+from tokkit.tokenizer.definitions import byte_level_alphabet
+from tokkit.vocab.train_config import BERT_SPECIAL_TOKENS, TrainConfig
+from tokkit.vocab.trainers import train_bpe, train_wordpiece
+from tokkit.vocab.word_counts import WordCounts
 
 # Few letters and short words, so that counts are often equal and pairs overlap themselves.
 CORPORA = st.dictionaries(

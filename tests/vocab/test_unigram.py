@@ -8,12 +8,12 @@ import pytest
 import sentencepiece
 
 from tokkit.errors import TokkitError
-from tokkit.vocab.config import TrainConfig
-from tokkit.vocab.counts import WordCounts
-from tokkit.vocab.forms import Form
-from tokkit.vocab.tokenizer import Tokenizer, from_definition, load_tokenizer
+from tokkit.tokenizer.loading import Form
+from tokkit.tokenizer.tokenizer import Tokenizer, from_definition, load_tokenizer
+from tokkit.vocab.learn import define_unigram, train_unigram
 from tokkit.vocab.train import train
-from tokkit.vocab.unigram import define_unigram, train_unigram
+from tokkit.vocab.train_config import TrainConfig
+from tokkit.vocab.word_counts import WordCounts
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 TEXT = README.read_text()

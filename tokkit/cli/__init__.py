@@ -19,7 +19,7 @@ from tokkit.cli.pretrain import pretrain
 from tokkit.cli.run import run
 from tokkit.cli.train import train
 from tokkit.cli.verify import verify
-from tokkit.engine.bars import LineHandler
+from tokkit.engine.progress import LineHandler
 from tokkit.errors import TokkitError
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from tokkit.cli.options import config_option, keep_one_thread, mask_options, work_options
-from tokkit.cli.report import print_manifest
-from tokkit.instances.config import (
+from tokkit.cli.output import print_manifest
+from tokkit.instances.build_config import (
     COMPRESSIONS,
     MASKINGS,
     OBJECTIVES,

@@ -5,8 +5,8 @@ from typing import Any
 import click
 
 from tokkit.cli.options import config_option, corpus_options, keep_one_thread, work_options
-from tokkit.cli.report import print_manifest
-from tokkit.encoding.config import COMPRESSIONS, SENTENCES, EncodeConfig
+from tokkit.cli.output import print_manifest
+from tokkit.encoding.encode_config import COMPRESSIONS, SENTENCES, EncodeConfig
 
 
 @click.command()
@@ -35,7 +35,7 @@ def encode(*, show_stats: bool, as_json: bool, **options: Any) -> None:
     config = EncodeConfig(**options)
     keep_one_thread()
     from tokkit.encoding.encode import encode as run
-    from tokkit.encoding.stats import EncodeStats
+    from tokkit.encoding.encode_unit import EncodeStats
 
     stats = EncodeStats() if show_stats else None
     print_manifest(config.output, run(config, stats), as_json=as_json, stats=stats)

@@ -8,10 +8,9 @@ import click
 from click.core import ParameterSource
 
 from tokkit.cli.options import JSON_OPTION, config_option, mask_options
-from tokkit.cli.report import describe_facts
-from tokkit.cli.runs import print_run
+from tokkit.cli.output import describe_facts, print_run
 from tokkit.errors import UsageError
-from tokkit.pretraining.config import LoaderConfig
+from tokkit.pretraining.pretrain_config import LoaderConfig
 
 
 @click.command()

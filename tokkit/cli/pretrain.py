@@ -6,11 +6,9 @@ from typing import Any
 
 import click
 
-from tokkit.cli.options import config_option, mask_options, work_options
-from tokkit.cli.report import print_pretraining
-from tokkit.cli.runs import print_forecast
-from tokkit.cli.values import Duration, Phases
-from tokkit.pretraining.config import (
+from tokkit.cli.options import Duration, Phases, config_option, mask_options, work_options
+from tokkit.cli.output import print_forecast, print_pretraining
+from tokkit.pretraining.pretrain_config import (
     COMPILE,
     DEFAULT_MAX_STEPS,
     DEFAULT_PRESET,
@@ -104,9 +102,9 @@ def pretrain(*, as_json: bool, dry_run: bool, **options: Any) -> None:
     checkpoint.
     """
     config = PretrainConfig(**options)
-    from tokkit.pretraining.place import is_first
     from tokkit.pretraining.pretrain import foretell
     from tokkit.pretraining.pretrain import pretrain as run
+    from tokkit.pretraining.training.launch import is_first
 
     if dry_run:
         if is_first(os.environ):  # of several processes one speaks

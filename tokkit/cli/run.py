@@ -14,11 +14,11 @@ from tokkit.cli.options import keep_one_thread, parse_table
 from tokkit.cli.pretrain import pretrain
 from tokkit.cli.recipe import STAGES, Recipe, read_recipe
 from tokkit.cli.train import train
-from tokkit.encoding.config import EncodeConfig
+from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.errors import UsageError
-from tokkit.instances.config import BuildConfig
-from tokkit.pretraining.config import PretrainConfig
-from tokkit.vocab.config import TrainConfig
+from tokkit.instances.build_config import BuildConfig
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.vocab.train_config import TrainConfig
 
 StageConfig = TrainConfig | EncodeConfig | BuildConfig | PretrainConfig
 Step = Callable[[], object]
@@ -152,7 +152,7 @@ def print_summary(rows: list[tuple[str, Path, str]]) -> None:
 
 def print_examples(recipe: Recipe) -> None:
     """Ask the trained model the recipe's examples."""
-    from tokkit.pretraining.predict import fill_mask
+    from tokkit.pretraining.models.predict import fill_mask
 
     for example in recipe.examples:
         click.echo(f"\n{example}")

@@ -4,10 +4,17 @@ from typing import Any
 
 import click
 
-from tokkit.cli.options import config_option, corpus_options, keep_one_thread, work_options
-from tokkit.cli.report import print_training
-from tokkit.cli.values import Size, Weight, gather_weights
-from tokkit.vocab.config import MODELS, SCORES, TrainConfig
+from tokkit.cli.options import (
+    Size,
+    Weight,
+    config_option,
+    corpus_options,
+    gather_weights,
+    keep_one_thread,
+    work_options,
+)
+from tokkit.cli.output import print_training
+from tokkit.vocab.train_config import MODELS, SCORES, TrainConfig
 
 
 @click.command()

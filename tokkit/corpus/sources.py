@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from tokkit.corpus.config import CorpusConfig
+from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.files import Entry, Files, LocalFiles, RemoteFiles, is_uri, printable
 from tokkit.errors import TokkitError, UsageError
 

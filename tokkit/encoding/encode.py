@@ -11,7 +11,7 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
-from tokkit.corpus.groups import (
+from tokkit.corpus.readers import (
     digest_group,
     group_units,
     identify_group,
@@ -19,10 +19,8 @@ from tokkit.corpus.groups import (
     stamp_group,
 )
 from tokkit.corpus.units import plan_units
-from tokkit.encoding.choice import choose_kernel
-from tokkit.encoding.config import EncodeConfig
-from tokkit.encoding.stats import EncodeStats
-from tokkit.encoding.unit import Context, encode_unit, load_encoder
+from tokkit.encoding.encode_config import EncodeConfig
+from tokkit.encoding.encode_unit import Context, EncodeStats, encode_unit, load_encoder
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.folder import refuse_inputs
 from tokkit.engine.journal import Journal
@@ -30,7 +28,8 @@ from tokkit.engine.manifest import Manifest
 from tokkit.engine.stage import Stage, run_stage
 from tokkit.engine.unit import Unit
 from tokkit.errors import TokkitError
-from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+from tokkit.tokenizer.encoded import choose_kernel
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ what stands there and what is to be predicted:
 
     [CLS] the cat [MASK→sat] on the [dog→mat] [SEP] it was [warm→warm] [SEP]
 
-Runs have no rows; see ``tokkit.inspection.runs``.
+Runs have no rows; see ``tokkit.inspection.run_summary``.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from typing import Any
 from tokkit.engine.files import read_json
 from tokkit.engine.manifest import MANIFEST, Manifest
 from tokkit.errors import TokkitError, require
-from tokkit.inspection.rows import show_rows
-from tokkit.inspection.runs import inspect_run, is_run
+from tokkit.inspection.row_text import show_rows
+from tokkit.inspection.run_summary import inspect_run, is_run
 from tokkit.shards.reader import open_shard, read_header
-from tokkit.vocab.forms import TRAINING
-from tokkit.vocab.tokenizer import load_tokenizer
+from tokkit.tokenizer.loading import TRAINING
+from tokkit.tokenizer.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from typing import Any
 from tokkit.engine.files import read_json
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, require
-from tokkit.inspection.rows import show_instance, split_instances
-from tokkit.pretraining.config import LoaderConfig
-from tokkit.pretraining.facts import RUN
-from tokkit.pretraining.loader import Loader
-from tokkit.pretraining.sources import open_sources
+from tokkit.inspection.row_text import show_instance, split_instances
+from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.sources import open_sources
+from tokkit.pretraining.pretrain_config import LoaderConfig
+from tokkit.pretraining.training.run_record import RUN
 from tokkit.shards.reader import ShardFolder
 
 

@@ -15,10 +15,10 @@ from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import hash_file, read_json
 from tokkit.engine.manifest import MANIFEST, Manifest
 from tokkit.errors import TokkitError
+from tokkit.shards.counts import tally_instances
 from tokkit.shards.reader import check_batch, map_batch, open_shard, read_header
-from tokkit.shards.tally import tally_instances
-from tokkit.vocab.forms import TRAINING
-from tokkit.vocab.tokenizer import load_tokenizer
+from tokkit.tokenizer.loading import TRAINING
+from tokkit.tokenizer.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from tokkit.engine.folder import refuse_inputs
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.stage import Outline, Stage, find_finished, run_stage
 from tokkit.errors import TokkitError
-from tokkit.instances.config import HEEDED_BY, OBJECTIVES, BuildConfig
-from tokkit.instances.control import require_control_tokens
+from tokkit.instances.build_config import HEEDED_BY, OBJECTIVES, BuildConfig
 from tokkit.shards.reader import ShardFolder
-from tokkit.vocab.tokenizer import Tokenizer, load_tokenizer
+from tokkit.tokenizer.objective_tokens import require_control_tokens
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +67,9 @@ def _plan(
     config: BuildConfig, outline: Outline, folder: ShardFolder, tokenizer: Tokenizer
 ) -> Stage:
     """All that the engine must know. What is imported here compiles kernels on its first call."""
-    from tokkit.instances.context import make_context
+    from tokkit.instances.build_plan import hold_out_fraction, make_context, plan_units
+    from tokkit.instances.build_unit import build_unit
     from tokkit.instances.documents import DocumentReader
-    from tokkit.instances.plan import hold_out_fraction, plan_units
-    from tokkit.instances.unit import build_unit
 
     reader = DocumentReader(folder, [ref for ref in folder.batch_refs() if ref.rows])
     eval_fraction = hold_out_fraction(config, reader)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.errors import TokkitError
-from tokkit.kernels.pairing import mark_held_out
+from tokkit.kernels.instances.pair_segments import mark_held_out
 from tokkit.kernels.philox import HOLD_OUT, chance_threshold, stream_of
 from tokkit.kernels.ragged import take_bit_rows, take_rows
 from tokkit.shards.reader import BatchRef, ShardFolder, check_batch, open_shard, ragged

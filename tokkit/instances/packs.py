@@ -17,16 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from tokkit.instances.documents import DocumentReader, Documents, Split
-from tokkit.instances.instances import Instances, Targets
-from tokkit.kernels.bits import Integer
-from tokkit.kernels.noise import corrupt_spans, order_targets
-from tokkit.kernels.packing import (
+from tokkit.kernels.instances.noise import corrupt_spans, order_targets
+from tokkit.kernels.instances.pack import (
     SEQUENCE_DTYPE,
     assemble_sequences,
     pack_blocks,
     pack_sentences,
 )
 from tokkit.kernels.philox import NOISE, PERMUTATION, stream_of
+from tokkit.kernels.ragged import Integer
+from tokkit.shards.instances import Instances, Targets
 
 Sequences = npt.NDArray[np.void]
 

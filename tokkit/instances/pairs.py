@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tokkit.instances.documents import DocumentReader, Documents, Split
-from tokkit.instances.instances import Instances
-from tokkit.kernels.bits import Integer
-from tokkit.kernels.pairing import PAIR_DTYPE, pair_sentences
+from tokkit.kernels.instances.pair_segments import PAIR_DTYPE, pair_sentences
+from tokkit.kernels.instances.segments import assemble_pairs, borrow_segments, truncate_pairs
 from tokkit.kernels.philox import (
     FRONT_OF_A,
     FRONT_OF_B,
@@ -25,7 +24,8 @@ from tokkit.kernels.philox import (
     chance_threshold,
     stream_of,
 )
-from tokkit.kernels.segments import assemble_pairs, borrow_segments, truncate_pairs
+from tokkit.kernels.ragged import Integer
+from tokkit.shards.instances import Instances
 
 NUM_SPECIAL = 3  # [CLS], and [SEP] after each segment
 

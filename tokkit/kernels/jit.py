@@ -107,7 +107,7 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]  # Numba has no annotat
 def _digest_sources() -> str:
     """SHA-256 of all files of this folder."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

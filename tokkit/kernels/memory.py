@@ -1,4 +1,6 @@
-"""Memory: what the processor can do and Numba's arrays cannot say, such as eight bytes at a time.
+"""UTF-8, which was found valid before.
+
+Memory: what the processor can do and Numba's arrays cannot say, such as eight bytes at a time.
 
 A word is eight bytes of an array of bytes as an unsigned number, the first byte lowest (every
 processor that Numba compiles for here is little-endian); it may begin at any byte. A load or
@@ -15,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from tokkit.kernels.jit import inline, splice
+from tokkit.kernels.jit import inline, splice, tuple_splice
 
 Bytes = NDArray[np.uint8]
 
@@ -205,3 +207,19 @@ def find_last_either(
         is_one = (values[index] == first) | (values[index] == second)
         found |= np.uint64(is_one) << np.uint64(index - position)
     return found
+
+
+@tuple_splice
+def decode_character(values: NDArray[np.uint8], position: int) -> tuple[int, int]:
+    """The code point that begins at a byte, and how many bytes it has."""
+    byte = signed(values[position])
+    if byte < 0x80:
+        return byte, 1
+    second = signed(values[position + 1]) & 0x3F
+    if byte < 0xE0:
+        return (byte & 0x1F) << 6 | second, 2
+    third = signed(values[position + 2]) & 0x3F
+    if byte < 0xF0:
+        return (byte & 0xF) << 12 | second << 6 | third, 3
+    fourth = signed(values[position + 3]) & 0x3F
+    return (byte & 7) << 18 | second << 12 | third << 6 | fourth, 4

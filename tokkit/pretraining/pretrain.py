@@ -1,10 +1,10 @@
 """``pretrain``: from an instance folder to a run folder with a trained model.
 
-run/run.json                     see tokkit.pretraining.facts
-    metrics.jsonl                see tokkit.pretraining.metrics
-    tensorboard/                 see tokkit.pretraining.events
-    checkpoints/step-00001000/   see tokkit.pretraining.checkpoint
-    export/                      see tokkit.pretraining.export
+run/run.json                     see tokkit.pretraining.training.run_record
+    metrics.jsonl                see tokkit.pretraining.training.metrics
+    tensorboard/                 see tokkit.pretraining.training.reporting
+    checkpoints/step-00001000/   see tokkit.pretraining.training.checkpoints
+    export/                      see tokkit.pretraining.models.export
     manifest.json                written last: the run is finished
 """
 
@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.stage import find_finished
 from tokkit.errors import TokkitError, require
-from tokkit.pretraining.config import PretrainConfig
-from tokkit.pretraining.launch import launch
-from tokkit.pretraining.place import Place, find_place, only_first_speaks
-from tokkit.pretraining.plan import KIND, Plan
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.launch import Place, find_place, launch, only_first_speaks
+from tokkit.pretraining.training.run_record import KIND, Plan
 
 if TYPE_CHECKING:
-    from tokkit.pretraining.forecast import Forecast
+    from tokkit.pretraining.training.estimate import Forecast
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ def pretrain(config: PretrainConfig) -> Manifest:
         if (config.nproc_per_node or 1) > 1:
             launch(pretrain, config)
             return Manifest.read(config.output, KIND)
-        from tokkit.pretraining.training import train
+        from tokkit.pretraining.training.run import train
 
         return train(plan, place)
 
@@ -69,7 +68,7 @@ def foretell(config: PretrainConfig) -> "Forecast":
     plan = Plan.of(config)
     num_processes = _require_equal_parts(config, place)
     _require_torch()
-    from tokkit.pretraining.training import forecast_run
+    from tokkit.pretraining.training.run import forecast_run
 
     return forecast_run(plan, num_processes=num_processes)
 

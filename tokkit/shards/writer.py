@@ -80,7 +80,7 @@ def numbers(values: npt.NDArray[Any]) -> pa.Array:
 
 
 def booleans(bits: npt.NDArray[Any], number: int) -> pa.BooleanArray:
-    """Booleans that are packed as in ``tokkit.kernels.bits``, as an Arrow array without a copy.
+    """Booleans that are packed as in ``tokkit.kernels.ragged``, as an Arrow array without a copy.
 
     Args:
         bits: of any unsigned type.

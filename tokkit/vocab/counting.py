@@ -22,8 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from tokkit.corpus.files import printable
-from tokkit.corpus.groups import Group, group_units, name_group
-from tokkit.corpus.readers import DocumentBatch, read_documents
+from tokkit.corpus.readers import DocumentBatch, Group, group_units, name_group, read_documents
 from tokkit.corpus.sources import STDIN
 from tokkit.corpus.units import UNIT_BYTES, CorpusUnit
 from tokkit.engine.accounts import Accounts
@@ -31,13 +30,12 @@ from tokkit.engine.files import STATE_FOLDER, HashedFile, read_json
 from tokkit.engine.local import run_units
 from tokkit.engine.unit import Task, Unit, UnitResult
 from tokkit.errors import TokkitError, os_errors_about
-from tokkit.vocab.config import TrainConfig
-from tokkit.vocab.countfiles import LARGEST_SUM, read_counts
-from tokkit.vocab.counts import WordCounts
-from tokkit.vocab.heldout import HeldOutWriter, draw, read_held_out
-from tokkit.vocab.runs import merge_runs, read_run, text_arrays
-from tokkit.vocab.splitting import new_splitter
-from tokkit.vocab.wordcounter import WordCounter
+from tokkit.vocab.count_files import LARGEST_SUM, read_counts
+from tokkit.vocab.held_out import HeldOutWriter, draw, read_held_out
+from tokkit.vocab.train_config import TrainConfig
+from tokkit.vocab.word_counter import WordCounter
+from tokkit.vocab.word_counts import WordCounts, merge_runs, read_run, text_arrays
+from tokkit.vocab.word_splitter import new_splitter
 
 HELD_OUT = "held out for the report"
 

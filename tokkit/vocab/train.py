@@ -23,12 +23,12 @@ from tokkit.engine.signals import interruptible
 from tokkit.engine.stage import Bar, Plan, refuse_other_run
 from tokkit.engine.unit import Unit
 from tokkit.errors import TokkitError
-from tokkit.vocab.alphabet import read_characters
-from tokkit.vocab.config import TrainConfig
-from tokkit.vocab.forms import TRAINING, Form
-from tokkit.vocab.learning import learn
-from tokkit.vocab.tokenizer import from_definition, load_tokenizer
-from tokkit.vocab.training import Training
+from tokkit.tokenizer.loading import TRAINING, Form
+from tokkit.tokenizer.tokenizer import from_definition, load_tokenizer
+from tokkit.vocab.learn import learn
+from tokkit.vocab.train_config import TrainConfig
+from tokkit.vocab.trainers import read_characters
+from tokkit.vocab.training_record import Training
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +78,8 @@ def _compare_again(config: TrainConfig, stage: Plan, training: Training) -> Trai
     """The record of a finished folder, with the figures of other tokenizers."""
     if not config.compare:
         return training
-    from tokkit.vocab.heldout import find_held_out  # compiles kernels: only when it is needed
-    from tokkit.vocab.report import compare
+    from tokkit.vocab.held_out import find_held_out  # compiles kernels: only when it is needed
+    from tokkit.vocab.measure import compare
 
     held_out = find_held_out(config, [unit.payload for unit in stage.units])
     return replace(training, compared=compare(config.compare, held_out))
@@ -153,9 +153,9 @@ def _digest(unit: Unit, config: TrainConfig) -> str:
 
 def _make(config: TrainConfig, stage: Plan) -> Training:
     """Count, learn and write."""
-    from tokkit.vocab.countfiles import write_counts
+    from tokkit.vocab.count_files import write_counts
     from tokkit.vocab.counting import count_corpus  # these compile kernels
-    from tokkit.vocab.report import compare, make_report
+    from tokkit.vocab.measure import compare, make_report
 
     with Bar(
         desc="count",

@@ -1,0 +1,263 @@
+"""Documents out of the rows of Parquet and Arrow files.
+
+Rows are read a few megabytes at a time, and of the columns only those that are asked for. Strings
+are checked like any other bytes: a file may declare a column UTF-8 and hold something else, and
+bounds that run backwards must not reach a kernel.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tokkit.corpus.corpus_config import CorpusConfig
+from tokkit.corpus.documents import (
+    NULL_TEXT,
+    DocumentBatch,
+    add_counts,
+    clean_texts,
+    name_documents,
+    string_buffers,
+)
+from tokkit.corpus.streams import require_unchanged
+from tokkit.corpus.table_files import (
+    damage_told,
+    is_arrow_file,
+    is_string,
+    open_arrow,
+    open_parquet,
+    require_strings,
+)
+from tokkit.corpus.units import CorpusUnit
+from tokkit.errors import TokkitError
+
+# Fixed, and not the caller's batch_bytes, so that a unit has one digest.
+_READ_BYTES = 8 << 20
+_MOST_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Rows that were read together.
+
+    Attributes:
+        rows: the columns asked for.
+        name: of the table that the rows are numbered in: the file, or a record batch of it.
+        first: number of the first row there.
+        share: how much of the unit is read with these rows, from 0 to 1.
+    """
+
+    rows: pa.RecordBatch
+    name: str
+    first: int
+    share: float
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Columns as they are needed: strings in one layout.
+
+    Attributes:
+        texts: bounds checked, UTF-8 not.
+        ids: null where a row has none; None where the table has none.
+        languages: None where nobody asks.
+    """
+
+    texts: pa.LargeStringArray
+    ids: pa.StringArray | None
+    languages: pa.StringArray | None
+
+    def update(self, digest: "hashlib._Hash") -> None:
+        """Hash the strings and their lengths, -1 for null."""
+        for column in (self.texts, self.ids, self.languages):
+            if column is not None:
+                values, offsets = string_buffers(column.cast(pa.large_string()))
+                lengths: NDArray[np.int64] = np.where(column.is_valid(), np.diff(offsets), -1)
+                digest.update(lengths.astype("<i8").tobytes())
+                digest.update(values[offsets[0] : offsets[-1]].data)
+
+
+def read_rows(
+    unit: CorpusUnit,
+    config: CorpusConfig,
+    language_field: str | None,
+    digest: "hashlib._Hash | None",
+    batch_bytes: int,
+) -> Iterator[DocumentBatch]:
+    """Read the documents of a unit of a Parquet or Arrow file.
+
+    Args:
+        unit: a run of row groups or record batches.
+        config: which columns hold text and id, and what invalid UTF-8 does.
+        language_field: which column holds the language; None where nobody asks.
+        digest: updated with the strings of these columns and their lengths.
+        batch_bytes: about how many bytes a batch has; one text may be longer.
+
+    Raises:
+        TokkitError: a file that is damaged or changed, a column that is missing or holds no
+            strings, invalid UTF-8 under ``--errors strict``.
+    """
+    read_pieces = _read_parquet if unit.source.format == "parquet" else _read_arrow
+    reported = 0
+    for piece in read_pieces(unit, config, language_field):
+        with damage_told(unit.source):
+            columns = _take_columns(piece.rows, config, language_field)
+        if digest is not None:
+            columns.update(digest)
+        progress = int(unit.size * piece.share) - reported
+        reported += progress
+        yield from _cut_piece(piece, columns, config.errors, batch_bytes, progress)
+    if reported < unit.size:
+        empty = pa.array([], pa.string())
+        yield DocumentBatch(
+            empty.cast(pa.large_string()),
+            empty,
+            None if language_field is None else empty,
+            bytes_read=unit.size - reported,
+        )
+
+
+def _cut_piece(
+    piece: _Piece, columns: _Columns, errors: str, batch_bytes: int, progress: int
+) -> Iterator[DocumentBatch]:
+    """Cut rows into batches of documents; the last one tells of the progress."""
+    texts, ids, languages = columns.texts, columns.ids, columns.languages
+    values, offsets = string_buffers(texts)
+    rows = np.flatnonzero(texts.is_valid())
+    starts, stops = offsets[:-1][rows], offsets[1:][rows]
+    ends = np.cumsum(stops - starts)
+    cuts = np.flatnonzero(np.diff(ends // batch_bytes)) + 1
+    bounds = [0, *cuts.tolist(), rows.size]
+    dropped = {NULL_TEXT: texts.null_count}
+    for start, stop in pairwise(bounds):
+        invalid = partial(_invalid_row, piece, rows[start:stop])
+        clean = clean_texts(values, starts[start:stop], stops[start:stop], errors, invalid)
+        kept = rows[start:stop][clean.kept]
+        yield DocumentBatch(
+            clean.texts,
+            name_documents(
+                piece.name, piece.first + kept, None if ids is None else ids.take(pa.array(kept))
+            ),
+            None if languages is None else languages.take(pa.array(kept)),
+            dropped=add_counts(clean.dropped, dropped),
+            replaced=clean.replaced,
+            bytes_read=progress if stop == rows.size else 0,
+        )
+        dropped = {}
+
+
+def _read_parquet(
+    unit: CorpusUnit, config: CorpusConfig, language_field: str | None
+) -> Iterator[_Piece]:
+    """Read a run of row groups; rows are numbered through the file."""
+    source = unit.source
+    with open_parquet(source) as table, damage_told(source, unit.part):
+        require_unchanged(source)
+        columns = _choose(unit, table.schema_arrow, config, language_field)
+        metadata = table.metadata
+        groups = [metadata.row_group(index) for index in range(unit.stop)]
+        first = sum(group.num_rows for group in groups[: unit.start])
+        total = sum(group.num_rows for group in groups[unit.start :])
+        num_bytes = sum(group.total_byte_size for group in groups[unit.start :])
+        fitting = _READ_BYTES * total // max(1, num_bytes)
+        done = 0
+        for rows in table.iter_batches(
+            max(1, min(fitting, _MOST_ROWS)),
+            row_groups=list(range(unit.start, unit.stop)),
+            columns=columns,
+        ):
+            done += rows.num_rows
+            yield _Piece(rows, source.name, first, done / total)
+            first += rows.num_rows
+
+
+def _read_arrow(
+    unit: CorpusUnit, config: CorpusConfig, language_field: str | None
+) -> Iterator[_Piece]:
+    """Read a run of record batches; rows are numbered within each, ``x.arrow:3:17``."""
+    source = unit.source
+    with open_arrow(source) as table:
+        require_unchanged(source)
+        names = _choose(unit, table.schema, config, language_field)
+        columns = [table.schema.names.index(name) for name in names]
+    with open_arrow(source, columns) as table, damage_told(source, unit.part):
+        if is_arrow_file(table):
+            total = unit.stop - unit.start
+            batches = (table.get_batch(index) for index in range(unit.start, unit.stop))
+        else:
+            total = 0
+            batches = iter(table)
+        for done, rows in enumerate(batches):
+            share = (done + 1) / total if total else 0.0
+            yield _Piece(rows, f"{source.name}:{unit.start + done}", 0, share)
+
+
+def _choose(
+    unit: CorpusUnit, schema: pa.Schema, config: CorpusConfig, language_field: str | None
+) -> list[str]:
+    """Which columns to read: the text, the id where there is one, the language where asked for."""
+    require_strings(unit.source, schema, config.text_field, "--text-field")
+    chosen = {config.text_field}
+    if schema.names.count(config.id_field) == 1:
+        chosen.add(config.id_field)
+    if language_field is not None:
+        require_strings(unit.source, schema, language_field, "--language-field")
+        chosen.add(language_field)
+    return [name for name in schema.names if name in chosen]
+
+
+def _take_columns(
+    rows: pa.RecordBatch, config: CorpusConfig, language_field: str | None
+) -> _Columns:
+    """Take the columns that documents are made of."""
+    return _Columns(
+        _strings(rows.column(config.text_field)),
+        _ids(rows, config.id_field),
+        None if language_field is None else _checked(rows.column(language_field)),
+    )
+
+
+def _strings(column: pa.Array) -> pa.LargeStringArray:
+    """A column of strings in one layout, its bounds checked and its UTF-8 not."""
+    if pa.types.is_string(column.type):
+        column.view(pa.binary()).validate(full=True)
+    elif pa.types.is_large_string(column.type):
+        column.view(pa.large_binary()).validate(full=True)
+    else:
+        column.validate(full=True)
+    return column.cast(pa.large_string())
+
+
+def _checked(column: pa.Array) -> pa.StringArray:
+    """A column of valid strings."""
+    column.validate(full=True)
+    return column.cast(pa.string())
+
+
+def _ids(rows: pa.RecordBatch, id_field: str) -> pa.StringArray | None:
+    """The rows' own ids, strings or numbers, null where a row has none or an empty one."""
+    if id_field not in rows.schema.names:
+        return None
+    column = rows.column(id_field)
+    is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    if not is_number and not is_string(column.type):
+        return None
+    ids = _checked(column)
+    return pc.if_else(pc.equal(ids, ""), pa.scalar(None, pa.string()), ids)
+
+
+def _invalid_row(
+    piece: _Piece, rows: NDArray[np.int64], index: int, error: UnicodeDecodeError
+) -> TokkitError:
+    """The error for invalid UTF-8 in a table."""
+    return TokkitError(
+        f"{piece.name}, row {piece.first + rows[index]}: invalid UTF-8 at byte {error.start} of "
+        f"the text; pass --errors replace to put U+FFFD there, or --errors skip to leave such "
+        f"documents out"
+    )

@@ -1,0 +1,214 @@
+"""A run folder, at whatever time: what the run is, how far it is, and how well it goes.
+
+What is there says how far it is. All but the first are written by the run as it goes:
+
+    .tokkit/journal.jsonl    it was given its options                          not begun
+    run.json                 torch, device and instances were found good       stopped at step n
+    .tokkit/lock, held       a process is at work on it                        training, at step n
+    manifest.json            all is done                                       finished
+
+The step of a run that was stopped is that of its last line of metrics, or of its newest checkpoint. It goes on from its newest
+checkpoint, which may lie before.
+
+Curves as text: a plot of two series over the steps of a run.
+
+A character of Braille is 2 dots wide and 4 high, so 60 columns and 12 lines hold 120 by 48 dots.
+The first series is a line through the mean of its values in each column of dots; the second is
+marks, which stand over the line:
+
+    10.9 ┤●⡆                                      U+2800 and the bits of its dots:    1   8
+         │ ⠈⠢●⢄                                                                       2  16
+    1.95 ┤     ⠉⠒⠢●⠤⠤⠤⠤●⠤⠤⠤⠤●                                                         4  32
+         └┬────────┬────────┬                                                        64 128
+          0       500   1,000
+
+(plotext draws more, but its release 6 is another library, with a compiled core and 0.2 s to
+import, and release 5, of pure Python, is no longer kept.)
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokkit.engine.files import is_being_written, read_json
+from tokkit.engine.journal import Journal
+from tokkit.engine.manifest import MANIFEST, Manifest
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.metrics import METRICS, read_metrics
+from tokkit.pretraining.training.run_record import RUN, spell_options
+
+Points = Sequence[tuple[float, float]]
+
+_BITS = np.array(((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80)))
+_MARK = "●"
+
+
+def draw_curves(line: Points, marks: Points, width: int, height: int = 12) -> list[str]:
+    """Draw two series.
+
+    Args:
+        line: points (step, value), steps ascending.
+        marks: likewise.
+        width: of all, in characters.
+        height: in lines, without the axis of steps.
+
+    Returns:
+        Lines of text; none where there is no finite value.
+    """
+    line, marks = ([p for p in points if math.isfinite(p[1])] for points in (line, marks))
+    points = [*line, *marks]
+    if not points:
+        return []
+    first, last = min(step for step, _ in points), max(step for step, _ in points)
+    low, high = min(value for _, value in points), max(value for _, value in points)
+    rows = {0: high, height // 2: high - (high - low) * (height // 2) / (height - 1)}
+    rows[height - 1] = low
+    labels = (
+        {row: f"{value:.3g}" for row, value in rows.items()} if low < high else {0: f"{low:.3g}"}
+    )
+    margin = max(map(len, labels.values()))
+    columns = max(20, width - margin - 3)
+
+    def place(step: float, number: int) -> int:
+        """The column of a step."""
+        return round((step - first) / ((last - first) or 1) * (number - 1))
+
+    def climb(value: float, number: int) -> int:
+        """The row of a value, from above."""
+        return round((high - value) / ((high - low) or 1) * (number - 1))
+
+    heights = _join([(place(step, 2 * columns), value) for step, value in line])
+    dots = _draw_line({x: climb(value, 4 * height) for x, value in heights}, height, columns)
+    cells = [[chr(0x2800 + bits) if bits else " " for bits in row] for row in dots.tolist()]
+    for step, value in marks:
+        cells[climb(value, height)][place(step, columns)] = _MARK
+    drawn = [
+        f"{labels.get(row, ''):>{margin}} {'┤' if row in labels else '│'}{''.join(cells[row])}"
+        for row in range(height)
+    ]
+    return [text.rstrip() for text in (*drawn, *_draw_axis(first, last, columns, margin))]
+
+
+def _join(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """A value for each column from the first to the last: means, and straight lines between."""
+    if not points:
+        return []
+    columns, values = np.array(points).T
+    there, inverse = np.unique(columns, return_inverse=True)
+    means = np.bincount(inverse, values) / np.bincount(inverse)
+    wanted = np.arange(there[0], there[-1] + 1)
+    return [*zip(map(int, wanted), map(float, np.interp(wanted, there, means)), strict=True)]
+
+
+def _draw_line(rows: dict[int, int], height: int, columns: int) -> np.ndarray[tuple[int, int]]:
+    """The bits of each character; a dot reaches up or down to the one before it."""
+    dots = np.zeros((height, columns), np.int64)
+    for x, y in rows.items():
+        before = rows.get(x - 1, y)
+        reach = range(min(before + 1, y), y + 1) if before <= y else range(y, before)
+        for row in reach:
+            dots[row // 4, x // 2] |= _BITS[row % 4, x % 2]
+    return dots
+
+
+def _draw_axis(first: float, last: float, columns: int, margin: int) -> list[str]:
+    """The axis of steps, with the first, the last and the one half way."""
+    places = {0: first}
+    if first < last:
+        half = columns // 2
+        places[half] = first + (last - first) * half / (columns - 1)
+        places[columns - 1] = last
+    labels = [" "] * (margin + 2 + columns)
+    for column, step in places.items():
+        label = f"{step:,.0f}"
+        start = margin + 2 + min(max(0, column - len(label) // 2), columns - len(label))
+        labels[start : start + len(label)] = label
+    ticks = "".join("┬" if column in places else "─" for column in range(columns))
+    return [f"{'':>{margin}} └{ticks}", "".join(labels)]
+
+
+CHECKPOINTS = "checkpoints"
+STATE = "state.json"
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run, finished or not."""
+    if (folder / MANIFEST).is_file():
+        return Manifest.read(folder).kind == "run"
+    if (folder / RUN).is_file():
+        return True
+    return (Journal.read(folder).stage or {}).get("kind") == "run"
+
+
+def inspect_run(folder: Path) -> dict[str, Any]:
+    """The facts of a run.
+
+    Returns:
+        ``state`` and ``step``; ``run``, the content of ``run.json``; ``changed``, the options that
+        differ from their default; ``training`` and ``evaluation``, the last lines of metrics;
+        ``checkpoints`` with ``step``, ``bytes`` and ``is_best``; ``losses`` with the points of
+        both curves; of a finished run also its ``accounts``. What is not there yet is left out.
+
+    Raises:
+        TokkitError: where a file is damaged.
+    """
+    lines = read_metrics(folder / METRICS)
+    last = {line["kind"]: line for line in lines}
+    checkpoints = list_checkpoints(folder / CHECKPOINTS)
+    facts: dict[str, Any] = {
+        "state": find_state(folder),
+        "step": max((row["step"] for row in [*lines, *checkpoints]), default=0),
+    }
+    if (folder / RUN).is_file():
+        run = read_json(folder / RUN)
+        facts |= {"run": run, "changed": find_changed(run["options"])}
+    facts |= {
+        name: last[kind]
+        for kind, name in (("train", "training"), ("eval", "evaluation"))
+        if kind in last
+    }
+    facts["checkpoints"] = checkpoints
+    facts["losses"] = {
+        name: [(line["step"], line["loss"]) for line in lines if line["kind"] == kind]
+        for kind, name in (("train", "training"), ("eval", "evaluation"))
+    }
+    if facts["state"] == "finished":
+        facts["accounts"] = Manifest.read(folder, "run").accounts
+    return facts
+
+
+def find_state(folder: Path) -> str:
+    """``finished``, ``training``, ``stopped``, or ``not begun``."""
+    if (folder / MANIFEST).is_file():
+        return "finished"
+    if is_being_written(folder):
+        return "training"
+    return "stopped" if (folder / RUN).is_file() else "not begun"
+
+
+def find_changed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are not what they are when nobody says otherwise."""
+    defaults = spell_options({entry.name: entry.default for entry in fields(PretrainConfig)})
+    return {name: value for name, value in options.items() if value != defaults.get(name, MISSING)}
+
+
+def list_checkpoints(folder: Path) -> list[dict[str, Any]]:
+    """The whole checkpoints, the oldest first; which is best says the newest."""
+    paths = sorted(
+        (path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()),
+        key=lambda path: int(path.name.removeprefix("step-")),
+    )
+    newest = read_json(paths[-1] / STATE) if paths else {}
+    best = newest.get("best") or {"step": None}
+    rows = []
+    for path in paths:
+        step = int(path.name.removeprefix("step-"))
+        with suppress(FileNotFoundError):  # a run that trains removes old ones
+            size = sum(file.stat().st_size for file in path.iterdir())
+            rows.append({"step": step, "bytes": size, "is_best": step == best["step"]})
+    return rows

@@ -1,0 +1,1 @@
+"""Kernels that make, mask and lay out instances."""

@@ -1,0 +1,159 @@
+"""Gathering: instances out of record batches that lie here and there in memory.
+
+A shard's record batches are arrays of their own, and a corpus has thousands of them, while a batch
+of 256 instances in shuffled order takes hardly two from any. A call a record batch would cost more
+than the copying. So a kernel gets a table of where columns lie, a row a record batch, and of a
+number first finds the record batch, then the row:
+
+    starts    0   3   5   9          4 is row 1 of the second, whose columns lie where table[1] says
+    table     {input_ids: 0x7f01…, offsets: 0x7f05…, …}
+              {input_ids: 0x7f09…, …}
+              {input_ids: 0: not mapped yet}
+
+Offsets and lengths in there were checked when the record batch was mapped. Whether an id is one of
+the vocabulary is told by the largest that was copied.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokkit.kernels.instances.mask_tokens import Ids
+from tokkit.kernels.jit import inline, kernel
+from tokkit.kernels.memory import copy_from
+from tokkit.kernels.ragged import copy_bits
+
+TABLE_DTYPE = np.dtype(
+    [  # addresses of the first elements; of offsets there is one more than there are rows
+        ("input_ids", np.int64),  # uint16 or uint32; 0 where the record batch is not mapped yet
+        ("offsets", np.int64),  # int64, into input_ids
+        ("segment_length", np.int64),  # int32
+        ("document", np.int64),  # uint64
+        ("next_sentence_label", np.int64),  # int8
+        ("masked_positions", np.int64),  # uint16
+        ("masked_labels", np.int64),  # as input_ids
+        ("masked_offsets", np.int64),  # int64, into both
+        ("word_starts", np.int64),  # a bit a token
+        ("first_bit", np.int64),  # no address: where the bits of the first row begin
+    ]
+)
+
+
+@inline
+def largest_of(values: Ids, number: int) -> int:
+    """The largest of the first so many values; 0 where there is none."""
+    if not number:
+        return 0
+    largest = values[0]  # of the type of the values, so that LLVM compares many at a time
+    for place in range(1, number):
+        largest = max(largest, values[place])
+    return np.int64(largest)  # type: ignore[return-value]  # to a kernel they are the same
+
+
+@kernel
+def find_rows(
+    numbers: NDArray[np.uint64],
+    starts: NDArray[np.int64],
+    table: NDArray[np.void],
+    out_batches: NDArray[np.int64],
+) -> int:
+    """Say in which record batch each instance lies.
+
+    Args:
+        numbers: uint64, of instances, below the last of ``starts``.
+        starts: int64 [num_batches + 1], number of the first instance of each; ascending.
+        table: ``TABLE_DTYPE`` [num_batches].
+        out_batches: int64, as many as numbers.
+
+    Returns:
+        How many instances lie in record batches that are not mapped yet.
+    """
+    num_missing = 0
+    for place in range(len(numbers)):
+        number = np.int64(numbers[place])
+        batch = 0
+        beyond = len(table)
+        while beyond - batch > 1:
+            middle = (batch + beyond) >> 1
+            if starts[middle] <= number:
+                batch = middle
+            else:
+                beyond = middle
+        out_batches[place] = batch
+        num_missing += table[batch].input_ids == 0
+    return num_missing
+
+
+@kernel
+def gather_rows(
+    numbers: NDArray[np.uint64],
+    starts: NDArray[np.int64],
+    table: NDArray[np.void],
+    batches: NDArray[np.int64],
+    out_ids: Ids,
+    out_offsets: NDArray[np.int64],
+    out_segment_lengths: NDArray[np.int64],
+    out_documents: NDArray[np.uint64],
+    out_labels: NDArray[np.int64],
+    out_masked_positions: NDArray[np.uint16],
+    out_masked_labels: Ids,
+    out_masked_offsets: NDArray[np.int64],
+    out_word_starts: NDArray[np.uint8],
+) -> int:
+    """Copy instances out of record batches, one after the other.
+
+    Args:
+        numbers: uint64, of instances.
+        starts: int64 [num_batches + 1], number of the first instance of each record batch.
+        table: ``TABLE_DTYPE`` [num_batches].
+        batches: int64, the record batch of each instance, which is mapped.
+        out_ids: uint16 or uint32, room for the tokens of all.
+        out_offsets: int64 [num_instances + 1], into ``out_ids``.
+        out_segment_lengths: int64.
+        out_documents: uint64.
+        out_labels: int64, of pairs.
+        out_masked_positions: uint16, room for those of all.
+        out_masked_labels: as ``out_ids``, likewise.
+        out_masked_offsets: int64 [num_instances + 1], into both.
+        out_word_starts: a bit a token, all zero; empty where they are not wanted.
+
+    Returns:
+        The largest id that was copied.
+    """
+    bounds = np.empty(2, np.int64)
+    segment_length = np.empty(1, np.int32)
+    label = np.empty(1, np.int8)
+    packed = np.empty(1, np.uint8)
+    id_size = out_ids.itemsize
+    end = 0
+    masked_end = 0
+    out_offsets[0] = 0
+    out_masked_offsets[0] = 0
+    for place in range(len(numbers)):
+        columns = table[batches[place]]
+        row = np.int64(numbers[place]) - starts[batches[place]]
+        copy_from(columns.offsets + 8 * row, bounds, 0, 2)
+        first = bounds[0]
+        length = bounds[1] - first
+        copy_from(columns.input_ids + id_size * first, out_ids, end, length)
+        if out_word_starts.size:
+            bit = columns.first_bit + first
+            num_bytes = ((bit + length + 7) >> 3) - (bit >> 3)
+            if num_bytes > packed.size:
+                packed = np.empty(2 * num_bytes, np.uint8)
+            copy_from(columns.word_starts + (bit >> 3), packed, 0, num_bytes)
+            copy_bits(packed, bit & 7, length, end, out_word_starts)
+        end += length
+        out_offsets[place + 1] = end
+        copy_from(columns.segment_length + 4 * row, segment_length, 0, 1)
+        out_segment_lengths[place] = segment_length[0]
+        copy_from(columns.document + 8 * row, out_documents, place, 1)
+        copy_from(columns.next_sentence_label + row, label, 0, 1)
+        out_labels[place] = label[0]
+        copy_from(columns.masked_offsets + 8 * row, bounds, 0, 2)
+        first = bounds[0]
+        length = bounds[1] - first
+        copy_from(columns.masked_positions + 2 * first, out_masked_positions, masked_end, length)
+        copy_from(columns.masked_labels + id_size * first, out_masked_labels, masked_end, length)
+        masked_end += length
+        out_masked_offsets[place + 1] = masked_end
+    return max(largest_of(out_ids, end), largest_of(out_masked_labels, masked_end))

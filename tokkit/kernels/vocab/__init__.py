@@ -1,0 +1,1 @@
+"""Kernels that count words and learn merges."""

@@ -1,0 +1,1 @@
+"""Masking: which tokens of an instance are predicted, and what replaces them."""

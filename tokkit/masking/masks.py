@@ -1,0 +1,161 @@
+"""Dynamic masks: drawn afresh in each epoch, and the same for whoever asks again.
+
+It stands without torch, so that ``tokkit inspect`` can show what a model will see.
+
+Masks of ragged instances: of ``build``, once and for all, and of the loader, at each epoch.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from tokkit.kernels.instances.mask_tokens import (
+    count_masked,
+    find_special,
+    mask_tokens,
+    replacement_ids,
+)
+from tokkit.kernels.instances.mask_words import length_thresholds, mask_words
+from tokkit.kernels.philox import MASK, MASK_UNIT, chance_threshold, stream_of
+from tokkit.masking.mask_config import MASK_DEFAULTS, MaskConfig
+from tokkit.shards.instances import Instances
+from tokkit.shards.schema import Header
+from tokkit.tokenizer.tokenizer import Tokenizer
+
+Array = npt.NDArray[Any]
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """How instances are masked, in terms of ids.
+
+    Attributes:
+        masked_lm_prob: share of an instance's tokens that are predicted.
+        max_predictions: most predictions in one instance.
+        seed: of every draw.
+        mask_id: the id of ``[MASK]``.
+        special_ids: those of ``[CLS]`` and ``[SEP]``, which are never masked.
+        replacements: the ids that a random replacement may be, of the instances' type.
+        unit: what is masked together; see ``MaskConfig``.
+        once_a_unit: what becomes of the tokens is drawn once a unit.
+        ratios: shares of ``[MASK]``, of random tokens and of tokens that stay.
+    """
+
+    masked_lm_prob: float
+    max_predictions: int
+    seed: np.uint64
+    mask_id: int
+    special_ids: tuple[int, int]
+    replacements: Array
+    unit: str = MASK_DEFAULTS["mask_unit"]
+    once_a_unit: bool = False
+    ratios: tuple[float, ...] = MASK_DEFAULTS["mask_ratios"]
+
+    @classmethod
+    def make(cls, config: MaskConfig, seed: int, tokenizer: Tokenizer, header: Header) -> Self:
+        """What a config's options come to.
+
+        Args:
+            config: the options.
+            seed: of every draw.
+            tokenizer: that made the instances' ids.
+            header: of the instances.
+        """
+        options = config.mask_options(header.max_seq_length)
+        kept_out = (*tokenizer.control_ids, *tokenizer.unused_ids)
+        return cls(
+            unit=config.mask_unit,
+            once_a_unit=config.mask_draw == "word",
+            masked_lm_prob=config.masked_lm_prob,
+            max_predictions=options["max_predictions_per_seq"],
+            ratios=config.mask_ratios,
+            seed=np.uint64(seed),
+            mask_id=tokenizer.special_ids["mask"],
+            special_ids=(tokenizer.special_ids["cls"], tokenizer.special_ids["sep"]),
+            replacements=replacement_ids(
+                tokenizer.vocab_size,
+                () if config.random_tokens == "all" else kept_out,
+                header.id_dtype,
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What is to be predicted.
+
+    Attributes:
+        positions: uint16 [num_masked], within each instance, ascending.
+        labels: uint16 or uint32 [num_masked], the ids that stood there.
+        offsets: int64 [num_instances + 1], into both.
+    """
+
+    positions: npt.NDArray[np.uint16]
+    labels: Array
+    offsets: Int64
+
+
+def mask_instances(instances: Instances, options: MaskOptions, number: int) -> Masks:
+    """Mask instances in place.
+
+    Args:
+        instances: their ids are changed; where words start is not looked at if tokens are masked
+            one by one.
+        options: how.
+        number: of the pass over the corpus, or of the epoch, from 0.
+    """
+    ids, offsets, indices = instances.ids, instances.offsets, instances.indices
+    special_positions = np.empty(len(ids), np.int32)
+    special_offsets = np.empty(len(offsets), np.int64)
+    find_special(ids, offsets, *options.special_ids, special_positions, special_offsets)
+    num_special = np.diff(special_offsets)
+    budgets = count_masked(
+        np.diff(offsets), num_special, options.masked_lm_prob, options.max_predictions
+    )
+    masked_offsets = np.concatenate([[0], np.cumsum(budgets)])
+    positions = np.empty(masked_offsets[-1], np.uint16)
+    labels = np.empty(masked_offsets[-1], ids.dtype)
+    mask_share, random_share, _ = options.ratios
+    kinds = chance_threshold(mask_share), chance_threshold(mask_share + random_share)
+    if options.unit == "token":
+        mask_tokens(
+            ids,
+            offsets,
+            special_positions,
+            special_offsets,
+            masked_offsets,
+            indices,
+            options.seed,
+            stream_of(MASK, number),
+            options.mask_id,
+            options.replacements,
+            *kinds,
+            positions,
+            labels,
+        )
+    else:
+        mask_words(
+            ids,
+            offsets,
+            instances.word_starts,
+            special_positions,
+            special_offsets,
+            budgets,
+            indices,
+            options.seed,
+            stream_of(MASK_UNIT, number),
+            stream_of(MASK, number),
+            options.mask_id,
+            options.replacements,
+            length_thresholds(options.unit),
+            options.once_a_unit,
+            *kinds,
+            masked_offsets,
+            positions,
+            labels,
+        )
+        positions, labels = positions[: masked_offsets[-1]], labels[: masked_offsets[-1]]
+    return Masks(positions=positions, labels=labels, offsets=masked_offsets)

@@ -1,0 +1,1 @@
+"""From instance folders to batches."""

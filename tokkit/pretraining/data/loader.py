@@ -1,0 +1,251 @@
+"""Which instances make a batch, and what is masked in them: pure functions of the step.
+
+The epochs, each in its own order, are one endless sequence of instances, and a batch is the next
+``batch_size`` of it. With 10 instances and batches of 4:
+
+    step      0            1            2                     3
+    position  0 1 2 3      4 5 6 7      8 9 | 0 1             2 3 4 5
+    epoch     0            0            0   | 1               1
+
+So no instance is dropped, every batch has the same size, and step s begins at position
+``s * batch_size`` whoever asks, and after whatever crash: a run resumes by its step alone. (The
+alternative, a shorter batch at the end of each epoch, would give its instances more weight.) Ranks
+take consecutive parts of a batch, so any number of them that divides it sees the same batches.
+
+Which instances stand at which positions: epochs and mixtures, as functions of the position.
+
+The epochs of a folder, each in its own order, are one endless sequence. Where folders are mixed,
+their sequences are dealt out by weight, evenly rather than by draws: of the first p positions the
+first folder gets p * weight, rounded. With weights 0.7 and 0.3, and 4 instances in the second:
+
+    position        0  1  2  3  4  5  6  7  8  9  10 11 12 13 14 15
+    first folder    0     1  2     3  4  5     6  7     8  9     10
+    second folder      0        1           2        3        0'       (0' in epoch 1)
+
+The other positions are dealt out to the remaining folders likewise. So how far a folder is at any
+position is a product, no count needs to be kept, and shares are exact to an instance a folder.
+(Draws would give each position a folder as simply, but not say how many came before it.)
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from tokkit.errors import TokkitError, require
+from tokkit.kernels.philox import SHUFFLE, permute_range, stream_of
+from tokkit.masking.masks import MaskOptions, mask_instances
+from tokkit.pretraining.data.instance_reader import InstanceReader, Instances, join_instances
+from tokkit.pretraining.data.sources import Sources
+from tokkit.pretraining.pretrain_config import LoaderConfig
+from tokkit.shards.instances import Instances as Unmasked
+
+EVALUATION_EPOCH = (1 << 24) - 1  # the last that a stream can name; no training gets there
+
+_ONE = 1 << 32  # weights in fixed point
+
+
+@dataclass(frozen=True)
+class EpochPart:
+    """Instances of one epoch of one folder.
+
+    Attributes:
+        folder: its number.
+        epoch: of that folder.
+        start: the first instance's position in the epoch's order; the others follow it.
+        rows: int64, ascending: where in the batch they stand.
+    """
+
+    folder: int
+    epoch: int
+    start: int
+    rows: npt.NDArray[np.int64]
+
+    def stream_number(self, num_folders: int) -> int:
+        """What stands for the epoch in draws, so that no two folders share any."""
+        return self.epoch * num_folders + self.folder
+
+
+def deal_out(
+    start: int, size: int, weights: tuple[float, ...]
+) -> list[tuple[int, npt.NDArray[np.int64]]]:
+    """Say which positions from ``start`` on are whose.
+
+    Args:
+        start: the first position.
+        size: how many.
+        weights: of the folders; none stands for one folder.
+
+    Returns:
+        For each folder how many positions it has before ``start``, and which of the ``size`` rows
+        are its own.
+    """
+    dealt = []
+    rows = np.arange(size)
+    for number in range(len(weights) - 1):
+        share = round(weights[number] / sum(weights[number:]) * _ONE)
+        reached = start * share + _ONE // 2
+        steps = np.uint64(reached % _ONE) + np.arange(len(rows) + 1, dtype=np.uint64) * np.uint64(
+            share
+        )
+        is_own = np.diff(steps >> np.uint64(32)) == 1
+        dealt.append((reached // _ONE, rows[is_own]))
+        start -= reached // _ONE
+        rows = rows[~is_own]
+    return [*dealt, (start, rows)]
+
+
+def split_epochs(
+    start: int, size: int, num_instances: tuple[int, ...], weights: tuple[float, ...] = ()
+) -> list[EpochPart]:
+    """Cut positions ``start`` to ``start + size`` by folder, and where epochs end.
+
+    Args:
+        start: the first position.
+        size: how many.
+        num_instances: of each folder.
+        weights: likewise, where there are several.
+
+    Example:
+        >>> [(part.epoch, part.start, part.rows.tolist()) for part in split_epochs(8, 4, (10,))]
+        [(0, 8, [0, 1]), (1, 0, [2, 3])]
+    """
+    parts = []
+    for folder, (before, rows) in enumerate(deal_out(start, size, weights)):
+        done = 0
+        while done < len(rows):
+            epoch, position = divmod(before + done, num_instances[folder])
+            stop = min(len(rows), done + num_instances[folder] - position)
+            parts.append(EpochPart(folder, epoch, position, rows[done:stop]))
+            done = stop
+    return parts
+
+
+class Loader:
+    """The instances of each step, ragged. Nothing in it depends on torch.
+
+    Args:
+        sources: the folders.
+        config: seed, batch size and weights.
+        rank: which part of each batch it reads.
+        world_size: into how many equal parts a batch falls.
+        with_words: read where words start also if masks do not depend on it.
+
+    Attributes:
+        max_seq_length: of the longest instance.
+        max_predictions: most predictions in one instance.
+        rank_size: instances of each batch that it reads.
+
+    Raises:
+        UsageError: where the batch cannot be divided so.
+        TokkitError: where a folder holds no training instance.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        config: LoaderConfig,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        with_words: bool = False,
+    ) -> None:
+        require(
+            0 <= rank < world_size and config.batch_size % world_size == 0,
+            f"--batch-size {config.batch_size} cannot be divided among {world_size} ranks, "
+            f"or rank {rank} is none of them",
+        )
+        self._training, self._held_out = (
+            tuple(
+                InstanceReader(
+                    folder,
+                    prefix,
+                    with_words=with_words or (masks is not None and masks.unit != "token"),
+                )
+                for folder, masks in zip(sources.folders, sources.masks, strict=True)
+            )
+            for prefix in ("train-", "eval-")
+        )
+        for folder, reader in zip(sources.folders, self._training, strict=True):
+            if not len(reader):
+                raise TokkitError(
+                    f"{folder.path}: holds no training instance; build it from more text"
+                )
+        self.max_seq_length = sources.max_seq_length
+        self.max_predictions = sources.max_predictions
+        self.rank_size = config.batch_size // world_size
+        self._masks = sources.masks
+        self._weights = config.weights
+        self._batch_size = config.batch_size
+        self._rank = rank
+        self._seed = np.uint64(config.seed)
+
+    @property
+    def num_instances(self) -> int:
+        """Training instances of all folders, which make an epoch."""
+        return sum(map(len, self._training))
+
+    @property
+    def num_held_out(self) -> int:
+        """Instances that evaluations look at."""
+        return sum(map(len, self._held_out))
+
+    def training_instances(self, step: int) -> Instances:
+        """The rank's part of a step, which counts from 0: found without looking at earlier ones."""
+        start = step * self._batch_size + self._rank * self.rank_size
+        sizes = tuple(map(len, self._training))
+        parts = split_epochs(start, self.rank_size, sizes, self._weights)
+        found = [self._read_part(part) for part in parts]
+        return join_instances(found, [part.rows for part in parts])
+
+    def held_out_instances(self, size: int) -> Iterator[Instances]:
+        """What is held out, in order, folder by folder, masked the same way every time.
+
+        Args:
+            size: how many at a time; the last of a folder may be fewer.
+        """
+        for folder, reader in enumerate(self._held_out):
+            for start in range(0, len(reader), size):
+                stop = min(start + size, len(reader))
+                numbers = np.arange(start, stop, dtype=np.uint64)
+                instances = reader.gather(numbers)
+                if (masks := self._masks[folder]) is not None:
+                    epoch = EVALUATION_EPOCH - folder
+                    instances = mask_gathered(instances, numbers, masks, epoch)
+                yield instances
+
+    def _read_part(self, part: EpochPart) -> Instances:
+        reader, masks = self._training[part.folder], self._masks[part.folder]
+        epoch = part.stream_number(len(self._training))
+        numbers = np.empty(len(part.rows), np.uint64)
+        permute_range(part.start, len(reader), self._seed, stream_of(SHUFFLE, epoch), numbers)
+        instances = reader.gather(numbers)
+        return instances if masks is None else mask_gathered(instances, numbers, masks, epoch)
+
+
+def mask_gathered(
+    instances: Instances, numbers: npt.NDArray[np.uint64], options: MaskOptions, epoch: int
+) -> Instances:
+    """Mask instances in place.
+
+    Args:
+        instances: as gathered; their ids are overwritten.
+        numbers: uint64 ``[num_instances]``, the number by which each draws.
+        options: how.
+        epoch: by which all draw.
+    """
+    laid_out = Unmasked(
+        ids=instances.input_ids,
+        offsets=instances.offsets,
+        word_starts=instances.word_starts,
+        segment_lengths=instances.segment_lengths,
+        indices=numbers,
+    )
+    masks = mask_instances(laid_out, options, epoch)
+    return replace(
+        instances,
+        masked_positions=masks.positions,
+        masked_labels=masks.labels,
+        masked_offsets=masks.offsets,
+    )

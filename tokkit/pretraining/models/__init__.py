@@ -1,0 +1,1 @@
+"""The architectures, their losses, and their names in Hugging Face folders."""

@@ -1,0 +1,91 @@
+"""Asking a trained model: what stands where a sentence says ``[MASK]``?"""
+
+from pathlib import Path
+
+import torch
+
+from tokkit.errors import TokkitError, UsageError
+from tokkit.pretraining.data.instance_reader import NO_LABEL
+from tokkit.pretraining.models.bert import Inputs
+from tokkit.pretraining.models.export import read_config, read_export
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
+
+Answer = tuple[str, float]
+
+
+def fill_mask(folder: Path, sentence: str, top: int = 5) -> list[list[Answer]]:
+    """Predict the masked tokens of a sentence.
+
+    Args:
+        folder: an export, with model and tokenizer.
+        sentence: text that holds the mask token, such as ``The [MASK] is empty.``
+        top: how many answers to give for each mask.
+
+    Returns:
+        For each mask, in order, the likeliest entries with their probabilities, best first.
+
+    Raises:
+        UsageError: where the sentence holds no mask token.
+        TokkitError: where the folder is not a whole export or its model knows no masks, or the
+            sentence is too long for it.
+    """
+    config = read_config(folder)
+    if config.objective == "clm":
+        raise TokkitError(
+            f"{folder}: a GPT-2 predicts the next token and fills no masks; "
+            f"let transformers' GPT2LMHeadModel generate from it"
+        )
+    tokenizer = load_tokenizer(folder)
+    ids = encode_masked(tokenizer, sentence)
+    if len(ids) > config.max_position_embeddings:
+        raise TokkitError(
+            f"{folder}: the sentence has {len(ids)} tokens, "
+            f"the model {config.max_position_embeddings} positions; shorten it"
+        )
+    model = read_export(folder)
+    with torch.inference_mode():
+        logits_MV, _ = model.logits(_lay_out(ids, tokenizer.special_ids["mask"]))
+    best = logits_MV.softmax(dim=1).topk(min(top, tokenizer.vocab_size))
+    return [
+        [(tokenizer.token(number), share) for number, share in zip(numbers, shares, strict=True)]
+        for numbers, shares in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+
+
+def _lay_out(ids: list[int], mask_id: int) -> Inputs:
+    """One sequence, of which the masks are to be predicted."""
+    input_ids_N = torch.tensor(ids)
+    masked_positions_M = torch.nonzero(input_ids_N == mask_id).flatten()
+    return Inputs(
+        input_ids_N=input_ids_N,
+        token_type_ids_N=torch.zeros_like(input_ids_N),
+        position_ids_N=torch.arange(len(ids)),
+        row_ids_N=torch.zeros_like(input_ids_N),
+        cu_seqlens=torch.tensor([0, len(ids)], dtype=torch.int32),
+        predicted_positions_M=masked_positions_M,
+        labels_M=torch.full_like(masked_positions_M, NO_LABEL),
+        pair_labels_S=torch.tensor([NO_LABEL]),
+        max_seqlen=len(ids),
+    )
+
+
+def encode_masked(tokenizer: Tokenizer, sentence: str) -> list[int]:
+    """Ids of ``[CLS]``, the sentence with its masks, and ``[SEP]``.
+
+    Text never becomes a control token, so the text between two masks is encoded by itself. White
+    space before a mask is the mask's own, as in RoBERTa; that after it may belong to a word.
+    """
+    tokenizer.require_special("cls", "sep", "mask")
+    special = tokenizer.special_ids
+    mask = tokenizer.token(special["mask"])
+    pieces = sentence.split(mask)
+    if len(pieces) == 1:
+        raise UsageError(f"{sentence!r}: has no {mask} to predict")
+    if tokenizer.library is None:
+        raise TokkitError(f"{tokenizer.path}: sentencepiece models cannot be asked for masks yet")
+    ids = [special["cls"]]
+    for number, piece in enumerate(pieces):
+        if number:
+            ids.append(special["mask"])
+        ids += tokenizer.library.encode(piece.rstrip(), add_special_tokens=False).ids
+    return [*ids, special["sep"]]

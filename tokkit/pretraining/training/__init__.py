@@ -1,0 +1,1 @@
+"""A training run: steps, checkpoints, metrics, several processes."""

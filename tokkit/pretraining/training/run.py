@@ -1,0 +1,196 @@
+"""One process of a run, from the instances to the exported model.
+
+The processes of a run do the same, each on its part of every batch. The first alone writes: it holds
+the folder's lock, and the others wait for it where that matters.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+
+import torch
+from torch import Tensor
+
+from tokkit.engine.accounts import Accounts
+from tokkit.engine.files import FolderLock, write_json
+from tokkit.engine.folder import refuse_foreign
+from tokkit.engine.manifest import Manifest
+from tokkit.engine.signals import interruptible
+from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.sources import Sources, open_sources
+from tokkit.pretraining.models.build_model import Model, outline_model
+from tokkit.pretraining.models.export import write_export
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.checkpoints import State
+from tokkit.pretraining.training.device import choose_precision, describe_device, torch_settings
+from tokkit.pretraining.training.distributed import World, full_tensors, open_world
+from tokkit.pretraining.training.estimate import (
+    Forecast,
+    Sample,
+    find_peak_flops,
+    flops_per_token,
+    forecast,
+    sample_instances,
+)
+from tokkit.pretraining.training.launch import ALONE, Place
+from tokkit.pretraining.training.loop import Trainer
+from tokkit.pretraining.training.reporting import Reporter, Scale, require_tensorboard
+from tokkit.pretraining.training.run_record import (
+    EXPORT,
+    KIND,
+    RUN,
+    Plan,
+    describe_run,
+    prepare_folder,
+    refuse_other_run,
+)
+from tokkit.pretraining.training.setup import Setup, choose_model, open_loaders, set_up
+
+
+def train(plan: Plan, place: Place) -> Manifest:
+    """Train this process's part of a run.
+
+    Args:
+        plan: of the run.
+        place: of this process among all.
+
+    Returns:
+        The run folder's manifest.
+
+    Raises:
+        TokkitError: see ``pretrain``.
+        Interrupted: likewise.
+    """
+    config = plan.config
+    if config.tensorboard:
+        require_tensorboard()
+    with ExitStack() as stack:
+        if place.is_first:
+            refuse_foreign(config.output)
+            stack.enter_context(FolderLock(config.output))
+            refuse_other_run(plan)
+        stack.enter_context(interruptible(config.output))
+        world = stack.enter_context(open_world(config, place))
+        stack.enter_context(torch_settings(config, world.device))
+        setup = stack.enter_context(set_up(config, world))
+        if world.is_first:
+            prepare_folder(plan)  # not before: a mistake in the options clears nothing
+        trainer = Trainer(config, setup)
+        if world.is_first:
+            _write_run(plan, setup, world)
+        reporter = Reporter(
+            config,
+            setup.sources.objective,
+            trainer.state,
+            _find_scale(config, setup, world),
+            enabled=world.is_first,
+        )
+        with reporter:
+            state = trainer.run(reporter)
+        weights = full_tensors(setup.model.state_dict())
+        if world.is_first:
+            _finish(plan, setup, state, weights)
+        world.barrier()
+        return Manifest.read(config.output, KIND)
+
+
+def forecast_run(plan: Plan, *, num_processes: int) -> Forecast:
+    """Foretell a run; steps are timed on the model and the instances that it would have.
+
+    Of several processes one is timed, on its share of a batch.
+    """
+    config = plan.config
+    own = replace(
+        config, batch_size=config.batch_size // num_processes, nproc_per_node=None, fsdp=False
+    )
+    with ExitStack() as stack:
+        world = stack.enter_context(open_world(config, ALONE))
+        stack.enter_context(torch_settings(config, world.device))
+        sources = open_sources(config)
+        loaders = open_loaders(config, sources, world)
+        taken: list[Setup] = []
+
+        def time_step() -> float:
+            if not taken:
+                taken.append(stack.enter_context(set_up(own, world)))
+            return _time_step(taken[0])
+
+        return forecast(
+            config,
+            outline_model(choose_model(config, sources)[0]),
+            _sample(config, sources, loaders),
+            device=world.device,
+            is_half=choose_precision(config.precision, world.device) == "bf16",
+            num_processes=num_processes,
+            time_step=time_step,
+        )
+
+
+def _time_step(setup: Setup) -> float:
+    """Seconds of one step of the first phase, with its batch."""
+    started = time.perf_counter()
+    *_, figures = setup.take_step(0, 0.0)
+    figures.read()
+    return time.perf_counter() - started
+
+
+def _sample(config: PretrainConfig, sources: Sources, loaders: Sequence[Loader]) -> list[Sample]:
+    causal = sources.is_causal
+    return [sample_instances(loader, config.batch_size, causal=causal) for loader in loaders]
+
+
+def _find_scale(config: PretrainConfig, setup: Setup, world: World) -> Scale:
+    """By what the figures of a run are measured."""
+    num_instances = [loader.num_instances for loader in setup.loaders]
+    device = world.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    peak = find_peak_flops(name)
+    if peak is None or choose_precision(config.precision, device) != "bf16":
+        return Scale(num_instances)
+    loaders = open_loaders(config, setup.sources, replace(world, rank=0, size=1))
+    samples = _sample(config, setup.sources, loaders)
+    flops = [flops_per_token(setup.model.config, sample) for sample in samples]
+    return Scale(num_instances, flops, peak * world.size)
+
+
+def _write_run(plan: Plan, setup: Setup, world: World) -> None:
+    write_json(
+        plan.config.output / RUN,
+        describe_run(
+            plan.config,
+            plan.sources,
+            model=asdict(setup.model.config),
+            num_parameters=_count_parameters(setup.model),
+            device=describe_device(world.device),
+            num_processes=world.size,
+            initial=plan.initial,
+        ),
+    )
+
+
+def _finish(plan: Plan, setup: Setup, state: State, weights: Mapping[str, Tensor]) -> None:
+    """Export the model and say that the run is done."""
+    config = plan.config
+    files = write_export(
+        config.output / EXPORT, weights, setup.model.config, setup.sources.tokenizer
+    )
+    accounts = Accounts()
+    accounts.count("parameters", _count_parameters(setup.model))
+    accounts.count("steps", state.step)
+    accounts.count("instances", state.step * config.batch_size)
+    accounts.count("tokens", state.tokens)
+    Manifest(
+        kind=KIND,
+        key=plan.outline.key,
+        options=dict(plan.outline.options),
+        seed=config.seed,
+        tokenizer_fingerprint=plan.sources[0].tokenizer_fingerprint,
+        inputs=plan.inputs,
+        shards=[{**row, "name": f"{EXPORT}/{row['name']}"} for row in files],
+        accounts=accounts.as_dict(),
+    ).write(config.output)
+
+
+def _count_parameters(model: Model) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,1 @@
+"""Tokenizers: loading, saving, telling them apart, and encoding text with them."""

@@ -1,0 +1,159 @@
+"""Counting the words of texts within bounded memory.
+
+texts  →  table of chunks  →  table of words  →  sorted runs, where it is full  →  one run
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tokkit.corpus.documents import read_only, string_buffers
+from tokkit.errors import os_errors_about
+from tokkit.kernels.encode.chunks import (
+    DETAIL,
+    DONE,
+    NEEDS_LIBRARY,
+    POSITION,
+    SENTENCE,
+    UNSEEN_CHARACTER,
+    new_queue,
+    new_state,
+)
+from tokkit.kernels.vocab.count_words import FULL_CHUNKS, FULL_WORDS
+from tokkit.kernels.vocab.word_table import (
+    NUM_CHUNKS,
+    NUM_WORDS,
+    count_words,
+    new_table,
+    take_chunks,
+)
+from tokkit.vocab.word_counts import merge_runs, text_arrays, write_table
+from tokkit.vocab.word_splitter import Splitter
+
+_CHUNKS_AT_ONCE = 1 << 14
+# What the library gets of a word at a time; it takes fifty times as much.
+_LONGEST_TEXT = 1 << 20
+
+Bytes = npt.NDArray[np.uint8]
+Positions = npt.NDArray[np.int64]
+
+
+class WordCounter:
+    """Counts words.
+
+    Args:
+        splitter: what a word is.
+        memory: about how many bytes the tables take.
+        folder: for what is spilled, under a name of the process that does it.
+    """
+
+    def __init__(self, splitter: Splitter, memory: int, folder: Path) -> None:
+        self._splitter = splitter
+        self._memory = memory
+        self._folder = folder
+        self._factor = 1
+        self._table = new_table(memory)
+        self._queue = new_queue()
+        self._spilled: list[Path] = []
+
+    def weigh(self, factor: int) -> None:
+        """Multiply by ``factor`` the counts of what is added from now on."""
+        if factor != self._factor:
+            self._split_chunks()
+            if self._table.filled[NUM_WORDS]:
+                self._spill()
+            self._factor = factor
+
+    def add(self, texts: pa.LargeStringArray) -> None:
+        """Count the words of texts, each once."""
+        values, offsets = (read_only(array) for array in string_buffers(texts))
+        state = new_state(int(offsets[0]))
+        while True:
+            fault = self._splitter.count_chunks(
+                values, offsets, self._splitter.rules, self._table, self._queue, state
+            )
+            if fault == DONE:
+                return
+            self._help(fault, values, state, 1)
+
+    def add_counted(self, values: Bytes, offsets: Positions, counts: Positions) -> None:
+        """Count the words of texts, each as often as its text.
+
+        Args:
+            values: uint8, valid UTF-8.
+            offsets: int64 ``[num_texts + 1]``, into ``values``.
+            counts: int64 ``[num_texts]``.
+        """
+        values, offsets = read_only(values), read_only(offsets)
+        state = new_state(int(offsets[0]))
+        while True:
+            fault = self._splitter.split(
+                values, offsets, counts, self._splitter.rules, self._table, state
+            )
+            if fault == DONE:
+                return
+            self._help(fault, values, state, int(counts[state[SENTENCE]]))
+
+    def finish(self, file: Any) -> dict[str, int]:
+        """Write all that was counted as one run, and begin anew.
+
+        Returns:
+            Characters that normalization removed, with how often.
+        """
+        self._split_chunks()
+        if not self._spilled:
+            write_table(self._table, self._factor, file)
+        else:
+            self._spill()
+            spilled, self._spilled = self._spilled, []
+            merge_runs(spilled, file, self._memory)
+        return self._splitter.take_removed()
+
+    def _help(self, fault: int, values: Bytes, state: Positions, count: int) -> None:
+        """Do what a kernel cannot, so that it can go on."""
+        if fault == UNSEEN_CHARACTER:
+            self._splitter.learn_page(int(state[DETAIL]))
+        elif fault == FULL_CHUNKS:
+            self._split_chunks()
+        elif fault == FULL_WORDS:
+            self._spill()
+        elif fault == NEEDS_LIBRARY:
+            stop = int(state[DETAIL])
+            while state[POSITION] < stop:
+                end = min(stop, int(state[POSITION]) + _LONGEST_TEXT)
+                while end < stop and values[end] & 0xC0 == 0x80:
+                    end -= 1
+                text = values[state[POSITION] : end].tobytes().decode()
+                self._count_words(self._splitter.ask_library(text, count), count)
+                state[POSITION] = end
+
+    def _count_words(self, words: list[bytes], count: int) -> None:
+        values, offsets = text_arrays(words)
+        first = 0
+        while (
+            first := count_words(read_only(values), read_only(offsets), first, count, self._table)
+        ) < len(words):
+            self._spill()
+
+    def _split_chunks(self) -> None:
+        """Split the chunks of the table, and empty it."""
+        values = np.empty(16 * _CHUNKS_AT_ONCE, np.uint8)
+        offsets = np.empty(_CHUNKS_AT_ONCE + 1, np.int64)
+        counts = np.empty(_CHUNKS_AT_ONCE, np.int64)
+        short = self._table.chunks.short
+        place = 0
+        while place < len(short):
+            place, number = take_chunks(short, place, values, offsets, counts)
+            self.add_counted(values, offsets[: number + 1], counts[:number])
+        self._table.filled[NUM_CHUNKS] = 0
+
+    def _spill(self) -> None:
+        """Write the words of the table to a run beside the others, and empty it."""
+        path = self._folder / f"spilled.{os.getpid()}.{len(self._spilled)}.tmp"
+        with os_errors_about(path), path.open("wb") as file:
+            write_table(self._table, self._factor, file)
+        self._spilled.append(path)
