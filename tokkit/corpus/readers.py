@@ -34,6 +34,7 @@ from tokkit.corpus.streams import open_stream, require_unchanged
 from tokkit.corpus.table_rows import read_rows
 from tokkit.corpus.text import read_text
 from tokkit.corpus.units import CorpusUnit
+from tokkit.engine.accounts import Accounts
 from tokkit.errors import TokkitError
 
 BATCH_BYTES = 8 << 20
@@ -86,6 +87,28 @@ def read_documents(
             None if language_field is None else none,
             dropped={EMPTY: 1},
         )
+
+
+def read_and_count(
+    unit: CorpusUnit,
+    config: CorpusConfig,
+    accounts: Accounts,
+    digest: "hashlib._Hash",
+    *,
+    language_field: str | None = None,
+) -> Iterator[DocumentBatch]:
+    """Read a unit's documents as ``read_documents`` does, and enter them into ``accounts``.
+
+    Every document counts as having come in; what the readers drop is entered with its reason. The
+    caller enters what it keeps of the rest.
+    """
+    for batch in read_documents(unit, config, language_field=language_field, digest=digest):
+        accounts.add("documents", len(batch.texts) + sum(batch.dropped.values()))
+        for reason, number in batch.dropped.items():
+            accounts.drop("documents", reason, number)
+        if batch.replaced:
+            accounts.count("replaced_documents", batch.replaced)
+        yield batch
 
 
 def digest_unit(

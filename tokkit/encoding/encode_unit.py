@@ -16,7 +16,7 @@ rows              a: [3, 2]          dropped     c: [4]
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tokkit.corpus.readers import Group
+from tokkit.corpus.readers import Group, read_and_count
 from tokkit.corpus.units import CorpusUnit
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.accounts import Accounts
@@ -240,7 +240,9 @@ def encode_unit(
         gathered = _Gatherer(writer)
         for unit in group:
             digests.append(digest := hashlib.sha256())
-            for batch in _read_batches(unit, context.config, accounts, digest):
+            for batch in read_and_count(
+                unit, context.config, accounts, digest, language_field=context.config.language_field
+            ):
                 gathered.add(_encode_batch(batch, unit, context, accounts, measured))
                 report(batch.bytes_read)
         gathered.flush()
@@ -251,21 +253,6 @@ def encode_unit(
         input_sha256=tuple(digest.hexdigest() for digest in digests),
         measured=measured,
     )
-
-
-def _read_batches(
-    unit: CorpusUnit, config: EncodeConfig, accounts: Accounts, digest: "hashlib._Hash"
-) -> Iterator["DocumentBatch"]:
-    """Read documents, entering them in the ledger."""
-    from tokkit.corpus.readers import read_documents
-
-    for batch in read_documents(unit, config, language_field=config.language_field, digest=digest):
-        accounts.add("documents", len(batch.texts) + sum(batch.dropped.values()))
-        for reason, number in batch.dropped.items():
-            accounts.drop("documents", reason, number)
-        if batch.replaced:
-            accounts.count("replaced_documents", batch.replaced)
-        yield batch
 
 
 def _encode_batch(

@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from tokkit.corpus.files import printable
-from tokkit.corpus.readers import DocumentBatch, Group, group_units, name_group, read_documents
+from tokkit.corpus.readers import Group, group_units, name_group, read_and_count
 from tokkit.corpus.sources import STDIN
 from tokkit.corpus.units import UNIT_BYTES, CorpusUnit
 from tokkit.engine.accounts import Accounts
@@ -227,7 +227,7 @@ def count_unit(
                 total += _count_words(context, unit, accounts, digest, report)
                 continue
             protects = number == 0 and unit is group[0]
-            for batch in _read_batches(context, unit, accounts, digest):
+            for batch in read_and_count(unit, context.config, accounts, digest):
                 drawn = draw(batch, context.config.held_out)
                 if protects and len(drawn):
                     drawn[0] = protects = False
@@ -249,19 +249,6 @@ def count_unit(
         accounts=accounts,
         input_sha256=tuple(digest.hexdigest() for digest in digests),
     )
-
-
-def _read_batches(
-    context: Context, unit: CorpusUnit, accounts: Accounts, digest: "hashlib._Hash"
-) -> Iterator[DocumentBatch]:
-    """The documents of a unit; those that the readers drop are accounted for."""
-    for batch in read_documents(unit, context.config, digest=digest):
-        accounts.add("documents", len(batch.texts) + sum(batch.dropped.values()))
-        for reason, number in batch.dropped.items():
-            accounts.drop("documents", reason, number)
-        if batch.replaced:
-            accounts.count("replaced_documents", batch.replaced)
-        yield batch
 
 
 def _count_words(
