@@ -9,8 +9,10 @@ import pyarrow as pa
 
 from tokkit.engine.files import write_atomically
 from tokkit.engine.manifest import Manifest
+from tokkit.shards.arrow import large_list
 from tokkit.shards.schema import Header, instances_schema
-from tokkit.shards.writer import ShardWriter, large_list
+from tokkit.shards.writer import ShardWriter
+from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -29,7 +31,7 @@ def write_counting_tokenizer(folder: Path, special: tuple[str, ...] = SPECIAL) -
     path = folder / "vocab.txt"
     path.write_text("\n".join(entries) + "\n")
     tokenizer = load_tokenizer(path)
-    tokenizer.save(folder)
+    save_tokenizer(tokenizer, folder)
     return tokenizer
 
 

@@ -11,8 +11,10 @@ import pyarrow as pa
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import write_atomically
 from tokkit.engine.manifest import Manifest
+from tokkit.shards.arrow import large_list
 from tokkit.shards.schema import Header, tokens_schema
-from tokkit.shards.writer import ShardWriter, large_list
+from tokkit.shards.writer import ShardWriter
+from tokkit.tokenizer import saving
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -62,7 +64,7 @@ def write_token_folder(
     """
     tokenizer = tokenizer or toy_tokenizer()
     if save_tokenizer:
-        tokenizer.save(folder / "tokenizer")
+        saving.save_tokenizer(tokenizer, folder / "tokenizer")
     header = Header(
         kind="tokens",
         tokenizer_fingerprint=tokenizer.fingerprint,

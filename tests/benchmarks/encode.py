@@ -48,6 +48,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import peers
 
+from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import load_tokenizer
 from tokkit.vocab.train import train
 from tokkit.vocab.train_config import TrainConfig
@@ -179,7 +180,7 @@ def make_tokenizer(model: str, code: str, shared: Path, cache: Path) -> Path:
     language = "en" if code == "random" else code
     if (model, language) == ("wordpiece", "en"):
         folder = cache / "bert-base-uncased"
-        load_tokenizer(shared / "vocabs" / "bert-base-uncased").save(folder)
+        save_tokenizer(load_tokenizer(shared / "vocabs" / "bert-base-uncased"), folder)
         return folder
     documents = make_corpus(language, shared, cache, 0).texts[0].read_bytes().split(b"\n")
     sample = b"\n".join(peers.spread(documents, TRAINING_BYTES))

@@ -25,6 +25,7 @@ from tokkit.pretraining.models.huggingface import BY_ENTRY
 from tokkit.pretraining.models.initial_weights import fingerprint_initial, read_initial
 from tokkit.pretraining.pretrain_config import LoaderConfig, PretrainConfig
 from tokkit.pretraining.training.metrics import total_loss
+from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 OTHER_SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
@@ -37,7 +38,7 @@ def write_tokenizer(folder: Path, entries: list[str]) -> Tokenizer:
     if "<unk>" in entries:
         (folder / "tokenizer_config.json").write_text('{"unk_token": "<unk>"}')
     tokenizer = load_tokenizer(folder / "vocab.txt")
-    tokenizer.save(folder)
+    save_tokenizer(tokenizer, folder)
     return tokenizer
 
 
@@ -61,7 +62,7 @@ def write_bert(
         for parameter in peer.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     peer.save_pretrained(folder)
-    tokenizer.save(folder)
+    save_tokenizer(tokenizer, folder)
     return peer
 
 
@@ -349,7 +350,7 @@ def test_a_fingerprint_is_of_all_that_counts(tmp_path: Path, tokenizer: Tokenize
     path.write_text(json.dumps({**json.loads(path.read_text()), "layer_norm_eps": 1e-5}))
     seen.add(fingerprint_initial(folder))
     other = write_tokenizer(tmp_path / "other", [*OTHER_SPECIAL, *tokenizer.tokens[5:]])
-    other.save(folder)
+    save_tokenizer(other, folder)
     seen.add(fingerprint_initial(folder))
     assert len(seen) == 4
 

@@ -15,9 +15,10 @@ from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import hash_file, write_atomically
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
+from tokkit.shards.arrow import large_list
 from tokkit.shards.reader import BatchRef, ShardFolder, check_batch, ragged, read_header
 from tokkit.shards.schema import Header, instances_schema, tokens_schema
-from tokkit.shards.writer import ShardWriter, large_list
+from tokkit.shards.writer import ShardWriter
 
 HEADER = Header(
     kind="tokens", tokenizer_fingerprint="f" * 64, vocab_size=100, special_ids={"cls": 2, "sep": 3}

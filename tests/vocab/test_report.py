@@ -9,6 +9,7 @@ from tinytokenizers import write_vocab
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.definitions import byte_level_alphabet, byte_level_bpe
 from tokkit.tokenizer.loading import Form
+from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer, from_definition, load_tokenizer
 from tokkit.vocab.measure import compare, make_report, measure
 
@@ -84,7 +85,7 @@ def test_without_text_nothing_is_measured(wordpiece: Tokenizer) -> None:
 
 
 def test_other_tokenizers_are_measured_alike(tmp_path: Path, wordpiece: Tokenizer) -> None:
-    bpe().save(tmp_path / "bpe")
+    save_tokenizer(bpe(), tmp_path / "bpe")
     held_out = texts("cats a . dog", "cat")
     names = [str(tmp_path / "tiny" / "vocab.txt"), str(tmp_path / "bpe")]
     first, second = compare(names, held_out)

@@ -11,6 +11,7 @@ from tinytokenizers import TINY_VOCAB, added, wordpiece_json, write_bpe, write_j
 
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.definitions import byte_level_bpe
+from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 TEXT = "The cat's unaffable, cát [MASK] sat; 中 \u200b\x00 <s> x\u0301yz 😀 " + "a" * 120
@@ -35,10 +36,10 @@ def test_a_saved_folder_is_the_tokenizer_that_was_saved(
     shared: Path, tmp_path: Path, name: str
 ) -> None:
     original = load_tokenizer(shared / "vocabs" / name)
-    original.save(tmp_path)
+    save_tokenizer(original, tmp_path)
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     saved = load_tokenizer(tmp_path)
-    saved.save(tmp_path)
+    save_tokenizer(saved, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first
     (tmp_path / "tokenizer.json").unlink()
     classic = load_tokenizer(tmp_path)
@@ -52,7 +53,7 @@ def test_a_saved_folder_is_the_tokenizer_that_was_saved(
 def test_a_saved_sentencepiece_model_keeps_its_bytes(shared: Path, tmp_path: Path) -> None:
     path = shared / "vocabs" / "sentencepiece" / "xlnet-cased-spiece.model"
     original = load_tokenizer(path)
-    original.save(tmp_path)
+    save_tokenizer(original, tmp_path)
     assert (tmp_path / "tokenizer.model").read_bytes() == path.read_bytes()
     assert load_tokenizer(tmp_path).fingerprint == original.fingerprint
     assert original.special_ids == {"pad": 5, "unk": 0, "cls": 3, "sep": 4, "mask": 6}
@@ -161,7 +162,7 @@ def test_transformers_gives_the_same_ids(shared: Path, tmp_path: Path, name: str
     from transformers import AutoTokenizer
 
     tokenizer = load_tokenizer(shared / "vocabs" / name)
-    tokenizer.save(tmp_path)
+    save_tokenizer(tokenizer, tmp_path)
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     assert tokenizer.library is not None
     plain = TEXT.replace("[MASK]", "").replace("<s>", "")

@@ -8,7 +8,6 @@ replaced, or drops the text. What remains is an Arrow string column, written onc
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tokkit.kernels.scan import copy_documents, write_names
+from tokkit.shards.arrow import read_only, string_array
 
 EMPTY = "empty"
 NO_TEXT = "no text field"
@@ -96,38 +96,6 @@ def clean_texts(
     except pa.ArrowInvalid:
         return _mend(texts, kept, dropped, errors, invalid)
     return CleanTexts(texts, kept, dropped)
-
-
-def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """The array as kernels take their inputs: some are lent by pyarrow, and one type is compiled."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
-def string_array(values: NDArray[np.uint8], offsets: NDArray[np.int64]) -> pa.LargeStringArray:
-    """The Arrow form of bytes and bounds, without a copy."""
-    used = values[: offsets[-1]]
-    return pa.LargeStringArray.from_buffers(
-        offsets.size - 1, pa.py_buffer(offsets), pa.py_buffer(used)
-    )
-
-
-def string_buffers(
-    texts: pa.LargeStringArray,
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The bytes and bounds of an Arrow string column, without a copy; bounds start anywhere.
-
-    Returns:
-        uint8, and int64 [num_texts + 1].
-    """
-    _, bounds, data = texts.buffers()
-    offsets = np.zeros(1, dtype=np.int64)
-    if bounds is not None and bounds.size:
-        offsets = np.frombuffer(bounds, dtype=np.int64)
-        offsets = offsets[texts.offset : texts.offset + len(texts) + 1]
-    values = np.frombuffer(data if data is not None else b"", dtype=np.uint8)
-    return values, offsets
 
 
 def name_documents(

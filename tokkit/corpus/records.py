@@ -29,11 +29,11 @@ from tokkit.corpus.documents import (
     add_counts,
     clean_texts,
     name_documents,
-    string_buffers,
 )
 from tokkit.corpus.streams import ByteStream
 from tokkit.corpus.text import FoundDocuments, find_in_stream, invalid_text, line_number
 from tokkit.errors import TokkitError
+from tokkit.shards.arrow import string_buffers
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _JSON_TYPES = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}

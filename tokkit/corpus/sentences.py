@@ -30,9 +30,9 @@ import sentencex
 from numpy.typing import NDArray
 
 from tokkit.corpus.corpus_config import language_code, require_language
-from tokkit.corpus.documents import read_only, string_array, string_buffers
 from tokkit.errors import TokkitError
 from tokkit.kernels.scan import LF, copy_documents, count_byte, find_sentences
+from tokkit.shards.arrow import read_only, string_array, string_buffers
 
 WINDOW = 1 << 12
 LONGEST_SENTENCE = 1 << 16

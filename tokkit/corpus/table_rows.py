@@ -23,7 +23,6 @@ from tokkit.corpus.documents import (
     add_counts,
     clean_texts,
     name_documents,
-    string_buffers,
 )
 from tokkit.corpus.streams import require_unchanged
 from tokkit.corpus.table_files import (
@@ -36,6 +35,7 @@ from tokkit.corpus.table_files import (
 )
 from tokkit.corpus.units import CorpusUnit
 from tokkit.errors import TokkitError
+from tokkit.shards.arrow import string_buffers
 
 # Fixed, and not the caller's batch_bytes, so that a unit has one digest.
 _READ_BYTES = 8 << 20

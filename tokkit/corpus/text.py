@@ -14,14 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokkit.corpus.corpus_config import CorpusConfig
-from tokkit.corpus.documents import (
-    EMPTY,
-    DocumentBatch,
-    add_counts,
-    clean_texts,
-    name_documents,
-    read_only,
-)
+from tokkit.corpus.documents import EMPTY, DocumentBatch, add_counts, clean_texts, name_documents
 from tokkit.corpus.files import open_files
 from tokkit.corpus.sources import TO_THE_END
 from tokkit.corpus.streams import ByteStream
@@ -35,6 +28,7 @@ from tokkit.kernels.scan import (
     move_state,
     new_state,
 )
+from tokkit.shards.arrow import read_only
 
 _BOM = b"\xef\xbb\xbf"
 # A batch ends after as many documents as it has bytes, over this: it bounds what their names take.

@@ -29,6 +29,7 @@ from tokkit.engine.stage import Stage, run_stage
 from tokkit.engine.unit import Unit
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.encoded import choose_kernel
+from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None =
             )
 
     def prepare(folder: Path) -> None:
-        tokenizer.save(folder / TOKENIZER_FOLDER)
+        save_tokenizer(tokenizer, folder / TOKENIZER_FOLDER)
         if choose_kernel(tokenizer) is None:
             log.info(
                 "%s: not a tokenizer of BERT's or GPT-2's making, so its own library encodes, "

@@ -33,8 +33,9 @@ from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import HashedFile
 from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError
+from tokkit.shards.arrow import large_list, to_arrow
 from tokkit.shards.schema import Header, tokens_schema
-from tokkit.shards.writer import ShardWriter, large_list, numbers
+from tokkit.shards.writer import ShardWriter
 from tokkit.tokenizer.encoded import Encoded, SentenceTooLongError
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -134,7 +135,7 @@ def make_rows(
     starts = np.append(kept, True)
     return pa.RecordBatch.from_arrays(
         [
-            names if num_kept == len(kept) else names.filter(numbers(kept)),
+            names if num_kept == len(kept) else names.filter(to_arrow(kept)),
             large_list(encoded.ids, token_offsets[starts]),
             large_list(lengths[full].astype(np.int32), length_offsets[starts]),
             large_list(encoded.word_starts, token_offsets[starts]),

@@ -13,7 +13,7 @@ from tokkit.engine.stage import Outline, Stage, find_finished, run_stage
 from tokkit.errors import TokkitError
 from tokkit.instances.build_config import HEEDED_BY, OBJECTIVES, BuildConfig
 from tokkit.shards.reader import ShardFolder
-from tokkit.tokenizer.objective_tokens import require_control_tokens
+from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def build(config: BuildConfig) -> Manifest:
             f"{folder.tokenizer_path}: is not the tokenizer that the shards were made with; "
             f"encode the corpus again"
         )
-    require_control_tokens(config, tokenizer)
+    _require_special_tokens(config, tokenizer)
     outline = Outline(
         kind="instances",
         output=config.output,
@@ -63,6 +63,16 @@ def build(config: BuildConfig) -> Manifest:
     )
 
 
+def _require_special_tokens(config: BuildConfig, tokenizer: Tokenizer) -> None:
+    """Refuse a tokenizer that lacks a special token which the objective needs."""
+    if config.is_masked:
+        tokenizer.require_special("cls", "sep", "mask")
+        return
+    if config.objective == "plm":
+        tokenizer.require_special("cls", "sep")
+    tokenizer.end_of_text_id()
+
+
 def _plan(
     config: BuildConfig, outline: Outline, folder: ShardFolder, tokenizer: Tokenizer
 ) -> Stage:
@@ -80,7 +90,7 @@ def _plan(
         function=build_unit,
         context=context,
         progress_unit=" tokens",
-        prepare=lambda output: tokenizer.save(output / "tokenizer"),
+        prepare=lambda output: save_tokenizer(tokenizer, output / "tokenizer"),
         finish=lambda accounts: _refuse_nothing(accounts, config),
     )
 

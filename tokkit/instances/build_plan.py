@@ -31,7 +31,6 @@ from tokkit.instances.pairs import PairOptions
 from tokkit.masking.masks import MaskOptions
 from tokkit.shards.reader import BatchRef
 from tokkit.shards.schema import Header
-from tokkit.tokenizer.objective_tokens import find_end_of_text, find_sentinels
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 TARGETS = {"span-corruption": "target_ids", "plm": "target_positions"}
@@ -118,10 +117,10 @@ def _pack_options(config: BuildConfig, tokenizer: Tokenizer, header: Header) -> 
         room, num_noise, num_spans = size_block(
             room, config.noise_density, config.mean_noise_span_length
         )
-        sentinel_ids = np.array(find_sentinels(tokenizer, num_spans), header.id_dtype)
-        noise = SpanNoise(room, num_noise, num_spans, sentinel_ids, find_end_of_text(tokenizer))
+        sentinel_ids = np.array(tokenizer.sentinel_ids(num_spans), header.id_dtype)
+        noise = SpanNoise(room, num_noise, num_spans, sentinel_ids, tokenizer.end_of_text_id())
     else:
-        gap_id = find_end_of_text(tokenizer)
+        gap_id = tokenizer.end_of_text_id()
         if config.objective == "plm":
             room, suffix = room - 2, [special["sep"], special["cls"]]
     return PackOptions(

@@ -19,10 +19,11 @@ from tokkit.instances.packs import PackOptions, cut_sequences, lay_out_sequences
 from tokkit.instances.pairs import PairBlock, PairOptions, cut_pairs, lay_out, pair_documents
 from tokkit.kernels.ragged import Integer
 from tokkit.masking.masks import Masks, mask_instances
+from tokkit.shards.arrow import boolean_array, large_list, to_arrow
 from tokkit.shards.counts import tally_instances
 from tokkit.shards.instances import Instances
 from tokkit.shards.schema import instances_schema
-from tokkit.shards.writer import ShardWriter, Sink, booleans, large_list, numbers
+from tokkit.shards.writer import ShardWriter, Sink
 
 
 def count_documents(
@@ -167,10 +168,12 @@ def _make_batch(schema: pa.Schema, instances: Instances, masks: Masks | None) ->
     labels = instances.labels
     columns = [
         large_list(instances.ids, instances.offsets),
-        numbers(instances.segment_lengths.astype(np.int32)),
-        numbers(instances.documents),
-        pa.nulls(len(instances), pa.int8()) if labels is None else numbers(labels),
-        large_list(booleans(instances.word_starts, int(instances.offsets[-1])), instances.offsets),
+        to_arrow(instances.segment_lengths.astype(np.int32)),
+        to_arrow(instances.documents),
+        pa.nulls(len(instances), pa.int8()) if labels is None else to_arrow(labels),
+        large_list(
+            boolean_array(instances.word_starts, int(instances.offsets[-1])), instances.offsets
+        ),
     ]
     if masks is not None:
         columns += [

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tokkit.corpus.documents import read_only, string_buffers
 from tokkit.kernels.encode.bpe_lookup import (
     MOST_ENTRIES,
     NUM_BYTES,
@@ -26,6 +25,7 @@ from tokkit.kernels.encode.bpe_merges import Merges, fill_merges, new_parts
 from tokkit.kernels.encode.encode_bpe import encode_bpe
 from tokkit.kernels.encode.tries import NO_ENTRY, fill_cells
 from tokkit.kernels.scan import prefix_spaces
+from tokkit.shards.arrow import read_only, string_buffers
 from tokkit.tokenizer.character_tables import PieceCharacters
 from tokkit.tokenizer.encoded import NO_ID, SentenceTooLongError, read_merges
 from tokkit.tokenizer.kernel_encoder import KernelEncoder

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tokkit.corpus.documents import read_only, string_buffers
 from tokkit.kernels.encode.chunks import (
     DETAIL,
     DONE,
@@ -28,7 +27,7 @@ from tokkit.kernels.encode.chunks import (
     new_state,
 )
 from tokkit.kernels.encode.word_cache import LONG_SPILL, append_tokens, new_cache
-from tokkit.shards.writer import booleans
+from tokkit.shards.arrow import boolean_array, read_only, string_buffers
 from tokkit.tokenizer.encoded import Encoded, Ids, id_dtype
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.tokenizer import Tokenizer
@@ -85,7 +84,7 @@ class KernelEncoder(ABC):
         return Encoded(
             ids=ids[:num_tokens].copy(),
             offsets=token_offsets,
-            word_starts=booleans(bits[: num_tokens // 64 + 1].copy(), num_tokens),
+            word_starts=boolean_array(bits[: num_tokens // 64 + 1].copy(), num_tokens),
         )
 
     def _new_room(self, num_bytes: int) -> tuple[Ids, npt.NDArray[np.uint64]]:

@@ -15,20 +15,18 @@ has no ``tokenizer.json``: transformers makes one of it where protobuf is instal
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tokkit.engine.files import write_atomically
 from tokkit.errors import os_errors_about
-from tokkit.tokenizer.special_tokens import ROLES
-
-if TYPE_CHECKING:
-    from tokkit.tokenizer.tokenizer import Tokenizer
+from tokkit.tokenizer.special_tokens import ROLES, named_token
+from tokkit.tokenizer.tokenizer import Tokenizer
 
 DEFAULT_MODEL_MAX_LENGTH = 512  # BERT's positions
 _LONGEST_MODEL_MAX_LENGTH = 1 << 20  # transformers writes 10^30 where it knows none
 
 
-def save_tokenizer(tokenizer: "Tokenizer", folder: Path) -> None:
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Write each file of the folder, whole or not at all.
 
     Args:
@@ -42,7 +40,7 @@ def save_tokenizer(tokenizer: "Tokenizer", folder: Path) -> None:
             file.write(content)
 
 
-def describe_files(tokenizer: "Tokenizer") -> dict[str, bytes]:
+def describe_files(tokenizer: Tokenizer) -> dict[str, bytes]:
     """The content of each file, ``tokenizer.json`` last, since it alone makes a tokenizer."""
     named = _named_tokens(tokenizer)
     files = {
@@ -61,22 +59,21 @@ def _json(form: Any) -> bytes:
     return (json.dumps(form, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _named_tokens(tokenizer: "Tokenizer") -> dict[str, str]:
+def _named_tokens(tokenizer: Tokenizer) -> dict[str, str]:
     """The entries of the roles, and of the two that only generating models have."""
     named = {
         f"{role}_token": tokenizer.token(tokenizer.special_ids[role])
         for role in ROLES
         if role in tokenizer.special_ids
     }
-    for key in ("bos_token", "eos_token"):
-        given = tokenizer.config.get(key)
-        token = given.get("content") if isinstance(given, dict) else given
-        if token in tokenizer.tokens:
-            named[key] = str(token)
+    for role in ("bos", "eos"):
+        token = named_token(tokenizer.config, role)
+        if token is not None and token in tokenizer.tokens:
+            named[f"{role}_token"] = token
     return named
 
 
-def _config(tokenizer: "Tokenizer") -> dict[str, Any]:
+def _config(tokenizer: Tokenizer) -> dict[str, Any]:
     """How transformers is to load the folder."""
     length = tokenizer.config.get("model_max_length")
     known = isinstance(length, int) and 0 < length <= _LONGEST_MODEL_MAX_LENGTH
@@ -97,7 +94,7 @@ def _config(tokenizer: "Tokenizer") -> dict[str, Any]:
     return config
 
 
-def _classic_files(tokenizer: "Tokenizer") -> Mapping[str, bytes]:
+def _classic_files(tokenizer: Tokenizer) -> Mapping[str, bytes]:
     """The files of before ``tokenizer.json``, where they can say what there is to say."""
     if tokenizer.kind == "wordpiece":
         if any("\n" in token or token.endswith("\r") for token in tokenizer.tokens):

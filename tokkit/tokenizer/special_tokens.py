@@ -15,7 +15,7 @@ too. Capitals matter: ``[cls]`` is an ordinary entry, since models never see it 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 ROLES: Mapping[str, tuple[str, ...]] = {
@@ -31,6 +31,9 @@ _WITHOUT_ROLE = ("<|endoftext|>", "<eod>", "<eop>")
 
 CONTROL_FORMS = frozenset(form for forms in ROLES.values() for form in forms) | {*_WITHOUT_ROLE}
 
+ENDS_OF_TEXT = ("<|endoftext|>", "<eod>", "</s>")
+_SENTINEL = re.compile(r"<extra_id_(\d+)>")
+
 # BERT's and Gemma's places for later entries, and those that fairseq pads a vocabulary with.
 _UNUSED = re.compile(r"\[unused\d+\]|<unused\d+>|madeupword\d+")
 
@@ -44,12 +47,18 @@ def named_roles(config: Mapping[str, Any]) -> dict[str, str]:
     """
     named = {}
     for role in ROLES:
-        token = config.get(f"{role}_token")
-        if isinstance(token, dict):
-            token = token.get("content")
-        if isinstance(token, str):
+        token = named_token(config, role)
+        if token is not None:
             named[role] = token
     return named
+
+
+def named_token(config: Mapping[str, Any], role: str) -> str | None:
+    """The token of one role that a configuration names, or None."""
+    token = config.get(f"{role}_token")
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
 
 
 def find_special_ids(ids: Mapping[str, int], named: Mapping[str, str]) -> dict[str, int]:
@@ -75,3 +84,9 @@ def find_unused_ids(tokens: Iterable[str]) -> tuple[int, ...]:
         tokens: all entries, by id.
     """
     return tuple(i for i, token in enumerate(tokens) if _UNUSED.fullmatch(token))
+
+
+def find_sentinel_ids(tokens: Sequence[str], special_ids: Iterable[int]) -> tuple[int, ...]:
+    """The ids of ``<extra_id_0>``, ``<extra_id_1>``, … among the special tokens, by their numbers."""
+    numbered = {int(match[1]): i for i in special_ids if (match := _SENTINEL.fullmatch(tokens[i]))}
+    return tuple(numbered[n] for n in sorted(numbered))

@@ -30,13 +30,15 @@ from tokkit.tokenizer.definitions import (
     read_entries,
 )
 from tokkit.tokenizer.loading import Form, read_form
-from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.special_tokens import (
     CONTROL_FORMS,
+    ENDS_OF_TEXT,
     ROLES,
+    find_sentinel_ids,
     find_special_ids,
     find_unused_ids,
     named_roles,
+    named_token,
 )
 
 if TYPE_CHECKING:
@@ -116,6 +118,45 @@ class Tokenizer:
                     f"tokenizer_config.json beside this file"
                 )
 
+    def end_of_text_id(self) -> int:
+        """The id of the token that ends a text.
+
+        That is ``eos_token`` of the tokenizer's configuration, else ``<|endoftext|>``, ``<eod>``
+        or ``</s>``, else the token that separates segments. It is a special token, or a model could
+        not tell it from text.
+
+        Raises:
+            TokkitError: if there is none.
+        """
+        ids = {self.token(number): number for number in self.control_ids}
+        for token in (named_token(self.config, "eos"), *ENDS_OF_TEXT):
+            if token in ids:
+                return ids[token]
+        if "sep" in self.special_ids:
+            return self.special_ids["sep"]
+        raise TokkitError(
+            f"{self.path}: no token {', '.join(ENDS_OF_TEXT)} or [SEP] to put between documents; "
+            f"use a tokenizer with one, or name one as eos_token in a tokenizer_config.json next to "
+            f"this file"
+        )
+
+    def sentinel_ids(self, count: int) -> tuple[int, ...]:
+        """The ids of the first ``count`` tokens that stand for corrupted spans.
+
+        Those are ``<extra_id_0>``, ``<extra_id_1>``, … as T5 has them, else the unused tokens.
+
+        Raises:
+            TokkitError: if there are fewer.
+        """
+        found = find_sentinel_ids(self.tokens, self.control_ids) or self.unused_ids
+        if len(found) < count:
+            raise TokkitError(
+                f"{self.path}: {len(found)} tokens such as <extra_id_0> or [unused0] can stand for "
+                f"spans, but {count} are needed; train a vocabulary with that many "
+                f"(--special-token '<extra_id_0>' and so on), or pass a smaller --max-seq-length"
+            )
+        return found[:count]
+
     @cached_property
     def pipeline(self) -> str:
         """``bert``, ``byte-level``, or ``other``: what is known of how it cuts words.
@@ -170,13 +211,6 @@ class Tokenizer:
         assert normalizer is not None  # noqa: S101  likewise
         assert pre_tokenizer is not None  # noqa: S101  likewise
         return CharacterTable(normalizer, pre_tokenizer)
-
-    def save(self, folder: Path) -> None:
-        """Write the tokenizer as a folder that tokkit and transformers load, file by file.
-
-        The same tokenizer gives the same bytes. ``folder`` is made if it is not there.
-        """
-        save_tokenizer(self, folder)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tokkit.corpus.documents import read_only
 from tokkit.corpus.readers import DocumentBatch, read_documents
 from tokkit.corpus.units import CorpusUnit
 from tokkit.kernels.philox import draw_names
+from tokkit.shards.arrow import read_only
 from tokkit.vocab.train_config import TrainConfig
 
 MOST_BYTES = 16 << 20

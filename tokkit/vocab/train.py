@@ -24,6 +24,7 @@ from tokkit.engine.stage import Bar, Plan, refuse_other_run
 from tokkit.engine.unit import Unit
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.loading import TRAINING, Form
+from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import from_definition, load_tokenizer
 from tokkit.vocab.learn import learn
 from tokkit.vocab.train_config import TrainConfig
@@ -173,7 +174,7 @@ def _make(config: TrainConfig, stage: Plan) -> Training:
     if learned.model:
         with write_atomically(config.output / "tokenizer.model") as file:
             file.write(learned.model)
-    tokenizer.save(config.output)
+    save_tokenizer(tokenizer, config.output)
     journal = Journal.read(config.output)
     for unit, key, row in zip(stage.units, stage.unit_keys(), counted.inputs, strict=True):
         journal.append({"unit": key, "stamp": unit.stamp, "input_sha256": row["sha256"]})

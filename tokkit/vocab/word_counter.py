@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tokkit.corpus.documents import read_only, string_buffers
 from tokkit.errors import os_errors_about
 from tokkit.kernels.encode.chunks import (
     DETAIL,
@@ -31,6 +30,7 @@ from tokkit.kernels.vocab.word_table import (
     new_table,
     take_chunks,
 )
+from tokkit.shards.arrow import read_only, string_buffers
 from tokkit.vocab.word_counts import merge_runs, text_arrays, write_table
 from tokkit.vocab.word_splitter import Splitter
 

@@ -39,7 +39,7 @@ from tokkit.pretraining.models.huggingface import (
 )
 from tokkit.pretraining.training.checkpoints import MODEL, write_folder_atomically
 from tokkit.pretraining.training.tensor_files import read_tensors, write_tensors
-from tokkit.tokenizer.objective_tokens import find_end_of_text
+from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 CONFIG = "config.json"
@@ -73,7 +73,7 @@ def write_export(
     with os_errors_about(folder), write_folder_atomically(folder) as written:
         write_json(written / CONFIG, describe_model(config, tokenizer))
         write_tensors(written / MODEL, tensors)
-        tokenizer.save(written)
+        save_tokenizer(tokenizer, written)
         _fit_tokenizer(written, config, tokenizer)
     return [
         {"name": path.name, "bytes": path.stat().st_size, "sha256": hash_file(path)}
@@ -91,7 +91,7 @@ def describe_model(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
         **{their_name: ours[name] for name, their_name in config_names(kind).items()},
     }
     if kind == "gpt2":
-        end = find_end_of_text(tokenizer)
+        end = tokenizer.end_of_text_id()
         return {
             "architectures": ["GPT2LMHeadModel"],
             "activation_function": "gelu_new",
@@ -120,7 +120,7 @@ def _fit_tokenizer(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> N
     form["model_max_length"] = config.max_position_embeddings
     if config.objective == "clm":
         form["model_input_names"] = ["input_ids", "attention_mask"]
-        form["bos_token"] = form["eos_token"] = tokenizer.token(find_end_of_text(tokenizer))
+        form["bos_token"] = form["eos_token"] = tokenizer.token(tokenizer.end_of_text_id())
         if tokenizer.library is not None:
             definition = {**read_json(folder / TOKENIZER), "post_processor": None}
             write_json(folder / TOKENIZER, definition)

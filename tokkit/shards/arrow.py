@@ -1,0 +1,88 @@
+"""NumPy arrays as Arrow columns and back, without a copy.
+
+``pa.array`` would do, but it imports pandas where that is installed, in every process: 0.3 s.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+
+def id_dtype(vocab_size: int) -> npt.DTypeLike:
+    """The NumPy type of token ids: uint16 for at most 65,536 tokens, else uint32."""
+    return np.uint16 if vocab_size <= 1 << 16 else np.uint32
+
+
+def to_arrow(values: npt.NDArray[Any]) -> pa.Array:
+    """Convert a NumPy array to an Arrow array, without a copy except for booleans."""
+    if values.dtype == np.bool_:
+        return boolean_array(np.packbits(values, bitorder="little"), len(values))
+    data = pa.py_buffer(np.ascontiguousarray(values))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, data])
+
+
+def boolean_array(bits: npt.NDArray[Any], length: int) -> pa.BooleanArray:
+    """Wrap packed bits, eight to a byte and lowest first, as an Arrow array without a copy.
+
+    Args:
+        bits: of any unsigned type; see ``tokkit.kernels.ragged``.
+        length: number of booleans.
+    """
+    return pa.BooleanArray.from_buffers(pa.bool_(), length, [None, pa.py_buffer(bits)])
+
+
+def large_list(
+    values: npt.NDArray[Any] | pa.Array, offsets: npt.NDArray[np.int64]
+) -> pa.LargeListArray:
+    """Wrap ragged rows as an Arrow column, without a copy except for NumPy booleans.
+
+    Args:
+        values: of all rows in order, of any fixed-width type.
+        offsets: ``[num_rows + 1]``, row ``i`` is ``values[offsets[i]:offsets[i + 1]]``.
+
+    Example:
+        >>> large_list(np.array([7, 8, 9]), np.array([0, 2, 3])).to_pylist()
+        [[7, 8], [9]]
+    """
+    items = values if isinstance(values, pa.Array) else to_arrow(values)
+    return pa.LargeListArray.from_arrays(to_arrow(offsets), items)
+
+
+def string_array(
+    values: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]
+) -> pa.LargeStringArray:
+    """Wrap UTF-8 bytes and their offsets as an Arrow string column, without a copy."""
+    used = values[: offsets[-1]]
+    return pa.LargeStringArray.from_buffers(
+        offsets.size - 1, pa.py_buffer(offsets), pa.py_buffer(used)
+    )
+
+
+def string_buffers(
+    texts: pa.LargeStringArray,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """The bytes and offsets of an Arrow string column, without a copy.
+
+    Returns:
+        uint8, and int64 ``[num_texts + 1]``, whose first is above 0 for a slice.
+    """
+    _, bounds, data = texts.buffers()
+    offsets = np.zeros(1, dtype=np.int64)
+    if bounds is not None and bounds.size:
+        offsets = np.frombuffer(bounds, dtype=np.int64)
+        offsets = offsets[texts.offset : texts.offset + len(texts) + 1]
+    values = np.frombuffer(data if data is not None else b"", dtype=np.uint8)
+    return values, offsets
+
+
+def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A read-only view of an array.
+
+    Arrays borrowed from pyarrow are read-only, and a kernel compiled for one kind of input
+    compiles once.
+    """
+    view = array.view()
+    view.flags.writeable = False
+    return view
