@@ -60,7 +60,7 @@ def describe_os_error(error: OSError) -> str:
 
 
 @contextmanager
-def os_errors_about(path: str | Path) -> Iterator[None]:
+def wrap_os_errors(path: str | Path) -> Iterator[None]:
     """Turn an ``OSError`` raised inside into a ``TokkitError`` that names ``path``."""
     try:
         yield

@@ -193,7 +193,7 @@ def test_an_unfinished_folder_of_another_kind_is_refused(tmp_path: Path) -> None
     output = tmp_path / "run"
     (output / ".tokkit").mkdir(parents=True)
     stage = squares(output, tmp_path / "log")
-    Journal.read(output).begin({**stage.statement, "kind": "run"})
+    Journal.read(output).begin({**stage.describe(), "kind": "run"})
     with pytest.raises(TokkitError, match="its kind is run, not squares"):
         run(stage)
 

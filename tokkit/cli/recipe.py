@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokkit.errors import TokkitError, UsageError, os_errors_about
+from tokkit.errors import TokkitError, UsageError, wrap_os_errors
 
 STAGES = ("corpus", "train", "encode", "build", "pretrain")
 CORPUS_OPTIONS = ("format", "documents", "text-field", "id-field", "errors")
@@ -71,7 +71,7 @@ def read_recipe(path: Path) -> Recipe:
         TokkitError: where it cannot be read or is not TOML.
         UsageError: naming a key that recipes do not have, or a value of the wrong kind.
     """
-    with os_errors_about(path):
+    with wrap_os_errors(path):
         data = path.read_bytes()
     try:
         form = tomllib.loads(data.decode())

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.fs
 
-from tokkit.errors import TokkitError, os_errors_about
+from tokkit.errors import TokkitError, wrap_os_errors
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -67,7 +67,7 @@ class LocalFiles:
 
     def find(self, path: str) -> Entry | None:
         """What is at ``path``, or None."""
-        with os_errors_about(printable(path)):
+        with wrap_os_errors(printable(path)):
             try:
                 status = os.stat(path)  # noqa: PTH116  paths stay the strings that users gave
             except (FileNotFoundError, NotADirectoryError):
@@ -76,11 +76,11 @@ class LocalFiles:
 
     def children(self, folder: str, wanted: Callable[[str], bool]) -> Iterator[Entry]:
         """What a folder holds under a name that is ``wanted``, in no order."""
-        with os_errors_about(printable(folder or ".")), os.scandir(folder or ".") as entries:
+        with wrap_os_errors(printable(folder or ".")), os.scandir(folder or ".") as entries:
             names = [entry.name for entry in entries if wanted(entry.name)]
         for name in names:
             path = os.path.join(folder, name)  # noqa: PTH118  likewise
-            with os_errors_about(printable(path)):
+            with wrap_os_errors(printable(path)):
                 yield _local_entry(path, os.stat(path))  # noqa: PTH116  likewise
 
     def resolve(self, folder: str) -> str:
@@ -89,7 +89,7 @@ class LocalFiles:
 
     def open(self, path: str) -> Any:
         """The file's bytes."""
-        with os_errors_about(printable(path)):
+        with wrap_os_errors(printable(path)):
             return pa.OSFile(os.fsencode(path))
 
 

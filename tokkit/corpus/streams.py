@@ -17,7 +17,7 @@ import pyarrow as pa
 from tokkit.corpus.files import changed, first_line, open_files
 from tokkit.corpus.sources import TO_THE_END, Source
 from tokkit.corpus.units import CorpusUnit
-from tokkit.errors import TokkitError, os_errors_about
+from tokkit.errors import TokkitError, wrap_os_errors
 
 _READ_BYTES = 1 << 16
 _HEAD_BYTES = 8
@@ -107,7 +107,7 @@ class ByteStream:
             return self._reader.readinto(view)
         except (OSError, EOFError, pa.ArrowException) as error:
             if source.compression is None:
-                with os_errors_about(source.name):
+                with wrap_os_errors(source.name):
                     raise
             raise TokkitError(
                 f"{source.name}: no valid {source.compression} data after {self._num_read} bytes "

@@ -30,7 +30,7 @@ from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.files import changed, open_files
 from tokkit.corpus.sources import TO_THE_END, Source, find_sources
 from tokkit.corpus.table_files import plan_arrow, plan_parquet
-from tokkit.errors import os_errors_about
+from tokkit.errors import wrap_os_errors
 
 # Possessive, or "\r\n" would be taken for two line ends where it must be one. Both begin with
 # alternatives of one character, which the search skips to: twice as fast as atomic groups are.
@@ -56,7 +56,7 @@ def find_bounds(source: Source, unit_bytes: int, boundary: re.Pattern[bytes]) ->
     bounds = [0]
     num_units = max(1, round(source.bytes / unit_bytes))
     if num_units > 1:
-        with os_errors_about(source.name), open_files(source.uri).open(source.path) as file:
+        with wrap_os_errors(source.name), open_files(source.uri).open(source.path) as file:
             for index in range(1, num_units):
                 target = source.bytes * index // num_units
                 if target > bounds[-1]:

@@ -112,7 +112,7 @@ def plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None =
         prepare=prepare,
         digest=lambda group: digest_group(group, config, config.language_field),
         finish=refuse_nothing,
-        observe=None if stats is None else stats.add,
+        on_result=None if stats is None else stats.add,
     )
 
 

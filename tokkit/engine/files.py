@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
-from tokkit.errors import TokkitError, os_errors_about
+from tokkit.errors import TokkitError, wrap_os_errors
 
 STATE_FOLDER = ".tokkit"
 
@@ -81,7 +81,7 @@ class Draft:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        with os_errors_about(path):
+        with wrap_os_errors(path):
             self._file = self._temporary.open("wb")
         self.sink = HashedFile(cast("BinaryIO", self._file))
 
@@ -91,7 +91,7 @@ class Draft:
         Raises:
             TokkitError: where the operating system refuses, as on a full disk.
         """
-        with os_errors_about(self.path):
+        with wrap_os_errors(self.path):
             try:
                 with self._file as file:
                     file.flush()
@@ -124,7 +124,7 @@ def draft_for(path: Path) -> Iterator[Draft]:
         TokkitError: where the operating system refuses, as on a full disk.
     """
     draft = Draft(path)
-    with os_errors_about(path):
+    with wrap_os_errors(path):
         try:
             yield draft
         except BaseException:
@@ -178,7 +178,7 @@ def read_json(path: Path) -> Any:
     Raises:
         TokkitError: where it cannot be read or is not JSON.
     """
-    with os_errors_about(path):
+    with wrap_os_errors(path):
         data = path.read_bytes()
     try:
         return json.loads(data)
@@ -188,7 +188,7 @@ def read_json(path: Path) -> Any:
 
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
-    with os_errors_about(path), path.open("rb") as file:
+    with wrap_os_errors(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -207,7 +207,7 @@ class FolderLock:
 
     def __enter__(self) -> Self:
         state = self.folder / STATE_FOLDER
-        with os_errors_about(self.folder):
+        with wrap_os_errors(self.folder):
             state.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o644)
             try:

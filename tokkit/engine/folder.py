@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokkit.engine.files import STATE_FOLDER
 from tokkit.engine.manifest import MANIFEST, Manifest
-from tokkit.errors import TokkitError, UsageError, describe_os_error, os_errors_about
+from tokkit.errors import TokkitError, UsageError, describe_os_error, wrap_os_errors
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -54,7 +54,7 @@ def clear_folder(folder: Path) -> None:
 
     The lock, which the caller holds, stays.
     """
-    with os_errors_about(folder):
+    with wrap_os_errors(folder):
         (folder / MANIFEST).unlink(missing_ok=True)
         (folder / STATE_FOLDER / "journal.jsonl").unlink(missing_ok=True)
         for path in folder.iterdir():

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.engine.files import STATE_FOLDER, sync_folder
-from tokkit.errors import os_errors_about
+from tokkit.errors import wrap_os_errors
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Journal:
         path = folder / STATE_FOLDER / "journal.jsonl"
         lines: list[dict[str, Any]] = []
         if path.is_file():
-            with os_errors_about(path):
+            with wrap_os_errors(path):
                 data = path.read_bytes()
             for line in data.split(b"\n")[:-1]:
                 try:
@@ -53,14 +53,14 @@ class Journal:
 
     def begin(self, stage: dict[str, Any]) -> None:
         """Start a new journal with the line on its stage."""
-        with os_errors_about(self.path):
+        with wrap_os_errors(self.path):
             self.path.unlink(missing_ok=True)
             self._append(stage)
             sync_folder(self.path.parent)
 
     def append(self, line: dict[str, Any]) -> None:
         """Add the line on a finished unit, safe from a crash when this returns."""
-        with os_errors_about(self.path):
+        with wrap_os_errors(self.path):
             self._append(line)
 
     def _append(self, line: dict[str, Any]) -> None:

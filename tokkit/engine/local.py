@@ -66,7 +66,7 @@ def work(task: Task, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has the parent's handler
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     mouth = _Mouth(pipe)
     logger = logging.getLogger("tokkit")
     logger.handlers = [_Forwarder(mouth)]
@@ -93,7 +93,7 @@ def _keep(written: Written, unit: Unit, mouth: "_Mouth") -> None:
         mouth.say("outcome", written.keep())
 
 
-def end_with_parent() -> None:
+def exit_with_parent() -> None:
     """End this process when its parent is gone, so that no shard is written behind its back."""
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -290,12 +290,12 @@ class _Pool:
         killed = process.exitcode == -signal.SIGKILL
         remedy = "; was memory short? pass fewer --workers" if killed else ""
         raise TokkitError(
-            f"{self._in_hand[pipe][-1].name}: the worker process {describe_end(process)}{remedy}; what "
+            f"{self._in_hand[pipe][-1].name}: the worker process {describe_exit(process)}{remedy}; what "
             f"other units finished stays, run the same command again to go on"
         )
 
 
-def describe_end(process: BaseProcess) -> str:
+def describe_exit(process: BaseProcess) -> str:
     """Say how a process ended that was not asked to."""
     code = process.exitcode or 0
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"

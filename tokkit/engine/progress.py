@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def bars_aside() -> Iterator[None]:
+def hide_bars() -> Iterator[None]:
     """Take the bars off the terminal for as long as the block writes to it."""
     if "tqdm" not in sys.modules:  # so there is no bar
         yield
@@ -27,5 +27,5 @@ class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # no type a
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line, where no bar stands."""
-        with bars_aside():
+        with hide_bars():
             super().emit(record)

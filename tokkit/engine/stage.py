@@ -29,7 +29,7 @@ from tokkit.engine.local import run_units
 from tokkit.engine.manifest import FORMAT_VERSION, MANIFEST, Manifest
 from tokkit.engine.signals import interruptible
 from tokkit.engine.unit import Outcome, Task, Unit, UnitResult
-from tokkit.errors import TokkitError, os_errors_about
+from tokkit.errors import TokkitError, wrap_os_errors
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Bar(tqdm):  # type: ignore[misc]  # tqdm has no annotations
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outline:
+class StageSpec:
     """What a folder is made of: enough to tell whether it is there already.
 
     Attributes:
@@ -62,7 +62,7 @@ class Outline:
     inputs: Sequence[Mapping[str, Any]] | None = None
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What the content keys of stage and units have in common."""
         return {
             "format_version": FORMAT_VERSION,
@@ -75,16 +75,15 @@ class Outline:
     @property
     def key(self) -> str:
         """Content key of the whole stage."""
-        return _hash({**self.facts, "inputs": self.inputs})
+        return _hash({**self.metadata, "inputs": self.inputs})
 
-    @property
-    def statement(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """What a journal says of the stage in its first line."""
-        return {"key": self.key, **self.facts}
+        return {"key": self.key, **self.metadata}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(Outline):
+class Plan(StageSpec):
     """An outline with its work units.
 
     Attributes:
@@ -98,13 +97,13 @@ class Plan(Outline):
         """Content key of the whole stage."""
         if self.inputs is not None:
             return super().key
-        return _hash({**self.facts, "inputs": [dict(unit.identity) for unit in self.units]})
+        return _hash({**self.metadata, "inputs": [dict(unit.identity) for unit in self.units]})
 
     def unit_keys(self) -> list[str]:
         """Content key of each unit, in order."""
-        facts = self.facts
+        metadata = self.metadata
         return [
-            _hash({**facts, "unit": dict(unit.identity), "shard": unit.shard})
+            _hash({**metadata, "unit": dict(unit.identity), "shard": unit.shard})
             for unit in self.units
         ]
 
@@ -125,7 +124,7 @@ class Stage(Plan):
         digest: SHA-256 of each input that a payload's unit would read; asked when a time stamp has
             changed.
         finish: looks at the whole ledger before the manifest is written, and may refuse it.
-        observe: is told the result of each unit that is done now, as it comes.
+        on_result: is told the result of each unit that is done now, as it comes.
     """
 
     function: Callable[[Any, Any, HashedFile, Callable[[int], None]], UnitResult]
@@ -135,14 +134,14 @@ class Stage(Plan):
     prepare: Callable[[Path], None] | None = None
     digest: Callable[[Any], Sequence[str]] | None = None
     finish: Callable[[Accounts], None] | None = None
-    observe: Callable[[UnitResult], None] | None = None
+    on_result: Callable[[UnitResult], None] | None = None
 
 
 def _hash(form: Any) -> str:
     return hashlib.sha256(canonical_json(form)).hexdigest()
 
 
-def find_finished(outline: Outline) -> Manifest | None:
+def find_finished(outline: StageSpec) -> Manifest | None:
     """The manifest of a folder that holds all that the outline says, by content key and sizes."""
     if not (outline.output / MANIFEST).is_file():
         return None
@@ -227,8 +226,8 @@ def _take_up(stage: Stage) -> dict[str, dict[str, Any]]:
     journal = Journal.read(stage.output)
     if not journal.has_rows:
         clear_folder(stage.output)
-        journal.begin(stage.statement)
-    with os_errors_about(stage.output):
+        journal.begin(stage.describe())
+    with wrap_os_errors(stage.output):
         (stage.output / MANIFEST).unlink(missing_ok=True)  # of a folder that lost a shard
     remove_leftovers(stage.output)  # of a run that was killed
     lines = {}
@@ -241,7 +240,7 @@ def _take_up(stage: Stage) -> dict[str, dict[str, Any]]:
     return lines
 
 
-def refuse_other_run(stage: Outline) -> None:
+def refuse_other_run(stage: StageSpec) -> None:
     """Refuse a folder that holds, finished or not, what other inputs or options gave.
 
     Raises:
@@ -254,7 +253,7 @@ def refuse_other_run(stage: Outline) -> None:
     past = journal.stage if manifest is None else vars(manifest)
     if past is None:
         return
-    difference = describe_difference(past, stage.statement)
+    difference = describe_difference(past, stage.describe())
     if manifest is None and past["kind"] == stage.kind and not journal.has_rows:
         return  # nothing is lost where nothing was done
     if difference is None and manifest is not None and find_finished(stage) is not None:
@@ -314,8 +313,8 @@ def _map(stage: Stage, lines: dict[str, dict[str, Any]], *, workers: int, progre
     )
     with bar, closing(run_units(task, missing, workers, bar.update)) as outcomes:
         for unit, outcome in outcomes:
-            if stage.observe is not None:
-                stage.observe(outcome.result)
+            if stage.on_result is not None:
+                stage.on_result(outcome.result)
             key = keys[unit.shard]
             lines[key] = _journal_line(key, unit, outcome)
             journal.append(lines[key])

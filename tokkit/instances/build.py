@@ -9,7 +9,7 @@ from typing import Any
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.folder import refuse_inputs
 from tokkit.engine.manifest import Manifest
-from tokkit.engine.stage import Outline, Stage, find_finished, run_stage
+from tokkit.engine.stage import Stage, StageSpec, find_finished, run_stage
 from tokkit.errors import TokkitError
 from tokkit.instances.build_config import HEEDED_BY, OBJECTIVES, BuildConfig
 from tokkit.shards.reader import ShardFolder
@@ -41,7 +41,7 @@ def build(config: BuildConfig) -> Manifest:
             f"encode the corpus again"
         )
     _require_special_tokens(config, tokenizer)
-    outline = Outline(
+    outline = StageSpec(
         kind="instances",
         output=config.output,
         options=_describe_options(config),
@@ -74,7 +74,7 @@ def _require_special_tokens(config: BuildConfig, tokenizer: Tokenizer) -> None:
 
 
 def _plan(
-    config: BuildConfig, outline: Outline, folder: ShardFolder, tokenizer: Tokenizer
+    config: BuildConfig, outline: StageSpec, folder: ShardFolder, tokenizer: Tokenizer
 ) -> Stage:
     """All that the engine must know. What is imported here compiles kernels on its first call."""
     from tokkit.instances.build_plan import hold_out_fraction, make_context, plan_units

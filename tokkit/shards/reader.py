@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.engine.manifest import Manifest
-from tokkit.errors import TokkitError, os_errors_about
+from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.shards.schema import Header, expected_schema
 
 
@@ -73,7 +73,7 @@ def open_shard(path: Path) -> pa.RecordBatchFileReader:
     Raises:
         TokkitError: where it is missing, truncated, or no Arrow file.
     """
-    with os_errors_about(path):
+    with wrap_os_errors(path):
         mapped = pa.memory_map(str(path)).read_buffer()
     try:
         return pa.ipc.open_file(mapped)
@@ -199,7 +199,7 @@ class ShardFolder:
         """
         path = self.path / ref.shard
         where = f"{path}, record batch {ref.index}"
-        with os_errors_about(path):
+        with wrap_os_errors(path):
             written = path.stat().st_mtime_ns
         batch = map_batch(_cached_reader(path, written), ref.index, where)
         check_batch(batch, self.header, where, check_ids=check_ids)
@@ -218,7 +218,7 @@ def _first_line(error: Exception) -> str:
 
 def _check_shard(path: Path, size: int, manifest: Manifest) -> Header:
     """Compare one shard's size and header with the manifest."""
-    with os_errors_about(path):
+    with wrap_os_errors(path):
         found = path.stat().st_size
     if found != size:
         raise TokkitError(

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.engine.files import STATE_FOLDER
-from tokkit.errors import TokkitError, os_errors_about
+from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.tokenizer.definitions import (
     added_token,
     byte_level_alphabet,
@@ -97,7 +97,7 @@ def _read_folder(folder: Path) -> Form:
         return _read_vocab_txt(folder / "vocab.txt", config)
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         return _read_byte_level_bpe(folder, config)
-    with os_errors_about(folder):
+    with wrap_os_errors(folder):
         models = sorted(path for path in folder.iterdir() if path.suffix in SENTENCEPIECE_SUFFIXES)
     if len(models) > 1:
         raise TokkitError(
@@ -118,7 +118,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _read_sentencepiece(path: Path, config: Mapping[str, Any]) -> Form:
-    with os_errors_about(path):
+    with wrap_os_errors(path):
         return Form(path, None, path.read_bytes(), config)
 
 
@@ -143,7 +143,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             raise TokkitError(f"{path}: the entry {double!r} is there twice; remove one of them")
         return mapping
 
-    with os_errors_about(path):
+    with wrap_os_errors(path):
         data = path.read_bytes()
     try:
         form = json.loads(data, object_pairs_hook=refuse_doubles)
@@ -205,7 +205,7 @@ def _guess_normalization(tokens: Sequence[str]) -> tuple[bool, bool]:
 
 
 def _read_lines(path: Path) -> list[str]:
-    with os_errors_about(path):
+    with wrap_os_errors(path):
         data = path.read_bytes()
     try:
         text = data.decode()

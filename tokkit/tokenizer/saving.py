@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.engine.files import write_atomically
-from tokkit.errors import os_errors_about
+from tokkit.errors import wrap_os_errors
 from tokkit.tokenizer.special_tokens import ROLES, named_token
 from tokkit.tokenizer.tokenizer import Tokenizer
 
@@ -33,7 +33,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         tokenizer: what is saved; the same one gives the same bytes.
         folder: made if it is not there; other files in it stay.
     """
-    with os_errors_about(folder):
+    with wrap_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for name, content in describe_files(tokenizer).items():
         with write_atomically(folder / name) as file:

@@ -29,7 +29,7 @@ from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import STATE_FOLDER, HashedFile, read_json
 from tokkit.engine.local import run_units
 from tokkit.engine.unit import Task, Unit, UnitResult
-from tokkit.errors import TokkitError, os_errors_about
+from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.vocab.count_files import LARGEST_SUM, read_counts
 from tokkit.vocab.held_out import HeldOutWriter, draw, read_held_out
 from tokkit.vocab.train_config import TrainConfig
@@ -156,7 +156,7 @@ def count_corpus(
             raise TokkitError(f"{names}: no document is left to learn from; see --documents")
         merged = context.folder / "merged.tmp"
         runs = [config.output / unit.shard for unit in work]
-        with os_errors_about(merged), merged.open("wb") as file:
+        with wrap_os_errors(merged), merged.open("wb") as file:
             divisor = _THOUSAND if config.weights else 1
             totals = merge_runs(
                 runs, file, context.memory, divisor=divisor, smallest=config.min_word_count
@@ -197,7 +197,7 @@ def _check_totals(config: TrainConfig, names: str, num_words: int, num_bytes: in
 @contextmanager
 def _folder(folder: Path) -> Iterator[None]:
     """An empty folder, which is removed at the end."""
-    with os_errors_about(folder):
+    with wrap_os_errors(folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     try:
@@ -217,7 +217,7 @@ def count_unit(
     total = 0
     with ExitStack() as stack:
         path = context.folder / f"{number:05}.arrow"
-        stack.enter_context(os_errors_about(path))
+        stack.enter_context(wrap_os_errors(path))
         held_out = HeldOutWriter(stack.enter_context(path.open("wb")))
         stack.callback(held_out.close)
         for unit in group:
@@ -241,7 +241,7 @@ def count_unit(
                 report(batch.bytes_read)
     removed = context.counter.finish(sink)
     path = context.folder / f"{number:05}.json"
-    with os_errors_about(path):
+    with wrap_os_errors(path):
         path.write_text(json.dumps(removed))
     return UnitResult(
         rows=0,

@@ -66,7 +66,7 @@ def train(config: TrainConfig) -> Training:
         refuse_other_run(stage)
         remove_leftovers(config.output)
         (config.output / TRAINING).unlink(missing_ok=True)
-        Journal.read(config.output).begin(stage.statement)
+        Journal.read(config.output).begin(stage.describe())
         return _make(config, stage)
 
 

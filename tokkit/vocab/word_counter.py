@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tokkit.errors import os_errors_about
+from tokkit.errors import wrap_os_errors
 from tokkit.kernels.encode.chunks import (
     DETAIL,
     DONE,
@@ -154,6 +154,6 @@ class WordCounter:
     def _spill(self) -> None:
         """Write the words of the table to a run beside the others, and empty it."""
         path = self._folder / f"spilled.{os.getpid()}.{len(self._spilled)}.tmp"
-        with os_errors_about(path), path.open("wb") as file:
+        with wrap_os_errors(path), path.open("wb") as file:
             write_table(self._table, self._factor, file)
         self._spilled.append(path)

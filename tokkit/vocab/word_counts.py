@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
-from tokkit.errors import os_errors_about
+from tokkit.errors import wrap_os_errors
 from tokkit.kernels.vocab.sorted_runs import (
     MERGED,
     list_words,
@@ -136,7 +136,7 @@ def merge_runs(
     while len(waiting) > _MOST_RUNS:
         taken, waiting = waiting[:_MOST_RUNS], waiting[_MOST_RUNS:]
         path = taken[0].with_name(f"{taken[0].stem}.merged-{number}.tmp")
-        with os_errors_about(path), path.open("wb") as merged:
+        with wrap_os_errors(path), path.open("wb") as merged:
             _merge(taken, merged, memory, 1, 1)
         waiting.append(path)
         number += 1

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from tokkit.engine.files import hash_file, read_json, write_json
-from tokkit.errors import TokkitError, os_errors_about
+from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.pretraining.models.bert import ModelConfig
 from tokkit.pretraining.models.build_model import Model, outline_model
 from tokkit.pretraining.models.huggingface import (
@@ -70,7 +70,7 @@ def write_export(
     if config.share_layers:
         tensors[f"{MAPPING}.weight"] = torch.eye(config.hidden_size)
         tensors[f"{MAPPING}.bias"] = torch.zeros(config.hidden_size)
-    with os_errors_about(folder), write_folder_atomically(folder) as written:
+    with wrap_os_errors(folder), write_folder_atomically(folder) as written:
         write_json(written / CONFIG, describe_model(config, tokenizer))
         write_tensors(written / MODEL, tensors)
         save_tokenizer(tokenizer, written)

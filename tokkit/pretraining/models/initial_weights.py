@@ -36,7 +36,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tokkit.engine.files import canonical_json, hash_file, read_json
-from tokkit.errors import TokkitError, os_errors_about
+from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.pretraining.models.bert import ModelConfig
 from tokkit.pretraining.models.build_model import outline_model
 from tokkit.pretraining.models.huggingface import BERT, BY_ENTRY, transformers_names
@@ -266,7 +266,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for path in find_weights(folder):
         try:
-            with os_errors_about(path):
+            with wrap_os_errors(path):
                 if path.suffix == ".safetensors":
                     tensors |= load_file(path)
                 else:

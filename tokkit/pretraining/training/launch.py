@@ -55,8 +55,8 @@ from typing import Any, cast
 
 from tqdm import tqdm
 
-from tokkit.engine.local import WorkerError, describe_end, end_with_parent
-from tokkit.engine.progress import bars_aside
+from tokkit.engine.local import WorkerError, describe_exit, exit_with_parent
+from tokkit.engine.progress import hide_bars
 from tokkit.engine.signals import interruptible
 from tokkit.errors import Interrupted, TokkitError, UsageError
 from tokkit.pretraining.pretrain_config import PretrainConfig
@@ -286,7 +286,7 @@ class _Rank:
         killed = self.process.exitcode == -signal.SIGKILL
         remedy = "; was memory short?" if killed else ""
         return TokkitError(
-            f"rank {self.number}: the process {describe_end(self.process)}{remedy}; "
+            f"rank {self.number}: the process {describe_exit(self.process)}{remedy}; "
             f"run the same command again to go on from the last checkpoint"
         )
 
@@ -423,7 +423,7 @@ def _work(
     pipe: Connection,
 ) -> None:
     """The life of a rank."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     os.environ.update(place.variables)
     # Its own lock is shared with other processes, and left behind by one that is killed.
     tqdm.set_lock(threading.RLock())
@@ -464,7 +464,7 @@ class _Forwarder(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one line."""
-        with bars_aside():
+        with hide_bars():
             self._pipe.send(("message", (record.name, record.levelno, record.getMessage())))
             self._pipe.recv()
 

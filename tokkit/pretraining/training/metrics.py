@@ -31,7 +31,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from tokkit.engine.files import write_atomically
-from tokkit.errors import os_errors_about
+from tokkit.errors import wrap_os_errors
 from tokkit.pretraining.data.batches import Batch
 from tokkit.pretraining.models.bert import PAIR_OBJECTIVES, Sums
 
@@ -115,7 +115,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read the lines of a run; none where there is no file. A line cut short by a crash ends them."""
     if not path.is_file():
         return []
-    with os_errors_about(path):
+    with wrap_os_errors(path):
         data = path.read_bytes()
     lines = []
     for line in data.split(b"\n")[:-1]:
@@ -147,7 +147,7 @@ class MetricsLog:
         ]
         with write_atomically(path) as file:
             file.write(b"".join(map(_spell, kept)))
-        with os_errors_about(path):
+        with wrap_os_errors(path):
             self._file = path.open("ab", buffering=0)
         self._size = file.size  # up to the end of the last whole line
         self._waiting: list[bytes] = []

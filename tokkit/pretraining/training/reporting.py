@@ -47,7 +47,7 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from tokkit.errors import TokkitError, describe_os_error, os_errors_about
+from tokkit.errors import TokkitError, describe_os_error, wrap_os_errors
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.checkpoints import State
 from tokkit.pretraining.training.metrics import METRICS, MetricsLog, Tally
@@ -222,7 +222,7 @@ class _EventFile:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
-        with os_errors_about(folder):
+        with wrap_os_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             # Readers take files in the order of their names, and two may begin in one second.
             number = sum(1 for _ in folder.iterdir())

@@ -31,8 +31,8 @@ from tokkit.engine.files import read_json
 from tokkit.engine.folder import clear_folder, refuse_inputs, remove_leftovers
 from tokkit.engine.journal import Journal
 from tokkit.engine.manifest import MANIFEST, Manifest
-from tokkit.engine.stage import Outline, describe_difference
-from tokkit.errors import TokkitError, os_errors_about, require
+from tokkit.engine.stage import StageSpec, describe_difference
+from tokkit.errors import TokkitError, require, wrap_os_errors
 from tokkit.pretraining.models.initial_weights import fingerprint_initial
 from tokkit.pretraining.pretrain_config import DEFAULT_PRESET, PretrainConfig, require_objective
 
@@ -193,7 +193,7 @@ class Plan:
         ]
 
     @property
-    def outline(self) -> Outline:
+    def outline(self) -> StageSpec:
         """What the weights depend on."""
         config = self.config
         options = {
@@ -208,7 +208,7 @@ class Plan:
         options["init_from"] = self.initial
         if config.max_time is None:
             options["max_steps"] = config.num_steps
-        return Outline(
+        return StageSpec(
             kind=KIND,
             output=self.config.output,
             options=options,
@@ -224,7 +224,7 @@ def refuse_other_run(plan: Plan) -> None:
     Raises:
         TokkitError: naming what differs.
     """
-    output, present = plan.config.output, plan.outline.statement
+    output, present = plan.config.output, plan.outline.describe()
     past = _find_past(output)
     if plan.config.overwrite or past is None:
         return
@@ -241,10 +241,10 @@ def prepare_folder(plan: Plan) -> None:
     if plan.config.overwrite:
         clear_folder(output)
     if _find_past(output) is None:
-        Journal.read(output).begin(plan.outline.statement)
+        Journal.read(output).begin(plan.outline.describe())
         return
     # A finished run gets here when a file of its export is gone.
-    with os_errors_about(output):
+    with wrap_os_errors(output):
         (output / MANIFEST).unlink(missing_ok=True)
     remove_leftovers(output)
 
