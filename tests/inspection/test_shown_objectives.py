@@ -11,7 +11,8 @@ from tokenfolders import begins_word, toy_tokenizer, write_token_folder
 from tokkit.inspection.inspect import inspect
 from tokkit.inspection.verify import verify
 from tokkit.instances.build import build
-from tokkit.instances.build_config import OBJECTIVES, BuildConfig
+from tokkit.instances.build_config import BuildConfig
+from tokkit.shards.objectives import OBJECTIVES
 
 
 @pytest.fixture(scope="module")

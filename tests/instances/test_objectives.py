@@ -9,7 +9,8 @@ from tokenfolders import toy_tokenizer, write_token_folder
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError
 from tokkit.instances.build import build
-from tokkit.instances.build_config import OBJECTIVES, BuildConfig
+from tokkit.instances.build_config import BuildConfig
+from tokkit.shards.objectives import OBJECTIVES
 from tokkit.shards.reader import ShardFolder
 
 NUM_UNUSED = 40
@@ -75,7 +76,7 @@ def test_one_document_is_enough_without_random_segments(tmp_path: Path) -> None:
         TokkitError, match=r"has 1 document, .*or build with --objective sop or mlm"
     ):
         make(source, tmp_path / "nsp", eval_fraction=0.5)
-    for objective in OBJECTIVES[1:]:
+    for objective in [*OBJECTIVES][1:]:
         output = tmp_path / objective
         make(source, output, objective=objective, max_seq_length=32, eval_fraction=0.5)
         assert read_rows(output, "train-")

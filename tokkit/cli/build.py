@@ -7,14 +7,9 @@ import click
 
 from tokkit.cli.options import config_option, keep_one_thread, mask_options, work_options
 from tokkit.cli.output import print_manifest
-from tokkit.instances.build_config import (
-    COMPRESSIONS,
-    MASKINGS,
-    OBJECTIVES,
-    PACKINGS,
-    SINGLE_SENTENCE,
-    BuildConfig,
-)
+from tokkit.instances.build_config import MASKINGS, PACKINGS, SINGLE_SENTENCE, BuildConfig
+from tokkit.shards import COMPRESSIONS
+from tokkit.shards.objectives import OBJECTIVES
 
 
 @click.command()
@@ -24,7 +19,7 @@ from tokkit.instances.build_config import (
     BuildConfig,
     "objective",
     "BERT's pairs, ALBERT's, RoBERTa's sequences, GPT's blocks, T5's spans, XLNet's permutations.",
-    choices=OBJECTIVES,
+    choices=tuple(OBJECTIVES),
 )
 @config_option(
     BuildConfig, "max_seq_length", "Longest instance in tokens, control tokens among them."

@@ -6,7 +6,8 @@ import click
 
 from tokkit.cli.options import config_option, corpus_options, keep_one_thread, work_options
 from tokkit.cli.output import print_manifest
-from tokkit.encoding.encode_config import COMPRESSIONS, SENTENCES, EncodeConfig
+from tokkit.encoding.encode_config import SENTENCES, EncodeConfig
+from tokkit.shards import COMPRESSIONS
 
 
 @click.command()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from tokkit.corpus.corpus_config import CorpusConfig, require_language
 from tokkit.errors import require
+from tokkit.shards import COMPRESSIONS
 
 SENTENCES = ("auto", "lines", "none")
-COMPRESSIONS = ("none", "zstd", "lz4")
 
 
 @dataclass(frozen=True, kw_only=True)

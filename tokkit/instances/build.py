@@ -11,7 +11,8 @@ from tokkit.engine.folder import refuse_inputs
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.stage import Stage, StageSpec, find_finished, run_stage
 from tokkit.errors import TokkitError
-from tokkit.instances.build_config import HEEDED_BY, OBJECTIVES, BuildConfig
+from tokkit.instances.build_config import HEEDED_BY, BuildConfig
+from tokkit.shards.objectives import OBJECTIVES
 from tokkit.shards.reader import ShardFolder
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
@@ -65,7 +66,7 @@ def build(config: BuildConfig) -> Manifest:
 
 def _require_special_tokens(config: BuildConfig, tokenizer: Tokenizer) -> None:
     """Refuse a tokenizer that lacks a special token which the objective needs."""
-    if config.is_masked:
+    if OBJECTIVES[config.objective].has_masks:
         tokenizer.require_special("cls", "sep", "mask")
         return
     if config.objective == "plm":
@@ -125,7 +126,7 @@ def _describe_options(config: BuildConfig) -> dict[str, Any]:
 def _refuse_nothing(accounts: Accounts, config: BuildConfig) -> None:
     if accounts.figures["instances"]:
         return
-    if config.is_paired:
+    if OBJECTIVES[config.objective].has_pairs:
         remedy = "pass --single-sentence random, or " if config.objective == "nsp" else ""
         raise TokkitError(
             f"{config.tokens}: no instance came of it, since every document has one sentence only; "

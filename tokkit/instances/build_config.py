@@ -5,14 +5,12 @@ from pathlib import Path
 
 from tokkit.errors import require
 from tokkit.masking.mask_config import MaskConfig
+from tokkit.shards import COMPRESSIONS
+from tokkit.shards.objectives import MASKED, OBJECTIVES, PAIRED
 
-OBJECTIVES = ("nsp", "sop", "mlm", "clm", "span-corruption", "plm")
-PAIRED = ("nsp", "sop")
-MASKED = ("nsp", "sop", "mlm")
 PACKINGS = ("full-sentences", "doc-sentences")
 MASKINGS = ("static", "dynamic")
 SINGLE_SENTENCE = ("random", "drop")
-COMPRESSIONS = ("none", "zstd", "lz4")
 
 # Options that some objectives alone heed; the others refuse them.
 HEEDED_BY = {
@@ -117,16 +115,6 @@ class BuildConfig(MaskConfig):
             f"{self.changed_mask_option} goes with --masking static; "
             f"where masking is dynamic, pretrain takes it",
         )
-
-    @property
-    def is_paired(self) -> bool:
-        """Whether instances are pairs of segments, else they are packed."""
-        return self.objective in PAIRED
-
-    @property
-    def is_masked(self) -> bool:
-        """Whether instances are masked, here or in the loader."""
-        return self.objective in MASKED
 
 
 _DEFAULTS = {entry.name: entry.default for entry in fields(BuildConfig)}

@@ -29,11 +29,10 @@ from tokkit.instances.documents import DocumentReader, Split
 from tokkit.instances.packs import PackOptions, SpanNoise, measure_fillings, size_block
 from tokkit.instances.pairs import PairOptions
 from tokkit.masking.masks import MaskOptions
+from tokkit.shards.objectives import OBJECTIVES
 from tokkit.shards.reader import BatchRef
 from tokkit.shards.schema import Header
 from tokkit.tokenizer.tokenizer import Tokenizer
-
-TARGETS = {"span-corruption": "target_ids", "plm": "target_positions"}
 
 
 @dataclass(frozen=True)
@@ -76,15 +75,16 @@ def make_context(
         special_ids=tokenizer.special_ids,
         max_seq_length=config.max_seq_length,
     )
+    is_paired = OBJECTIVES[config.objective].has_pairs
     return BuildContext(
         reader=reader,
         eval_fraction=eval_fraction,
         header=header,
         objective=config.objective,
-        targets=TARGETS.get(config.objective),
+        targets=OBJECTIVES[config.objective].targets,
         seed=np.uint64(config.seed),
-        pairs=_pair_options(config, tokenizer) if config.is_paired else None,
-        packs=None if config.is_paired else _pack_options(config, tokenizer, header),
+        pairs=_pair_options(config, tokenizer) if is_paired else None,
+        packs=None if is_paired else _pack_options(config, tokenizer, header),
         masks=MaskOptions.make(config, config.seed, tokenizer, header)
         if config.masking == "static"
         else None,

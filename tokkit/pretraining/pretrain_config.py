@@ -7,9 +7,8 @@ from pathlib import Path
 
 from tokkit.errors import TokkitError, require
 from tokkit.masking.mask_config import MaskConfig
+from tokkit.shards.objectives import TRAINABLE
 
-MASKED_OBJECTIVES = ("nsp", "sop", "mlm")  # what a masked language model learns from
-OBJECTIVES = (*MASKED_OBJECTIVES, "clm")
 PRESETS = ("tiny", "mini", "small", "medium", "base", "large")
 OPTIMIZERS = ("adamw", "lamb")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -223,8 +222,8 @@ def require_objective(options: Mapping[str, object], where: str) -> None:
         where: what the error calls the folder.
     """
     objective = options.get("objective")
-    if objective not in OBJECTIVES:
+    if objective not in TRAINABLE:
         raise TokkitError(
             f"{where}: was built with --objective {objective}, but what is trained here learns "
-            f"from {', '.join(OBJECTIVES)}; build it again"
+            f"from {', '.join(TRAINABLE)}; build it again"
         )

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tokkit.shards.objectives import PAIRED, TARGET_COLUMNS
 from tokkit.shards.reader import ragged
-from tokkit.shards.schema import TARGETS, Header
+from tokkit.shards.schema import Header
 
 NUM_QUARTERS = 4
 
@@ -37,14 +38,14 @@ def tally_instances(batch: pa.RecordBatch, header: Header, objective: str) -> di
     quarters = np.bincount((lengths - 1) * NUM_QUARTERS // header.max_seq_length, minlength=4)
     for number, count in enumerate(quarters.tolist(), 1):
         figures[f"lengths_in_quarter_{number}"] = count
-    if objective in ("nsp", "sop"):
+    if objective in PAIRED:
         figures |= _tally_pairs(batch, lengths, objective)
     if "masked_positions" in batch.schema.names:
         positions, masked_offsets = ragged(batch.column("masked_positions"))
         labels, _ = ragged(batch.column("masked_labels"))
         found = ids[np.repeat(offsets[:-1], np.diff(masked_offsets)) + positions]
         figures |= tally_masks(found, labels, header.special_ids.get("mask", -1))
-    for name in TARGETS:
+    for name in TARGET_COLUMNS:
         if name in batch.schema.names:
             figures["targets"] = len(ragged(batch.column(name))[0])
     return figures

@@ -16,15 +16,13 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.engine.manifest import FORMAT_VERSION
 from tokkit.errors import TokkitError
-
-# Columns of what is to be predicted where it is no mask: T5's sequences, and XLNet's positions.
-TARGETS = ("target_ids", "target_positions")
+from tokkit.shards.arrow import id_dtype
+from tokkit.shards.objectives import TARGET_COLUMNS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +46,12 @@ class Header:
     @property
     def id_dtype(self) -> npt.DTypeLike:
         """The NumPy type of token ids."""
-        return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+        return id_dtype(self.vocab_size)
 
     @property
     def id_type(self) -> pa.DataType:
         """The Arrow type of token ids."""
-        return pa.uint16() if self.vocab_size <= 1 << 16 else pa.uint32()
+        return pa.from_numpy_dtype(self.id_dtype)
 
     def to_metadata(self) -> dict[str, str]:
         """The metadata of a shard's schema."""
@@ -120,7 +118,7 @@ def instances_schema(header: Header, *, static: bool, targets: str | None = None
     Args:
         header: what the schema says of itself.
         static: masks are drawn: there are the masked columns.
-        targets: of ``TARGETS``, the column of what is to be predicted, where that is no mask.
+        targets: of ``TARGET_COLUMNS``, the column of what is to be predicted, where that is no mask.
     """
     fields = [
         pa.field("input_ids", pa.large_list(header.id_type), nullable=False),
@@ -149,5 +147,5 @@ def expected_schema(header: Header, names: Collection[str]) -> pa.Schema:
     """
     if header.kind == "tokens":
         return tokens_schema(header)
-    targets = next((name for name in TARGETS if name in names), None)
+    targets = next((name for name in TARGET_COLUMNS if name in names), None)
     return instances_schema(header, static="masked_positions" in names, targets=targets)

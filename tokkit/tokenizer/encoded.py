@@ -48,11 +48,6 @@ class SentenceTooLongError(TokkitError):
         self.sentence = sentence
 
 
-def id_dtype(tokenizer: Tokenizer) -> npt.DTypeLike:
-    """The type of a tokenizer's ids."""
-    return np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
-
-
 def forbidden_ids(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
     """The control tokens that text must not become, ``[vocab_size]``: all but ``unk``."""
     forbidden = np.zeros(tokenizer.vocab_size, np.bool_)

@@ -27,8 +27,8 @@ from tokkit.kernels.encode.chunks import (
     new_state,
 )
 from tokkit.kernels.encode.word_cache import LONG_SPILL, append_tokens, new_cache
-from tokkit.shards.arrow import boolean_array, read_only, string_buffers
-from tokkit.tokenizer.encoded import Encoded, Ids, id_dtype
+from tokkit.shards.arrow import boolean_array, id_dtype, read_only, string_buffers
+from tokkit.tokenizer.encoded import Encoded, Ids
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.tokenizer import Tokenizer
 
@@ -93,7 +93,9 @@ class KernelEncoder(ABC):
         A token has a byte at least: the tables see to it. A slot of the cache is copied whole.
         """
         size = num_bytes + LONG_SPILL
-        return np.empty(size, id_dtype(self._tokenizer)), np.empty(size // 64 + 3, np.uint64)
+        return np.empty(size, id_dtype(self._tokenizer.vocab_size)), np.empty(
+            size // 64 + 3, np.uint64
+        )
 
     def _text(
         self, sentences: pa.LargeStringArray

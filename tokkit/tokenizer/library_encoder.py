@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.errors import TokkitError
-from tokkit.tokenizer.encoded import Encoded, Ids, SentenceTooLongError, forbidden_ids, id_dtype
+from tokkit.shards.arrow import id_dtype
+from tokkit.tokenizer.encoded import Encoded, Ids, SentenceTooLongError, forbidden_ids
 from tokkit.tokenizer.tokenizer import Tokenizer, library_threads
 
 SLICE_BYTES = 1 << 20
@@ -48,7 +49,7 @@ class LibraryEncoder:
     def encode(self, sentences: pa.LargeStringArray) -> Encoded:
         """Encode sentences, in order; see ``Encoder``."""
         lengths = [np.zeros(1, np.int64)]
-        parts = [(np.zeros(0, id_dtype(self._tokenizer)), np.zeros(0, np.bool_))]
+        parts = [(np.zeros(0, id_dtype(self._tokenizer.vocab_size)), np.zeros(0, np.bool_))]
         for start, stop in self._slices(sentences):
             texts = sentences[start:stop].to_pylist()
             if stop - start == 1 and len(texts[0]) > self._slice_bytes:
@@ -76,7 +77,7 @@ class LibraryEncoder:
         """
         if len(text) <= self._slice_bytes // 4:
             return self._encode_texts([text])[1:]
-        parts = [(np.zeros(0, id_dtype(self._tokenizer)), np.zeros(0, np.bool_))]
+        parts = [(np.zeros(0, id_dtype(self._tokenizer.vocab_size)), np.zeros(0, np.bool_))]
         for piece in self._tokenizer.cut(text, self._slice_bytes):
             size = len(piece.encode())
             if size > self._longest_piece:
@@ -107,7 +108,9 @@ class LibraryEncoder:
             lists, words = self._call_library(texts)
         lengths = np.fromiter(map(len, lists), np.int64, len(lists))
         num_tokens = int(lengths.sum())
-        ids: Ids = np.fromiter(chain.from_iterable(lists), id_dtype(self._tokenizer), num_tokens)
+        ids: Ids = np.fromiter(
+            chain.from_iterable(lists), id_dtype(self._tokenizer.vocab_size), num_tokens
+        )
         if self._begins_word is not None:
             word_starts = self._begins_word[ids]
         else:

@@ -40,8 +40,8 @@ from tokkit.errors import require
 from tokkit.pretraining.data.instance_reader import NO_LABEL, Instances, Int64
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.sources import open_sources
-from tokkit.pretraining.models.bert import PAIR_OBJECTIVES
 from tokkit.pretraining.pretrain_config import LoaderConfig
+from tokkit.shards.objectives import PAIRED
 
 LENGTH_MULTIPLE = 8  # matrix units want it, and it keeps the number of shapes small
 
@@ -166,7 +166,7 @@ class InstanceLoader(IterableDataset[TensorBatch]):
         sources = open_sources(config)
         self._loader = Loader(sources, config, rank=rank, world_size=world_size)
         self._pad_id = sources.pad_id
-        self._has_pairs = sources.objective in PAIR_OBJECTIVES
+        self._has_pairs = sources.objective in PAIRED
         self._causal = sources.is_causal
         self._batch_size = batch_size
         self._ragged = layout == "ragged"

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from tokkit.errors import TokkitError
 from tokkit.masking.masks import MaskOptions
 from tokkit.pretraining.pretrain_config import (
-    MASKED_OBJECTIVES,
     LoaderConfig,
     PretrainConfig,
     require_objective,
 )
+from tokkit.shards.objectives import MASKED
 from tokkit.shards.reader import ShardFolder
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -42,7 +42,7 @@ class Sources:
     @property
     def is_causal(self) -> bool:
         """Whether each token is predicted from those before it, rather than masked ones."""
-        return self.objective not in MASKED_OBJECTIVES
+        return self.objective not in MASKED
 
     @property
     def pad_id(self) -> int:
@@ -96,7 +96,7 @@ def open_sources(config: LoaderConfig) -> Sources:
                 f"{folder.path}: was built with --objective {objective}, but {first.path} with "
                 f"{other}; build one of them again"
             )
-    if first.manifest.options["objective"] in MASKED_OBJECTIVES:
+    if first.manifest.options["objective"] in MASKED:
         tokenizer.require_special("pad", "cls", "sep", "mask")
     return Sources(
         folders=folders,
@@ -141,7 +141,7 @@ def _choose_masks(
     config: LoaderConfig, folder: ShardFolder, tokenizer: Tokenizer
 ) -> MaskOptions | None:
     options = folder.manifest.options
-    is_masked = options["objective"] in MASKED_OBJECTIVES
+    is_masked = options["objective"] in MASKED
     if is_masked and options["masking"] == "dynamic":
         return MaskOptions.make(config, config.seed, tokenizer, folder.header)
     if config.changed_mask_option is not None:

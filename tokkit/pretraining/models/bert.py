@@ -25,6 +25,7 @@ from tokkit.errors import require
 from tokkit.pretraining.data.instance_reader import NO_LABEL
 from tokkit.pretraining.models.attention import Sequences, attend
 from tokkit.pretraining.models.loss import TokenLoss
+from tokkit.shards.objectives import PAIRED
 
 SIZES = {  # layers, hidden size, heads: https://github.com/google-research/bert
     "tiny": (2, 128, 2),
@@ -35,7 +36,6 @@ SIZES = {  # layers, hidden size, heads: https://github.com/google-research/bert
     "large": (24, 1024, 16),
 }
 ENTRY_MULTIPLE = 64
-PAIR_OBJECTIVES = ("nsp", "sop")
 
 
 class Inputs(NamedTuple):
@@ -121,7 +121,7 @@ class ModelConfig:
     @property
     def has_pairs(self) -> bool:
         """Whether there is a head for the pair's label."""
-        return self.objective in PAIR_OBJECTIVES
+        return self.objective in PAIRED
 
     @classmethod
     def from_preset(

@@ -40,7 +40,7 @@ from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.pretraining.models.bert import ModelConfig
 from tokkit.pretraining.models.build_model import outline_model
 from tokkit.pretraining.models.huggingface import BERT, BY_ENTRY, transformers_names
-from tokkit.pretraining.pretrain_config import MASKED_OBJECTIVES
+from tokkit.shards.objectives import MASKED
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 CONFIG = "config.json"
@@ -126,7 +126,7 @@ def read_bert_config(folder: Path, *, objective: str, max_seq_length: int) -> di
             such instances.
     """
     path = folder / CONFIG
-    if objective not in MASKED_OBJECTIVES:
+    if objective not in MASKED:
         raise TokkitError(
             f"{folder}: instances of {objective} train a GPT-2, but --init-from takes a BERT; "
             f"leave it out, or build with --objective nsp, sop or mlm"

@@ -33,7 +33,8 @@ from torch import Tensor
 from tokkit.engine.files import write_atomically
 from tokkit.errors import wrap_os_errors
 from tokkit.pretraining.data.batches import Batch
-from tokkit.pretraining.models.bert import PAIR_OBJECTIVES, Sums
+from tokkit.pretraining.models.bert import Sums
+from tokkit.shards.objectives import PAIRED
 
 TOKEN_NAMES = {"clm": "clm"}  # every other objective predicts masked tokens
 
@@ -99,7 +100,7 @@ class Tally:
             f"{tokens}_loss": loss,
             f"{tokens}_accuracy": self.token_correct / max(1, self.num_predicted),
         }
-        if self.num_pairs and objective in PAIR_OBJECTIVES:
+        if self.num_pairs and objective in PAIRED:
             figures[f"{objective}_loss"] = self.pair_loss / self.num_pairs
             figures[f"{objective}_accuracy"] = self.pair_correct / self.num_pairs
             figures["loss"] += figures[f"{objective}_loss"]
