@@ -15,8 +15,8 @@ from tokenizers.pre_tokenizers import Split
 from reference.bpe import ByteLevelBPE
 from reference.wordpiece import WordPiece
 from tokkit.tokenizer.definitions import byte_level_alphabet, byte_level_bpe, wordpiece
-from tokkit.tokenizer.loading import Form
-from tokkit.tokenizer.tokenizer import Tokenizer, from_definition
+from tokkit.tokenizer.loading import TokenizerFiles
+from tokkit.tokenizer.tokenizer import Tokenizer, make_tokenizer
 
 FLAGS = [
     dict(
@@ -75,7 +75,7 @@ def make_wordpiece(
     form = wordpiece(ids, unknown=unknown, named={}, lowercase=True, strip_accents=None)
     form["normalizer"].update(flags or {})
     form["model"].update(model)
-    return from_definition(Form(Path(f"{name}.json"), form))
+    return make_tokenizer(TokenizerFiles(Path(f"{name}.json"), form))
 
 
 def make_bpe(
@@ -96,7 +96,7 @@ def make_bpe(
     ids = {entries[place]: number for number, place in enumerate(order)}
     form = byte_level_bpe(ids, merges, named={}, add_prefix_space=add_prefix_space)
     form["model"].update(model)
-    return from_definition(Form(Path(f"{name}.json"), form))
+    return make_tokenizer(TokenizerFiles(Path(f"{name}.json"), form))
 
 
 @functools.lru_cache(maxsize=1)

@@ -90,7 +90,7 @@ def test_rows_hold_ids_sentences_and_words(tmp_path: Path, tokenizer: Path, corp
     manifest = run(corpus, tokenizer, tmp_path / "out")
     loaded = load_tokenizer(tmp_path / "out" / "tokenizer")
     read = [
-        {**row, "input_ids": [loaded.token(number) for number in row["input_ids"]]}
+        {**row, "input_ids": [loaded.tokens[number] for number in row["input_ids"]]}
         for row in rows(tmp_path / "out")
     ]
     first = ["the", "cat", "sat", ".", "the", "cat", "##s", "sat", "on", "the", "mat", "!"]

@@ -191,7 +191,7 @@ def test_corrections_are_of_the_size_that_is_said(
             ids[position] = label
         first_ids += [ids[1], ids[instance.a_length + 2]]
     assert abs(goes_on[first_ids].mean() - halved) < 0.003
-    left_out = [*tokenizer.control_ids, *tokenizer.unused_ids]
+    left_out = [*tokenizer.all_special_ids, *tokenizer.unused_ids]
     assert abs(np.isin(replacements, left_out).mean() - 0.033) < 0.003
 
     for made, masks in make_instances(folder, tokenizer, options, seed=1):

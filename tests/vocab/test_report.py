@@ -8,9 +8,9 @@ from tinytokenizers import write_vocab
 
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.definitions import byte_level_alphabet, byte_level_bpe
-from tokkit.tokenizer.loading import Form
+from tokkit.tokenizer.loading import TokenizerFiles
 from tokkit.tokenizer.saving import save_tokenizer
-from tokkit.tokenizer.tokenizer import Tokenizer, from_definition, load_tokenizer
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
 from tokkit.vocab.measure import compare, make_report, measure
 
 NO_TEXT = pa.array([], pa.large_string())
@@ -31,7 +31,7 @@ def bpe() -> Tokenizer:
     entries = ["[UNK]", *byte_level_alphabet(), *map("".join, merges)]
     ids = {entry: number for number, entry in enumerate(entries)}
     form = byte_level_bpe(ids, merges, named={}, add_prefix_space=False)
-    return from_definition(Form(Path("bpe.json"), form))
+    return make_tokenizer(TokenizerFiles(Path("bpe.json"), form))
 
 
 def test_figures_can_be_checked_by_hand(wordpiece: Tokenizer) -> None:

@@ -114,7 +114,7 @@ def test_every_run_gives_the_same_bytes(tmp_path: Path, languages: Path, model: 
     tokenizer = load_tokenizer(outputs[0])
     assert tokenizer.vocab_size == 3000
     assert tokenizer.tokens[:5] == BERT_SPECIAL_TOKENS
-    assert tokenizer.control_ids == (0, 1, 2, 3, 4)
+    assert tokenizer.all_special_ids == (0, 1, 2, 3, 4)
 
 
 @pytest.mark.parametrize("model", ["wordpiece", "bpe"])
@@ -191,7 +191,7 @@ def test_options_shape_the_vocabulary(tmp_path: Path, corpus: Path) -> None:
     fill(corpus, tmp_path / "bpe", model="bpe", special_tokens=special)
     tokenizer = load_tokenizer(tmp_path / "bpe")
     assert tokenizer.special_ids == {"pad": 1, "unk": 3, "cls": 0, "sep": 2, "mask": 4}
-    assert tokenizer.control_ids == tuple(range(6))
+    assert tokenizer.all_special_ids == tuple(range(6))
 
 
 def test_a_size_that_the_corpus_cannot_fill_is_refused_with_the_size_that_it_can(
@@ -227,7 +227,7 @@ def test_a_control_token_that_no_word_can_become_is_taken(tmp_path: Path, corpus
         run(corpus, tmp_path / "out", special_tokens=("[UNK]", "cat"))
     run(corpus, tmp_path / "out2", special_tokens=("[UNK]", "CAT", "[cat]", "日本"))
     tokenizer = load_tokenizer(tmp_path / "out2")
-    assert tokenizer.control_ids == (0, 1, 2, 3)
+    assert tokenizer.all_special_ids == (0, 1, 2, 3)
     assert "cat" in tokenizer.tokens
 
 

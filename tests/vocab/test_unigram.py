@@ -8,8 +8,8 @@ import pytest
 import sentencepiece
 
 from tokkit.errors import TokkitError
-from tokkit.tokenizer.loading import Form
-from tokkit.tokenizer.tokenizer import Tokenizer, from_definition, load_tokenizer
+from tokkit.tokenizer.loading import TokenizerFiles
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
 from tokkit.vocab.learn import define_unigram, train_unigram
 from tokkit.vocab.train import train
 from tokkit.vocab.train_config import TrainConfig
@@ -37,7 +37,7 @@ def pieces_of(model: bytes) -> list[str]:
 
 
 def library_of(model: bytes) -> Tokenizer:
-    return from_definition(Form(Path("unigram.json"), define_unigram(model, ())))
+    return make_tokenizer(TokenizerFiles(Path("unigram.json"), define_unigram(model, ())))
 
 
 def test_every_run_gives_the_same_model() -> None:

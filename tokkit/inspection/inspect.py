@@ -109,6 +109,6 @@ def _inspect_tokenizer(path: Path, rows: int) -> Inspection:
     if (path / TRAINING).is_file():
         facts["training"] = read_json(path / TRAINING)
     step = max(1, tokenizer.vocab_size // (rows * 8)) if rows else tokenizer.vocab_size
-    entries = [tokenizer.token(number) for number in range(0, tokenizer.vocab_size, step)]
+    entries = [tokenizer.tokens[number] for number in range(0, tokenizer.vocab_size, step)]
     lines = [entries[start : start + 8] for start in range(0, len(entries), 8)][:rows]
     return Inspection(path, "tokenizer", facts, tuple("  ".join(line) for line in lines))

@@ -167,7 +167,7 @@ def show_tokens(
         if position in masks:
             shown = text.strip("[]<>") if token == tokenizer.special_ids.get("mask") else text
             text = f"[{shown}→{_token_text(masks[position], tokenizer)}]"
-        alone = starts or token in tokenizer.control_ids
+        alone = starts or token in tokenizer.all_special_ids
         parts.append(f" {text}" if alone else text)
     return "".join(parts).strip()
 

@@ -65,7 +65,7 @@ class MaskOptions:
             header: of the instances.
         """
         options = config.mask_options(header.max_seq_length)
-        kept_out = (*tokenizer.control_ids, *tokenizer.unused_ids)
+        kept_out = (*tokenizer.all_special_ids, *tokenizer.unused_ids)
         return cls(
             unit=config.mask_unit,
             once_a_unit=config.mask_draw == "word",

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from tokkit.errors import TokkitError
-from tokkit.tokenizer.special_tokens import CONTROL_FORMS, find_special_ids
+from tokkit.tokenizer.special_tokens import SPECIAL_TOKENS, find_special_ids
 
 
 def read_entries(definition: Mapping[str, Any], path: str) -> tuple[str, ...]:
@@ -345,7 +345,7 @@ def added_token(token: str, number: int, *, special: bool) -> dict[str, Any]:
     }
 
 
-def mark_control_tokens(
+def mark_special_tokens(
     definition: Mapping[str, Any], tokens: Sequence[str], names: Sequence[str]
 ) -> dict[str, Any]:
     """The same definition with every control token among the special ``added_tokens``.
@@ -359,7 +359,7 @@ def mark_control_tokens(
         names: control tokens beside the usual forms.
     """
     rows = {row["content"]: row for row in definition.get("added_tokens") or []}
-    control = CONTROL_FORMS | set(names)
+    control = SPECIAL_TOKENS | set(names)
     for number, token in enumerate(tokens):
         if token in control:
             row = rows.get(token) or added_token(token, number, special=True)

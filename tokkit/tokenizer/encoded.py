@@ -51,7 +51,7 @@ class SentenceTooLongError(TokkitError):
 def forbidden_ids(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
     """The control tokens that text must not become, ``[vocab_size]``: all but ``unk``."""
     forbidden = np.zeros(tokenizer.vocab_size, np.bool_)
-    forbidden[list(tokenizer.control_ids)] = True
+    forbidden[list(tokenizer.all_special_ids)] = True
     if "unk" in tokenizer.special_ids:
         forbidden[tokenizer.special_ids["unk"]] = False
     return forbidden

@@ -145,7 +145,7 @@ class LibraryEncoder:
         if unknown is None:
             raise TokkitError(
                 f"{self._tokenizer.path}: text gives the control token "
-                f"{self._tokenizer.token(ids[found[0]])!r}, and there is no entry for unknown words "
+                f"{self._tokenizer.tokens[ids[found[0]]]!r}, and there is no entry for unknown words "
                 f"to put in its place; name one as unk_token in a tokenizer_config.json beside it"
             )
         ids[found] = unknown

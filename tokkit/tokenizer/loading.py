@@ -33,7 +33,7 @@ from tokkit.tokenizer.definitions import (
     refuse_missing_unknown,
     wordpiece,
 )
-from tokkit.tokenizer.special_tokens import CONTROL_FORMS, named_roles
+from tokkit.tokenizer.special_tokens import SPECIAL_TOKENS, named_roles
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ ACCEPTED = (
 
 
 @dataclass(frozen=True)
-class Form:
+class TokenizerFiles:
     """What the files of a tokenizer say.
 
     Attributes:
@@ -62,7 +62,7 @@ class Form:
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_form(path: Path) -> Form:
+def read_tokenizer_files(path: Path) -> TokenizerFiles:
     """Read a tokenizer in whichever form it has.
 
     Args:
@@ -85,7 +85,7 @@ def read_form(path: Path) -> Form:
     raise TokkitError(f"{path}: not a tokenizer by its name; name {ACCEPTED}")
 
 
-def _read_folder(folder: Path) -> Form:
+def _read_folder(folder: Path) -> TokenizerFiles:
     if (folder / STATE_FOLDER).is_dir() and not (folder / TRAINING).is_file():
         raise TokkitError(
             f"{folder}: unfinished (it has no {TRAINING}); run the same tokkit train again"
@@ -117,19 +117,19 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _read_sentencepiece(path: Path, config: Mapping[str, Any]) -> Form:
+def _read_sentencepiece(path: Path, config: Mapping[str, Any]) -> TokenizerFiles:
     with wrap_os_errors(path):
-        return Form(path, None, path.read_bytes(), config)
+        return TokenizerFiles(path, None, path.read_bytes(), config)
 
 
-def _read_tokenizer_json(path: Path, config: Mapping[str, Any]) -> Form:
+def _read_tokenizer_json(path: Path, config: Mapping[str, Any]) -> TokenizerFiles:
     definition = _read_json(path)
     if not isinstance(definition.get("model"), dict):
         raise TokkitError(
             f"{path}: not a tokenizer.json: it has no model; "
             f"name the folder, to have a vocab.json read with the merges.txt beside it"
         )
-    return Form(path, definition, config=config)
+    return TokenizerFiles(path, definition, config=config)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return form
 
 
-def _read_vocab_txt(path: Path, config: Mapping[str, Any]) -> Form:
+def _read_vocab_txt(path: Path, config: Mapping[str, Any]) -> TokenizerFiles:
     lines = _read_lines(path)
     if lines[0].startswith("#version"):
         raise TokkitError(f"{path}: holds merges; name the folder that has vocab.json beside it")
@@ -188,7 +188,7 @@ def _read_vocab_txt(path: Path, config: Mapping[str, Any]) -> Form:
         strip_accents=config.get("strip_accents", False if keeps_accents else None),
         handle_chinese_chars=config.get("tokenize_chinese_chars", True),
     )
-    return Form(path, _with_added_tokens(definition, path.parent, config), config=config)
+    return TokenizerFiles(path, _with_added_tokens(definition, path.parent, config), config=config)
 
 
 def _guess_normalization(tokens: Sequence[str]) -> tuple[bool, bool]:
@@ -222,7 +222,7 @@ def _read_lines(path: Path) -> list[str]:
     return lines
 
 
-def _read_byte_level_bpe(folder: Path, config: Mapping[str, Any]) -> Form:
+def _read_byte_level_bpe(folder: Path, config: Mapping[str, Any]) -> TokenizerFiles:
     path = folder / "vocab.json"
     ids = _read_json(path)
     missing = [char for char in byte_level_alphabet() if char not in ids]
@@ -239,7 +239,7 @@ def _read_byte_level_bpe(folder: Path, config: Mapping[str, Any]) -> Form:
         named=named_roles(config),
         add_prefix_space=bool(config.get("add_prefix_space", False)),
     )
-    return Form(path, _with_added_tokens(definition, folder, config), config=config)
+    return TokenizerFiles(path, _with_added_tokens(definition, folder, config), config=config)
 
 
 def _read_merges(path: Path, ids: Mapping[str, int]) -> list[list[str]]:
@@ -272,7 +272,7 @@ def _with_added_tokens(
     rows: dict[str, dict[str, Any]] = {}
     if (folder / "added_tokens.json").is_file():
         for token, number in _read_json(folder / "added_tokens.json").items():
-            rows[token] = added_token(token, number, special=token in CONTROL_FORMS)
+            rows[token] = added_token(token, number, special=token in SPECIAL_TOKENS)
     decoder = config.get("added_tokens_decoder")
     for number, row in decoder.items() if isinstance(decoder, dict) else ():
         if isinstance(row, dict) and isinstance(row.get("content"), str) and number.isdecimal():

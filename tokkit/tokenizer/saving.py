@@ -62,7 +62,7 @@ def _json(form: Any) -> bytes:
 def _named_tokens(tokenizer: Tokenizer) -> dict[str, str]:
     """The entries of the roles, and of the two that only generating models have."""
     named = {
-        f"{role}_token": tokenizer.token(tokenizer.special_ids[role])
+        f"{role}_token": tokenizer.tokens[tokenizer.special_ids[role]]
         for role in ROLES
         if role in tokenizer.special_ids
     }

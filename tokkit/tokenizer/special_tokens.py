@@ -29,7 +29,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
 # GPT-2's and XLNet's separators of documents and paragraphs have no role here.
 _WITHOUT_ROLE = ("<|endoftext|>", "<eod>", "<eop>")
 
-CONTROL_FORMS = frozenset(form for forms in ROLES.values() for form in forms) | {*_WITHOUT_ROLE}
+SPECIAL_TOKENS = frozenset(form for forms in ROLES.values() for form in forms) | {*_WITHOUT_ROLE}
 
 ENDS_OF_TEXT = ("<|endoftext|>", "<eod>", "</s>")
 _SENTINEL = re.compile(r"<extra_id_(\d+)>")

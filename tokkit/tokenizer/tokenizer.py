@@ -26,14 +26,14 @@ from tokkit.tokenizer.definitions import (
     SPLIT_DIGITS,
     SPLIT_WORDS,
     check_unknown,
-    mark_control_tokens,
+    mark_special_tokens,
     read_entries,
 )
-from tokkit.tokenizer.loading import Form, read_form
+from tokkit.tokenizer.loading import TokenizerFiles, read_tokenizer_files
 from tokkit.tokenizer.special_tokens import (
-    CONTROL_FORMS,
     ENDS_OF_TEXT,
     ROLES,
+    SPECIAL_TOKENS,
     find_sentinel_ids,
     find_special_ids,
     find_unused_ids,
@@ -59,7 +59,7 @@ class Tokenizer:
         tokens: the entries, by id.
         special_ids: the ids of ``pad``, ``unk``, ``cls``, ``sep`` and ``mask``, as far as there
             are such entries.
-        control_ids: every entry that steers a model, those of ``special_ids`` among them; sorted.
+        all_special_ids: every entry that steers a model, those of ``special_ids`` among them; sorted.
         unused_ids: entries such as ``[unused7]``, which stand for nothing yet; sorted.
         fingerprint: 64 hexadecimal digits; see the module.
         definition: the object of its ``tokenizer.json``; empty for sentencepiece.
@@ -72,7 +72,7 @@ class Tokenizer:
     kind: str
     tokens: tuple[str, ...] = field(repr=False)
     special_ids: Mapping[str, int]
-    control_ids: tuple[int, ...]
+    all_special_ids: tuple[int, ...]
     unused_ids: tuple[int, ...] = field(repr=False)
     fingerprint: str
     definition: Mapping[str, Any] = field(repr=False)
@@ -84,10 +84,6 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Entries; every id is below it."""
         return len(self.tokens)
-
-    def token(self, number: int) -> str:
-        """The entry with the id ``number``."""
-        return self.tokens[number]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids, control tokens by their names, as far as it can be told."""
@@ -128,7 +124,7 @@ class Tokenizer:
         Raises:
             TokkitError: if there is none.
         """
-        ids = {self.token(number): number for number in self.control_ids}
+        ids = {self.tokens[number]: number for number in self.all_special_ids}
         for token in (named_token(self.config, "eos"), *ENDS_OF_TEXT):
             if token in ids:
                 return ids[token]
@@ -148,7 +144,7 @@ class Tokenizer:
         Raises:
             TokkitError: if there are fewer.
         """
-        found = find_sentinel_ids(self.tokens, self.control_ids) or self.unused_ids
+        found = find_sentinel_ids(self.tokens, self.all_special_ids) or self.unused_ids
         if len(found) < count:
             raise TokkitError(
                 f"{self.path}: {len(found)} tokens such as <extra_id_0> or [unused0] can stand for "
@@ -222,8 +218,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
     Raises:
         TokkitError: where there is none, or one whose ids, entries or model are not sound.
     """
-    form = read_form(path)
-    return _from_sentencepiece(form) if form.definition is None else from_definition(form)
+    form = read_tokenizer_files(path)
+    return _from_sentencepiece(form) if form.definition is None else make_tokenizer(form)
 
 
 @contextmanager
@@ -249,7 +245,7 @@ def library_threads(number: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def from_definition(form: Form) -> Tokenizer:
+def make_tokenizer(form: TokenizerFiles) -> Tokenizer:
     """Make a tokenizer of the object of a ``tokenizer.json``, as the library understands it."""
     import tokenizers
 
@@ -257,7 +253,7 @@ def from_definition(form: Form) -> Tokenizer:
     named = named_roles(form.config)
     given = form.definition or {}
     tokens = read_entries(given, path)
-    given = mark_control_tokens(given, tokens, list(named.values()))
+    given = mark_special_tokens(given, tokens, list(named.values()))
     # Both would change ids behind a caller's back, and dropout would draw them by chance.
     given = {**given, "truncation": None, "padding": None, "model": dict(given["model"])}
     if "dropout" in given["model"]:
@@ -286,7 +282,7 @@ def from_definition(form: Form) -> Tokenizer:
         kind=_KINDS[model["type"]],
         tokens=tokens,
         special_ids=special_ids,
-        control_ids=tuple(sorted(control | set(special_ids.values()))),
+        all_special_ids=tuple(sorted(control | set(special_ids.values()))),
         unused_ids=find_unused_ids(tokens),
         fingerprint=hashlib.sha256(_canonical(definition, special_ids)).hexdigest(),
         definition=definition,
@@ -296,7 +292,7 @@ def from_definition(form: Form) -> Tokenizer:
     )
 
 
-def _from_sentencepiece(form: Form) -> Tokenizer:
+def _from_sentencepiece(form: TokenizerFiles) -> Tokenizer:
     """Make a tokenizer of the bytes of a sentencepiece model."""
     import sentencepiece
 
@@ -313,14 +309,14 @@ def _from_sentencepiece(form: Form) -> Tokenizer:
     control = {
         number
         for number, token in enumerate(tokens)
-        if processor.is_control(number) or processor.is_unknown(number) or token in CONTROL_FORMS
+        if processor.is_control(number) or processor.is_unknown(number) or token in SPECIAL_TOKENS
     }
     return Tokenizer(
         path=path,
         kind="sentencepiece",
         tokens=tokens,
         special_ids=special_ids,
-        control_ids=tuple(sorted(control | set(special_ids.values()))),
+        all_special_ids=tuple(sorted(control | set(special_ids.values()))),
         unused_ids=find_unused_ids(tokens),
         fingerprint=hashlib.sha256(form.model).hexdigest(),
         definition={},

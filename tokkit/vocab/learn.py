@@ -30,7 +30,7 @@ from tokkit.engine.files import STATE_FOLDER, HashedFile
 from tokkit.engine.local import run_units
 from tokkit.engine.unit import Task, Unit, UnitResult
 from tokkit.errors import TokkitError
-from tokkit.tokenizer.definitions import mark_control_tokens, unigram
+from tokkit.tokenizer.definitions import mark_special_tokens, unigram
 from tokkit.tokenizer.special_tokens import find_special_ids
 from tokkit.vocab.train_config import TrainConfig
 from tokkit.vocab.trainers import read_characters, train_bpe, train_wordpiece
@@ -162,7 +162,7 @@ def define_unigram(model: bytes, special_tokens: Sequence[str]) -> dict[str, Any
         charsmap=_read_charsmap(model),
         byte_fallback=any(processor.is_byte(number) for number in range(size)),
     )
-    return mark_control_tokens(definition, tokens, special_tokens)
+    return mark_special_tokens(definition, tokens, special_tokens)
 
 
 def _is_apart(processor: "sentencepiece.SentencePieceProcessor", number: int) -> bool:

@@ -123,7 +123,7 @@ def measure(tokenizer: Tokenizer, texts: pa.LargeStringArray) -> dict[str, float
 
 def count_entries(tokenizer: Tokenizer) -> dict[str, int]:
     """How many entries there are of each kind, in the order in which kinds are told."""
-    control, unused = set(tokenizer.control_ids), set(tokenizer.unused_ids)
+    control, unused = set(tokenizer.all_special_ids), set(tokenizer.unused_ids)
     counts: Counter[str] = Counter()
     for number, token in enumerate(tokenizer.tokens):
         if number in control or number in unused:
@@ -154,7 +154,7 @@ def _kind_of(token: str, kind: str) -> str:
 
 def _find_longest(tokenizer: Tokenizer) -> list[str]:
     """The longest entries as text."""
-    apart = {*tokenizer.control_ids, *tokenizer.unused_ids}
+    apart = {*tokenizer.all_special_ids, *tokenizer.unused_ids}
     tokens = [token for number, token in enumerate(tokenizer.tokens) if number not in apart]
     if tokenizer.kind == "bpe":
         byte_of = {char: byte for byte, char in enumerate(byte_level_alphabet())}

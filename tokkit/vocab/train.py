@@ -23,9 +23,9 @@ from tokkit.engine.signals import interruptible
 from tokkit.engine.stage import Bar, Plan, refuse_other_run
 from tokkit.engine.unit import Unit
 from tokkit.errors import TokkitError
-from tokkit.tokenizer.loading import TRAINING, Form
+from tokkit.tokenizer.loading import TRAINING, TokenizerFiles
 from tokkit.tokenizer.saving import save_tokenizer
-from tokkit.tokenizer.tokenizer import from_definition, load_tokenizer
+from tokkit.tokenizer.tokenizer import load_tokenizer, make_tokenizer
 from tokkit.vocab.learn import learn
 from tokkit.vocab.train_config import TrainConfig
 from tokkit.vocab.trainers import read_characters
@@ -170,7 +170,7 @@ def _make(config: TrainConfig, stage: Plan) -> Training:
         write_counts(config.save_counts, counted.words)
     log.info("%s: learning from %d distinct words", config.output, len(counted.words))
     learned = learn(config, counted.words, counted.accounts)
-    tokenizer = from_definition(Form(config.output / "tokenizer.json", learned.definition))
+    tokenizer = make_tokenizer(TokenizerFiles(config.output / "tokenizer.json", learned.definition))
     if learned.model:
         with write_atomically(config.output / "tokenizer.model") as file:
             file.write(learned.model)

@@ -45,7 +45,7 @@ from tokkit.tokenizer.definitions import (
     CONTINUING_SUBWORD_PREFIX,
     byte_level_alphabet,
     byte_level_bpe,
-    mark_control_tokens,
+    mark_special_tokens,
     wordpiece,
 )
 from tokkit.vocab.train_config import TrainConfig
@@ -179,7 +179,7 @@ def train_wordpiece(config: TrainConfig, words: WordCounts) -> tuple[dict[str, A
         strip_accents=config.strip_accents,
         split_digits=config.split_digits,
     )
-    return mark_control_tokens(definition, tokens, config.special_tokens), alphabet
+    return mark_special_tokens(definition, tokens, config.special_tokens), alphabet
 
 
 def train_bpe(config: TrainConfig, words: WordCounts) -> dict[str, Any]:
@@ -212,7 +212,7 @@ def train_bpe(config: TrainConfig, words: WordCounts) -> dict[str, Any]:
         add_prefix_space=False,
         split_digits=config.split_digits,
     )
-    return mark_control_tokens(definition, tokens, config.special_tokens)
+    return mark_special_tokens(definition, tokens, config.special_tokens)
 
 
 def _reserved(config: TrainConfig) -> list[str]:

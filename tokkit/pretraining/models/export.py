@@ -120,7 +120,7 @@ def _fit_tokenizer(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> N
     form["model_max_length"] = config.max_position_embeddings
     if config.objective == "clm":
         form["model_input_names"] = ["input_ids", "attention_mask"]
-        form["bos_token"] = form["eos_token"] = tokenizer.token(tokenizer.end_of_text_id())
+        form["bos_token"] = form["eos_token"] = tokenizer.tokens[tokenizer.end_of_text_id()]
         if tokenizer.library is not None:
             definition = {**read_json(folder / TOKENIZER), "post_processor": None}
             write_json(folder / TOKENIZER, definition)

@@ -47,7 +47,7 @@ def fill_mask(folder: Path, sentence: str, top: int = 5) -> list[list[Answer]]:
         logits_MV, _ = model.logits(_lay_out(ids, tokenizer.special_ids["mask"]))
     best = logits_MV.softmax(dim=1).topk(min(top, tokenizer.vocab_size))
     return [
-        [(tokenizer.token(number), share) for number, share in zip(numbers, shares, strict=True)]
+        [(tokenizer.tokens[number], share) for number, share in zip(numbers, shares, strict=True)]
         for numbers, shares in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]
 
@@ -77,7 +77,7 @@ def encode_masked(tokenizer: Tokenizer, sentence: str) -> list[int]:
     """
     tokenizer.require_special("cls", "sep", "mask")
     special = tokenizer.special_ids
-    mask = tokenizer.token(special["mask"])
+    mask = tokenizer.tokens[special["mask"]]
     pieces = sentence.split(mask)
     if len(pieces) == 1:
         raise UsageError(f"{sentence!r}: has no {mask} to predict")

@@ -47,7 +47,7 @@ def test_a_saved_folder_is_the_tokenizer_that_was_saved(
         assert tokenizer.fingerprint == original.fingerprint
         assert tokenizer.tokens == original.tokens
         assert tokenizer.special_ids == original.special_ids
-        assert tokenizer.control_ids == original.control_ids
+        assert tokenizer.all_special_ids == original.all_special_ids
 
 
 def test_a_saved_sentencepiece_model_keeps_its_bytes(shared: Path, tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_saved_sentencepiece_model_keeps_its_bytes(shared: Path, tmp_path: Pat
     assert (tmp_path / "tokenizer.model").read_bytes() == path.read_bytes()
     assert load_tokenizer(tmp_path).fingerprint == original.fingerprint
     assert original.special_ids == {"pad": 5, "unk": 0, "cls": 3, "sep": 4, "mask": 6}
-    assert original.control_ids == tuple(range(9))
+    assert original.all_special_ids == tuple(range(9))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_dropout_is_switched_off(tmp_path: Path) -> None:
 def test_control_and_unused_entries_are_told_from_words(tmp_path: Path, shared: Path) -> None:
     tokenizer = load_tokenizer(write_vocab(tmp_path))
     assert tokenizer.special_ids == {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
-    assert tokenizer.control_ids == (0, 1, 2, 3, 4)
+    assert tokenizer.all_special_ids == (0, 1, 2, 3, 4)
     assert tokenizer.unused_ids == (5,)
     assert tokenizer.vocab_size == len(TINY_VOCAB)
     assert tokenizer.decode([2, *map(TINY_VOCAB.index, ("un", "##aff", "##able")), 3]) == (
@@ -138,7 +138,7 @@ def test_control_and_unused_entries_are_told_from_words(tmp_path: Path, shared: 
     )
     roberta = load_tokenizer(shared / "vocabs" / "roberta")
     assert roberta.special_ids == {"pad": 1, "unk": 3, "cls": 0, "sep": 2, "mask": 50264}
-    assert [roberta.token(i) for i in roberta.unused_ids] == [
+    assert [roberta.tokens[i] for i in roberta.unused_ids] == [
         f"madeupword000{number}" for number in range(3)
     ]
     bert = load_tokenizer(shared / "vocabs" / "bert-base-uncased")
@@ -154,7 +154,7 @@ def test_a_missing_control_token_is_named_with_what_is_there_instead(tmp_path: P
         tokenizer.require_special("unk", "cls", "sep")
     named = load_tokenizer(write_vocab(tmp_path, tokens, do_lower_case=True, cls_token="[cls]"))  # noqa: S106
     named.require_special("cls")
-    assert named.special_ids["cls"] in named.control_ids
+    assert named.special_ids["cls"] in named.all_special_ids
 
 
 @pytest.mark.parametrize("name", ["bert-base-uncased", "gpt2", "roberta"])

@@ -11,8 +11,8 @@ from tinytokenizers import CONTROL
 
 from tokkit.tokenizer.definitions import byte_level_alphabet, byte_level_bpe, wordpiece
 from tokkit.tokenizer.encoded import choose_kernel
-from tokkit.tokenizer.loading import Form
-from tokkit.tokenizer.tokenizer import Tokenizer, from_definition
+from tokkit.tokenizer.loading import TokenizerFiles
+from tokkit.tokenizer.tokenizer import Tokenizer, make_tokenizer
 
 MERGES = [("1", "2"), ("Ġ", "1"), ("a", "1"), ("Ġ", "a"), ("a", "b"), ("Â", "½"), ("Ġ", "Â½")]
 
@@ -21,7 +21,7 @@ def make_bpe() -> Tokenizer:
     entries = [*CONTROL, *byte_level_alphabet(), *map("".join, MERGES)]
     ids = {entry: number for number, entry in enumerate(entries)}
     form = byte_level_bpe(ids, MERGES, named={}, add_prefix_space=False, split_digits=True)
-    return from_definition(Form(Path("digits.json"), form))
+    return make_tokenizer(TokenizerFiles(Path("digits.json"), form))
 
 
 def make_wordpiece() -> Tokenizer:
@@ -35,7 +35,7 @@ def make_wordpiece() -> Tokenizer:
         strip_accents=None,
         split_digits=True,
     )
-    return from_definition(Form(Path("digits.json"), form))
+    return make_tokenizer(TokenizerFiles(Path("digits.json"), form))
 
 
 TOKENIZERS = [make_bpe(), make_wordpiece()]

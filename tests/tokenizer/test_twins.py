@@ -47,7 +47,7 @@ def test_the_worked_case_of_wordpiece() -> None:
     assert list(twin.words("Unaffable,中 x\u0301")) == ["unaffable", ",", "中", "x"]
     assert twin.entries("unaffable") == ["un", "##aff", "##able"]
     ids, word_starts = twin.encode("Unaffable,中 x\u0301")
-    names = [tokenizer.token(number) for number in ids]
+    names = [tokenizer.tokens[number] for number in ids]
     assert names == ["un", "##aff", "##able", ",", "[UNK]", "x"]
     assert word_starts == [True, False, False, True, True, True]
 

@@ -102,7 +102,7 @@ def test_nesting_merges_of_long_words() -> None:
 def test_a_doubled_merge_counts_where_it_stands_last() -> None:
     tokenizer = make_bpe([("a", "b"), ("b", "c"), ("a", "b")])
     ids, _, _ = ask_library(tokenizer, ["abc"])
-    assert [tokenizer.token(number) for number in ids] == ["a", "bc"]
+    assert [tokenizer.tokens[number] for number in ids] == ["a", "bc"]
     assert_all_agree(tokenizer, all_texts("abc ", 5))
 
 

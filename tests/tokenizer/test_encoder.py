@@ -164,7 +164,7 @@ def test_sentencepiece_models_give_their_library_s_ids(shared: Path, name: str) 
     texts = [*HOSTILE, *list(sample_lines(shared))[::7]]
     encoded = LibraryEncoder(tokenizer, slice_bytes=5000).encode(column(texts))
     processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    forbidden = set(tokenizer.control_ids)
+    forbidden = set(tokenizer.all_special_ids)
     start = 0
     for text, stop in zip(texts, encoded.offsets[1:].tolist(), strict=True):
         unknown = processor.unk_id()
@@ -179,10 +179,10 @@ def test_sentencepiece_models_give_their_library_s_ids(shared: Path, name: str) 
 @pytest.mark.parametrize("name", VOCABULARIES)
 def test_text_never_yields_a_control_token(shared: Path, name: str) -> None:
     tokenizer = load(shared / "vocabs" / name)
-    spelled = [tokenizer.token(number) for number in tokenizer.control_ids]
+    spelled = [tokenizer.tokens[number] for number in tokenizer.all_special_ids]
     texts = [*spelled, *(f"a {token} b" for token in spelled), " ".join(spelled)]
     ids = set(Encoder(tokenizer).encode(column(texts)).ids.tolist())
-    assert ids & set(tokenizer.control_ids) <= {tokenizer.special_ids.get("unk")}
+    assert ids & set(tokenizer.all_special_ids) <= {tokenizer.special_ids.get("unk")}
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_text_never_yields_a_control_token(shared: Path, name: str) -> None:
 def test_neither_does_it_where_the_library_would(tmp_path: Path, changes: dict[str, Any]) -> None:
     tokenizer = load_tokenizer(write_json(tmp_path / "t.json", wordpiece_json(**changes)))
     ids = Encoder(tokenizer).encode(column(["[MASK]", "cat [SEP] the [MASK]"])).ids.tolist()
-    assert not set(ids) & set(tokenizer.control_ids) - {1}
+    assert not set(ids) & set(tokenizer.all_special_ids) - {1}
 
 
 def test_without_an_entry_for_unknown_words_it_is_refused(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def tokens(tokenizer: Tokenizer, text: str) -> list[str]:
-    return [tokenizer.token(number) for number in ids(tokenizer, text)]
+    return [tokenizer.tokens[number] for number in ids(tokenizer, text)]
 
 
 def test_a_line_of_a_vocabulary_is_what_a_line_feed_ends(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_tokens_that_transformers_keeps_beside_a_vocabulary_are_added(tmp_path: 
     write_json(folder / "added_tokens.json", {"<xy>": len(TINY_VOCAB) + 1})
     tokenizer = load_tokenizer(folder)
     assert tokenizer.tokens[-2:] == ("[ENTITY]", "<xy>")
-    assert len(TINY_VOCAB) in tokenizer.control_ids
+    assert len(TINY_VOCAB) in tokenizer.all_special_ids
     assert tokens(tokenizer, "a <xy> [ENTITY]")[:2] == ["a", "<xy>"]
     assert "[ENTITY]" not in tokens(tokenizer, "a <xy> [ENTITY]")
 
