@@ -24,9 +24,9 @@ from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.sources import open_sources
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import autocast, choose_precision, torch_settings
-from tokkit.pretraining.training.distributed import open_world
+from tokkit.pretraining.training.distributed import join_process_group
 from tokkit.pretraining.training.estimate import flops_per_token, sample_instances
-from tokkit.pretraining.training.launch import ALONE
+from tokkit.pretraining.training.launch_info import SINGLE_PROCESS
 from tokkit.pretraining.training.optimizers import build_optimizer, clip_gradients, update
 from tokkit.pretraining.training.setup import Setup, choose_model, set_up
 from tokkit.pretraining.training.step import Figures
@@ -169,9 +169,9 @@ def _lay_out(
 def open_ours(config: PretrainConfig) -> Iterator[Ours]:
     """A run, as ``tokkit pretrain`` would begin it."""
     with (
-        open_world(config, ALONE) as world,
-        torch_settings(config, world.device),
-        set_up(config, world) as setup,
+        join_process_group(config, SINGLE_PROCESS) as group,
+        torch_settings(config, group.device),
+        set_up(config, group) as setup,
     ):
         yield Ours(setup)
     _forget()
@@ -182,8 +182,8 @@ def open_theirs(
     config: PretrainConfig, steps: Sequence[int], *, compiled: bool
 ) -> Iterator[Theirs]:
     """Their model, in the same settings."""
-    with open_world(config, ALONE) as world, torch_settings(config, world.device):
-        yield Theirs(config, steps, world.device, compiled=compiled)
+    with join_process_group(config, SINGLE_PROCESS) as group, torch_settings(config, group.device):
+        yield Theirs(config, steps, group.device, compiled=compiled)
     _forget()
 
 

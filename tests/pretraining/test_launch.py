@@ -1,4 +1,4 @@
-"""Ranks that fail, die and are stopped; their work here is to wait, so it needs no torch."""
+"""Ranks that fail, are killed and are stopped; their work here is to wait, so they are quick."""
 
 import dataclasses
 import logging
@@ -18,7 +18,8 @@ import pytest
 from tokkit.engine.local import WorkerError
 from tokkit.errors import Interrupted, TokkitError, UsageError
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.launch import RankLost, find_place, launch
+from tokkit.pretraining.training.launch import launch
+from tokkit.pretraining.training.launch_info import RankLost, detect_launcher
 
 PATIENCE = 120.0  # of a machine that has other work
 
@@ -38,7 +39,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 def announce(config: PretrainConfig) -> int:
     """Write down who we are; returns the rank."""
-    rank = find_place(os.environ).rank
+    rank = detect_launcher(os.environ).rank
     path = config.output / f"rank-{rank}"
     path.with_suffix(".tmp").write_text(str(os.getpid()))
     path.with_suffix(".tmp").rename(path)
@@ -64,10 +65,10 @@ def await_others(config: PretrainConfig) -> int:
 
 
 def say_and_write(config: PretrainConfig) -> None:
-    place = find_place(os.environ)
+    launch_info = detect_launcher(os.environ)
     assert config.nproc_per_node is None
-    log.info("a line of rank %d", place.rank)
-    (config.output / f"{place.rank}").write_text(f"{place.size} {config.threads}")
+    log.info("a line of rank %d", launch_info.rank)
+    (config.output / f"{launch_info.rank}").write_text(f"{launch_info.size} {config.threads}")
 
 
 def raise_in_rank_1(config: PretrainConfig) -> None:
@@ -108,33 +109,42 @@ def finish_step(config: PretrainConfig) -> None:
         raise Interrupted(f"stopped by {stop.signal.name} after step 7", 128 + stop.signal)
 
 
-def test_ranks_do_the_work_and_the_parent_logs_what_they_say(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_ranks_do_the_work_and_log_at_the_level_of_the_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    with caplog.at_level(logging.INFO, "tokkit"):
-        launch(say_and_write, make_config(tmp_path))
+    logger = logging.getLogger("tokkit")
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    launch(say_and_write, make_config(tmp_path))
     written = {(tmp_path / rank).read_text() for rank in "01"}
     size, num_threads = map(int, written.pop().split())
     assert not written
     assert size == 2
     assert num_threads in range(1, max(2, (os.cpu_count() or 1) // 2 + 1))
-    assert sorted(caplog.messages) == ["a line of rank 0", "a line of rank 1"]
+    lines = capfd.readouterr().err.splitlines()
+    assert sorted(lines) == ["tokkit: a line of rank 0", "tokkit: a line of rank 1"]
+    monkeypatch.setattr(logger, "level", logging.WARNING)
     launch(say_and_write, dataclasses.replace(make_config(tmp_path), threads=3))
     assert (tmp_path / "1").read_text() == "2 3"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     launch(say_and_write, make_config(tmp_path))
     assert (tmp_path / "1").read_text() == "2 None"
+    assert capfd.readouterr().err == ""
 
 
-def test_the_error_of_one_rank_ends_all(tmp_path: Path) -> None:
+def test_the_error_of_one_rank_ends_all_and_nothing_else_is_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(UsageError, match=r"^--batch-size must be at least 2$") as caught:
         launch(raise_in_rank_1, make_config(tmp_path))
     assert caught.value.exit_status == 2
     assert have_ended(pids_in(tmp_path))
+    assert capfd.readouterr() == ("", "")
+    assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
 
-def test_the_cause_is_told_though_what_follows_is_heard_first(tmp_path: Path) -> None:
+def test_the_cause_is_raised_though_another_rank_lost_the_connection_first(tmp_path: Path) -> None:
     with pytest.raises(TokkitError, match=r"^the cause$"):
         launch(lose_rank_1_late, make_config(tmp_path))
 

@@ -23,7 +23,7 @@ from tokkit.pretraining.data.sources import open_sources
 from tokkit.pretraining.models.bert import Bert, ModelConfig, initialize
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import seed_torch
-from tokkit.pretraining.training.distributed import World
+from tokkit.pretraining.training.distributed import ProcessGroup
 from tokkit.pretraining.training.metrics import Tally
 from tokkit.pretraining.training.optimizers import build_optimizer, clip_gradients, update
 from tokkit.pretraining.training.schedule import Schedule
@@ -77,8 +77,8 @@ def follow_ours(
     """What our step makes of flat batches."""
     model = make_model(dropout)
     config = dataclasses.replace(config, seed=seed)
-    world = World(0, 1, 0, torch.device("cpu"))
-    stepper = Stepper(config, model, build_optimizer(model, config), world)
+    group = ProcessGroup(0, 1, 0, torch.device("cpu"))
+    stepper = Stepper(config, model, build_optimizer(model, config), group)
     schedule = Schedule.of(config)
     losses = []
     for step, instances in enumerate(batches):

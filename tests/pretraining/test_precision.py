@@ -22,7 +22,7 @@ from tokkit.pretraining.models.bert import Bert, Inputs, ModelConfig
 from tokkit.pretraining.models.build_model import Model
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import choose_precision
-from tokkit.pretraining.training.distributed import World
+from tokkit.pretraining.training.distributed import ProcessGroup
 from tokkit.pretraining.training.metrics import total_loss
 from tokkit.pretraining.training.optimizers import build_optimizer
 from tokkit.pretraining.training.step import Stepper
@@ -47,8 +47,8 @@ def make_batch() -> Batch:
 
 def make_stepper(trained: Model, precision: str) -> Stepper:
     config = PretrainConfig(instances=(Path(),), output=Path(), precision=precision)
-    world = World(0, 1, 0, torch.device("cpu"))
-    return Stepper(config, trained, build_optimizer(trained, config), world)
+    group = ProcessGroup(0, 1, 0, torch.device("cpu"))
+    return Stepper(config, trained, build_optimizer(trained, config), group)
 
 
 class Calls(TorchDispatchMode):

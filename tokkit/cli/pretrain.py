@@ -104,12 +104,12 @@ def pretrain(*, as_json: bool, dry_run: bool, **options: Any) -> None:
     config = PretrainConfig(**options)
     from tokkit.pretraining.pretrain import foretell
     from tokkit.pretraining.pretrain import pretrain as run
-    from tokkit.pretraining.training.launch import is_first
+    from tokkit.pretraining.training.launch_info import is_first_process
 
     if dry_run:
-        if is_first(os.environ):  # of several processes one speaks
+        if is_first_process(os.environ):  # of several processes one speaks
             print_forecast(foretell(config).as_dict(), as_json=as_json)
         return
     manifest = run(config)
-    if is_first(os.environ):
+    if is_first_process(os.environ):
         print_pretraining(config.output, manifest, as_json=as_json)

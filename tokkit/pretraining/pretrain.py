@@ -17,7 +17,8 @@ from tokkit.engine.manifest import Manifest
 from tokkit.engine.stage import find_finished
 from tokkit.errors import TokkitError, require
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.launch import Place, find_place, launch, only_first_speaks
+from tokkit.pretraining.training.launch import launch
+from tokkit.pretraining.training.launch_info import LaunchInfo, detect_launcher, log_on_first_rank
 from tokkit.pretraining.training.run_record import KIND, Plan
 
 if TYPE_CHECKING:
@@ -41,10 +42,10 @@ def pretrain(config: PretrainConfig) -> Manifest:
             device is missing, or the loss stops being a number.
         Interrupted: after SIGINT or SIGTERM, when the step in hand is saved.
     """
-    place = find_place(os.environ, config.nproc_per_node)
-    with only_first_speaks(place):
+    launch_info = detect_launcher(os.environ, config.nproc_per_node)
+    with log_on_first_rank(launch_info):
         plan = Plan.of(config)
-        _require_equal_parts(config, place)
+        _require_equal_parts(config, launch_info)
         if not config.overwrite and (finished := find_finished(plan.outline)) is not None:
             log.info("%s: up to date", config.output)
             return finished
@@ -54,7 +55,7 @@ def pretrain(config: PretrainConfig) -> Manifest:
             return Manifest.read(config.output, KIND)
         from tokkit.pretraining.training.run import train
 
-        return train(plan, place)
+        return train(plan, launch_info)
 
 
 def foretell(config: PretrainConfig) -> "Forecast":
@@ -64,18 +65,18 @@ def foretell(config: PretrainConfig) -> "Forecast":
         UsageError: as of ``pretrain``.
         TokkitError: likewise.
     """
-    place = find_place(os.environ, config.nproc_per_node)
+    launch_info = detect_launcher(os.environ, config.nproc_per_node)
     plan = Plan.of(config)
-    num_processes = _require_equal_parts(config, place)
+    num_processes = _require_equal_parts(config, launch_info)
     _require_torch()
     from tokkit.pretraining.training.run import forecast_run
 
     return forecast_run(plan, num_processes=num_processes)
 
 
-def _require_equal_parts(config: PretrainConfig, place: Place) -> int:
+def _require_equal_parts(config: PretrainConfig, launch_info: LaunchInfo) -> int:
     """Refuse a batch that cannot be shared out; returns among how many processes it is."""
-    num_processes = config.nproc_per_node or place.size
+    num_processes = config.nproc_per_node or launch_info.size
     require(
         config.batch_size % num_processes == 0,
         f"--batch-size {config.batch_size} cannot be divided among {num_processes} processes; "

@@ -6,7 +6,7 @@
                 layer is put together when it is needed, and its gradient is summed and split
 
 Both *average* gradients over ranks. A rank's loss is its sum over the whole batch's count, so what
-is wanted is their sum: multiply the loss by ``world.size`` before the backward pass. With counts of
+is wanted is their sum: multiply the loss by ``group.size`` before the backward pass. With counts of
 3 and 1 and losses of 6 and 4, the mean is 10 / 4: ranks give 2 * 6 / 4 and 2 * 4 / 4, whose average
 is 2.5.
 
@@ -45,7 +45,7 @@ from tokkit.errors import TokkitError, UsageError
 from tokkit.pretraining.models.build_model import Model
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import choose_device
-from tokkit.pretraining.training.launch import Place, RankLost
+from tokkit.pretraining.training.launch_info import LaunchInfo, RankLost
 
 # Longer than anything that one rank does while the others wait for it, such as an export.
 TIMEOUT = timedelta(minutes=30)
@@ -54,7 +54,7 @@ BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """One rank's view of all.
 
     Attributes:
@@ -74,7 +74,7 @@ class World:
         """Whether this is the rank that writes into the run folder, logs and shows a bar."""
         return self.rank == 0
 
-    def total(self, numbers: Sequence[float]) -> list[float]:
+    def sum(self, numbers: Sequence[float]) -> list[float]:
         """Sums over ranks, in float64; to the bit the same on all of them."""
         if self.size == 1:
             return [float(number) for number in numbers]
@@ -83,12 +83,12 @@ class World:
         reduced: list[float] = sums.tolist()
         return reduced
 
-    def share(self, form: Any) -> Any:
+    def broadcast(self, form: Any) -> Any:
         """What rank 0 gives, to all: a form of JSON. What the others give is not looked at."""
         if self.size == 1:
             return form
         spelled = bytearray(json.dumps(form).encode() if self.is_first else b"")
-        (length,) = self.total([len(spelled)])
+        (length,) = self.sum([len(spelled)])
         text = torch.zeros(int(length), dtype=torch.uint8)
         if self.is_first:
             text = torch.frombuffer(spelled, dtype=torch.uint8)
@@ -97,11 +97,11 @@ class World:
 
     def barrier(self) -> None:
         """Wait until all ranks are here."""
-        self.total([0.0])
+        self.sum([0.0])
 
 
 @contextmanager
-def open_world(config: PretrainConfig, place: Place) -> Iterator[World]:
+def join_process_group(config: PretrainConfig, launch_info: LaunchInfo) -> Iterator[ProcessGroup]:
     """Join the other ranks; alone there is nobody to join.
 
     When the block ends well, all ranks leave together. When it does not, the connections are left
@@ -109,26 +109,26 @@ def open_world(config: PretrainConfig, place: Place) -> Iterator[World]:
 
     Args:
         config: of the run.
-        place: of this process.
+        launch_info: which of the processes this one is.
 
     Raises:
         TokkitError: where there is no device for this rank.
         RankLost: where the others are not there, or one of them ends.
     """
-    device = choose_rank_device(config.device, place)
-    world = World(place.rank, place.size, place.local_rank, device)
-    if place.size == 1:
-        yield world
+    device = choose_rank_device(config.device, launch_info)
+    group = ProcessGroup(launch_info.rank, launch_info.size, launch_info.local_rank, device)
+    if launch_info.size == 1:
+        yield group
         return
-    _join(place, device)
+    _join(launch_info, device)
     try:
-        yield world
-        world.barrier()
+        yield group
+        group.barrier()
     except RuntimeError as error:
         if not _is_loss(error):
             raise
         raise RankLost(
-            f"rank {place.rank}: lost the connection to another rank; what that one says is why"
+            f"rank {launch_info.rank}: lost the connection to another rank; what that one says is why"
         ) from error
     # gloo's thread lets go of the last collective's tensors, for which it needs the interpreter's
     # lock; a group that goes first waits for that thread with the lock held, for ever.
@@ -136,51 +136,51 @@ def open_world(config: PretrainConfig, place: Place) -> Iterator[World]:
     dist.destroy_process_group()
 
 
-def choose_rank_device(name: str, place: Place) -> torch.device:
+def choose_rank_device(name: str, launch_info: LaunchInfo) -> torch.device:
     """The device of one rank: of several GPUs, the one of its number on its machine.
 
     Raises:
         TokkitError: where there are fewer devices than ranks.
     """
     device = choose_device(name)
-    if place.size == 1 or device.type == "cpu":
+    if launch_info.size == 1 or device.type == "cpu":
         return device
     if device.type != "cuda":
         raise TokkitError(
-            f"--device {device.type}: {place.size} processes cannot share it; train with one"
+            f"--device {device.type}: {launch_info.size} processes cannot share it; train with one"
         )
     num_devices = torch.cuda.device_count()
-    if num_devices == 1 and place.by_slurm:  # --gpus-per-task shows each task its own
+    if num_devices == 1 and launch_info.by_slurm:  # --gpus-per-task shows each task its own
         return torch.device("cuda", 0)
-    if place.local_rank >= num_devices:
+    if launch_info.local_rank >= num_devices:
         raise TokkitError(
-            f"rank {place.rank} would be process {place.local_rank + 1} of its machine, which has "
+            f"rank {launch_info.rank} would be process {launch_info.local_rank + 1} of its machine, which has "
             f"{num_devices} GPU{'s' if num_devices > 1 else ''}; start one process a GPU, "
             f"or pass --device cpu"
         )
-    return torch.device("cuda", place.local_rank)
+    return torch.device("cuda", launch_info.local_rank)
 
 
-def _join(place: Place, device: torch.device) -> None:
+def _join(launch_info: LaunchInfo, device: torch.device) -> None:
     if dist.is_initialized():
         raise TokkitError(
             "torch.distributed is in use in this process already; pretrain in one of its own"
         )
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    host, port = place.master_addr, place.master_port
+    host, port = launch_info.master_addr, launch_info.master_port
     try:
         socket.getaddrinfo(host, port)  # torch would try for as long as the timeout is
         dist.init_process_group(
             BACKENDS[device.type],
             init_method=f"tcp://{f'[{host}]' if ':' in host else host}:{port}",
-            rank=place.rank,
-            world_size=place.size,
+            rank=launch_info.rank,
+            world_size=launch_info.size,
             timeout=TIMEOUT,
         )
     except (RuntimeError, OSError) as error:
         raise RankLost(
-            f"rank {place.rank}: cannot join the others at {host}:{port} "
+            f"rank {launch_info.rank}: cannot join the others at {host}:{port} "
             f"({str(error).splitlines()[0]}); set MASTER_ADDR and MASTER_PORT to a free port "
             f"of rank 0's host"
         ) from error
@@ -191,7 +191,7 @@ def _is_loss(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
-def distribute(model: Model, world: World, *, fsdp: bool = False) -> nn.Module:
+def distribute(model: Model, group: ProcessGroup, *, fsdp: bool = False) -> nn.Module:
     """Make a model one of all ranks; all of them have drawn or read the same weights.
 
     To be called before the optimizer is built, since FSDP replaces parameters. Names of parameters
@@ -203,13 +203,13 @@ def distribute(model: Model, world: World, *, fsdp: bool = False) -> nn.Module:
     Raises:
         UsageError: where there is nothing to split among.
     """
-    if world.size == 1:
+    if group.size == 1:
         if fsdp:
             raise UsageError("--fsdp splits the model among processes, but there is only one")
         return model
     if not fsdp:
         return DistributedDataParallel(model, gradient_as_bucket_view=True)
-    mesh = init_device_mesh(world.device.type, (world.size,))
+    mesh = init_device_mesh(group.device.type, (group.size,))
     for layer in model.layers:
         fully_shard(layer, mesh=mesh)
     # By default the root's stay whole until the backward pass, which does not follow an evaluation.

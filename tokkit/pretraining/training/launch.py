@@ -1,347 +1,124 @@
-"""``--nproc-per-node``: the ranks of this machine, started and watched by a parent that only waits.
+"""``--nproc-per-node``: the ranks of this machine, started and watched by torchrun's agent.
 
-Each rank does the same work with the variables that torchrun would have set, and tells its end
-through a pipe: done, or by which error. The parent raises that error as if it were its own, so that
-the command ends with the same line and the same status as one process would have.
+``torch.distributed.launcher`` is the library behind the command ``torchrun``. Its agent starts the
+ranks with the variables that torchrun sets, and ends all when one fails. What it reports of a
+failure is a table on standard error and status 1, so each rank also writes the error that ended it
+into a temporary folder, and the parent raises the one that is the cause of the others: the command
+ends with the same line and status as a single process.
 
-    rank 0 ──"message" (a log line)──▶ parent ──▶ the log, then ◀── an answer, before the bar goes on
-    rank 1 ──"error" TokkitError────▶ parent: kills the others and raises it
-    rank 1 ──(the pipe closes)──────▶ parent: "rank 1: the process was killed by SIGKILL …"
+    parent, main thread     SIGTERM ──▶ pipes to the ranks        reports ──▶ the error to raise
+    parent, agent's thread  start ranks, poll; one failed: SIGTERM to the others, SIGKILL after 30 s
+    rank 0                  finish the step, save, report "stopped by SIGTERM after step 7", exit 1
+    rank 1                  (the same)
 
-When one rank fails, others fail of it, and may be heard first. So what follows from another's end
-is raised only when no cause is told within a moment. Ranks that are left are killed outright: one
-that waits for another in a collective never gets to a signal's handler, and there is nothing that
-it could still save.
+When one rank fails, others fail because of it: they lose the connection (``RankLost``) or are
+stopped by the agent (``Interrupted``). Neither is raised if there is a report of the cause.
 
-A signal is passed on; each rank finishes the step in hand, and the parent waits for their ends. A
-Ctrl-C reaches them from the terminal as well, see ``tokkit.pretraining.training.stopping``. A rank whose
-parent is gone ends too.
-
-Why not a library: ``torch.distributed.run`` ends with a table of its own and status 1 whatever
-ended the ranks, and kills them 30 seconds after a signal, however long the last checkpoint takes;
-``torch.multiprocessing`` gives the text of a traceback in place of the error, and passes no signal
-on. Both import torch into a process that needs none.
-
-Which of how many processes this one is, as told by what started it.
-
-Three ways lead to a run of several processes, and all of them speak through the environment:
-
-    torchrun, tokkit --nproc-per-node   RANK WORLD_SIZE LOCAL_RANK MASTER_ADDR MASTER_PORT
-    srun                                SLURM_PROCID SLURM_NTASKS SLURM_LOCALID SLURM_STEP_NODELIST …
-
-Rank 0 listens at the master's address, where the others find it. Slurm names no port, so one is
-made from the numbers of job and step, which all ranks know. For ``gpu[03-05,9]`` and job 4217 the
-master is ``gpu03:16217``.
+The agent runs in a thread of its own for the sake of signals. In the main thread it would install
+handlers and leave them installed, and would kill the ranks 30 seconds after a signal, however long
+the last checkpoint takes. The thread blocks signals, and its children inherit that: until a rank
+has imported torch and can handle a signal, the signal waits. A terminal sends Ctrl-C to the ranks
+as well, see ``tokkit.pretraining.training.stopping``. Ranks end with their parent, because their pipe
+closes.
 """
 
 import logging
 import multiprocessing
 import os
-import re
+import pickle
 import signal
-import socket
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import Any, cast
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from tokkit.engine.local import WorkerError, describe_exit, exit_with_parent
-from tokkit.engine.progress import hide_bars
+from tokkit.engine.local import WorkerError
+from tokkit.engine.progress import LineHandler
 from tokkit.engine.signals import interruptible
-from tokkit.errors import Interrupted, TokkitError, UsageError
+from tokkit.errors import Interrupted, TokkitError
 from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.launch_info import RankLost
 from tokkit.pretraining.training.stopping import SIGNALS
 
-RANK_NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-MASTER_NAMES = ("MASTER_ADDR", "MASTER_PORT")
-FIRST_PORT, NUM_PORTS = 12_000, 20_000  # below those that systems hand out for a moment
-FIRST_SPECIAL_STEP = 0xFFFF_FFF0  # of Slurm's steps; above are the batch script, a shell, …
-
-log = logging.getLogger(__name__)
-
-
-class RankLost(TokkitError):  # noqa: N818  it is what became of another
-    """Another rank ended, or cannot be reached."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """One process among several.
-
-    Attributes:
-        rank: its number.
-        size: of how many.
-        local_rank: its number on its machine.
-        master_addr: the host of rank 0; empty where there is one process.
-        master_port: at which it listens.
-        by_slurm: whether Slurm started it, which may have given it a device for itself.
-    """
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    master_addr: str = ""
-    master_port: int = 0
-    by_slurm: bool = False
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this is the process that writes, logs and shows a bar."""
-        return self.rank == 0
-
-    @property
-    def variables(self) -> dict[str, str]:
-        """The environment from which ``find_place`` makes the same."""
-        values = (self.rank, self.size, self.local_rank, self.master_addr, self.master_port)
-        return dict(zip(RANK_NAMES + MASTER_NAMES, map(str, values), strict=True))
-
-
-ALONE = Place()
-
-
-def find_place(environment: Mapping[str, str], nproc_per_node: int | None = None) -> Place:
-    """Find out which process this is.
-
-    Args:
-        environment: variables, such as ``os.environ``.
-        nproc_per_node: the option of that name, which goes with no other launcher.
-
-    Raises:
-        TokkitError: where variables are missing or contradict each other.
-        UsageError: where both a launcher and the option start processes.
-    """
-    place, launcher = _find_launched(environment)
-    if not launcher:
-        if _number(environment, "SLURM_NTASKS", default=1) > 1 and nproc_per_node is None:
-            log.info(
-                "SLURM_NTASKS is %s, but srun did not start this process: it trains alone",
-                environment["SLURM_NTASKS"],
-            )
-        return ALONE
-    if nproc_per_node is not None:
-        raise UsageError(
-            f"--nproc-per-node {nproc_per_node}: {launcher} is set, so a launcher has started "
-            f"{place.size} of us; leave the option out"
-        )
-    return place
-
-
-def is_first(environment: Mapping[str, str]) -> bool:
-    """Whether a launcher has started this process as the first of several, or alone."""
-    return _find_launched(environment)[0].is_first
-
-
-@contextmanager
-def only_first_speaks(place: Place) -> Iterator[None]:
-    """Keep all but errors out of the logs of every process but the first."""
-    logger = logging.getLogger("tokkit")
-    level = logger.level
-    if not place.is_first:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def first_host(nodes: str) -> str:
-    """The first host of a Slurm list: of ``a[03-05,9]-x[1,2],b`` it is ``a03-x1``.
-
-    Raises:
-        TokkitError: where it is no such list.
-    """
-    first = re.match(r"(?:[^][,]|\[\w+[^][]*\])+(?=,|$)", nodes)
-    if first is None:
-        raise TokkitError(f"{nodes!r}: is no list of Slurm nodes; set MASTER_ADDR to rank 0's host")
-    return re.sub(r"\[(\w+)[^]]*\]", r"\1", first[0])
-
-
-def _find_launched(environment: Mapping[str, str]) -> tuple[Place, str]:
-    """The place that a launcher gave, and the variable that tells of it; empty where none did."""
-    if any(name in environment for name in RANK_NAMES):
-        return _read_torchrun(environment), "WORLD_SIZE"
-    if _is_in_step(environment):
-        return _read_slurm(environment), "SLURM_NTASKS"
-    return ALONE, ""
-
-
-def _read_torchrun(environment: Mapping[str, str]) -> Place:
-    for name in RANK_NAMES + MASTER_NAMES:
-        if not environment.get(name):
-            there = next(other for other in RANK_NAMES if other in environment)
-            raise TokkitError(
-                f"{name} is not set, though {there} is; start by torchrun, which sets both, "
-                f"or unset {there}"
-            )
-    rank, size, local_rank = (_number(environment, name) for name in RANK_NAMES)
-    _check_rank(rank, size, RANK_NAMES)
-    return Place(
-        rank, size, local_rank, environment["MASTER_ADDR"], _number(environment, "MASTER_PORT")
-    )
-
-
-def _is_in_step(environment: Mapping[str, str]) -> bool:
-    """Whether srun started this process as one of several.
-
-    The script that sbatch runs, and the shell that salloc opens, have the variables of a job too,
-    but are one process, whatever number of tasks the job may start.
-    """
-    step = _number(environment, "SLURM_STEP_ID", default=FIRST_SPECIAL_STEP)
-    return step < FIRST_SPECIAL_STEP and _num_tasks(environment) > 1
-
-
-def _num_tasks(environment: Mapping[str, str]) -> int:
-    """Tasks of the step; ``SLURM_NTASKS`` may be those of the whole job."""
-    default = _number(environment, "SLURM_NTASKS", default=1)
-    return _number(environment, "SLURM_STEP_NUM_TASKS", default=default)
-
-
-def _read_slurm(environment: Mapping[str, str]) -> Place:
-    names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
-    rank, local_rank = (_number(environment, name) for name in (names[0], names[2]))
-    size = _num_tasks(environment)
-    _check_rank(rank, size, names)
-    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or ""
-    host = environment.get("MASTER_ADDR") or first_host(nodes)
-    if "MASTER_PORT" in environment:
-        port = _number(environment, "MASTER_PORT")
-    else:
-        job, step = (_number(environment, name) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
-        port = FIRST_PORT + (job + 101 * step) % NUM_PORTS
-    return Place(rank, size, local_rank, host, port, by_slurm=True)
-
-
-def _check_rank(rank: int, size: int, names: tuple[str, ...]) -> None:
-    if rank >= size:
-        raise TokkitError(
-            f"{names[0]} is {rank}, but {names[1]} is {size}; ranks count from 0, start again by "
-            f"torchrun or srun"
-        )
-
-
-def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
-    """A variable's value."""
-    value = environment.get(name)
-    if value is None and default is not None:
-        return default
-    if value is None or not (value.isascii() and value.isdecimal()):
-        is_what = "not set" if value is None else f"{value!r}, not a number"
-        raise TokkitError(
-            f"{name} is {is_what}; start again by torchrun or srun, or unset the rest"
-        )
-    return int(value)
-
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 HOST = "127.0.0.1"
-CAUSE_SECONDS = 5.0  # after which a consequence is taken for the cause
-# Which other ranks have to end after one has stopped for a signal: those that train have all saved
-# their step by then, and one that waits in vain for it to join hears no signal.
-STOP_SECONDS = 10.0
+TORCHRUN_LOGGERS = (
+    "torch.distributed.elastic",
+    "torch.distributed.launcher",
+    "torch.multiprocessing",
+)
+# The agent polls ten times a second; a rank that ends within this time is seen before those that
+# end because they lost the connection to it.
+CAUSE_SECONDS = 1.0
+
+Work = Callable[[PretrainConfig], object]
 
 
-def launch(work: Callable[[PretrainConfig], object], config: PretrainConfig) -> None:
+def launch(work: Work, config: PretrainConfig) -> None:
     """Do the same work in ``nproc_per_node`` processes of this machine.
 
-    Processes are started by ``spawn``, so a program's main module needs the usual guard.
+    The processes are started with ``spawn``, so a program's main module needs the usual guard.
 
     Args:
-        work: a function of a module, which finds its place in the environment.
-        config: its argument; there, nothing is left to be started, and the machine's cores are
-            divided among the ranks unless ``threads`` or ``OMP_NUM_THREADS`` says otherwise.
+        work: a module-level function, which calls ``detect_launcher`` to find its rank.
+        config: its argument; there, ``nproc_per_node`` is None, and the machine's cores are divided
+            among the ranks unless ``threads`` or ``OMP_NUM_THREADS`` is set.
 
     Raises:
-        TokkitError: that a rank raised, or that names the rank that died.
+        TokkitError: the error of a rank, or one that names the rank that was killed.
         Interrupted: after a signal, when all ranks have stopped.
         WorkerError: with the traceback of a bug in a rank.
     """
-    with _caught_signals() as caught, _started(work, config) as ranks:
-        faults = _watch(ranks, caught)
-    if faults:
-        raise min(faults, key=_distance)
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-
-@dataclass(frozen=True)
-class _Rank:
-    number: int
-    process: BaseProcess
-
-    def pass_on(self, number: int) -> None:
-        """Send a signal, if there is still someone to send it to."""
-        if self.process.is_alive() and self.process.pid is not None:
-            os.kill(self.process.pid, number)
-
-    def describe_death(self) -> TokkitError:
-        """Say how the process ended that told nothing of its end."""
-        self.process.join()
-        killed = self.process.exitcode == -signal.SIGKILL
-        remedy = "; was memory short?" if killed else ""
-        return TokkitError(
-            f"rank {self.number}: the process {describe_exit(self.process)}{remedy}; "
-            f"run the same command again to go on from the last checkpoint"
-        )
-
-
-@contextmanager
-def _caught_signals() -> Iterator[Connection]:
-    """Catch both signals, and yield the pipe through which their numbers come."""
-    caught, catch = multiprocessing.Pipe(duplex=False)
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        catch.send(number)
-
-    before = [signal.signal(number, note) for number in SIGNALS]
-    try:
-        yield caught
-    finally:
-        for number, handler in zip(SIGNALS, before, strict=True):
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _started(
-    work: Callable[[PretrainConfig], object], config: PretrainConfig
-) -> Iterator[dict[Connection, _Rank]]:
-    """Start the ranks, and end them with the block."""
     size = config.nproc_per_node or 1
     config = replace(config, nproc_per_node=None, threads=_divide_threads(config, size))
-    context = multiprocessing.get_context("spawn")
-    ranks: dict[Connection, _Rank] = {}
-    with _held_port() as port:
+    resource_tracker.ensure_running()  # when it starts, it unblocks signals in its thread
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="tokkit-")))
+        receivers, senders = zip(
+            *(multiprocessing.Pipe(duplex=False) for _ in range(size)), strict=True
+        )
+        for connection in (*receivers, *senders):
+            stack.callback(connection.close)
+        stack.enter_context(_forwarded_signals(senders))
+        stack.enter_context(_silenced_torchrun())
+        agent = elastic_launch(
+            LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=size,
+                run_id=folder.name,
+                rdzv_backend="c10d",
+                rdzv_endpoint=f"{HOST}:0",
+                local_addr=HOST,
+                max_restarts=0,
+                logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
+            ),
+            _run_rank,
+        )
+        level = logging.getLogger("tokkit").getEffectiveLevel()
+        executor = stack.enter_context(ThreadPoolExecutor(1, initializer=_block_signals))
         try:
-            # It would lift the mask where the first child starts it.
-            resource_tracker.ensure_running()
-            # Children inherit the mask, and lift it when they know what to do with a signal.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-            try:
-                for number in range(size):
-                    ours, theirs = context.Pipe()
-                    place = Place(number, size, number, HOST, port)
-                    process = context.Process(target=_work, args=(work, config, place, theirs))
-                    process.start()
-                    theirs.close()
-                    ranks[ours] = _Rank(number, process)
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            yield ranks
-        finally:
-            for rank in ranks.values():
-                rank.process.kill()
-            for pipe, rank in ranks.items():
-                rank.process.join()
-                pipe.close()
+            executor.submit(agent, work, config, folder, receivers, level).result()
+        except ChildFailedError as failed:
+            raise _find_cause(folder, failed) from None
 
 
 def _divide_threads(config: PretrainConfig, size: int) -> int | None:
@@ -353,86 +130,90 @@ def _divide_threads(config: PretrainConfig, size: int) -> int | None:
 
 
 @contextmanager
-def _held_port() -> Iterator[int]:
-    """A free port that stays ours: bound, but not listened at, until rank 0 does so."""
-    with socket.socket() as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind((HOST, 0))
-        yield held.getsockname()[1]
+def _forwarded_signals(senders: Sequence[Connection]) -> Iterator[None]:
+    """Send the number of each signal to all ranks; signals reach the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
+    def forward(number: int, _frame: FrameType | None) -> None:
+        for sender in senders:
+            with suppress(OSError):  # the rank has ended
+                sender.send(number)
 
-def _watch(ranks: dict[Connection, _Rank], caught: Connection) -> list[Exception]:
-    """Wait until all ranks have ended, or one by a fault; returns the faults there were."""
-    running = dict(ranks)
-    faults: list[Exception] = []
-    deadline = float("inf")
-    while running:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            break
-        for pipe in cast("list[Connection]", wait([*running, caught], min(left, 3600.0))):
-            if pipe is caught:
-                number = caught.recv()
-                for rank in running.values():
-                    rank.pass_on(number)
-                continue
-            fault, has_ended = _hear(pipe, running[pipe])
-            if has_ended:
-                del running[pipe]
-            if fault is not None:
-                faults.append(fault)
-                deadline = min(deadline, time.monotonic() + _patience(fault))
-    return faults
-
-
-def _hear(pipe: Connection, rank: _Rank) -> tuple[Exception | None, bool]:
-    """Take what a rank has to say: its fault, and whether it has ended."""
+    before = [signal.signal(number, forward) for number in SIGNALS]
     try:
-        kind, content = pipe.recv()
-    except (EOFError, ConnectionResetError):
-        return rank.describe_death(), True
-    if kind == "message":
-        name, level, text = content
-        logging.getLogger(name).log(level, "%s", text)
-        with suppress(OSError):  # it may have died since; that is heard next
-            pipe.send(None)
-        return None, False
-    if kind == "bug":
-        return WorkerError(f"rank {rank.number}\n\n{content}"), True
-    return content, True
+        yield
+    finally:
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)
 
 
-def _distance(fault: Exception) -> int:
-    """How far a fault is from being the cause of the others."""
-    if isinstance(fault, RankLost):
+@contextmanager
+def _silenced_torchrun() -> Iterator[None]:
+    """Keep the agent's log lines and tracebacks off standard error."""
+    loggers = [logging.getLogger(name) for name in TORCHRUN_LOGGERS]
+    before = [(logger.handlers, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [logging.NullHandler()], False
+    try:
+        yield
+    finally:
+        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
+
+
+def _block_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _find_cause(folder: Path, failed: "ChildFailedError") -> Exception:
+    """Return the error that the others followed from, from the reports of the ranks."""
+    reports = [pickle.loads(path.read_bytes()) for path in folder.glob("*.report")]  # noqa: S301  our own
+    rank, failure = failed.get_first_failure()
+    if not _report_path(folder, rank).exists():
+        ended = f"ended with status {failure.exitcode}"
+        if failure.exitcode < 0:
+            ended = f"was killed by {failure.signal_name()}"
+        hint = "; it may have run out of memory" if failure.exitcode == -signal.SIGKILL else ""
+        reports.append(
+            TokkitError(
+                f"rank {rank}: the process {ended}{hint}; "
+                f"run the same command again to continue from the last checkpoint"
+            )
+        )
+    cause: Exception = min(reports, key=_severity)
+    return cause
+
+
+def _severity(error: Exception) -> int:
+    """Return how far an error is from being the cause of the others; 0 is the cause."""
+    if isinstance(error, RankLost):
         return 3
-    if isinstance(fault, Interrupted):
+    if isinstance(error, Interrupted):
         return 2
-    return 1 if isinstance(fault, WorkerError) else 0
+    return 1 if isinstance(error, WorkerError) else 0
 
 
-def _patience(fault: Exception) -> float:
-    """Seconds to wait for the other ranks."""
-    return (0.0, CAUSE_SECONDS, STOP_SECONDS, CAUSE_SECONDS)[_distance(fault)]
+def _report_path(folder: Path, rank: int) -> Path:
+    return folder / f"{rank}.report"
 
 
-def _work(
-    work: Callable[[PretrainConfig], object],
-    config: PretrainConfig,
-    place: Place,
-    pipe: Connection,
+def _run_rank(
+    work: Work, config: PretrainConfig, folder: Path, receivers: Sequence[Connection], level: int
 ) -> None:
-    """The life of a rank."""
-    threading.Thread(target=exit_with_parent, daemon=True).start()
-    os.environ.update(place.variables)
-    # Its own lock is shared with other processes, and left behind by one that is killed.
+    """Do the work of a rank; on an error, report it and exit with status 1.
+
+    The agent waits forever for a function that ends the process with status 0.
+    """
+    rank = int(os.environ["RANK"])
+    threading.Thread(target=_follow_parent, args=(receivers[rank],), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # tqdm's own lock is a named semaphore, which a rank that is killed leaves behind.
     tqdm.set_lock(threading.RLock())
-    forwarder = _Forwarder(pipe)
     logger = logging.getLogger("tokkit")
-    logger.handlers = [forwarder]
-    logger.propagate = False
-    logger.setLevel(logging.INFO)
-    report: tuple[str, Any] = "done", None
+    logger.handlers, logger.propagate = [LineHandler()], False
+    logger.setLevel(level)
     try:
         with interruptible(config.output):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -441,34 +222,26 @@ def _work(
             finally:
                 signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     except TokkitError as error:
-        report = "error", error
-    except BaseException:  # noqa: BLE001  whatever it is, the parent must be told
-        report = "bug", traceback.format_exc()
-    with suppress(OSError):
-        forwarder.send(report)
+        report: Exception = error
+    except BaseException:  # noqa: BLE001  whatever it is, the parent must raise it
+        report = WorkerError(f"rank {rank}\n\n{traceback.format_exc()}")
+    else:
+        return
+    path = _report_path(folder, rank)
+    path.with_suffix(".part").write_bytes(pickle.dumps(report))
+    path.with_suffix(".part").rename(path)
     sys.stdout.flush()
     sys.stderr.flush()
-    # Not by way of the interpreter's end, which waits for threads of connections that are broken.
-    os._exit(0)
+    if isinstance(report, RankLost):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the agent may end the wait
+        time.sleep(CAUSE_SECONDS)
+    # Not through the interpreter's shutdown, which waits for threads of broken connections.
+    os._exit(1)
 
 
-class _Forwarder(logging.Handler):
-    """Sends log lines to the parent, and goes on when they are written.
-
-    Without the answer, the bar of rank 0 would be drawn again before the line that it made room for.
-    """
-
-    def __init__(self, pipe: Connection) -> None:
-        super().__init__()
-        self._pipe = pipe
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Send one line."""
-        with hide_bars():
-            self._pipe.send(("message", (record.name, record.levelno, record.getMessage())))
-            self._pipe.recv()
-
-    def send(self, report: tuple[str, Any]) -> None:
-        """Send what the rank ends with, when no thread is about to send a line."""
-        with self.lock or threading.RLock():
-            self._pipe.send(report)
+def _follow_parent(receiver: Connection) -> None:
+    """Raise the signals that the parent forwards; end the process when the parent is gone."""
+    with suppress(EOFError, OSError):
+        while True:
+            os.kill(os.getpid(), receiver.recv())
+    os._exit(1)

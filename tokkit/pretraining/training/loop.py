@@ -60,7 +60,7 @@ class Trainer:
         self._setup = setup
         self.stepper = setup.stepper
         self.feed = setup.feed
-        self.world = setup.stepper.world
+        self.group = setup.stepper.group
         self.schedule = Schedule.of(config)
         self.state = State()
         self._model = setup.model
@@ -73,13 +73,13 @@ class Trainer:
     def _resume(self) -> Checkpoint | None:
         """Go on from the newest checkpoint, which the first process reads."""
         optimizer, expected, read = self.stepper.optimizer, expect_tensors(self._model), None
-        if self.world.is_first:
+        if self.group.is_first:
             read = load_newest_checkpoint(self._folder, expected)
-        form = self.world.share(None if read is None else read.state)
+        form = self.group.broadcast(None if read is None else read.state)
         if form is None:
             return None
         self.state = State.from_dict(form)
-        if not self.world.is_first:
+        if not self.group.is_first:
             self.state.interval = Tally()  # whose sums are of all processes
         tensors = Snapshot({}, {}) if read is None else read.tensors
         parts = Snapshot(
@@ -106,7 +106,7 @@ class Trainer:
         with ExitStack() as stack:
             self._stop: StopRequest = stack.enter_context(hold_signals())
             self._writer: CheckpointWriter | None = None
-            if self.world.is_first:
+            if self.group.is_first:
                 self._writer = stack.enter_context(
                     CheckpointWriter(self._folder, self.config.keep_checkpoints, self._resumed)
                 )
@@ -136,8 +136,8 @@ class Trainer:
 
     def _agree(self) -> tuple[Signals | None, float]:
         """Which signal has reached any process, and the first one's clock."""
-        elapsed = time.monotonic() - self._began if self.world.is_first else 0.0
-        *flags, elapsed = self.world.total([*self._stop.flags, elapsed])
+        elapsed = time.monotonic() - self._began if self.group.is_first else 0.0
+        *flags, elapsed = self.group.sum([*self._stop.flags, elapsed])
         return agreed_signal(flags), elapsed
 
     def _take_step(self) -> None:
@@ -155,7 +155,7 @@ class Trainer:
         state.tokens += int(counts[2])
         state.interval.waited += self.feed.waited
         is_logged = state.step % LOG_EVERY == 0
-        self._read(behind=0 if is_logged or self.world.device.type == "cpu" else 1)
+        self._read(behind=0 if is_logged or self.group.device.type == "cpu" else 1)
         state.interval.seconds += time.perf_counter() - started
         self._reporter.advance(state)
 
@@ -172,7 +172,7 @@ class Trainer:
 
     def _describe_divergence(self, step: int) -> str:
         output, begun = self.config.output, self.state.phase_starts
-        saved = self.world.share(
+        saved = self.group.broadcast(
             None if self._writer is None else self._wait_for(self._writer).describe_saved()
         )
         # The phase of the step, which another may have followed since.
@@ -191,7 +191,7 @@ class Trainer:
         if not is_due or state.step == self._logged_step:
             return
         self._read()
-        interval = state.interval.over(self.world.total)
+        interval = state.interval.over(self.group.sum)
         self._reporter.train(state, interval, rate=self._rate, gradient_norm=self._gradient_norm)
         self._logged_step, state.interval = state.step, Tally()
 
@@ -224,7 +224,7 @@ class Trainer:
         self._read()  # what is no number is never saved
         parts = name_tensors(self._model, self.stepper.optimizer)
         tensors = Snapshot(full_tensors(parts.model), full_tensors(parts.optimizer))
-        whole = replace(state, interval=state.interval.over(self.world.total))
+        whole = replace(state, interval=state.interval.over(self.group.sum))
         if self._writer is not None:
             self._reporter.sync()
             self._writer.save(tensors, whole.as_dict(), loss=loss)
@@ -235,7 +235,7 @@ class Trainer:
         saved = ""
         if self._writer is not None and (fault := self._wait_for(self._writer).fault) is not None:
             saved = f", which is not saved ({fault}); {self._writer.describe_saved()}"
-        self.world.barrier()  # others are ended soon after the first of us
+        self.group.barrier()  # others are ended soon after the first of us
         raise Interrupted(
             f"{output}: stopped by {signal.name} after step {step}{saved}; "
             f"run the same command again to go on",

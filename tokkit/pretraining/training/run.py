@@ -24,7 +24,7 @@ from tokkit.pretraining.models.export import write_export
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.checkpoints import State
 from tokkit.pretraining.training.device import choose_precision, describe_device, torch_settings
-from tokkit.pretraining.training.distributed import World, full_tensors, open_world
+from tokkit.pretraining.training.distributed import ProcessGroup, full_tensors, join_process_group
 from tokkit.pretraining.training.estimate import (
     Forecast,
     Sample,
@@ -33,7 +33,7 @@ from tokkit.pretraining.training.estimate import (
     forecast,
     sample_instances,
 )
-from tokkit.pretraining.training.launch import ALONE, Place
+from tokkit.pretraining.training.launch_info import SINGLE_PROCESS, LaunchInfo
 from tokkit.pretraining.training.loop import Trainer
 from tokkit.pretraining.training.reporting import Reporter, Scale, require_tensorboard
 from tokkit.pretraining.training.run_record import (
@@ -48,12 +48,12 @@ from tokkit.pretraining.training.run_record import (
 from tokkit.pretraining.training.setup import Setup, choose_model, open_loaders, set_up
 
 
-def train(plan: Plan, place: Place) -> Manifest:
+def train(plan: Plan, launch_info: LaunchInfo) -> Manifest:
     """Train this process's part of a run.
 
     Args:
         plan: of the run.
-        place: of this process among all.
+        launch_info: which of the processes this one is.
 
     Returns:
         The run folder's manifest.
@@ -66,32 +66,32 @@ def train(plan: Plan, place: Place) -> Manifest:
     if config.tensorboard:
         require_tensorboard()
     with ExitStack() as stack:
-        if place.is_first:
+        if launch_info.is_first:
             refuse_foreign(config.output)
             stack.enter_context(FolderLock(config.output))
             refuse_other_run(plan)
         stack.enter_context(interruptible(config.output))
-        world = stack.enter_context(open_world(config, place))
-        stack.enter_context(torch_settings(config, world.device))
-        setup = stack.enter_context(set_up(config, world))
-        if world.is_first:
+        group = stack.enter_context(join_process_group(config, launch_info))
+        stack.enter_context(torch_settings(config, group.device))
+        setup = stack.enter_context(set_up(config, group))
+        if group.is_first:
             prepare_folder(plan)  # not before: a mistake in the options clears nothing
         trainer = Trainer(config, setup)
-        if world.is_first:
-            _write_run(plan, setup, world)
+        if group.is_first:
+            _write_run(plan, setup, group)
         reporter = Reporter(
             config,
             setup.sources.objective,
             trainer.state,
-            _find_scale(config, setup, world),
-            enabled=world.is_first,
+            _find_scale(config, setup, group),
+            enabled=group.is_first,
         )
         with reporter:
             state = trainer.run(reporter)
         weights = full_tensors(setup.model.state_dict())
-        if world.is_first:
+        if group.is_first:
             _finish(plan, setup, state, weights)
-        world.barrier()
+        group.barrier()
         return Manifest.read(config.output, KIND)
 
 
@@ -105,23 +105,23 @@ def forecast_run(plan: Plan, *, num_processes: int) -> Forecast:
         config, batch_size=config.batch_size // num_processes, nproc_per_node=None, fsdp=False
     )
     with ExitStack() as stack:
-        world = stack.enter_context(open_world(config, ALONE))
-        stack.enter_context(torch_settings(config, world.device))
+        group = stack.enter_context(join_process_group(config, SINGLE_PROCESS))
+        stack.enter_context(torch_settings(config, group.device))
         sources = open_sources(config)
-        loaders = open_loaders(config, sources, world)
+        loaders = open_loaders(config, sources, group)
         taken: list[Setup] = []
 
         def time_step() -> float:
             if not taken:
-                taken.append(stack.enter_context(set_up(own, world)))
+                taken.append(stack.enter_context(set_up(own, group)))
             return _time_step(taken[0])
 
         return forecast(
             config,
             outline_model(choose_model(config, sources)[0]),
             _sample(config, sources, loaders),
-            device=world.device,
-            is_half=choose_precision(config.precision, world.device) == "bf16",
+            device=group.device,
+            is_half=choose_precision(config.precision, group.device) == "bf16",
             num_processes=num_processes,
             time_step=time_step,
         )
@@ -140,21 +140,21 @@ def _sample(config: PretrainConfig, sources: Sources, loaders: Sequence[Loader])
     return [sample_instances(loader, config.batch_size, causal=causal) for loader in loaders]
 
 
-def _find_scale(config: PretrainConfig, setup: Setup, world: World) -> Scale:
+def _find_scale(config: PretrainConfig, setup: Setup, group: ProcessGroup) -> Scale:
     """By what the figures of a run are measured."""
     num_instances = [loader.num_instances for loader in setup.loaders]
-    device = world.device
+    device = group.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     peak = find_peak_flops(name)
     if peak is None or choose_precision(config.precision, device) != "bf16":
         return Scale(num_instances)
-    loaders = open_loaders(config, setup.sources, replace(world, rank=0, size=1))
+    loaders = open_loaders(config, setup.sources, replace(group, rank=0, size=1))
     samples = _sample(config, setup.sources, loaders)
     flops = [flops_per_token(setup.model.config, sample) for sample in samples]
-    return Scale(num_instances, flops, peak * world.size)
+    return Scale(num_instances, flops, peak * group.size)
 
 
-def _write_run(plan: Plan, setup: Setup, world: World) -> None:
+def _write_run(plan: Plan, setup: Setup, group: ProcessGroup) -> None:
     write_json(
         plan.config.output / RUN,
         describe_run(
@@ -162,8 +162,8 @@ def _write_run(plan: Plan, setup: Setup, world: World) -> None:
             plan.sources,
             model=asdict(setup.model.config),
             num_parameters=_count_parameters(setup.model),
-            device=describe_device(world.device),
-            num_processes=world.size,
+            device=describe_device(group.device),
+            num_processes=group.size,
             initial=plan.initial,
         ),
     )

@@ -13,7 +13,7 @@ from tokkit.pretraining.models.build_model import Model, build_model
 from tokkit.pretraining.models.initial_weights import Initial, read_initial
 from tokkit.pretraining.pretrain_config import DEFAULT_PRESET, PretrainConfig
 from tokkit.pretraining.training.device import is_compiled, seed_torch
-from tokkit.pretraining.training.distributed import World, compile_model, distribute
+from tokkit.pretraining.training.distributed import ProcessGroup, compile_model, distribute
 from tokkit.pretraining.training.optimizers import build_optimizer
 from tokkit.pretraining.training.step import Figures, Stepper
 
@@ -51,58 +51,60 @@ class Setup:
             This process's micro-batches, on the CPU, which hold for this step and the next; the
             predicted tokens, labelled pairs and tokens of the whole step; and what it found.
         """
-        world = self.stepper.world
+        group = self.stepper.group
         batches = self.feed.take(phase, number)
-        counts = world.total(
+        counts = group.sum(
             [
                 sum(batch.num_predicted for batch in batches),
                 sum(batch.num_pairs for batch in batches),
                 sum(batch.num_tokens for batch in batches),
             ]
         )
-        on_device = [batch.to(world.device) for batch in batches]
+        on_device = [batch.to(group.device) for batch in batches]
         self.feed.release()
         return batches, counts, self.stepper.take(step, on_device, counts[:2], rate)
 
 
 @contextmanager
-def set_up(config: PretrainConfig, world: World) -> Iterator[Setup]:
+def set_up(config: PretrainConfig, group: ProcessGroup) -> Iterator[Setup]:
     """Put a run together as it begins.
 
     Args:
         config: of the run.
-        world: the processes that share it.
+        group: the processes that share it.
 
     Raises:
         UsageError: where options do not go together.
         TokkitError: where folders are damaged or do not go together.
     """
     sources = open_sources(config)
-    loaders = open_loaders(config, sources, world)
-    model = make_model(config, sources).to(world.device)
-    compiled = is_compiled(config.compile, world.device)
+    loaders = open_loaders(config, sources, group)
+    model = make_model(config, sources).to(group.device)
+    compiled = is_compiled(config.compile, group.device)
     if compiled:
         compile_model(model)
-    trained = distribute(model, world, fsdp=config.fsdp)
-    stepper = Stepper(config, trained, build_optimizer(model, config), world)
+    trained = distribute(model, group, fsdp=config.fsdp)
+    stepper = Stepper(config, trained, build_optimizer(model, config), group)
     feed = Feed(
         loaders,
         sources.pad_id,
         micro_batch_tokens=config.micro_batch_tokens,
         static=compiled,
         causal=sources.is_causal,
-        pin=world.device.type == "cuda",
+        pin=group.device.type == "cuda",
     )
     with feed:
         yield Setup(sources, loaders, feed, model, stepper)
 
 
-def open_loaders(config: PretrainConfig, sources: Sources, world: World) -> tuple[Loader, ...]:
+def open_loaders(
+    config: PretrainConfig, sources: Sources, group: ProcessGroup
+) -> tuple[Loader, ...]:
     """The loader of each phase; without phases one of all folders."""
     parts = [sources]
     if config.phases:
         parts = [sources.folder(number) for number in order_phases(config, sources)]
-    return tuple(Loader(part, config, rank=world.rank, world_size=world.size) for part in parts)
+    return tuple(Loader(part, config, rank=group.rank, world_size=group.size) for part in parts)
 
 
 def make_model(config: PretrainConfig, sources: Sources) -> Model:

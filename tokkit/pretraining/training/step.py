@@ -23,7 +23,7 @@ from tokkit.pretraining.data.batches import Batch
 from tokkit.pretraining.models.bert import Sums
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import autocast, choose_precision, seed_torch
-from tokkit.pretraining.training.distributed import World, accumulate
+from tokkit.pretraining.training.distributed import ProcessGroup, accumulate
 from tokkit.pretraining.training.metrics import Tally, total_loss
 from tokkit.pretraining.training.optimizers import clip_gradients, update
 
@@ -41,14 +41,14 @@ def evaluate(
     Returns:
         The sums of all processes; None where it was stopped.
     """
-    world = stepper.world
+    group = stepper.group
     tally, turn, was_training = Tally(), [], stepper.model.training
     stepper.model.eval()
     try:
         with torch.no_grad():
             for batch in batches:
                 turn.append(batch)
-                if len(turn) == world.size:
+                if len(turn) == group.size:
                     if is_stopped():
                         return None
                     _look(stepper, turn, tally)
@@ -57,12 +57,12 @@ def evaluate(
                 _look(stepper, turn, tally)
     finally:
         stepper.model.train(was_training)
-    return tally.over(world.total)
+    return tally.over(group.sum)
 
 
 def _look(stepper: "Stepper", turn: list[Batch], tally: Tally) -> None:
     """Run the model on this process's batch of a turn; where it has none, on another's in vain."""
-    rank, device = stepper.world.rank, stepper.world.device
+    rank, device = stepper.group.rank, stepper.group.device
     batch = turn[min(rank, len(turn) - 1)]
     sums = stepper.compute(batch.to(device))
     if rank < len(turn):
@@ -112,17 +112,17 @@ class Stepper:
         config: of the run.
         model: as trained: distributed, compiled.
         optimizer: of its weights.
-        world: the processes that share each step.
+        group: the processes that share each step.
     """
 
     config: PretrainConfig
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    world: World
+    group: ProcessGroup
 
     def compute(self, batch: Batch) -> Sums:
         """Run the model on a batch that is on its device, in the run's precision."""
-        device = self.world.device
+        device = self.group.device
         with autocast(choose_precision(self.config.precision, device), device):
             sums: Sums = self.model(batch.inputs)
         return sums
@@ -138,14 +138,14 @@ class Stepper:
             counts: predicted tokens and labelled pairs of the whole step.
             rate: of learning.
         """
-        seed_torch(self.config.seed, f"dropout of {self.world.rank}", step)
+        seed_torch(self.config.seed, f"dropout of {self.group.rank}", step)
         self.model.train()
         found = []
         for number, batch in enumerate(batches, start=1):
             with accumulate(self.model, is_last=number == len(batches)):
                 sums = self.compute(batch)
                 # Gradients of several processes are averaged, where a sum is wanted.
-                torch.autograd.backward(total_loss(sums, *counts) * self.world.size)
+                torch.autograd.backward(total_loss(sums, *counts) * self.group.size)
             found.append(sums)
         gradient_norm = clip_gradients(self.model, self.config.max_gradient_norm)
         update(self.optimizer, rate)

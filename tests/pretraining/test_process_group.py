@@ -20,15 +20,16 @@ from tokkit.pretraining.data.instance_reader import Instances
 from tokkit.pretraining.models.bert import Bert, ModelConfig, initialize
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.distributed import (
-    World,
+    ProcessGroup,
     accumulate,
     choose_rank_device,
     distribute,
     full_tensors,
-    open_world,
+    join_process_group,
     split_tensors,
 )
-from tokkit.pretraining.training.launch import ALONE, Place, find_place, launch
+from tokkit.pretraining.training.launch import launch
+from tokkit.pretraining.training.launch_info import SINGLE_PROCESS, LaunchInfo, detect_launcher
 from tokkit.pretraining.training.metrics import total_loss
 
 VOCAB_SIZE = 101
@@ -75,17 +76,17 @@ def make_batch(lengths: list[int]) -> Batch:
     return lay_out(instances, 0)
 
 
-def find_gradients(model: nn.Module, world: World, batches: list[Batch]) -> float:
+def find_gradients(model: nn.Module, group: ProcessGroup, batches: list[Batch]) -> float:
     """Take the gradients of one step; returns its loss."""
     counts = [sum(b.num_predicted for b in batches), sum(b.num_pairs for b in batches)]
-    num_predicted, num_pairs = world.total(counts)
+    num_predicted, num_pairs = group.sum(counts)
     loss = 0.0
     for number, batch in enumerate(batches):
         with accumulate(model, is_last=number == len(batches) - 1):
             part = total_loss(model(batch.inputs), num_predicted, num_pairs)
-            torch.autograd.backward(part * world.size)
+            torch.autograd.backward(part * group.size)
         loss += part.item()
-    return world.total([loss])[0]
+    return group.sum([loss])[0]
 
 
 def without_wrapper(model: nn.Module) -> nn.Module:
@@ -107,28 +108,28 @@ def moments_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, 
     return {name: optimizer.state[p]["exp_avg_sq"] for name, p in named}
 
 
-def check_agreement(world: World) -> None:
-    assert world.total([1.0, 10.0**world.rank, 0.1]) == [2.0, 11.0, 0.2]
-    assert world.total([]) == []
-    form = {"step": 3, "names": ["ä", None], "rate": 0.1} if world.is_first else None
-    assert world.share(form) == {"step": 3, "names": ["ä", None], "rate": 0.1}
+def check_agreement(group: ProcessGroup) -> None:
+    assert group.sum([1.0, 10.0**group.rank, 0.1]) == [2.0, 11.0, 0.2]
+    assert group.sum([]) == []
+    form = {"step": 3, "names": ["ä", None], "rate": 0.1} if group.is_first else None
+    assert group.broadcast(form) == {"step": 3, "names": ["ä", None], "rate": 0.1}
 
 
-def check_training(world: World, shape: ModelConfig, *, fsdp: bool) -> None:
+def check_training(group: ProcessGroup, shape: ModelConfig, *, fsdp: bool) -> None:
     """Two steps on two ranks are those of one process with all micro-batches."""
-    alone = World(0, 1, 0, CPU)
+    alone = ProcessGroup(0, 1, 0, CPU)
     one, model = make_model(shape), make_model(shape)
-    trained = distribute(model, world, fsdp=fsdp)
+    trained = distribute(model, group, fsdp=fsdp)
     assert without_wrapper(trained) is model
     assert [name for name, _ in model.named_parameters()] == [n for n, _ in one.named_parameters()]
     optimizers = make_optimizer(one), make_optimizer(trained)
     for _ in range(2):
         everything = [make_batch(lengths) for lengths in LENGTHS[0] + LENGTHS[1]]
         expected_loss = find_gradients(one, alone, everything)
-        loss = find_gradients(trained, world, [make_batch(n) for n in LENGTHS[world.rank]])
+        loss = find_gradients(trained, group, [make_batch(n) for n in LENGTHS[group.rank]])
         assert loss == pytest.approx(expected_loss, abs=1e-5)
         gradients = gradients_of(trained)
-        expected = dict(one.named_parameters()) if world.is_first else {}
+        expected = dict(one.named_parameters()) if group.is_first else {}
         assert gradients.keys() == expected.keys()
         for name, parameter in expected.items():
             assert parameter.grad is not None
@@ -163,14 +164,14 @@ def check_round_trip(trained: nn.Module, optimizer: torch.optim.Optimizer) -> No
 
 
 def check_everything(config: PretrainConfig) -> None:
-    with open_world(config, find_place(os.environ)) as world:
+    with join_process_group(config, detect_launcher(os.environ)) as group:
         torch.set_num_threads(1)
-        check_agreement(world)
-        check_training(world, TINY, fsdp=False)
-        check_training(world, TINY, fsdp=True)
-        check_training(world, SHARED, fsdp=False)
-        check_training(world, SHARED, fsdp=True)
-        (config.output / f"{world.rank}.json").write_text(json.dumps([world.rank, world.size]))
+        check_agreement(group)
+        check_training(group, TINY, fsdp=False)
+        check_training(group, TINY, fsdp=True)
+        check_training(group, SHARED, fsdp=False)
+        check_training(group, SHARED, fsdp=True)
+        (config.output / f"{group.rank}.json").write_text(json.dumps([group.rank, group.size]))
 
 
 def test_two_ranks_learn_what_one_does(tmp_path: Path) -> None:
@@ -182,19 +183,19 @@ def test_two_ranks_learn_what_one_does(tmp_path: Path) -> None:
 
 
 def fail_while_others_wait(config: PretrainConfig) -> None:
-    with open_world(config, find_place(os.environ)) as world:
-        world.barrier()
-        if world.rank == 1:
+    with join_process_group(config, detect_launcher(os.environ)) as group:
+        group.barrier()
+        if group.rank == 1:
             raise TokkitError("shard-7: is damaged; build it again")
-        world.barrier()
+        group.barrier()
 
 
 def die_while_others_wait(config: PretrainConfig) -> None:
-    with open_world(config, find_place(os.environ)) as world:
-        world.barrier()
-        if world.rank == 1:
+    with join_process_group(config, detect_launcher(os.environ)) as group:
+        group.barrier()
+        if group.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        world.barrier()
+        group.barrier()
 
 
 def test_the_cause_is_told_and_not_what_follows_from_it(tmp_path: Path) -> None:
@@ -208,26 +209,26 @@ def test_a_rank_that_is_killed_ends_those_that_wait_for_it(tmp_path: Path) -> No
 
 
 def test_one_process_needs_no_group(tmp_path: Path) -> None:
-    with open_world(make_config(tmp_path, None), ALONE) as world:
-        assert world.is_first
-        assert world.total([1, 2.5]) == [1.0, 2.5]
-        assert world.share({"a": [1]}) == {"a": [1]}
-        world.barrier()
+    with join_process_group(make_config(tmp_path, None), SINGLE_PROCESS) as group:
+        assert group.is_first
+        assert group.sum([1, 2.5]) == [1.0, 2.5]
+        assert group.broadcast({"a": [1]}) == {"a": [1]}
+        group.barrier()
         model = make_model(TINY)
-        assert distribute(model, world) is model
+        assert distribute(model, group) is model
         with pytest.raises(UsageError, match=r"--fsdp .* only one"):
-            distribute(model, world, fsdp=True)
+            distribute(model, group, fsdp=True)
     assert not torch.distributed.is_initialized()
 
 
 def test_each_rank_has_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    place = Place(5, 8, 1, "host", 1)
-    assert choose_rank_device("cuda", place) == torch.device("cuda:1")
-    assert choose_rank_device("cpu", place) == CPU
-    assert choose_rank_device("cuda", ALONE) == torch.device("cuda")
-    third = Place(6, 8, 2, "host", 1)
+    launch_info = LaunchInfo(5, 8, 1, "host", 1)
+    assert choose_rank_device("cuda", launch_info) == torch.device("cuda:1")
+    assert choose_rank_device("cpu", launch_info) == CPU
+    assert choose_rank_device("cuda", SINGLE_PROCESS) == torch.device("cuda")
+    third = LaunchInfo(6, 8, 2, "host", 1)
     with pytest.raises(TokkitError, match=r"rank 6 would be process 3 .* which has 2 GPUs"):
         choose_rank_device("cuda", third)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
@@ -243,12 +244,12 @@ def test_a_master_that_is_not_there_is_refused_in_one_line(tmp_path: Path) -> No
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         for host, port in (("nowhere.invalid", 29500), ("127.0.0.1", taken.getsockname()[1])):
-            place = Place(0, 2, 0, host, port)
+            launch_info = LaunchInfo(0, 2, 0, host, port)
             with (
                 pytest.raises(
                     TokkitError, match=f"rank 0: cannot join .* at {host}:{port} "
                 ) as caught,
-                open_world(make_config(tmp_path, None), place),
+                join_process_group(make_config(tmp_path, None), launch_info),
             ):
                 pass
             assert "\n" not in str(caught.value)

@@ -3,14 +3,14 @@ import logging
 import pytest
 
 from tokkit.errors import TokkitError, UsageError
-from tokkit.pretraining.training.launch import (
-    ALONE,
+from tokkit.pretraining.training.launch_info import (
     FIRST_PORT,
     NUM_PORTS,
-    Place,
-    find_place,
+    SINGLE_PROCESS,
+    LaunchInfo,
+    detect_launcher,
     first_host,
-    only_first_speaks,
+    log_on_first_rank,
 )
 
 TORCHRUN = {
@@ -33,24 +33,26 @@ SRUN = {
 
 
 def test_torchrun_says_all_of_it() -> None:
-    assert find_place(TORCHRUN) == Place(5, 8, 1, "gpu03", 29500)
-    assert find_place({**SRUN, **TORCHRUN}) == find_place(TORCHRUN)
-    assert find_place(find_place(TORCHRUN).variables) == find_place(TORCHRUN)
+    assert detect_launcher(TORCHRUN) == LaunchInfo(5, 8, 1, "gpu03", 29500)
+    assert detect_launcher({**SRUN, **TORCHRUN}) == detect_launcher(TORCHRUN)
 
 
 def test_slurm_names_a_host_and_all_ranks_make_the_same_port() -> None:
-    place = find_place(SRUN)
-    assert place == Place(5, 8, 1, "gpu03", 16_217, by_slurm=True)
-    other = find_place({**SRUN, "SLURM_PROCID": "0", "SLURM_LOCALID": "0"})
-    assert (other.master_addr, other.master_port) == (place.master_addr, place.master_port)
-    assert find_place({**SRUN, "SLURM_STEP_ID": "1"}).master_port != place.master_port
+    launch_info = detect_launcher(SRUN)
+    assert launch_info == LaunchInfo(5, 8, 1, "gpu03", 16_217, by_slurm=True)
+    other = detect_launcher({**SRUN, "SLURM_PROCID": "0", "SLURM_LOCALID": "0"})
+    assert (other.master_addr, other.master_port) == (
+        launch_info.master_addr,
+        launch_info.master_port,
+    )
+    assert detect_launcher({**SRUN, "SLURM_STEP_ID": "1"}).master_port != launch_info.master_port
     for job in ("1", "99999999", "4294967295"):
-        port = find_place({**SRUN, "SLURM_JOB_ID": job}).master_port
+        port = detect_launcher({**SRUN, "SLURM_JOB_ID": job}).master_port
         assert FIRST_PORT <= port < FIRST_PORT + NUM_PORTS
-    chosen = find_place({**SRUN, "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "4000"})
+    chosen = detect_launcher({**SRUN, "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "4000"})
     assert (chosen.master_addr, chosen.master_port) == ("10.0.0.1", 4000)
     del (older := dict(SRUN))["SLURM_STEP_NODELIST"], older["SLURM_STEP_NUM_TASKS"]
-    assert find_place(older).master_addr == "gpu01"
+    assert detect_launcher(older).master_addr == "gpu01"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_the_first_host_of_a_list(nodes: str, host: str) -> None:
 
 @pytest.mark.parametrize("nodes", ["", "gpu[", "gpu[]", ",gpu1"])
 def test_what_is_no_list_of_hosts(nodes: str) -> None:
-    with pytest.raises(TokkitError, match="no list of Slurm nodes; set MASTER_ADDR"):
+    with pytest.raises(TokkitError, match="not a list of Slurm nodes; set MASTER_ADDR"):
         first_host(nodes)
 
 
@@ -88,23 +90,23 @@ def test_one_process_of_a_job_waits_for_no_others(
 ) -> None:
     environment = {n: v for n, v in {**SRUN, **changes}.items() if v is not None}
     with caplog.at_level(logging.INFO):
-        assert find_place(environment) == ALONE
+        assert detect_launcher(environment) == SINGLE_PROCESS
     assert "SLURM_NTASKS is 8, but srun did not start" in caplog.text
     caplog.clear()
-    assert find_place(environment, nproc_per_node=2) == ALONE
+    assert detect_launcher(environment, nproc_per_node=2) == SINGLE_PROCESS
     assert not caplog.text
 
 
 def test_nothing_set_is_one_process() -> None:
-    assert find_place({}) == ALONE
-    assert find_place({"MASTER_ADDR": "gpu03", "MASTER_PORT": "29500"}) == ALONE
-    assert find_place({**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1"}).size == 1
+    assert detect_launcher({}) == SINGLE_PROCESS
+    assert detect_launcher({"MASTER_ADDR": "gpu03", "MASTER_PORT": "29500"}) == SINGLE_PROCESS
+    assert detect_launcher({**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1"}).size == 1
 
 
 @pytest.mark.parametrize(
     ("environment", "fault"),
     [
-        ({"RANK": "0"}, "WORLD_SIZE is not set, though RANK is"),
+        ({"RANK": "0"}, "WORLD_SIZE is not set, although RANK is"),
         ({n: v for n, v in TORCHRUN.items() if n != "LOCAL_RANK"}, "LOCAL_RANK is not set"),
         ({n: v for n, v in TORCHRUN.items() if n != "MASTER_PORT"}, "MASTER_PORT is not set"),
         ({**TORCHRUN, "MASTER_ADDR": ""}, "MASTER_ADDR is not set"),
@@ -119,7 +121,7 @@ def test_half_of_the_variables_are_refused_in_one_line(
     environment: dict[str, str], fault: str
 ) -> None:
     with pytest.raises(TokkitError, match=fault) as caught:
-        find_place(environment)
+        detect_launcher(environment)
     assert "\n" not in str(caught.value)
 
 
@@ -127,15 +129,15 @@ def test_half_of_the_variables_are_refused_in_one_line(
     ("environment", "name"), [(TORCHRUN, "WORLD_SIZE"), (SRUN, "SLURM_NTASKS")]
 )
 def test_processes_are_started_by_one_launcher(environment: dict[str, str], name: str) -> None:
-    with pytest.raises(UsageError, match=f"--nproc-per-node 2: {name} is set, .* 8 of us"):
-        find_place(environment, nproc_per_node=2)
+    with pytest.raises(UsageError, match=f"--nproc-per-node 2: {name} is set, .* started 8 processes"):
+        detect_launcher(environment, nproc_per_node=2)
 
 
 def test_only_the_first_speaks_but_all_may_cry(caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("tokkit.pretraining")
     logging.getLogger("tokkit").setLevel(logging.INFO)
     for rank in (0, 1):
-        with only_first_speaks(Place(rank, 2, rank)):
+        with log_on_first_rank(LaunchInfo(rank, 2, rank)):
             logger.info("line of %d", rank)
             logger.error("fault of %d", rank)
     logger.info("later")
