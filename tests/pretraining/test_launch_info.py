@@ -129,7 +129,9 @@ def test_half_of_the_variables_are_refused_in_one_line(
     ("environment", "name"), [(TORCHRUN, "WORLD_SIZE"), (SRUN, "SLURM_NTASKS")]
 )
 def test_processes_are_started_by_one_launcher(environment: dict[str, str], name: str) -> None:
-    with pytest.raises(UsageError, match=f"--nproc-per-node 2: {name} is set, .* started 8 processes"):
+    with pytest.raises(
+        UsageError, match=f"--nproc-per-node 2: {name} is set, .* started 8 processes"
+    ):
         detect_launcher(environment, nproc_per_node=2)
 
 
