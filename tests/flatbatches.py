@@ -1,11 +1,49 @@
-"""Flat batches of made-up tokens, of whatever lengths."""
+"""Instances and flat batches of made-up tokens, of whatever lengths."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tokkit.pretraining.data.batches import Batch, lay_out
-from tokkit.pretraining.data.instance_reader import Instances
+from tokkit.shards.instances import Instances, Masks
+
+
+def pair_instances(
+    lengths: Sequence[int],
+    input_ids: npt.NDArray[Any],
+    *,
+    masked_positions: Sequence[Sequence[int] | npt.NDArray[Any]],
+    masked_labels: npt.NDArray[Any],
+    segment_lengths: npt.NDArray[Any],
+    next_sentence_labels: npt.NDArray[Any],
+) -> Instances:
+    """Masked pairs of segments.
+
+    Args:
+        lengths: of the instances.
+        input_ids: of all instances, in order.
+        masked_positions: of each instance.
+        masked_labels: of all instances, in order.
+        segment_lengths: of the instances.
+        next_sentence_labels: of the instances.
+    """
+    numbers = np.arange(len(lengths), dtype=np.uint64)
+    return Instances(
+        input_ids=input_ids.astype(np.uint16),
+        offsets=np.cumsum([0, *lengths]),
+        word_starts=np.zeros(0, np.uint8),
+        segment_lengths=segment_lengths,
+        documents=numbers,
+        next_sentence_labels=next_sentence_labels,
+        indices=numbers,
+        masks=Masks(
+            positions=np.array([p for row in masked_positions for p in row], np.uint16),
+            labels=masked_labels.astype(np.uint16),
+            offsets=np.cumsum([0, *map(len, masked_positions)]),
+        ),
+    )
 
 
 def make_batch(lengths: Sequence[int], num_masked: int | None = None) -> Batch:
@@ -15,17 +53,13 @@ def make_batch(lengths: Sequence[int], num_masked: int | None = None) -> Batch:
         lengths: of the instances.
         num_masked: in each; None masks 15%.
     """
-    masked = np.array([n * 15 // 100 if num_masked is None else num_masked for n in lengths])
-    offsets = np.cumsum([0, *lengths])
-    instances = Instances(
-        input_ids=np.full(offsets[-1], 7, np.uint16),
-        offsets=offsets,
+    masked = [range(n * 15 // 100 if num_masked is None else num_masked) for n in lengths]
+    instances = pair_instances(
+        lengths,
+        np.full(sum(lengths), 7),
+        masked_positions=masked,
+        masked_labels=np.full(sum(map(len, masked)), 8),
         segment_lengths=np.array(lengths) // 2,
-        documents=np.zeros(len(lengths), np.uint64),
         next_sentence_labels=np.zeros(len(lengths), np.int64),
-        masked_positions=np.concatenate([np.arange(number) for number in masked]),
-        masked_labels=np.full(masked.sum(), 8, np.uint16),
-        masked_offsets=np.cumsum([0, *masked]),
-        word_starts=np.zeros(0, np.uint8),
     )
     return lay_out(instances, 0)

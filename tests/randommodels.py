@@ -2,10 +2,11 @@
 
 import numpy as np
 import torch
+from flatbatches import pair_instances
 
-from tokkit.pretraining.data.instance_reader import Instances
 from tokkit.pretraining.models.bert import ModelConfig
 from tokkit.pretraining.models.build_model import Model, build_model
+from tokkit.shards.instances import Instances
 
 
 def make_model(config: ModelConfig, seed: int = 0) -> Model:
@@ -21,15 +22,11 @@ def make_model(config: ModelConfig, seed: int = 0) -> Model:
 def make_instances(lengths: list[int], vocab_size: int, seed: int = 0) -> Instances:
     """Pairs of random ids, none of them 0, three masked positions in each."""
     random = np.random.default_rng(seed)
-    offsets = np.cumsum([0, *lengths])
-    return Instances(
-        input_ids=random.integers(1, vocab_size, offsets[-1]).astype(np.uint16),
-        offsets=offsets,
+    return pair_instances(
+        lengths,
+        random.integers(1, vocab_size, sum(lengths)),
         segment_lengths=np.array(lengths) // 3,
-        documents=np.arange(len(lengths), dtype=np.uint64),
         next_sentence_labels=random.integers(0, 2, len(lengths)),
-        masked_positions=np.concatenate([np.sort(random.permutation(n)[:3]) for n in lengths]),
-        masked_labels=random.integers(0, vocab_size, 3 * len(lengths)).astype(np.uint16),
-        masked_offsets=3 * np.arange(len(lengths) + 1),
-        word_starts=np.zeros(0, np.uint8),
+        masked_positions=[np.sort(random.permutation(n)[:3]) for n in lengths],
+        masked_labels=random.integers(0, vocab_size, 3 * len(lengths)),
     )

@@ -39,9 +39,10 @@ from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
 from tokkit.instances.documents import DocumentReader, Split
 from tokkit.instances.pairs import PairOptions, lay_out, pair_documents
+from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.kernels.instances.mask_tokens import replacement_ids
 from tokkit.masking.masks import MaskOptions, mask_instances
-from tokkit.shards.instances import Instances
+from tokkit.shards.instances import Instances, Masks
 from tokkit.shards.reader import ShardFolder
 
 CLS, SEP, MASK = 2, 3, 4
@@ -53,7 +54,6 @@ def mask_options(max_seq_length: int, unit: str = "token") -> MaskOptions:
     return MaskOptions(
         masked_lm_prob=0.15,
         max_predictions=math.ceil(max_seq_length * 0.15),
-        seed=SEED,
         mask_id=MASK,
         special_ids=(CLS, SEP),
         replacements=replacement_ids(VOCAB_SIZE, tuple(range(FIRST_WORD)), np.uint16),
@@ -71,7 +71,6 @@ def pairing_contestants() -> Iterator[dict[str, Contestant]]:
         short_seq_prob=0.1,
         drop_single=False,
         swap=False,
-        seed=SEED,
         cls_id=CLS,
         sep_id=SEP,
     )
@@ -87,8 +86,8 @@ def pairing_contestants() -> Iterator[dict[str, Contestant]]:
             num_tokens = 0
             for block in pair_documents(documents, reader, split, options, 0):
                 instances = lay_out(block, block.pairs, options)
-                mask_instances(instances, mask_options(128), 0)
-                num_tokens += len(instances.ids)
+                mask_instances(instances, mask_options(128), seed=SEED, epoch=0)
+                num_tokens += len(instances.input_ids)
             return num_tokens
 
         def to_disk() -> int:
@@ -127,15 +126,20 @@ def masking_contestants() -> dict[str, Contestant]:
 
     word_starts = np.packbits(rng.random(rows.size) < 1 / TOKENS_PER_WORD, bitorder="little")
 
+    numbers = np.arange(num_rows, dtype=np.uint64)
+
     def ours(unit: str) -> None:
         instances = Instances(
-            ids=narrow,
+            input_ids=narrow,
             offsets=np.arange(num_rows + 1, dtype=np.int64) * length,
             word_starts=word_starts,
             segment_lengths=np.full(num_rows, 256, np.int64),
-            indices=np.arange(num_rows, dtype=np.uint64),
+            documents=numbers,
+            next_sentence_labels=np.full(num_rows, NO_LABEL),
+            indices=numbers,
+            masks=Masks.none(num_rows, narrow.dtype),
         )
-        mask_instances(instances, mask_options(length, unit), 0)
+        mask_instances(instances, mask_options(length, unit), seed=SEED, epoch=0)
 
     special = {"[PAD]": 0, "[UNK]": 1, "[CLS]": CLS, "[SEP]": SEP, "[MASK]": MASK}
     names = {f"word{number}": number for number in range(len(special), VOCAB_SIZE)}

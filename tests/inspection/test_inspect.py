@@ -71,7 +71,7 @@ def test_dynamic_masks_are_those_of_the_loader(work: Path) -> None:
         label for row in rows for _, label in re.findall(r"\[([^\[\]\s]+)→([^\[\]\s]+)\]", row)
     ]
     expected = [
-        tokenizer.decode([token]).removeprefix("##") for token in instances.masked_labels.tolist()
+        tokenizer.decode([token]).removeprefix("##") for token in instances.masks.labels.tolist()
     ]
     assert labels == expected
 

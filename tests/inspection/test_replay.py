@@ -14,12 +14,12 @@ from tokkit.engine.files import write_json
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError
 from tokkit.inspection.replay import read_run, replay
-from tokkit.pretraining.data.instance_reader import Instances
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.sources import Sources, open_sources
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import LoaderConfig, PretrainConfig
 from tokkit.pretraining.training.run_record import RUN, describe_run
+from tokkit.shards.instances import Instances
 
 MASKS: dict[str, Any] = {"mask_unit": "span", "mask_draw": "word", "masked_lm_prob": 0.2, "seed": 7}
 
@@ -29,10 +29,10 @@ def show(sources: Sources, instances: Instances) -> list[list[str]]:
     return [
         [
             sources.tokenizer.decode([label]).removeprefix("##")
-            for label in instances.masked_labels[start:stop].tolist()
+            for label in instances.masks.labels[start:stop].tolist()
         ]
         for start, stop in zip(
-            instances.masked_offsets[:-1], instances.masked_offsets[1:], strict=True
+            instances.masks.offsets[:-1], instances.masks.offsets[1:], strict=True
         )
     ]
 

@@ -29,7 +29,7 @@ from reference.bert import Script
 from tokkit.instances.documents import DocumentReader, Split
 from tokkit.instances.pairs import PairOptions, lay_out, pair_documents
 from tokkit.kernels.instances.mask_tokens import replacement_ids
-from tokkit.masking.masks import MaskOptions, Masks, mask_instances
+from tokkit.masking.masks import MaskOptions, mask_instances
 from tokkit.shards.counts import tally_masks
 from tokkit.shards.instances import Instances
 from tokkit.shards.reader import ShardFolder
@@ -77,8 +77,8 @@ def folder(
 
 def make_instances(
     folder: ShardFolder, tokenizer: Tokenizer, reference: dict[str, Any], seed: int
-) -> Iterator[tuple[Instances, Masks]]:
-    """Instances of ours, with the options of the script's run, and their masks."""
+) -> Iterator[Instances]:
+    """Instances of ours, with the options of the script's run, masked."""
     reader = DocumentReader(folder, folder.batch_refs())
     assert reader.num_documents == 174
     split = Split(held_out=False, eval_fraction=0.0, seed=np.uint64(seed))
@@ -88,14 +88,12 @@ def make_instances(
         short_seq_prob=reference["short_seq_prob"],
         drop_single=False,
         swap=False,
-        seed=np.uint64(seed),
         cls_id=special["cls"],
         sep_id=special["sep"],
     )
     masks = MaskOptions(
         masked_lm_prob=reference["masked_lm_prob"],
         max_predictions=reference["max_predictions_per_seq"],
-        seed=np.uint64(seed),
         mask_id=special["mask"],
         special_ids=(special["cls"], special["sep"]),
         replacements=replacement_ids(tokenizer.vocab_size, (), np.uint16),
@@ -104,7 +102,7 @@ def make_instances(
     for number in range(reference["dupe_factor"]):
         for block in pair_documents(documents, reader, split, pairs, number):
             made = lay_out(block, block.pairs, pairs)
-            yield made, mask_instances(made, masks, number)
+            yield mask_instances(made, masks, seed=seed, epoch=number)
 
 
 def run(folder: ShardFolder, tokenizer: Tokenizer, reference: dict[str, Any], seed: int) -> Figures:
@@ -113,14 +111,13 @@ def run(folder: ShardFolder, tokenizer: Tokenizer, reference: dict[str, Any], se
         name: [] for name in ("length", "a", "label", "masked", "mask", "kept")
     }
     mask_id = tokenizer.special_ids["mask"]
-    for made, masked in make_instances(folder, tokenizer, reference, seed):
+    for made in make_instances(folder, tokenizer, reference, seed):
         parts["length"].append(np.diff(made.offsets))
         parts["a"].append(made.segment_lengths - 2)
-        assert made.labels is not None
-        parts["label"].append(made.labels)
-        parts["masked"].append(np.diff(masked.offsets))
-        rows = np.repeat(made.offsets[:-1], np.diff(masked.offsets))
-        found = tally_masks(made.ids[rows + masked.positions], masked.labels, mask_id)
+        parts["label"].append(made.next_sentence_labels)
+        parts["masked"].append(np.diff(made.masks.offsets))
+        rows = np.repeat(made.offsets[:-1], np.diff(made.masks.offsets))
+        found = tally_masks(made.input_ids[rows + made.masks.positions], made.masks.labels, mask_id)
         parts["mask"].append(np.array([found["masked_by_mask"]]))
         parts["kept"].append(np.array([found["masked_by_themselves"]]))
     length, a, label, num_masked, became_mask, were_kept = (
@@ -194,8 +191,8 @@ def test_corrections_are_of_the_size_that_is_said(
     left_out = [*tokenizer.all_special_ids, *tokenizer.unused_ids]
     assert abs(np.isin(replacements, left_out).mean() - 0.033) < 0.003
 
-    for made, masks in make_instances(folder, tokenizer, options, seed=1):
-        rows = np.repeat(made.offsets[:-1], np.diff(masks.offsets))
-        made.ids[rows + masks.positions] = masks.labels
+    for made in make_instances(folder, tokenizer, options, seed=1):
+        rows = np.repeat(made.offsets[:-1], np.diff(made.masks.offsets))
+        made.input_ids[rows + made.masks.positions] = made.masks.labels
         for starts in (made.offsets[:-1] + 1, made.offsets[:-1] + made.segment_lengths):
-            assert not goes_on[made.ids[starts]].any()
+            assert not goes_on[made.input_ids[starts]].any()

@@ -44,7 +44,6 @@ def draw_pairs(
         short_seq_prob=short_seq_prob,
         drop_single=False,
         swap=swap,
-        seed=seed,
         cls_id=CLS,
         sep_id=SEP,
     )

@@ -55,7 +55,9 @@ def test_options_without_effect_are_refused_by_name(options: Row, line: str) -> 
 def test_what_a_tokenizer_lacks_is_refused_in_a_line(tmp_path: Path) -> None:
     documents = [[[60, 61, 62], [70, 71]] * 20] * 10
     few = write_token_folder(tmp_path / "few", documents)
-    with pytest.raises(TokkitError, match=r"2 entries such as <extra_id_0> .*it takes 7; train"):
+    with pytest.raises(
+        TokkitError, match=r"2 tokens such as <extra_id_0> .*but 7 are needed; train"
+    ):
         make(few, tmp_path / "out", objective="span-corruption")
     without = write_token_folder(
         tmp_path / "without", documents, tokenizer=toy_tokenizer(without="[SEP]")

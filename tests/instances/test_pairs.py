@@ -31,7 +31,6 @@ def built_pairs(folder: Path, pairing: Pairing, *, held_out: bool, number: int) 
         short_seq_prob=pairing.short_seq_prob,
         drop_single=pairing.drop_single,
         swap=pairing.swap,
-        seed=seed,
         cls_id=CLS,
         sep_id=SEP,
     )
@@ -40,15 +39,13 @@ def built_pairs(folder: Path, pairing: Pairing, *, held_out: bool, number: int) 
     for block in pair_documents(documents, reader, split, options, number):
         for pairs in cut_pairs(block, 300):
             made = lay_out(block, pairs, options)
-            labels = made.labels
-            assert labels is not None
             words = np.unpackbits(made.word_starts, bitorder="little").astype(bool)
             rows += [
                 (
                     int(made.documents[row]),
-                    made.ids[start:stop].tolist(),
+                    made.input_ids[start:stop].tolist(),
                     int(made.segment_lengths[row]),
-                    bool(labels[row]),
+                    bool(made.next_sentence_labels[row]),
                     words[start:stop].tolist(),
                 )
                 for row, (start, stop) in enumerate(pairwise(made.offsets))

@@ -1,11 +1,13 @@
 import numpy as np
 import torch
+from flatbatches import pair_instances
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import Rounding, lay_out
 from tokkit.pretraining.data.instance_loader import LENGTH_MULTIPLE, pad_instances
-from tokkit.pretraining.data.instance_reader import NO_LABEL, Instances
+from tokkit.shards.instances import Instances
 
 PAD_ID = 0
 
@@ -24,16 +26,13 @@ def ragged_instances(draw: st.DrawFn) -> Instances:
     masked = [sorted(draw(st.sets(st.integers(0, length - 1), max_size=4))) for length in lengths]
     num_tokens, num_masked = sum(lengths), sum(map(len, masked))
     rng = np.random.default_rng(draw(st.integers(0, 99)))
-    return Instances(
-        input_ids=rng.integers(1, 60_000, num_tokens).astype(np.uint16),
-        offsets=np.cumsum([0, *lengths]),
+    return pair_instances(
+        lengths,
+        rng.integers(1, 60_000, num_tokens),
         segment_lengths=np.array([draw(st.integers(0, length)) for length in lengths]),
-        documents=np.zeros(len(lengths), np.uint64),
         next_sentence_labels=rng.choice([0, 1, NO_LABEL], len(lengths)),
-        masked_positions=np.array([p for row in masked for p in row], np.uint16),
-        masked_labels=rng.integers(1, 60_000, num_masked).astype(np.uint16),
-        masked_offsets=np.cumsum([0, *map(len, masked)]),
-        word_starts=np.zeros(0, np.uint8),
+        masked_positions=masked,
+        masked_labels=rng.integers(1, 60_000, num_masked),
     )
 
 
@@ -68,22 +67,22 @@ def test_a_batch_holds_the_instances_and_padding(instances: Instances) -> None:
 def test_masked_positions_point_into_the_padded_batch(instances: Instances) -> None:
     batch = pad_instances(instances, PAD_ID)
     width = batch.input_ids_BT.shape[1]
-    rows = np.repeat(np.arange(len(instances.offsets) - 1), np.diff(instances.masked_offsets))
+    rows = np.repeat(np.arange(len(instances.offsets) - 1), np.diff(instances.masks.offsets))
     expected = [
         int(instances.input_ids[instances.offsets[row] + position])
-        for row, position in zip(rows, instances.masked_positions, strict=True)
+        for row, position in zip(rows, instances.masks.positions, strict=True)
     ]
     assert batch.input_ids_BT.flatten()[batch.masked_positions_M].tolist() == expected
     assert (batch.masked_positions_M // width).tolist() == rows.tolist()
-    assert batch.masked_labels_M.tolist() == instances.masked_labels.tolist()
-    assert batch.num_masked == len(instances.masked_positions)
+    assert batch.masked_labels_M.tolist() == instances.masks.labels.tolist()
+    assert batch.num_masked == len(instances.masks.positions)
 
 
 def labels_of(instances: Instances) -> list[int]:
     """What is to be predicted at each token."""
     labels = np.full(len(instances.input_ids), NO_LABEL)
-    rows = np.repeat(instances.offsets[:-1], np.diff(instances.masked_offsets))
-    labels[rows + instances.masked_positions] = instances.masked_labels
+    rows = np.repeat(instances.offsets[:-1], np.diff(instances.masks.offsets))
+    labels[rows + instances.masks.positions] = instances.masks.labels
     return labels.tolist()
 
 
@@ -94,7 +93,7 @@ def test_a_flat_batch_holds_the_instances_and_nothing_else_that_counts(
     batch = lay_out(instances, PAD_ID, rounding)
     inputs, lengths = batch.inputs, np.diff(instances.offsets)
     num_tokens, num_rows = len(instances.input_ids), len(lengths)
-    assert (batch.num_tokens, batch.num_predicted) == (num_tokens, len(instances.masked_labels))
+    assert (batch.num_tokens, batch.num_predicted) == (num_tokens, len(instances.masks.labels))
     assert batch.num_pairs == (instances.next_sentence_labels != NO_LABEL).sum()
 
     assert inputs.input_ids_N[:num_tokens].tolist() == instances.input_ids.tolist()

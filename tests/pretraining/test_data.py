@@ -7,20 +7,22 @@ from instancefolders import make_batch, write_instance_folder, write_shard
 
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
-from tokkit.pretraining.data.instance_reader import NO_LABEL, InstanceReader, Instances
+from tokkit.kernels.instances.flatten import NO_LABEL
+from tokkit.pretraining.data.instance_reader import InstanceReader
+from tokkit.shards.instances import Instances
 from tokkit.shards.reader import ShardFolder, open_shard
 
 
 def split_rows(instances: Instances) -> list[dict[str, object]]:
     """Ragged instances as rows."""
-    bounds, masked = instances.offsets, instances.masked_offsets
+    bounds, masked = instances.offsets, instances.masks.offsets
     return [
         {
             "input_ids": instances.input_ids[bounds[i] : bounds[i + 1]].tolist(),
             "segment_length": int(instances.segment_lengths[i]),
             "next_sentence_label": int(instances.next_sentence_labels[i]),
-            "masked_positions": instances.masked_positions[masked[i] : masked[i + 1]].tolist(),
-            "masked_labels": instances.masked_labels[masked[i] : masked[i + 1]].tolist(),
+            "masked_positions": instances.masks.positions[masked[i] : masked[i + 1]].tolist(),
+            "masked_labels": instances.masks.labels[masked[i] : masked[i + 1]].tolist(),
         }
         for i in range(len(bounds) - 1)
     ]

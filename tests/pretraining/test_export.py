@@ -9,9 +9,9 @@ from instancefolders import write_counting_tokenizer
 from randommodels import make_instances, make_model
 
 from tokkit.errors import TokkitError
+from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import lay_out
 from tokkit.pretraining.data.instance_loader import pad_instances, padded_batch
-from tokkit.pretraining.data.instance_reader import NO_LABEL
 from tokkit.pretraining.models.bert import ModelConfig
 from tokkit.pretraining.models.build_model import Model
 from tokkit.pretraining.models.export import read_export, write_export

@@ -7,9 +7,9 @@ import transformers
 from randommodels import make_instances, make_model
 
 from tokkit.errors import UsageError
+from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import EXACT, Batch, Rounding, lay_out
 from tokkit.pretraining.data.instance_loader import pad_instances, padded_batch
-from tokkit.pretraining.data.instance_reader import NO_LABEL
 from tokkit.pretraining.models.bert import Bert, ModelConfig
 from tokkit.pretraining.models.build_model import Model, build_model
 from tokkit.pretraining.models.gpt2 import Gpt2

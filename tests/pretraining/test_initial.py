@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from tokkit.errors import TokkitError, UsageError
 from tokkit.pretraining.data.batches import lay_out
 from tokkit.pretraining.data.instance_loader import pad_instances, padded_batch
-from tokkit.pretraining.data.instance_reader import Instances
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.sources import open_sources
 from tokkit.pretraining.models.bert import Bert, ModelConfig
@@ -25,6 +24,7 @@ from tokkit.pretraining.models.huggingface import BY_ENTRY
 from tokkit.pretraining.models.initial_weights import fingerprint_initial, read_initial
 from tokkit.pretraining.pretrain_config import LoaderConfig, PretrainConfig
 from tokkit.pretraining.training.metrics import total_loss
+from tokkit.shards.instances import Instances
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 

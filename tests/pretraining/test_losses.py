@@ -17,7 +17,6 @@ from peermodels import peer_of
 
 from tokkit.pretraining.data.batches import lay_out
 from tokkit.pretraining.data.instance_loader import pad_instances, padded_batch
-from tokkit.pretraining.data.instance_reader import Instances
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.sources import open_sources
 from tokkit.pretraining.models.bert import Bert, ModelConfig, initialize
@@ -28,6 +27,7 @@ from tokkit.pretraining.training.metrics import Tally
 from tokkit.pretraining.training.optimizers import build_optimizer, clip_gradients, update
 from tokkit.pretraining.training.schedule import Schedule
 from tokkit.pretraining.training.step import Stepper
+from tokkit.shards.instances import Instances
 
 NUM_STEPS = 200
 Curve = npt.NDArray[np.float64]

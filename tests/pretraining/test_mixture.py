@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from instancefolders import write_instance_folder
 
 from tokkit.errors import TokkitError, UsageError
-from tokkit.pretraining.data.instance_reader import Instances
 from tokkit.pretraining.data.loader import Loader, deal_out, split_epochs
 from tokkit.pretraining.data.sources import open_sources
 from tokkit.pretraining.pretrain_config import LoaderConfig
+from tokkit.shards.instances import Instances
 
 
 def open_loader(*folders: Path, rank: int = 0, world_size: int = 1, **options: Any) -> Loader:
@@ -36,8 +36,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]
 def restore(instances: Instances) -> list[tuple[int, ...]]:
     """The instances as they were before they were masked."""
     ids = instances.input_ids.copy()
-    rows = np.repeat(instances.offsets[:-1], np.diff(instances.masked_offsets))
-    ids[rows + instances.masked_positions] = instances.masked_labels
+    rows = np.repeat(instances.offsets[:-1], np.diff(instances.masks.offsets))
+    ids[rows + instances.masks.positions] = instances.masks.labels
     return [tuple(row.tolist()) for row in np.split(ids, instances.offsets[1:-1])]
 
 
@@ -118,7 +118,7 @@ def test_units_are_masked_by_where_words_start(folders: tuple[Path, Path, Path],
     batch = loader.training_instances(3)
     lengths = np.diff(batch.offsets)
     expected = np.minimum(5, np.maximum(1, np.rint(lengths * 0.15)))
-    assert np.diff(batch.masked_offsets).tolist() == expected.tolist()
+    assert np.diff(batch.masks.offsets).tolist() == expected.tolist()
     assert len(batch.word_starts)
 
 

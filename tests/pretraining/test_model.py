@@ -7,9 +7,9 @@ from peermodels import peer_of
 from randommodels import make_instances, make_model
 from torch.nn import functional as F
 
+from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import EXACT, Batch, Rounding, lay_out
 from tokkit.pretraining.data.instance_loader import pad_instances, padded_batch
-from tokkit.pretraining.data.instance_reader import NO_LABEL
 from tokkit.pretraining.models.attention import Sequences, attend_flat, attend_padded
 from tokkit.pretraining.models.bert import SIZES, Bert, ModelConfig, initialize
 from tokkit.pretraining.models.build_model import Model

@@ -16,9 +16,9 @@ from randommodels import make_instances
 from tokkit.engine.files import FolderLock, hash_file
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError
+from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import lay_out
 from tokkit.pretraining.data.instance_loader import pad_instances, padded_batch
-from tokkit.pretraining.data.instance_reader import NO_LABEL
 from tokkit.pretraining.models.predict import fill_mask
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from flatbatches import pair_instances
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from tokkit.errors import TokkitError, UsageError
 from tokkit.pretraining.data.batches import Batch, lay_out
-from tokkit.pretraining.data.instance_reader import Instances
 from tokkit.pretraining.models.bert import Bert, ModelConfig, initialize
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.distributed import (
@@ -61,17 +61,13 @@ def make_batch(lengths: list[int]) -> Batch:
     random = np.random.default_rng(sum(lengths))
     counts = [1 + length // 10 for length in lengths]
     places = [np.sort(random.permutation(n)[:c]) for n, c in zip(lengths, counts, strict=True)]
-    offsets = np.cumsum([0, *lengths])
-    instances = Instances(
-        input_ids=random.integers(1, VOCAB_SIZE, offsets[-1]).astype(np.uint16),
-        offsets=offsets,
+    instances = pair_instances(
+        lengths,
+        random.integers(1, VOCAB_SIZE, sum(lengths)),
         segment_lengths=np.array(lengths) // 3,
-        documents=np.arange(len(lengths), dtype=np.uint64),
         next_sentence_labels=random.integers(0, 2, len(lengths)),
-        masked_positions=np.concatenate(places),
-        masked_labels=random.integers(0, VOCAB_SIZE, sum(counts)).astype(np.uint16),
-        masked_offsets=np.cumsum([0, *counts]),
-        word_starts=np.zeros(0, np.uint8),
+        masked_positions=places,
+        masked_labels=random.integers(0, VOCAB_SIZE, sum(counts)),
     )
     return lay_out(instances, 0)
 

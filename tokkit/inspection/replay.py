@@ -72,7 +72,7 @@ def replay(
         "epoch": epoch,
         "step": first + step,
         "tokens": len(instances.input_ids),
-        "masked": len(instances.masked_labels),
+        "masked": len(instances.masks.labels),
     }
     return facts, tuple(shown)
 

@@ -10,10 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.errors import TokkitError
-from tokkit.masking.masks import MaskOptions
-from tokkit.pretraining.data.instance_reader import NO_LABEL, InstanceReader, Instances
-from tokkit.pretraining.data.loader import EVALUATION_EPOCH, mask_gathered
+from tokkit.kernels.instances.flatten import NO_LABEL
+from tokkit.masking.masks import MaskOptions, mask_instances
+from tokkit.pretraining.data.instance_reader import InstanceReader
+from tokkit.pretraining.data.loader import EVALUATION_EPOCH
 from tokkit.pretraining.pretrain_config import LoaderConfig
+from tokkit.shards.instances import Instances
 from tokkit.shards.reader import ShardFolder, ragged, read_header
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -76,11 +78,11 @@ def _read_masked(folder: ShardFolder, shard: str, num_rows: int, tokenizer: Toke
         return []
     config = LoaderConfig(instances=(folder.path,))
     return split_instances(
-        mask_gathered(
+        mask_instances(
             reader.gather(numbers),
-            numbers,
-            MaskOptions.make(config, config.seed, tokenizer, folder.header),
-            EVALUATION_EPOCH if prefix == "eval-" else 0,
+            MaskOptions.make(config, tokenizer, folder.header),
+            seed=config.seed,
+            epoch=EVALUATION_EPOCH if prefix == "eval-" else 0,
         )
     )
 
@@ -94,12 +96,12 @@ def split_instances(instances: Instances) -> list[Row]:
             "document": instances.documents[number],
             "input_ids": instances.input_ids[slice(*ids)],
             "word_starts": words[slice(*ids)],
-            "masked_positions": instances.masked_positions[slice(*places)],
-            "masked_labels": instances.masked_labels[slice(*places)],
+            "masked_positions": instances.masks.positions[slice(*places)],
+            "masked_labels": instances.masks.labels[slice(*places)],
             "next_sentence_label": None if labels[number] == NO_LABEL else labels[number],
         }
         for number, (ids, places) in enumerate(
-            zip(pairwise(instances.offsets), pairwise(instances.masked_offsets), strict=True)
+            zip(pairwise(instances.offsets), pairwise(instances.masks.offsets), strict=True)
         )
     ]
 

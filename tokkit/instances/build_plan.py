@@ -85,9 +85,7 @@ def make_context(
         seed=np.uint64(config.seed),
         pairs=_pair_options(config, tokenizer) if is_paired else None,
         packs=None if is_paired else _pack_options(config, tokenizer, header),
-        masks=MaskOptions.make(config, config.seed, tokenizer, header)
-        if config.masking == "static"
-        else None,
+        masks=MaskOptions.make(config, tokenizer, header) if config.masking == "static" else None,
         compression=config.compression,
     )
 
@@ -98,7 +96,6 @@ def _pair_options(config: BuildConfig, tokenizer: Tokenizer) -> PairOptions:
         short_seq_prob=config.short_seq_prob,
         drop_single=config.objective == "sop" or config.single_sentence == "drop",
         swap=config.objective == "sop",
-        seed=np.uint64(config.seed),
         cls_id=tokenizer.special_ids["cls"],
         sep_id=tokenizer.special_ids["sep"],
     )
@@ -129,7 +126,6 @@ def _pack_options(config: BuildConfig, tokenizer: Tokenizer, header: Header) -> 
         gap_id=gap_id,
         prefix=np.array(prefix, header.id_dtype),
         suffix=np.array(suffix, header.id_dtype),
-        seed=np.uint64(config.seed),
         noise=noise,
         one_in=config.predict_one_in if config.objective == "plm" else None,
     )

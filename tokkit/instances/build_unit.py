@@ -9,7 +9,6 @@ figures beside it add up all passes, those over the documents that are held out 
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-import pyarrow as pa
 
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.unit import UnitResult
@@ -18,10 +17,9 @@ from tokkit.instances.documents import Documents, Split
 from tokkit.instances.packs import PackOptions, cut_sequences, lay_out_sequences, pack_documents
 from tokkit.instances.pairs import PairBlock, PairOptions, cut_pairs, lay_out, pair_documents
 from tokkit.kernels.ragged import Integer
-from tokkit.masking.masks import Masks, mask_instances
-from tokkit.shards.arrow import boolean_array, large_list, to_arrow
+from tokkit.masking.masks import mask_instances
 from tokkit.shards.counts import tally_instances
-from tokkit.shards.instances import Instances
+from tokkit.shards.instances import Instances, to_record_batch
 from tokkit.shards.schema import instances_schema
 from tokkit.shards.writer import ShardWriter, Sink
 
@@ -109,15 +107,17 @@ def build_unit(
     )
     rows = tokens = reported = 0
     with ShardWriter(sink, schema, context.compression) as writer:
-        for instances, share in _make_instances(context, unit, accounts):
-            masks = None
+        for made, share in _make_instances(context, unit, accounts):
+            instances = made
             if context.masks is not None:
-                masks = mask_instances(instances, context.masks, unit.number)
-            batch = _make_batch(schema, instances, masks)
+                instances = mask_instances(
+                    made, context.masks, seed=context.seed, epoch=unit.number
+                )
+            batch = to_record_batch(instances, schema)
             count_figures(accounts, tally_instances(batch, context.header, context.objective))
             writer.write(batch)
             rows += len(instances)
-            tokens += len(instances.ids)
+            tokens += len(instances.input_ids)
             done = int(unit.size * share)
             report(done - reported)
             reported = done
@@ -158,28 +158,9 @@ def _make_packs(
     count_tail(accounts, num_left, unit)
     done = 0
     for run in cut_sequences(sequences, BATCH_TOKENS // options.room):
-        instances, num_tokens = lay_out_sequences(run, documents, options, unit.number)
+        instances, num_tokens = lay_out_sequences(
+            run, documents, options, seed=context.seed, number=unit.number
+        )
         count_packed(accounts, num_tokens, unit)
         done += len(run)
         yield instances, done / len(sequences)
-
-
-def _make_batch(schema: pa.Schema, instances: Instances, masks: Masks | None) -> pa.RecordBatch:
-    labels = instances.labels
-    columns = [
-        large_list(instances.ids, instances.offsets),
-        to_arrow(instances.segment_lengths.astype(np.int32)),
-        to_arrow(instances.documents),
-        pa.nulls(len(instances), pa.int8()) if labels is None else to_arrow(labels),
-        large_list(
-            boolean_array(instances.word_starts, int(instances.offsets[-1])), instances.offsets
-        ),
-    ]
-    if masks is not None:
-        columns += [
-            large_list(masks.positions, masks.offsets),
-            large_list(masks.labels, masks.offsets),
-        ]
-    if instances.targets is not None:
-        columns.append(large_list(instances.targets.values, instances.targets.offsets))
-    return pa.RecordBatch.from_arrays(columns, schema=schema)

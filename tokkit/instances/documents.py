@@ -23,7 +23,7 @@ from tokkit.errors import TokkitError
 from tokkit.kernels.instances.pair_segments import mark_held_out
 from tokkit.kernels.philox import HOLD_OUT, chance_threshold, stream_of
 from tokkit.kernels.ragged import take_bit_rows, take_rows
-from tokkit.shards.reader import BatchRef, ShardFolder, check_batch, open_shard, ragged
+from tokkit.shards.reader import BatchRef, ShardFolder, check_batch, open_shard, packed_bits, ragged
 
 Int64 = npt.NDArray[np.int64]
 
@@ -123,7 +123,7 @@ class DocumentReader:
             self._checked.add(number)
         ids, token_offsets = ragged(batch.column("input_ids"))
         sentence_lengths, sentence_offsets = ragged(batch.column("sentence_lengths"))
-        word_starts, first_bit = _packed_bits(batch.column("word_starts"))
+        word_starts, first_bit = packed_bits(batch.column("word_starts"))
         start = int(self.starts[number])
         return Documents(
             numbers=np.arange(start, start + ref.rows, dtype=np.uint64),
@@ -216,10 +216,3 @@ class DocumentReader:
 
 def _running_sum(lengths: list[Int64]) -> Int64:
     return np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]))
-
-
-def _packed_bits(column: pa.LargeListArray) -> tuple[npt.NDArray[np.uint8], int]:
-    """The bits of a column of booleans as they lie, and which of them is the first row's first."""
-    values = column.values
-    bits = np.frombuffer(values.buffers()[1], np.uint8)
-    return bits, values.offset + column.offsets[0].as_py()

@@ -10,13 +10,14 @@ of which 85 in 28 spans are noise; 483 others, 28 sentinels and the end make 512
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tokkit.instances.documents import DocumentReader, Documents, Split
+from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.kernels.instances.noise import corrupt_spans, order_targets
 from tokkit.kernels.instances.pack import (
     SEQUENCE_DTYPE,
@@ -24,9 +25,10 @@ from tokkit.kernels.instances.pack import (
     pack_blocks,
     pack_sentences,
 )
+from tokkit.kernels.instances.pair_segments import INDEX_SHIFT
 from tokkit.kernels.philox import NOISE, PERMUTATION, stream_of
 from tokkit.kernels.ragged import Integer
-from tokkit.shards.instances import Instances, Targets
+from tokkit.shards.instances import Instances, Masks, Targets
 
 Sequences = npt.NDArray[np.void]
 
@@ -60,7 +62,6 @@ class PackOptions:
         gap_id: the id of the separator; None puts documents together without one.
         prefix: uint16 or uint32, the ids that each instance begins with.
         suffix: likewise, that it ends with.
-        seed: of every draw.
         noise: T5's, or None.
         one_in: XLNet's K, or None.
     """
@@ -70,7 +71,6 @@ class PackOptions:
     gap_id: int | None
     prefix: npt.NDArray[Any]
     suffix: npt.NDArray[Any]
-    seed: np.uint64
     noise: SpanNoise | None = None
     one_in: int | None = None
 
@@ -202,7 +202,12 @@ def cut_sequences(sequences: Sequences, size: int) -> Iterator[Sequences]:
 
 
 def lay_out_sequences(
-    sequences: Sequences, documents: Documents, options: PackOptions, number: int
+    sequences: Sequences,
+    documents: Documents,
+    options: PackOptions,
+    *,
+    seed: np.uint64,
+    number: int,
 ) -> tuple[Instances, Integer]:
     """Make instances of sequences.
 
@@ -210,6 +215,7 @@ def lay_out_sequences(
         sequences: of ``documents``.
         documents: that they are cut from.
         options: how.
+        seed: random seed.
         number: of the pass over the corpus, from 0.
 
     Returns:
@@ -234,16 +240,19 @@ def lay_out_sequences(
         word_starts,
     )
     instances = Instances(
-        ids=ids,
+        input_ids=ids,
         offsets=offsets,
         word_starts=word_starts,
         segment_lengths=np.diff(offsets),
+        documents=sequences["index"] >> INDEX_SHIFT,
+        next_sentence_labels=np.full(len(sequences), NO_LABEL),
         indices=sequences["index"],
+        masks=Masks.none(len(sequences), ids.dtype),
     )
     if options.noise is not None:
-        return _corrupt(instances, options.noise, options.seed, number), num_tokens
+        return _corrupt(instances, options.noise, seed, number), num_tokens
     if options.one_in is not None:
-        return _order(instances, options, number), num_tokens
+        return _order(instances, options, seed, number), num_tokens
     return instances, num_tokens
 
 
@@ -252,11 +261,11 @@ def _corrupt(blocks: Instances, noise: SpanNoise, seed: np.uint64, number: int) 
     num_blocks = len(blocks)
     inputs_length = noise.block_tokens - noise.num_noise + noise.num_spans + 1
     targets_length = noise.num_noise + noise.num_spans + 1
-    ids = np.empty(num_blocks * inputs_length, blocks.ids.dtype)
+    ids = np.empty(num_blocks * inputs_length, blocks.input_ids.dtype)
     word_starts = np.zeros(len(ids) // 8 + 1, np.uint8)
-    targets = np.empty(num_blocks * targets_length, blocks.ids.dtype)
+    targets = np.empty(num_blocks * targets_length, blocks.input_ids.dtype)
     corrupt_spans(
-        blocks.ids,
+        blocks.input_ids,
         blocks.word_starts,
         blocks.indices,
         noise.num_noise,
@@ -270,31 +279,31 @@ def _corrupt(blocks: Instances, noise: SpanNoise, seed: np.uint64, number: int) 
         targets,
     )
     numbers = np.arange(num_blocks + 1, dtype=np.int64)
-    return Instances(
-        ids=ids,
+    return replace(
+        blocks,
+        input_ids=ids,
         offsets=numbers * inputs_length,
         word_starts=word_starts,
         segment_lengths=np.full(num_blocks, inputs_length, np.int64),
-        indices=blocks.indices,
         targets=Targets("target_ids", targets, numbers * targets_length),
     )
 
 
-def _order(instances: Instances, options: PackOptions, number: int) -> Instances:
+def _order(instances: Instances, options: PackOptions, seed: np.uint64, number: int) -> Instances:
     """Choose what is predicted, and in which order."""
-    positions = np.empty(len(instances.ids), np.uint16)
+    positions = np.empty(len(instances.input_ids), np.uint16)
     offsets = np.empty(len(instances) + 1, np.int64)
     control = {options.gap_id, *options.prefix.tolist(), *options.suffix.tolist()} - {None}
     order_targets(
-        instances.ids,
+        instances.input_ids,
         instances.offsets,
         instances.indices,
-        np.array(sorted(control), instances.ids.dtype),
+        np.array(sorted(control), instances.input_ids.dtype),
         options.one_in or 1,
-        options.seed,
+        seed,
         stream_of(PERMUTATION, number),
         positions,
         offsets,
     )
     targets = Targets("target_positions", positions[: offsets[-1]], offsets)
-    return Instances(**{**vars(instances), "targets": targets})
+    return replace(instances, targets=targets)

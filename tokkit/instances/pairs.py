@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokkit.instances.documents import DocumentReader, Documents, Split
-from tokkit.kernels.instances.pair_segments import PAIR_DTYPE, pair_sentences
+from tokkit.kernels.instances.pair_segments import INDEX_SHIFT, PAIR_DTYPE, pair_sentences
 from tokkit.kernels.instances.segments import assemble_pairs, borrow_segments, truncate_pairs
 from tokkit.kernels.philox import (
     FRONT_OF_A,
@@ -25,7 +25,7 @@ from tokkit.kernels.philox import (
     stream_of,
 )
 from tokkit.kernels.ragged import Integer
-from tokkit.shards.instances import Instances
+from tokkit.shards.instances import Instances, Masks
 
 NUM_SPECIAL = 3  # [CLS], and [SEP] after each segment
 
@@ -45,7 +45,6 @@ class PairOptions:
         short_seq_prob: how often a visit has a shorter target.
         drop_single: documents of one sentence give no pair.
         swap: ALBERT's pairs, of one document and swapped one time in two, else BERT's.
-        seed: of every draw.
         cls_id: the id of ``[CLS]``.
         sep_id: the id of ``[SEP]``.
     """
@@ -54,7 +53,6 @@ class PairOptions:
     short_seq_prob: float
     drop_single: bool
     swap: bool
-    seed: np.uint64
     cls_id: int
     sep_id: int
 
@@ -122,18 +120,18 @@ def pair_documents(
             reader.num_documents,
             split.held_out,
             split.eval_threshold,
-            options.seed,
+            split.seed,
             stream_of(PAIR, number),
             stream_of(HOLD_OUT, 0),
             pairs,
         )
         pairs = pairs[:num_pairs]
-        borrowed_ids, borrowed_word_starts = _borrow(pairs, reader, options, number)
+        borrowed_ids, borrowed_word_starts = _borrow(pairs, reader, options, split.seed, number)
         num_whole = _count_own_tokens(pairs)
         truncate_pairs(
             documents.word_starts,
             options.max_tokens,
-            options.seed,
+            split.seed,
             stream_of(FRONT_OF_A, number),
             stream_of(FRONT_OF_B, number),
             pairs,
@@ -157,7 +155,7 @@ def _count_own_tokens(pairs: Pairs) -> int:
 
 
 def _borrow(
-    pairs: Pairs, reader: DocumentReader, options: PairOptions, number: int
+    pairs: Pairs, reader: DocumentReader, options: PairOptions, seed: np.uint64, number: int
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
     """Fetch every random segment: their ids, and their bits of ``word_starts``."""
     random_rows = np.flatnonzero(pairs["is_random"])
@@ -181,7 +179,7 @@ def _borrow(
             source.word_starts,
             source.first_bit,
             options.max_tokens,
-            options.seed,
+            seed,
             stream_of(FRONT_OF_B, number),
             position,
             pairs,
@@ -222,10 +220,12 @@ def lay_out(block: PairBlock, pairs: Pairs, options: PairOptions) -> Instances:
         word_starts,
     )
     return Instances(
-        ids=ids,
+        input_ids=ids,
         offsets=offsets,
         word_starts=word_starts,
         segment_lengths=pairs["a_length"] + 2,
+        documents=pairs["index"] >> INDEX_SHIFT,
+        next_sentence_labels=(pairs["is_random"] | pairs["is_swapped"]).astype(np.int64),
         indices=pairs["index"],
-        labels=(pairs["is_random"] | pairs["is_swapped"]).astype(np.int8),
+        masks=Masks.none(len(pairs), ids.dtype),
     )

@@ -5,11 +5,10 @@ It stands without torch, so that ``tokkit inspect`` can show what a model will s
 Masks of ragged instances: of ``build``, once and for all, and of the loader, at each epoch.
 """
 
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from tokkit.kernels.instances.mask_tokens import (
     count_masked,
@@ -20,12 +19,9 @@ from tokkit.kernels.instances.mask_tokens import (
 from tokkit.kernels.instances.mask_words import length_thresholds, mask_words
 from tokkit.kernels.philox import MASK, MASK_UNIT, chance_threshold, stream_of
 from tokkit.masking.mask_config import MASK_DEFAULTS, MaskConfig
-from tokkit.shards.instances import Instances
+from tokkit.shards.instances import Array, Instances, Masks
 from tokkit.shards.schema import Header
 from tokkit.tokenizer.tokenizer import Tokenizer
-
-Array = npt.NDArray[Any]
-Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -35,32 +31,29 @@ class MaskOptions:
     Attributes:
         masked_lm_prob: share of an instance's tokens that are predicted.
         max_predictions: most predictions in one instance.
-        seed: of every draw.
         mask_id: the id of ``[MASK]``.
         special_ids: those of ``[CLS]`` and ``[SEP]``, which are never masked.
         replacements: the ids that a random replacement may be, of the instances' type.
         unit: what is masked together; see ``MaskConfig``.
-        once_a_unit: what becomes of the tokens is drawn once a unit.
+        draw_per_unit: what becomes of the tokens is drawn once a unit.
         ratios: shares of ``[MASK]``, of random tokens and of tokens that stay.
     """
 
     masked_lm_prob: float
     max_predictions: int
-    seed: np.uint64
     mask_id: int
     special_ids: tuple[int, int]
     replacements: Array
     unit: str = MASK_DEFAULTS["mask_unit"]
-    once_a_unit: bool = False
+    draw_per_unit: bool = False
     ratios: tuple[float, ...] = MASK_DEFAULTS["mask_ratios"]
 
     @classmethod
-    def make(cls, config: MaskConfig, seed: int, tokenizer: Tokenizer, header: Header) -> Self:
+    def make(cls, config: MaskConfig, tokenizer: Tokenizer, header: Header) -> Self:
         """What a config's options come to.
 
         Args:
             config: the options.
-            seed: of every draw.
             tokenizer: that made the instances' ids.
             header: of the instances.
         """
@@ -68,11 +61,10 @@ class MaskOptions:
         kept_out = (*tokenizer.all_special_ids, *tokenizer.unused_ids)
         return cls(
             unit=config.mask_unit,
-            once_a_unit=config.mask_draw == "word",
+            draw_per_unit=config.mask_draw == "word",
             masked_lm_prob=config.masked_lm_prob,
             max_predictions=options["max_predictions_per_seq"],
             ratios=config.mask_ratios,
-            seed=np.uint64(seed),
             mask_id=tokenizer.special_ids["mask"],
             special_ids=(tokenizer.special_ids["cls"], tokenizer.special_ids["sep"]),
             replacements=replacement_ids(
@@ -83,31 +75,23 @@ class MaskOptions:
         )
 
 
-@dataclass(frozen=True)
-class Masks:
-    """What is to be predicted.
-
-    Attributes:
-        positions: uint16 [num_masked], within each instance, ascending.
-        labels: uint16 or uint32 [num_masked], the ids that stood there.
-        offsets: int64 [num_instances + 1], into both.
-    """
-
-    positions: npt.NDArray[np.uint16]
-    labels: Array
-    offsets: Int64
-
-
-def mask_instances(instances: Instances, options: MaskOptions, number: int) -> Masks:
-    """Mask instances in place.
+def mask_instances(
+    instances: Instances, options: MaskOptions, *, seed: int | np.uint64, epoch: int
+) -> Instances:
+    """Mask instances.
 
     Args:
-        instances: their ids are changed; where words start is not looked at if tokens are masked
-            one by one.
-        options: how.
-        number: of the pass over the corpus, or of the epoch, from 0.
+        instances: their ids are overwritten. ``word_starts`` is read where the unit is not
+            ``token``.
+        options: which tokens are masked, and by what.
+        seed: random seed.
+        epoch: number of the epoch, or of the pass of ``build`` over the corpus, from 0.
+
+    Returns:
+        The instances with the same ids, now masked, and their masks.
     """
-    ids, offsets, indices = instances.ids, instances.offsets, instances.indices
+    ids, offsets, indices = instances.input_ids, instances.offsets, instances.indices
+    seed = np.uint64(seed)
     special_positions = np.empty(len(ids), np.int32)
     special_offsets = np.empty(len(offsets), np.int64)
     find_special(ids, offsets, *options.special_ids, special_positions, special_offsets)
@@ -128,8 +112,8 @@ def mask_instances(instances: Instances, options: MaskOptions, number: int) -> M
             special_offsets,
             masked_offsets,
             indices,
-            options.seed,
-            stream_of(MASK, number),
+            seed,
+            stream_of(MASK, epoch),
             options.mask_id,
             options.replacements,
             *kinds,
@@ -145,17 +129,17 @@ def mask_instances(instances: Instances, options: MaskOptions, number: int) -> M
             special_offsets,
             budgets,
             indices,
-            options.seed,
-            stream_of(MASK_UNIT, number),
-            stream_of(MASK, number),
+            seed,
+            stream_of(MASK_UNIT, epoch),
+            stream_of(MASK, epoch),
             options.mask_id,
             options.replacements,
             length_thresholds(options.unit),
-            options.once_a_unit,
+            options.draw_per_unit,
             *kinds,
             masked_offsets,
             positions,
             labels,
         )
         positions, labels = positions[: masked_offsets[-1]], labels[: masked_offsets[-1]]
-    return Masks(positions=positions, labels=labels, offsets=masked_offsets)
+    return replace(instances, masks=Masks(positions, labels, masked_offsets))

@@ -1,57 +1,119 @@
-"""Instances: what every objective makes, laid out one after the other."""
+"""Training instances: what ``build`` makes, shards hold, masks change and batches are laid out from.
+
+Instances are ragged: instance ``i`` is ``input_ids[offsets[i]:offsets[i + 1]]``. Two instances of
+3 and 5 tokens, with one token masked in each:
+
+    input_ids    2 9 3 2 4 3 9 3        masks.positions    1 4
+    offsets      0 3 8                  masks.labels       7 6
+                                        masks.offsets      0 1 2
+"""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from tokkit.kernels.instances.pair_segments import INDEX_SHIFT
+from tokkit.kernels.instances.flatten import NO_LABEL
+from tokkit.shards.arrow import boolean_array, large_list, to_arrow
+
+Array = npt.NDArray[Any]
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Masked tokens of instances.
+
+    Attributes:
+        positions: uint16 ``[num_masked]``, within each instance, ascending.
+        labels: as ``input_ids`` ``[num_masked]``, the ids that stood there.
+        offsets: int64 ``[num_instances + 1]``, into both.
+    """
+
+    positions: npt.NDArray[np.uint16]
+    labels: Array
+    offsets: Int64
+
+    @classmethod
+    def none(cls, num_instances: int, dtype: npt.DTypeLike) -> Self:
+        """The masks of instances in which nothing is masked."""
+        offsets = np.zeros(num_instances + 1, np.int64)
+        return cls(np.empty(0, np.uint16), np.empty(0, dtype), offsets)
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What is to be predicted, where that is no mask: a ragged column of its own.
+    """What is predicted where it is not masked tokens: a ragged column of its own.
 
     Attributes:
-        name: of the column, ``target_ids`` or ``target_positions``.
-        values: of its type.
-        offsets: int64 [num_instances + 1], into ``values``.
+        column: ``target_ids`` (as ``input_ids``) or ``target_positions`` (uint16).
+        values: of the column, for all instances.
+        offsets: int64 ``[num_instances + 1]``, into ``values``.
     """
 
-    name: str
-    values: npt.NDArray[Any]
-    offsets: npt.NDArray[np.int64]
+    column: str
+    values: Array
+    offsets: Int64
 
 
 @dataclass(frozen=True)
 class Instances:
-    """Instances laid out one after the other.
+    """Ragged instances of one objective.
 
     Attributes:
-        ids: uint16 or uint32 [num_tokens].
-        offsets: int64 [num_instances + 1], into ``ids``.
-        word_starts: uint8, a bit a token.
-        segment_lengths: int64 [num_instances], tokens up to and with the first ``[SEP]``; all
-            tokens where there is one segment.
-        indices: uint64 [num_instances], what each draws by: document << 24 | number in it.
-        labels: int8 [num_instances], of a pair; None where instances are no pairs.
-        targets: where the objective has some.
+        input_ids: uint16 or uint32 ``[num_tokens]``.
+        offsets: int64 ``[num_instances + 1]``, beginning at 0.
+        word_starts: uint8, a bit per token: whether a word begins there. Empty where not read.
+        segment_lengths: int64 ``[num_instances]``, tokens of the first segment, its ``[CLS]`` and
+            ``[SEP]`` included; all tokens where there is one segment.
+        documents: uint64 ``[num_instances]``, number of the document in which each begins.
+        next_sentence_labels: int64 ``[num_instances]``, ``NO_LABEL`` where there are no pairs.
+        indices: uint64 ``[num_instances]``, global numbers by which masks are drawn: when built
+            ``document << 24`` plus the number in the document, when loaded the place in the
+            folder.
+        masks: the masked tokens.
+        targets: of the objectives that have some.
     """
 
-    ids: npt.NDArray[Any]
-    offsets: npt.NDArray[np.int64]
+    input_ids: Array
+    offsets: Int64
     word_starts: npt.NDArray[np.uint8]
-    segment_lengths: npt.NDArray[np.int64]
+    segment_lengths: Int64
+    documents: npt.NDArray[np.uint64]
+    next_sentence_labels: Int64
     indices: npt.NDArray[np.uint64]
-    labels: npt.NDArray[np.int8] | None = None
+    masks: Masks
     targets: Targets | None = None
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of instances."""
         return len(self.indices)
 
-    @property
-    def documents(self) -> npt.NDArray[np.uint64]:
-        """uint64 [num_instances], the number of the document in which each begins."""
-        return self.indices >> INDEX_SHIFT
+
+def to_record_batch(instances: Instances, schema: pa.Schema) -> pa.RecordBatch:
+    """Convert instances to a record batch.
+
+    Args:
+        instances: of one objective.
+        schema: from ``instances_schema``; it says whether masks and targets are columns.
+    """
+    labels, masks, targets = instances.next_sentence_labels, instances.masks, instances.targets
+    num_tokens = int(instances.offsets[-1])
+    columns = {
+        "input_ids": large_list(instances.input_ids, instances.offsets),
+        "segment_length": to_arrow(instances.segment_lengths.astype(np.int32)),
+        "document": to_arrow(instances.documents),
+        "next_sentence_label": pa.nulls(len(instances), pa.int8())
+        if NO_LABEL in labels
+        else to_arrow(labels.astype(np.int8)),
+        "word_starts": large_list(
+            boolean_array(instances.word_starts, num_tokens), instances.offsets
+        ),
+        "masked_positions": large_list(masks.positions, masks.offsets),
+        "masked_labels": large_list(masks.labels, masks.offsets),
+    }
+    if targets is not None:
+        columns[targets.column] = large_list(targets.values, targets.offsets)
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)

@@ -41,6 +41,13 @@ def ragged(column: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     return values.to_numpy(zero_copy_only=not pa.types.is_boolean(values.type)), offsets
 
 
+def packed_bits(column: pa.LargeListArray) -> tuple[npt.NDArray[np.uint8], int]:
+    """The bits of a column of booleans, without a copy, and which of them is the first row's first."""
+    values = column.values
+    bits = np.frombuffer(values.buffers()[1], np.uint8)
+    return bits, values.offset + column.offsets[0].as_py()
+
+
 @dataclass(frozen=True)
 class Shard:
     """One file of a folder: its name, its path, and its row in the manifest."""

@@ -42,9 +42,9 @@ import torch
 from torch import Tensor
 
 from tokkit.kernels.instances.flatten import flatten_batches
-from tokkit.pretraining.data.instance_reader import Instances
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.models.bert import Inputs
+from tokkit.shards.instances import Instances
 
 LENGTH_MULTIPLE = 8  # of the padded block that attention may need
 
@@ -131,7 +131,7 @@ class Sizes:
         rows = np.array(bounds)
         num_rows = np.diff(rows)
         num_tokens = np.diff(instances.offsets[rows])
-        num_predicted = np.diff(instances.masked_offsets[rows])
+        num_predicted = np.diff(instances.masks.offsets[rows])
         if causal:
             num_predicted = num_tokens - num_rows
         longest = _longest_of(instances.offsets, bounds, rounding)
@@ -178,9 +178,9 @@ class Buffers:
             instances.offsets,
             instances.segment_lengths,
             instances.next_sentence_labels,
-            instances.masked_positions,
-            instances.masked_labels,
-            instances.masked_offsets,
+            instances.masks.positions,
+            instances.masks.labels,
+            instances.masks.offsets,
             sizes.bounds,
             np.array(sizes.max_seqlen),
             pad_id,

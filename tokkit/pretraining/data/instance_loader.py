@@ -37,10 +37,11 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from tokkit.errors import require
-from tokkit.pretraining.data.instance_reader import NO_LABEL, Instances, Int64
+from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.sources import open_sources
 from tokkit.pretraining.pretrain_config import LoaderConfig
+from tokkit.shards.instances import Instances, Int64, Masks
 from tokkit.shards.objectives import PAIRED
 
 LENGTH_MULTIPLE = 8  # matrix units want it, and it keeps the number of shapes small
@@ -91,7 +92,7 @@ def pad_instances(instances: Instances, pad_id: int) -> PaddedBatch:
     token_type_ids[cells] = positions >= np.repeat(instances.segment_lengths, lengths)
     attention_mask = np.zeros(num_rows * width, np.bool_)
     attention_mask[cells] = True
-    num_masked = np.diff(instances.masked_offsets)
+    num_masked = np.diff(instances.masks.offsets)
     masked_rows = np.repeat(np.arange(num_rows) * width, num_masked)
 
     def tensor(values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Tensor:
@@ -101,8 +102,8 @@ def pad_instances(instances: Instances, pad_id: int) -> PaddedBatch:
         input_ids_BT=tensor(input_ids),
         token_type_ids_BT=tensor(token_type_ids),
         attention_mask_BT=None if num_tokens == num_rows * width else tensor(attention_mask),
-        masked_positions_M=torch.from_numpy(instances.masked_positions + masked_rows),
-        masked_labels_M=torch.from_numpy(instances.masked_labels.astype(np.int64)),
+        masked_positions_M=torch.from_numpy(instances.masks.positions + masked_rows),
+        masked_labels_M=torch.from_numpy(instances.masks.labels.astype(np.int64)),
         next_sentence_labels_B=torch.from_numpy(instances.next_sentence_labels),
         num_tokens=num_tokens,
         num_pairs=int((instances.next_sentence_labels != NO_LABEL).sum()),
@@ -220,9 +221,11 @@ def label_all_tokens(instances: Instances) -> Instances:
     num_labelled = np.diff(instances.offsets) - 1
     return replace(
         instances,
-        masked_positions=positions[is_labelled].astype(np.uint16),
-        masked_labels=instances.input_ids[is_labelled],
-        masked_offsets=np.concatenate([[0], np.cumsum(num_labelled)]),
+        masks=Masks(
+            positions=positions[is_labelled].astype(np.uint16),
+            labels=instances.input_ids[is_labelled],
+            offsets=np.concatenate([[0], np.cumsum(num_labelled)]),
+        ),
     )
 
 
@@ -245,8 +248,8 @@ def ragged_batch(instances: Instances) -> TensorBatch:
     lengths = np.diff(offsets)
     positions = _positions(instances)
     labels = np.full(offsets[-1], NO_LABEL, np.int64)
-    rows = np.repeat(offsets[:-1], np.diff(instances.masked_offsets))
-    labels[rows + instances.masked_positions] = instances.masked_labels
+    rows = np.repeat(offsets[:-1], np.diff(instances.masks.offsets))
+    labels[rows + instances.masks.positions] = instances.masks.labels
     types = positions >= np.repeat(instances.segment_lengths, lengths)
     return {
         "input_ids": torch.from_numpy(instances.input_ids.astype(np.int64)),

@@ -28,18 +28,18 @@ position is a product, no count needs to be kept, and shares are exact to an ins
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from tokkit.errors import TokkitError, require
 from tokkit.kernels.philox import SHUFFLE, permute_range, stream_of
-from tokkit.masking.masks import MaskOptions, mask_instances
-from tokkit.pretraining.data.instance_reader import InstanceReader, Instances, join_instances
+from tokkit.masking.masks import mask_instances
+from tokkit.pretraining.data.instance_reader import InstanceReader, join_instances
 from tokkit.pretraining.data.sources import Sources
 from tokkit.pretraining.pretrain_config import LoaderConfig
-from tokkit.shards.instances import Instances as Unmasked
+from tokkit.shards.instances import Instances
 
 EVALUATION_EPOCH = (1 << 24) - 1  # the last that a stream can name; no training gets there
 
@@ -212,7 +212,7 @@ class Loader:
                 instances = reader.gather(numbers)
                 if (masks := self._masks[folder]) is not None:
                     epoch = EVALUATION_EPOCH - folder
-                    instances = mask_gathered(instances, numbers, masks, epoch)
+                    instances = mask_instances(instances, masks, seed=self._seed, epoch=epoch)
                 yield instances
 
     def _read_part(self, part: EpochPart) -> Instances:
@@ -221,31 +221,6 @@ class Loader:
         numbers = np.empty(len(part.rows), np.uint64)
         permute_range(part.start, len(reader), self._seed, stream_of(SHUFFLE, epoch), numbers)
         instances = reader.gather(numbers)
-        return instances if masks is None else mask_gathered(instances, numbers, masks, epoch)
-
-
-def mask_gathered(
-    instances: Instances, numbers: npt.NDArray[np.uint64], options: MaskOptions, epoch: int
-) -> Instances:
-    """Mask instances in place.
-
-    Args:
-        instances: as gathered; their ids are overwritten.
-        numbers: uint64 ``[num_instances]``, the number by which each draws.
-        options: how.
-        epoch: by which all draw.
-    """
-    laid_out = Unmasked(
-        ids=instances.input_ids,
-        offsets=instances.offsets,
-        word_starts=instances.word_starts,
-        segment_lengths=instances.segment_lengths,
-        indices=numbers,
-    )
-    masks = mask_instances(laid_out, options, epoch)
-    return replace(
-        instances,
-        masked_positions=masks.positions,
-        masked_labels=masks.labels,
-        masked_offsets=masks.offsets,
-    )
+        if masks is None:
+            return instances
+        return mask_instances(instances, masks, seed=self._seed, epoch=epoch)

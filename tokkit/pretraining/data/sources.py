@@ -143,7 +143,7 @@ def _choose_masks(
     options = folder.manifest.options
     is_masked = options["objective"] in MASKED
     if is_masked and options["masking"] == "dynamic":
-        return MaskOptions.make(config, config.seed, tokenizer, folder.header)
+        return MaskOptions.make(config, tokenizer, folder.header)
     if config.changed_mask_option is not None:
         built, remedy = "--masking static", "leave it out, or build with --masking dynamic"
         if not is_masked:

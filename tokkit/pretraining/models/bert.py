@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokkit.errors import require
-from tokkit.pretraining.data.instance_reader import NO_LABEL
+from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.models.attention import Sequences, attend
 from tokkit.pretraining.models.loss import TokenLoss
 from tokkit.shards.objectives import PAIRED

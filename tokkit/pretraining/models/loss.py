@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokkit.pretraining.data.instance_reader import NO_LABEL
+from tokkit.kernels.instances.flatten import NO_LABEL
 
 CHUNK_LOGITS = 1 << 26  # 256 MB in fp32
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from tokkit.errors import TokkitError, UsageError
-from tokkit.pretraining.data.instance_reader import NO_LABEL
+from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.models.bert import Inputs
 from tokkit.pretraining.models.export import read_config, read_export
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer

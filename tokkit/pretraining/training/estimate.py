@@ -340,7 +340,7 @@ def sample_instances(loader: Loader, batch_size: int, *, causal: bool = False) -
     num_steps = max(1, min(NUM_SAMPLED, loader.num_instances) // batch_size)
     batches = [loader.training_instances(step) for step in range(num_steps)]
     lengths = np.concatenate([np.diff(batch.offsets) for batch in batches])
-    num_masked = sum(len(batch.masked_labels) for batch in batches)
+    num_masked = sum(len(batch.masks.labels) for batch in batches)
     num_tokens = int(lengths.sum())
     return Sample(
         num_instances=loader.num_instances,
