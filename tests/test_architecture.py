@@ -1,78 +1,73 @@
-"""The floors of the house: a room imports only from floors below it."""
+"""The rules of the house: who imports what, how long a file is, and that a name is given once."""
 
 import ast
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "tokkit"
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "tokkit"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES = 400
 
-FLOORS = {
-    "__main__": 6,
-    "cli": 5,
-    "inspection": 4,
-    "vocab": 3,
-    "encoding": 3,
-    "instances": 3,
-    "pretraining": 3,
-    "corpus": 2,
-    "shards": 2,
-    "engine": 2,
-    "kernels": 1,
-    "errors": 0,
-}
+# From the top down. A room imports from floors below its own, and from nothing beside it.
+FLOORS: tuple[set[str], ...] = (
+    {"__main__", "__init__"},
+    {"cli"},
+    {"inspection"},
+    {"vocab", "encoding", "instances", "pretraining"},
+    {"masking"},
+    {"tokenizer"},
+    {"corpus"},
+    {"shards"},
+    {"engine"},
+    {"kernels"},
+    {"errors", "options"},
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-# Doors between rooms of one floor, each with its reason.
-DOORS = {
-    ("encoding", "tokkit.tokenizer.tokenizer"),  # what is encoded with is what was trained
-    (
-        "encoding",
-        "tokkit.tokenizer.character_tables",
-    ),  # what becomes of characters, as counting takes it
-    ("encoding", "tokkit.tokenizer.definitions"),  # how byte-level entries are spelled
-    ("vocab", "tokkit.tokenizer.encoder"),  # the report measures what was learned on new text
-    ("instances", "tokkit.tokenizer.tokenizer"),  # which entries a random replacement may be
-    ("pretraining", "tokkit.masking.mask_config"),  # masks are drawn at each epoch, …
-    ("pretraining", "tokkit.shards.instances"),  # … or when they are built, …
-    ("pretraining", "tokkit.masking.masks"),  # … by the same code
-    (
-        "pretraining",
-        "tokkit.tokenizer.objective_tokens",
-    ),  # what ends a text, for a model that generates
-    ("pretraining", "tokkit.tokenizer.tokenizer"),  # what is exported beside the model
-    ("shards", "tokkit.engine.manifest"),  # a folder of shards is read by its manifest
-}
-
-# Libraries that one room alone may import.
-HOMES = {
+# The only rooms that may import a library.
+ROOMS_OF_LIBRARY: dict[str, set[str]] = {
     "click": {"cli"},
     "torch": {"pretraining"},
     "safetensors": {"pretraining"},
     "tensorboard": {"pretraining"},
-    "tokenizers": {"vocab", "encoding"},
-    "sentencepiece": {"vocab", "encoding"},
+    "tokenizers": {"tokenizer", "vocab", "encoding"},
+    "sentencepiece": {"tokenizer", "vocab", "encoding"},
     "sentencex": {"corpus"},
     "numba": {"kernels"},
     "llvmlite": {"kernels"},
+    **dict.fromkeys(("transformers", "datasets", "pandas", "polars"), set()),
 }
+LIBRARIES_OF_KERNELS = {"llvmlite", "numba", "numpy"}
 
-KERNELS_MAY_IMPORT = {"llvmlite", "numba", "numpy", "tokkit.kernels"}
-
-
-def modules() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+HEAVY = {
+    *("numba", "pyarrow", "torch", "transformers", "ray"),
+    *("tokenizers", "sentencepiece", "sentencex", "numpy"),
+}
+PRINT_HELP = """
+import sys
+from tokkit.cli import main
+for arguments in {commands}:
+    sys.argv = ["tokkit", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, arguments
+print("imported:", *sorted({heavy} & set(sys.modules)))
+"""
 
 
 def room_of(path: Path) -> str:
-    parts = path.relative_to(PACKAGE).parts
-    return parts[0].removesuffix(".py")
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports_of(path: Path) -> Iterator[str]:
-    """Every module that a file imports, at whatever depth."""
+def imported_modules(path: Path) -> Iterator[str]:
+    """Every module that a file imports, at whatever depth, by its full name."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -82,73 +77,83 @@ def imports_of(path: Path) -> Iterator[str]:
             yield from names if node.module == "tokkit" else [str(node.module)]
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_room_imports_only_from_floors_below(path: Path) -> None:
-    room = room_of(path)
-    if room == "__init__":
-        return  # it hands on the public names, lazily
-    for name in imports_of(path):
-        parts = name.split(".")
-        if parts[0] != "tokkit" or name == "tokkit.__version__" or len(parts) == 1:
+def all_imports() -> Iterator[tuple[Path, str]]:
+    return ((path, name) for path in MODULES for name in imported_modules(path))
+
+
+def report(faults: list[str]) -> str:
+    return "\n".join(sorted(set(faults)))
+
+
+def test_a_room_imports_only_from_floors_below_it() -> None:
+    faults = []
+    for path, name in all_imports():
+        library, _, rest = name.partition(".")
+        if library != "tokkit" or rest in {"", "__version__"}:
             continue
-        there = parts[1]
-        allowed = (
-            there == room or FLOORS[there] < FLOORS[room] or (room, ".".join(parts[:3])) in DOORS
-        )
-        assert allowed, f"{room} must not import {name}"
+        here, there = room_of(path), rest.split(".")[0]
+        if here != there and FLOOR_OF[there] <= FLOOR_OF[here]:
+            faults.append(f"{path.relative_to(ROOT)} must not import {name}")
+    assert not faults, report(faults)
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_libraries_stay_in_their_rooms(path: Path) -> None:
-    room = room_of(path)
-    for name in imports_of(path):
-        library = name.split(".")[0]
-        assert room in HOMES.get(library, {room}), f"{room} must not import {library}"
-        assert library not in {"transformers", "datasets", "pandas", "polars"}
+def test_libraries_stay_in_their_rooms() -> None:
+    faults = []
+    for path, name in all_imports():
+        room, library = room_of(path), name.split(".")[0]
+        allowed = room in ROOMS_OF_LIBRARY.get(library, {room})
         if room == "kernels" and library not in sys.stdlib_module_names:
-            assert library in KERNELS_MAY_IMPORT or name.startswith("tokkit.kernels"), name
+            allowed = library in LIBRARIES_OF_KERNELS or name.startswith("tokkit.kernels")
+        if not allowed:
+            faults.append(f"{path.relative_to(ROOT)} must not import {name}")
+    assert not faults, report(faults)
 
 
-def test_files_stay_short_enough_to_read() -> None:
-    tests = PACKAGE.parent / "tests"
-    for path in [*modules(), *tests.rglob("*.py")]:
-        assert len(path.read_text().splitlines()) <= 400, f"{path}: is it two things?"
+def test_no_file_has_more_than_400_lines() -> None:
+    files = [*MODULES, *(ROOT / "tests").rglob("*.py")]
+    lines = {path: len(path.read_text().splitlines()) for path in files}
+    faults = [f"{path.relative_to(ROOT)}: {n} lines" for path, n in lines.items() if n > MAX_LINES]
+    assert not faults, report(faults)
 
 
-HEAVY = [
-    "numba",
-    "pyarrow",
-    "torch",
-    "transformers",
-    "ray",
-    "tokenizers",
-    "sentencepiece",
-    "sentencex",
-    "numpy",
-]
+def test_a_module_name_is_given_once() -> None:
+    """But for a command and its stage, which share a verb: ``cli/train.py``, ``vocab/train.py``."""
+    paths = defaultdict(list)
+    for path in MODULES:
+        if path.stem != "__init__":
+            paths[path.stem].append(path.relative_to(PACKAGE))
+    faults = []
+    for name, given in paths.items():
+        command = Path("cli", f"{name}.py")
+        stages = [path for path in given if path != command]
+        is_command = command in given and all(len(path.parts) == 2 for path in stages)
+        if len(stages) > 1 or (len(given) > 1 and not is_command):
+            faults.append(f"{name}: {', '.join(map(str, given))}")
+    assert not faults, report(faults)
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["encode", "--help"], ["run", "--help"]]
-)
-def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
-    script = (
-        "import sys\n"
-        "from tokkit.cli import main\n"
-        f"sys.argv = ['tokkit', *{arguments!r}]\n"
-        "try:\n    main()\n"
-        "except SystemExit as end:\n    assert not end.code\n"
-        f"heavy = set({HEAVY!r}) & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
+def test_a_class_name_is_given_once() -> None:
+    modules = defaultdict(list)
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                modules[node.name].append(str(path.relative_to(PACKAGE)))
+    faults = [f"{name}: {', '.join(given)}" for name, given in modules.items() if len(given) > 1]
+    assert not faults, report(faults)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    commands = [["--help"], ["--version"], ["encode", "--help"], ["run", "--help"]]
+    script = PRINT_HELP.format(commands=commands, heavy=HEAVY)
     ended = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
-    assert "tokkit" in ended.stdout
+    assert ended.stdout.count("Usage: tokkit") == 3
+    assert ended.stdout.splitlines()[-1] == "imported:"
 
 
-def test_the_public_names_are_there() -> None:
+def test_every_public_name_can_be_imported() -> None:
     import tokkit
 
     for name in tokkit.__all__:
