@@ -1,192 +1,211 @@
-"""How fast instances are made and masked, against what people use today, on one core each.
+"""How fast text becomes masked NSP instances on disk, against google-research/bert's script.
 
-    python tests/benchmarks/instances.py [--rounds 5] [--text-mb 400] [--tokens FOLDER ...]
+    python tests/benchmarks/instances.py [--megabytes 400,1200] [--dupe-factors 1,10]
 
-Contestants take turns, round by round, and medians are compared, so that a machine that slows down
-slows down all of them. Rates are in million tokens of instances per second.
+The text is English books, a sentence a line and a blank line between chapters of 100 sentences;
+the vocabulary is BERT's. ``tokkit encode`` and ``tokkit build`` are measured from their start to
+their end, with two workers. The peer is google-research/bert's script as ported in
+``tests/reference``, pure Python like the script, on a part of the same text: it tokenizes, pairs,
+masks, pads and writes numbers. The script itself handles strings, prints examples and makes a
+TFRecord of every instance, which is most of its work where the dupe factor is large; that is left
+out, to the peer's gain. (The script made 0.33 MB/s at dupe factor 1 and 0.09 at 10 on such a
+machine.)
 
-Text: see ``tests/benchmarks/building.py``; ``--tokens`` names token folders, small and large ones,
-whose builds' memory is measured.
-Pairing: documents of ids in memory become masked instances of 128 tokens. The peer is the port of
-google-research/bert's script in ``tests/reference/bert.py``, pure Python like the script.
-Masking: 8192 instances of 512 tokens. The peer is transformers' DataCollatorForLanguageModeling,
-called on examples as a DataLoader does, and by its masking alone on tensors that are there
-already. The bound is a copy of the same tokens, as int64 (what the collator returns) and as uint16
-(what ours works on).
+Ratios are of seconds and of processor time, tokkit's shared by two cores: where other processes use
+the machine, the latter is more accurate. Then the size of instances and the peak memory of a
+process of ``build`` are printed.
 """
 
-import argparse
-import math
+import re
+import shutil
+import statistics
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from array import array
+from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.building import compare_texts, measure_memory
-from benchmarks.loading import Contestant, compare
-from benchmarks.madeinstances import FIRST_WORD, VOCAB_SIZE, make_documents
-from tokenfolders import toy_tokenizer, write_token_folder
+from benchmarks import measuring
+from benchmarks.texts import Texts
 
-from reference.bert import Script
-from tokkit.instances.build import build
-from tokkit.instances.build_config import BuildConfig
-from tokkit.instances.documents import DocumentReader, Split
-from tokkit.instances.pairs import PairOptions, lay_out, pair_documents
-from tokkit.kernels.instances.flatten import NO_LABEL
-from tokkit.kernels.instances.mask_tokens import replacement_ids
-from tokkit.masking.masks import MaskOptions, mask_instances
-from tokkit.shards.instances import Instances, Masks
-from tokkit.shards.reader import ShardFolder
+from reference.bert import Document, Instance, Script
+from reference.bert_tokenizer import BertTokenizer
+from tokkit.engine.manifest import Manifest
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
-CLS, SEP, MASK = 2, 3, 4
-TOKENS_PER_WORD = 1.3
-SEED = np.uint64(1)
+PEER_BYTES = 500_000
+TINY_BYTES, TINY_PEER_BYTES = 100_000, 20_000
+CHAPTER_SENTENCES = 100
+SENTENCE_END = re.compile(r"(?<=[.!?]) +(?=[A-Z])")
+MAX_SEQ_LENGTH, MAX_PREDICTIONS = 128, 20
+WORKERS = ("--workers", str(measuring.NUM_THREADS))
 
 
-def mask_options(max_seq_length: int, unit: str = "token") -> MaskOptions:
-    return MaskOptions(
-        masked_lm_prob=0.15,
-        max_predictions=math.ceil(max_seq_length * 0.15),
-        mask_id=MASK,
-        special_ids=(CLS, SEP),
-        replacements=replacement_ids(VOCAB_SIZE, tuple(range(FIRST_WORD)), np.uint16),
-        unit=unit,
+def split_sentences(books: Path, num_bytes: int) -> list[str]:
+    """Return sentences, and an empty line after each chapter; the books are repeated if needed."""
+    paragraphs = books.read_text().split("\n")
+    sentences = (
+        sentence
+        for paragraph in cycle(paragraphs)
+        for sentence in SENTENCE_END.split(paragraph)
+        if sentence
     )
+    lines = []
+    size = 0
+    for number, sentence in enumerate(sentences, 1):
+        lines.append(sentence)
+        size += len(sentence) + 1
+        if number % CHAPTER_SENTENCES == 0:
+            lines.append("")
+            if size >= num_bytes:
+                return lines
+    raise AssertionError
 
 
-@contextmanager
-def pairing_contestants() -> Iterator[dict[str, Contestant]]:
-    """Ours in memory, ours to disk, and the peer, on the same documents."""
-    small, large = make_documents(300_000), make_documents(8_000_000)
-    script = Script(128, 20, 0.1, 0.15, VOCAB_SIZE, CLS, SEP, MASK)
-    options = PairOptions(
-        max_seq_length=128,
+def read_documents(lines: list[str], tokenizer: BertTokenizer) -> list[Document]:
+    """Return documents of sentences of ids, as the script reads them."""
+    documents: list[list[list[int]]] = [[]]
+    for line in lines:
+        if not line:
+            documents.append([])
+        elif ids := tokenizer.encode(line):
+            documents[-1].append(ids)
+    return [document for document in documents if document]
+
+
+def write_records(instances: list[Instance], path: Path) -> None:
+    """Pad instances as the script does, and write them as numbers of 8 bytes."""
+    with path.open("wb") as file:
+        for instance in instances:
+            length = len(instance.input_ids)
+            padding = [0] * (MAX_SEQ_LENGTH - length)
+            b_length = length - instance.a_length - 2
+            missing = [0] * (MAX_PREDICTIONS - len(instance.masked_labels))
+            record = [
+                *(instance.input_ids + padding),
+                *([1] * length + padding),
+                *([0] * (instance.a_length + 2) + [1] * b_length + padding),
+                *(instance.masked_positions + missing),
+                *(instance.masked_labels + missing),
+                int(instance.is_random),
+            ]
+            file.write(array("q", record).tobytes())
+
+
+def run_script(
+    lines: list[str], tokenizer: Tokenizer, dupe_factor: int, output: Path
+) -> measuring.Usage:
+    """Measure the ported script."""
+    script = Script(
+        max_seq_length=MAX_SEQ_LENGTH,
+        max_predictions_per_seq=MAX_PREDICTIONS,
         short_seq_prob=0.1,
-        drop_single=False,
-        swap=False,
-        cls_id=CLS,
-        sep_id=SEP,
+        masked_lm_prob=0.15,
+        vocab_size=tokenizer.vocab_size,
+        cls_id=tokenizer.special_ids["cls"],
+        sep_id=tokenizer.special_ids["sep"],
+        mask_id=tokenizer.special_ids["mask"],
     )
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "tokens"
-        write_token_folder(path, large, tokenizer=toy_tokenizer(VOCAB_SIZE))
-        tokens = ShardFolder.open(path, "tokens")
-        reader = DocumentReader(tokens, tokens.batch_refs())
-        split = Split(held_out=False, eval_fraction=0.0, seed=SEED)
-        documents = reader.read(0, len(reader.refs), split)
+    ids = {token: number for number, token in enumerate(tokenizer.tokens)}
+    start, cpu_start = time.perf_counter(), time.process_time()
+    documents = read_documents(lines, BertTokenizer(ids))
+    write_records(script.run(documents, dupe_factor=dupe_factor, seed=1), output)
+    return measuring.Usage(time.perf_counter() - start, time.process_time() - cpu_start)
 
-        def in_memory() -> int:
-            num_tokens = 0
-            for block in pair_documents(documents, reader, split, options, 0):
-                instances = lay_out(block, block.pairs, options)
-                mask_instances(instances, mask_options(128), seed=SEED, epoch=0)
-                num_tokens += len(instances.input_ids)
-            return num_tokens
 
-        def to_disk() -> int:
-            config = BuildConfig(
-                tokens=path,
-                output=Path(folder) / "instances",
-                masking="static",
-                workers=0,
-                overwrite=True,
-                progress=False,
+def run_tokkit(
+    text: Path, tokenizer: Path, dupe_factor: int, folder: Path
+) -> tuple[measuring.Usage, measuring.Usage]:
+    """Measure ``encode`` and ``build``, writing new folders."""
+    tokens, instances = folder / "tokens", folder / "instances"
+    for path in (tokens, instances):
+        shutil.rmtree(path, ignore_errors=True)
+    options = ["--documents", "blank-line", "--sentences", "lines", *WORKERS]
+    encode = measuring.tokkit("encode", text, "-t", tokenizer, "-o", tokens, *options)
+    options = ["--masking", "static", "--dupe-factor", str(dupe_factor), *WORKERS]
+    build = measuring.tokkit("build", tokens, "-o", instances, *options)
+    return measuring.run_measured(encode), measuring.run_measured(build)
+
+
+def compare(
+    num_bytes: int, sample_bytes: int, dupe_factors: Sequence[int], rounds: int, texts: Texts
+) -> list[dict[str, float]]:
+    """Print how fast one text becomes instances, how large they are, and the memory of ``build``."""
+    vocabulary = texts.tokenizer("wordpiece", "en")
+    tokenizer = load_tokenizer(vocabulary)
+    lines = split_sentences(texts.books(), num_bytes)
+    sample = split_sentences(texts.books(), sample_bytes)
+    sample_megabytes = sum(len(line.encode()) + 1 for line in sample) / 1e6
+    figures = []
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        text = folder / "text.txt"
+        text.write_text("\n".join(lines))
+        megabytes = text.stat().st_size / 1e6
+        measuring.write(f"{megabytes:.1f} MB of text to masked NSP instances of {MAX_SEQ_LENGTH}")
+        for dupe_factor in dupe_factors:
+            ours, peers = [], []
+            for _ in range(rounds):
+                ours.append(run_tokkit(text, vocabulary, dupe_factor, folder))
+                peers.append(run_script(sample, tokenizer, dupe_factor, folder / "records"))
+            encode, build = (
+                statistics.median(usage.seconds for usage in part)
+                for part in zip(*ours, strict=True)
             )
-            return build(config).num_tokens
-
-        def peer() -> int:
-            return sum(len(i.input_ids) for i in script.run(small, dupe_factor=1, seed=1))
-
-        yield {
-            "tokkit, in memory": (in_memory(), in_memory),
-            "tokkit build, uint16 ids on disk to instances on disk": (to_disk(), to_disk),
-            "google-research/bert's script, ported": (peer(), peer),
-        }
-
-
-def masking_contestants() -> dict[str, Contestant]:
-    """Ours, the collator, and copies, on the same instances (fewer of them for the collator)."""
-    import torch
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast
-
-    num_rows, length = 8192, 512
-    rng = np.random.default_rng(0)
-    rows = rng.integers(FIRST_WORD, VOCAB_SIZE, (num_rows, length))
-    rows[:, 0], rows[:, [255, 511]] = CLS, SEP
-    narrow, copy, wide_copy = rows.astype(np.uint16).ravel(), rows.astype(np.uint16), rows.copy()
-
-    word_starts = np.packbits(rng.random(rows.size) < 1 / TOKENS_PER_WORD, bitorder="little")
-
-    numbers = np.arange(num_rows, dtype=np.uint64)
-
-    def ours(unit: str) -> None:
-        instances = Instances(
-            input_ids=narrow,
-            offsets=np.arange(num_rows + 1, dtype=np.int64) * length,
-            word_starts=word_starts,
-            segment_lengths=np.full(num_rows, 256, np.int64),
-            documents=numbers,
-            next_sentence_labels=np.full(num_rows, NO_LABEL),
-            indices=numbers,
-            masks=Masks.none(num_rows, narrow.dtype),
-        )
-        mask_instances(instances, mask_options(length, unit), seed=SEED, epoch=0)
-
-    special = {"[PAD]": 0, "[UNK]": 1, "[CLS]": CLS, "[SEP]": SEP, "[MASK]": MASK}
-    names = {f"word{number}": number for number in range(len(special), VOCAB_SIZE)}
-    collator = DataCollatorForLanguageModeling(
-        PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer(WordLevel({**special, **names})),
-            **{f"{token.strip('[]').lower()}_token": token for token in special},
-        )
-    )
-    num_peer_rows = 512
-    examples = [{"input_ids": row} for row in rows[:num_peer_rows].tolist()]
-    tensor = torch.from_numpy(rows)
-    is_special = torch.from_numpy(np.isin(rows, [CLS, SEP]))
-    return {
-        "tokkit": (rows.size, lambda: ours("token")),
-        "tokkit, whole words": (rows.size, lambda: ours("word")),
-        "tokkit, spans": (rows.size, lambda: ours("span")),
-        "tokkit, n-grams": (rows.size, lambda: ours("ngram")),
-        "collator, called on examples": (num_peer_rows * length, lambda: collator(examples)),
-        "collator, masking alone": (
-            rows.size,
-            lambda: collator.torch_mask_tokens(tensor, special_tokens_mask=is_special),
-        ),
-        "copy of int64": (rows.size, lambda: copy_rows(rows, wide_copy)),
-        "copy of uint16": (rows.size, lambda: copy_rows(narrow, copy.ravel())),
-    }
+            rate = megabytes / statistics.median(e.seconds + b.seconds for e, b in ours)
+            cpu_rate = megabytes / statistics.median(e.cpu_seconds + b.cpu_seconds for e, b in ours)
+            peer_rate = sample_megabytes / statistics.median(usage.seconds for usage in peers)
+            peer_cpu = sample_megabytes / statistics.median(usage.cpu_seconds for usage in peers)
+            cpu_ratio = measuring.NUM_THREADS * cpu_rate / peer_cpu
+            peak = max(build.megabytes for _, build in ours)
+            tokens = Manifest.read(folder / "tokens", "tokens")
+            token_megabytes = sum(row["bytes"] for row in tokens.shards) / 1e6
+            measuring.write(
+                f"  dupe factor {dupe_factor}: encode {encode:.1f} s, build {build:.1f} s, "
+                f"{rate:.1f} MB/s; the script, ported: {peer_rate:.3f} MB/s\n"
+                f"    tokkit is {rate / peer_rate:.0f}x, by processor time {cpu_ratio:.0f}x\n"
+                f"    peak memory of build: {peak:.0f} MB, of {token_megabytes:.1f} MB of tokens"
+            )
+            figures.append(
+                {
+                    "megabytes": megabytes,
+                    "dupe_factor": dupe_factor,
+                    "rate": rate,
+                    "ratio": rate / peer_rate,
+                    "cpu_ratio": cpu_ratio,
+                    "peak_megabytes": peak,
+                }
+            )
+        for masking in ("dynamic", "static"):
+            output = folder / masking
+            options = ("-o", str(output), "--masking", masking)
+            measuring.run_measured(measuring.tokkit("build", folder / "tokens", *options))
+            manifest = Manifest.read(output, "instances")
+            size = sum(row["bytes"] for row in manifest.shards)
+            measuring.write(f"  {masking}: {size / manifest.num_tokens:.2f} bytes a token on disk")
+    return figures
 
 
-def copy_rows(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> None:
-    np.copyto(target, source)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--text-mb", type=int, default=400)
-    parser.add_argument("--tokens", type=Path, nargs="*", default=[])
-    options = parser.parse_args()
-    rounds = options.rounds
-    compare_texts(options.text_mb * 1_000_000, min(3, rounds))
-    measure_memory(options.tokens)
-    import torch
-
-    torch.set_num_threads(1)
-    with pairing_contestants() as contestants:
-        compare("pairs of 128 tokens, masked", contestants, rounds)
-    compare("masking 8192 x 512", masking_contestants(), rounds)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = measuring.make_parser(__doc__, rounds=3)
+    measuring.add_folders(parser)
+    numbers = measuring.list_of_numbers
+    parser.add_argument("--megabytes", type=numbers, default=[400], help="sizes of texts")
+    parser.add_argument("--dupe-factors", type=numbers, default=[1, 10])
+    options = parser.parse_args(arguments)
+    texts = Texts(options.shared, options.cache, tiny=options.tiny)
+    figures = []
+    if options.tiny:
+        figures += compare(TINY_BYTES, TINY_PEER_BYTES, [1], 1, texts)
+    else:
+        for megabytes in options.megabytes:
+            size = megabytes * 1_000_000
+            figures += compare(size, PEER_BYTES, options.dupe_factors, options.rounds, texts)
+    measuring.write_json(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Made-up documents, and the instances that ``tokkit build`` makes of them."""
+"""Documents of random ids, and the instances that ``tokkit build`` makes of them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +14,12 @@ from tokkit.instances.build_config import BuildConfig
 VOCAB_SIZE = 30_522
 FIRST_WORD = 7
 LENGTHS = (128, 512)
+NUM_TOKENS = 8_000_000
+TINY_NUM_TOKENS = 20_000
 
 
-def make_documents(num_tokens: int, num_sentences: int = 25) -> list[Document]:
-    """Documents of so many sentences on average, each of 3 to 37 tokens."""
+def make_documents(num_tokens: int, num_sentences: int) -> list[Document]:
+    """Return documents of about ``num_sentences`` sentences of 3 to 37 tokens each."""
     rng = np.random.default_rng(0)
     documents: list[Document] = []
     while num_tokens > 0:
@@ -29,9 +31,9 @@ def make_documents(num_tokens: int, num_sentences: int = 25) -> list[Document]:
 
 @contextmanager
 def instance_folders(
-    num_tokens: int = 8_000_000, num_sentences: int = 25, lengths: Sequence[int] = LENGTHS
+    num_tokens: int = NUM_TOKENS, num_sentences: int = 25, lengths: Sequence[int] = LENGTHS
 ) -> Iterator[dict[int, Path]]:
-    """Instance folders, one of each length."""
+    """Yield instance folders by the maximum length of their sequences."""
     with TemporaryDirectory() as work:
         folder = Path(work)
         documents = make_documents(num_tokens, num_sentences)

@@ -1,23 +1,20 @@
-"""tokkit's encoders and what they are compared with, each behind the same few calls.
+"""The encoders that are compared: tokkit's and those of other libraries, with the same methods.
 
     echo '{"text": "en.txt", "repeat": 1}' | python tests/benchmarks/peers.py tokenizer.json
     python tests/benchmarks/peers.py tokenizer --cold en.txt
 
-A text is a file of UTF-8 with a document on every line. Run as a program, this file measures the
-``tokenizers`` library of the Python that runs it, whatever release that is: a line on standard
-output tells the release, then each line on standard input is answered by ``num_bytes`` (what was
-encoded), ``seconds``, and the ``rows`` of ids where the request has ``"rows": true``. Nothing else
-from outside the standard library is imported for that, so such a Python needs nothing of tokkit's.
-With ``--cold`` it prints the seconds that encoders of ours take for their first call.
+A text is a UTF-8 file with a document on every line. Run as a program, this file measures the
+``tokenizers`` library of the Python that runs it, whatever its release. It prints the release, then
+answers each request on standard input with ``num_bytes`` (encoded), ``seconds``, and the ``rows``
+of ids if the request has ``"rows": true``. That needs nothing but ``tokenizers``, so such a Python
+need not have tokkit's dependencies. With ``--cold`` it prints the seconds of the first call of
+tokkit's encoders in a new process.
 """
 
 import argparse
 import json
-import os
 import subprocess
 import sys
-import sysconfig
-import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -30,14 +27,25 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.measuring import (
+    NUM_THREADS,
+    Command,
+    limit_cores,
+    run_measured,
+    time_call,
+    tokkit,
+    write,
+)
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from tokkit.tokenizer.encoded import Encoded
 
-NUM_THREADS = 2
 BATCH_BYTES = 4 << 20
-# What the tokenizers library gets of a corpus, so that a call takes seconds.
+# The tokenizers library encodes only this much of a corpus, so that a call takes seconds.
 PART_BYTES = 4_000_000
 LARGER_PART_BYTES = 32_000_000  # release 1.0
 
@@ -45,7 +53,7 @@ Rows = list[list[int]]  # the ids of each document
 
 
 class PeerError(Exception):
-    """A peer that is not installed, or does not know a tokenizer."""
+    """A peer is not installed, or cannot load a tokenizer."""
 
 
 def count_bytes(documents: Iterable[bytes]) -> int:
@@ -53,50 +61,47 @@ def count_bytes(documents: Iterable[bytes]) -> int:
 
 
 def spread(documents: list[bytes], limit_bytes: int) -> list[bytes]:
-    """Every n-th document, so that a part of at most about ``limit_bytes`` is like the whole."""
+    """Return every n-th document, about ``limit_bytes`` in all."""
     return documents[:: max(1, -(-count_bytes(documents) // limit_bytes))]
 
 
 class Contestant:
-    """Turns the documents of a text into ids in memory.
+    """Encodes the documents of a text to ids in memory.
 
     Attributes:
-        name: with its release.
-        repeatable: whether it is called to warm up, and may encode a text several times in a call.
+        name: library and release.
+        repeatable: whether it is warmed up, and may encode a text several times in a call.
     """
 
     name: str
     repeatable = True
 
     def open(self, text: Path) -> int:
-        """Get ready for a text; how many bytes of documents ``encode`` will encode."""
+        """Prepare a text; return the number of bytes of documents that ``encode`` will encode."""
         raise NotImplementedError
 
     def encode(self, repeat: int) -> Any:
-        """Encode it so many times, and hold all of it."""
+        """Encode the text ``repeat`` times, keeping all ids in memory."""
         raise NotImplementedError
 
     def rows(self) -> Rows:
-        """Encode it once."""
+        """Encode the text once and return the ids of each document."""
         raise NotImplementedError
 
     def seconds(self, repeat: int) -> float:
-        """How long ``encode`` takes."""
-        start = time.perf_counter()
-        result = self.encode(repeat)
-        elapsed = time.perf_counter() - start
-        del result  # what it holds is freed outside of the time
-        return elapsed
+        """Return the time that ``encode`` takes."""
+        results: list[Any] = []  # freed after the time is taken
+        return time_call(lambda: results.append(self.encode(repeat)))
 
     def close(self) -> None:
-        """Let go of what is not memory."""
+        """Release threads and processes."""
 
 
 class Encoders(Contestant):
-    """Ours: one encoder a thread, over batches of documents.
+    """tokkit: one encoder per thread, over batches of documents.
 
     Attributes:
-        num_entries: of the vocabulary.
+        vocab_size: number of tokens in the vocabulary.
     """
 
     name = "tokkit"
@@ -106,7 +111,7 @@ class Encoders(Contestant):
         from tokkit.tokenizer.tokenizer import load_tokenizer
 
         loaded = load_tokenizer(tokenizer)
-        self.num_entries = loaded.vocab_size
+        self.vocab_size = loaded.vocab_size
         self._make_encoder = partial(Encoder, loaded)
         self._idle: SimpleQueue[Encoder] = SimpleQueue()
         self._threads = ThreadPoolExecutor(NUM_THREADS)
@@ -124,7 +129,7 @@ class Encoders(Contestant):
         documents = pa.LargeStringArray.from_buffers(
             len(ends), pa.py_buffer(offsets), pa.py_buffer(data)
         )
-        # A small corpus falls into enough batches for all threads.
+        # Even a small corpus has enough batches for all threads.
         batch_bytes = min(BATCH_BYTES, len(data) // (4 * NUM_THREADS) + 1)
         bounds = np.searchsorted(offsets, np.arange(0, len(data), batch_bytes))
         bounds = np.unique(np.append(bounds, len(ends)))
@@ -154,7 +159,7 @@ class Encoders(Contestant):
 
 
 class Library(Contestant):
-    """The ``tokenizers`` library, given a part of the text, since it is slow."""
+    """The ``tokenizers`` library, on a part of the text, since it is slow."""
 
     def __init__(self, tokenizer: Path, limit_bytes: int = PART_BYTES) -> None:
         tokenizers = import_module("tokenizers")
@@ -176,7 +181,7 @@ class Library(Contestant):
         return count_bytes(documents)
 
     def encode(self, repeat: int) -> list[Any]:
-        limit_cores()  # encoders of ours that ask the library tell it to use one thread
+        limit_cores()  # tokkit's encoders that call the library set it to one thread
         return self._encode(self._documents * repeat, add_special_tokens=False, **self._options)
 
     def rows(self) -> Rows:
@@ -184,11 +189,11 @@ class Library(Contestant):
 
 
 class _FromFiles(Contestant):
-    """A library's ``encode_files``, from the page cache.
+    """A library's ``encode_files``, from a file in the page cache.
 
     Attributes:
-        package: its name, of the package and of the module.
-        options: of ``encode_files``.
+        package: name of the package and of the module.
+        options: keyword arguments of ``encode_files``.
     """
 
     package: str
@@ -198,7 +203,7 @@ class _FromFiles(Contestant):
         try:
             library = import_module(self.package)
         except ImportError as error:
-            raise PeerError(f"{self.package}: not installed; install tokkit[bench]") from error
+            raise PeerError(f"{self.package}: not installed; pip install tokkit[bench]") from error
         self.name = f"{self.package} {version(self.package)}"
         self._source = library.TextFileSource
         self._text = Path()
@@ -226,15 +231,17 @@ class Nanotoken(_FromFiles):
 
 
 class Gigatoken(_FromFiles):
-    package = "gigatoken"  # which adds no special tokens here
+    package = "gigatoken"  # adds no special tokens by default
 
 
 class OtherPython(Contestant):
-    """The ``tokenizers`` library of another Python, in a process that waits for its turn."""
+    """The ``tokenizers`` library of another Python, in a process that waits for requests."""
 
     def __init__(self, tokenizer: Path, python: Path | None) -> None:
         if python is None:
-            raise PeerError("tokenizers 1.0: no --peer-python with it was given")
+            raise PeerError(
+                "tokenizers 1.0: left out; name a Python that has it with --peer-python"
+            )
         self._text = Path()
         self._process = subprocess.Popen(
             [python, __file__, tokenizer],
@@ -279,7 +286,7 @@ class OtherPython(Contestant):
 
 
 class _Process(Contestant):
-    """A contestant of ours that is a new process in every round."""
+    """tokkit in a new process in every round."""
 
     repeatable = False
 
@@ -293,23 +300,17 @@ class _Process(Contestant):
 
 
 class Cold(_Process):
-    """New encoders and their first call."""
+    """The first call of new encoders."""
 
     name = "tokkit, cold"
 
     def seconds(self, repeat: int) -> float:
         assert repeat == 1
-        command: list[str | Path] = [
-            sys.executable,
-            __file__,
-            self._tokenizer,
-            "--cold",
-            self._text,
-        ]
+        command: Command = [sys.executable, __file__, self._tokenizer, "--cold", self._text]
         return float(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
-class Command(_Process):
+class WholeCommand(_Process):
     """``tokkit encode``, from a warm page cache."""
 
     name = "tokkit encode"
@@ -317,53 +318,34 @@ class Command(_Process):
     def seconds(self, repeat: int) -> float:
         assert repeat == 1
         self._text.read_bytes()
-        program = Path(sysconfig.get_path("scripts")) / "tokkit"
         options = ["--sentences", "lines", "--documents", "line", "--workers", str(NUM_THREADS)]
         with TemporaryDirectory(dir=self._text.parent) as folder:
             options += ["-t", str(self._tokenizer), "-o", f"{folder}/tokens"]
-            start = time.perf_counter()
-            subprocess.run(
-                [program, "encode", self._text, *options], check=True, stdout=subprocess.DEVNULL
-            )
-            return time.perf_counter() - start
+            return run_measured(tokkit("encode", self._text, *options)).seconds
 
 
 def compare_ids(ours: Contestant, peer: Contestant, sample: Path) -> str:
-    """A line on whether a peer gives the ids that ours gives."""
+    """Return a line that says where a peer's ids differ from tokkit's, or nothing."""
     documents = sample.read_bytes().split(b"\n")
     peer.open(sample)
     rows = peer.rows()
     ours.open(sample)
     our_rows = ours.rows()
     if len(rows) != len(our_rows):
-        return f"{peer.name}: {len(rows):,} documents where there are {len(our_rows):,}"
+        return f"{peer.name}: {len(rows):,} documents instead of {len(our_rows):,}"
     different = [number for number, row in enumerate(rows) if row != our_rows[number]]
     if not different:
         return ""
     first = documents[different[0]].decode()
     return (
-        f"{peer.name}: other ids than tokkit for {len(different):,} of {len(rows):,} documents, "
-        f"the first {first[:60]!r}"
+        f"{peer.name}: ids differ from tokkit's in {len(different):,} of {len(rows):,} documents, "
+        f"first in {first[:60]!r}"
     )
 
 
-def limit_cores() -> None:
-    """Let this process and those that it starts use two cores, whatever pool of threads they make."""
-    if sys.platform == "linux":
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:NUM_THREADS])
-    os.environ["RAYON_NUM_THREADS"] = str(NUM_THREADS)
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"
-
-
-def say(answer: Any) -> None:
-    """Tell who started this process."""
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
-
-
 def answer_requests(library: Library) -> None:
-    """What a process of ``OtherPython`` does until its input ends."""
-    say({"name": library.name})
+    """Answer the requests of ``OtherPython`` until standard input ends."""
+    write(json.dumps({"name": library.name}))
     text, num_bytes = "", 0
     for line in sys.stdin:
         request = json.loads(line)
@@ -374,7 +356,7 @@ def answer_requests(library: Library) -> None:
             answer["seconds"] = library.seconds(request["repeat"])
         if request.get("rows"):
             answer["rows"] = library.rows()
-        say(answer)
+        write(json.dumps(answer))
 
 
 def main() -> None:
@@ -385,7 +367,7 @@ def main() -> None:
     if options.cold:
         ours = Encoders(options.tokenizer)
         ours.open(options.cold)
-        say(ours.seconds(1))
+        write(str(ours.seconds(1)))
     else:
         answer_requests(Library(options.tokenizer, LARGER_PART_BYTES))
 

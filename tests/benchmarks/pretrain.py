@@ -1,32 +1,30 @@
-"""How fast models are trained, beside transformers' BertForPreTraining, from made-up instances.
+"""How fast models are trained on random instances, against transformers' BertForPreTraining.
 
     python tests/benchmarks/pretrain.py [--presets base,large] [--lengths 128,512] [--steps 100]
 
-One command, without a network, on one GPU or on a CPU; it takes torch, what tokkit depends on, and
-transformers for what stands beside it (without it that is left out, and the table says so). Where
-pip has no network, wheels made elsewhere will do, of the same Python and platform:
+One command, without a network, on one GPU or on a CPU. It needs the extra ``pretrain``, and
+transformers for the peer, which is left out where it is not installed. Where pip has no network,
+install wheels made on another machine with the same Python and platform:
 
     pip wheel '.[pretrain]' transformers -w wheels     # there, without torch if it is here already
     pip install --no-index --find-links wheels 'tokkit[pretrain]' transformers
 
-Rates are real tokens a second, loader, clipping and optimizer included; padding counts for nothing.
-Operations of a token are counted as in ``tokkit.pretraining.training.estimate``. Both sides train from the same
-instances, masks and micro-batches, a micro-batch a step, after a warm-up that meets every shape; so
-that there is time to compile for them, batches of others than the ``--shapes`` commonest are passed
-over.
+Rates are real tokens per second, with loader, clipping and optimizer; padding does not count.
+Operations of a token are counted as in ``tokkit.pretraining.training.estimate``. Both train on the
+same instances, masks and micro-batches, a micro-batch a step, after a warm-up on every shape. To
+limit the time of compilation, only batches of the ``--shapes`` most common shapes are used.
 
-On a GPU: bf16, dropout 0.1, compiled; steps are begun one after the other, as in a run, and timed
-from a device that has nothing to do to one that has done all of them. The yardstick is that GPU's
-own product of two matrices of 8192 x 8192 in bf16, measured beside each figure. What would not end
-before ``--minutes`` is left out, and the table says so.
+On a GPU: bf16, dropout 0.1, compiled; steps are launched one after the other, as in a run, and
+timed from an idle device to an idle device. The bound is that GPU's product of two matrices of
+8192 x 8192 in bf16, measured next to each figure. A contestant that would not end before
+``--minutes`` is left out.
 
-On a CPU: fp32, one and the other in turn, in rounds, and medians are compared, with and without
-``torch.compile``. ``--profile`` says where the time of our steps goes.
+On a CPU: fp32; contestants take turns, and medians are compared, with and without
+``torch.compile``. ``--profile`` prints where the time of tokkit's steps goes.
 """
 
 import argparse
 import importlib.util
-import json
 import statistics
 import sys
 import time
@@ -41,8 +39,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import measuring
 from benchmarks.kernelprofile import profile_steps
-from benchmarks.madeinstances import instance_folders
+from benchmarks.madeinstances import TINY_NUM_TOKENS, instance_folders
+from benchmarks.measuring import write
 from benchmarks.steppers import (
     Contestant,
     choose_steps,
@@ -65,15 +65,17 @@ OURS = "tokkit"
 PEER = "transformers"
 GPU_DEFAULTS = {"presets": "base,large", "lengths": "128,512", "steps": 100, "micro": 65_536}
 CPU_DEFAULTS = {"presets": "tiny,mini", "lengths": "128", "steps": 2, "micro": 4096}
+TINY_DEFAULTS = {"presets": "tiny", "lengths": "32", "steps": 1, "micro": 512}
+NUM_TOKENS = {"cuda": 8_000_000, "cpu": 500_000}
 
 
 class Benchmark:
-    """What is measured, and what is known so far.
+    """Measures all contestants, preset by preset.
 
     Args:
-        options: of the command.
-        device: that computes.
-        folders: instances, by length.
+        options: options of the command line.
+        device: device that computes.
+        folders: instance folders by the maximum length of their sequences.
     """
 
     def __init__(
@@ -88,8 +90,8 @@ class Benchmark:
         self._deadline = time.monotonic() + 60 * options.minutes
 
     def run(self, preset: str, length: int) -> None:
-        """Compare the contestants, and print what came out."""
-        micro_batch_tokens = self._options.micro_batch_tokens
+        """Compare the contestants and print their rates."""
+        micro_batch_tokens = self._options.micro
         config = PretrainConfig(
             instances=(self._folders[length],),
             output=self._folders[length],  # nothing is written
@@ -112,7 +114,7 @@ class Benchmark:
         write("\n".join(describe_rows(rows)))
 
     def _compare_on_gpu(self, config: PretrainConfig) -> list[Row]:
-        """One after the other, each alone in the memory."""
+        """Measure one contestant after the other, each alone in memory."""
         openers: dict[str, Opener] = {OURS: partial(open_ours, config)}
         peer = f"{PEER}, compiled"
         openers[peer] = partial(open_theirs, config, self._steps, compiled=True)
@@ -120,10 +122,10 @@ class Benchmark:
 
     def _measure_on_gpu(self, name: str, opener: Opener) -> Row:
         if name != OURS and not HAS_PEER:
-            return {"name": name, "note": "is not installed"}
+            return {"name": name, "note": "left out: not installed"}
         started = time.monotonic()
         if self._deadline - started < self._longest:
-            return {"name": name, "note": "left out: there would not be time enough"}
+            return {"name": name, "note": "left out: not enough of --minutes is left"}
         try:
             with opener() as contestant:
                 torch.cuda.reset_peak_memory_stats()
@@ -140,7 +142,7 @@ class Benchmark:
         return row
 
     def _compare_on_cpu(self, config: PretrainConfig) -> list[Row]:
-        """In turn, so that a machine that slows down slows down all of them."""
+        """Let the contestants take turns."""
         openers: dict[str, Opener] = {
             OURS: partial(open_ours, replace(config, compile="auto")),
             f"{OURS}, compiled": partial(open_ours, replace(config, compile="on")),
@@ -169,7 +171,7 @@ class Benchmark:
 
 
 def warm_up(contestant: Contestant, steps: Sequence[int]) -> Row:
-    """Let everything be compiled that there is to compile."""
+    """Take steps of every shape, so that everything is compiled."""
     before, started = count_graphs(), time.perf_counter()
     contestant.warm_up(steps)
     return {"warm_up_seconds": time.perf_counter() - started, "graphs": count_graphs() - before}
@@ -178,18 +180,18 @@ def warm_up(contestant: Contestant, steps: Sequence[int]) -> Row:
 def measure(contestant: Contestant, steps: Sequence[int]) -> Row:
     before = count_graphs()
     seconds, waited = time_steps(contestant, steps)
-    # What compiles while it is timed is not measured well: there should be none.
+    # Nothing should be compiled while it is timed.
     graphs = count_graphs() - before
     return {"seconds": seconds, "waiting": waited / seconds, "graphs_while_timed": graphs}
 
 
 def count_graphs() -> int:
-    """How many torch has compiled in this process."""
+    """Return how many graphs torch has compiled in this process."""
     return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 
 def measure_product(device: torch.device) -> float:
-    """Operations a second of the product of two large matrices in bf16."""
+    """Return the operations per second of the product of two large matrices in bf16."""
     a, b = (torch.randn(SIDE, SIDE, device=device, dtype=torch.bfloat16) for _ in range(2))
 
     def multiply() -> float:
@@ -205,7 +207,7 @@ def measure_product(device: torch.device) -> float:
 
 
 def describe_rows(rows: Sequence[Row]) -> list[str]:
-    """A line for each contestant, and the ratios of their rates."""
+    """Return a line for each contestant, and the ratios of their rates."""
     lines = []
     for row in rows:
         start = f"{row['preset']:<7}{row['length']:>4}  {row['name']:<24}"
@@ -236,30 +238,29 @@ def header(*, on_gpu: bool) -> str:
     return f"{columns}{'waiting':>9}{'warm-up':>9}{'graphs':>8}"
 
 
-def write(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
 def parse(arguments: Sequence[str] | None, *, on_gpu: bool) -> argparse.Namespace:
-    defaults = GPU_DEFAULTS if on_gpu else CPU_DEFAULTS
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--presets", default=defaults["presets"])
-    parser.add_argument("--lengths", default=defaults["lengths"])
-    parser.add_argument("--steps", type=int, default=defaults["steps"], help="that are timed")
-    parser.add_argument("--shapes", type=int, default=6, help="that models are compiled for")
-    parser.add_argument("--rounds", type=int, default=5, help="on a CPU")
-    parser.add_argument("--micro-batch-tokens", type=int, default=defaults["micro"])
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--minutes", type=float, default=7.5)
-    parser.add_argument("--eager", action="store_true", help="on a CPU: compile nothing")
-    parser.add_argument("--profile", action="store_true")
-    parser.add_argument("--json", type=Path, default=Path("pretrain-benchmark.json"))
+    parser = measuring.make_parser(__doc__)
+    parser.add_argument("--presets", help="tiny,mini on a CPU; base,large on a GPU")
+    parser.add_argument("--lengths", help="maximum lengths of sequences: 128,512")
+    parser.add_argument("--steps", type=int, help="steps that are timed")
+    parser.add_argument("--shapes", type=int, default=6, help="shapes that models compile for")
+    parser.add_argument("--micro-batch-tokens", dest="micro", type=int)
+    parser.add_argument("--threads", type=int, help="CPU threads of torch")
+    parser.add_argument("--minutes", type=float, default=7.5, help="on a GPU: time limit")
+    parser.add_argument("--eager", action="store_true", help="on a CPU: do not compile")
+    parser.add_argument("--profile", action="store_true", help="print where time goes")
     options = parser.parse_args(arguments)
+    defaults = GPU_DEFAULTS if on_gpu else CPU_DEFAULTS
+    if options.tiny:
+        defaults = TINY_DEFAULTS
+        options.rounds, options.eager = 1, True
+    for name, value in defaults.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
     options.presets = options.presets.split(",")
-    options.lengths = [int(length) for length in options.lengths.split(",")]
+    options.lengths = measuring.list_of_numbers(options.lengths)
     if unknown := set(options.presets) - set(PRESETS):
-        parser.error(f"there is no preset {', '.join(sorted(unknown))}")
+        parser.error(f"unknown preset {', '.join(sorted(unknown))}")
     return options
 
 
@@ -267,22 +268,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = choose_device("auto")
     on_gpu = device.type == "cuda"
     options = parse(arguments, on_gpu=on_gpu)
-    write(f"{describe_device(device)}; torch {torch.__version__}")
-    num_tokens = 8_000_000 if on_gpu else 500_000
+    machine = f"{describe_device(device)}; torch {torch.__version__}"
+    write(machine)
+    num_tokens = TINY_NUM_TOKENS if options.tiny else NUM_TOKENS[device.type]
     with instance_folders(num_tokens, num_sentences=500, lengths=options.lengths) as folders:
         benchmark = Benchmark(options, device, folders)
         write(header(on_gpu=on_gpu))
         for preset in options.presets:
             for length in options.lengths:
                 benchmark.run(preset, length)
-    form = {
-        "device": describe_device(device),
-        "torch": torch.__version__,
-        "micro_batch_tokens": options.micro_batch_tokens,
+    figures = {
+        "machine": machine,
+        "micro_batch_tokens": options.micro,
         "steps": options.steps,
         "rows": benchmark.rows,
     }
-    options.json.write_text(json.dumps(form, indent=2) + "\n")
+    measuring.write_json(options.json, figures)
 
 
 if __name__ == "__main__":
