@@ -42,13 +42,14 @@ from benchmarks.madeinstances import (
 )
 
 from tokkit import InstanceLoader
+from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.kernels.instances.mask_tokens import replacement_ids
 from tokkit.masking.masks import MaskOptions, mask_instances
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.prefetcher import Feed
 from tokkit.pretraining.data.sources import open_sources
 from tokkit.pretraining.pretrain_config import LoaderConfig
-from tokkit.shards.instances import Instances
+from tokkit.shards.instances import Instances, Masks
 
 NUM_STEPS = 40
 MICRO_BATCH_TOKENS = 16_384
@@ -63,7 +64,6 @@ def mask_options(unit: str) -> MaskOptions:
     return MaskOptions(
         masked_lm_prob=0.15,
         max_predictions=math.ceil(ROW_LENGTH * 0.15),
-        seed=np.uint64(1),
         mask_id=MASK,
         special_ids=(CLS, SEP),
         replacements=replacement_ids(VOCAB_SIZE, tuple(range(FIRST_WORD)), np.uint16),
@@ -79,15 +79,20 @@ def masking_contestants(num_rows: int) -> dict[str, measuring.Work]:
     narrow, narrow_copy, wide_copy = rows.astype(np.uint16), rows.astype(np.uint16), rows.copy()
     word_starts = np.packbits(rng.random(rows.size) < 1 / TOKENS_PER_WORD, bitorder="little")
 
+    numbers = np.arange(num_rows, dtype=np.uint64)
+
     def mask(unit: str) -> None:
         instances = Instances(
-            ids=narrow.ravel(),
+            input_ids=narrow.ravel(),
             offsets=np.arange(num_rows + 1, dtype=np.int64) * ROW_LENGTH,
             word_starts=word_starts,
             segment_lengths=np.full(num_rows, 256, np.int64),
-            indices=np.arange(num_rows, dtype=np.uint64),
+            documents=numbers,
+            next_sentence_labels=np.full(num_rows, NO_LABEL),
+            indices=numbers,
+            masks=Masks.none(num_rows, narrow.dtype),
         )
-        mask_instances(instances, mask_options(unit), 0)
+        mask_instances(instances, mask_options(unit), seed=np.uint64(1), epoch=0)
 
     mask("token")  # compile
     mask("word")
