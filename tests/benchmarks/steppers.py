@@ -25,7 +25,7 @@ from tokkit.pretraining.data.sources import open_sources
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import autocast, choose_precision, torch_settings
 from tokkit.pretraining.training.distributed import join_process_group
-from tokkit.pretraining.training.estimate import flops_per_token, sample_instances
+from tokkit.pretraining.training.estimate import count_flops_per_token, sample_instances
 from tokkit.pretraining.training.launch_info import SINGLE_PROCESS
 from tokkit.pretraining.training.optimizers import build_optimizer, clip_gradients, update
 from tokkit.pretraining.training.setup import Setup, choose_model, set_up
@@ -199,7 +199,9 @@ def count_flops(config: PretrainConfig) -> float:
     """The operations that a real token costs a run's model, forward and backward."""
     sources = open_sources(config)
     shape = choose_model(config, sources)[0]
-    return flops_per_token(shape, sample_instances(Loader(sources, config), config.batch_size))
+    return count_flops_per_token(
+        shape, sample_instances(Loader(sources, config), config.batch_size)
+    )
 
 
 def choose_steps(config: PretrainConfig, num_steps: int, num_shapes: int) -> list[int]:

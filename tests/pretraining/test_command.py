@@ -41,25 +41,25 @@ def call(arguments: list[str]) -> Result:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "line"),
     [
         ({"max_steps": 25}, "25 steps"),
-        ({"max_time": "1h"}, "time: 1 h, of which"),
+        ({"max_time": "1h"}, "time: 1 h, including"),
         ({"phases": "32:1.0"}, "25 steps"),
-        ({"nproc_per_node": 2}, "memory with --fsdp: "),
-        ({"nproc_per_node": 2, "fsdp": True}, "memory without --fsdp: "),
+        ({"nproc_per_node": 2}, "peak memory per process: "),
+        ({"nproc_per_node": 2, "fsdp": True}, "peak memory per process: "),
     ],
     ids=str,
 )
-def test_a_dry_run_tells_and_writes_nothing(
-    instances: Path, tmp_path: Path, options: dict[str, Any], said: str
+def test_a_dry_run_prints_an_estimate_and_writes_nothing(
+    instances: Path, tmp_path: Path, options: dict[str, Any], line: str
 ) -> None:
     defaults = {k: v for k, v in OPTIONS.items() if k != "max_steps" or "max_time" not in options}
     arguments = pretrain_arguments([instances], tmp_path / "run", **(defaults | options))
-    assert said in call([*arguments, "--dry-run"]).stdout
-    form = json.loads(call([*arguments, "--dry-run", "--json"]).stdout)
-    assert form["phases"][0]["seconds_per_step"] > 0
-    assert form["fits"]
+    assert line in call([*arguments, "--dry-run"]).stdout
+    data = json.loads(call([*arguments, "--dry-run", "--json"]).stdout)
+    assert data["phases"][0]["seconds_per_step"] > 0
+    assert data["fits"]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,60 +9,47 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokkit.pretraining.models.bert import Bert, ModelConfig
-from tokkit.pretraining.training.estimate import (
-    PEAKS,
-    count_encoder_parameters,
-    count_flops_per_token,
-    count_head_parameters,
-    find_peak_flops,
-    mean_length,
-)
+from tokkit.pretraining.training.device import PEAK_FLOPS, find_peak_flops
+from tokkit.pretraining.training.estimate import Sample, count_flops_per_token, mean_length
 
 BASE = ModelConfig.from_preset("base", vocab_size=30522, max_seq_length=128, dropout=0.1)
 
 
-def test_parameters_are_those_of_the_model() -> None:
+def make_sample(length: float, masked_share: float) -> Sample:
+    return Sample(
+        num_instances=1, num_held_out=0, tokens=length, length=length, masked_share=masked_share
+    )
+
+
+def test_a_token_passes_the_parameters_of_the_model() -> None:
+    """Attention costs nothing at length 0, and the head nothing where no token is predicted."""
     with torch.device("meta"):
         model = Bert(BASE)
-    encoder = count_encoder_parameters(num_layers=12, hidden_size=768, intermediate_size=3072)
+    encoder = count_flops_per_token(BASE, make_sample(0, 0)) / 6
     assert encoder == sum(p.numel() for p in model.layers.parameters())
-    head = count_head_parameters(hidden_size=768, vocab_size=30522)
-    # The decoder is the table of the embeddings; what fills up both is no work of use.
-    spare = BASE.num_entries - 30522
+    head = count_flops_per_token(BASE, make_sample(0, 1)) / 6 - encoder
+    # The decoder is the table of the embeddings; the padding of both does no useful work.
+    padding = BASE.num_entries - 30522
     own = sum(p.numel() for p in model.masked_token_head.parameters())
-    assert head == own - spare + 30522 * 768
+    assert head == own - padding + 30522 * 768
+    decoder = replace(BASE, objective="clm")
+    assert count_flops_per_token(decoder, make_sample(0, 1)) / 6 - encoder == 30522 * 769
 
 
 @pytest.mark.parametrize(("T", "M"), [(64, 10), (512, 76)])
 def test_operations_are_those_that_torch_counts(T: int, M: int) -> None:
-    """Within 1%: biases and norms are no products, and the pair's head is left out."""
+    """Within 1%: biases and norms are not products, and the pair's head is left out."""
     model = Bert(ModelConfig.from_preset("mini", vocab_size=1000, max_seq_length=T, dropout=0.0))
     inputs = make_batch([T, T], num_masked=M).inputs
-    # Fused attention computes scores a second time on its way back, which is no work of use.
+    # Fused attention computes scores a second time on its way back, which is no useful work.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         torch.autograd.backward(model(inputs).token_loss)
-    config = model.config
-    expected = count_flops_per_token(
-        num_layers=config.num_hidden_layers,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        vocab_size=config.vocab_size,
-        mean_length=T,
-        masked_share=M / T,
-    )
+    expected = count_flops_per_token(model.config, make_sample(T, M / T))
     assert counter.get_total_flops() / (2 * T) == pytest.approx(expected, rel=0.01)
 
 
 def test_a_token_of_base_costs_what_the_formula_says() -> None:
-    flops = count_flops_per_token(
-        num_layers=12,
-        hidden_size=768,
-        intermediate_size=3072,
-        vocab_size=30522,
-        mean_length=128,
-        masked_share=0.15,
-    )
-    assert flops == pytest.approx(546.3e6, rel=1e-3)
+    assert count_flops_per_token(BASE, make_sample(128, 0.15)) == pytest.approx(546.3e6, rel=1e-3)
 
 
 def test_lengths_weigh_as_many_tokens_as_they_have() -> None:
@@ -82,15 +70,17 @@ def test_lengths_weigh_as_many_tokens_as_they_have() -> None:
         ("AMD Instinct MI300X", 1307.4),
     ],
 )
-def test_a_device_is_known_by_its_whole_name(name: str, teraflops: float) -> None:
-    assert find_peak_flops(name) == teraflops * 1e12
-    assert sum(re.fullmatch(pattern, name) is not None for pattern, _ in PEAKS) == 1
+def test_a_device_is_known_by_its_whole_name(
+    name: str, teraflops: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+    assert find_peak_flops(torch.device("cuda")) == teraflops * 1e12
+    assert sum(re.fullmatch(pattern, name) is not None for pattern, _ in PEAK_FLOPS) == 1
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "cpu",
         "",
         "NVIDIA A10G",
         "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
@@ -98,5 +88,9 @@ def test_a_device_is_known_by_its_whole_name(name: str, teraflops: float) -> Non
         "NVIDIA GeForce RTX 4090 Laptop GPU",
     ],
 )
-def test_what_is_not_known_is_not_guessed(name: str) -> None:
-    assert find_peak_flops(name) is None
+def test_the_peak_of_an_unknown_device_is_not_guessed(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+    assert find_peak_flops(torch.device("cuda")) is None
+    assert find_peak_flops(torch.device("cpu")) is None

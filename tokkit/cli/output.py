@@ -293,52 +293,49 @@ def describe_end(options: Mapping[str, Any]) -> str:
     return f"{options['max_steps'] or DEFAULT_MAX_STEPS:,}"
 
 
-def print_forecast(form: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print what ``--dry-run`` foretells, in the form of ``Forecast.as_dict``."""
+def print_estimate(data: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print the estimate of ``--dry-run``, see ``measure_run``."""
     if as_json:
-        click.echo(json.dumps(form))
+        click.echo(json.dumps(data))
         return
-    for line in describe_forecast(form):
+    for line in describe_estimate(data):
         click.echo(line)
 
 
-def describe_forecast(form: Mapping[str, Any]) -> Iterator[str]:
-    """A forecast in words."""
-    yield f"parameters: {_count_parts(form['parameters'], '{:,}'.format)}"
-    yield f"memory of a process, estimated: {_count_parts(form['memory'], _describe_bytes)}"
-    if (other := form["other_memory"]) is not None:
-        name = "with" if other["weights"] < form["memory"]["weights"] else "without"
-        yield f"memory {name} --fsdp: {_count_parts(other, _describe_bytes)}"
-    if form["capacity"] is not None:
-        fault = "" if form["fits"] else ", too little: lower --micro-batch-tokens"
-        yield f"memory there is: {_describe_bytes(form['capacity'])}{fault}"
-    for number, phase in enumerate(form["phases"]):
-        name = f"phase {number}: " if len(form["phases"]) > 1 else ""
-        parts = [
-            f"{phase['tokens_per_step']:,.0f} tokens a step",
-            f"{phase['steps_per_epoch']:,.1f} steps an epoch",
-            f"{phase['flops_per_token'] / 1e6:,.1f} MFLOP a token",
+def describe_estimate(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of an estimate."""
+    parts = dict(data["parameters"])
+    total = parts.pop("total")
+    yield f"parameters: {total:,}: " + ", ".join(f"{name} {n:,}" for name, n in parts.items())
+    peak, available = data["peak_memory"], data["available_memory"]
+    memory = "not measured" if peak is None else _describe_bytes(peak)
+    if available is not None:
+        memory += f", available {_describe_bytes(available)}"
+    if data["fits"] is False:
+        memory += ", which is too little; lower --micro-batch-tokens"
+    yield f"peak memory per process: {memory}"
+    for number, phase in enumerate(data["phases"]):
+        name = f"phase {number}: " if len(data["phases"]) > 1 else ""
+        figures = [
+            f"{phase['tokens_per_step']:,.0f} tokens per step",
+            f"{phase['steps_per_epoch']:,.1f} steps per epoch",
+            f"{phase['flops_per_token'] / 1e6:,.1f} MFLOP per token",
         ]
+        if (seconds := phase["seconds_per_step"]) is not None:
+            speed = phase["tokens_per_step"] / seconds
+            figures += [f"{seconds:.3g} s per step", f"{speed:,.0f} tokens/s"]
         if phase["steps"] is not None:
-            parts += [f"{phase['steps']:,.0f} steps", f"{phase['epochs']:,.2f} epochs"]
-        yield name + ", ".join(parts)
-    if form["tokens"] is not None:
-        yield f"whole run: {form['tokens']:,.0f} tokens, {form['flops']:.3g} FLOP"
-    if form["seconds"] is None:
-        yield f"time: {form['timing']}"
+            figures += [f"{phase['steps']:,.0f} steps", f"{phase['epochs']:,.2f} epochs"]
+        yield name + ", ".join(figures)
+    if data["tokens"] is not None:
+        yield f"whole run: {data['tokens']:,.0f} tokens, {data['flops']:.3g} FLOP"
+    if data["seconds"] is None:
+        yield "time: not measured"
         return
-    pace = form["phases"][0]["seconds_per_step"]
     yield (
-        f"time: {describe_duration(form['seconds'])}, of which evaluations "
-        f"{describe_duration(form['evaluation_seconds'])}; {pace:.3g} s a step, "
-        f"{form['phases'][0]['tokens_per_step'] / pace:,.0f} tokens/s; {form['timing']}"
+        f"time: {describe_duration(data['seconds'])}, including evaluations "
+        f"{describe_duration(data['evaluation_seconds'])}; measured on {data['timed_steps']} steps"
     )
-
-
-def _count_parts(parts: Mapping[str, int], spell: Callable[[int], str]) -> str:
-    """``1.95 GB: weights 347 MB, gradients 347 MB``."""
-    named = [f"{name} {spell(number)}" for name, number in parts.items() if name != "total"]
-    return f"{spell(parts['total'])}: {', '.join(named)}"
 
 
 def _describe_bytes(number: int) -> str:

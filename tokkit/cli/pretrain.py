@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from tokkit.cli.options import Duration, Phases, config_option, mask_options, work_options
-from tokkit.cli.output import print_forecast, print_pretraining
+from tokkit.cli.output import print_estimate, print_pretraining
 from tokkit.pretraining.pretrain_config import (
     COMPILE,
     DEFAULT_MAX_STEPS,
@@ -102,13 +102,13 @@ def pretrain(*, as_json: bool, dry_run: bool, **options: Any) -> None:
     checkpoint.
     """
     config = PretrainConfig(**options)
-    from tokkit.pretraining.pretrain import foretell
+    from tokkit.pretraining.pretrain import estimate_run
     from tokkit.pretraining.pretrain import pretrain as run
     from tokkit.pretraining.training.launch_info import is_first_process
 
     if dry_run:
         if is_first_process(os.environ):  # of several processes one speaks
-            print_forecast(foretell(config).as_dict(), as_json=as_json)
+            print_estimate(estimate_run(config), as_json=as_json)
         return
     manifest = run(config)
     if is_first_process(os.environ):

@@ -11,7 +11,7 @@ run/run.json                     see tokkit.pretraining.training.run_record
 import importlib.util
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import Any
 
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.stage import find_finished
@@ -20,9 +20,6 @@ from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.launch import launch
 from tokkit.pretraining.training.launch_info import LaunchInfo, detect_launcher, log_on_first_rank
 from tokkit.pretraining.training.run_record import KIND, Plan
-
-if TYPE_CHECKING:
-    from tokkit.pretraining.training.estimate import Forecast
 
 log = logging.getLogger(__name__)
 
@@ -58,20 +55,20 @@ def pretrain(config: PretrainConfig) -> Manifest:
         return train(plan, launch_info)
 
 
-def foretell(config: PretrainConfig) -> "Forecast":
-    """Say what a run would need, and how long it would take; nothing is written.
+def estimate_run(config: PretrainConfig) -> dict[str, Any]:
+    """Return what a run needs and how long it takes, see ``measure_run``; nothing is written.
 
     Raises:
         UsageError: as of ``pretrain``.
         TokkitError: likewise.
     """
     launch_info = detect_launcher(os.environ, config.nproc_per_node)
-    plan = Plan.of(config)
+    Plan.of(config)
     num_processes = _require_equal_parts(config, launch_info)
     _require_torch()
-    from tokkit.pretraining.training.run import forecast_run
+    from tokkit.pretraining.training.estimate import measure_run
 
-    return forecast_run(plan, num_processes=num_processes)
+    return measure_run(config, num_processes)
 
 
 def _require_equal_parts(config: PretrainConfig, launch_info: LaunchInfo) -> int:

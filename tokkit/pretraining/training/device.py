@@ -1,6 +1,10 @@
 """Where a run computes, in which precision, and how torch's generators are kept stateless."""
 
 import hashlib
+import os
+import re
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -12,6 +16,49 @@ from tokkit.pretraining.pretrain_config import PretrainConfig
 # That a model is compiled for. Batches of one phase have 4 to 16 (tokkit.pretraining.data.batches),
 # evaluations as many again. After more, torch warns and runs the model as it is; its own limit is 8.
 MAX_SHAPES = 64
+
+
+# Dense bf16 operations per second with sums in fp32, by a pattern of the name that
+# ``torch.cuda.get_device_name`` returns. It matches whole names, because the name of a slice of a
+# card (MIG) or of a cut-down one starts the same way. Rates that data sheets give with sparsity only
+# are halved. What is missing, such as the A10G, for which NVIDIA publishes no such figure, has no MFU.
+PEAK_FLOPS: tuple[tuple[str, float], ...] = (
+    # NVIDIA Blackwell Architecture technical brief and DGX/HGX B200, GB200 NVL72 data sheets
+    (r"NVIDIA B200", 2250e12),
+    (r"NVIDIA GB200", 2500e12),
+    # NVIDIA H100 and H200 Tensor Core GPU data sheets; H100 architecture white paper, table 2
+    (r"NVIDIA H100 80GB HBM3|NVIDIA H200|NVIDIA GH200 480GB", 989.4e12),
+    (r"NVIDIA H100 PCIe", 756e12),
+    (r"NVIDIA H100 NVL|NVIDIA H200 NVL", 835.5e12),
+    # NVIDIA A100, A40, A30 and A10 Tensor Core GPU data sheets
+    (r"(NVIDIA )?A100-(SXM4|SXM|PCIE)-(40|80)GB|NVIDIA A100 80GB PCIe", 312e12),
+    (r"NVIDIA A40", 149.7e12),
+    (r"NVIDIA A30", 165e12),
+    (r"NVIDIA A10", 125e12),
+    # NVIDIA L4, L40 and L40S data sheets
+    (r"NVIDIA L4", 121e12),
+    (r"NVIDIA L40", 181.05e12),
+    (r"NVIDIA L40S", 362.05e12),
+    # NVIDIA RTX A6000 data sheet; Ada GPU architecture white paper, RTX 6000
+    (r"NVIDIA RTX A6000", 154.8e12),
+    (r"NVIDIA RTX 6000 Ada Generation", 364.2e12),
+    # NVIDIA V100, V100S and T4 data sheets: of fp16, since they have no units for bf16
+    (r"Tesla V100-SXM[23]-(16|32)GB(-LS)?", 125e12),
+    (r"Tesla V100-PCIE-(16|32)GB", 112e12),
+    (r"Tesla V100S-PCIE-32GB", 130e12),
+    (r"Tesla T4", 65e12),
+    # NVIDIA GA102, Ada and RTX Blackwell GPU architecture white papers: with sums in fp32, at
+    # half the rate of sums in fp16
+    (r"NVIDIA GeForce RTX 3090", 71e12),
+    (r"NVIDIA GeForce RTX 3090 Ti", 80e12),
+    (r"NVIDIA GeForce RTX 4090", 165.2e12),
+    (r"NVIDIA GeForce RTX 5090", 209.5e12),
+    # AMD Instinct MI210, MI250X, MI300X and MI325X data sheets; of the two dies of an MI250X,
+    # each is a device
+    (r"AMD Instinct MI210", 181e12),
+    (r"AMD Instinct MI250X", 191.5e12),
+    (r"AMD Instinct MI300X|AMD Instinct MI325X", 1307.4e12),
+)
 
 
 def choose_device(name: str) -> torch.device:
@@ -43,6 +90,33 @@ def describe_device(device: torch.device) -> str:
         threads = torch.get_num_threads()
         return f"cpu, {threads} thread{'s' if threads > 1 else ''}"
     return device.type
+
+
+def find_peak_flops(device: torch.device) -> float | None:
+    """Return the dense bf16 operations per second of a device's data sheet; None if not known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for pattern, peak in PEAK_FLOPS if re.fullmatch(pattern, name)), None)
+
+
+def find_available_memory(device: torch.device) -> int | None:
+    """Return the free bytes of a GPU, or the machine's memory for a CPU; None where unknown."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "cpu" and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def find_peak_memory(device: torch.device) -> int | None:
+    """Return the largest number of bytes that the process has used; None where unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "cpu":
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return None
 
 
 def choose_precision(name: str, device: torch.device) -> str:

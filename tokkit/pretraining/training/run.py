@@ -4,12 +4,10 @@ The processes of a run do the same, each on its part of every batch. The first a
 the folder's lock, and the others wait for it where that matters.
 """
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 
-import torch
 from torch import Tensor
 
 from tokkit.engine.accounts import Accounts
@@ -17,23 +15,19 @@ from tokkit.engine.files import FolderLock, write_json
 from tokkit.engine.folder import refuse_foreign
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.signals import interruptible
-from tokkit.pretraining.data.loader import Loader
-from tokkit.pretraining.data.sources import Sources, open_sources
-from tokkit.pretraining.models.build_model import Model, outline_model
+from tokkit.pretraining.models.build_model import Model
 from tokkit.pretraining.models.export import write_export
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.checkpoints import State
-from tokkit.pretraining.training.device import choose_precision, describe_device, torch_settings
-from tokkit.pretraining.training.distributed import ProcessGroup, full_tensors, join_process_group
-from tokkit.pretraining.training.estimate import (
-    Forecast,
-    Sample,
+from tokkit.pretraining.training.device import (
+    choose_precision,
+    describe_device,
     find_peak_flops,
-    flops_per_token,
-    forecast,
-    sample_instances,
+    torch_settings,
 )
-from tokkit.pretraining.training.launch_info import SINGLE_PROCESS, LaunchInfo
+from tokkit.pretraining.training.distributed import ProcessGroup, full_tensors, join_process_group
+from tokkit.pretraining.training.estimate import count_flops_per_token, sample_instances
+from tokkit.pretraining.training.launch_info import LaunchInfo
 from tokkit.pretraining.training.loop import Trainer
 from tokkit.pretraining.training.reporting import Reporter, Scale, require_tensorboard
 from tokkit.pretraining.training.run_record import (
@@ -45,7 +39,7 @@ from tokkit.pretraining.training.run_record import (
     prepare_folder,
     refuse_other_run,
 )
-from tokkit.pretraining.training.setup import Setup, choose_model, open_loaders, set_up
+from tokkit.pretraining.training.setup import Setup, open_loaders, set_up
 
 
 def train(plan: Plan, launch_info: LaunchInfo) -> Manifest:
@@ -95,62 +89,16 @@ def train(plan: Plan, launch_info: LaunchInfo) -> Manifest:
         return Manifest.read(config.output, KIND)
 
 
-def forecast_run(plan: Plan, *, num_processes: int) -> Forecast:
-    """Foretell a run; steps are timed on the model and the instances that it would have.
-
-    Of several processes one is timed, on its share of a batch.
-    """
-    config = plan.config
-    own = replace(
-        config, batch_size=config.batch_size // num_processes, nproc_per_node=None, fsdp=False
-    )
-    with ExitStack() as stack:
-        group = stack.enter_context(join_process_group(config, SINGLE_PROCESS))
-        stack.enter_context(torch_settings(config, group.device))
-        sources = open_sources(config)
-        loaders = open_loaders(config, sources, group)
-        taken: list[Setup] = []
-
-        def time_step() -> float:
-            if not taken:
-                taken.append(stack.enter_context(set_up(own, group)))
-            return _time_step(taken[0])
-
-        return forecast(
-            config,
-            outline_model(choose_model(config, sources)[0]),
-            _sample(config, sources, loaders),
-            device=group.device,
-            is_half=choose_precision(config.precision, group.device) == "bf16",
-            num_processes=num_processes,
-            time_step=time_step,
-        )
-
-
-def _time_step(setup: Setup) -> float:
-    """Seconds of one step of the first phase, with its batch."""
-    started = time.perf_counter()
-    *_, figures = setup.take_step(0, 0.0)
-    figures.read()
-    return time.perf_counter() - started
-
-
-def _sample(config: PretrainConfig, sources: Sources, loaders: Sequence[Loader]) -> list[Sample]:
-    causal = sources.is_causal
-    return [sample_instances(loader, config.batch_size, causal=causal) for loader in loaders]
-
-
 def _find_scale(config: PretrainConfig, setup: Setup, group: ProcessGroup) -> Scale:
-    """By what the figures of a run are measured."""
+    """Return what the figures of a run are measured by."""
     num_instances = [loader.num_instances for loader in setup.loaders]
-    device = group.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    peak = find_peak_flops(name)
-    if peak is None or choose_precision(config.precision, device) != "bf16":
+    peak = find_peak_flops(group.device)
+    if peak is None or choose_precision(config.precision, group.device) != "bf16":
         return Scale(num_instances)
+    causal = setup.sources.is_causal
     loaders = open_loaders(config, setup.sources, replace(group, rank=0, size=1))
-    samples = _sample(config, setup.sources, loaders)
-    flops = [flops_per_token(setup.model.config, sample) for sample in samples]
+    samples = [sample_instances(loader, config.batch_size, causal=causal) for loader in loaders]
+    flops = [count_flops_per_token(setup.model.config, sample) for sample in samples]
     return Scale(num_instances, flops, peak * group.size)
 
 
