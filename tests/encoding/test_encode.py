@@ -208,7 +208,7 @@ def test_a_corpus_with_nothing_left_is_one_line(
 def test_a_document_that_cannot_be_cut_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokkit.tokenizer.bpe_encoder.LONGEST_WORD", 5000)
+    monkeypatch.setattr("tokkit.tokenizer.bpe_model.LONGEST_WORD", 5000)
     path = tmp_path / "long.txt"
     path.write_text("a b\n\n" + "x" * 10_000)
     with pytest.raises(TokkitError, match=r"long\.txt:5: a sentence has 10,000 bytes"):

@@ -9,13 +9,8 @@ from hypothesis import strategies as st
 from tinytokenizers import wordpiece_json, write_json
 from tokenizers.pre_tokenizers import ByteLevel
 
-from tokkit.tokenizer.characters import (
-    CharacterTable,
-    code_points,
-    cut_at_spaces,
-    cut_at_words,
-    to_text,
-)
+from tokkit.tokenizer.characters import WordCharacters
+from tokkit.tokenizer.library_encoder import cut_at_spaces, cut_at_words, cut_text
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 # Letters of every fate: kept, lower-cased, decomposed, removed, alone in their word, white space.
@@ -55,7 +50,7 @@ def test_bert_pieces_give_the_ids_of_the_text(
     )
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     tokenizer = load_tokenizer(write_json(path, form))
-    pieces = list(tokenizer.cut(text, piece_chars))
+    pieces = list(cut_text(tokenizer, text, piece_chars))
     assert encode(tokenizer, pieces) == encode(tokenizer, [text])
     if not {"\U0001d165", "\U0001d16d"} & set(text):  # with such marks, what is nothing stays
         assert max(map(len, pieces), default=0) <= 2 * piece_chars + limit + 3
@@ -80,7 +75,7 @@ def test_byte_level_pieces_give_the_words_of_the_text(
 def test_gpt2_pieces_give_the_ids_of_a_book(shared: Path) -> None:
     text = (shared / "corpora" / "fr-novels" / "FRA00101_Adam.txt").read_text()[:100_000]
     tokenizer = load_tokenizer(shared / "vocabs" / "gpt2")
-    pieces = list(tokenizer.cut(text, 1000))
+    pieces = list(cut_text(tokenizer, text, 1000))
     assert 50 < len(pieces) < 101
     assert encode(tokenizer, pieces) == encode(tokenizer, [text])
 
@@ -89,13 +84,9 @@ def test_a_word_too_long_for_the_model_loses_its_end() -> None:
     from tokenizers.normalizers import BertNormalizer
     from tokenizers.pre_tokenizers import BertPreTokenizer
 
-    table = CharacterTable(BertNormalizer(), BertPreTokenizer())
-    pieces = list(cut_at_words("x" * 1_000_000 + ", y", table, 100, piece_chars=1000))
+    characters = WordCharacters(
+        BertNormalizer().normalize_str, BertPreTokenizer(), orders_marks=True
+    )
+    pieces = list(cut_at_words("x" * 1_000_000 + ", y", characters, 100, piece_chars=1000))
     assert sum(map(len, pieces)) < 120
     assert "".join(pieces).endswith("x, y")
-
-
-@given(st.text(st.characters(codec="utf-8")))
-def test_code_points_are_a_text(text: str) -> None:
-    assert to_text(code_points(text)) == text
-    assert code_points(text).tolist() == [ord(char) for char in text]

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from tinytokenizers import TINY_VOCAB, added, wordpiece_json, write_json, write_vocab
 
 from tokkit.errors import TokkitError
-from tokkit.tokenizer.bpe_encoder import BPEEncoder
 from tokkit.tokenizer.definitions import byte_level_alphabet
 from tokkit.tokenizer.encoded import Encoded, SentenceTooLongError, choose_kernel
 from tokkit.tokenizer.encoder import Encoder
@@ -144,7 +143,7 @@ def test_a_line_without_a_space_is_encoded_or_refused(shared: Path) -> None:
     gpt2 = load(shared / "vocabs" / "gpt2")
     check(gpt2, ["a", line])
     for encoder in (
-        BPEEncoder(gpt2, longest_word=100_000),
+        Encoder(gpt2, longest_word=100_000),
         LibraryEncoder(gpt2, slice_bytes=1000, longest_piece=100_000),
     ):
         encoder.encode(column(["a " * 100_000]))
@@ -209,7 +208,7 @@ def test_without_an_entry_for_unknown_words_it_is_refused(tmp_path: Path) -> Non
         "merges": [],
     }
     tokenizer = load_tokenizer(write_json(tmp_path / "tokenizer.json", form))
-    with pytest.raises(TokkitError, match="text gives the control token '<s>'"):
+    with pytest.raises(TokkitError, match="text becomes the special token '<s>'"):
         Encoder(tokenizer).encode(column(["<s>"]))
 
 

@@ -34,8 +34,8 @@ ENCODERS = [Encoder(tokenizer) for tokenizer in MADE]
 def test_a_cache_in_which_words_drive_each_other_out(
     tokenizer: Tokenizer, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokkit.tokenizer.kernel_encoder._SHORT_BITS", bits)
-    monkeypatch.setattr("tokkit.tokenizer.kernel_encoder._LONG_BITS", bits)
+    monkeypatch.setattr("tokkit.tokenizer.encoder._SHORT_BITS", bits)
+    monkeypatch.setattr("tokkit.tokenizer.encoder._LONG_BITS", bits)
     texts = [*short_words(), *random_texts(1000, seed=3)]
     encoder = Encoder(tokenizer)
     assert_exact(tokenizer, [*texts, *reversed(texts), " ".join(texts)], encoder)

@@ -11,6 +11,7 @@ from tinytokenizers import CONTROL
 
 from tokkit.tokenizer.definitions import byte_level_alphabet, byte_level_bpe, wordpiece
 from tokkit.tokenizer.encoded import choose_kernel
+from tokkit.tokenizer.library_encoder import cut_text
 from tokkit.tokenizer.loading import TokenizerFiles
 from tokkit.tokenizer.tokenizer import Tokenizer, make_tokenizer
 
@@ -68,7 +69,7 @@ def test_every_digit_is_a_word(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["bpe", "wordpiece"])
 def test_a_long_text_is_cut_where_its_ids_stay(tokenizer: Tokenizer) -> None:
     text = "ab 12 ab12, 2 1\n12 ab " * 100
-    pieces = list(tokenizer.cut(text, 37))
+    pieces = list(cut_text(tokenizer, text, 37))
     assert len(pieces) > 10
     wanted = ask_library(tokenizer, [text])[0].tolist()
     assert [n for piece in pieces for n in ask_library(tokenizer, [piece])[0].tolist()] == wanted

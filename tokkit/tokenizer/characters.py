@@ -1,188 +1,202 @@
-r"""Cutting a long text where no word can go over the cut.
-
-The libraries need some fifty bytes of memory for each byte of a text, so a line of 200 MB must
-reach them in pieces. A piece begins where words end whatever stands around: the ids of the
-pieces, one after another, are those of the text.
-
-For BERT's tokenizers that is before white space, punctuation and ideographs, and a word that is
-longer than the model looks at (``max_input_chars_per_word``) is ``[UNK]`` whatever its end, so the
-end is left out: a text without any space, too, comes in pieces of bounded size. With a limit of 3
-characters a word and 8 a piece:
-
-    "an abcdefghij, no"   →   "an abcd", ", no"
-
-For byte-level BPE it is before white space that follows something else: a word of its pattern has
-white space in front or not at all. Where the tokenizer puts a space before a text that has none, a
-piece must begin with one.
-
-What BERT's normalizer and pre-tokenizer make of each character, as the library itself says.
-
-The normalizer works character by character, so a table over code points tells what it makes of any
-text; but where accents are stripped, NFD orders combining marks anew, and of several that stay
-(``is_mark``; they are few) only the library can tell the order. It is asked about a character when
-that is first met; all of Unicode would take three seconds.
+r"""What a tokenizer's normalizer and pre-tokenizer make of each character, as tables for kernels.
 
     character   normalized   kind
-    "W"         "w"          WORD     joins its neighbours into a word
-    ","         ","          BREAK    is a word of its own
-    "中"        " 中 "       BREAK    likewise, by the spaces around it
-    "\t"        " "          BREAK
-    "\u0301"    ""           NOTHING  as if it were not there
+    "W"         "w"          WORD      joins its neighbors into a word
+    ","         ","          SINGLE    a word by itself
+    "中"        " 中 "       SINGLE    also, because of the spaces around it
+    "\t"        " "          SPACE
+    "\u0301"    ""           NOTHING   removed
+    "\u302e"    "\u302e"     CONTEXT   depends on its neighbors: only the library can tell
+
+The tables hold the library's own answers, so the two cannot disagree. Asking about all of Unicode
+takes 3 s, so a table is filled in pages of 256 characters: a kernel that meets a character whose
+page is missing stops, its caller has the page learned, and calls the kernel again.
+
+BERT's normalizer works character by character, with one exception: where it strips accents, NFD
+puts combining marks into canonical order, and a few of them are not accents (Hangul's tone marks
+U+302E and U+302F, musical stems). A character that is normalized to one of these is ``CONTEXT``.
 """
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from tokenizers.normalizers import Normalizer
-    from tokenizers.pre_tokenizers import PreTokenizer
+from tokkit.kernels.encode.encode_bpe import DIGIT, LETTER, NUMBER, OTHER, Classes
+from tokkit.kernels.encode.encode_bpe import SPACE as SPACE_CLASS
+from tokkit.kernels.encode.encode_wordpiece import (
+    CONTEXT,
+    NOTHING,
+    SEVERAL,
+    SINGLE,
+    SPACE,
+    UNSEEN,
+    WORD,
+    Characters,
+)
+from tokkit.tokenizer.tokenizer import Tokenizer
 
 UNICODE_SIZE = 0x110000
 
-UNSEEN, NOTHING, WORD, BREAK = range(4)
+_PAGE = 256
+_SURROGATES = range(0xD800, 0xE000)
+# Hangul syllables alone are normalized to 33,000 code points.
+_MOST_FORMS = 1 << 16
+_LONGEST_FORM = 15
 
 
-def code_points(text: str) -> npt.NDArray[np.uint32]:
-    """The code points of a text, ``[len(text)]``.
+class WordCharacters:
+    """The table of a normalizer and a pre-tokenizer such as BERT's.
 
-    Example:
-        >>> code_points("aé").tolist()
-        [97, 233]
+    Args:
+        normalize: the normalizer.
+        pre_tokenizer: of the tokenizers library.
+        orders_marks: whether the normalizer puts combining marks into canonical order.
+        word_id: the number to store for a normalized character that is a word by itself.
+
+    Attributes:
+        characters: the table.
     """
-    return np.frombuffer(text.encode("utf-32-le"), np.uint32)
+
+    def __init__(
+        self,
+        normalize: Callable[[str], str],
+        pre_tokenizer: Any,
+        *,
+        orders_marks: bool,
+        word_id: Callable[[str], int] = ord,
+    ) -> None:
+        self._normalize = normalize
+        self._pre_tokenizer = pre_tokenizer
+        self._orders_marks = orders_marks
+        self._word_id = word_id
+        self._num_forms = 0
+        self.characters = Characters(
+            kinds=np.zeros(UNICODE_SIZE, np.uint8),
+            meanings=np.zeros(UNICODE_SIZE, np.uint32),
+            forms=np.zeros(_MOST_FORMS, np.uint32),
+            is_space=np.zeros(256, np.bool_),
+        )
+        self.learn_page(0)
+        self.characters.is_space[:33] = self.characters.kinds[:33] == SPACE
+
+    @classmethod
+    def of_tokenizer(cls, tokenizer: Tokenizer, word_id: Callable[[str], int] = ord) -> Self:
+        """The table of a tokenizer whose ``pipeline`` is ``bert``."""
+        library, normalizer = tokenizer.library, tokenizer.definition["normalizer"]
+        assert library is not None  # noqa: S101  only a tokenizer of the library has a pipeline
+        assert library.normalizer is not None  # noqa: S101  the pipeline begins with it
+        strips = normalizer["strip_accents"]
+        return cls(
+            library.normalizer.normalize_str,
+            library.pre_tokenizer,
+            orders_marks=normalizer["lowercase"] if strips is None else strips,
+            word_id=word_id,
+        )
+
+    def learn_page(self, code: int) -> None:
+        """Fill in a character and those on its page."""
+        for other in page_of(code):
+            self._learn(other)
+
+    def classify(self, codes: NDArray[np.uint32]) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
+        """The kinds of some characters, and how many characters each adds to a word.
+
+        A ``CONTEXT`` character that adds none ends words.
+        """
+        kinds, meanings, _, _ = self.characters
+        for code in np.unique(codes[kinds[codes] == UNSEEN]).tolist():
+            if kinds[code] == UNSEEN:
+                self.learn_page(code)
+        found, lengths = kinds[codes], meanings[codes]
+        is_word = found == WORD
+        lengths[is_word] = np.where(lengths[is_word] < SEVERAL, 1, lengths[is_word] & 15)
+        lengths[~is_word & (found != CONTEXT)] = 0
+        return found, lengths
+
+    def _learn(self, code: int) -> None:
+        kinds, meanings, _, _ = self.characters
+        form = self._normalize(chr(code))
+        # What stands between two letters either joins them or parts them.
+        pieces = [piece for piece, _ in self._pre_tokenizer.pre_tokenize_str(f"a{form}a")]
+        inner = pieces[1:-1]
+        if not form:
+            kinds[code] = NOTHING
+        elif pieces == [f"a{form}a"]:
+            self._learn_letter(code, form)
+        elif not inner and "".join(pieces) == "aa":
+            kinds[code] = SPACE
+        elif pieces == ["a", form.strip(" "), "a"] and len(inner[0]) == 1:
+            kinds[code] = SINGLE
+            meanings[code] = self._word_id(inner[0])
+        else:
+            kinds[code] = CONTEXT
+
+    def _learn_letter(self, code: int, form: str) -> None:
+        """Fill in a character that joins its neighbors."""
+        kinds, meanings, forms, _ = self.characters
+        stop = self._num_forms + len(form)
+        # At most as many code points as bytes, so that no text has more tokens than bytes.
+        fits = len(form) <= min(len(chr(code).encode()), _LONGEST_FORM) and stop <= len(forms)
+        if not fits or (self._orders_marks and any(map(is_mark, form))):
+            kinds[code] = CONTEXT
+            meanings[code] = len(form)  # for ``classify``; kernels do not read it
+            return
+        kinds[code] = WORD
+        meanings[code] = ord(form[0])
+        if len(form) > 1:
+            meanings[code] = SEVERAL + self._num_forms * 16 + len(form)
+            forms[self._num_forms : stop] = [ord(char) for char in form]
+            self._num_forms = stop
 
 
-def to_text(codes: npt.NDArray[np.uint32]) -> str:
-    """The text of some code points."""
-    return codes.tobytes().decode("utf-32-le")
+class PieceCharacters:
+    """The table of which characters GPT-2's split pattern takes together.
+
+    Args:
+        pre_tokenizer: ``ByteLevel`` of the tokenizers library, with or without digits split.
+
+    Attributes:
+        classes: the table.
+    """
+
+    def __init__(self, pre_tokenizer: Any) -> None:
+        self._pre_tokenizer = pre_tokenizer
+        self.classes = Classes(np.zeros(UNICODE_SIZE, np.uint8), np.zeros(256, np.bool_))
+        self.learn_page(0)
+        self.classes.is_space[:33] = self.classes.classes[:33] == SPACE_CLASS
+
+    def learn_page(self, code: int) -> None:
+        """Fill in a character and those on its page."""
+        for other in page_of(code):
+            self.classes.classes[other] = self._class_of(chr(other))
+
+    def _class_of(self, char: str) -> int:
+        for kind, neighbor in ((LETTER, "a"), (NUMBER, "1"), (OTHER, "!")):
+            # A leading space keeps the pre-tokenizer from adding one.
+            if self._num_pieces(f" {neighbor}{char}") == 1:
+                return kind
+        return DIGIT if self._num_pieces(f" {char}") > 1 else SPACE_CLASS
+
+    def _num_pieces(self, text: str) -> int:
+        return len(self._pre_tokenizer.pre_tokenize_str(text))
+
+
+def page_of(code: int) -> list[int]:
+    """The characters on the same page as ``code``, surrogates excluded."""
+    first = code // _PAGE * _PAGE
+    return [other for other in range(first, first + _PAGE) if other not in _SURROGATES]
 
 
 @cache
 def is_mark(char: str) -> bool:
-    """Whether a character has a canonical combining class, as the library's NFD has it.
+    """Whether a character has a canonical combining class in the library's NFD.
 
-    It has if it goes before U+0345, of the highest class there is, or is that. A letter with a mark
-    in it has none: it begins with the letter.
+    It has one if NFD moves it before U+0345, whose class is the highest, or if it is U+0345. A
+    letter composed with a mark has none, because it begins with the letter.
     """
     from tokenizers.normalizers import NFD
 
     return char == "\u0345" or NFD().normalize_str(f"\u0345{char}")[0] != "\u0345"
-
-
-class CharacterTable:
-    """Kinds and normalized forms of the characters met so far.
-
-    Args:
-        normalizer: a ``BertNormalizer``, which is context-free.
-        pre_tokenizer: a ``BertPreTokenizer``.
-
-    Attributes:
-        kinds: ``[0x110000]`` uint8: ``UNSEEN``, ``NOTHING``, ``WORD`` or ``BREAK`` of a character.
-        lengths: ``[0x110000]`` uint8: characters of its normalized form.
-        has_mark: ``[0x110000]`` bool: whether one of these is a combining mark.
-    """
-
-    def __init__(self, normalizer: "Normalizer", pre_tokenizer: "PreTokenizer") -> None:
-        self._normalizer = normalizer
-        self._pre_tokenizer = pre_tokenizer
-        self._breaks: dict[str, bool] = {}
-        self.kinds = np.zeros(UNICODE_SIZE, np.uint8)
-        self.lengths = np.zeros(UNICODE_SIZE, np.uint8)
-        self.has_mark = np.zeros(UNICODE_SIZE, np.bool_)
-
-    def learn(self, codes: npt.NDArray[np.uint32]) -> None:
-        """Ask the library about those characters that are new."""
-        new = codes[self.kinds[codes] == UNSEEN]
-        for code in np.unique(new).tolist() if len(new) else ():
-            normalized = self._normalizer.normalize_str(chr(code))
-            self.lengths[code] = len(normalized)
-            self.has_mark[code] = any(map(is_mark, normalized))
-            if not normalized:
-                self.kinds[code] = NOTHING
-            elif any(self.breaks(char) for char in normalized):
-                self.kinds[code] = BREAK
-            else:
-                self.kinds[code] = WORD
-
-    def breaks(self, char: str) -> bool:
-        """Whether a normalized character is no part of a longer word: a space or punctuation."""
-        if char not in self._breaks:
-            pieces = self._pre_tokenizer.pre_tokenize_str(f"a{char}a")
-            self._breaks[char] = len(pieces) > 1
-        return self._breaks[char]
-
-
-PIECE_CHARS = 1 << 20
-
-# Python's \S leaves out every character that the tokenizer's pattern takes for white space.
-_WHITE_SPACE = re.compile(r"(?<=\S)[ \t\n\r]")
-_SPACE = re.compile(r"(?<=\S) ")
-
-
-def cut_at_words(
-    text: str, table: CharacterTable, max_word_chars: int, piece_chars: int = PIECE_CHARS
-) -> Iterator[str]:
-    """Cut a text for a tokenizer with BERT's normalizer and pre-tokenizer.
-
-    Args:
-        text: of any length.
-        table: of the tokenizer's normalizer and pre-tokenizer.
-        max_word_chars: a word of more normalized characters is unknown to the model.
-        piece_chars: about how long pieces are; none is longer than twice this, apart from what a
-            word of ``max_word_chars`` adds.
-
-    Yields:
-        Pieces that give, one after another, what the text gives.
-    """
-    held = np.empty(0, np.uint32)
-    for start in range(0, len(text), piece_chars):
-        codes = np.concatenate([held, code_points(text[start : start + piece_chars])])
-        codes = _shorten_words(codes, table, max_word_chars)
-        breaks = np.flatnonzero(table.kinds[codes] == BREAK)
-        cut = int(breaks[-1]) if len(breaks) else 0
-        if cut:
-            yield to_text(codes[:cut])
-        held = codes[cut:]
-    if len(held):
-        yield to_text(held)
-
-
-def _shorten_words(
-    codes: npt.NDArray[np.uint32], table: CharacterTable, max_word_chars: int
-) -> npt.NDArray[np.uint32]:
-    """Leave out what is nothing, and what follows the first characters of a word too long."""
-    table.learn(codes)
-    kinds = table.kinds[codes]
-    letters = np.where(kinds == WORD, table.lengths[codes], 0).cumsum()
-    # How many letters stood before the word that each character is in: those up to the last break.
-    before_word = np.maximum.accumulate(np.where(kinds == BREAK, letters, 0))
-    kept = (kinds == BREAK) | (letters - before_word <= max_word_chars + 3)
-    # Between two marks that would change places, what is nothing keeps them from it.
-    if not table.has_mark[codes].any():
-        kept &= kinds != NOTHING
-    shortened: npt.NDArray[np.uint32] = codes[kept]
-    return shortened
-
-
-def cut_at_spaces(
-    text: str, piece_chars: int = PIECE_CHARS, *, add_prefix_space: bool = False
-) -> Iterator[str]:
-    """Cut a text for byte-level BPE; a stretch without white space stays whole.
-
-    Args:
-        text: of any length.
-        piece_chars: at least 1; pieces end at the first place for a cut after so many characters.
-        add_prefix_space: the tokenizer's own.
-    """
-    place = _SPACE if add_prefix_space else _WHITE_SPACE
-    start = 0
-    while start < len(text):
-        space = place.search(text, start + piece_chars)
-        stop = space.start() if space else len(text)
-        yield text[start:stop]
-        start = stop

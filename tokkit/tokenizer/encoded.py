@@ -1,6 +1,6 @@
-"""Which kernel encodes for a tokenizer, if any does.
+"""What an encoder returns, and which kernel encodes for a tokenizer, if any.
 
-What comes out of an encoder, and the rules that all encoders keep.
+Nothing here imports Numba: a stage asks which kernel it will use before it needs one.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,10 @@ from tokkit.errors import TokkitError
 from tokkit.tokenizer.definitions import byte_level_alphabet
 from tokkit.tokenizer.tokenizer import Tokenizer
 
+NO_ID = -1  # as in ``tokkit.kernels.encode.bpe_merges``
+MOST_MERGES = 1 << 26
+_MOST_WORD_CHARS = 1 << 20
+
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 
 
@@ -22,9 +26,9 @@ class Encoded:
     """Token ids of some sentences.
 
     Attributes:
-        ids: uint16 where the vocabulary has at most 65,536 entries, else uint32; ``[num_tokens]``.
+        ids: uint16 ``[num_tokens]``, or uint32 for more than 65,536 tokens in the vocabulary.
         offsets: int64 ``[num_sentences + 1]``: sentence ``i`` is ``ids[offsets[i]:offsets[i + 1]]``.
-        word_starts: bool ``[num_tokens]``: true where a token begins a word.
+        word_starts: bool ``[num_tokens]``: whether a token begins a word.
     """
 
     ids: Ids
@@ -33,11 +37,11 @@ class Encoded:
 
 
 class SentenceTooLongError(TokkitError):
-    """A sentence with a stretch that must be taken in one piece, which memory does not hold.
+    """A sentence holds a stretch that must be encoded in one piece and does not fit into memory.
 
     Args:
-        num_bytes: of that stretch.
-        sentence: its number.
+        num_bytes: length of that stretch.
+        sentence: its number in the batch.
     """
 
     def __init__(self, num_bytes: int, sentence: int) -> None:
@@ -48,56 +52,45 @@ class SentenceTooLongError(TokkitError):
         self.sentence = sentence
 
 
-def forbidden_ids(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
-    """The control tokens that text must not become, ``[vocab_size]``: all but ``unk``."""
-    forbidden = np.zeros(tokenizer.vocab_size, np.bool_)
-    forbidden[list(tokenizer.all_special_ids)] = True
-    if "unk" in tokenizer.special_ids:
-        forbidden[tokenizer.special_ids["unk"]] = False
-    return forbidden
-
-
-# As in ``tokkit.kernels.encode.bpe_merges``, which brings Numba along.
-NO_ID = -1
-MOST_MERGES = 1 << 26
-_MOST_WORD_CHARS = 1 << 20
-
-
 def choose_kernel(tokenizer: Tokenizer) -> str | None:
-    """``wordpiece``, ``bpe``, or None where the tokenizer's own library must encode.
+    """``wordpiece``, ``bpe``, or None if the tokenizer's own library must encode.
 
-    The kernels know BERT's normalizer and pre-tokenizer before WordPiece, and GPT-2's before BPE;
-    but no BPE that falls back on another entry for bytes it lacks, takes words whole before it
-    merges, or can merge bytes into a control token.
+    The kernels know BERT's normalizer and pre-tokenizer before WordPiece, and GPT-2's before BPE,
+    but no BPE that replaces missing bytes by another token, looks up whole words before it merges,
+    or can merge bytes into a special token.
     """
+    model = tokenizer.definition.get("model", {})
     if tokenizer.pipeline == "bert":
-        model = tokenizer.definition["model"]
-        known = model["unk_token"] in model["vocab"]
-        return (
-            "wordpiece" if known and model["max_input_chars_per_word"] <= _MOST_WORD_CHARS else None
-        )
-    return "bpe" if tokenizer.pipeline == "byte-level" and _knows_bpe(tokenizer) else None
+        has_unknown = model["unk_token"] in model["vocab"]
+        fits = model["max_input_chars_per_word"] <= _MOST_WORD_CHARS
+        return "wordpiece" if has_unknown and fits else None
+    if tokenizer.pipeline != "byte-level" or len(model["merges"]) >= MOST_MERGES:
+        return None
+    options = ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
+    if any(model[name] for name in options):
+        return None
+    byte_ids, _, _, merged_ids = read_merges(tokenizer)
+    is_missing = byte_ids == NO_ID
+    if is_missing.any() and (model["unk_token"] is not None or model["byte_fallback"]):
+        return None
+    reachable = np.concatenate([byte_ids[~is_missing], merged_ids])
+    return None if forbidden_mask(tokenizer)[reachable].any() else "bpe"
 
 
-def _knows_bpe(tokenizer: Tokenizer) -> bool:
-    model = tokenizer.definition["model"]
-    if len(model["merges"]) >= MOST_MERGES or any(
-        model[name] for name in ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
-    ):
-        return False
-    byte_ids, _, _, merged = read_merges(tokenizer)
-    lacks_bytes = (byte_ids == NO_ID).any()
-    if lacks_bytes and (model["unk_token"] is not None or model["byte_fallback"]):
-        return False
-    reached = np.concatenate([byte_ids[byte_ids != NO_ID], merged])
-    return not forbidden_ids(tokenizer)[reached].any()
+def forbidden_mask(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
+    """The special tokens that text must not become, all but ``unk``: bool ``[vocab_size]``."""
+    mask = np.zeros(tokenizer.vocab_size, np.bool_)
+    mask[list(tokenizer.all_special_ids)] = True
+    if "unk" in tokenizer.special_ids:
+        mask[tokenizer.special_ids["unk"]] = False
+    return mask
 
 
 def read_merges(tokenizer: Tokenizer) -> tuple[npt.NDArray[np.int64], ...]:
-    """The ids of single bytes, ``NO_ID`` where one is missing, and of merges by rank.
+    """The ids of single bytes, ``NO_ID`` for missing ones, and those of the merges by rank.
 
     Returns:
-        int64 ``[256]``; int64 ``[num_merges]``, of left parts, right parts, and what they come to.
+        int64 ``[256]``; int64 ``[num_merges]`` each: left parts, right parts, and merged tokens.
     """
     vocabulary = tokenizer.definition["model"]["vocab"]
     merges = tokenizer.definition["model"]["merges"]

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from tokkit.engine.files import canonical_json
 from tokkit.errors import TokkitError
-from tokkit.tokenizer.characters import PIECE_CHARS, CharacterTable, cut_at_spaces, cut_at_words
 from tokkit.tokenizer.definitions import (
     SPLIT_DIGITS,
     SPLIT_WORDS,
@@ -183,30 +182,6 @@ class Tokenizer:
     def add_prefix_space(self) -> bool:
         """Whether the pre-tokenizer puts a space before a text that has none."""
         return any(part.get("add_prefix_space", False) for part in self._pre_tokenizers)
-
-    def cut(self, text: str, piece_chars: int = PIECE_CHARS) -> Iterator[str]:
-        """Cut a long text into pieces that give, one after another, the ids that the text gives.
-
-        Args:
-            text: of any length.
-            piece_chars: about how long the pieces are, as far as places for a cut are known; see
-                ``tokkit.tokenizer.characters``.
-        """
-        if self.pipeline == "bert":
-            limit = self.definition["model"]["max_input_chars_per_word"]
-            yield from cut_at_words(text, self._characters, limit, piece_chars)
-        elif self.pipeline == "byte-level":
-            yield from cut_at_spaces(text, piece_chars, add_prefix_space=self.add_prefix_space)
-        else:
-            yield text
-
-    @cached_property
-    def _characters(self) -> CharacterTable:
-        assert self.library is not None  # noqa: S101  the pipeline is one of the library's
-        normalizer, pre_tokenizer = self.library.normalizer, self.library.pre_tokenizer
-        assert normalizer is not None  # noqa: S101  likewise
-        assert pre_tokenizer is not None  # noqa: S101  likewise
-        return CharacterTable(normalizer, pre_tokenizer)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

@@ -20,8 +20,13 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 from tokkit.kernels.vocab.count_pieces import count_chunks_of_pieces, split_pieces
 from tokkit.kernels.vocab.count_words import Normalization, count_chunks_of_words, split_words
 from tokkit.kernels.vocab.word_table import LONGEST_WORD
-from tokkit.tokenizer.character_tables import PieceCharacters, WordCharacters, page_of
-from tokkit.tokenizer.characters import UNICODE_SIZE, is_mark
+from tokkit.tokenizer.characters import (
+    UNICODE_SIZE,
+    PieceCharacters,
+    WordCharacters,
+    is_mark,
+    page_of,
+)
 from tokkit.tokenizer.definitions import GPT2_PATTERN
 from tokkit.vocab.train_config import TrainConfig
 

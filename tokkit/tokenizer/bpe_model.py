@@ -1,0 +1,176 @@
+"""Byte-level BPE, as in GPT-2 and RoBERTa: pre-tokenizer and merges as tables for the kernel.
+
+The kernel looks up tokens without merging where every byte is a token and every other token is made
+by one merge, which comes after those that make its parts, as trainers write them; see
+``tokkit.kernels.encode.bpe_lookup``. Words of other models are merged.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tokkit.kernels.encode.bpe_lookup import (
+    MOST_ENTRIES,
+    NUM_BYTES,
+    Speller,
+    fill_pairs,
+    find_prefixes,
+    find_reachable,
+    new_spelling,
+)
+from tokkit.kernels.encode.bpe_merges import Merges, fill_merges, new_parts
+from tokkit.kernels.encode.encode_bpe import encode_bpe
+from tokkit.kernels.encode.tries import NO_ENTRY, fill_cells
+from tokkit.kernels.scan import prefix_spaces
+from tokkit.shards.arrow import read_only, string_buffers
+from tokkit.tokenizer.characters import PieceCharacters
+from tokkit.tokenizer.encoded import NO_ID, SentenceTooLongError, read_merges
+from tokkit.tokenizer.tokenizer import Tokenizer
+
+LONGEST_WORD = 4 << 20  # bytes; such a word takes 200 MB
+_FIRST_WORD = 1 << 10
+# Bytes of all tokens together, since each merge can double the length, and of what lies ahead.
+_MOST_BYTES = 1 << 26
+
+_Int64s = npt.NDArray[np.int64]
+
+
+class BpeModel:
+    """Tables for ``encode_bpe``.
+
+    Args:
+        tokenizer: whose ``pipeline`` is ``byte-level``.
+        longest_word: most bytes of a word; None for ``LONGEST_WORD``.
+
+    Attributes:
+        characters: the table of characters, which grows.
+    """
+
+    kernel: ClassVar[Callable[..., int]] = staticmethod(encode_bpe)
+
+    def __init__(self, tokenizer: Tokenizer, longest_word: int | None = None) -> None:
+        assert tokenizer.library is not None  # noqa: S101  only a tokenizer of the library has a pipeline
+        self._add_prefix_space = tokenizer.add_prefix_space
+        self._longest_word = LONGEST_WORD if longest_word is None else longest_word
+        merges = read_merges(tokenizer)
+        self._merges = _make_merges(*merges)
+        self._lookup = make_lookup(*merges)
+        self._parts, self._spelling = new_parts(_FIRST_WORD), new_spelling(_FIRST_WORD)
+        self.characters = PieceCharacters(tokenizer.library.pre_tokenizer)
+
+    @property
+    def tables(self) -> tuple[Any, ...]:
+        """The kernel's arguments between the text and the cache."""
+        classes = self.characters.classes
+        return (classes, self._merges, self._parts, self._lookup, self._spelling)
+
+    def read_text(self, sentences: pa.LargeStringArray) -> tuple[npt.NDArray[np.uint8], _Int64s]:
+        """The bytes of the sentences with a space in front if the tokenizer adds one; offsets."""
+        values, offsets = string_buffers(sentences)
+        if not self._add_prefix_space:
+            return values, offsets
+        num_bytes = int(offsets[-1] - offsets[0]) + len(sentences)
+        out_values = np.empty(num_bytes, np.uint8)
+        out_offsets = np.empty(len(offsets), np.int64)
+        num_bytes = prefix_spaces(read_only(values), read_only(offsets), out_values, out_offsets)
+        return out_values[:num_bytes], out_offsets
+
+    def allow_word(self, num_bytes: int, sentence: int) -> None:
+        """Allocate memory for words of this length.
+
+        Raises:
+            SentenceTooLongError: if it is above the limit.
+        """
+        if num_bytes > self._longest_word:
+            raise SentenceTooLongError(num_bytes, sentence)
+        self._parts, self._spelling = new_parts(2 * num_bytes), new_spelling(2 * num_bytes)
+
+
+def _make_merges(
+    byte_ids: _Int64s, left_ids: _Int64s, right_ids: _Int64s, merged_ids: _Int64s
+) -> Merges:
+    size = 1 << max(4, (2 * len(merged_ids)).bit_length())
+    shift = 65 - size.bit_length()
+    table = np.zeros(2 * size, np.uint64)
+    known = np.zeros(1 << 14, np.uint64)
+    fill_merges(left_ids, right_ids, merged_ids, shift, table, known)
+    return Merges(table, shift, known, byte_ids)
+
+
+def make_lookup(
+    byte_ids: _Int64s, left_ids: _Int64s, right_ids: _Int64s, merged_ids: _Int64s
+) -> Speller:
+    """The tables for looking up tokens; without any token if the model must merge.
+
+    Tokens are numbered in the order of their merges, after the 256 bytes. The arguments are what
+    ``read_merges`` returns.
+    """
+    ids = np.concatenate([byte_ids, merged_ids])
+    numbers = {token_id: number for number, token_id in enumerate(ids.tolist())}
+    lefts, rights = (
+        np.array([*range(NUM_BYTES), *(numbers.get(i, MOST_ENTRIES) for i in part_ids.tolist())])
+        for part_ids in (left_ids, right_ids)
+    )
+    is_known = len(numbers) == len(ids) <= MOST_ENTRIES and NO_ID not in numbers
+    is_late = np.maximum(lefts, rights)[NUM_BYTES:] >= np.arange(NUM_BYTES, len(ids))
+    tokens = _join_parts(lefts, rights) if is_known and not is_late.any() else []
+    return _fill_lookup(ids[: len(tokens)], lefts[: len(tokens)], rights[: len(tokens)], tokens)
+
+
+def _join_parts(lefts: _Int64s, rights: _Int64s) -> list[bytes]:
+    """The bytes of each token; an empty list if they are too many."""
+    tokens = [bytes([byte]) for byte in range(NUM_BYTES)]
+    num_bytes = 0
+    for left, right in zip(lefts[NUM_BYTES:].tolist(), rights[NUM_BYTES:].tolist(), strict=True):
+        tokens.append(tokens[left] + tokens[right])
+        num_bytes += len(tokens[-1])
+        if num_bytes > _MOST_BYTES:
+            return []
+    return tokens
+
+
+def _fill_lookup(ids: _Int64s, lefts: _Int64s, rights: _Int64s, tokens: list[bytes]) -> Speller:
+    bits = max(4, (2 * len(tokens)).bit_length())
+    lookup = Speller(
+        cells=np.zeros(256, np.uint64),
+        parts=lefts.astype(np.uint64) << np.uint64(32) | rights.astype(np.uint64),
+        lengths=np.array([len(token) for token in tokens], np.int32),
+        prefixes=np.full((2, len(tokens)), NO_ENTRY, np.int32),
+        ids=ids.astype(np.uint32),
+        table=np.zeros(1 << bits, np.uint64),
+        shift=64 - bits,
+        known=np.zeros(1 << 14, np.uint64),
+        earliest=np.full((256, 256), MOST_ENTRIES, np.uint32),
+    )
+    if not tokens:
+        return lookup
+    fill_pairs(lookup.parts, lookup.shift, lookup.table, lookup.known)
+    firsts = np.array([token[0] for token in tokens])
+    lasts = np.array([token[-1] for token in tokens])
+    merged = np.arange(NUM_BYTES, len(tokens))
+    seam = lasts[lefts[merged]], firsts[rights[merged]]
+    np.minimum.at(lookup.earliest, seam, merged.astype(np.uint32))
+    is_reachable = np.zeros(len(tokens), np.bool_)
+    find_reachable(lookup, is_reachable)
+    order = sorted(np.flatnonzero(is_reachable).tolist(), key=tokens.__getitem__)
+    values = np.frombuffer(b"".join(tokens[number] for number in order), np.uint8)
+    offsets = np.cumsum([0, *(len(tokens[number]) for number in order)])
+    entries = np.array(order)
+    find_prefixes(values, offsets, entries, np.empty(len(order), np.int64), lookup.prefixes)
+    return lookup._replace(cells=_make_cells(values, offsets, entries))
+
+
+def _make_cells(
+    values: npt.NDArray[np.uint8], offsets: _Int64s, entries: _Int64s
+) -> npt.NDArray[np.uint64]:
+    """The trie of tokens that are in the order of their bytes."""
+    queue = np.empty((len(values) + 1, 4), np.int64)
+    size = 1 << 16
+    while True:
+        cells = np.zeros(size, np.uint64)
+        if fill_cells(values, offsets, entries, cells, queue, np.zeros(size, np.bool_)):
+            return cells
+        size *= 2

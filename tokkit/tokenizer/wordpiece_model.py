@@ -1,0 +1,91 @@
+"""BERT's normalizer, pre-tokenizer and WordPiece vocabulary as tables for the kernel."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tokkit.kernels.encode.encode_wordpiece import Vocabulary, encode_wordpiece
+from tokkit.kernels.encode.tries import CONTINUED, NO_ENTRY, ROOT, Trie, fill_trie
+from tokkit.shards.arrow import string_buffers
+from tokkit.tokenizer.characters import WordCharacters
+from tokkit.tokenizer.encoded import forbidden_mask
+from tokkit.tokenizer.tokenizer import Tokenizer
+
+
+class WordPieceModel:
+    """Tables for ``encode_wordpiece``.
+
+    Attributes:
+        characters: the table of characters, which grows.
+        tables: the kernel's arguments between the text and the cache.
+    """
+
+    kernel: ClassVar[Callable[..., int]] = staticmethod(encode_wordpiece)
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        model = tokenizer.definition["model"]
+        max_word_chars = model["max_input_chars_per_word"]
+        ids = _ids_of_text(tokenizer)
+        unknown = ids[model["unk_token"]]
+        vocabulary = Vocabulary(
+            trie=_make_trie(ids, model["continuing_subword_prefix"]),
+            unknown=unknown,
+            max_word_chars=max_word_chars,
+            word=np.empty(max_word_chars + 1, np.uint32),
+        )
+        single_ids = {token: i for token, i in ids.items() if len(token) == 1 <= max_word_chars}
+        self.characters = WordCharacters.of_tokenizer(
+            tokenizer, word_id=lambda char: single_ids.get(char, unknown)
+        )
+        self.tables: tuple[Any, ...] = (self.characters.characters, vocabulary)
+
+    def read_text(
+        self, sentences: pa.LargeStringArray
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """The bytes of the sentences, and their offsets."""
+        return string_buffers(sentences)
+
+    def allow_word(self, num_bytes: int, sentence: int) -> None:
+        """Never called: a word of any length fits."""
+        raise NotImplementedError
+
+
+def _ids_of_text(tokenizer: Tokenizer) -> dict[str, int]:
+    """The id of each token of the model; that of ``unk`` for special tokens, which text never is."""
+    vocabulary: dict[str, int] = dict(tokenizer.definition["model"]["vocab"])
+    unknown = vocabulary[tokenizer.definition["model"]["unk_token"]]
+    forbidden = forbidden_mask(tokenizer)
+    return {token: unknown if forbidden[i] else i for token, i in vocabulary.items()}
+
+
+def _make_trie(ids: dict[str, int], prefix: str) -> Trie:
+    """Insert all tokens as beginnings of words, and those with the prefix as continuations, too."""
+    begins = [(ROOT, token, number) for token, number in ids.items()]
+    continues = [
+        (CONTINUED, token.removeprefix(prefix), number)
+        for token, number in ids.items()
+        if token.startswith(prefix)
+    ]
+    rows = [row for row in begins + continues if row[1]]
+    texts = [text for _, text, _ in rows]
+    codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
+    offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+    size = 1 << max(4, (2 * len(codes)).bit_length())
+    shift = 65 - size.bit_length()
+    keys = np.zeros(size, np.uint64)
+    children = np.zeros(size, np.int32)
+    entries = np.full(len(codes) + 2, NO_ENTRY, np.int64)
+    num_nodes = fill_trie(
+        codes,
+        offsets,
+        np.array([root for root, _, _ in rows], np.int64),
+        np.array([number for _, _, number in rows], np.int64),
+        shift,
+        keys,
+        children,
+        entries,
+    )
+    return Trie(keys, children, shift, entries[:num_nodes].copy())
