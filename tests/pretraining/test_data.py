@@ -97,5 +97,5 @@ def test_an_id_beyond_the_vocabulary_is_refused_before_a_model_sees_it(tmp_path:
     manifest.write(folder)
     reader = InstanceReader(ShardFolder.open(folder, "instances"), "train-")
     reader.gather(np.arange(6, dtype=np.uint64))
-    with pytest.raises(TokkitError, match="holds id 48, but the vocabulary has 48 entries"):
+    with pytest.raises(TokkitError, match="holds id 48, but the vocabulary has 48 tokens"):
         reader.gather(np.array([6], np.uint64))
