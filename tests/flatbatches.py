@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from tokkit.pretraining.data.batches import Batch, lay_out
+from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.shards.instances import Instances, Masks
 
 
@@ -63,3 +65,9 @@ def make_batch(lengths: Sequence[int], num_masked: int | None = None) -> Batch:
         next_sentence_labels=np.zeros(len(lengths), np.int64),
     )
     return lay_out(instances, 0)
+
+
+def pair_batch(instances: Instances, pad_id: int = 0) -> dict[str, Any]:
+    """A padded batch, as ``transformers`` takes it for pairs."""
+    labels = torch.from_numpy(instances.next_sentence_labels)
+    return {**padded_batch(instances, pad_id), "next_sentence_label": labels}

@@ -46,7 +46,7 @@ from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.kernels.instances.mask_tokens import replacement_ids
 from tokkit.masking.masks import MaskOptions, mask_instances
 from tokkit.pretraining.data.loader import Loader
-from tokkit.pretraining.data.prefetcher import Feed
+from tokkit.pretraining.data.prefetcher import Prefetcher
 from tokkit.pretraining.data.sources import open_sources
 from tokkit.pretraining.pretrain_config import LoaderConfig
 from tokkit.shards.instances import Instances, Masks
@@ -158,15 +158,15 @@ def loading_contestants(folders: dict[int, Path], steps: range) -> dict[str, mea
     return contestants
 
 
-def open_prefetcher(folder: Path, unit: str = "token", *, static: bool = True) -> Feed:
+def open_prefetcher(folder: Path, unit: str = "token", *, static: bool = True) -> Prefetcher:
     config = LoaderConfig(instances=(folder,), batch_size=BATCH_SIZE, mask_unit=unit)
     loader = Loader(open_sources(config), config)
-    return Feed([loader], 0, micro_batch_tokens=MICRO_BATCH_TOKENS, static=static)
+    return Prefetcher([loader], 0, micro_batch_tokens=MICRO_BATCH_TOKENS, static=static)
 
 
-def read_prefetcher(prefetcher: Feed, steps: range) -> int:
+def read_prefetcher(prefetcher: Prefetcher, steps: range) -> int:
     """Read the batches of all steps and return how many tokens they have."""
-    return sum(batch.num_tokens for step in steps for batch in prefetcher.take(0, step))
+    return sum(batch.num_tokens for step in steps for batch in prefetcher.next_batches(0, step))
 
 
 def read_loader(loader: InstanceLoader, steps: range) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from tokkit.pretraining.data.batches import Batch, MicroBatches, Sizes
-from tokkit.pretraining.data.instance_loader import pad_instances, padded_batch
+from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.sources import open_sources
 from tokkit.pretraining.pretrain_config import PretrainConfig
@@ -85,8 +85,8 @@ class Ours:
         self._read()
 
     def _pass_over(self, step: int) -> tuple[Batch, ...]:
-        batches = self._setup.feed.take(0, step)
-        self._setup.feed.release()
+        batches = self._setup.feed.next_batches(0, step)
+        self._setup.feed.mark_copied()
         return batches
 
     def _read(self) -> None:
@@ -157,8 +157,9 @@ def _lay_out(
     loader: Loader, step: int, bounds: Sequence[int], pad_id: int, device: torch.device
 ) -> list[dict[str, Any]]:
     """A step's micro-batches, as their model takes them."""
-    padded = pad_instances(loader.training_instances(step), pad_id)
-    tensors = {**padded_batch(padded), "next_sentence_label": padded.next_sentence_labels_B}
+    instances = loader.training_instances(step)
+    labels = torch.from_numpy(instances.next_sentence_labels)
+    tensors = {**padded_batch(instances, pad_id), "next_sentence_label": labels}
     return [
         {name: tensor[start:stop].to(device) for name, tensor in tensors.items()}
         for start, stop in pairwise(bounds)

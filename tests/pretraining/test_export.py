@@ -11,7 +11,7 @@ from randommodels import make_instances, make_model
 from tokkit.errors import TokkitError
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import lay_out
-from tokkit.pretraining.data.instance_loader import pad_instances, padded_batch
+from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.models.bert import ModelConfig
 from tokkit.pretraining.models.build_model import Model
 from tokkit.pretraining.models.export import read_export, write_export
@@ -86,7 +86,7 @@ def load_peer(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
 
 def run_theirs(peer: Any) -> tuple[Any, torch.Tensor]:
     """A peer's output, and where its tokens are real."""
-    batch = padded_batch(pad_instances(INSTANCES, 0))
+    batch = padded_batch(INSTANCES, 0)
     del batch["labels"]
     if peer.config.model_type == "gpt2":
         del batch["token_type_ids"]
@@ -122,15 +122,14 @@ def test_transformers_computes_the_same_loss_and_gradients(
     folder: Path, kind: str, model: Model
 ) -> None:
     peer, _ = load_peer(KINDS[kind][1], folder)
-    padded = pad_instances(INSTANCES, 0)
-    batch = padded_batch(padded)
+    batch = padded_batch(INSTANCES, 0)
     is_causal = kind == "clm"
     if is_causal:
         del batch["token_type_ids"]
         batch["labels"] = batch["input_ids"].where(batch["attention_mask"] > 0, NO_LABEL)
     if model.config.has_pairs:
         label = "sentence_order_label" if "shared" in kind else "next_sentence_label"
-        batch[label] = padded.next_sentence_labels_B
+        batch[label] = torch.from_numpy(INSTANCES.next_sentence_labels)
     theirs = peer(**batch).loss
     theirs.backward()
 

@@ -9,7 +9,7 @@ from randommodels import make_instances, make_model
 from tokkit.errors import UsageError
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import EXACT, Batch, Rounding, lay_out
-from tokkit.pretraining.data.instance_loader import pad_instances, padded_batch
+from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.models.bert import Bert, ModelConfig
 from tokkit.pretraining.models.build_model import Model, build_model
 from tokkit.pretraining.models.gpt2 import Gpt2
@@ -70,7 +70,7 @@ def test_logits_loss_and_every_gradient_equal_those_of_transformers(lengths: lis
     assert isinstance(model, Gpt2)
     peer = peer_of(model)
 
-    padded = padded_batch(pad_instances(make_instances(lengths, VOCAB_SIZE), 0))
+    padded = padded_batch(make_instances(lengths, VOCAB_SIZE), 0)
     is_real_BT = padded["attention_mask"] > 0
     theirs = peer(
         input_ids=padded["input_ids"],

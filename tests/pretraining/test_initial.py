@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from flatbatches import pair_batch
 from instancefolders import SPECIAL, write_counting_tokenizer, write_instance_folder
 from randommodels import make_instances, make_model
 from safetensors.torch import load_file, save_file
 
 from tokkit.errors import TokkitError, UsageError
 from tokkit.pretraining.data.batches import lay_out
-from tokkit.pretraining.data.instance_loader import pad_instances, padded_batch
+from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.sources import open_sources
 from tokkit.pretraining.models.bert import Bert, ModelConfig
@@ -78,11 +79,8 @@ def begin(folder: Path, tokenizer: Tokenizer, objective: str = "nsp") -> Bert:
 
 def losses(model: Bert, peer: Any, instances: Instances) -> tuple[float, float]:
     """Ours and theirs."""
-    padded = pad_instances(instances, 0)
     batch = lay_out(instances, 0)
-    labels = padded_batch(padded)
-    if model.config.has_pairs:
-        labels["next_sentence_label"] = padded.next_sentence_labels_B
+    labels = pair_batch(instances) if model.config.has_pairs else padded_batch(instances, 0)
     with torch.inference_mode():
         ours = total_loss(model(batch.inputs), batch.num_predicted, batch.num_pairs)
         return ours.item(), peer(**labels).loss.item()
@@ -224,7 +222,7 @@ def test_heads_that_are_missing_are_drawn(
     assert torch.equal(head.pooler.weight, peer.pooler.dense.weight)
     assert torch.equal(head.classifier.weight, fresh.classifier.weight)
     inputs = lay_out(make_instances([32, 8], 48), 0).inputs
-    batch = padded_batch(pad_instances(make_instances([32, 8], 48), 0))
+    batch = padded_batch(make_instances([32, 8], 48), 0)
     del batch["labels"]
     with torch.inference_mode():
         x_ND = model.encode(inputs)

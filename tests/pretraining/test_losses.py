@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from flatbatches import pair_batch
 from instancefolders import PAD, write_instance_folder
 from peermodels import peer_of
 
 from tokkit.pretraining.data.batches import lay_out
-from tokkit.pretraining.data.instance_loader import pad_instances, padded_batch
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.sources import open_sources
 from tokkit.pretraining.models.bert import Bert, ModelConfig, initialize
@@ -101,8 +101,7 @@ def follow_theirs(
     losses = []
     for step, instances in enumerate(batches):
         seed_torch(seed, "their dropout", step)
-        padded = pad_instances(instances, PAD)
-        loss = model(**padded_batch(padded), next_sentence_label=padded.next_sentence_labels_B).loss
+        loss = model(**pair_batch(instances, PAD)).loss
         loss.backward()
         clip_gradients(model, config.max_gradient_norm)
         update(optimizer, schedule.rate(step, 0.0))

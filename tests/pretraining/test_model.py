@@ -3,13 +3,13 @@ import itertools
 import pytest
 import torch
 import transformers
+from flatbatches import pair_batch
 from peermodels import peer_of
 from randommodels import make_instances, make_model
 from torch.nn import functional as F
 
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import EXACT, Batch, Rounding, lay_out
-from tokkit.pretraining.data.instance_loader import pad_instances, padded_batch
 from tokkit.pretraining.models.attention import Sequences, attend_flat, attend_padded
 from tokkit.pretraining.models.bert import SIZES, Bert, ModelConfig, initialize
 from tokkit.pretraining.models.build_model import Model
@@ -44,10 +44,10 @@ def test_logits_losses_and_every_gradient_equal_those_of_transformers(lengths: l
     model, batch = make_model(TINY), make_batch(lengths)
     peer = peer_of(model)
 
-    padded = pad_instances(make_instances(lengths, VOCAB_SIZE), 0)
-    theirs = peer(**padded_batch(padded), next_sentence_label=padded.next_sentence_labels_B)
+    padded = pair_batch(make_instances(lengths, VOCAB_SIZE))
+    theirs = peer(**padded)
     logits_MV, logits_SC = model.logits(batch.inputs)
-    their_logits_MV = theirs.prediction_logits.flatten(0, 1)[padded.masked_positions_M]
+    their_logits_MV = theirs.prediction_logits[padded["labels"] != NO_LABEL]
     torch.testing.assert_close(logits_MV, their_logits_MV, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(logits_SC, theirs.seq_relationship_logits, atol=1e-5, rtol=1e-5)
 

@@ -18,7 +18,7 @@ from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import lay_out
-from tokkit.pretraining.data.instance_loader import pad_instances, padded_batch
+from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.models.predict import fill_mask
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
@@ -121,7 +121,7 @@ def test_the_trained_model_gives_transformers_the_same_logits(instances: Path) -
     ours = read_export(config.output / "export")
     theirs = transformers.BertForPreTraining.from_pretrained(config.output / "export").eval()
     drawn = make_instances([16, 11], vocab_size=48)
-    padded = padded_batch(pad_instances(drawn, PAD))
+    padded = padded_batch(drawn, PAD)
     with torch.inference_mode():
         logits_MV, logits_SC = ours.logits(lay_out(drawn, PAD).inputs)
         expected = theirs(**padded)

@@ -91,6 +91,16 @@ class Instances:
         """Number of instances."""
         return len(self.indices)
 
+    @property
+    def positions(self) -> Int64:
+        """int64 ``[num_tokens]``, the position of each token in its instance."""
+        return np.arange(self.offsets[-1]) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
+
+    @property
+    def masked_tokens(self) -> Int64:
+        """int64 ``[num_masked]``, where the masked tokens are in ``input_ids``."""
+        return np.repeat(self.offsets[:-1], np.diff(self.masks.offsets)) + self.masks.positions
+
 
 def to_record_batch(instances: Instances, schema: pa.Schema) -> pa.RecordBatch:
     """Convert instances to a record batch.

@@ -1,34 +1,31 @@
-"""How the instances that a rank has of a step fall into micro-batches, and to what sizes.
+"""Batches as the model takes them, and how a step's instances are cut into micro-batches.
 
-A micro-batch has room for so many instances of the greatest length. A step's instances are cut into
-as few nearly equal runs as have room: 10 instances with room for 4 make runs of 3, 3 and 4. So how
-many there are depends on the options alone, and ranks that wait for each other agree on it.
-
-A compiled model is compiled anew for each shape that it meets, so its sizes are rounded up: tokens
-to 32nds of the room for them, predictions to 16ths of the most there can be. Measured on pairs of
-segments from English books, for --max-seq-length and --micro-batch-tokens:
-
-                      shapes met    of them nine tenths meet    tokens wasted    if all were padded
-    128    16,384         5                    4                     1.7%               8.3%
-           65,536         4                    2                     1.6%               8.3%
-    512    16,384        16                    6                     1.9%              19.9%
-           65,536         7                    3                     1.8%              19.9%
-
-With 64ths 0.9% are wasted, and there are up to twice as many shapes; with 16ths 2 to 4% and, where
-there were 16, 11.
-
-Batches as the model takes them: sequences one after the other, and nothing between them.
-
-Two instances of 3 and 5 tokens, one token masked in each, make N = 8 and S = 2:
+Sequences lie one after the other without padding between them. Two instances of 3 and 5 tokens,
+one token masked in each, make N = 8 and S = 2:
 
     input_ids_N            2 9 3 2 4 3 5 3      cu_seqlens             0 3 8
     token_type_ids_N       0 0 0 0 0 0 1 1      predicted_positions_M  1 6
     position_ids_N         0 1 2 0 1 2 3 4
     row_ids_N              0 0 0 1 1 1 1 1
 
-A compiled model wants few shapes. So sizes may be rounded up: tokens by sequences of padding after
-the others, sequences by empty ones, predictions by some that have no label. None of them has a part
-in the loss or in a gradient.
+A micro-batch has room for so many instances of the greatest length. A step's instances are cut into
+as few nearly equal runs as have room: 10 instances with room for 4 make runs of 3, 3 and 4. So the
+number of runs depends on the options alone, and ranks that wait for each other agree on it.
+
+A compiled model is compiled for each shape that it meets, so its sizes are rounded up: tokens to
+32nds of the room for them, by sequences of padding after the others; sequences by empty ones;
+predictions to 16ths of the most there can be, by some without a label. None of these contributes to
+the loss or to a gradient. Measured on pairs of segments from English books, for --max-seq-length
+and --micro-batch-tokens:
+
+                      shapes    nine tenths of batches have    tokens wasted    if all were padded
+    128    16,384         5                 4                       1.7%               8.3%
+           65,536         4                 2                       1.6%               8.3%
+    512    16,384        16                 6                       1.9%              19.9%
+           65,536         7                 3                       1.8%              19.9%
+
+With 64ths 0.9% are wasted, with up to twice as many shapes; with 16ths 2 to 4%, with 11 shapes in
+place of 16.
 """
 
 from collections.abc import Sequence
@@ -37,30 +34,31 @@ from itertools import pairwise
 from typing import Any, Self, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from tokkit.kernels.instances.flatten import flatten_batches
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.models.bert import Inputs
-from tokkit.shards.instances import Instances
+from tokkit.shards.instances import Instances, Int64
 
 LENGTH_MULTIPLE = 8  # of the padded block that attention may need
+TOKEN_PARTS = 32  # tokens are rounded up to multiples of one part of the room for them
+PREDICTION_PARTS = 16
+TOKEN_FLOOR = 64  # what tokens are rounded up to at least
 
-Int64 = npt.NDArray[np.int64]
 Number = TypeVar("Number", int, Int64)
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """To multiples of what the sizes of batches are rounded up.
+    """The multiples that the sizes of batches are rounded up to.
 
     Attributes:
-        tokens: N.
-        sequences: S.
-        predictions: M.
-        max_seqlen: what all batches give for it; None goes by the longest sequence of each.
+        tokens: for N.
+        sequences: for S.
+        predictions: for M.
+        max_seqlen: of all batches; None for the longest sequence of each.
     """
 
     tokens: int = 1
@@ -80,7 +78,7 @@ class Batch:
         inputs: of the model.
         num_tokens: without padding.
         num_predicted: tokens that have a label.
-        num_pairs: that have a label.
+        num_pairs: instances whose pair has a label.
     """
 
     inputs: Inputs
@@ -94,9 +92,7 @@ class Batch:
 
 
 def _move(part: Any, device: torch.device) -> Any:
-    if not isinstance(part, torch.Tensor):
-        return part
-    return part.to(device, non_blocking=True)
+    return part.to(device, non_blocking=True) if isinstance(part, Tensor) else part
 
 
 @dataclass(frozen=True)
@@ -105,9 +101,9 @@ class Sizes:
 
     Attributes:
         bounds: int64 ``[4, num_batches + 1]``: where each begins among the instances, the tokens,
-            the sequences and the predictions, rounded sizes all but the first.
+            the sequences and the predictions; sizes are rounded except for the instances.
         num_tokens: of each, without padding.
-        num_predicted: of each, that have a label.
+        num_predicted: of each, tokens that have a label.
         max_seqlen: of each.
     """
 
@@ -123,8 +119,8 @@ class Sizes:
         """Measure batches.
 
         Args:
-            instances: all of them.
-            bounds: where each batch begins, and their number.
+            instances: of all batches.
+            bounds: where each batch begins among the instances, and their number.
             rounding: of the sizes.
             causal: all tokens but the first of each instance are predicted.
         """
@@ -134,15 +130,19 @@ class Sizes:
         num_predicted = np.diff(instances.masks.offsets[rows])
         if causal:
             num_predicted = num_tokens - num_rows
-        longest = _longest_of(instances.offsets, bounds, rounding)
+        if rounding.max_seqlen is None:
+            longest = np.maximum.reduceat(np.diff(instances.offsets), rows[:-1])
+            max_seqlen = round_up(longest, LENGTH_MULTIPLE)
+        else:
+            max_seqlen = np.full(len(num_rows), rounding.max_seqlen)
         tokens = round_up(num_tokens, rounding.tokens)
-        num_padding = -(-(tokens - num_tokens) // np.array(longest))
+        num_padding = -(-(tokens - num_tokens) // max_seqlen)
         sequences = round_up(num_rows + num_padding, rounding.sequences)
         predictions = round_up(num_predicted, rounding.predictions)
         starts = np.zeros((4, len(rows)), np.int64)
         starts[0] = rows
         np.cumsum([tokens, sequences, predictions], axis=1, out=starts[1:, 1:])
-        return cls(starts, num_tokens.tolist(), num_predicted.tolist(), longest)
+        return cls(starts, num_tokens.tolist(), num_predicted.tolist(), max_seqlen.tolist())
 
 
 class Buffers:
@@ -150,9 +150,9 @@ class Buffers:
 
     Args:
         tokens: of all batches together.
-        sequences: likewise.
-        predictions: likewise.
-        num_batches: how many there may be.
+        sequences: of all batches together.
+        predictions: of all batches together.
+        num_batches: most batches.
         pin: page-locked, so that a GPU copies from it by itself.
     """
 
@@ -172,7 +172,7 @@ class Buffers:
         self._arrays = (*(tensor.numpy() for tensor in self._tensors), self._num_pairs)
 
     def fill(self, instances: Instances, sizes: Sizes, pad_id: int, *, causal: bool) -> None:
-        """Lay batches out: one call of a kernel, which lets other threads run."""
+        """Lay batches out in one call of a kernel, which lets other threads run."""
         flatten_batches(
             instances.input_ids,
             instances.offsets,
@@ -189,7 +189,7 @@ class Buffers:
         )
 
     def batches(self, sizes: Sizes) -> tuple[Batch, ...]:
-        """The batches that were laid out last, as views."""
+        """The batches that were laid out last, as views of the memory."""
         views = []
         for number, ends in enumerate(pairwise(sizes.bounds.T.tolist())):
             (_, *starts), (_, *stops) = ends
@@ -221,38 +221,19 @@ class Buffers:
 def lay_out(
     instances: Instances, pad_id: int, rounding: Rounding = EXACT, *, causal: bool = False
 ) -> Batch:
-    """Lay ragged instances out as one batch.
+    """Lay instances out as one batch.
 
     Args:
-        instances: a few.
-        pad_id: the id of ``[PAD]``, or any other where there is none.
+        instances: of the batch.
+        pad_id: id of ``[PAD]``, or any other where there is none.
         rounding: of the sizes.
-        causal: each token but the first of its instance is to be predicted, from those before it.
+        causal: each token but the first of its instance is predicted, from those before it.
     """
-    bounds = (0, len(instances.offsets) - 1)
-    sizes = Sizes.measure(instances, bounds, rounding, causal=causal)
+    sizes = Sizes.measure(instances, (0, len(instances)), rounding, causal=causal)
     _, tokens, sequences, predictions = sizes.bounds[:, -1].tolist()
     buffers = Buffers(tokens, sequences, predictions, 1)
     buffers.fill(instances, sizes, pad_id, causal=causal)
     return buffers.batches(sizes)[0]
-
-
-def _longest_of(offsets: Int64, bounds: Sequence[int], rounding: Rounding) -> list[int]:
-    if rounding.max_seqlen is not None:
-        return [rounding.max_seqlen] * (len(bounds) - 1)
-    longest = np.maximum.reduceat(np.diff(offsets), bounds[:-1])
-    rounded: list[int] = round_up(longest, LENGTH_MULTIPLE).tolist()
-    return rounded
-
-
-def round_up(number: Number, multiple: int) -> Number:
-    """The next multiple of a number, or of each of several."""
-    return -(-number // multiple) * multiple
-
-
-PARTS = 32  # of the room for tokens: to multiples of one their number is rounded up
-PREDICTION_PARTS = 16
-TOKEN_FLOOR = 64  # what tokens are rounded up to at least
 
 
 @dataclass(frozen=True)
@@ -262,7 +243,7 @@ class MicroBatches:
     Attributes:
         bounds: where each begins among the instances, and their number.
         rounding: of the sizes of each.
-        room: tokens, sequences and predictions of all, at most, and how many batches there are.
+        room: most tokens, sequences and predictions of all batches, and their number.
     """
 
     bounds: tuple[int, ...]
@@ -274,29 +255,28 @@ class MicroBatches:
         """Cut instances into micro-batches.
 
         Args:
-            loader: for the longest of its instances, and the most predictions in one.
-            num_rows: instances.
+            loader: with the longest instance, and the most predictions in one.
+            num_rows: number of instances.
             micro_batch_tokens: most tokens in a micro-batch of more than one instance.
-            static: for a compiled model: sizes are rounded.
+            static: round sizes up, for a compiled model.
         """
         longest = loader.max_seq_length
         number = -(-num_rows // most_rows(loader, micro_batch_tokens))
         bounds = tuple(num_rows * part // number for part in range(number + 1))
-        largest = -(-num_rows // number)
-        tokens, predictions = largest * longest, largest * loader.max_predictions
-        if not static:
-            room = (number * tokens, number * largest, number * predictions, number)
-            return cls(bounds, EXACT, room)
-        unit = max(TOKEN_FLOOR, tokens // PARTS)
-        rounding = Rounding(
-            tokens=unit,
-            sequences=largest + -(-unit // longest),
-            predictions=max(1, predictions // PREDICTION_PARTS),
-            max_seqlen=longest,
-        )
+        rows = -(-num_rows // number)
+        tokens, predictions = rows * longest, rows * loader.max_predictions
+        rounding = EXACT
+        if static:
+            multiple = max(TOKEN_FLOOR, tokens // TOKEN_PARTS)
+            rounding = Rounding(
+                tokens=multiple,
+                sequences=rows + -(-multiple // longest),
+                predictions=max(1, predictions // PREDICTION_PARTS),
+                max_seqlen=longest,
+            )
         room = (
             number * round_up(tokens, rounding.tokens),
-            number * rounding.sequences,
+            number * round_up(rows, rounding.sequences),
             number * round_up(predictions, rounding.predictions),
             number,
         )
@@ -304,5 +284,10 @@ class MicroBatches:
 
 
 def most_rows(loader: Loader, micro_batch_tokens: int) -> int:
-    """How many instances a micro-batch has room for."""
+    """Number of instances that a micro-batch has room for."""
     return max(1, micro_batch_tokens // loader.max_seq_length)
+
+
+def round_up(number: Number, multiple: int) -> Number:
+    """The next multiple of a number, or of each of several."""
+    return -(-number // multiple) * multiple

@@ -1,136 +1,57 @@
 """Which instances make a batch, and what is masked in them: pure functions of the step.
 
-The epochs, each in its own order, are one endless sequence of instances, and a batch is the next
-``batch_size`` of it. With 10 instances and batches of 4:
+The epochs of a folder, each in its own order, are one endless sequence of instances, and a batch is
+the next ``batch_size`` of it. With 10 instances and batches of 4:
 
     step      0            1            2                     3
     position  0 1 2 3      4 5 6 7      8 9 | 0 1             2 3 4 5
     epoch     0            0            0   | 1               1
 
 So no instance is dropped, every batch has the same size, and step s begins at position
-``s * batch_size`` whoever asks, and after whatever crash: a run resumes by its step alone. (The
-alternative, a shorter batch at the end of each epoch, would give its instances more weight.) Ranks
-take consecutive parts of a batch, so any number of them that divides it sees the same batches.
+``s * batch_size``, also after a crash: a run resumes by its step alone. (The alternative, a shorter
+batch at the end of each epoch, would give its instances more weight.) Ranks take consecutive parts
+of a batch, so any number of them that divides it sees the same batches.
 
-Which instances stand at which positions: epochs and mixtures, as functions of the position.
-
-The epochs of a folder, each in its own order, are one endless sequence. Where folders are mixed,
-their sequences are dealt out by weight, evenly rather than by draws: of the first p positions the
-first folder gets p * weight, rounded. With weights 0.7 and 0.3, and 4 instances in the second:
+Where folders are mixed, their sequences are interleaved by weight, evenly rather than at random: of
+the first p positions the first folder gets p * weight, rounded. With weights 0.7 and 0.3, and 4
+instances in the second:
 
     position        0  1  2  3  4  5  6  7  8  9  10 11 12 13 14 15
     first folder    0     1  2     3  4  5     6  7     8  9     10
     second folder      0        1           2        3        0'       (0' in epoch 1)
 
-The other positions are dealt out to the remaining folders likewise. So how far a folder is at any
-position is a product, no count needs to be kept, and shares are exact to an instance a folder.
-(Draws would give each position a folder as simply, but not say how many came before it.)
+The other positions are divided among the remaining folders in the same way. So how far a folder is
+at any position is a product, no count is kept, and shares are exact to an instance a folder. (A
+random draw would give each position a folder as simply, but not tell how many came before it.)
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from tokkit.errors import TokkitError, require
 from tokkit.kernels.philox import SHUFFLE, permute_range, stream_of
-from tokkit.masking.masks import mask_instances
+from tokkit.masking.masks import MaskOptions, mask_instances
 from tokkit.pretraining.data.instance_reader import InstanceReader, join_instances
 from tokkit.pretraining.data.sources import Sources
 from tokkit.pretraining.pretrain_config import LoaderConfig
-from tokkit.shards.instances import Instances
+from tokkit.shards.instances import Instances, Int64
 
 EVALUATION_EPOCH = (1 << 24) - 1  # the last that a stream can name; no training gets there
 
 _ONE = 1 << 32  # weights in fixed point
 
 
-@dataclass(frozen=True)
-class EpochPart:
-    """Instances of one epoch of one folder.
-
-    Attributes:
-        folder: its number.
-        epoch: of that folder.
-        start: the first instance's position in the epoch's order; the others follow it.
-        rows: int64, ascending: where in the batch they stand.
-    """
-
-    folder: int
-    epoch: int
-    start: int
-    rows: npt.NDArray[np.int64]
-
-    def stream_number(self, num_folders: int) -> int:
-        """What stands for the epoch in draws, so that no two folders share any."""
-        return self.epoch * num_folders + self.folder
-
-
-def deal_out(
-    start: int, size: int, weights: tuple[float, ...]
-) -> list[tuple[int, npt.NDArray[np.int64]]]:
-    """Say which positions from ``start`` on are whose.
-
-    Args:
-        start: the first position.
-        size: how many.
-        weights: of the folders; none stands for one folder.
-
-    Returns:
-        For each folder how many positions it has before ``start``, and which of the ``size`` rows
-        are its own.
-    """
-    dealt = []
-    rows = np.arange(size)
-    for number in range(len(weights) - 1):
-        share = round(weights[number] / sum(weights[number:]) * _ONE)
-        reached = start * share + _ONE // 2
-        steps = np.uint64(reached % _ONE) + np.arange(len(rows) + 1, dtype=np.uint64) * np.uint64(
-            share
-        )
-        is_own = np.diff(steps >> np.uint64(32)) == 1
-        dealt.append((reached // _ONE, rows[is_own]))
-        start -= reached // _ONE
-        rows = rows[~is_own]
-    return [*dealt, (start, rows)]
-
-
-def split_epochs(
-    start: int, size: int, num_instances: tuple[int, ...], weights: tuple[float, ...] = ()
-) -> list[EpochPart]:
-    """Cut positions ``start`` to ``start + size`` by folder, and where epochs end.
-
-    Args:
-        start: the first position.
-        size: how many.
-        num_instances: of each folder.
-        weights: likewise, where there are several.
-
-    Example:
-        >>> [(part.epoch, part.start, part.rows.tolist()) for part in split_epochs(8, 4, (10,))]
-        [(0, 8, [0, 1]), (1, 0, [2, 3])]
-    """
-    parts = []
-    for folder, (before, rows) in enumerate(deal_out(start, size, weights)):
-        done = 0
-        while done < len(rows):
-            epoch, position = divmod(before + done, num_instances[folder])
-            stop = min(len(rows), done + num_instances[folder] - position)
-            parts.append(EpochPart(folder, epoch, position, rows[done:stop]))
-            done = stop
-    return parts
-
-
 class Loader:
-    """The instances of each step, ragged. Nothing in it depends on torch.
+    """The instances of each step, masked. Nothing in it depends on torch.
 
     Args:
         sources: the folders.
         config: seed, batch size and weights.
-        rank: which part of each batch it reads.
-        world_size: into how many equal parts a batch falls.
-        with_words: read where words start also if masks do not depend on it.
+        rank: which part of each batch to read.
+        world_size: number of equal parts that a batch is divided into.
+        with_words: read where words start even if masks do not depend on it.
 
     Attributes:
         max_seq_length: of the longest instance.
@@ -138,8 +59,8 @@ class Loader:
         rank_size: instances of each batch that it reads.
 
     Raises:
-        UsageError: where the batch cannot be divided so.
-        TokkitError: where a folder holds no training instance.
+        UsageError: the batch cannot be divided into so many parts.
+        TokkitError: a folder holds no training instance.
     """
 
     def __init__(
@@ -183,44 +104,113 @@ class Loader:
 
     @property
     def num_instances(self) -> int:
-        """Training instances of all folders, which make an epoch."""
+        """Training instances of all folders; that many make an epoch."""
         return sum(map(len, self._training))
 
     @property
     def num_held_out(self) -> int:
-        """Instances that evaluations look at."""
+        """Held-out instances of all folders."""
         return sum(map(len, self._held_out))
 
     def training_instances(self, step: int) -> Instances:
-        """The rank's part of a step, which counts from 0: found without looking at earlier ones."""
+        """The rank's part of a step, found without looking at earlier ones.
+
+        Args:
+            step: from 0.
+        """
         start = step * self._batch_size + self._rank * self.rank_size
         sizes = tuple(map(len, self._training))
         parts = split_epochs(start, self.rank_size, sizes, self._weights)
-        found = [self._read_part(part) for part in parts]
-        return join_instances(found, [part.rows for part in parts])
+        return join_instances([self._read_part(part) for part in parts], [p.rows for p in parts])
 
     def held_out_instances(self, size: int) -> Iterator[Instances]:
-        """What is held out, in order, folder by folder, masked the same way every time.
+        """The held-out instances in order, folder by folder, masked the same way every time.
 
         Args:
-            size: how many at a time; the last of a folder may be fewer.
+            size: instances at a time; the last of a folder may be fewer.
         """
-        for folder, reader in enumerate(self._held_out):
+        for folder, (reader, masks) in enumerate(zip(self._held_out, self._masks, strict=True)):
             for start in range(0, len(reader), size):
-                stop = min(start + size, len(reader))
-                numbers = np.arange(start, stop, dtype=np.uint64)
-                instances = reader.gather(numbers)
-                if (masks := self._masks[folder]) is not None:
-                    epoch = EVALUATION_EPOCH - folder
-                    instances = mask_instances(instances, masks, seed=self._seed, epoch=epoch)
-                yield instances
+                numbers = np.arange(start, min(start + size, len(reader)), dtype=np.uint64)
+                yield self._mask(reader.gather(numbers), masks, EVALUATION_EPOCH - folder)
 
-    def _read_part(self, part: EpochPart) -> Instances:
+    def _read_part(self, part: "EpochPart") -> Instances:
         reader, masks = self._training[part.folder], self._masks[part.folder]
-        epoch = part.stream_number(len(self._training))
+        epoch = part.epoch * len(self._training) + part.folder  # no two folders share a draw
         numbers = np.empty(len(part.rows), np.uint64)
         permute_range(part.start, len(reader), self._seed, stream_of(SHUFFLE, epoch), numbers)
-        instances = reader.gather(numbers)
+        return self._mask(reader.gather(numbers), masks, epoch)
+
+    def _mask(self, instances: Instances, masks: MaskOptions | None, epoch: int) -> Instances:
         if masks is None:
             return instances
         return mask_instances(instances, masks, seed=self._seed, epoch=epoch)
+
+
+@dataclass(frozen=True)
+class EpochPart:
+    """Instances of one epoch of one folder.
+
+    Attributes:
+        folder: its number.
+        epoch: of that folder.
+        start: position of the first instance in the epoch's order; the others follow it.
+        rows: int64, ascending, of the batch.
+    """
+
+    folder: int
+    epoch: int
+    start: int
+    rows: Int64
+
+
+def split_epochs(
+    start: int, size: int, num_instances: tuple[int, ...], weights: tuple[float, ...] = ()
+) -> list[EpochPart]:
+    """Cut positions ``start`` to ``start + size`` by folder, and where epochs end.
+
+    Args:
+        start: the first position.
+        size: number of positions.
+        num_instances: of each folder.
+        weights: of each folder; empty where there is one.
+
+    Example:
+        >>> [(part.epoch, part.start, part.rows.tolist()) for part in split_epochs(8, 4, (10,))]
+        [(0, 8, [0, 1]), (1, 0, [2, 3])]
+    """
+    parts = []
+    for folder, (before, rows) in enumerate(interleave(start, size, weights)):
+        done = 0
+        while done < len(rows):
+            epoch, position = divmod(before + done, num_instances[folder])
+            stop = min(len(rows), done + num_instances[folder] - position)
+            parts.append(EpochPart(folder, epoch, position, rows[done:stop]))
+            done = stop
+    return parts
+
+
+def interleave(start: int, size: int, weights: tuple[float, ...]) -> list[tuple[int, Int64]]:
+    """Assign the positions from ``start`` on to folders.
+
+    Args:
+        start: the first position.
+        size: number of positions.
+        weights: of the folders; empty for one folder.
+
+    Returns:
+        For each folder the number of positions it has before ``start``, and which of the ``size``
+        rows are its own.
+    """
+    assigned = []
+    rows = np.arange(size)
+    for number in range(len(weights) - 1):
+        share = round(weights[number] / sum(weights[number:]) * _ONE)
+        reached = start * share + _ONE // 2
+        places = np.arange(len(rows) + 1, dtype=np.uint64)
+        steps = np.uint64(reached % _ONE) + places * np.uint64(share)
+        is_own = np.diff(steps >> np.uint64(32)) == 1
+        assigned.append((reached // _ONE, rows[is_own]))
+        start -= reached // _ONE
+        rows = rows[~is_own]
+    return [*assigned, (start, rows)]

@@ -1,14 +1,13 @@
-"""Batches, each made ready by a thread while the caller computes on the one before it.
+"""Micro-batches, prepared by a thread while the caller computes on those of the step before.
 
-The thread guesses that after step s of a phase step s + 1 is wanted; if not, what it made is
+The thread assumes that after step s of a phase step s + 1 is asked for; if not, what it prepared is
 dropped. Batches are laid out in three sets of buffers, which are allocated once:
 
-    take(0, 0)    lies in A    the thread lays step 1 out in B
-    take(0, 1)    lies in B                         2 in C
-    take(0, 2)    lies in C                         3 in A: the batches of step 0 are gone
+    next_batches(0, 0)    in A    the thread lays step 1 out in B
+    next_batches(0, 1)    in B                         2 in C
+    next_batches(0, 2)    in C                         3 in A: the batches of step 0 are gone
 
-All but a little of what the thread does is done by kernels, five calls a step, which let other
-threads run.
+Almost all of the thread's work is done by kernels, five calls a step, which let other threads run.
 """
 
 import time
@@ -29,11 +28,11 @@ NUM_SETS = 3
 
 @dataclass(eq=False)
 class BufferSet:
-    """What the batches of one step lie in.
+    """Memory for the batches of one step.
 
     Attributes:
         buffers: the memory.
-        copied: after which it may be written again, where a GPU copies from it.
+        copied: where a GPU copies from it, the event after which it may be written again.
     """
 
     buffers: Buffers
@@ -43,19 +42,20 @@ class BufferSet:
 Prepared = tuple[BufferSet, Sizes]
 
 
-class Feed:
-    """The micro-batches of each step, prefetched by one thread from when the first is taken.
+class Prefetcher:
+    """The micro-batches of each step, prefetched by one thread.
 
     Args:
         loaders: one for each phase.
-        pad_id: what fills up.
+        pad_id: id of padding.
         micro_batch_tokens: most tokens in a micro-batch of more than one instance.
-        static: for a compiled model: sizes are rounded, so that there are few shapes.
+        static: round sizes up, so that there are few shapes, for a compiled model.
         causal: each token is predicted from those before it.
-        pin: batches lie in page-locked memory, from which a GPU copies by itself. Needs CUDA.
+        pin: lay batches out in page-locked memory, from which a GPU copies by itself. Requires
+            CUDA.
 
     Attributes:
-        waited: seconds that the last ``take`` took.
+        waited: seconds that the last ``next_batches`` took.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ class Feed:
             BufferSet(Buffers(*room, pin=pin), _make_event() if pin else None)
             for _ in range(NUM_SETS)
         ]
-        self._held: deque[BufferSet] = deque(maxlen=NUM_SETS - 1)  # what was taken last
+        self._held: deque[BufferSet] = deque(maxlen=NUM_SETS - 1)  # of the last steps handed out
         self._next: tuple[int, int, Future[Prepared]] | None = None
-        # A thread of its own would make its context on the first GPU when it waits.
+        # By default a thread creates its context on the first GPU when it waits.
         device = (torch.cuda.set_device, (torch.cuda.current_device(),)) if pin else (None, ())
-        self._executor = ThreadPoolExecutor(1, "feed", *device)
+        self._executor = ThreadPoolExecutor(1, "prefetcher", *device)
 
     def __enter__(self) -> Self:
-        """Begin; the thread ends with the block."""
+        """Return itself; the thread ends with the block."""
         return self
 
     def __exit__(
@@ -98,41 +98,41 @@ class Feed:
     ) -> None:
         self._executor.shutdown(cancel_futures=True)
 
-    def take(self, phase: int, step: int) -> tuple[Batch, ...]:
-        """The rank's micro-batches of a step; the thread goes on with the step after it.
+    def next_batches(self, phase: int, step: int) -> tuple[Batch, ...]:
+        """The rank's micro-batches of a step; the thread continues with the next step.
 
-        They are views into buffers, and hold until the second ``take`` after this one begins.
+        They are views into buffers, valid until the second call after this one.
 
         Raises:
-            TokkitError: where a shard is damaged.
+            TokkitError: a shard is damaged.
         """
         started = time.perf_counter()
-        guess, self._next = self._next, None
-        if guess is not None and guess[:2] == (phase, step):
-            future = guess[2]
+        prefetched, self._next = self._next, None
+        if prefetched is not None and prefetched[:2] == (phase, step):
+            future = prefetched[2]
         else:
-            future = self._begin(phase, step)
-        taken, sizes = future.result()
-        self._held.append(taken)
-        batches = taken.buffers.batches(sizes)
-        self._next = (phase, step + 1, self._begin(phase, step + 1))
+            future = self._submit(phase, step)
+        held, sizes = future.result()
+        self._held.append(held)
+        self._next = (phase, step + 1, self._submit(phase, step + 1))
+        batches = held.buffers.batches(sizes)
         self.waited = time.perf_counter() - started
         return batches
 
-    def release(self) -> None:
-        """Say that all copies of the last step's batches to a GPU are under way.
+    def mark_copied(self) -> None:
+        """Record that all copies of the last step's batches to a GPU have been queued.
 
-        With ``pin``, call it once after each ``take``, on the stream that copies: before those
-        buffers are written again, the thread waits until the GPU has got here.
+        With ``pin``, call it once after each ``next_batches``, on the stream that copies: before
+        the buffers are written again, the thread waits until the GPU has reached this point.
         """
         if self._held and (copied := self._held[-1].copied) is not None:
             copied.record()
 
     def held_out(self, phase: int) -> Iterator[Batch]:
-        """The micro-batches of what is held out: in order, masked the same way every time.
+        """The micro-batches of the held-out instances: in order, masked the same way every time.
 
-        They are the same for any number of ranks and each of them, made as they are asked for, and
-        lie in memory of their own.
+        They are the same for any number of ranks and on each of them, made as they are asked for,
+        in memory of their own.
         """
         loader = self._loaders[phase]
         size = most_rows(loader, self._micro_batch_tokens)
@@ -144,13 +144,12 @@ class Feed:
         tokens = self._micro_batch_tokens
         return MicroBatches.plan(loader, num_rows, tokens, static=self._static)
 
-    def _begin(self, phase: int, step: int) -> Future[Prepared]:
-        """Let the thread prepare a step, in the set that nobody holds."""
-        free = next(one for one in self._sets if one not in self._held)
+    def _submit(self, phase: int, step: int) -> Future[Prepared]:
+        """Let the thread prepare a step, in the set of buffers that is not in use."""
+        free = next(buffers for buffers in self._sets if buffers not in self._held)
         return self._executor.submit(self._prepare, free, phase, step)
 
     def _prepare(self, free: BufferSet, phase: int, step: int) -> Prepared:
-        """What the thread does."""
         plan = self._plans[phase]
         instances = self._loaders[phase].training_instances(step)
         sizes = Sizes.measure(instances, plan.bounds, plan.rounding, causal=self._causal)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tokkit.pretraining.data.batches import Batch
 from tokkit.pretraining.data.loader import Loader
-from tokkit.pretraining.data.prefetcher import Feed
+from tokkit.pretraining.data.prefetcher import Prefetcher
 from tokkit.pretraining.data.sources import Sources, open_sources, order_phases
 from tokkit.pretraining.models.bert import ModelConfig
 from tokkit.pretraining.models.build_model import Model, build_model
@@ -32,7 +32,7 @@ class Setup:
 
     sources: Sources
     loaders: tuple[Loader, ...]
-    feed: Feed
+    feed: Prefetcher
     model: Model
     stepper: Stepper
 
@@ -52,7 +52,7 @@ class Setup:
             predicted tokens, labelled pairs and tokens of the whole step; and what it found.
         """
         group = self.stepper.group
-        batches = self.feed.take(phase, number)
+        batches = self.feed.next_batches(phase, number)
         counts = group.sum(
             [
                 sum(batch.num_predicted for batch in batches),
@@ -61,7 +61,7 @@ class Setup:
             ]
         )
         on_device = [batch.to(group.device) for batch in batches]
-        self.feed.release()
+        self.feed.mark_copied()
         return batches, counts, self.stepper.take(step, on_device, counts[:2], rate)
 
 
@@ -85,7 +85,7 @@ def set_up(config: PretrainConfig, group: ProcessGroup) -> Iterator[Setup]:
         compile_model(model)
     trained = distribute(model, group, fsdp=config.fsdp)
     stepper = Stepper(config, trained, build_optimizer(model, config), group)
-    feed = Feed(
+    feed = Prefetcher(
         loaders,
         sources.pad_id,
         micro_batch_tokens=config.micro_batch_tokens,

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import Rounding, lay_out
-from tokkit.pretraining.data.instance_loader import LENGTH_MULTIPLE, pad_instances
+from tokkit.pretraining.data.instance_loader import LENGTH_MULTIPLE, padded_batch
 from tokkit.shards.instances import Instances
 
 PAD_ID = 0
@@ -37,45 +37,25 @@ def ragged_instances(draw: st.DrawFn) -> Instances:
 
 
 @given(ragged_instances())
-def test_a_batch_holds_the_instances_and_padding(instances: Instances) -> None:
-    batch = pad_instances(instances, PAD_ID)
+def test_a_padded_batch_holds_the_instances_and_padding(instances: Instances) -> None:
+    batch = padded_batch(instances, PAD_ID)
     lengths = np.diff(instances.offsets)
-    B, T = batch.input_ids_BT.shape
+    B, T = batch["input_ids"].shape
     assert len(lengths) == B
     assert T % LENGTH_MULTIPLE == 0
     assert 0 <= T - lengths.max() < LENGTH_MULTIPLE
 
     real_BT = torch.arange(T) < torch.from_numpy(lengths)[:, None]
-    if batch.attention_mask_BT is None:
-        assert real_BT.all()
-    else:
-        assert not real_BT.all()
-        assert torch.equal(batch.attention_mask_BT, real_BT)
-    assert batch.input_ids_BT[real_BT].tolist() == instances.input_ids.tolist()
-    assert (batch.input_ids_BT[~real_BT] == PAD_ID).all()
+    assert torch.equal(batch["attention_mask"], real_BT.long())
+    assert batch["input_ids"][real_BT].tolist() == instances.input_ids.tolist()
+    assert (batch["input_ids"][~real_BT] == PAD_ID).all()
+    assert batch["labels"][real_BT].tolist() == labels_of(instances)
+    assert (batch["labels"][~real_BT] == NO_LABEL).all()
     for row, (types_T, first) in enumerate(
-        zip(batch.token_type_ids_BT, instances.segment_lengths, strict=True)
+        zip(batch["token_type_ids"], instances.segment_lengths, strict=True)
     ):
         second = lengths[row] - first
         assert types_T.tolist() == [0] * first + [1] * second + [0] * (T - first - second)
-    assert batch.next_sentence_labels_B.tolist() == instances.next_sentence_labels.tolist()
-    assert batch.num_tokens == lengths.sum()
-    assert batch.num_pairs == (instances.next_sentence_labels != NO_LABEL).sum()
-
-
-@given(ragged_instances())
-def test_masked_positions_point_into_the_padded_batch(instances: Instances) -> None:
-    batch = pad_instances(instances, PAD_ID)
-    width = batch.input_ids_BT.shape[1]
-    rows = np.repeat(np.arange(len(instances.offsets) - 1), np.diff(instances.masks.offsets))
-    expected = [
-        int(instances.input_ids[instances.offsets[row] + position])
-        for row, position in zip(rows, instances.masks.positions, strict=True)
-    ]
-    assert batch.input_ids_BT.flatten()[batch.masked_positions_M].tolist() == expected
-    assert (batch.masked_positions_M // width).tolist() == rows.tolist()
-    assert batch.masked_labels_M.tolist() == instances.masks.labels.tolist()
-    assert batch.num_masked == len(instances.masks.positions)
 
 
 def labels_of(instances: Instances) -> list[int]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from instancefolders import write_instance_folder
 
 from tokkit.errors import TokkitError, UsageError
-from tokkit.pretraining.data.loader import Loader, deal_out, split_epochs
+from tokkit.pretraining.data.loader import Loader, interleave, split_epochs
 from tokkit.pretraining.data.sources import open_sources
 from tokkit.pretraining.pretrain_config import LoaderConfig
 from tokkit.shards.instances import Instances
@@ -54,7 +54,7 @@ weights = st.lists(st.integers(1, 9), min_size=1, max_size=4).map(
 def test_every_position_is_dealt_to_one_folder_and_shares_are_exact(
     start: int, size: int, weights: tuple[float, ...]
 ) -> None:
-    dealt, later = deal_out(start, size, weights), deal_out(start + size, 1, weights)
+    dealt, later = interleave(start, size, weights), interleave(start + size, 1, weights)
     assert sorted(np.concatenate([rows for _, rows in dealt]).tolist()) == list(range(size))
     assert sum(before for before, _ in dealt) == start
     for (before, rows), (after, _), weight in zip(dealt, later, weights, strict=True):

@@ -1,4 +1,4 @@
-"""The feed gives the same batches to any number of ranks, whatever it prepared before."""
+"""The prefetcher gives the same batches to any number of ranks, whatever it prepared before."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,7 @@ from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
 from tokkit.pretraining.data.batches import Batch, lay_out
 from tokkit.pretraining.data.loader import Loader
-from tokkit.pretraining.data.prefetcher import Feed
+from tokkit.pretraining.data.prefetcher import Prefetcher
 from tokkit.pretraining.data.sources import open_sources
 from tokkit.pretraining.pretrain_config import LoaderConfig
 from tokkit.shards.reader import ShardFolder
@@ -25,7 +25,7 @@ Rows = list[tuple[Any, ...]]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("feed") / "instances"
+    folder = tmp_path_factory.mktemp("prefetcher") / "instances"
     return write_instance_folder(folder, num_training=45, num_held_out=19)
 
 
@@ -34,8 +34,8 @@ def open_loader(folder: Path, rank: int = 0, world_size: int = 1, **options: Any
     return Loader(open_sources(config), config, rank=rank, world_size=world_size)
 
 
-def open_feed(*loaders: Loader, micro_batch_tokens: int = 96, **options: Any) -> Feed:
-    return Feed(loaders, PAD, micro_batch_tokens=micro_batch_tokens, **options)
+def open_prefetcher(*loaders: Loader, micro_batch_tokens: int = 96, **options: Any) -> Prefetcher:
+    return Prefetcher(loaders, PAD, micro_batch_tokens=micro_batch_tokens, **options)
 
 
 def rows_of(*batches: Batch) -> Rows:
@@ -69,8 +69,10 @@ def test_ranks_and_micro_batches_together_are_the_batch(
     for step in (0, 4, 5, 1000):
         found, numbers = [], set()
         for loader in ranks:
-            with open_feed(loader, micro_batch_tokens=micro_batch_tokens, static=static) as feed:
-                batches = feed.take(0, step)
+            with open_prefetcher(
+                loader, micro_batch_tokens=micro_batch_tokens, static=static
+            ) as prefetcher:
+                batches = prefetcher.next_batches(0, step)
             found += rows_of(*batches)
             numbers.add(len(batches))
             assert all(
@@ -83,30 +85,32 @@ def test_ranks_and_micro_batches_together_are_the_batch(
 
 def test_whatever_is_asked_for_next_is_given(folder: Path) -> None:
     loader = open_loader(folder)
-    with open_feed(loader) as feed:
+    with open_prefetcher(loader) as prefetcher:
         for step in (0, 1, 2, 7, 7, 3, 4, 0, 11, 12):
-            assert rows_of(*feed.take(0, step)) == expected_rows(loader, step)
+            assert rows_of(*prefetcher.next_batches(0, step)) == expected_rows(loader, step)
 
 
 @pytest.mark.parametrize("steps", [(0, 1, 2, 3, 4, 5), (0, 7, 3, 11, 2, 30)])
-def test_batches_hold_until_the_second_take_after_theirs(
+def test_batches_hold_until_the_second_call_after_theirs(
     folder: Path, steps: tuple[int, ...]
 ) -> None:
     """Also where what was prepared meanwhile is not what is asked for, and is there already."""
     loader = open_loader(folder)
-    with open_feed(loader, static=True) as feed:
-        before = feed.take(0, 40)
+    with open_prefetcher(loader, static=True) as prefetcher:
+        before = prefetcher.next_batches(0, 40)
         expected = expected_rows(loader, 40)
         for step in steps:
-            batches = feed.take(0, step)
-            feed._executor.submit(int).result()  # after what is prepared
+            batches = prefetcher.next_batches(0, step)
+            prefetcher._executor.submit(int).result()  # after what is prepared
             assert rows_of(*before) == expected
             before, expected = batches, expected_rows(loader, step)
 
 
 def test_memory_is_allocated_once(folder: Path) -> None:
-    with open_feed(open_loader(folder), static=True) as feed:
-        found = {feed.take(0, step)[0].inputs.input_ids_N.data_ptr() for step in range(20)}
+    with open_prefetcher(open_loader(folder), static=True) as prefetcher:
+        found = {
+            prefetcher.next_batches(0, step)[0].inputs.input_ids_N.data_ptr() for step in range(20)
+        }
     assert len(found) == 3
 
 
@@ -126,59 +130,59 @@ def test_buffers_are_not_written_before_they_were_copied_from(folder: Path) -> N
             self.done.wait()
 
     loader = open_loader(folder)
-    with open_feed(loader) as feed:
-        for buffers in feed._sets:
+    with open_prefetcher(loader) as prefetcher:
+        for buffers in prefetcher._sets:
             buffers.copied = Copies()  # type: ignore[assignment]  # in place of CUDA's events
-        first = feed.take(0, 0)
-        feed.release()
-        (copies,) = [b.copied for b in feed._sets if b.copied.recorded]  # type: ignore[union-attr]
-        feed.take(0, 1)
-        feed.take(0, 2)
-        assert feed._next is not None
-        prepared = feed._next[2]
+        first = prefetcher.next_batches(0, 0)
+        prefetcher.mark_copied()
+        (copies,) = [b.copied for b in prefetcher._sets if b.copied.recorded]  # type: ignore[union-attr]
+        prefetcher.next_batches(0, 1)
+        prefetcher.next_batches(0, 2)
+        assert prefetcher._next is not None
+        prepared = prefetcher._next[2]
         with pytest.raises(TimeoutError):
             prepared.result(timeout=0.3)
         assert rows_of(*first) == expected_rows(loader, 0)
         copies.done.set()  # type: ignore[union-attr]
-        assert rows_of(*feed.take(0, 3)) == expected_rows(loader, 3)
+        assert rows_of(*prefetcher.next_batches(0, 3)) == expected_rows(loader, 3)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_a_gpu_gets_the_batches_however_far_behind_it_is(folder: Path) -> None:
     loader, device = open_loader(folder), torch.device("cuda")
-    taken = []
-    with open_feed(loader, static=True, pin=True) as feed:
+    copied = []
+    with open_prefetcher(loader, static=True, pin=True) as prefetcher:
         for step in range(12):
-            batches = feed.take(0, step)
+            batches = prefetcher.next_batches(0, step)
             assert all(batch.inputs.input_ids_N.is_pinned() for batch in batches)
             torch.cuda._sleep(20_000_000)  # type: ignore[no-untyped-call]  # cycles before the copies
-            taken.append([batch.to(device) for batch in batches])
-            feed.release()
-    for step, copies in enumerate(taken):
+            copied.append([batch.to(device) for batch in batches])
+            prefetcher.mark_copied()
+    for step, copies in enumerate(copied):
         found = rows_of(*(batch.to(torch.device("cpu")) for batch in copies))
         assert found == expected_rows(loader, step)
 
 
 def test_what_is_held_out_is_the_same_for_every_rank(folder: Path) -> None:
-    with open_feed(open_loader(folder)) as feed:
-        expected = list(feed.held_out(0))
+    with open_prefetcher(open_loader(folder)) as prefetcher:
+        expected = list(prefetcher.held_out(0))
         assert [len(rows_of(batch)) for batch in expected] == [3, 3, 3, 3, 3, 3, 1]
     for rank in range(4):
-        with open_feed(open_loader(folder, rank, 4)) as feed:
-            feed.take(0, 3)
-            found = list(feed.held_out(0))
+        with open_prefetcher(open_loader(folder, rank, 4)) as prefetcher:
+            prefetcher.next_batches(0, 3)
+            found = list(prefetcher.held_out(0))
             assert list(map(rows_of, found)) == list(map(rows_of, expected))
 
 
 def test_a_compiled_model_meets_few_shapes(tmp_path: Path) -> None:
     folder = write_instance_folder(tmp_path / "instances", num_training=400)
     shapes, sizes = set(), []
-    with open_feed(
+    with open_prefetcher(
         open_loader(folder, batch_size=64), micro_batch_tokens=1024, static=True
-    ) as feed:
+    ) as prefetcher:
         for step in range(100):
-            for batch in feed.take(0, step):
+            for batch in prefetcher.next_batches(0, step):
                 inputs = batch.inputs
                 shape = tuple(len(part) for part in inputs if isinstance(part, torch.Tensor))
                 shapes.add((*shape, inputs.max_seqlen))
@@ -192,14 +196,14 @@ def test_a_compiled_model_meets_few_shapes(tmp_path: Path) -> None:
 def test_phases_have_loaders_of_their_own(folder: Path, tmp_path: Path) -> None:
     longer = write_instance_folder(tmp_path / "longer", max_seq_length=64, seed=5)
     loaders = open_loader(folder), open_loader(longer)
-    with open_feed(*loaders, micro_batch_tokens=128) as feed:
+    with open_prefetcher(*loaders, micro_batch_tokens=128) as prefetcher:
         for phase, step in ((0, 0), (0, 1), (1, 2), (1, 3), (0, 4)):
-            batches = feed.take(phase, step)
+            batches = prefetcher.next_batches(phase, step)
             assert rows_of(*batches) == expected_rows(loaders[phase], step)
             assert len(batches) == (4 if phase else 2)
 
 
-def test_damage_that_the_thread_finds_is_raised_where_batches_are_taken(tmp_path: Path) -> None:
+def test_damage_that_the_thread_finds_is_raised_where_batches_are_asked_for(tmp_path: Path) -> None:
     folder = write_instance_folder(tmp_path / "instances", num_training=7)
     opened = ShardFolder.open(folder, "instances")
     batch = make_batch(np.random.default_rng(0), opened.header, 7, static=False, labels=True)
@@ -211,15 +215,15 @@ def test_damage_that_the_thread_finds_is_raised_where_batches_are_taken(tmp_path
     manifest.shards[0].update(write_shard(folder / "train-00000.arrow", [batch], "none"))
     manifest.write(folder)
     loader = open_loader(folder, batch_size=1)
-    with open_feed(loader) as feed, pytest.raises(TokkitError, match="holds id 48"):
-        list(map(feed.take, [0] * 7, range(7)))
+    with open_prefetcher(loader) as prefetcher, pytest.raises(TokkitError, match="holds id 48"):
+        list(map(prefetcher.next_batches, [0] * 7, range(7)))
 
 
 def test_causal_instances_are_fed_without_masks(tmp_path: Path) -> None:
     folder = write_instance_folder(tmp_path / "instances", objective="clm", labels=False)
     loader = open_loader(folder)
-    with open_feed(loader, causal=True) as feed:
+    with open_prefetcher(loader, causal=True) as prefetcher:
         for step in (0, 1, 9):
-            for ids, _, _, labels, pair_label in rows_of(*feed.take(0, step)):
+            for ids, _, _, labels, pair_label in rows_of(*prefetcher.next_batches(0, step)):
                 assert labels == (*ids[1:], -100)
                 assert pair_label == -100

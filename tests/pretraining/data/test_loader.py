@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from instancefolders import CLS, MASK, PAD, SEP, write_instance_folder
 
 from tokkit.errors import TokkitError
-from tokkit.pretraining.data.instance_loader import PaddedBatch, pad_instances
+from tokkit.kernels.instances.flatten import NO_LABEL
+from tokkit.pretraining.data.instance_loader import TensorBatch, padded_batch
 from tokkit.pretraining.data.loader import Loader, split_epochs
 from tokkit.pretraining.data.sources import open_sources
 from tokkit.pretraining.pretrain_config import LoaderConfig
@@ -23,12 +24,12 @@ class Batches:
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
 
-    def training_batch(self, step: int) -> PaddedBatch:
-        return pad_instances(self._loader.training_instances(step), PAD)
+    def training_batch(self, step: int) -> TensorBatch:
+        return padded_batch(self._loader.training_instances(step), PAD)
 
-    def evaluation_batches(self) -> Iterator[PaddedBatch]:
+    def evaluation_batches(self) -> Iterator[TensorBatch]:
         for instances in self._loader.held_out_instances(8):
-            yield pad_instances(instances, PAD)
+            yield padded_batch(instances, PAD)
 
 
 def open_loader(folder: Path, **options: Any) -> Batches:
@@ -41,19 +42,20 @@ def folder(tmp_path: Path) -> Path:
     return write_instance_folder(tmp_path / "instances", num_training=45, num_held_out=19)
 
 
-def restore(batch: PaddedBatch) -> list[tuple[int, ...]]:
+def restore(batch: TensorBatch) -> list[tuple[int, ...]]:
     """The batch's instances as they were before they were masked."""
-    ids_BT = batch.input_ids_BT.clone()
-    ids_BT.view(-1)[batch.masked_positions_M] = batch.masked_labels_M
+    ids_BT = batch["labels"].where(is_masked(batch), batch["input_ids"])
     return [tuple(number for number in row if number != PAD) for row in ids_BT.tolist()]
 
 
-def same(one: PaddedBatch, other: PaddedBatch) -> bool:
-    return (
-        torch.equal(one.input_ids_BT, other.input_ids_BT)
-        and torch.equal(one.masked_positions_M, other.masked_positions_M)
-        and torch.equal(one.masked_labels_M, other.masked_labels_M)
-    )
+def is_masked(batch: TensorBatch) -> torch.Tensor:
+    """Bool [instances, longest]."""
+    labels: torch.Tensor = batch["labels"]
+    return labels != NO_LABEL
+
+
+def same(one: TensorBatch, other: TensorBatch) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in ("input_ids", "labels"))
 
 
 @given(st.integers(0, 100), st.integers(1, 50), st.integers(1, 20))
@@ -98,8 +100,8 @@ def test_masks_do_not_depend_on_the_batch_that_an_instance_is_in(folder: Path) -
         batch = eight.training_batch(step)
         for row in range(8):
             single = one.training_batch(8 * step + row)
-            length = single.num_tokens
-            assert torch.equal(single.input_ids_BT[0, :length], batch.input_ids_BT[row, :length])
+            length = int(single["attention_mask"].sum())
+            assert torch.equal(single["input_ids"][0, :length], batch["input_ids"][row, :length])
 
 
 def test_a_batch_is_found_without_those_before_it(folder: Path) -> None:
@@ -107,7 +109,7 @@ def test_a_batch_is_found_without_those_before_it(folder: Path) -> None:
     batches = [loader.training_batch(step) for step in range(12)]
     for step in (11, 3, 7):
         assert same(fresh.training_batch(step), batches[step])
-    assert fresh.training_batch(10**12).input_ids_BT.shape[0] == 8
+    assert fresh.training_batch(10**12)["input_ids"].shape[0] == 8
 
 
 def test_another_seed_gives_another_order_and_other_masks(folder: Path) -> None:
@@ -120,7 +122,7 @@ def test_each_epoch_masks_afresh(folder: Path) -> None:
     first, second = (
         {
             row: tuple(ids)
-            for row, ids in zip(restore(batch), batch.input_ids_BT.tolist(), strict=True)
+            for row, ids in zip(restore(batch), batch["input_ids"].tolist(), strict=True)
         }
         for batch in (loader.training_batch(0), loader.training_batch(1))
     )
@@ -132,26 +134,25 @@ def test_control_tokens_and_padding_are_never_masked_nor_put_in(folder: Path) ->
     loader = open_loader(folder, masked_lm_prob=1.0, max_predictions_per_seq=100)
     for step in range(20):
         batch = loader.training_batch(step)
-        assert not set(batch.masked_labels_M.tolist()) & {PAD, CLS, SEP, MASK}
-        found = batch.input_ids_BT.flatten()[batch.masked_positions_M]
+        assert not set(batch["labels"][is_masked(batch)].tolist()) & {PAD, CLS, SEP, MASK}
+        found = batch["input_ids"][is_masked(batch)]
         assert not set(found.tolist()) & {PAD, CLS, SEP}
         # All but [CLS] and two [SEP] of each instance are predicted.
-        assert batch.num_masked == batch.num_tokens - 3 * 8
+        assert is_masked(batch).sum() == batch["attention_mask"].sum() - 3 * 8
 
 
 def test_as_many_are_masked_as_the_options_say(folder: Path) -> None:
     loader = open_loader(folder, masked_lm_prob=0.3, max_predictions_per_seq=5)
     batch = loader.training_batch(0)
-    lengths = (batch.input_ids_BT != PAD).sum(dim=1)
-    rows = batch.masked_positions_M // batch.input_ids_BT.shape[1]
+    lengths = (batch["input_ids"] != PAD).sum(dim=1)
     expected = [min(5, max(1, round(0.3 * length))) for length in lengths.tolist()]
-    assert torch.bincount(rows, minlength=8).tolist() == expected
+    assert is_masked(batch).sum(dim=1).tolist() == expected
 
 
 def test_evaluation_sees_what_is_held_out_the_same_way_every_time(folder: Path) -> None:
     first = list(open_loader(folder).evaluation_batches())
     again = list(open_loader(folder).evaluation_batches())
-    assert [len(batch.next_sentence_labels_B) for batch in first] == [8, 8, 3]
+    assert [len(batch["input_ids"]) for batch in first] == [8, 8, 3]
     assert all(map(same, first, again))
     held_out = {row for batch in first for row in restore(batch)}
     training = restore_all(open_loader(folder, batch_size=45))
@@ -163,8 +164,8 @@ def test_static_masks_are_taken_as_they_are(tmp_path: Path) -> None:
     folder = write_instance_folder(tmp_path / "instances", static=True)
     loader = open_loader(folder)
     for batch in (loader.training_batch(0), next(loader.evaluation_batches())):
-        assert batch.num_masked == 3 * 8
-        assert set(batch.input_ids_BT.flatten()[batch.masked_positions_M].tolist()) == {MASK}
+        assert is_masked(batch).sum() == 3 * 8
+        assert set(batch["input_ids"][is_masked(batch)].tolist()) == {MASK}
         for row in restore(batch):
             assert not set(row) & {MASK}
 
@@ -189,5 +190,5 @@ def test_replaced_tokens_come_from_the_whole_vocabulary_where_that_was_asked(
     options = {"masked_lm_prob": 1.0, "max_predictions_per_seq": 99, "random_tokens": "all"}
     loader = open_loader(folder, batch_size=400, **options)
     batch = loader.training_batch(0)
-    found = batch.input_ids_BT.flatten()[batch.masked_positions_M].numpy()
+    found = batch["input_ids"][is_masked(batch)].numpy()
     assert {PAD, CLS, SEP} < set(np.unique(found))
