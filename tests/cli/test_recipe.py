@@ -145,16 +145,20 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, fault: str) -> 
 @pytest.mark.parametrize(
     ("stage", "line", "fault"),
     [
-        ("train", "vocab_size = 5", "unknown key 'vocab_size'; it takes byte-fallback, cased, "),
+        (
+            "train",
+            "vocab_size = 5",
+            "unknown key 'vocab_size'; known keys are byte-fallback, cased, ",
+        ),
         ("train", "vocab-size = true", "vocab-size takes a value, not true"),
         ("train", 'vocab-size = "many"', "vocab-size: 'many' is not a valid integer"),
-        ("train", 'cased = "yes"', "cased takes true or false, not 'yes'"),
-        ("train", 'special-token = "x"', "special-token takes a list, not 'x'"),
+        ("train", 'cased = "yes"', 'cased takes true or false, not "yes"'),
+        ("train", 'special-token = "x"', 'special-token takes a list, not "x"'),
         ("train", "json = true", "unknown key 'json'"),
         ("train", 'output = "elsewhere"', "unknown key 'output'"),
         ("train", "overwrite = true", "unknown key 'overwrite'"),
         ("build", "max-seq-length = [1]", r"max-seq-length takes one value, not \[1\]"),
-        ("build", "max-seq-length = 3", "--max-seq-length must be from 8"),
+        ("build", "max-seq-length = 3", "max-seq-length: 3 is not in the range 8<=x<=65535"),
         ("build", 'masking = "sometimes"', "masking: 'sometimes' is not one of"),
     ],
 )

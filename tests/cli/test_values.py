@@ -6,15 +6,13 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tokkit.cli.options import Duration, Phases, config_option, parse_table
+from tokkit.cli.options import config_options, read_table
 from tokkit.errors import UsageError
 from tokkit.pretraining.pretrain_config import PretrainConfig
 
 
 @click.command()
-@config_option(PretrainConfig, "max_time", "When it ends.", value_type=Duration())
-@config_option(PretrainConfig, "phases", "Of the run.", value_type=Phases())
-@config_option(PretrainConfig, "betas", "Of the moments.")
+@config_options(PretrainConfig, ("max_time", "phases", "betas"))
 def command(**options: Any) -> None:
     raise RuntimeError(options)
 
@@ -25,10 +23,10 @@ def read(option: str, value: str) -> Any:
     result = CliRunner().invoke(command, [f"--{option}", value])
     if isinstance(result.exception, SystemExit):
         with pytest.raises(UsageError):
-            parse_table(command, {option: value}, "recipe.toml")
+            read_table(command, {option: value}, "recipe.toml")
         return result.output
     assert result.exception is not None
-    assert parse_table(command, {option: value}, "recipe.toml") == {
+    assert read_table(command, {option: value}, "recipe.toml") == {
         field: result.exception.args[0][field]
     }
     return result.exception.args[0][field]
@@ -57,8 +55,8 @@ def test_what_is_no_duration_is_refused_and_the_units_named(text: str) -> None:
 
 
 def test_a_recipe_gives_a_duration_its_unit_too() -> None:
-    with pytest.raises(UsageError, match=r"max-time: 3600 is not a duration with units"):
-        parse_table(command, {"max-time": 3600}, "recipe.toml")
+    with pytest.raises(UsageError, match=r"max-time: '3600' is not a duration with units"):
+        read_table(command, {"max-time": 3600}, "recipe.toml")
 
 
 def test_phases_are_lengths_and_shares() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from reference import scan as reference
 from tokkit.corpus import sentences as module
-from tokkit.corpus.corpus_config import language_code
+from tokkit.corpus.languages import language_code
 from tokkit.corpus.sentences import LONGEST_SENTENCE, WINDOW, split_sentences, split_utf8
 from tokkit.errors import TokkitError, UsageError
 

@@ -31,14 +31,23 @@ def read_rows(folder: Path, prefix: str = "") -> list[Row]:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"objective": "mlm", "short_seq_prob": 0.5}, "--short-seq-prob goes with .* nsp or sop"),
-        ({"objective": "sop", "single_sentence": "drop"}, "--single-sentence goes with .* nsp"),
-        ({"packing": "doc-sentences"}, "--packing goes with --objective mlm"),
-        ({"objective": "clm", "noise_density": 0.3}, "--noise-density goes with .*span-corruption"),
-        ({"objective": "clm", "mean_noise_span_length": 2.0}, "--mean-noise-span-length goes with"),
-        ({"predict_one_in": 3}, "--predict-one-in goes with --objective plm"),
-        ({"objective": "clm", "masking": "static"}, "--masking goes with .* nsp or sop or mlm"),
-        ({"objective": "plm", "random_tokens": "all"}, "--random-tokens goes with"),
+        (
+            {"objective": "mlm", "short_seq_prob": 0.5},
+            "short-seq-prob .* use --objective nsp or sop",
+        ),
+        ({"objective": "sop", "single_sentence": "drop"}, "single-sentence .* use --objective nsp"),
+        (
+            {"packing": "doc-sentences"},
+            "--packing has no effect with --objective nsp; leave it out",
+        ),
+        ({"objective": "clm", "noise_density": 0.3}, "noise-density .* use --objective span-corr"),
+        ({"objective": "clm", "mean_noise_span_length": 2.0}, "span-length has no effect with"),
+        ({"predict_one_in": 3}, "--predict-one-in .* use --objective plm"),
+        ({"objective": "clm", "masking": "static"}, "masking .* use --objective nsp or sop or mlm"),
+        (
+            {"objective": "plm", "random_tokens": "all"},
+            "random-tokens .* with --objective plm; leave",
+        ),
         ({"objective": "clm", "dupe_factor": 2}, "--dupe-factor .* the same clm instances"),
         ({"objective": "mlm", "dupe_factor": 2}, "--dupe-factor without --masking static"),
         ({"objective": "span-corruption", "noise_density": 0.6}, "--noise-density must be"),

@@ -147,5 +147,5 @@ def test_other_first_weights_are_told(instances: Path, tmp_path: Path) -> None:
     call([*arguments, "--init-from", export])
     with pytest.raises(TokkitError, match=r"another run \(--init-from named another model\)"):
         call(arguments)
-    with pytest.raises(TokkitError, match="--preset has no effect beside --init-from"):
+    with pytest.raises(TokkitError, match="--preset has no effect with --init-from"):
         call([*arguments, "--init-from", export, "--preset", "tiny"])

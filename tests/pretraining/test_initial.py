@@ -301,7 +301,7 @@ def test_options_and_objectives_that_do_not_go_with_it_are_refused(
     write_bert(tmp_path / "bert", tokenizer)
     with pytest.raises(TokkitError, match="instances of clm train a GPT-2"):
         begin(tmp_path / "bert", tokenizer, "clm")
-    with pytest.raises(UsageError, match="--share-layers has no effect beside --init-from"):
+    with pytest.raises(UsageError, match="--share-layers has no effect with --init-from"):
         PretrainConfig(
             instances=(tmp_path,),
             output=tmp_path / "run",

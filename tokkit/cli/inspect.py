@@ -7,13 +7,16 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from tokkit.cli.options import JSON_OPTION, config_option, mask_options
+from tokkit.cli.options import JSON_OPTION, StageCommand, config_options
 from tokkit.cli.output import describe_facts, print_run
 from tokkit.errors import UsageError
+from tokkit.masking.mask_config import MASK_DEFAULTS
 from tokkit.pretraining.pretrain_config import LoaderConfig
 
+REPLAYED = ("batch_size", "seed", *MASK_DEFAULTS)
 
-@click.command()
+
+@click.command(cls=StageCommand)
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--rows", type=click.IntRange(min=0), default=3, show_default=True, help="To show.")
 @click.option(
@@ -23,9 +26,7 @@ from tokkit.pretraining.pretrain_config import LoaderConfig
 @click.option("--phase", type=click.IntRange(min=0), help="Of a run with phases, from 0.")
 @click.option("--epoch", type=click.IntRange(min=0), default=0, help="Of the batch, from 0.")
 @click.option("--step", type=click.IntRange(min=0), default=0, help="Within the epoch, from 0.")
-@config_option(LoaderConfig, "batch_size", "Of the run to be; a run folder knows its own.")
-@config_option(LoaderConfig, "seed", "Likewise.")
-@mask_options(LoaderConfig)
+@config_options(LoaderConfig, REPLAYED)
 @JSON_OPTION
 @click.pass_context
 def inspect(

@@ -1,310 +1,271 @@
-"""Options of commands, made from the fields of the stages' configs.
+"""Commands and recipes, made from the options that the configs of the stages declare.
 
-A config says an option's name, type and default; a command adds the help text. So there is one
-place for each default, and the recipe of ``tokkit run`` can be read by the same declarations.
-
-Values of options that are more than a number or a word.
-
-2GB                  2,000,000,000 bytes
-1.5GiB               1,610,612,736
-4096                 bytes
-24h                  86,400 seconds; so are 1d and 23h60m
-0.9,0.999            two numbers
-128:0.9,512:0.1      sequences up to 128 for nine tenths of a run, then up to 512
-books.txt=2.0        the INPUT books.txt counts twice
+A command is made from its config, and so is the table of a recipe: both are read by the same
+``click`` options, so what is a value in one is a value in the other.
 """
 
-import dataclasses
+import functools
+import inspect
+import json
 import os
-import re
 import types
 import typing
-from collections.abc import Callable, Mapping
-from decimal import Decimal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from tokkit.corpus.corpus_config import DOCUMENTS, ERRORS, FORMATS
 from tokkit.errors import UsageError
-from tokkit.masking.mask_config import MASK_DRAWS, MASK_UNITS, RANDOM_TOKENS
+from tokkit.options import Config, Option, default_of
 
-_UNITS = ("", "K", "M", "G", "T")
-_DURATION = re.compile(
-    "".join(rf"(?:(\d+(?:\.\d+)?){unit}\s*)?" for unit in "dhms"), re.IGNORECASE | re.ASCII
-)
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE | re.ASCII)
+Function = Callable[..., Any]
+Decorator = Callable[[Function], Function]
 
-
-class Size(click.ParamType):  # type: ignore[type-arg]  # older releases of click take none
-    """A number of bytes, with or without a unit: of 1000 (``MB``) or 1024 (``MiB``)."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The bytes; a default is a number already."""
-        if isinstance(value, int):
-            return value
-        match = _SIZE.fullmatch(str(value).strip())
-        if not match or (match[3] and not match[2]):
-            self.fail(f"{value!r} is not a size, such as 2GB, 512MiB or 100000000", param, ctx)
-        return int(
-            Decimal(match[1]) * (1024 if match[3] else 1000) ** _UNITS.index(match[2].upper())
-        )
-
-
-class Duration(click.ParamType):  # type: ignore[type-arg]  # older releases of click take none
-    """Days, hours, minutes and seconds, each with its unit: schedulers disagree on a bare number."""
-
-    name = "duration"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """The seconds."""
-        match = _DURATION.fullmatch(str(value).strip())
-        if not match or not any(match.groups()):
-            self.fail(
-                f"{value!r} is not a duration with units (d, h, m, s), such as 24h or 1h30m",
-                param,
-                ctx,
-            )
-        return sum(
-            float(number or 0) * seconds
-            for number, seconds in zip(match.groups(), (86_400, 3600, 60, 1), strict=True)
-        )
-
-
-class Phases(click.ParamType):  # type: ignore[type-arg]  # older releases of click take none
-    """Longest sequence and share of the run of each phase, ``128:0.9,512:0.1``."""
-
-    name = "length:share,..."
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[tuple[int, float], ...]:
-        """Each phase's length and share; a default is a tuple already."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            parts = [part.split(":") for part in str(value).split(",")]
-            return tuple((int(length), float(share)) for length, share in parts)
-        except ValueError:
-            self.fail(
-                f"{value!r} is not lengths with their shares, such as 128:0.9,512:0.1", param, ctx
-            )
-
-
-class Weight(click.ParamType):  # type: ignore[type-arg]  # older releases of click take none
-    """A name and a number, ``SOURCE=2.0``; the name may itself have ``=`` in it."""
-
-    name = "source=number"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, float]:
-        """The name and the number."""
-        source, _, number = str(value).rpartition("=")
-        try:
-            weight = float(number)
-        except ValueError:
-            weight = None
-        if not source or weight is None:
-            self.fail(f"{value!r} is not an INPUT with its weight, such as a.txt=2.0", param, ctx)
-        return source, weight
-
-
-def gather_weights(
-    ctx: click.Context, param: click.Parameter, value: tuple[tuple[str, float], ...]
-) -> Mapping[str, float]:
-    """The weights of all sources, each named once."""
-    weights = dict(value)
-    if len(weights) < len(value):
-        raise click.BadParameter("an INPUT is named twice", ctx, param)
-    return weights
-
-
-def numbers(value: str | tuple[float, ...]) -> tuple[float, ...]:
-    """Numbers between commas, such as 0.8,0.1,0.1; a default is a tuple already.
-
-    Click names the values of an option after the function that reads them.
-    """
-    if isinstance(value, tuple):
-        return value
-    try:
-        return tuple(float(part) for part in value.split(","))
-    except (ValueError, AttributeError) as error:
-        raise click.BadParameter(f"{value!r} is not numbers between commas") from error
-
-
-# A recipe connects its stages itself, and how to run it is said on its own command line.
+# A recipe connects its stages itself, and how it runs is said on its own command line.
 NOT_IN_RECIPES = frozenset({"as_json", "output", "overwrite", "progress", "show_stats", "dry_run"})
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
 JSON_OPTION: Decorator = click.option(
-    "--json", "as_json", is_flag=True, help="Print the result as JSON, for machines."
+    "--json", "as_json", is_flag=True, help="Print the result as JSON."
 )
 
 
-def config_option(
-    config: type,
-    field: str,
-    text: str,
-    *,
-    flags: tuple[str, ...] = (),
-    choices: tuple[str, ...] | None = None,
-    default_text: str | None = None,
-    value_type: "click.ParamType[Any] | None" = None,
-    gather: Callable[..., object] | None = None,
-) -> Decorator:
-    """Make the option of one field of a config.
+class ParsedValue(click.ParamType):  # type: ignore[type-arg]  # older releases of click take none
+    """A value that a config's own function parses, such as ``parse_size``.
 
-    Args:
-        config: the frozen dataclass.
-        field: its field; ``max_seq_length`` becomes ``--max-seq-length``.
-        text: the help.
-        flags: other spellings, in place of the one made from the field.
-        choices: the values there are.
-        default_text: what the help shows in place of a default that the stage works out.
-        value_type: how a value is read, where its annotation does not tell.
-        gather: click's callback that makes the field of the values of an option that is repeated.
+    Attributes:
+        is_list: whether a recipe may write it as an array.
     """
-    entry = next(f for f in dataclasses.fields(config) if f.name == field)
-    kind, repeats = _value_type(typing.get_type_hints(config)[field])
-    name = "--" + field.replace("_", "-")
-    required = entry.default is entry.default_factory is dataclasses.MISSING
-    extra: dict[str, Any] = {
-        "type": click.Choice(choices) if choices else kind,
-        "multiple": repeats,
-        "required": required,
-        "show_default": default_text or not (required or entry.default is False),
-        "help": text,
+
+    def __init__(self, parse: Callable[[str], Any], *, is_list: bool) -> None:
+        self.parse = parse
+        self.name = parse.__name__.removeprefix("parse_")
+        self.is_list = is_list
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse text; a default is a value already."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class ConfigOption(click.Option):
+    """An option that is shown under the heading of the config that declares it."""
+
+    def __init__(self, *args: Any, heading: str, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.heading = heading
+
+
+class StageCommand(click.Command):
+    """A command whose help shows the options of each config under its heading."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, those of the command itself first."""
+        sections: dict[str, list[tuple[str, str]]] = {Config.heading: []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                heading = getattr(parameter, "heading", Config.heading)
+                sections.setdefault(heading, []).append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def stage_command(config: type[Config]) -> Callable[[Function], click.Command]:
+    """Make a command of a function that takes a config and the command's own options."""
+
+    def decorate(function: Function) -> click.Command:
+        @click.pass_context
+        @functools.wraps(function)
+        def call(context: click.Context, /, **values: Any) -> Any:
+            options = {entry.name: values.pop(entry.name) for entry in fields(config)}
+            made = config(**options)
+            made.require_effect(given_options(context, options))
+            return function(made, **values)
+
+        return click.command(cls=StageCommand)(config_options(config)(JSON_OPTION(call)))
+
+    return decorate
+
+
+def config_options(config: type[Config], names: Iterable[str] | None = None) -> Decorator:
+    """Add options of a config to a command, or only those that are named.
+
+    The config's own come first, then those that it inherits.
+    """
+    lineage = inspect.getmro(config)
+    homes = {
+        name: place for place, home in enumerate(lineage) for name in inspect.get_annotations(home)
     }
-    if value_type is not None:
-        extra |= {"type": value_type, "multiple": False}
-    if gather is not None:
-        extra |= {"callback": gather, "multiple": True, "show_default": False}
-    if entry.default is not dataclasses.MISSING:
-        extra["default"] = entry.default
-    if kind is bool:
-        del extra["type"]
-        extra["is_flag"] = True
-        flags = flags or (f"{name}/--no-{field.replace('_', '-')}",)
-    return click.option(*(flags or (name,)), field, **extra)
+    hints = typing.get_type_hints(config)
+    chosen = [entry for entry in fields(config) if names is None or entry.name in names]
+    chosen.sort(key=lambda entry: homes[entry.name])
+
+    def decorate(function: Function) -> Function:
+        for entry in reversed(chosen):
+            home = typing.cast("type[Config]", lineage[homes[entry.name]])
+            heading = Config.heading if home is config else home.heading
+            default = default_of(entry)
+            function = _parameter(
+                entry.name, hints[entry.name], entry.metadata["option"], default, heading
+            )(function)
+        return function
+
+    return decorate
 
 
-def _value_type(hint: Any) -> tuple[Any, bool]:
-    """The click type of an annotation, and whether the option may be repeated."""
+def _parameter(name: str, hint: Any, declared: Option, default: Any, heading: str) -> Decorator:
+    """The click argument or option of one field."""
+    value_type, repeats = _value_type(hint, declared)
+    if declared.argument is not None:
+        return click.argument(
+            name,
+            type=value_type,
+            nargs=-1 if repeats else 1,
+            required=True,
+            metavar=declared.argument,
+        )
+    required = default is MISSING
+    flag = f"--{name.replace('_', '-')}"
+    attributes: dict[str, Any] = {
+        "cls": ConfigOption,
+        "heading": heading,
+        "help": declared.help,
+        "required": required,
+        "show_default": declared.shown_default
+        or not (required or default is False or default == {}),
+    }
+    if not required:
+        attributes["default"] = default
+    if value_type is bool:
+        flags = declared.flags or (f"{flag}/--no-{flag.removeprefix('--')}",)
+        return click.option(*flags, name, is_flag=True, **attributes)
+    if typing.get_origin(hint) is Mapping:
+        attributes |= {"callback": _gather, "default": ()}
+    return click.option(
+        *(declared.flags or (flag,)), name, type=value_type, multiple=repeats, **attributes
+    )
+
+
+def _gather(
+    ctx: click.Context, param: click.Parameter, value: tuple[tuple[str, Any], ...]
+) -> Mapping[str, Any]:
+    """The values of a repeated option by their names, each of which may be named once."""
+    gathered = dict(value)
+    if len(gathered) < len(value):
+        raise click.BadParameter("an INPUT is named twice", ctx, param)
+    return gathered
+
+
+def _value_type(hint: Any, declared: Option) -> tuple[Any, bool]:
+    """The click type of a field, and whether the option may be repeated."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
-    if hint in (tuple[float, ...], tuple[float, float]):
-        return numbers, False
-    if typing.get_origin(hint) is tuple:
-        return typing.get_args(hint)[0], True
-    return (click.Path(path_type=Path) if hint is Path else hint), False
+    origin = typing.get_origin(hint)
+    if declared.parse is not None:
+        return ParsedValue(declared.parse, is_list=origin is tuple), origin is Mapping
+    if declared.choices is not None:
+        return click.Choice(declared.choices), False
+    if origin is tuple:
+        return _scalar_type(typing.get_args(hint)[0], declared), True
+    return _scalar_type(hint, declared), False
 
 
-def corpus_options(config: type) -> Decorator:
-    """The arguments and options of every command that reads a corpus."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for decorator in reversed(
-            (
-                click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
-                config_option(
-                    config,
-                    "format",
-                    "What the inputs hold; auto goes by their names.",
-                    choices=FORMATS,
-                ),
-                config_option(
-                    config, "documents", "What ends a document of plain text.", choices=DOCUMENTS
-                ),
-                config_option(config, "text_field", "Field or column that holds a record's text."),
-                config_option(config, "id_field", "Field or column that names a record."),
-                config_option(
-                    config,
-                    "errors",
-                    "Invalid UTF-8: stop, put U+FFFD, or drop the document and count it.",
-                    choices=ERRORS,
-                ),
-            )
-        ):
-            function = decorator(function)
-        return function
-
-    return decorate
+def _scalar_type(kind: type, declared: Option) -> Any:
+    if kind is Path:
+        return click.Path(path_type=Path)
+    if kind not in (int, float):
+        return kind
+    is_open = {"min_open": declared.above is not None, "max_open": declared.below is not None}
+    low: Any = declared.minimum if declared.above is None else declared.above
+    high: Any = declared.maximum if declared.below is None else declared.below
+    if low is None and high is None:
+        return kind
+    value_type = (click.IntRange if kind is int else click.FloatRange)(low, high, **is_open)
+    value_type.name = "integer" if kind is int else "float"  # the help has the range elsewhere
+    return value_type
 
 
-def mask_options(config: type) -> Decorator:
-    """The options of every command that masks."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for decorator in reversed(
-            (
-                config_option(config, "mask_unit", "What is masked together.", choices=MASK_UNITS),
-                config_option(
-                    config,
-                    "mask_draw",
-                    "Draw what becomes of them for each token, or for a word, span or n-gram.",
-                    choices=MASK_DRAWS,
-                ),
-                config_option(config, "masked_lm_prob", "Share of the tokens that are predicted."),
-                config_option(
-                    config,
-                    "max_predictions_per_seq",
-                    "Most predictions in one instance.",
-                    default_text="max-seq-length x masked-lm-prob, rounded up",
-                ),
-                config_option(
-                    config,
-                    "mask_ratios",
-                    "Of these, how many become [MASK], a random token, stay.",
-                    default_text="0.8,0.1,0.1",
-                ),
-                config_option(
-                    config,
-                    "random_tokens",
-                    "Random tokens: no control and unused entries, or all as google-research/bert.",
-                    choices=RANDOM_TOKENS,
-                ),
-            )
-        ):
-            function = decorator(function)
-        return function
-
-    return decorate
+def given_options(context: click.Context, names: Iterable[str]) -> list[str]:
+    """Those of the named options that the command line spells out."""
+    return [
+        name
+        for name in names
+        if context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
+    ]
 
 
-def work_options(
-    config: type, *, workers: str | None = "Processes; 0 works in this one."
-) -> Decorator:
-    """The options of every command that writes a folder."""
+def read_table(command: click.Command, table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Read a recipe's table as if it stood on the command line.
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        decorators = [
-            config_option(
-                config,
-                "overwrite",
-                "Replace what another run left in the output.",
-                flags=("--overwrite",),
-            ),
-            config_option(config, "progress", "A bar on standard error, if that is a terminal."),
-            JSON_OPTION,
-        ]
-        if workers is not None:
-            decorators.insert(0, config_option(config, "workers", workers))
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
+    Args:
+        command: the keys of the table are its options, without the leading dashes.
+        table: an array repeats an option or lists its numbers; a boolean switches a flag.
+        where: what errors call the table.
 
-    return decorate
+    Returns:
+        The options that the table sets, by the names of the config's fields.
+
+    Raises:
+        UsageError: naming a key that the command does not have, or a value that it refuses.
+    """
+    context = click.Context(command, info_name=where)
+    options = {
+        flag.removeprefix("--"): (option, negated)
+        for option in command.params
+        if isinstance(option, click.Option) and option.name not in NOT_IN_RECIPES
+        for negated, flags in ((False, option.opts), (True, option.secondary_opts))
+        for flag in flags
+        if flag.startswith("--")
+    }
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in options:
+            known = ", ".join(sorted(options))
+            raise UsageError(f"{where}: unknown key {key!r}; known keys are {known}")
+        option, negated = options[key]
+        if (wanted := _wanted_form(option, value)) is not None:
+            shown = json.dumps(value, ensure_ascii=False, default=str)
+            raise UsageError(f"{where}: {key} takes {wanted}, not {shown}")
+        if isinstance(value, bool):
+            values[str(option.name)] = value != negated
+            continue
+        text = [*map(str, value)] if option.multiple else _join(value)
+        try:
+            values[str(option.name)] = option.process_value(context, text)
+        except click.BadParameter as error:
+            raise UsageError(f"{where}: {key}: {error.message}") from error
+    return values
 
 
-def keep_one_thread() -> None:
+def _wanted_form(option: click.Option, value: Any) -> str | None:
+    """What a key takes, if that is not what the recipe gives."""
+    if isinstance(value, bool) != option.is_flag:
+        return "true or false" if option.is_flag else "a value"
+    if option.multiple:
+        return None if isinstance(value, list) else "a list"
+    is_single = not isinstance(value, list | dict)
+    return None if is_single or getattr(option.type, "is_list", False) else "one value"
+
+
+def _join(value: Any) -> str:
+    """A value as on a command line: ``[[128, 0.9], [512, 0.1]]`` is ``128:0.9,512:0.1``."""
+    if not isinstance(value, list):
+        return str(value)
+    return ",".join(
+        ":".join(map(str, part)) if isinstance(part, list) else str(part) for part in value
+    )
+
+
+def import_single_threaded() -> None:
     """Import NumPy and pyarrow without the threads that they would start, and no stage uses.
 
     A process of one thread starts its workers by copying itself; see ``tokkit.engine.local``. The
@@ -320,52 +281,3 @@ def keep_one_thread() -> None:
         import_module(library)
     for name in added:
         del os.environ[name]
-
-
-def parse_table(command: click.Command, table: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Read a recipe's table as if it stood on the command line.
-
-    Args:
-        command: whose options the table's keys name, without the leading dashes.
-        table: of a recipe; lists repeat an option, booleans switch a flag.
-        where: what errors call the table.
-
-    Returns:
-        The options that the table sets, by the names of the config's fields.
-
-    Raises:
-        UsageError: naming a key that the command does not have, or a value it refuses.
-    """
-    context = click.Context(command, info_name=where)
-    options = {
-        flag.removeprefix("--"): (option, negated)
-        for option in command.params
-        if isinstance(option, click.Option)
-        for negated, flags in ((False, option.opts), (True, option.secondary_opts))
-        for flag in flags
-        if flag.startswith("--")
-    }
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        option, negated = options.get(key, (None, False))
-        if option is None or option.name in NOT_IN_RECIPES:
-            known = ", ".join(
-                sorted(k for k, (o, _) in options.items() if o.name not in NOT_IN_RECIPES)
-            )
-            raise UsageError(f"{where}: unknown key {key!r}; it takes {known}")
-        if isinstance(value, bool):
-            if not option.is_flag:
-                raise UsageError(f"{where}: {key} takes a value, not {str(value).lower()}")
-            values[option.name] = value != negated
-            continue
-        if option.is_flag:
-            raise UsageError(f"{where}: {key} takes true or false, not {value!r}")
-        if isinstance(value, list) != option.multiple:
-            raise UsageError(
-                f"{where}: {key} takes {'a list' if option.multiple else 'one value'}, not {value!r}"
-            )
-        try:
-            values[option.name] = option.process_value(context, value)
-        except click.BadParameter as error:
-            raise UsageError(f"{where}: {key}: {error.message}") from error
-    return values

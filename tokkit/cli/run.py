@@ -10,7 +10,7 @@ import click
 
 from tokkit.cli.build import build
 from tokkit.cli.encode import encode
-from tokkit.cli.options import keep_one_thread, parse_table
+from tokkit.cli.options import import_single_threaded, read_table
 from tokkit.cli.pretrain import pretrain
 from tokkit.cli.recipe import STAGES, Recipe, read_recipe
 from tokkit.cli.train import train
@@ -54,7 +54,7 @@ def run(
     if workers is not None:
         common["workers"] = workers
     steps = {stage: plan_step(read, stage, common) for stage in stages}
-    keep_one_thread()
+    import_single_threaded()
     rows = []
     for stage, step in steps.items():
         folder = read.folder(stage)
@@ -110,10 +110,12 @@ def _run_corpus(recipe: Recipe, common: Mapping[str, Any]) -> None:
 def stage_config(recipe: Recipe, stage: str, common: Mapping[str, Any]) -> StageConfig:
     """The config of one stage: the paths that connect it, its table, and what the command says."""
     command, config, paths = _declaration(recipe, stage)
-    options = parse_table(command, recipe.tables[stage], f"{recipe.path}, [{stage}]")
+    options = read_table(command, recipe.tables[stage], f"{recipe.path}, [{stage}]")
     fields = {field.name for field in dataclasses.fields(config)}
     shared = {name: value for name, value in common.items() if name in fields}
-    return config(**{**paths, "output": recipe.folder(stage), **options, **shared})
+    made = config(**{**paths, "output": recipe.folder(stage), **options, **shared})
+    made.require_effect(options)
+    return made
 
 
 def _declaration(

@@ -1,88 +1,56 @@
-"""How a corpus is read: the options that every stage reading text has in common.
+"""How a corpus is read: the options that every stage reading text has in common."""
 
-Which language a user or a record means, as sentencex takes it: a code of two letters or three.
+from typing import ClassVar
 
-sentencex takes whatever it does not know for English, without a word. So what is no language code
-is refused here, regions and scripts are left out (``pt-BR``, ``deu_Latn``), and three letters of a
-language that has a code of two are turned into these.
-"""
+from tokkit.errors import require
+from tokkit.options import Config, option
 
-import re
-from dataclasses import dataclass
-
-from tokkit.errors import UsageError, require
-
-_CODE = re.compile(r"([A-Za-z]{2,3})(?:[-_][A-Za-z0-9]{1,8})*")
-
-# ISO 639-2 and 639-3 codes of languages that have a shorter one in ISO 639-1.
-_PAIRS = """
-    afr:af amh:am ara:ar arb:ar aze:az bel:be ben:bn bos:bs bul:bg cat:ca ces:cs cze:cs
-    chi:zh zho:zh cmn:zh cym:cy wel:cy dan:da deu:de ger:de ell:el gre:el eng:en epo:eo
-    est:et ekk:et eus:eu baq:eu fas:fa per:fa pes:fa fin:fi fra:fr fre:fr gle:ga glg:gl
-    guj:gu heb:he hin:hi hrv:hr hun:hu hye:hy arm:hy ind:id isl:is ice:is ita:it jpn:ja
-    kan:kn kat:ka geo:ka kaz:kk khm:km kor:ko lat:la lav:lv lvs:lv lit:lt mal:ml mar:mr
-    mkd:mk mac:mk msa:ms may:ms zsm:ms mya:my bur:my nep:ne npi:ne nld:nl dut:nl nno:nn
-    nob:nb nor:no oci:oc pan:pa pol:pl por:pt pus:ps ron:ro rum:ro rus:ru san:sa sin:si
-    slk:sk slo:sk slv:sl spa:es sqi:sq alb:sq srp:sr swa:sw swh:sw swe:sv tam:ta tat:tt
-    tel:te tgl:tl tha:th tur:tr ukr:uk urd:ur uzb:uz uzn:uz vie:vi yid:yi
-"""
-_SHORT_CODES = dict(pair.split(":") for pair in _PAIRS.split())
-
-
-def language_code(language: str) -> str | None:
-    """The code under which sentencex knows a language; None for what is no language code.
-
-    ``en-GB`` is ``en``, ``deu_Latn`` is ``de``, ``yue`` stays, ``English`` is none.
-    """
-    match = _CODE.fullmatch(language)
-    if match is None:
-        return None
-    code = match.group(1).lower()
-    return _SHORT_CODES.get(code, code)
-
-
-def require_language(language: str) -> str:
-    """The code that ``--language`` names.
-
-    Raises:
-        UsageError: for what is no language code.
-    """
-    code = language_code(language)
-    if code is None:
-        raise UsageError(f"--language {language!r} is no language code, such as en, de or pt-BR")
-    return code
-
-
-FORMATS = ("auto", "text", "jsonl", "parquet", "arrow", "counts")
+FORMATS = ("auto", "text", "jsonl", "parquet", "arrow")
 DOCUMENTS = ("blank-line", "line", "file")
 ERRORS = ("strict", "replace", "skip")
 
+HAVE_FIELDS = ("auto", "jsonl", "parquet", "arrow")
 
-@dataclass(frozen=True, kw_only=True)
-class CorpusConfig:
+
+class CorpusConfig(Config):
     """Which text is read and how it falls into documents.
 
-    Attributes:
-        inputs: files, folders, globs, URIs, or ``-`` for standard input, in the order of reading.
-        format: what the files hold; ``auto`` goes by the file's name.
-        documents: how plain text is cut: at blank lines, at every line end, or not at all.
-        text_field: the field of a record, or the column of a table, that holds the text.
-        id_field: the field that names a record; where a record lacks it, its position does.
-        errors: what invalid UTF-8 does: ``strict`` stops, ``replace`` puts U+FFFD, ``skip`` drops
-            the document and counts it.
+    A record without ``id_field`` is named by its position.
     """
 
-    inputs: tuple[str, ...]
-    format: str = "auto"
-    documents: str = "blank-line"
-    text_field: str = "text"
-    id_field: str = "id"
-    errors: str = "strict"
+    heading: ClassVar[str] = "Corpus"
+
+    inputs: tuple[str, ...] = option(
+        "Files, folders, globs or URIs, or - for standard input, in the order of reading.",
+        argument="INPUT...",
+    )
+    format: str = option(
+        "Format of the inputs; auto tells it from the file names.", default="auto", choices=FORMATS
+    )
+    documents: str = option(
+        "Where a document of plain text ends: at a blank line, a line end or the end of the file.",
+        default="blank-line",
+        choices=DOCUMENTS,
+        only_with={"format": ("auto", "text")},
+    )
+    text_field: str = option(
+        "Field of a record, or column of a table, that holds the text.",
+        default="text",
+        only_with={"format": HAVE_FIELDS},
+    )
+    id_field: str = option(
+        "Field of a record, or column of a table, that names the document.",
+        default="id",
+        only_with={"format": HAVE_FIELDS},
+    )
+    errors: str = option(
+        "What to do about invalid UTF-8: stop, replace it by U+FFFD, or skip the document.",
+        default="strict",
+        choices=ERRORS,
+    )
 
     def __post_init__(self) -> None:
-        """Refuse values that no reader knows."""
-        require(len(self.inputs) > 0, "no input: name a file, a folder, a glob, a URI, or - ")
-        require(self.inputs.count("-") <= 1, "standard input (-) can be read once only")
-        require(self.format in FORMATS, f"--format must be one of {', '.join(FORMATS)}")
-        require(self.documents in DOCUMENTS, f"--documents must be one of {', '.join(DOCUMENTS)}")
-        require(self.errors in ERRORS, f"--errors must be one of {', '.join(ERRORS)}")
+        """Refuse inputs that cannot be read, and what every config refuses."""
+        super().__post_init__()
+        require(len(self.inputs) > 0, "no input: name a file, a folder, a glob, a URI, or -")
+        require(self.inputs.count("-") <= 1, "standard input (-) can be read only once")

@@ -29,7 +29,7 @@ import pyarrow as pa
 import sentencex
 from numpy.typing import NDArray
 
-from tokkit.corpus.corpus_config import language_code, require_language
+from tokkit.corpus.languages import language_code, require_language
 from tokkit.errors import TokkitError
 from tokkit.kernels.scan import LF, copy_documents, count_byte, find_sentences
 from tokkit.shards.arrow import read_only, string_array, string_buffers

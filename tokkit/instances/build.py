@@ -11,7 +11,7 @@ from tokkit.engine.folder import refuse_inputs
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.stage import Stage, StageSpec, find_finished, run_stage
 from tokkit.errors import TokkitError
-from tokkit.instances.build_config import HEEDED_BY, BuildConfig
+from tokkit.instances.build_config import BuildConfig
 from tokkit.shards.objectives import OBJECTIVES
 from tokkit.shards.reader import ShardFolder
 from tokkit.tokenizer.saving import save_tokenizer
@@ -113,11 +113,7 @@ def _describe_options(config: BuildConfig) -> dict[str, Any]:
         "compression",
         "unit_tokens",
     ]
-    options = {
-        name: getattr(config, name)
-        for name in names
-        if config.objective in HEEDED_BY.get(name, OBJECTIVES)
-    }
+    options = {name: getattr(config, name) for name in names if config.has_effect(name)}
     if config.masking == "static":
         options |= config.mask_options(config.max_seq_length)
     return options

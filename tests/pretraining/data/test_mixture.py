@@ -139,7 +139,7 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=message):
             open_loader(one, one, weights=bad)
-    with pytest.raises(UsageError, match="goes with several"):
+    with pytest.raises(UsageError, match="requires several"):
         open_loader(one, weights=(1.0,))
     with pytest.raises(UsageError, match="cannot be divided among 5 ranks"):
         open_loader(one, world_size=5)

@@ -1,0 +1,217 @@
+"""The options of the stages, each declared once, as a field of its stage's config.
+
+    class BuildConfig(Config):
+        seed: int = option("Random seed.", default=0, minimum=0, maximum=(1 << 64) - 1)
+        packing: str = option("…", default="full-sentences", choices=PACKINGS,
+                              only_with={"objective": ("mlm",)})
+
+The field gives the type, default, range and help of the option. The check of its value (here), the
+option ``--seed`` of the command and the key ``seed`` of a recipe's table (``tokkit.cli.options``)
+all come from it.
+
+Values that are more than a number or a word are written as text:
+
+    2GB                  2,000,000,000 bytes
+    1.5GiB               1,610,612,736 bytes
+    4096                 bytes
+    24h                  86,400 seconds; so are 1d and 23h60m
+    0.9,0.999            two numbers
+    128:0.9,512:0.1      sequences up to 128 for nine tenths of a run, then up to 512
+    books.txt=2.0        the words of the input books.txt count twice
+"""
+
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from decimal import Decimal
+from typing import Any, ClassVar, dataclass_transform
+
+from tokkit.errors import require
+
+LARGEST_SEED = (1 << 64) - 1
+
+_UNITS = ("", "K", "M", "G", "T")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE | re.ASCII)
+_DURATION = re.compile(
+    "".join(rf"(?:(\d+(?:\.\d+)?){unit}\s*)?" for unit in "dhms"), re.IGNORECASE | re.ASCII
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """What the field of a config says about its option, besides type and default.
+
+    Attributes:
+        help: a full phrase.
+        flags: spellings on the command line, in place of the one made from the field's name.
+        argument: the name in ``--help`` of a positional argument, which has no flags.
+        choices: the allowed values.
+        minimum, above, maximum, below: bounds of the value, or of each of several numbers.
+        only_with: other options and those of their values with which this option has an effect.
+        parse: turns text into the value, raising ``ValueError`` with what is wrong.
+        shown_default: what ``--help`` shows in place of the default.
+    """
+
+    help: str
+    flags: tuple[str, ...] = ()
+    argument: str | None = None
+    choices: tuple[str, ...] | None = None
+    minimum: float | None = None
+    above: float | None = None
+    maximum: float | None = None
+    below: float | None = None
+    only_with: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    parse: Callable[[str], Any] | None = None
+    shown_default: str | None = None
+
+    def check(self, flag: str, value: Any) -> None:
+        """Refuse a value that is no choice, or out of range."""
+        if value is None:
+            return
+        if self.choices is not None:
+            require(value in self.choices, f"{flag} must be one of {', '.join(self.choices)}")
+        bounds = (
+            ("at least", operator.ge, self.minimum),
+            ("above", operator.gt, self.above),
+            ("at most", operator.le, self.maximum),
+            ("below", operator.lt, self.below),
+        )
+        wanted = [(word, holds, bound) for word, holds, bound in bounds if bound is not None]
+        for number in value if isinstance(value, tuple) else (value,):
+            require(
+                all(holds(number, bound) for _, holds, bound in wanted),
+                f"{flag} must be " + " and ".join(f"{word} {bound:,}" for word, _, bound in wanted),
+            )
+
+
+def option(text: str, *, default: Any = MISSING, **details: Any) -> Any:
+    """Declare an option as the field of a config.
+
+    Args:
+        text: the help.
+        default: the option is required if there is none; a function makes the default anew.
+        details: attributes of ``Option``.
+    """
+    metadata = {"option": Option(help=text, **details)}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option,))
+class Config:
+    """The options of a stage. Subclasses become frozen dataclasses of keyword arguments.
+
+    Attributes:
+        heading: of the options that the class adds, in ``--help``.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    heading: ClassVar[str] = "Options"
+
+    def __init_subclass__(cls) -> None:
+        """Make the subclass a dataclass."""
+        dataclass(frozen=True, kw_only=True)(cls)
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, and options that would have no effect.
+
+        Raises:
+            UsageError: naming the option.
+        """
+        options = options_of(type(self))
+        for name, declared in options.items():
+            declared.check(flag_of(name, declared), getattr(self, name))
+        self.require_effect(
+            entry.name for entry in fields(self) if getattr(self, entry.name) != default_of(entry)
+        )
+
+    def has_effect(self, name: str) -> bool:
+        """Whether an option means anything, given the values of the others."""
+        conditions = options_of(type(self))[name].only_with
+        return all(getattr(self, other) in values for other, values in conditions.items())
+
+    def require_effect(self, names: Iterable[str]) -> None:
+        """Refuse those of the named options that have no effect.
+
+        Raises:
+            UsageError: naming the option, and what it requires.
+        """
+        options = options_of(type(self))
+        for name in names:
+            for other, values in options[name].only_with.items():
+                flag, required = flag_of(name, options[name]), flag_of(other, options[other])
+                require(
+                    getattr(self, other) in values,
+                    f"{flag} has no effect with {required} {getattr(self, other)}; leave it out, "
+                    f"or use {required} {' or '.join(values)}",
+                )
+
+
+def options_of(config: type[Config]) -> dict[str, Option]:
+    """The declared options of a config, by the names of its fields."""
+    return {entry.name: entry.metadata["option"] for entry in fields(config)}
+
+
+def default_of(entry: Field[Any]) -> Any:
+    """The default of a field; ``MISSING`` if the option is required."""
+    return entry.default if entry.default_factory is MISSING else entry.default_factory()
+
+
+def flag_of(name: str, declared: Option) -> str:
+    """How an option is spelled on the command line, as in ``--max-seq-length``."""
+    return declared.flags[-1] if declared.flags else f"--{name.replace('_', '-')}"
+
+
+def parse_size(text: str) -> int:
+    """Parse a number of bytes, with units of 1000 (``MB``) or 1024 (``MiB``)."""
+    match = _SIZE.fullmatch(text.strip())
+    if not match or (match[3] and not match[2]):
+        raise ValueError(f"{text!r} is not a size, such as 2GB, 512MiB or 100000000")
+    return int(Decimal(match[1]) * (1024 if match[3] else 1000) ** _UNITS.index(match[2].upper()))
+
+
+def parse_duration(text: str) -> float:
+    """Parse a time into seconds. Each number needs its unit: schedulers disagree on a bare one."""
+    match = _DURATION.fullmatch(text.strip())
+    if not match or not any(match.groups()):
+        raise ValueError(
+            f"{text!r} is not a duration with units (d, h, m, s), such as 24h or 1h30m"
+        )
+    return sum(
+        float(number or 0) * seconds
+        for number, seconds in zip(match.groups(), (86_400, 3600, 60, 1), strict=True)
+    )
+
+
+def parse_numbers(text: str) -> tuple[float, ...]:
+    """Parse numbers between commas."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{text!r} is not numbers between commas, such as 0.9,0.999") from None
+
+
+def parse_phases(text: str) -> tuple[tuple[int, float], ...]:
+    """Parse the longest sequence and the share of the run of each phase."""
+    try:
+        parts = [part.split(":") for part in text.split(",")]
+        return tuple((int(length), float(share)) for length, share in parts)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not lengths with their shares, such as 128:0.9,512:0.1"
+        ) from None
+
+
+def parse_weight(text: str) -> tuple[str, float]:
+    """Parse an input and its weight; the input's name may itself contain ``=``."""
+    source, _, number = text.rpartition("=")
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not source or math.isnan(weight):
+        raise ValueError(f"{text!r} is not an INPUT with its weight, such as a.txt=2.0")
+    return source, weight
