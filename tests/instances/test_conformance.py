@@ -26,7 +26,7 @@ import pytest
 from tokenfolders import Document, write_token_folder
 
 from reference.bert import Script
-from tokkit.instances.documents import DocumentReader, Split
+from tokkit.instances.document_reader import DocumentReader, Split
 from tokkit.instances.pairs import PairOptions, lay_out, pair_documents
 from tokkit.kernels.instances.mask_tokens import replacement_ids
 from tokkit.masking.masks import MaskOptions, mask_instances

@@ -13,7 +13,7 @@ import pytest
 from tokenfolders import CLS, SEP, Document, toy_tokenizer, write_token_folder
 
 from reference.statistics import chi_square_z, share_z
-from tokkit.instances.documents import DocumentReader, Split
+from tokkit.instances.document_reader import DocumentReader, Split
 from tokkit.instances.pairs import PairOptions, pair_documents
 from tokkit.shards.reader import ShardFolder
 

@@ -25,7 +25,7 @@ from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
 from tokkit.instances.build_plan import hold_out_fraction, make_context, plan_units
 from tokkit.instances.build_unit import build_unit
-from tokkit.instances.documents import DocumentReader
+from tokkit.instances.document_reader import DocumentReader
 from tokkit.instances.packs import size_block
 from tokkit.shards.reader import ShardFolder
 

@@ -13,7 +13,7 @@ from tokenfolders import CLS, SEP, begins_word, toy_tokenizer, write_token_folde
 
 from reference.pairing import Document, Pairing
 from tokkit.instances import pairs as module
-from tokkit.instances.documents import DocumentReader, Split
+from tokkit.instances.document_reader import DocumentReader, Split
 from tokkit.instances.pairs import PairOptions, cut_pairs, lay_out, pair_documents
 from tokkit.shards.reader import ShardFolder
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from instancefolders import write_instance_folder
 
+from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
-from tokkit.pretraining.data.sources import open_sources
 from tokkit.pretraining.models.bert import ModelConfig
 from tokkit.pretraining.models.build_model import build_model
 from tokkit.pretraining.pretrain_config import PretrainConfig

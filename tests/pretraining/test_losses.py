@@ -17,8 +17,8 @@ from instancefolders import PAD, write_instance_folder
 from peermodels import peer_of
 
 from tokkit.pretraining.data.batches import lay_out
+from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
-from tokkit.pretraining.data.sources import open_sources
 from tokkit.pretraining.models.bert import Bert, ModelConfig, initialize
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import seed_torch

@@ -80,7 +80,7 @@ def _plan(
     """All that the engine must know. What is imported here compiles kernels on its first call."""
     from tokkit.instances.build_plan import hold_out_fraction, make_context, plan_units
     from tokkit.instances.build_unit import build_unit
-    from tokkit.instances.documents import DocumentReader
+    from tokkit.instances.document_reader import DocumentReader
 
     reader = DocumentReader(folder, [ref for ref in folder.batch_refs() if ref.rows])
     eval_fraction = hold_out_fraction(config, reader)

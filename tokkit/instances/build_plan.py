@@ -25,7 +25,7 @@ import numpy as np
 from tokkit.engine.unit import Unit
 from tokkit.errors import TokkitError
 from tokkit.instances.build_config import BuildConfig
-from tokkit.instances.documents import DocumentReader, Split
+from tokkit.instances.document_reader import DocumentReader, Split
 from tokkit.instances.packs import PackOptions, SpanNoise, measure_fillings, size_block
 from tokkit.instances.pairs import PairOptions
 from tokkit.masking.masks import MaskOptions

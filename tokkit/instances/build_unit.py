@@ -13,7 +13,7 @@ import numpy as np
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.unit import UnitResult
 from tokkit.instances.build_plan import BuildContext, BuildUnit
-from tokkit.instances.documents import Documents, Split
+from tokkit.instances.document_reader import Documents, Split
 from tokkit.instances.packs import PackOptions, cut_sequences, lay_out_sequences, pack_documents
 from tokkit.instances.pairs import PairBlock, PairOptions, cut_pairs, lay_out, pair_documents
 from tokkit.kernels.ragged import Integer

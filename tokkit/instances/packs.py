@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tokkit.instances.documents import DocumentReader, Documents, Split
+from tokkit.instances.document_reader import DocumentReader, Documents, Split
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.kernels.instances.noise import corrupt_spans, order_targets
 from tokkit.kernels.instances.pack import (

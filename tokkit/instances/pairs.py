@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tokkit.instances.documents import DocumentReader, Documents, Split
+from tokkit.instances.document_reader import DocumentReader, Documents, Split
 from tokkit.kernels.instances.pair_segments import INDEX_SHIFT, PAIR_DTYPE, pair_sentences
 from tokkit.kernels.instances.segments import assemble_pairs, borrow_segments, truncate_pairs
 from tokkit.kernels.philox import (

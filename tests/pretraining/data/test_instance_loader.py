@@ -20,8 +20,8 @@ from transformers import (
 from tokkit import InstanceLoader
 from tokkit.errors import UsageError
 from tokkit.pretraining.data.instance_loader import padded_batch
+from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
-from tokkit.pretraining.data.sources import open_sources
 from tokkit.pretraining.pretrain_config import LoaderConfig
 
 
@@ -140,7 +140,7 @@ def test_causal_models_of_transformers_predict_each_token_from_those_before_it(
 def test_options_out_of_range_are_refused(folder: Path) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"layout": "square"}, "layout must be one of padded, ragged"),
-        ({"split": "eval", "start_step": 3}, "go with split='train'"),
+        ({"split": "eval", "start_step": 3}, "require split='train'"),
         ({"rank": 2, "world_size": 2}, "rank 2 is none of them"),
         ({"mask_unit": "sentence"}, "--mask-unit must be one of"),
     ]

@@ -34,7 +34,7 @@ from tokkit.errors import TokkitError, require
 from tokkit.kernels.philox import SHUFFLE, permute_range, stream_of
 from tokkit.masking.masks import MaskOptions, mask_instances
 from tokkit.pretraining.data.instance_reader import InstanceReader, join_instances
-from tokkit.pretraining.data.sources import Sources
+from tokkit.pretraining.data.instance_sources import Sources
 from tokkit.pretraining.pretrain_config import LoaderConfig
 from tokkit.shards.instances import Instances, Int64
 

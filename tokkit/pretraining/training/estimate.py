@@ -40,8 +40,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
-from tokkit.pretraining.data.sources import open_sources
 from tokkit.pretraining.models.bert import ModelConfig
 from tokkit.pretraining.models.build_model import outline_model
 from tokkit.pretraining.pretrain_config import PretrainConfig

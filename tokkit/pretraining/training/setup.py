@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tokkit.pretraining.data.batches import Batch
+from tokkit.pretraining.data.instance_sources import Sources, open_sources, order_phases
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.prefetcher import Prefetcher
-from tokkit.pretraining.data.sources import Sources, open_sources, order_phases
 from tokkit.pretraining.models.bert import ModelConfig
 from tokkit.pretraining.models.build_model import Model, build_model
 from tokkit.pretraining.models.initial_weights import Initial, read_initial
