@@ -11,7 +11,8 @@ import pyarrow as pa
 from reference.bpe import ByteLevelBPE
 from reference.wordpiece import WordPiece
 from tokkit.tokenizer.encoder import Encoder
-from tokkit.tokenizer.tokenizer import Tokenizer, library_threads
+from tokkit.tokenizer.library_encoder import library_threads
+from tokkit.tokenizer.tokenizer import Tokenizer
 
 # The library makes objects of about 150 bytes a token, so it gets this much at a time.
 BATCH_CHARS = 1 << 20

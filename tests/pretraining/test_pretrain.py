@@ -289,7 +289,7 @@ class TestRefusals:
         folder = write_instance_folder(
             tmp_path / "instances", special=special, num_training=7, num_held_out=0
         )
-        self.check(make_config(folder), rf"no entry \{missing} or")
+        self.check(make_config(folder), rf"no token \{missing} or")
 
     def test_another_tokenizer_beside_the_shards(self, instances: Path) -> None:
         for path in (instances / "tokenizer").iterdir():

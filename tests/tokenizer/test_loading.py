@@ -57,7 +57,7 @@ def test_the_guess_is_told_in_one_line(tmp_path: Path, caplog: pytest.LogCapture
     caplog.set_level(logging.INFO)
     load_tokenizer(write_vocab(tmp_path))
     (record,) = caplog.records
-    assert "by its entries it is uncased" in record.getMessage()
+    assert "by its tokens it is uncased" in record.getMessage()
 
 
 def test_published_vocabularies_are_taken_for_what_they_are(shared: Path) -> None:
@@ -123,9 +123,9 @@ def test_vocab_json_and_merges_make_byte_level_bpe(tmp_path: Path) -> None:
     ("changes", "line"),
     [
         ({"merges.txt": "#version: 0.2\na t\nat x y\n"}, "merges.txt, line 3: 'at x y' is not two"),
-        ({"merges.txt": "a t\nat q\n"}, "merges.txt, line 2: the entry 'atq' is not in vocab.json"),
+        ({"merges.txt": "a t\nat q\n"}, "merges.txt, line 2: the token 'atq' is not in vocab.json"),
         ({"vocab.json": '{"a": 0}'}, "vocab.json: not byte-level BPE"),
-        ({"vocab.json": '{"a": 0, "a": 1}'}, "vocab.json: the entry 'a' is there twice"),
+        ({"vocab.json": '{"a": 0, "a": 1}'}, "vocab.json: the token 'a' occurs twice"),
         ({"vocab.json": "[1"}, "vocab.json: not valid JSON"),
         ({"tokenizer_config.json": "[]"}, "tokenizer_config.json: not a JSON object"),
     ],
@@ -141,12 +141,12 @@ def test_unsound_bpe_files_are_refused(tmp_path: Path, changes: dict[str, str], 
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        (b"[UNK]\na\nb\na\n", "line 4: the entry 'a' is on line 2 already"),
-        (b"[UNK]\n\n\n", "line 3: the entry '' is on line 2 already"),
-        (b"[unk]\na\n", "no entry '[UNK]' (it has '[unk]': capitals matter)"),
-        (b"a\nb\n", "no entry '[UNK]', which the model needs"),
-        (b"", "empty; a vocabulary has one entry a line"),
-        (b"[UNK]\na\xff\n", "line 2: not UTF-8 (byte 7)"),
+        (b"[UNK]\na\nb\na\n", "line 4: the token 'a' is already on line 2"),
+        (b"[UNK]\n\n\n", "line 3: the token '' is already on line 2"),
+        (b"[unk]\na\n", "no token '[UNK]' (it has '[unk]': capitals matter)"),
+        (b"a\nb\n", "no token '[UNK]', which the model needs"),
+        (b"", "empty; a vocabulary has one token a line"),
+        (b"[UNK]\na\xff\n", "line 2: invalid UTF-8 (byte 7)"),
         (b"#version: 0.2\na b\n", "holds merges"),
     ],
 )
@@ -162,15 +162,15 @@ def test_unsound_vocabularies_are_refused(tmp_path: Path, content: bytes, line: 
 @pytest.mark.parametrize(
     ("form", "line"),
     [
-        (wordpiece_json(model={"vocab": {"[UNK]": 0, "a": 2}}), "'a' has id 2, but no entry has 1"),
+        (wordpiece_json(model={"vocab": {"[UNK]": 0, "a": 2}}), "'a' has id 2, but no token has 1"),
         (wordpiece_json(model={"vocab": {"[UNK]": 0, "a": 0}}), "'a' has the same id, 0, as"),
-        (wordpiece_json(model={"vocab": {"[UNK]": 0, "a": "1"}}), "'a' has '1' for an id"),
-        (wordpiece_json(model={"vocab": {"[UNK]": 0, "a": -1}}), "'a' has -1 for an id"),
-        (wordpiece_json(model={"vocab": {"a": 0}}), "no entry '[UNK]'"),
+        (wordpiece_json(model={"vocab": {"[UNK]": 0, "a": "1"}}), "'a' has id '1'"),
+        (wordpiece_json(model={"vocab": {"[UNK]": 0, "a": -1}}), "'a' has id -1"),
+        (wordpiece_json(model={"vocab": {"a": 0}}), "no token '[UNK]'"),
         (wordpiece_json(model={"vocab": {}}), "the vocabulary is empty"),
-        (wordpiece_json(model={"vocab": 5}), "its vocabulary is no mapping and no list"),
-        (wordpiece_json(model={"type": "Sorcery"}), "the tokenizers library does not know"),
-        (wordpiece_json(added_tokens=[added("<x>", 500)]), "'<x>' has id 500, but no entry has"),
+        (wordpiece_json(model={"vocab": 5}), "its model has no vocabulary"),
+        (wordpiece_json(model={"type": "Sorcery"}), "the tokenizers library cannot load it"),
+        (wordpiece_json(added_tokens=[added("<x>", 500)]), "'<x>' has id 500, but no token has"),
         (wordpiece_json(added_tokens=[added("the", 3)]), "the added token 'the' has id 3, but"),
         (wordpiece_json(added_tokens=[{"id": 3}]), "lacks its content or its id"),
         ({"the": 0, "cat": 1}, "not a tokenizer.json: it has no model"),
@@ -188,7 +188,7 @@ def test_a_doubled_entry_of_a_tokenizer_json_is_not_overwritten_by_the_last(tmp_
     path = tmp_path / "tokenizer.json"
     text = json.dumps(wordpiece_json()).replace('"cat":', '"the":')
     path.write_text(text)
-    with pytest.raises(TokkitError, match="the entry 'the' is there twice"):
+    with pytest.raises(TokkitError, match="the token 'the' occurs twice"):
         load_tokenizer(path)
 
 
@@ -223,7 +223,7 @@ def test_a_folder_that_train_did_not_finish_is_refused(tmp_path: Path) -> None:
 
 def test_the_traps_among_published_vocabularies_are_named(shared: Path) -> None:
     folder = shared / "vocabs"
-    with pytest.raises(TokkitError, match="line 19922: the entry '##7' is on line 8162 already"):
+    with pytest.raises(TokkitError, match="line 19922: the token '##7' is already on line 8162"):
         load_tokenizer(folder / "bert-base-chinese" / "vocab.ie-bert-cnn-variant.txt")
     with pytest.raises(TokkitError, match=re.escape("(it has '[unk]': capitals matter)")):
         load_tokenizer(folder / "bert-base-uncased" / "vocab.blingfire-lowercased-specials.txt")

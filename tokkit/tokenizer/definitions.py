@@ -1,131 +1,33 @@
-"""The tokenizers that tokkit makes itself, as objects of a ``tokenizer.json``.
+"""The object of a ``tokenizer.json``: what tokkit makes of BERT's, GPT-2's and T5's kind, and checks.
 
 Such an object says how text becomes ids: a normalizer, a pre-tokenizer that cuts words, a model
-that cuts words into entries, added tokens that are found before all this, and a post-processor
-that puts ``[CLS]`` and ``[SEP]`` around sequences:
+that cuts words into tokens, added tokens that are found before all this, and a post-processor that
+puts ``[CLS]`` and ``[SEP]`` around sequences:
 
     "Wörld, unaffable"  normalizer     world, unaffable
                         pre-tokenizer  world | , | unaffable
                         model          world , una ##ffa ##ble
                         post-processor [CLS] world , una ##ffa ##ble [SEP]
 
-What stands here is what transformers makes of BERT's, GPT-2's and RoBERTa's vocabularies.
+The definitions made here are those that transformers makes of the same vocabularies.
 
-The entries of a ``tokenizer.json``, checked: every id has one entry, and every entry one id.
-
-The tokenizers library takes a file with doubled ids, holes, or an added token whose id is taken,
-and answers with other ids than the file says. Ids are what shards hold, so here such a file is
-refused, by name of the entry.
+Each id must have one token, and each token one id. The tokenizers library accepts a file with
+doubled ids, holes, or an added token whose id is taken, and returns other ids than the file says.
+Shards hold ids, so such a file is refused.
 """
 
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.special_tokens import SPECIAL_TOKENS, find_special_ids
 
-
-def read_entries(definition: Mapping[str, Any], path: str) -> tuple[str, ...]:
-    """The entries by id, those of the model and those added to it.
-
-    Args:
-        definition: the object of a ``tokenizer.json``, with a model.
-        path: its file, for errors.
-
-    Raises:
-        TokkitError: naming the entry that is doubled, has no id of its own or leaves a hole.
-    """
-    model = definition["model"]
-    if "vocab" not in model:
-        raise TokkitError(f"{path}: not a tokenizer.json: its model has no vocabulary")
-    ids: dict[str, int] = {}
-    for token, number in _model_entries(model["vocab"], path):
-        if token in ids:
-            raise TokkitError(f"{path}: the entry {token!r} is there twice; remove one of them")
-        ids[token] = number
-    for token, number in _added_entries(definition.get("added_tokens") or [], path):
-        if ids.setdefault(token, number) != number:
-            raise TokkitError(
-                f"{path}: the added token {token!r} has id {number}, but the vocabulary gives it "
-                f"{ids[token]}; make them the same"
-            )
-    return _by_id(ids, path)
-
-
-def _model_entries(vocab: Any, path: str) -> Iterable[tuple[str, int]]:
-    """Entries and ids of a model: a mapping, or Unigram's list of pieces and scores."""
-    if isinstance(vocab, dict):
-        for token, number in vocab.items():
-            if type(number) is not int or number < 0:
-                raise TokkitError(f"{path}: the entry {token!r} has {number!r} for an id")
-            yield token, number
-    elif isinstance(vocab, list):
-        for number, piece in enumerate(vocab):
-            if not (isinstance(piece, list) and len(piece) == 2 and isinstance(piece[0], str)):
-                raise TokkitError(f"{path}: entry {number} is not a piece with a score")
-            yield piece[0], number
-    else:
-        raise TokkitError(f"{path}: not a tokenizer.json: its vocabulary is no mapping and no list")
-
-
-def _added_entries(added: Any, path: str) -> Iterable[tuple[str, int]]:
-    for token in added if isinstance(added, list) else [added]:
-        number = token.get("id") if isinstance(token, dict) else None
-        if type(number) is not int or number < 0 or not isinstance(token.get("content"), str):
-            raise TokkitError(f"{path}: the added token {token!r} lacks its content or its id")
-        yield token["content"], number
-
-
-def _by_id(ids: Mapping[str, int], path: str) -> tuple[str, ...]:
-    """Entries in the order of their ids, which must be 0, 1, 2, … without a hole."""
-    if not ids:
-        raise TokkitError(f"{path}: the vocabulary is empty")
-    ordered = sorted(ids, key=ids.__getitem__)
-    for expected, token in enumerate(ordered):
-        if ids[token] < expected:
-            _refuse_id(path, token, f"the same id, {ids[token]}, as {ordered[expected - 1]!r}")
-        if ids[token] > expected:
-            _refuse_id(path, token, f"id {ids[token]}, but no entry has {expected}")
-    return tuple(ordered)
-
-
-def _refuse_id(path: str, token: str, fault: str) -> NoReturn:
-    raise TokkitError(
-        f"{path}: the entry {token!r} has {fault}; ids must be 0, 1, 2, … with one entry each"
-    )
-
-
-def check_unknown(model: Mapping[str, Any], tokens: Sequence[str], path: str) -> None:
-    """Refuse a model that would fail at the first word it does not know.
-
-    Args:
-        model: of a ``tokenizer.json`` that the library wrote, so that every default is there.
-        tokens: its entries.
-        path: its file, for errors.
-    """
-    unknown = model.get("unk_token")
-    if unknown is not None and unknown not in tokens:
-        refuse_missing_unknown(unknown, tokens, path)
-    number = model.get("unk_id")
-    if number is not None and number not in range(len(tokens)):
-        raise TokkitError(f"{path}: unk_id is {number}, beyond the {len(tokens)} entries")
-
-
-def refuse_missing_unknown(unknown: str, ids: Iterable[str], path: str) -> NoReturn:
-    """Say that a vocabulary lacks the entry for unknown words, and what it has instead."""
-    alike = next((token for token in ids if token.casefold() == unknown.casefold()), None)
-    has = f" (it has {alike!r}: capitals matter)" if alike is not None else ""
-    raise TokkitError(
-        f"{path}: no entry {unknown!r}{has}, which the model needs for words it does not know; "
-        f"put it back, or use another vocabulary"
-    )
-
-
 CONTINUING_SUBWORD_PREFIX = "##"
 MAX_INPUT_CHARS_PER_WORD = 100
+WORD_BEGINNING = "\u2581"  # sentencepiece's sign for a space
 SPLIT_DIGITS = {"type": "Digits", "individual_digits": True}
-# A ByteLevel pre-tokenizer has it in it.
+# A ByteLevel pre-tokenizer contains it.
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 SPLIT_WORDS = {
     "type": "Split",
@@ -133,7 +35,8 @@ SPLIT_WORDS = {
     "behavior": "Isolated",
     "invert": False,
 }
-WORD_BEGINNING = "\u2581"  # sentencepiece's sign for a space
+
+_EMPTY: dict[str, Any] = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": []}
 
 
 def wordpiece(
@@ -150,40 +53,35 @@ def wordpiece(
 
     Args:
         ids: the vocabulary.
-        unknown: the entry for words that cannot be made of entries.
-        named: the entries of roles that the usual forms do not tell, see ``control``.
-        lowercase: text is lower-cased.
-        strip_accents: combining marks are removed; None does so where text is lower-cased.
-        handle_chinese_chars: each CJK ideograph is a word.
-        split_digits: each digit is a word.
+        unknown: the token for words that the vocabulary cannot make.
+        named: special tokens that a configuration names, by role.
+        lowercase: lower-case text.
+        strip_accents: remove combining marks; None does so if text is lower-cased.
+        handle_chinese_chars: make each CJK ideograph a word.
+        split_digits: make each digit a word.
     """
     pre_tokenizer: dict[str, Any] = {"type": "BertPreTokenizer"}
     if split_digits:
         pre_tokenizer = {"type": "Sequence", "pretokenizers": [pre_tokenizer, SPLIT_DIGITS]}
-    normalizer = {
-        "type": "BertNormalizer",
-        "clean_text": True,
-        "handle_chinese_chars": handle_chinese_chars,
-        "strip_accents": strip_accents,
-        "lowercase": lowercase,
-    }
-    model = {
-        "type": "WordPiece",
-        "unk_token": unknown,
-        "continuing_subword_prefix": CONTINUING_SUBWORD_PREFIX,
-        "max_input_chars_per_word": MAX_INPUT_CHARS_PER_WORD,
-        "vocab": dict(ids),
-    }
     return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer": normalizer,
+        **_EMPTY,
+        "normalizer": {
+            "type": "BertNormalizer",
+            "clean_text": True,
+            "handle_chinese_chars": handle_chinese_chars,
+            "strip_accents": strip_accents,
+            "lowercase": lowercase,
+        },
         "pre_tokenizer": pre_tokenizer,
         "post_processor": _sequence_template(ids, named),
         "decoder": {"type": "WordPiece", "prefix": CONTINUING_SUBWORD_PREFIX, "cleanup": True},
-        "model": model,
+        "model": {
+            "type": "WordPiece",
+            "unk_token": unknown,
+            "continuing_subword_prefix": CONTINUING_SUBWORD_PREFIX,
+            "max_input_chars_per_word": MAX_INPUT_CHARS_PER_WORD,
+            "vocab": dict(ids),
+        },
     }
 
 
@@ -197,15 +95,15 @@ def byte_level_bpe(
 ) -> dict[str, Any]:
     """Byte-level BPE as in GPT-2 and RoBERTa.
 
-    Where the vocabulary has tokens for both ends of a sequence they are put there as BERT does,
-    since that is what the model trained on it expects.
+    If the vocabulary has tokens for both ends of a sequence they are added as BERT does, because a
+    model trained with them expects them.
 
     Args:
-        ids: the vocabulary, the 256 of ``byte_level_alphabet`` among it.
-        merges: pairs of entries, by rank.
-        named: the entries of roles that the usual forms do not tell, see ``control``.
-        add_prefix_space: text is taken to begin with a space, so that its first word is like others.
-        split_digits: each digit is a word, and so is the space before it.
+        ids: the vocabulary, with the 256 tokens of ``byte_level_alphabet``.
+        merges: pairs of tokens, by rank.
+        named: special tokens that a configuration names, by role.
+        add_prefix_space: put a space in front of text, so that its first word is like others.
+        split_digits: make each digit a word, and also the space before it.
     """
     byte_level = {
         "type": "ByteLevel",
@@ -217,32 +115,18 @@ def byte_level_bpe(
     if split_digits:
         parts = [SPLIT_WORDS, SPLIT_DIGITS, {**byte_level, "use_regex": False}]
         pre_tokenizer = {"type": "Sequence", "pretokenizers": parts}
+    # As a post-processor, ByteLevel leaves ids as they are; it trims the offsets of words.
+    post_processor: dict[str, Any] = byte_level
     template = _sequence_template(ids, named)
-    model = {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": None,
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": False,
-        "byte_fallback": False,
-        "ignore_merges": False,
-        "vocab": dict(ids),
-        "merges": [list(merge) for merge in merges],
-    }
+    if template:
+        post_processor = {"type": "Sequence", "processors": [byte_level, template]}
     return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
+        **_EMPTY,
         "normalizer": None,
         "pre_tokenizer": pre_tokenizer,
-        # ByteLevel leaves ids as they are; it takes the space out of a word's offsets.
-        "post_processor": {"type": "Sequence", "processors": [byte_level, template]}
-        if template
-        else byte_level,
+        "post_processor": post_processor,
         "decoder": byte_level,
-        "model": model,
+        "model": {"type": "BPE", "vocab": dict(ids), "merges": [list(merge) for merge in merges]},
     }
 
 
@@ -252,10 +136,10 @@ def unigram(
     """Sentencepiece's unigram tokenizer.
 
     Args:
-        pieces: entries with their scores, by id.
-        unknown: the id for characters that are no entries.
-        charsmap: sentencepiece's table of normalization.
-        byte_fallback: the bytes ``<0x00>`` to ``<0xFF>`` are entries, for such characters.
+        pieces: tokens and their scores, by id.
+        unknown: the id for characters that no token has.
+        charsmap: sentencepiece's normalization table.
+        byte_fallback: spell such characters with the tokens ``<0x00>`` to ``<0xFF>``.
     """
 
     def replace(pattern: str, content: str) -> dict[str, Any]:
@@ -269,63 +153,55 @@ def unigram(
         {"type": "Prepend", "prepend": WORD_BEGINNING},
     ]
     metaspace = {"type": "Metaspace", "replacement": WORD_BEGINNING, "split": True}
-    model = {
-        "type": "Unigram",
-        "unk_id": unknown,
-        "vocab": [list(piece) for piece in pieces],
-        "byte_fallback": byte_fallback,
-    }
-    decoders = [
-        *([{"type": "ByteFallback"}] if byte_fallback else []),
-        {**metaspace, "prepend_scheme": "always"},
-    ]
+    decoders = [{**metaspace, "prepend_scheme": "always"}]
+    if byte_fallback:
+        decoders.insert(0, {"type": "ByteFallback"})
+    ids = {token: number for number, (token, _) in enumerate(pieces)}
     return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
+        **_EMPTY,
         "normalizer": {"type": "Sequence", "normalizers": normalizers},
         "pre_tokenizer": {**metaspace, "prepend_scheme": "never"},
-        "post_processor": _sequence_template(
-            {token: number for number, (token, _) in enumerate(pieces)}, {}
-        ),
+        "post_processor": _sequence_template(ids, {}),
         "decoder": {"type": "Sequence", "decoders": decoders},
-        "model": model,
+        "model": {
+            "type": "Unigram",
+            "unk_id": unknown,
+            "vocab": [list(piece) for piece in pieces],
+            "byte_fallback": byte_fallback,
+        },
     }
 
 
 def byte_level_alphabet() -> list[str]:
-    """The 256 characters that stand for bytes in byte-level BPE, by the byte.
+    """The 256 characters that stand for bytes in byte-level BPE, by byte.
 
-    Bytes that print stand for themselves; the others, in order, for what follows U+0100, so that
-    an entry is never white space or a control character: the space is ``Ġ``.
+    Printable bytes stand for themselves, and the others, in order, for U+0100 and following, so
+    that a token never holds white space or control characters: the space is ``Ġ``.
     (GPT-2's ``bytes_to_unicode``.)
     """
-    prints = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)}
-    prints.update(range(ord("®"), ord("ÿ") + 1))
+    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)}
+    printable.update(range(ord("®"), ord("ÿ") + 1))
     others = iter(range(256, 512))
-    return [chr(byte if byte in prints else next(others)) for byte in range(256)]
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
 def _sequence_template(ids: Mapping[str, int], named: Mapping[str, str]) -> dict[str, Any] | None:
-    """BERT's ``[CLS] A [SEP]`` and ``[CLS] A [SEP] B [SEP]``; None where a token is missing."""
+    """BERT's ``[CLS] A [SEP]`` and ``[CLS] A [SEP] B [SEP]``; None if a token is missing."""
     special = find_special_ids(ids, named)
     if "cls" not in special or "sep" not in special:
         return None
     tokens = {number: token for token, number in ids.items()}
     cls, sep = tokens[special["cls"]], tokens[special["sep"]]
 
-    def control(token: str, type_id: int) -> dict[str, Any]:
-        return {"SpecialToken": {"id": token, "type_id": type_id}}
+    def part(kind: str, name: str, type_id: int) -> dict[str, Any]:
+        return {kind: {"id": name, "type_id": type_id}}
 
-    def sequence(name: str, type_id: int) -> dict[str, Any]:
-        return {"Sequence": {"id": name, "type_id": type_id}}
-
-    single = [control(cls, 0), sequence("A", 0), control(sep, 0)]
+    end = part("SpecialToken", sep, 0)
+    single = [part("SpecialToken", cls, 0), part("Sequence", "A", 0), end]
     return {
         "type": "TemplateProcessing",
         "single": single,
-        "pair": [*single, sequence("B", 1), control(sep, 1)],
+        "pair": [*single, part("Sequence", "B", 1), part("SpecialToken", sep, 1)],
         "special_tokens": {
             token: {"id": token, "ids": [ids[token]], "tokens": [token]} for token in (cls, sep)
         },
@@ -346,22 +222,121 @@ def added_token(token: str, number: int, *, special: bool) -> dict[str, Any]:
 
 
 def mark_special_tokens(
-    definition: Mapping[str, Any], tokens: Sequence[str], names: Sequence[str]
+    definition: Mapping[str, Any], tokens: Sequence[str], names: Iterable[str]
 ) -> dict[str, Any]:
-    """The same definition with every control token among the special ``added_tokens``.
+    """The same definition with every special token marked as such in ``added_tokens``.
 
-    So the library keeps them out of text (``encode_special_tokens``), and leaves them out of
-    decoded text where asked to, whichever form the tokenizer came in.
+    Then the library keeps them out of text (``encode_special_tokens``) and can leave them out of
+    decoded text.
 
     Args:
         definition: the object of a ``tokenizer.json``.
-        tokens: its entries, by id.
-        names: control tokens beside the usual forms.
+        tokens: its tokens, by id.
+        names: special tokens in addition to ``SPECIAL_TOKENS``.
     """
     rows = {row["content"]: row for row in definition.get("added_tokens") or []}
-    control = SPECIAL_TOKENS | set(names)
+    special = SPECIAL_TOKENS.union(names)
     for number, token in enumerate(tokens):
-        if token in control:
+        if token in special:
             row = rows.get(token) or added_token(token, number, special=True)
             rows[token] = {**row, "special": True}
     return {**definition, "added_tokens": sorted(rows.values(), key=lambda row: row["id"])}
+
+
+def read_tokens(definition: Mapping[str, Any], path: str) -> tuple[str, ...]:
+    """The tokens of the model and those added to it, by id.
+
+    Args:
+        definition: the object of a ``tokenizer.json``, with a model.
+        path: its file, for errors.
+
+    Raises:
+        TokkitError: naming a token that occurs twice or whose id is missing, taken or too large.
+    """
+    ids: dict[str, int] = {}
+    for token, number in _model_tokens(definition["model"], path):
+        if token in ids:
+            refuse_duplicate(token, path)
+        ids[token] = number
+    for token, number in _added_tokens(definition.get("added_tokens") or [], path):
+        if ids.setdefault(token, number) != number:
+            raise TokkitError(
+                f"{path}: the added token {token!r} has id {number}, but the vocabulary gives it "
+                f"{ids[token]}; make them the same"
+            )
+    if not ids:
+        raise TokkitError(f"{path}: the vocabulary is empty")
+    ordered = sorted(ids, key=ids.__getitem__)
+    for expected, token in enumerate(ordered):
+        if ids[token] == expected:
+            continue
+        fault = f"id {ids[token]}, but no token has {expected}"
+        if ids[token] < expected:
+            fault = f"the same id, {ids[token]}, as {ordered[expected - 1]!r}"
+        raise TokkitError(
+            f"{path}: the token {token!r} has {fault}; ids must be 0, 1, 2, … with one token each"
+        )
+    return tuple(ordered)
+
+
+def _model_tokens(model: Mapping[str, Any], path: str) -> Iterator[tuple[str, int]]:
+    """The tokens and ids of a model: a mapping, or Unigram's list of tokens and scores."""
+    vocab = model.get("vocab")
+    if isinstance(vocab, dict):
+        for token, number in vocab.items():
+            if type(number) is not int or number < 0:
+                raise TokkitError(
+                    f"{path}: the token {token!r} has id {number!r}; ids must be 0 or more"
+                )
+            yield token, number
+    elif isinstance(vocab, list):
+        for number, piece in enumerate(vocab):
+            if not (isinstance(piece, list) and len(piece) == 2 and isinstance(piece[0], str)):
+                raise TokkitError(f"{path}: token {number} is not a string with a score")
+            yield piece[0], number
+    else:
+        raise TokkitError(f"{path}: not a tokenizer.json: its model has no vocabulary")
+
+
+def _added_tokens(rows: Any, path: str) -> Iterator[tuple[str, int]]:
+    for row in rows if isinstance(rows, list) else [rows]:
+        number = row.get("id") if isinstance(row, dict) else None
+        if type(number) is not int or number < 0 or not isinstance(row.get("content"), str):
+            raise TokkitError(f"{path}: the added token {row!r} lacks its content or its id")
+        yield row["content"], number
+
+
+def refuse_duplicate(token: str, path: object) -> NoReturn:
+    """Raise the error for a token that a file holds twice."""
+    raise TokkitError(f"{path}: the token {token!r} occurs twice; remove one of them")
+
+
+def check_unknown(model: Mapping[str, Any], tokens: Sequence[str], path: str) -> None:
+    """Refuse a model that would fail at the first word it does not know.
+
+    Args:
+        model: as the library writes it, with every default.
+        tokens: its tokens.
+        path: its file, for errors.
+    """
+    unknown = model.get("unk_token")
+    if unknown is not None and unknown not in tokens:
+        refuse_missing_unknown(unknown, tokens, path)
+    number = model.get("unk_id")
+    if number is not None and number not in range(len(tokens)):
+        raise TokkitError(f"{path}: unk_id is {number}, but there are {len(tokens)} tokens")
+
+
+def refuse_missing_unknown(unknown: str, tokens: Iterable[str], path: object) -> NoReturn:
+    """Raise the error for a vocabulary without the token for unknown words."""
+    raise TokkitError(
+        f"{path}: no token {unknown!r}{suggest_case([unknown], tokens)}, which the model needs for "
+        f"words it does not know; put it back, or use another vocabulary"
+    )
+
+
+def suggest_case(wanted: Iterable[str], tokens: Iterable[str]) -> str:
+    """A remark on a token that differs from a wanted one only in its case; empty without one."""
+    folded = {token.casefold() for token in wanted}
+    similar = next((token for token in tokens if token.casefold() in folded), None)
+    return "" if similar is None else f" (it has {similar!r}: capitals matter)"

@@ -16,8 +16,10 @@ GPT-2's pattern has white space in front or none. Where the tokenizer puts a spa
 text that has none, a piece must begin with a space.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 
 import numpy as np
@@ -30,7 +32,7 @@ from tokkit.shards.arrow import id_dtype, string_buffers, to_arrow
 from tokkit.tokenizer.characters import WordCharacters
 from tokkit.tokenizer.definitions import WORD_BEGINNING
 from tokkit.tokenizer.encoded import Encoded, Ids, SentenceTooLongError, forbidden_mask
-from tokkit.tokenizer.tokenizer import Tokenizer, library_threads
+from tokkit.tokenizer.tokenizer import Tokenizer
 
 _SLICE_BYTES = 1 << 20
 _LONGEST_PIECE = 4 << 20
@@ -169,6 +171,29 @@ class LibraryEncoder:
                 f"to replace it; name one as unk_token in a tokenizer_config.json next to this file"
             )
         ids[found] = unknown
+
+
+@contextmanager
+def library_threads(count: int) -> Iterator[None]:
+    """Set how many threads the tokenizers library uses within the block; 0 and 1 use this one.
+
+    The library reads its switch from the environment at each call, but makes its thread pool once
+    in a process, with as many threads as ``RAYON_NUM_THREADS`` says at the first call.
+    """
+    switches = {
+        "TOKENIZERS_PARALLELISM": "true" if count > 1 else "false",
+        "RAYON_NUM_THREADS": str(max(count, 1)),
+    }
+    before = {name: os.environ.get(name) for name in switches}
+    os.environ.update(switches)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)  # another thread may have removed it
+            else:
+                os.environ[name] = value
 
 
 def cut_text(tokenizer: Tokenizer, text: str, piece_chars: int) -> Iterator[str]:

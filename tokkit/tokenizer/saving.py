@@ -1,19 +1,18 @@
-"""A tokenizer as a folder: the files that transformers loads, and the classic file of its kind.
+"""Saving a tokenizer: the files that transformers loads, and the classic file of its kind.
 
     tokenizer.json           all of it, as the tokenizers library writes it
-    tokenizer_config.json    how transformers is to load it, and the classic loaders' switches
-    special_tokens_map.json  the entries of the roles
-    vocab.txt                WordPiece: an entry a line, so that the line's number is the id
+    tokenizer_config.json    how transformers loads it, and the options of classic loaders
+    special_tokens_map.json  the special tokens by role
+    vocab.txt                WordPiece: one token a line, so that the line's number is its id
     vocab.json, merges.txt   BPE
-    tokenizer.model          sentencepiece, in place of tokenizer.json
+    tokenizer.model          sentencepiece, instead of tokenizer.json
 
-``tokenizer_class`` is transformers' general one, which takes ``tokenizer.json`` as it is;
-``BertTokenizer`` would make it again from ``vocab.txt`` and a few switches. A sentencepiece model
-has no ``tokenizer.json``: transformers makes one of it where protobuf is installed.
+``tokenizer_class`` is transformers' general class, which loads ``tokenizer.json`` as it is;
+``BertTokenizer`` would make it again from ``vocab.txt`` and a few options. A sentencepiece model
+has no ``tokenizer.json``: transformers makes one where protobuf is installed.
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,63 +21,58 @@ from tokkit.errors import wrap_os_errors
 from tokkit.tokenizer.special_tokens import ROLES, named_token
 from tokkit.tokenizer.tokenizer import Tokenizer
 
-DEFAULT_MODEL_MAX_LENGTH = 512  # BERT's positions
-_LONGEST_MODEL_MAX_LENGTH = 1 << 20  # transformers writes 10^30 where it knows none
+_MODEL_MAX_LENGTH = 512  # BERT's positions
+_LONGEST_MODEL_MAX_LENGTH = 1 << 20  # transformers writes 10^30 if it knows none
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write each file of the folder, whole or not at all.
+    """Write a tokenizer as a folder that tokkit and transformers load.
+
+    The same tokenizer gives the same bytes. Each file is written atomically, ``tokenizer.json``
+    last, because it alone makes a tokenizer.
 
     Args:
-        tokenizer: what is saved; the same one gives the same bytes.
-        folder: made if it is not there; other files in it stay.
+        tokenizer: the tokenizer to save.
+        folder: created if missing; other files in it stay.
     """
-    with wrap_os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    for name, content in describe_files(tokenizer).items():
-        with write_atomically(folder / name) as file:
-            file.write(content)
-
-
-def describe_files(tokenizer: Tokenizer) -> dict[str, bytes]:
-    """The content of each file, ``tokenizer.json`` last, since it alone makes a tokenizer."""
-    named = _named_tokens(tokenizer)
+    tokens = _special_tokens(tokenizer)
     files = {
-        "special_tokens_map.json": _json(named),
-        "tokenizer_config.json": _json({**_config(tokenizer), **named}),
+        "special_tokens_map.json": _json(tokens),
+        "tokenizer_config.json": _json({**_config(tokenizer), **tokens}),
         **_classic_files(tokenizer),
     }
     if tokenizer.processor is not None:
         files["tokenizer.model"] = tokenizer.processor.serialized_model_proto()
     if tokenizer.library is not None:
         files["tokenizer.json"] = tokenizer.library.to_str(pretty=True).encode()
-    return files
+    with wrap_os_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        with write_atomically(folder / name) as file:
+            file.write(content)
 
 
-def _json(form: Any) -> bytes:
-    return (json.dumps(form, indent=2, ensure_ascii=False) + "\n").encode()
+def _json(data: Any) -> bytes:
+    return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _named_tokens(tokenizer: Tokenizer) -> dict[str, str]:
-    """The entries of the roles, and of the two that only generating models have."""
-    named = {
-        f"{role}_token": tokenizer.tokens[tokenizer.special_ids[role]]
-        for role in ROLES
-        if role in tokenizer.special_ids
-    }
+def _special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
+    """The tokens of the roles, and the two that only generating models have."""
+    ids = tokenizer.special_ids
+    tokens = {f"{role}_token": tokenizer.tokens[ids[role]] for role in ROLES if role in ids}
     for role in ("bos", "eos"):
         token = named_token(tokenizer.config, role)
         if token is not None and token in tokenizer.tokens:
-            named[f"{role}_token"] = token
-    return named
+            tokens[f"{role}_token"] = token
+    return tokens
 
 
 def _config(tokenizer: Tokenizer) -> dict[str, Any]:
-    """How transformers is to load the folder."""
+    """How transformers loads the folder."""
     length = tokenizer.config.get("model_max_length")
-    known = isinstance(length, int) and 0 < length <= _LONGEST_MODEL_MAX_LENGTH
+    is_known = isinstance(length, int) and 0 < length <= _LONGEST_MODEL_MAX_LENGTH
     config: dict[str, Any] = {
-        "model_max_length": length if known else DEFAULT_MODEL_MAX_LENGTH,
+        "model_max_length": length if is_known else _MODEL_MAX_LENGTH,
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
     }
     if tokenizer.definition:
@@ -94,17 +88,18 @@ def _config(tokenizer: Tokenizer) -> dict[str, Any]:
     return config
 
 
-def _classic_files(tokenizer: Tokenizer) -> Mapping[str, bytes]:
-    """The files of before ``tokenizer.json``, where they can say what there is to say."""
+def _classic_files(tokenizer: Tokenizer) -> dict[str, bytes]:
+    """The files from before ``tokenizer.json``, if their formats can hold the vocabulary."""
+    tokens = tokenizer.tokens
     if tokenizer.kind == "wordpiece":
-        if any("\n" in token or token.endswith("\r") for token in tokenizer.tokens):
+        if any("\n" in token or token.endswith("\r") for token in tokens):
             return {}
-        return {"vocab.txt": "".join(f"{token}\n" for token in tokenizer.tokens).encode()}
+        return {"vocab.txt": "".join(f"{token}\n" for token in tokens).encode()}
     if tokenizer.kind == "bpe":
         merges = tokenizer.definition["model"]["merges"]
         if any(part.split() != [part] for merge in merges for part in merge):
             return {}
-        ids = {token: number for number, token in enumerate(tokenizer.tokens)}
+        ids = {token: number for number, token in enumerate(tokens)}
         lines = ["#version: 0.2", *(" ".join(merge) for merge in merges)]
         return {
             "vocab.json": json.dumps(ids, ensure_ascii=False).encode(),

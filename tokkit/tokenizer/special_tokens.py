@@ -1,7 +1,7 @@
-"""Control tokens: entries that steer a model and that no text may yield.
+"""Special tokens: tokens that steer a model and that no text may become.
 
-Five of them have a role that the stages ask for by name. A vocabulary spells them in one of a few
-forms, of which the first that it has counts:
+Five of them have a role that the stages ask for by name. A vocabulary spells it in one of a few
+ways, of which the first that it has counts:
 
     pad    [PAD]   <pad>
     unk    [UNK]   <unk>
@@ -9,8 +9,8 @@ forms, of which the first that it has counts:
     sep    [SEP]   <sep>   </s>
     mask   [MASK]  <mask>
 
-What a ``tokenizer_config.json`` names goes before these, so ``"cls_token": "[start]"`` is found
-too. Capitals matter: ``[cls]`` is an ordinary entry, since models never see it where they expect
+A token that ``tokenizer_config.json`` names comes first, so ``"cls_token": "[start]"`` is found,
+too. Capitals matter: ``[cls]`` is an ordinary token, since models never see it where they expect
 ``[CLS]``.
 """
 
@@ -25,36 +25,32 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "sep": ("[SEP]", "<sep>", "</s>"),
     "mask": ("[MASK]", "<mask>"),
 }
-
-# GPT-2's and XLNet's separators of documents and paragraphs have no role here.
-_WITHOUT_ROLE = ("<|endoftext|>", "<eod>", "<eop>")
-
-SPECIAL_TOKENS = frozenset(form for forms in ROLES.values() for form in forms) | {*_WITHOUT_ROLE}
-
 ENDS_OF_TEXT = ("<|endoftext|>", "<eod>", "</s>")
-_SENTINEL = re.compile(r"<extra_id_(\d+)>")
 
-# BERT's and Gemma's places for later entries, and those that fairseq pads a vocabulary with.
+# XLNet's end of a paragraph has no role here.
+SPECIAL_TOKENS = frozenset(token for tokens in ROLES.values() for token in tokens) | {
+    *ENDS_OF_TEXT,
+    "<eop>",
+}
+
+_SENTINEL = re.compile(r"<extra_id_(\d+)>")  # T5's
+# Placeholders for later tokens in BERT and Gemma, and those that fairseq pads a vocabulary with.
 _UNUSED = re.compile(r"\[unused\d+\]|<unused\d+>|madeupword\d+")
 
 
 def named_roles(config: Mapping[str, Any]) -> dict[str, str]:
-    """The entries that a ``tokenizer_config.json`` or ``special_tokens_map.json`` names.
+    """The tokens that a ``tokenizer_config.json`` or ``special_tokens_map.json`` names, by role.
 
     Example:
         >>> named_roles({"cls_token": "<s>", "mask_token": {"content": "<mask>", "lstrip": True}})
         {'cls': '<s>', 'mask': '<mask>'}
     """
-    named = {}
-    for role in ROLES:
-        token = named_token(config, role)
-        if token is not None:
-            named[role] = token
-    return named
+    tokens = {role: named_token(config, role) for role in ROLES}
+    return {role: token for role, token in tokens.items() if token is not None}
 
 
 def named_token(config: Mapping[str, Any], role: str) -> str | None:
-    """The token of one role that a configuration names, or None."""
+    """The token that a configuration names for one role, or None."""
     token = config.get(f"{role}_token")
     if isinstance(token, dict):
         token = token.get("content")
@@ -65,28 +61,24 @@ def find_special_ids(ids: Mapping[str, int], named: Mapping[str, str]) -> dict[s
     """The ids of the roles that a vocabulary has.
 
     Args:
-        ids: the id of each entry.
-        named: the entry of a role, where a configuration names it.
+        ids: the id of each token.
+        named: tokens that a configuration names, by role.
     """
     found = {}
-    for role, forms in ROLES.items():
-        candidates = (named[role], *forms) if role in named else forms
-        form = next((form for form in candidates if form in ids), None)
-        if form is not None:
-            found[role] = ids[form]
+    for role, spellings in ROLES.items():
+        candidates = (named[role], *spellings) if role in named else spellings
+        token = next((token for token in candidates if token in ids), None)
+        if token is not None:
+            found[role] = ids[token]
     return found
 
 
-def find_unused_ids(tokens: Iterable[str]) -> tuple[int, ...]:
-    """The ids of entries such as ``[unused7]``, which stand for nothing yet.
-
-    Args:
-        tokens: all entries, by id.
-    """
-    return tuple(i for i, token in enumerate(tokens) if _UNUSED.fullmatch(token))
-
-
 def find_sentinel_ids(tokens: Sequence[str], special_ids: Iterable[int]) -> tuple[int, ...]:
-    """The ids of ``<extra_id_0>``, ``<extra_id_1>``, … among the special tokens, by their numbers."""
+    """The ids of the special tokens ``<extra_id_0>``, ``<extra_id_1>``, …, by their numbers."""
     numbered = {int(match[1]): i for i in special_ids if (match := _SENTINEL.fullmatch(tokens[i]))}
     return tuple(numbered[n] for n in sorted(numbered))
+
+
+def find_unused_ids(tokens: Iterable[str]) -> tuple[int, ...]:
+    """The ids of tokens such as ``[unused7]``, which have no meaning yet."""
+    return tuple(i for i, token in enumerate(tokens) if _UNUSED.fullmatch(token))
