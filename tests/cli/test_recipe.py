@@ -1,16 +1,22 @@
 """Recipes are read as the command line is, and what they cannot hold is refused by name."""
 
+import json
+import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from tinytokenizers import write_bpe
 
+from tokkit.cli import cli
 from tokkit.cli.recipe import read_recipe
-from tokkit.cli.run import choose_stages, stage_config
+from tokkit.cli.run import check_examples, choose_stages, stage_config
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.errors import TokkitError, UsageError
 from tokkit.instances.build_config import BuildConfig
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.vocab.train_config import TrainConfig
+from tokkit.vocab.train_config import BERT_SPECIAL_TOKENS, TrainConfig
 
 GOOD = """
 output = "work"
@@ -130,10 +136,10 @@ def test_from_and_until_choose_stages(tmp_path: Path) -> None:
         ('[corpus]\ninputs = ["a"]', r"give a \[train\] table, or a tokenizer"),
         ('[corpus]\ninputs = ["-"]\n[train]', "cannot be read by two stages"),
         ('[corpus]\ninputs = ["a"]\n[train]\n[encode]\ntokenizer = "t"', "not both"),
-        ('examples = ["no mask"]\n[corpus]\ninputs = ["a"]\n[train]', "hold"),
+        ('examples = ["a [MASK]", 1]\n[corpus]\ninputs = ["a"]\n[train]', "must be a list of sent"),
         (
             'examples = ["a [MASK]"]\n[corpus]\ninputs = ["a"]\n[train]\n[build]\nobjective = "clm"',
-            "which none of objective clm does; leave them out",
+            "a model of objective clm fills no masks; leave out examples",
         ),
     ],
 )
@@ -183,3 +189,78 @@ def test_the_recipes_that_we_ship_are_sound() -> None:
         for stage in recipe.stages:
             if stage != "corpus":
                 stage_config(recipe, stage, {})
+
+
+ROBERTA = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+
+
+@pytest.mark.parametrize(
+    ("special", "examples", "fault"),
+    [
+        (list(BERT_SPECIAL_TOKENS), ["a [MASK]"], None),
+        (
+            list(BERT_SPECIAL_TOKENS),
+            ["a [MASK]", "a <mask>"],
+            "'a <mask>': has no \\[MASK\\] to predict",
+        ),
+        (ROBERTA, ["a <mask>", "[MASK] a"], None),
+        (ROBERTA, ["a"], r"'a': has no \[MASK\] or <mask> to predict"),
+        (["[UNK]"], ["a [MASK]"], r"examples need \[MASK\] or <mask> among special-token"),
+    ],
+)
+def test_examples_are_checked_before_the_tokenizer_is_trained(
+    tmp_path: Path, special: list[str], examples: list[str], fault: str | None
+) -> None:
+    recipe = read_recipe(
+        write(
+            tmp_path,
+            f"examples = {json.dumps(examples)}\n[corpus]\ninputs = ['a']\n"
+            f"[train]\nmodel = 'bpe'\nspecial-token = {json.dumps(special)}\n[pretrain]\n",
+        )
+    )
+    with nullcontext() if fault is None else pytest.raises(UsageError, match=fault):
+        check_examples(recipe, recipe.stages)
+
+
+def test_examples_are_checked_with_the_tokenizer_that_is_there(tmp_path: Path) -> None:
+    """Before any stage with the one that the recipe names, later with that of the instances."""
+    named = write_bpe(tmp_path / "named", [], tuple(ROBERTA))
+    text = (
+        "output = '{}'\nexamples = ['{}']\n[corpus]\ninputs = ['a']\n"
+        "[encode]\ntokenizer = '{}'\n[pretrain]\n"
+    )
+    output = tmp_path / "work"
+    for example in ("a <mask>", "a [MASK]"):
+        recipe = read_recipe(write(tmp_path, text.format(output, example, named)))
+        check_examples(recipe, recipe.stages)
+    wrong = read_recipe(write(tmp_path, text.format(output, "a <MASK>", named)))
+    with pytest.raises(UsageError, match="'a <MASK>': has no "):
+        check_examples(wrong, wrong.stages)
+    check_examples(wrong, ("pretrain",))  # there are no instances
+    shutil.copytree(named, output / "instances" / "tokenizer")
+    with pytest.raises(UsageError, match="'a <MASK>': has no "):
+        check_examples(wrong, ("pretrain",))
+    unmasked = write_bpe(tmp_path / "unmasked", [], ("<s>", "</s>"))
+    recipe = read_recipe(write(tmp_path, text.format(output, "a [MASK]", unmasked)))
+    with pytest.raises(TokkitError, match=r"<mask>"):
+        check_examples(recipe, recipe.stages)
+
+
+def test_a_recipe_with_a_tokenizer_like_robertas_fills_its_masks(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("the cat sat on the mat\nthe dog sat on the log\n\n" * 60)
+    recipe = write(
+        tmp_path,
+        f"output = '{tmp_path / 'work'}'\n"
+        f"examples = ['the <mask> sat', 'the [MASK] sat on the [MASK]']\n"
+        f"[corpus]\ninputs = ['{corpus}']\n"
+        f"[train]\nmodel = 'bpe'\nvocab-size = 270\nspecial-token = {json.dumps(ROBERTA)}\n"
+        f"[encode]\nsentences = 'lines'\n[build]\nmax-seq-length = 16\n"
+        f"[pretrain]\npreset = 'tiny'\nmax-steps = 2\nbatch-size = 4\ndevice = 'cpu'\n",
+    )
+    result = CliRunner().invoke(cli, ["run", str(recipe), "--workers", "0"])
+    if result.exception is not None:
+        raise result.exception
+    first, second = result.stdout.split("\n\n")[-2:]
+    assert len(first.splitlines()) == 2
+    assert len(second.splitlines()) == 3

@@ -1,7 +1,7 @@
 """Recipes: the options of all stages in one TOML file.
 
     output = "quickstart"                 # folder that the stages write into
-    examples = ["The [MASK] is empty."]   # what the trained model is asked in the end
+    examples = ["The [MASK] is empty."]   # the trained model fills in the masks at the end
 
     [corpus]                              # inputs, or a command whose output is kept
     inputs = ["books/*.txt"]
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.errors import TokkitError, UsageError, wrap_os_errors
+from tokkit.shards.objectives import MASKED
 
 STAGES = ("corpus", "train", "encode", "build", "pretrain")
 CORPUS_OPTIONS = ("format", "documents", "text-field", "id-field", "errors")
@@ -37,7 +38,7 @@ class Recipe:
         command: makes the corpus; None where the recipe names inputs.
         inputs: of ``train`` and ``encode``.
         tables: options of each stage that the recipe runs, by the stage's name.
-        examples: sentences with ``[MASK]`` for the trained model.
+        examples: sentences with masks for the trained model, see ``tokkit.tokenizer.masked_text``.
     """
 
     path: Path
@@ -107,7 +108,7 @@ def read_recipe(path: Path) -> Recipe:
     runs["build"] = dict(tables.get("build", {}))
     if "pretrain" in tables:
         runs["pretrain"] = dict(tables["pretrain"])
-    examples = _examples(form, path, str(runs["build"].get("objective", "")))
+    examples = _examples(form, path, str(runs["build"].get("objective", "nsp")))
     return Recipe(path, output, command, inputs, runs, examples)
 
 
@@ -135,13 +136,11 @@ def _corpus(corpus: dict[str, Any], path: Path, output: Path) -> tuple[str | Non
 
 def _examples(form: Mapping[str, Any], path: Path, objective: str) -> tuple[str, ...]:
     examples = form.get("examples", [])
-    if not isinstance(examples, list) or not all(
-        isinstance(example, str) and "[MASK]" in example for example in examples
-    ):
-        raise UsageError(f"{path}: examples is a list of sentences that hold [MASK]")
-    if examples and objective == "clm":
+    if not isinstance(examples, list) or not all(isinstance(example, str) for example in examples):
+        raise UsageError(f"{path}: examples must be a list of sentences with [MASK]")
+    if examples and objective not in MASKED:
         raise UsageError(
-            f"{path}: examples are for a model that fills in [MASK], which none of objective clm "
-            f"does; leave them out"
+            f"{path}: a model of objective {objective} fills no masks; leave out examples, or "
+            f"choose one of {', '.join(MASKED)}"
         )
     return tuple(examples)

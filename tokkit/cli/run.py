@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +55,17 @@ def run(
         common["workers"] = workers
     steps = {stage: plan_step(read, stage, common) for stage in stages}
     import_single_threaded()
+    has_examples = bool(read.examples) and "pretrain" in stages
+    if has_examples:
+        check_examples(read, stages)
     rows = []
     for stage, step in steps.items():
         folder = read.folder(stage)
         click.echo(f"tokkit: {stage}: {announce(read, stage)}", err=True)
         before, started = newest_change(folder), time.monotonic()
         step()
+        if has_examples and stage == "build":
+            check_examples(read, ("pretrain",))
         seconds = time.monotonic() - started
         fresh = newest_change(folder) != before
         rows.append((stage, folder, f"{seconds:.1f} s" if fresh else "up to date"))
@@ -142,6 +147,44 @@ def newest_change(folder: Path) -> int:
     """Time stamp of what a stage writes last, to see whether it did anything."""
     last = [folder / "manifest.json", folder / "training.json"]
     return max((path.stat().st_mtime_ns for path in last if path.is_file()), default=0)
+
+
+def check_examples(recipe: Recipe, stages: Sequence[str]) -> None:
+    """Refuse examples in which the trained model would find no mask.
+
+    Before the first stage that is told from the tokenizer, or from the options of the one that is
+    still to be trained, and after ``build`` from the one that the instances have.
+
+    Args:
+        recipe: with examples.
+        stages: that are still to be run.
+
+    Raises:
+        UsageError: naming the example.
+        TokkitError: where the tokenizer lacks a special token.
+    """
+    from tokkit.tokenizer.masked_text import encode_masked, split_at_masks
+    from tokkit.tokenizer.special_tokens import ROLES
+    from tokkit.tokenizer.tokenizer import load_tokenizer
+
+    config = stage_config(recipe, "train" if "train" in stages else "encode", {})
+    if isinstance(config, TrainConfig):
+        masks = [token for token in ROLES["mask"] if token in config.special_tokens]
+        if not masks:
+            raise UsageError(
+                f"{recipe.path}: examples need {' or '.join(ROLES['mask'])} among special-token "
+                f"of [train]"
+            )
+        for example in recipe.examples:
+            split_at_masks(example, masks[0])
+        return
+    path = recipe.folder("build") / "tokenizer"
+    if isinstance(config, EncodeConfig) and "build" in stages:
+        path = config.tokenizer
+    if path.exists():
+        tokenizer = load_tokenizer(path)
+        for example in recipe.examples:
+            encode_masked(tokenizer, example)
 
 
 def print_summary(rows: list[tuple[str, Path, str]]) -> None:

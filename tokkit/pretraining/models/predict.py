@@ -4,11 +4,12 @@ from pathlib import Path
 
 import torch
 
-from tokkit.errors import TokkitError, UsageError
+from tokkit.errors import TokkitError
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.models.bert import Inputs
 from tokkit.pretraining.models.export import read_config, read_export
-from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from tokkit.tokenizer.masked_text import encode_masked
+from tokkit.tokenizer.tokenizer import load_tokenizer
 
 Answer = tuple[str, float]
 
@@ -67,25 +68,3 @@ def _lay_out(ids: list[int], mask_id: int) -> Inputs:
         pair_labels_S=torch.tensor([NO_LABEL]),
         max_seqlen=len(ids),
     )
-
-
-def encode_masked(tokenizer: Tokenizer, sentence: str) -> list[int]:
-    """Ids of ``[CLS]``, the sentence with its masks, and ``[SEP]``.
-
-    Text never becomes a control token, so the text between two masks is encoded by itself. White
-    space before a mask is the mask's own, as in RoBERTa; that after it may belong to a word.
-    """
-    tokenizer.require_special("cls", "sep", "mask")
-    special = tokenizer.special_ids
-    mask = tokenizer.tokens[special["mask"]]
-    pieces = sentence.split(mask)
-    if len(pieces) == 1:
-        raise UsageError(f"{sentence!r}: has no {mask} to predict")
-    if tokenizer.library is None:
-        raise TokkitError(f"{tokenizer.path}: sentencepiece models cannot be asked for masks yet")
-    ids = [special["cls"]]
-    for number, piece in enumerate(pieces):
-        if number:
-            ids.append(special["mask"])
-        ids += tokenizer.library.encode(piece.rstrip(), add_special_tokens=False).ids
-    return [*ids, special["sep"]]
