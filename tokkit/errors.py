@@ -1,7 +1,7 @@
-"""What a user sees when something is wrong: one line with the file, the fault and the remedy.
+"""Errors that a user sees as one line with the file, the fault and the remedy.
 
-The command line prints the line and exits with ``exit_status``. Anything that is not a
-``TokkitError`` is a bug and keeps its traceback.
+The command line prints the line and exits with ``exit_status``. Any other exception is a bug and
+keeps its traceback.
 """
 
 import errno
@@ -11,22 +11,22 @@ from pathlib import Path
 
 
 class TokkitError(Exception):
-    """A fault in data or environment, told in one line."""
+    """A fault in data or environment; the message is one line."""
 
     exit_status = 1
 
 
 class UsageError(TokkitError):
-    """A wrong option or a wrong combination of options."""
+    """A wrong option, or a wrong combination of options."""
 
     exit_status = 2
 
 
 class Interrupted(TokkitError):  # noqa: N818  it is a request that was honoured, not a fault
-    """A signal ended the work; what was finished stays.
+    """A signal ended the work; what was finished is kept.
 
     Args:
-        message: the line for the user.
+        message: line for the user.
         exit_status: 130 after SIGINT, 143 after SIGTERM, as shells expect.
     """
 
@@ -35,7 +35,7 @@ class Interrupted(TokkitError):  # noqa: N818  it is a request that was honoured
         self.exit_status = exit_status
 
     def __reduce__(self) -> tuple[type, tuple[str, int]]:
-        """Carry the exit status along when the error crosses processes."""
+        """Keep the exit status when the error is pickled."""
         return type(self), (str(self), self.exit_status)
 
 
@@ -54,14 +54,14 @@ _REMEDIES = {
 
 
 def describe_os_error(error: OSError) -> str:
-    """Say in words what the operating system refused."""
+    """Return what the operating system refused, and a remedy if there is a common one."""
     known = _REMEDIES.get(error.errno or 0)
     return known or (error.strerror or str(error)).lower()
 
 
 @contextmanager
 def wrap_os_errors(path: str | Path) -> Iterator[None]:
-    """Turn an ``OSError`` raised inside into a ``TokkitError`` that names ``path``."""
+    """Turn an ``OSError`` raised inside the block into a ``TokkitError`` that names ``path``."""
     try:
         yield
     except OSError as error:
@@ -69,6 +69,6 @@ def wrap_os_errors(path: str | Path) -> Iterator[None]:
 
 
 def require(condition: bool, message: str) -> None:  # noqa: FBT001  reads as an assertion
-    """Raise a ``UsageError`` unless ``condition`` holds: the check of a config's fields."""
+    """Raise a ``UsageError`` unless ``condition`` holds; used to check the fields of configs."""
     if not condition:
         raise UsageError(message)

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokkit.corpus.corpus_config import CorpusConfig
-from tokkit.corpus.readers import digest_group, group_units, name_group, stamp_group
+from tokkit.corpus.readers import digest_group
 from tokkit.corpus.sources import Source
-from tokkit.corpus.units import CorpusUnit, plan_units
+from tokkit.corpus.units import CorpusUnit, group_units, plan_groups
 from tokkit.engine.files import hash_file
 
 
@@ -47,8 +47,10 @@ def test_a_folder_of_small_files_is_one_unit(tmp_path: Path) -> None:
     for number in range(100):
         (tmp_path / f"{number:03}.txt").write_text(f"Text {number}.\n")
     config = CorpusConfig(inputs=(str(tmp_path),))
-    (group,) = group_units(plan_units(config), 64 << 20)
-    assert name_group(group) == f"{tmp_path}/000.txt to {tmp_path}/099.txt (100 files)"
-    assert len(stamp_group(group)) == 100
+    (work,) = plan_groups(config, 64 << 20, "shard-{:05}.arrow")
+    assert work.name == f"{tmp_path}/000.txt to {tmp_path}/099.txt (100 files)"
+    assert work.shard == "shard-00000.arrow"
+    assert isinstance(work.stamp, list)
+    assert len(work.stamp) == len(work.inputs) == 100
     files = sorted(tmp_path.glob("*.txt"))
-    assert digest_group(group, config) == [hash_file(path) for path in files]
+    assert digest_group(work.payload, config) == [hash_file(path) for path in files]

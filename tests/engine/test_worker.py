@@ -17,34 +17,34 @@ SCRIPT = """
     sys.path.insert(0, {tests!r})
     from pathlib import Path
     from tokkit.engine.stage import run_stage
-    from tokkit.engine.unit import Written
+    from tokkit.engine.unit import WrittenUnit
     from tokkit.errors import TokkitError
     from toystage import squares
 
     here = Path({here!r})
-    keep = Written.keep
+    commit = WrittenUnit.commit
 
     def wait_for_the_next(written):
-        number = int(written.draft.path.stem.removeprefix("square-"))
+        number = int(written.file.path.stem.removeprefix("square-"))
         deadline = time.monotonic() + 20
         while number < 5 and str(number + 1) not in (here / "log").read_text().split():
             if time.monotonic() > deadline:
                 raise OSError(errno.ETIMEDOUT, "the next was not begun")
             time.sleep(0.01)
-        return keep(written)
+        return commit(written)
 
     def take_time(written):
         time.sleep(0.5)
-        return keep(written)
+        return commit(written)
 
     def fill_the_disk(written):
-        if written.draft.path.name == "square-00002.txt":
+        if written.file.path.name == "square-00002.txt":
             def full(descriptor):
                 raise OSError(errno.ENOSPC, "No space left on device")
             os.fsync = full
-        return keep(written)
+        return commit(written)
 
-    Written.keep = {change}
+    WrittenUnit.commit = {change}
     if __name__ == "__main__":
         try:
             run_stage(

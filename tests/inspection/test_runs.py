@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tokkit.cli import cli
-from tokkit.engine.files import FolderLock, is_being_written, write_json
+from tokkit.engine.files import write_json
+from tokkit.engine.folder import FolderLock, is_being_written
 from tokkit.engine.journal import Journal
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
@@ -34,7 +35,7 @@ def begin(run: Path, **options: Any) -> None:
     """What a run writes before its first step."""
     config = PretrainConfig(instances=(Path("instances"),), output=run, **options)
     with FolderLock(run):
-        Journal.read(run).begin({"kind": "run"})
+        Journal.read(run).append({"kind": "run"})
     facts = describe_run(
         config, [MANIFEST], model={}, num_parameters=1_024_514, device="cpu, 1 thread"
     )
@@ -84,7 +85,7 @@ def state_of(run: Path) -> str:
 
 def test_a_run_is_shown_from_its_begin_to_its_end(run: Path) -> None:
     with FolderLock(run):
-        Journal.read(run).begin({"kind": "run"})
+        Journal.read(run).append({"kind": "run"})
         assert state_of(run) == "training at step 0"
     assert state_of(run) == "not begun"
     begin(run, preset="tiny", max_steps=400)

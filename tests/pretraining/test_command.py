@@ -145,7 +145,7 @@ def test_other_first_weights_are_told(instances: Path, tmp_path: Path) -> None:
     del arguments[arguments.index("--preset") : arguments.index("--preset") + 2]
     arguments[arguments.index("-o") + 1] = str(tmp_path / "second")
     call([*arguments, "--init-from", export])
-    with pytest.raises(TokkitError, match=r"another run \(--init-from named another model\)"):
+    with pytest.raises(TokkitError, match=r"another run \(--init-from named something else\)"):
         call(arguments)
     with pytest.raises(TokkitError, match="--preset has no effect with --init-from"):
         call([*arguments, "--init-from", export, "--preset", "tiny"])

@@ -13,7 +13,8 @@ import transformers
 from instancefolders import PAD, SPECIAL, write_instance_folder
 from randommodels import make_instances
 
-from tokkit.engine.files import FolderLock, hash_file
+from tokkit.engine.files import hash_file
+from tokkit.engine.folder import FolderLock
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError
 from tokkit.kernels.instances.flatten import NO_LABEL
@@ -270,7 +271,7 @@ class TestRefusals:
 
     def test_an_unfinished_folder(self, instances: Path) -> None:
         (instances / "manifest.json").unlink()
-        self.check(make_config(instances), "unfinished or not a folder of ours")
+        self.check(make_config(instances), "unfinished, or not made by tokkit")
 
     def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
         self.check(make_config(tmp_path / "nowhere"), "nowhere: no such folder")
@@ -321,7 +322,7 @@ class TestRefusals:
         assert Manifest.read(other) == before
 
     def test_the_instances_are_not_overwritten(self, instances: Path) -> None:
-        with pytest.raises(UsageError, match="is, or holds, the input"):
+        with pytest.raises(UsageError, match="is or contains the input"):
             pretrain(make_config(instances, output=instances, overwrite=True))
         assert (instances / "train-00000.arrow").is_file()
 

@@ -10,17 +10,21 @@ from hypothesis import strategies as st
 
 from tokkit.corpus.readers import read_documents
 from tokkit.corpus.units import plan_units
+from tokkit.engine.spec import locked_folder
 from tokkit.errors import TokkitError
 from tokkit.vocab.count_files import read_counts, write_counts
-from tokkit.vocab.counting import Counted, count_corpus
+from tokkit.vocab.counting import CountedCorpus, count_corpus
+from tokkit.vocab.train import COUNTS_FOLDER, plan_training
 from tokkit.vocab.train_config import TrainConfig
 from tokkit.vocab.word_counts import WordCounts
 
 
-def count(path: Path, **options: Any) -> Counted:
-    options = {"workers": 0, "held_out": 0.0, **options}
+def count(path: Path, **options: Any) -> CountedCorpus:
+    options = {"workers": 0, "held_out": 0.0, "overwrite": True, **options}
     config = TrainConfig(inputs=(str(path),), output=path.parent / "out", **options)
-    return count_corpus(config, plan_units(config))
+    plan = plan_training(config)
+    with locked_folder(plan, overwrite=True):
+        return count_corpus(config, plan, config.output / COUNTS_FOLDER)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reference.counting import count_words
-from tokkit.corpus.units import plan_units
-from tokkit.engine.files import STATE_FOLDER
+from tokkit.engine.spec import locked_folder
 from tokkit.errors import TokkitError
 from tokkit.kernels.vocab.word_table import LONGEST_WORD
-from tokkit.vocab.counting import Counted, count_corpus
+from tokkit.vocab.counting import CountedCorpus, count_corpus
+from tokkit.vocab.train import COUNTS_FOLDER, plan_training
 from tokkit.vocab.train_config import TrainConfig
 from tokkit.vocab.word_counter import WordCounter
-from tokkit.vocab.word_counts import merge_runs, read_run
+from tokkit.vocab.word_counts import Run, merge_runs, read_run
 from tokkit.vocab.word_splitter import new_splitter
 
 MODELS = ("wordpiece", "bpe", "unigram")
@@ -49,8 +50,12 @@ def config_of(*inputs: Path, **options: Any) -> TrainConfig:
     return TrainConfig(inputs=tuple(map(str, inputs)), output=output, **options)
 
 
-def count(config: TrainConfig, **options: Any) -> Counted:
-    return count_corpus(config, plan_units(config), **options)
+def count(config: TrainConfig, **options: Any) -> CountedCorpus:
+    plan = plan_training(config)
+    with locked_folder(plan, overwrite=True):
+        return count_corpus(
+            replace(config, overwrite=True), plan, config.output / COUNTS_FOLDER, **options
+        )
 
 
 def count_texts(
@@ -62,7 +67,7 @@ def count_texts(
     with (folder / "run").open("wb") as file:
         counter.finish(file)
     with (folder / "merged").open("wb") as file:
-        totals = merge_runs([folder / "run"], file, memory)
+        totals = merge_runs([Run(folder / "run")], file, memory)
     words = list(read_run(folder / "merged", totals))
     assert words == sorted(words)
     assert not list(folder.glob("*.tmp"))
@@ -116,12 +121,15 @@ def test_the_same_for_any_workers_memory_and_units(
 ) -> None:
     path = make_corpus(tmp_path / "corpus.txt")
     results = []
-    for workers, memory, unit_bytes in ((0, 1 << 24, 1 << 26), (2, TINY, 60_000), (0, 1 << 20, 1)):
-        monkeypatch.setattr("tokkit.vocab.counting.UNIT_BYTES", unit_bytes)
+    for workers, memory, unit_bytes in (
+        (0, 1 << 24, 1 << 26),
+        (2, TINY, 60_000),
+        (0, 1 << 20, 4000),
+    ):
+        monkeypatch.setattr("tokkit.vocab.train.UNIT_BYTES", unit_bytes)
         config = config_of(path, model=model, workers=workers, held_out=0.05)
-        units = plan_units(config, max(unit_bytes, 100_000))
-        results.append(count_corpus(config, units, table_memory=memory))
-        assert not list((config.output / STATE_FOLDER).iterdir())
+        results.append(count(config, table_memory=memory))
+        assert not list(config.output.rglob("*.tmp"))
     first, *others = results
     assert 0.02 < len(first.held_out) / 6000 < 0.1
     dropped = first.accounts.as_dict()["documents"]["dropped"]
@@ -136,16 +144,20 @@ def test_the_same_for_any_workers_memory_and_units(
 COUNT_ALL = """
 import sys
 from pathlib import Path
-from tokkit.corpus.units import plan_units
+from tokkit.engine.spec import locked_folder
+from tokkit.vocab import train
+from tokkit.vocab.counting import count_corpus
 from tokkit.vocab.train_config import TrainConfig
-from tokkit.vocab import counting
 
-counting.UNIT_BYTES = 1  # each file is a unit
+train.UNIT_BYTES = 1  # each file is a unit
 if __name__ == "__main__":
     output, *inputs = sys.argv[1:]
     config = TrainConfig(inputs=tuple(inputs), output=Path(output), workers=2, held_out=0.0)
-    for word, number in counting.count_corpus(config, plan_units(config), table_memory=1024).words:
-        print(word.decode(), number)
+    plan = train.plan_training(config)
+    with locked_folder(plan, overwrite=False):
+        folder = config.output / train.COUNTS_FOLDER
+        for word, number in count_corpus(config, plan, folder, table_memory=1024).words:
+            print(word.decode(), number)
 """
 
 
@@ -236,7 +248,7 @@ def test_faults_are_one_line(tmp_path: Path, text: str, options: dict[str, Any],
     with pytest.raises(TokkitError, match=line) as error:
         count(config)
     assert "\n" not in str(error.value)
-    assert not list((config.output / STATE_FOLDER).iterdir())
+    assert not list(config.output.rglob("*.tmp"))
 
 
 def test_more_words_than_memory_holds_are_one_line(
@@ -261,7 +273,7 @@ def test_counts_of_several_files_do_not_run_over(tmp_path: Path) -> None:
     files = [tmp_path / "one.tsv", tmp_path / "two.tsv"]
     for path in files:
         path.write_text(f"a\t{1 << 62}\n")
-    with pytest.raises(TokkitError, match=r"exceed 2\^62 in sum"):
+    with pytest.raises(TokkitError, match=r"exceeds 2\^62"):
         count(config_of(*files))
-    with pytest.raises(TokkitError, match=r"exceed 2\^62 in sum"):
+    with pytest.raises(TokkitError, match=r"exceeds 2\^62"):
         count(config_of(files[0], weights={str(files[0]): 1.5}))

@@ -18,9 +18,8 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from tokkit.errors import TokkitError, UsageError
 from tokkit.tokenizer.tokenizer import load_tokenizer
-from tokkit.vocab.train import train
+from tokkit.vocab.train import Training, train
 from tokkit.vocab.train_config import BERT_SPECIAL_TOKENS, TrainConfig
-from tokkit.vocab.training_record import Training
 
 SCRIPT = """
 import json, sys
@@ -197,7 +196,7 @@ def test_options_shape_the_vocabulary(tmp_path: Path, corpus: Path) -> None:
 def test_a_size_that_the_corpus_cannot_fill_is_refused_with_the_size_that_it_can(
     tmp_path: Path, corpus: Path
 ) -> None:
-    line = "--vocab-size 5000: the corpus gives 58 entries with --min-frequency 2; pass"
+    line = "--vocab-size 5000: the corpus gives 58 tokens with --min-frequency 2; pass"
     with pytest.raises(TokkitError, match=line):
         run(corpus, tmp_path / "out", vocab_size=5000)
     assert not (tmp_path / "out" / "tokenizer.json").exists()
@@ -207,7 +206,7 @@ def test_a_size_that_the_corpus_cannot_fill_is_refused_with_the_size_that_it_can
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"vocab_size": 10}, "--vocab-size 10: less than the .* entries that special tokens"),
+        ({"vocab_size": 10}, "--vocab-size 10: less than the .* tokens that special tokens"),
         ({"special_tokens": ("[UNK]", "cat")}, r"--special-token cat: .* as in \[cat\]"),
         ({"special_tokens": ("[UNK]", "##s")}, "--special-token ##s: text has such words"),
         ({"special_tokens": ("[UNK]", "!")}, "--special-token !: text has such words"),

@@ -10,9 +10,9 @@ import sentencepiece
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.loading import TokenizerFiles
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
-from tokkit.vocab.learn import define_unigram, train_unigram
 from tokkit.vocab.train import train
 from tokkit.vocab.train_config import TrainConfig
+from tokkit.vocab.unigram_trainer import define_unigram, train_unigram
 from tokkit.vocab.word_counts import WordCounts
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -116,8 +116,8 @@ def test_no_word_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("size", "line"),
     [
-        (5000, r"--vocab-size 5000: the corpus gives \d+ entries; pass --vocab-size \d+ or less"),
-        (12, r"--vocab-size 12: less than the \d+ entries that special tokens and single"),
+        (5000, r"--vocab-size 5000: the corpus gives \d+ tokens; pass --vocab-size \d+ or less"),
+        (12, r"--vocab-size 12: less than the \d+ tokens that special tokens and single"),
     ],
 )
 def test_a_size_that_cannot_be_is_refused_with_one_that_can(

@@ -17,7 +17,7 @@ import click
 if TYPE_CHECKING:
     from tokkit.encoding.encode_unit import EncodeStats
     from tokkit.engine.manifest import Manifest
-    from tokkit.vocab.training_record import Training
+    from tokkit.vocab.train import Training
 
 _NUM_LONGEST = 5
 _NUM_REMOVED = 10

@@ -102,9 +102,9 @@ def plan_step(recipe: Recipe, stage: str, common: Mapping[str, Any]) -> Step:
 
 
 def _run_corpus(recipe: Recipe, common: Mapping[str, Any]) -> None:
-    from tokkit.engine.command import keep_output
+    from tokkit.engine.command import save_output
 
-    keep_output(
+    save_output(
         str(recipe.command),
         Path(recipe.inputs[0]),
         overwrite=common["overwrite"],

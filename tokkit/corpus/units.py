@@ -9,6 +9,13 @@ middle is one unit: compressed files, Arrow streams, standard input, and a file 
     wiki.parquet, 9 row groups        row groups [0, 5) and [5, 9)
     books.txt.zst                     all of it
 
+A folder of a million small files must not become a million shards, so whole files that follow one
+another are put together, up to the size of a unit. With units of 64 MB:
+
+    a.txt 1 kB, b.txt 2 MB, c.txt 50 MB, d.txt 20 MB, e.txt 200 MB, f.txt 1 kB
+
+    (a.txt, b.txt, c.txt)  (d.txt,)  (e.txt, first part)  (e.txt, second part) …  (f.txt,)
+
 Where a file of bytes can be cut into units, found without reading what lies before.
 
 A cut is made near every multiple of an even share of the file, at the first document boundary
@@ -22,6 +29,7 @@ from there on. The line ends around it tell a boundary:
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -30,6 +38,7 @@ from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.files import changed, open_files
 from tokkit.corpus.sources import TO_THE_END, Source, find_sources
 from tokkit.corpus.table_files import plan_arrow, plan_parquet
+from tokkit.engine.unit import Unit
 from tokkit.errors import wrap_os_errors
 
 # Possessive, or "\r\n" would be taken for two line ends where it must be one. Both begin with
@@ -196,3 +205,53 @@ def _weigh(source: Source, bounds: list[int], weights: list[int]) -> list[Corpus
         units.append(CorpusUnit(source, start, stop, size))
         share += size
     return units
+
+
+Group = tuple[CorpusUnit, ...]
+
+
+def plan_groups(config: CorpusConfig, unit_bytes: int, shard: str) -> list[Unit]:
+    """Return the work units of a stage that reads a corpus; the payload of each is a ``Group``.
+
+    Args:
+        config: which inputs, and how they fall into documents.
+        unit_bytes: about how many bytes a unit has.
+        shard: name of a unit's file, with a place for the unit's number: ``shard-{:05}.arrow``.
+
+    Raises:
+        TokkitError: see ``plan_units``.
+    """
+    return [
+        Unit(
+            name=_name_group(group),
+            shard=shard.format(number),
+            identity={"files": [unit.identity for unit in group]},
+            stamp=[unit.source.mtime_ns for unit in group],
+            size=sum(unit.size for unit in group),
+            payload=group,
+            inputs=[(unit.name, unit.size) for unit in group],
+            local=group[0].is_stdin,
+        )
+        for number, group in enumerate(group_units(plan_units(config, unit_bytes), unit_bytes))
+    ]
+
+
+def group_units(units: Sequence[CorpusUnit], unit_bytes: int) -> list[Group]:
+    """Put whole files that follow one another together, up to ``unit_bytes``."""
+    groups: list[list[CorpusUnit]] = []
+    room = -1  # in the last group; negative if it takes no more
+    for unit in units:
+        alone = unit.is_stdin or not unit.is_whole
+        if alone or unit.size > room:
+            groups.append([])
+            room = unit_bytes
+        groups[-1].append(unit)
+        room = -1 if alone else room - unit.size
+    return [tuple(group) for group in groups]
+
+
+def _name_group(group: Group) -> str:
+    """Return the name of a group in errors: ``a.txt``, or ``a.txt to c.txt (3 files)``."""
+    if len(group) == 1:
+        return group[0].name
+    return f"{group[0].name} to {group[-1].name} ({len(group)} files)"

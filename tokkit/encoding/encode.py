@@ -11,22 +11,14 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
-from tokkit.corpus.readers import (
-    digest_group,
-    group_units,
-    identify_group,
-    name_group,
-    stamp_group,
-)
-from tokkit.corpus.units import plan_units
+from tokkit.corpus.readers import digest_group
+from tokkit.corpus.units import plan_groups
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.encoding.encode_unit import Context, EncodeStats, encode_unit, load_encoder
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.folder import refuse_inputs
-from tokkit.engine.journal import Journal
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.stage import Stage, run_stage
-from tokkit.engine.unit import Unit
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.encoded import choose_kernel
 from tokkit.tokenizer.saving import save_tokenizer
@@ -56,8 +48,6 @@ def encode(config: EncodeConfig, stats: EncodeStats | None = None) -> Manifest:
     refuse_inputs(config.output, [*config.inputs, config.tokenizer])
     tokenizer = load_tokenizer(config.tokenizer)
     stage = plan(config, tokenizer, stats)
-    if not config.overwrite:
-        _refuse_stdin_twice(stage)
     # To start a process takes longer than to encode a little text.
     is_small = sum(unit.size for unit in stage.units) < SMALL_BYTES
     workers = 0 if is_small else config.workers
@@ -66,20 +56,6 @@ def encode(config: EncodeConfig, stats: EncodeStats | None = None) -> Manifest:
 
 def plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None = None) -> Stage:
     """The work units, and all that the engine must know of the stage."""
-    groups = group_units(plan_units(config, config.unit_bytes), config.unit_bytes)
-    units = [
-        Unit(
-            name=name_group(group),
-            shard=f"shard-{number:05}.arrow",
-            identity=identify_group(group),
-            stamp=stamp_group(group),
-            size=sum(unit.size for unit in group),
-            payload=group,
-            inputs=[(unit.name, unit.size) for unit in group],
-            local=group[0].is_stdin,
-        )
-        for number, group in enumerate(groups)
-    ]
 
     def refuse_nothing(accounts: Accounts) -> None:
         if not accounts.kept("documents"):
@@ -105,7 +81,7 @@ def plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None =
         options={k: v for k, v in asdict(config).items() if k not in _WITHOUT_EFFECT},
         tokenizer_fingerprint=tokenizer.fingerprint,
         seed=None,
-        units=units,
+        units=plan_groups(config, config.unit_bytes, "shard-{:05}.arrow"),
         function=encode_unit,
         context=Context(config, config.output / TOKENIZER_FOLDER, tokenizer.fingerprint, tokenizer),
         load=load_encoder,
@@ -114,14 +90,3 @@ def plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None =
         finish=refuse_nothing,
         on_result=None if stats is None else stats.add,
     )
-
-
-def _refuse_stdin_twice(stage: Stage) -> None:
-    """Refuse to take the shard of one standard input for that of another."""
-    lines = Journal.read(stage.output).units
-    for unit, key in zip(stage.units, stage.unit_keys(), strict=True):
-        if unit.local and lines.get(key, {}).get("rows"):
-            raise TokkitError(
-                f"{stage.output}: holds another run (standard input cannot be compared with what "
-                f"it was made from); choose another folder, or pass --overwrite to make it anew"
-            )

@@ -26,8 +26,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tokkit.corpus.readers import Group, read_and_count
-from tokkit.corpus.units import CorpusUnit
+from tokkit.corpus.readers import read_and_count
+from tokkit.corpus.units import CorpusUnit, Group
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import HashedFile

@@ -1,4 +1,4 @@
-"""The ledger of a stage: what came in, what was kept, what was dropped and why.
+"""Accounts of a stage: how many documents, sentences and tokens came in, were kept, or were dropped.
 
     >>> accounts = Accounts()
     >>> accounts.add("documents", 10)
@@ -6,10 +6,10 @@
     >>> accounts.keep("documents", 8)
     >>> accounts.check()
 
-``in`` minus everything dropped is ``kept``, always: ``check`` holds a stage to it, and ``tokkit
-verify`` asks again. Figures stand beside the ledger and are under no such law, those of each
-source likewise:
+What came in minus what was dropped is what was kept, always: ``check`` makes sure of it when a
+stage ends, and ``tokkit verify`` later. Other counts, of all sources or of one, obey no such rule:
 
+    >>> accounts.count("words", 9)
     >>> accounts.count_source("corpora/", "words", 7)
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 
 class Accounts:
-    """Counts by thing (documents, sentences, tokens), added up over work units."""
+    """Counts by unit of account (documents, sentences, tokens), summed over work units."""
 
     def __init__(self) -> None:
         self.entries: dict[str, dict[str, Any]] = {}
@@ -43,20 +43,20 @@ class Accounts:
             dropped[reason] = dropped.get(reason, 0) + int(number)
 
     def count(self, figure: str, number: int) -> None:
-        """Add to a figure that stands beside the ledger."""
+        """Add ``number`` to another count."""
         self.figures[figure] = self.figures.get(figure, 0) + int(number)
 
     def count_source(self, source: str, figure: str, number: int) -> None:
-        """Add to a figure of one source: an INPUT as it was named."""
+        """Add ``number`` to a count of one source, an INPUT as it was named."""
         figures = self.sources.setdefault(source, {})
         figures[figure] = figures.get(figure, 0) + int(number)
 
     def kept(self, what: str) -> int:
-        """How many of ``what`` were kept."""
+        """Return how many of ``what`` were kept."""
         return int(self.entries.get(what, {}).get("kept", 0))
 
     def merge(self, other: "Accounts") -> None:
-        """Add another unit's ledger to this one."""
+        """Add the accounts of another unit."""
         for what, entry in other.entries.items():
             self.add(what, entry["in"])
             self.keep(what, entry["kept"])
@@ -69,7 +69,7 @@ class Accounts:
                 self.count_source(source, figure, number)
 
     def imbalances(self) -> list[str]:
-        """Say in words where ``in`` minus ``dropped`` is not ``kept``."""
+        """Return a message for each entry in which ``in`` minus ``dropped`` is not ``kept``."""
         return [
             f"{what}: {entry['in']} in, {sum(entry['dropped'].values())} dropped, "
             f"but {entry['kept']} kept"
@@ -78,28 +78,26 @@ class Accounts:
         ]
 
     def check(self) -> None:
-        """Raise an AssertionError, which is a bug of ours, where the ledger does not add up."""
+        """Raise an AssertionError, which is a bug of ours, if the accounts do not add up."""
         if wrong := self.imbalances():
             raise AssertionError("; ".join(wrong))
 
     def as_dict(self) -> dict[str, Any]:
-        """The form in which a manifest keeps it, in an order that does not depend on the units'."""
-        ledger = {
+        """Return the accounts as a manifest keeps them, whatever the order of the units."""
+        entries = {
             what: {**entry, "dropped": dict(sorted(entry["dropped"].items()))}
             for what, entry in sorted(self.entries.items())
         }
-        form = {**ledger, "figures": dict(sorted(self.figures.items()))}
+        data = {**entries, "figures": dict(sorted(self.figures.items()))}
         if self.sources:
-            form["sources"] = {
-                source: dict(sorted(f.items())) for source, f in self.sources.items()
-            }
-        return form
+            data["sources"] = {name: dict(sorted(f.items())) for name, f in self.sources.items()}
+        return data
 
     @classmethod
-    def from_dict(cls, form: Mapping[str, Any]) -> "Accounts":
-        """Read back what ``as_dict`` gave."""
+    def from_dict(cls, data: Mapping[str, Any]) -> "Accounts":
+        """Return the accounts of which ``as_dict`` returned ``data``."""
         accounts = cls()
-        for what, entry in form.items():
+        for what, entry in data.items():
             if what == "figures":
                 accounts.figures = dict(entry)
             elif what == "sources":

@@ -1,79 +1,63 @@
-"""A command whose output is kept as a file: how a recipe makes its corpus.
+"""A shell command whose output is saved as a file: how a recipe makes its corpus.
 
-The file appears when the command has ended well; the folder's manifest remembers the command, so
-that it is not run again until it reads otherwise.
+The file appears once the command has succeeded. The folder's manifest has the command, which is
+run again only if it has changed.
 """
 
-import hashlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import FolderLock, HashedFile, canonical_json, write_atomically
-from tokkit.engine.folder import clear_folder, refuse_foreign
-from tokkit.engine.journal import Journal
-from tokkit.engine.manifest import FORMAT_VERSION, MANIFEST, Manifest
-from tokkit.engine.signals import interruptible
-from tokkit.engine.stage import Bar
+from tokkit.engine.files import HashedFile, write_atomically
+from tokkit.engine.folder import clear_folder
+from tokkit.engine.manifest import Manifest
+from tokkit.engine.progress import open_bar
+from tokkit.engine.spec import StageSpec, find_finished, locked_folder
 from tokkit.errors import TokkitError
 
-CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
-def keep_output(command: str, path: Path, *, overwrite: bool, progress: bool) -> Manifest:
-    """Run a shell command and keep what it prints as the file ``path``, alone in its folder.
+def save_output(command: str, path: Path, *, overwrite: bool, progress: bool) -> Manifest:
+    """Run a shell command and save its standard output as ``path``, the only file of its folder.
 
-    ``python`` in the command is the interpreter that runs tokkit.
+    In the command, ``python`` is the interpreter that runs tokkit.
 
     Args:
-        command: for the shell.
-        path: of the file.
-        overwrite: run it again, whatever is there.
-        progress: show a bar on standard error, if that is a terminal.
+        command: the shell command.
+        path: file to write.
+        overwrite: run the command even if the file is there, and replace what the folder holds.
+        progress: show a progress bar if standard error is a terminal.
 
     Raises:
-        TokkitError: where the command fails, or prints nothing, or the folder is another's.
+        TokkitError: if the command fails or prints nothing, or the folder holds something else.
     """
-    options = {"command": command, "file": path.name}
-    key = hashlib.sha256(canonical_json({**options, "format": FORMAT_VERSION})).hexdigest()
-    folder = path.parent
-    if not overwrite and (folder / MANIFEST).is_file():
-        there = Manifest.read(folder, "corpus")
-        if there.key == key and path.is_file() and path.stat().st_size == there.shards[0]["bytes"]:
-            return there
-        if there.key != key:
-            raise TokkitError(
-                f"{folder}: holds the output of another command; "
-                f"choose another folder, or pass --overwrite to make it anew"
-            )
-    refuse_foreign(folder)
-    if Journal.read(folder).stage is not None:
-        raise TokkitError(f"{folder}: holds another run; choose another folder")
-    with FolderLock(folder), interruptible(folder):
-        clear_folder(folder)
+    spec = StageSpec(
+        kind="corpus",
+        output=path.parent,
+        options={"command": command, "file": path.name},
+        tokenizer_fingerprint=None,
+        seed=None,
+        inputs=[],
+    )
+    if not overwrite and (finished := find_finished(spec)) is not None:
+        return finished
+    with locked_folder(spec, overwrite=overwrite):
+        clear_folder(spec.output)
         with write_atomically(path) as file:
             _run(command, file, progress=progress)
             if not file.size:
-                raise TokkitError(f"{command}: printed nothing to keep as {path}")
+                raise TokkitError(f"{command}: printed nothing to save as {path}")
         row = {"name": path.name, "bytes": file.size, "sha256": file.sha256}
-        manifest = Manifest(
-            kind="corpus",
-            key=key,
-            options=options,
-            seed=None,
-            tokenizer_fingerprint=None,
-            inputs=[],
-            shards=[row],
-            accounts=Accounts().as_dict(),
-        )
-        manifest.write(folder)
+        manifest = spec.make_manifest(inputs=[], shards=[row], accounts=Accounts())
+        manifest.write(spec.output)
     return manifest
 
 
 def _run(command: str, file: HashedFile, *, progress: bool) -> None:
-    """Pass what the command prints on to the file."""
+    """Write what the command prints into the file."""
     search = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
     with (
         subprocess.Popen(  # noqa: S603  it is the user's own command, printed before it runs
@@ -82,16 +66,11 @@ def _run(command: str, file: HashedFile, *, progress: bool) -> None:
             stdout=subprocess.PIPE,
             env={**os.environ, "PATH": search},
         ) as process,
-        Bar(
-            desc="corpus",
-            unit="B",
-            unit_scale=True,
-            disable=not (progress and sys.stderr.isatty()),
-        ) as bar,
+        open_bar("corpus", "B", show=progress) as bar,
     ):
         assert process.stdout is not None  # noqa: S101  it is a pipe
         try:
-            while chunk := process.stdout.read(CHUNK_BYTES):
+            while chunk := process.stdout.read(_CHUNK_BYTES):
                 file.write(chunk)
                 bar.update(len(chunk))
         except BaseException:
@@ -99,4 +78,4 @@ def _run(command: str, file: HashedFile, *, progress: bool) -> None:
             raise
         status = process.wait()
     if status:
-        raise TokkitError(f"{command}: failed with exit status {status}; nothing of it was kept")
+        raise TokkitError(f"{command}: failed with exit status {status}; its output is not kept")

@@ -1,11 +1,10 @@
-"""Files that are either whole or not there, and folders that one process writes at a time.
+"""Files that are either complete or absent, and their hashes.
 
-A file is written under a temporary name, synced, renamed, and the folder synced: after a crash
-at any moment the name holds the old content or the new, never a part. The content is hashed on
-its way, so that nothing is read twice for its SHA-256.
+A file is written under a temporary name, synced, renamed, and its folder synced: after a crash at
+any moment the name has the old content or the new one, never a part. The content is hashed while it
+is written, so that nothing is read again for its SHA-256.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -14,15 +13,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
-from tokkit.errors import TokkitError, wrap_os_errors
+from tokkit.errors import TokkitError, describe_os_error, wrap_os_errors
 
 STATE_FOLDER = ".tokkit"
 
 
 class HashedFile:
-    """A file open for writing that knows the SHA-256 and the size of what went through.
+    """A file open for writing that knows the SHA-256 and the size of what was written.
 
-    It has what pyarrow and ``json`` ask of a binary file; it cannot seek.
+    It has what pyarrow and ``json`` need of a binary file; it cannot seek.
     """
 
     closed = False
@@ -38,7 +37,7 @@ class HashedFile:
         return self._sha256.hexdigest()
 
     def write(self, data: Any) -> int:
-        """Write bytes or anything with a contiguous buffer; returns how many."""
+        """Write bytes or anything with a contiguous buffer, and return the number of bytes."""
         view = memoryview(data).cast("B")
         self._sha256.update(view)
         self._file.write(view)
@@ -46,36 +45,36 @@ class HashedFile:
         return view.nbytes
 
     def tell(self) -> int:
-        """Bytes written so far."""
+        """Return the number of bytes written so far."""
         return self.size
 
     def flush(self) -> None:
-        """Hand what is buffered to the operating system."""
+        """Pass buffered bytes to the operating system."""
         self._file.flush()
 
     def writable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def readable(self) -> bool:
-        """No."""
+        """Return False."""
         return False
 
     def seekable(self) -> bool:
-        """No."""
+        """Return False."""
         return False
 
 
-class Draft:
-    """A file being written under a temporary name; it appears whole, or not at all.
+class PendingFile:
+    """A file being written under a temporary name, until ``commit`` or ``discard``.
+
+    As a context manager it discards the file after an exception, and leaves it pending otherwise.
 
     Args:
-        path: the file's final name; its folder must exist.
+        path: final name of the file; its folder must exist.
 
     Attributes:
         sink: the file to write to.
-
-    Either ``keep`` or ``discard`` ends it, in any thread.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,25 +84,30 @@ class Draft:
             self._file = self._temporary.open("wb")
         self.sink = HashedFile(cast("BinaryIO", self._file))
 
-    def keep(self) -> None:
-        """Sync the file, and give it its name; where that fails nothing is left of it.
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if error is not None:
+            self.discard()
+        if isinstance(error, OSError):
+            raise TokkitError(f"{self.path}: {describe_os_error(error)}") from error
+
+    def commit(self) -> None:
+        """Sync the file and give it its name; may be called in another thread.
 
         Raises:
-            TokkitError: where the operating system refuses, as on a full disk.
+            TokkitError: if the operating system refuses, as on a full disk; the file is discarded.
         """
-        with wrap_os_errors(self.path):
-            try:
-                with self._file as file:
-                    file.flush()
-                    os.fsync(file.fileno())
-                self._temporary.replace(self.path)
-                sync_folder(self.path.parent)
-            except BaseException:
-                self.discard()
-                raise
+        with self:
+            with self._file as file:
+                file.flush()
+                os.fsync(file.fileno())
+            self._temporary.replace(self.path)
+            sync_folder(self.path.parent)
 
     def discard(self) -> None:
-        """Leave nothing of it."""
+        """Delete the file."""
         with suppress(OSError):  # closing writes what is buffered
             self._file.close()
         with suppress(OSError):
@@ -111,44 +115,22 @@ class Draft:
 
 
 @contextmanager
-def draft_for(path: Path) -> Iterator[Draft]:
-    """Write a file whose name somebody else gives it: by ``Draft.keep``.
-
-    Args:
-        path: the file's final name; its folder must exist.
-
-    Yields:
-        The draft. After an exception in the block nothing is left of it.
-
-    Raises:
-        TokkitError: where the operating system refuses, as on a full disk.
-    """
-    draft = Draft(path)
-    with wrap_os_errors(path):
-        try:
-            yield draft
-        except BaseException:
-            draft.discard()
-            raise
-
-
-@contextmanager
 def write_atomically(path: Path) -> Iterator[HashedFile]:
-    """Write ``path`` so that it appears whole or not at all.
+    """Write ``path`` so that it appears complete or not at all.
 
     Args:
-        path: the file's final name; its folder must exist.
+        path: final name of the file; its folder must exist.
 
     Yields:
         The file to write to. When the block ends without an exception the file is synced and
-        takes its name; after an exception nothing is left of it.
+        gets its name; after an exception it is deleted.
 
     Raises:
-        TokkitError: where the operating system refuses, as on a full disk.
+        TokkitError: if the operating system refuses, as on a full disk.
     """
-    with draft_for(path) as draft:
-        yield draft.sink
-    draft.keep()
+    with PendingFile(path) as file:
+        yield file.sink
+    file.commit()
 
 
 def sync_folder(folder: Path) -> None:
@@ -160,14 +142,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def canonical_json(form: Any) -> bytes:
-    """The one spelling of a JSON value that keys and fingerprints are made of."""
-    return json.dumps(form, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+def canonical_json(data: Any) -> bytes:
+    """Return a JSON value in the form of which keys and fingerprints are made."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def write_json(path: Path, form: Any) -> None:
-    """Write a JSON file that people may read, atomically."""
-    text = json.dumps(form, indent=2, ensure_ascii=False) + "\n"
+def write_json(path: Path, data: Any) -> None:
+    """Write an indented JSON file atomically."""
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     with write_atomically(path) as file:
         file.write(text.encode())
 
@@ -176,67 +158,17 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        TokkitError: where it cannot be read or is not JSON.
+        TokkitError: if it cannot be read, or is not JSON.
     """
     with wrap_os_errors(path):
         data = path.read_bytes()
     try:
         return json.loads(data)
     except ValueError as error:
-        raise TokkitError(f"{path}: not valid JSON ({error}); it must be made again") from error
+        raise TokkitError(f"{path}: not valid JSON ({error}); recreate the file") from error
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with wrap_os_errors(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class FolderLock:
-    """Lets one process at a time write a folder, which is made if it is not there.
-
-    The lock is the operating system's (``flock``), so it ends with its holder however that ends;
-    the file also names the holder's process id, for the one who is refused.
-
-    Raises:
-        TokkitError: where another process holds the folder, or it cannot be written.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> Self:
-        state = self.folder / STATE_FOLDER
-        with wrap_os_errors(self.folder):
-            state.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.read(self._descriptor, 32).decode(errors="replace").strip()
-                os.close(self._descriptor)
-                raise TokkitError(
-                    f"{self.folder}: process {holder or 'unknown'} is writing this folder; "
-                    f"wait for it, or choose another folder"
-                ) from None
-            os.ftruncate(self._descriptor, 0)
-            os.write(self._descriptor, f"{os.getpid()}\n".encode())
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        os.close(self._descriptor)
-
-
-def is_being_written(folder: Path) -> bool:
-    """Whether a process holds the folder's lock. Asking takes it for an instant, for reading."""
-    try:
-        descriptor = os.open(folder / STATE_FOLDER / "lock", os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

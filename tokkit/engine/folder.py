@@ -1,20 +1,117 @@
-"""What may be in an output folder: ours, another run's, or a stranger's."""
+"""An output folder: who may write it, and what a signal leaves of it.
 
+A folder of tokkit holds the hidden folder ``.tokkit`` with the lock and the journal, and, when it
+is finished, a record that was written last: ``manifest.json`` or a tokenizer's ``training.json``.
+"""
+
+import fcntl
+import os
 import shutil
-from collections.abc import Iterable
-from contextlib import suppress
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
+from typing import Self
 
 from tokkit.engine.files import STATE_FOLDER
-from tokkit.engine.manifest import MANIFEST, Manifest
-from tokkit.errors import TokkitError, UsageError, describe_os_error, wrap_os_errors
+from tokkit.engine.manifest import RECORDS, Manifest
+from tokkit.errors import (
+    Interrupted,
+    TokkitError,
+    UsageError,
+    describe_os_error,
+    wrap_os_errors,
+)
+
+_LOCK = "lock"
+
+
+class FolderLock:
+    """Lets one process at a time write a folder, and creates the folder where it is missing.
+
+    The lock is the operating system's (``flock``), so it ends with the process that holds it,
+    however that ends. The lock file contains the process id, for the error that others get.
+
+    Raises:
+        TokkitError: if another process holds the lock, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> Self:
+        state = self.folder / STATE_FOLDER
+        with wrap_os_errors(self.folder):
+            state.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(state / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(self._descriptor, 32).decode(errors="replace").strip()
+                os.close(self._descriptor)
+                raise TokkitError(
+                    f"{self.folder}: process {holder or 'unknown'} is writing this folder; "
+                    f"wait until it ends, or choose another folder"
+                ) from None
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, f"{os.getpid()}\n".encode())
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        os.close(self._descriptor)
+
+
+def is_being_written(folder: Path) -> bool:
+    """Return whether a process holds the folder's lock.
+
+    To find out, this takes a shared lock for an instant.
+    """
+    try:
+        descriptor = os.open(folder / STATE_FOLDER / _LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@contextmanager
+def interruptible(folder: Path) -> Iterator[None]:
+    """Turn SIGINT and SIGTERM inside the block into an ``Interrupted`` that names ``folder``.
+
+    Signals reach the main thread only; in another thread the block runs unchanged.
+    """
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(
+            f"{folder}: stopped by {signal.Signals(number).name}; "
+            f"run the same command again to continue",
+            exit_status=128 + number,
+        )
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, interrupt) for number in caught]
+    try:
+        yield
+    finally:
+        for number, handler in zip(caught, before, strict=True):
+            signal.signal(number, handler)
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Refuse a folder that holds files, none of which says that tokkit made it.
+    """Refuse a folder with files if nothing in it shows that tokkit made it.
 
     Raises:
-        TokkitError: likewise where it is a file, or may not be read.
+        TokkitError: also if the path is a file, or the folder cannot be read.
     """
     try:
         names = {path.name for path in folder.iterdir()}
@@ -27,39 +124,38 @@ def refuse_foreign(folder: Path) -> None:
     if STATE_FOLDER in names or not names:
         return
     with suppress(TokkitError):
-        Manifest.read(folder)  # a web application, too, may have a manifest.json
+        Manifest.read(folder)  # a web application may have a manifest.json, too
         return
     raise TokkitError(f"{folder}: not empty, and not made by tokkit; choose another folder")
 
 
 def refuse_inputs(output: Path, inputs: Iterable[str | Path]) -> None:
-    """Refuse to write where we read: ``--overwrite`` would clear it first.
+    """Refuse an output folder that is or contains an input, which ``--overwrite`` would delete.
 
     Args:
-        output: the folder to be written.
+        output: folder to write.
         inputs: files, folders, globs or URIs.
 
     Raises:
-        UsageError: naming the input that is the output, or lies in it.
+        UsageError: naming the input.
     """
-    there = output.resolve()
+    resolved = output.resolve()
     for name in inputs:
         path = Path(name).resolve()
-        if path == there or there in path.parents:
-            raise UsageError(f"{output}: is, or holds, the input {name}; choose another --output")
+        if path == resolved or resolved in path.parents:
+            raise UsageError(f"{output}: is or contains the input {name}; choose another --output")
 
 
 def clear_folder(folder: Path) -> None:
-    """Remove what a run of ours left; the manifest goes first, so that no half looks whole.
+    """Delete what an earlier run left, except the lock, which the caller holds.
 
-    The lock, which the caller holds, stays.
+    The records go first, so that a folder that is half deleted never looks finished.
     """
     with wrap_os_errors(folder):
-        (folder / MANIFEST).unlink(missing_ok=True)
-        (folder / STATE_FOLDER / "journal.jsonl").unlink(missing_ok=True)
-        for path in folder.iterdir():
-            if path.name == STATE_FOLDER:
-                continue
+        for name in RECORDS:
+            (folder / name).unlink(missing_ok=True)
+        state = folder / STATE_FOLDER
+        for path in {*folder.iterdir(), *state.iterdir()} - {state, state / _LOCK}:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
@@ -67,7 +163,7 @@ def clear_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of processes that were killed."""
+    """Delete the temporary files of processes that were killed."""
     for path in folder.rglob("*.tmp"):
         with suppress(OSError):
             path.unlink()

@@ -1,14 +1,15 @@
-"""The journal of a folder in the making: one line for each unit that is done.
+"""The journal of an output folder: a line for each unit that is done.
 
-``.tokkit/journal.jsonl`` begins with a line on the stage and then gains a line for each finished
-unit, synced before the next is taken up:
+``.tokkit/journal.jsonl`` begins with a line about the stage and gains a line for each finished
+unit, which is synced before the next unit is recorded:
 
     {"key": "9f…", "kind": "tokens", "options": {…}, …}
     {"unit": "3c…", "stamp": 17…, "name": "shard-00000.arrow", "bytes": 812, "sha256": "…", …}
 
-A line that a crash cut short is not there: its unit is done again. It stays after the manifest is
-written, since it remembers the inputs' time stamps, which a manifest does not, so that it does
-not differ between two machines.
+A line that a crash cut short is ignored, so its unit is done again. A stage with other options that
+can use the same units adds a line about itself, and the last such line counts. The journal remains
+after the manifest is written: it has the time stamps of the inputs, which the manifest leaves out
+so that it is the same on every machine.
 """
 
 import json
@@ -23,20 +24,21 @@ from tokkit.errors import wrap_os_errors
 
 @dataclass(frozen=True)
 class Journal:
-    """What a journal says: its first line, and the last line on each unit by the unit's key."""
+    """The content of a journal.
+
+    Attributes:
+        path: the journal file.
+        stage: line about the stage; None if the journal is missing or empty.
+        units: last line about each unit, by the unit's content key.
+    """
 
     path: Path
     stage: dict[str, Any] | None
     units: dict[str, dict[str, Any]]
 
-    @property
-    def has_rows(self) -> bool:
-        """Whether any unit that is done came to something."""
-        return any(line.get("rows", 1) for line in self.units.values())
-
     @classmethod
     def read(cls, folder: Path) -> "Journal":
-        """Read a folder's journal; one that is missing or empty knows of no stage and no unit."""
+        """Read the journal of an output folder."""
         path = folder / STATE_FOLDER / "journal.jsonl"
         lines: list[dict[str, Any]] = []
         if path.is_file():
@@ -47,29 +49,20 @@ class Journal:
                     lines.append(json.loads(line))
                 except ValueError:
                     continue
-        stage = lines[0] if lines and "kind" in lines[0] else None
-        units = {line["unit"]: line for line in lines if "unit" in line} if stage else {}
-        return cls(path, stage, units)
-
-    def begin(self, stage: dict[str, Any]) -> None:
-        """Start a new journal with the line on its stage."""
-        with wrap_os_errors(self.path):
-            self.path.unlink(missing_ok=True)
-            self._append(stage)
-            sync_folder(self.path.parent)
+        stages = [line for line in lines if "kind" in line]
+        units = {line["unit"]: line for line in lines if "unit" in line}
+        return cls(path, stages[-1], units) if stages else cls(path, None, {})
 
     def append(self, line: dict[str, Any]) -> None:
-        """Add the line on a finished unit, safe from a crash when this returns."""
-        with wrap_os_errors(self.path):
-            self._append(line)
-
-    def _append(self, line: dict[str, Any]) -> None:
-        with self.path.open("a+b") as file:
-            # A line that a crash cut short is ended first, so that it spoils no other.
-            if size := file.seek(0, os.SEEK_END):
+        """Add a line to the file; it survives a crash from when this returns."""
+        with wrap_os_errors(self.path), self.path.open("a+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size:  # end a line that a crash cut short, so that it does not spoil this one
                 file.seek(size - 1)
                 if file.read(1) != b"\n":
                     file.write(b"\n")
             file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+            if not size:
+                sync_folder(self.path.parent)

@@ -1,22 +1,22 @@
-"""Units done by processes of this machine.
+"""Runs work units in processes of this machine.
 
-A worker gets a unit when it has written the one before. The parent watches their pipes and their
-lives: a worker that dies is an error that names the unit it had. Each worker watches the parent
-too, and ends with it.
+A worker gets its next unit when it has written the one before. The parent watches the workers'
+pipes and processes: a worker that dies is an error that names its unit. Each worker watches the
+parent, too, and exits with it.
 
-A parent of one thread, on Linux, loads what the units need and then copies itself (``fork``). No
-other thread can hold a lock then that would stay locked in the copy. Any other parent starts its
-workers by ``spawn``, each of which loads everything again: about 1 s of a core for ``encode``.
-Allocators that keep freed memory (``MALLOC_MMAP_THRESHOLD_`` and its like) saved a quarter of the
+On Linux, a parent with one thread loads what the units need and then copies itself (``fork``),
+since no other thread can hold a lock that would stay locked in the copy. Any other parent starts
+its workers with ``spawn``, and each of them loads everything: about 1 s of CPU time for ``encode``.
+Allocators that keep freed memory (``MALLOC_MMAP_THRESHOLD_`` and the like) saved a quarter of the
 page faults, and no time.
 
-What a worker process does: one unit after the other, from a pipe to a disk.
+A worker syncs the file of one unit to the disk while it works on the next:
 
-    this thread    unit 0 │ unit 1         │ unit 2
-    another                │ sync, rename 0 │ sync, rename 1
+    main thread    unit 0 │ unit 1         │ unit 2
+    disk thread           │ sync, rename 0 │ sync, rename 1
 
-To wait for the disk took a fifth of ``encode``'s time, so a unit is begun while the shard of the
-one before is on its way. One at the most is: a slow disk slows down the work.
+Waiting for the disk took a fifth of the time of ``encode``. At most one file is in flight, so a
+slow disk slows down the work.
 """
 
 import gc
@@ -38,141 +38,17 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn, Self, cast
 
-from tokkit.engine.unit import Outcome, Task, Unit, Written
+from tokkit.engine.unit import Outcome, Task, Unit, WrittenUnit
 from tokkit.errors import TokkitError
-
-REPORT_SECONDS = 0.1
-HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-def out_of_memory(unit: Unit) -> TokkitError:
-    """Say which unit did not fit into memory."""
-    return TokkitError(
-        f"{unit.name}: out of memory; pass fewer --workers, or smaller units where it can be cut"
-    )
-
-
-def work(task: Task, pipe: Connection) -> None:
-    """Do units from the pipe until it closes: the life of a worker.
-
-    What it says is pairs of a kind and a content. Of each unit the parent hears in the end
-
-    - ``written``: the next may be sent; then ``outcome``, when it is on the disk,
-    - or ``error``, a ``TokkitError``, or ``bug``, a traceback,
-
-    in the order of the units; ``progress`` and ``message`` come in between.
-    """
-    gc.freeze()  # what was loaded before a fork need not be looked at again
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends us
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has the parent's handler
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
-    threading.Thread(target=exit_with_parent, daemon=True).start()
-    mouth = _Mouth(pipe)
-    logger = logging.getLogger("tokkit")
-    logger.handlers = [_Forwarder(mouth)]
-    logger.propagate = False
-    logger.setLevel(logging.INFO)
-    reporter = _Reporter(mouth)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk") as disk:
-        kept: Future[None] = disk.submit(lambda: None)
-        while True:
-            try:
-                unit = pipe.recv()
-            except EOFError:
-                return
-            with _faults_told(mouth, unit, after=kept):
-                written = task.write(unit, reporter.report)
-                kept.result()
-                reporter.flush()
-                mouth.say("written", None)
-                kept = disk.submit(_keep, written, unit, mouth)
-
-
-def _keep(written: Written, unit: Unit, mouth: "_Mouth") -> None:
-    with _faults_told(mouth, unit):
-        mouth.say("outcome", written.keep())
-
-
-def exit_with_parent() -> None:
-    """End this process when its parent is gone, so that no shard is written behind its back."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-class _Mouth:
-    """The pipe to the parent, for two threads."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
-        self._lock = threading.Lock()
-
-    def say(self, kind: str, content: Any) -> None:
-        """Send a message."""
-        with self._lock:
-            self._pipe.send((kind, content))
-
-
-@contextmanager
-def _faults_told(
-    mouth: _Mouth, unit: Unit, *, after: "Future[None] | None" = None
-) -> Iterator[None]:
-    """Tell the parent of whatever is raised, after what is said of another unit."""
-    try:
-        yield
-    except TokkitError as error:
-        fault: tuple[str, Any] = ("error", error)
-    except MemoryError:
-        fault = ("error", out_of_memory(unit))
-    except BaseException:  # noqa: BLE001  whatever it is, the parent must be told
-        fault = ("bug", traceback.format_exc())
-    else:
-        return
-    if after is not None:
-        after.result()
-    mouth.say(*fault)
-
-
-class _Forwarder(logging.Handler):
-    """Sends the messages of a worker to the parent, whose standard error it is."""
-
-    def __init__(self, mouth: _Mouth) -> None:
-        super().__init__()
-        self._mouth = mouth
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Send one message."""
-        self._mouth.say("message", record.getMessage())
-
-
-class _Reporter:
-    """Sends progress to the parent, a few times a second at the most."""
-
-    def __init__(self, mouth: _Mouth) -> None:
-        self._mouth = mouth
-        self._pending = 0
-        self._sent = time.monotonic()
-
-    def report(self, advance: int) -> None:
-        """Count progress, and send what is pending if it is time to."""
-        self._pending += advance
-        if time.monotonic() - self._sent >= REPORT_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what is pending."""
-        if self._pending:
-            self._mouth.say("progress", self._pending)
-        self._pending = 0
-        self._sent = time.monotonic()
-
 
 log = logging.getLogger(__name__)
 
+_REPORT_SECONDS = 0.1
+_HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class WorkerError(RuntimeError):
-    """A bug in a worker; its text is the traceback from there."""
+    """A bug in a worker; the message is the traceback from there."""
 
 
 def run_units(
@@ -181,47 +57,47 @@ def run_units(
     """Run ``task`` on each unit, yielding outcomes as they come.
 
     Args:
-        task: what is done; picklable if there are workers.
-        units: in the order in which they are taken up.
-        workers: processes; 0 works in this one.
-        report: called with the progress made, in the units' sizes.
+        task: what to do; picklable if there are workers.
+        units: in the order in which they are started.
+        workers: number of processes; 0 works in this one.
+        report: called with the progress, in terms of the units' sizes.
 
     The processes end when the generator is closed.
 
     Raises:
-        TokkitError: that a unit raised, or that names the unit whose worker died.
+        TokkitError: raised by a unit, or naming the unit whose worker died.
     """
-    away = [unit for unit in units if not unit.local] if workers else []
     for unit in units:
         if unit.local or not workers:
             try:
-                outcome = task.write(unit, report).keep()
+                outcome = task.write(unit, report).commit()
             except MemoryError as error:
-                raise out_of_memory(unit) from error
+                raise _out_of_memory(unit) from error
             yield unit, outcome
-    if away:
-        with _Pool(task, min(workers, len(away))) as pool:
-            yield from pool.run(away, report)
+    distributed = [unit for unit in units if not unit.local] if workers else []
+    if distributed:
+        with _Pool(task, min(workers, len(distributed))) as pool:
+            yield from pool.run(distributed, report)
 
 
 class _Pool:
-    """A few processes, each with a pipe, a life to watch, and its units in hand.
+    """A few worker processes, each with a pipe and the units that it was sent.
 
-    These are at most two: one that is done but for the disk, and one to do.
+    A worker has at most two units: one of which the file is not on the disk yet, and one to do.
     """
 
     def __init__(self, task: Task, num_workers: int) -> None:
         self._processes: dict[Connection, BaseProcess] = {}
-        self._in_hand: dict[Connection, deque[Unit]] = {}
-        self._said: set[str] = set()
+        self._sent: dict[Connection, deque[Unit]] = {}
+        self._logged: set[str] = set()
         context = _choose_start(task)
-        # A signal would tear the start of a process, or print a traceback from within a child that
-        # is not ready to ignore it; children inherit the mask and lift it when they are.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
+        # A signal would break the start of a process, or print a traceback from a child that cannot
+        # ignore it yet; children inherit the mask and lift it when they can.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
         try:
             for _ in range(num_workers):
                 ours, theirs = context.Pipe()
-                process = context.Process(target=work, args=(task, theirs), daemon=True)
+                process = context.Process(target=_work, args=(task, theirs), daemon=True)
                 process.start()
                 theirs.close()
                 self._processes[ours] = process
@@ -241,36 +117,32 @@ class _Pool:
     def run(
         self, units: Sequence[Unit], report: Callable[[int], Any]
     ) -> Iterator[tuple[Unit, Outcome]]:
-        """Hand out the units and yield what comes back."""
+        """Send out the units and yield their outcomes."""
         waiting = deque(units)
         for pipe in self._processes:
-            self._in_hand[pipe] = deque()
-            self._hand_out(pipe, waiting)
-        while busy := [pipe for pipe, held in self._in_hand.items() if held]:
+            self._sent[pipe] = deque()
+            self._send_next(pipe, waiting)
+        while busy := [pipe for pipe, sent in self._sent.items() if sent]:
             for pipe in cast("list[Connection]", wait(busy)):
                 kind, content = self._receive(pipe)
                 if kind == "progress":
                     report(content)
-                elif kind == "message":
-                    self._say(content)
+                elif kind == "log":
+                    if content not in self._logged:  # once if several workers log the same
+                        log.info("%s", content)
+                    self._logged.add(content)
                 elif kind == "written":
-                    self._hand_out(pipe, waiting)
+                    self._send_next(pipe, waiting)
                 elif kind == "outcome":
-                    yield self._in_hand[pipe].popleft(), content
+                    yield self._sent[pipe].popleft(), content
                 elif kind == "error":
                     raise content
                 else:
-                    raise WorkerError(f"{self._in_hand[pipe][0].name}\n\n{content}")
+                    raise WorkerError(f"{self._sent[pipe][0].name}\n\n{content}")
 
-    def _say(self, message: str) -> None:
-        """Pass on what a worker has to say, once where several say the same."""
-        if message not in self._said:
-            log.info("%s", message)
-        self._said.add(message)
-
-    def _hand_out(self, pipe: Connection, waiting: deque[Unit]) -> None:
+    def _send_next(self, pipe: Connection, waiting: deque[Unit]) -> None:
         if waiting:
-            self._in_hand[pipe].append(unit := waiting.popleft())
+            self._sent[pipe].append(unit := waiting.popleft())
             try:
                 pipe.send(unit)
             except BrokenPipeError:
@@ -284,25 +156,25 @@ class _Pool:
         return message
 
     def _raise_death(self, pipe: Connection) -> NoReturn:
-        """Say which unit a dead worker had, and how it died."""
+        """Raise an error that says which unit a dead worker had, and how it died."""
         process = self._processes[pipe]
         process.join()
         killed = process.exitcode == -signal.SIGKILL
-        remedy = "; was memory short? pass fewer --workers" if killed else ""
+        remedy = ". It may have run out of memory: use fewer --workers" if killed else ""
         raise TokkitError(
-            f"{self._in_hand[pipe][-1].name}: the worker process {describe_exit(process)}{remedy}; what "
-            f"other units finished stays, run the same command again to go on"
+            f"{self._sent[pipe][-1].name}: the worker process {describe_exit(process)}{remedy}. "
+            f"Finished units are kept: run the same command again to continue"
         )
 
 
 def describe_exit(process: BaseProcess) -> str:
-    """Say how a process ended that was not asked to."""
+    """Return how a process ended: ``was killed by SIGKILL``, or ``exited with 1``."""
     code = process.exitcode or 0
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
 
 
 def _choose_start(task: Task) -> ForkContext | SpawnContext:
-    """How to start processes; before a fork, what the task needs is loaded for all of them."""
+    """Return how to start processes; before a fork, what the task needs is loaded for all."""
     if _has_one_thread():
         task.load()
         if _has_one_thread():
@@ -311,6 +183,126 @@ def _choose_start(task: Task) -> ForkContext | SpawnContext:
 
 
 def _has_one_thread() -> bool:
-    """Whether this process can be copied; those of macOS cannot, whatever threads they have."""
+    """Return whether this process can be copied; on macOS none can, whatever threads it has."""
     threads = Path("/proc/self/task")
     return sys.platform == "linux" and threads.is_dir() and len([*threads.iterdir()]) == 1
+
+
+def _out_of_memory(unit: Unit) -> TokkitError:
+    return TokkitError(f"{unit.name}: out of memory; use fewer --workers, or smaller units")
+
+
+def _work(task: Task, pipe: Connection) -> None:
+    """Do units from the pipe until it closes: the main function of a worker.
+
+    It sends pairs of a kind and a content. About each unit, in order, the last ones are
+
+    - ``written``: the next unit may be sent; then ``outcome``, when the file is on the disk,
+    - or ``error``, a ``TokkitError``, or ``bug``, a traceback.
+
+    ``progress`` and ``log`` come in between.
+    """
+    gc.freeze()  # what was loaded before a fork need not be looked at again
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it, too, and ends us
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has the parent's handler
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_SIGNALS)
+    threading.Thread(target=exit_with_parent, daemon=True).start()
+    messages = _MessagePipe(pipe)
+    logger = logging.getLogger("tokkit")
+    logger.handlers = [_LogSender(messages)]
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    progress = _ProgressSender(messages)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk") as disk:
+        committed: Future[None] = disk.submit(lambda: None)
+        while True:
+            try:
+                unit = pipe.recv()
+            except EOFError:
+                return
+            with _report_errors(messages, unit, after=committed):
+                written = task.write(unit, progress.report)
+                committed.result()
+                progress.flush()
+                messages.send("written", None)
+                committed = disk.submit(_commit, written, unit, messages)
+
+
+def _commit(written: WrittenUnit, unit: Unit, messages: "_MessagePipe") -> None:
+    with _report_errors(messages, unit):
+        messages.send("outcome", written.commit())
+
+
+def exit_with_parent() -> None:
+    """Exit this process when its parent is gone, so that it writes nothing that nobody expects."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+class _MessagePipe:
+    """The pipe to the parent, shared by two threads."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._lock = threading.Lock()
+
+    def send(self, kind: str, content: Any) -> None:
+        """Send a message."""
+        with self._lock:
+            self._pipe.send((kind, content))
+
+
+@contextmanager
+def _report_errors(
+    messages: _MessagePipe, unit: Unit, *, after: "Future[None] | None" = None
+) -> Iterator[None]:
+    """Send whatever is raised inside to the parent, after the messages about another unit."""
+    try:
+        yield
+    except TokkitError as error:
+        message: tuple[str, Any] = ("error", error)
+    except MemoryError:
+        message = ("error", _out_of_memory(unit))
+    except BaseException:  # noqa: BLE001  whatever it is, the parent must know
+        message = ("bug", traceback.format_exc())
+    else:
+        return
+    if after is not None:
+        after.result()
+    messages.send(*message)
+
+
+class _LogSender(logging.Handler):
+    """Sends a worker's log messages to the parent, which owns standard error."""
+
+    def __init__(self, messages: _MessagePipe) -> None:
+        super().__init__()
+        self._messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one message."""
+        self._messages.send("log", record.getMessage())
+
+
+class _ProgressSender:
+    """Sends progress to the parent, a few times a second at most."""
+
+    def __init__(self, messages: _MessagePipe) -> None:
+        self._messages = messages
+        self._pending = 0
+        self._sent = time.monotonic()
+
+    def report(self, advance: int) -> None:
+        """Add progress, and send it if it is time to."""
+        self._pending += advance
+        if time.monotonic() - self._sent >= _REPORT_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the progress that was not sent yet."""
+        if self._pending:
+            self._messages.send("progress", self._pending)
+        self._pending = 0
+        self._sent = time.monotonic()

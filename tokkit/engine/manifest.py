@@ -1,12 +1,13 @@
-"""``manifest.json``: what a finished folder says of itself, written last.
+"""``manifest.json``: the record of a finished folder, which is written last.
 
-A folder without one is unfinished. Beside the rows of its shards it keeps the stage's content
-key, so that the same command, run again, can tell at a glance that there is nothing to do.
+A folder without its record is unfinished. In addition to its shards, a manifest contains the
+stage's content key, so that running the same command again finds that there is nothing to do.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tokkit import __version__
 from tokkit.engine.files import read_json, write_json
@@ -14,23 +15,54 @@ from tokkit.errors import TokkitError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+# The record of a tokenizer folder; see ``tokkit.vocab.train``.
+TRAINING = "training.json"
+RECORDS = (MANIFEST, TRAINING)
+
+R = TypeVar("R")
+
+
+def read_record(path: Path, make: Callable[..., R], format_version: int) -> R:
+    """Read the record of a finished folder.
+
+    Args:
+        path: JSON file with an object that has a ``format_version``.
+        make: called with the object's members as keyword arguments.
+        format_version: the only one that is accepted.
+
+    Raises:
+        TokkitError: if the file is damaged, or has another format version.
+    """
+    data = read_json(path)
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if version != format_version:
+        raise TokkitError(
+            f"{path}: unknown format version {version}; tokkit {__version__} reads version "
+            f"{format_version}, so install the release that wrote it"
+        )
+    try:
+        return make(**data)
+    except TypeError as error:
+        raise TokkitError(
+            f"{path}: not a record of tokkit ({error}); recreate the folder"
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The facts of a finished folder.
+    """The content of ``manifest.json``.
 
     Attributes:
         kind: ``tokens``, ``instances``, ``run`` or ``corpus``.
         key: content key over inputs, options, tokenizer and format version.
-        options: every option in force that the bytes depend on.
-        seed: of every draw; None where nothing is drawn.
-        tokenizer_fingerprint: SHA-256 of the canonical tokenizer.json; None without a tokenizer.
+        options: every option that the bytes depend on.
+        seed: random seed; None if the stage draws nothing.
+        tokenizer_fingerprint: SHA-256 of the canonical ``tokenizer.json``; None without a tokenizer.
         inputs: rows with ``name``, ``bytes`` and ``sha256``.
         shards: rows with ``name``, ``bytes``, ``sha256``, and where they apply ``rows``, ``tokens``.
         accounts: see ``tokkit.engine.accounts``.
-        format_version: of the files; a reader refuses another.
-        tokkit_version: that wrote them.
+        format_version: version of the folder's format.
+        tokkit_version: release that wrote the folder.
     """
 
     kind: str
@@ -46,16 +78,16 @@ class Manifest:
 
     @property
     def num_rows(self) -> int:
-        """Rows of all shards."""
+        """Number of rows in all shards."""
         return sum(shard.get("rows", 0) for shard in self.shards)
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of all shards."""
+        """Number of tokens in all shards."""
         return sum(shard.get("tokens", 0) for shard in self.shards)
 
     def write(self, folder: Path) -> None:
-        """Write it atomically; from now on the folder is finished."""
+        """Write the manifest atomically, which makes the folder finished."""
         write_json(folder / MANIFEST, asdict(self))
 
     @classmethod
@@ -64,31 +96,21 @@ class Manifest:
 
         Args:
             folder: the folder.
-            kind: what it must be; None takes any.
+            kind: required kind; None accepts any.
 
         Raises:
-            TokkitError: where the folder is missing, unfinished, of another kind or of a format
-                version that this release does not know.
+            TokkitError: if the folder is missing, unfinished, of another kind, or of an unknown
+                format version.
         """
         if not folder.is_dir():
             raise TokkitError(f"{folder}: no such folder")
         path = folder / MANIFEST
         if not path.is_file():
             raise TokkitError(
-                f"{folder}: unfinished or not a folder of ours (it has no {MANIFEST}); "
+                f"{folder}: unfinished, or not made by tokkit (it has no {MANIFEST}); "
                 f"run the command that makes it again"
             )
-        form = read_json(path)
-        version = form.get("format_version") if isinstance(form, dict) else None
-        if version != FORMAT_VERSION:
-            raise TokkitError(
-                f"{path}: format version {version} is not known to tokkit {__version__}, "
-                f"which reads {FORMAT_VERSION}; install the release that wrote it"
-            )
-        try:
-            manifest = cls(**form)
-        except TypeError as error:
-            raise TokkitError(f"{path}: not a manifest ({error}); make the folder again") from error
+        manifest = read_record(path, cls, FORMAT_VERSION)
         if kind is not None and manifest.kind != kind:
             raise TokkitError(f"{folder}: holds {manifest.kind}, but {kind} are needed here")
         return manifest

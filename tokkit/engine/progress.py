@@ -1,14 +1,38 @@
-"""Log lines and bars share a terminal: a bar makes room for a line, whichever thread writes it."""
+"""Progress bars and log lines share a terminal: a bar makes room for a line from any thread."""
 
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+
+def open_bar(
+    description: str, unit: str, *, total: int | None = None, initial: int = 0, show: bool
+) -> Any:
+    """Return a tqdm bar on standard error, which shows nothing unless that is a terminal.
+
+    It has no thread that looks after slow bars, so a process of one thread can still be copied.
+    """
+    from tqdm import tqdm  # not for ``tokkit --help``
+
+    class Bar(tqdm):  # type: ignore[misc]  # tqdm has no annotations
+        monitor_interval = 0
+
+    return Bar(
+        desc=description,
+        total=total,
+        initial=initial,
+        unit=unit,
+        unit_scale=True,
+        miniters=1,
+        disable=not (show and sys.stderr.isatty()),
+    )
 
 
 @contextmanager
 def hide_bars() -> Iterator[None]:
-    """Take the bars off the terminal for as long as the block writes to it."""
+    """Take the bars off the terminal while the block writes to it."""
     if "tqdm" not in sys.modules:  # so there is no bar
         yield
         return
@@ -18,7 +42,7 @@ def hide_bars() -> Iterator[None]:
         yield
 
 
-class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # no type argument when it runs
+class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # no type argument at run time
     """Writes log lines to standard error."""
 
     def __init__(self) -> None:
@@ -26,6 +50,6 @@ class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # no type a
         self.setFormatter(logging.Formatter("tokkit: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line, where no bar stands."""
+        """Write one line, without a bar in it."""
         with hide_bars():
             super().emit(record)

@@ -1,4 +1,4 @@
-"""Work units, and what doing one means in whichever process it is done."""
+"""Work units, and how one is done in whichever process that happens."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import Draft, HashedFile, draft_for
+from tokkit.engine.files import HashedFile, PendingFile
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One piece of a plan: one unit in, one shard out.
+    """One piece of a plan, from which one file is made.
 
     Attributes:
-        name: what an error calls it, such as ``books.txt, bytes 0 to 67108864``.
-        shard: file that it writes, such as ``shard-00000.arrow``.
+        name: name in errors, such as ``books.txt, bytes 0 to 67108864``.
+        shard: name of its file within the output folder, such as ``shard-00000.arrow``.
         identity: what its content key is made of, as JSON.
-        stamp: time stamps of its inputs in nanoseconds; 0 where the identity is content already.
+        stamp: time stamps of its inputs in nanoseconds; 0 if the identity includes their content.
         size: its share of the progress bar.
-        payload: what the stage's function gets; picklable.
-        inputs: name and size of each file, or part of one, that it reads; empty where the manifest's
+        payload: argument of the stage's function; picklable.
+        inputs: name and size of each file, or part of one, that it reads; empty if the manifest's
             rows on inputs are known at planning.
         local: it must be done in the process that planned it, as standard input must.
     """
@@ -37,26 +37,28 @@ class Unit:
 
 @dataclass(frozen=True)
 class UnitResult:
-    """What a stage's function returns of a unit.
+    """What a stage's function returns.
 
     Attributes:
-        rows: of its shard.
-        tokens: in its shard.
-        accounts: its ledger.
-        input_sha256: of each of the unit's inputs, as they were read.
-        measured: seconds and the like, for who watches; they are kept nowhere.
+        rows: number of rows in the unit's file.
+        tokens: number of tokens in the unit's file.
+        accounts: the unit's accounts.
+        input_sha256: SHA-256 of each of the unit's inputs, as they were read.
+        notes: what else the stage needs in order to commit, as JSON; kept in the journal.
+        measured: seconds and the like; kept nowhere.
     """
 
     rows: int
     tokens: int
     accounts: Accounts
     input_sha256: tuple[str, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished unit: its result, and the size and SHA-256 of its shard."""
+    """A finished unit: its result, and the size and SHA-256 of its file."""
 
     result: UnitResult
     bytes: int
@@ -64,31 +66,31 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Written:
-    """A unit that is done but for its shard, which is not on the disk yet."""
+class WrittenUnit:
+    """A unit whose file is written, but not safe on the disk yet."""
 
     result: UnitResult
-    draft: Draft
+    file: PendingFile
 
-    def keep(self) -> Outcome:
-        """Wait until the shard is safe on the disk.
+    def commit(self) -> Outcome:
+        """Wait until the file is safe on the disk.
 
         Raises:
-            TokkitError: where the operating system refuses, as on a full disk.
+            TokkitError: if the operating system refuses, as on a full disk.
         """
-        self.draft.keep()
-        return Outcome(self.result, self.draft.sink.size, self.draft.sink.sha256)
+        self.file.commit()
+        return Outcome(self.result, self.file.sink.size, self.file.sink.sha256)
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is done to each unit of a stage; picklable, so that any process can do it.
+    """What to do with each unit of a stage; picklable, so that any process can do it.
 
     Attributes:
-        function: a stage's.
+        function: the stage's function.
         context: its first argument.
-        folder: where shards are written.
-        load_context: makes of the context what all units need, for a process that copies itself.
+        folder: output folder.
+        load_context: loads what all units need into the context, in a process that copies itself.
     """
 
     function: Callable[[Any, Any, HashedFile, Callable[[int], None]], UnitResult]
@@ -101,8 +103,8 @@ class Task:
         if self.load_context is not None:
             self.load_context(self.context)
 
-    def write(self, unit: Unit, report: Callable[[int], None]) -> Written:
-        """Do a unit, and leave its shard to be kept."""
-        with draft_for(self.folder / unit.shard) as draft:
-            result = self.function(self.context, unit.payload, draft.sink, report)
-        return Written(result, draft)
+    def write(self, unit: Unit, report: Callable[[int], None]) -> WrittenUnit:
+        """Do a unit; the caller commits its file."""
+        with PendingFile(self.folder / unit.shard) as file:
+            result = self.function(self.context, unit.payload, file.sink, report)
+        return WrittenUnit(result, file)

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.engine.files import read_json
-from tokkit.engine.manifest import MANIFEST, Manifest
+from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest
 from tokkit.errors import TokkitError, require
 from tokkit.inspection.row_text import show_rows
 from tokkit.inspection.run_summary import inspect_run, is_run
 from tokkit.shards.reader import open_shard, read_header
-from tokkit.tokenizer.loading import TRAINING
 from tokkit.tokenizer.tokenizer import load_tokenizer
 
 

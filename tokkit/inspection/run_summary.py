@@ -35,7 +35,8 @@ from typing import Any
 
 import numpy as np
 
-from tokkit.engine.files import is_being_written, read_json
+from tokkit.engine.files import read_json
+from tokkit.engine.folder import is_being_written
 from tokkit.engine.journal import Journal
 from tokkit.engine.manifest import MANIFEST, Manifest
 from tokkit.pretraining.pretrain_config import PretrainConfig

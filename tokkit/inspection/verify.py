@@ -13,11 +13,10 @@ from tqdm import tqdm
 
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import hash_file, read_json
-from tokkit.engine.manifest import MANIFEST, Manifest
+from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest
 from tokkit.errors import TokkitError
 from tokkit.shards.counts import tally_instances
 from tokkit.shards.reader import check_batch, map_batch, open_shard, read_header
-from tokkit.tokenizer.loading import TRAINING
 from tokkit.tokenizer.tokenizer import load_tokenizer
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.folder import refuse_inputs
 from tokkit.engine.manifest import Manifest
-from tokkit.engine.stage import Stage, StageSpec, find_finished, run_stage
+from tokkit.engine.spec import StageSpec, find_finished
+from tokkit.engine.stage import Stage, run_stage
 from tokkit.errors import TokkitError
 from tokkit.instances.build_config import BuildConfig
 from tokkit.shards.objectives import OBJECTIVES

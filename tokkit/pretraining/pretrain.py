@@ -14,7 +14,7 @@ import os
 from typing import Any
 
 from tokkit.engine.manifest import Manifest
-from tokkit.engine.stage import find_finished
+from tokkit.engine.spec import find_finished
 from tokkit.errors import TokkitError, require
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.launch import launch

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.engine.files import STATE_FOLDER
+from tokkit.engine.manifest import TRAINING
 from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.tokenizer.definitions import (
     added_token,
@@ -38,7 +39,6 @@ from tokkit.tokenizer.special_tokens import SPECIAL_TOKENS, named_roles
 
 log = logging.getLogger(__name__)
 
-TRAINING = "training.json"
 _SENTENCEPIECE_SUFFIXES = (".model", ".spm")
 _ACCEPTED = (
     "a folder with tokenizer.json, vocab.txt, vocab.json and merges.txt, or a sentencepiece "

@@ -1,16 +1,17 @@
 """Documents that are held out: never learned from, so that a vocabulary can be measured on them.
 
-A document is drawn by its name, from the last slash on (``books.txt:312``, or the record's own id):
-so the choice depends on neither units nor workers, nor on where the corpus lies. The very first
-document is never drawn, so that something is left to learn from.
+A document is drawn by its name, from the last slash on (``books.txt:312``, or the record's own id),
+so the choice depends on neither units nor workers, nor on the folder of the corpus. The first text
+document of the corpus is never held out, so that something is left to learn from; files of counts
+are no text.
 
-Their texts are kept while a vocabulary is learned, the first 16 MB of them, and nowhere afterwards:
-a tokenizer is given to others, the text that it was learned from need not be.
+The first 16 MB of held-out texts are kept while a vocabulary is learned, and deleted afterwards:
+a tokenizer is given to others, and the text that it was learned from need not be.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +28,8 @@ MOST_BYTES = 16 << 20
 _SCHEMA = pa.schema([("text", pa.large_string())])
 
 
-def draw(batch: DocumentBatch, share: float) -> npt.NDArray[np.bool_]:
-    """Which documents are held out, bool ``[num_documents]``."""
+def draw_held_out(batch: DocumentBatch, share: float) -> npt.NDArray[np.bool_]:
+    """Return which documents are drawn to be held out, bool ``[num_documents]``."""
     drawn = np.zeros(len(batch.texts), np.bool_)
     if len(drawn) and share > 0:
         _, bounds, data = batch.names.buffers()
@@ -40,46 +41,68 @@ def draw(batch: DocumentBatch, share: float) -> npt.NDArray[np.bool_]:
 
 
 class HeldOutWriter:
-    """An Arrow file of texts, as many as the report has use for.
+    """Writes an Arrow stream of held-out texts, as many as the report uses.
 
     Args:
         file: has ``write``.
     """
 
     def __init__(self, file: Any) -> None:
-        self._writer = pa.ipc.new_file(file, _SCHEMA)
+        self._writer = pa.ipc.new_stream(file, _SCHEMA)
         self._room = MOST_BYTES
 
-    def add(self, texts: pa.LargeStringArray) -> None:
-        """Write texts while there is room; the last one is cut short."""
-        if self._room:
-            kept, self._room = _take(texts, self._room)
-            self._writer.write_batch(pa.record_batch([kept], schema=_SCHEMA))
+    def __enter__(self) -> Self:
+        return self
 
-    def close(self) -> None:
-        """Write the end of the file."""
+    def __exit__(self, *exception: object) -> None:
         self._writer.close()
 
+    def write(self, texts: pa.LargeStringArray) -> None:
+        """Write texts while there is room; the last one is cut."""
+        if self._room:
+            kept, self._room = _take(texts, self._room)
+            self.write_whole(kept)
 
-def read_held_out(paths: Sequence[Path]) -> pa.LargeStringArray:
-    """The texts of several such files, in order."""
-    return _gather(pa.ipc.open_file(path.read_bytes()).read_all()["text"] for path in paths)
+    def write_whole(self, texts: pa.LargeStringArray) -> None:
+        """Write texts whatever room there is."""
+        self._writer.write_batch(pa.record_batch([texts], schema=_SCHEMA))
 
 
-def find_held_out(config: TrainConfig, units: Sequence[CorpusUnit]) -> pa.LargeStringArray:
+def read_held_out(
+    paths: Sequence[Path], *, without_first_of: int | None = None
+) -> pa.LargeStringArray:
+    """Return the first 16 MB of the texts in several such files, in order.
+
+    Args:
+        paths: files that begin with a stream of ``HeldOutWriter``.
+        without_first_of: number of the file whose first text is left out; None for none.
+    """
+    return _gather(
+        read_texts(path)[1 if number == without_first_of else 0 :]
+        for number, path in enumerate(paths)
+    )
+
+
+def read_texts(path: Path) -> pa.LargeStringArray:
+    """Return all texts in a file of ``HeldOutWriter``, without a copy."""
+    table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+    return pa.concat_arrays([pa.array([], pa.large_string()), *table["text"].chunks])
+
+
+def find_held_out(config: TrainConfig, units: Iterable[CorpusUnit]) -> pa.LargeStringArray:
     """Read the corpus again for the texts that were held out when it was learned from.
 
     Raises:
-        TokkitError: of the readers.
+        TokkitError: see ``read_documents``.
     """
 
-    def texts() -> Any:
+    def texts() -> Iterator[pa.LargeStringArray]:
         is_first = True
         for unit in units:
             if unit.source.format == "counts" or unit.is_stdin:
                 continue
             for batch in read_documents(unit, config):
-                drawn = draw(batch, config.held_out)
+                drawn = draw_held_out(batch, config.held_out)
                 if is_first and len(drawn):
                     drawn[0] = is_first = False
                 yield batch.texts.filter(pa.array(drawn))
@@ -87,8 +110,8 @@ def find_held_out(config: TrainConfig, units: Sequence[CorpusUnit]) -> pa.LargeS
     return _gather(texts())
 
 
-def _gather(arrays: Any) -> pa.LargeStringArray:
-    """The first texts of several arrays, while there is room."""
+def _gather(arrays: Iterable[pa.LargeStringArray]) -> pa.LargeStringArray:
+    """Return the first texts of several arrays, while there is room."""
     parts = []
     room = MOST_BYTES
     for texts in arrays:
@@ -100,7 +123,7 @@ def _gather(arrays: Any) -> pa.LargeStringArray:
 
 
 def _take(texts: pa.LargeStringArray, room: int) -> tuple[pa.LargeStringArray, int]:
-    """The first texts, of so many bytes at most, the last cut short; and the room that is left."""
+    """Return the first texts, of at most ``room`` bytes, the last one cut; and the room left."""
     kept = []
     for scalar in texts:
         if not room:

@@ -1,192 +1,215 @@
 """The stage ``train``: text in, a tokenizer folder out.
 
-count    the words of the corpus, in one pass
-learn    a vocabulary from words and counts
-write    the tokenizer, then training.json, which says that the folder is finished
+    count    the words of the corpus, unit by unit, kept in .tokkit/counts until the stage is finished
+    learn    a vocabulary from words and counts
+    write    the tokenizer, then training.json, which makes the folder finished
+
+The counts do not depend on the options of learning, so an unfinished folder continues with another
+``--vocab-size``, too.
 """
 
 import logging
-import sys
-from dataclasses import asdict, replace
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from tokkit.corpus.units import plan_units
-from tokkit.engine.files import FolderLock, write_atomically
-from tokkit.engine.folder import (
-    clear_folder,
-    refuse_foreign,
-    refuse_inputs,
-    remove_leftovers,
-)
-from tokkit.engine.journal import Journal
-from tokkit.engine.signals import interruptible
-from tokkit.engine.stage import Bar, Plan, refuse_other_run
-from tokkit.engine.unit import Unit
-from tokkit.errors import TokkitError
-from tokkit.tokenizer.loading import TRAINING, TokenizerFiles
+from tokkit import __version__
+from tokkit.corpus.units import UNIT_BYTES, Group, plan_groups
+from tokkit.engine.files import STATE_FOLDER, write_atomically, write_json
+from tokkit.engine.folder import refuse_inputs
+from tokkit.engine.manifest import TRAINING, read_record
+from tokkit.engine.spec import locked_folder
+from tokkit.engine.stage import StagePlan, require_same_inputs
+from tokkit.tokenizer.loading import TokenizerFiles
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import load_tokenizer, make_tokenizer
-from tokkit.vocab.learn import learn
 from tokkit.vocab.train_config import TrainConfig
-from tokkit.vocab.trainers import read_characters
-from tokkit.vocab.training_record import Training
 
 log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 2
+COUNTS_FOLDER = f"{STATE_FOLDER}/counts"
 
 _WITHOUT_EFFECT = frozenset(
     ("inputs", "output", "workers", "memory", "save_counts", "compare", "overwrite", "progress")
 )
+_LEARNING_OPTIONS = frozenset(
+    (
+        "score",
+        "vocab_size",
+        "min_frequency",
+        "min_word_count",
+        "limit_alphabet",
+        "initial_alphabet",
+        "max_token_length",
+        "special_tokens",
+        "unused",
+        "byte_fallback",
+    )
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The content of ``training.json``: what a vocabulary was learned from, and how.
+
+    Attributes:
+        key: content key over inputs and options.
+        options: every option that the vocabulary depends on.
+        tokenizer_fingerprint: fingerprint of the tokenizer that was made.
+        vocab_size: number of tokens in its vocabulary.
+        inputs: rows with ``name``, ``bytes`` and ``sha256``.
+        accounts: see ``tokkit.engine.accounts``: documents, and for WordPiece characters.
+        trainer: name and version of what learned it.
+        report: see ``tokkit.vocab.measure.Report``.
+        compared: rows of ``measure.compare``; not in the file, since the vocabulary does not depend
+            on the tokenizers that it is compared with.
+        format_version: version of the file's format.
+        tokkit_version: release that wrote the file.
+    """
+
+    key: str
+    options: Mapping[str, Any]
+    tokenizer_fingerprint: str
+    vocab_size: int
+    inputs: Sequence[Mapping[str, Any]]
+    accounts: Mapping[str, Any]
+    trainer: str
+    report: Mapping[str, Any]
+    compared: Sequence[Mapping[str, Any]] = field(default=(), compare=False)
+    format_version: int = FORMAT_VERSION
+    tokkit_version: str = __version__
+
+    def write(self, folder: Path) -> None:
+        """Write the record atomically, which makes the folder finished."""
+        data = asdict(self)
+        del data["compared"]
+        write_json(folder / TRAINING, data)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Training | None":
+        """Read a folder's record; None if there is none.
+
+        Raises:
+            TokkitError: if it is damaged, or has an unknown format version.
+        """
+        path = folder / TRAINING
+        return read_record(path, cls, FORMAT_VERSION) if path.is_file() else None
 
 
 def train(config: TrainConfig) -> Training:
     """Learn a vocabulary and write its tokenizer folder, unless it is there already.
 
     Args:
-        config: what is read, and what is learned; the vocabulary does not depend on ``workers``.
+        config: what to read and what to learn; the vocabulary does not depend on ``workers`` and
+            ``memory``.
 
     Returns:
         The folder's record.
 
     Raises:
-        TokkitError: a fault in data or environment; the folder then is unfinished, or as it was.
+        TokkitError: a fault in data or environment; what was counted is not counted again.
+        Interrupted: after SIGINT or SIGTERM; the same holds.
     """
     refuse_inputs(config.output, config.inputs)
-    stage = plan(config)
+    plan = plan_training(config)
     for name in config.compare:
-        load_tokenizer(Path(name))  # a wrong name is told now, not when all is learned
-    if not config.overwrite:
-        done = find_done(config, stage)
-        if done is not None and _has_counts(config):
-            log.info("%s: up to date", config.output)
-            return _compare_again(config, stage, done)
-    refuse_foreign(config.output)
-    with FolderLock(config.output), interruptible(config.output):
-        if config.overwrite:
-            clear_folder(config.output)
-        refuse_other_run(stage)
-        remove_leftovers(config.output)
-        (config.output / TRAINING).unlink(missing_ok=True)
-        Journal.read(config.output).begin(stage.describe())
-        return _make(config, stage)
+        load_tokenizer(Path(name))  # an error about a name comes now, not when all is learned
+    if not config.overwrite and (finished := _find_finished(config, plan)) is not None:
+        require_same_inputs(plan, finished.inputs)
+        return replace(finished, compared=_compare_again(config, plan))
+    with locked_folder(plan, overwrite=config.overwrite):
+        return _count_and_learn(config, plan)
 
 
-def _has_counts(config: TrainConfig) -> bool:
-    """Whether the file of counts is there, if one is asked for; without it words are counted anew."""
-    return config.save_counts is None or config.save_counts.is_file()
-
-
-def _compare_again(config: TrainConfig, stage: Plan, training: Training) -> Training:
-    """The record of a finished folder, with the figures of other tokenizers."""
-    if not config.compare:
-        return training
-    from tokkit.vocab.held_out import find_held_out  # compiles kernels: only when it is needed
-    from tokkit.vocab.measure import compare
-
-    held_out = find_held_out(config, [unit.payload for unit in stage.units])
-    return replace(training, compared=compare(config.compare, held_out))
-
-
-def plan(config: TrainConfig) -> Plan:
-    """The inputs and options as a stage, whose key tells one training from another."""
+def plan_training(config: TrainConfig) -> StagePlan:
+    """Return the stage's options, and the units in which it counts."""
     options = {name: value for name, value in asdict(config).items() if name not in _WITHOUT_EFFECT}
     options["special_tokens"] = list(config.special_tokens)
     options["weights"] = dict(config.weights)
-    if config.initial_alphabet is not None:  # its characters count, wherever the file lies
-        characters = set(read_characters(config.initial_alphabet))
-        options["initial_alphabet"] = "".join(sorted(characters))
-    return Plan(
+    if config.initial_alphabet is not None:  # its characters count, not the path of the file
+        from tokkit.vocab.trainers import read_characters
+
+        options["initial_alphabet"] = "".join(sorted(set(read_characters(config.initial_alphabet))))
+    units = plan_groups(config, UNIT_BYTES, COUNTS_FOLDER + "/{:05}")
+    return StagePlan(
         kind="tokenizer",
         output=config.output,
         options=options,
         tokenizer_fingerprint="",
         seed=None,
-        units=[
-            Unit(
-                name=unit.name,
-                shard="tokenizer.json",
-                identity=unit.identity,
-                stamp=unit.source.mtime_ns,
-                size=unit.size,
-                payload=unit,
-                local=unit.is_stdin,
-            )
-            for unit in plan_units(config)
-        ],
+        inputs=[part.identity for unit in units for part in unit.payload],
+        flags={"special_tokens": "--special-token", "weights": "--weight"},
+        fingerprints=frozenset({"initial_alphabet"}),
+        units=units,
+        unit_options={
+            name: value for name, value in options.items() if name not in _LEARNING_OPTIONS
+        },
+        digest=lambda group: _digest(group, config),
     )
 
 
-def find_done(config: TrainConfig, stage: Plan) -> Training | None:
-    """The record of a folder that holds just what the stage would make; None without one.
+def _digest(group: Group, config: TrainConfig) -> list[str]:
+    from tokkit.corpus.readers import digest_group  # compiles kernels: only when it is needed
 
-    Raises:
-        TokkitError: where an input is another than it was, or cannot be compared.
+    return digest_group(group, config)
+
+
+def _find_finished(config: TrainConfig, plan: StagePlan) -> Training | None:
+    """Return the record of a folder that has all that the stage makes; None if it has not.
+
+    If the file of counts is missing that the config asks for, the words are counted again.
     """
-    training = Training.read(stage.output)
-    if training is None or training.key != stage.key:
+    training = Training.read(plan.output)
+    files = [plan.output / "tokenizer.json", *filter(None, [config.save_counts])]
+    if training is None or training.key != plan.key or not all(path.is_file() for path in files):
         return None
-    if not (stage.output / "tokenizer.json").is_file():
-        return None
-    lines = Journal.read(stage.output).units
-    for unit, key in zip(stage.units, stage.unit_keys(), strict=True):
-        line = lines.get(key)
-        if unit.local:
-            fault = "standard input cannot be compared with what it was made from"
-        elif line is None or line["stamp"] == unit.stamp:
-            continue
-        elif _digest(unit, config) != line["input_sha256"]:
-            fault = f"{unit.name} has changed since"
-        else:
-            continue
-        raise TokkitError(
-            f"{stage.output}: holds another run ({fault}); "
-            f"choose another folder, or pass --overwrite to make it anew"
-        )
     return training
 
 
-def _digest(unit: Unit, config: TrainConfig) -> str:
-    """SHA-256 of an input whose time stamp is another than it was."""
-    from tokkit.corpus.readers import digest_unit  # compiles kernels: only when it is needed
+def _compare_again(config: TrainConfig, plan: StagePlan) -> list[dict[str, Any]]:
+    """Measure other tokenizers on the held-out text of a finished folder."""
+    if not config.compare:
+        return []
+    from tokkit.vocab.held_out import find_held_out  # these compile kernels
+    from tokkit.vocab.measure import compare
 
-    log.info("%s: its time stamp has changed; comparing its content", unit.name)
-    return digest_unit(unit.payload, config)
+    return compare(
+        config.compare,
+        find_held_out(config, [part for unit in plan.units for part in unit.payload]),
+    )
 
 
-def _make(config: TrainConfig, stage: Plan) -> Training:
-    """Count, learn and write."""
-    from tokkit.vocab.count_files import write_counts
-    from tokkit.vocab.counting import count_corpus  # these compile kernels
+def _count_and_learn(config: TrainConfig, plan: StagePlan) -> Training:
+    """Count what is not counted yet, learn, and write the folder."""
+    from tokkit.vocab.count_files import write_counts  # these compile kernels
+    from tokkit.vocab.counting import count_corpus
     from tokkit.vocab.measure import compare, make_report
+    from tokkit.vocab.trainers import learn
 
-    with Bar(
-        desc="count",
-        total=sum(unit.size for unit in stage.units),
-        unit="B",
-        unit_scale=True,
-        disable=not (config.progress and sys.stderr.isatty()),
-    ) as bar:
-        counted = count_corpus(config, [unit.payload for unit in stage.units], bar.update)
+    folder = config.output / COUNTS_FOLDER
+    corpus = count_corpus(config, plan, folder)
     if config.save_counts is not None:
-        write_counts(config.save_counts, counted.words)
-    log.info("%s: learning from %d distinct words", config.output, len(counted.words))
-    learned = learn(config, counted.words, counted.accounts)
+        write_counts(config.save_counts, corpus.words)
+    log.info("%s: learning from %d distinct words", config.output, len(corpus.words))
+    learned = learn(config, corpus.words, corpus.accounts)
     tokenizer = make_tokenizer(TokenizerFiles(config.output / "tokenizer.json", learned.definition))
     if learned.model:
         with write_atomically(config.output / "tokenizer.model") as file:
             file.write(learned.model)
     save_tokenizer(tokenizer, config.output)
-    journal = Journal.read(config.output)
-    for unit, key, row in zip(stage.units, stage.unit_keys(), counted.inputs, strict=True):
-        journal.append({"unit": key, "stamp": unit.stamp, "input_sha256": row["sha256"]})
     training = Training(
-        key=stage.key,
-        options=stage.options,
+        key=plan.key,
+        options=plan.options,
         tokenizer_fingerprint=tokenizer.fingerprint,
         vocab_size=tokenizer.vocab_size,
-        inputs=counted.inputs,
-        accounts=counted.accounts.as_dict(),
+        inputs=corpus.inputs,
+        accounts=corpus.accounts.as_dict(),
         trainer=learned.trainer,
-        report=asdict(make_report(tokenizer, counted.held_out, counted.removed)),
+        report=asdict(make_report(tokenizer, corpus.held_out, corpus.removed)),
     )
     training.write(config.output)
-    return replace(training, compared=compare(config.compare, counted.held_out))
+    shutil.rmtree(folder, ignore_errors=True)
+    return replace(training, compared=compare(config.compare, corpus.held_out))

@@ -1,32 +1,30 @@
-"""Learning a vocabulary from words and their counts.
+"""Learns a vocabulary from words and their counts, whatever its model.
 
-Entries have their ids in this order, and those that merging gives in the order of the merges:
+Tokens have their ids in this order, and those made by merging in the order of the merges:
 
-    wordpiece   [PAD] [UNK] [CLS] [SEP] [MASK]   [unused0] …   ! g n o   ##n ##o   on ##on go …
-    bpe         the same                         likewise      ! " # … Ġ ġ …       Ġt he Ġthe …
-                control tokens                   for later     alphabet            merged
+    wordpiece   [PAD] [UNK] [CLS] [SEP] [MASK]   [unused0] …     ! g n o   ##n ##o   on ##on go …
+    bpe         [PAD] [UNK] [CLS] [SEP] [MASK]   [unused0] …     ! " # … Ġ ġ …       Ġt he Ġthe …
+                special tokens                   for later use   alphabet            merged
 
-Byte-level BPE comes out as from the trainer of the tokenizers library. Its WordPiece comes out as
-another vocabulary at every run, since the trainer numbers the pieces ``##c`` in the order in which
-a hash table yields the words; what it gives when it is handed the alphabet in order, as above, is
-what comes out here.
+Byte-level BPE is what the trainer of the tokenizers library learns. Its WordPiece trainer gives
+another vocabulary at every run, since it numbers the pieces ``##c`` in the order in which a hash
+table yields the words; given the alphabet in order, as above, it learns what is learned here. The
+library's ``max_token_length`` is one more than ours: its tokens are shorter than it.
 
-The library's ``max_token_length`` is one more than ours: its entries stay below it.
-
-The alphabet of a corpus: which characters a WordPiece vocabulary is made of.
-
-The characters of all words are counted, and the most frequent are kept, of two that occur as often
-the one with the lower code point. A kept character is an entry by itself, and where some word has
-it after its beginning, ``##c`` is one too. Of "Go on!":
+The alphabet of a WordPiece vocabulary are the most frequent characters of all words; of two that
+occur as often, the one with the lower code point goes first. A character is a token by itself, and
+if some word has it after its beginning, ``##c`` is one, too. For "Go on!":
 
     counts       o 2   g 1   n 1   ! 1        (uncased)
     characters   ! g n o
     continuing   n o                          ##n ##o
 
 Characters that the user names go before all others, whether they occur or not.
+
+A unigram vocabulary is learned by sentencepiece; see ``tokkit.vocab.unigram_trainer``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +34,8 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import decoders, normalizers, pre_tokenizers
 
+from tokkit import __version__
+from tokkit.engine.accounts import Accounts
 from tokkit.errors import TokkitError, UsageError
 from tokkit.kernels.vocab.merge_by_frequency import merge_by_frequency
 from tokkit.kernels.vocab.merge_by_likelihood import merge_by_likelihood
@@ -51,17 +51,68 @@ from tokkit.tokenizer.definitions import (
 from tokkit.vocab.train_config import TrainConfig
 from tokkit.vocab.word_counts import WordCounts
 
+_LARGEST = (1 << 31) - 1
+
+Ids = npt.NDArray[np.int32]
+Merger = Callable[[Words, Ids, int, int, int], Ids]
+
+
+@dataclass(frozen=True)
+class LearnedVocabulary:
+    """A vocabulary as a tokenizer's files have it.
+
+    Attributes:
+        definition: content of ``tokenizer.json``.
+        trainer: name and version of what learned it.
+        model: content of a sentencepiece ``.model``; empty for other kinds.
+    """
+
+    definition: dict[str, Any]
+    trainer: str
+    model: bytes = b""
+
+
+def learn(config: TrainConfig, words: WordCounts, accounts: Accounts) -> LearnedVocabulary:
+    """Learn a vocabulary.
+
+    Args:
+        config: what to learn, and how; the caller holds the lock of its output folder.
+        words: words to learn from.
+        accounts: receives what was kept and dropped of the characters (``wordpiece``).
+
+    Raises:
+        TokkitError: if the words give fewer tokens than ``vocab_size``, or single characters alone
+            are more.
+    """
+    if config.model == "unigram":
+        import sentencepiece
+
+        from tokkit.vocab.unigram_trainer import define_unigram, train_apart
+
+        model = train_apart(config, words)
+        definition = define_unigram(model, config.special_tokens)
+        return LearnedVocabulary(definition, f"sentencepiece {sentencepiece.__version__}", model)
+    if config.model == "bpe":
+        return LearnedVocabulary(train_bpe(config, words), f"tokkit {__version__}")
+    definition, alphabet = train_wordpiece(config, words)
+    accounts.add("characters", alphabet.num_characters)
+    accounts.keep("characters", alphabet.num_characters - alphabet.num_removed)
+    accounts.drop("characters", "beyond --limit-alphabet", alphabet.num_removed)
+    accounts.count("distinct_characters", alphabet.num_distinct)
+    accounts.count("alphabet", len(alphabet.characters))
+    return LearnedVocabulary(definition, f"tokkit {__version__}")
+
 
 @dataclass(frozen=True)
 class Alphabet:
-    """The characters that were kept, and how many were not.
+    """The characters that a WordPiece vocabulary is made of.
 
     Attributes:
-        characters: kept, by code point.
-        continuing: those of them that occur after the beginning of a word.
-        num_distinct: different characters of the words.
-        num_characters: occurrences of characters in the words.
-        num_removed: occurrences of those that were not kept.
+        characters: kept characters, by code point.
+        continuing: kept characters that occur after the beginning of a word, by code point.
+        num_distinct: number of different characters in the words.
+        num_characters: number of occurrences of characters in the words.
+        num_removed: number of occurrences of characters that were not kept.
     """
 
     characters: tuple[str, ...]
@@ -74,11 +125,11 @@ class Alphabet:
 def count_alphabet(
     words: WordCounts, limit: int, initial: AbstractSet[str] = frozenset()
 ) -> Alphabet:
-    """The alphabet of some words.
+    """Return the alphabet of some words.
 
     Args:
         words: UTF-8, normalized.
-        limit: how many characters are kept.
+        limit: number of characters to keep.
         initial: characters that go before all others.
 
     Example:
@@ -90,11 +141,10 @@ def count_alphabet(
     count_characters(words.values, words.offsets, words.counts, counts, continues)
     occurring = np.flatnonzero(counts).tolist()
     named = {ord(char) for char in initial}
-    kept = sorted(
-        sorted(named.union(occurring), key=lambda code: (code not in named, -counts[code], code))[
-            :limit
-        ]
+    by_rank = sorted(
+        named.union(occurring), key=lambda code: (code not in named, -counts[code], code)
     )
+    kept = sorted(by_rank[:limit])
     return Alphabet(
         characters=tuple(map(chr, kept)),
         continuing=tuple(chr(code) for code in kept if continues[code]),
@@ -105,10 +155,10 @@ def count_alphabet(
 
 
 def read_characters(path: Path) -> str:
-    """The text of a file of characters, for ``--initial-alphabet``.
+    """Read the file of characters that ``--initial-alphabet`` names.
 
     Raises:
-        TokkitError: where there is none, or it is not UTF-8.
+        TokkitError: if it cannot be read, or is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -122,26 +172,18 @@ def read_characters(path: Path) -> str:
         ) from error
 
 
-_ANY_LENGTH = (1 << 31) - 1
-_MAX_CELLS = (1 << 31) - 1
-
-Ids = npt.NDArray[np.int32]
-Merger = Callable[[Words, Ids, int, int, int], Ids]
-
-
 def train_wordpiece(config: TrainConfig, words: WordCounts) -> tuple[dict[str, Any], Alphabet]:
-    """Learn a WordPiece vocabulary as BERT has it.
+    """Learn a WordPiece vocabulary like BERT's.
 
     Args:
         config: sizes, score, special tokens and normalization.
-        words: normalized, UTF-8.
+        words: UTF-8, normalized.
 
     Returns:
-        The object of a ``tokenizer.json``, and the alphabet.
+        The content of ``tokenizer.json``, and the alphabet.
 
     Raises:
-        TokkitError: where the alphabet alone is more than ``vocab_size``, or the words do not give
-            so many entries.
+        TokkitError: see ``learn``.
     """
     normalizer = normalizers.BertNormalizer(
         lowercase=not config.cased, strip_accents=config.strip_accents
@@ -149,17 +191,16 @@ def train_wordpiece(config: TrainConfig, words: WordCounts) -> tuple[dict[str, A
     _refuse_words(
         config, normalizer, pre_tokenizers.BertPreTokenizer(), decoders.WordPiece(cleanup=False)
     )
-    _refuse_size(words)
     initial: set[str] = set()
     if config.initial_alphabet is not None:
         text = normalizer.normalize_str(read_characters(config.initial_alphabet))
         initial.update(*text.split())
     alphabet = count_alphabet(words, config.limit_alphabet, initial)
-    tokens = [
-        *_reserved(config),
+    symbols = [
         *alphabet.characters,
         *(CONTINUING_SUBWORD_PREFIX + char for char in alphabet.continuing),
     ]
+    tokens = [*config.special_tokens, *config.unused_tokens, *symbols]
     ids = {token: number for number, token in enumerate(tokens)}
     first_ids = np.full(UNICODE_SIZE, NO_SYMBOL, np.int32)
     next_ids = first_ids.copy()
@@ -167,10 +208,9 @@ def train_wordpiece(config: TrainConfig, words: WordCounts) -> tuple[dict[str, A
         first_ids[ord(char)] = ids[char]
     for char in alphabet.continuing:
         next_ids[ord(char)] = ids[CONTINUING_SUBWORD_PREFIX + char]
-    num_symbols = len(alphabet.characters) + len(alphabet.continuing)
     laid_out = _lay_out(words, first_ids, next_ids, as_bytes=False)
     merger = merge_by_likelihood if config.score == "likelihood" else merge_by_frequency
-    _merge(config, laid_out, tokens, num_symbols, merger, prefix=CONTINUING_SUBWORD_PREFIX)
+    _merge(config, laid_out, tokens, len(symbols), merger, prefix=CONTINUING_SUBWORD_PREFIX)
     definition = wordpiece(
         {token: number for number, token in enumerate(tokens)},
         unknown="[UNK]",
@@ -183,24 +223,23 @@ def train_wordpiece(config: TrainConfig, words: WordCounts) -> tuple[dict[str, A
 
 
 def train_bpe(config: TrainConfig, words: WordCounts) -> dict[str, Any]:
-    """Learn a byte-level BPE vocabulary as GPT-2 has it, with control tokens of one's choice.
+    """Learn a byte-level BPE vocabulary like GPT-2's, with any special tokens.
 
     Args:
         config: sizes and special tokens.
-        words: pieces of GPT-2's split pattern, as bytes of text.
+        words: matches of GPT-2's split pattern, as bytes of text.
 
     Returns:
-        The object of a ``tokenizer.json``.
+        The content of ``tokenizer.json``.
 
     Raises:
-        TokkitError: where the words do not give as many entries as ``vocab_size``.
+        TokkitError: see ``learn``.
     """
     _refuse_words(
         config, None, pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     )
-    _refuse_size(words)
     spellings = byte_level_alphabet()
-    tokens = [*_reserved(config), *sorted(spellings)]
+    tokens = [*config.special_tokens, *config.unused_tokens, *sorted(spellings)]
     ids = {token: number for number, token in enumerate(tokens)}
     byte_ids = np.array([ids[spelling] for spelling in spellings], np.int32)
     laid_out = _lay_out(words, byte_ids, byte_ids, as_bytes=True)
@@ -215,23 +254,35 @@ def train_bpe(config: TrainConfig, words: WordCounts) -> dict[str, Any]:
     return mark_special_tokens(definition, tokens, config.special_tokens)
 
 
-def _reserved(config: TrainConfig) -> list[str]:
-    """The entries that text never becomes: control tokens, and those for later use."""
-    return [*config.special_tokens, *config.unused_tokens]
+def _refuse_words(
+    config: TrainConfig,
+    normalizer: normalizers.Normalizer | None,
+    pre_tokenizer: pre_tokenizers.PreTokenizer,
+    decoder: decoders.Decoder,
+) -> None:
+    """Refuse a special token that is a word, since words of text would become it.
+
+    ``[PAD]`` is three words to both pre-tokenizers, so no merge can make it.
+    """
+    for token in config.special_tokens:
+        text = decoder.decode([token]).removeprefix(CONTINUING_SUBWORD_PREFIX)
+        normalized = normalizer.normalize_str(text) if normalizer else text
+        words = [word for word, _ in pre_tokenizer.pre_tokenize_str(normalized)]
+        if words in ([token], [token.removeprefix(CONTINUING_SUBWORD_PREFIX)]):
+            raise UsageError(
+                f"--special-token {token}: text has such words, which would become this special "
+                f"token; add punctuation, as in [{token}]"
+            )
 
 
-def _refuse_size(words: WordCounts) -> None:
-    """Refuse more words than places of 32 bits can tell apart."""
-    size = len(words.values) + len(words) + 1
-    if size > _MAX_CELLS:
+def _lay_out(words: WordCounts, first_ids: Ids, next_ids: Ids, *, as_bytes: bool) -> Words:
+    """Return the words as symbols, which have positions of 32 bits."""
+    if len(words.values) + len(words) + 1 > _LARGEST:
         raise TokkitError(
             f"the distinct words have {len(words.values):,} bytes, more than can be learned from; "
             f"pass --min-word-count {int(words.counts.min()) + 1} or less text"
         )
-
-
-def _lay_out(words: WordCounts, first_ids: Ids, next_ids: Ids, *, as_bytes: bool) -> Words:
-    """The words as symbols; the counts are copied, since compiled code tells read-only arrays."""
+    # The counts are copied because the kernel is compiled for arrays that can be written.
     return lay_out_words(
         words.values, words.offsets, words.counts.copy(), first_ids, next_ids, as_bytes=as_bytes
     )
@@ -246,60 +297,33 @@ def _merge(
     *,
     prefix: str,
 ) -> list[tuple[str, str]]:
-    """Learn the merges, and append to ``tokens`` what they make.
+    """Learn the merges, and append the tokens that they make to ``tokens``.
 
     Args:
         config: sizes.
-        words: are changed.
-        tokens: reserved entries and alphabet.
-        num_symbols: entries of the alphabet, which are the last.
+        words: changed in place.
+        tokens: special tokens, unused ones, and the alphabet.
+        num_symbols: size of the alphabet.
         merger: kernel that learns.
-        prefix: what an entry that continues a word begins with.
+        prefix: prefix of a token that continues a word.
     """
     first = len(tokens)
     if first > config.vocab_size:
         raise TokkitError(
-            f"--vocab-size {config.vocab_size}: less than the {first} entries that special "
-            f"tokens and single characters take; raise it, or lower --limit-alphabet"
+            f"--vocab-size {config.vocab_size}: less than the {first} tokens that special tokens "
+            f"and single characters take; raise it, or lower --limit-alphabet"
         )
     lengths = np.zeros(min(config.vocab_size, first + len(words.cells)), np.int32)
     lengths[first - num_symbols : first] = 1
-    limit = _ANY_LENGTH if config.max_token_length is None else config.max_token_length
-    merged = merger(words, lengths, first, max(config.min_frequency, 1), limit)
+    limit = _LARGEST if config.max_token_length is None else config.max_token_length
     merges = []
-    for left, right in merged.tolist():
+    for left, right in merger(words, lengths, first, config.min_frequency, limit).tolist():
         merges.append((tokens[left], tokens[right]))
         tokens.append(tokens[left] + tokens[right].removeprefix(prefix))
-    _refuse_shortage(config, tokens)
-    return merges
-
-
-def _refuse_shortage(config: TrainConfig, tokens: Sequence[str]) -> None:
-    """Refuse a vocabulary that the corpus cannot fill."""
     if len(tokens) < config.vocab_size:
         raise TokkitError(
-            f"--vocab-size {config.vocab_size}: the corpus gives {len(tokens):,} entries with "
+            f"--vocab-size {config.vocab_size}: the corpus gives {len(tokens):,} tokens with "
             f"--min-frequency {config.min_frequency}; pass --vocab-size {len(tokens)} or less, "
             f"or more text"
         )
-
-
-def _refuse_words(
-    config: TrainConfig,
-    normalizer: normalizers.Normalizer | None,
-    pre_tokenizer: pre_tokenizers.PreTokenizer,
-    decoder: decoders.Decoder,
-) -> None:
-    """Refuse a control token that is a word, since words of text would become it.
-
-    ``[PAD]`` is three words to both pre-tokenizers, so that no merge can make it.
-    """
-    for token in config.special_tokens:
-        text = decoder.decode([token]).removeprefix(CONTINUING_SUBWORD_PREFIX)
-        normalized = normalizer.normalize_str(text) if normalizer else text
-        words = [word for word, _ in pre_tokenizer.pre_tokenize_str(normalized)]
-        if words in ([token], [token.removeprefix(CONTINUING_SUBWORD_PREFIX)]):
-            raise UsageError(
-                f"--special-token {token}: text has such words, which would become this control "
-                f"token; set it apart, as in [{token}]"
-            )
+    return merges

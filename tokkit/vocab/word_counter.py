@@ -31,7 +31,7 @@ from tokkit.kernels.vocab.word_table import (
     take_chunks,
 )
 from tokkit.shards.arrow import read_only, string_buffers
-from tokkit.vocab.word_counts import merge_runs, text_arrays, write_table
+from tokkit.vocab.word_counts import Run, merge_runs, text_arrays, write_table
 from tokkit.vocab.word_splitter import Splitter
 
 _CHUNKS_AT_ONCE = 1 << 14
@@ -60,8 +60,8 @@ class WordCounter:
         self._queue = new_queue()
         self._spilled: list[Path] = []
 
-    def weigh(self, factor: int) -> None:
-        """Multiply by ``factor`` the counts of what is added from now on."""
+    def set_factor(self, factor: int) -> None:
+        """Multiply the counts of what is added from now on by ``factor``."""
         if factor != self._factor:
             self._split_chunks()
             if self._table.filled[NUM_WORDS]:
@@ -109,8 +109,10 @@ class WordCounter:
             write_table(self._table, self._factor, file)
         else:
             self._spill()
-            spilled, self._spilled = self._spilled, []
-            merge_runs(spilled, file, self._memory)
+            merge_runs([Run(path) for path in self._spilled], file, self._memory)
+            for path in self._spilled:
+                path.unlink()
+            self._spilled = []
         return self._splitter.take_removed()
 
     def _help(self, fault: int, values: Bytes, state: Positions, count: int) -> None:

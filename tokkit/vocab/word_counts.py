@@ -1,21 +1,21 @@
-"""Sorted runs of words on disk, and their merge.
+"""Words and their counts: in memory, and as sorted runs on disk that are merged.
 
-A table that is full is written as a run, and so is what a work unit came to. Runs are merged a few
-at a time, through a window on each, so that no more of them is in memory at once. ``kernels/runs``
-has the format.
-
-    run 0   a 3   cat 1          run 1   a 2   the 5          merged   a 5   cat 1   the 5
-
-Words and how often they occur: all that a trainer needs to know of a corpus.
+All that a trainer needs to know of a corpus is its words and how often they occur:
 
     values   h e l o w   offsets 0 2 4 5      "he" 7 times, "lo" 3 times, "w" once
     counts   7 3 1
 
-A word is a stretch of text within which entries of the vocabulary lie: what the pre-tokenizer cuts
-from normalized text (WordPiece), what the split pattern matches (byte-level BPE), or what stands
-between white space (unigram).
+A word is a stretch of text within which tokens lie: what the pre-tokenizer cuts from normalized
+text (WordPiece), what the split pattern matches (byte-level BPE), or what stands between white
+space (unigram).
+
+On disk the words are sorted by their bytes. Runs are merged a few at a time, each through a window,
+so that no more of them is in memory at once. ``tokkit.kernels.vocab.sorted_runs`` has the format.
+
+    run 0   a 3   cat 1          run 1   a 2   the 5          merged   a 5   cat 1   the 5
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -36,15 +36,20 @@ from tokkit.kernels.vocab.sorted_runs import (
 )
 from tokkit.kernels.vocab.word_table import LONGEST_WORD, NUM_BYTES, NUM_WORDS, WordTable
 
+_MOST_RUNS = 32
+# A window has room for the longest record.
+_SMALLEST_WINDOW = 2 * LONGEST_WORD
+_LARGEST_WINDOW = 1 << 20
+
 
 @dataclass(frozen=True)
 class WordCounts:
     """Distinct words in the order of their bytes.
 
     Attributes:
-        values: uint8, the words' bytes, one after another.
-        offsets: int64 ``[num_words + 1]``, into ``values``.
-        counts: int64 ``[num_words]``, each at least 1.
+        values: uint8, bytes of all words.
+        offsets: int64 ``[num_words + 1]``, bounds of the words in ``values``.
+        counts: int64 ``[num_words]``, at least 1 each.
     """
 
     values: npt.NDArray[np.uint8]
@@ -52,54 +57,58 @@ class WordCounts:
     counts: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
-        """How many distinct words there are."""
+        """Return the number of distinct words."""
         return len(self.counts)
 
     def __iter__(self) -> Iterator[tuple[bytes, int]]:
-        """Each word with its count."""
+        """Yield each word with its count."""
         data = self.values.tobytes()
         for word, count in enumerate(self.counts.tolist()):
             yield data[self.offsets[word] : self.offsets[word + 1]], count
 
     @classmethod
     def from_mapping(cls, counts: Mapping[bytes, int]) -> "WordCounts":
-        """Of a few words.
+        """Return the words of a mapping.
 
         Example:
             >>> WordCounts.from_mapping({b"b": 1, b"ab": 3}).offsets.tolist()
             [0, 2, 3]
         """
         words = sorted(counts)
-        offsets = np.zeros(len(words) + 1, np.int64)
-        np.cumsum([len(word) for word in words], out=offsets[1:])
-        return cls(
-            values=np.frombuffer(b"".join(words), np.uint8),
-            offsets=offsets,
-            counts=np.array([counts[word] for word in words], np.int64),
-        )
-
-
-_MOST_RUNS = 32
-# A record is whole in its window.
-_SMALLEST_WINDOW = 2 * LONGEST_WORD
-_LARGEST_WINDOW = 1 << 20
+        numbers = np.array([counts[word] for word in words], np.int64)
+        return cls(*text_arrays(words), numbers)
 
 
 @dataclass(frozen=True)
-class Totals:
-    """What is in a run: words, their bytes, and the sum of their counts."""
+class Run:
+    """A sorted run: the bytes of a file from ``start`` to its end."""
+
+    path: Path
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class RunTotals:
+    """What is in a run: the number of words and of their bytes, and the sum of their counts."""
 
     words: int
     bytes: int
     count: int
 
 
+def text_arrays(words: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return texts as kernels take them: the bytes of all, and their bounds."""
+    offsets = np.zeros(len(words) + 1, np.int64)
+    np.cumsum([len(word) for word in words], out=offsets[1:])
+    return np.frombuffer(b"".join(words), np.uint8), offsets
+
+
 def write_table(table: WordTable, factor: int, file: Any) -> None:
-    """Write the words of a table, sorted, and empty it.
+    """Write the words of a table as a run, and empty the table.
 
     Args:
-        table: whose chunks were split.
-        factor: by which counts are multiplied.
+        table: a table whose chunks were split.
+        factor: factor by which counts are multiplied.
         file: has ``write``.
     """
     num_words = int(table.filled[NUM_WORDS])
@@ -120,45 +129,49 @@ def write_table(table: WordTable, factor: int, file: Any) -> None:
 
 
 def merge_runs(
-    paths: Sequence[Path], file: Any, memory: int, *, divisor: int = 1, smallest: int = 1
-) -> Totals:
-    """Merge runs into one; they are removed.
+    runs: Sequence[Run], file: Any, memory: int, *, divisor: int = 1, smallest: int = 1
+) -> RunTotals:
+    """Merge runs into one.
 
     Args:
-        paths: of the runs.
-        file: has ``write``; gets the run.
-        memory: about how many bytes it takes.
-        divisor: of the sums of counts, rounded half up and to 1 at least.
-        smallest: words that then count less are left out.
+        runs: runs to merge, which stay.
+        file: has ``write``; receives the merged run.
+        memory: approximate number of bytes to use.
+        divisor: divisor of the summed counts, which are rounded half up and at least to 1.
+        smallest: words whose counts are smaller after the division are left out.
     """
-    waiting = list(paths)
-    number = 0
+    waiting = list(runs)
+    partial: list[Path] = []
     while len(waiting) > _MOST_RUNS:
-        taken, waiting = waiting[:_MOST_RUNS], waiting[_MOST_RUNS:]
-        path = taken[0].with_name(f"{taken[0].stem}.merged-{number}.tmp")
+        path = waiting[0].path.with_name(f"merged-{os.getpid()}-{len(partial)}.tmp")
         with wrap_os_errors(path), path.open("wb") as merged:
-            _merge(taken, merged, memory, 1, 1)
-        waiting.append(path)
-        number += 1
-    return _merge(waiting, file, memory, divisor, smallest)
+            _merge(waiting[:_MOST_RUNS], merged, memory, 1, 1)
+        partial.append(path)
+        waiting = [*waiting[_MOST_RUNS:], Run(path)]
+    totals = _merge(waiting, file, memory, divisor, smallest)
+    for path in partial:
+        path.unlink()
+    return totals
 
 
-def _merge(paths: Sequence[Path], file: Any, memory: int, divisor: int, smallest: int) -> Totals:
-    """Merge runs, all at once."""
-    window = min(max(memory // (2 * max(1, len(paths))), _SMALLEST_WINDOW), _LARGEST_WINDOW)
+def _merge(runs: Sequence[Run], file: Any, memory: int, divisor: int, smallest: int) -> RunTotals:
+    """Merge a few runs at once."""
+    window = min(max(memory // (2 * max(1, len(runs))), _SMALLEST_WINDOW), _LARGEST_WINDOW)
     window = window // 8 * 8
-    buffer = np.empty(len(paths) * window // 8, np.int64)
+    buffer = np.empty(len(runs) * window // 8, np.int64)
     data = buffer.view(np.uint8)
-    starts = np.arange(len(paths)) * window
+    starts = np.arange(len(runs)) * window
     stops = starts.copy()
-    goes_on = np.ones(len(paths), np.bool_)
-    keys = np.empty(len(paths), np.uint64)
-    ends = np.empty(len(paths), np.int64)
+    goes_on = np.ones(len(runs), np.bool_)
+    keys = np.empty(len(runs), np.uint64)
+    ends = np.empty(len(runs), np.int64)
     totals = np.zeros(3, np.int64)
     out = np.empty(_LARGEST_WINDOW // 8, np.int64)
     out_bytes = out.view(np.uint8)
     with ExitStack() as stack:
-        files = [stack.enter_context(cast("BinaryIO", path.open("rb"))) for path in paths]
+        files = [stack.enter_context(cast("BinaryIO", run.path.open("rb"))) for run in runs]
+        for source, run in zip(files, runs, strict=True):
+            source.seek(run.start)
         reason = 0
         while reason != MERGED:
             reason, size = merge_records(
@@ -182,18 +195,11 @@ def _merge(paths: Sequence[Path], file: Any, memory: int, divisor: int, smallest
                 read = files[reason].readinto(data[first + rest : first + window].data)  # type: ignore[attr-defined]
                 starts[reason], stops[reason] = first, first + rest + read
                 goes_on[reason] = read > 0
-    for path in paths:
-        path.unlink()
-    return Totals(*totals.tolist())
+    return RunTotals(*totals.tolist())
 
 
-def read_run(path: Path, totals: Totals) -> WordCounts:
-    """Read a run into memory.
-
-    Args:
-        path: of the run.
-        totals: what is in it.
-    """
+def read_run(path: Path, totals: RunTotals) -> WordCounts:
+    """Read a run, which is all of a file, into memory."""
     words = np.fromfile(path, np.int64)
     counts = WordCounts(
         values=np.empty(totals.bytes, np.uint8),
@@ -202,10 +208,3 @@ def read_run(path: Path, totals: Totals) -> WordCounts:
     )
     unpack_records(words.view(np.uint8), words, counts.values, counts.offsets, counts.counts)
     return counts
-
-
-def text_arrays(words: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Texts as kernels take them: their bytes, one after another, and their bounds."""
-    offsets = np.zeros(len(words) + 1, np.int64)
-    np.cumsum([len(word) for word in words], out=offsets[1:])
-    return np.frombuffer(b"".join(words), np.uint8), offsets

@@ -11,10 +11,10 @@ from dataclasses import asdict, replace
 from torch import Tensor
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import FolderLock, write_json
-from tokkit.engine.folder import refuse_foreign
+from tokkit.engine.files import write_json
+from tokkit.engine.folder import interruptible
 from tokkit.engine.manifest import Manifest
-from tokkit.engine.signals import interruptible
+from tokkit.engine.spec import begin, locked_folder
 from tokkit.pretraining.models.build_model import Model
 from tokkit.pretraining.models.export import write_export
 from tokkit.pretraining.pretrain_config import PretrainConfig
@@ -36,8 +36,6 @@ from tokkit.pretraining.training.run_record import (
     RUN,
     Plan,
     describe_run,
-    prepare_folder,
-    refuse_other_run,
 )
 from tokkit.pretraining.training.setup import Setup, open_loaders, set_up
 
@@ -61,15 +59,15 @@ def train(plan: Plan, launch_info: LaunchInfo) -> Manifest:
         require_tensorboard()
     with ExitStack() as stack:
         if launch_info.is_first:
-            refuse_foreign(config.output)
-            stack.enter_context(FolderLock(config.output))
-            refuse_other_run(plan)
+            stack.enter_context(locked_folder(plan.outline, overwrite=config.overwrite))
         stack.enter_context(interruptible(config.output))
         group = stack.enter_context(join_process_group(config, launch_info))
         stack.enter_context(torch_settings(config, group.device))
         setup = stack.enter_context(set_up(config, group))
         if group.is_first:
-            prepare_folder(plan)  # not before: a mistake in the options clears nothing
+            begin(
+                plan.outline, overwrite=config.overwrite
+            )  # not before: a mistake in the options clears nothing
         trainer = Trainer(config, setup)
         if group.is_first:
             _write_run(plan, setup, group)

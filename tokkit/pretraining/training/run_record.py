@@ -28,11 +28,10 @@ from typing import Any
 
 from tokkit import __version__
 from tokkit.engine.files import read_json
-from tokkit.engine.folder import clear_folder, refuse_inputs, remove_leftovers
-from tokkit.engine.journal import Journal
-from tokkit.engine.manifest import MANIFEST, Manifest
-from tokkit.engine.stage import StageSpec, describe_difference
-from tokkit.errors import TokkitError, require, wrap_os_errors
+from tokkit.engine.folder import refuse_inputs
+from tokkit.engine.manifest import Manifest
+from tokkit.engine.spec import StageSpec
+from tokkit.errors import require
 from tokkit.pretraining.models.initial_weights import fingerprint_initial
 from tokkit.pretraining.pretrain_config import DEFAULT_PRESET, PretrainConfig, require_objective
 
@@ -215,50 +214,5 @@ class Plan:
             tokenizer_fingerprint=self.sources[0].tokenizer_fingerprint or "",
             seed=self.config.seed,
             inputs=self.inputs,
+            fingerprints=frozenset({"init_from"}),
         )
-
-
-def refuse_other_run(plan: Plan) -> None:
-    """Refuse a folder that was begun with other options, unless it is to be overwritten.
-
-    Raises:
-        TokkitError: naming what differs.
-    """
-    output, present = plan.config.output, plan.outline.describe()
-    past = _find_past(output)
-    if plan.config.overwrite or past is None:
-        return
-    if (difference := _describe_difference(past, present)) is not None:
-        raise TokkitError(
-            f"{output}: holds another run ({difference}); "
-            f"choose another folder, or pass --overwrite to make it anew"
-        )
-
-
-def prepare_folder(plan: Plan) -> None:
-    """Make the run folder ready, begun with this plan: by the process that holds its lock."""
-    output = plan.config.output
-    if plan.config.overwrite:
-        clear_folder(output)
-    if _find_past(output) is None:
-        Journal.read(output).begin(plan.outline.describe())
-        return
-    # A finished run gets here when a file of its export is gone.
-    with wrap_os_errors(output):
-        (output / MANIFEST).unlink(missing_ok=True)
-    remove_leftovers(output)
-
-
-def _find_past(output: Path) -> Mapping[str, Any] | None:
-    """What the run in a folder was begun with."""
-    if (output / MANIFEST).is_file():
-        return asdict(Manifest.read(output))
-    return Journal.read(output).stage
-
-
-def _describe_difference(past: Mapping[str, Any], present: Mapping[str, Any]) -> str | None:
-    if past["kind"] == present["kind"]:
-        old, new = (form["options"].get("init_from") for form in (past, present))
-        if old != new:  # fingerprints, which tell nobody anything
-            return f"--init-from {'was left out' if old is None else 'named another model'}"
-    return describe_difference(past, present)

@@ -1,30 +1,25 @@
-r"""From words and counts to a tokenizer, whatever its model.
-
-A unigram vocabulary, by sentencepiece's trainer on our counts.
+"""Learns a unigram vocabulary with sentencepiece's trainer, from our counts.
 
 sentencepiece gets each distinct word once, with its count, so it takes a corpus of any size:
 
     the<TAB>31201
     theory<TAB>18
 
-and makes ``▁the`` and ``▁theory`` of them. Its sums of floats depend on how many threads add them
-up, so that number is fixed, and the model is the same on every machine; 2 and 4 threads gave two
-models that differ in the last digits of scores, and one that was made again was the same.
+and makes ``▁the`` and ``▁theory`` of them. Its sums of floats depend on the number of threads that
+add them up, so that number is fixed, and the model is the same on every machine: 2 and 4 threads
+gave two models that differ in the last digits of scores, and one that was trained again was equal.
 
-The model is written as sentencepiece has it, and as a ``tokenizer.json`` that says the same to the
-tokenizers library: the same table of normalization, then one space between words and none around
-them, ``▁`` for a space, and pieces with their scores. There control tokens and bytes have a score
-by which no text is cut into them, as in sentencepiece, whose entries of these kinds are not
-looked for in text.
+The model is written as sentencepiece has it, and as a ``tokenizer.json`` with the same meaning for
+the tokenizers library: the same normalization table, then one space between words and none around
+them, ``▁`` for a space, and pieces with their scores. There, special tokens and bytes have a score
+so low that no text is cut into them; sentencepiece does not look for them in text either.
 """
 
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tokkit import __version__
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import STATE_FOLDER, HashedFile
 from tokkit.engine.local import run_units
@@ -33,7 +28,7 @@ from tokkit.errors import TokkitError
 from tokkit.tokenizer.definitions import mark_special_tokens, unigram
 from tokkit.tokenizer.special_tokens import find_special_ids
 from tokkit.vocab.train_config import TrainConfig
-from tokkit.vocab.trainers import read_characters, train_bpe, train_wordpiece
+from tokkit.vocab.trainers import read_characters
 from tokkit.vocab.word_counts import WordCounts
 
 if TYPE_CHECKING:
@@ -42,28 +37,53 @@ if TYPE_CHECKING:
 _NUM_THREADS = 8
 _LONGEST_TOKEN = 16
 _CHARACTER_COVERAGE = 0.9995
-# The most there is: sentencepiece leaves out longer lines.
+# The largest value that sentencepiece accepts; it leaves out longer lines.
 _MAX_LINE_BYTES = 1 << 30
-# sentencepiece leaves out a line with this, which it has for unknown characters.
+# sentencepiece leaves out a line with this character, by which it marks unknown ones.
 _RESERVED = "\u2585".encode()
 _LOG_FATAL_ONLY = 4
-# So far below any score that a path through such an entry is the last to be taken.
+# So far below any score that a path through such a token is never the best.
 _NEVER = -1e6
 
 
+def train_apart(config: TrainConfig, words: WordCounts) -> bytes:
+    """Train in another process, since sentencepiece does not react to Ctrl-C; see ``train_unigram``."""
+    unit = Unit(
+        name="sentencepiece",
+        shard=f"{STATE_FOLDER}/learned.tmp",
+        identity={},
+        stamp=0,
+        size=0,
+        payload=words,
+    )
+    task = Task(_write_model, config, config.output)
+    for _ in run_units(task, [unit], min(config.workers, 1), lambda _: None):
+        pass
+    path = config.output / unit.shard
+    model = path.read_bytes()
+    path.unlink()
+    return model
+
+
+def _write_model(
+    config: TrainConfig, words: WordCounts, sink: HashedFile, _report: Callable[[int], None]
+) -> UnitResult:
+    sink.write(train_unigram(config, words))
+    return UnitResult(rows=0, tokens=0, accounts=Accounts())
+
+
 def train_unigram(config: TrainConfig, words: WordCounts) -> bytes:
-    """Learn a sentencepiece model of the unigram kind.
+    """Train a sentencepiece model of the unigram kind.
 
     Args:
         config: sizes, special tokens and normalization.
         words: what stands between white space.
 
     Returns:
-        The bytes of a ``.model``.
+        The content of a ``.model``.
 
     Raises:
-        TokkitError: where the alphabet alone is more than ``vocab_size``, or the words do not give
-            so many entries.
+        TokkitError: see ``tokkit.vocab.trainers.learn``.
     """
     import sentencepiece
 
@@ -92,13 +112,13 @@ def train_unigram(config: TrainConfig, words: WordCounts) -> bytes:
 
 
 def _lines(words: WordCounts) -> Iterator[bytes]:
-    """The words as lines of the trainer's table, one at a time."""
+    """Yield the words as lines of the trainer's table."""
     for word, count in words:
         yield b"%b\t%d" % (word.replace(_RESERVED, b" "), count)
 
 
 def _required_characters(config: TrainConfig) -> str:
-    """Characters that are entries whether they occur or not, as they are after normalization."""
+    """Return the characters of ``--initial-alphabet``, normalized."""
     if config.initial_alphabet is None:
         return ""
     import sentencepiece
@@ -110,7 +130,7 @@ def _required_characters(config: TrainConfig) -> str:
 
 
 def _control_symbols(config: TrainConfig) -> Mapping[str, Any]:
-    """The special tokens in their order: sentencepiece names four roles, and fills up with others."""
+    """Return the special tokens as options: sentencepiece names four roles, the others follow."""
     tokens = (*config.special_tokens, *config.unused_tokens)
     special_ids = find_special_ids({token: number for number, token in enumerate(tokens)}, {})
     options: dict[str, Any] = {}
@@ -125,16 +145,16 @@ def _control_symbols(config: TrainConfig) -> Mapping[str, Any]:
 
 
 def _explain(fault: str, config: TrainConfig) -> str:
-    """The trainer's complaint as one line of ours."""
+    """Return the trainer's message as one line with a remedy."""
     size = config.vocab_size
     if most := re.search(r"too high .*<= (\d+)", fault):
         return (
-            f"--vocab-size {size}: the corpus gives {int(most[1])} entries; "
+            f"--vocab-size {size}: the corpus gives {int(most[1])} tokens; "
             f"pass --vocab-size {int(most[1])} or less, or more text"
         )
     if least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", fault):
         return (
-            f"--vocab-size {size}: less than the {int(least[1])} entries that special tokens and "
+            f"--vocab-size {size}: less than the {int(least[1])} tokens that special tokens and "
             f"single characters take; pass --vocab-size {int(least[1]) + 1} or more"
         )
     return f"sentencepiece cannot learn from these words ({fault.splitlines()[0]})"
@@ -153,7 +173,7 @@ def define_unigram(model: bytes, special_tokens: Sequence[str]) -> dict[str, Any
     size = len(processor)
     tokens = [processor.id_to_piece(number) for number in range(size)]
     scores = [
-        _NEVER if _is_apart(processor, number) else processor.get_score(number)
+        _NEVER if _is_special(processor, number) else processor.get_score(number)
         for number in range(size)
     ]
     definition = unigram(
@@ -165,25 +185,25 @@ def define_unigram(model: bytes, special_tokens: Sequence[str]) -> dict[str, Any
     return mark_special_tokens(definition, tokens, special_tokens)
 
 
-def _is_apart(processor: "sentencepiece.SentencePieceProcessor", number: int) -> bool:
+def _is_special(processor: "sentencepiece.SentencePieceProcessor", number: int) -> bool:
     return bool(
         processor.is_control(number) or processor.is_unknown(number) or processor.is_byte(number)
     )
 
 
 def _read_charsmap(model: bytes) -> bytes:
-    """The table of normalization: of field 3 of the message (``NormalizerSpec``) field 2."""
+    """Return the normalization table: field 2 of ``NormalizerSpec``, the message's field 3."""
     return _find_field(_find_field(model, 3), 2)
 
 
-def _find_field(message: bytes, wanted: int) -> bytes:
-    """The first field of a protobuf message with a number, of those that have a length."""
+def _find_field(message: bytes, number: int) -> bytes:
+    """Return the first field of a protobuf message that has this number and a length."""
     position = 0
     while position < len(message):
         tag, position = _read_varint(message, position)
         if tag & 7 == 2:
             size, position = _read_varint(message, position)
-            if tag >> 3 == wanted:
+            if tag >> 3 == number:
                 return message[position : position + size]
             position += size
         elif tag & 7 == 0:
@@ -194,7 +214,7 @@ def _find_field(message: bytes, wanted: int) -> bytes:
 
 
 def _read_varint(message: bytes, position: int) -> tuple[int, int]:
-    """A number in groups of seven bits, the lowest first, and where it ends."""
+    """Return a number in groups of seven bits, lowest first, and the position after it."""
     value = shift = 0
     while True:
         byte = message[position]
@@ -202,73 +222,3 @@ def _read_varint(message: bytes, position: int) -> tuple[int, int]:
         position, shift = position + 1, shift + 7
         if byte < 0x80:
             return value, position
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What was learned.
-
-    Attributes:
-        definition: the object of a ``tokenizer.json``.
-        trainer: what learned it, with its version.
-        model: the bytes of a sentencepiece ``.model``; none of the other kinds.
-    """
-
-    definition: dict[str, Any]
-    trainer: str
-    model: bytes = b""
-
-
-def learn(config: TrainConfig, words: WordCounts, accounts: Accounts) -> Learned:
-    """Learn a vocabulary.
-
-    Args:
-        config: which, and how; its output folder is locked by the caller.
-        words: to learn from.
-        accounts: gets what became of the characters (``wordpiece``).
-
-    Raises:
-        TokkitError: where the words do not give as many entries as are asked for, or too many.
-    """
-    if config.model == "unigram":
-        import sentencepiece
-
-        model = _learn_apart(config, words)
-        definition = define_unigram(model, config.special_tokens)
-        return Learned(definition, f"sentencepiece {sentencepiece.__version__}", model)
-    if config.model == "bpe":
-        return Learned(train_bpe(config, words), f"tokkit {__version__}")
-    definition, alphabet = train_wordpiece(config, words)
-    accounts.add("characters", alphabet.num_characters)
-    accounts.keep("characters", alphabet.num_characters - alphabet.num_removed)
-    accounts.drop("characters", "beyond --limit-alphabet", alphabet.num_removed)
-    accounts.count("distinct_characters", alphabet.num_distinct)
-    accounts.count("alphabet", len(alphabet.characters))
-    return Learned(definition, f"tokkit {__version__}")
-
-
-def _learn_apart(config: TrainConfig, words: WordCounts) -> bytes:
-    """Have sentencepiece learn in a process of its own, since it does not listen to Ctrl-C."""
-    unit = Unit(
-        name="sentencepiece",
-        shard=f"{STATE_FOLDER}/learned.tmp",
-        identity={},
-        stamp=0,
-        size=0,
-        payload=words,
-    )
-    task = Task(_write_unigram, config, config.output)
-    for _ in run_units(task, [unit], min(config.workers, 1), lambda _: None):
-        pass
-    path = config.output / unit.shard
-    model = path.read_bytes()
-    path.unlink()
-    return model
-
-
-def _write_unigram(
-    config: TrainConfig, words: WordCounts, sink: HashedFile, _report: Callable[[int], None]
-) -> UnitResult:
-    """What that process does."""
-    sink.write(train_unigram(config, words))
-    return UnitResult(rows=0, tokens=0, accounts=Accounts())

@@ -1,0 +1,223 @@
+"""What a stage makes, and whether its output folder may hold that.
+
+A folder is in one of four states for a stage:
+
+    empty         no record, no journal                    the stage begins it
+    unfinished    a journal of the same run                the stage continues it
+    finished      a record with the stage's content key    there is nothing to do
+    another run   options, inputs or tokenizer differ      refused, unless --overwrite is given
+
+``locked_folder`` and ``begin`` are all that a stage needs to write a folder:
+
+    with locked_folder(spec, overwrite=False):    # refuses another run
+        begin(spec, overwrite=False)              # from here on, the folder is this run's
+        ...                                       # work, and write the record last
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokkit.engine.accounts import Accounts
+from tokkit.engine.files import canonical_json
+from tokkit.engine.folder import (
+    FolderLock,
+    clear_folder,
+    interruptible,
+    refuse_foreign,
+    remove_leftovers,
+)
+from tokkit.engine.journal import Journal
+from tokkit.engine.manifest import FORMAT_VERSION, MANIFEST, RECORDS, Manifest
+from tokkit.errors import TokkitError, wrap_os_errors
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSpec:
+    """What determines the content of an output folder.
+
+    Attributes:
+        kind: kind of folder.
+        output: the folder.
+        options: every option that the bytes depend on, as JSON; never the number of workers.
+        tokenizer_fingerprint: fingerprint of the tokenizer that is read; "" or None without one.
+        seed: random seed; None if the stage draws nothing.
+        inputs: rows on what is read, as JSON; None if they are known only once the units have read
+            their inputs, whose identities then take their place in the content key.
+        flags: the command line's name of an option, where it differs from the option's name.
+        fingerprints: options whose value here is a file's content or fingerprint, which an error
+            does not show.
+    """
+
+    kind: str
+    output: Path
+    options: Mapping[str, Any]
+    tokenizer_fingerprint: str | None
+    seed: int | None
+    inputs: Sequence[Mapping[str, Any]] | None = None
+    flags: Mapping[str, str] = field(default_factory=dict)
+    fingerprints: frozenset[str] = frozenset()
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the content keys of a stage and its units have in common."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "kind": self.kind,
+            "options": dict(self.options),
+            "seed": self.seed,
+            "tokenizer_fingerprint": self.tokenizer_fingerprint,
+        }
+
+    @property
+    def key(self) -> str:
+        """Content key of the stage."""
+        return content_key({**self.metadata, "inputs": self.inputs})
+
+    def describe(self) -> dict[str, Any]:
+        """Return the journal's line about the stage."""
+        return {"key": self.key, **self.metadata}
+
+    def make_manifest(
+        self,
+        *,
+        inputs: Sequence[Mapping[str, Any]],
+        shards: list[dict[str, Any]],
+        accounts: Accounts,
+    ) -> Manifest:
+        """Return the manifest of the finished folder."""
+        return Manifest(
+            kind=self.kind,
+            key=self.key,
+            options=dict(self.options),
+            seed=self.seed,
+            tokenizer_fingerprint=self.tokenizer_fingerprint,
+            inputs=[dict(row) for row in inputs],
+            shards=shards,
+            accounts=accounts.as_dict(),
+        )
+
+    def work_keys(self) -> set[str]:
+        """Return the content keys of the work to do."""
+        return {self.key}
+
+    def done_keys(self) -> set[str]:
+        """Return the content keys of the work that was done in the folder, by whichever run."""
+        past = _read_past(self.output)
+        return set() if past is None else {past["key"]}
+
+
+def content_key(data: Any) -> str:
+    """Return the SHA-256 of a JSON value."""
+    return hashlib.sha256(canonical_json(data)).hexdigest()
+
+
+def find_finished(spec: StageSpec) -> Manifest | None:
+    """Return the manifest of a folder that contains what ``spec`` describes, by key and sizes."""
+    if not (spec.output / MANIFEST).is_file():
+        return None
+    manifest = Manifest.read(spec.output)
+    files = [(spec.output / row["name"], row["bytes"]) for row in manifest.shards]
+    complete = all(path.is_file() and path.stat().st_size == size for path, size in files)
+    return manifest if complete and manifest.key == spec.key else None
+
+
+@contextmanager
+def locked_folder(spec: StageSpec, *, overwrite: bool) -> Iterator[None]:
+    """Hold the lock of the output folder, and turn signals into ``Interrupted``, inside the block.
+
+    Nothing is changed yet; see ``begin``. Temporary files are deleted at the end.
+
+    Raises:
+        TokkitError: if another process holds the folder, tokkit did not make it, or, unless it may
+            be overwritten, it holds another run.
+    """
+    refuse_foreign(spec.output)
+    with FolderLock(spec.output), interruptible(spec.output):
+        if not overwrite:
+            refuse_other_run(spec)
+        try:
+            yield
+        finally:
+            remove_leftovers(spec.output)
+
+
+def begin(spec: StageSpec, *, overwrite: bool) -> Journal:
+    """Make a locked folder that of ``spec``, and return its journal.
+
+    Work that was done for the same run stays, unless ``overwrite`` is set; all else is deleted.
+    """
+    if overwrite or not spec.done_keys() & spec.work_keys():
+        clear_folder(spec.output)
+    journal = Journal.read(spec.output)
+    if journal.stage != spec.describe():
+        journal.append(spec.describe())
+    with wrap_os_errors(spec.output):
+        for name in RECORDS:  # of a finished folder that lost a file
+            (spec.output / name).unlink(missing_ok=True)
+    remove_leftovers(spec.output)
+    return Journal.read(spec.output)
+
+
+def refuse_other_run(spec: StageSpec) -> None:
+    """Refuse a folder that holds the result, or work in progress, of other inputs or options.
+
+    Raises:
+        TokkitError: naming the first difference.
+    """
+    past = _read_past(spec.output)
+    difference = None if past is None else _describe_difference(past, spec)
+    if past is None or difference is None:
+        return
+    finished = any((spec.output / name).is_file() for name in RECORDS)
+    if not finished and past["kind"] == spec.kind and spec.done_keys() <= spec.work_keys():
+        return  # nothing would be lost
+    raise other_run(spec, difference)
+
+
+def other_run(spec: StageSpec, difference: str) -> TokkitError:
+    """Return the error for a folder that holds another run."""
+    return TokkitError(
+        f"{spec.output}: holds another run ({difference}); "
+        f"choose another folder, or pass --overwrite to replace it"
+    )
+
+
+def _read_past(folder: Path) -> Mapping[str, Any] | None:
+    """Return what a folder was begun or finished with; None if nothing says so."""
+    if (folder / MANIFEST).is_file():
+        return vars(Manifest.read(folder))
+    return Journal.read(folder).stage
+
+
+def _describe_difference(past: Mapping[str, Any], spec: StageSpec) -> str | None:
+    """Say what differs between an earlier run and ``spec``; None if nothing does."""
+    present = spec.describe()
+    if past["kind"] != present["kind"]:
+        return f"its kind is {past['kind']}, not {present['kind']}"
+    for name in sorted({*past["options"], *present["options"]}):
+        old, new = past["options"].get(name), present["options"].get(name)
+        flag = spec.flags.get(name, f"--{name.replace('_', '-')}")
+        if old != new and name in spec.fingerprints:
+            return f"{flag} was left out" if old is None else f"{flag} named something else"
+        if old != new:
+            return f"{flag} was {_format_option(old)}, not {_format_option(new)}"
+    if past["seed"] != present["seed"]:
+        return f"--seed was {past['seed']}, not {present['seed']}"
+    if past["tokenizer_fingerprint"] != present["tokenizer_fingerprint"]:
+        return "it was made with another tokenizer"
+    return None if past["key"] == present["key"] else "its inputs were others"
+
+
+def _format_option(value: Any, separator: str = ",") -> str:
+    """Return an option's value roughly as it is written on a command line."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, Mapping):
+        value = [f"{name}={number:g}" for name, number in value.items()]
+    if isinstance(value, list | tuple):
+        value = separator.join(_format_option(part, ":") for part in value)
+    return "left out" if value is None or value == "" else str(value)
