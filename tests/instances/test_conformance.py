@@ -27,10 +27,10 @@ from tokenfolders import Document, write_token_folder
 
 from reference.bert import Script
 from tokkit.instances.document_reader import DocumentReader, Split
-from tokkit.instances.pairs import PairOptions, lay_out, pair_documents
+from tokkit.instances.pairs import PairOptions, lay_out_pairs, pair_documents
 from tokkit.kernels.instances.mask_tokens import replacement_ids
 from tokkit.masking.masks import MaskOptions, mask_instances
-from tokkit.shards.counts import tally_masks
+from tokkit.shards.counts import count_replacements
 from tokkit.shards.instances import Instances
 from tokkit.shards.reader import ShardFolder
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
@@ -101,7 +101,7 @@ def make_instances(
     documents = reader.read(0, len(reader.refs), split)
     for number in range(reference["dupe_factor"]):
         for block in pair_documents(documents, reader, split, pairs, number):
-            made = lay_out(block, block.pairs, pairs)
+            made = lay_out_pairs(block, block.pairs, pairs)
             yield mask_instances(made, masks, seed=seed, epoch=number)
 
 
@@ -117,7 +117,9 @@ def run(folder: ShardFolder, tokenizer: Tokenizer, reference: dict[str, Any], se
         parts["label"].append(made.next_sentence_labels)
         parts["masked"].append(np.diff(made.masks.offsets))
         rows = np.repeat(made.offsets[:-1], np.diff(made.masks.offsets))
-        found = tally_masks(made.input_ids[rows + made.masks.positions], made.masks.labels, mask_id)
+        found = count_replacements(
+            made.input_ids[rows + made.masks.positions], made.masks.labels, mask_id
+        )
         parts["mask"].append(np.array([found["masked_by_mask"]]))
         parts["kept"].append(np.array([found["masked_by_themselves"]]))
     length, a, label, num_masked, became_mask, were_kept = (

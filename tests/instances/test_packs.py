@@ -23,7 +23,7 @@ from tokkit.errors import TokkitError
 from tokkit.inspection.verify import verify
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
-from tokkit.instances.build_plan import hold_out_fraction, make_context, plan_units
+from tokkit.instances.build_plan import make_context, plan_build
 from tokkit.instances.build_unit import build_unit
 from tokkit.instances.document_reader import DocumentReader
 from tokkit.instances.packs import size_block
@@ -217,13 +217,12 @@ def test_rows_are_those_of_the_twins(
         config = BuildConfig(tokens=Path(folder), output=Path("out"), **options)
         if not splits["train-"]:
             with pytest.raises(TokkitError, match=r"leaves 0 of \d+ documents to train on"):
-                hold_out_fraction(config, reader)
+                make_context(config, reader, tokenizer)
             return
-        fraction = hold_out_fraction(config, reader)
-        context = make_context(config, reader, tokenizer, fraction)
+        context = make_context(config, reader, tokenizer)
         built: dict[str, list[Row]] = {prefix: [] for prefix in expected}
         accounts = Accounts()
-        for unit in plan_units(config, context):
+        for unit in plan_build(config, context):
             sink = BytesIO()
             result = build_unit(context, unit.payload, sink, lambda _: None)
             built[unit.shard[: unit.shard.index("-") + 1]] += (

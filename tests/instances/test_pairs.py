@@ -14,7 +14,7 @@ from tokenfolders import CLS, SEP, begins_word, toy_tokenizer, write_token_folde
 from reference.pairing import Document, Pairing
 from tokkit.instances import pairs as module
 from tokkit.instances.document_reader import DocumentReader, Split
-from tokkit.instances.pairs import PairOptions, cut_pairs, lay_out, pair_documents
+from tokkit.instances.pairs import PairOptions, cut_pairs, lay_out_pairs, pair_documents
 from tokkit.shards.reader import ShardFolder
 
 Row = tuple[int, list[int], int, bool, list[bool]]  # document, ids, segment length, label, words
@@ -38,7 +38,7 @@ def built_pairs(folder: Path, pairing: Pairing, *, held_out: bool, number: int) 
     rows = []
     for block in pair_documents(documents, reader, split, options, number):
         for pairs in cut_pairs(block, 300):
-            made = lay_out(block, pairs, options)
+            made = lay_out_pairs(block, pairs, options)
             words = np.unpackbits(made.word_starts, bitorder="little").astype(bool)
             rows += [
                 (

@@ -15,7 +15,7 @@ from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import hash_file, read_json
 from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest
 from tokkit.errors import TokkitError
-from tokkit.shards.counts import tally_instances
+from tokkit.shards.counts import count_instances
 from tokkit.shards.reader import check_batch, map_batch, open_shard, read_header
 from tokkit.tokenizer.tokenizer import load_tokenizer
 
@@ -120,7 +120,7 @@ def _check_shard(
         tokens += offsets[-1].as_py() - offsets[0].as_py()
         if header.kind == "instances":
             objective = manifest.options.get("objective", "")
-            for figure, number in tally_instances(batch, header, objective).items():
+            for figure, number in count_instances(batch, header, objective).items():
                 counted.count(figure, number)
     for name, found in (("rows", rows), ("tokens", tokens)):
         if found != row[name]:
@@ -155,7 +155,7 @@ def check_figures(manifest: Manifest, counted: Accounts) -> Iterator[str]:
 
     Args:
         manifest: of the folder.
-        counted: the figures of ``tally_instances``, added up over all shards.
+        counted: the figures of ``count_instances``, added up over all shards.
     """
     noted = Accounts.from_dict(manifest.accounts).figures
     for figure, number in counted.figures.items():

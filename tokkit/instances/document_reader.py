@@ -1,4 +1,4 @@
-"""Documents: what is read of a token folder, a unit's own and those that it borrows from.
+"""Reading documents of a token folder: a unit's own and those that segments are copied from.
 
 A document's number is its place in the whole folder, whichever shard and record batch it is in:
 
@@ -6,8 +6,8 @@ A document's number is its place in the whole folder, whichever shard and record
     shard-00000.arrow, record batch 1    documents 3, 4
     shard-00001.arrow, record batch 0    documents 5, 6, 7
 
-Each record batch is mapped anew when it is visited and let go afterwards. A mapping that stayed
-open would count as memory all that was ever touched of it, and random segments touch everything.
+Each record batch is mapped when it is read and released afterwards. A mapping that stayed open
+would count as memory all that was ever touched of it, and random segments touch everything.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from tokkit.errors import TokkitError
 from tokkit.kernels.instances.pair_segments import mark_held_out
 from tokkit.kernels.philox import HOLD_OUT, chance_threshold, stream_of
 from tokkit.kernels.ragged import take_bit_rows, take_rows
-from tokkit.shards.reader import BatchRef, ShardFolder, check_batch, open_shard, packed_bits, ragged
+from tokkit.shards.reader import (
+    BatchRef,
+    ShardFolder,
+    check_batch,
+    map_batch,
+    open_shard,
+    packed_bits,
+    ragged,
+)
 
 Int64 = npt.NDArray[np.int64]
 
@@ -38,8 +45,8 @@ class Documents:
         token_offsets: int64 [num_documents + 1], into ``ids``.
         sentence_lengths: int32 [num_sentences], in tokens.
         sentence_offsets: int64 [num_documents + 1], into ``sentence_lengths``.
-        word_starts: uint8, a bit a token, the first token's being number ``first_bit``.
-        first_bit: see there.
+        word_starts: uint8, a bit per token: whether a word begins there.
+        first_bit: which bit is that of the first token.
     """
 
     numbers: npt.NDArray[np.uint64]
@@ -51,18 +58,18 @@ class Documents:
     first_bit: int
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of documents."""
         return len(self.numbers)
 
 
 @dataclass(frozen=True)
 class Split:
-    """The documents to train on, or those held out: a draw for each document decides.
+    """The documents to train on, or those held out, as a random draw for each decides.
 
     Attributes:
-        held_out: which of the two this is.
+        held_out: which of the two.
         eval_fraction: share of the documents that is held out.
-        seed: of the draws.
+        seed: random seed.
     """
 
     held_out: bool
@@ -71,11 +78,11 @@ class Split:
 
     @property
     def eval_threshold(self) -> np.uint64:
-        """What the draw of a document is compared with."""
+        """The draws below it hold a document out."""
         return chance_threshold(self.eval_fraction)
 
     def select(self, start: int, stop: int) -> Int64:
-        """Which of the documents ``start`` to ``stop`` are in it, counted from ``start``."""
+        """int64, which of the documents ``start`` to ``stop`` are in the split, from ``start``."""
         held_out = np.empty(stop - start, np.bool_)
         stream = stream_of(HOLD_OUT, 0)
         mark_held_out(np.uint64(start), self.seed, stream, self.eval_threshold, held_out)
@@ -97,27 +104,24 @@ class DocumentReader:
 
     @cached_property
     def starts(self) -> Int64:
-        """Number of the first document of each record batch, and the number of documents."""
+        """int64, first document of each record batch, and the number of documents."""
         return np.cumsum([0, *(ref.rows for ref in self.refs)], dtype=np.int64)
 
     @property
     def num_documents(self) -> int:
-        """In the whole folder."""
+        """Number of documents in the whole folder."""
         return int(self.starts[-1])
 
-    def visit(self, number: int) -> Documents:
-        """Map all documents of the record batch ``number``, without a copy.
+    def map_documents(self, number: int) -> Documents:
+        """Map all documents of a record batch, without a copy.
 
         Raises:
-            TokkitError: where its lengths and offsets are damaged; looked at once in a process.
+            TokkitError: its lengths or offsets are damaged; checked once in a process.
         """
         ref = self.refs[number]
         path = self.folder.path / ref.shard
         where = f"{path}, record batch {ref.index}"
-        try:
-            batch = open_shard(path).get_batch(ref.index)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise TokkitError(f"{where}: damaged; make the folder again") from error
+        batch = map_batch(open_shard(path), ref.index, where)
         if number not in self._checked:
             check_batch(batch, self.folder.header, where, check_ids=False)
             self._checked.add(number)
@@ -135,12 +139,12 @@ class DocumentReader:
             first_bit=first_bit,
         )
 
-    def outline(self, number: int, split: Split) -> Documents:
-        """The documents of one split in the record batch ``number``, as lengths alone.
+    def read_lengths(self, number: int, split: Split) -> Documents:
+        """The documents of one split in a record batch, with lengths alone: ids are meaningless.
 
-        Its ids are a place for each token and say nothing: what is packed depends on lengths.
+        That is enough to know how they are packed.
         """
-        source = self.visit(number)
+        source = self.map_documents(number)
         rows = split.select(int(self.starts[number]), int(self.starts[number + 1]))
         lengths = np.empty(len(source.sentence_lengths), np.int32)
         sentence_offsets = _running_sum([np.diff(source.sentence_offsets)[rows]])
@@ -162,18 +166,17 @@ class DocumentReader:
         Args:
             start: the first record batch.
             stop: the one after the last.
-            split: whose documents.
-            read_ahead: read as many documents of those that follow, too, as have so many tokens
-                together, or all of them.
+            split: of the documents.
+            read_ahead: read also those that follow, until they have this many tokens together.
 
         Raises:
-            TokkitError: where a record batch is damaged, or an id is beyond the vocabulary.
+            TokkitError: a record batch is damaged, or an id is beyond the vocabulary.
         """
         numbers, num_tokens, num_sentences = [], [], []
         for number in range(start, len(self.refs)):
             if number >= stop and read_ahead <= 0:
                 break
-            source = self.visit(number)
+            source = self.map_documents(number)
             rows = split.select(int(self.starts[number]), int(self.starts[number + 1]))
             if number >= stop:
                 ends = np.cumsum(np.diff(source.token_offsets)[rows])
@@ -190,7 +193,7 @@ class DocumentReader:
 
         token = sentence = 0
         for number, chosen in enumerate(numbers, start):
-            source = self.visit(number)
+            source = self.map_documents(number)
             rows = chosen.astype(np.int64) - self.starts[number]
             starts, bits = source.token_offsets, source.word_starts
             take_bit_rows(rows, bits, source.first_bit, starts, token, word_starts)
@@ -201,7 +204,7 @@ class DocumentReader:
         if ids.size and int(ids.max()) >= vocab_size:
             raise TokkitError(
                 f"{self.folder.path}, record batches from {start} on: input_ids holds id "
-                f"{ids.max()}, but the vocabulary has {vocab_size} entries; make the folder again"
+                f"{ids.max()}, but the vocabulary has {vocab_size} tokens; make the folder again"
             )
         return Documents(
             numbers=np.concatenate(numbers),

@@ -1,15 +1,14 @@
-"""Packs: the objectives without pairs, whose instances are cut from a stream of documents.
+"""Packed sequences: the instances of objectives without pairs, cut from a stream of documents.
 
     mlm                [CLS] whole sentences [SEP] of the next document [SEP]     RoBERTa
     clm                a block, <|endoftext|> after each document                 GPT
     span-corruption    a block without it, of which spans become targets          T5
     plm                a block, <eod> after each document, then [SEP] [CLS]       XLNet
 
-T5's block is as long as lets the inputs have just ``max_seq_length`` tokens: with 512 it has 568,
-of which 85 in 28 spans are noise; 483 others, 28 sentinels and the end make 512.
+T5's block is so long that its inputs have just ``max_seq_length`` tokens: for 512 it has 568, of
+which 85 in 28 spans are noise; the 483 others, 28 sentinels and the end of text make 512.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,14 +34,14 @@ Sequences = npt.NDArray[np.void]
 
 @dataclass(frozen=True)
 class SpanNoise:
-    """T5's noise, of a block.
+    """T5's noise in a block.
 
     Attributes:
-        block_tokens: of a block before it is corrupted.
-        num_noise: its tokens that become targets.
-        num_spans: that these are cut into.
-        sentinel_ids: uint16 or uint32 [num_spans], the ids that stand for them.
-        end_id: the id that inputs and targets end with.
+        block_tokens: number of tokens of a block before it is corrupted.
+        num_noise: number of its tokens that become targets.
+        num_spans: number of spans that these are cut into.
+        sentinel_ids: uint16 or uint32 [num_spans], which stand for the spans.
+        end_id: the last id of inputs and of targets.
     """
 
     block_tokens: int
@@ -58,52 +57,52 @@ class PackOptions:
 
     Attributes:
         packing: ``full-sentences``, ``doc-sentences`` or ``blocks``.
-        room: tokens of a sequence, separators between documents among them.
-        gap_id: the id of the separator; None puts documents together without one.
-        prefix: uint16 or uint32, the ids that each instance begins with.
-        suffix: likewise, that it ends with.
+        max_tokens: tokens of a sequence, separators between documents included.
+        separator_id: id of the separator; None joins documents without one.
+        prefix: uint16 or uint32, the first ids of each instance.
+        suffix: uint16 or uint32, the last ids of each instance.
         noise: T5's, or None.
-        one_in: XLNet's K, or None.
+        predict_every: XLNet's K: about one token in K is predicted; or None.
     """
 
     packing: str
-    room: int
-    gap_id: int | None
+    max_tokens: int
+    separator_id: int | None
     prefix: npt.NDArray[Any]
     suffix: npt.NDArray[Any]
     noise: SpanNoise | None = None
-    one_in: int | None = None
+    predict_every: int | None = None
 
     @property
-    def gap(self) -> int:
-        """Places that a separator takes."""
-        return int(self.gap_id is not None)
+    def num_separators(self) -> int:
+        """Number of separators between two documents, 0 or 1."""
+        return int(self.separator_id is not None)
 
     @property
     def crosses_documents(self) -> bool:
-        """Whether a sequence may end in another document than it begins in."""
+        """Whether a sequence may continue with the next document."""
         return self.packing != "doc-sentences"
 
     @property
     def read_ahead(self) -> int:
-        """Tokens of the stream after a unit's own that its last sequence may reach."""
-        return self.room if self.crosses_documents else 0
+        """Number of tokens after a unit's own that its last sequence may reach into."""
+        return self.max_tokens if self.crosses_documents else 0
 
 
 def size_block(
     inputs_length: int, noise_density: float, mean_length: float
 ) -> tuple[int, int, int]:
-    """The block that T5's noise makes inputs of a given length of.
+    """The size of the block that T5's noise turns into inputs of a given length.
 
-    ``random_spans_helper`` and ``random_spans_noise_mask`` of text-to-text-transfer-transformer.
+    As ``random_spans_helper`` and ``random_spans_noise_mask`` of text-to-text-transfer-transformer.
 
     Args:
-        inputs_length: of the inputs, sentinels and end among them.
+        inputs_length: tokens of the inputs, sentinels and end of text included.
         noise_density: share of the block that is noise.
-        mean_length: of a span.
+        mean_length: average tokens of a span.
 
     Returns:
-        Tokens of the block, those that are noise, and the spans that these are cut into.
+        Number of tokens of the block, of noise tokens, and of spans that these are cut into.
 
     Example:
         >>> size_block(512, 0.15, 3.0)
@@ -132,28 +131,28 @@ def pack_documents(
 
     Args:
         documents: of one split, and as many of those that follow as sequences may reach into.
-        num_own_rows: documents that the sequences begin in.
-        filled: places of a sequence that was begun before the first document.
+        num_own_rows: number of documents that sequences begin in.
+        filled: tokens and separators of a sequence that began before the first document.
         options: how.
 
     Returns:
-        ``SEQUENCE_DTYPE`` [num_sequences]; how far the last sequence is filled when the documents
-        end; tokens at the end of the stream that fill no block.
+        ``SEQUENCE_DTYPE`` [num_sequences]; how far the last sequence is filled where the documents
+        end; the number of tokens at the end of the stream that do not fill a block.
     """
-    num_places = len(documents.ids) + len(documents) * options.gap
+    num_places = len(documents.ids) + len(documents) * options.num_separators
     if options.packing == "blocks":
-        sequences = np.empty(num_places // options.room + 1, SEQUENCE_DTYPE)
+        sequences = np.empty(num_places // options.max_tokens + 1, SEQUENCE_DTYPE)
         num_sequences, num_left = pack_blocks(
             documents.numbers,
             documents.token_offsets,
             num_own_rows,
             filled,
-            options.room,
-            options.gap,
+            options.max_tokens,
+            options.num_separators,
             sequences,
         )
-        return sequences[:num_sequences], (filled + num_places) % options.room, num_left
-    num_most = len(documents.sentence_lengths) + len(documents.ids) // options.room
+        return sequences[:num_sequences], (filled + num_places) % options.max_tokens, num_left
+    num_most = len(documents.sentence_lengths) + len(documents.ids) // options.max_tokens
     sequences = np.empty(num_most, SEQUENCE_DTYPE)
     num_sequences, filled = pack_sentences(
         documents.numbers,
@@ -162,7 +161,7 @@ def pack_documents(
         documents.sentence_lengths,
         num_own_rows,
         filled,
-        options.room,
+        options.max_tokens,
         options.crosses_documents,
         sequences,
     )
@@ -172,17 +171,9 @@ def pack_documents(
 def measure_fillings(
     reader: DocumentReader, split: Split, options: PackOptions
 ) -> npt.NDArray[np.int64]:
-    """How far a sequence is filled when each record batch begins.
+    """How far a sequence is filled where each record batch begins: int64 [num_record_batches].
 
-    It takes a look at the length of every sentence of the folder: 4 bytes for some 25 tokens.
-
-    Args:
-        reader: of the token folder.
-        split: whose documents are packed.
-        options: how.
-
-    Returns:
-        int64 [num_record_batches].
+    It reads the length of every sentence of the folder: 4 bytes for some 25 tokens.
     """
     fillings = np.zeros(len(reader.refs), np.int64)
     if not options.crosses_documents:
@@ -190,15 +181,9 @@ def measure_fillings(
     filled: Integer = 0
     for number in range(len(reader.refs)):
         fillings[number] = filled
-        documents = reader.outline(number, split)
+        documents = reader.read_lengths(number, split)
         _, filled, _ = pack_documents(documents, len(documents), filled, options)
     return fillings
-
-
-def cut_sequences(sequences: Sequences, size: int) -> Iterator[Sequences]:
-    """Cut sequences into runs of ``size``."""
-    for start in range(0, len(sequences), size):
-        yield sequences[start : start + size]
 
 
 def lay_out_sequences(
@@ -209,20 +194,20 @@ def lay_out_sequences(
     seed: np.uint64,
     number: int,
 ) -> tuple[Instances, Integer]:
-    """Make instances of sequences.
+    """Lay sequences out as instances.
 
     Args:
-        sequences: of ``documents``.
-        documents: that they are cut from.
+        sequences: from ``pack_documents``.
+        documents: from which they are cut.
         options: how.
         seed: random seed.
         number: of the pass over the corpus, from 0.
 
     Returns:
-        The instances, and how many tokens of the documents are in them.
+        The instances, and the number of tokens of the documents in them.
     """
-    num_control = len(options.prefix) + len(options.suffix)
-    size = int(sequences["length"].sum()) + num_control * len(sequences)
+    num_special = len(options.prefix) + len(options.suffix)
+    size = int(sequences["length"].sum()) + num_special * len(sequences)
     ids = np.empty(size, documents.ids.dtype)
     word_starts = np.zeros(size // 8 + 1, np.uint8)
     offsets = np.empty(len(sequences) + 1, np.int64)
@@ -231,8 +216,8 @@ def lay_out_sequences(
         documents.ids,
         documents.token_offsets,
         documents.word_starts,
-        options.gap,
-        options.gap_id or 0,
+        options.num_separators,
+        options.separator_id or 0,
         options.prefix,
         options.suffix,
         offsets,
@@ -251,13 +236,13 @@ def lay_out_sequences(
     )
     if options.noise is not None:
         return _corrupt(instances, options.noise, seed, number), num_tokens
-    if options.one_in is not None:
+    if options.predict_every is not None:
         return _order(instances, options, seed, number), num_tokens
     return instances, num_tokens
 
 
 def _corrupt(blocks: Instances, noise: SpanNoise, seed: np.uint64, number: int) -> Instances:
-    """Make inputs and targets of blocks."""
+    """Turn blocks into inputs and targets."""
     num_blocks = len(blocks)
     inputs_length = noise.block_tokens - noise.num_noise + noise.num_spans + 1
     targets_length = noise.num_noise + noise.num_spans + 1
@@ -290,16 +275,16 @@ def _corrupt(blocks: Instances, noise: SpanNoise, seed: np.uint64, number: int) 
 
 
 def _order(instances: Instances, options: PackOptions, seed: np.uint64, number: int) -> Instances:
-    """Choose what is predicted, and in which order."""
+    """Choose the positions that are predicted, and their order."""
     positions = np.empty(len(instances.input_ids), np.uint16)
     offsets = np.empty(len(instances) + 1, np.int64)
-    control = {options.gap_id, *options.prefix.tolist(), *options.suffix.tolist()} - {None}
+    special = {options.separator_id, *options.prefix.tolist(), *options.suffix.tolist()} - {None}
     order_targets(
         instances.input_ids,
         instances.offsets,
         instances.indices,
-        np.array(sorted(control), instances.input_ids.dtype),
-        options.one_in or 1,
+        np.array(sorted(special), instances.input_ids.dtype),
+        options.predict_every or 1,
         seed,
         stream_of(PERMUTATION, number),
         positions,

@@ -1,9 +1,9 @@
-"""Pairs: a unit's documents cut into pairs of segments, random ones fetched from anywhere.
+"""Pairs of segments: cut from a unit's documents, random segments copied from other documents.
 
-A block of pairs is made in three steps: ``pair_sentences`` says where segments lie, random ones
-are fetched, record batch by record batch of the whole token folder, and what is too long is
-truncated. Borrowing goes through the source in the order of its documents, whatever the order of
-the pairs: each record batch is mapped once a block.
+A block of pairs is made in three steps: ``pair_sentences`` decides where segments are, random ones
+are copied, record batch by record batch of the whole token folder, and pairs that are too long are
+truncated. Copying follows the order of the source's documents, not that of the pairs, so that each
+record batch is mapped once per block.
 """
 
 from collections.abc import Iterator
@@ -29,8 +29,8 @@ from tokkit.shards.instances import Instances, Masks
 
 NUM_SPECIAL = 3  # [CLS], and [SEP] after each segment
 
-# What a block of pairs may come to, in tokens, if every pair is of the full length. It bounds the
-# memory where a unit's documents are much shorter than those that it borrows from.
+# Tokens of a block whose pairs all have the full length. It bounds memory where a unit's documents
+# are much shorter than those that segments are borrowed from.
 BLOCK_TOKENS = 32 << 20
 
 Pairs = npt.NDArray[np.void]
@@ -41,12 +41,12 @@ class PairOptions:
     """How pairs are made.
 
     Attributes:
-        max_seq_length: tokens of an instance, control tokens among them.
-        short_seq_prob: how often a visit has a shorter target.
+        max_seq_length: tokens of an instance, special tokens included.
+        short_seq_prob: probability that a document has a shorter target length.
         drop_single: documents of one sentence give no pair.
-        swap: ALBERT's pairs, of one document and swapped one time in two, else BERT's.
-        cls_id: the id of ``[CLS]``.
-        sep_id: the id of ``[SEP]``.
+        swap: ALBERT's pairs, of one document and swapped half of the time, rather than BERT's.
+        cls_id: id of ``[CLS]``.
+        sep_id: id of ``[SEP]``.
     """
 
     max_seq_length: int
@@ -68,21 +68,19 @@ class PairBlock:
 
     Attributes:
         pairs: ``PAIR_DTYPE`` [num_pairs].
-        documents: that every A, and each B that follows its A, lies in.
-        borrowed_ids: that random segments lie in.
-        borrowed_word_starts: a bit a borrowed token.
-        first_row: the first of ``documents`` that was visited.
-        stop_row: the one after the last.
-        num_short: visits with a shorter target.
+        documents: those of every A, and of each B that follows its A.
+        borrowed_ids: those of random segments.
+        borrowed_word_starts: a bit per borrowed token.
+        stop_row: the document after the last of the block.
+        num_short: documents with a shorter target length.
         num_alone: tokens of ``documents`` in last sentences without another to pair with.
-        num_truncated: tokens of ``documents`` that truncation took.
+        num_truncated: tokens of ``documents`` that truncation removed.
     """
 
     pairs: Pairs
     documents: Documents
     borrowed_ids: npt.NDArray[Any]
     borrowed_word_starts: npt.NDArray[np.uint8]
-    first_row: int
     stop_row: int
     num_short: int
     num_alone: int
@@ -96,14 +94,13 @@ def pair_documents(
 
     Args:
         documents: of one split.
-        reader: of the folder that random segments come from.
-        split: that they come from, too.
+        reader: of the folder that random segments are copied from.
+        split: of the documents and of random segments.
         options: how.
         number: of the pass over the corpus, from 0.
     """
     row = 0
     while row < len(documents):
-        first_row = row
         capacity = documents.sentence_offsets[-1] - documents.sentence_offsets[row]
         pairs = np.zeros(capacity, PAIR_DTYPE)
         row, num_pairs, num_short, num_alone = pair_sentences(
@@ -111,7 +108,7 @@ def pair_documents(
             documents.token_offsets,
             documents.sentence_offsets,
             documents.sentence_lengths,
-            first_row,
+            row,
             BLOCK_TOKENS // options.max_seq_length,
             options.max_tokens,
             chance_threshold(options.short_seq_prob),
@@ -141,7 +138,6 @@ def pair_documents(
             documents=documents,
             borrowed_ids=borrowed_ids,
             borrowed_word_starts=borrowed_word_starts,
-            first_row=first_row,
             stop_row=row,
             num_short=num_short,
             num_alone=num_alone,
@@ -150,25 +146,25 @@ def pair_documents(
 
 
 def _count_own_tokens(pairs: Pairs) -> int:
-    """Tokens in segments of the documents themselves."""
+    """Number of tokens in segments that are not random."""
     return int(pairs["a_length"].sum() + pairs["b_length"][~pairs["is_random"]].sum())
 
 
 def _borrow(
     pairs: Pairs, reader: DocumentReader, options: PairOptions, seed: np.uint64, number: int
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
-    """Fetch every random segment: their ids, and their bits of ``word_starts``."""
+    """Copy every random segment: their ids, and their bits of ``word_starts``."""
     random_rows = np.flatnonzero(pairs["is_random"])
     rows = random_rows[np.argsort(pairs["source"][random_rows], kind="stable")]
     sources = pairs["source"][rows].astype(np.int64)
     bounds = np.searchsorted(sources, reader.starts)
-    # Room for the longest that each may be. What is not written to takes no memory.
+    # Room for the longest that each may be; pages that are not written to take no memory.
     ids = np.empty(len(rows) * options.max_tokens, reader.folder.header.id_dtype)
     word_starts = np.zeros(len(ids) // 8 + 1, np.uint8)
     position: Integer = 0
     for batch in np.flatnonzero(np.diff(bounds)).tolist():
         chosen = slice(bounds[batch], bounds[batch + 1])
-        source = reader.visit(batch)
+        source = reader.map_documents(batch)
         position = borrow_segments(
             rows[chosen],
             sources[chosen] - reader.starts[batch],
@@ -190,7 +186,7 @@ def _borrow(
 
 
 def cut_pairs(block: PairBlock, num_tokens: int) -> Iterator[Pairs]:
-    """Cut a block's pairs into runs of about ``num_tokens``, control tokens among them."""
+    """Cut a block's pairs into runs of about ``num_tokens``, special tokens included."""
     lengths = block.pairs["a_length"] + block.pairs["b_length"] + NUM_SPECIAL
     ends = np.cumsum(lengths)
     start = 0
@@ -201,8 +197,8 @@ def cut_pairs(block: PairBlock, num_tokens: int) -> Iterator[Pairs]:
         start = stop
 
 
-def lay_out(block: PairBlock, pairs: Pairs, options: PairOptions) -> Instances:
-    """Make instances of some of a block's pairs."""
+def lay_out_pairs(block: PairBlock, pairs: Pairs, options: PairOptions) -> Instances:
+    """Lay some of a block's pairs out as instances."""
     size = int((pairs["a_length"] + pairs["b_length"] + NUM_SPECIAL).sum())
     ids = np.empty(size, block.documents.ids.dtype)
     word_starts = np.zeros(size // 8 + 1, np.uint8)
