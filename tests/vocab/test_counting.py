@@ -22,6 +22,7 @@ from tokkit.engine.spec import locked_folder
 from tokkit.errors import TokkitError
 from tokkit.kernels.vocab.word_table import LONGEST_WORD
 from tokkit.vocab.counting import CountedCorpus, count_corpus
+from tokkit.vocab.held_out import find_held_out
 from tokkit.vocab.train import COUNTS_FOLDER, plan_training
 from tokkit.vocab.train_config import TrainConfig
 from tokkit.vocab.word_counter import WordCounter
@@ -152,7 +153,8 @@ from tokkit.vocab.train_config import TrainConfig
 train.UNIT_BYTES = 1  # each file is a unit
 if __name__ == "__main__":
     output, *inputs = sys.argv[1:]
-    config = TrainConfig(inputs=tuple(inputs), output=Path(output), workers=2, held_out=0.0)
+    share = 0.999 if "-" in inputs[1:] else 0.0
+    config = TrainConfig(inputs=tuple(inputs), output=Path(output), workers=2, held_out=share)
     plan = train.plan_training(config)
     with locked_folder(plan, overwrite=False):
         folder = config.output / train.COUNTS_FOLDER
@@ -196,6 +198,41 @@ def test_a_document_is_always_left_to_learn_from(tmp_path: Path) -> None:
     path = tmp_path / "corpus.txt"
     path.write_text("one\n\ntwo\n\nthree")
     assert [word for word, _ in count(config_of(path, held_out=0.999)).words] == [b"one"]
+
+
+@pytest.mark.parametrize("unit_bytes", [1, 1 << 26])
+def test_the_first_text_document_is_learned_from_and_not_reported(
+    tmp_path: Path, unit_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokkit.vocab.train.UNIT_BYTES", unit_bytes)
+    names = ("empty.txt", "words.tsv", "blank.txt", "a.txt", "b.txt")
+    inputs = [tmp_path / name for name in names]
+    for path, text in zip(inputs, ("", "word\t5\n", "\n \n", "a\n\nb", "c"), strict=True):
+        path.write_text(text)
+    weights = {str(inputs[3]): 3.0}
+    config = config_of(*inputs, held_out=0.999, weights=weights)
+    corpus = count(config)
+    assert dict(corpus.words) == {b"a": 3, b"word": 5}
+    assert corpus.held_out.to_pylist() == ["b", "c"]
+    assert corpus.accounts.as_dict()["documents"] == {
+        "in": 6,
+        "kept": 2,
+        "dropped": {"empty": 2, "held out for the report": 2},
+    }
+    units = [part for unit in plan_training(config).units for part in unit.payload]
+    assert find_held_out(config, units) == corpus.held_out
+
+
+def test_standard_input_is_read_once_whatever_is_held_out(tmp_path: Path) -> None:
+    (tmp_path / "words.tsv").touch()
+    ended = subprocess.run(
+        [sys.executable, "-c", COUNT_ALL, tmp_path / "out", tmp_path / "words.tsv", "-"],
+        input="only once",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.stdout.splitlines() == ["once 1", "only 1"], ended.stderr
 
 
 def test_removed_characters_are_told(tmp_path: Path) -> None:

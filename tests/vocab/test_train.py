@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ import pytest
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
+from tokkit.corpus.units import Group
+from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError, UsageError
 from tokkit.tokenizer.tokenizer import load_tokenizer
+from tokkit.vocab import counting
+from tokkit.vocab.counting import CountContext
 from tokkit.vocab.train import Training, train
 from tokkit.vocab.train_config import BERT_SPECIAL_TOKENS, TrainConfig
 
@@ -293,6 +298,21 @@ def test_another_run_s_folder_is_refused_unless_overwritten(tmp_path: Path, corp
         run(corpus, tmp_path / "mine")
 
 
+def test_what_differs_is_named_as_on_the_command_line(tmp_path: Path, corpus: Path) -> None:
+    name = str(corpus)
+    run(corpus, tmp_path / "out", weights={name: 2.0}, special_tokens=("[UNK]", "[MASK]"))
+    options = {"weights": {name: 2.0}, "special_tokens": ("[UNK]", "[MASK]")}
+    with pytest.raises(TokkitError, match=rf"--weight was {re.escape(name)}=2, not .*=0\.5\)"):
+        run(corpus, tmp_path / "out", **{**options, "weights": {name: 0.5}})
+    with pytest.raises(TokkitError, match=r"--weight was .*=2, not left out\)"):
+        run(corpus, tmp_path / "out", **{**options, "weights": {}})
+    with pytest.raises(TokkitError, match=r"--special-token was \[UNK\],\[MASK\], not \[UNK\]\)"):
+        run(corpus, tmp_path / "out", **{**options, "special_tokens": ("[UNK]",)})
+    (tmp_path / "alphabet.txt").write_text("xyz")
+    with pytest.raises(TokkitError, match="--initial-alphabet was left out"):
+        run(corpus, tmp_path / "out", **options, initial_alphabet=tmp_path / "alphabet.txt")
+
+
 def test_standard_input_is_learned_from_like_a_file(tmp_path: Path, corpus: Path) -> None:
     expected = run(corpus, tmp_path / "file")
     process = run_apart(tmp_path / "pipe", "-", vocab_size=50, held_out=0.0)
@@ -324,6 +344,74 @@ def test_an_interrupted_run_leaves_a_folder_that_resumes(tmp_path: Path, languag
         load_tokenizer(output)
     run(languages, output, model="bpe", vocab_size=7000)
     assert load_tokenizer(output).vocab_size == 7000
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tokkit.vocab import counting, train
+from tokkit.vocab.train_config import TrainConfig
+
+count_unit = counting.count_unit
+
+def count_or_die(context, group, *arguments):
+    if group[0].name.endswith("3.txt"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return count_unit(context, group, *arguments)
+
+counting.count_unit = count_or_die
+train.UNIT_BYTES = 1  # each file is a unit
+if __name__ == "__main__":
+    output, *inputs = sys.argv[1:]
+    train.train(TrainConfig(inputs=tuple(inputs), output=Path(output), vocab_size=60, workers=0))
+"""
+
+
+@pytest.fixture
+def counted_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are counted from now on, each in a unit of its own."""
+    names: list[str] = []
+    count_unit = counting.count_unit
+
+    def count(context: CountContext, group: Group, *arguments: Any) -> UnitResult:
+        names.append(Path(group[0].name).name)
+        return count_unit(context, group, *arguments)
+
+    monkeypatch.setattr(counting, "count_unit", count)
+    monkeypatch.setattr("tokkit.vocab.train.UNIT_BYTES", 1)
+    return names
+
+
+def test_what_a_killed_run_has_counted_is_not_counted_again(
+    tmp_path: Path, counted_files: list[str]
+) -> None:
+    paths = [tmp_path / f"{number}.txt" for number in range(6)]
+    for number, path in enumerate(paths):
+        path.write_text(f"{SENTENCES[number % 3]} {number} times")
+    ended = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "out", *paths], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    config = TrainConfig(
+        inputs=tuple(map(str, paths)), output=tmp_path / "out", vocab_size=60, workers=0
+    )
+    with pytest.raises(TokkitError, match="--split-digits was off, not on"):
+        train(replace(config, split_digits=True))
+    train(config)
+    assert counted_files == ["3.txt", "4.txt", "5.txt"]
+    train(replace(config, output=tmp_path / "whole"))
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    assert not (tmp_path / "out" / ".tokkit" / "counts").exists()
+
+
+def test_another_size_is_learned_from_the_same_counts(
+    tmp_path: Path, corpus: Path, counted_files: list[str]
+) -> None:
+    with pytest.raises(TokkitError, match="pass --vocab-size 58 or less"):
+        run(corpus, tmp_path / "out", vocab_size=5000)
+    num_counted = len(counted_files)
+    run(corpus, tmp_path / "out", vocab_size=58)
+    assert len(counted_files) == num_counted
+    run(corpus, tmp_path / "other", vocab_size=58)
+    assert files(tmp_path / "out") == files(tmp_path / "other")
 
 
 def test_others_are_compared_also_where_the_folder_is_up_to_date(
