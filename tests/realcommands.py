@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.engine.files import hash_file
-from tokkit.pretraining.training.metrics import read_metrics
+from tokkit.pretraining.training.run_record import read_metrics
 
 PATIENCE = 120.0  # of a machine that has other work
 TOLD_BY_CLOCK = {"tokens_per_second", "data_wait", "elapsed"}

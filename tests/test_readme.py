@@ -16,7 +16,7 @@ import numpy as np
 from pyarrow import ipc
 
 from tokkit import InstanceLoader
-from tokkit.pretraining.training.metrics import read_metrics
+from tokkit.pretraining.training.run_record import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

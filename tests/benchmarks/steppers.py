@@ -27,9 +27,9 @@ from tokkit.pretraining.training.device import autocast, choose_precision, torch
 from tokkit.pretraining.training.distributed import join_process_group
 from tokkit.pretraining.training.estimate import count_flops_per_token, sample_instances
 from tokkit.pretraining.training.launch_info import SINGLE_PROCESS
-from tokkit.pretraining.training.optimizers import build_optimizer, clip_gradients, update
-from tokkit.pretraining.training.setup import Setup, choose_model, set_up
-from tokkit.pretraining.training.step import Figures
+from tokkit.pretraining.training.loop import Trainer
+from tokkit.pretraining.training.optimizers import build_optimizer, clip_gradients, update_weights
+from tokkit.pretraining.training.setup import TrainingSetup, choose_model, set_up
 
 RATE = 1e-4
 WARM_UP_STEPS = 5
@@ -51,9 +51,9 @@ class Contestant(Protocol):
 class Ours:
     """A run of tokkit's."""
 
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
-        self._last: Figures | None = None
+    def __init__(self, config: PretrainConfig, setup: TrainingSetup) -> None:
+        self._trainer = Trainer(config, setup)
+        self._prefetcher = setup.prefetcher
         self._next = 0
 
     def warm_up(self, steps: Sequence[int]) -> None:
@@ -71,29 +71,22 @@ class Ours:
 
     def take(self, step: int) -> float:
         waited = 0.0
-        while self._next < step:  # in order, so that the feed has the next one ready
+        while self._next < step:  # in order, so that the prefetcher has the next one ready
             self._pass_over(self._next)
             self._next += 1
-            waited += self._setup.feed.waited
-        *_, figures = self._setup.take_step(step, RATE, number=step)
+            waited += self._prefetcher.waited
+        self._trainer.state.step = step
+        self._trainer.step()
         self._next = step + 1
-        self._read()
-        self._last = figures
-        return waited + self._setup.feed.waited
+        return waited + self._prefetcher.waited
 
     def finish(self) -> None:
-        self._read()
+        self._trainer.collect_metrics()
 
     def _pass_over(self, step: int) -> tuple[Batch, ...]:
-        batches = self._setup.feed.next_batches(0, step)
-        self._setup.feed.mark_copied()
+        batches = self._prefetcher.next_batches(0, step)
+        self._prefetcher.mark_copied()
         return batches
-
-    def _read(self) -> None:
-        """Read the step before, as a run does, while the device works on the last one."""
-        if self._last is not None:
-            self._last.read()
-        self._last = None
 
 
 class Theirs:
@@ -145,7 +138,7 @@ class Theirs:
                 loss = self._forward(**batch).loss
             torch.autograd.backward(loss / len(batches))
         clip_gradients(self._model, self._max_norm)
-        update(self._optimizer, RATE)
+        update_weights(self._optimizer, RATE)
         return 0.0
 
     def finish(self) -> None:
@@ -174,7 +167,7 @@ def open_ours(config: PretrainConfig) -> Iterator[Ours]:
         torch_settings(config, group.device),
         set_up(config, group) as setup,
     ):
-        yield Ours(setup)
+        yield Ours(config, setup)
     _forget()
 
 

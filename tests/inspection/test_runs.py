@@ -17,8 +17,8 @@ from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
 from tokkit.inspection.inspect import inspect
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.metrics import METRICS, MetricsLog
-from tokkit.pretraining.training.run_record import RUN, describe_run
+from tokkit.pretraining.training.metrics import MetricsLog
+from tokkit.pretraining.training.run_record import METRICS, RUN, describe_run
 
 MANIFEST = Manifest(
     kind="instances",

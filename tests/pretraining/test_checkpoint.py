@@ -8,26 +8,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tokkit.engine.files import write_folder_atomically
 from tokkit.errors import TokkitError
+from tokkit.pretraining.models.tensor_files import write_tensors
+from tokkit.pretraining.training.checkpoint_writer import SnapshotBuffer
 from tokkit.pretraining.training.checkpoints import (
     MODEL,
     OPTIMIZER,
     STATE,
-    Best,
-    SnapshotMemory,
-    checkpoint_path,
+    BestCheckpoint,
     expect_tensors,
-    list_checkpoints,
     load_checkpoint,
     load_newest_checkpoint,
     name_tensors,
-    remove_half_checkpoints,
+    remove_incomplete_checkpoints,
     remove_old_checkpoints,
-    restore,
+    restore_tensors,
     write_checkpoint,
-    write_folder_atomically,
 )
-from tokkit.pretraining.training.tensor_files import write_tensors
+from tokkit.pretraining.training.run_record import checkpoint_path, list_checkpoints
 
 
 class Tied(nn.Module):
@@ -70,7 +69,7 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def save(folder: Path, step: int, best: Best | None = None) -> None:
+def save(folder: Path, step: int, best: BestCheckpoint | None = None) -> None:
     write_checkpoint(folder, name_tensors(*make_trained(1)), {"step": step}, best)
 
 
@@ -78,7 +77,7 @@ def steps(folder: Path) -> list[int]:
     return [int(path.name.removeprefix("step-")) for path in list_checkpoints(folder)]
 
 
-EXPECTED = expect_tensors(Tied())
+EXPECTED = expect_tensors(*make_trained(0))
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -91,7 +90,7 @@ def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_been(
     loaded = load_newest_checkpoint(tmp_path, EXPECTED)
     assert loaded is not None
     assert loaded.state == {"step": 3, "note": [1.5]}
-    restore(loaded.tensors, 3, fresh, fresh_optimizer)
+    restore_tensors(loaded.tensors, 3, fresh, fresh_optimizer)
     assert equal(weights(fresh), weights(model))
     for each in ((model, optimizer), (fresh, fresh_optimizer)):
         torch.manual_seed(7)
@@ -112,12 +111,12 @@ def test_a_shared_tensor_is_stored_once() -> None:
 
 def test_a_copy_stays_while_training_goes_on_in_the_same_memory() -> None:
     model, optimizer = make_trained(1)
-    memory = SnapshotMemory()
-    first = memory.take(name_tensors(model, optimizer))
+    buffer = SnapshotBuffer()
+    first = buffer.copy(name_tensors(model, optimizer))
     before = weights(model)
     take_step(model, optimizer)
     assert equal({name: before[name] for name in first.model}, dict(first.model))
-    second = memory.take(name_tensors(model, optimizer))
+    second = buffer.copy(name_tensors(model, optimizer))
     assert equal(dict(name_tensors(model, optimizer).model), dict(second.model))
     for one, other in ((first.model, second.model), (first.optimizer, second.optimizer)):
         assert [t.data_ptr() for t in one.values()] == [t.data_ptr() for t in other.values()]
@@ -129,13 +128,13 @@ def test_a_copy_from_a_gpu_stays_and_goes_back_to_one() -> None:
     model, optimizer = make_trained(0, size=2048)
     model.cuda()
     take_step(model, optimizer)
-    taken = SnapshotMemory().take(name_tensors(model, optimizer))
+    taken = SnapshotBuffer().copy(name_tensors(model, optimizer))
     before = weights(model)
     take_step(model, optimizer)
     assert all(tensor.is_pinned() for tensor in taken.model.values())
     assert all(torch.equal(before[name].cpu(), tensor) for name, tensor in taken.model.items())
     after = weights(model)
-    restore(taken, 1, model, optimizer)
+    restore_tensors(taken, 1, model, optimizer)
     assert equal(weights(model), before)
     assert optimizer.state[model.embedding.weight]["step"].is_cuda
     assert not equal(before, after)
@@ -145,9 +144,9 @@ def test_the_last_few_and_the_best_are_kept(tmp_path: Path) -> None:
     for step in (2, 998, 999, 1000, 100_000_000):
         save(tmp_path, step)
     (tmp_path / "step-of-mine").mkdir()
-    remove_old_checkpoints(tmp_path, 100_000_000, 3, Best(2, 1.0))
+    remove_old_checkpoints(tmp_path, 100_000_000, 3, BestCheckpoint(2, 1.0))
     assert steps(tmp_path) == [2, 999, 1000, 100_000_000]
-    remove_old_checkpoints(tmp_path, 1000, 1, Best(1000, 0.5))
+    remove_old_checkpoints(tmp_path, 1000, 1, BestCheckpoint(1000, 0.5))
     assert steps(tmp_path) == [1000]
     assert {path.name for path in tmp_path.iterdir()} == {"step-00001000", "step-of-mine"}
 
@@ -157,7 +156,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / "step-00000002.tmp").mkdir()
     (tmp_path / "step-00000002.tmp" / "model.safetensors").touch()
     assert steps(tmp_path) == [1]
-    remove_half_checkpoints(tmp_path)
+    remove_incomplete_checkpoints(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
@@ -194,10 +193,10 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_it_taken(
     assert loaded.state["step"] == 1
     (message,) = caplog.messages
     assert str(path) in message
-    assert message.endswith(f"goes on from {checkpoint_path(tmp_path, 1)}")
+    assert message.endswith(f"resumes from {checkpoint_path(tmp_path, 1)}")
 
     damage(checkpoint_path(tmp_path, 1) / name)
-    with pytest.raises(TokkitError, match=f"{name}.* no checkpoint of .* --overwrite") as caught:
+    with pytest.raises(TokkitError, match=f"{name}.* no checkpoint in .* --overwrite") as caught:
         load_newest_checkpoint(tmp_path, EXPECTED)
     assert "\n" not in str(caught.value)
 
@@ -209,13 +208,13 @@ def test_a_run_without_checkpoints_begins(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     save(tmp_path, 1)
     with pytest.raises(TokkitError, match="it belongs to another model"):
-        load_newest_checkpoint(tmp_path, expect_tensors(Tied(size=6)))
+        load_newest_checkpoint(tmp_path, expect_tensors(*make_trained(0, size=6)))
 
 
 def test_the_best_is_known_as_long_as_it_is_there(tmp_path: Path) -> None:
     save(tmp_path, 1)
-    save(tmp_path, 2, best=Best(1, 0.25))
-    assert load_checkpoint(checkpoint_path(tmp_path, 2), EXPECTED).best == Best(1, 0.25)
+    save(tmp_path, 2, best=BestCheckpoint(1, 0.25))
+    assert load_checkpoint(checkpoint_path(tmp_path, 2), EXPECTED).best == BestCheckpoint(1, 0.25)
     checkpoint_path(tmp_path, 1).rename(tmp_path / "elsewhere")
     assert load_checkpoint(checkpoint_path(tmp_path, 2), EXPECTED).best is None
 

@@ -15,8 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tokkit.cli import cli
 from tokkit.errors import Interrupted, TokkitError
-from tokkit.pretraining.training.metrics import read_metrics
-from tokkit.pretraining.training.optimizers import update
+from tokkit.pretraining.training.optimizers import update_weights
+from tokkit.pretraining.training.run_record import read_metrics
 
 OPTIONS: dict[str, Any] = {
     "preset": "tiny",
@@ -72,13 +72,13 @@ def test_tensorboard_shows_what_the_log_says_though_the_run_was_stopped(
 
     def stop(*arguments: Any) -> None:
         nonlocal steps
-        update(*arguments)
+        update_weights(*arguments)
         steps += 1
         if steps == 15:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr("tokkit.pretraining.training.step.update", stop)
+        patched.setattr("tokkit.pretraining.training.loop.update_weights", stop)
         with pytest.raises(Interrupted):
             call(arguments)
     printed = json.loads(call([*arguments, "--json"]).stdout)

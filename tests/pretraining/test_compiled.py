@@ -16,8 +16,9 @@ from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import MAX_SHAPES, autocast
 from tokkit.pretraining.training.distributed import compile_model
-from tokkit.pretraining.training.metrics import read_metrics, total_loss
-from tokkit.pretraining.training.step import Stepper
+from tokkit.pretraining.training.loop import compute_losses
+from tokkit.pretraining.training.metrics import total_loss
+from tokkit.pretraining.training.run_record import read_metrics
 
 # What torch says of its own parts when it compiles.
 pytestmark = [
@@ -111,14 +112,13 @@ def test_a_run_compiles_one_graph_for_each_part_and_shape(
     )
     met: list[tuple[Any, ...]] = []
     limits: set[int] = set()
-    compute = Stepper.compute
 
-    def watch(self: Stepper, batch: Any) -> Any:
+    def watch(model: torch.nn.Module, batch: Any, *rest: Any) -> Any:
         limits.add(torch._dynamo.config.recompile_limit)
-        met.extend((self.model.training, *part) for part in parts_of(batch.inputs))
-        return compute(self, batch)
+        met.extend((model.training, *part) for part in parts_of(batch.inputs))
+        return compute_losses(model, batch, *rest)
 
-    monkeypatch.setattr(Stepper, "compute", watch)
+    monkeypatch.setattr("tokkit.pretraining.training.loop.compute_losses", watch)
     folders = tuple(
         write_instance_folder(tmp_path / str(length), max_seq_length=length, num_held_out=11)
         for length in (16, 48)

@@ -17,8 +17,8 @@ from realcommands import outcome, pretrain_arguments, timeless_lines
 from tokkit.errors import Interrupted
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.metrics import read_metrics
-from tokkit.pretraining.training.optimizers import update
+from tokkit.pretraining.training.optimizers import update_weights
+from tokkit.pretraining.training.run_record import read_metrics
 
 OPTIONS: dict[str, Any] = {
     "preset": "tiny",
@@ -121,12 +121,12 @@ def test_a_run_by_the_clock_ends_when_its_time_is_over_though_it_was_stopped(
     began = time.monotonic()
 
     def stop(*arguments: Any) -> None:
-        update(*arguments)
+        update_weights(*arguments)
         if time.monotonic() > began + 0.7:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr("tokkit.pretraining.training.step.update", stop)
+        patched.setattr("tokkit.pretraining.training.loop.update_weights", stop)
         with pytest.raises(Interrupted):
             pretrain(config)
     stopped = read_metrics(config.output / "metrics.jsonl")[-1]

@@ -15,9 +15,8 @@ from tokkit.engine.files import hash_file
 from tokkit.errors import Interrupted, TokkitError
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.checkpoints import list_checkpoints
-from tokkit.pretraining.training.metrics import read_metrics
-from tokkit.pretraining.training.optimizers import update
+from tokkit.pretraining.training.optimizers import update_weights
+from tokkit.pretraining.training.run_record import list_checkpoints, read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +54,14 @@ def disturbed(
 
     def fill_disk(*arguments: Any) -> None:
         nonlocal num_steps
-        update(*arguments)
+        update_weights(*arguments)
         num_steps += 1
         if num_steps == 8:
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
         if num_steps == 10 and hasattr(request, "param"):
             os.kill(os.getpid(), request.param)
 
-    monkeypatch.setattr("tokkit.pretraining.training.step.update", fill_disk)
+    monkeypatch.setattr("tokkit.pretraining.training.loop.update_weights", fill_disk)
     yield replace(unbroken, output=tmp_path / "run")
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
@@ -95,7 +94,7 @@ def test_only_the_end_needs_room(
     assert newest(disturbed) in {"step-00000003", "step-00000006"}  # which was under way at step 8
     assert read_metrics(disturbed.output / "metrics.jsonl")[-1]["step"] == 20
     for step in (9, 12, 15, 18, 20):
-        assert f"step-{step:08d}: not written (file too large); training goes on" in caplog.text
+        assert f"step-{step:08d}: not written (file too large); training continues" in caplog.text
     assert_same_outcome(disturbed, unbroken)
 
 

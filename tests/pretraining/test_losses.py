@@ -23,10 +23,10 @@ from tokkit.pretraining.models.bert import Bert, ModelConfig, initialize
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import seed_torch
 from tokkit.pretraining.training.distributed import ProcessGroup
-from tokkit.pretraining.training.metrics import Tally
-from tokkit.pretraining.training.optimizers import build_optimizer, clip_gradients, update
+from tokkit.pretraining.training.loop import update_model
+from tokkit.pretraining.training.metrics import MetricSums
+from tokkit.pretraining.training.optimizers import build_optimizer, clip_gradients, update_weights
 from tokkit.pretraining.training.schedule import Schedule
-from tokkit.pretraining.training.step import Stepper
 from tokkit.shards.instances import Instances
 
 NUM_STEPS = 200
@@ -78,16 +78,23 @@ def follow_ours(
     model = make_model(dropout)
     config = dataclasses.replace(config, seed=seed)
     group = ProcessGroup(0, 1, 0, torch.device("cpu"))
-    stepper = Stepper(config, model, build_optimizer(model, config), group)
-    schedule = Schedule.of(config)
+    optimizer, schedule = build_optimizer(model, config), Schedule.from_config(config)
     losses = []
     for step, instances in enumerate(batches):
         batch = lay_out(instances, PAD)
-        counts = [batch.num_predicted, batch.num_pairs]
-        figures = stepper.take(step, [batch], counts, schedule.rate(step, 0.0))
-        tally = Tally()
-        tally.add(batch, figures.read()[0][0])
-        losses.append(tally.figures("nsp")["loss"])
+        metrics = update_model(
+            model,
+            optimizer,
+            [batch],
+            (batch.num_predicted, batch.num_pairs),
+            config=config,
+            group=group,
+            step=step,
+            rate=schedule.rate(step, 0.0),
+        )
+        sums = MetricSums()
+        sums.add(batch, metrics.read()[0][0])
+        losses.append(sums.means("nsp")["loss"])
     return np.array(losses)
 
 
@@ -97,14 +104,14 @@ def follow_theirs(
     """What a plain loop makes of padded batches with their model, in fp32."""
     model = peer_of(make_model(dropout), "sdpa")
     model.train()
-    optimizer, schedule = build_optimizer(model, config), Schedule.of(config)
+    optimizer, schedule = build_optimizer(model, config), Schedule.from_config(config)
     losses = []
     for step, instances in enumerate(batches):
         seed_torch(seed, "their dropout", step)
         loss = model(**pair_batch(instances, PAD)).loss
         loss.backward()
         clip_gradients(model, config.max_gradient_norm)
-        update(optimizer, schedule.rate(step, 0.0))
+        update_weights(optimizer, schedule.rate(step, 0.0))
         losses.append(loss.item())
     return np.array(losses)
 

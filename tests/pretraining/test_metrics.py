@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tokkit.pretraining.training.metrics import MetricsLog, read_metrics
+from tokkit.pretraining.training.metrics import MetricsLog
+from tokkit.pretraining.training.run_record import read_metrics
 
 LINES = [
     {"kind": "eval", "step": 0},
@@ -78,7 +79,7 @@ def test_lines_that_do_not_fit_wait_until_they_do(
             metrics.sync()
             assert path.stat().st_size == size
         assert len(caplog.messages) == 1
-        assert "metrics.jsonl: not written (file too large); training goes on" in caplog.text
+        assert "metrics.jsonl: not written (file too large); training continues" in caplog.text
         metrics.write(LINES[3])
         assert read_metrics(path) == LINES[:4]
         with limited_size(path.stat().st_size):
@@ -97,5 +98,5 @@ def test_lines_that_are_lost_are_counted(tmp_path: Path, caplog: pytest.LogCaptu
             metrics.write(LINES[1])
             metrics.write(LINES[2])
             stack.close()
-    assert "its last lines are lost, 2 in all" in caplog.text
+    assert "its last 2 lines are lost" in caplog.text
     assert read_metrics(path) == LINES[:1]

@@ -14,7 +14,12 @@ from torch.multiprocessing.spawn import spawn
 from reference.lamb import follow_gradients
 from tokkit.pretraining.models.bert import Bert, ModelConfig
 from tokkit.pretraining.pretrain_config import OPTIMIZERS, PretrainConfig
-from tokkit.pretraining.training.optimizers import Lamb, build_optimizer, clip_gradients, update
+from tokkit.pretraining.training.optimizers import (
+    Lamb,
+    build_optimizer,
+    clip_gradients,
+    update_weights,
+)
 
 
 def config(**options: Any) -> PretrainConfig:
@@ -30,7 +35,7 @@ def set_gradients(model: nn.Module, seed: int) -> None:
 def moved(model: nn.Module, optimizer: torch.optim.Optimizer, rate: float) -> dict[str, Tensor]:
     """How far a step takes each parameter."""
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    update(optimizer, rate)
+    update_weights(optimizer, rate)
     return {name: p.detach() - before[name] for name, p in model.named_parameters()}
 
 
@@ -61,7 +66,7 @@ def test_a_shared_parameter_is_updated_once(optimizer: str) -> None:
     alone.load_state_dict(shared.state_dict())
     for model in (nn.Sequential(shared, shared), alone):
         set_gradients(model, seed=1)
-        update(build_optimizer(model, config(optimizer=optimizer)), rate=0.01)
+        update_weights(build_optimizer(model, config(optimizer=optimizer)), rate=0.01)
     assert torch.equal(shared.weight, alone.weight)
 
 
@@ -78,7 +83,7 @@ def test_lamb_is_what_the_paper_says(
     lamb = Lamb([weight], betas=betas, weight_decay=weight_decay, adapt=is_adaptive)
     for gradient in gradients:
         weight.grad = torch.tensor(gradient, dtype=torch.float32)
-        update(lamb, rate=0.02)
+        update_weights(lamb, rate=0.02)
     expected = follow_gradients(
         first, gradients, rate=0.02, betas=betas, decay=weight_decay, is_adaptive=is_adaptive
     )
@@ -101,7 +106,7 @@ def test_lamb_adapts_to_weights_alone_and_whatever_the_decay_is() -> None:
 def test_a_ratio_of_nothing_is_one(weight: float, gradient: float, after: float) -> None:
     parameter = nn.Parameter(torch.full((3, 2), weight))
     parameter.grad = torch.full((3, 2), gradient)
-    update(Lamb([parameter], weight_decay=0.0), rate=0.1)
+    update_weights(Lamb([parameter], weight_decay=0.0), rate=0.1)
     torch.testing.assert_close(parameter.detach(), torch.full((3, 2), after))
 
 
@@ -110,7 +115,7 @@ def test_both_optimizers_keep_the_same_state() -> None:
     for name in OPTIMIZERS:
         model = nn.Linear(3, 2)
         set_gradients(model, seed=4)
-        update(optimizer := build_optimizer(model, config(optimizer=name)), rate=0.0)
+        update_weights(optimizer := build_optimizer(model, config(optimizer=name)), rate=0.0)
         states.append(optimizer.state[model.weight])
     adamw, lamb = states
     assert adamw.keys() == lamb.keys()
@@ -154,7 +159,7 @@ def follow_sharded(rank: int, meeting: str) -> None:
             for model, optimizer in zip((whole, split), optimizers, strict=True):
                 torch.autograd.backward(model(torch.ones(2, 6) * (step + 1)).square().sum())
                 norms.append(clip_gradients(model, 0.5))
-                update(optimizer, rate=0.1)
+                update_weights(optimizer, rate=0.1)
             assert not isinstance(norms[1], DTensor)
             torch.testing.assert_close(norms[1], norms[0])
         for (where, one), other in zip(whole.named_parameters(), split.parameters(), strict=True):

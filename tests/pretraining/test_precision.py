@@ -23,9 +23,9 @@ from tokkit.pretraining.models.build_model import Model
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import choose_precision
 from tokkit.pretraining.training.distributed import ProcessGroup
-from tokkit.pretraining.training.metrics import total_loss
+from tokkit.pretraining.training.loop import compute_losses, update_model
+from tokkit.pretraining.training.metrics import StepMetrics, total_loss
 from tokkit.pretraining.training.optimizers import build_optimizer
-from tokkit.pretraining.training.step import Stepper
 
 NUM_LAYERS = 2
 CONFIG = ModelConfig(
@@ -45,10 +45,18 @@ def make_batch() -> Batch:
     return lay_out(make_instances(LENGTHS, CONFIG.vocab_size), 0, rounding)
 
 
-def make_stepper(trained: Model, precision: str) -> Stepper:
+def take_step(trained: Model, precision: str, batches: list[Batch]) -> StepMetrics:
     config = PretrainConfig(instances=(Path(),), output=Path(), precision=precision)
-    group = ProcessGroup(0, 1, 0, torch.device("cpu"))
-    return Stepper(config, trained, build_optimizer(trained, config), group)
+    return update_model(
+        trained,
+        build_optimizer(trained, config),
+        batches,
+        (sum(b.num_predicted for b in batches), sum(b.num_pairs for b in batches)),
+        config=config,
+        group=ProcessGroup(0, 1, 0, torch.device("cpu")),
+        step=0,
+        rate=1e-3,
+    )
 
 
 class Calls(TorchDispatchMode):
@@ -67,16 +75,14 @@ class Calls(TorchDispatchMode):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_step_waits_for_no_number_from_its_device(precision: str) -> None:
-    stepper, batch = make_stepper(make_model(CONFIG), precision), make_batch()
+    trained, batch = make_model(CONFIG), make_batch()
     with Calls() as calls:
-        figures = stepper.take(
-            0, [batch, batch], [batch.num_predicted * 2, batch.num_pairs * 2], 1e-3
-        )
+        metrics = take_step(trained, precision, [batch, batch])
     found = {call for call, _ in calls.made}
     assert torch.ops.aten._fused_adamw_ in found
     waits = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique"}
     assert not {call.__name__ for call in found} & waits
-    assert math.isfinite(figures.read()[1])
+    assert math.isfinite(metrics.read()[1])
 
 
 def test_in_bf16_every_product_and_what_layers_hand_on_is() -> None:
@@ -87,7 +93,7 @@ def test_in_bf16_every_product_and_what_layers_hand_on_is() -> None:
             lambda _, given, result: handed_on.extend([given[0].dtype, result.dtype])
         )
     with Calls() as calls:
-        make_stepper(trained, "bf16").take(0, [batch], [batch.num_predicted, batch.num_pairs], 1e-3)
+        take_step(trained, "bf16", [batch])
     products = [args for call, args in calls.made if call in PRODUCTS]
     # Forward and backward: four in a layer, two in heads and a decoder each.
     assert len(products) >= 3 * (4 * NUM_LAYERS + 4)
@@ -102,7 +108,7 @@ def test_the_decoder_s_products_have_rows_of_whole_blocks() -> None:
     """Of 16 bytes in bf16, which fast kernels need; the vocabulary itself is odd."""
     trained, batch = make_model(CONFIG), make_batch()
     with Calls() as calls:
-        make_stepper(trained, "bf16").take(0, [batch], [batch.num_predicted, batch.num_pairs], 1e-3)
+        take_step(trained, "bf16", [batch])
     widths = {
         size
         for call, args in calls.made
@@ -121,7 +127,7 @@ def test_in_bf16_losses_and_gradients_are_near_those_in_fp32() -> None:
     found = {}
     for precision in ("fp32", "bf16"):
         trained.zero_grad()
-        sums = make_stepper(trained, precision).compute(batch)
+        sums = compute_losses(trained, batch, precision, torch.device("cpu"))
         loss = total_loss(sums, batch.num_predicted, batch.num_pairs)
         torch.autograd.backward(loss)
         gradients = [p.grad.flatten() for p in trained.parameters() if p.grad is not None]

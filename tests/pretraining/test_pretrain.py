@@ -23,8 +23,8 @@ from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.models.predict import fill_mask
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.metrics import read_metrics
-from tokkit.pretraining.training.optimizers import update
+from tokkit.pretraining.training.optimizers import update_weights
+from tokkit.pretraining.training.run_record import read_metrics
 
 
 def make_config(instances: Path, **options: Any) -> PretrainConfig:
@@ -245,12 +245,12 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(
     config = make_config(instances, max_steps=8, checkpoint_every=3)
 
     def spoil(optimizer: torch.optim.AdamW, rate: float) -> None:
-        update(optimizer, rate)
+        update_weights(optimizer, rate)
         first = optimizer.param_groups[0]["params"][0]
         if optimizer.state[first]["step"] == 5:
             first.data.fill_(np.nan)
 
-    monkeypatch.setattr("tokkit.pretraining.training.step.update", spoil)
+    monkeypatch.setattr("tokkit.pretraining.training.loop.update_weights", spoil)
     with pytest.raises(
         TokkitError, match=r"not finite at step 5 .*--step 5\); .*step-00000003"
     ) as caught:

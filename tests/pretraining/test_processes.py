@@ -21,8 +21,8 @@ from realcommands import (
 from tokkit.errors import Interrupted
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.checkpoints import list_checkpoints
-from tokkit.pretraining.training.optimizers import update
+from tokkit.pretraining.training.optimizers import update_weights
+from tokkit.pretraining.training.run_record import list_checkpoints
 
 NUM_STEPS = 90
 OPTIONS: dict[str, Any] = {
@@ -76,7 +76,7 @@ def test_two_processes_are_stopped_and_one_goes_on(
     assert not printed
     assert errors[-1] == (
         f"tokkit: {output}: stopped by SIGTERM after step {step}; "
-        f"run the same command again to go on"
+        f"run the same command again to resume"
     )
     assert [line for line in errors[:-1] if ", held out: " not in line] == []
     assert 30 <= step < NUM_STEPS
@@ -92,12 +92,12 @@ def test_one_process_is_stopped_and_two_go_on_by_whatever_launcher(
 
     def stop(*arguments: Any) -> None:
         nonlocal steps
-        update(*arguments)
+        update_weights(*arguments)
         steps += 1
         if steps == 25:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("tokkit.pretraining.training.step.update", stop)
+    monkeypatch.setattr("tokkit.pretraining.training.loop.update_weights", stop)
     with pytest.raises(Interrupted, match="after step 25"):
         pretrain(config)
 
@@ -115,7 +115,7 @@ def test_one_process_is_stopped_and_two_go_on_by_whatever_launcher(
     status, printed, errors = end_command(process)
     assert (status, printed) == (1, [])
     assert errors[-1].startswith("tokkit: rank 1: the process was killed by SIGKILL; it may")
-    assert errors[0].endswith("going on from step 25")
+    assert errors[0].endswith("resuming from step 25")
     assert [line for line in errors[1:-1] if ", held out: " not in line] == []
 
     # torchrun goes on. What it says itself is not ours.
@@ -126,6 +126,6 @@ def test_one_process_is_stopped_and_two_go_on_by_whatever_launcher(
     assert printed[0] == f"{config.output}: tiny"
     assert len(printed) == len(set(printed))
     ours = [line for line in errors if line.startswith("tokkit: ")]
-    assert "going on from step" in ours[0]
+    assert "resuming from step" in ours[0]
     assert len(ours) == len(set(ours))
     assert_same_run(config.output, unbroken.output)

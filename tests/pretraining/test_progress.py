@@ -3,7 +3,8 @@ import sys
 
 import pytest
 
-from tokkit.pretraining.training.reporting import Progress, describe_line, describe_speed
+from tokkit.pretraining.training.metrics import MetricSums
+from tokkit.pretraining.training.reporting import ProgressBar, summarize_line
 
 LINE = {
     "kind": "train",
@@ -25,11 +26,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_figures_of_speed() -> None:
-    figures = describe_speed(
-        num_tokens=10_000, seconds=4.0, data_seconds=0.1, elapsed=60.0, flops=8e12, peak_flops=4e12
-    )
-    assert figures == {
+def test_speed_is_that_of_all_processes_over_the_interval() -> None:
+    sums = MetricSums(tokens=10_000, seconds=4.0, waited=0.1)
+    assert sums.speed(60.0, flops_per_token=8e8, peak_flops=4e12) == {
         "tokens_per_second": 2500,
         "data_wait": 0.025,
         "elapsed": 60.0,
@@ -38,33 +37,33 @@ def test_figures_of_speed() -> None:
 
 
 def test_there_is_no_mfu_without_a_known_peak() -> None:
-    figures = describe_speed(num_tokens=9, seconds=0.0, data_seconds=0.0, elapsed=0.0, flops=1e9)
-    assert "mfu" not in figures
-    assert figures["data_wait"] == 0
+    speed = MetricSums(tokens=9).speed(0.0, flops_per_token=1e9)
+    assert "mfu" not in speed
+    assert speed["data_wait"] == 0
 
 
 def test_a_line_names_what_the_objective_has() -> None:
     words = "loss 2.135 mlm 58.1% nsp 97.2% 802k tokens/s mfu 55.3% wait 0.2%"
-    assert describe_line(LINE) == words
+    assert summarize_line(LINE) == words
     causal = {name: value for name, value in LINE.items() if "_" not in name and name != "mfu"}
     causal |= {"clm_accuracy": 0.25, "tokens_per_second": 950, "data_wait": 0.0}
-    assert describe_line(causal) == "loss 2.135 clm 25.0% 950 tokens/s wait 0.0%"
+    assert summarize_line(causal) == "loss 2.135 clm 25.0% 950 tokens/s wait 0.0%"
 
 
 def test_a_run_by_steps_has_a_bar_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    with Progress(step=20, num_steps=100) as progress:
+    with ProgressBar(step=20, num_steps=100) as progress:
         progress.advance(24, 28.8)
         progress.show(25, LINE)
     last = terminal.getvalue().strip().rpartition("\r")[2]
     assert " 25%|" in last
     assert "| 25/100 " in last
-    assert last.strip().endswith(" left, " + describe_line(LINE))
+    assert last.strip().endswith(" left, " + summarize_line(LINE))
 
 
 def test_a_run_by_the_clock_has_a_bar_of_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    with Progress(step=20, num_steps=100_000, max_time=59.5, elapsed=24.5) as progress:
+    with ProgressBar(step=20, num_steps=100_000, max_time=59.5, elapsed=24.5) as progress:
         progress.show(25, LINE)
         progress.advance(40, 70.0)
     assert "100%|" in terminal.getvalue()
@@ -78,6 +77,6 @@ def test_no_bar_without_a_terminal_or_a_wish(
 ) -> None:
     there = io.StringIO() if enabled else Terminal()
     monkeypatch.setattr(sys, "stderr", there)
-    with Progress(step=0, num_steps=10, enabled=enabled) as progress:
+    with ProgressBar(step=0, num_steps=10, enabled=enabled) as progress:
         progress.show(10, LINE)
     assert not there.getvalue()

@@ -15,8 +15,8 @@ from realcommands import outcome
 from tokkit.errors import Interrupted, TokkitError
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.checkpoints import list_checkpoints
-from tokkit.pretraining.training.optimizers import update
+from tokkit.pretraining.training.optimizers import update_weights
+from tokkit.pretraining.training.run_record import list_checkpoints
 
 # Runs pretrain, and kills itself when a function has been called so many times.
 RUN = """
@@ -68,8 +68,8 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> PretrainConfig:
     ("module", "name", "number", "resumed"),
     [
         (
-            "tokkit.pretraining.training.step",
-            "update",
+            "tokkit.pretraining.training.loop",
+            "update_weights",
             8,
             {3, 6},
         ),  # 6 may be half on its way to the disk
@@ -115,12 +115,12 @@ def test_a_signal_saves_the_step_in_hand(
 
     def interrupt(optimizer: torch.optim.AdamW, rate: float) -> None:
         nonlocal steps
-        update(optimizer, rate)
+        update_weights(optimizer, rate)
         steps += 1
         if steps == 10:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr("tokkit.pretraining.training.step.update", interrupt)
+    monkeypatch.setattr("tokkit.pretraining.training.loop.update_weights", interrupt)
     with pytest.raises(Interrupted, match=f"stopped by {number.name} after step 10") as caught:
         pretrain(config)
     assert caught.value.exit_status == status

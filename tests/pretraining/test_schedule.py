@@ -16,7 +16,7 @@ HERE = (Path(),)
 def schedule(**options: Any) -> Schedule:
     options.setdefault("learning_rate", 1.0)
     instances = HERE * max(1, len(options.get("phases", ())))
-    return Schedule.of(PretrainConfig(output=Path(), instances=instances, **options))
+    return Schedule.from_config(PretrainConfig(output=Path(), instances=instances, **options))
 
 
 def clocked(num_steps: int, seconds: float, **options: Any) -> Schedule:
@@ -108,14 +108,14 @@ def test_a_run_ends_with_its_steps_or_its_time() -> None:
 
 def follow(run: Schedule, steps: list[tuple[int, float]]) -> list[int]:
     """The phase of each step, asked for one after the other."""
-    begun: tuple[int, ...] = (0,)
+    starts = [0]
     phases = []
     for step, elapsed in steps:
-        begun = run.begin_phases(step, elapsed, begun)
-        assert begun == run.begin_phases(step, elapsed, begun)
-        phases.append(len(begun) - 1)
-        assert begun[0] == 0
-        assert phases.index(len(begun) - 1) == begun[-1] <= step
+        starts = run.phase_starts(step, elapsed, starts)
+        assert starts == run.phase_starts(step, elapsed, starts)
+        phases.append(len(starts) - 1)
+        assert starts[0] == 0
+        assert phases.index(len(starts) - 1) == starts[-1] <= step
     return phases
 
 
@@ -137,8 +137,8 @@ def test_phases_share_the_steps_out(spare: int, parts: list[int]) -> None:
 
 def test_a_resumed_run_by_steps_needs_no_history() -> None:
     run = schedule(max_steps=100, phases=((128, 0.9), (512, 0.1)))
-    assert run.begin_phases(89, 0.0, (0,)) == (0,)
-    assert run.begin_phases(95, 0.0, (0,)) == (0, 90)
+    assert run.phase_starts(89, 0.0, [0]) == [0]
+    assert run.phase_starts(95, 0.0, [0]) == [0, 90]
 
 
 def test_phases_follow_the_clock() -> None:
@@ -148,8 +148,8 @@ def test_phases_follow_the_clock() -> None:
     # A step that outlasts a phase: the phase has a step all the same.
     assert follow(run, [(0, 0.0), (1, 90.0), (2, 95.0)]) == [0, 1, 2]
     # Going on from a checkpoint of step 3, where the second phase had begun with step 2.
-    assert run.begin_phases(3, 60.0, (0, 2)) == (0, 2)
-    assert run.begin_phases(3, 80.0, (0, 2)) == (0, 2, 3)
+    assert run.phase_starts(3, 60.0, [0, 2]) == [0, 2]
+    assert run.phase_starts(3, 80.0, [0, 2]) == [0, 2, 3]
 
 
 def test_without_phases_there_is_one() -> None:

@@ -4,7 +4,7 @@ from signal import SIGINT, SIGTERM, Signals
 import pytest
 
 from tokkit.pretraining.training import stopping
-from tokkit.pretraining.training.stopping import StopRequest, agreed_signal, hold_signals
+from tokkit.pretraining.training.stopping import StopRequest, find_agreed_signal, hold_signals
 
 
 def test_ranks_agree_by_the_sums_of_their_flags() -> None:
@@ -15,7 +15,7 @@ def test_ranks_agree_by_the_sums_of_their_flags() -> None:
         ([StopRequest(SIGINT).flags, StopRequest(SIGINT).flags], SIGINT),
         ([StopRequest(SIGTERM).flags, StopRequest(SIGINT).flags], SIGINT),
     ):
-        assert agreed_signal([sum(pair) for pair in zip(*flags, strict=True)]) is agreed
+        assert find_agreed_signal([sum(pair) for pair in zip(*flags, strict=True)]) is agreed
 
 
 @pytest.mark.parametrize("number", [SIGINT, SIGTERM])

@@ -13,15 +13,15 @@ import pytest
 import torch
 
 from tokkit.engine.files import HashedFile
+from tokkit.pretraining.models.tensor_files import write_tensors
 from tokkit.pretraining.training import checkpoints as checkpoint
 from tokkit.pretraining.training.checkpoint_writer import CheckpointWriter
 from tokkit.pretraining.training.checkpoints import (
-    Best,
+    BestCheckpoint,
     Snapshot,
-    list_checkpoints,
     load_newest_checkpoint,
 )
-from tokkit.pretraining.training.tensor_files import write_tensors
+from tokkit.pretraining.training.run_record import list_checkpoints
 
 
 def make_tensors(step: int, num_elements: int = 100) -> Snapshot:
@@ -91,18 +91,18 @@ def test_training_goes_on_while_a_checkpoint_is_written(
 
 
 def test_the_best_is_kept_and_a_run_that_resumes_knows_it(tmp_path: Path) -> None:
-    def train(steps_and_losses: dict[int, float | None]) -> Best | None:
+    def train(steps_and_losses: dict[int, float | None]) -> BestCheckpoint | None:
         resumed = load_newest_checkpoint(tmp_path, EXPECTED)
         with CheckpointWriter(tmp_path, 2, resumed) as writer:
             for step, loss in steps_and_losses.items():
                 save(writer, step, loss)
         return writer.best
 
-    assert train({1: None, 2: 5.0}) == Best(2, 5.0)
-    assert train({3: 4.0, 4: 4.5, 5: None, 6: 4.0}) == Best(3, 4.0)
+    assert train({1: None, 2: 5.0}) == BestCheckpoint(2, 5.0)
+    assert train({3: 4.0, 4: 4.5, 5: None, 6: 4.0}) == BestCheckpoint(3, 4.0)
     assert steps(tmp_path) == [3, 5, 6]
-    assert train({7: 6.0}) == Best(3, 4.0)
-    assert train({8: 3.0, 9: 7.0}) == Best(8, 3.0)
+    assert train({7: 6.0}) == BestCheckpoint(3, 4.0)
+    assert train({8: 3.0, 9: 7.0}) == BestCheckpoint(8, 3.0)
     assert steps(tmp_path) == [8, 9]
 
 
@@ -215,7 +215,8 @@ KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-from tokkit.pretraining.training.checkpoints import list_checkpoints, load_newest_checkpoint
+from tokkit.pretraining.training.checkpoints import load_newest_checkpoint
+from tokkit.pretraining.training.run_record import list_checkpoints
 from tokkit.pretraining.training.checkpoints import Snapshot
 from tokkit.pretraining.training.checkpoint_writer import CheckpointWriter
 

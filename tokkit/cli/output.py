@@ -100,7 +100,7 @@ def describe_comparison(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def print_pretraining(folder: Path, manifest: "Manifest", *, as_json: bool) -> None:
     """Print what pretraining came to: its counts, and its last evaluation."""
-    from tokkit.pretraining.training.metrics import METRICS, read_metrics
+    from tokkit.pretraining.training.run_record import METRICS, read_metrics
 
     evaluations = [line for line in read_metrics(folder / METRICS) if line["kind"] == "eval"]
     if as_json:

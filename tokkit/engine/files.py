@@ -8,6 +8,7 @@ is written, so that nothing is read again for its SHA-256.
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -131,6 +132,42 @@ def write_atomically(path: Path) -> Iterator[HashedFile]:
     with PendingFile(path) as file:
         yield file.sink
     file.commit()
+
+
+@contextmanager
+def write_folder_atomically(folder: Path) -> Iterator[Path]:
+    """Write a folder of files so that it appears complete or not at all.
+
+    Args:
+        folder: final name; a folder of that name is replaced.
+
+    Yields:
+        A temporary folder to write into; its files need not be synced. When the block ends without
+        an exception they are synced and the folder takes its name; otherwise it is removed.
+
+    Raises:
+        OSError: if writing fails, as on a full disk.
+    """
+    temporary = folder.with_name(f"{folder.name}.tmp")
+    try:
+        _remove_folder(temporary)
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in temporary.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(temporary)
+        _remove_folder(folder)
+        temporary.rename(folder)
+        sync_folder(folder.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _remove_folder(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def sync_folder(folder: Path) -> None:

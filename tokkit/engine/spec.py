@@ -106,7 +106,7 @@ class StageSpec:
 
     def done_keys(self) -> set[str]:
         """Return the content keys of the work that was done in the folder, by whichever run."""
-        past = _read_past(self.output)
+        past = read_past(self.output)
         return set() if past is None else {past["key"]}
 
 
@@ -168,7 +168,7 @@ def refuse_other_run(spec: StageSpec) -> None:
     Raises:
         TokkitError: naming the first difference.
     """
-    past = _read_past(spec.output)
+    past = read_past(spec.output)
     difference = None if past is None else _describe_difference(past, spec)
     if past is None or difference is None:
         return
@@ -186,7 +186,7 @@ def other_run(spec: StageSpec, difference: str) -> TokkitError:
     )
 
 
-def _read_past(folder: Path) -> Mapping[str, Any] | None:
+def read_past(folder: Path) -> Mapping[str, Any] | None:
     """Return what a folder was begun or finished with; None if nothing says so."""
     if (folder / MANIFEST).is_file():
         return vars(Manifest.read(folder))

@@ -40,8 +40,15 @@ from tokkit.engine.folder import is_being_written
 from tokkit.engine.journal import Journal
 from tokkit.engine.manifest import MANIFEST, Manifest
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.metrics import METRICS, read_metrics
-from tokkit.pretraining.training.run_record import RUN, spell_options
+from tokkit.pretraining.training.run_record import (
+    CHECKPOINTS,
+    METRICS,
+    RUN,
+    checkpoint_step,
+    format_options,
+    list_checkpoints,
+    read_metrics,
+)
 
 Points = Sequence[tuple[float, float]]
 
@@ -133,7 +140,6 @@ def _draw_axis(first: float, last: float, columns: int, margin: int) -> list[str
     return [f"{'':>{margin}} └{ticks}", "".join(labels)]
 
 
-CHECKPOINTS = "checkpoints"
 STATE = "state.json"
 
 
@@ -160,7 +166,7 @@ def inspect_run(folder: Path) -> dict[str, Any]:
     """
     lines = read_metrics(folder / METRICS)
     last = {line["kind"]: line for line in lines}
-    checkpoints = list_checkpoints(folder / CHECKPOINTS)
+    checkpoints = describe_checkpoints(folder / CHECKPOINTS)
     facts: dict[str, Any] = {
         "state": find_state(folder),
         "step": max((row["step"] for row in [*lines, *checkpoints]), default=0),
@@ -194,21 +200,18 @@ def find_state(folder: Path) -> str:
 
 def find_changed(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that are not what they are when nobody says otherwise."""
-    defaults = spell_options({entry.name: entry.default for entry in fields(PretrainConfig)})
+    defaults = format_options({entry.name: entry.default for entry in fields(PretrainConfig)})
     return {name: value for name, value in options.items() if value != defaults.get(name, MISSING)}
 
 
-def list_checkpoints(folder: Path) -> list[dict[str, Any]]:
-    """The whole checkpoints, the oldest first; which is best says the newest."""
-    paths = sorted(
-        (path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()),
-        key=lambda path: int(path.name.removeprefix("step-")),
-    )
+def describe_checkpoints(folder: Path) -> list[dict[str, Any]]:
+    """The complete checkpoints, the oldest first; which is best says the newest."""
+    paths = list_checkpoints(folder)
     newest = read_json(paths[-1] / STATE) if paths else {}
     best = newest.get("best") or {"step": None}
     rows = []
     for path in paths:
-        step = int(path.name.removeprefix("step-"))
+        step = checkpoint_step(path)
         with suppress(FileNotFoundError):  # a run that trains removes old ones
             size = sum(file.stat().st_size for file in path.iterdir())
             rows.append({"step": step, "bytes": size, "is_best": step == best["step"]})

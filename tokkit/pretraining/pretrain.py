@@ -1,11 +1,11 @@
-"""``pretrain``: from an instance folder to a run folder with a trained model.
+"""``pretrain``: from instance folders to a run folder with a trained model.
 
 run/run.json                     see tokkit.pretraining.training.run_record
     metrics.jsonl                see tokkit.pretraining.training.metrics
     tensorboard/                 see tokkit.pretraining.training.reporting
     checkpoints/step-00001000/   see tokkit.pretraining.training.checkpoints
     export/                      see tokkit.pretraining.models.export
-    manifest.json                written last: the run is finished
+    manifest.json                written last, when the run has finished
 """
 
 import importlib.util
@@ -19,31 +19,31 @@ from tokkit.errors import TokkitError, require
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.launch import launch
 from tokkit.pretraining.training.launch_info import LaunchInfo, detect_launcher, log_on_first_rank
-from tokkit.pretraining.training.run_record import KIND, Plan
+from tokkit.pretraining.training.run_record import KIND, RunPlan
 
 log = logging.getLogger(__name__)
 
 
 def pretrain(config: PretrainConfig) -> Manifest:
-    """Train a model and export it, going on from the newest checkpoint if there is one.
+    """Train a model and export it, resuming from the newest checkpoint if there is one.
 
     Args:
-        config: see ``PretrainConfig``.
+        config: options of the run.
 
     Returns:
-        The run folder's manifest; its shards are the files of the export.
+        The manifest of the run folder; its shards are the files of the export.
 
     Raises:
-        UsageError: where the run folder is the instance folder.
-        TokkitError: where instances, options and run folder do not go together, torch or the
-            device is missing, or the loss stops being a number.
-        Interrupted: after SIGINT or SIGTERM, when the step in hand is saved.
+        UsageError: if the run folder is an input, or an option has no effect.
+        TokkitError: if instances, options and run folder do not match, torch or the device is
+            missing, or the loss is no longer finite.
+        Interrupted: after SIGINT or SIGTERM, when the current step is saved.
     """
     launch_info = detect_launcher(os.environ, config.nproc_per_node)
     with log_on_first_rank(launch_info):
-        plan = Plan.of(config)
-        _require_equal_parts(config, launch_info)
-        if not config.overwrite and (finished := find_finished(plan.outline)) is not None:
+        plan = RunPlan.from_config(config)
+        _count_processes(config, launch_info)
+        if not config.overwrite and (finished := find_finished(plan.spec)) is not None:
             log.info("%s: up to date", config.output)
             return finished
         _require_torch()
@@ -59,20 +59,20 @@ def estimate_run(config: PretrainConfig) -> dict[str, Any]:
     """Return what a run needs and how long it takes, see ``measure_run``; nothing is written.
 
     Raises:
-        UsageError: as of ``pretrain``.
-        TokkitError: likewise.
+        UsageError: see ``pretrain``.
+        TokkitError: see ``pretrain``.
     """
     launch_info = detect_launcher(os.environ, config.nproc_per_node)
-    Plan.of(config)
-    num_processes = _require_equal_parts(config, launch_info)
+    RunPlan.from_config(config)
+    num_processes = _count_processes(config, launch_info)
     _require_torch()
     from tokkit.pretraining.training.estimate import measure_run
 
     return measure_run(config, num_processes)
 
 
-def _require_equal_parts(config: PretrainConfig, launch_info: LaunchInfo) -> int:
-    """Refuse a batch that cannot be shared out; returns among how many processes it is."""
+def _count_processes(config: PretrainConfig, launch_info: LaunchInfo) -> int:
+    """Return the number of processes; refuse a batch that cannot be divided among them."""
     num_processes = config.nproc_per_node or launch_info.size
     require(
         config.batch_size % num_processes == 0,

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokkit.engine.files import hash_file, read_json, write_json
+from tokkit.engine.files import hash_file, read_json, write_folder_atomically, write_json
 from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.pretraining.models.bert import ModelConfig
 from tokkit.pretraining.models.build_model import Model, outline_model
@@ -37,12 +37,12 @@ from tokkit.pretraining.models.huggingface import (
     model_type,
     to_transformers,
 )
-from tokkit.pretraining.training.checkpoints import MODEL, write_folder_atomically
-from tokkit.pretraining.training.tensor_files import read_tensors, write_tensors
+from tokkit.pretraining.models.tensor_files import read_tensors, write_tensors
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 CONFIG = "config.json"
+MODEL = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 CLASSES = {"bert": "Bert", "albert": "Albert"}

@@ -1,13 +1,13 @@
-"""Checkpoints written beside training: a step waits for the copy, not for the disk.
+"""Writing checkpoints while training continues: a step waits for a copy, not for the disk.
 
     training   … step 1000 │copy│ step 1001   step 1002 …        step 2000 │wait│copy│ …
     thread                      │write, sync, rename, delete old│                     │write …
 
-One write is under way at a time, and there is memory for one copy: a checkpoint that is due before
+One write is in progress at a time, and there is memory for one copy: a checkpoint that is due before
 the last one is on disk waits for it. For ``base``, 1.3 GB, on two busy cores the copy took 0.5 s, the
-first, which gets the memory, 3 s, and the write 5 s.
+first, which allocates the memory, 3 s, and the write 5 s.
 
-A write that fails, as on a full disk, is told in a line and does not end the run.
+A write that fails, as on a full disk, is logged and does not end the run.
 """
 
 import copy
@@ -18,34 +18,68 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
+import torch
+from torch import Tensor
+
 from tokkit.pretraining.training.checkpoints import (
-    Best,
+    BestCheckpoint,
     Checkpoint,
     Snapshot,
-    SnapshotMemory,
-    checkpoint_path,
-    remove_half_checkpoints,
+    remove_incomplete_checkpoints,
     remove_old_checkpoints,
     write_checkpoint,
 )
+from tokkit.pretraining.training.run_record import checkpoint_path
 
 LONG_WAIT_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
 
+class SnapshotBuffer:
+    """Main memory for one snapshot, which the next one overwrites.
+
+    For tensors of a GPU it is pinned, so that all copies run at once; torch rounds what it pins up
+    to a power of two, which makes 2.1 GB of the 1.3 of ``base``.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[str, str], Tensor] = {}
+
+    def copy(self, tensors: Snapshot) -> Snapshot:
+        """Copy tensors as fp32; they may change once this returns."""
+        copied = Snapshot(
+            self._copy_part("model", tensors.model),
+            self._copy_part("optimizer", tensors.optimizer),
+        )
+        sources = (*tensors.model.values(), *tensors.optimizer.values())
+        for device in {tensor.device for tensor in sources if tensor.is_cuda}:
+            torch.cuda.synchronize(device)
+        return copied
+
+    def _copy_part(self, part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        copies = {}
+        for name, tensor in tensors.items():
+            buffer = self._buffers.get((part, name))
+            if buffer is None:
+                buffer = torch.empty(tensor.shape, dtype=torch.float32, pin_memory=tensor.is_cuda)
+                self._buffers[part, name] = buffer
+            copies[name] = buffer.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
+        return copies
+
+
 class CheckpointWriter:
-    """Writes a run's checkpoints in a thread of its own, and keeps the last few and the best.
+    """Writes a run's checkpoints in a thread, and keeps the last few and the best.
 
     Args:
-        folder: of the run's checkpoints.
-        num_kept: how many of the last are kept.
-        resumed: the checkpoint that the run goes on from.
+        folder: folder of the run's checkpoints.
+        num_kept: how many of the last ones are kept.
+        resumed: checkpoint from which the run resumed.
 
     Attributes:
-        saved_step: of the newest checkpoint that is safe on disk; 0 where there is none.
-        fault: why the last write failed, in words; None where it did not.
-        best: the best checkpoint on disk.
+        saved_step: step of the newest checkpoint that is on disk; 0 if there is none.
+        fault: why the last write failed; None if it did not.
+        best: best checkpoint on disk.
     """
 
     def __init__(self, folder: Path, num_kept: int, resumed: Checkpoint | None = None) -> None:
@@ -54,12 +88,12 @@ class CheckpointWriter:
         self.saved_step: int = resumed.state["step"] if resumed else 0
         self.best = resumed.best if resumed else None
         self.fault: str | None = None
-        self._memory = SnapshotMemory()
-        self._writing: Future[None] | None = None
-        self._has_told_wait = False
+        self._buffer = SnapshotBuffer()
+        self._write_in_progress: Future[None] | None = None
+        self._has_logged_wait = False
 
     def __enter__(self) -> Self:
-        remove_half_checkpoints(self.folder)
+        remove_incomplete_checkpoints(self.folder)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         return self
 
@@ -70,48 +104,52 @@ class CheckpointWriter:
     def save(
         self, tensors: Snapshot, state: Mapping[str, Any], *, loss: float | None = None
     ) -> None:
-        """Copy a step's tensors and have them written; they may change when this returns.
+        """Copy the tensors of a step and start writing them; they may change once this returns.
 
         Args:
-            tensors: on any device.
+            tensors: tensors on any device.
             state: JSON with the ``step``.
-            loss: on what is held out, if these weights were evaluated.
+            loss: held-out loss of these weights, if they were evaluated.
         """
         started = time.perf_counter()
         self.wait()
         seconds = time.perf_counter() - started
-        if seconds > LONG_WAIT_SECONDS and not self._has_told_wait:
-            self._has_told_wait = True
+        if seconds > LONG_WAIT_SECONDS and not self._has_logged_wait:
+            self._has_logged_wait = True
             log.info(
-                "%s: training waited %.0f s for the last checkpoint to be written; "
+                "%s: training waited %.0f s until the last checkpoint was written; "
                 "a larger --checkpoint-every avoids that",
                 checkpoint_path(self.folder, state["step"]),
                 seconds,
             )
-        taken = self._memory.take(tensors)
-        self._writing = self._executor.submit(self._write, taken, copy.deepcopy(state), loss)
+        copied = self._buffer.copy(tensors)
+        self._write_in_progress = self._executor.submit(
+            self._write, copied, copy.deepcopy(state), loss
+        )
 
     def wait(self) -> None:
-        """Wait until nothing is being written; then ``saved_step`` and ``fault`` are final."""
-        writing, self._writing = self._writing, None
+        """Wait until nothing is being written; ``saved_step`` and ``fault`` are final then."""
+        writing, self._write_in_progress = self._write_in_progress, None
         if writing is not None:
             writing.result()
 
     def describe_saved(self) -> str:
-        """Which checkpoint a run would go on from, for a message to end with."""
+        """Return which checkpoint a run would resume from, as the end of a message."""
         if self.saved_step == 0:
             return "there is no checkpoint yet"
         return f"the last checkpoint is {checkpoint_path(self.folder, self.saved_step)}"
 
     def _write(self, tensors: Snapshot, state: Mapping[str, Any], loss: float | None) -> None:
         step: int = state["step"]
-        best = self._choose_best(step, loss)
+        best = self.best
+        if loss is not None and (best is None or loss < best.loss):
+            best = BestCheckpoint(step, loss)
         try:
             write_checkpoint(self.folder, tensors, state, best)
         except OSError as error:
             self.fault = (error.strerror or str(error)).lower()
             log.warning(
-                "%s: not written (%s); training goes on and %s; see to the disk before the next one",
+                "%s: not written (%s); training continues and %s; free some space before the next",
                 checkpoint_path(self.folder, step),
                 self.fault,
                 self.describe_saved(),
@@ -119,10 +157,3 @@ class CheckpointWriter:
             return
         self.best, self.saved_step, self.fault = best, step, None
         remove_old_checkpoints(self.folder, step, self.num_kept, best)
-
-    def _choose_best(self, step: int, loss: float | None) -> Best | None:
-        if loss is None:
-            return self.best
-        if self.best is None or loss < self.best.loss:
-            return Best(step, loss)
-        return self.best

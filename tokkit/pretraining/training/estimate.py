@@ -52,7 +52,8 @@ from tokkit.pretraining.training.device import (
 )
 from tokkit.pretraining.training.distributed import ProcessGroup, join_process_group
 from tokkit.pretraining.training.launch_info import SINGLE_PROCESS
-from tokkit.pretraining.training.setup import Setup, choose_model, open_loaders, set_up
+from tokkit.pretraining.training.loop import update_model
+from tokkit.pretraining.training.setup import TrainingSetup, choose_model, open_loaders, set_up
 
 NUM_SAMPLED = 4096
 NUM_TIMED = 3
@@ -184,20 +185,32 @@ def _measure(
     seconds = [math.nan] * max(1, len(config.phases))
     try:
         with set_up(own, group) as setup:
-            seconds = [_time_steps(setup, phase) for phase in range(len(seconds))]
+            seconds = [_time_steps(own, setup, phase) for phase in range(len(seconds))]
     except torch.OutOfMemoryError:
         return seconds, None
     after = find_peak_memory(group.device)
     return seconds, None if before is None or after is None else after - before
 
 
-def _time_steps(setup: Setup, phase: int) -> float:
+def _time_steps(config: PretrainConfig, setup: TrainingSetup, phase: int) -> float:
     """Return the mean seconds of a step of a phase."""
     for step in range(1 + NUM_TIMED):
         if step == 1:
             started = time.perf_counter()
-        *_, figures = setup.take_step(step, 0.0, phase=phase, number=step)
-        figures.read()
+        batches = setup.prefetcher.next_batches(phase, step)
+        on_device = [batch.to(setup.group.device) for batch in batches]
+        setup.prefetcher.mark_copied()
+        metrics = update_model(
+            setup.wrapped_model,
+            setup.optimizer,
+            on_device,
+            (sum(b.num_predicted for b in batches), sum(b.num_pairs for b in batches)),
+            config=config,
+            group=setup.group,
+            step=step,
+            rate=0.0,
+        )
+        metrics.read()
     return (time.perf_counter() - started) / NUM_TIMED
 
 

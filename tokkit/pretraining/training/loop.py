@@ -1,48 +1,61 @@
-"""The training loop: steps, log lines, evaluations, checkpoints.
+"""The training loop, and one step from top to bottom: ``Trainer.run``, ``Trainer.step``.
 
-    step n:   evaluate │ save │ stop or end, if asked │ take update n, log
-                 └ where these are due after n updates
+    before step n, if due    log │ evaluate │ save a checkpoint │ stop, or end
+    step n                   batches │ forward, backward │ clip, update │ metrics
 
-What a step does depends on the step's number and the weights alone: the batch, its masks, the
-dropout and the learning rate are functions of the number, and no generator carries a state on. So
-going on from a checkpoint repeats the unbroken run, on a CPU with the same number of threads to
-the last bit (torch splits sums by thread, and a GPU adds in the order in which blocks end). With
-``--max-time`` the rate goes by the clock, and no two runs are alike.
+What a step does depends only on its number and the weights: the batch, its masks, the dropout and
+the learning rate are functions of the number, and no random generator has state. So a resumed run
+repeats the uninterrupted one, on a CPU with the same number of threads to the last bit (torch splits
+sums by thread, and a GPU adds in the order in which blocks end). With ``--max-time`` the rate
+follows the clock, and no two runs are alike.
 
-All processes of a run go through the same lines; the first of them alone writes and logs.
+The gradients of a step's micro-batches are added up. Each loss is divided by the counts of the whole
+step, over all processes, so the number of micro-batches and processes makes no difference.
+
+All processes of a run execute the same lines. Only the first writes and logs.
 """
 
 import logging
 import math
 import time
 from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from signal import Signals
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
 
 from tokkit.errors import Interrupted, TokkitError
 from tokkit.pretraining.data.batches import Batch
+from tokkit.pretraining.models.bert import Sums
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.checkpoint_writer import CheckpointWriter
 from tokkit.pretraining.training.checkpoints import (
     Checkpoint,
     Snapshot,
-    State,
+    TrainingState,
     expect_tensors,
     load_newest_checkpoint,
     name_tensors,
-    restore,
+    restore_tensors,
 )
-from tokkit.pretraining.training.distributed import full_tensors, split_tensors
-from tokkit.pretraining.training.metrics import Tally
+from tokkit.pretraining.training.device import autocast, choose_precision, seed_torch
+from tokkit.pretraining.training.distributed import (
+    ProcessGroup,
+    accumulate,
+    full_tensors,
+    split_tensors,
+)
+from tokkit.pretraining.training.metrics import MetricSums, StepMetrics, total_loss
+from tokkit.pretraining.training.optimizers import clip_gradients, update_weights
 from tokkit.pretraining.training.reporting import Reporter
+from tokkit.pretraining.training.run_record import CHECKPOINTS
 from tokkit.pretraining.training.schedule import Schedule
-from tokkit.pretraining.training.setup import Setup
-from tokkit.pretraining.training.step import Figures, evaluate, evaluation_figures
-from tokkit.pretraining.training.stopping import StopRequest, agreed_signal, hold_signals
-
-LOG_EVERY = 10
-CHECKPOINTS = "checkpoints"
+from tokkit.pretraining.training.setup import TrainingSetup
+from tokkit.pretraining.training.stopping import StopRequest, find_agreed_signal, hold_signals
 
 log = logging.getLogger(__name__)
 
@@ -51,75 +64,76 @@ class Trainer:
     """Trains one model.
 
     Args:
-        config: of the run.
-        setup: what it works with; filled from the newest checkpoint if there is one.
+        config: options of the run.
+        setup: model, optimizer and batches.
+
+    Attributes:
+        state: where the run is.
     """
 
-    def __init__(self, config: PretrainConfig, setup: Setup) -> None:
+    def __init__(self, config: PretrainConfig, setup: TrainingSetup) -> None:
         self.config = config
-        self._setup = setup
-        self.stepper = setup.stepper
-        self.feed = setup.feed
-        self.group = setup.stepper.group
-        self.schedule = Schedule.of(config)
-        self.state = State()
-        self._model = setup.model
-        self._num_held_out = [loader.num_held_out for loader in setup.loaders]
-        self._folder = config.output / CHECKPOINTS
-        self._resumed = self._resume()
-        self._written_step = self._logged_step = self.state.step
-        self._unread: deque[tuple[int, tuple[Batch, ...], Figures]] = deque()
+        self.setup = setup
+        self.group = setup.group
+        self.schedule = Schedule.from_config(config)
+        self.state = TrainingState()
+        self._resumed: Checkpoint | None = None
+        self._writer: CheckpointWriter | None = None
+        self._written_step = self._logged_step = 0
+        self._pending: deque[tuple[int, Sequence[Batch], StepMetrics]] = deque()
 
-    def _resume(self) -> Checkpoint | None:
-        """Go on from the newest checkpoint, which the first process reads."""
-        optimizer, expected, read = self.stepper.optimizer, expect_tensors(self._model), None
+    def resume(self) -> None:
+        """Load the newest checkpoint if there is one; the first process reads it for all."""
+        setup, read = self.setup, None
+        expected = expect_tensors(setup.model, setup.optimizer)
         if self.group.is_first:
-            read = load_newest_checkpoint(self._folder, expected)
-        form = self.group.broadcast(None if read is None else read.state)
-        if form is None:
-            return None
-        self.state = State.from_dict(form)
+            read = load_newest_checkpoint(self.config.output / CHECKPOINTS, expected)
+        data = self.group.broadcast(None if read is None else read.state)
+        if data is None:
+            return
+        self.state = TrainingState.from_dict(data)
         if not self.group.is_first:
-            self.state.interval = Tally()  # whose sums are of all processes
+            self.state.interval = MetricSums()  # the first has the sums of all processes
         tensors = Snapshot({}, {}) if read is None else read.tensors
         parts = Snapshot(
             split_tensors(tensors.model, expected.model),
             split_tensors(tensors.optimizer, expected.optimizer),
         )
-        restore(parts, self.state.step, self._model, optimizer)
-        log.info("%s: going on from step %d", self.config.output, self.state.step)
-        return read and replace(read, tensors=Snapshot({}, {}))
+        restore_tensors(parts, self.state.step, setup.model, setup.optimizer)
+        self._written_step = self._logged_step = self.state.step
+        self._resumed = read and replace(read, tensors=Snapshot({}, {}))
+        log.info("%s: resuming from step %d", self.config.output, self.state.step)
 
-    def run(self, reporter: Reporter) -> State:
+    def run(self, reporter: Reporter) -> TrainingState:
         """Train to the end.
 
         Args:
-            reporter: takes what there is to say.
+            reporter: writes metrics and shows progress.
 
         Returns:
-            The state in the end.
+            The state at the end.
 
         Raises:
-            Interrupted: after a signal; the step it fell into is saved, or the message says why not.
-            TokkitError: where the loss stops being a number, or the last weights cannot be saved.
+            Interrupted: after a signal; the current step is saved, or the message says why not.
+            TokkitError: if the loss is no longer finite, or the last weights cannot be saved.
         """
         with ExitStack() as stack:
             self._stop: StopRequest = stack.enter_context(hold_signals())
-            self._writer: CheckpointWriter | None = None
             if self.group.is_first:
+                folder, num_kept = self.config.output / CHECKPOINTS, self.config.keep_checkpoints
                 self._writer = stack.enter_context(
-                    CheckpointWriter(self._folder, self.config.keep_checkpoints, self._resumed)
+                    CheckpointWriter(folder, num_kept, self._resumed)
                 )
             self._reporter = reporter
-            if not all(self._num_held_out):
+            if not all(loader.num_held_out for loader in self.setup.loaders):
                 log.info(
-                    "%s: holds out no instances, so nothing is evaluated; "
+                    "%s: no instances are held out, so nothing is evaluated; "
                     "build with a larger --eval-fraction to change that",
                     ", ".join(map(str, self.config.instances)),
                 )
-            self._began = time.monotonic() - self.state.elapsed
+            self._started = time.monotonic() - self.state.elapsed
             while True:
-                signal, self.state.elapsed = self._agree()
+                signal, self.state.elapsed = self._agree_on_signal_and_time()
                 is_over = self.schedule.is_over(self.state.step, self.state.elapsed)
                 self._log_if_due(is_over=is_over)
                 loss = None
@@ -127,122 +141,254 @@ class Trainer:
                     loss = self._evaluate()
                     if loss is None:
                         continue  # a signal has come
-                self._save_if_due(loss, must=is_over or signal is not None)
+                self._save_if_due(loss, is_over=is_over, is_stopping=signal is not None)
                 if signal is not None:
-                    self._stop_by(signal)
+                    self._raise_interrupted(signal)
                 if is_over:
                     return self.state
-                self._take_step()
+                self.step()
+                reporter.advance(self.state)
 
-    def _agree(self) -> tuple[Signals | None, float]:
-        """Which signal has reached any process, and the first one's clock."""
-        elapsed = time.monotonic() - self._began if self.group.is_first else 0.0
+    def _agree_on_signal_and_time(self) -> tuple[Signals | None, float]:
+        """Return the signal that any process has received, and the first one's clock."""
+        elapsed = time.monotonic() - self._started if self.group.is_first else 0.0
         *flags, elapsed = self.group.sum([*self._stop.flags, elapsed])
-        return agreed_signal(flags), elapsed
+        return find_agreed_signal(flags), elapsed
 
-    def _take_step(self) -> None:
-        """Take one update, and log if it is time to."""
+    def step(self) -> None:
+        """Take one step: batches, forward, backward, update, metrics."""
         started = time.perf_counter()
-        state, schedule = self.state, self.schedule
-        phases = schedule.begin_phases(state.step, state.elapsed, tuple(state.phase_starts))
-        state.phase_starts = list(phases)
-        self._rate = schedule.rate(state.step, state.elapsed)
-        batches, counts, figures = self._setup.take_step(
-            state.step, self._rate, phase=len(phases) - 1, number=state.step - phases[-1]
+        state, prefetcher = self.state, self.setup.prefetcher
+        state.phase_starts = self.schedule.phase_starts(
+            state.step, state.elapsed, state.phase_starts
         )
-        self._unread.append((state.step, batches, figures))
+        self._rate = self.schedule.rate(state.step, state.elapsed)
+        batches = prefetcher.next_batches(state.phase, state.step - state.phase_starts[-1])
+        num_predicted, num_pairs, num_tokens = self.group.sum(
+            [
+                sum(batch.num_predicted for batch in batches),
+                sum(batch.num_pairs for batch in batches),
+                sum(batch.num_tokens for batch in batches),
+            ]
+        )
+        on_device = [batch.to(self.group.device) for batch in batches]
+        prefetcher.mark_copied()
+        metrics = update_model(
+            self.setup.wrapped_model,
+            self.setup.optimizer,
+            on_device,
+            (num_predicted, num_pairs),
+            config=self.config,
+            group=self.group,
+            step=state.step,
+            rate=self._rate,
+        )
+        self._pending.append((state.step, batches, metrics))
         state.step += 1
-        state.tokens += int(counts[2])
-        state.interval.waited += self.feed.waited
-        is_logged = state.step % LOG_EVERY == 0
-        self._read(behind=0 if is_logged or self.group.device.type == "cpu" else 1)
+        state.tokens += int(num_tokens)
+        state.interval.waited += prefetcher.waited
+        # On a GPU metrics are read a step later, when the next step is already running, except
+        # before a log line.
+        is_log_due = self.schedule.is_log_due(state.step, is_over=False)
+        self.collect_metrics(behind=0 if is_log_due or self.group.device.type == "cpu" else 1)
         state.interval.seconds += time.perf_counter() - started
-        self._reporter.advance(state)
 
-    def _read(self, *, behind: int = 0) -> None:
-        """Read the figures of steps, but for the last few."""
-        while len(self._unread) > behind:
-            step, batches, figures = self._unread.popleft()
-            sums, self._gradient_norm = figures.read()
+    def collect_metrics(self, *, behind: int = 0) -> None:
+        """Add the metrics of all steps but the last ``behind`` to the interval's sums.
+
+        Raises:
+            TokkitError: if a loss is not finite.
+        """
+        while len(self._pending) > behind:
+            step, batches, metrics = self._pending.popleft()
+            sums, self._gradient_norm = metrics.read()
             for batch, numbers in zip(batches, sums, strict=True):
                 self.state.interval.add(batch, numbers)
-            # The norm is the same in all processes, and no number where any loss is none.
+            # The norm is the same in all processes, and not finite if any loss is not.
             if not math.isfinite(self._gradient_norm):
                 raise TokkitError(self._describe_divergence(step))
 
     def _describe_divergence(self, step: int) -> str:
-        output, begun = self.config.output, self.state.phase_starts
-        saved = self.group.broadcast(
-            None if self._writer is None else self._wait_for(self._writer).describe_saved()
-        )
-        # The phase of the step, which another may have followed since.
-        phase = max(number for number, first in enumerate(begun) if first <= step)
-        which = f"--phase {phase} " if self.config.phases else ""
+        output, starts = self.config.output, self.state.phase_starts
+        saved = ""
+        if self._writer is not None:
+            self._writer.wait()
+            saved = self._writer.describe_saved()
+        saved = self.group.broadcast(saved)
+        # Another phase may have started since the step.
+        phase = max(number for number, first in enumerate(starts) if first <= step)
+        phase_option = f"--phase {phase} " if self.config.phases else ""
         return (
             f"{output}: the loss or its gradient is not finite at step {step} (see its batch by: "
-            f"tokkit inspect {output} --replay {which}--step {step - begun[phase]}); {saved}; "
-            f"lower --learning-rate and pass --overwrite to begin anew"
+            f"tokkit inspect {output} --replay {phase_option}--step {step - starts[phase]}); "
+            f"{saved}; lower --learning-rate and pass --overwrite to start again"
         )
 
     def _log_if_due(self, *, is_over: bool) -> None:
-        """Log the steps since the last line; rate and norm are of the last of them."""
+        """Log the steps since the last line; rate and norm are those of the last step."""
         state = self.state
-        is_due = state.step % LOG_EVERY == 0 or is_over
-        if not is_due or state.step == self._logged_step:
+        if state.step == self._logged_step:
             return
-        self._read()
-        interval = state.interval.over(self.group.sum)
-        self._reporter.train(state, interval, rate=self._rate, gradient_norm=self._gradient_norm)
-        self._logged_step, state.interval = state.step, Tally()
+        if not self.schedule.is_log_due(state.step, is_over=is_over):
+            return
+        self.collect_metrics()
+        interval = state.interval.over_ranks(self.group.sum)
+        self._reporter.report_training(
+            state, interval, rate=self._rate, gradient_norm=self._gradient_norm
+        )
+        self._logged_step, state.interval = state.step, MetricSums()
 
     def _is_evaluation_due(self, *, is_over: bool) -> bool:
         state = self.state
-        is_due = state.step % self.config.eval_every == 0 or is_over
-        has_any = self._num_held_out[len(state.phase_starts) - 1] > 0
-        return is_due and has_any and state.evaluated_step != state.step
+        is_due = self.schedule.is_evaluation_due(state.step, is_over=is_over)
+        has_held_out = self.setup.loaders[state.phase].num_held_out > 0
+        return is_due and has_held_out and state.evaluated_step != state.step
 
     def _evaluate(self) -> float | None:
-        """The loss on what is held out; None where a signal put it off."""
+        """Evaluate the held-out instances; returns the loss, or None if a signal has come."""
         state = self.state
-        self._read()
-        batches = self.feed.held_out(len(state.phase_starts) - 1)
-        tally = evaluate(self.stepper, batches, lambda: self._agree()[0] is not None)
-        if tally is None:
+        self.collect_metrics()
+        sums = evaluate(
+            self.setup.wrapped_model,
+            self.setup.prefetcher.held_out(state.phase),
+            config=self.config,
+            group=self.group,
+            is_stopped=lambda: self._agree_on_signal_and_time()[0] is not None,
+        )
+        if sums is None:
             return None
-        figures = evaluation_figures(tally, self._reporter.objective)
-        self._reporter.evaluation(state, figures)
-        state.take_evaluation(figures["loss"])
-        return figures["loss"]
+        metrics = sums.means(self.setup.sources.objective) | {"perplexity": sums.perplexity}
+        loss = metrics["loss"]
+        self._reporter.report_evaluation(state.step, metrics)
+        state.evaluated_step = state.step
+        if state.best_loss is None or loss < state.best_loss:
+            state.best_loss = loss
+        return loss
 
-    def _save_if_due(self, loss: float | None, *, must: bool) -> None:
-        """Have a checkpoint written: every so often, of the best weights, and at the end."""
+    def _save_if_due(self, loss: float | None, *, is_over: bool, is_stopping: bool) -> None:
+        """Start writing a checkpoint; ``loss`` is the held-out loss if it was just evaluated."""
         state = self.state
-        is_best = loss is not None and loss == state.best_loss
-        is_due = state.step % self.config.checkpoint_every == 0 or is_best or must
-        if not is_due or state.step == self._written_step:
+        if state.step == self._written_step:
             return
-        self._read()  # what is no number is never saved
-        parts = name_tensors(self._model, self.stepper.optimizer)
-        tensors = Snapshot(full_tensors(parts.model), full_tensors(parts.optimizer))
-        whole = replace(state, interval=state.interval.over(self.group.sum))
+        is_best = loss is not None and loss == state.best_loss
+        if not self.schedule.is_checkpoint_due(
+            state.step, is_over=is_over, is_stopping=is_stopping, is_best=is_best
+        ):
+            return
+        self.collect_metrics()  # weights that are not finite are never saved
+        named = name_tensors(self.setup.model, self.setup.optimizer)
+        tensors = Snapshot(full_tensors(named.model), full_tensors(named.optimizer))
+        whole = replace(state, interval=state.interval.over_ranks(self.group.sum))
         if self._writer is not None:
             self._reporter.sync()
-            self._writer.save(tensors, whole.as_dict(), loss=loss)
+            self._writer.save(tensors, asdict(whole), loss=loss)
         self._written_step = state.step
 
-    def _stop_by(self, signal: Signals) -> None:
-        output, step = self.config.output, self.state.step
-        saved = ""
-        if self._writer is not None and (fault := self._wait_for(self._writer).fault) is not None:
-            saved = f", which is not saved ({fault}); {self._writer.describe_saved()}"
-        self.group.barrier()  # others are ended soon after the first of us
+    def _raise_interrupted(self, signal: Signals) -> None:
+        output, step, unsaved = self.config.output, self.state.step, ""
+        if self._writer is not None:
+            self._writer.wait()
+            if (fault := self._writer.fault) is not None:
+                unsaved = f", which is not saved ({fault}); {self._writer.describe_saved()}"
+        self.group.barrier()  # the other processes are killed soon after the first one ends
         raise Interrupted(
-            f"{output}: stopped by {signal.name} after step {step}{saved}; "
-            f"run the same command again to go on",
+            f"{output}: stopped by {signal.name} after step {step}{unsaved}; "
+            f"run the same command again to resume",
             exit_status=128 + signal,
         )
 
-    @staticmethod
-    def _wait_for(writer: CheckpointWriter) -> CheckpointWriter:
-        writer.wait()
-        return writer
+
+def update_model(
+    model: nn.Module,
+    optimizer: Optimizer,
+    batches: Sequence[Batch],
+    counts: tuple[float, float],
+    *,
+    config: PretrainConfig,
+    group: ProcessGroup,
+    step: int,
+    rate: float,
+) -> StepMetrics:
+    """Run forward, backward, clipping and update.
+
+    Args:
+        model: as ``distribute`` returned it.
+        optimizer: optimizer of its weights.
+        batches: this process's micro-batches, on its device.
+        counts: predicted tokens and labelled pairs of the whole step.
+        config: options of the run.
+        group: processes that share the step.
+        step: number of the step, which determines its dropout.
+        rate: learning rate.
+    """
+    seed_torch(config.seed, f"dropout of {group.rank}", step)
+    model.train()
+    sums = []
+    for number, batch in enumerate(batches, start=1):
+        with accumulate(model, is_last=number == len(batches)):
+            sums.append(compute_losses(model, batch, config.precision, group.device))
+            # Processes average their gradients, but the sum is needed.
+            torch.autograd.backward(total_loss(sums[-1], *counts) * group.size)
+    gradient_norm = clip_gradients(model, config.max_gradient_norm)
+    update_weights(optimizer, rate)
+    return StepMetrics(sums, gradient_norm)
+
+
+def compute_losses(model: nn.Module, batch: Batch, precision: str, device: torch.device) -> Sums:
+    """Run the model on a batch that is on ``device``, in ``precision``."""
+    with autocast(choose_precision(precision, device), device):
+        sums: Sums = model(batch.inputs)
+    return sums
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    config: PretrainConfig,
+    group: ProcessGroup,
+    is_stopped: Callable[[], bool],
+) -> MetricSums | None:
+    """Compute the losses of the held-out batches, which are masked alike at every evaluation.
+
+    Processes take turns, so each batch counts once. In the last turn some may have none: they run
+    the model on another's batch and drop the result, because all processes must call a model that is
+    split among them (FSDP) equally often.
+
+    Args:
+        model: as ``distribute`` returned it.
+        batches: on any device, the same in all processes.
+        config: options of the run.
+        group: processes that share the evaluation.
+        is_stopped: whether to give up; all processes call it before each turn.
+
+    Returns:
+        The sums of all processes; None if it was stopped.
+    """
+    sums, was_training = MetricSums(), model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for turn in _split_turns(batches, group.size):
+                if is_stopped():
+                    return None
+                batch = turn[min(group.rank, len(turn) - 1)]
+                losses = compute_losses(
+                    model, batch.to(group.device), config.precision, group.device
+                )
+                if group.rank < len(turn):
+                    sums.add(batch, torch.stack([scalar.float() for scalar in losses]).tolist())
+    finally:
+        model.train(was_training)
+    return sums.over_ranks(group.sum)
+
+
+def _split_turns(batches: Iterable[Batch], size: int) -> Iterable[list[Batch]]:
+    turn: list[Batch] = []
+    for batch in batches:
+        turn.append(batch)
+        if len(turn) == size:
+            yield turn
+            turn = []
+    if turn:
+        yield turn

@@ -1,12 +1,14 @@
-"""Optimizers with BERT's weight decay, and what a step does with gradients.
+"""Optimizers: AdamW and LAMB with BERT's weight decay, and what a step does with gradients.
 
-All of it works on plain parameters and on those that FSDP2 (``fully_shard``) has split among
+To add one, write a function that builds it and add it to ``BUILDERS`` and ``MOMENTS`` below, and its
+name to the choices of ``--optimizer`` in ``pretrain_config.py``.
+
+Everything here works on plain parameters and on those that FSDP2 (``fully_shard``) has split among
 processes, where norms are those of whole tensors.
 
-LAMB: Adam whose steps are in proportion to the weights, for batches of thousands.
-
-You et al. 2020, "Large Batch Optimization for Deep Learning" (arXiv:1904.00962v5, algorithm 2). With
-gradient g, moments m and v, and both corrected for having begun at 0 (step counts from 1):
+LAMB is Adam with updates in proportion to the weights, for batches of thousands: You et al. 2020,
+"Large Batch Optimization for Deep Learning" (arXiv:1904.00962v5, algorithm 2). With gradient g,
+moments m and v, and both corrected for starting at 0 (step counts from 1):
 
     m = beta1 * m + (1 - beta1) * g            m' = m / (1 - beta1^step)
     v = beta2 * v + (1 - beta2) * g^2          v' = v / (1 - beta2^step)
@@ -14,13 +16,14 @@ gradient g, moments m and v, and both corrected for having begun at 0 (step coun
     w = w - rate * |w| / |u| * u
 
 So a weight matrix of norm 30 moves by 0.03 at a rate of 0.001, whatever its gradients are. The
-ratio |w| / |u| is 1 where a norm is 0; the paper's clamp on |w| is left out, as everywhere.
+trust ratio |w| / |u| is 1 if either norm is 0; the paper's clamp on |w| is left out, as in all
+implementations.
 
-Of the variants in use this is the one of NVIDIA's BERT (apex, FusedLAMB with its defaults): with
-bias correction, which google-research/albert leaves out, and with biases and norms spared from
-the ratio as from decay, as in both. apex takes a decay of 0 to mean the same for all weights; here
-``adapt`` says it, so ``--weight-decay 0`` is still LAMB. A ratio belongs to a tensor, and the
-three projections of attention are one tensor here.
+Of the variants in use this is that of NVIDIA's BERT (apex, FusedLAMB with its defaults): with bias
+correction, which google-research/albert leaves out, and without the ratio and decay on biases and
+norms, as in both. apex takes a decay of 0 to mean the same for all weights; here ``adapt`` says it,
+so ``--weight-decay 0`` is still LAMB. A ratio belongs to a tensor, and the three projections of
+attention are one tensor here.
 """
 
 import math
@@ -30,26 +33,66 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 
 from tokkit.pretraining.pretrain_config import PretrainConfig
 
+EPSILON = 1e-6
+
+Groups = list[dict[str, Any]]
+
+
+def build_optimizer(model: nn.Module, config: PretrainConfig) -> Optimizer:
+    """Return the optimizer of a run.
+
+    Biases and norms, which are the parameters of one dimension, have no weight decay.
+
+    Args:
+        model: its parameters are updated; one that several modules share occurs once.
+        config: options of the run.
+    """
+    parameters = list(model.parameters())
+    groups: Groups = [
+        {
+            "params": [p for p in parameters if p.dim() > 1],
+            "weight_decay": config.weight_decay,
+        },
+        {"params": [p for p in parameters if p.dim() == 1], "weight_decay": 0.0},
+    ]
+    return BUILDERS[config.optimizer](groups, (config.betas[0], config.betas[1]))
+
+
+def _build_adamw(groups: Groups, betas: tuple[float, float]) -> Optimizer:
+    """Return AdamW in its fused form, which updates all parameters in one call.
+
+    For ``tiny`` on a CPU that took 1.3 ms a step, where one call a parameter took 5.6 and
+    ``foreach`` 4.7. Every device that we train on has it.
+    """
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=EPSILON, fused=True)
+
+
+def _build_lamb(groups: Groups, betas: tuple[float, float]) -> Optimizer:
+    _, one_dimensional = groups
+    one_dimensional["adapt"] = False
+    return Lamb(groups, lr=0.0, betas=betas, eps=EPSILON)
+
 
 class Lamb(torch.optim.Optimizer):
-    """LAMB on fp32 parameters, also ones that FSDP2 has split: norms are of whole tensors.
+    """LAMB on fp32 parameters, whether or not FSDP2 has split them.
 
     Each parameter's state has AdamW's names: ``step``, ``exp_avg``, ``exp_avg_sq``.
 
-    It goes from tensor to tensor: ``torch._foreach_*`` took a quarter more time for ``base`` on a
-    CPU, and needs memory for another copy of all weights. Fewer launches on a GPU are milliseconds
-    of the seconds that a step over thousands of sequences takes.
+    It updates one tensor at a time: ``torch._foreach_*`` took a quarter more time for ``base`` on a
+    CPU, and needs memory for another copy of all weights. Fewer launches on a GPU would save
+    milliseconds of the seconds that a step over thousands of sequences takes.
 
     Args:
         params: parameters, or groups of them with options of their own.
-        lr: the rate.
-        betas: how fast the two moments follow.
-        eps: keeps the update of a weight that has never had a gradient finite.
-        weight_decay: added to the update, a share of the weight.
-        adapt: scale updates by the ratio; without it this is AdamW.
+        lr: learning rate.
+        betas: decay rates of the two moments.
+        eps: added to the denominator, for weights that have never had a gradient.
+        weight_decay: share of the weight that is added to its update.
+        adapt: scale updates by the trust ratio |w| / |u|; without it this is AdamW.
     """
 
     def __init__(
@@ -70,10 +113,10 @@ class Lamb(torch.optim.Optimizer):
         """Update every parameter that has a gradient.
 
         Args:
-            closure: computes the loss and gradients anew, where that is wanted.
+            closure: recomputes the loss and its gradients.
 
         Returns:
-            What the closure returned.
+            The closure's loss; None without a closure.
         """
         loss = None
         if closure is not None:
@@ -106,50 +149,39 @@ class Lamb(torch.optim.Optimizer):
 
 
 def _correction(beta: float, step: Tensor) -> Tensor:
-    """1 - beta^step, on the step's device: to read it would be to wait for a GPU.
+    """Return 1 - beta^step, on the step's device: reading the step would wait for a GPU.
 
-    A power in fp32 would be wrong by 1e-5 at first, as beta is near 1.
+    A power in fp32 would be wrong by 1e-5 at first, since beta is near 1.
     """
     return -torch.expm1(step * (math.log(beta) if beta else -math.inf))
 
 
 def _trust_ratio(parameter: Tensor, update: Tensor) -> Tensor:
+    """Return |w| / |u|, or 1 if either norm is 0."""
     lengths = torch.linalg.vector_norm(parameter), torch.linalg.vector_norm(update)
     ratio = lengths[0] / lengths[1]
     return torch.where((lengths[0] > 0) & (lengths[1] > 0), ratio, torch.ones_like(ratio))
 
 
-EPSILON = 1e-6
+# By the names of ``--optimizer``.
+BUILDERS: dict[str, Callable[[Groups, tuple[float, float]], Optimizer]] = {
+    "adamw": _build_adamw,
+    "lamb": _build_lamb,
+}
 
-
-def build_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:
-    """AdamW or LAMB, which spares biases and norms: what has one dimension is one or the other.
-
-    AdamW's fused form updates all parameters in one call: for ``tiny`` on a CPU 1.3 ms a step,
-    where one call a parameter took 5.6 and ``foreach`` 4.7. Every device that we train on has it.
-
-    Args:
-        model: whose parameters are updated; one that several modules share occurs once.
-        config: of the run.
-    """
-    parameters = list(model.parameters())
-    weights = {
-        "params": [p for p in parameters if p.dim() > 1],
-        "weight_decay": config.weight_decay,
-    }
-    spared = {"params": [p for p in parameters if p.dim() == 1], "weight_decay": 0.0}
-    betas = (config.betas[0], config.betas[1])
-    if config.optimizer == "lamb":
-        spared["adapt"] = False
-        return Lamb([weights, spared], lr=0.0, betas=betas, eps=EPSILON)
-    return torch.optim.AdamW([weights, spared], lr=0.0, betas=betas, eps=EPSILON, fused=True)
+# Tensors that an optimizer keeps for each parameter, in its shape: what a checkpoint holds besides
+# the weights.
+MOMENTS: dict[type[Optimizer], tuple[str, ...]] = {
+    torch.optim.AdamW: ("exp_avg", "exp_avg_sq"),
+    Lamb: ("exp_avg", "exp_avg_sq"),
+}
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
-    """Scale all gradients down to a norm of ``max_norm`` if theirs is more; 0 leaves them.
+    """Scale all gradients down to a total norm of ``max_norm`` if theirs is larger; 0 leaves them.
 
     Returns:
-        The norm before, of all gradients together: 0-dimensional, on their device.
+        The total norm before clipping: 0-dimensional, on the gradients' device.
     """
     parameters = list(model.parameters())
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -160,8 +192,8 @@ def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
     return norm
 
 
-def update(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Take a step at ``rate`` and drop the gradients."""
+def update_weights(optimizer: Optimizer, rate: float) -> None:
+    """Update the weights with a learning rate of ``rate``, and drop the gradients."""
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()

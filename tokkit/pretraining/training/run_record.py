@@ -1,9 +1,6 @@
-"""What a run is, as told from its options and manifests, and what may be in its folder.
+"""The run folder: which files it has, what run they belong to, and what they say.
 
-Whether there is anything to do is told from these alone, before torch is imported. What a run was
-begun with stands in its journal, so that it is not taken up with other options.
-
-``run.json``: what someone who finds a run folder wants to know of it.
+``run.json`` describes a run to whoever finds its folder:
 
     {"begun": "2026-03-01T09:12:44+00:00", "continued": null, "command": "tokkit pretrain …",
      "options": {"preset": "base", "batch_size": 256, …}, "model": {"hidden_size": 768, …},
@@ -11,12 +8,18 @@ begun with stands in its journal, so that it is not taken up with other options.
      "instances_keys": ["9f…"], "tokenizer_fingerprint": "3c…", "init_from_fingerprint": null,
      "versions": {"tokkit": "0.1.0", "torch": "2.11.0", …}}
 
-A run that goes on writes it anew, since it may go on elsewhere, and keeps only when it was begun.
-``tokkit inspect`` shows it, and finds in it whatever batch the run has seen.
+A resumed run rewrites it, since it may resume on another machine, and keeps only the time at which
+it began. ``tokkit inspect`` shows it, and replays any batch of the run from it.
+
+Which run a folder belongs to follows from the options and the manifests of the instances, so that
+"up to date" and "another run" are answered before torch is imported. The journal records it when
+the run starts, the manifest when it has finished.
 """
 
+import json
 import os
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,12 +33,119 @@ from tokkit import __version__
 from tokkit.engine.files import read_json
 from tokkit.engine.folder import refuse_inputs
 from tokkit.engine.manifest import Manifest
-from tokkit.engine.spec import StageSpec
-from tokkit.errors import require
-from tokkit.pretraining.models.initial_weights import fingerprint_initial
+from tokkit.engine.spec import StageSpec, read_past
+from tokkit.errors import require, wrap_os_errors
 from tokkit.pretraining.pretrain_config import DEFAULT_PRESET, PretrainConfig, require_objective
 
+KIND = "run"
 RUN = "run.json"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+EXPORT = "export"
+
+# Options on which the weights do not depend, or only through rounding and through which activations
+# dropout leaves out. All others are part of the content key.
+OPTIONS_OUTSIDE_KEY = frozenset(
+    {
+        "instances",  # their content is in the key, their paths are not
+        "init_from",  # the same
+        "output",
+        "micro_batch_tokens",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "eval_every",
+        "tensorboard",
+        "device",
+        "compile",
+        "nproc_per_node",
+        "fsdp",
+        "threads",
+        "overwrite",
+        "progress",
+        "seed",  # a stage's key has it anyway
+    }
+)
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A run as its options and the manifests of its instances define it.
+
+    Attributes:
+        config: options of the run.
+        precision: ``fp32`` or ``bf16``; ``auto`` until the device is known. In a folder that holds a
+            run, ``auto`` is that run's precision, so a run that started with one of the two resumes
+            with the other.
+        sources: manifests of the instance folders.
+        initial: fingerprint of the model in ``init_from``; None without it.
+    """
+
+    config: PretrainConfig
+    precision: str
+    sources: tuple[Manifest, ...]
+    initial: str | None
+
+    @classmethod
+    def from_config(cls, config: PretrainConfig) -> "RunPlan":
+        """Read the manifests that the options name.
+
+        Raises:
+            UsageError: if the run folder is an input, or an option has no effect.
+            TokkitError: if an instance folder is unfinished or has an unknown objective.
+        """
+        models = [] if config.init_from is None else [config.init_from]
+        refuse_inputs(config.output, [*config.instances, *models])
+        sources = tuple(Manifest.read(folder, "instances") for folder in config.instances)
+        for folder, source in zip(config.instances, sources, strict=True):
+            require_objective(source.options, str(folder))
+        require(
+            not config.share_layers or sources[0].options["objective"] != "clm",
+            "--share-layers has no effect on a GPT-2, which instances of clm train; leave it out",
+        )
+        initial = None
+        if config.init_from is not None:
+            from tokkit.pretraining.models.initial_weights import fingerprint_initial  # has torch
+
+            initial = fingerprint_initial(config.init_from)
+        precision = config.precision
+        if precision == "auto" and not config.overwrite:
+            past = read_past(config.output)
+            precision = past["options"].get("precision", "auto") if past else "auto"
+        return cls(config, precision, sources, initial)
+
+    @property
+    def inputs(self) -> list[dict[str, Any]]:
+        """Name, bytes and SHA-256 of the instances' shards."""
+        return [
+            {name: row[name] for name in ("name", "bytes", "sha256")}
+            for source in self.sources
+            for row in source.shards
+        ]
+
+    @property
+    def spec(self) -> StageSpec:
+        """Everything on which the weights depend."""
+        config = self.config
+        options = {
+            name: value
+            for name, value in format_options(asdict(config)).items()
+            if name not in OPTIONS_OUTSIDE_KEY
+        }
+        # An option that is given with its default value makes no other run.
+        if config.init_from is None:
+            options["preset"] = config.preset or DEFAULT_PRESET
+        if config.max_time is None:
+            options["max_steps"] = config.num_steps
+        options |= {"init_from": self.initial, "precision": self.precision}
+        return StageSpec(
+            kind=KIND,
+            output=config.output,
+            options=options,
+            tokenizer_fingerprint=self.sources[0].tokenizer_fingerprint or "",
+            seed=config.seed,
+            inputs=self.inputs,
+            fingerprints=frozenset({"init_from"}),
+        )
 
 
 def describe_run(
@@ -48,66 +158,66 @@ def describe_run(
     num_processes: int = 1,
     initial: str | None = None,
 ) -> dict[str, Any]:
-    """The content of a run's ``run.json``.
+    """Return the content of ``run.json``.
 
     Args:
-        config: the options; in the output folder there may be the ``run.json`` of an earlier start.
+        config: options; ``output`` may hold the ``run.json`` of an earlier start.
         manifests: of the instance folders, in the order of the options.
-        model: its shape, under the names of a Hugging Face ``config.json``.
-        num_parameters: each that layers share counted once.
-        device: in words.
-        num_processes: that share each batch.
-        initial: fingerprint of the model that the run starts from.
+        model: shape of the model, under the names of a Hugging Face ``config.json``.
+        num_parameters: parameters of the model; shared ones count once.
+        device: description of the device.
+        num_processes: processes that share each batch.
+        initial: fingerprint of the model in ``init_from``.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     earlier = config.output / RUN
-    begun = read_json(earlier)["begun"] if earlier.is_file() else now
+    started = read_json(earlier)["begun"] if earlier.is_file() else now
     return {
-        "begun": begun,
+        "begun": started,
         "continued": now if earlier.is_file() else None,
-        "command": _spell_command(sys.argv),
-        "options": spell_options(asdict(config)),
+        "command": _format_command(sys.argv),
+        "options": format_options(asdict(config)),
         "model": dict(model),
         "num_parameters": num_parameters,
         "device": device,
         "num_processes": num_processes,
-        "cores": count_cores(),
+        "cores": _count_cores(),
         "instances_keys": [manifest.key for manifest in manifests],
         "tokenizer_fingerprint": manifests[0].tokenizer_fingerprint,
         "init_from_fingerprint": initial,
-        "versions": find_versions(),
+        "versions": _find_versions(),
     }
 
 
-def _spell_command(arguments: Sequence[str]) -> str:
-    """A command as one would type it."""
+def _format_command(arguments: Sequence[str]) -> str:
+    """Return a command line as a user would type it."""
     name = Path(arguments[0]).name
     program = ["python", "-m", "tokkit"] if name == "__main__.py" else [name]
     return shlex.join([*program, *arguments[1:]])
 
 
-def spell_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as JSON has them: paths are text, tuples lists."""
-    return {name: _spell(value) for name, value in options.items()}
+def format_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as JSON values: paths become strings, tuples become lists."""
+    return {name: _format_value(value) for name, value in options.items()}
 
 
-def _spell(value: Any) -> Any:
+def _format_value(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple):
-        return [_spell(part) for part in value]
+        return [_format_value(part) for part in value]
     return value
 
 
-def count_cores() -> int:
-    """Cores that this process may use, where the system tells; else those that there are."""
+def _count_cores() -> int:
+    """Return the number of cores that this process may use, or that the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def find_versions() -> dict[str, str]:
-    """Releases of all that weights or speed may depend on."""
+def _find_versions() -> dict[str, str]:
+    """Return the versions of everything on which weights or speed may depend."""
     import torch
 
     versions = {
@@ -122,97 +232,32 @@ def find_versions() -> dict[str, str]:
     return versions
 
 
-KIND = "run"
-EXPORT = "export"
-
-# What the weights do not depend on, or only in their last bits and by what dropout draws; all else
-# is part of the key.
-FREE_OPTIONS = frozenset(
-    {
-        "instances",  # wherever they lie: their content is part of the key
-        "init_from",  # likewise
-        "output",
-        "micro_batch_tokens",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "eval_every",
-        "tensorboard",
-        "device",
-        "compile",
-        "nproc_per_node",
-        "fsdp",
-        "threads",
-        "overwrite",
-        "progress",
-    }
-)
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of ``metrics.jsonl``, up to one that a crash cut short; none without a file."""
+    if not path.is_file():
+        return []
+    with wrap_os_errors(path):
+        data = path.read_bytes()
+    lines = []
+    for line in data.split(b"\n")[:-1]:
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A run as told from its options and the instances' manifest.
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return the folder of a step's checkpoint within the folder of checkpoints."""
+    return folder / f"step-{step:08d}"
 
-    Attributes:
-        config: the options.
-        sources: the manifests of the instances.
-        initial: fingerprint of the model that the run starts from; None where weights are drawn.
-    """
 
-    config: PretrainConfig
-    sources: tuple[Manifest, ...]
-    initial: str | None
+def checkpoint_step(path: Path) -> int:
+    """Return the step of a checkpoint, from its name."""
+    return int(path.name.removeprefix("step-"))
 
-    @classmethod
-    def of(cls, config: PretrainConfig) -> "Plan":
-        """Look at what the options name.
 
-        Raises:
-            UsageError: where the run folder is what is read.
-            TokkitError: where a folder is unfinished, or no model here learns from it.
-        """
-        models = [] if config.init_from is None else [config.init_from]
-        refuse_inputs(config.output, [*config.instances, *models])
-        sources = tuple(Manifest.read(folder, "instances") for folder in config.instances)
-        for folder, source in zip(config.instances, sources, strict=True):
-            require_objective(source.options, str(folder))
-        require(
-            not config.share_layers or sources[0].options["objective"] != "clm",
-            "--share-layers has no effect on a GPT-2, which instances of clm train; leave it out",
-        )
-        initial = None if config.init_from is None else fingerprint_initial(config.init_from)
-        return cls(config, sources, initial)
-
-    @property
-    def inputs(self) -> list[dict[str, Any]]:
-        """The instances' shards, as the run's manifest names them."""
-        return [
-            {name: row[name] for name in ("name", "bytes", "sha256")}
-            for source in self.sources
-            for row in source.shards
-        ]
-
-    @property
-    def outline(self) -> StageSpec:
-        """What the weights depend on."""
-        config = self.config
-        options = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(config).items()
-            if name not in FREE_OPTIONS | {"seed"}
-        }
-        # A default that is spelled out makes no other run.
-        options["phases"] = [list(phase) for phase in config.phases]
-        if config.init_from is None:
-            options["preset"] = config.preset or DEFAULT_PRESET
-        options["init_from"] = self.initial
-        if config.max_time is None:
-            options["max_steps"] = config.num_steps
-        return StageSpec(
-            kind=KIND,
-            output=self.config.output,
-            options=options,
-            tokenizer_fingerprint=self.sources[0].tokenizer_fingerprint or "",
-            seed=self.config.seed,
-            inputs=self.inputs,
-            fingerprints=frozenset({"init_from"}),
-        )
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the paths of all checkpoints in a folder, the oldest first."""
+    names = (path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name))
+    return sorted(names, key=checkpoint_step)

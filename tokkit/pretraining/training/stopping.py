@@ -1,7 +1,7 @@
-"""SIGINT and SIGTERM while a model trains: finish the step, save it, then stop.
+"""SIGINT and SIGTERM during training: finish the step, save it, then stop.
 
-Elsewhere a signal may end the work between any two lines; here that would leave a step half taken
-and everything since the last checkpoint lost.
+Elsewhere a signal may end the work between any two lines; here that would lose half a step and
+everything since the last checkpoint.
 """
 
 import threading
@@ -15,53 +15,53 @@ from types import FrameType
 
 SIGNALS = (SIGINT, SIGTERM)
 
-# One Ctrl-C, or one scancel, may reach a process twice: directly, and through what started it.
+# One Ctrl-C, or one scancel, may reach a process twice: directly, and through its launcher.
 ECHO_SECONDS = 1.0
 
 
 @dataclass
 class StopRequest:
-    """Which signal asked to stop; None while none did."""
+    """The signal that asked the run to stop; None without one."""
 
     signal: Signals | None = None
 
     @property
     def flags(self) -> list[float]:
-        """1 for the signal that came, of ``SIGNALS``: what ranks add up to agree on a step."""
+        """A 1 for the received signal among ``SIGNALS``: ranks add these up to agree on a step."""
         return [float(self.signal == signal) for signal in SIGNALS]
 
 
-def agreed_signal(sums: Sequence[float]) -> Signals | None:
-    """The signal for which all ranks stop, from the sums of their flags.
+def find_agreed_signal(sums: Sequence[float]) -> Signals | None:
+    """Return the signal for which all ranks stop, from the sums of their flags.
 
-    A signal reaches ranks at different moments, some before a step and some after it; by the sums,
-    which are the same everywhere, all of them stop after the same step.
+    A signal reaches ranks at different moments, some before a step and some after it. The sums are
+    the same on all ranks, so all of them stop after the same step.
     """
     return next((signal for signal, total in zip(SIGNALS, sums, strict=True) if total), None)
 
 
 @contextmanager
 def hold_signals() -> Iterator[StopRequest]:
-    """Note the first signal rather than act on it; a second one acts as it would outside.
+    """Record the first signal instead of acting on it; a second one acts as outside the block.
 
-    What comes within a second of the first is taken for the same. Signals reach the main thread
-    only; in another thread the block runs as it is.
+    A signal within a second of the first is taken for the same one. Signals reach the main thread
+    only; in another thread the block runs without change.
 
     Yields:
-        What the block looks at between two steps.
+        The request to look at between two steps.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
     before = {number: getsignal(number) for number in SIGNALS}
-    noted_at = 0.0
+    received_at = 0.0
 
-    def note(number: int, _frame: FrameType | None) -> None:
-        nonlocal noted_at
+    def record(number: int, _frame: FrameType | None) -> None:
+        nonlocal received_at
         if request.signal is None:
-            request.signal, noted_at = Signals(number), time.monotonic()
-        elif time.monotonic() - noted_at > ECHO_SECONDS:
+            request.signal, received_at = Signals(number), time.monotonic()
+        elif time.monotonic() - received_at > ECHO_SECONDS:
             restore()
             raise_signal(number)
 
@@ -70,7 +70,7 @@ def hold_signals() -> Iterator[StopRequest]:
             set_handler(number, handler)
 
     for number in SIGNALS:
-        set_handler(number, note)
+        set_handler(number, record)
     try:
         yield request
     finally:
