@@ -277,7 +277,7 @@ def test_random_replacements_come_from_all_entries_if_asked(tmp_path: Path) -> N
         (
             [[[10, 11]]] * 6,
             {"single_sentence": "drop"},
-            "every document has one sentence only; pass --single-sentence random",
+            "every document has only one sentence; pass --single-sentence random",
         ),
     ],
 )
@@ -304,7 +304,7 @@ def test_damaged_and_unfinished_token_folders_are_refused(tokens: Path, tmp_path
     source = shutil.copytree(tokens, tmp_path / "tokens")
     other = toy_tokenizer(999)
     save_tokenizer(other, source / "tokenizer")
-    with pytest.raises(TokkitError, match="is not the tokenizer that the shards were made with"):
+    with pytest.raises(TokkitError, match="is not the tokenizer that made the shards"):
         make(source, tmp_path / "out")
     save_tokenizer(toy_tokenizer(), source / "tokenizer")
 
@@ -320,7 +320,7 @@ def test_damaged_and_unfinished_token_folders_are_refused(tokens: Path, tmp_path
     ids = ragged(batch.column("input_ids"))[0][:4].tobytes()
     assert content.count(ids) == 1
     shard.write_bytes(content.replace(ids, b"\xff" * len(ids)))
-    with pytest.raises(TokkitError, match="holds id 65535, but the vocabulary has 1000 entries"):
+    with pytest.raises(TokkitError, match="holds id 65535, but the vocabulary has 1000 tokens"):
         make(source, tmp_path / "out")
 
     (source / "manifest.json").unlink()
@@ -336,7 +336,7 @@ def test_progress_adds_up_to_the_plan(
     made: list[Any] = []
 
     class Bar:
-        def __init__(self, *, total: int, **_: Any) -> None:
+        def __init__(self, *_names: str, total: int, **_: Any) -> None:
             self.total, self.done = total, 0
             made.append(self)
 
@@ -349,7 +349,7 @@ def test_progress_adds_up_to_the_plan(
         def __exit__(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(stage, "Bar", Bar)
+    monkeypatch.setattr(stage, "open_bar", Bar)
     make(tokens, tmp_path / "out", dupe_factor=2)
     assert made[0].done == made[0].total > 0
 

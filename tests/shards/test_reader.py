@@ -114,7 +114,7 @@ def test_ragged_reads_slices_too(rows: list[list[bool]], data: st.DataObject) ->
 @pytest.mark.parametrize(
     ("batch", "fault"),
     [
-        (documents([[5, 100]], [[2]]), "holds id 100, but the vocabulary has 100 entries"),
+        (documents([[5, 100]], [[2]]), "holds id 100, but the vocabulary has 100 tokens"),
         (documents([[5, 6]], [[1]]), "do not add up"),
         (documents([[5, 6]], [[2, 0]]), "sentence without tokens"),
         (documents([[]], [[]]), "without sentences"),

@@ -1,11 +1,13 @@
-"""Reading folders of shards: memory-mapped, and trusting nothing that a kernel would index by.
+"""Reading folders of shards, memory-mapped, with every value checked that a kernel indexes by.
 
-A folder is opened by its manifest; every shard's size, schema and header are compared with it.
-A record batch is handed on only when its offsets run forward and stay in bounds and its ids lie
-in the vocabulary: kernels check no bounds. That a byte has flipped inside an id that is still
-valid, only ``tokkit verify`` can tell, by the hashes.
+A folder is opened by its manifest; the size, schema and header of every shard are compared with it.
+A record batch is returned only if its offsets run forward and stay in bounds and its ids are in the
+vocabulary: kernels check no bounds. A byte that has flipped inside an id that is still valid is
+found by ``tokkit verify`` alone, by the hashes.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,16 +21,19 @@ from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.shards.schema import Header, expected_schema
 
+# What pyarrow raises on a file whose bytes have changed, wherever in it they did.
+DAMAGE = (pa.ArrowException, OSError, ValueError, SystemError)
+
 
 def ragged(column: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-    """A list column as ``values`` and ``offsets``.
+    """Return the ``values`` and ``offsets`` of a list column.
 
     Args:
-        column: large_list, also a slice of one.
+        column: large_list, or a slice of one.
 
     Returns:
         values: without a copy, except that packed booleans become ``np.bool_``.
-        offsets: int64 ``[num_rows + 1]``, beginning at 0 for a slice too.
+        offsets: int64 ``[num_rows + 1]``, from 0 for a slice too.
 
     Example:
         >>> ragged(pa.array([[7, 8], [9]], pa.large_list(pa.int32())))
@@ -42,10 +47,69 @@ def ragged(column: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
 
 
 def packed_bits(column: pa.LargeListArray) -> tuple[npt.NDArray[np.uint8], int]:
-    """The bits of a column of booleans, without a copy, and which of them is the first row's first."""
+    """Return the bits of a column of booleans without a copy, and which is the first row's first."""
     values = column.values
     bits = np.frombuffer(values.buffers()[1], np.uint8)
     return bits, values.offset + column.offsets[0].as_py()
+
+
+@contextmanager
+def _report_damage(where: str, fault: str = "damaged") -> Iterator[None]:
+    try:
+        yield
+    except DAMAGE as error:
+        reason = str(error).split("\n", 1)[0]
+        raise TokkitError(f"{where}: {fault} ({reason}); make the folder again") from error
+
+
+def open_shard(path: Path) -> pa.RecordBatchFileReader:
+    """Open one shard, memory-mapped.
+
+    From a buffer pyarrow reads the footer at once; for a file it would start threads.
+
+    Raises:
+        TokkitError: it is missing, truncated, or not an Arrow file.
+    """
+    with wrap_os_errors(path):
+        mapped = pa.memory_map(str(path)).read_buffer()
+    with _report_damage(str(path), "not a whole Arrow file"):
+        return pa.ipc.open_file(mapped)
+
+
+def map_batch(reader: pa.RecordBatchFileReader, index: int, where: str) -> pa.RecordBatch:
+    """Map one record batch, the sizes of its buffers checked.
+
+    Args:
+        reader: from ``open_shard``.
+        index: of the record batch.
+        where: its name in errors.
+
+    Raises:
+        TokkitError: it is damaged.
+    """
+    with _report_damage(where):
+        batch = reader.get_batch(index)
+        batch.validate()
+        return batch
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of a shard, its columns checked against that.
+
+    Raises:
+        TokkitError: it is not a shard of tokkit, or has other columns than its kind.
+    """
+    schema = open_shard(path).schema
+    header = Header.from_metadata(schema.metadata, str(path))
+    with _report_damage(str(path)):
+        expected = expected_schema(header, schema.names)
+        found = ", ".join(str(field) for field in schema)
+    if not schema.equals(expected):
+        raise TokkitError(
+            f"{path}: its columns are not those of {header.kind} shards ({found}); "
+            f"make the folder again"
+        )
+    return header
 
 
 @dataclass(frozen=True)
@@ -60,78 +124,12 @@ class Shard:
 
 @dataclass(frozen=True)
 class BatchRef:
-    """Where a record batch lies: the shard's name, its number in it, and how much it holds."""
+    """A record batch: its shard's name, its number in it, and its size."""
 
     shard: str
     index: int
     rows: int
     tokens: int
-
-
-# What pyarrow raises on a file whose bytes have changed, wherever in it they did.
-DAMAGE = (pa.ArrowException, OSError, ValueError, SystemError)
-
-
-def open_shard(path: Path) -> pa.RecordBatchFileReader:
-    """Open one shard, memory-mapped.
-
-    Of a buffer pyarrow reads the footer at once, of a file in threads that it starts for that.
-
-    Raises:
-        TokkitError: where it is missing, truncated, or no Arrow file.
-    """
-    with wrap_os_errors(path):
-        mapped = pa.memory_map(str(path)).read_buffer()
-    try:
-        return pa.ipc.open_file(mapped)
-    except DAMAGE as error:
-        raise TokkitError(
-            f"{path}: not a whole Arrow file ({_first_line(error)}); make the folder again"
-        ) from error
-
-
-def map_batch(reader: pa.RecordBatchFileReader, index: int, where: str) -> pa.RecordBatch:
-    """Map one record batch, its buffers checked for their sizes.
-
-    Args:
-        reader: from ``open_shard``.
-        index: of the record batch.
-        where: what the error calls it.
-
-    Raises:
-        TokkitError: where it is damaged.
-    """
-    try:
-        batch = reader.get_batch(index)
-        batch.validate()
-    except DAMAGE as error:
-        raise TokkitError(
-            f"{where}: damaged ({_first_line(error)}); make the folder again"
-        ) from error
-    return batch
-
-
-def read_header(path: Path) -> Header:
-    """What a shard says of itself, its columns checked against that.
-
-    Raises:
-        TokkitError: where it is not a shard of ours, or its columns are others.
-    """
-    schema = open_shard(path).schema
-    header = Header.from_metadata(schema.metadata, str(path))
-    try:
-        expected = expected_schema(header, schema.names)
-        found = ", ".join(str(field) for field in schema)
-    except DAMAGE as error:
-        raise TokkitError(
-            f"{path}: damaged ({_first_line(error)}); make the folder again"
-        ) from error
-    if not schema.equals(expected):
-        raise TokkitError(
-            f"{path}: its columns are not those of {header.kind} shards ({found}); "
-            f"make the folder again"
-        )
-    return header
 
 
 @dataclass(frozen=True)
@@ -140,8 +138,8 @@ class ShardFolder:
 
     Attributes:
         path: the folder.
-        manifest: what it says of itself.
-        header: what every shard's schema says.
+        manifest: of the folder.
+        header: of every shard.
         shards: in the manifest's order.
     """
 
@@ -159,8 +157,8 @@ class ShardFolder:
             kind: ``tokens`` or ``instances``.
 
         Raises:
-            TokkitError: where the folder is unfinished or of another kind, or a shard is missing,
-                of another size, of other columns, or made with another tokenizer.
+            TokkitError: the folder is unfinished or of another kind, or a shard is missing, of
+                another size, of other columns, or made with another tokenizer.
         """
         manifest = Manifest.read(path, kind)
         shards = tuple(
@@ -177,11 +175,11 @@ class ShardFolder:
 
     @property
     def tokenizer_path(self) -> Path:
-        """The tokenizer that made the ids, kept beside them."""
+        """The tokenizer that made the ids."""
         return self.path / "tokenizer"
 
     def batch_refs(self, prefix: str = "") -> list[BatchRef]:
-        """All record batches, in order, of the shards whose name begins with ``prefix``."""
+        """List the record batches of the shards whose name begins with ``prefix``, in order."""
         refs = []
         for shard in self.shards:
             if shard.name.startswith(prefix):
@@ -194,15 +192,15 @@ class ShardFolder:
         return refs
 
     def read_batch(self, ref: BatchRef, *, check_ids: bool = True) -> pa.RecordBatch:
-        """Map one record batch into memory, checked for what kernels index by.
+        """Map one record batch into memory, every value checked that a kernel indexes by.
 
         Args:
             ref: from ``batch_refs``.
-            check_ids: also look at every id, which reads the whole batch.
+            check_ids: also check every id, which reads the whole batch.
 
         Raises:
-            TokkitError: where offsets run backwards or out of bounds, lengths do not add up, or
-                an id is beyond the vocabulary.
+            TokkitError: offsets run backwards or out of bounds, lengths do not add up, or an id is
+                beyond the vocabulary.
         """
         path = self.path / ref.shard
         where = f"{path}, record batch {ref.index}"
@@ -215,12 +213,8 @@ class ShardFolder:
 
 @lru_cache(maxsize=1024)
 def _cached_reader(path: Path, _written: int) -> pa.RecordBatchFileReader:
-    # A loader comes back to each shard thousands of times; opening one takes 0.1 ms.
+    # A loader returns to each shard thousands of times; opening one takes 0.1 ms.
     return open_shard(path)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n", 1)[0]
 
 
 def _check_shard(path: Path, size: int, manifest: Manifest) -> Header:
@@ -236,7 +230,7 @@ def _check_shard(path: Path, size: int, manifest: Manifest) -> Header:
         raise TokkitError(f"{path}: holds {header.kind}, the manifest says {manifest.kind}")
     if header.tokenizer_fingerprint != manifest.tokenizer_fingerprint:
         raise TokkitError(
-            f"{path}: was made with another tokenizer than the manifest says; make the folder again"
+            f"{path}: made with another tokenizer than the manifest says; make the folder again"
         )
     return header
 
@@ -247,11 +241,11 @@ def check_batch(batch: pa.RecordBatch, header: Header, where: str, *, check_ids:
     Args:
         batch: of a shard with this header.
         header: for kind and vocabulary size.
-        where: what the error calls the batch.
-        check_ids: also look at every id and masked position.
+        where: the name of the batch in errors.
+        check_ids: also check every id.
 
     Raises:
-        TokkitError: naming what is wrong.
+        TokkitError: says what is wrong.
     """
     lengths = _check_columns(batch, where)
     if (lengths["word_starts"] != lengths["input_ids"]).any():
@@ -266,12 +260,12 @@ def check_batch(batch: pa.RecordBatch, header: Header, where: str, *, check_ids:
             if values.size and int(values.max()) >= header.vocab_size:
                 raise TokkitError(
                     f"{where}: {name} holds id {values.max()}, but the vocabulary has "
-                    f"{header.vocab_size} entries"
+                    f"{header.vocab_size} tokens"
                 )
 
 
 def _check_columns(batch: pa.RecordBatch, where: str) -> dict[str, npt.NDArray[np.int64]]:
-    """Nulls, text and offsets of every column; returns the lengths of the rows of list columns."""
+    """Check nulls, text and offsets; return the lengths of the rows of each list column."""
     lengths = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if column.null_count and not batch.schema.field(name).nullable:
@@ -290,7 +284,7 @@ def _check_columns(batch: pa.RecordBatch, where: str) -> dict[str, npt.NDArray[n
 
 
 def _check_sentences(batch: pa.RecordBatch, num_tokens: npt.NDArray[np.int64], where: str) -> None:
-    """Sentences must be of at least one token each, and add up to their document."""
+    """Check that sentences have at least one token, and add up to their document."""
     sentence_lengths, offsets = ragged(batch.column("sentence_lengths"))
     if (np.diff(offsets) < 1).any() or (sentence_lengths < 1).any():
         raise TokkitError(f"{where}: a document without sentences, or a sentence without tokens")
@@ -304,7 +298,7 @@ def _check_sentences(batch: pa.RecordBatch, num_tokens: npt.NDArray[np.int64], w
 def _check_instances(
     batch: pa.RecordBatch, header: Header, lengths: dict[str, npt.NDArray[np.int64]], where: str
 ) -> None:
-    """Instances must fit, and segments and masked positions lie inside them."""
+    """Check that instances are not too long, and that segments and positions are inside them."""
     num_tokens = lengths["input_ids"]
     segment_length = batch.column("segment_length").to_numpy()
     if (num_tokens < 1).any() or (num_tokens > header.max_seq_length).any():

@@ -1,7 +1,7 @@
-"""What a shard's columns are, and what its schema says of itself.
+"""The columns of shards, and the metadata of their schemas.
 
-A shard is an Arrow IPC file. Token ids are ``uint16`` where the vocabulary has at most 65,536
-entries, else ``uint32``; nothing is padded. The schema's metadata says which tokenizer made the
+A shard is an Arrow IPC file. Token ids are ``uint16`` if the vocabulary has at most 65,536 tokens,
+else ``uint32``; nothing is padded. The schema's metadata identifies the tokenizer that made the
 ids, so that shards of two tokenizers are never mixed:
 
     tokkit.format_version   1
@@ -27,14 +27,14 @@ from tokkit.shards.objectives import TARGET_COLUMNS
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a shard's metadata says.
+    """The metadata of a shard.
 
     Attributes:
         kind: ``tokens`` or ``instances``.
         tokenizer_fingerprint: SHA-256 of the canonical tokenizer.json.
-        vocab_size: every id is below it.
-        special_ids: those of pad, unk, cls, sep and mask that the tokenizer has.
-        max_seq_length: the longest instance; 0 for tokens.
+        vocab_size: number of tokens; every id is below it.
+        special_ids: ids of those of pad, unk, cls, sep and mask that the tokenizer has.
+        max_seq_length: maximum tokens of an instance; 0 for token shards.
     """
 
     kind: str
@@ -71,7 +71,7 @@ class Header:
         """Read the metadata of the shard at ``path``.
 
         Raises:
-            TokkitError: where it is not ours or of a format version that is not known.
+            TokkitError: it is not that of a shard, or of an unknown format version.
         """
         ours = {
             key.decode(errors="replace").removeprefix("tokkit."): value.decode(errors="replace")
@@ -100,7 +100,7 @@ class Header:
 
 
 def tokens_schema(header: Header) -> pa.Schema:
-    """A row a document; ``sentence_lengths`` add up to the length of ``input_ids``."""
+    """The schema of documents; ``sentence_lengths`` add up to the length of ``input_ids``."""
     return pa.schema(
         [
             pa.field("document", pa.string(), nullable=False),
@@ -113,12 +113,12 @@ def tokens_schema(header: Header) -> pa.Schema:
 
 
 def instances_schema(header: Header, *, static: bool, targets: str | None = None) -> pa.Schema:
-    """A row a training instance.
+    """The schema of instances.
 
     Args:
-        header: what the schema says of itself.
-        static: masks are drawn: there are the masked columns.
-        targets: of ``TARGET_COLUMNS``, the column of what is to be predicted, where that is no mask.
+        header: the metadata.
+        static: instances are masked, so there are the masked columns.
+        targets: the column of targets, of ``TARGET_COLUMNS``, if the objective has one.
     """
     fields = [
         pa.field("input_ids", pa.large_list(header.id_type), nullable=False),
@@ -139,11 +139,11 @@ def instances_schema(header: Header, *, static: bool, targets: str | None = None
 
 
 def expected_schema(header: Header, names: Collection[str]) -> pa.Schema:
-    """The schema that a header's kind of shard must have.
+    """The schema that a shard with this header must have.
 
     Args:
         header: for the kind and the type of ids.
-        names: of the columns that there are; those that not all shards have are told by them.
+        names: of its columns, which tell whether there are the columns that not all shards have.
     """
     if header.kind == "tokens":
         return tokens_schema(header)
