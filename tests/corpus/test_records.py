@@ -130,7 +130,7 @@ def test_a_line_that_is_no_object_is_told_with_its_number(
         with pytest.raises(TokkitError, match=f"a.jsonl, line 103: {fault}") as caught:
             read_corpus(path, unit_bytes=unit_bytes, batch_bytes=batch_bytes)
         assert "\n" not in str(caught.value)
-        assert "mend or remove the line" in str(caught.value)
+        assert "correct or remove the line" in str(caught.value)
 
 
 def test_the_line_number_is_told_of_compressed_files_and_standard_input(

@@ -10,7 +10,7 @@ import pytest
 from corpusfiles import read_corpus
 
 from tokkit.corpus.corpus_config import CorpusConfig
-from tokkit.corpus.files import LocalFiles, RemoteFiles, printable
+from tokkit.corpus.file_systems import LocalFiles, RemoteFiles, printable
 from tokkit.corpus.sources import Source, describe_name, find_sources
 from tokkit.corpus.units import plan_units
 from tokkit.errors import TokkitError, UsageError
@@ -126,13 +126,13 @@ def test_the_format_that_was_asked_for_wins(tmp_path: Path) -> None:
         ("a.txt/b", "a.txt/b: no such file"),
         ("no*.txt", r"no\*.txt: matches no file"),
         ("none/*.txt", r"none/\*.txt: matches no file"),
-        ("empty", "empty: the folder holds no file"),
+        ("empty", "empty: no file in this folder"),
         ("broken.txt", "broken.txt: no such file"),
         ("links", "links/gone.txt: no such file"),
         ("socket", "socket: not a regular file"),
-        ("nosuch://bucket/a.txt", "nosuch://bucket/a.txt: this URI cannot be read"),
+        ("nosuch://bucket/a.txt", "nosuch://bucket/a.txt: cannot read this URI"),
         ("file:///none/a.txt", "file:///none/a.txt: no such file"),
-        ("table.parquet.gz", "table.parquet.gz: parquet inside gzip"),
+        ("table.parquet.gz", "table.parquet.gz: parquet within gzip"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_one_line(text: str, fault: str) -> None:

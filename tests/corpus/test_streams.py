@@ -43,7 +43,7 @@ def test_a_truncated_file_is_refused_with_its_position(packed: Path, share: floa
     data = packed.read_bytes()
     packed.write_bytes(data[: max(1, int(len(data) * share))])
     message = refused(packed)
-    assert "cut short" in message
+    assert "truncated" in message
     assert "bytes of text" in message
 
 

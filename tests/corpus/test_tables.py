@@ -141,7 +141,7 @@ def test_bounds_that_run_backwards_are_refused(tmp_path: Path) -> None:
     offsets = np.array([0, 9, 2, 11], dtype=np.int32)
     texts = pa.StringArray.from_buffers(3, pa.py_buffer(offsets), pa.py_buffer(b"x" * 11))
     path = write(tmp_path / "a.arrow", {"text": texts})
-    with pytest.raises(TokkitError, match="no sound Arrow data"):
+    with pytest.raises(TokkitError, match="invalid Arrow data"):
         read_corpus(path)
 
 
@@ -151,7 +151,7 @@ def test_a_truncated_table_is_refused(tmp_path: Path, file_format: str, size: in
     path = write(tmp_path / f"stream.{file_format}", {"text": TEXTS * 10})
     data = path.read_bytes()
     path.write_bytes(data[:size])
-    with pytest.raises(TokkitError, match=r"no sound (Arrow|Parquet) data") as caught:
+    with pytest.raises(TokkitError, match=r"invalid (Arrow|Parquet) data") as caught:
         read_corpus(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
@@ -160,7 +160,7 @@ def test_a_truncated_table_is_refused(tmp_path: Path, file_format: str, size: in
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
 def test_text_under_the_name_of_a_table_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("plain text\n" * 1000)
-    with pytest.raises(TokkitError, match=f"{name}: no sound .* or not what its name says"):
+    with pytest.raises(TokkitError, match=f"{name}: invalid .* or not what its name says"):
         read_corpus(tmp_path)
 
 

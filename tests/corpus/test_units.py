@@ -96,7 +96,7 @@ def test_the_plan_says_what_a_content_key_needs(tmp_path: Path) -> None:
         "stop": 10_000,
     }
     assert not first.is_whole
-    assert not first.is_stdin
+    assert not first.source.is_stdin
     assert pickle.loads(pickle.dumps(first)) == first  # noqa: S301  it is ours
     (whole,) = plan(path, 1 << 20)
     assert whole.name == str(path)

@@ -271,8 +271,8 @@ def test_what_the_library_encodes_is_said_in_one_line(
     form = wordpiece_json(normalizer={"type": "Lowercase"})
     path = write_json(tmp_path / "tokenizer.json", form)
     run(corpus, path, tmp_path / "out")
-    (said,) = (record.getMessage() for record in caplog.records)
-    assert said.startswith(f"{path}: not a tokenizer of BERT's or GPT-2's making")
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message.startswith(f"{path}: encoding with the tokenizer's own library")
 
 
 def test_what_workers_have_to_say_comes_out_once(tmp_path: Path, tokenizer: Path) -> None:

@@ -117,5 +117,5 @@ def test_only_training_reads_counts(tmp_path: Path) -> None:
     path.write_bytes(b"a\t2\n")
     config = TrainConfig(inputs=(str(path),), output=tmp_path / "out")
     (unit,) = plan_units(config)
-    with pytest.raises(TokkitError, match="which only tokkit train takes"):
+    with pytest.raises(TokkitError, match="which only tokkit train reads"):
         list(read_documents(unit, config))

@@ -1,8 +1,8 @@
-r"""Batches of documents, and what is done to every text before it is one.
+r"""Batches of documents, and the cleaning of every text before it becomes one.
 
-A text comes as a slice of bytes from a file, a record or a table. Line ends become ``\n`` and the
-last one is left out; a text of white space alone is dropped; invalid UTF-8 stops the work, is
-replaced, or drops the text. What remains is an Arrow string column, written once.
+A text is a slice of bytes from a file, a record or a table. Line ends become ``\n`` and the last
+one is removed; a text of white space alone is dropped; invalid UTF-8 is an error, is replaced, or
+drops the text. The result is an Arrow string column, written once.
 """
 
 from collections import Counter
@@ -17,11 +17,17 @@ from numpy.typing import NDArray
 from tokkit.kernels.scan import copy_documents, write_names
 from tokkit.shards.arrow import read_only, string_array
 
+# Reasons for dropping a document.
 EMPTY = "empty"
 NO_TEXT = "no text field"
 NULL_TEXT = "null text"
 NOT_A_STRING = "text is not a string"
 INVALID_UTF8 = "invalid UTF-8"
+
+# The remedy for invalid UTF-8 in errors.
+ERRORS_OPTION = (
+    "pass --errors replace to substitute U+FFFD, or --errors skip to drop such documents"
+)
 
 _MOST_DIGITS = 19
 
@@ -31,13 +37,14 @@ class DocumentBatch:
     r"""Documents that were read together.
 
     Attributes:
-        texts: in valid UTF-8, not of white space alone, with ``\n`` line ends, the last left out.
+        texts: large_string, valid UTF-8, not of white space alone; lines end at ``\n``, the last
+            line end is removed.
         names: the record's own id, or the file's name and where the document begins in it.
-        languages: of the records, null where one tells none; None where nobody asked.
-        dropped: documents left out since the last batch, by reason.
-        replaced: documents of this batch into which U+FFFD was put for invalid UTF-8.
-        bytes_read: how far the input was read since the last batch, as it lies on disk; over a
-            unit they add up to its size, and for standard input to what it gave.
+        languages: of the records, null if unknown; None if no field was named.
+        dropped: documents dropped since the last batch, by reason.
+        replaced: documents of this batch in which U+FFFD replaces invalid UTF-8.
+        bytes_read: bytes of the input, as on disk, since the last batch; over a unit they add up to
+            its size, and for standard input to what was read.
     """
 
     texts: pa.LargeStringArray
@@ -48,15 +55,24 @@ class DocumentBatch:
     bytes_read: int = 0
 
 
+def empty_batch(
+    language_field: str | None, dropped: dict[str, int], bytes_read: int = 0
+) -> DocumentBatch:
+    """Return a batch without documents, which reports what was dropped and read."""
+    none = pa.array([], pa.string())
+    languages = None if language_field is None else none
+    return DocumentBatch(none.cast(pa.large_string()), none, languages, dropped, 0, bytes_read)
+
+
 @dataclass(frozen=True)
 class CleanTexts:
-    """Texts as they are handed on.
+    """Texts as a batch holds them.
 
     Attributes:
-        texts: large_string [num_kept].
-        kept: int64 [num_kept], which of the given slices each one is.
-        dropped: slices left out, by reason.
-        replaced: texts into which U+FFFD was put.
+        texts: large_string ``[num_kept]``.
+        kept: int64 ``[num_kept]``, the number of each text's slice.
+        dropped: slices dropped, by reason.
+        replaced: texts in which U+FFFD replaces invalid UTF-8.
     """
 
     texts: pa.LargeStringArray
@@ -70,16 +86,16 @@ def clean_texts(
     starts: NDArray[np.int64],
     stops: NDArray[np.int64],
     errors: str = "strict",
-    invalid: Callable[[int, UnicodeDecodeError], Exception] = lambda _, error: error,
+    make_error: Callable[[int, UnicodeDecodeError], Exception] = lambda _, error: error,
 ) -> CleanTexts:
-    """Copy texts out of a buffer in the form that a batch promises.
+    """Copy texts out of a buffer and clean them.
 
     Args:
         values: uint8.
-        starts: int64 [num_texts], first byte of each.
-        stops: int64 [num_texts], the byte after its last one.
-        errors: what to do about invalid UTF-8: ``strict``, ``replace`` or ``skip``.
-        invalid: makes the error to raise for the text of this number under ``strict``.
+        starts: int64 ``[num_texts]``, first byte of each text.
+        stops: int64 ``[num_texts]``, the byte after its last one.
+        errors: ``strict``, ``replace`` or ``skip`` invalid UTF-8.
+        make_error: returns the error to raise for the text of this number if ``strict``.
     """
     out_values = np.empty(int((stops - starts).sum()), dtype=np.uint8)
     offsets = np.empty(starts.size + 1, dtype=np.int64)
@@ -87,26 +103,58 @@ def clean_texts(
     num_kept = copy_documents(
         read_only(values), read_only(starts), read_only(stops), out_values, offsets, kept
     )
-    offsets = offsets[: num_kept + 1]
     kept = kept[:num_kept]
-    texts = string_array(out_values, offsets)
+    texts = string_array(out_values, offsets[: num_kept + 1])
     dropped = add_counts({EMPTY: starts.size - num_kept})
     try:
         texts.validate(full=True)
     except pa.ArrowInvalid:
-        return _mend(texts, kept, dropped, errors, invalid)
+        return _repair(texts, kept, dropped, errors, make_error)
     return CleanTexts(texts, kept, dropped)
+
+
+def _repair(
+    texts: pa.LargeStringArray,
+    kept: NDArray[np.int64],
+    dropped: dict[str, int],
+    errors: str,
+    make_error: Callable[[int, UnicodeDecodeError], Exception],
+) -> CleanTexts:
+    """Handle texts of which some are invalid, as ``errors`` says."""
+    valid: list[bytes] = []
+    numbers: list[int] = []
+    num_replaced = num_skipped = 0
+    for number, text in zip(kept.tolist(), texts.cast(pa.large_binary()).to_pylist(), strict=True):
+        repaired = text
+        try:
+            text.decode()
+        except UnicodeDecodeError as error:
+            if errors == "strict":
+                raise make_error(number, error) from None
+            if errors == "skip":
+                num_skipped += 1
+                continue
+            repaired = text.decode(errors="replace").encode()
+            num_replaced += 1
+        valid.append(repaired)
+        numbers.append(number)
+    return CleanTexts(
+        pa.array(valid, pa.large_binary()).cast(pa.large_string()),
+        np.array(numbers, dtype=np.int64),
+        add_counts(dropped, {INVALID_UTF8: num_skipped}),
+        num_replaced,
+    )
 
 
 def name_documents(
     name: str, positions: NDArray[np.int64], ids: pa.StringArray | None = None
 ) -> pa.StringArray:
-    """Name documents by their own ids, else by the file and where they begin: ``books.txt:312``.
+    """Return the documents' own ids, else the file's name and position: ``books.txt:312``.
 
     Args:
         name: of the file.
-        positions: int64 [num_documents].
-        ids: string [num_documents], null where a document has none; None where none has.
+        positions: int64 ``[num_documents]``, where each begins.
+        ids: string ``[num_documents]``, null for a document without an id; None if all are.
     """
     if ids is not None and not ids.null_count:
         return ids
@@ -121,42 +169,8 @@ def name_documents(
 
 
 def add_counts(*counts: Mapping[str, int]) -> dict[str, int]:
-    """Counts by reason, summed, without those of 0."""
+    """Return the sums of counts by reason, without zeros."""
     total: Counter[str] = Counter()
     for each in counts:
         total.update(each)
     return dict(+total)
-
-
-def _mend(
-    texts: pa.LargeStringArray,
-    kept: NDArray[np.int64],
-    dropped: dict[str, int],
-    errors: str,
-    invalid: Callable[[int, UnicodeDecodeError], Exception],
-) -> CleanTexts:
-    """Do what ``errors`` says about texts of which some are invalid."""
-    valid: list[bytes] = []
-    indices: list[int] = []
-    num_replaced = 0
-    num_skipped = 0
-    for index, raw in zip(kept.tolist(), texts.cast(pa.large_binary()).to_pylist(), strict=True):
-        text = raw
-        try:
-            text.decode()
-        except UnicodeDecodeError as error:
-            if errors == "strict":
-                raise invalid(index, error) from None
-            if errors == "skip":
-                num_skipped += 1
-                continue
-            text = text.decode(errors="replace").encode()
-            num_replaced += 1
-        valid.append(text)
-        indices.append(index)
-    return CleanTexts(
-        pa.array(valid, pa.large_binary()).cast(pa.large_string()),
-        np.array(indices, dtype=np.int64),
-        add_counts(dropped, {INVALID_UTF8: num_skipped}),
-        num_replaced,
-    )

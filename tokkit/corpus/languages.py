@@ -1,8 +1,8 @@
-"""Language codes: from what a user or a record says to what sentencex knows, two letters or three.
+"""Language codes, as users and records write them, as the codes that sentencex knows.
 
-sentencex takes whatever it does not know for English, without a word. So what is no language code
-is refused here, regions and scripts are left out (``pt-BR``, ``deu_Latn``), and three letters of a
-language that has a code of two are turned into these.
+sentencex silently treats an unknown language as English. So anything but a language code is
+refused, regions and scripts are removed (``pt-BR``, ``deu_Latn``), and a code of three letters
+becomes the one of two letters, if there is one.
 """
 
 import re
@@ -27,9 +27,9 @@ _SHORT_CODES = dict(pair.split(":") for pair in _PAIRS.split())
 
 
 def language_code(language: str) -> str | None:
-    """The code under which sentencex knows a language; None for what is no language code.
+    """Return sentencex's code of a language; None for anything but a language code.
 
-    ``en-GB`` is ``en``, ``deu_Latn`` is ``de``, ``yue`` stays, ``English`` is none.
+    ``en-GB`` becomes ``en``, ``deu_Latn`` becomes ``de``, ``yue`` stays, ``English`` is None.
     """
     match = _CODE.fullmatch(language)
     if match is None:
@@ -39,10 +39,10 @@ def language_code(language: str) -> str | None:
 
 
 def require_language(language: str) -> str:
-    """The code that ``--language`` names.
+    """Return sentencex's code of ``--language``.
 
     Raises:
-        UsageError: for what is no language code.
+        UsageError: for anything but a language code.
     """
     code = language_code(language)
     if code is None:

@@ -1,4 +1,4 @@
-r"""From a work unit to batches of documents, whatever its format.
+r"""Reading a unit as batches of documents, whatever its format.
 
 For a corpus of one file ``two.txt`` that holds ``A cat.\r\nIt sat.\r\n\r\nA dog.``:
 
@@ -16,7 +16,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from tokkit.corpus.corpus_config import CorpusConfig
-from tokkit.corpus.documents import EMPTY, DocumentBatch
+from tokkit.corpus.documents import EMPTY, DocumentBatch, empty_batch
 from tokkit.corpus.records import read_records
 from tokkit.corpus.streams import open_stream, require_unchanged
 from tokkit.corpus.table_rows import read_rows
@@ -26,55 +26,6 @@ from tokkit.engine.accounts import Accounts
 from tokkit.errors import TokkitError
 
 BATCH_BYTES = 8 << 20
-
-__all__ = ["BATCH_BYTES", "DocumentBatch", "digest_unit", "read_documents"]
-
-
-def read_documents(
-    unit: CorpusUnit,
-    config: CorpusConfig,
-    *,
-    language_field: str | None = None,
-    digest: "hashlib._Hash | None" = None,
-    batch_bytes: int = BATCH_BYTES,
-) -> Iterator[DocumentBatch]:
-    """Read a unit's documents in order.
-
-    A unit that is all of its file and yields nothing counts as one empty document.
-
-    Args:
-        unit: from ``plan_units``.
-        config: what the unit was planned with.
-        language_field: the field of a record that holds its language.
-        digest: updated with the bytes that are read, after decompression: for a plain file read
-            whole, the file's own SHA-256 comes out. Of a table it gets the columns that are read.
-        batch_bytes: about how many bytes of text a batch has; a longer document has its own.
-
-    Raises:
-        TokkitError: where the input is damaged, has changed since the planning, or holds what
-            ``config.errors`` refuses.
-    """
-    if unit.source.format == "counts":
-        raise TokkitError(
-            f"{unit.source.name}: holds words and their counts, which only tokkit train takes; "
-            f"name a file of text, or pass --format text"
-        )
-    num_met = 0
-    for batch in _read(unit, config, language_field, digest, batch_bytes):
-        num_met += len(batch.texts) + sum(batch.dropped.values())
-        if language_field is not None and batch.languages is None:
-            yield replace(batch, languages=pa.nulls(len(batch.texts), pa.string()))
-        else:
-            yield batch
-    require_unchanged(unit.source)
-    if unit.is_whole and not num_met:
-        none = pa.array([], pa.string())
-        yield DocumentBatch(
-            none.cast(pa.large_string()),
-            none,
-            None if language_field is None else none,
-            dropped={EMPTY: 1},
-        )
 
 
 def read_and_count(
@@ -87,8 +38,8 @@ def read_and_count(
 ) -> Iterator[DocumentBatch]:
     """Read a unit's documents as ``read_documents`` does, and enter them into ``accounts``.
 
-    Every document counts as having come in; what the readers drop is entered with its reason. The
-    caller enters what it keeps of the rest.
+    Every document counts as having come in; dropped documents are entered by reason. The caller
+    enters those that it keeps.
     """
     for batch in read_documents(unit, config, language_field=language_field, digest=digest):
         accounts.add("documents", len(batch.texts) + sum(batch.dropped.values()))
@@ -99,25 +50,45 @@ def read_and_count(
         yield batch
 
 
-def digest_unit(
-    unit: CorpusUnit, config: CorpusConfig, *, language_field: str | None = None
-) -> str:
-    """SHA-256 of what ``read_documents`` reads of a unit, without keeping any of it.
+def read_documents(
+    unit: CorpusUnit,
+    config: CorpusConfig,
+    *,
+    language_field: str | None = None,
+    digest: "hashlib._Hash | None" = None,
+    batch_bytes: int = BATCH_BYTES,
+) -> Iterator[DocumentBatch]:
+    """Read a unit's documents in order.
+
+    A whole file without any document counts as one empty document.
+
+    Args:
+        unit: from ``plan_units``.
+        config: the config that the unit was planned with.
+        language_field: field of a record that holds its language.
+        digest: updated with the bytes that are read, after decompression: of a whole plain file, it
+            becomes the file's own SHA-256. For a table, it gets the columns that are read.
+        batch_bytes: about how many bytes of text a batch has; a longer document has its own.
 
     Raises:
-        TokkitError: where the input is damaged or has changed since the planning.
+        TokkitError: if the input is damaged, has changed since it was planned, or holds what
+            ``config.errors`` refuses.
     """
-    digest = hashlib.sha256()
-    if unit.source.is_table:
-        for _ in read_rows(unit, config, language_field, digest, BATCH_BYTES):
-            pass
-    else:
-        buffer = memoryview(bytearray(BATCH_BYTES))
-        with open_stream(unit, digest) as stream:
-            while stream.fill(buffer) == len(buffer):
-                pass
+    if unit.source.format == "counts":
+        raise TokkitError(
+            f"{unit.source.name}: holds words and their counts, which only tokkit train reads; "
+            f"name a file of text, or pass --format text"
+        )
+    num_documents = 0
+    for batch in _read(unit, config, language_field, digest, batch_bytes):
+        num_documents += len(batch.texts) + sum(batch.dropped.values())
+        if language_field is not None and batch.languages is None:
+            yield replace(batch, languages=pa.nulls(len(batch.texts), pa.string()))
+        else:
+            yield batch
     require_unchanged(unit.source)
-    return digest.hexdigest()
+    if unit.is_whole and not num_documents:
+        yield empty_batch(language_field, {EMPTY: 1})
 
 
 def _read(
@@ -127,7 +98,6 @@ def _read(
     digest: "hashlib._Hash | None",
     batch_bytes: int,
 ) -> Iterator[DocumentBatch]:
-    """Read a unit by its format."""
     if unit.source.is_table:
         yield from read_rows(unit, config, language_field, digest, batch_bytes)
         return
@@ -141,9 +111,26 @@ def _read(
 def digest_group(
     group: Group, config: CorpusConfig, language_field: str | None = None
 ) -> list[str]:
-    """SHA-256 of what is read of each of its files, without keeping any of it.
+    """Return the SHA-256 of what ``read_documents`` reads of each unit, without keeping any text.
 
     Raises:
-        TokkitError: where an input is damaged or has changed since the planning.
+        TokkitError: if an input is damaged or has changed since it was planned.
     """
     return [digest_unit(unit, config, language_field=language_field) for unit in group]
+
+
+def digest_unit(
+    unit: CorpusUnit, config: CorpusConfig, *, language_field: str | None = None
+) -> str:
+    """Return the SHA-256 of what ``read_documents`` reads of one unit."""
+    digest = hashlib.sha256()
+    if unit.source.is_table:
+        for _ in read_rows(unit, config, language_field, digest, BATCH_BYTES):
+            pass
+    else:
+        buffer = memoryview(bytearray(BATCH_BYTES))
+        with open_stream(unit, digest) as stream:
+            while stream.fill(buffer) == len(buffer):
+                pass
+    require_unchanged(unit.source)
+    return digest.hexdigest()

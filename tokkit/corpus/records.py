@@ -1,10 +1,9 @@
-r"""Documents out of JSON lines: an object a line, with the text in one of its fields.
+r"""Reading documents from JSON lines: an object a line, with the text in one of its fields.
 
     {"id": "a1", "text": "First.\nSecond.", "lang": "en"}
 
-A blank line is an empty document. Lines end as they do in plain text, since a string in JSON has
-no raw line end. An object may hold anything else besides; of a field that occurs twice, the last
-counts.
+A blank line is an empty document. Lines end as they do in plain text, because a JSON string has no
+raw line end. Other fields are ignored; if a field occurs twice, the last one counts.
 """
 
 import json
@@ -21,6 +20,7 @@ import pyarrow as pa
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.documents import (
     EMPTY,
+    ERRORS_OPTION,
     INVALID_UTF8,
     NO_TEXT,
     NOT_A_STRING,
@@ -31,7 +31,7 @@ from tokkit.corpus.documents import (
     name_documents,
 )
 from tokkit.corpus.streams import ByteStream
-from tokkit.corpus.text import FoundDocuments, find_in_stream, invalid_text, line_number
+from tokkit.corpus.text import FoundDocuments, find_in_stream, invalid_utf8_error, line_number
 from tokkit.errors import TokkitError
 from tokkit.shards.arrow import string_buffers
 
@@ -40,26 +40,26 @@ _JSON_TYPES = {list: "an array", str: "a string", bool: "true or false", type(No
 
 
 class _Number(str):
-    """A number as it is spelled: an id keeps its digits, be they 5,000."""
+    """A number as it is written: an id keeps all its digits, even 5,000 of them."""
 
     __slots__ = ()
 
 
 _DECODER = json.JSONDecoder(parse_int=_Number, parse_float=_Number)
-_scan = _DECODER.scan_once  # type: ignore[attr-defined]  # typeshed leaves it out
+_scan = _DECODER.scan_once  # type: ignore[attr-defined]  # missing in typeshed
 
 
 @dataclass
 class _Rows:
-    """The records of a batch that have a text, and why the others have none.
+    """The records of a batch that have a text, and why the others were dropped.
 
     Attributes:
         positions: where each begins in the file.
-        texts: not yet cleaned.
-        ids: None where a record has none.
-        languages: likewise; empty where nobody asks.
-        replaced: rows into which U+FFFD was put.
-        dropped: records left out, by reason.
+        texts: not cleaned yet.
+        ids: None for a record without one.
+        languages: None for a record without one; empty if no field was named.
+        replaced: rows in which U+FFFD replaces invalid UTF-8.
+        dropped: records dropped, by reason.
     """
 
     positions: list[int] = field(default_factory=list)
@@ -77,12 +77,12 @@ def read_records(
 
     Args:
         stream: the unit's bytes.
-        config: which fields hold text and id, and what invalid UTF-8 does.
-        language_field: which field holds the language; None where nobody asks.
+        config: which fields hold text and id, and what to do about invalid UTF-8.
+        language_field: field that holds the language, or None.
         batch_bytes: about how many bytes a batch has; one record may be longer.
 
     Raises:
-        TokkitError: naming the line that is no JSON object, or the first invalid byte under
+        TokkitError: naming the line that is no JSON object, or the first invalid byte if
             ``--errors strict``.
     """
     for found in find_in_stream(stream, "line", batch_bytes):
@@ -92,7 +92,7 @@ def read_records(
 def _read_batch(
     stream: ByteStream, found: FoundDocuments, config: CorpusConfig, language_field: str | None
 ) -> DocumentBatch:
-    """Make documents of the lines that were found."""
+    """Return the documents of the lines that were found."""
     rows = _parse(stream, found, config, language_field)
     values, offsets = string_buffers(pa.array(rows.texts, pa.large_string()))
     clean = clean_texts(values, offsets[:-1], offsets[1:])
@@ -118,7 +118,7 @@ def _parse(
     """Parse the lines that were found."""
     rows = _Rows()
     text_field, id_field = config.text_field, config.id_field
-    # Slices of a memory view are no copies: a line of 200 MB is in memory often enough.
+    # A memory view, because its slices are no copies: a line of 200 MB is copied often enough.
     data = found.buffer.data
     bounds = zip(found.starts.tolist(), found.stops.tolist(), strict=True)
     for index, (start, stop) in enumerate(bounds):
@@ -128,7 +128,7 @@ def _parse(
             line = str(raw, "utf-8")
         except UnicodeDecodeError as error:
             replaced = _may_replace(
-                config.errors, rows, partial(invalid_text, stream, found, index, error)
+                config.errors, rows, partial(invalid_utf8_error, stream, found, index, error)
             )
             if not replaced:
                 continue
@@ -155,18 +155,18 @@ def _parse(
     return rows
 
 
-def _may_replace(errors: str, rows: _Rows, fault: Callable[[], TokkitError]) -> bool:
-    """Raise the fault, count a record that is left out, or allow U+FFFD, as ``errors`` says."""
+def _may_replace(errors: str, rows: _Rows, make_error: Callable[[], TokkitError]) -> bool:
+    """Raise the error, count the record as dropped, or allow U+FFFD, as ``errors`` says."""
     if errors == "strict":
-        raise fault()
+        raise make_error()
     rows.dropped[INVALID_UTF8] += errors == "skip"
     return errors == "replace"
 
 
 def _load(line: str, stream: ByteStream, found: FoundDocuments, index: int) -> dict[str, Any]:
-    """The object that a line holds."""
-    # The scanner alone takes half the time of JSONDecoder.decode, which steps in where the line
-    # holds anything but one object from its first character to its last.
+    """Return the object that a line holds."""
+    # The scanner alone takes half the time of JSONDecoder.decode, which is called if the line holds
+    # anything but one object from its first character to its last.
     try:
         record, end = _scan(line, 0)
     except (StopIteration, ValueError, RecursionError):
@@ -184,31 +184,30 @@ def _load(line: str, stream: ByteStream, found: FoundDocuments, index: int) -> d
             return record
         fault = f"{_JSON_TYPES.get(type(record), 'a number')}, not an object"
     number = line_number(stream, found, index)
-    remedy = "mend or remove the line"
+    remedy = "correct or remove the line"
     if number == 1:
         remedy = "a line must hold one object; if this is plain text, pass --format text"
     raise TokkitError(f"{stream.unit.source.name}, line {number}: {fault}; {remedy}")
 
 
 def _lone_surrogate(stream: ByteStream, found: FoundDocuments, index: int) -> TokkitError:
-    """The error for a text that an escape makes invalid."""
+    """Return the error for a text that an escape makes invalid."""
     return TokkitError(
         f"{stream.unit.source.name}, line {line_number(stream, found, index)}: the text of the "
         f"record at byte {found.base + found.starts[index]} has a lone surrogate escape, which is "
-        f"invalid Unicode; pass --errors replace to put U+FFFD there, or --errors skip to leave "
-        f"such documents out"
+        f"invalid Unicode; {ERRORS_OPTION}"
     )
 
 
 def _why_no_text(record: dict[str, Any], text_field: str) -> str:
-    """Why a record has no text."""
+    """Return the reason for dropping a record without text."""
     if text_field not in record:
         return NO_TEXT
     return NULL_TEXT if record[text_field] is None else NOT_A_STRING
 
 
 def _string(value: Any) -> str | None:
-    """An id or a language: a string or a number, not empty."""
+    """Return an id or a language, a string or a number; None if it is neither, or empty."""
     if not isinstance(value, str) or not value:
         return None
     return value if value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)

@@ -1,13 +1,12 @@
-"""From what the user named to the files that are read, in a fixed order.
+"""Finding the files of a corpus, in a fixed order.
 
-An input is a path that exists, a folder, a glob, an URI of one of these, or ``-``. Inputs keep
-the order in which they were given; within a folder or a glob, files are sorted by the bytes of
-their paths. Hidden files are left out unless they were named, and links are followed, except into
-a folder that they lie in themselves.
+An input is a path that exists, a folder, a glob, a URI of one of these, or ``-``. Inputs keep
+their order; within a folder or a glob, files are sorted by the bytes of their paths. Hidden files
+are skipped unless they were named, and links are followed, except to a folder that contains them.
 
     corpora/            every file under it
     corpora/*.txt.gz    the files that match
-    corpora/**/*.jsonl  likewise, in every folder below
+    corpora/**/*.jsonl  the same in every folder below
     s3://bucket/wiki/   every object under it
 """
 
@@ -19,15 +18,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from tokkit.corpus.corpus_config import CorpusConfig
-from tokkit.corpus.files import Entry, Files, LocalFiles, RemoteFiles, is_uri, printable
+from tokkit.corpus.file_systems import Entry, Files, LocalFiles, RemoteFiles, is_uri, printable
 from tokkit.errors import TokkitError, UsageError
 
 STDIN = "stdin"
-# Where a unit stops that cannot be entered in the middle.
+# The stop of a unit that can only be read as a whole.
 TO_THE_END = -1
 
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
-FORMATS = {
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
+_FORMATS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
@@ -37,7 +36,7 @@ FORMATS = {
     ".ipc": "arrow",
     ".tsv": "counts",
 }
-TABLES = ("parquet", "arrow")
+_TABLES = ("parquet", "arrow")
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,14 @@ class Source:
     """One input file.
 
     Attributes:
-        name: as the user would call it: the path as given, or found under the folder or glob;
-            the URI without its secrets; or ``stdin``. Printable, on one line.
+        name: the path as given, or as found under the folder or glob; the URI without secrets; or
+            ``stdin``. Printable, on one line.
         input: the INPUT under which it was found, without secrets, or ``stdin``.
-        path: what its file system opens; empty for standard input.
-        uri: of its file system; None where it is this machine's.
+        path: for its file system; empty for standard input.
+        uri: of its file system; None for this machine's.
         bytes: size of the file; 0 for standard input.
-        mtime_ns: when it was last written; 0 where nobody knows.
-        format: ``text``, ``jsonl``, ``parquet``, ``arrow``, or ``counts``: words with how often they occur.
+        mtime_ns: modification time; 0 if unknown.
+        format: ``text``, ``jsonl``, ``parquet``, ``arrow``, or ``counts`` (words and their counts).
         compression: ``gzip``, ``zstd``, ``bz2``, ``lz4`` or None.
     """
 
@@ -67,38 +66,38 @@ class Source:
 
     @property
     def is_stdin(self) -> bool:
-        """Whether this is standard input."""
+        """Whether it is standard input."""
         return not self.path
 
     @property
     def is_table(self) -> bool:
         """Whether it has rows and columns."""
-        return self.format in TABLES
+        return self.format in _TABLES
 
 
 def find_sources(config: CorpusConfig) -> list[Source]:
-    """The files of all inputs, in the order in which they are read.
+    """Return the files of all inputs, in the order in which they are read.
 
     Raises:
-        TokkitError: an input that is missing, empty, matches nothing or may not be read.
+        TokkitError: if an input is missing, empty, matches nothing or cannot be read.
     """
     return [source for text in config.inputs for source in _find(text, config.format)]
 
 
 def describe_name(name: str) -> tuple[str, str | None]:
-    """Format and compression of a file by its name: ``a.jsonl.gz`` is ``("jsonl", "gzip")``."""
-    root, suffix = os.path.splitext(name.lower())  # noqa: PTH122  an URI's name is no path
-    compression = COMPRESSIONS.get(suffix)
+    """Return format and compression by a file's name: ``("jsonl", "gzip")`` for ``a.jsonl.gz``."""
+    root, suffix = os.path.splitext(name.lower())  # noqa: PTH122  a URI's name is no path
+    compression = _COMPRESSIONS.get(suffix)
     if compression:
-        _, suffix = os.path.splitext(root)  # noqa: PTH122  likewise
-    return FORMATS.get(suffix, "text"), compression
+        _, suffix = os.path.splitext(root)  # noqa: PTH122  a URI's name is no path
+    return _FORMATS.get(suffix, "text"), compression
 
 
 def _find(text: str, wanted_format: str) -> list[Source]:
-    """The files of one input."""
+    """Return the files of one input."""
     if text == "-":
         return [_stdin(wanted_format)]
-    # A file may be called "http://x" or "a*b": what exists under its literal name is that.
+    # A file may be named "http://x" or "a*b", so the literal name comes first.
     if is_uri(text) and not os.path.lexists(text):
         remote = RemoteFiles(text)
         files: Files = remote
@@ -115,7 +114,7 @@ def _find(text: str, wanted_format: str) -> list[Source]:
     if not found:
         fault = "no such file or folder; check the path"
         if entry is not None:
-            fault = "the folder holds no file, hidden ones aside; name another"
+            fault = "no file in this folder, except hidden ones; name another"
         elif _has_magic(path):
             fault = "matches no file; check the pattern"
         raise TokkitError(f"{shown}: {fault}")
@@ -123,19 +122,19 @@ def _find(text: str, wanted_format: str) -> list[Source]:
 
 
 def _source(files: Files, uri: str | None, shown: str, entry: Entry, wanted_format: str) -> Source:
-    """Describe one file that was found, and see that it opens."""
+    """Return the description of one file, after checking that it opens."""
     scheme = f"{uri.split('://', 1)[0]}://" if uri else ""
     name = printable(scheme + entry.path)
     if not entry.is_file:
-        raise TokkitError(f"{name}: not a regular file; pipe what it gives into -")
+        raise TokkitError(f"{name}: not a regular file; pipe its content to -")
     with files.open(entry.path):
         pass
     known_format, compression = describe_name(entry.name)
     if wanted_format != "auto":
         known_format = wanted_format
-    if compression and known_format in TABLES:
+    if compression and known_format in _TABLES:
         raise TokkitError(
-            f"{name}: {known_format} inside {compression} cannot be read in pieces; unpack it first"
+            f"{name}: {known_format} within {compression} cannot be read in parts; decompress it first"
         )
     return Source(
         name, shown, entry.path, uri, entry.bytes, entry.mtime_ns, known_format, compression
@@ -143,8 +142,8 @@ def _source(files: Files, uri: str | None, shown: str, entry: Entry, wanted_form
 
 
 def _stdin(wanted_format: str) -> Source:
-    """Describe standard input."""
-    if wanted_format in TABLES:
+    """Return the description of standard input."""
+    if wanted_format in _TABLES:
         raise UsageError(
             f"{STDIN}: {wanted_format} cannot be read from standard input; name the file instead"
         )
@@ -155,7 +154,7 @@ def _stdin(wanted_format: str) -> Source:
 
 
 def _list_folder(files: Files, folder: str, above: frozenset[str] = frozenset()) -> Iterator[Entry]:
-    """Every file under a folder; ``above`` holds the true paths of the folders that hold it."""
+    """Yield every file under a folder; ``above`` holds the real paths of the folders above it."""
     here = files.resolve(folder)
     if here in above:
         return
@@ -167,7 +166,7 @@ def _list_folder(files: Files, folder: str, above: frozenset[str] = frozenset())
 
 
 def _match(files: Files, pattern: str) -> Iterator[Entry]:
-    """Every file that a pattern matches, once, and every file under a folder that it matches."""
+    """Yield, once each, the files that a pattern matches and those under folders that it matches."""
     if not _has_magic(pattern):
         return
     root = "/" if pattern.startswith("/") else ""
@@ -184,7 +183,7 @@ def _match(files: Files, pattern: str) -> Iterator[Entry]:
 def _match_parts(
     files: Files, folder: str, parts: list[str], above: frozenset[str]
 ) -> Iterator[Entry]:
-    """Match the parts of a pattern one after the other; ``**`` is any number of folders."""
+    """Match the parts of a pattern in turn; ``**`` matches any number of folders."""
     part, *rest = parts
     if not _has_magic(part):
         entry = files.find(f"{folder.rstrip('/')}/{part}" if folder else part)
@@ -208,7 +207,7 @@ def _match_parts(
 
 
 def _matches(part: str, name: str) -> bool:
-    """Whether a name matches a part of a pattern; a hidden one must be asked for."""
+    """Whether a name matches a part of a pattern, which must begin with a dot for a hidden name."""
     return fnmatch.fnmatchcase(name, part) and (part.startswith(".") or _is_shown(name))
 
 

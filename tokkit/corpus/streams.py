@@ -1,8 +1,8 @@
-"""The bytes of a work unit, decompressed and in order, hashed and counted on the way.
+"""The bytes of a unit, decompressed and in order, hashed and counted as they are read.
 
-pyarrow decompresses gzip, zstd and lz4; files of several members or frames, one after the other,
-read as one text, and a file that is cut short is an error. Its bzip2 fails on a member without
-content (``wrong sequence of calls``, pyarrow 26), so that one goes through the standard library.
+pyarrow decompresses gzip, zstd and lz4; files of several members or frames read as one text, and a
+truncated file is an error. Its bzip2 fails on a member without content (``wrong sequence of
+calls``, pyarrow 26), so bzip2 is left to the standard library.
 """
 
 import bz2
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from tokkit.corpus.files import changed, first_line, open_files
+from tokkit.corpus.file_systems import changed_error, first_line, open_files
 from tokkit.corpus.sources import TO_THE_END, Source
 from tokkit.corpus.units import CorpusUnit
 from tokkit.errors import TokkitError, wrap_os_errors
@@ -22,7 +22,7 @@ from tokkit.errors import TokkitError, wrap_os_errors
 _READ_BYTES = 1 << 16
 _HEAD_BYTES = 8
 
-# What a file begins with that is no text, whatever its name says.
+# The first bytes of files that are no text, whatever their names say.
 _MAGIC = {
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
@@ -38,17 +38,24 @@ _MAGIC = {
 
 
 class _Reader(Protocol):
-    """Where bytes come from."""
+    """A source of bytes."""
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Fill a part of the buffer and say how much; 0 at the end."""
+        """Fill a part of the buffer; return the number of bytes, 0 at the end."""
 
 
 class ByteStream:
     """The bytes of one unit.
 
+    Args:
+        unit: of plain text or JSON lines.
+        raw: the file, for its position.
+        reader: reads what the file holds, decompressed.
+        digest: updated with the bytes that are read.
+
     Attributes:
-        head: the file's first bytes, once the unit that begins the file has read them.
+        unit: the unit.
+        head: the file's first bytes, once the unit at its beginning has read them.
     """
 
     def __init__(
@@ -63,13 +70,13 @@ class ByteStream:
         self._reported = unit.start
 
     def fill(self, view: memoryview) -> int:
-        """Fill ``view`` with what comes next.
+        """Fill ``view`` with the next bytes.
 
         Returns:
-            How many bytes were put in: fewer than there is room for at the end only.
+            Number of bytes read, less than the length of ``view`` only at the end.
 
         Raises:
-            TokkitError: where the file is damaged, cut short, or changed meanwhile.
+            TokkitError: if the file is damaged or truncated, or has changed.
         """
         filled = 0
         if self.unit.stop != TO_THE_END:
@@ -81,7 +88,7 @@ class ByteStream:
             filled += read
             self._num_read += read
         if filled < len(view) and self.unit.stop != TO_THE_END:
-            raise changed(self.unit.source.name)
+            raise changed_error(self.unit.source.name)
         if self.unit.start == 0 and len(self.head) < _HEAD_BYTES:
             self.head += view[: min(filled, _HEAD_BYTES - len(self.head))]
         if self._digest is not None:
@@ -89,7 +96,7 @@ class ByteStream:
         return filled
 
     def take_progress(self) -> int:
-        """How far the file was read since the last call, in bytes as they lie on disk."""
+        """Return the number of bytes of the file, as on disk, read since the last call."""
         compressed = self.unit.source.compression is not None
         position = self._raw.tell() if compressed else self.unit.start + self._num_read
         progress = position - self._reported
@@ -97,11 +104,10 @@ class ByteStream:
         return progress
 
     def describe_head(self) -> str | None:
-        """What the file is, where it begins with the mark of something that is no text."""
+        """Return what the file is, if it begins like something that is no text."""
         return next((what for magic, what in _MAGIC.items() if self.head.startswith(magic)), None)
 
     def _read(self, view: memoryview) -> int:
-        """Read a part of what comes next."""
         source = self.unit.source
         try:
             return self._reader.readinto(view)
@@ -110,8 +116,8 @@ class ByteStream:
                 with wrap_os_errors(source.name):
                     raise
             raise TokkitError(
-                f"{source.name}: no valid {source.compression} data after {self._num_read} bytes "
-                f"of text ({first_line(error)}); it is damaged, cut short, or not what its name says"
+                f"{source.name}: invalid {source.compression} data after {self._num_read} bytes of "
+                f"text ({first_line(error)}); it is damaged, truncated, or not what its name says"
             ) from error
 
 
@@ -121,7 +127,7 @@ def open_stream(unit: CorpusUnit, digest: "hashlib._Hash | None") -> Iterator[By
 
     Args:
         unit: a range of a file, a whole compressed file, or standard input.
-        digest: updated with the bytes as they are read, after decompression.
+        digest: updated with the bytes that are read, after decompression.
     """
     source = unit.source
     if source.is_stdin:
@@ -131,35 +137,29 @@ def open_stream(unit: CorpusUnit, digest: "hashlib._Hash | None") -> Iterator[By
     with open_files(source.uri).open(source.path) as raw:
         require_unchanged(source)
         raw.seek(unit.start)
-        yield ByteStream(unit, raw, _decompress(raw, source.compression), digest)
+        reader: _Reader = raw
+        if source.compression == "bz2":
+            reader = _Bzip2Reader(raw)
+        elif source.compression is not None:
+            reader = pa.CompressedInputStream(raw, source.compression)
+        yield ByteStream(unit, raw, reader, digest)
 
 
 def require_unchanged(source: Source) -> None:
-    """See that a file still is what it was when the work was planned.
+    """Check that a file is still what it was when the work was planned.
 
     Raises:
-        TokkitError: where its size or time stamp is another, or it is gone.
+        TokkitError: if its size or modification time differs, or it is gone.
     """
     if source.is_stdin:
         return
     now = open_files(source.uri).find(source.path)
     if now is None or (now.bytes, now.mtime_ns) != (source.bytes, source.mtime_ns):
-        raise changed(source.name)
-
-
-def _decompress(raw: Any, compression: str | None) -> _Reader:
-    """What gives the bytes that a file stands for."""
-    if compression is None:
-        reader: _Reader = raw
-    elif compression == "bz2":
-        reader = _Bzip2Reader(raw)
-    else:
-        reader = pa.CompressedInputStream(raw, compression)
-    return reader
+        raise changed_error(source.name)
 
 
 class _Bzip2Reader:
-    """Bzip2 data, member after member."""
+    """Reads bzip2 data, member after member."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
@@ -167,11 +167,11 @@ class _Bzip2Reader:
         self._within_member = False
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Fill a part of the buffer and say how much; 0 at the end.
+        """Fill a part of the buffer; return the number of bytes, 0 at the end.
 
         Raises:
-            EOFError: within a member.
-            OSError: where the bytes are no bzip2 data.
+            EOFError: if the data end within a member.
+            OSError: if the bytes are no bzip2 data.
         """
         while True:
             data = b""

@@ -1,8 +1,8 @@
-"""Parquet and Arrow files: opening them, and where they can be cut.
+"""Parquet and Arrow files: opening them, and cutting them into units.
 
-A text column holds strings in whichever of Arrow's layouts, dictionaries of strings among them.
-Memory maps are left out on purpose: a mapped file that another process cuts short kills the
-reader with a bus error, where a read reports it.
+A text column holds strings in any of Arrow's layouts, including dictionaries of strings. Files are
+not memory-mapped, because a mapped file that another process truncates kills the reader with a bus
+error, where a read returns an error.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tokkit.corpus.files import changed, first_line, open_files, printable
+from tokkit.corpus.file_systems import changed_error, first_line, open_files, printable
 from tokkit.corpus.sources import TO_THE_END, Source
 from tokkit.errors import TokkitError
 
@@ -23,29 +23,29 @@ _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
 @contextmanager
-def damage_told(source: Source, part: str = "") -> Iterator[None]:
-    """Turn what pyarrow finds wrong in a file into an error that names it.
+def wrap_arrow_errors(source: Source, part: str = "") -> Iterator[None]:
+    """Turn pyarrow's errors inside into a ``TokkitError`` that names the file.
 
     Args:
         source: the file.
-        part: where in it, such as ``, row groups 0 to 8``.
+        part: which part of it, such as ``, row groups 0 to 8``.
     """
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise TokkitError(
-            f"{source.name}{part}: no sound {source.format.capitalize()} data "
-            f"({first_line(error)}); it is damaged, cut short, or not what its name says"
+            f"{source.name}{part}: invalid {source.format.capitalize()} data "
+            f"({first_line(error)}); it is damaged, truncated, or not what its name says"
         ) from error
 
 
 @contextmanager
 def open_parquet(source: Source) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file; its footer is read."""
+    """Open a Parquet file and read its footer."""
     with open_files(source.uri).open(source.path) as file:
         if file.size() != source.bytes:
-            raise changed(source.name)
-        with damage_told(source):
+            raise changed_error(source.name)
+        with wrap_arrow_errors(source):
             table = pq.ParquetFile(file)
         yield table
 
@@ -64,13 +64,13 @@ def open_arrow(source: Source, columns: list[int] | None = None) -> Iterator[Any
     options = pa.ipc.IpcReadOptions(included_fields=columns, use_threads=False)
     with open_files(source.uri).open(source.path) as file:
         if file.size() != source.bytes:
-            raise changed(source.name)
-        with damage_told(source):
+            raise changed_error(source.name)
+        with wrap_arrow_errors(source):
             magic = file.read(len(_ARROW_FILE_MAGIC))
             file.seek(0)
             if magic.startswith(_FEATHER_V1_MAGIC):
                 raise TokkitError(
-                    f"{source.name}: Feather version 1; write it anew as version 2, which is Arrow"
+                    f"{source.name}: Feather version 1; convert it to version 2, which is Arrow"
                 )
             if magic == _ARROW_FILE_MAGIC:
                 table = pa.ipc.open_file(file, options=options)
@@ -81,27 +81,27 @@ def open_arrow(source: Source, columns: list[int] | None = None) -> Iterator[Any
 
 
 def _require_end_of_stream(file: Any) -> None:
-    """Refuse a stream without its end mark: cut between two batches, it would read as half.
+    """Refuse a stream without its end mark: truncated between two batches, it would seem whole.
 
     Raises:
-        ArrowInvalid: to be told with the file's name.
+        ArrowInvalid: for ``wrap_arrow_errors``.
     """
     file.seek(max(0, file.size() - len(_END_OF_STREAM)))
     if file.read() != _END_OF_STREAM:
-        raise pa.ArrowInvalid("neither the frame of a file nor the end mark of a stream")
+        raise pa.ArrowInvalid("neither the magic bytes of a file nor the end mark of a stream")
     file.seek(0)
 
 
 def is_arrow_file(table: Any) -> bool:
-    """Whether an opened table can be entered at any record batch."""
+    """Whether an opened table can be read from any record batch on."""
     return isinstance(table, pa.ipc.RecordBatchFileReader)
 
 
 def plan_parquet(source: Source, text_field: str, unit_bytes: int) -> tuple[list[int], list[int]]:
     """Cut a Parquet file into runs of row groups with about ``unit_bytes`` each, uncompressed.
 
-    The bytes are those of all columns: asking for one column's ends the process, by an exception
-    that pyarrow 26 does not catch, where a damaged file has histograms of the wrong size.
+    The bytes are those of all columns. Asking for those of one column ends the process if a damaged
+    file has histograms of the wrong size, by an exception that pyarrow 26 does not catch.
 
     Returns:
         Bounds of the runs, and the uncompressed bytes of each.
@@ -124,8 +124,8 @@ def plan_parquet(source: Source, text_field: str, unit_bytes: int) -> tuple[list
 def plan_arrow(source: Source, text_field: str, unit_bytes: int) -> tuple[list[int], list[int]]:
     """Cut an Arrow file into even runs of record batches with about ``unit_bytes`` each.
 
-    Only a read of all its data would tell how large each batch is, so batches count alike. A
-    stream is one unit.
+    All batches count the same, because only reading all data would tell their sizes. A stream is
+    one unit.
 
     Returns:
         Bounds of the runs, and how many batches each has.
@@ -141,12 +141,12 @@ def plan_arrow(source: Source, text_field: str, unit_bytes: int) -> tuple[list[i
 
 
 def require_strings(source: Source, schema: pa.Schema, name: str, option: str) -> None:
-    """Refuse a table that has not exactly one column of this name, or one without strings.
+    """Check that a table has exactly one column of this name, and that it holds strings.
 
     Raises:
-        TokkitError: naming the columns that there are, or the type of this one.
+        TokkitError: naming the columns of the table, or the type of this one.
     """
-    with damage_told(source):
+    with wrap_arrow_errors(source):
         names = schema.names
     count = names.count(name)
     if count != 1:

@@ -1,8 +1,8 @@
-"""Documents out of the rows of Parquet and Arrow files.
+"""Reading documents from the rows of Parquet and Arrow files.
 
-Rows are read a few megabytes at a time, and of the columns only those that are asked for. Strings
-are checked like any other bytes: a file may declare a column UTF-8 and hold something else, and
-bounds that run backwards must not reach a kernel.
+Rows are read a few megabytes at a time, and only in the columns that are needed. Strings are
+checked like any other bytes: a file may declare a column UTF-8 and hold something else, and offsets
+that run backwards must not reach a kernel.
 """
 
 import hashlib
@@ -18,20 +18,22 @@ from numpy.typing import NDArray
 
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.documents import (
+    ERRORS_OPTION,
     NULL_TEXT,
     DocumentBatch,
     add_counts,
     clean_texts,
+    empty_batch,
     name_documents,
 )
 from tokkit.corpus.streams import require_unchanged
 from tokkit.corpus.table_files import (
-    damage_told,
     is_arrow_file,
     is_string,
     open_arrow,
     open_parquet,
     require_strings,
+    wrap_arrow_errors,
 )
 from tokkit.corpus.units import CorpusUnit
 from tokkit.errors import TokkitError
@@ -47,8 +49,8 @@ class _Piece:
     """Rows that were read together.
 
     Attributes:
-        rows: the columns asked for.
-        name: of the table that the rows are numbered in: the file, or a record batch of it.
+        rows: the columns that were asked for.
+        name: of the table in which the rows are numbered: the file, or a record batch of it.
         first: number of the first row there.
         share: how much of the unit is read with these rows, from 0 to 1.
     """
@@ -57,30 +59,6 @@ class _Piece:
     name: str
     first: int
     share: float
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """Columns as they are needed: strings in one layout.
-
-    Attributes:
-        texts: bounds checked, UTF-8 not.
-        ids: null where a row has none; None where the table has none.
-        languages: None where nobody asks.
-    """
-
-    texts: pa.LargeStringArray
-    ids: pa.StringArray | None
-    languages: pa.StringArray | None
-
-    def update(self, digest: "hashlib._Hash") -> None:
-        """Hash the strings and their lengths, -1 for null."""
-        for column in (self.texts, self.ids, self.languages):
-            if column is not None:
-                values, offsets = string_buffers(column.cast(pa.large_string()))
-                lengths: NDArray[np.int64] = np.where(column.is_valid(), np.diff(offsets), -1)
-                digest.update(lengths.astype("<i8").tobytes())
-                digest.update(values[offsets[0] : offsets[-1]].data)
 
 
 def read_rows(
@@ -94,62 +72,54 @@ def read_rows(
 
     Args:
         unit: a run of row groups or record batches.
-        config: which columns hold text and id, and what invalid UTF-8 does.
-        language_field: which column holds the language; None where nobody asks.
+        config: which columns hold text and id, and what to do about invalid UTF-8.
+        language_field: column that holds the language, or None.
         digest: updated with the strings of these columns and their lengths.
         batch_bytes: about how many bytes a batch has; one text may be longer.
 
     Raises:
-        TokkitError: a file that is damaged or changed, a column that is missing or holds no
-            strings, invalid UTF-8 under ``--errors strict``.
+        TokkitError: for a file that is damaged or has changed, a column that is missing or holds no
+            strings, and invalid UTF-8 if ``--errors strict``.
     """
     read_pieces = _read_parquet if unit.source.format == "parquet" else _read_arrow
     reported = 0
     for piece in read_pieces(unit, config, language_field):
-        with damage_told(unit.source):
-            columns = _take_columns(piece.rows, config, language_field)
+        with wrap_arrow_errors(unit.source):
+            texts = _unchecked_strings(piece.rows.column(config.text_field))
+            ids = _ids(piece.rows, config.id_field)
+            languages = None
+            if language_field is not None:
+                languages = _checked_strings(piece.rows.column(language_field))
         if digest is not None:
-            columns.update(digest)
+            for column in (texts, ids, languages):
+                if column is not None:
+                    _update(digest, column)
         progress = int(unit.size * piece.share) - reported
         reported += progress
-        yield from _cut_piece(piece, columns, config.errors, batch_bytes, progress)
+        values, offsets = string_buffers(texts)
+        rows = np.flatnonzero(texts.is_valid())
+        starts, stops = offsets[:-1][rows], offsets[1:][rows]
+        cuts = np.flatnonzero(np.diff(np.cumsum(stops - starts) // batch_bytes)) + 1
+        dropped = {NULL_TEXT: texts.null_count}
+        for start, stop in pairwise([0, *cuts.tolist(), rows.size]):
+            batch_rows = rows[start:stop]
+            make_error = partial(_invalid_row, piece, batch_rows)
+            clean = clean_texts(
+                values, starts[start:stop], stops[start:stop], config.errors, make_error
+            )
+            kept = batch_rows[clean.kept]
+            kept_ids = None if ids is None else ids.take(pa.array(kept))
+            yield DocumentBatch(
+                clean.texts,
+                name_documents(piece.name, piece.first + kept, kept_ids),
+                None if languages is None else languages.take(pa.array(kept)),
+                dropped=add_counts(clean.dropped, dropped),
+                replaced=clean.replaced,
+                bytes_read=progress if stop == rows.size else 0,
+            )
+            dropped = {}
     if reported < unit.size:
-        empty = pa.array([], pa.string())
-        yield DocumentBatch(
-            empty.cast(pa.large_string()),
-            empty,
-            None if language_field is None else empty,
-            bytes_read=unit.size - reported,
-        )
-
-
-def _cut_piece(
-    piece: _Piece, columns: _Columns, errors: str, batch_bytes: int, progress: int
-) -> Iterator[DocumentBatch]:
-    """Cut rows into batches of documents; the last one tells of the progress."""
-    texts, ids, languages = columns.texts, columns.ids, columns.languages
-    values, offsets = string_buffers(texts)
-    rows = np.flatnonzero(texts.is_valid())
-    starts, stops = offsets[:-1][rows], offsets[1:][rows]
-    ends = np.cumsum(stops - starts)
-    cuts = np.flatnonzero(np.diff(ends // batch_bytes)) + 1
-    bounds = [0, *cuts.tolist(), rows.size]
-    dropped = {NULL_TEXT: texts.null_count}
-    for start, stop in pairwise(bounds):
-        invalid = partial(_invalid_row, piece, rows[start:stop])
-        clean = clean_texts(values, starts[start:stop], stops[start:stop], errors, invalid)
-        kept = rows[start:stop][clean.kept]
-        yield DocumentBatch(
-            clean.texts,
-            name_documents(
-                piece.name, piece.first + kept, None if ids is None else ids.take(pa.array(kept))
-            ),
-            None if languages is None else languages.take(pa.array(kept)),
-            dropped=add_counts(clean.dropped, dropped),
-            replaced=clean.replaced,
-            bytes_read=progress if stop == rows.size else 0,
-        )
-        dropped = {}
+        yield empty_batch(language_field, {}, unit.size - reported)
 
 
 def _read_parquet(
@@ -157,11 +127,10 @@ def _read_parquet(
 ) -> Iterator[_Piece]:
     """Read a run of row groups; rows are numbered through the file."""
     source = unit.source
-    with open_parquet(source) as table, damage_told(source, unit.part):
+    with open_parquet(source) as table, wrap_arrow_errors(source, unit.part):
         require_unchanged(source)
-        columns = _choose(unit, table.schema_arrow, config, language_field)
-        metadata = table.metadata
-        groups = [metadata.row_group(index) for index in range(unit.stop)]
+        columns = _choose_columns(unit, table.schema_arrow, config, language_field)
+        groups = [table.metadata.row_group(index) for index in range(unit.stop)]
         first = sum(group.num_rows for group in groups[: unit.start])
         total = sum(group.num_rows for group in groups[unit.start :])
         num_bytes = sum(group.total_byte_size for group in groups[unit.start :])
@@ -180,13 +149,13 @@ def _read_parquet(
 def _read_arrow(
     unit: CorpusUnit, config: CorpusConfig, language_field: str | None
 ) -> Iterator[_Piece]:
-    """Read a run of record batches; rows are numbered within each, ``x.arrow:3:17``."""
+    """Read a run of record batches; rows are numbered within each, as in ``x.arrow:3:17``."""
     source = unit.source
     with open_arrow(source) as table:
         require_unchanged(source)
-        names = _choose(unit, table.schema, config, language_field)
+        names = _choose_columns(unit, table.schema, config, language_field)
         columns = [table.schema.names.index(name) for name in names]
-    with open_arrow(source, columns) as table, damage_told(source, unit.part):
+    with open_arrow(source, columns) as table, wrap_arrow_errors(source, unit.part):
         if is_arrow_file(table):
             total = unit.stop - unit.start
             batches = (table.get_batch(index) for index in range(unit.start, unit.stop))
@@ -198,10 +167,10 @@ def _read_arrow(
             yield _Piece(rows, f"{source.name}:{unit.start + done}", 0, share)
 
 
-def _choose(
+def _choose_columns(
     unit: CorpusUnit, schema: pa.Schema, config: CorpusConfig, language_field: str | None
 ) -> list[str]:
-    """Which columns to read: the text, the id where there is one, the language where asked for."""
+    """The columns to read: the text, the id if there is one, the language if asked for."""
     require_strings(unit.source, schema, config.text_field, "--text-field")
     chosen = {config.text_field}
     if schema.names.count(config.id_field) == 1:
@@ -212,19 +181,8 @@ def _choose(
     return [name for name in schema.names if name in chosen]
 
 
-def _take_columns(
-    rows: pa.RecordBatch, config: CorpusConfig, language_field: str | None
-) -> _Columns:
-    """Take the columns that documents are made of."""
-    return _Columns(
-        _strings(rows.column(config.text_field)),
-        _ids(rows, config.id_field),
-        None if language_field is None else _checked(rows.column(language_field)),
-    )
-
-
-def _strings(column: pa.Array) -> pa.LargeStringArray:
-    """A column of strings in one layout, its bounds checked and its UTF-8 not."""
+def _unchecked_strings(column: pa.Array) -> pa.LargeStringArray:
+    """A column of strings as large_string, its offsets checked, but not its UTF-8."""
     if pa.types.is_string(column.type):
         column.view(pa.binary()).validate(full=True)
     elif pa.types.is_large_string(column.type):
@@ -234,30 +192,36 @@ def _strings(column: pa.Array) -> pa.LargeStringArray:
     return column.cast(pa.large_string())
 
 
-def _checked(column: pa.Array) -> pa.StringArray:
-    """A column of valid strings."""
+def _checked_strings(column: pa.Array) -> pa.StringArray:
+    """A column of strings or numbers as string, its UTF-8 checked."""
     column.validate(full=True)
     return column.cast(pa.string())
 
 
 def _ids(rows: pa.RecordBatch, id_field: str) -> pa.StringArray | None:
-    """The rows' own ids, strings or numbers, null where a row has none or an empty one."""
+    """The rows' own ids, strings or numbers, null if missing or empty; None without a column."""
     if id_field not in rows.schema.names:
         return None
     column = rows.column(id_field)
     is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
     if not is_number and not is_string(column.type):
         return None
-    ids = _checked(column)
+    ids = _checked_strings(column)
     return pc.if_else(pc.equal(ids, ""), pa.scalar(None, pa.string()), ids)
 
 
+def _update(digest: "hashlib._Hash", column: pa.Array) -> None:
+    """Add the strings of a column and their lengths to a digest; the length of null is -1."""
+    values, offsets = string_buffers(column.cast(pa.large_string()))
+    lengths: NDArray[np.int64] = np.where(column.is_valid(), np.diff(offsets), -1)
+    digest.update(lengths.astype("<i8").tobytes())
+    digest.update(values[offsets[0] : offsets[-1]].data)
+
+
 def _invalid_row(
-    piece: _Piece, rows: NDArray[np.int64], index: int, error: UnicodeDecodeError
+    piece: _Piece, rows: NDArray[np.int64], number: int, error: UnicodeDecodeError
 ) -> TokkitError:
-    """The error for invalid UTF-8 in a table."""
     return TokkitError(
-        f"{piece.name}, row {piece.first + rows[index]}: invalid UTF-8 at byte {error.start} of "
-        f"the text; pass --errors replace to put U+FFFD there, or --errors skip to leave such "
-        f"documents out"
+        f"{piece.name}, row {piece.first + rows[number]}: invalid UTF-8 at byte {error.start} of "
+        f"the text; {ERRORS_OPTION}"
     )

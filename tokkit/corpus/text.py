@@ -1,9 +1,9 @@
-"""Documents out of streams of bytes: plain text, and the lines that hold JSON records.
+"""Reading documents from streams of bytes: plain text, and the lines that hold JSON records.
 
-The stream is read into one buffer, and a kernel finds the documents that end in it. The document
-that is still open is moved to the front and reading goes on behind it; where it fills half of the
-buffer, the buffer doubles. So no byte is looked at twice, however long a document is, and memory
-stays at a few times ``batch_bytes`` while documents are short.
+The stream is read into one buffer, and a kernel finds the documents that end in it. An unfinished
+document is moved to the front, and reading continues after it; if it fills half of the buffer, the
+buffer doubles. So no byte is scanned twice, however long a document is, and memory stays at a few
+times ``batch_bytes`` while documents are short.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokkit.corpus.corpus_config import CorpusConfig
-from tokkit.corpus.documents import EMPTY, DocumentBatch, add_counts, clean_texts, name_documents
-from tokkit.corpus.files import open_files
+from tokkit.corpus.documents import (
+    EMPTY,
+    ERRORS_OPTION,
+    DocumentBatch,
+    add_counts,
+    clean_texts,
+    name_documents,
+)
+from tokkit.corpus.file_systems import open_files
 from tokkit.corpus.sources import TO_THE_END
 from tokkit.corpus.streams import ByteStream
 from tokkit.errors import TokkitError
@@ -31,25 +38,25 @@ from tokkit.kernels.scan import (
 from tokkit.shards.arrow import read_only
 
 _BOM = b"\xef\xbb\xbf"
-# A batch ends after as many documents as it has bytes, over this: it bounds what their names take.
+# A batch has at most one document for so many bytes, which bounds the memory of their names.
 _BYTES_PER_DOCUMENT = 64
-# The first read must show a byte order mark.
+# The first read must show whether there is a byte order mark.
 _SMALLEST_BUFFER = 4
 _READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class FoundDocuments:
-    """Documents found in the buffer; valid until the next are asked for.
+    """Documents found in the buffer, valid until the next ones are requested.
 
     Attributes:
         buffer: uint8.
-        base: where the buffer begins in the file, decompressed.
-        starts: int64 [num_documents], first byte of each in the buffer.
-        stops: int64 [num_documents], the byte after its last one.
-        num_empty: lines of white space alone since the last documents, where lines are documents.
-        scanned_from: where the kernel set out in the buffer.
-        lines_before: lines of the unit that had ended before that.
+        base: position of the buffer in the file, decompressed.
+        starts: int64 ``[num_documents]``, first byte of each in the buffer.
+        stops: int64 ``[num_documents]``, the byte after its last one.
+        num_empty: lines of white space alone since the last documents, if lines are documents.
+        scanned_from: where in the buffer the kernel began.
+        lines_before: lines of the unit that ended before that.
     """
 
     buffer: NDArray[np.uint8]
@@ -68,16 +75,16 @@ def read_text(
 
     Args:
         stream: the unit's bytes.
-        config: how they fall into documents, and what invalid UTF-8 does.
+        config: how they fall into documents, and what to do about invalid UTF-8.
         batch_bytes: about how many bytes a batch has; one document may be longer.
 
     Raises:
-        TokkitError: naming the first invalid byte, under ``--errors strict``.
+        TokkitError: naming the first invalid byte, if ``--errors strict``.
     """
     name = stream.unit.source.name
     for found in find_in_stream(stream, config.documents, batch_bytes):
-        invalid = partial(invalid_text, stream, found)
-        clean = clean_texts(found.buffer, found.starts, found.stops, config.errors, invalid)
+        make_error = partial(invalid_utf8_error, stream, found)
+        clean = clean_texts(found.buffer, found.starts, found.stops, config.errors, make_error)
         yield DocumentBatch(
             clean.texts,
             name_documents(name, found.base + found.starts[clean.kept]),
@@ -95,7 +102,7 @@ def find_in_stream(
     Args:
         stream: of one unit.
         documents: ``blank-line``, ``line`` or ``file``.
-        batch_bytes: size of the buffer while documents are shorter than half of it.
+        batch_bytes: size of the buffer, as long as documents are shorter than half of it.
     """
     if documents == "file":
         yield _take_whole(stream, batch_bytes)
@@ -103,7 +110,7 @@ def find_in_stream(
     by_line = documents == "line"
     unit = stream.unit
     batch_bytes = max(batch_bytes, _SMALLEST_BUFFER)
-    # One byte more than there is, so that the first read shows that nothing follows.
+    # One byte more than the unit has, so that the first read shows that nothing follows.
     capacity = batch_bytes
     if unit.stop != TO_THE_END:
         capacity = min(batch_bytes, unit.stop - unit.start + 1)
@@ -140,9 +147,9 @@ def find_in_stream(
 
 
 def line_number(stream: ByteStream, found: FoundDocuments, index: int) -> int:
-    """Which line of the file one of the lines found is, from 1; counted for an error only.
+    """Return the number, from 1, of a found line in its file, for an error.
 
-    Of a unit that begins within the file, what lies before is read once more.
+    If the unit begins within the file, everything before it is read again.
     """
     unit = stream.unit
     before = found.buffer[found.scanned_from : int(found.starts[index])].tobytes()
@@ -158,7 +165,7 @@ def line_number(stream: ByteStream, found: FoundDocuments, index: int) -> int:
 
 
 def _count_line_ends(data: bytes) -> int:
-    """How many lines end in these bytes."""
+    """Return how many lines end in these bytes."""
     return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
 
 
@@ -182,16 +189,16 @@ def _take_whole(stream: ByteStream, batch_bytes: int) -> FoundDocuments:
 
 
 def _move(buffer: NDArray[np.uint8], start: int, size: int, capacity: int) -> NDArray[np.uint8]:
-    """Move ``size`` bytes from ``start`` to the front, into a new buffer of another capacity."""
+    """Move ``size`` bytes from ``start`` to the front of a buffer of this capacity."""
     moved = buffer if capacity == buffer.size else np.empty(capacity, dtype=np.uint8)
     moved[:size] = buffer[start : start + size]
     return moved
 
 
-def invalid_text(
+def invalid_utf8_error(
     stream: ByteStream, found: FoundDocuments, index: int, _: UnicodeDecodeError
 ) -> TokkitError:
-    """The error for invalid UTF-8 in plain text, of which the raw bytes tell the place."""
+    """Return the error for invalid UTF-8; its place is looked up in the raw bytes."""
     start = int(found.starts[index])
     place = found.base + start
     raw = found.buffer[start : int(found.stops[index])].tobytes()
@@ -200,12 +207,9 @@ def invalid_text(
     except UnicodeDecodeError as error:
         place += error.start
     what = stream.describe_head()
-    remedy = (
-        f"it looks like {what}, which must be converted to UTF-8 text first"
-        if what
-        else "convert it to UTF-8, or pass --errors replace to put U+FFFD there, "
-        "or --errors skip to leave such documents out"
-    )
+    remedy = f"convert it to UTF-8, or {ERRORS_OPTION}"
+    if what is not None:
+        remedy = f"it looks like {what}, which must be converted to UTF-8 text first"
     return TokkitError(
         f"{stream.unit.source.name}: invalid UTF-8 at byte {place}, in the document that begins "
         f"at byte {found.base + start}; {remedy}"

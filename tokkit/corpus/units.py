@@ -2,30 +2,25 @@ r"""Work units over a corpus: which bytes, row groups or batches are read as one
 
 A plan follows from the files and ``unit_bytes`` alone, never from the number of workers, so that
 the same shards come out of any. Large plain text and JSON lines are cut at document boundaries,
-Parquet between row groups, an Arrow file between record batches. What cannot be entered in the
+Parquet between row groups, an Arrow file between record batches. What cannot be read from the
 middle is one unit: compressed files, Arrow streams, standard input, and a file that is a document.
 
     books.txt, 150 MB                 [0, 75000312) and [75000312, 150000000)
     wiki.parquet, 9 row groups        row groups [0, 5) and [5, 9)
     books.txt.zst                     all of it
 
-A folder of a million small files must not become a million shards, so whole files that follow one
-another are put together, up to the size of a unit. With units of 64 MB:
+A file of bytes is cut near every multiple of an even share, at the first document boundary from
+there on, without reading what comes before. A boundary is right after a line end, or right after
+the first blank line. In two by lines, with an even share that ends at 4, within "cd":
+
+    "ab\ncd\nef\n"                    [0, 6) and [6, 9)
+
+A folder of a million small files must not become a million shards, so consecutive whole files make
+one group, up to the size of a unit. With units of 64 MB:
 
     a.txt 1 kB, b.txt 2 MB, c.txt 50 MB, d.txt 20 MB, e.txt 200 MB, f.txt 1 kB
 
     (a.txt, b.txt, c.txt)  (d.txt,)  (e.txt, first part)  (e.txt, second part) …  (f.txt,)
-
-Where a file of bytes can be cut into units, found without reading what lies before.
-
-A cut is made near every multiple of an even share of the file, at the first document boundary
-from there on. The line ends around it tell a boundary:
-
-    lines                   right after a line end
-    blank lines between     right after the first blank line that begins within sight
-
-    "ab\ncd\nef\n" in two, by lines: an even share ends at 4, within "cd"; the line end that
-    follows it gives the units [0, 6) and [6, 9)
 """
 
 import re
@@ -35,11 +30,13 @@ from itertools import pairwise
 from typing import Any
 
 from tokkit.corpus.corpus_config import CorpusConfig
-from tokkit.corpus.files import changed, open_files
+from tokkit.corpus.file_systems import changed_error, open_files
 from tokkit.corpus.sources import TO_THE_END, Source, find_sources
 from tokkit.corpus.table_files import plan_arrow, plan_parquet
 from tokkit.engine.unit import Unit
 from tokkit.errors import wrap_os_errors
+
+UNIT_BYTES = 64 << 20
 
 # Possessive, or "\r\n" would be taken for two line ends where it must be one. Both begin with
 # alternatives of one character, which the search skips to: twice as fast as atomic groups are.
@@ -49,76 +46,17 @@ BLANK_LINE = re.compile(rb"(?:\n|\r\n?+)[ \t\v\f]*+(?:\n|\r\n?+)")
 _BLANKS = b" \t\v\f"
 _FIRST_READ_BYTES = 1 << 16
 _LARGEST_READ_BYTES = 8 << 20
-
-
-def find_bounds(source: Source, unit_bytes: int, boundary: re.Pattern[bytes]) -> list[int]:
-    """Where the units of a file begin and end: 0, the cuts, and its size.
-
-    Args:
-        source: an uncompressed file.
-        unit_bytes: about how many bytes a unit has.
-        boundary: ``LINE_END`` or ``BLANK_LINE``.
-
-    Raises:
-        TokkitError: where the file cannot be read, or is no longer as long as it was.
-    """
-    bounds = [0]
-    num_units = max(1, round(source.bytes / unit_bytes))
-    if num_units > 1:
-        with wrap_os_errors(source.name), open_files(source.uri).open(source.path) as file:
-            for index in range(1, num_units):
-                target = source.bytes * index // num_units
-                if target > bounds[-1]:
-                    bounds.append(_find_boundary(file, source, target, boundary))
-    # A last document that is longer than a unit's share ends with the file.
-    return [*(bound for bound in bounds if bound < source.bytes or not bound), source.bytes]
-
-
-def _find_boundary(file: Any, source: Source, target: int, boundary: re.Pattern[bytes]) -> int:
-    """The first boundary at or after ``target``, which is above 0; the file's end without one."""
-    # The line end that makes a line begin at the target lies right before it.
-    offset = target - 1
-    data = b""
-    read_bytes = _FIRST_READ_BYTES
-    while True:
-        at = offset + len(data)
-        final = at + read_bytes >= source.bytes
-        file.seek(at)
-        data += file.read(read_bytes)
-        if len(data) < min(source.bytes - offset, at + read_bytes - offset):
-            raise changed(source.name)
-        match = boundary.search(data)
-        if match and (final or match.end() < len(data)):
-            return offset + match.end()
-        if final:
-            return source.bytes
-        # Keep what may be the beginning of a boundary: one that a "\n" may still lengthen, or
-        # the last line end with nothing but blanks behind it.
-        kept = match.start() if match else _trailing_line_end(data)
-        data = data[kept:]
-        offset += kept
-        read_bytes = min(2 * read_bytes, _LARGEST_READ_BYTES)
-
-
-def _trailing_line_end(data: bytes) -> int:
-    """Where the line end stands that only blanks follow; the data's length without one."""
-    text = data.rstrip(_BLANKS)
-    return len(text) - 1 if text.endswith((b"\n", b"\r")) else len(data)
-
-
-UNIT_BYTES = 64 << 20
-
 _PARTS = {"parquet": "row groups", "arrow": "record batches"}
 
 
 @dataclass(frozen=True)
 class CorpusUnit:
-    """One piece of work.
+    """A part of a file.
 
     Attributes:
-        source: the file that it is a part of.
+        source: the file.
         start: first byte, row group or record batch.
-        stop: the one after its last; ``TO_THE_END`` where only the whole can be read.
+        stop: the one after its last; ``TO_THE_END`` if only the whole file can be read.
         size: its share of the file's bytes; the shares of a file add up to ``source.bytes``.
     """
 
@@ -129,19 +67,19 @@ class CorpusUnit:
 
     @property
     def name(self) -> str:
-        """What an error calls it: ``books.txt``, or ``books.txt, bytes 0 to 67108864``."""
+        """Its name in errors: ``books.txt``, or ``books.txt, bytes 0 to 67108864``."""
         return f"{self.source.name}{self.part}"
 
     @property
     def part(self) -> str:
-        """Which part of its file it is: ``, bytes 0 to 67108864``; nothing for all of it."""
+        """Which part of its file it is, as ``, bytes 0 to 67108864``; empty for the whole file."""
         if self.is_whole:
             return ""
         return f", {_PARTS.get(self.source.format, 'bytes')} {self.start} to {self.stop}"
 
     @property
     def identity(self) -> dict[str, str | int]:
-        """What a content key is made of; the time stamp is no part of it."""
+        """What its content key is made of, without the modification time."""
         return {
             "name": self.source.name,
             "format": self.source.format,
@@ -152,59 +90,8 @@ class CorpusUnit:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is all of its file."""
+        """Whether it is the whole file."""
         return self.start == 0 and self.size == self.source.bytes
-
-    @property
-    def is_stdin(self) -> bool:
-        """Whether it is read from standard input."""
-        return self.source.is_stdin
-
-
-def plan_units(config: CorpusConfig, unit_bytes: int = UNIT_BYTES) -> list[CorpusUnit]:
-    """Cut the corpus into work units, in the order of its documents.
-
-    Args:
-        config: which inputs, and how they fall into documents.
-        unit_bytes: about how many bytes of a file make a unit.
-
-    Raises:
-        TokkitError: an input that is missing, may not be read, or is not what its name says.
-        UsageError: standard input with a format that cannot be streamed.
-    """
-    return [
-        unit for source in find_sources(config) for unit in _cut_source(source, config, unit_bytes)
-    ]
-
-
-def _cut_source(source: Source, config: CorpusConfig, unit_bytes: int) -> list[CorpusUnit]:
-    """The units of one file."""
-    if source.is_stdin or source.compression:
-        return [CorpusUnit(source, 0, TO_THE_END, source.bytes)]
-    if source.format == "parquet":
-        return _weigh(source, *plan_parquet(source, config.text_field, unit_bytes))
-    if source.format == "arrow":
-        return _weigh(source, *plan_arrow(source, config.text_field, unit_bytes))
-    if source.format == "counts" or (source.format == "text" and config.documents == "file"):
-        bounds = [0, source.bytes]
-    else:
-        blank_line = source.format == "text" and config.documents == "blank-line"
-        bounds = find_bounds(source, unit_bytes, BLANK_LINE if blank_line else LINE_END)
-    return [CorpusUnit(source, start, stop, stop - start) for start, stop in pairwise(bounds)]
-
-
-def _weigh(source: Source, bounds: list[int], weights: list[int]) -> list[CorpusUnit]:
-    """Units between bounds, each with a share of the file's bytes by its weight."""
-    weights = weights if any(weights) else [1] * len(weights)
-    total = sum(weights)
-    units = []
-    weight = share = 0
-    for (start, stop), more in zip(pairwise(bounds), weights, strict=True):
-        weight += more
-        size = source.bytes * weight // total - share
-        units.append(CorpusUnit(source, start, stop, size))
-        share += size
-    return units
 
 
 Group = tuple[CorpusUnit, ...]
@@ -230,18 +117,18 @@ def plan_groups(config: CorpusConfig, unit_bytes: int, shard: str) -> list[Unit]
             size=sum(unit.size for unit in group),
             payload=group,
             inputs=[(unit.name, unit.size) for unit in group],
-            local=group[0].is_stdin,
+            local=group[0].source.is_stdin,
         )
         for number, group in enumerate(group_units(plan_units(config, unit_bytes), unit_bytes))
     ]
 
 
 def group_units(units: Sequence[CorpusUnit], unit_bytes: int) -> list[Group]:
-    """Put whole files that follow one another together, up to ``unit_bytes``."""
+    """Group consecutive whole files, up to ``unit_bytes`` a group."""
     groups: list[list[CorpusUnit]] = []
     room = -1  # in the last group; negative if it takes no more
     for unit in units:
-        alone = unit.is_stdin or not unit.is_whole
+        alone = unit.source.is_stdin or not unit.is_whole
         if alone or unit.size > room:
             groups.append([])
             room = unit_bytes
@@ -255,3 +142,104 @@ def _name_group(group: Group) -> str:
     if len(group) == 1:
         return group[0].name
     return f"{group[0].name} to {group[-1].name} ({len(group)} files)"
+
+
+def plan_units(config: CorpusConfig, unit_bytes: int = UNIT_BYTES) -> list[CorpusUnit]:
+    """Cut a corpus into units, in the order of its documents.
+
+    Args:
+        config: which inputs, and how they fall into documents.
+        unit_bytes: about how many bytes of a file make a unit.
+
+    Raises:
+        TokkitError: if an input is missing, cannot be read, or is not what its name says.
+        UsageError: for standard input in a format that cannot be streamed.
+    """
+    return [
+        unit for source in find_sources(config) for unit in _cut_source(source, config, unit_bytes)
+    ]
+
+
+def _cut_source(source: Source, config: CorpusConfig, unit_bytes: int) -> list[CorpusUnit]:
+    """Return the units of one file."""
+    if source.is_stdin or source.compression:
+        return [CorpusUnit(source, 0, TO_THE_END, source.bytes)]
+    if source.format == "parquet":
+        return _weigh(source, *plan_parquet(source, config.text_field, unit_bytes))
+    if source.format == "arrow":
+        return _weigh(source, *plan_arrow(source, config.text_field, unit_bytes))
+    if source.format == "counts" or (source.format == "text" and config.documents == "file"):
+        bounds = [0, source.bytes]
+    else:
+        blank_line = source.format == "text" and config.documents == "blank-line"
+        bounds = find_bounds(source, unit_bytes, BLANK_LINE if blank_line else LINE_END)
+    return [CorpusUnit(source, start, stop, stop - start) for start, stop in pairwise(bounds)]
+
+
+def _weigh(source: Source, bounds: list[int], weights: list[int]) -> list[CorpusUnit]:
+    """Return units between bounds, each with a share of the file's bytes by its weight."""
+    weights = weights if any(weights) else [1] * len(weights)
+    total = sum(weights)
+    units = []
+    weight = share = 0
+    for (start, stop), more in zip(pairwise(bounds), weights, strict=True):
+        weight += more
+        size = source.bytes * weight // total - share
+        units.append(CorpusUnit(source, start, stop, size))
+        share += size
+    return units
+
+
+def find_bounds(source: Source, unit_bytes: int, boundary: re.Pattern[bytes]) -> list[int]:
+    """Return where the units of a file begin and end: 0, the cuts, and its size.
+
+    Args:
+        source: an uncompressed file.
+        unit_bytes: about how many bytes a unit has.
+        boundary: ``LINE_END`` or ``BLANK_LINE``.
+
+    Raises:
+        TokkitError: if the file cannot be read, or has another size than before.
+    """
+    bounds = [0]
+    num_units = max(1, round(source.bytes / unit_bytes))
+    if num_units > 1:
+        with wrap_os_errors(source.name), open_files(source.uri).open(source.path) as file:
+            for index in range(1, num_units):
+                target = source.bytes * index // num_units
+                if target > bounds[-1]:
+                    bounds.append(_find_boundary(file, source, target, boundary))
+    # A last document that is longer than a unit's share ends with the file.
+    return [*(bound for bound in bounds if bound < source.bytes or not bound), source.bytes]
+
+
+def _find_boundary(file: Any, source: Source, target: int, boundary: re.Pattern[bytes]) -> int:
+    """Return the first boundary from ``target`` (above 0) on, or the end of the file."""
+    # A line that begins at the target has its line end right before it.
+    offset = target - 1
+    data = b""
+    read_bytes = _FIRST_READ_BYTES
+    while True:
+        at = offset + len(data)
+        final = at + read_bytes >= source.bytes
+        file.seek(at)
+        data += file.read(read_bytes)
+        if len(data) < min(source.bytes - offset, at + read_bytes - offset):
+            raise changed_error(source.name)
+        match = boundary.search(data)
+        if match and (final or match.end() < len(data)):
+            return offset + match.end()
+        if final:
+            return source.bytes
+        # Keep what may begin a boundary: one that a "\n" may still extend, or the last line end
+        # if only blanks follow it.
+        kept = match.start() if match else _trailing_line_end(data)
+        data = data[kept:]
+        offset += kept
+        read_bytes = min(2 * read_bytes, _LARGEST_READ_BYTES)
+
+
+def _trailing_line_end(data: bytes) -> int:
+    """Return the position of a line end that only blanks follow; the data's length without one."""
+    text = data.rstrip(_BLANKS)
+    return len(text) - 1 if text.endswith((b"\n", b"\r")) else len(data)

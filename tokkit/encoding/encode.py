@@ -1,18 +1,15 @@
 """The stage ``encode``: text in, shards of token ids out.
 
-A work unit of the corpus becomes a shard, a document a row, in record batches of about four
-million tokens.
-
-Sentences without tokens (of control characters alone, say) are dropped and counted, and so are
-documents in which nothing is left.
+A work unit of the corpus becomes a shard, a document becomes a row, in record batches of about four
+million tokens. Sentences without tokens, such as those of control characters alone, are dropped and
+counted, and so are documents without any other sentence.
 """
 
 import logging
 from dataclasses import asdict
 from pathlib import Path
 
-from tokkit.corpus.readers import digest_group
-from tokkit.corpus.units import plan_groups
+from tokkit.corpus.units import Group, plan_groups
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.encoding.encode_unit import Context, EncodeStats, encode_unit, load_encoder
 from tokkit.engine.accounts import Accounts
@@ -33,46 +30,48 @@ _WITHOUT_EFFECT = ("inputs", "tokenizer", "output", "workers", "overwrite", "pro
 
 
 def encode(config: EncodeConfig, stats: EncodeStats | None = None) -> Manifest:
-    """Encode a corpus into a token folder, doing only what is not done yet.
+    """Encode a corpus into a token folder, except what was encoded before.
 
     Args:
-        config: what is read, and how; the bytes do not depend on ``workers``.
-        stats: gets what is measured.
+        config: the options; the output does not depend on ``workers``.
+        stats: collects measurements of this run.
 
     Returns:
         The folder's manifest.
 
     Raises:
-        TokkitError: a fault in data or environment; the shards that are finished stay.
+        TokkitError: for a fault in data or environment; finished shards stay.
     """
     refuse_inputs(config.output, [*config.inputs, config.tokenizer])
-    tokenizer = load_tokenizer(config.tokenizer)
-    stage = plan(config, tokenizer, stats)
-    # To start a process takes longer than to encode a little text.
+    stage = _plan(config, load_tokenizer(config.tokenizer), stats)
+    # Starting a process takes longer than encoding a little text.
     is_small = sum(unit.size for unit in stage.units) < SMALL_BYTES
     workers = 0 if is_small else config.workers
     return run_stage(stage, workers=workers, overwrite=config.overwrite, progress=config.progress)
 
 
-def plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None = None) -> Stage:
-    """The work units, and all that the engine must know of the stage."""
+def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None) -> Stage:
+    def prepare(folder: Path) -> None:
+        save_tokenizer(tokenizer, folder / TOKENIZER_FOLDER)
+        if choose_kernel(tokenizer) is None:
+            log.info(
+                "%s: encoding with the tokenizer's own library, which is slower: only tokenizers "
+                "like BERT's and GPT-2's have a kernel",
+                config.tokenizer,
+            )
 
-    def refuse_nothing(accounts: Accounts) -> None:
+    def digest(group: Group) -> list[str]:
+        from tokkit.corpus.readers import digest_group  # compiles kernels
+
+        return digest_group(group, config, config.language_field)
+
+    def require_documents(accounts: Accounts) -> None:
         if not accounts.kept("documents"):
             dropped = accounts.as_dict()["documents"]["dropped"]
             reasons = ", ".join(f"{number} {reason}" for reason, number in dropped.items())
             raise TokkitError(
                 f"{', '.join(config.inputs)}: no document is left to encode "
                 f"(dropped: {reasons}); see --documents, --text-field and --errors"
-            )
-
-    def prepare(folder: Path) -> None:
-        save_tokenizer(tokenizer, folder / TOKENIZER_FOLDER)
-        if choose_kernel(tokenizer) is None:
-            log.info(
-                "%s: not a tokenizer of BERT's or GPT-2's making, so its own library encodes, "
-                "which is slower",
-                config.tokenizer,
             )
 
     return Stage(
@@ -86,7 +85,7 @@ def plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None =
         context=Context(config, config.output / TOKENIZER_FOLDER, tokenizer.fingerprint, tokenizer),
         load=load_encoder,
         prepare=prepare,
-        digest=lambda group: digest_group(group, config, config.language_field),
-        finish=refuse_nothing,
+        digest=digest,
+        finish=require_documents,
         on_result=None if stats is None else stats.add,
     )

@@ -23,7 +23,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tokkit.corpus.files import printable
+from tokkit.corpus.file_systems import printable
 from tokkit.corpus.readers import read_and_count
 from tokkit.corpus.sources import STDIN
 from tokkit.corpus.units import CorpusUnit, Group

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tokkit.corpus.readers import DocumentBatch, read_documents
+from tokkit.corpus.documents import DocumentBatch
+from tokkit.corpus.readers import read_documents
 from tokkit.corpus.units import CorpusUnit
 from tokkit.kernels.philox import draw_names
 from tokkit.shards.arrow import read_only
@@ -99,7 +100,7 @@ def find_held_out(config: TrainConfig, units: Iterable[CorpusUnit]) -> pa.LargeS
     def texts() -> Iterator[pa.LargeStringArray]:
         is_first = True
         for unit in units:
-            if unit.source.format == "counts" or unit.is_stdin:
+            if unit.source.format == "counts" or unit.source.is_stdin:
                 continue
             for batch in read_documents(unit, config):
                 drawn = draw_held_out(batch, config.held_out)
