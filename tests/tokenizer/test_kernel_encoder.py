@@ -1,9 +1,4 @@
-"""Kernels stay exact where the cache is too small, where text lies at the end of memory, and cold."""
-
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""Kernels stay exact where the cache is too small, and where text lies at the end of memory."""
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +8,11 @@ from hardtexts import random_texts, short_words
 from hypothesis import given
 from hypothesis import strategies as st
 from madetokenizers import bert_of_characters, bpe_of_pairs
-from tinytokenizers import write_bpe, write_vocab
 
 from tokkit.kernels.encode.bpe_merges import fill_merges
 from tokkit.kernels.encode.word_cache import NUM_COUNTERS, new_cache
 from tokkit.tokenizer.encoder import Encoder
-from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from tokkit.tokenizer.tokenizer import Tokenizer
 
 MADE = (
     bert_of_characters(0, full=False),
@@ -112,57 +106,3 @@ def test_the_table_of_merges_is_a_dictionary(merges: list[tuple[int, int, int]])
     }
     assert found == {(left, right): (rank, to) for rank, (left, right, to) in enumerate(merges)}
     assert bool(merges) == known.any()
-
-
-SCRIPT = """
-import logging, sys
-from pathlib import Path
-import pyarrow as pa
-from tokkit.tokenizer.encoder import Encoder
-from tokkit.tokenizer.tokenizer import load_tokenizer
-
-logging.basicConfig(level=logging.INFO, format="%(message)s")
-encoder = Encoder(load_tokenizer(Path(sys.argv[1])))
-print(encoder.encode(pa.array(["the cat's mat"], pa.large_string())).ids.tolist())
-"""
-
-
-def start(tokenizer: Path, cache: Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tokenizer)],
-        env={**os.environ, "NUMBA_CACHE_DIR": str(cache)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_first_runs_at_the_same_time_share_what_they_compile(tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    # A vocabulary beyond 65,536 entries has ids of another type, and so a kernel of its own.
-    many = write_bpe(tmp_path / "many", [], tuple(f"<{number}>" for number in range(70_000)))
-    few = write_bpe(tmp_path / "few", [])
-    ids = [load_ids(few)[char] for char in "the\u0120cat's\u0120mat"]
-    firsts = [start(folder, cache) for folder in (many, few)]
-    said = ""
-    for process in firsts:
-        out, err = process.communicate(timeout=300)
-        assert (process.returncode, out) == (0, f"{ids}\n"), err
-        said += err
-    assert f"compiling kernels, 10 to 30 seconds and once; they are kept in {cache}" in said
-    for folder in (many, few):
-        out, err = start(folder, cache).communicate(timeout=300)
-        assert (out, err) == (f"{ids}\n", "")
-
-
-def load_ids(folder: Path) -> dict[str, int]:
-    return {token: number for number, token in enumerate(load_tokenizer(folder).tokens)}
-
-
-def test_where_kernels_cannot_be_kept_they_are_compiled_every_time(tmp_path: Path) -> None:
-    folder = write_vocab(tmp_path / "tiny", do_lower_case=True)
-    occupied = tmp_path / "file"
-    occupied.write_text("no folder")
-    out, err = start(folder, occupied / "cache").communicate(timeout=300)
-    tokens = load_tokenizer(folder).tokens
-    assert out == f"{[tokens.index(token) for token in ('the', 'cat', chr(39), 's', 'mat')]}\n", err
