@@ -27,7 +27,7 @@ from tokkit.vocab.train import COUNTS_FOLDER, plan_training
 from tokkit.vocab.train_config import TrainConfig
 from tokkit.vocab.word_counter import WordCounter
 from tokkit.vocab.word_counts import Run, merge_runs, read_run
-from tokkit.vocab.word_splitter import new_splitter
+from tokkit.vocab.word_splitter import make_splitter
 
 MODELS = ("wordpiece", "bpe", "unigram")
 CHARACTERS = (
@@ -62,7 +62,7 @@ def count(config: TrainConfig, **options: Any) -> CountedCorpus:
 def count_texts(
     folder: Path, config: TrainConfig, batches: list[list[str]], memory: int = TINY
 ) -> dict[bytes, int]:
-    counter = WordCounter(new_splitter(config), memory, folder)
+    counter = WordCounter(make_splitter(config), memory, folder)
     for texts in batches:
         counter.add(pa.array(texts, pa.large_string()))
     with (folder / "run").open("wb") as file:

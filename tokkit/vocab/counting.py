@@ -37,7 +37,7 @@ from tokkit.vocab.held_out import HeldOutWriter, draw_held_out, read_held_out, r
 from tokkit.vocab.train_config import TrainConfig
 from tokkit.vocab.word_counter import WordCounter
 from tokkit.vocab.word_counts import Run, WordCounts, merge_runs, read_run, text_arrays
-from tokkit.vocab.word_splitter import new_splitter
+from tokkit.vocab.word_splitter import make_splitter
 
 HELD_OUT = "held out for the report"
 
@@ -87,7 +87,7 @@ class CountContext:
     @cached_property
     def counter(self) -> WordCounter:
         """Tables of this process, or of its parent, which are empty between units."""
-        return WordCounter(new_splitter(self.config), self.memory, self.folder)
+        return WordCounter(make_splitter(self.config), self.memory, self.folder)
 
     @cached_property
     def _factors(self) -> dict[str, int]:

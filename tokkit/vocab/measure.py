@@ -1,13 +1,12 @@
-"""What a vocabulary is like, and how well it cuts text that it was not learned from.
+"""Describes a vocabulary, and measures how it encodes text that it was not learned from.
 
-    entries: 1 word beginning, 5 characters, …            of what kind they are
-    tokens per word        tokens over stretches between white space, for any tokenizer
-    characters per token   code points of the text over tokens: more is better, in any language
-    unknown                share of the tokens that stand for what the vocabulary does not have
+    entries                number of tokens by kind: special, unused, bytes, characters, …
+    tokens per word        tokens per stretch between white space, for any tokenizer
+    characters per token   code points of the text per token: more is better, in any language
+    unknown                share of unknown tokens among the tokens
 
-The text is that of whole documents that were held out, so the figures are those of new text; it is
-encoded line by line. Other tokenizers are measured on the same text in the same way, words being
-what stands between white space whatever each takes for a word.
+The text is that of whole held-out documents, encoded line by line. Other tokenizers are measured on
+the same text, and words are what stands between white space, whatever a tokenizer takes for a word.
 """
 
 import unicodedata
@@ -37,16 +36,16 @@ _BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The facts, as they stand in ``training.json``.
+    """The report in ``training.json``.
 
     Attributes:
-        entries: how many there are of each kind.
-        longest: entries of the most characters, as text, the longest first.
-        coverage: share of the held-out characters, white space left out, that are entries after
+        entries: number of tokens of each kind.
+        longest: tokens with the most characters, as text, longest first.
+        coverage: share of the held-out characters, except white space, that are tokens after
             normalization; None without such text.
-        removed: rows with ``character``, ``name`` and ``count`` of what normalization took out of
-            the corpus, the most frequent first; at most 50.
-        held_out: ``documents``, ``words`` and ``characters`` of the text that was measured.
+        removed: rows with ``character``, ``name`` and ``count`` of the characters that
+            normalization removed from the corpus, most frequent first; at most 50.
+        held_out: number of ``documents``, ``words`` and ``characters`` in the measured text.
         measured: ``tokens_per_word``, ``characters_per_token`` and ``unknown``; empty without text.
     """
 
@@ -61,12 +60,12 @@ class Report:
 def make_report(
     tokenizer: Tokenizer, held_out: pa.LargeStringArray, removed: Mapping[str, int]
 ) -> Report:
-    """Describe a vocabulary, and measure it.
+    """Describe and measure a vocabulary.
 
     Args:
-        tokenizer: that was learned.
-        held_out: whole documents that were not learned from.
-        removed: how often normalization took each character out of the corpus.
+        tokenizer: tokenizer with the vocabulary.
+        held_out: whole documents that it was not learned from.
+        removed: how often normalization removed each character from the corpus.
     """
     texts = split_lines(held_out)
     return Report(
@@ -87,10 +86,10 @@ def compare(names: Sequence[str], held_out: pa.LargeStringArray) -> list[dict[st
         held_out: whole documents.
 
     Returns:
-        Rows with ``name``, ``vocab_size`` and the figures of ``measure``.
+        Rows with ``name``, ``vocab_size`` and the keys of ``measure``.
 
     Raises:
-        TokkitError: where one cannot be loaded.
+        TokkitError: if a tokenizer cannot be loaded.
     """
     tokenizers = {name: load_tokenizer(Path(name)) for name in names}
     texts = split_lines(held_out)
@@ -101,13 +100,13 @@ def compare(names: Sequence[str], held_out: pa.LargeStringArray) -> list[dict[st
 
 
 def split_lines(texts: pa.LargeStringArray) -> pa.LargeStringArray:
-    """The lines of documents, which is how text reaches encoders that take no longer one."""
+    """Return the lines of documents, since some encoders take no longer text."""
     lines = pc.list_flatten(pc.split_pattern(texts, "\n"))
     return lines.filter(pc.not_equal(lines, "")).cast(pa.large_string())
 
 
 def measure(tokenizer: Tokenizer, texts: pa.LargeStringArray) -> dict[str, float]:
-    """Tokens per word, characters per token and the share of unknown ones; nothing of no text."""
+    """Return tokens per word, characters per token and the share of unknown tokens, if any text."""
     sizes = _count_text(texts)
     if not sizes["words"]:
         return {}
@@ -122,7 +121,7 @@ def measure(tokenizer: Tokenizer, texts: pa.LargeStringArray) -> dict[str, float
 
 
 def count_entries(tokenizer: Tokenizer) -> dict[str, int]:
-    """How many entries there are of each kind, in the order in which kinds are told."""
+    """Return the number of tokens of each kind, in the order of the report."""
     control, unused = set(tokenizer.all_special_ids), set(tokenizer.unused_ids)
     counts: Counter[str] = Counter()
     for number, token in enumerate(tokenizer.tokens):
@@ -135,7 +134,7 @@ def count_entries(tokenizer: Tokenizer) -> dict[str, int]:
 
 
 def _kind_of(token: str, kind: str) -> str:
-    """What an entry is that text can become."""
+    """Return the kind of a token that is not special."""
     if kind == "wordpiece":
         bare = token.removeprefix(CONTINUING_SUBWORD_PREFIX)
         if len(bare or token) == 1:
@@ -153,7 +152,7 @@ def _kind_of(token: str, kind: str) -> str:
 
 
 def _find_longest(tokenizer: Tokenizer) -> list[str]:
-    """The longest entries as text."""
+    """Return the longest tokens as text."""
     apart = {*tokenizer.all_special_ids, *tokenizer.unused_ids}
     tokens = [token for number, token in enumerate(tokenizer.tokens) if number not in apart]
     if tokenizer.kind == "bpe":
@@ -173,7 +172,7 @@ def _count_text(texts: pa.LargeStringArray) -> dict[str, int]:
 
 
 def _measure_coverage(tokenizer: Tokenizer, texts: pa.LargeStringArray) -> float | None:
-    """The share of characters that are entries; normalizers are asked character by character."""
+    """Return the share of characters that are tokens, each normalized by itself."""
     if tokenizer.kind == "bpe" or set(tokenizer.tokens) >= _BYTES:
         return 1.0
     counts = Counter[str]()
@@ -192,7 +191,7 @@ def _measure_coverage(tokenizer: Tokenizer, texts: pa.LargeStringArray) -> float
 
 
 def _name_characters(counts: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Rows of the most frequent characters."""
+    """Return rows about the most frequent characters."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [
         {

@@ -1,6 +1,6 @@
-"""Counting the words of texts within bounded memory.
+"""Counts the words of texts within bounded memory.
 
-texts  →  table of chunks  →  table of words  →  sorted runs, where it is full  →  one run
+texts  →  table of chunks  →  table of words  →  sorted runs, when it is full  →  one run
 """
 
 import os
@@ -35,7 +35,7 @@ from tokkit.vocab.word_counts import Run, merge_runs, text_arrays, write_table
 from tokkit.vocab.word_splitter import Splitter
 
 _CHUNKS_AT_ONCE = 1 << 14
-# What the library gets of a word at a time; it takes fifty times as much.
+# Bytes of a word that the library gets at a time; it takes fifty times as much memory.
 _LONGEST_TEXT = 1 << 20
 
 Bytes = npt.NDArray[np.uint8]
@@ -46,9 +46,9 @@ class WordCounter:
     """Counts words.
 
     Args:
-        splitter: what a word is.
-        memory: about how many bytes the tables take.
-        folder: for what is spilled, under a name of the process that does it.
+        splitter: splits text into words.
+        memory: approximate size of the tables, in bytes.
+        folder: folder for runs of words that did not fit, named after the process.
     """
 
     def __init__(self, splitter: Splitter, memory: int, folder: Path) -> None:
@@ -58,7 +58,7 @@ class WordCounter:
         self._factor = 1
         self._table = new_table(memory)
         self._queue = new_queue()
-        self._spilled: list[Path] = []
+        self._spilled: list[Run] = []
 
     def set_factor(self, factor: int) -> None:
         """Multiply the counts of what is added from now on by ``factor``."""
@@ -69,61 +69,61 @@ class WordCounter:
             self._factor = factor
 
     def add(self, texts: pa.LargeStringArray) -> None:
-        """Count the words of texts, each once."""
+        """Count the words of texts, each of which counts once."""
         values, offsets = (read_only(array) for array in string_buffers(texts))
         state = new_state(int(offsets[0]))
         while True:
-            fault = self._splitter.count_chunks(
+            reason = self._splitter.count_chunks(
                 values, offsets, self._splitter.rules, self._table, self._queue, state
             )
-            if fault == DONE:
+            if reason == DONE:
                 return
-            self._help(fault, values, state, 1)
+            self._help(reason, values, state, 1)
 
     def add_counted(self, values: Bytes, offsets: Positions, counts: Positions) -> None:
-        """Count the words of texts, each as often as its text.
+        """Count the words of texts, each of which counts several times.
 
         Args:
             values: uint8, valid UTF-8.
-            offsets: int64 ``[num_texts + 1]``, into ``values``.
+            offsets: int64 ``[num_texts + 1]``, bounds of the texts in ``values``.
             counts: int64 ``[num_texts]``.
         """
         values, offsets = read_only(values), read_only(offsets)
         state = new_state(int(offsets[0]))
         while True:
-            fault = self._splitter.split(
+            reason = self._splitter.split(
                 values, offsets, counts, self._splitter.rules, self._table, state
             )
-            if fault == DONE:
+            if reason == DONE:
                 return
-            self._help(fault, values, state, int(counts[state[SENTENCE]]))
+            self._help(reason, values, state, int(counts[state[SENTENCE]]))
 
     def finish(self, file: Any) -> dict[str, int]:
-        """Write all that was counted as one run, and begin anew.
+        """Write everything that was counted as one run, and empty the tables.
 
         Returns:
-            Characters that normalization removed, with how often.
+            Characters that normalization removed, with their counts.
         """
         self._split_chunks()
         if not self._spilled:
             write_table(self._table, self._factor, file)
         else:
             self._spill()
-            merge_runs([Run(path) for path in self._spilled], file, self._memory)
-            for path in self._spilled:
-                path.unlink()
+            merge_runs(self._spilled, file, self._memory)
+            for run in self._spilled:
+                run.path.unlink()
             self._spilled = []
         return self._splitter.take_removed()
 
-    def _help(self, fault: int, values: Bytes, state: Positions, count: int) -> None:
-        """Do what a kernel cannot, so that it can go on."""
-        if fault == UNSEEN_CHARACTER:
+    def _help(self, reason: int, values: Bytes, state: Positions, count: int) -> None:
+        """Do what made a kernel return before it was done."""
+        if reason == UNSEEN_CHARACTER:
             self._splitter.learn_page(int(state[DETAIL]))
-        elif fault == FULL_CHUNKS:
+        elif reason == FULL_CHUNKS:
             self._split_chunks()
-        elif fault == FULL_WORDS:
+        elif reason == FULL_WORDS:
             self._spill()
-        elif fault == NEEDS_LIBRARY:
+        elif reason == NEEDS_LIBRARY:
             stop = int(state[DETAIL])
             while state[POSITION] < stop:
                 end = min(stop, int(state[POSITION]) + _LONGEST_TEXT)
@@ -134,15 +134,13 @@ class WordCounter:
                 state[POSITION] = end
 
     def _count_words(self, words: list[bytes], count: int) -> None:
-        values, offsets = text_arrays(words)
+        values, offsets = (read_only(array) for array in text_arrays(words))
         first = 0
-        while (
-            first := count_words(read_only(values), read_only(offsets), first, count, self._table)
-        ) < len(words):
+        while (first := count_words(values, offsets, first, count, self._table)) < len(words):
             self._spill()
 
     def _split_chunks(self) -> None:
-        """Split the chunks of the table, and empty it."""
+        """Split the chunks of the table into words, and empty the table of chunks."""
         values = np.empty(16 * _CHUNKS_AT_ONCE, np.uint8)
         offsets = np.empty(_CHUNKS_AT_ONCE + 1, np.int64)
         counts = np.empty(_CHUNKS_AT_ONCE, np.int64)
@@ -154,8 +152,8 @@ class WordCounter:
         self._table.filled[NUM_CHUNKS] = 0
 
     def _spill(self) -> None:
-        """Write the words of the table to a run beside the others, and empty it."""
+        """Write the words of the table to a run on disk, and empty the table."""
         path = self._folder / f"spilled.{os.getpid()}.{len(self._spilled)}.tmp"
         with wrap_os_errors(path), path.open("wb") as file:
             write_table(self._table, self._factor, file)
-        self._spilled.append(path)
+        self._spilled.append(Run(path))
