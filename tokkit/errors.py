@@ -72,3 +72,8 @@ def require(condition: bool, message: str) -> None:  # noqa: FBT001  reads as an
     """Raise a ``UsageError`` unless ``condition`` holds; used to check the fields of configs."""
     if not condition:
         raise UsageError(message)
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a number with its noun, such as ``1 file`` or ``2,000 files``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

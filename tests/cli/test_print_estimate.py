@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tokkit.cli.output import describe_duration, describe_estimate, print_estimate
+from tokkit.cli.pretraining_output import describe_duration, describe_estimate, print_estimate
 
 PHASE = {
     "steps": 1000.0,

@@ -11,7 +11,7 @@ from tinytokenizers import write_bpe
 
 from tokkit.cli import cli
 from tokkit.cli.recipe import read_recipe
-from tokkit.cli.run import check_examples, choose_stages, stage_config
+from tokkit.cli.run import check_examples, choose_stages, make_config
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.errors import TokkitError, UsageError
 from tokkit.instances.build_config import BuildConfig
@@ -57,7 +57,7 @@ def test_tables_become_the_configs_of_the_command_line(tmp_path: Path) -> None:
     assert recipe.stages == ("train", "encode", "build", "pretrain")
     inputs = ("a.txt", "b/*.gz")
     work = Path("work")
-    assert [stage_config(recipe, stage, {}) for stage in recipe.stages] == [
+    assert [make_config(recipe, stage, {}) for stage in recipe.stages] == [
         TrainConfig(
             inputs=inputs,
             documents="line",
@@ -90,10 +90,12 @@ def test_tables_become_the_configs_of_the_command_line(tmp_path: Path) -> None:
 def test_the_command_line_goes_over_the_recipe(tmp_path: Path) -> None:
     recipe = read_recipe(write(tmp_path, GOOD))
     common = {"workers": 1, "overwrite": True, "progress": False}
-    encode = stage_config(recipe, "encode", common)
+    encode = make_config(recipe, "encode", common)
     assert isinstance(encode, EncodeConfig)
     assert (encode.workers, encode.overwrite, encode.progress) == (1, True, False)
-    assert stage_config(recipe, "pretrain", common).overwrite  # which has no workers
+    pretrain = make_config(recipe, "pretrain", common)  # which has no workers
+    assert isinstance(pretrain, PretrainConfig)
+    assert pretrain.overwrite
 
 
 def test_a_command_makes_the_corpus(tmp_path: Path) -> None:
@@ -109,7 +111,7 @@ def test_a_published_tokenizer_takes_the_place_of_training(tmp_path: Path) -> No
         write(tmp_path, '[corpus]\ninputs = ["a.txt"]\n[encode]\ntokenizer = "vocab.txt"\n')
     )
     assert recipe.stages == ("encode", "build")
-    config = stage_config(recipe, "encode", {})
+    config = make_config(recipe, "encode", {})
     assert isinstance(config, EncodeConfig)
     assert config.tokenizer == Path("vocab.txt")
 
@@ -128,14 +130,20 @@ def test_from_and_until_choose_stages(tmp_path: Path) -> None:
         ("= 1", "not valid TOML"),
         ("surprise = 1", "unknown key 'surprise'"),
         ("train = 1", r"train must be a table, written \[train\]"),
-        ("[train]", "give either inputs or a command"),
-        ('[corpus]\ninputs = ["a"]\ncommand = "b"\n[train]', "give either inputs or a command"),
-        ('[corpus]\ninputs = "a"\n[train]', "inputs is a list"),
-        ('[corpus]\ncommand = "a"\nfile = "../b"\n[train]', "file a name without folders"),
+        ("[train]", "needs either inputs or a command"),
+        ('[corpus]\ninputs = ["a"]\ncommand = "b"\n[train]', "needs either inputs or a command"),
+        ('[corpus]\ninputs = "a"\n[train]', "inputs must be a list"),
+        ('[corpus]\ncommand = "a"\nfile = "../b"\n[train]', "file must be a name without"),
         ('[corpus]\ninputs = ["a"]\nmystery = 1\n[train]', "unknown key 'mystery'"),
-        ('[corpus]\ninputs = ["a"]', r"give a \[train\] table, or a tokenizer"),
-        ('[corpus]\ninputs = ["-"]\n[train]', "cannot be read by two stages"),
-        ('[corpus]\ninputs = ["a"]\n[train]\n[encode]\ntokenizer = "t"', "not both"),
+        ('[corpus]\ninputs = ["a"]', r"needs either a \[train\] table or a tok"),
+        ('[corpus]\ninputs = ["-"]\n[train]', "two stages cannot read standard input"),
+        ('[corpus]\ninputs = ["a"]\n[train]\n[encode]\ntokenizer = "t"', "needs either a"),
+        ("output = 1\n[train]", "output must be a string"),
+        ('[corpus]\ninputs = ["a"]\nfile = "b"\n[train]', "file has no effect without a command"),
+        (
+            'examples = ["a [MASK]"]\n[corpus]\ninputs = ["a"]\n[train]',
+            r"examples have no effect without a \[pretrain\] table",
+        ),
         ('examples = ["a [MASK]", 1]\n[corpus]\ninputs = ["a"]\n[train]', "must be a list of sent"),
         (
             'examples = ["a [MASK]"]\n[corpus]\ninputs = ["a"]\n[train]\n[build]\nobjective = "clm"',
@@ -175,7 +183,7 @@ def test_what_a_stage_does_not_take_is_refused(
     text = text + line if stage == "train" else f"{text}[{stage}]\n{line}"
     recipe = read_recipe(write(tmp_path, text))
     with pytest.raises(UsageError, match=fault):
-        stage_config(recipe, stage, {})
+        make_config(recipe, stage, {})
 
 
 def test_a_missing_recipe_is_told(tmp_path: Path) -> None:
@@ -188,7 +196,7 @@ def test_the_recipes_that_we_ship_are_sound() -> None:
         recipe = read_recipe(path)
         for stage in recipe.stages:
             if stage != "corpus":
-                stage_config(recipe, stage, {})
+                make_config(recipe, stage, {})
 
 
 ROBERTA = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]

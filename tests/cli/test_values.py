@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from tokkit.cli.options import config_options, read_table
+from tokkit.cli.pretrain import pretrain
 from tokkit.errors import UsageError
 from tokkit.pretraining.pretrain_config import PretrainConfig
 
@@ -82,3 +83,26 @@ def test_defaults_are_those_of_the_config() -> None:
         "phases": (),
         "betas": PretrainConfig.betas,
     }
+
+
+@pytest.mark.parametrize(
+    ("array", "text"),
+    [
+        ({"betas": [0.9, 0.98]}, {"betas": "0.9,0.98"}),
+        ({"mask-ratios": [0.8, 0.1, 0.1]}, {"mask-ratios": "0.8,0.1,0.1"}),
+        ({"weights": [0.7, 0.3]}, {"weights": "0.7,0.3"}),
+        ({"phases": [[128, 0.9], [512, 0.1]]}, {"phases": "128:0.9,512:0.1"}),
+    ],
+)
+def test_a_recipe_lists_numbers_as_an_array_or_as_text(
+    array: dict[str, Any], text: dict[str, str]
+) -> None:
+    assert read_table(pretrain, array, "r") == read_table(pretrain, text, "r")
+
+
+def test_a_number_in_a_recipe_is_read_as_on_the_command_line() -> None:
+    with pytest.raises(UsageError, match=r"max-steps: '1\.5' is not a valid integer"):
+        read_table(pretrain, {"max-steps": 1.5}, "r")
+    with pytest.raises(UsageError, match="max-steps takes one value"):
+        read_table(pretrain, {"max-steps": {"a": 1}}, "r")
+    assert read_table(pretrain, {"max-steps": "15"}, "r") == {"max_steps": 15}

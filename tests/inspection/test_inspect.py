@@ -6,13 +6,18 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from tinytokenizers import write_bpe
 
 from tokkit.cli import cli
-from tokkit.errors import TokkitError
+from tokkit.engine.command import save_output
+from tokkit.errors import TokkitError, UsageError
 from tokkit.inspection.inspect import inspect
+from tokkit.inspection.row_text import show_document, show_tokens
 from tokkit.shards.reader import ShardFolder, ragged
+from tokkit.tokenizer.tokenizer import load_tokenizer
 
 
 def test_documents_are_decoded_sentence_by_sentence(work: Path) -> None:
@@ -60,7 +65,6 @@ def test_dynamic_masks_are_those_of_the_loader(work: Path) -> None:
     from tokkit.pretraining.data.instance_sources import open_sources
     from tokkit.pretraining.data.loader import Loader
     from tokkit.pretraining.pretrain_config import LoaderConfig
-    from tokkit.tokenizer.tokenizer import load_tokenizer
 
     folder = ShardFolder.open(work / "instances", "instances")
     tokenizer = load_tokenizer(folder.tokenizer_path)
@@ -123,3 +127,46 @@ def test_verify_exits_with_1_and_a_line_for_each_fault(
         assert end.value.code == expected
         (folder / "shard-00000.arrow").unlink(missing_ok=True)
     assert "shard-00000.arrow: no such file" in capsys.readouterr().err
+
+
+def test_rows_and_shards_that_are_not_there_are_wrong_usage(work: Path, tmp_path: Path) -> None:
+    save_output("echo text", tmp_path / "corpus" / "a.txt", overwrite=False, progress=False)
+    for path, options, fault in (
+        (work / "tokens" / "shard-00000.arrow", {"shard": "x"}, "is a shard itself; leave out"),
+        (work / "tokenizer", {"shard": "x"}, "a tokenizer has no shards; leave out --shard"),
+        (tmp_path / "corpus", {"shard": "x"}, "a corpus has no shards; leave out --shard"),
+        (tmp_path / "corpus", {"rows": 1}, "a corpus has no rows; leave out --rows"),
+    ):
+        with pytest.raises(UsageError, match=fault):
+            inspect(path, **options)
+    assert inspect(tmp_path / "corpus").kind == "corpus"
+
+
+def test_a_token_is_never_shown_as_nothing(tmp_path: Path) -> None:
+    """In BPE, ``##`` is text; a token may also be white space alone."""
+    merges = ["# #", "Ġ ##"]
+    tokenizer = load_tokenizer(write_bpe(tmp_path, merges))
+    ids = [tokenizer.tokens.index(token) for token in ("##", "a", "Ġ##", "Ċ")]
+    words = show_tokens(np.array(ids), np.array([True, False, True, True]), tokenizer)
+    assert words == "##a ## Ċ"
+    masked = show_tokens(np.array(ids), np.ones(4, np.bool_), tokenizer, {0: ids[2], 1: ids[3]})
+    assert masked == "[##→##] [a→Ċ] ## Ċ"
+
+
+def test_what_there_is_one_of_has_no_plural(work: Path) -> None:
+    tokenizer = load_tokenizer(work / "tokenizer")
+    row = {
+        "document": "a",
+        "sentence_lengths": [1],
+        "input_ids": np.array([7]),
+        "word_starts": np.ones(1, np.bool_),
+    }
+    assert show_document(row, tokenizer).splitlines()[0] == "a: 1 sentence, 1 token"
+
+
+def test_verify_counts_its_files_and_faults(work: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(work / "tokens", tmp_path / "tokens"))
+    sound = CliRunner().invoke(cli, ["verify", str(folder)]).stdout
+    assert re.fullmatch(rf"{folder}: tokens, 1 file, [\d,]+ bytes: no faults\n", sound)
+    shutil.copy(folder / "shard-00000.arrow", folder / "stray.arrow")
+    assert CliRunner().invoke(cli, ["verify", str(folder)]).stdout.endswith("bytes: 1 fault\n")

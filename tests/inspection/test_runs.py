@@ -14,7 +14,7 @@ from tokkit.engine.files import write_json
 from tokkit.engine.folder import FolderLock, is_being_written
 from tokkit.engine.journal import Journal
 from tokkit.engine.manifest import Manifest
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, UsageError
 from tokkit.inspection.inspect import inspect
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.metrics import MetricsLog
@@ -87,18 +87,18 @@ def test_a_run_is_shown_from_its_begin_to_its_end(run: Path) -> None:
     with FolderLock(run):
         Journal.read(run).append({"kind": "run"})
         assert state_of(run) == "training at step 0"
-    assert state_of(run) == "not begun"
+    assert state_of(run) == "not started"
     begin(run, preset="tiny", max_steps=400)
-    assert state_of(run) == "stopped at step 0 of 400; begins again"
+    assert state_of(run) == "stopped at step 0 of 400; starts again from step 0"
     go_on(run, range(123))
     with FolderLock(run):
         assert state_of(run) == "training at step 123 of 400"
     save(run, 50)
     save(run, 100, best=50)
-    assert state_of(run) == "stopped at step 123 of 400; goes on from step 100"
+    assert state_of(run) == "stopped at step 123 of 400; resumes from step 100"
     assert show(run).stdout.count("\n  checkpoints: step 50 (best), step 100\n") == 1
     save(run, 127, best=50)  # by a signal, between two lines
-    assert state_of(run) == "stopped at step 127 of 400; goes on from step 127"
+    assert state_of(run) == "stopped at step 127 of 400; resumes from step 127"
     go_on(run, range(100, 400))
     finish(run)
     assert state_of(run) == "finished, 400 steps"
@@ -108,7 +108,7 @@ def test_a_run_is_shown_from_its_begin_to_its_end(run: Path) -> None:
 def test_a_run_by_the_clock_names_its_time(run: Path) -> None:
     begin(run, max_time=86_400.0 + 3600)
     go_on(run, range(10))
-    assert state_of(run) == "stopped at step 10 of a run of 1 d 1 h; begins again"
+    assert state_of(run) == "stopped at step 10 of a run of 1 d 1 h; starts again from step 0"
 
 
 def test_options_that_differ_come_first(run: Path) -> None:
@@ -163,10 +163,12 @@ def test_half_a_checkpoint_is_none(run: Path) -> None:
     assert [row["step"] for row in inspect(run).facts["checkpoints"]] == [100]
 
 
-def test_a_run_has_no_shards(run: Path) -> None:
+def test_a_run_has_neither_shards_nor_rows(run: Path) -> None:
     begin(run)
-    with pytest.raises(TokkitError, match="is a run, which has no shards"):
+    with pytest.raises(UsageError, match="a run has no shards; leave out --shard"):
         inspect(run, shard="train-00000.arrow")
+    with pytest.raises(UsageError, match="a run has no rows; leave out --rows"):
+        inspect(run, rows=1)
 
 
 def test_looking_leaves_the_lock_to_others(run: Path) -> None:

@@ -100,7 +100,7 @@ def test_every_figure_is_counted_again(built: Path, objective: str) -> None:
         changed = {**figures, figure: figures[figure] + 1}
         path.write_text(json.dumps({**form, "accounts": {**form["accounts"], "figures": changed}}))
         (fault,) = verify(folder).faults
-        assert f"{changed[figure]} {figure.replace('_', ' ')}, but the shards hold" in fault
+        assert f"{changed[figure]:,} {figure.replace('_', ' ')}, but the shards hold" in fault
     path.write_text(original)
 
 
@@ -113,5 +113,5 @@ def test_the_ledger_is_compared_with_what_instances_use(built: Path) -> None:
     ledger["kept"] += 1
     path.write_text(json.dumps(form))
     (fault,) = verify(built / "clm").faults
-    assert f"{ledger['kept']} tokens kept, but instances use {ledger['kept'] - 1}" in fault
+    assert f"{ledger['kept']:,} tokens kept, but instances use {ledger['kept'] - 1:,}" in fault
     path.write_text(original)

@@ -38,13 +38,17 @@ def truncate(path: Path) -> None:
 
 
 DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
-    ("a flipped byte", lambda f: flip_byte(f / "shard-00000.arrow"), "SHA-256 is not the"),
+    (
+        "a flipped byte",
+        lambda f: flip_byte(f / "shard-00000.arrow"),
+        "SHA-256 is not that of the manifest",
+    ),
     ("a truncated shard", lambda f: truncate(f / "shard-00000.arrow"), "the manifest says"),
     ("a missing shard", lambda f: (f / "shard-00000.arrow").unlink(), "no such file"),
     (
         "a wrong count",
         lambda f: edit_manifest(f, lambda m: m["shards"][0].update(rows=1)),
-        "rows, the manifest says 1",
+        "rows, but the manifest says 1",
     ),
     (
         "accounts that do not add up",
@@ -116,7 +120,7 @@ def test_a_changed_vocabulary_is_named(work: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(work / "tokenizer", tmp_path / "tokenizer"))
     path = folder / "tokenizer.json"
     path.write_text(path.read_text().replace('"lowercase": true', '"lowercase": false'))
-    assert "not what training.json says was trained" in verify(folder).faults[0]
+    assert "is not the one that training.json describes" in verify(folder).faults[0]
 
 
 def test_what_is_not_ours_or_not_finished_is_refused(work: Path, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from tokkit.pretraining.training.checkpoint_writer import SnapshotBuffer
 from tokkit.pretraining.training.checkpoints import (
     MODEL,
     OPTIMIZER,
-    STATE,
     BestCheckpoint,
     expect_tensors,
     load_checkpoint,
@@ -26,7 +25,7 @@ from tokkit.pretraining.training.checkpoints import (
     restore_tensors,
     write_checkpoint,
 )
-from tokkit.pretraining.training.run_record import checkpoint_path, list_checkpoints
+from tokkit.pretraining.training.run_record import STATE, checkpoint_path, list_checkpoints
 
 
 class Tied(nn.Module):

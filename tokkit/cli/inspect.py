@@ -1,40 +1,49 @@
-"""``tokkit inspect``: what is in a folder or shard?"""
+"""``tokkit inspect``: show the content of a folder or shard."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
-from tokkit.cli.options import JSON_OPTION, StageCommand, config_options
-from tokkit.cli.output import describe_facts, print_run
-from tokkit.errors import UsageError
+from tokkit.cli.options import (
+    JSON_OPTION,
+    GroupedOption,
+    StageCommand,
+    config_options,
+    given_options,
+    number_type,
+)
+from tokkit.cli.output import describe_facts, print_json, print_lines
+from tokkit.cli.pretraining_output import print_run
+from tokkit.errors import require
 from tokkit.masking.mask_config import MASK_DEFAULTS
 from tokkit.pretraining.pretrain_config import LoaderConfig
 
-REPLAYED = ("batch_size", "seed", *MASK_DEFAULTS)
+REPLAY = {"cls": GroupedOption, "heading": "Replay", "type": number_type(int, 0)}
 
 
 @click.command(cls=StageCommand)
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--rows", type=click.IntRange(min=0), default=3, show_default=True, help="To show.")
 @click.option(
-    "--shard", help="Of a folder: the shard whose rows are shown, such as eval-00000.arrow."
+    "--rows",
+    type=number_type(int, 0),
+    help="Number of rows to show.",
+    show_default="3; all with --replay",
 )
-@click.option("--replay", is_flag=True, help="Show a batch as pretraining sees it.")
-@click.option("--phase", type=click.IntRange(min=0), help="Of a run with phases, from 0.")
-@click.option("--epoch", type=click.IntRange(min=0), default=0, help="Of the batch, from 0.")
-@click.option("--step", type=click.IntRange(min=0), default=0, help="Within the epoch, from 0.")
-@config_options(LoaderConfig, REPLAYED)
+@click.option("--shard", help="Shard of the folder to show, such as eval-00000.arrow.")
 @JSON_OPTION
+@click.option("--replay", is_flag=True, help="Show a batch as pretraining sees it.")
+@click.option("--phase", help="Phase of a run with phases, from 0.", **REPLAY)
+@click.option("--epoch", default=0, help="Epoch of the batch, from 0.", **REPLAY)
+@click.option("--step", default=0, help="Step in the epoch, from 0.", **REPLAY)
+@config_options(LoaderConfig, ("batch_size", "seed", *MASK_DEFAULTS), heading="Replay")
 @click.pass_context
 def inspect(
     context: click.Context,
     /,
     path: Path,
     *,
-    rows: int,
+    rows: int | None,
     shard: str | None,
     replay: bool,
     as_json: bool,
@@ -42,43 +51,33 @@ def inspect(
 ) -> None:
     """Show what is in PATH, a folder or a shard.
 
-    PATH is what a stage wrote. Rows are decoded; a masked position is shown as what stands there and what is to be predicted,
-    as in [MASK→word]. Of a run, also one that is not finished, its state, facts and loss curves are shown. With --replay, PATH is an
-    instance or a run folder.
+    PATH is what a stage wrote. Rows are decoded; a masked position is shown as what is there and
+    what is to be predicted, as in [MASK→word]. A run is shown with its state, facts and loss
+    curves, even if it is not finished. With --replay, PATH is an instance or a run folder; a run
+    has its own batch size, seed and masking.
     """
-    given = {
-        name: value
-        for name, value in options.items()
-        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
-    }
+    given = {name: options[name] for name in given_options(context, options)}
+    require(
+        not as_json or (rows is None and shard is None),
+        "--rows and --shard have no effect with --json, which has no rows; leave them out",
+    )
     if replay:
-        if shard is not None:
-            raise UsageError("--shard does not go with --replay, which reads all shards")
+        require(shard is None, "--shard has no effect with --replay; leave it out")
         from tokkit.inspection.replay import replay as run_again
 
-        chosen = None if context.get_parameter_source("rows") is ParameterSource.DEFAULT else rows
-        facts, shown = run_again(path, rows=0 if as_json else chosen, **given)
-        _print(path, "batch", facts, shown, as_json=as_json)
-        return
-    if given:
-        raise UsageError(f"--{next(iter(given)).replace('_', '-')} goes with --replay")
-    from tokkit.inspection.inspect import inspect as run
+        kind, (facts, shown) = "batch", run_again(path, rows=0 if as_json else rows, **given)
+    else:
+        flags = [name.replace("_", "-") for name in given]
+        require(not given, f"--{' and --'.join(flags)} requires --replay")
+        from tokkit.inspection.inspect import inspect as run
 
-    seen = run(path, rows=0 if as_json else rows, shard=shard)
-    if seen.kind == "run" and not as_json:
-        print_run(path, seen.facts)
-        return
-    _print(path, seen.kind, seen.facts, seen.rows, as_json=as_json)
-
-
-def _print(
-    path: Path, kind: str, facts: dict[str, Any], rows: tuple[str, ...], *, as_json: bool
-) -> None:
+        inspection = run(path, rows=0 if as_json else rows, shard=shard)
+        kind, facts, shown = inspection.kind, inspection.facts, inspection.rows
     if as_json:
-        click.echo(json.dumps({"path": str(path), "kind": kind, **facts}))
-        return
-    click.echo(f"{path}: {kind}")
-    for line in describe_facts(facts):
-        click.echo(f"  {line}")
-    for row in rows:
-        click.echo(f"\n{row}")
+        print_json({"path": str(path), "kind": kind, **facts})
+    elif kind == "run":
+        print_run(path, facts)
+    else:
+        print_lines(f"{path}: {kind}", describe_facts(facts))
+        for row in shown:
+            click.echo(f"\n{row}")

@@ -20,7 +20,7 @@ import click
 from click.core import ParameterSource
 
 from tokkit.errors import UsageError
-from tokkit.options import Config, Option, default_of
+from tokkit.options import Config, Option, default_of, flag_of
 
 Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
@@ -30,6 +30,12 @@ NOT_IN_RECIPES = frozenset({"as_json", "output", "overwrite", "progress", "show_
 
 JSON_OPTION: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON."
+)
+PROGRESS_OPTION: Decorator = click.option(
+    "--progress/--no-progress",
+    default=True,
+    show_default=True,
+    help="Show a progress bar if standard error is a terminal.",
 )
 
 
@@ -55,8 +61,8 @@ class ParsedValue(click.ParamType):  # type: ignore[type-arg]  # older releases 
             self.fail(str(error), param, ctx)
 
 
-class ConfigOption(click.Option):
-    """An option that is shown under the heading of the config that declares it."""
+class GroupedOption(click.Option):
+    """An option that the help shows under a heading."""
 
     def __init__(self, *args: Any, heading: str, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
@@ -96,10 +102,15 @@ def stage_command(config: type[Config]) -> Callable[[Function], click.Command]:
     return decorate
 
 
-def config_options(config: type[Config], names: Iterable[str] | None = None) -> Decorator:
-    """Add options of a config to a command, or only those that are named.
+def config_options(
+    config: type[Config], names: Iterable[str] | None = None, heading: str = Config.heading
+) -> Decorator:
+    """Add options of a config to a command: its own first, then those that it inherits.
 
-    The config's own come first, then those that it inherits.
+    Args:
+        config: the config.
+        names: the fields to add; None adds all.
+        heading: heading of the config's own options; others have that of their config.
     """
     lineage = inspect.getmro(config)
     homes = {
@@ -112,53 +123,53 @@ def config_options(config: type[Config], names: Iterable[str] | None = None) -> 
     def decorate(function: Function) -> Function:
         for entry in reversed(chosen):
             home = typing.cast("type[Config]", lineage[homes[entry.name]])
-            heading = Config.heading if home is config else home.heading
             default = default_of(entry)
-            function = _parameter(
-                entry.name, hints[entry.name], entry.metadata["option"], default, heading
-            )(function)
+            add = _parameter(
+                entry.name,
+                hints[entry.name],
+                entry.metadata["option"],
+                default,
+                heading if home is config else home.heading,
+            )
+            function = add(function)
         return function
 
     return decorate
 
 
 def _parameter(name: str, hint: Any, declared: Option, default: Any, heading: str) -> Decorator:
-    """The click argument or option of one field."""
+    """Return the click argument or option of one field."""
     value_type, repeats = _value_type(hint, declared)
     if declared.argument is not None:
+        num_values = -1 if repeats else 1
         return click.argument(
-            name,
-            type=value_type,
-            nargs=-1 if repeats else 1,
-            required=True,
-            metavar=declared.argument,
+            name, type=value_type, nargs=num_values, required=True, metavar=declared.argument
         )
+    flags = declared.flags or (flag_of(name, declared),)
     required = default is MISSING
-    flag = f"--{name.replace('_', '-')}"
+    hides_default = required or default is False or default == {}
     attributes: dict[str, Any] = {
-        "cls": ConfigOption,
+        "cls": GroupedOption,
         "heading": heading,
         "help": declared.help,
         "required": required,
-        "show_default": declared.shown_default
-        or not (required or default is False or default == {}),
+        "show_default": declared.shown_default or not hides_default,
     }
     if not required:
         attributes["default"] = default
     if value_type is bool:
-        flags = declared.flags or (f"{flag}/--no-{flag.removeprefix('--')}",)
+        if not declared.flags:
+            flags = (f"{flags[0]}/--no-{flags[0].removeprefix('--')}",)
         return click.option(*flags, name, is_flag=True, **attributes)
     if typing.get_origin(hint) is Mapping:
         attributes |= {"callback": _gather, "default": ()}
-    return click.option(
-        *(declared.flags or (flag,)), name, type=value_type, multiple=repeats, **attributes
-    )
+    return click.option(*flags, name, type=value_type, multiple=repeats, **attributes)
 
 
 def _gather(
     ctx: click.Context, param: click.Parameter, value: tuple[tuple[str, Any], ...]
 ) -> Mapping[str, Any]:
-    """The values of a repeated option by their names, each of which may be named once."""
+    """Return the values of a repeated option by their names, each of which may occur once."""
     gathered = dict(value)
     if len(gathered) < len(value):
         raise click.BadParameter("an INPUT is named twice", ctx, param)
@@ -166,7 +177,7 @@ def _gather(
 
 
 def _value_type(hint: Any, declared: Option) -> tuple[Any, bool]:
-    """The click type of a field, and whether the option may be repeated."""
+    """Return the click type of a field, and whether the option may be repeated."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
     origin = typing.get_origin(hint)
@@ -174,28 +185,34 @@ def _value_type(hint: Any, declared: Option) -> tuple[Any, bool]:
         return ParsedValue(declared.parse, is_list=origin is tuple), origin is Mapping
     if declared.choices is not None:
         return click.Choice(declared.choices), False
-    if origin is tuple:
-        return _scalar_type(typing.get_args(hint)[0], declared), True
-    return _scalar_type(hint, declared), False
-
-
-def _scalar_type(kind: type, declared: Option) -> Any:
+    kind = typing.get_args(hint)[0] if origin is tuple else hint
     if kind is Path:
-        return click.Path(path_type=Path)
-    if kind not in (int, float):
-        return kind
-    is_open = {"min_open": declared.above is not None, "max_open": declared.below is not None}
-    low: Any = declared.minimum if declared.above is None else declared.above
-    high: Any = declared.maximum if declared.below is None else declared.below
+        kind = click.Path(path_type=Path)
+    elif kind in (int, float):
+        kind = number_type(
+            kind,
+            declared.minimum if declared.above is None else declared.above,
+            declared.maximum if declared.below is None else declared.below,
+            min_open=declared.above is not None,
+            max_open=declared.below is not None,
+        )
+    return kind, origin is tuple
+
+
+def number_type(
+    kind: type, low: Any = None, high: Any = None, *, min_open: bool = False, max_open: bool = False
+) -> Any:
+    """Return the click type of ``int`` or ``float`` within bounds, which the help shows as such."""
     if low is None and high is None:
         return kind
-    value_type = (click.IntRange if kind is int else click.FloatRange)(low, high, **is_open)
-    value_type.name = "integer" if kind is int else "float"  # the help has the range elsewhere
+    make = click.IntRange if kind is int else click.FloatRange
+    value_type = make(low, high, min_open=min_open, max_open=max_open)
+    value_type.name = "integer" if kind is int else "float"  # in place of INTEGER RANGE
     return value_type
 
 
 def given_options(context: click.Context, names: Iterable[str]) -> list[str]:
-    """Those of the named options that the command line spells out."""
+    """Return those of the named options that are on the command line."""
     return [
         name
         for name in names
@@ -247,7 +264,7 @@ def read_table(command: click.Command, table: Mapping[str, Any], where: str) -> 
 
 
 def _wanted_form(option: click.Option, value: Any) -> str | None:
-    """What a key takes, if that is not what the recipe gives."""
+    """Return what a key takes, if the recipe gives something else."""
     if isinstance(value, bool) != option.is_flag:
         return "true or false" if option.is_flag else "a value"
     if option.multiple:
@@ -257,7 +274,7 @@ def _wanted_form(option: click.Option, value: Any) -> str | None:
 
 
 def _join(value: Any) -> str:
-    """A value as on a command line: ``[[128, 0.9], [512, 0.1]]`` is ``128:0.9,512:0.1``."""
+    """Return a value as on a command line: ``[[128, 0.9], [512, 0.1]]`` is ``128:0.9,512:0.1``."""
     if not isinstance(value, list):
         return str(value)
     return ",".join(

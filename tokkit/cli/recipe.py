@@ -7,12 +7,15 @@
     inputs = ["books/*.txt"]
     documents = "line"
 
-    [train]                               # a table a stage, keys as on its command line
+    [train]                               # a table for each stage, with keys as on its command line
     vocab-size = 8192
 
-A recipe without ``[train]`` names a tokenizer under ``[encode]``. A stage whose table is missing
-runs with its defaults, but for ``[train]`` then, and for ``[pretrain]``, which is left out.
-Paths are as seen from where ``tokkit run`` is called, as on every command line.
+    [pretrain]
+    betas = [0.9, 0.98]                   # or "0.9,0.98"
+
+A recipe without ``[train]`` names a tokenizer under ``[encode]``. ``encode`` and ``build`` run with
+their defaults if they have no table; ``train`` and ``pretrain`` do not run without one. Paths are
+relative to where ``tokkit run`` is called, as on every command line.
 """
 
 import tomllib
@@ -21,22 +24,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokkit.errors import TokkitError, UsageError, wrap_os_errors
+from tokkit.errors import TokkitError, UsageError, require, wrap_os_errors
 from tokkit.shards.objectives import MASKED
 
-STAGES = ("corpus", "train", "encode", "build", "pretrain")
+# The stages in order, with the folders that they write.
+FOLDERS = {
+    "corpus": "corpus",
+    "train": "tokenizer",
+    "encode": "tokens",
+    "build": "instances",
+    "pretrain": "run",
+}
 CORPUS_OPTIONS = ("format", "documents", "text-field", "id-field", "errors")
+
+Table = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe as read, with the paths that connect its stages.
+    """A recipe, and the paths that connect its stages.
 
     Attributes:
         path: the file.
         output: folder that the stages write into.
-        command: makes the corpus; None where the recipe names inputs.
-        inputs: of ``train`` and ``encode``.
+        command: shell command that makes the corpus; None if the recipe names inputs.
+        inputs: inputs of ``train`` and ``encode``.
         tables: options of each stage that the recipe runs, by the stage's name.
         examples: sentences with masks for the trained model, see ``tokkit.tokenizer.masked_text``.
     """
@@ -51,96 +63,103 @@ class Recipe:
     @property
     def stages(self) -> tuple[str, ...]:
         """Names of the stages that the recipe runs, in order."""
-        return tuple(stage for stage in STAGES if stage in self.tables)
+        return tuple(self.tables)
 
     def folder(self, stage: str) -> Path:
-        """Where a stage writes."""
-        names = {
-            "corpus": "corpus",
-            "train": "tokenizer",
-            "encode": "tokens",
-            "build": "instances",
-            "pretrain": "run",
+        """Return the folder that a stage writes."""
+        return self.output / FOLDERS[stage]
+
+    def paths(self, stage: str) -> dict[str, Any]:
+        """Return the fields of a stage's config that connect it with the other stages."""
+        inputs: dict[str, dict[str, Any]] = {
+            "train": {"inputs": self.inputs},
+            "encode": {"inputs": self.inputs, "tokenizer": self.folder("train")},
+            "build": {"tokens": self.folder("encode")},
+            "pretrain": {"instances": (self.folder("build"),)},
         }
-        return self.output / names[stage]
+        return {**inputs[stage], "output": self.folder(stage)}
 
 
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe.
 
     Raises:
-        TokkitError: where it cannot be read or is not TOML.
-        UsageError: naming a key that recipes do not have, or a value of the wrong kind.
+        TokkitError: if the file cannot be read or is not TOML.
+        UsageError: naming an unknown key, or a value of the wrong type.
     """
     with wrap_os_errors(path):
-        data = path.read_bytes()
+        text = path.read_bytes()
     try:
-        form = tomllib.loads(data.decode())
+        data = tomllib.loads(text.decode())
     except ValueError as error:
         raise TokkitError(f"{path}: not valid TOML: {error}") from error
-    unknown = sorted(set(form) - {"output", "examples", *STAGES})
-    if unknown:
+    tables: dict[str, Table] = {stage: data.pop(stage) for stage in FOLDERS if stage in data}
+    for stage, table in tables.items():
+        require(isinstance(table, dict), f"{path}: {stage} must be a table, written [{stage}]")
+    output, examples = data.pop("output", path.stem), data.pop("examples", [])
+    require(isinstance(output, str), f"{path}: output must be a string")
+    if data:
         raise UsageError(
-            f"{path}: unknown key {unknown[0]!r}; a recipe takes output, examples, "
-            f"{', '.join(f'[{stage}]' for stage in STAGES)}"
+            f"{path}: unknown key {min(data)!r}; a recipe has output, examples, "
+            f"{', '.join(f'[{stage}]' for stage in FOLDERS)}"
         )
-    tables = {stage: _table(form, stage, path) for stage in STAGES if stage in form}
-    corpus = dict(tables.get("corpus", {}))
-    command, inputs = _corpus(corpus, path, output := Path(form.get("output", path.stem)))
+    corpus, encode = tables.get("corpus", {}), tables.get("encode", {})
     reading = {key: corpus.pop(key) for key in CORPUS_OPTIONS if key in corpus}
+    command, inputs = _read_corpus(corpus, path, Path(output))
+    require(
+        ("train" in tables) != ("tokenizer" in encode),
+        f"{path}: needs either a [train] table or a tokenizer under [encode]",
+    )
+    require(
+        "train" not in tables or "-" not in inputs,
+        f"{path}: two stages cannot read standard input (-)",
+    )
+    stages: dict[str, Table] = {} if command is None else {"corpus": {}}
+    if "train" in tables:
+        stages["train"] = {**reading, **tables["train"]}
+    stages |= {"encode": {**reading, **encode}, "build": tables.get("build", {})}
+    if "pretrain" in tables:
+        stages["pretrain"] = tables["pretrain"]
+    _check_examples(examples, path, stages)
+    return Recipe(path, Path(output), command, inputs, stages, tuple(examples))
+
+
+def _read_corpus(corpus: Table, path: Path, output: Path) -> tuple[str | None, tuple[str, ...]]:
+    """Return the command, if there is one, and the inputs."""
+    command, inputs = corpus.pop("command", None), corpus.pop("inputs", None)
+    name = corpus.pop("file", None)
     if corpus:
         raise UsageError(
-            f"{path}, [corpus]: unknown key {min(corpus)!r}; "
-            f"it takes inputs, or command and file, and {', '.join(CORPUS_OPTIONS)}"
+            f"{path}, [corpus]: unknown key {min(corpus)!r}; known keys are inputs, or command and "
+            f"file, and {', '.join(CORPUS_OPTIONS)}"
         )
-    runs: dict[str, dict[str, Any]] = {"corpus": {}} if command is not None else {}
-    if "train" in tables:
-        if "tokenizer" in tables.get("encode", {}):
-            raise UsageError(
-                f"{path}: give a [train] table or a tokenizer under [encode], not both"
-            )
-        if "-" in inputs:
-            raise UsageError(f"{path}: standard input (-) cannot be read by two stages")
-        runs["train"] = {**reading, **tables["train"]}
-    elif "tokenizer" not in tables.get("encode", {}):
-        raise UsageError(f"{path}: give a [train] table, or a tokenizer under [encode]")
-    runs["encode"] = {**reading, **tables.get("encode", {})}
-    runs["build"] = dict(tables.get("build", {}))
-    if "pretrain" in tables:
-        runs["pretrain"] = dict(tables["pretrain"])
-    examples = _examples(form, path, str(runs["build"].get("objective", "nsp")))
-    return Recipe(path, output, command, inputs, runs, examples)
+    require(
+        (command is None) != (inputs is None), f"{path}, [corpus]: needs either inputs or a command"
+    )
+    if command is None:
+        is_list = isinstance(inputs, list) and all(isinstance(name, str) for name in inputs)
+        require(is_list, f"{path}, [corpus]: inputs must be a list of strings")
+        require(name is None, f"{path}, [corpus]: file has no effect without a command")
+        return None, tuple(inputs)
+    name = "corpus.txt" if name is None else name
+    require(isinstance(command, str), f"{path}, [corpus]: command must be a string")
+    require(
+        isinstance(name, str) and Path(name).name == name,
+        f"{path}, [corpus]: file must be a name without folders",
+    )
+    return command, (str(output / FOLDERS["corpus"] / name),)
 
 
-def _table(form: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
-    table = form[name]
-    if not isinstance(table, dict):
-        raise UsageError(f"{path}: {name} must be a table, written [{name}]")
-    return table
-
-
-def _corpus(corpus: dict[str, Any], path: Path, output: Path) -> tuple[str | None, tuple[str, ...]]:
-    """Take the command or the inputs out of the corpus table."""
-    command, name = corpus.pop("command", None), corpus.pop("file", "corpus.txt")
-    inputs = corpus.pop("inputs", None)
-    if (command is None) == (inputs is None):
-        raise UsageError(f"{path}, [corpus]: give either inputs or a command")
-    if command is not None:
-        if not isinstance(command, str) or not isinstance(name, str) or Path(name).name != name:
-            raise UsageError(f"{path}, [corpus]: command is a string, file a name without folders")
-        return command, (str(output / "corpus" / name),)
-    if not isinstance(inputs, list) or not all(isinstance(name, str) for name in inputs):
-        raise UsageError(f"{path}, [corpus]: inputs is a list of strings")
-    return None, tuple(inputs)
-
-
-def _examples(form: Mapping[str, Any], path: Path, objective: str) -> tuple[str, ...]:
-    examples = form.get("examples", [])
-    if not isinstance(examples, list) or not all(isinstance(example, str) for example in examples):
-        raise UsageError(f"{path}: examples must be a list of sentences with [MASK]")
-    if examples and objective not in MASKED:
-        raise UsageError(
-            f"{path}: a model of objective {objective} fills no masks; leave out examples, or "
-            f"choose one of {', '.join(MASKED)}"
-        )
-    return tuple(examples)
+def _check_examples(examples: Any, path: Path, stages: Mapping[str, Table]) -> None:
+    is_list = isinstance(examples, list) and all(isinstance(text, str) for text in examples)
+    require(is_list, f"{path}: examples must be a list of sentences with [MASK]")
+    objective = stages["build"].get("objective", "nsp")
+    require(
+        not examples or objective in MASKED,
+        f"{path}: a model of objective {objective} fills no masks; leave out examples, or choose "
+        f"one of {', '.join(MASKED)}",
+    )
+    require(
+        not examples or "pretrain" in stages,
+        f"{path}: examples have no effect without a [pretrain] table; leave them out",
+    )

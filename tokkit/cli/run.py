@@ -1,8 +1,8 @@
-"""``tokkit run``: all stages of a recipe."""
+"""``tokkit run``: run all stages of a recipe."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +10,38 @@ import click
 
 from tokkit.cli.build import build
 from tokkit.cli.encode import encode
-from tokkit.cli.options import import_single_threaded, read_table
+from tokkit.cli.options import PROGRESS_OPTION, import_single_threaded, number_type, read_table
 from tokkit.cli.pretrain import pretrain
-from tokkit.cli.recipe import STAGES, Recipe, read_recipe
+from tokkit.cli.recipe import FOLDERS, Recipe, read_recipe
 from tokkit.cli.train import train
 from tokkit.encoding.encode_config import EncodeConfig
-from tokkit.errors import UsageError
+from tokkit.errors import UsageError, require
 from tokkit.instances.build_config import BuildConfig
+from tokkit.options import Config
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.vocab.train_config import TrainConfig
 
-StageConfig = TrainConfig | EncodeConfig | BuildConfig | PretrainConfig
-Step = Callable[[], object]
-
-TOP_ANSWERS = 5
+STAGES = tuple(FOLDERS)
+COMMANDS: Mapping[str, tuple[click.Command, type[Config]]] = {
+    "train": (train, TrainConfig),
+    "encode": (encode, EncodeConfig),
+    "build": (build, BuildConfig),
+    "pretrain": (pretrain, PretrainConfig),
+}
+ANSWERS_SHOWN = 5
 
 
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--from", "first", type=click.Choice(STAGES), help="Begin with this stage.")
-@click.option("--until", "last", type=click.Choice(STAGES), help="End with this stage.")
-@click.option("--workers", type=int, help="Processes of every stage, over what the recipe says.")
-@click.option("--overwrite", is_flag=True, help="Make anew what another run left in the outputs.")
+@click.option("--from", "first", type=click.Choice(STAGES), help="First stage to run.")
+@click.option("--until", "last", type=click.Choice(STAGES), help="Last stage to run.")
 @click.option(
-    "--progress/--no-progress", default=True, show_default=True, help="Bars on a terminal."
+    "--workers",
+    type=number_type(int, 0),
+    help="Number of worker processes of every stage, in place of the recipe's.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace the outputs of another run.")
+@PROGRESS_OPTION
 def run(
     recipe: Path,
     first: str | None,
@@ -46,39 +53,44 @@ def run(
 ) -> None:
     """Run all stages of RECIPE, a TOML file.
 
-    Each stage goes on where it stopped, or is skipped if it is up to date.
+    A stage that is up to date is skipped, and one that was interrupted is resumed.
     """
-    read = read_recipe(recipe)
-    stages = choose_stages(read, first, last)
-    common: dict[str, Any] = {"overwrite": overwrite, "progress": progress}
+    plan = read_recipe(recipe)
+    stages = choose_stages(plan, first, last)
+    shared: dict[str, Any] = {"overwrite": overwrite, "progress": progress}
     if workers is not None:
-        common["workers"] = workers
-    steps = {stage: plan_step(read, stage, common) for stage in stages}
+        require(
+            not {"train", "encode", "build"}.isdisjoint(stages),
+            f"--workers has no effect on {' and '.join(stages)}; leave it out",
+        )
+        shared["workers"] = workers
+    configs = {stage: make_config(plan, stage, shared) for stage in stages if stage in COMMANDS}
     import_single_threaded()
-    has_examples = bool(read.examples) and "pretrain" in stages
+    has_examples = bool(plan.examples) and "pretrain" in stages
     if has_examples:
-        check_examples(read, stages)
+        check_examples(plan, stages)
     rows = []
-    for stage, step in steps.items():
-        folder = read.folder(stage)
-        click.echo(f"tokkit: {stage}: {announce(read, stage)}", err=True)
-        before, started = newest_change(folder), time.monotonic()
-        step()
+    for stage in stages:
+        folder = plan.folder(stage)
+        shown = f"{plan.command} > {plan.inputs[0]}" if stage == "corpus" else folder
+        click.echo(f"tokkit: {stage}: {shown}", err=True)
+        before, started = _last_change(folder), time.monotonic()
+        _run_stage(plan, stage, configs.get(stage), shared)
         if has_examples and stage == "build":
-            check_examples(read, ("pretrain",))
+            check_examples(plan, ("pretrain",))
         seconds = time.monotonic() - started
-        fresh = newest_change(folder) != before
-        rows.append((stage, folder, f"{seconds:.1f} s" if fresh else "up to date"))
-    print_summary(rows)
-    if rows[-1][0] == "pretrain" and rows[-1][2] != "up to date":
-        print_examples(read)
+        has_changed = _last_change(folder) != before
+        rows.append((stage, str(folder), f"{seconds:.1f} s" if has_changed else "up to date"))
+    _print_summary(rows)
+    if has_examples and rows[-1][2] != "up to date":
+        _print_examples(plan)
 
 
 def choose_stages(recipe: Recipe, first: str | None, last: str | None) -> tuple[str, ...]:
-    """The recipe's stages from ``first`` to ``last``."""
-    begin = STAGES.index(first) if first else 0
-    end = STAGES.index(last) if last else len(STAGES) - 1
-    chosen = tuple(stage for stage in recipe.stages if begin <= STAGES.index(stage) <= end)
+    """Return the recipe's stages from ``first`` to ``last``."""
+    start = STAGES.index(first) if first else 0
+    stop = STAGES.index(last) + 1 if last else len(STAGES)
+    chosen = tuple(stage for stage in STAGES[start:stop] if stage in recipe.stages)
     if not chosen:
         raise UsageError(
             f"{recipe.path}: no stage from {first or 'the first'} until {last or 'the last'}"
@@ -86,65 +98,46 @@ def choose_stages(recipe: Recipe, first: str | None, last: str | None) -> tuple[
     return chosen
 
 
-def announce(recipe: Recipe, stage: str) -> str:
-    """What is said before a stage begins: the command that will run, or where it writes."""
-    if stage == "corpus":
-        return f"{recipe.command} > {recipe.inputs[0]}"
-    return str(recipe.folder(stage))
+def make_config(recipe: Recipe, stage: str, shared: Mapping[str, Any]) -> Config:
+    """Return the config of one stage.
 
+    Args:
+        recipe: its table and the paths that connect it.
+        stage: any but ``corpus``.
+        shared: options of ``tokkit run`` itself, which replace those of the table.
 
-def plan_step(recipe: Recipe, stage: str, common: Mapping[str, Any]) -> Step:
-    """Check a stage's options now, and return what runs it later."""
-    if stage == "corpus":
-        return lambda: _run_corpus(recipe, common)
-    config = stage_config(recipe, stage, common)
-    return lambda: _run_stage(stage, config)
-
-
-def _run_corpus(recipe: Recipe, common: Mapping[str, Any]) -> None:
-    from tokkit.engine.command import save_output
-
-    save_output(
-        str(recipe.command),
-        Path(recipe.inputs[0]),
-        overwrite=common["overwrite"],
-        progress=common["progress"],
-    )
-
-
-def stage_config(recipe: Recipe, stage: str, common: Mapping[str, Any]) -> StageConfig:
-    """The config of one stage: the paths that connect it, its table, and what the command says."""
-    command, config, paths = _declaration(recipe, stage)
+    Raises:
+        UsageError: naming a key or a value that the stage refuses.
+    """
+    command, config = COMMANDS[stage]
     options = read_table(command, recipe.tables[stage], f"{recipe.path}, [{stage}]")
     fields = {field.name for field in dataclasses.fields(config)}
-    shared = {name: value for name, value in common.items() if name in fields}
-    made = config(**{**paths, "output": recipe.folder(stage), **options, **shared})
+    shared = {name: value for name, value in shared.items() if name in fields}
+    made = config(**{**recipe.paths(stage), **options, **shared})
     made.require_effect(options)
     return made
 
 
-def _declaration(
-    recipe: Recipe, stage: str
-) -> tuple[click.Command, type[StageConfig], dict[str, Any]]:
-    """A stage's command, which declares its options, its config, and the paths into it."""
-    if stage == "train":
-        return train, TrainConfig, {"inputs": recipe.inputs}
-    if stage == "encode":
-        tokenizer = recipe.folder("train")
-        return encode, EncodeConfig, {"inputs": recipe.inputs, "tokenizer": tokenizer}
-    if stage == "build":
-        return build, BuildConfig, {"tokens": recipe.folder("encode")}
-    return pretrain, PretrainConfig, {"instances": (recipe.folder("build"),)}
+def _run_stage(
+    recipe: Recipe, stage: str, config: Config | None, shared: Mapping[str, Any]
+) -> None:
+    if config is None:
+        from tokkit.engine.command import save_output
+
+        save_output(
+            str(recipe.command),
+            Path(recipe.inputs[0]),
+            overwrite=shared["overwrite"],
+            progress=shared["progress"],
+        )
+    else:
+        import tokkit
+
+        getattr(tokkit, stage)(config)
 
 
-def _run_stage(stage: str, config: StageConfig) -> object:
-    import tokkit
-
-    return getattr(tokkit, stage)(config)
-
-
-def newest_change(folder: Path) -> int:
-    """Time stamp of what a stage writes last, to see whether it did anything."""
+def _last_change(folder: Path) -> int:
+    """Return the time stamp of what a stage writes last, from which we see whether it did anything."""
     last = [folder / "manifest.json", folder / "training.json"]
     return max((path.stat().st_mtime_ns for path in last if path.is_file()), default=0)
 
@@ -152,22 +145,22 @@ def newest_change(folder: Path) -> int:
 def check_examples(recipe: Recipe, stages: Sequence[str]) -> None:
     """Refuse examples in which the trained model would find no mask.
 
-    Before the first stage that is told from the tokenizer, or from the options of the one that is
-    still to be trained, and after ``build`` from the one that the instances have.
+    This is known before the first stage, from the tokenizer or from the options of the one that is
+    still to be trained; and after ``build`` from the tokenizer of the instances.
 
     Args:
-        recipe: with examples.
-        stages: that are still to be run.
+        recipe: a recipe with examples.
+        stages: the stages that are still to be run.
 
     Raises:
         UsageError: naming the example.
-        TokkitError: where the tokenizer lacks a special token.
+        TokkitError: if the tokenizer lacks a special token.
     """
     from tokkit.tokenizer.masked_text import encode_masked, split_at_masks
     from tokkit.tokenizer.special_tokens import ROLES
     from tokkit.tokenizer.tokenizer import load_tokenizer
 
-    config = stage_config(recipe, "train" if "train" in stages else "encode", {})
+    config = make_config(recipe, "train" if "train" in stages else "encode", {})
     if isinstance(config, TrainConfig):
         masks = [token for token in ROLES["mask"] if token in config.special_tokens]
         if not masks:
@@ -187,19 +180,19 @@ def check_examples(recipe: Recipe, stages: Sequence[str]) -> None:
             encode_masked(tokenizer, example)
 
 
-def print_summary(rows: list[tuple[str, Path, str]]) -> None:
-    """Where everything lies, and what each stage took."""
+def _print_summary(rows: Sequence[tuple[str, str, str]]) -> None:
+    """Print the folder of each stage, and how long it took."""
     click.echo()
-    width = max(len(str(folder)) for _, folder, _ in rows)
+    width = max(len(folder) for _, folder, _ in rows)
     for stage, folder, took in rows:
-        click.echo(f"{stage:<9}  {folder!s:<{width}}  {took:>10}")
+        click.echo(f"{stage:<9}  {folder:<{width}}  {took:>10}")
 
 
-def print_examples(recipe: Recipe) -> None:
-    """Ask the trained model the recipe's examples."""
+def _print_examples(recipe: Recipe) -> None:
+    """Let the trained model fill in the masks of the recipe's examples."""
     from tokkit.pretraining.models.predict import fill_mask
 
     for example in recipe.examples:
         click.echo(f"\n{example}")
-        for answers in fill_mask(recipe.folder("pretrain") / "export", example, TOP_ANSWERS):
+        for answers in fill_mask(recipe.folder("pretrain") / "export", example, ANSWERS_SHOWN):
             click.echo("  " + "  ".join(f"{token} {share:.0%}" for token, share in answers))

@@ -1,4 +1,4 @@
-"""``tokkit verify``: is a folder what its manifest says?"""
+"""``tokkit verify``: check a folder against its manifest."""
 
 import dataclasses
 import json
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tokkit.cli.options import JSON_OPTION
+from tokkit.cli.options import JSON_OPTION, PROGRESS_OPTION
+from tokkit.errors import plural
 
 if TYPE_CHECKING:
     from tokkit.inspection.verify import Verification
@@ -16,30 +17,29 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option(
-    "--progress/--no-progress", default=True, show_default=True, help="A bar on a terminal."
-)
+@PROGRESS_OPTION
 @JSON_OPTION
 @click.pass_context
 def verify(context: click.Context, path: Path, *, progress: bool, as_json: bool) -> None:
-    """Re-read every file of PATH and check it.
+    """Check every file of PATH against its manifest.
 
-    PATH is a folder that a stage wrote. Sizes, hashes, columns, id ranges and accounts are compared with the manifest. Exit status 1
-    if anything is wrong; each fault is a line.
+    PATH is a folder that a stage wrote. Sizes, hashes, columns, id ranges and accounts are checked.
+    Each fault is a line on standard error, and the exit status is 1 if there is any.
     """
     from tokkit.inspection.verify import verify as run
 
-    found = run(path, progress=progress)
-    with suppress(BrokenPipeError):  # whoever closed the pipe may still ask for the status
-        _print(path, found, as_json=as_json)
-    context.exit(1 if found.faults else 0)
+    result = run(path, progress=progress)
+    with suppress(BrokenPipeError):  # a caller that closed the pipe may still read the status
+        _print(result, as_json=as_json)
+    context.exit(1 if result.faults else 0)
 
 
-def _print(path: Path, found: "Verification", *, as_json: bool) -> None:
+def _print(result: "Verification", *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({**dataclasses.asdict(found), "path": str(path)}))
-    else:
-        for fault in found.faults:
-            click.echo(f"tokkit: {fault}", err=True)
-        verdict = f"{len(found.faults)} faults" if found.faults else "all as the manifest says"
-        click.echo(f"{path}: {found.kind}, {found.files} files, {found.bytes:,} bytes: {verdict}")
+        click.echo(json.dumps({**dataclasses.asdict(result), "path": str(result.path)}))
+        return
+    for fault in result.faults:
+        click.echo(f"tokkit: {fault}", err=True)
+    verdict = plural(len(result.faults), "fault") if result.faults else "no faults"
+    size = f"{plural(result.files, 'file')}, {plural(result.bytes, 'byte')}"
+    click.echo(f"{result.path}: {result.kind}, {size}: {verdict}")

@@ -1,11 +1,7 @@
 """What is in a folder or shard: its facts, and a few rows as text.
 
-A token row is shown sentence by sentence; an instance as a model sees it, each masked position as
-what stands there and what is to be predicted:
-
-    [CLS] the cat [MASK→sat] on the [dog→mat] [SEP] it was [warm→warm] [SEP]
-
-Runs have no rows; see ``tokkit.inspection.run_summary``.
+The rows of a tokenizer are samples of its tokens. A run has no rows; see
+``tokkit.inspection.run_summary``.
 """
 
 from dataclasses import dataclass
@@ -20,42 +16,50 @@ from tokkit.inspection.run_summary import inspect_run, is_run
 from tokkit.shards.reader import open_shard, read_header
 from tokkit.tokenizer.tokenizer import load_tokenizer
 
+DEFAULT_ROWS = 3
+TOKENS_PER_ROW = 8
+
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is there.
+    """The content of a folder or shard.
 
     Attributes:
-        path: the folder or shard.
-        kind: what it holds.
-        facts: counts and settings, as JSON.
+        kind: ``tokenizer``, ``tokens``, ``instances``, ``run`` or ``corpus``.
+        facts: counts and settings, as JSON values.
         rows: a few rows as text.
     """
 
-    path: Path
     kind: str
     facts: dict[str, Any]
-    rows: tuple[str, ...]
+    rows: tuple[str, ...] = ()
 
 
-def inspect(path: Path, *, rows: int = 3, shard: str | None = None) -> Inspection:
-    """Look at a folder of ours, or at one shard.
+def inspect(path: Path, *, rows: int | None = None, shard: str | None = None) -> Inspection:
+    """Inspect a folder or a single shard.
 
     Args:
         path: a tokenizer, token, instance, run or corpus folder, or an Arrow shard.
-        rows: how many rows to show.
-        shard: of a folder, from which the rows come; None is the first that has any.
+        rows: number of rows to show; None is 3 for whatever has rows.
+        shard: name of the folder's shard that the rows are from; None is the first that has any.
 
     Raises:
-        TokkitError: where it is missing, damaged or not ours, or unfinished and no run.
+        UsageError: if ``rows`` or ``shard`` has no effect on what ``path`` is.
+        TokkitError: if it is missing, damaged, not made by tokkit, or unfinished and not a run.
     """
+    num_rows = DEFAULT_ROWS if rows is None else rows
     if path.is_file():
-        return _inspect_shard(path, rows)
+        require(shard is None, f"{path}: is a shard itself; leave out --shard")
+        return _inspect_shard(path, num_rows)
     if (path / "tokenizer.json").is_file() and not (path / MANIFEST).is_file():
-        return _inspect_tokenizer(path, rows)
-    if is_run(path):
-        require(shard is None, f"{path}: is a run, which has no shards; leave --shard out")
-        return Inspection(path, "run", inspect_run(path), ())
+        require(shard is None, f"{path}: a tokenizer has no shards; leave out --shard")
+        return _inspect_tokenizer(path, num_rows)
+    kind = "run" if is_run(path) else Manifest.read(path).kind
+    if kind not in ("tokens", "instances"):
+        require(shard is None, f"{path}: a {kind} has no shards; leave out --shard")
+        require(not rows, f"{path}: a {kind} has no rows; leave out --rows")
+    if kind == "run":
+        return Inspection(kind, inspect_run(path))
     manifest = Manifest.read(path)
     facts: dict[str, Any] = {
         "options": manifest.options,
@@ -64,16 +68,19 @@ def inspect(path: Path, *, rows: int = 3, shard: str | None = None) -> Inspectio
         "files": len(manifest.shards),
         "bytes": sum(row["bytes"] for row in manifest.shards),
     }
-    if manifest.kind in ("tokens", "instances"):
-        facts |= {"rows": manifest.num_rows, "tokens": manifest.num_tokens}
-        facts |= {"accounts": manifest.accounts}
-        chosen = path / _choose_shard(path, manifest, shard)
-        return Inspection(path, manifest.kind, facts, tuple(show_rows(chosen, rows)))
-    return Inspection(path, manifest.kind, facts, ())
+    if kind == "corpus":
+        return Inspection(kind, facts)
+    facts |= {
+        "rows": manifest.num_rows,
+        "tokens": manifest.num_tokens,
+        "accounts": manifest.accounts,
+    }
+    chosen = path / _choose_shard(path, manifest, shard)
+    return Inspection(kind, facts, tuple(show_rows(chosen, num_rows)))
 
 
 def _choose_shard(path: Path, manifest: Manifest, wanted: str | None) -> str:
-    """The shard whose rows are shown."""
+    """Return the name of the shard whose rows are shown."""
     names = [row["name"] for row in manifest.shards]
     if wanted is None:
         filled = [row["name"] for row in manifest.shards if row["rows"]]
@@ -83,7 +90,7 @@ def _choose_shard(path: Path, manifest: Manifest, wanted: str | None) -> str:
     return wanted
 
 
-def _inspect_shard(path: Path, rows: int) -> Inspection:
+def _inspect_shard(path: Path, num_rows: int) -> Inspection:
     header, reader = read_header(path), open_shard(path)
     facts = {
         "tokenizer": header.tokenizer_fingerprint,
@@ -93,11 +100,10 @@ def _inspect_shard(path: Path, rows: int) -> Inspection:
         "record_batches": reader.num_record_batches,
         "rows": reader.count_rows(),
     }
-    return Inspection(path, header.kind, facts, tuple(show_rows(path, rows)))
+    return Inspection(header.kind, facts, tuple(show_rows(path, num_rows)))
 
 
-def _inspect_tokenizer(path: Path, rows: int) -> Inspection:
-    """A tokenizer's facts, and as its rows some entries from the whole range of ids."""
+def _inspect_tokenizer(path: Path, num_rows: int) -> Inspection:
     tokenizer = load_tokenizer(path)
     facts: dict[str, Any] = {
         "model": tokenizer.kind,
@@ -107,7 +113,9 @@ def _inspect_tokenizer(path: Path, rows: int) -> Inspection:
     }
     if (path / TRAINING).is_file():
         facts["training"] = read_json(path / TRAINING)
-    step = max(1, tokenizer.vocab_size // (rows * 8)) if rows else tokenizer.vocab_size
-    entries = [tokenizer.tokens[number] for number in range(0, tokenizer.vocab_size, step)]
-    lines = [entries[start : start + 8] for start in range(0, len(entries), 8)][:rows]
-    return Inspection(path, "tokenizer", facts, tuple("  ".join(line) for line in lines))
+    step = max(1, tokenizer.vocab_size // max(1, num_rows * TOKENS_PER_ROW))
+    sample = tokenizer.tokens[::step]
+    rows = tuple(
+        "  ".join(sample[row * TOKENS_PER_ROW :][:TOKENS_PER_ROW]) for row in range(num_rows)
+    )
+    return Inspection("tokenizer", facts, tuple(filter(None, rows)))

@@ -1,12 +1,12 @@
 """The batch of any step, as pretraining saw it or will see it.
 
-A batch is a function of the step and of the options that a run notes in its ``run.json``, so it is
-found without running anything. Epochs follow each other without a gap, so the first batch of one
-may begin a few instances after it: of 10 instances in batches of 4, step 0 of epoch 1 is step 3 of
-the run, which begins at position 12, the third instance of that epoch.
+A batch is a function of the step and of the options in a run's ``run.json``, so it is found without
+running anything. Epochs follow each other without a gap, so the first batch of an epoch may begin a
+few instances into it: of 10 instances in batches of 4, step 0 of epoch 1 is step 3 of the run,
+which begins at position 12, the third instance of that epoch.
 
-A run of several phases takes the folder that was built with the phase's length, and steps and
-epochs count from the phase's first.
+Each phase of a run takes the folder that was built with the phase's length, and counts its own
+steps and epochs.
 """
 
 from dataclasses import fields
@@ -15,8 +15,9 @@ from typing import Any
 
 from tokkit.engine.files import read_json
 from tokkit.engine.manifest import Manifest
-from tokkit.errors import TokkitError, require
+from tokkit.errors import TokkitError, UsageError, require
 from tokkit.inspection.row_text import show_instance, split_instances
+from tokkit.options import flag_of, options_of
 from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.pretrain_config import LoaderConfig
@@ -36,27 +37,29 @@ def replay(
     """Show a batch.
 
     Args:
-        path: an instance folder, or a run folder, whose options are those of the run.
-        phase: of a run that has phases, from 0; None of others.
-        epoch: of all folders' instances together, from 0.
-        step: from the first batch on that begins in the epoch.
-        rows: how many instances to show; None shows all.
-        options: those of ``LoaderConfig`` that are not the default; of an instance folder only.
+        path: an instance folder, or a run folder.
+        phase: number of the phase, from 0; None for a run without phases.
+        epoch: number of the epoch over all folders' instances, from 0.
+        step: number of the batch, from the first that begins in the epoch.
+        rows: number of instances to show; None shows all.
+        options: of ``LoaderConfig``, for an instance folder; a run has its own.
 
     Returns:
         The facts, and the instances as text.
 
     Raises:
-        TokkitError: where the folders are damaged, or are not those that the run was given.
+        UsageError: if an option has no effect.
+        TokkitError: if the folders are damaged, or have changed since the run started.
     """
     if (path / RUN).is_file():
         if options:
-            name = next(iter(options)).replace("_", "-")
-            raise TokkitError(f"{path}: a run has its own options; leave --{name} out")
+            flags = (flag_of(name, options_of(LoaderConfig)[name]) for name in options)
+            raise UsageError(f"{path}: a run has its own options; leave out {', '.join(flags)}")
         config = read_run(path, phase)
     else:
-        require(phase is None, f"{path}: --phase is of a run, and this is none")
+        require(phase is None, f"{path}: --phase requires a run; leave it out")
         config = LoaderConfig(instances=(path,), **options)
+        config.require_effect(options)
     sources = open_sources(config)
     loader = Loader(sources, config, with_words=True)
     first = -(-epoch * loader.num_instances // config.batch_size)
@@ -78,11 +81,11 @@ def replay(
 
 
 def read_run(path: Path, phase: int | None = None) -> LoaderConfig:
-    """The loader's options of a run, or of one of its phases.
+    """Return the loader's options of a run, or of one of its phases.
 
     Raises:
-        UsageError: where the run has phases and none of them is named, or the other way round.
-        TokkitError: where the instances are not those that it was begun with.
+        UsageError: if the run has phases and ``phase`` is none of them, or the other way round.
+        TokkitError: if the instances have changed since the run started.
     """
     run = read_json(path / RUN)
     options = {entry.name: run["options"][entry.name] for entry in fields(LoaderConfig)}
@@ -90,13 +93,13 @@ def read_run(path: Path, phase: int | None = None) -> LoaderConfig:
     for folder, key in zip(folders, run["instances_keys"], strict=True):
         if Manifest.read(folder, "instances").key != key:
             raise TokkitError(
-                f"{folder}: was made anew since {path} was trained on it; build it as it was"
+                f"{folder}: has changed since {path} was trained on it; build it as it was"
             )
     phases = run["options"]["phases"]
     if phases:
         require(
             phase is not None and 0 <= phase < len(phases),
-            f"{path}: has {len(phases)} phases; say by --phase, from 0, which is meant",
+            f"{path}: has {len(phases)} phases; choose one with --phase, from 0",
         )
         folders = tuple(
             folder
@@ -104,7 +107,7 @@ def read_run(path: Path, phase: int | None = None) -> LoaderConfig:
             if ShardFolder.open(folder, "instances").header.max_seq_length == phases[phase][0]
         )
     else:
-        require(phase is None, f"{path}: has no phases; leave --phase out")
+        require(phase is None, f"{path}: has no phases; leave out --phase")
     options |= {
         "instances": folders,
         "weights": tuple(options["weights"]),

@@ -1,4 +1,10 @@
-"""Rows of shards as text that people read."""
+"""Rows of shards as text.
+
+A row of tokens is shown sentence by sentence. An instance is shown as a model sees it, with the
+token to be predicted next to each token that is masked:
+
+    [CLS] the cat [MASK→sat] on the [dog→mat] [SEP] it was [warm→warm] [SEP]
+"""
 
 from collections.abc import Iterator
 from itertools import islice, pairwise
@@ -9,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, plural
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.masking.masks import MaskOptions, mask_instances
 from tokkit.pretraining.data.instance_reader import InstanceReader
@@ -23,22 +29,27 @@ Row = dict[str, Any]
 
 SENTENCES_SHOWN = 5
 
+LABELS = {
+    "nsp": {0: ", B follows A", 1: ", B is random"},
+    "sop": {0: ", A and B in order", 1: ", A and B swapped"},
+}
+
 
 def show_rows(path: Path, num_rows: int) -> list[str]:
-    """The first rows of a shard, with the masks that its instances have or will get.
+    """Return the first rows of a shard as text, with static masks or those of the first epoch.
 
     Args:
-        path: of the shard; its manifest and the tokenizer that made it lie beside it.
-        num_rows: how many to show, if there are as many.
+        path: the shard, in its folder.
+        num_rows: maximum number of rows.
 
     Raises:
-        TokkitError: where the shard is damaged, or its folder unfinished.
+        TokkitError: if the shard is damaged, or its folder is unfinished.
     """
     folder = ShardFolder.open(path.parent, read_header(path).kind)
     tokenizer = load_tokenizer(folder.tokenizer_path)
     if tokenizer.fingerprint != folder.header.tokenizer_fingerprint:
         raise TokkitError(
-            f"{folder.tokenizer_path}: is not what {path} was made with; make the folder again"
+            f"{folder.tokenizer_path}: is not the tokenizer that made {path}; make the folder again"
         )
     if folder.manifest.options.get("masking") == "dynamic":
         rows = _read_masked(folder, path.name, num_rows, tokenizer)
@@ -51,7 +62,7 @@ def show_rows(path: Path, num_rows: int) -> list[str]:
 
 
 def _read_rows(folder: ShardFolder, shard: str) -> Iterator[Row]:
-    """The rows of a shard as dictionaries, ids as arrays."""
+    """Yield the rows of a shard by the names of their columns, ids as arrays."""
     for ref in folder.batch_refs(shard):
         batch = folder.read_batch(ref)
         columns = {
@@ -68,12 +79,12 @@ def _read_rows(folder: ShardFolder, shard: str) -> Iterator[Row]:
 
 
 def _read_masked(folder: ShardFolder, shard: str, num_rows: int, tokenizer: Tokenizer) -> list[Row]:
-    """The first instances of a shard as the loader masks them in epoch 0 with default options."""
+    """Read the first instances of a shard, masked as in epoch 0 with the default options."""
     prefix = shard.split("-", maxsplit=1)[0] + "-"
     reader = InstanceReader(folder, prefix, with_words=True)
-    (there,) = (there for there in folder.shards if there.name == shard)
-    start = sum(before.rows for before in folder.shards if prefix <= before.name < shard)
-    numbers = np.arange(start, start + min(num_rows, there.rows), dtype=np.uint64)
+    (size,) = (row.rows for row in folder.shards if row.name == shard)
+    start = sum(row.rows for row in folder.shards if prefix <= row.name < shard)
+    numbers = np.arange(start, start + min(num_rows, size), dtype=np.uint64)
     if not len(numbers):
         return []
     config = LoaderConfig(instances=(folder.path,))
@@ -88,46 +99,42 @@ def _read_masked(folder: ShardFolder, shard: str, num_rows: int, tokenizer: Toke
 
 
 def split_instances(instances: Instances) -> list[Row]:
-    """Ragged instances as rows, by the names of their columns."""
+    """Split ragged instances into rows by the names of their columns."""
     words = np.unpackbits(instances.word_starts, bitorder="little").astype(np.bool_)
     labels = instances.next_sentence_labels.tolist()
+    masks = instances.masks
     return [
         {
             "document": instances.documents[number],
-            "input_ids": instances.input_ids[slice(*ids)],
-            "word_starts": words[slice(*ids)],
-            "masked_positions": instances.masks.positions[slice(*places)],
-            "masked_labels": instances.masks.labels[slice(*places)],
+            "input_ids": instances.input_ids[slice(*tokens)],
+            "word_starts": words[slice(*tokens)],
+            "masked_positions": masks.positions[slice(*masked)],
+            "masked_labels": masks.labels[slice(*masked)],
             "next_sentence_label": None if labels[number] == NO_LABEL else labels[number],
         }
-        for number, (ids, places) in enumerate(
-            zip(pairwise(instances.offsets), pairwise(instances.masks.offsets), strict=True)
+        for number, (tokens, masked) in enumerate(
+            zip(pairwise(instances.offsets), pairwise(masks.offsets), strict=True)
         )
     ]
 
 
 def show_document(row: Row, tokenizer: Tokenizer) -> str:
-    """A document: its name and size, and its first sentences, a line each."""
+    """Show a document: its name and size, and its first sentences, one per line."""
     lengths = row["sentence_lengths"]
-    lines = [f"{row['document']}: {len(lengths)} sentences, {len(row['input_ids'])} tokens"]
+    size = f"{plural(len(lengths), 'sentence')}, {plural(len(row['input_ids']), 'token')}"
+    lines = [f"{row['document']}: {size}"]
     offsets = np.cumsum([0, *lengths[:SENTENCES_SHOWN]])
     for start, stop in pairwise(offsets):
         words = show_tokens(row["input_ids"][start:stop], row["word_starts"][start:stop], tokenizer)
         lines.append(f"  {words}")
     if len(lengths) > SENTENCES_SHOWN:
-        lines.append(f"  ({len(lengths) - SENTENCES_SHOWN} more)")
+        lines.append(f"  ({len(lengths) - SENTENCES_SHOWN:,} more)")
     return "\n".join(lines)
 
 
-LABELS = {
-    "nsp": {0: ", B follows A", 1: ", B is random"},
-    "sop": {0: ", A and B in order", 1: ", A and B swapped"},
-}
-
-
 def show_instance(row: Row, tokenizer: Tokenizer, objective: str) -> str:
-    """An instance: where it is from, its tokens with the masks, and what is to be predicted."""
-    facts = [f"{len(row['input_ids'])} tokens"]
+    """Show an instance: the document that it begins in, its tokens, and what is predicted."""
+    facts = [plural(len(row["input_ids"]), "token")]
     masks: dict[int, int] = {}
     if "masked_positions" in row:
         masks = dict(zip(row["masked_positions"], row["masked_labels"], strict=True))
@@ -140,7 +147,7 @@ def show_instance(row: Row, tokenizer: Tokenizer, objective: str) -> str:
         lines.append(f"  targets: {words}")
     if "target_positions" in row:
         order = (
-            f"{p} {_token_text(row['input_ids'][p], tokenizer)}" for p in row["target_positions"]
+            f"{p} {show_token(row['input_ids'][p], tokenizer)}" for p in row["target_positions"]
         )
         lines.append(f"  predicted in this order: {', '.join(order)}")
     return "\n".join(lines)
@@ -152,27 +159,31 @@ def show_tokens(
     tokenizer: Tokenizer,
     masks: dict[int, int] | None = None,
 ) -> str:
-    """Tokens as text, those of one word together.
+    """Show tokens, those of one word without a space between them.
 
     Args:
         ids: token ids.
-        word_starts: true where a token begins a word; control tokens stand alone.
-        tokenizer: that made them.
-        masks: the true id at each masked position.
+        word_starts: whether a word begins at each token; special tokens always stand alone.
+        tokenizer: the tokenizer of the ids.
+        masks: the id to be predicted at each masked position.
     """
     masks = masks or {}
     parts: list[str] = []
     for position, (token, starts) in enumerate(
         zip(ids.tolist(), word_starts.tolist(), strict=True)
     ):
-        text = _token_text(token, tokenizer)
+        text = show_token(token, tokenizer)
         if position in masks:
             shown = text.strip("[]<>") if token == tokenizer.special_ids.get("mask") else text
-            text = f"[{shown}→{_token_text(masks[position], tokenizer)}]"
+            text = f"[{shown}→{show_token(masks[position], tokenizer)}]"
         alone = starts or token in tokenizer.all_special_ids
         parts.append(f" {text}" if alone else text)
     return "".join(parts).strip()
 
 
-def _token_text(token: int, tokenizer: Tokenizer) -> str:
-    return tokenizer.decode([token]).strip().removeprefix("##")
+def show_token(token: int, tokenizer: Tokenizer) -> str:
+    """Show a token without the mark of where it stands in a word; never as nothing."""
+    text = tokenizer.decode([token]).strip()
+    if tokenizer.kind == "wordpiece":
+        text = text.removeprefix("##")
+    return text or tokenizer.tokens[token]

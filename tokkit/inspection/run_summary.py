@@ -1,39 +1,21 @@
-"""A run folder, at whatever time: what the run is, how far it is, and how well it goes.
+"""The facts of a run folder at any time: its options, its progress and its losses.
 
-What is there says how far it is. All but the first are written by the run as it goes:
+The state of a run follows from the files in its folder, which the run writes as it proceeds:
 
-    .tokkit/journal.jsonl    it was given its options                          not begun
-    run.json                 torch, device and instances were found good       stopped at step n
-    .tokkit/lock, held       a process is at work on it                        training, at step n
-    manifest.json            all is done                                       finished
+    .tokkit/journal.jsonl    the options are known                             not started
+    run.json                 torch, device and instances were checked          stopped at step n
+    .tokkit/lock, held       a process is training                             training, at step n
+    manifest.json            the run is complete                               finished
 
-The step of a run that was stopped is that of its last line of metrics, or of its newest checkpoint. It goes on from its newest
-checkpoint, which may lie before.
-
-Curves as text: a plot of two series over the steps of a run.
-
-A character of Braille is 2 dots wide and 4 high, so 60 columns and 12 lines hold 120 by 48 dots.
-The first series is a line through the mean of its values in each column of dots; the second is
-marks, which stand over the line:
-
-    10.9 ┤●⡆                                      U+2800 and the bits of its dots:    1   8
-         │ ⠈⠢●⢄                                                                       2  16
-    1.95 ┤     ⠉⠒⠢●⠤⠤⠤⠤●⠤⠤⠤⠤●                                                         4  32
-         └┬────────┬────────┬                                                        64 128
-          0       500   1,000
-
-(plotext draws more, but its release 6 is another library, with a compiled core and 0.2 s to
-import, and release 5, of pure Python, is no longer kept.)
+The step of a run that was stopped is that of its last line of metrics or of its newest checkpoint,
+whichever is later. The run resumes from its newest checkpoint, which may be earlier.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tokkit.engine.files import read_json
 from tokkit.engine.folder import is_being_written
@@ -44,107 +26,18 @@ from tokkit.pretraining.training.run_record import (
     CHECKPOINTS,
     METRICS,
     RUN,
+    STATE,
     checkpoint_step,
     format_options,
     list_checkpoints,
     read_metrics,
 )
 
-Points = Sequence[tuple[float, float]]
-
-_BITS = np.array(((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80)))
-_MARK = "●"
-
-
-def draw_curves(line: Points, marks: Points, width: int, height: int = 12) -> list[str]:
-    """Draw two series.
-
-    Args:
-        line: points (step, value), steps ascending.
-        marks: likewise.
-        width: of all, in characters.
-        height: in lines, without the axis of steps.
-
-    Returns:
-        Lines of text; none where there is no finite value.
-    """
-    line, marks = ([p for p in points if math.isfinite(p[1])] for points in (line, marks))
-    points = [*line, *marks]
-    if not points:
-        return []
-    first, last = min(step for step, _ in points), max(step for step, _ in points)
-    low, high = min(value for _, value in points), max(value for _, value in points)
-    rows = {0: high, height // 2: high - (high - low) * (height // 2) / (height - 1)}
-    rows[height - 1] = low
-    labels = (
-        {row: f"{value:.3g}" for row, value in rows.items()} if low < high else {0: f"{low:.3g}"}
-    )
-    margin = max(map(len, labels.values()))
-    columns = max(20, width - margin - 3)
-
-    def place(step: float, number: int) -> int:
-        """The column of a step."""
-        return round((step - first) / ((last - first) or 1) * (number - 1))
-
-    def climb(value: float, number: int) -> int:
-        """The row of a value, from above."""
-        return round((high - value) / ((high - low) or 1) * (number - 1))
-
-    heights = _join([(place(step, 2 * columns), value) for step, value in line])
-    dots = _draw_line({x: climb(value, 4 * height) for x, value in heights}, height, columns)
-    cells = [[chr(0x2800 + bits) if bits else " " for bits in row] for row in dots.tolist()]
-    for step, value in marks:
-        cells[climb(value, height)][place(step, columns)] = _MARK
-    drawn = [
-        f"{labels.get(row, ''):>{margin}} {'┤' if row in labels else '│'}{''.join(cells[row])}"
-        for row in range(height)
-    ]
-    return [text.rstrip() for text in (*drawn, *_draw_axis(first, last, columns, margin))]
-
-
-def _join(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """A value for each column from the first to the last: means, and straight lines between."""
-    if not points:
-        return []
-    columns, values = np.array(points).T
-    there, inverse = np.unique(columns, return_inverse=True)
-    means = np.bincount(inverse, values) / np.bincount(inverse)
-    wanted = np.arange(there[0], there[-1] + 1)
-    return [*zip(map(int, wanted), map(float, np.interp(wanted, there, means)), strict=True)]
-
-
-def _draw_line(rows: dict[int, int], height: int, columns: int) -> np.ndarray[tuple[int, int]]:
-    """The bits of each character; a dot reaches up or down to the one before it."""
-    dots = np.zeros((height, columns), np.int64)
-    for x, y in rows.items():
-        before = rows.get(x - 1, y)
-        reach = range(min(before + 1, y), y + 1) if before <= y else range(y, before)
-        for row in reach:
-            dots[row // 4, x // 2] |= _BITS[row % 4, x % 2]
-    return dots
-
-
-def _draw_axis(first: float, last: float, columns: int, margin: int) -> list[str]:
-    """The axis of steps, with the first, the last and the one half way."""
-    places = {0: first}
-    if first < last:
-        half = columns // 2
-        places[half] = first + (last - first) * half / (columns - 1)
-        places[columns - 1] = last
-    labels = [" "] * (margin + 2 + columns)
-    for column, step in places.items():
-        label = f"{step:,.0f}"
-        start = margin + 2 + min(max(0, column - len(label) // 2), columns - len(label))
-        labels[start : start + len(label)] = label
-    ticks = "".join("┬" if column in places else "─" for column in range(columns))
-    return [f"{'':>{margin}} └{ticks}", "".join(labels)]
-
-
-STATE = "state.json"
+KINDS = {"train": "training", "eval": "evaluation"}
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run, finished or not."""
+    """Return whether a folder is that of a run, finished or not."""
     if (folder / MANIFEST).is_file():
         return Manifest.read(folder).kind == "run"
     if (folder / RUN).is_file():
@@ -153,19 +46,18 @@ def is_run(folder: Path) -> bool:
 
 
 def inspect_run(folder: Path) -> dict[str, Any]:
-    """The facts of a run.
+    """Return the facts of a run.
 
     Returns:
         ``state`` and ``step``; ``run``, the content of ``run.json``; ``changed``, the options that
-        differ from their default; ``training`` and ``evaluation``, the last lines of metrics;
-        ``checkpoints`` with ``step``, ``bytes`` and ``is_best``; ``losses`` with the points of
-        both curves; of a finished run also its ``accounts``. What is not there yet is left out.
+        differ from their defaults; ``training`` and ``evaluation``, the last lines of metrics;
+        ``checkpoints`` with ``step``, ``bytes`` and ``is_best``; ``losses``, the points of both
+        curves; ``accounts`` of a finished run. Facts that are not known yet are left out.
 
     Raises:
-        TokkitError: where a file is damaged.
+        TokkitError: if a file is damaged.
     """
     lines = read_metrics(folder / METRICS)
-    last = {line["kind"]: line for line in lines}
     checkpoints = describe_checkpoints(folder / CHECKPOINTS)
     facts: dict[str, Any] = {
         "state": find_state(folder),
@@ -174,15 +66,11 @@ def inspect_run(folder: Path) -> dict[str, Any]:
     if (folder / RUN).is_file():
         run = read_json(folder / RUN)
         facts |= {"run": run, "changed": find_changed(run["options"])}
-    facts |= {
-        name: last[kind]
-        for kind, name in (("train", "training"), ("eval", "evaluation"))
-        if kind in last
-    }
+    facts |= {KINDS[line["kind"]]: line for line in lines}  # the last of each kind
     facts["checkpoints"] = checkpoints
     facts["losses"] = {
         name: [(line["step"], line["loss"]) for line in lines if line["kind"] == kind]
-        for kind, name in (("train", "training"), ("eval", "evaluation"))
+        for kind, name in KINDS.items()
     }
     if facts["state"] == "finished":
         facts["accounts"] = Manifest.read(folder, "run").accounts
@@ -190,29 +78,29 @@ def inspect_run(folder: Path) -> dict[str, Any]:
 
 
 def find_state(folder: Path) -> str:
-    """``finished``, ``training``, ``stopped``, or ``not begun``."""
+    """Return ``finished``, ``training``, ``stopped``, or ``not started``."""
     if (folder / MANIFEST).is_file():
         return "finished"
     if is_being_written(folder):
         return "training"
-    return "stopped" if (folder / RUN).is_file() else "not begun"
+    return "stopped" if (folder / RUN).is_file() else "not started"
 
 
 def find_changed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that are not what they are when nobody says otherwise."""
+    """Return the options that differ from their defaults."""
     defaults = format_options({entry.name: entry.default for entry in fields(PretrainConfig)})
     return {name: value for name, value in options.items() if value != defaults.get(name, MISSING)}
 
 
 def describe_checkpoints(folder: Path) -> list[dict[str, Any]]:
-    """The complete checkpoints, the oldest first; which is best says the newest."""
+    """Return step and size of each checkpoint, the oldest first; the newest says which is best."""
     paths = list_checkpoints(folder)
     newest = read_json(paths[-1] / STATE) if paths else {}
     best = newest.get("best") or {"step": None}
     rows = []
     for path in paths:
         step = checkpoint_step(path)
-        with suppress(FileNotFoundError):  # a run that trains removes old ones
+        with suppress(FileNotFoundError):  # a run that is training removes old ones
             size = sum(file.stat().st_size for file in path.iterdir())
             rows.append({"step": step, "bytes": size, "is_best": step == best["step"]})
     return rows

@@ -1,6 +1,6 @@
-"""Re-reading a folder against its manifest: sizes, hashes, schemas, id ranges, accounts.
+"""Checking a folder against its manifest: sizes, hashes, schemas, id ranges, accounts.
 
-Verification goes on after a fault, so that one run names all of them.
+Verification continues after a fault, so that one run reports all of them.
 """
 
 import sys
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import hash_file, read_json
 from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, plural
 from tokkit.shards.counts import count_instances
 from tokkit.shards.reader import check_batch, map_batch, open_shard, read_header
 from tokkit.tokenizer.tokenizer import load_tokenizer
@@ -22,14 +22,14 @@ from tokkit.tokenizer.tokenizer import load_tokenizer
 
 @dataclass(frozen=True)
 class Verification:
-    """What was looked at, and what was found.
+    """The result of a verification.
 
     Attributes:
         path: the folder.
-        kind: what it holds.
-        files: how many were read.
-        bytes: their size.
-        faults: one line each; none means that all is well.
+        kind: what it contains.
+        files: number of files that were read.
+        bytes: their total size.
+        faults: one line for each fault.
     """
 
     path: Path
@@ -40,15 +40,15 @@ class Verification:
 
 
 def verify(path: Path, *, progress: bool = False) -> Verification:
-    """Re-read every file of a folder of ours.
+    """Read every file of a folder again and check it.
 
     Args:
         path: a tokenizer, token, instance, run or corpus folder.
         progress: show a bar on standard error, if that is a terminal.
 
     Raises:
-        TokkitError: where the folder is missing, unfinished or not ours, so that there is nothing
-            to compare with.
+        TokkitError: if the folder is missing, unfinished or not made by tokkit, so that there is
+            nothing to compare with.
     """
     if (path / TRAINING).is_file() and not (path / MANIFEST).is_file():
         return _verify_tokenizer(path)
@@ -64,22 +64,22 @@ def verify(path: Path, *, progress: bool = False) -> Verification:
         disable=not (progress and sys.stderr.isatty()),
     ) as bar:
         for row in manifest.shards:
-            faults += _faults(_check_file(path, row, manifest, counted))
+            faults += _collect(_check_file(path, row, manifest, counted))
             bar.update(row["bytes"])
     if manifest.kind in ("tokens", "instances"):
-        faults += _faults(_check_tokenizer(path, manifest))
+        faults += _collect(_check_tokenizer(path, manifest))
         listed = {row["name"] for row in manifest.shards}
         strays = sorted(file for file in path.glob("*.arrow") if file.name not in listed)
         faults += [f"{stray}: is not in the manifest; remove it" for stray in strays]
-    wrong = [*check_accounts(manifest)]
+    wrong = [*_check_accounts(manifest)]
     if not faults:
-        wrong += check_figures(manifest, counted)
+        wrong += _check_figures(manifest, counted)
     faults += [f"{path / MANIFEST}: {fault}" for fault in wrong]
     return Verification(path, manifest.kind, len(manifest.shards), total, tuple(faults))
 
 
-def _faults(check: Iterator[str]) -> Iterator[str]:
-    """The faults that a check yields, and the one that ends it."""
+def _collect(check: Iterator[str]) -> Iterator[str]:
+    """Yield the faults of a check, including the error that ends it."""
     try:
         yield from check
     except TokkitError as error:
@@ -89,13 +89,13 @@ def _faults(check: Iterator[str]) -> Iterator[str]:
 def _check_file(
     folder: Path, row: Mapping[str, Any], manifest: Manifest, counted: Accounts
 ) -> Iterator[str]:
-    """Size and hash of one file, and what is in it if it is a shard."""
+    """Check size, hash and content of one file."""
     path = folder / row["name"]
     digest = hash_file(path)
     if (size := path.stat().st_size) != row["bytes"]:
-        yield f"{path}: has {size} bytes, the manifest says {row['bytes']}"
+        yield f"{path}: has {plural(size, 'byte')}, but the manifest says {row['bytes']:,}"
     elif digest != row["sha256"]:
-        yield f"{path}: its SHA-256 is not the manifest's; a byte has changed"
+        yield f"{path}: its SHA-256 is not that of the manifest; a byte has changed"
     if manifest.kind in ("tokens", "instances"):
         yield from _check_shard(path, row, manifest, counted)
 
@@ -103,10 +103,10 @@ def _check_file(
 def _check_shard(
     path: Path, row: Mapping[str, Any], manifest: Manifest, counted: Accounts
 ) -> Iterator[str]:
-    """Schema, header, every record batch, and the counts of one shard."""
+    """Check schema, header, record batches and counts of one shard."""
     header = read_header(path)
     if header.kind != manifest.kind:
-        yield f"{path}: holds {header.kind}, the manifest says {manifest.kind}"
+        yield f"{path}: holds {header.kind}, but the manifest says {manifest.kind}"
     if header.tokenizer_fingerprint != manifest.tokenizer_fingerprint:
         yield f"{path}: was made with another tokenizer than the manifest says"
     reader = open_shard(path)
@@ -122,56 +122,56 @@ def _check_shard(
             objective = manifest.options.get("objective", "")
             for figure, number in count_instances(batch, header, objective).items():
                 counted.count(figure, number)
-    for name, found in (("rows", rows), ("tokens", tokens)):
-        if found != row[name]:
-            yield f"{path}: has {found} {name}, the manifest says {row[name]}"
+    for noun, found in (("row", rows), ("token", tokens)):
+        if found != row[f"{noun}s"]:
+            yield f"{path}: has {plural(found, noun)}, but the manifest says {row[f'{noun}s']:,}"
 
 
 def _check_tokenizer(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """The tokenizer that lies beside the shards must be the one that made them."""
+    """Check that the tokenizer in the folder is the one that made the shards."""
     tokenizer = load_tokenizer(folder / "tokenizer")
     if tokenizer.fingerprint != manifest.tokenizer_fingerprint:
         yield f"{folder / 'tokenizer'}: is not the tokenizer that the manifest names"
 
 
-def check_accounts(manifest: Manifest) -> Iterator[str]:
-    """In minus dropped is kept; what was kept is what the shards hold."""
+def _check_accounts(manifest: Manifest) -> Iterator[str]:
+    """Check that in minus dropped is kept, and that the shards hold what was kept."""
     accounts = Accounts.from_dict(manifest.accounts)
     yield from accounts.imbalances()
     if manifest.kind == "tokens":
-        for what, found in (("documents", manifest.num_rows), ("tokens", manifest.num_tokens)):
-            if accounts.kept(what) != found:
-                yield f"{accounts.kept(what)} {what} kept, but the shards hold {found}"
+        for noun, found in (("document", manifest.num_rows), ("token", manifest.num_tokens)):
+            if (kept := accounts.kept(f"{noun}s")) != found:
+                yield f"{plural(kept, noun)} kept, but the shards hold {found:,}"
     if manifest.kind == "instances" and manifest.options.get("dupe_factor") == 1:
-        # The ledger has one pass, the figures have all: they meet where there is but one.
+        # Accounts are of one pass, figures of all of them.
         figures = ("tokens_in_a", "tokens_in_b", "tokens_packed")
         used = sum(accounts.figures.get(figure, 0) for figure in figures)
-        if accounts.kept("tokens") != used:
-            yield f"{accounts.kept('tokens')} tokens kept, but instances use {used}"
+        if (kept := accounts.kept("tokens")) != used:
+            yield f"{plural(kept, 'token')} kept, but instances use {used:,}"
 
 
-def check_figures(manifest: Manifest, counted: Accounts) -> Iterator[str]:
-    """What was counted of instances when they were made is what is counted now.
+def _check_figures(manifest: Manifest, counted: Accounts) -> Iterator[str]:
+    """Check that the shards hold what was counted when they were built.
 
     Args:
-        manifest: of the folder.
-        counted: the figures of ``count_instances``, added up over all shards.
+        manifest: the folder's manifest.
+        counted: figures of ``count_instances``, summed over all shards.
     """
     noted = Accounts.from_dict(manifest.accounts).figures
     for figure, number in counted.figures.items():
         if noted.get(figure) != number:
             name = figure.replace("_", " ")
-            yield f"{noted.get(figure, 0)} {name}, but the shards hold {number}"
+            yield f"{noted.get(figure, 0):,} {name}, but the shards hold {number:,}"
 
 
 def _verify_tokenizer(path: Path) -> Verification:
-    """A tokenizer folder must load, and be what its training record says."""
+    """Check that a tokenizer folder loads, and is the one that its training record describes."""
     record = read_json(path / TRAINING)
     files = [file for file in sorted(path.iterdir()) if file.is_file()]
     faults = []
     try:
         if load_tokenizer(path).fingerprint != record.get("tokenizer_fingerprint"):
-            faults.append(f"{path}: tokenizer.json is not what {TRAINING} says was trained")
+            faults.append(f"{path}: tokenizer.json is not the one that {TRAINING} describes")
     except TokkitError as error:
         faults.append(str(error))
     size = sum(file.stat().st_size for file in files)

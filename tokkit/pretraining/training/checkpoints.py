@@ -44,6 +44,7 @@ from tokkit.pretraining.models.tensor_files import (
 from tokkit.pretraining.training.metrics import MetricSums
 from tokkit.pretraining.training.optimizers import MOMENTS
 from tokkit.pretraining.training.run_record import (
+    STATE,
     checkpoint_path,
     checkpoint_step,
     list_checkpoints,
@@ -51,7 +52,6 @@ from tokkit.pretraining.training.run_record import (
 
 MODEL = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
-STATE = "state.json"
 
 log = logging.getLogger(__name__)
 

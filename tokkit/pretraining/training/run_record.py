@@ -41,6 +41,7 @@ KIND = "run"
 RUN = "run.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
+STATE = "state.json"  # in each checkpoint
 EXPORT = "export"
 
 # Options on which the weights do not depend, or only through rounding and through which activations
