@@ -254,21 +254,10 @@ def test_examples_are_checked_with_the_tokenizer_that_is_there(tmp_path: Path) -
         check_examples(recipe, recipe.stages)
 
 
-def test_a_recipe_with_a_tokenizer_like_robertas_fills_its_masks(tmp_path: Path) -> None:
-    corpus = tmp_path / "corpus.txt"
-    corpus.write_text("the cat sat on the mat\nthe dog sat on the log\n\n" * 60)
-    recipe = write(
-        tmp_path,
-        f"output = '{tmp_path / 'work'}'\n"
-        f"examples = ['the <mask> sat', 'the [MASK] sat on the [MASK]']\n"
-        f"[corpus]\ninputs = ['{corpus}']\n"
-        f"[train]\nmodel = 'bpe'\nvocab-size = 270\nspecial-token = {json.dumps(ROBERTA)}\n"
-        f"[encode]\nsentences = 'lines'\n[build]\nmax-seq-length = 16\n"
-        f"[pretrain]\npreset = 'tiny'\nmax-steps = 2\nbatch-size = 4\ndevice = 'cpu'\n",
-    )
-    result = CliRunner().invoke(cli, ["run", str(recipe), "--workers", "0"])
-    if result.exception is not None:
-        raise result.exception
-    first, second = result.stdout.split("\n\n")[-2:]
-    assert len(first.splitlines()) == 2
-    assert len(second.splitlines()) == 3
+def test_no_stage_runs_before_examples_are_checked(tmp_path: Path) -> None:
+    text = "[corpus]\ninputs = ['missing.txt']\n[train]\n[pretrain]\n"
+    recipe = write(tmp_path, f"output = '{tmp_path / 'work'}'\nexamples = ['a']\n{text}")
+    result = CliRunner().invoke(cli, ["run", str(recipe)])
+    assert isinstance(result.exception, UsageError)
+    assert "'a': has no [MASK] to predict" in str(result.exception)
+    assert not (tmp_path / "work").exists()

@@ -5,11 +5,13 @@ import torch
 import transformers
 from instancefolders import write_counting_tokenizer
 from randommodels import make_model
+from tinytokenizers import write_bpe
 
 from tokkit.errors import TokkitError, UsageError
 from tokkit.pretraining.models.bert import ModelConfig
 from tokkit.pretraining.models.export import write_export
 from tokkit.pretraining.models.predict import fill_mask
+from tokkit.tokenizer.tokenizer import load_tokenizer
 
 
 def write_model(folder: Path, objective: str, *, share_layers: bool = False) -> Path:
@@ -45,6 +47,23 @@ def test_masks_are_filled_as_transformers_fills_them(
     assert [[token for token, _ in row] for row in answers] == expected
     for row, shares in zip(answers, best.values.tolist(), strict=True):
         assert [share for _, share in row] == pytest.approx(shares, abs=1e-4)
+
+
+def test_masks_are_spelled_as_the_tokenizer_spells_them_or_as_bert_does(tmp_path: Path) -> None:
+    special = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+    tokenizer = load_tokenizer(write_bpe(tmp_path / "tokenizer", ["a t"], special))
+    config = ModelConfig.from_preset(
+        "tiny", vocab_size=tokenizer.vocab_size, max_seq_length=32, dropout=0.1, objective="mlm"
+    )
+    write_export(tmp_path / "export", make_model(config).state_dict(), config, tokenizer)
+    own, mixed, berts = (
+        fill_mask(tmp_path / "export", sentence)
+        for sentence in ("at <mask> a<mask> t", "at <mask> a[MASK] t", "at [MASK] a[MASK] t")
+    )
+    assert own == mixed == berts
+    assert len(own) == 2
+    with pytest.raises(UsageError, match=r"has no \[MASK\] or <mask> to predict"):
+        fill_mask(tmp_path / "export", "at <MASK>")
 
 
 def test_a_sentence_must_hold_a_mask_and_fit(tmp_path: Path) -> None:
