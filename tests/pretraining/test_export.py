@@ -15,7 +15,7 @@ from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.models.bert import ModelConfig
 from tokkit.pretraining.models.build_model import Model
 from tokkit.pretraining.models.export import read_export, write_export
-from tokkit.pretraining.models.huggingface import BY_ENTRY, to_transformers
+from tokkit.pretraining.models.huggingface import VOCAB_TENSORS, to_transformers
 from tokkit.pretraining.training.metrics import total_loss
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -186,7 +186,7 @@ def test_an_export_is_read_back_as_it_was(folder: Path, model: Model) -> None:
     assert not back.training
     for name, tensor in model.state_dict().items():
         read = back.state_dict()[name]
-        num_rows = NUM_ENTRIES if name in BY_ENTRY else len(tensor)
+        num_rows = NUM_ENTRIES if name in VOCAB_TENSORS else len(tensor)
         assert torch.equal(read[:num_rows], tensor[:num_rows]), name
         assert not read[num_rows:].any(), name
 
@@ -227,8 +227,8 @@ def test_an_export_of_another_shape_is_refused(folder: Path) -> None:
     with pytest.raises(TokkitError, match=r"word_embeddings\.weight \(47, 128\) is needed"):
         read_export(folder)
     config.write_text('{"model_type": "bert"}')
-    with pytest.raises(TokkitError, match=r"config\.json: has no vocab_size"):
+    with pytest.raises(TokkitError, match=r"config\.json: vocab_size is missing"):
         read_export(folder)
     config.write_text('{"model_type": "t5"}')
-    with pytest.raises(TokkitError, match=r"config\.json: model_type t5 is none of bert"):
+    with pytest.raises(TokkitError, match=r"config\.json: model_type is t5, not bert"):
         read_export(folder)

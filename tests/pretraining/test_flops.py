@@ -29,7 +29,7 @@ def test_a_token_passes_the_parameters_of_the_model() -> None:
     assert encoder == sum(p.numel() for p in model.layers.parameters())
     head = count_flops_per_token(BASE, make_sample(0, 1)) / 6 - encoder
     # The decoder is the table of the embeddings; the padding of both does no useful work.
-    padding = BASE.num_entries - 30522
+    padding = BASE.padded_vocab_size - 30522
     own = sum(p.numel() for p in model.masked_token_head.parameters())
     assert head == own - padding + 30522 * 768
     decoder = replace(BASE, objective="clm")

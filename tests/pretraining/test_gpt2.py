@@ -13,7 +13,7 @@ from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.models.bert import Bert, ModelConfig
 from tokkit.pretraining.models.build_model import Model, build_model
 from tokkit.pretraining.models.gpt2 import Gpt2
-from tokkit.pretraining.models.huggingface import BY_ENTRY, from_transformers, to_transformers
+from tokkit.pretraining.models.huggingface import VOCAB_TENSORS, from_transformers, to_transformers
 from tokkit.pretraining.training.metrics import total_loss
 
 VOCAB_SIZE = 101
@@ -116,10 +116,12 @@ def test_sums_count_what_was_predicted() -> None:
 
 def test_names_of_transformers_lead_back_to_our_weights() -> None:
     model = make_model(TINY)
-    back = from_transformers(to_transformers(model.state_dict(), model.config), model)
+    back = from_transformers(
+        to_transformers(model.state_dict(), model.config), model.config, model.state_dict()
+    )
     assert back.keys() == model.state_dict().keys()
     for name, tensor in model.state_dict().items():
-        num_rows = VOCAB_SIZE if name in BY_ENTRY else len(tensor)
+        num_rows = VOCAB_SIZE if name in VOCAB_TENSORS else len(tensor)
         assert torch.equal(back[name][:num_rows], tensor[:num_rows]), name
         assert not back[name][num_rows:].any(), name
 

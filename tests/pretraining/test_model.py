@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import EXACT, Batch, Rounding, lay_out
 from tokkit.pretraining.models.attention import Sequences, attend_flat, attend_padded
-from tokkit.pretraining.models.bert import SIZES, Bert, ModelConfig, initialize
+from tokkit.pretraining.models.bert import Bert, ModelConfig, initialize
 from tokkit.pretraining.models.build_model import Model
 from tokkit.pretraining.models.huggingface import from_transformers, to_transformers
 from tokkit.pretraining.pretrain_config import PRESETS
@@ -89,16 +89,18 @@ def test_what_fills_up_the_vocabulary_is_never_predicted_nor_learned() -> None:
 
 def test_names_of_transformers_lead_back_to_our_weights() -> None:
     model = make_model(TINY)
-    back = from_transformers(to_transformers(model.state_dict(), model.config), model)
+    back = from_transformers(
+        to_transformers(model.state_dict(), model.config), model.config, model.state_dict()
+    )
     assert back.keys() == model.state_dict().keys()
     for name, tensor in model.state_dict().items():
-        num_rows = VOCAB_SIZE if len(tensor) == model.config.num_entries else len(tensor)
+        num_rows = VOCAB_SIZE if len(tensor) == model.config.padded_vocab_size else len(tensor)
         assert torch.equal(back[name][:num_rows], tensor[:num_rows]), name
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_have_as_many_parameters_as_those_of_google(preset: str) -> None:
-    layers, hidden, heads = SIZES[preset]
+    layers, hidden, heads = PRESETS[preset]
     config = ModelConfig.from_preset(preset, vocab_size=30528, max_seq_length=128, dropout=0.1)
     with torch.device("meta"):
         model = Bert(config)

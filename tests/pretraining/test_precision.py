@@ -117,7 +117,7 @@ def test_the_decoder_s_products_have_rows_of_whole_blocks() -> None:
         if isinstance(arg, Tensor)
         for size in arg.shape
     }
-    assert CONFIG.num_entries in widths
+    assert CONFIG.padded_vocab_size in widths
     assert CONFIG.vocab_size not in widths
 
 

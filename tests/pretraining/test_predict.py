@@ -70,7 +70,7 @@ def test_a_sentence_must_hold_a_mask_and_fit(tmp_path: Path) -> None:
     folder = write_model(tmp_path, "sop")
     with pytest.raises(UsageError, match=r"has no \[MASK\] to predict"):
         fill_mask(folder, "word1 word2")
-    with pytest.raises(TokkitError, match="603 tokens, the model 512 positions"):
+    with pytest.raises(TokkitError, match="603 tokens, but the model 512 positions"):
         fill_mask(folder, "word1 " * 600 + "[MASK]")
 
 

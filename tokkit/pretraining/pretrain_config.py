@@ -17,7 +17,14 @@ from tokkit.options import (
 )
 from tokkit.shards.objectives import TRAINABLE
 
-PRESETS = ("tiny", "mini", "small", "medium", "base", "large")
+PRESETS = {  # layers, hidden size, heads: https://github.com/google-research/bert
+    "tiny": (2, 128, 2),
+    "mini": (4, 256, 4),
+    "small": (4, 512, 8),
+    "medium": (8, 512, 8),
+    "base": (12, 768, 12),
+    "large": (24, 1024, 16),
+}
 OPTIMIZERS = ("adamw", "lamb")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -77,7 +84,7 @@ class PretrainConfig(LoaderConfig, OutputConfig):
 
     output: Path = option("Run folder to write.", flags=("-o", "--output"))
     preset: str | None = option(
-        "Size of the model.", default=None, choices=PRESETS, shown_default=DEFAULT_PRESET
+        "Size of the model.", default=None, choices=tuple(PRESETS), shown_default=DEFAULT_PRESET
     )
     init_from: Path | None = option(
         "Hugging Face folder of the model to start from; its size replaces --preset.", default=None

@@ -1,4 +1,4 @@
-"""The model that an objective trains: ``Gpt2`` for ``clm``, ``Bert`` for what masks tokens."""
+"""The model that an objective trains: ``Gpt2`` if it is causal, else ``Bert``."""
 
 import torch
 
@@ -10,8 +10,8 @@ Model = Bert | Gpt2
 
 
 def build_model(config: ModelConfig) -> Model:
-    """Make a model and draw its weights from torch's generator, on the CPU."""
-    if config.objective == "clm":
+    """Return a model on the CPU with weights drawn from torch's generator."""
+    if config.is_causal:
         decoder = Gpt2(config)
         gpt2.initialize(decoder)
         return decoder
@@ -21,6 +21,6 @@ def build_model(config: ModelConfig) -> Model:
 
 
 def outline_model(config: ModelConfig) -> Model:
-    """The model without numbers: its tensors are on torch's ``meta`` device."""
+    """Return a model without data: its tensors are on torch's ``meta`` device."""
     with torch.device("meta"):
-        return Gpt2(config) if config.objective == "clm" else Bert(config)
+        return Gpt2(config) if config.is_causal else Bert(config)

@@ -1,10 +1,10 @@
-"""GPT-2 (Radford et al. 2019): what instances of ``clm`` train, each token from those before it.
+"""GPT-2 (Radford et al. 2019), which predicts each token from those before it; ``clm`` trains it.
 
-A pre-norm decoder: each sublayer gets its input normalized, and its output passes dropout and is
-added to what was not; one norm more follows the last layer. The activation is GELU by ``tanh``, the
-head is the word embedding without a bias. It computes what ``transformers.GPT2LMHeadModel``
-computes, on sequences without padding as ``tokkit.pretraining.models.bert`` does, whose interface and
-letters it has. There are no segments: a token has its word's vector and its position's.
+It is a pre-norm decoder: the input of each sublayer is normalized, and its output passes dropout and
+is added to the input before the norm; one more norm follows the last layer. The activation is the
+``tanh`` approximation of GELU, and the head is the word embedding without a bias. It computes what
+``transformers.GPT2LMHeadModel`` computes, on sequences without padding, with the interface and the
+shape letters of ``tokkit.pretraining.models.bert``. There are no segments.
 """
 
 import math
@@ -19,30 +19,30 @@ from tokkit.pretraining.models.bert import (
     ModelConfig,
     SelfAttention,
     Sums,
-    in_product_precision,
+    to_autocast_dtype,
 )
 from tokkit.pretraining.models.loss import TokenLoss
 
-RESIDUAL = ("attention.output", "down")  # the projections whose outputs are added up
+RESIDUAL = ("attention.output", "down")  # the projections whose outputs are added to the residual
 
 
 class TokenEmbeddings(nn.Module):
-    """The sum of a word's and a position's vector."""
+    """The sum of the vectors of a token and its position."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.words = nn.Embedding(config.num_entries, config.hidden_size)
+        self.words = nn.Embedding(config.padded_vocab_size, config.hidden_size)
         self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.dropout_prob = config.hidden_dropout_prob
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """Embed ids; x_ND."""
+        """Return x_ND."""
         x_ND = self.words(inputs.input_ids_N) + self.positions(inputs.position_ids_N)
         return F.dropout(x_ND, self.dropout_prob, self.training)
 
 
 class Block(nn.Module):
-    """Attention to what came before, then a feed-forward network, each behind a norm."""
+    """A norm and causal attention, then a norm and a feed-forward network."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Block(nn.Module):
 
 
 class Gpt2(nn.Module):
-    """The decoder with its head; of ``Inputs``, token types and pairs have no effect."""
+    """The decoder with its head; token types and pairs in ``Inputs`` have no effect."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Gpt2(nn.Module):
         self.token_loss = TokenLoss(config.vocab_size)
 
     def forward(self, inputs: Inputs) -> Sums:
-        """Compare predictions with the labels."""
+        """Return the loss."""
         token_loss, token_correct = self.token_loss(
             self._predict(inputs),
             self.embeddings.words.weight,
@@ -85,7 +85,7 @@ class Gpt2(nn.Module):
         return Sums(token_loss, token_correct, torch.zeros_like(token_loss), token_correct * 0)
 
     def encode(self, inputs: Inputs) -> Tensor:
-        """The last norm's output, x_ND."""
+        """Return the output of the last norm, x_ND."""
         x_ND = self.embeddings(inputs)
         sequences = inputs.sequences
         for layer in self.layers:
@@ -94,21 +94,21 @@ class Gpt2(nn.Module):
         return normed_ND
 
     def logits(self, inputs: Inputs) -> tuple[Tensor, None]:
-        """Logits of the predicted positions [M, V]; there are no pairs."""
+        """Return logits_MV; there are no pairs."""
         weight_VD = self.embeddings.words.weight[: self.config.vocab_size]
         return F.linear(self._predict(inputs), weight_VD), None
 
     def _predict(self, inputs: Inputs) -> Tensor:
-        """What the head gets, x_MD."""
+        """Return the input of the head, x_MD."""
         x_MD = self.encode(inputs).index_select(0, inputs.predicted_positions_M)
-        return in_product_precision(x_MD)
+        return to_autocast_dtype(x_MD)
 
 
 def initialize(model: Gpt2) -> None:
-    """Draw the weights as GPT-2 does: normal; what is added up along the layers is drawn smaller.
+    """Draw the weights as GPT-2 does: normal, smaller for residual projections; biases 0, norms 1.
 
-    Two projections a layer add to the same vector, whose variance would otherwise grow with their
-    number. Biases are 0, norms 1.
+    Two projections in each layer add to the residual, whose variance would otherwise grow with their
+    number.
     """
     deviation = model.config.initializer_range
     smaller = deviation / math.sqrt(2 * model.config.num_hidden_layers)

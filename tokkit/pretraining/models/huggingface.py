@@ -1,51 +1,50 @@
-"""What ``transformers`` calls our tensors and the fields of our config, for each of its models.
+"""Names in ``transformers``: those of our tensors and config fields, for each of its models.
 
-    objective              layers       model_type
-    nsp, sop, mlm          their own    bert
-    nsp, sop, mlm          shared       albert
-    clm                    their own    gpt2
+    objective              layers        model_type
+    nsp, sop, mlm          separate      bert
+    nsp, sop, mlm          shared        albert
+    clm                    separate      gpt2
 
-Our single projection of queries, keys and values is theirs stacked, but for GPT-2, which stacks
-them in the same order and keeps the matrices of its layers transposed:
+Our single projection of queries, keys and values is theirs stacked. GPT-2 stacks them in the same
+order, and stores the matrices of its layers transposed:
 
     layers.0.attention.qkv.weight [3 D, D]  =  bert.encoder.layer.0.attention.self.query.weight [D, D]
                                                …key.weight [D, D]
                                                …value.weight [D, D]
                                             =  transformer.h.0.attn.c_attn.weight [D, 3 D], transposed
 
-What fills up the vocabulary (see ``tokkit.pretraining.models.bert``) has no name of theirs: it is cut off
-on the way out, and zero on the way back. The decoder's weight is the word embedding, which is
-there once; ``transformers`` ties it again.
+The padding of the vocabulary (see ``tokkit.pretraining.models.bert``) does not exist there: it is cut
+off when writing, and zero after reading. The decoder's weight is the word embedding, which is stored
+once; ``transformers`` ties it again.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
 
 from tokkit.pretraining.models.bert import ModelConfig
-from tokkit.pretraining.models.build_model import Model
 
-BY_ENTRY = ("embeddings.words.weight", "masked_token_head.bias")
+VOCAB_TENSORS = ("embeddings.words.weight", "masked_token_head.bias")  # with a row for each token
 
 
 @dataclass(frozen=True)
 class Names:
-    """How one of their models is spelled.
+    """The names of one of their models.
 
     Attributes:
-        outer: a module of ours outside the layers, and theirs.
-        layer: of a layer, with its number to be filled in.
-        inner: a module of ours in a layer, and theirs; several where ours is theirs stacked.
-        config: fields of ours that have another name there, or none.
+        outer: our modules outside the layers, and theirs.
+        layer: prefix of a layer, with a place for its number.
+        inner: our modules in a layer, and theirs; several where ours is theirs stacked.
+        config: our config fields that have another name there; None where they have none.
         transposed: whether the matrices of layers are transposed there.
     """
 
     outer: Mapping[str, str]
     layer: str
     inner: Mapping[str, tuple[str, ...]]
-    config: Mapping[str, str | None]
+    config: Mapping[str, str | None] = field(default_factory=dict)
     transposed: bool = False
 
 
@@ -55,7 +54,7 @@ BERT = Names(
         "embeddings.positions": "bert.embeddings.position_embeddings",
         "embeddings.segments": "bert.embeddings.token_type_embeddings",
         "embeddings.norm": "bert.embeddings.LayerNorm",
-        "masked_token_head": "cls.predictions",  # its bias
+        "masked_token_head": "cls.predictions",  # has the bias
         "masked_token_head.transform": "cls.predictions.transform.dense",
         "masked_token_head.norm": "cls.predictions.transform.LayerNorm",
         "next_sentence_head.pooler": "bert.pooler.dense",
@@ -70,7 +69,6 @@ BERT = Names(
         "down": ("output.dense",),
         "output_norm": ("output.LayerNorm",),
     },
-    config={"share_layers": None},
 )
 ALBERT = Names(
     outer={
@@ -93,7 +91,6 @@ ALBERT = Names(
         "down": ("ffn_output",),
         "output_norm": ("full_layer_layer_norm",),
     },
-    config={"share_layers": None},
 )
 GPT2 = Names(
     outer={
@@ -120,7 +117,6 @@ GPT2 = Names(
         "hidden_dropout_prob": "resid_pdrop",
         "attention_probs_dropout_prob": "attn_pdrop",
         "layer_norm_eps": "layer_norm_epsilon",
-        "share_layers": None,
     },
     transposed=True,
 )
@@ -128,21 +124,21 @@ BY_MODEL_TYPE = {"bert": BERT, "albert": ALBERT, "gpt2": GPT2}
 
 
 def model_type(config: ModelConfig) -> str:
-    """Which of their models ours is."""
-    if config.objective == "clm":
+    """Return which of their models ours is."""
+    if config.is_causal:
         return "gpt2"
     return "albert" if config.share_layers else "bert"
 
 
 def config_names(kind: str) -> dict[str, str]:
-    """Fields of our config that stand in theirs, and what they are called there."""
-    theirs = BY_MODEL_TYPE[kind].config
-    named = {field.name: theirs.get(field.name, field.name) for field in fields(ModelConfig)}
+    """Return the fields of our config that exist in theirs, and their names there."""
+    theirs = {"share_layers": None, **BY_MODEL_TYPE[kind].config}
+    named = {ours.name: theirs.get(ours.name, ours.name) for ours in fields(ModelConfig)}
     return {name: their_name for name, their_name in named.items() if their_name is not None}
 
 
 def transformers_names(name: str, kind: str) -> tuple[str, ...]:
-    """What they call one of our tensors; several names where theirs are stacked in it.
+    """Return their name of one of our tensors; several names where theirs are stacked in it.
 
     >>> transformers_names("layers.3.up.bias", "bert")
     ('bert.encoder.layer.3.intermediate.dense.bias',)
@@ -157,29 +153,30 @@ def transformers_names(name: str, kind: str) -> tuple[str, ...]:
 
 
 def to_transformers(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Our tensors under their names: weights, or their gradients."""
+    """Return our tensors, weights or gradients, under their names."""
     kind, named = model_type(config), {}
     for name, tensor in tensors.items():
-        rows = tensor[: config.vocab_size] if name in BY_ENTRY else tensor
+        rows = tensor[: config.vocab_size] if name in VOCAB_TENSORS else tensor
         their_names = transformers_names(name, kind)
         for their_name, part in zip(their_names, rows.chunk(len(their_names)), strict=True):
             named[their_name] = part.T if _is_transposed(name, part, kind) else part
     return named
 
 
-def from_transformers(tensors: Mapping[str, Tensor], model: Model) -> dict[str, Tensor]:
-    """The tensors that ``model`` needs, found under their names.
+def from_transformers(
+    tensors: Mapping[str, Tensor], config: ModelConfig, names: Iterable[str]
+) -> dict[str, Tensor]:
+    """Return the tensors of our model that have these names of ours.
 
     Raises:
         KeyError: naming a tensor that is missing.
     """
-    config = model.config
     kind, found = model_type(config), {}
-    for name in model.state_dict():
+    for name in names:
         tensor = torch.cat([tensors[their_name] for their_name in transformers_names(name, kind)])
-        if name in BY_ENTRY:
-            spare = config.num_entries - config.vocab_size
-            tensor = torch.cat([tensor, tensor.new_zeros(spare, *tensor.shape[1:])])
+        if name in VOCAB_TENSORS:
+            padding = config.padded_vocab_size - config.vocab_size
+            tensor = torch.cat([tensor, tensor.new_zeros(padding, *tensor.shape[1:])])
         found[name] = tensor.T.contiguous() if _is_transposed(name, tensor, kind) else tensor
     return found
 

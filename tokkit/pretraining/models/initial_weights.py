@@ -1,164 +1,42 @@
-"""``--init-from``: the first weights of a run are those of a BERT of somebody else's.
+"""The first weights of a run with ``--init-from``, read from a Hugging Face folder of a BERT.
 
-Names are those of ``BertForPreTraining``; those of a bare ``BertModel``, without ``bert.``, and those
-of the first releases, ``LayerNorm.gamma`` and ``beta``, are understood. A head that is missing is
-drawn anew, and what there is no place for is left out.
+Tensors are named as in ``BertForPreTraining``. The names of a bare ``BertModel``, without ``bert.``,
+and those of the first releases, ``LayerNorm.gamma`` and ``beta``, are accepted too. A head that is
+missing is drawn at random, and a tensor that our model lacks is ignored.
 
-The vocabulary may be another. Then what belongs to an entry, its embedding and its bias in the
-decoder, is carried over by the entry's spelling, and that of control tokens by their role:
+The vocabulary may differ. Then the tensors with a row for each token, its embedding and its bias in
+the decoder, are copied token by token: tokens are matched by their spelling, and special tokens by
+their role. The row of a token that the folder lacks is drawn at random:
 
     theirs    0 <pad>  1 <mask>  2 the   3 ##ing  4 cat
     ours      0 [PAD]  1 [MASK]  2 cat   3 dog    4 ##ing  5 the
-    rows      0        1         4       drawn    3        2
-
-Rows that no entry of their tokenizer has, which fill vocabularies up, are left behind.
-
-A Hugging Face folder of a BERT: what its config says, and where its weights lie.
-
-Looked at without torch, so that whether a run is up to date is told quickly. Weights are in one of
-these, the first that is there:
-
-    model.safetensors    model.safetensors.index.json, which names the files of parts
-    pytorch_model.bin    pytorch_model.bin.index.json
+    rows      0        1         4       random   3        2
 """
 
-import hashlib
 import logging
 import pickle
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tokkit.engine.files import canonical_json, hash_file, read_json
 from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.pretraining.models.bert import ModelConfig
+from tokkit.pretraining.models.bert_folder import CONFIG, find_weights, read_bert_config
 from tokkit.pretraining.models.build_model import outline_model
-from tokkit.pretraining.models.huggingface import BERT, BY_ENTRY, transformers_names
-from tokkit.shards.objectives import MASKED
+from tokkit.pretraining.models.huggingface import (
+    VOCAB_TENSORS,
+    from_transformers,
+    to_transformers,
+    transformers_names,
+)
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
-CONFIG = "config.json"
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-
-SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-)
-# What transformers takes where a config says nothing.
-DEFAULTS = {
-    "model_type": "bert",
-    "hidden_act": "gelu",
-    "type_vocab_size": 2,
-    "layer_norm_eps": 1e-12,
-    "initializer_range": 0.02,
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "tie_word_embeddings": True,
-}
-# Beside it, what is computed here; of GELU there are several, and only these two are the exact one.
-COMPUTED: Mapping[str, tuple[Any, ...]] = {
-    "model_type": ("bert",),
-    "hidden_act": ("gelu", "gelu_python"),
-    "position_embedding_type": ("absolute",),
-    "is_decoder": (False,),
-    "tie_word_embeddings": (True,),
-}
-
-
-def fingerprint_initial(folder: Path) -> str:
-    """What a run that begins with this folder depends on: 64 hexadecimal digits.
-
-    The SHA-256 of its config, its weights and its tokenizer.
-
-    Raises:
-        TokkitError: where one of them is not there.
-    """
-    form = {
-        "config": hash_file(folder / CONFIG),
-        "weights": [hash_file(path) for path in find_weights(folder)],
-        "tokenizer": load_tokenizer(folder).fingerprint,
-    }
-    return hashlib.sha256(canonical_json(form)).hexdigest()
-
-
-def find_weights(folder: Path) -> tuple[Path, ...]:
-    """The files that hold the weights.
-
-    Raises:
-        TokkitError: where there are none, or the index is not one.
-    """
-    for name in WEIGHTS:
-        if (folder / name).is_file():
-            return (folder / name,)
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            form = read_json(index)
-            parts = form.get("weight_map") if isinstance(form, dict) else None
-            if not isinstance(parts, dict) or not parts:
-                raise TokkitError(f"{index}: names no files; copy it anew")
-            return tuple(folder / part for part in sorted(set(map(str, parts.values()))))
-    raise TokkitError(
-        f"{folder}: holds neither {' nor '.join(WEIGHTS)}; name a Hugging Face folder of a BERT"
-    )
-
-
-def read_bert_config(folder: Path, *, objective: str, max_seq_length: int) -> dict[str, Any]:
-    """Read ``config.json``, with what it leaves out filled in.
-
-    Args:
-        folder: of the model.
-        objective: that is to be learned.
-        max_seq_length: of the instances.
-
-    Raises:
-        TokkitError: where it is not the config of a BERT that is computed here, or not of one for
-            such instances.
-    """
-    path = folder / CONFIG
-    if objective not in MASKED:
-        raise TokkitError(
-            f"{folder}: instances of {objective} train a GPT-2, but --init-from takes a BERT; "
-            f"leave it out, or build with --objective nsp, sop or mlm"
-        )
-    form = read_json(path)
-    if not isinstance(form, dict):
-        raise TokkitError(f"{path}: is no JSON object; copy it anew")
-    form = {**DEFAULTS, **form}
-    for name, computed in COMPUTED.items():
-        if form[name] not in computed:
-            known = " or ".join(map(str, computed))
-            raise TokkitError(
-                f"{path}: {name} is {form[name]}, but --init-from takes a BERT where it is {known}; "
-                f"choose another model"
-            )
-    for name in SIZES:
-        if not isinstance(form.get(name), int):
-            raise TokkitError(f"{path}: {name} is {form.get(name)}, not a number; copy it anew")
-    if form["max_position_embeddings"] < max_seq_length:
-        raise TokkitError(
-            f"{path}: the model has {form['max_position_embeddings']} positions, but instances "
-            f"have up to {max_seq_length} tokens; build them with a smaller --max-seq-length"
-        )
-    if form["type_vocab_size"] < 2:
-        raise TokkitError(
-            f"{path}: type_vocab_size is {form['type_vocab_size']}, but two segments are told "
-            f"apart here; choose another model"
-        )
-    return form
-
-
-KEPT = (
+COPIED_OPTIONS = (
     "hidden_size",
     "num_hidden_layers",
     "num_attention_heads",
@@ -168,89 +46,90 @@ KEPT = (
     "layer_norm_eps",
     "initializer_range",
 )
-HEADS = ("masked_token_head", "next_sentence_head")
+HEADS = ("cls.", "bert.pooler.")
 BARE = ("embeddings.", "encoder.", "pooler.")
-OLDER = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
-# Other names of what is there once, and a range of numbers that used to be saved.
+OLD_NAMES = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
+# Another name of the same tensor; copies and constants that older releases saved as well.
 TIED = {"cls.predictions.decoder.bias": "cls.predictions.bias"}
-WITHOUT_CONTENT = ("cls.predictions.decoder.weight", "bert.embeddings.position_ids")
+REDUNDANT = ("cls.predictions.decoder.weight", "bert.embeddings.position_ids")
+NUM_LOGGED = 5
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Initial:
-    """The weights that a model begins with.
+class InitialWeights:
+    """The weights that a model starts with.
 
     Attributes:
         config: of the model.
-        tensors: by our names; of what belongs to an entry, the rows that are carried over.
-        entries: int64, the ids to which these rows belong.
+        tensors: by our names; those of ``VOCAB_TENSORS`` have only the rows that are copied.
+        token_ids: int64, the ids to which these rows belong.
     """
 
     config: ModelConfig
     tensors: dict[str, Tensor]
-    entries: Tensor
+    token_ids: Tensor
 
     def load_into(self, model: nn.Module) -> None:
-        """Overwrite what ``model`` has drawn; what is not in ``tensors`` stays."""
+        """Overwrite the model's weights; what is not in ``tensors`` stays."""
         own = model.state_dict()
         with torch.no_grad():
             for name, tensor in self.tensors.items():
-                place = own[name]
-                if name in BY_ENTRY:
-                    rows = tensor.to(place.device, place.dtype)
-                    place.index_copy_(0, self.entries.to(place.device), rows)
+                target = own[name]
+                if name in VOCAB_TENSORS:
+                    rows = tensor.to(target.device, target.dtype)
+                    target.index_copy_(0, self.token_ids.to(target.device), rows)
                 else:
-                    place.copy_(tensor)
+                    target.copy_(tensor)
 
 
-def read_initial(
+def read_initial_weights(
     folder: Path, tokenizer: Tokenizer, *, objective: str, max_seq_length: int, dropout: float
-) -> Initial:
+) -> InitialWeights:
     """Read a Hugging Face folder of a BERT.
 
     Args:
-        folder: with ``config.json``, weights and tokenizer; an export of ours is one.
-        tokenizer: that made the instances.
-        objective: that is to be learned; it says which heads there are.
+        folder: with ``config.json``, weights and tokenizer; one that we exported is accepted too.
+        tokenizer: of the instances.
+        objective: of the instances, on which the heads depend.
         max_seq_length: of the instances.
-        dropout: of the run; what the folder says of it has no effect.
+        dropout: of the run, which replaces that of the folder.
 
     Raises:
-        TokkitError: where something is missing or damaged, or the model is not one that is
-            computed here.
+        TokkitError: where something is missing or damaged, or our BERT does not compute the model.
     """
-    form = read_bert_config(folder, objective=objective, max_seq_length=max_seq_length)
+    data = read_bert_config(folder, objective=objective, max_seq_length=max_seq_length)
     config = ModelConfig(
         vocab_size=tokenizer.vocab_size,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         objective=objective,
-        **{name: form[name] for name in KEPT},
+        **{name: data[name] for name in COPIED_OPTIONS},
     )
-    found = _rename(_read_weights(folder))
-    tensors = _take(found, config, form["vocab_size"], folder)
-    entries, rows = match_entries(tokenizer, load_tokenizer(folder), form["vocab_size"])
+    weights = _modernize_names(_read_weights(folder))
+    tensors = _convert(weights, replace(config, vocab_size=data["vocab_size"]), folder)
+    token_ids, rows = match_tokens(tokenizer, load_tokenizer(folder), data["vocab_size"])
     log.info(
-        "%s: carries over %s of %s entries", folder, f"{len(rows):,}", f"{config.vocab_size:,}"
+        "%s: copies the weights of %s of %s tokens",
+        folder,
+        f"{len(rows):,}",
+        f"{config.vocab_size:,}",
     )
-    for name in BY_ENTRY:
-        if name in tensors:
-            tensors[name] = tensors[name][rows]
-    return Initial(config, tensors, entries)
+    tensors |= {name: tensors[name][rows] for name in VOCAB_TENSORS if name in tensors}
+    return InitialWeights(config, tensors, token_ids)
 
 
-def match_entries(ours: Tokenizer, theirs: Tokenizer, num_rows: int) -> tuple[Tensor, Tensor]:
-    """Which entries of two vocabularies are the same.
+def match_tokens(ours: Tokenizer, theirs: Tokenizer, num_rows: int) -> tuple[Tensor, Tensor]:
+    """Return which tokens two vocabularies share.
 
     Args:
         ours: the vocabulary of the run.
         theirs: that of the weights.
-        num_rows: of the weights; an entry may lack its row.
+        num_rows: rows of the weights; a token may lack its row.
 
     Returns:
-        int64, ids of ours, ascending, and for each of them that of theirs.
+        int64, our ids, ascending, and their id of each.
     """
     ids = {token: number for number, token in enumerate(theirs.tokens)}
     same = {number: ids[token] for number, token in enumerate(ours.tokens) if token in ids}
@@ -258,8 +137,8 @@ def match_entries(ours: Tokenizer, theirs: Tokenizer, num_rows: int) -> tuple[Te
         if role in theirs.special_ids:
             same[number] = theirs.special_ids[role]
     pairs = sorted((number, row) for number, row in same.items() if row < num_rows)
-    entries, rows = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
-    return entries, rows
+    token_ids, rows = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
+    return token_ids, rows
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
@@ -272,57 +151,56 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
                 else:
                     tensors |= torch.load(path, map_location="cpu", weights_only=True)
         except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else "it ends too early"
+            reason = str(error).splitlines()[0] if str(error) else "unexpected end of file"
             raise TokkitError(
-                f"{path}: damaged, or not a file of tensors alone ({reason}); copy it anew"
+                f"{path}: damaged, or not a file of tensors alone ({reason}); download it again"
             ) from error
     return tensors
 
 
-def _rename(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Call tensors what ``BertForPreTraining`` calls them today."""
+def _modernize_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors under the names that ``BertForPreTraining`` has today."""
     renamed = {}
     for name, tensor in tensors.items():
         new = f"bert.{name}" if name.startswith(BARE) else name
-        for older, newer in OLDER.items():
-            new = new.replace(older, newer)
-        if new not in WITHOUT_CONTENT:
+        for old_part, new_part in OLD_NAMES.items():
+            new = new.replace(old_part, new_part)
+        if new not in REDUNDANT:
             renamed[TIED.get(new, new)] = tensor
     return renamed
 
 
-def _take(
-    found: dict[str, Tensor], config: ModelConfig, num_rows: int, folder: Path
-) -> dict[str, Tensor]:
-    """The tensors of our model, with as many rows for entries as theirs has."""
-    tensors, used, missing = {}, set[str](), set[str]()
-    for name, like in outline_model(config).state_dict().items():
-        their_names = transformers_names(name, "bert")
-        used.update(their_names)
-        if absent := [their_name for their_name in their_names if their_name not in found]:
-            if not name.startswith(HEADS):
-                raise TokkitError(f"{folder}: the weights lack {absent[0]}; it is not a whole BERT")
-            missing.add(BERT.outer[name.rsplit(".", 1)[0]])
-            continue
-        length = num_rows if name in BY_ENTRY else len(like) // len(their_names)
-        for their_name in their_names:
-            _check_shape(found[their_name], (length, *like.shape[1:]), f"{folder}: {their_name}")
-        tensors[name] = torch.cat([found[their_name].float() for their_name in their_names])
+def _convert(weights: Mapping[str, Tensor], config: ModelConfig, folder: Path) -> dict[str, Tensor]:
+    """Return the tensors of our model that the weights contain.
+
+    Args:
+        weights: by the names of ``BertForPreTraining``.
+        config: of our model with the vocabulary of the weights.
+        folder: named in errors.
+    """
+    outline = outline_model(config).state_dict()
+    expected = to_transformers(outline, config)
+    missing = [name for name in expected if name not in weights]
+    for name in missing:
+        if not name.startswith(HEADS):
+            raise TokkitError(f"{folder}: the weights lack {name}; they are not a complete BERT")
+    for name, like in expected.items():
+        if name in weights and weights[name].shape != like.shape:
+            raise TokkitError(
+                f"{folder}: {name} has shape {tuple(weights[name].shape)}, but {CONFIG} makes it "
+                f"{tuple(like.shape)}; download both again"
+            )
     if missing:
-        log.info("%s: draws anew what it lacks: %s", folder, ", ".join(sorted(missing)))
-    if spare := sorted({name.rsplit(".", 1)[0] for name in found.keys() - used}):
-        log.info("%s: leaves out %s", folder, _shorten(spare))
-    return tensors
+        log.info("%s: lacks these heads, which are drawn at random: %s", folder, _modules(missing))
+    if ignored := weights.keys() - expected.keys():
+        log.info("%s: ignores %s", folder, _modules(ignored))
+    found = {name: tensor.float() for name, tensor in weights.items() if name in expected}
+    names = [name for name in outline if found.keys() >= set(transformers_names(name, "bert"))]
+    return from_transformers(found, config, names)
 
 
-def _check_shape(tensor: Tensor, expected: tuple[int, ...], what: str) -> None:
-    if tensor.shape != expected:
-        raise TokkitError(
-            f"{what} has shape {tuple(tensor.shape)}, but {CONFIG} makes it {expected}; "
-            f"copy both anew"
-        )
-
-
-def _shorten(names: list[str], number: int = 5) -> str:
-    rest = f" and {len(names) - number} others" if len(names) > number else ""
-    return ", ".join(names[:number]) + rest
+def _modules(names: Collection[str]) -> str:
+    """Return the modules of some tensors in words."""
+    modules = sorted({name.rsplit(".", 1)[0] for name in names})
+    rest = len(modules) - NUM_LOGGED
+    return ", ".join(modules[:NUM_LOGGED]) + (f" and {rest} others" if rest > 0 else "")

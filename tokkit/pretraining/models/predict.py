@@ -1,4 +1,4 @@
-"""Asking a trained model: what stands where a sentence says ``[MASK]``?"""
+"""Predictions of a trained model: which tokens belong in the masks of a sentence."""
 
 from pathlib import Path
 
@@ -19,33 +19,33 @@ def fill_mask(folder: Path, sentence: str, top: int = 5) -> list[list[Answer]]:
 
     Args:
         folder: an export, with model and tokenizer.
-        sentence: text that holds the mask token, such as ``The [MASK] is empty.``
-        top: how many answers to give for each mask.
+        sentence: text with masks, such as ``The [MASK] is empty.``, see ``encode_masked``.
+        top: number of answers for each mask.
 
     Returns:
-        For each mask, in order, the likeliest entries with their probabilities, best first.
+        For each mask, in order, the most likely tokens with their probabilities, best first.
 
     Raises:
-        UsageError: where the sentence holds no mask token.
-        TokkitError: where the folder is not a whole export or its model knows no masks, or the
-            sentence is too long for it.
+        UsageError: where the sentence holds no mask.
+        TokkitError: where the folder is not a complete export, its model was trained without masks,
+            or the sentence is too long.
     """
     config = read_config(folder)
-    if config.objective == "clm":
+    if config.is_causal:
         raise TokkitError(
             f"{folder}: a GPT-2 predicts the next token and fills no masks; "
-            f"let transformers' GPT2LMHeadModel generate from it"
+            f"use GPT2LMHeadModel of transformers to generate text"
         )
     tokenizer = load_tokenizer(folder)
     ids = encode_masked(tokenizer, sentence)
     if len(ids) > config.max_position_embeddings:
         raise TokkitError(
-            f"{folder}: the sentence has {len(ids)} tokens, "
-            f"the model {config.max_position_embeddings} positions; shorten it"
+            f"{folder}: the sentence has {len(ids)} tokens, but the model "
+            f"{config.max_position_embeddings} positions; shorten it"
         )
     model = read_export(folder)
     with torch.inference_mode():
-        logits_MV, _ = model.logits(_lay_out(ids, tokenizer.special_ids["mask"]))
+        logits_MV, _ = model.logits(_make_inputs(ids, tokenizer.special_ids["mask"]))
     best = logits_MV.softmax(dim=1).topk(min(top, tokenizer.vocab_size))
     return [
         [(tokenizer.tokens[number], share) for number, share in zip(numbers, shares, strict=True)]
@@ -53,8 +53,8 @@ def fill_mask(folder: Path, sentence: str, top: int = 5) -> list[list[Answer]]:
     ]
 
 
-def _lay_out(ids: list[int], mask_id: int) -> Inputs:
-    """One sequence, of which the masks are to be predicted."""
+def _make_inputs(ids: list[int], mask_id: int) -> Inputs:
+    """Return a batch of one sequence, whose masks are predicted."""
     input_ids_N = torch.tensor(ids)
     masked_positions_M = torch.nonzero(input_ids_N == mask_id).flatten()
     return Inputs(

@@ -35,6 +35,7 @@ from tokkit.engine.folder import refuse_inputs
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.spec import StageSpec, read_past
 from tokkit.errors import require, wrap_os_errors
+from tokkit.pretraining.models.bert_folder import fingerprint_folder
 from tokkit.pretraining.pretrain_config import DEFAULT_PRESET, PretrainConfig, require_objective
 
 KIND = "run"
@@ -103,11 +104,7 @@ class RunPlan:
             not config.share_layers or sources[0].options["objective"] != "clm",
             "--share-layers has no effect on a GPT-2, which instances of clm train; leave it out",
         )
-        initial = None
-        if config.init_from is not None:
-            from tokkit.pretraining.models.initial_weights import fingerprint_initial  # has torch
-
-            initial = fingerprint_initial(config.init_from)
+        initial = None if config.init_from is None else fingerprint_folder(config.init_from)
         precision = config.precision
         if precision == "auto" and not config.overwrite:
             past = read_past(config.output)

@@ -12,7 +12,7 @@ from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.prefetcher import Prefetcher
 from tokkit.pretraining.models.bert import ModelConfig
 from tokkit.pretraining.models.build_model import Model, build_model
-from tokkit.pretraining.models.initial_weights import Initial, read_initial
+from tokkit.pretraining.models.initial_weights import InitialWeights, read_initial_weights
 from tokkit.pretraining.pretrain_config import DEFAULT_PRESET, PretrainConfig
 from tokkit.pretraining.training.device import is_compiled, seed_torch
 from tokkit.pretraining.training.distributed import ProcessGroup, compile_model, distribute
@@ -89,10 +89,12 @@ def _make_model(config: PretrainConfig, sources: Sources) -> Model:
     return model
 
 
-def choose_model(config: PretrainConfig, sources: Sources) -> tuple[ModelConfig, Initial | None]:
+def choose_model(
+    config: PretrainConfig, sources: Sources
+) -> tuple[ModelConfig, InitialWeights | None]:
     """Return the shape of the model, and the weights of ``init_from`` if it is given."""
     if config.init_from is not None:
-        initial = read_initial(
+        initial = read_initial_weights(
             config.init_from,
             sources.tokenizer,
             objective=sources.objective,

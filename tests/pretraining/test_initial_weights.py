@@ -19,10 +19,11 @@ from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.models.bert import Bert, ModelConfig
+from tokkit.pretraining.models.bert_folder import fingerprint_folder
 from tokkit.pretraining.models.build_model import build_model
 from tokkit.pretraining.models.export import write_export
-from tokkit.pretraining.models.huggingface import BY_ENTRY
-from tokkit.pretraining.models.initial_weights import fingerprint_initial, read_initial
+from tokkit.pretraining.models.huggingface import VOCAB_TENSORS
+from tokkit.pretraining.models.initial_weights import read_initial_weights
 from tokkit.pretraining.pretrain_config import LoaderConfig, PretrainConfig
 from tokkit.pretraining.training.metrics import total_loss
 from tokkit.shards.instances import Instances
@@ -69,7 +70,9 @@ def write_bert(
 
 def begin(folder: Path, tokenizer: Tokenizer, objective: str = "nsp") -> Bert:
     """The model with which a run begins."""
-    initial = read_initial(folder, tokenizer, objective=objective, max_seq_length=32, dropout=0.0)
+    initial = read_initial_weights(
+        folder, tokenizer, objective=objective, max_seq_length=32, dropout=0.0
+    )
     torch.manual_seed(1)
     model = build_model(initial.config)
     initial.load_into(model)
@@ -129,7 +132,7 @@ def test_entries_of_another_vocabulary_are_carried_over(
     peer = write_bert(tmp_path / "bert", theirs)
     with caplog.at_level(logging.INFO):
         model = begin(tmp_path / "bert", ours)
-    assert f"{tmp_path / 'bert'}: carries over 8 of 11 entries" in caplog.messages
+    assert f"{tmp_path / 'bert'}: copies the weights of 8 of 11 tokens" in caplog.messages
     fresh = build_at_the_same_seed(model.config)
     roles = dict(zip(SPECIAL, OTHER_SPECIAL, strict=True))
     old_weight, old_bias = peer.get_input_embeddings().weight, peer.cls.predictions.bias
@@ -213,8 +216,9 @@ def test_heads_that_are_missing_are_drawn(
     with caplog.at_level(logging.INFO):
         model = begin(folder, tokenizer)
     assert (
-        f"{folder}: draws anew what it lacks: cls.predictions, cls.predictions.transform.LayerNorm, "
-        f"cls.predictions.transform.dense, cls.seq_relationship"
+        f"{folder}: lacks these heads, which are drawn at random: "
+        f"cls.predictions, cls.predictions.transform.LayerNorm, cls.predictions.transform.dense, "
+        f"cls.seq_relationship"
     ) in caplog.messages
     head, fresh = model.next_sentence_head, build_at_the_same_seed(model.config).next_sentence_head
     assert head is not None
@@ -239,9 +243,9 @@ def test_what_has_no_place_is_left_out_and_said(
     with caplog.at_level(logging.INFO):
         begin(folder, tokenizer, "mlm")
         model = begin(tmp_path / "masked", tokenizer, "mlm")
-    assert f"{folder}: leaves out bert.pooler.dense, classifier" in caplog.messages
+    assert f"{folder}: ignores bert.pooler.dense, classifier" in caplog.messages
     assert not [
-        line for line in caplog.messages if line.startswith(f"{tmp_path / 'masked'}: draws")
+        line for line in caplog.messages if line.startswith(f"{tmp_path / 'masked'}: lacks")
     ]
     ours, theirs = losses(model, peer, make_instances([32, 8], 48))
     assert ours == pytest.approx(theirs, abs=1e-4)
@@ -259,7 +263,7 @@ def test_an_export_of_ours_is_gone_on_from(
     back = begin(tmp_path / "export", tokenizer, objective)
     assert back.config == config
     for name, tensor in model.state_dict().items():
-        rows = 48 if name in BY_ENTRY else len(tensor)
+        rows = 48 if name in VOCAB_TENSORS else len(tensor)
         assert torch.equal(back.state_dict()[name][:rows], tensor[:rows]), name
 
 
@@ -316,19 +320,21 @@ def test_damaged_folders_are_refused(tmp_path: Path, tokenizer: Tokenizer) -> No
     weights = folder / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-100])
-    with pytest.raises(TokkitError, match=r"model\.safetensors: damaged, .*; copy it anew"):
+    with pytest.raises(TokkitError, match=r"model\.safetensors: damaged, .*; download it again"):
         begin(folder, tokenizer)
     weights.unlink()
     for damaged in (b"", b"nonsense", whole[:1000]):
         (folder / "pytorch_model.bin").write_bytes(damaged)
-        with pytest.raises(TokkitError, match=r"pytorch_model\.bin: damaged, .*; copy it anew"):
+        with pytest.raises(
+            TokkitError, match=r"pytorch_model\.bin: damaged, .*; download it again"
+        ):
             begin(folder, tokenizer)
     torch.save({"anything": Path("/")}, folder / "pytorch_model.bin")
     with pytest.raises(TokkitError, match="not a file of tensors alone"):
         begin(folder, tokenizer)
     (folder / "pytorch_model.bin").unlink()
     with pytest.raises(
-        TokkitError, match=r"holds neither model\.safetensors nor pytorch_model\.bin"
+        TokkitError, match=r"contains neither model\.safetensors nor pytorch_model\.bin"
     ):
         begin(folder, tokenizer)
 
@@ -336,20 +342,20 @@ def test_damaged_folders_are_refused(tmp_path: Path, tokenizer: Tokenizer) -> No
 def test_a_fingerprint_is_of_all_that_counts(tmp_path: Path, tokenizer: Tokenizer) -> None:
     folder = tmp_path / "bert"
     peer = write_bert(folder, tokenizer)
-    first = fingerprint_initial(folder)
+    first = fingerprint_folder(folder)
     (folder / "README.md").write_text("nothing that counts")
-    assert fingerprint_initial(folder) == first
+    assert fingerprint_folder(folder) == first
     seen = {first}
     with torch.no_grad():
         peer.cls.predictions.bias[0] += 1
     peer.save_pretrained(folder)
-    seen.add(fingerprint_initial(folder))
+    seen.add(fingerprint_folder(folder))
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "layer_norm_eps": 1e-5}))
-    seen.add(fingerprint_initial(folder))
+    seen.add(fingerprint_folder(folder))
     other = write_tokenizer(tmp_path / "other", [*OTHER_SPECIAL, *tokenizer.tokens[5:]])
     save_tokenizer(other, folder)
-    seen.add(fingerprint_initial(folder))
+    seen.add(fingerprint_folder(folder))
     assert len(seen) == 4
 
 
@@ -357,11 +363,11 @@ def test_a_fingerprint_is_taken_without_torch(tmp_path: Path, tokenizer: Tokeniz
     write_bert(tmp_path / "bert", tokenizer)
     script = (
         "import sys\nfrom pathlib import Path\n"
-        "from tokkit.pretraining.models.initial_weights import fingerprint_initial\n"
-        f"print(fingerprint_initial(Path({str(tmp_path / 'bert')!r})))\n"
+        "from tokkit.pretraining.models.bert_folder import fingerprint_folder\n"
+        f"print(fingerprint_folder(Path({str(tmp_path / 'bert')!r})))\n"
         "assert not {'torch', 'safetensors', 'transformers'} & set(sys.modules)\n"
     )
     ended = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert ended.stdout.strip() == fingerprint_initial(tmp_path / "bert")
+    assert ended.stdout.strip() == fingerprint_folder(tmp_path / "bert")

@@ -1,0 +1,130 @@
+"""A Hugging Face folder of a BERT (``--init-from``): its config and its weight files.
+
+It is read without torch, so that whether a run is up to date is known quickly. Weights are in the
+first of these that exists:
+
+    model.safetensors    model.safetensors.index.json, which names the files of the parts
+    pytorch_model.bin    pytorch_model.bin.index.json
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokkit.engine.files import canonical_json, hash_file, read_json
+from tokkit.errors import TokkitError
+from tokkit.shards.objectives import MASKED
+from tokkit.tokenizer.tokenizer import load_tokenizer
+
+CONFIG = "config.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+)
+# What transformers assumes where a config says nothing.
+DEFAULTS = {
+    "model_type": "bert",
+    "hidden_act": "gelu",
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "initializer_range": 0.02,
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "tie_word_embeddings": True,
+}
+# The values that our BERT computes. transformers has several GELUs; only these two are exact.
+SUPPORTED: Mapping[str, tuple[Any, ...]] = {
+    "model_type": ("bert",),
+    "hidden_act": ("gelu", "gelu_python"),
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+    "tie_word_embeddings": (True,),
+}
+
+
+def fingerprint_folder(folder: Path) -> str:
+    """Return the SHA-256, in hexadecimal, of the folder's config, weights and tokenizer.
+
+    Raises:
+        TokkitError: where one of them is missing.
+    """
+    data = {
+        "config": hash_file(folder / CONFIG),
+        "weights": [hash_file(path) for path in find_weights(folder)],
+        "tokenizer": load_tokenizer(folder).fingerprint,
+    }
+    return hashlib.sha256(canonical_json(data)).hexdigest()
+
+
+def find_weights(folder: Path) -> tuple[Path, ...]:
+    """Return the files that hold the weights.
+
+    Raises:
+        TokkitError: where there are none, or the index is damaged.
+    """
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return (folder / name,)
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            data = read_json(index)
+            parts = data.get("weight_map") if isinstance(data, dict) else None
+            if not isinstance(parts, dict) or not parts:
+                raise TokkitError(f"{index}: names no files; download it again")
+            return tuple(folder / part for part in sorted(set(map(str, parts.values()))))
+    raise TokkitError(
+        f"{folder}: contains neither {' nor '.join(WEIGHTS)}; name a Hugging Face folder of a BERT"
+    )
+
+
+def read_bert_config(folder: Path, *, objective: str, max_seq_length: int) -> dict[str, Any]:
+    """Return the contents of ``config.json``, completed by the defaults of transformers.
+
+    Args:
+        folder: of the model.
+        objective: of the instances.
+        max_seq_length: of the instances.
+
+    Raises:
+        TokkitError: where our BERT does not compute this model, or it does not fit the instances.
+    """
+    path = folder / CONFIG
+    if objective not in MASKED:
+        raise TokkitError(
+            f"{folder}: instances of {objective} train a GPT-2, but --init-from takes a BERT; "
+            f"leave it out, or build with one of {', '.join(MASKED)}"
+        )
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise TokkitError(f"{path}: not a JSON object; download it again")
+    data = {**DEFAULTS, **data}
+    for name, supported in SUPPORTED.items():
+        if data[name] not in supported:
+            raise TokkitError(
+                f"{path}: {name} is {data[name]}, but --init-from requires "
+                f"{' or '.join(map(str, supported))}; choose another model"
+            )
+    for name in SIZES:
+        if not isinstance(data.get(name), int):
+            raise TokkitError(
+                f"{path}: {name} is {data.get(name)}, not a number; download it again"
+            )
+    if data["max_position_embeddings"] < max_seq_length:
+        raise TokkitError(
+            f"{path}: the model has {data['max_position_embeddings']} positions, but instances "
+            f"have up to {max_seq_length} tokens; build them with a smaller --max-seq-length"
+        )
+    if data["type_vocab_size"] < 2:
+        raise TokkitError(
+            f"{path}: type_vocab_size is {data['type_vocab_size']}, but instances have two "
+            f"segments; choose another model"
+        )
+    return data
