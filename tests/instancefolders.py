@@ -11,7 +11,7 @@ from tokkit.engine.files import write_atomically
 from tokkit.engine.manifest import Manifest
 from tokkit.shards.arrow import large_list
 from tokkit.shards.schema import Header, instances_schema
-from tokkit.shards.writer import ShardWriter
+from tokkit.shards.writer import open_writer
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -110,7 +110,7 @@ def write_shard(path: Path, batches: list[pa.RecordBatch], compression: str) -> 
     """Write a shard; returns its row in the manifest."""
     with (
         write_atomically(path) as file,
-        ShardWriter(file, batches[0].schema, compression) as writer,
+        open_writer(file, batches[0].schema, compression) as writer,
     ):
         for batch in batches:
             writer.write(batch)

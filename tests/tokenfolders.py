@@ -13,7 +13,7 @@ from tokkit.engine.files import write_atomically
 from tokkit.engine.manifest import Manifest
 from tokkit.shards.arrow import large_list
 from tokkit.shards.schema import Header, tokens_schema
-from tokkit.shards.writer import ShardWriter
+from tokkit.shards.writer import open_writer
 from tokkit.tokenizer import saving
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -77,7 +77,7 @@ def write_token_folder(
     for number, batches in enumerate(shards or [[len(documents)]]):
         name = f"shard-{number:05d}.arrow"
         first, tokens = start, 0
-        with write_atomically(folder / name) as sink, ShardWriter(sink, schema) as writer:
+        with write_atomically(folder / name) as sink, open_writer(sink, schema) as writer:
             for size in batches:
                 batch = make_batch(documents[start : start + size], start, schema, begins)
                 writer.write(batch)

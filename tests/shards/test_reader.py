@@ -18,7 +18,7 @@ from tokkit.errors import TokkitError
 from tokkit.shards.arrow import large_list
 from tokkit.shards.reader import BatchRef, ShardFolder, check_batch, ragged, read_header
 from tokkit.shards.schema import Header, instances_schema, tokens_schema
-from tokkit.shards.writer import ShardWriter
+from tokkit.shards.writer import open_writer
 
 HEADER = Header(
     kind="tokens", tokenizer_fingerprint="f" * 64, vocab_size=100, special_ids={"cls": 2, "sep": 3}
@@ -54,7 +54,7 @@ def write_folder(folder: Path, batches: list[pa.RecordBatch], compression: str =
     folder.mkdir()
     with (
         write_atomically(folder / "shard-00000.arrow") as sink,
-        ShardWriter(sink, batches[0].schema, compression) as writer,
+        open_writer(sink, batches[0].schema, compression) as writer,
     ):
         for batch in batches:
             writer.write(batch)

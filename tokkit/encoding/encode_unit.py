@@ -34,7 +34,7 @@ from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError
 from tokkit.shards.arrow import large_list, string_array, string_buffers, to_arrow
 from tokkit.shards.schema import Header, tokens_schema
-from tokkit.shards.writer import ShardWriter
+from tokkit.shards.writer import open_writer
 from tokkit.tokenizer.encoded import Encoded, SentenceTooLongError
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -185,7 +185,7 @@ def encode_unit(
                 yield _encode_batch(batch, unit, context, accounts, measured)
                 report(batch.bytes_read)
 
-    with ShardWriter(sink, context.schema, context.config.compression) as writer:
+    with open_writer(sink, context.schema, context.config.compression) as writer:
         for rows in _join_batches(encode_documents()):
             writer.write(rows)
     return UnitResult(

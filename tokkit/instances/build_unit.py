@@ -20,7 +20,7 @@ from tokkit.shards.counts import count_instances
 from tokkit.shards.instances import Instances, to_record_batch
 from tokkit.shards.objectives import OBJECTIVES
 from tokkit.shards.schema import instances_schema
-from tokkit.shards.writer import ShardWriter, Sink
+from tokkit.shards.writer import Sink, open_writer
 
 BATCH_TOKENS = 4 << 20  # of a record batch, approximately
 
@@ -41,7 +41,7 @@ def build_unit(
     targets = OBJECTIVES[context.objective].targets
     schema = instances_schema(context.header, static=is_static, targets=targets)
     rows = tokens = reported = 0
-    with ShardWriter(sink, schema, context.compression) as writer:
+    with open_writer(sink, schema, context.compression) as writer:
         for instances, share in _make_instances(context, unit, accounts):
             batch = to_record_batch(instances, schema)
             for figure, number in count_instances(batch, context.header, context.objective).items():

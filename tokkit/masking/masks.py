@@ -1,8 +1,7 @@
-"""Dynamic masks: drawn afresh in each epoch, and the same for whoever asks again.
+"""Masking instances: once, when ``build`` makes them, or by the loader in each epoch.
 
-It stands without torch, so that ``tokkit inspect`` can show what a model will see.
-
-Masks of ragged instances: of ``build``, once and for all, and of the loader, at each epoch.
+Masks are a function of seed, epoch and the instance's index, so the same ones are found again by
+``tokkit inspect``, which shows what a model sees, without torch.
 """
 
 from dataclasses import dataclass, replace
@@ -31,12 +30,12 @@ class MaskOptions:
     Attributes:
         masked_lm_prob: share of an instance's tokens that are predicted.
         max_predictions: most predictions in one instance.
-        mask_id: the id of ``[MASK]``.
+        mask_id: id of ``[MASK]``.
         special_ids: those of ``[CLS]`` and ``[SEP]``, which are never masked.
-        replacements: the ids that a random replacement may be, of the instances' type.
+        replacements: ids that random tokens are drawn from, of the instances' type.
         unit: what is masked together; see ``MaskConfig``.
-        draw_per_unit: what becomes of the tokens is drawn once a unit.
-        ratios: shares of ``[MASK]``, of random tokens and of tokens that stay.
+        draw_per_unit: draw what replaces the tokens of a unit once for all of them.
+        ratios: shares of the masked tokens that become ``[MASK]``, become random tokens, and stay.
     """
 
     masked_lm_prob: float
@@ -50,15 +49,15 @@ class MaskOptions:
 
     @classmethod
     def make(cls, config: MaskConfig, tokenizer: Tokenizer, header: Header) -> Self:
-        """What a config's options come to.
+        """Resolve the options of a config.
 
         Args:
             config: the options.
-            tokenizer: that made the instances' ids.
+            tokenizer: which made the ids of the instances.
             header: of the instances.
         """
         options = config.mask_options(header.max_seq_length)
-        kept_out = (*tokenizer.all_special_ids, *tokenizer.unused_ids)
+        excluded = (*tokenizer.all_special_ids, *tokenizer.unused_ids)
         return cls(
             unit=config.mask_unit,
             draw_per_unit=config.mask_draw == "word",
@@ -69,7 +68,7 @@ class MaskOptions:
             special_ids=(tokenizer.special_ids["cls"], tokenizer.special_ids["sep"]),
             replacements=replacement_ids(
                 tokenizer.vocab_size,
-                () if config.random_tokens == "all" else kept_out,
+                () if config.random_tokens == "all" else excluded,
                 header.id_dtype,
             ),
         )
@@ -91,19 +90,21 @@ def mask_instances(
         The instances with the same ids, now masked, and their masks.
     """
     ids, offsets, indices = instances.input_ids, instances.offsets, instances.indices
-    seed = np.uint64(seed)
+    seed, stream = np.uint64(seed), stream_of(MASK, epoch)
+    mask_share, random_share, _ = options.ratios
+    thresholds = chance_threshold(mask_share), chance_threshold(mask_share + random_share)
     special_positions = np.empty(len(ids), np.int32)
     special_offsets = np.empty(len(offsets), np.int64)
     find_special(ids, offsets, *options.special_ids, special_positions, special_offsets)
-    num_special = np.diff(special_offsets)
-    budgets = count_masked(
-        np.diff(offsets), num_special, options.masked_lm_prob, options.max_predictions
+    num_masked = count_masked(
+        np.diff(offsets),
+        np.diff(special_offsets),
+        options.masked_lm_prob,
+        options.max_predictions,
     )
-    masked_offsets = np.concatenate([[0], np.cumsum(budgets)])
+    masked_offsets = np.concatenate([[0], np.cumsum(num_masked)])
     positions = np.empty(masked_offsets[-1], np.uint16)
     labels = np.empty(masked_offsets[-1], ids.dtype)
-    mask_share, random_share, _ = options.ratios
-    kinds = chance_threshold(mask_share), chance_threshold(mask_share + random_share)
     if options.unit == "token":
         mask_tokens(
             ids,
@@ -113,10 +114,10 @@ def mask_instances(
             masked_offsets,
             indices,
             seed,
-            stream_of(MASK, epoch),
+            stream,
             options.mask_id,
             options.replacements,
-            *kinds,
+            *thresholds,
             positions,
             labels,
         )
@@ -127,19 +128,20 @@ def mask_instances(
             instances.word_starts,
             special_positions,
             special_offsets,
-            budgets,
+            num_masked,
             indices,
             seed,
             stream_of(MASK_UNIT, epoch),
-            stream_of(MASK, epoch),
+            stream,
             options.mask_id,
             options.replacements,
             length_thresholds(options.unit),
             options.draw_per_unit,
-            *kinds,
+            *thresholds,
             masked_offsets,
             positions,
             labels,
         )
+        # Whole words may fill less than what was allowed; the kernel sets the offsets again.
         positions, labels = positions[: masked_offsets[-1]], labels[: masked_offsets[-1]]
     return replace(instances, masks=Masks(positions, labels, masked_offsets))

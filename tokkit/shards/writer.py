@@ -1,49 +1,33 @@
 """Writing shards: record batches into a file that the engine makes atomic."""
 
-from types import TracebackType
-from typing import Any, Protocol, Self
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 
 class Sink(Protocol):
-    """A binary file that takes bytes in order, such as the engine's ``HashedFile``."""
+    """A binary file that is written in order, such as the engine's ``HashedFile``."""
 
     def write(self, data: Any) -> int:
-        """Write bytes or anything with a contiguous buffer; returns how many."""
+        """Write bytes, or anything with a contiguous buffer; return their number."""
 
 
-class ShardWriter:
-    """Writes record batches of one schema as an Arrow IPC file.
+@contextmanager
+def open_writer(
+    sink: Sink, schema: pa.Schema, compression: str = "none"
+) -> Iterator[pa.RecordBatchFileWriter]:
+    """Write record batches of one schema as an Arrow IPC file.
+
+    The footer is written at the end of the block, but not after an exception.
 
     Args:
-        sink: binary file that takes bytes in order; it is not closed.
+        sink: is not closed.
         schema: from ``tokkit.shards.schema``.
-        compression: of the buffers: ``none``, ``zstd`` or ``lz4``.
+        compression: of ``COMPRESSIONS``.
     """
-
-    def __init__(self, sink: Sink, schema: pa.Schema, compression: str = "none") -> None:
-        codec = None if compression == "none" else compression
-        self._writer = pa.ipc.new_file(
-            pa.PythonFile(sink, mode="w"), schema, options=pa.ipc.IpcWriteOptions(compression=codec)
-        )
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Append a record batch."""
-        self._writer.write_batch(batch)
-
-    def close(self) -> None:
-        """Write the footer; the file is whole from now on."""
-        self._writer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self.close()
+    options = pa.ipc.IpcWriteOptions(compression=None if compression == "none" else compression)
+    writer = pa.ipc.new_file(pa.PythonFile(sink, mode="w"), schema, options=options)
+    yield writer
+    writer.close()

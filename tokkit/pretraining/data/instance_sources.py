@@ -1,4 +1,4 @@
-"""The instance folders of a run: opened, and found to go together."""
+"""The instance folders of a run: opened, and found to match each other."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,18 @@ from tokkit.pretraining.pretrain_config import (
     PretrainConfig,
     require_objective,
 )
-from tokkit.shards.objectives import MASKED
+from tokkit.shards.objectives import MASKED, OBJECTIVES
 from tokkit.shards.reader import ShardFolder
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What the instances come from.
+    """The instance folders of a run.
 
     Attributes:
         folders: of instances.
-        tokenizer: that made the ids of all.
+        tokenizer: which made the ids of all.
         masks: how each folder's instances are masked; None where masks are static, or there are
             none.
     """
@@ -36,13 +36,13 @@ class Sources:
 
     @property
     def objective(self) -> str:
-        """What the instances were built for."""
+        """The objective of the instances."""
         return str(self.folders[0].manifest.options["objective"])
 
     @property
     def is_causal(self) -> bool:
         """Whether each token is predicted from those before it, rather than masked ones."""
-        return self.objective not in MASKED
+        return OBJECTIVES[self.objective].is_causal
 
     @property
     def pad_id(self) -> int:
@@ -52,35 +52,32 @@ class Sources:
     @property
     def max_predictions(self) -> int:
         """Most predictions in one instance of any folder."""
-        return max(map(self._max_predictions_of, range(len(self.folders))))
+        if self.is_causal:
+            return self.max_seq_length
+        return max(
+            masks.max_predictions if masks else folder.manifest.options["max_predictions_per_seq"]
+            for folder, masks in zip(self.folders, self.masks, strict=True)
+        )
 
     def folder(self, number: int) -> "Sources":
         """One folder alone, as a phase takes it."""
         return Sources((self.folders[number],), self.tokenizer, (self.masks[number],))
-
-    def _max_predictions_of(self, number: int) -> int:
-        folder, masks = self.folders[number], self.masks[number]
-        if self.is_causal:
-            return folder.header.max_seq_length
-        if masks is not None:
-            return masks.max_predictions
-        return int(folder.manifest.options["max_predictions_per_seq"])
 
 
 def open_sources(config: LoaderConfig) -> Sources:
     """Open the folders of instances.
 
     Raises:
-        TokkitError: where one is unfinished or damaged, its tokenizer is another than that of its
-            shards or of the first folder, its objective is another or none that is learned here,
-            or an option of masking is given where nothing is masked anew.
+        TokkitError: a folder is unfinished or damaged, its tokenizer differs from that of its
+            shards or of the first folder, its objective differs or is not one that can be trained,
+            or an option of masking is given where nothing is masked.
     """
     folders = tuple(ShardFolder.open(path, "instances") for path in config.instances)
     first = folders[0]
     tokenizer = load_tokenizer(first.tokenizer_path)
     if tokenizer.fingerprint != first.header.tokenizer_fingerprint:
         raise TokkitError(
-            f"{first.tokenizer_path}: is not the tokenizer that made the shards beside it; "
+            f"{first.tokenizer_path}: is not the tokenizer that made the shards next to it; "
             f"build the folder again"
         )
     for folder in folders:
@@ -88,7 +85,7 @@ def open_sources(config: LoaderConfig) -> Sources:
         if folder.header.tokenizer_fingerprint != tokenizer.fingerprint:
             raise TokkitError(
                 f"{folder.path}: was made with another tokenizer than {first.path}; "
-                f"encode both corpora with one"
+                f"encode both corpora with the same one"
             )
         objective, other = (x.manifest.options["objective"] for x in (folder, first))
         if objective != other:
@@ -101,23 +98,41 @@ def open_sources(config: LoaderConfig) -> Sources:
     return Sources(
         folders=folders,
         tokenizer=tokenizer,
-        masks=tuple(_choose_masks(config, folder, tokenizer) for folder in folders),
+        masks=tuple(_mask_options(config, folder, tokenizer) for folder in folders),
     )
 
 
+def _mask_options(
+    config: LoaderConfig, folder: ShardFolder, tokenizer: Tokenizer
+) -> MaskOptions | None:
+    options = folder.manifest.options
+    is_masked = options["objective"] in MASKED
+    if is_masked and options["masking"] == "dynamic":
+        return MaskOptions.make(config, tokenizer, folder.header)
+    if config.changed_mask_option is not None:
+        built, remedy = "--masking static", "leave it out, or build with --masking dynamic"
+        if not is_masked:
+            built, remedy = f"--objective {options['objective']}", "leave it out"
+        raise TokkitError(
+            f"{folder.path}: was built with {built}, so {config.changed_mask_option} has no "
+            f"effect; {remedy}"
+        )
+    return None
+
+
 def order_phases(config: PretrainConfig, sources: Sources) -> tuple[int, ...]:
-    """Say which folder each phase takes: the one that was built with its length.
+    """Find the folder of each phase: the one that was built with its length.
 
     Args:
-        config: its ``phases`` are in the order of the run, its folders in any.
-        sources: those of the config.
+        config: its ``phases`` are in the order of the run, its folders in any order.
+        sources: of the config.
 
     Returns:
         Numbers of folders, one for each phase.
 
     Raises:
-        TokkitError: where a folder was built with another length than any phase has, or with the
-            same as another folder.
+        TokkitError: a folder was built with a length that no phase has, or with the same length as
+            another folder.
     """
     lengths = [length for length, _ in config.phases]
     found: dict[int, int] = {}
@@ -135,21 +150,3 @@ def order_phases(config: PretrainConfig, sources: Sources) -> tuple[int, ...]:
             )
         found[length] = number
     return tuple(found[length] for length in lengths)
-
-
-def _choose_masks(
-    config: LoaderConfig, folder: ShardFolder, tokenizer: Tokenizer
-) -> MaskOptions | None:
-    options = folder.manifest.options
-    is_masked = options["objective"] in MASKED
-    if is_masked and options["masking"] == "dynamic":
-        return MaskOptions.make(config, tokenizer, folder.header)
-    if config.changed_mask_option is not None:
-        built, remedy = "--masking static", "leave it out, or build with --masking dynamic"
-        if not is_masked:
-            built, remedy = f"--objective {options['objective']}", "leave it out"
-        raise TokkitError(
-            f"{folder.path}: was built with {built}, so {config.changed_mask_option} has no "
-            f"effect; {remedy}"
-        )
-    return None
