@@ -102,10 +102,10 @@ def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_been(
 def test_a_shared_tensor_is_stored_once() -> None:
     tensors = name_tensors(*make_trained(1))
     parts = ["embedding.weight", "layers.0.weight", "layers.0.bias", "decoder.bias"]
-    assert set(tensors.model) == {*parts, "scale"}
+    assert set(tensors[MODEL]) == {*parts, "scale"}
     moments = {f"{part}.{moment}" for part in parts for moment in ("exp_avg", "exp_avg_sq")}
-    assert set(tensors.optimizer) == moments
-    assert set(EXPECTED.optimizer) == moments
+    assert set(tensors[OPTIMIZER]) == moments
+    assert set(EXPECTED[OPTIMIZER]) == moments
 
 
 def test_a_copy_stays_while_training_goes_on_in_the_same_memory() -> None:
@@ -114,10 +114,10 @@ def test_a_copy_stays_while_training_goes_on_in_the_same_memory() -> None:
     first = buffer.copy(name_tensors(model, optimizer))
     before = weights(model)
     take_step(model, optimizer)
-    assert equal({name: before[name] for name in first.model}, dict(first.model))
+    assert equal({name: before[name] for name in first[MODEL]}, dict(first[MODEL]))
     second = buffer.copy(name_tensors(model, optimizer))
-    assert equal(dict(name_tensors(model, optimizer).model), dict(second.model))
-    for one, other in ((first.model, second.model), (first.optimizer, second.optimizer)):
+    assert equal(dict(name_tensors(model, optimizer)[MODEL]), dict(second[MODEL]))
+    for one, other in ((first[MODEL], second[MODEL]), (first[OPTIMIZER], second[OPTIMIZER])):
         assert [t.data_ptr() for t in one.values()] == [t.data_ptr() for t in other.values()]
 
 
@@ -130,8 +130,8 @@ def test_a_copy_from_a_gpu_stays_and_goes_back_to_one() -> None:
     taken = SnapshotBuffer().copy(name_tensors(model, optimizer))
     before = weights(model)
     take_step(model, optimizer)
-    assert all(tensor.is_pinned() for tensor in taken.model.values())
-    assert all(torch.equal(before[name].cpu(), tensor) for name, tensor in taken.model.items())
+    assert all(tensor.is_pinned() for tensor in taken[MODEL].values())
+    assert all(torch.equal(before[name].cpu(), tensor) for name, tensor in taken[MODEL].items())
     after = weights(model)
     restore_tensors(taken, 1, model, optimizer)
     assert equal(weights(model), before)

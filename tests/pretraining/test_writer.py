@@ -27,7 +27,7 @@ from tokkit.pretraining.training.run_record import list_checkpoints
 def make_tensors(step: int, num_elements: int = 100) -> Snapshot:
     """Tensors that all say the step."""
     full = torch.full((num_elements,), float(step))
-    return Snapshot({"a": full, "b": full[:3]}, {"a.exp_avg": full})
+    return {"model.safetensors": {"a": full, "b": full[:3]}, "optimizer.safetensors": {"m": full}}
 
 
 EXPECTED = make_tensors(0)
@@ -46,7 +46,7 @@ def assert_whole(folder: Path, step: int) -> None:
     loaded = load_newest_checkpoint(folder, EXPECTED)
     assert loaded is not None
     assert loaded.state["step"] == step
-    for tensors in (loaded.tensors.model, loaded.tensors.optimizer):
+    for tensors in loaded.tensors.values():
         assert all(torch.all(tensor == step) for tensor in tensors.values())
     assert [path.name for path in folder.iterdir() if path.suffix == ".tmp"] == []
 
@@ -69,7 +69,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     with CheckpointWriter(tmp_path, 2) as writer:
         tensors, state = make_tensors(1), {"step": 1, "sums": [1]}
         writer.save(tensors, state)
-        tensors.model["a"].zero_()
+        tensors["model.safetensors"]["a"].zero_()
         state["sums"] = [2]
         assert writer.saved_step == 0
         assert steps(tmp_path) == []
@@ -217,12 +217,11 @@ from pathlib import Path
 import torch
 from tokkit.pretraining.training.checkpoints import load_newest_checkpoint
 from tokkit.pretraining.training.run_record import list_checkpoints
-from tokkit.pretraining.training.checkpoints import Snapshot
 from tokkit.pretraining.training.checkpoint_writer import CheckpointWriter
 
 def make_tensors(step):
     full = torch.full((500_000,), float(step))
-    return Snapshot({"a": full}, {"a.exp_avg": full})
+    return {"model.safetensors": {"a": full}, "optimizer.safetensors": {"m": full}}
 
 def run(folder, resumed, pipe):
     step = resumed.state["step"] if resumed else 0
@@ -255,7 +254,7 @@ for _ in range(25):
     assert found >= announced, (found, announced)
     if resumed:
         assert there[-1].name == f"step-{found:08d}", "none is damaged"
-        for tensors in (resumed.tensors.model, resumed.tensors.optimizer):
+        for tensors in resumed.tensors.values():
             assert all(torch.all(tensor == found) for tensor in tensors.values())
         assert resumed.best is not None
         assert best is None or resumed.best.loss <= best.loss

@@ -44,28 +44,25 @@ class SnapshotBuffer:
     """
 
     def __init__(self) -> None:
-        self._buffers: dict[tuple[str, str], Tensor] = {}
+        self._buffers: dict[str, dict[str, Tensor]] = {}
 
     def copy(self, tensors: Snapshot) -> Snapshot:
         """Copy tensors as fp32; they may change once this returns."""
-        copied = Snapshot(
-            self._copy_part("model", tensors.model),
-            self._copy_part("optimizer", tensors.optimizer),
-        )
-        sources = (*tensors.model.values(), *tensors.optimizer.values())
-        for device in {tensor.device for tensor in sources if tensor.is_cuda}:
+        devices = set()
+        for file, named in tensors.items():
+            buffers = self._buffers.setdefault(file, {})
+            for name, tensor in named.items():
+                pinned = tensor.is_cuda
+                if name not in buffers:
+                    buffers[name] = torch.empty(
+                        tensor.shape, dtype=torch.float32, pin_memory=pinned
+                    )
+                buffers[name].copy_(tensor.detach(), non_blocking=pinned)
+                if pinned:
+                    devices.add(tensor.device)
+        for device in devices:
             torch.cuda.synchronize(device)
-        return copied
-
-    def _copy_part(self, part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        copies = {}
-        for name, tensor in tensors.items():
-            buffer = self._buffers.get((part, name))
-            if buffer is None:
-                buffer = torch.empty(tensor.shape, dtype=torch.float32, pin_memory=tensor.is_cuda)
-                self._buffers[part, name] = buffer
-            copies[name] = buffer.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
-        return copies
+        return self._buffers
 
 
 class CheckpointWriter:

@@ -53,6 +53,9 @@ from tokkit.pretraining.training.run_record import (
 MODEL = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 
+# The tensors of one step: for each file of a checkpoint, its tensors by name.
+Snapshot = Mapping[str, Mapping[str, Tensor]]
+
 log = logging.getLogger(__name__)
 
 
@@ -90,14 +93,6 @@ class TrainingState:
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """The tensors of one step by name; a checkpoint has a file for each mapping."""
-
-    model: Mapping[str, Tensor]
-    optimizer: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
 class BestCheckpoint:
     """The checkpoint with the lowest held-out loss so far."""
 
@@ -127,7 +122,7 @@ def name_tensors(model: nn.Module, optimizer: Optimizer) -> Snapshot:
         for name, parameter in model.named_parameters()
         for moment in MOMENTS[type(optimizer)]
     }
-    return Snapshot(_name_weights(model), moments)
+    return {MODEL: _name_weights(model), OPTIMIZER: moments}
 
 
 def expect_tensors(model: nn.Module, optimizer: Optimizer) -> Snapshot:
@@ -137,7 +132,7 @@ def expect_tensors(model: nn.Module, optimizer: Optimizer) -> Snapshot:
         for name, parameter in model.named_parameters()
         for moment in MOMENTS[type(optimizer)]
     }
-    return Snapshot(_name_weights(model), moments)
+    return {MODEL: _name_weights(model), OPTIMIZER: moments}
 
 
 def _name_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -159,14 +154,14 @@ def restore_tensors(snapshot: Snapshot, step: int, model: nn.Module, optimizer: 
     """
     with torch.no_grad():
         for name, tensor in _name_weights(model).items():
-            tensor.copy_(snapshot.model[name])
+            tensor.copy_(snapshot[MODEL][name])
     names = {parameter: name for name, parameter in model.named_parameters()}
     parameters = itertools.chain(*(group["params"] for group in optimizer.param_groups))
     state = {
         number: {
             "step": torch.tensor(float(step)),  # load_state_dict moves it to where kernels want it
             **{
-                moment: snapshot.optimizer[f"{names[parameter]}.{moment}"]
+                moment: snapshot[OPTIMIZER][f"{names[parameter]}.{moment}"]
                 for moment in MOMENTS[type(optimizer)]
             },
         }
@@ -185,10 +180,7 @@ def write_checkpoint(
         OSError: if writing fails, as on a full disk; the folder is then unchanged.
     """
     with write_folder_atomically(checkpoint_path(folder, state["step"])) as temporary:
-        files = [
-            write_tensors(temporary / MODEL, tensors.model),
-            write_tensors(temporary / OPTIMIZER, tensors.optimizer),
-        ]
+        files = [write_tensors(temporary / name, tensors[name]) for name in tensors]
         data = {"state": state, "best": best and asdict(best), "files": files}
         (temporary / STATE).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
@@ -265,10 +257,7 @@ def load_checkpoint(path: Path, expected: Snapshot) -> Checkpoint:
                 raise ValueError(f"it has {size} of {row['bytes']} bytes")
             if hash_file(path / row["name"]) != row["sha256"]:
                 raise ValueError("its SHA-256 has changed")
-    tensors = Snapshot(
-        read_tensors(path / MODEL, expected.model),
-        read_tensors(path / OPTIMIZER, expected.optimizer),
-    )
+    tensors = {name: read_tensors(path / name, expected[name]) for name in expected}
     if best is not None and not checkpoint_path(path.parent, best.step).is_dir():
         best = None  # removed for a better one, which is damaged
     return Checkpoint(tensors, state, best)

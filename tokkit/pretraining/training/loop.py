@@ -35,7 +35,6 @@ from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.checkpoint_writer import CheckpointWriter
 from tokkit.pretraining.training.checkpoints import (
     Checkpoint,
-    Snapshot,
     TrainingState,
     expect_tensors,
     load_newest_checkpoint,
@@ -94,14 +93,13 @@ class Trainer:
         self.state = TrainingState.from_dict(data)
         if not self.group.is_first:
             self.state.interval = MetricSums()  # the first has the sums of all processes
-        tensors = Snapshot({}, {}) if read is None else read.tensors
-        parts = Snapshot(
-            split_tensors(tensors.model, expected.model),
-            split_tensors(tensors.optimizer, expected.optimizer),
-        )
+        parts = {
+            file: split_tensors({} if read is None else read.tensors[file], tensors)
+            for file, tensors in expected.items()
+        }
         restore_tensors(parts, self.state.step, setup.model, setup.optimizer)
         self._written_step = self._logged_step = self.state.step
-        self._resumed = read and replace(read, tensors=Snapshot({}, {}))
+        self._resumed = read and replace(read, tensors={})
         log.info("%s: resuming from step %d", self.config.output, self.state.step)
 
     def run(self, reporter: Reporter) -> TrainingState:
@@ -277,7 +275,7 @@ class Trainer:
             return
         self.collect_metrics()  # weights that are not finite are never saved
         named = name_tensors(self.setup.model, self.setup.optimizer)
-        tensors = Snapshot(full_tensors(named.model), full_tensors(named.optimizer))
+        tensors = {file: full_tensors(named[file]) for file in named}
         whole = replace(state, interval=state.interval.over_ranks(self.group.sum))
         if self._writer is not None:
             self._reporter.sync()
