@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,30 @@ def test_an_option_changed_in_the_middle_is_refused(
     )
     with pytest.raises(TokkitError, match="--batch-size was 8, not 9"):
         pretrain(changed)
+
+
+@pytest.mark.parametrize("precisions", [("auto", "fp32"), ("fp32", "auto")])
+def test_auto_is_the_same_run_as_the_precision_that_it_stands_for(
+    unbroken: PretrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precisions: tuple[str, str],
+) -> None:
+    first, second = (
+        replace(unbroken, output=tmp_path / "run", precision=precision) for precision in precisions
+    )
+
+    def interrupt(optimizer: torch.optim.AdamW, rate: float) -> None:
+        update_weights(optimizer, rate)
+        if optimizer.state[optimizer.param_groups[0]["params"][0]]["step"] == 10:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("tokkit.pretraining.training.loop.update_weights", interrupt)
+    with pytest.raises(Interrupted):
+        pretrain(first)
+    manifest = pretrain(second)
+    assert outcome(second.output) == outcome(unbroken.output)
+    assert manifest.options["precision"] == "fp32"
+    assert pretrain(first) == manifest
+    with pytest.raises(TokkitError, match="--precision was fp32, not bf16"):
+        pretrain(replace(first, precision="bf16"))
