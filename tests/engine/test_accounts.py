@@ -1,4 +1,4 @@
-"""The ledger adds up, in whatever order units come in."""
+"""Accounts add up, whatever the order of the units."""
 
 import random
 
@@ -17,7 +17,7 @@ events = st.lists(
 )
 
 
-def ledger(entries: list[tuple[str, str, int]]) -> Accounts:
+def make_accounts(entries: list[tuple[str, str, int]]) -> Accounts:
     accounts = Accounts()
     for what, fate, number in entries:
         accounts.add(what, number)
@@ -35,16 +35,16 @@ def test_the_sum_does_not_depend_on_the_order_of_units(
 ) -> None:
     forward, shuffled = Accounts(), Accounts()
     for unit in units:
-        forward.merge(ledger(unit))
+        forward.merge(make_accounts(unit))
     shuffler.shuffle(units)
     for unit in units:
-        shuffled.merge(Accounts.from_dict(ledger(unit).as_dict()))
+        shuffled.merge(Accounts.from_dict(make_accounts(unit).as_dict()))
     assert forward.as_dict() == shuffled.as_dict()
     assert list(forward.as_dict()) == list(shuffled.as_dict())
     forward.check()
 
 
-def test_a_ledger_that_does_not_add_up_is_a_bug() -> None:
+def test_accounts_that_do_not_add_up_are_a_bug() -> None:
     accounts = Accounts()
     accounts.add("documents", 3)
     accounts.keep("documents", 1)

@@ -1,4 +1,4 @@
-"""Workers start as copies of a process of one thread, and anew from any other."""
+"""Workers start as copies of a process with one thread, and as new processes from any other."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ SCRIPT = """
         sys.stderr.write("loaded once\\n")
 
     def square(*arguments):
-        logging.getLogger("tokkit").info("said by workers")
+        logging.getLogger("tokkit").info("logged by workers")
         return toystage.square(*arguments)
 
     if __name__ == "__main__":
@@ -46,7 +46,7 @@ def test_what_units_need_is_loaded_once_where_the_process_can_be_copied(
     assert ended.returncode == 0, ended.stderr
     is_copied = sys.platform == "linux" and not threads
     assert ended.stderr.count("loaded once") == int(is_copied)
-    assert ended.stderr.count("said by workers") == 1  # by the parent, who hears it from all
+    assert ended.stderr.count("logged by workers") == 1  # by the parent, which receives it from all
     assert len(list((tmp_path / "out").glob("square-*"))) == 6
 
 

@@ -180,7 +180,7 @@ def test_an_unfinished_other_run_is_refused_too(tmp_path: Path) -> None:
         run(squares(output, log, power=3))
 
 
-def test_a_run_that_finished_no_unit_is_in_nobodys_way(tmp_path: Path) -> None:
+def test_a_run_that_finished_no_unit_may_be_replaced(tmp_path: Path) -> None:
     output, log = tmp_path / "out", tmp_path / "log"
     with pytest.raises(TokkitError):
         run(squares(output, log, fail=0))
@@ -247,14 +247,14 @@ def test_no_stage_writes_where_it_reads(tmp_path: Path) -> None:
     refuse_inputs(folder, ["s3://bucket/tokens", "-", tmp_path / "corpus.txt"])
 
 
-def test_a_strangers_manifest_is_no_manifest(tmp_path: Path) -> None:
+def test_a_manifest_of_another_program_is_no_manifest(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"name": "a web application"}')
     with pytest.raises(TokkitError, match="not made by tokkit"):
         run(squares(tmp_path, tmp_path.parent / "log"), overwrite=True)
     assert (tmp_path / "manifest.json").exists()
 
 
-def test_a_strangers_folder_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_tokkit_did_not_make_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("dear")
     for overwrite in (False, True):
         with pytest.raises(TokkitError, match="not made by tokkit"):
@@ -323,7 +323,7 @@ def test_a_write_that_fails_leaves_no_half_and_what_was_finished(
     assert done(log) == [4, 5]
 
 
-def test_a_file_size_limit_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_file_size_limit_is_one_line(tmp_path: Path) -> None:
     script = tmp_path / "big.py"
     script.write_text(
         textwrap.dedent(

@@ -1,4 +1,4 @@
-"""A worker begins a unit while the shard of the one before is on its way to the disk."""
+"""A worker starts a unit while the shard of the one before is being written to the disk."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from toystage import squares
 
 TESTS = Path(__file__).resolve().parent.parent
 
-# Changes how the shards of units are kept, in the process that imports it, however it was started.
+# Changes how shards are committed, in the process that imports it, however it was started.
 SCRIPT = """
     import errno, os, sys, time
     sys.path.insert(0, {tests!r})
@@ -29,7 +29,7 @@ SCRIPT = """
         deadline = time.monotonic() + 20
         while number < 5 and str(number + 1) not in (here / "log").read_text().split():
             if time.monotonic() > deadline:
-                raise OSError(errno.ETIMEDOUT, "the next was not begun")
+                raise OSError(errno.ETIMEDOUT, "the next unit was not started")
             time.sleep(0.01)
         return commit(written)
 
@@ -69,7 +69,7 @@ def finished(folder: Path) -> list[str]:
     return sorted(line["input"] for line in Journal.read(folder).units.values())
 
 
-def test_the_next_unit_is_done_while_a_shard_is_kept(tmp_path: Path) -> None:
+def test_the_next_unit_is_done_while_a_shard_is_committed(tmp_path: Path) -> None:
     ended = run(tmp_path, "wait_for_the_next")
     assert ended.returncode == 0, ended.stderr
     run_stage(
@@ -79,14 +79,14 @@ def test_the_next_unit_is_done_while_a_shard_is_kept(tmp_path: Path) -> None:
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_a_fault_does_not_overtake_the_shard_before_it(tmp_path: Path) -> None:
+def test_an_error_does_not_overtake_the_shard_before_it(tmp_path: Path) -> None:
     ended = run(tmp_path, "take_time", fail=2)
     assert ended.returncode == 1
     assert ended.stderr == "number 2: cannot be squared"
     assert finished(tmp_path / "out") == ["number 0", "number 1"]
 
 
-def test_a_disk_that_fills_while_a_shard_is_kept_is_told(tmp_path: Path) -> None:
+def test_a_disk_that_fills_while_a_shard_is_committed_is_an_error(tmp_path: Path) -> None:
     ended = run(tmp_path, "fill_the_disk")
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"{tmp_path}/out/square-00002.txt: no space left on the device")

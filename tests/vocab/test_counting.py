@@ -235,7 +235,7 @@ def test_standard_input_is_read_once_whatever_is_held_out(tmp_path: Path) -> Non
     assert ended.stdout.splitlines() == ["once 1", "only 1"], ended.stderr
 
 
-def test_removed_characters_are_told(tmp_path: Path) -> None:
+def test_removed_characters_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "corpus.txt"
     path.write_text("é É ở a\x01b \u200b \u0301 plain")
     expected = {"\u0301": 3, "\u0309": 1, "\u031b": 1, "\x01": 1, "\u200b": 1}

@@ -1,4 +1,4 @@
-"""The report tells of what kind entries are, and how a vocabulary cuts text that is new to it."""
+"""The report says of what kind tokens are, and how a vocabulary encodes new text."""
 
 from pathlib import Path
 
@@ -28,8 +28,8 @@ def wordpiece(tmp_path: Path) -> Tokenizer:
 
 def bpe() -> Tokenizer:
     merges = [("Ġ", "a"), ("a", "b")]
-    entries = ["[UNK]", *byte_level_alphabet(), *map("".join, merges)]
-    ids = {entry: number for number, entry in enumerate(entries)}
+    tokens = ["[UNK]", *byte_level_alphabet(), *map("".join, merges)]
+    ids = {token: number for number, token in enumerate(tokens)}
     form = byte_level_bpe(ids, merges, named={}, add_prefix_space=False)
     return make_tokenizer(TokenizerFiles(Path("bpe.json"), form))
 
@@ -44,7 +44,7 @@ def test_figures_can_be_checked_by_hand(wordpiece: Tokenizer) -> None:
     }
 
 
-def test_a_report_describes_entries_and_new_text(wordpiece: Tokenizer) -> None:
+def test_a_report_describes_tokens_and_new_text(wordpiece: Tokenizer) -> None:
     held_out = texts("Cats\n\nab b. é\u0301", "cat")
     report = make_report(wordpiece, held_out, {"\u0301": 7, "\x00": 9})
     assert report.entries == {
@@ -56,7 +56,7 @@ def test_a_report_describes_entries_and_new_text(wordpiece: Tokenizer) -> None:
     }
     assert report.longest[:2] == ["cat", "ing"]
     assert report.held_out == {"documents": 2, "words": 5, "characters": 15}
-    # Of catsabb.écat: c, t and é are no entries by themselves; the loose accent is taken out.
+    # Of catsabb.écat: c, t and é are no tokens by themselves; the loose accent is removed.
     assert report.coverage == pytest.approx(7 / 12)
     assert report.removed == [
         {"character": "U+0000", "name": "control character", "count": 9},

@@ -1,4 +1,4 @@
-"""``train`` learns the same vocabulary every time, and knows when there is nothing to learn anew."""
+"""``train`` learns the same vocabulary every time, and knows when there is nothing to do."""
 
 import json
 import logging
@@ -73,7 +73,7 @@ def run(corpus: Path, output: Path, **options: Any) -> Training:
 
 
 def fill(corpus: Path, output: Path, **options: Any) -> Training:
-    """Learn as many entries as the corpus gives, which asking for too many tells."""
+    """Learn as many tokens as the corpus gives; asking for too many shows that number."""
     with pytest.raises(TokkitError, match=r"pass --vocab-size \d+ or less, or more text") as error:
         run(corpus, output, vocab_size=1 << 20, **options)
     size = int(re.findall(r"pass --vocab-size (\d+)", str(error.value))[0])
@@ -138,7 +138,7 @@ def test_transformers_loads_what_was_learned(tmp_path: Path, corpus: Path, model
     assert theirs("[MASK]")["input_ids"] == [2, 4, 3]
 
 
-def test_a_wordpiece_vocabulary_is_control_tokens_alphabet_and_merges(
+def test_a_wordpiece_vocabulary_is_special_tokens_alphabet_and_merges(
     tmp_path: Path, corpus: Path
 ) -> None:
     fill(corpus, tmp_path / "out")
@@ -157,7 +157,7 @@ def test_a_wordpiece_vocabulary_is_control_tokens_alphabet_and_merges(
     assert all(any(token in word for word in words) for token in bare)
 
 
-def test_control_tokens_in_text_are_counted_as_words(tmp_path: Path, corpus: Path) -> None:
+def test_special_tokens_in_text_are_counted_as_words(tmp_path: Path, corpus: Path) -> None:
     run(corpus, tmp_path / "out")
     tokens = load_tokenizer(tmp_path / "out").tokens
     assert {"[", "]", "mask"} <= set(tokens)
@@ -226,7 +226,7 @@ def test_options_that_cannot_be_met_are_refused(
     assert not (tmp_path / "out" / "training.json").exists()
 
 
-def test_a_control_token_that_no_word_can_become_is_taken(tmp_path: Path, corpus: Path) -> None:
+def test_a_special_token_that_no_word_can_become_is_accepted(tmp_path: Path, corpus: Path) -> None:
     with pytest.raises(UsageError):
         run(corpus, tmp_path / "out", special_tokens=("[UNK]", "cat"))
     run(corpus, tmp_path / "out2", special_tokens=("[UNK]", "CAT", "[cat]", "日本"))

@@ -187,7 +187,7 @@ def test_long_words_take_no_square_of_their_length() -> None:
         train_wordpiece(config(vocab_size=64, score=score), WordCounts.from_mapping(words))
 
 
-def test_unused_entries_stand_behind_the_control_tokens() -> None:
+def test_unused_tokens_follow_the_special_tokens() -> None:
     words = WordCounts.from_mapping({b"abab": 3})
     definition, _ = train_wordpiece(config(vocab_size=12, unused=2), words)
     expected = [*BERT_SPECIAL_TOKENS, "[unused0]", "[unused1]", "a", "b", "##a", "##b", "ab"]
@@ -213,19 +213,19 @@ def test_an_initial_alphabet_is_normalized_as_text_is(tmp_path: Path) -> None:
 
 def test_a_size_that_the_corpus_cannot_fill_is_refused_with_the_size_that_it_can() -> None:
     words = WordCounts.from_mapping({b"abc": 3, b"x": 1})
-    with pytest.raises(TokkitError, match=r"gives 13 entries.* pass --vocab-size 13 or less"):
+    with pytest.raises(TokkitError, match=r"gives 13 tokens.* pass --vocab-size 13 or less"):
         train_wordpiece(config(vocab_size=30522), words)
     train_wordpiece(config(vocab_size=13), words)
-    with pytest.raises(TokkitError, match="less than the 11 entries"):
+    with pytest.raises(TokkitError, match="less than the 11 tokens"):
         train_wordpiece(config(vocab_size=10), words)
-    with pytest.raises(TokkitError, match="gives 256 entries"):
+    with pytest.raises(TokkitError, match="gives 256 tokens"):
         train_bpe(
             config(model="bpe", vocab_size=300, special_tokens=()), WordCounts.from_mapping({})
         )
 
 
 @pytest.mark.parametrize("token", ["pad", "##ing", "a"])
-def test_control_tokens_that_are_words_are_refused(token: str) -> None:
+def test_special_tokens_that_are_words_are_refused(token: str) -> None:
     words = WordCounts.from_mapping({b"ab": 3})
     for train, model in ((train_wordpiece, "wordpiece"), (train_bpe, "bpe")):
         if (token, model) != ("##ing", "bpe"):

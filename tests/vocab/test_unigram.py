@@ -44,7 +44,7 @@ def test_every_run_gives_the_same_model() -> None:
     assert learn() == learn()
 
 
-def test_control_tokens_come_first_and_text_never_becomes_one() -> None:
+def test_special_tokens_come_first_and_text_never_becomes_one() -> None:
     model = learn(unused=2)
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]", "[unused1]"]
     assert pieces_of(model)[:7] == names

@@ -159,18 +159,14 @@ class _Pool:
         """Raise an error that says which unit a dead worker had, and how it died."""
         process = self._processes[pipe]
         process.join()
-        killed = process.exitcode == -signal.SIGKILL
-        remedy = ". It may have run out of memory: use fewer --workers" if killed else ""
+        code = process.exitcode or 0
+        end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        if code == -signal.SIGKILL:
+            end += ". It may have run out of memory: use fewer --workers"
         raise TokkitError(
-            f"{self._sent[pipe][-1].name}: the worker process {describe_exit(process)}{remedy}. "
-            f"Finished units are kept: run the same command again to continue"
+            f"{self._sent[pipe][-1].name}: the worker process {end}. Finished units are kept: "
+            f"run the same command again to continue"
         )
-
-
-def describe_exit(process: BaseProcess) -> str:
-    """Return how a process ended: ``was killed by SIGKILL``, or ``exited with 1``."""
-    code = process.exitcode or 0
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
 
 
 def _choose_start(task: Task) -> ForkContext | SpawnContext:
@@ -206,7 +202,7 @@ def _work(task: Task, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it, too, and ends us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has the parent's handler
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_SIGNALS)
-    threading.Thread(target=exit_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     messages = _MessagePipe(pipe)
     logger = logging.getLogger("tokkit")
     logger.handlers = [_LogSender(messages)]
@@ -233,7 +229,7 @@ def _commit(written: WrittenUnit, unit: Unit, messages: "_MessagePipe") -> None:
         messages.send("outcome", written.commit())
 
 
-def exit_with_parent() -> None:
+def _exit_with_parent() -> None:
     """Exit this process when its parent is gone, so that it writes nothing that nobody expects."""
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -2,8 +2,6 @@
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 
@@ -30,18 +28,6 @@ def open_bar(
     )
 
 
-@contextmanager
-def hide_bars() -> Iterator[None]:
-    """Take the bars off the terminal while the block writes to it."""
-    if "tqdm" not in sys.modules:  # so there is no bar
-        yield
-        return
-    from tqdm import tqdm
-
-    with tqdm.external_write_mode(file=sys.stderr):
-        yield
-
-
 class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # no type argument at run time
     """Writes log lines to standard error."""
 
@@ -51,5 +37,10 @@ class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # no type a
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line, without a bar in it."""
-        with hide_bars():
+        if "tqdm" not in sys.modules:  # so there is no bar
+            super().emit(record)
+            return
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(file=sys.stderr):
             super().emit(record)

@@ -138,7 +138,7 @@ def locked_folder(spec: StageSpec, *, overwrite: bool) -> Iterator[None]:
     refuse_foreign(spec.output)
     with FolderLock(spec.output), interruptible(spec.output):
         if not overwrite:
-            refuse_other_run(spec)
+            _refuse_other_run(spec)
         try:
             yield
         finally:
@@ -162,7 +162,7 @@ def begin(spec: StageSpec, *, overwrite: bool) -> Journal:
     return Journal.read(spec.output)
 
 
-def refuse_other_run(spec: StageSpec) -> None:
+def _refuse_other_run(spec: StageSpec) -> None:
     """Refuse a folder that holds the result, or work in progress, of other inputs or options.
 
     Raises:

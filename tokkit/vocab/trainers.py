@@ -12,7 +12,7 @@ table yields the words; given the alphabet in order, as above, it learns what is
 library's ``max_token_length`` is one more than ours: its tokens are shorter than it.
 
 The alphabet of a WordPiece vocabulary are the most frequent characters of all words; of two that
-occur as often, the one with the lower code point goes first. A character is a token by itself, and
+occur as often, the one with the lower code point first. A character is a token by itself, and
 if some word has it after its beginning, ``##c`` is one, too. For "Go on!":
 
     counts       o 2   g 1   n 1   ! 1        (uncased)

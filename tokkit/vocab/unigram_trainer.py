@@ -161,11 +161,11 @@ def _explain(fault: str, config: TrainConfig) -> str:
 
 
 def define_unigram(model: bytes, special_tokens: Sequence[str]) -> dict[str, Any]:
-    """What a sentencepiece model says, as the object of a ``tokenizer.json``.
+    """Return the content of a ``tokenizer.json`` that is equivalent to a sentencepiece model.
 
     Args:
-        model: that ``train_unigram`` made.
-        special_tokens: control tokens beside the usual forms.
+        model: model of ``train_unigram``.
+        special_tokens: special tokens, in addition to those of the usual forms.
     """
     import sentencepiece
 

@@ -6,8 +6,8 @@
 
 If digits are split, each is a word. A splitter has two kernels, ``count_chunks`` for texts that
 count once and ``split`` for texts that each count several times, and ``rules``, their character
-tables. The tables learn a page of characters when a kernel meets one that they lack. What no table
-can tell, the order of combining marks that stay, the library is asked about, word by word.
+tables. A page of the tables is filled when a kernel meets a character on it. The order of combining
+marks that stay cannot be a table's; words with such marks are split by the library.
 """
 
 from collections import Counter
