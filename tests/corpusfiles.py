@@ -7,6 +7,13 @@ from typing import Any
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.readers import read_documents
 from tokkit.corpus.units import plan_units
+from tokkit.options import option
+
+
+class _LanguageConfig(CorpusConfig):
+    """The options of reading a corpus, and the field of a record's language."""
+
+    language_field: str | None = option("Field of a record that holds its language.", default=None)
 
 
 @dataclass
@@ -26,17 +33,14 @@ def read_corpus(
     *inputs: Any,
     unit_bytes: int = 64 << 20,
     batch_bytes: int = 8 << 20,
-    language_field: str | None = None,
     **options: Any,
 ) -> Corpus:
     """Plan and read, checking what every batch promises."""
-    config = CorpusConfig(inputs=tuple(map(str, inputs)), **options)
+    config = _LanguageConfig(inputs=tuple(map(str, inputs)), **options)
     corpus = Corpus()
     for unit in plan_units(config, unit_bytes):
         corpus.num_units += 1
-        for batch in read_documents(
-            unit, config, language_field=language_field, batch_bytes=batch_bytes
-        ):
+        for batch in read_documents(unit, config, batch_bytes=batch_bytes):
             batch.texts.validate(full=True)
             batch.names.validate(full=True)
             assert len(batch.names) == len(batch.texts)

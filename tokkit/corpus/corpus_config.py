@@ -49,6 +49,11 @@ class CorpusConfig(Config):
         choices=ERRORS,
     )
 
+    @property
+    def language_field(self) -> str | None:
+        """Field of a record that holds its language; None unless a stage makes it an option."""
+        return None
+
     def __post_init__(self) -> None:
         """Refuse inputs that cannot be read, and what every config refuses."""
         super().__post_init__()

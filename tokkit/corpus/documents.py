@@ -40,7 +40,7 @@ class DocumentBatch:
         texts: large_string, valid UTF-8, not of white space alone; lines end at ``\n``, the last
             line end is removed.
         names: the record's own id, or the file's name and where the document begins in it.
-        languages: of the records, null if unknown; None if no field was named.
+        languages: of the records, null if unknown; None if none were read.
         dropped: documents dropped since the last batch, by reason.
         replaced: documents of this batch in which U+FFFD replaces invalid UTF-8.
         bytes_read: bytes of the input, as on disk, since the last batch; over a unit they add up to
@@ -55,13 +55,10 @@ class DocumentBatch:
     bytes_read: int = 0
 
 
-def empty_batch(
-    language_field: str | None, dropped: dict[str, int], bytes_read: int = 0
-) -> DocumentBatch:
+def empty_batch(dropped: dict[str, int], bytes_read: int = 0) -> DocumentBatch:
     """Return a batch without documents, which reports what was dropped and read."""
     none = pa.array([], pa.string())
-    languages = None if language_field is None else none
-    return DocumentBatch(none.cast(pa.large_string()), none, languages, dropped, 0, bytes_read)
+    return DocumentBatch(none.cast(pa.large_string()), none, none, dropped, 0, bytes_read)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,6 @@ For a corpus of one file ``two.txt`` that holds ``A cat.\r\nIt sat.\r\n\r\nA dog
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
-
-import pyarrow as pa
 
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.documents import EMPTY, DocumentBatch, empty_batch
@@ -29,19 +26,14 @@ BATCH_BYTES = 8 << 20
 
 
 def read_and_count(
-    unit: CorpusUnit,
-    config: CorpusConfig,
-    accounts: Accounts,
-    digest: "hashlib._Hash",
-    *,
-    language_field: str | None = None,
+    unit: CorpusUnit, config: CorpusConfig, accounts: Accounts, digest: "hashlib._Hash"
 ) -> Iterator[DocumentBatch]:
     """Read a unit's documents as ``read_documents`` does, and enter them into ``accounts``.
 
     Every document counts as having come in; dropped documents are entered by reason. The caller
     enters those that it keeps.
     """
-    for batch in read_documents(unit, config, language_field=language_field, digest=digest):
+    for batch in read_documents(unit, config, digest):
         accounts.add("documents", len(batch.texts) + sum(batch.dropped.values()))
         for reason, number in batch.dropped.items():
             accounts.drop("documents", reason, number)
@@ -53,8 +45,6 @@ def read_and_count(
 def read_documents(
     unit: CorpusUnit,
     config: CorpusConfig,
-    *,
-    language_field: str | None = None,
     digest: "hashlib._Hash | None" = None,
     batch_bytes: int = BATCH_BYTES,
 ) -> Iterator[DocumentBatch]:
@@ -65,7 +55,6 @@ def read_documents(
     Args:
         unit: from ``plan_units``.
         config: the config that the unit was planned with.
-        language_field: field of a record that holds its language.
         digest: updated with the bytes that are read, after decompression: of a whole plain file, it
             becomes the file's own SHA-256. For a table, it gets the columns that are read.
         batch_bytes: about how many bytes of text a batch has; a longer document has its own.
@@ -80,52 +69,41 @@ def read_documents(
             f"name a file of text, or pass --format text"
         )
     num_documents = 0
-    for batch in _read(unit, config, language_field, digest, batch_bytes):
+    for batch in _read(unit, config, digest, batch_bytes):
         num_documents += len(batch.texts) + sum(batch.dropped.values())
-        if language_field is not None and batch.languages is None:
-            yield replace(batch, languages=pa.nulls(len(batch.texts), pa.string()))
-        else:
-            yield batch
+        yield batch
     require_unchanged(unit.source)
     if unit.is_whole and not num_documents:
-        yield empty_batch(language_field, {EMPTY: 1})
+        yield empty_batch({EMPTY: 1})
 
 
 def _read(
-    unit: CorpusUnit,
-    config: CorpusConfig,
-    language_field: str | None,
-    digest: "hashlib._Hash | None",
-    batch_bytes: int,
+    unit: CorpusUnit, config: CorpusConfig, digest: "hashlib._Hash | None", batch_bytes: int
 ) -> Iterator[DocumentBatch]:
     if unit.source.is_table:
-        yield from read_rows(unit, config, language_field, digest, batch_bytes)
+        yield from read_rows(unit, config, digest, batch_bytes)
         return
     with open_stream(unit, digest) as stream:
         if unit.source.format == "jsonl":
-            yield from read_records(stream, config, language_field, batch_bytes)
+            yield from read_records(stream, config, batch_bytes)
         else:
             yield from read_text(stream, config, batch_bytes)
 
 
-def digest_group(
-    group: Group, config: CorpusConfig, language_field: str | None = None
-) -> list[str]:
+def digest_group(group: Group, config: CorpusConfig) -> list[str]:
     """Return the SHA-256 of what ``read_documents`` reads of each unit, without keeping any text.
 
     Raises:
         TokkitError: if an input is damaged or has changed since it was planned.
     """
-    return [digest_unit(unit, config, language_field=language_field) for unit in group]
+    return [digest_unit(unit, config) for unit in group]
 
 
-def digest_unit(
-    unit: CorpusUnit, config: CorpusConfig, *, language_field: str | None = None
-) -> str:
+def digest_unit(unit: CorpusUnit, config: CorpusConfig) -> str:
     """Return the SHA-256 of what ``read_documents`` reads of one unit."""
     digest = hashlib.sha256()
     if unit.source.is_table:
-        for _ in read_rows(unit, config, language_field, digest, BATCH_BYTES):
+        for _ in read_rows(unit, config, digest, BATCH_BYTES):
             pass
     else:
         buffer = memoryview(bytearray(BATCH_BYTES))

@@ -31,7 +31,7 @@ from tokkit.corpus.documents import (
     name_documents,
 )
 from tokkit.corpus.streams import ByteStream
-from tokkit.corpus.text import FoundDocuments, find_in_stream, invalid_utf8_error, line_number
+from tokkit.corpus.text import FoundDocuments, find_in_stream
 from tokkit.errors import TokkitError
 from tokkit.shards.arrow import string_buffers
 
@@ -71,14 +71,13 @@ class _Rows:
 
 
 def read_records(
-    stream: ByteStream, config: CorpusConfig, language_field: str | None, batch_bytes: int
+    stream: ByteStream, config: CorpusConfig, batch_bytes: int
 ) -> Iterator[DocumentBatch]:
     """Read the documents of a unit of JSON lines.
 
     Args:
         stream: the unit's bytes.
-        config: which fields hold text and id, and what to do about invalid UTF-8.
-        language_field: field that holds the language, or None.
+        config: which fields hold text, id and language, and what to do about invalid UTF-8.
         batch_bytes: about how many bytes a batch has; one record may be longer.
 
     Raises:
@@ -86,38 +85,29 @@ def read_records(
             ``--errors strict``.
     """
     for found in find_in_stream(stream, "line", batch_bytes):
-        yield _read_batch(stream, found, config, language_field)
+        rows = _parse(found, config)
+        values, offsets = string_buffers(pa.array(rows.texts, pa.large_string()))
+        clean = clean_texts(values, offsets[:-1], offsets[1:])
+        kept = pa.array(clean.kept)
+        positions = np.array(rows.positions, dtype=np.int64)[clean.kept]
+        ids = pa.array(rows.ids, pa.string()).take(kept)
+        languages = None
+        if config.language_field is not None:
+            languages = pa.array(rows.languages, pa.string()).take(kept)
+        yield DocumentBatch(
+            clean.texts,
+            name_documents(stream.unit.source.name, positions, ids),
+            languages,
+            dropped=add_counts(clean.dropped, rows.dropped, {EMPTY: found.num_empty}),
+            replaced=int(np.isin(rows.replaced, clean.kept).sum()) if rows.replaced else 0,
+            bytes_read=stream.take_progress(),
+        )
 
 
-def _read_batch(
-    stream: ByteStream, found: FoundDocuments, config: CorpusConfig, language_field: str | None
-) -> DocumentBatch:
-    """Return the documents of the lines that were found."""
-    rows = _parse(stream, found, config, language_field)
-    values, offsets = string_buffers(pa.array(rows.texts, pa.large_string()))
-    clean = clean_texts(values, offsets[:-1], offsets[1:])
-    kept = pa.array(clean.kept)
-    positions = np.array(rows.positions, dtype=np.int64)[clean.kept]
-    ids = pa.array(rows.ids, pa.string()).take(kept)
-    languages = None
-    if language_field is not None:
-        languages = pa.array(rows.languages, pa.string()).take(kept)
-    return DocumentBatch(
-        clean.texts,
-        name_documents(stream.unit.source.name, positions, ids),
-        languages,
-        dropped=add_counts(clean.dropped, rows.dropped, {EMPTY: found.num_empty}),
-        replaced=int(np.isin(rows.replaced, clean.kept).sum()) if rows.replaced else 0,
-        bytes_read=stream.take_progress(),
-    )
-
-
-def _parse(
-    stream: ByteStream, found: FoundDocuments, config: CorpusConfig, language_field: str | None
-) -> _Rows:
+def _parse(found: FoundDocuments, config: CorpusConfig) -> _Rows:
     """Parse the lines that were found."""
     rows = _Rows()
-    text_field, id_field = config.text_field, config.id_field
+    text_field, id_field, language_field = config.text_field, config.id_field, config.language_field
     # A memory view, because its slices are no copies: a line of 200 MB is copied often enough.
     data = found.buffer.data
     bounds = zip(found.starts.tolist(), found.stops.tolist(), strict=True)
@@ -127,21 +117,18 @@ def _parse(
         try:
             line = str(raw, "utf-8")
         except UnicodeDecodeError as error:
-            replaced = _may_replace(
-                config.errors, rows, partial(invalid_utf8_error, stream, found, index, error)
-            )
+            make_error = partial(found.invalid_utf8, index, error)
+            replaced = _may_replace(config.errors, rows, make_error)
             if not replaced:
                 continue
             line = str(raw, "utf-8", "replace")
-        record = _load(line, stream, found, index)
+        record = _load(line, found, index)
         text = record.get(text_field)
         if type(text) is not str:
             rows.dropped[_why_no_text(record, text_field)] += 1
             continue
         if "\\u" in line and _LONE_SURROGATE.search(text):
-            replaced = _may_replace(
-                config.errors, rows, partial(_lone_surrogate, stream, found, index)
-            )
+            replaced = _may_replace(config.errors, rows, partial(_lone_surrogate, found, index))
             if not replaced:
                 continue
             text = _LONE_SURROGATE.sub("\ufffd", text)
@@ -163,7 +150,7 @@ def _may_replace(errors: str, rows: _Rows, make_error: Callable[[], TokkitError]
     return errors == "replace"
 
 
-def _load(line: str, stream: ByteStream, found: FoundDocuments, index: int) -> dict[str, Any]:
+def _load(line: str, found: FoundDocuments, index: int) -> dict[str, Any]:
     """Return the object that a line holds."""
     # The scanner alone takes half the time of JSONDecoder.decode, which is called if the line holds
     # anything but one object from its first character to its last.
@@ -183,19 +170,19 @@ def _load(line: str, stream: ByteStream, found: FoundDocuments, index: int) -> d
         if isinstance(record, dict):
             return record
         fault = f"{_JSON_TYPES.get(type(record), 'a number')}, not an object"
-    number = line_number(stream, found, index)
+    number = found.line_number(index)
     remedy = "correct or remove the line"
     if number == 1:
         remedy = "a line must hold one object; if this is plain text, pass --format text"
-    raise TokkitError(f"{stream.unit.source.name}, line {number}: {fault}; {remedy}")
+    raise TokkitError(f"{found.stream.unit.source.name}, line {number}: {fault}; {remedy}")
 
 
-def _lone_surrogate(stream: ByteStream, found: FoundDocuments, index: int) -> TokkitError:
+def _lone_surrogate(found: FoundDocuments, index: int) -> TokkitError:
     """Return the error for a text that an escape makes invalid."""
     return TokkitError(
-        f"{stream.unit.source.name}, line {line_number(stream, found, index)}: the text of the "
-        f"record at byte {found.base + found.starts[index]} has a lone surrogate escape, which is "
-        f"invalid Unicode; {ERRORS_OPTION}"
+        f"{found.stream.unit.source.name}, line {found.line_number(index)}: the text of the record "
+        f"at byte {found.base + found.starts[index]} has a lone surrogate escape, which is invalid "
+        f"Unicode; {ERRORS_OPTION}"
     )
 
 

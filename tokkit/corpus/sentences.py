@@ -1,22 +1,20 @@
-r"""Documents into sentences.
+r"""Splitting documents into sentences.
 
-``lines`` takes each line as a sentence, which is BERT's own input format, and ``none`` each
-document; a kernel finds them in the column's bytes. ``auto`` asks the sentencex library, which
-takes ``str``. From every sentence the ASCII white space at both ends is taken off; nothing but
-white space is lost.
+With ``lines`` each line is a sentence, which is BERT's own input format, and with ``none`` each
+document; a kernel finds them in the bytes of the column. With ``auto`` the sentencex library splits
+text, as ``str``. ASCII white space at both ends of a sentence is removed, and nothing else.
 
-The library's time grows with the square of a paragraph's length, and its paragraphs end at blank
-lines, which a document between blank lines has none of: it splits the paragraphs of 49 books at
-51 MB/s and the same books, each in one piece, at 13. There, one stray quotation mark holds all
-that follows together: the longest of its "sentences" had 131,539 characters. So a text longer
-than ``WINDOW`` is handed over in pieces, at 48 MB/s, each cut at the first of these that there is:
+The library's time grows with the square of the length of a paragraph. Its paragraphs end at blank
+lines, which a document between blank lines does not have: it splits the paragraphs of 49 books at
+51 MB/s, but the same books, each in one piece, at 13 MB/s. There, one stray quotation mark joins
+all that follows: the longest "sentence" had 131,539 characters. So the library gets a text longer
+than ``WINDOW`` in pieces, at 48 MB/s, each of which ends at the first of these that exists:
 
 1. the last blank line in the window;
-2. the last line end after a full stop or its like;
+2. the last line end after a full stop or similar;
 3. the last sentence that ends in the first three quarters of the window, where the library sees
    what follows; if none does, the window doubles;
-4. where a window of ``LONGEST_SENTENCE`` holds no sentence's end, its last white space, or its
-   end.
+4. if a window of ``LONGEST_SENTENCE`` holds no end of a sentence, its last white space, or its end.
 
 A text whose paragraphs all fit into a window is split as the library splits it in one piece.
 """
@@ -36,14 +34,14 @@ from tokkit.shards.arrow import read_only, string_array, string_buffers
 
 WINDOW = 1 << 12
 LONGEST_SENTENCE = 1 << 16
-# A text is decoded so many bytes at a time: as str, one of 200 MB with curly quotes takes 400.
+# Bytes to decode at a time: as str, a text of 200 MB with curly quotes takes 400 MB.
 BLOCK = 1 << 20
 
 _MOST_STRINGS = 1 << 16
 
 _WHITE_SPACE = " \t\n\v\f\r"
 _TERMINATORS = frozenset(".!?…。．！？｡।॥۔؟։።፧။៕")  # noqa: RUF001  full stops of many scripts
-_CLOSERS = frozenset("\"'”’»›」』）)]")  # noqa: RUF001  likewise
+_CLOSERS = frozenset("\"'”’»›」』）)]")  # noqa: RUF001  closing marks of many scripts
 
 
 def split_sentences(
@@ -55,35 +53,34 @@ def split_sentences(
     """Split documents into sentences.
 
     Args:
-        texts: large_string [num_documents], valid UTF-8, not of white space alone.
+        texts: large_string ``[num_documents]``, valid UTF-8, not of white space alone.
         method: ``auto``, ``lines`` or ``none``.
-        language: code for ``auto``.
-        languages: string [num_documents], each document's own, null or empty where it has none.
+        language: language code for ``auto``.
+        languages: string ``[num_documents]``, each document's own, null or empty without one.
 
     Returns:
-        The sentences of all documents in order, large_string, none empty; and int64
-        [num_documents + 1], the bounds of each document's. A document has at least one.
+        The sentences of all documents in order, large_string, none empty; and their offsets by
+        document, int64 ``[num_documents + 1]``. A document has at least one.
 
     Raises:
-        UsageError: where ``language`` is no language code.
-        TokkitError: where one of ``languages`` is none.
+        UsageError: if ``language`` is no language code.
+        TokkitError: if one of ``languages`` is no language code.
     """
     if method == "auto":
         return _split_by_library(texts, language, languages)
     values, offsets = string_buffers(texts)
+    values = read_only(values)
     num_line_ends = 0
     if method == "lines":
-        num_line_ends = count_byte(read_only(values[offsets[0] : offsets[-1]]), LF)
+        num_line_ends = count_byte(values[offsets[0] : offsets[-1]], LF)
     by_line = num_line_ends > 0
-    most = len(texts) + num_line_ends
-    starts = np.empty(most, dtype=np.int64)
-    stops = np.empty(most, dtype=np.int64)
+    starts = np.empty(len(texts) + num_line_ends, dtype=np.int64)
+    stops = np.empty_like(starts)
     sentence_offsets = np.empty(len(texts) + 1, dtype=np.int64)
-    values = read_only(values)
     count = find_sentences(values, read_only(offsets), by_line, starts, stops, sentence_offsets)
     starts, stops = starts[:count], stops[:count]
     num_bytes = int((stops - starts).sum())
-    if num_bytes == offsets[-1] - offsets[0]:  # nothing stands between them
+    if num_bytes == offsets[-1] - offsets[0]:  # nothing is removed
         return string_array(values, np.append(starts, offsets[-1])), sentence_offsets
     out_values = np.empty(num_bytes, dtype=np.uint8)
     out_offsets = np.empty(count + 1, dtype=np.int64)
@@ -95,20 +92,20 @@ def split_sentences(
 def _split_by_library(
     texts: pa.LargeStringArray, language: str, languages: pa.StringArray | None
 ) -> tuple[pa.LargeStringArray, NDArray[np.int64]]:
-    """Split documents by sentencex, each in its own language where it has one."""
+    """Split documents by sentencex, each in its own language if it has one."""
     default = require_language(language)
     values, bounds = string_buffers(texts)
-    wanted = [None] * len(texts) if languages is None else languages.to_pylist()
+    own_languages = [None] * len(texts) if languages is None else languages.to_pylist()
     done = [pa.array([], pa.large_string())]
     sentences: list[str] = []
     num_sentences = 0
     offsets = np.zeros(len(texts) + 1, dtype=np.int64)
-    for index, own in enumerate(wanted):
+    for index, own in enumerate(own_languages):
         code = language_code(own) if own else default
         if code is None:
             raise TokkitError(
                 f"a record gives its language as {own!r}, which is no language code, such as en, "
-                f"de or pt-BR; leave --language-field out to take all records for --language"
+                f"de or pt-BR; omit --language-field to use --language for all records"
             )
         for found in split_utf8(values[bounds[index] : bounds[index + 1]].data, code):
             sentences += found
@@ -122,14 +119,14 @@ def _split_by_library(
 
 
 def split_utf8(text: memoryview, code: str) -> Iterator[list[str]]:
-    """Split one text by sentencex, a block of it at a time.
+    """Split one text by sentencex, block by block.
 
     Args:
-        text: in valid UTF-8.
-        code: of its language.
+        text: valid UTF-8.
+        code: sentencex's code of its language.
 
     Yields:
-        The sentences that end in each block, without the white space around them.
+        The sentences that end in each block, without surrounding white space.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     rest = ""
@@ -142,10 +139,10 @@ def split_utf8(text: memoryview, code: str) -> Iterator[list[str]]:
 
 
 def _cut_text(text: str, code: str, *, final: bool) -> tuple[list[str], int]:
-    """The sentences of a text with the white space between them, and how much of it they take.
+    """Return the sentences of a text with the white space between them, and their length.
 
-    Unless the text is ``final``, as much is left as may tell where the next sentence ends, so
-    that the sentences do not depend on how a text falls into blocks.
+    Unless the text is ``final``, enough is left to find where the next sentence ends, so that the
+    sentences do not depend on the blocks.
     """
     pieces: list[str] = []
     start = 0
@@ -171,7 +168,7 @@ def _cut_text(text: str, code: str, *, final: bool) -> tuple[list[str], int]:
 
 
 def _find_line_end(text: str, start: int, stop: int) -> int:
-    """Where to cut after the last blank line or the last line that ends a sentence, or -1."""
+    """Return where to cut after the last blank line or line that ends a sentence, or -1."""
     blank_line = text.rfind("\n\n", start, stop)
     if blank_line >= 0:
         return blank_line + 1
@@ -187,14 +184,14 @@ def _find_line_end(text: str, start: int, stop: int) -> int:
 
 
 def _split_window(window: str, code: str) -> list[str]:
-    """The sentences of one paragraph's window that end in its first three quarters."""
+    """Return the sentences of one paragraph's window that end in its first three quarters."""
     sentences: list[str] = sentencex.segment(code, window)
     ends = np.cumsum([len(sentence) for sentence in sentences])
     return sentences[: int(np.searchsorted(ends, len(window) * 3 // 4, side="right"))]
 
 
 def _find_space(text: str, start: int, stop: int) -> int:
-    """Where to cut a window without a sentence's end: after its last white space, or at its end."""
+    """Return where to cut a window without an end of a sentence: see the module, 4."""
     for last in range(stop - 1, start, -1):
         if text[last] in _WHITE_SPACE:
             return last + 1

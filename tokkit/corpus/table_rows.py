@@ -62,18 +62,13 @@ class _Piece:
 
 
 def read_rows(
-    unit: CorpusUnit,
-    config: CorpusConfig,
-    language_field: str | None,
-    digest: "hashlib._Hash | None",
-    batch_bytes: int,
+    unit: CorpusUnit, config: CorpusConfig, digest: "hashlib._Hash | None", batch_bytes: int
 ) -> Iterator[DocumentBatch]:
     """Read the documents of a unit of a Parquet or Arrow file.
 
     Args:
         unit: a run of row groups or record batches.
-        config: which columns hold text and id, and what to do about invalid UTF-8.
-        language_field: column that holds the language, or None.
+        config: which columns hold text, id and language, and what to do about invalid UTF-8.
         digest: updated with the strings of these columns and their lengths.
         batch_bytes: about how many bytes a batch has; one text may be longer.
 
@@ -83,13 +78,13 @@ def read_rows(
     """
     read_pieces = _read_parquet if unit.source.format == "parquet" else _read_arrow
     reported = 0
-    for piece in read_pieces(unit, config, language_field):
+    for piece in read_pieces(unit, config):
         with wrap_arrow_errors(unit.source):
             texts = _unchecked_strings(piece.rows.column(config.text_field))
             ids = _ids(piece.rows, config.id_field)
             languages = None
-            if language_field is not None:
-                languages = _checked_strings(piece.rows.column(language_field))
+            if config.language_field is not None:
+                languages = _checked_strings(piece.rows.column(config.language_field))
         if digest is not None:
             for column in (texts, ids, languages):
                 if column is not None:
@@ -119,17 +114,15 @@ def read_rows(
             )
             dropped = {}
     if reported < unit.size:
-        yield empty_batch(language_field, {}, unit.size - reported)
+        yield empty_batch({}, unit.size - reported)
 
 
-def _read_parquet(
-    unit: CorpusUnit, config: CorpusConfig, language_field: str | None
-) -> Iterator[_Piece]:
+def _read_parquet(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
     """Read a run of row groups; rows are numbered through the file."""
     source = unit.source
     with open_parquet(source) as table, wrap_arrow_errors(source, unit.part):
         require_unchanged(source)
-        columns = _choose_columns(unit, table.schema_arrow, config, language_field)
+        columns = _choose_columns(unit, table.schema_arrow, config)
         groups = [table.metadata.row_group(index) for index in range(unit.stop)]
         first = sum(group.num_rows for group in groups[: unit.start])
         total = sum(group.num_rows for group in groups[unit.start :])
@@ -146,14 +139,12 @@ def _read_parquet(
             first += rows.num_rows
 
 
-def _read_arrow(
-    unit: CorpusUnit, config: CorpusConfig, language_field: str | None
-) -> Iterator[_Piece]:
+def _read_arrow(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
     """Read a run of record batches; rows are numbered within each, as in ``x.arrow:3:17``."""
     source = unit.source
     with open_arrow(source) as table:
         require_unchanged(source)
-        names = _choose_columns(unit, table.schema, config, language_field)
+        names = _choose_columns(unit, table.schema, config)
         columns = [table.schema.names.index(name) for name in names]
     with open_arrow(source, columns) as table, wrap_arrow_errors(source, unit.part):
         if is_arrow_file(table):
@@ -167,17 +158,15 @@ def _read_arrow(
             yield _Piece(rows, f"{source.name}:{unit.start + done}", 0, share)
 
 
-def _choose_columns(
-    unit: CorpusUnit, schema: pa.Schema, config: CorpusConfig, language_field: str | None
-) -> list[str]:
+def _choose_columns(unit: CorpusUnit, schema: pa.Schema, config: CorpusConfig) -> list[str]:
     """The columns to read: the text, the id if there is one, the language if asked for."""
     require_strings(unit.source, schema, config.text_field, "--text-field")
     chosen = {config.text_field}
     if schema.names.count(config.id_field) == 1:
         chosen.add(config.id_field)
-    if language_field is not None:
-        require_strings(unit.source, schema, language_field, "--language-field")
-        chosen.add(language_field)
+    if config.language_field is not None:
+        require_strings(unit.source, schema, config.language_field, "--language-field")
+        chosen.add(config.language_field)
     return [name for name in schema.names if name in chosen]
 
 

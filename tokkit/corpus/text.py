@@ -8,7 +8,6 @@ times ``batch_bytes`` while documents are short.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +49,7 @@ class FoundDocuments:
     """Documents found in the buffer, valid until the next ones are requested.
 
     Attributes:
+        stream: where they were found.
         buffer: uint8.
         base: position of the buffer in the file, decompressed.
         starts: int64 ``[num_documents]``, first byte of each in the buffer.
@@ -59,13 +59,52 @@ class FoundDocuments:
         lines_before: lines of the unit that ended before that.
     """
 
+    stream: ByteStream
     buffer: NDArray[np.uint8]
     base: int
     starts: NDArray[np.int64]
     stops: NDArray[np.int64]
-    num_empty: int
-    scanned_from: int
-    lines_before: int
+    num_empty: int = 0
+    scanned_from: int = 0
+    lines_before: int = 0
+
+    def line_number(self, index: int) -> int:
+        """Return the number, from 1, of a found line in its file, for an error.
+
+        If the unit begins within the file, everything before it is read again.
+        """
+        unit = self.stream.unit
+        before = self.buffer[self.scanned_from : int(self.starts[index])].tobytes()
+        number = self.lines_before + _count_line_ends(before) + 1
+        if unit.start:
+            with open_files(unit.source.uri).open(unit.source.path) as file:
+                last = b""
+                for offset in range(0, unit.start, _READ_BYTES):
+                    data = last + file.read(min(_READ_BYTES, unit.start - offset))
+                    last = b"\r" if data.endswith(b"\r") else b""
+                    number += _count_line_ends(data.removesuffix(last))
+        return number
+
+    def invalid_utf8(self, index: int, error: UnicodeDecodeError) -> TokkitError:
+        """Return the error for invalid UTF-8 in a document; its place is looked up in the buffer."""
+        start = int(self.starts[index])
+        try:
+            self.buffer[start : int(self.stops[index])].tobytes().decode()
+        except UnicodeDecodeError as in_buffer:
+            error = in_buffer
+        what = self.stream.describe_head()
+        remedy = f"convert it to UTF-8, or {ERRORS_OPTION}"
+        if what is not None:
+            remedy = f"it looks like {what}, which must be converted to UTF-8 text first"
+        begin = self.base + start
+        return TokkitError(
+            f"{self.stream.unit.source.name}: invalid UTF-8 at byte {begin + error.start}, in the "
+            f"document that begins at byte {begin}; {remedy}"
+        )
+
+
+def _count_line_ends(data: bytes) -> int:
+    return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
 
 
 def read_text(
@@ -83,8 +122,9 @@ def read_text(
     """
     name = stream.unit.source.name
     for found in find_in_stream(stream, config.documents, batch_bytes):
-        make_error = partial(invalid_utf8_error, stream, found)
-        clean = clean_texts(found.buffer, found.starts, found.stops, config.errors, make_error)
+        clean = clean_texts(
+            found.buffer, found.starts, found.stops, config.errors, found.invalid_utf8
+        )
         yield DocumentBatch(
             clean.texts,
             name_documents(name, found.base + found.starts[clean.kept]),
@@ -127,10 +167,15 @@ def find_in_stream(
         while count == starts.size:
             before = state.copy()
             count = find_documents(view, size, final, by_line, state, starts, stops)
-            num_empty = int(state[NUM_EMPTY] - before[NUM_EMPTY]) if by_line else 0
-            lines_before, scanned_from = int(before[NUM_LINES]), int(before[NEXT])
             yield FoundDocuments(
-                view, base, starts[:count], stops[:count], num_empty, scanned_from, lines_before
+                stream,
+                view,
+                base,
+                starts[:count],
+                stops[:count],
+                num_empty=int(state[NUM_EMPTY] - before[NUM_EMPTY]) if by_line else 0,
+                scanned_from=int(before[NEXT]),
+                lines_before=int(before[NUM_LINES]),
             )
         if final:
             return
@@ -144,29 +189,6 @@ def find_in_stream(
         move_state(state, needed)
         base += needed
         size += stream.fill(buffer[size:].data)
-
-
-def line_number(stream: ByteStream, found: FoundDocuments, index: int) -> int:
-    """Return the number, from 1, of a found line in its file, for an error.
-
-    If the unit begins within the file, everything before it is read again.
-    """
-    unit = stream.unit
-    before = found.buffer[found.scanned_from : int(found.starts[index])].tobytes()
-    number = found.lines_before + _count_line_ends(before) + 1
-    if unit.start:
-        with open_files(unit.source.uri).open(unit.source.path) as file:
-            last = b""
-            for offset in range(0, unit.start, _READ_BYTES):
-                data = last + file.read(min(_READ_BYTES, unit.start - offset))
-                last = b"\r" if data.endswith(b"\r") else b""
-                number += _count_line_ends(data.removesuffix(last))
-    return number
-
-
-def _count_line_ends(data: bytes) -> int:
-    """Return how many lines end in these bytes."""
-    return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
 
 
 def _take_whole(stream: ByteStream, batch_bytes: int) -> FoundDocuments:
@@ -184,7 +206,7 @@ def _take_whole(stream: ByteStream, batch_bytes: int) -> FoundDocuments:
     bounds = np.array([start, size], dtype=np.int64)
     count = int(size > start)
     return FoundDocuments(
-        read_only(buffer), unit.start, bounds[:count], bounds[1 : 1 + count], 0, 0, 0
+        stream, read_only(buffer), unit.start, bounds[:count], bounds[1 : 1 + count]
     )
 
 
@@ -193,24 +215,3 @@ def _move(buffer: NDArray[np.uint8], start: int, size: int, capacity: int) -> ND
     moved = buffer if capacity == buffer.size else np.empty(capacity, dtype=np.uint8)
     moved[:size] = buffer[start : start + size]
     return moved
-
-
-def invalid_utf8_error(
-    stream: ByteStream, found: FoundDocuments, index: int, _: UnicodeDecodeError
-) -> TokkitError:
-    """Return the error for invalid UTF-8; its place is looked up in the raw bytes."""
-    start = int(found.starts[index])
-    place = found.base + start
-    raw = found.buffer[start : int(found.stops[index])].tobytes()
-    try:
-        raw.decode()
-    except UnicodeDecodeError as error:
-        place += error.start
-    what = stream.describe_head()
-    remedy = f"convert it to UTF-8, or {ERRORS_OPTION}"
-    if what is not None:
-        remedy = f"it looks like {what}, which must be converted to UTF-8 text first"
-    return TokkitError(
-        f"{stream.unit.source.name}: invalid UTF-8 at byte {place}, in the document that begins "
-        f"at byte {found.base + start}; {remedy}"
-    )

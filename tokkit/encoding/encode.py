@@ -63,7 +63,7 @@ def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None)
     def digest(group: Group) -> list[str]:
         from tokkit.corpus.readers import digest_group  # compiles kernels
 
-        return digest_group(group, config, config.language_field)
+        return digest_group(group, config)
 
     def require_documents(accounts: Accounts) -> None:
         if not accounts.kept("documents"):

@@ -176,12 +176,9 @@ def encode_unit(
     digests = []
 
     def encode_documents() -> Iterator[pa.RecordBatch]:
-        config = context.config
         for unit in group:
             digests.append(digest := hashlib.sha256())
-            for batch in read_and_count(
-                unit, config, accounts, digest, language_field=config.language_field
-            ):
+            for batch in read_and_count(unit, context.config, accounts, digest):
                 yield _encode_batch(batch, unit, context, accounts, measured)
                 report(batch.bytes_read)
 
