@@ -305,7 +305,9 @@ class TestRefusals:
     def test_a_device_that_is_not_there(self, instances: Path) -> None:
         if torch.cuda.is_available():
             pytest.skip("there is a CUDA device")
-        self.check(make_config(instances, device="cuda"), "--device cuda: torch .* finds none here")
+        self.check(
+            make_config(instances, device="cuda"), "--device cuda: torch .* finds no such device"
+        )
 
     def test_a_folder_of_someone_else(self, instances: Path) -> None:
         config = make_config(instances)

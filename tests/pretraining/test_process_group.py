@@ -1,4 +1,4 @@
-"""What ranks tell each other, and that a model on two of them learns as one does on one."""
+"""What ranks exchange, and that a model on two ranks learns what it learns on one."""
 
 import dataclasses
 import json
@@ -107,8 +107,8 @@ def moments_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, 
 def check_agreement(group: ProcessGroup) -> None:
     assert group.sum([1.0, 10.0**group.rank, 0.1]) == [2.0, 11.0, 0.2]
     assert group.sum([]) == []
-    form = {"step": 3, "names": ["ä", None], "rate": 0.1} if group.is_first else None
-    assert group.broadcast(form) == {"step": 3, "names": ["ä", None], "rate": 0.1}
+    data = {"step": 3, "names": ["ä", None], "rate": 0.1} if group.is_first else None
+    assert group.broadcast(data) == {"step": 3, "names": ["ä", None], "rate": 0.1}
 
 
 def check_training(group: ProcessGroup, shape: ModelConfig, *, fsdp: bool) -> None:
@@ -194,7 +194,7 @@ def die_while_others_wait(config: PretrainConfig) -> None:
         group.barrier()
 
 
-def test_the_cause_is_told_and_not_what_follows_from_it(tmp_path: Path) -> None:
+def test_the_cause_is_raised_and_not_the_errors_that_follow_from_it(tmp_path: Path) -> None:
     with pytest.raises(TokkitError, match=r"^shard-7: is damaged; build it again$"):
         launch(fail_while_others_wait, make_config(tmp_path))
 
@@ -225,17 +225,17 @@ def test_each_rank_has_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) ->
     assert choose_rank_device("cpu", launch_info) == CPU
     assert choose_rank_device("cuda", SINGLE_PROCESS) == torch.device("cuda")
     third = LaunchInfo(6, 8, 2, "host", 1)
-    with pytest.raises(TokkitError, match=r"rank 6 would be process 3 .* which has 2 GPUs"):
+    with pytest.raises(TokkitError, match=r"rank 6: local rank 2 needs .* this machine has 2;"):
         choose_rank_device("cuda", third)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     assert choose_rank_device("cuda", dataclasses.replace(third, by_slurm=True)) == torch.device(
         "cuda:0"
     )
-    with pytest.raises(TokkitError, match="which has 1 GPU;"):
+    with pytest.raises(TokkitError, match="this machine has 1;"):
         choose_rank_device("cuda", third)
 
 
-def test_a_master_that_is_not_there_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_master_that_cannot_be_reached_is_reported_in_one_line(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -243,7 +243,7 @@ def test_a_master_that_is_not_there_is_refused_in_one_line(tmp_path: Path) -> No
             launch_info = LaunchInfo(0, 2, 0, host, port)
             with (
                 pytest.raises(
-                    TokkitError, match=f"rank 0: cannot join .* at {host}:{port} "
+                    TokkitError, match=f"rank 0: cannot connect to rank 0 at {host}:{port} "
                 ) as caught,
                 join_process_group(make_config(tmp_path, None), launch_info),
             ):

@@ -80,13 +80,9 @@ class Sample:
 
 
 def measure_run(config: PretrainConfig, num_processes: int) -> dict[str, Any]:
-    """Return what a run needs: parameters, memory in bytes, tokens, operations, time in seconds.
+    """Return what a run needs: parameters, bytes of memory, tokens, operations, seconds.
 
-    Nothing is written. What cannot be known is None.
-
-    Args:
-        config: of the run.
-        num_processes: that share each batch.
+    Nothing is written. What is not known is None.
     """
     with (
         join_process_group(config, SINGLE_PROCESS) as group,
@@ -105,21 +101,17 @@ def measure_run(config: PretrainConfig, num_processes: int) -> dict[str, Any]:
         seconds, peak = [math.nan] * len(samples), None
         if available is None or BYTES_PER_PARAMETER * parameters["total"] <= available:
             seconds, peak = _measure(config, group, num_processes)
+    fits = None
+    if available is not None and (peak is not None or not config.fsdp):
+        fits = peak is not None and peak <= available
     return {
         "parameters": parameters,
         "peak_memory": peak,
         "available_memory": available,
-        "fits": _fits(config, peak, available),
+        "fits": fits,
         **summarize(config, shape, samples, seconds),
         "timed_steps": 0 if math.isnan(seconds[0]) else NUM_TIMED,
     }
-
-
-def _fits(config: PretrainConfig, peak: int | None, available: int | None) -> bool | None:
-    """Return whether the memory suffices; None where that is not known."""
-    if available is None or (peak is None and config.fsdp):
-        return None
-    return peak is not None and peak <= available
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
@@ -166,7 +158,7 @@ def count_flops_per_token(shape: ModelConfig, sample: Sample) -> float:
     """Return the floating-point operations of a token, forward and backward."""
     D, F, V = shape.hidden_size, shape.intermediate_size, shape.vocab_size
     layer = 4 * (D * D + D) + (2 * D * F + D + F) + 4 * D  # attention, feed-forward, two norms
-    transform = 0 if shape.objective == "clm" else D * D + 3 * D  # and its norm
+    transform = 0 if shape.is_causal else D * D + 3 * D  # and its norm
     attention = 12 * shape.num_hidden_layers * D * sample.length
     head = transform + V * D + V
     return 6 * shape.num_hidden_layers * layer + attention + 6 * head * sample.masked_share
@@ -220,13 +212,13 @@ def summarize(
     samples: Sequence[Sample],
     seconds_per_step: Sequence[float],
 ) -> dict[str, Any]:
-    """Return the figures of each phase and of the whole run; None for what is not a number.
+    """Return the figures of each phase and of the whole run; None for what is not known.
 
     Args:
         config: of the run.
         shape: of the model.
-        samples: instances of each phase; a run without phases is one phase.
-        seconds_per_step: of each phase; NaN where it was not measured.
+        samples: one for each phase; a run without phases is one phase.
+        seconds_per_step: of each phase, NaN if not measured.
     """
     shares = [share for _, share in config.phases] or [1.0]
     phases: list[dict[str, float]] = []
