@@ -24,7 +24,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Any, ClassVar, dataclass_transform
 
@@ -41,17 +41,22 @@ _DURATION = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """What the field of a config says about its option, besides type and default.
+    """An option of a stage, as its config declares it.
 
     Attributes:
         help: a full phrase.
-        flags: spellings on the command line, in place of the one made from the field's name.
+        flags: spellings on the command line, in place of the one made from the name.
         argument: the name in ``--help`` of a positional argument, which has no flags.
         choices: the allowed values.
         minimum, above, maximum, below: bounds of the value, or of each of several numbers.
         only_with: other options and those of their values with which this option has an effect.
         parse: turns text into the value, raising ``ValueError`` with what is wrong.
         shown_default: what ``--help`` shows in place of the default.
+        default: the default value.
+        required: whether there is no default.
+        name: name of the field.
+        type: type of the field.
+        heading: heading of the config that adds the option.
     """
 
     help: str
@@ -65,13 +70,27 @@ class Option:
     only_with: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parse: Callable[[str], Any] | None = None
     shown_default: str | None = None
+    default: Any = None
+    required: bool = False
+    name: str = ""
+    type: Any = None
+    heading: str = ""
 
-    def check(self, flag: str, value: Any) -> None:
-        """Refuse a value that is no choice, or out of range."""
+    @property
+    def flag(self) -> str:
+        """The spelling on the command line, such as ``--max-seq-length``."""
+        return self.flags[-1] if self.flags else f"--{self.name.replace('_', '-')}"
+
+    def check(self, value: Any) -> None:
+        """Refuse a value that is no choice, or out of range.
+
+        Raises:
+            UsageError: naming the option and what it takes.
+        """
         if value is None:
             return
         if self.choices is not None:
-            require(value in self.choices, f"{flag} must be one of {', '.join(self.choices)}")
+            require(value in self.choices, f"{self.flag} must be one of {', '.join(self.choices)}")
         bounds = (
             ("at least", operator.ge, self.minimum),
             ("above", operator.gt, self.above),
@@ -82,7 +101,8 @@ class Option:
         for number in value if isinstance(value, tuple) else (value,):
             require(
                 all(holds(number, bound) for _, holds, bound in wanted),
-                f"{flag} must be " + " and ".join(f"{word} {bound:,}" for word, _, bound in wanted),
+                f"{self.flag} must be "
+                + " and ".join(f"{word} {bound:,}" for word, _, bound in wanted),
             )
 
 
@@ -91,11 +111,13 @@ def option(text: str, *, default: Any = MISSING, **details: Any) -> Any:
 
     Args:
         text: the help.
-        default: the option is required if there is none; a function makes the default anew.
-        details: attributes of ``Option``.
+        default: the option is required if there is none; a function makes a new default each time.
+        details: other attributes of ``Option``.
     """
-    metadata = {"option": Option(help=text, **details)}
-    if callable(default):
+    required, has_factory = default is MISSING, callable(default)
+    value = None if required else default() if has_factory else default
+    metadata = {"option": Option(help=text, default=value, required=required, **details)}
+    if has_factory:
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
 
@@ -106,14 +128,30 @@ class Config:
 
     Attributes:
         heading: of the options that the class adds, in ``--help``.
+        options: by name, those that the class adds first, and then those of its bases.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
     heading: ClassVar[str] = "Options"
+    options: ClassVar[Mapping[str, Option]] = {}
 
     def __init_subclass__(cls) -> None:
-        """Make the subclass a dataclass."""
+        """Make the subclass a dataclass, and collect its options."""
         dataclass(frozen=True, kw_only=True)(cls)
+        inherited: dict[str, Option] = {}
+        for base in cls.__bases__:
+            inherited |= base.options if issubclass(base, Config) else {}
+        options = {
+            entry.name: replace(
+                entry.metadata["option"],
+                name=entry.name,
+                type=entry.type,
+                heading=inherited.get(entry.name, cls).heading,
+            )
+            for entry in fields(cls)
+        }
+        own = (name for name in options if name not in inherited)
+        cls.options = {name: options[name] for name in (*own, *inherited)}
 
     def __post_init__(self) -> None:
         """Refuse values out of range, and options that would have no effect.
@@ -121,16 +159,17 @@ class Config:
         Raises:
             UsageError: naming the option.
         """
-        options = options_of(type(self))
-        for name, declared in options.items():
-            declared.check(flag_of(name, declared), getattr(self, name))
+        for name, declared in self.options.items():
+            declared.check(getattr(self, name))
         self.require_effect(
-            entry.name for entry in fields(self) if getattr(self, entry.name) != default_of(entry)
+            name
+            for name, declared in self.options.items()
+            if getattr(self, name) != declared.default
         )
 
     def has_effect(self, name: str) -> bool:
-        """Whether an option means anything, given the values of the others."""
-        conditions = options_of(type(self))[name].only_with
+        """Return whether an option has an effect, given the values of the others."""
+        conditions = self.options[name].only_with
         return all(getattr(self, other) in values for other, values in conditions.items())
 
     def require_effect(self, names: Iterable[str]) -> None:
@@ -139,30 +178,14 @@ class Config:
         Raises:
             UsageError: naming the option, and what it requires.
         """
-        options = options_of(type(self))
         for name in names:
-            for other, values in options[name].only_with.items():
-                flag, required = flag_of(name, options[name]), flag_of(other, options[other])
+            for other, values in self.options[name].only_with.items():
+                required, value = self.options[other].flag, getattr(self, other)
                 require(
-                    getattr(self, other) in values,
-                    f"{flag} has no effect with {required} {getattr(self, other)}; leave it out, "
-                    f"or use {required} {' or '.join(values)}",
+                    value in values,
+                    f"{self.options[name].flag} has no effect with {required} {value}; leave it "
+                    f"out, or use {required} {' or '.join(values)}",
                 )
-
-
-def options_of(config: type[Config]) -> dict[str, Option]:
-    """The declared options of a config, by the names of its fields."""
-    return {entry.name: entry.metadata["option"] for entry in fields(config)}
-
-
-def default_of(entry: Field[Any]) -> Any:
-    """The default of a field; ``MISSING`` if the option is required."""
-    return entry.default if entry.default_factory is MISSING else entry.default_factory()
-
-
-def flag_of(name: str, declared: Option) -> str:
-    """How an option is spelled on the command line, as in ``--max-seq-length``."""
-    return declared.flags[-1] if declared.flags else f"--{name.replace('_', '-')}"
 
 
 def parse_size(text: str) -> int:

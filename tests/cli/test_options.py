@@ -1,7 +1,7 @@
 """An option is declared once, in its config: the command, its help and recipes follow from that."""
 
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tokkit.cli.options import read_table
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.errors import UsageError
 from tokkit.instances.build_config import BuildConfig
-from tokkit.options import Config, default_of, options_of
+from tokkit.options import Config
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.vocab.train_config import TrainConfig
 
@@ -34,16 +34,16 @@ def options_on(command: str) -> dict[str, click.Parameter]:
 def test_a_command_has_the_options_of_its_config_with_their_defaults(command: str) -> None:
     shown = options_on(command)
     context = click.Context(cli.commands[command])
-    for entry in fields(CONFIGS[command]):
-        option = shown[entry.name]
+    for name, declared in CONFIGS[command].options.items():
+        option = shown[name]
         if isinstance(option, click.Option) and not option.required:
-            assert option.get_default(context) in (default_of(entry), ()), entry.name
+            assert option.get_default(context) in (declared.default, ()), name
 
 
 @pytest.mark.parametrize("command", CONFIGS)
 def test_help_is_a_full_phrase_with_choices_and_range(command: str) -> None:
     text = " ".join(CliRunner().invoke(cli, [command, "--help"]).output.split())
-    for name, option in options_of(CONFIGS[command]).items():
+    for name, option in CONFIGS[command].options.items():
         assert option.help[0].isupper(), name
         assert option.help.endswith("."), name
         if option.argument is None:
@@ -121,6 +121,6 @@ def test_a_config_without_a_required_option_is_no_config() -> None:
     class Stage(Config):
         pass
 
-    assert options_of(Stage) == {}
+    assert Stage.options == {}
     with pytest.raises(TypeError, match="output"):
         BuildConfig(tokens=Path("t"))  # type: ignore[call-arg]

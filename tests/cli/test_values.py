@@ -13,7 +13,7 @@ from tokkit.pretraining.pretrain_config import PretrainConfig
 
 
 @click.command()
-@config_options(PretrainConfig, ("max_time", "phases", "betas"))
+@config_options(*(PretrainConfig.options[name] for name in ("max_time", "phases", "betas")))
 def command(**options: Any) -> None:
     raise RuntimeError(options)
 

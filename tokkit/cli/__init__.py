@@ -1,7 +1,7 @@
-"""The commands: options become a config, one call, and what is printed.
+"""The commands: each makes a config of its options, calls one function, and prints the result.
 
-The only place that knows click. A fault becomes one line on standard error and an exit status
-here and nowhere else; a bug keeps its traceback.
+An error becomes one line on standard error and an exit status here and nowhere else; a bug keeps
+its traceback. Only this package imports click.
 """
 
 import gc
@@ -24,10 +24,10 @@ from tokkit.errors import TokkitError
 
 
 class WorkflowGroup(click.Group):
-    """A group whose help lists the commands in the order of the work."""
+    """A group whose help lists the commands in the order in which they are used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of registration."""
+        """Return the names in the order of registration."""
         del ctx
         return list(self.commands)
 
@@ -37,8 +37,8 @@ class WorkflowGroup(click.Group):
 def cli() -> None:
     """From raw text to a pretrained BERT, one command a stage.
 
-    Every stage reads a folder of plain files and writes one; running a command again goes on
-    where it stopped, or says that all is up to date.
+    Every stage reads a folder of plain files and writes one. Run the same command again to resume
+    an interrupted stage; a finished one is up to date and is not repeated.
     """
 
 
@@ -47,24 +47,24 @@ for _command in (train, encode, build, pretrain, run, inspect, verify):
 
 
 def _log_to_standard_error() -> None:
-    """Show our own messages, and no library's, as plain lines."""
+    """Show the messages of tokkit, and of no library, as plain lines."""
     logger = logging.getLogger("tokkit")
-    logger.handlers = [LineHandler()]  # one, however often a program calls main
+    logger.handlers = [LineHandler()]  # a single one, even if a program calls main twice
     logger.setLevel(logging.INFO)
 
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a fault in data or environment, 2 wrong usage."""
-    # Imports make 70,000 objects that stay; to look through them again and again took 0.14 s.
+    # Imports make 70,000 objects that stay; collecting garbage among them took 0.14 s.
     gc.set_threshold(100_000)
     _log_to_standard_error()
     sys.exit(_run(sys.argv[1:]))
 
 
 def _run(arguments: list[str]) -> int:
-    """Run one command line and turn whatever ends it into an exit status.
+    """Run one command line and return its exit status.
 
-    Not by ``cli.main``, which takes a closed pipe for a failure.
+    ``cli.main`` does the same, but reports a closed pipe as a failure.
     """
     try:
         with cli.make_context("tokkit", arguments) as context:
@@ -82,6 +82,6 @@ def _run(arguments: list[str]) -> int:
         click.echo("tokkit: interrupted", err=True)
         return 130
     except BrokenPipeError:
-        # The reader has what it wanted. What is still buffered must not fail at exit.
+        # The reader has enough. Flushing what is still buffered must not fail at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -16,10 +16,12 @@ from tokkit.cli.options import (
 from tokkit.cli.output import describe_facts, print_json, print_lines
 from tokkit.cli.pretraining_output import print_run
 from tokkit.errors import require
-from tokkit.masking.mask_config import MASK_DEFAULTS
+from tokkit.masking.mask_config import MaskConfig
 from tokkit.pretraining.pretrain_config import LoaderConfig
 
 REPLAY = {"cls": GroupedOption, "heading": "Replay", "type": number_type(int, 0)}
+REPLAYED = [LoaderConfig.options[name] for name in ("batch_size", "seed")]
+MASKING = MaskConfig.options.values()
 
 
 @click.command(cls=StageCommand)
@@ -36,7 +38,8 @@ REPLAY = {"cls": GroupedOption, "heading": "Replay", "type": number_type(int, 0)
 @click.option("--phase", help="Phase of a run with phases, from 0.", **REPLAY)
 @click.option("--epoch", default=0, help="Epoch of the batch, from 0.", **REPLAY)
 @click.option("--step", default=0, help="Step in the epoch, from 0.", **REPLAY)
-@config_options(LoaderConfig, ("batch_size", "seed", *MASK_DEFAULTS), heading="Replay")
+@config_options(*REPLAYED, heading="Replay")
+@config_options(*MASKING)
 @click.pass_context
 def inspect(
     context: click.Context,

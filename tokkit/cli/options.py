@@ -5,13 +5,11 @@ A command is made from its config, and so is the table of a recipe: both are rea
 """
 
 import functools
-import inspect
 import json
 import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ import click
 from click.core import ParameterSource
 
 from tokkit.errors import UsageError
-from tokkit.options import Config, Option, default_of, flag_of
+from tokkit.options import Config, Option
 
 Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
@@ -92,78 +90,58 @@ def stage_command(config: type[Config]) -> Callable[[Function], click.Command]:
         @click.pass_context
         @functools.wraps(function)
         def call(context: click.Context, /, **values: Any) -> Any:
-            options = {entry.name: values.pop(entry.name) for entry in fields(config)}
-            made = config(**options)
-            made.require_effect(given_options(context, options))
+            made = config(**{name: values.pop(name) for name in config.options})
+            made.require_effect(given_options(context, config.options))
             return function(made, **values)
 
-        return click.command(cls=StageCommand)(config_options(config)(JSON_OPTION(call)))
+        add_options = config_options(*config.options.values())
+        return click.command(cls=StageCommand)(add_options(JSON_OPTION(call)))
 
     return decorate
 
 
-def config_options(
-    config: type[Config], names: Iterable[str] | None = None, heading: str = Config.heading
-) -> Decorator:
-    """Add options of a config to a command: its own first, then those that it inherits.
+def config_options(*options: Option, heading: str | None = None) -> Decorator:
+    """Add options of a config to a command.
 
     Args:
-        config: the config.
-        names: the fields to add; None adds all.
-        heading: heading of the config's own options; others have that of their config.
+        options: the options, in the order of the help.
+        heading: heading in the help, in place of that of the config.
     """
-    lineage = inspect.getmro(config)
-    homes = {
-        name: place for place, home in enumerate(lineage) for name in inspect.get_annotations(home)
-    }
-    hints = typing.get_type_hints(config)
-    chosen = [entry for entry in fields(config) if names is None or entry.name in names]
-    chosen.sort(key=lambda entry: homes[entry.name])
 
     def decorate(function: Function) -> Function:
-        for entry in reversed(chosen):
-            home = typing.cast("type[Config]", lineage[homes[entry.name]])
-            default = default_of(entry)
-            add = _parameter(
-                entry.name,
-                hints[entry.name],
-                entry.metadata["option"],
-                default,
-                heading if home is config else home.heading,
-            )
-            function = add(function)
+        for option in reversed(options):
+            function = _parameter(option, heading or option.heading)(function)
         return function
 
     return decorate
 
 
-def _parameter(name: str, hint: Any, declared: Option, default: Any, heading: str) -> Decorator:
+def _parameter(option: Option, heading: str) -> Decorator:
     """Return the click argument or option of one field."""
-    value_type, repeats = _value_type(hint, declared)
-    if declared.argument is not None:
+    value_type, repeats = _value_type(option)
+    if option.argument is not None:
         num_values = -1 if repeats else 1
         return click.argument(
-            name, type=value_type, nargs=num_values, required=True, metavar=declared.argument
+            option.name, type=value_type, nargs=num_values, required=True, metavar=option.argument
         )
-    flags = declared.flags or (flag_of(name, declared),)
-    required = default is MISSING
-    hides_default = required or default is False or default == {}
+    flags = option.flags or (option.flag,)
+    hides_default = option.required or option.default is False or option.default == {}
     attributes: dict[str, Any] = {
         "cls": GroupedOption,
         "heading": heading,
-        "help": declared.help,
-        "required": required,
-        "show_default": declared.shown_default or not hides_default,
+        "help": option.help,
+        "required": option.required,
+        "show_default": option.shown_default or not hides_default,
     }
-    if not required:
-        attributes["default"] = default
+    if not option.required:
+        attributes["default"] = option.default
     if value_type is bool:
-        if not declared.flags:
-            flags = (f"{flags[0]}/--no-{flags[0].removeprefix('--')}",)
-        return click.option(*flags, name, is_flag=True, **attributes)
-    if typing.get_origin(hint) is Mapping:
+        if not option.flags:
+            flags = (f"{option.flag}/--no-{option.flag.removeprefix('--')}",)
+        return click.option(*flags, option.name, is_flag=True, **attributes)
+    if typing.get_origin(option.type) is Mapping:
         attributes |= {"callback": _gather, "default": ()}
-    return click.option(*flags, name, type=value_type, multiple=repeats, **attributes)
+    return click.option(*flags, option.name, type=value_type, multiple=repeats, **attributes)
 
 
 def _gather(
@@ -176,25 +154,27 @@ def _gather(
     return gathered
 
 
-def _value_type(hint: Any, declared: Option) -> tuple[Any, bool]:
-    """Return the click type of a field, and whether the option may be repeated."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
-    origin = typing.get_origin(hint)
-    if declared.parse is not None:
-        return ParsedValue(declared.parse, is_list=origin is tuple), origin is Mapping
-    if declared.choices is not None:
-        return click.Choice(declared.choices), False
-    kind = typing.get_args(hint)[0] if origin is tuple else hint
+def _value_type(option: Option) -> tuple[Any, bool]:
+    """Return the click type of an option, and whether it may be repeated."""
+    kind = option.type
+    if isinstance(kind, types.UnionType):
+        (kind,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
+    origin = typing.get_origin(kind)
+    if option.parse is not None:
+        return ParsedValue(option.parse, is_list=origin is tuple), origin is Mapping
+    if option.choices is not None:
+        return click.Choice(option.choices), False
+    if origin is tuple:
+        kind = typing.get_args(kind)[0]
     if kind is Path:
         kind = click.Path(path_type=Path)
     elif kind in (int, float):
         kind = number_type(
             kind,
-            declared.minimum if declared.above is None else declared.above,
-            declared.maximum if declared.below is None else declared.below,
-            min_open=declared.above is not None,
-            max_open=declared.below is not None,
+            option.minimum if option.above is None else option.above,
+            option.maximum if option.below is None else option.below,
+            min_open=option.above is not None,
+            max_open=option.below is not None,
         )
     return kind, origin is tuple
 

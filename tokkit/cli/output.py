@@ -77,7 +77,9 @@ def print_training(folder: Path, training: "Training", *, as_json: bool) -> None
 
 def describe_report(report: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines about the tokens of a vocabulary and the text that it was measured on."""
-    yield f"tokens: {', '.join(f'{number:,} {kind}' for kind, number in report['entries'].items())}"
+    kinds = {"control": "special"}
+    counts = (f"{number:,} {kinds.get(kind, kind)}" for kind, number in report["entries"].items())
+    yield f"tokens: {', '.join(counts)}"
     yield f"longest: {' '.join(report['longest'][:LONGEST_SHOWN])}"
     if removed := report["removed"]:
         shown = [f"{row['count']:,} {row['character']} {row['name']}" for row in removed]
@@ -194,6 +196,11 @@ def describe_facts(facts: Mapping[str, Any]) -> Iterator[str]:
         label = name.replace("_", " ")
         if name == "accounts":
             yield from describe_accounts(value, facts.get("options"))
+        elif name == "report":
+            yield from describe_report(value)
+        elif name == "inputs":
+            for row in value:
+                yield f"input: {row['name']}, {plural(row['bytes'], 'byte')}"
         elif value is None or value in ((), [], {}):
             continue
         elif isinstance(value, Mapping):

@@ -29,9 +29,7 @@ class EncodeConfig(CorpusConfig, StageConfig):
         choices=SENTENCES,
     )
     language: str = option(
-        "Language of the text, an ISO 639 code.",
-        default="en",
-        only_with={"sentences": ("auto",)},
+        "Language of the text, an ISO 639 code.", default="en", only_with={"sentences": ("auto",)}
     )
     language_field: str | None = option(
         "Field of a record that holds its language, in place of --language.",

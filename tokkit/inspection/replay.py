@@ -17,7 +17,6 @@ from tokkit.engine.files import read_json
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError, require
 from tokkit.inspection.row_text import show_instance, split_instances
-from tokkit.options import flag_of, options_of
 from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.pretrain_config import LoaderConfig
@@ -53,7 +52,7 @@ def replay(
     """
     if (path / RUN).is_file():
         if options:
-            flags = (flag_of(name, options_of(LoaderConfig)[name]) for name in options)
+            flags = (LoaderConfig.options[name].flag for name in options)
             raise UsageError(f"{path}: a run has its own options; leave out {', '.join(flags)}")
         config = read_run(path, phase)
     else:

@@ -14,15 +14,14 @@ from tokkit.engine.stage import Stage, run_stage
 from tokkit.engine.stage_config import StageConfig
 from tokkit.errors import TokkitError
 from tokkit.instances.build_config import BuildConfig
-from tokkit.masking.mask_config import MASK_DEFAULTS
-from tokkit.options import options_of
+from tokkit.masking.mask_config import MaskConfig
 from tokkit.shards.objectives import OBJECTIVES
 from tokkit.shards.reader import ShardFolder
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 # Options that do not change the instances, or that the manifest has in other places.
-_DESCRIBED_ELSEWHERE = {"tokens", "output", "seed", *options_of(StageConfig), *MASK_DEFAULTS}
+_DESCRIBED_ELSEWHERE = {"tokens", "output", "seed", *StageConfig.options, *MaskConfig.options}
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +103,7 @@ def _describe_options(config: BuildConfig) -> dict[str, Any]:
     """The options that the instances depend on, and those that tell the loader how to mask."""
     options = {
         name: getattr(config, name)
-        for name in options_of(BuildConfig)
+        for name in config.options
         if name not in _DESCRIBED_ELSEWHERE and config.has_effect(name)
     }
     if config.masking == "static":

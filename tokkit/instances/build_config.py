@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tokkit.engine.stage_config import StageConfig
 from tokkit.errors import require
-from tokkit.masking.mask_config import MASK_DEFAULTS, MaskConfig
-from tokkit.options import LARGEST_SEED, flag_of, option, options_of
+from tokkit.masking.mask_config import MaskConfig
+from tokkit.options import LARGEST_SEED, option
 from tokkit.shards import COMPRESSIONS
 from tokkit.shards.objectives import MASKED, OBJECTIVES, PAIRED
 
@@ -88,10 +88,7 @@ class BuildConfig(MaskConfig, StageConfig):
         only_with={"objective": MASKED},
     )
     eval_fraction: float = option(
-        "Share of the documents that is held out for evaluation.",
-        default=0.01,
-        minimum=0,
-        below=1,
+        "Share of the documents that is held out for evaluation.", default=0.01, minimum=0, below=1
     )
     seed: int = option("Random seed.", default=0, minimum=0, maximum=LARGEST_SEED)
     compression: str = option("Compression of the shards.", default="none", choices=COMPRESSIONS)
@@ -114,8 +111,8 @@ class BuildConfig(MaskConfig, StageConfig):
         """Refuse also options of masking where nothing is masked here."""
         names = [*names]
         super().require_effect(names)
-        for name in (name for name in MASK_DEFAULTS if name in names):
-            flag = flag_of(name, options_of(MaskConfig)[name])
+        for name in (name for name in MaskConfig.options if name in names):
+            flag = self.options[name].flag
             require(
                 self.objective in MASKED,
                 f"{flag} has no effect with --objective {self.objective}; leave it out",

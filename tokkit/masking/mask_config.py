@@ -1,7 +1,6 @@
 """The options of masking, which ``build`` has for static masks and the loader for dynamic ones."""
 
 import math
-from dataclasses import fields
 from typing import Any, ClassVar
 
 from tokkit.errors import require
@@ -64,22 +63,18 @@ class MaskConfig(Config):
         )
 
     def mask_options(self, max_seq_length: int) -> dict[str, Any]:
-        """The options in force, as JSON.
+        """Return the options of masking as JSON values.
 
         Args:
-            max_seq_length: the longest instance, for the cap where none is given.
+            max_seq_length: maximum length of an instance, on which the default of
+                ``max_predictions_per_seq`` depends.
         """
-        options = {name: getattr(self, name) for name in MASK_DEFAULTS}
+        options = {name: getattr(self, name) for name in MaskConfig.options}
         cap = self.max_predictions_per_seq or math.ceil(max_seq_length * self.masked_lm_prob)
         return {**options, "max_predictions_per_seq": cap, "mask_ratios": [*self.mask_ratios]}
 
     @property
     def changed_mask_option(self) -> str | None:
-        """The flag of an option of masking that is not the default, if there is one."""
-        for name, default in MASK_DEFAULTS.items():
-            if getattr(self, name) != default:
-                return f"--{name.replace('_', '-')}"
-        return None
-
-
-MASK_DEFAULTS: dict[str, Any] = {entry.name: entry.default for entry in fields(MaskConfig)}
+        """The flag of an option of masking that differs from its default; None without one."""
+        options = MaskConfig.options.items()
+        return next((o.flag for name, o in options if getattr(self, name) != o.default), None)

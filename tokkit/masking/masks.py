@@ -17,7 +17,7 @@ from tokkit.kernels.instances.mask_tokens import (
 )
 from tokkit.kernels.instances.mask_words import length_thresholds, mask_words
 from tokkit.kernels.philox import MASK, MASK_UNIT, chance_threshold, stream_of
-from tokkit.masking.mask_config import MASK_DEFAULTS, MaskConfig
+from tokkit.masking.mask_config import MaskConfig
 from tokkit.shards.instances import Array, Instances, Masks
 from tokkit.shards.schema import Header
 from tokkit.tokenizer.tokenizer import Tokenizer
@@ -43,9 +43,9 @@ class MaskOptions:
     mask_id: int
     special_ids: tuple[int, int]
     replacements: Array
-    unit: str = MASK_DEFAULTS["mask_unit"]
+    unit: str = MaskConfig.mask_unit
     draw_per_unit: bool = False
-    ratios: tuple[float, ...] = MASK_DEFAULTS["mask_ratios"]
+    ratios: tuple[float, ...] = MaskConfig.mask_ratios
 
     @classmethod
     def make(cls, config: MaskConfig, tokenizer: Tokenizer, header: Header) -> Self:

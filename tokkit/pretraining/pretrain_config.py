@@ -8,13 +8,7 @@ from typing import ClassVar
 from tokkit.engine.stage_config import OutputConfig
 from tokkit.errors import TokkitError, require
 from tokkit.masking.mask_config import MaskConfig
-from tokkit.options import (
-    LARGEST_SEED,
-    option,
-    parse_duration,
-    parse_numbers,
-    parse_phases,
-)
+from tokkit.options import LARGEST_SEED, option, parse_duration, parse_numbers, parse_phases
 from tokkit.shards.objectives import TRAINABLE
 
 PRESETS = {  # layers, hidden size, heads: https://github.com/google-research/bert

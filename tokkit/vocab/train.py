@@ -22,7 +22,6 @@ from tokkit.engine.folder import refuse_inputs
 from tokkit.engine.manifest import TRAINING, read_record
 from tokkit.engine.spec import locked_folder
 from tokkit.engine.stage import StagePlan, require_same_inputs
-from tokkit.options import flag_of, options_of
 from tokkit.tokenizer.loading import TokenizerFiles
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import load_tokenizer, make_tokenizer
@@ -142,7 +141,7 @@ def plan_training(config: TrainConfig) -> StagePlan:
         tokenizer_fingerprint="",
         seed=None,
         inputs=[part.identity for unit in units for part in unit.payload],
-        flags={name: flag_of(name, option) for name, option in options_of(TrainConfig).items()},
+        flags={name: option.flag for name, option in config.options.items()},
         fingerprints=frozenset({"initial_alphabet"}),
         units=units,
         unit_options={
