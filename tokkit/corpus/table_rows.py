@@ -159,7 +159,7 @@ def _read_arrow(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
 
 
 def _choose_columns(unit: CorpusUnit, schema: pa.Schema, config: CorpusConfig) -> list[str]:
-    """The columns to read: the text, the id if there is one, the language if asked for."""
+    """Return the columns to read: the text, the id if there is one, the language if asked for."""
     require_strings(unit.source, schema, config.text_field, "--text-field")
     chosen = {config.text_field}
     if schema.names.count(config.id_field) == 1:
@@ -171,7 +171,7 @@ def _choose_columns(unit: CorpusUnit, schema: pa.Schema, config: CorpusConfig) -
 
 
 def _unchecked_strings(column: pa.Array) -> pa.LargeStringArray:
-    """A column of strings as large_string, its offsets checked, but not its UTF-8."""
+    """Return a column of strings as large_string, its offsets checked, but not its UTF-8."""
     if pa.types.is_string(column.type):
         column.view(pa.binary()).validate(full=True)
     elif pa.types.is_large_string(column.type):
@@ -182,13 +182,13 @@ def _unchecked_strings(column: pa.Array) -> pa.LargeStringArray:
 
 
 def _checked_strings(column: pa.Array) -> pa.StringArray:
-    """A column of strings or numbers as string, its UTF-8 checked."""
+    """Return a column of strings or numbers as string, its UTF-8 checked."""
     column.validate(full=True)
     return column.cast(pa.string())
 
 
 def _ids(rows: pa.RecordBatch, id_field: str) -> pa.StringArray | None:
-    """The rows' own ids, strings or numbers, null if missing or empty; None without a column."""
+    """Return the rows' own ids, null if missing or empty; None without a column of ids."""
     if id_field not in rows.schema.names:
         return None
     column = rows.column(id_field)

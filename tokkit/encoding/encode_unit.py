@@ -66,7 +66,7 @@ class Context:
     given: Tokenizer | None
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state for another process: no tokenizer, no encoder."""
+        """Return the state for another process: no tokenizer, no encoder."""
         kept = ("config", "copy", "fingerprint")
         return {"given": None, **{name: self.__dict__[name] for name in kept}}
 
@@ -126,7 +126,7 @@ class EncodeStats:
         self.seconds = time.monotonic() - self._started
 
     def as_dict(self) -> dict[str, float]:
-        """The measurements and their rates; empty if nothing was encoded."""
+        """Return the measurements and their rates; empty if nothing was encoded."""
         if not self.num_tokens:
             return {}
         num_bytes = self.measured["bytes"]

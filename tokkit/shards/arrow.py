@@ -11,7 +11,7 @@ import pyarrow as pa
 
 
 def id_dtype(vocab_size: int) -> npt.DTypeLike:
-    """The NumPy type of token ids: uint16 for at most 65,536 tokens, else uint32."""
+    """Return the NumPy type of token ids: uint16 for at most 65,536 tokens, else uint32."""
     return np.uint16 if vocab_size <= 1 << 16 else np.uint32
 
 
@@ -63,7 +63,7 @@ def string_array(
 def string_buffers(
     texts: pa.LargeStringArray,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """The bytes and offsets of an Arrow string column, without a copy.
+    """Return the bytes and offsets of an Arrow string column, without a copy.
 
     Returns:
         uint8, and int64 ``[num_texts + 1]``, whose first is above 0 for a slice.
@@ -78,7 +78,7 @@ def string_buffers(
 
 
 def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A read-only view of an array.
+    """Return a read-only view of an array.
 
     Arrays borrowed from pyarrow are read-only, and a kernel compiled for one kind of input
     compiles once.

@@ -68,7 +68,7 @@ class BpeModel:
         return (classes, self._merges, self._parts, self._lookup, self._spelling)
 
     def read_text(self, sentences: pa.LargeStringArray) -> tuple[npt.NDArray[np.uint8], _Int64s]:
-        """The bytes of the sentences with a space in front if the tokenizer adds one; offsets."""
+        """Return the bytes and offsets of the sentences, with the space that the tokenizer adds."""
         values, offsets = string_buffers(sentences)
         if not self._add_prefix_space:
             return values, offsets
@@ -103,7 +103,7 @@ def _make_merges(
 def make_lookup(
     byte_ids: _Int64s, left_ids: _Int64s, right_ids: _Int64s, merged_ids: _Int64s
 ) -> Speller:
-    """The tables for looking up tokens; without any token if the model must merge.
+    """Return the tables for looking up tokens; without any token if the model must merge.
 
     Tokens are numbered in the order of their merges, after the 256 bytes. The arguments are what
     ``read_merges`` returns.
@@ -121,7 +121,7 @@ def make_lookup(
 
 
 def _join_parts(lefts: _Int64s, rights: _Int64s) -> list[bytes]:
-    """The bytes of each token; an empty list if they are too many."""
+    """Return the bytes of each token; an empty list if they are too many."""
     tokens = [bytes([byte]) for byte in range(NUM_BYTES)]
     num_bytes = 0
     for left, right in zip(lefts[NUM_BYTES:].tolist(), rights[NUM_BYTES:].tolist(), strict=True):
@@ -166,7 +166,7 @@ def _fill_lookup(ids: _Int64s, lefts: _Int64s, rights: _Int64s, tokens: list[byt
 def _make_cells(
     values: npt.NDArray[np.uint8], offsets: _Int64s, entries: _Int64s
 ) -> npt.NDArray[np.uint64]:
-    """The trie of tokens that are in the order of their bytes."""
+    """Return the trie of tokens that are in the order of their bytes."""
     queue = np.empty((len(values) + 1, 4), np.int64)
     size = 1 << 16
     while True:

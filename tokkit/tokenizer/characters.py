@@ -84,7 +84,7 @@ class WordCharacters:
 
     @classmethod
     def of_tokenizer(cls, tokenizer: Tokenizer, word_id: Callable[[str], int] = ord) -> Self:
-        """The table of a tokenizer whose ``pipeline`` is ``bert``."""
+        """Return the table of a tokenizer whose ``pipeline`` is ``bert``."""
         library, normalizer = tokenizer.library, tokenizer.definition["normalizer"]
         assert library is not None  # noqa: S101  only a tokenizer of the library has a pipeline
         assert library.normalizer is not None  # noqa: S101  the pipeline begins with it
@@ -102,7 +102,7 @@ class WordCharacters:
             self._learn(other)
 
     def classify(self, codes: NDArray[np.uint32]) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
-        """The kinds of some characters, and how many characters each adds to a word.
+        """Return the kinds of some characters, and how many characters each adds to a word.
 
         A ``CONTEXT`` character that adds none ends words.
         """
@@ -118,37 +118,37 @@ class WordCharacters:
 
     def _learn(self, code: int) -> None:
         kinds, meanings, _, _ = self.characters
-        form = self._normalize(chr(code))
+        normalized = self._normalize(chr(code))
         # What stands between two letters either joins them or parts them.
-        pieces = [piece for piece, _ in self._pre_tokenizer.pre_tokenize_str(f"a{form}a")]
+        pieces = [piece for piece, _ in self._pre_tokenizer.pre_tokenize_str(f"a{normalized}a")]
         inner = pieces[1:-1]
-        if not form:
+        if not normalized:
             kinds[code] = NOTHING
-        elif pieces == [f"a{form}a"]:
-            self._learn_letter(code, form)
+        elif pieces == [f"a{normalized}a"]:
+            self._learn_letter(code, normalized)
         elif not inner and "".join(pieces) == "aa":
             kinds[code] = SPACE
-        elif pieces == ["a", form.strip(" "), "a"] and len(inner[0]) == 1:
+        elif pieces == ["a", normalized.strip(" "), "a"] and len(inner[0]) == 1:
             kinds[code] = SINGLE
             meanings[code] = self._word_id(inner[0])
         else:
             kinds[code] = CONTEXT
 
-    def _learn_letter(self, code: int, form: str) -> None:
+    def _learn_letter(self, code: int, normalized: str) -> None:
         """Fill in a character that joins its neighbors."""
         kinds, meanings, forms, _ = self.characters
-        stop = self._num_forms + len(form)
+        stop = self._num_forms + len(normalized)
         # At most as many code points as bytes, so that no text has more tokens than bytes.
-        fits = len(form) <= min(len(chr(code).encode()), _LONGEST_FORM) and stop <= len(forms)
-        if not fits or (self._orders_marks and any(map(is_mark, form))):
+        fits = len(normalized) <= min(len(chr(code).encode()), _LONGEST_FORM) and stop <= len(forms)
+        if not fits or (self._orders_marks and any(map(is_mark, normalized))):
             kinds[code] = CONTEXT
-            meanings[code] = len(form)  # for ``classify``; kernels do not read it
+            meanings[code] = len(normalized)  # for ``classify``; kernels do not read it
             return
         kinds[code] = WORD
-        meanings[code] = ord(form[0])
-        if len(form) > 1:
-            meanings[code] = SEVERAL + self._num_forms * 16 + len(form)
-            forms[self._num_forms : stop] = [ord(char) for char in form]
+        meanings[code] = ord(normalized[0])
+        if len(normalized) > 1:
+            meanings[code] = SEVERAL + self._num_forms * 16 + len(normalized)
+            forms[self._num_forms : stop] = [ord(char) for char in normalized]
             self._num_forms = stop
 
 
@@ -185,7 +185,7 @@ class PieceCharacters:
 
 
 def page_of(code: int) -> list[int]:
-    """The characters on the same page as ``code``, surrogates excluded."""
+    """Return the characters on the same page as ``code``, surrogates excluded."""
     first = code // _PAGE * _PAGE
     return [other for other in range(first, first + _PAGE) if other not in _SURROGATES]
 

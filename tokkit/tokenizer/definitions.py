@@ -49,7 +49,7 @@ def wordpiece(
     handle_chinese_chars: bool = True,
     split_digits: bool = False,
 ) -> dict[str, Any]:
-    """BERT's tokenizer.
+    """Return the definition of BERT's tokenizer.
 
     Args:
         ids: the vocabulary.
@@ -93,7 +93,7 @@ def byte_level_bpe(
     add_prefix_space: bool,
     split_digits: bool = False,
 ) -> dict[str, Any]:
-    """Byte-level BPE as in GPT-2 and RoBERTa.
+    """Return the definition of byte-level BPE as in GPT-2 and RoBERTa.
 
     If the vocabulary has tokens for both ends of a sequence they are added as BERT does, because a
     model trained with them expects them.
@@ -133,7 +133,7 @@ def byte_level_bpe(
 def unigram(
     pieces: Sequence[tuple[str, float]], *, unknown: int, charsmap: bytes, byte_fallback: bool
 ) -> dict[str, Any]:
-    """Sentencepiece's unigram tokenizer.
+    """Return the definition of sentencepiece's unigram tokenizer.
 
     Args:
         pieces: tokens and their scores, by id.
@@ -173,7 +173,7 @@ def unigram(
 
 
 def byte_level_alphabet() -> list[str]:
-    """The 256 characters that stand for bytes in byte-level BPE, by byte.
+    """Return the 256 characters that stand for bytes in byte-level BPE, by byte.
 
     Printable bytes stand for themselves, and the others, in order, for U+0100 and following, so
     that a token never holds white space or control characters: the space is ``Ġ``.
@@ -186,7 +186,7 @@ def byte_level_alphabet() -> list[str]:
 
 
 def _sequence_template(ids: Mapping[str, int], named: Mapping[str, str]) -> dict[str, Any] | None:
-    """BERT's ``[CLS] A [SEP]`` and ``[CLS] A [SEP] B [SEP]``; None if a token is missing."""
+    """Return BERT's ``[CLS] A [SEP]`` and ``[CLS] A [SEP] B [SEP]``; None if a token is missing."""
     special = find_special_ids(ids, named)
     if "cls" not in special or "sep" not in special:
         return None
@@ -209,7 +209,7 @@ def _sequence_template(ids: Mapping[str, int], named: Mapping[str, str]) -> dict
 
 
 def added_token(token: str, number: int, *, special: bool) -> dict[str, Any]:
-    """A row of ``added_tokens``."""
+    """Return a row of ``added_tokens``."""
     return {
         "id": number,
         "content": token,
@@ -224,7 +224,7 @@ def added_token(token: str, number: int, *, special: bool) -> dict[str, Any]:
 def mark_special_tokens(
     definition: Mapping[str, Any], tokens: Sequence[str], names: Iterable[str]
 ) -> dict[str, Any]:
-    """The same definition with every special token marked as such in ``added_tokens``.
+    """Return the same definition with every special token marked as such in ``added_tokens``.
 
     Then the library keeps them out of text (``encode_special_tokens``) and can leave them out of
     decoded text.
@@ -244,7 +244,7 @@ def mark_special_tokens(
 
 
 def read_tokens(definition: Mapping[str, Any], path: str) -> tuple[str, ...]:
-    """The tokens of the model and those added to it, by id.
+    """Return the tokens of the model and those added to it, by id.
 
     Args:
         definition: the object of a ``tokenizer.json``, with a model.
@@ -280,7 +280,7 @@ def read_tokens(definition: Mapping[str, Any], path: str) -> tuple[str, ...]:
 
 
 def _model_tokens(model: Mapping[str, Any], path: str) -> Iterator[tuple[str, int]]:
-    """The tokens and ids of a model: a mapping, or Unigram's list of tokens and scores."""
+    """Yield the tokens and ids of a model: a mapping, or Unigram's list of tokens and scores."""
     vocab = model.get("vocab")
     if isinstance(vocab, dict):
         for token, number in vocab.items():
@@ -336,7 +336,7 @@ def refuse_missing_unknown(unknown: str, tokens: Iterable[str], path: object) ->
 
 
 def suggest_case(wanted: Iterable[str], tokens: Iterable[str]) -> str:
-    """A remark on a token that differs from a wanted one only in its case; empty without one."""
+    """Return a remark for errors if a token differs from a wanted one only in its case, or ``""``."""
     folded = {token.casefold() for token in wanted}
     similar = next((token for token in tokens if token.casefold() in folded), None)
     return "" if similar is None else f" (it has {similar!r}: capitals matter)"

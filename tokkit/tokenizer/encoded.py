@@ -53,7 +53,7 @@ class SentenceTooLongError(TokkitError):
 
 
 def choose_kernel(tokenizer: Tokenizer) -> str | None:
-    """``wordpiece``, ``bpe``, or None if the tokenizer's own library must encode.
+    """Return ``wordpiece``, ``bpe``, or None if the tokenizer's own library must encode.
 
     The kernels know BERT's normalizer and pre-tokenizer before WordPiece, and GPT-2's before BPE,
     but no BPE that replaces missing bytes by another token, looks up whole words before it merges,
@@ -78,7 +78,7 @@ def choose_kernel(tokenizer: Tokenizer) -> str | None:
 
 
 def forbidden_mask(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
-    """The special tokens that text must not become, all but ``unk``: bool ``[vocab_size]``."""
+    """Return which tokens text must not become, all special ones but ``unk``: bool ``[vocab_size]``."""
     mask = np.zeros(tokenizer.vocab_size, np.bool_)
     mask[list(tokenizer.all_special_ids)] = True
     if "unk" in tokenizer.special_ids:
@@ -87,7 +87,7 @@ def forbidden_mask(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
 
 
 def read_merges(tokenizer: Tokenizer) -> tuple[npt.NDArray[np.int64], ...]:
-    """The ids of single bytes, ``NO_ID`` for missing ones, and those of the merges by rank.
+    """Return the ids of single bytes, ``NO_ID`` for missing ones, and those of the merges by rank.
 
     Returns:
         int64 ``[256]``; int64 ``[num_merges]`` each: left parts, right parts, and merged tokens.

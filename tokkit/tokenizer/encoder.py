@@ -109,7 +109,7 @@ class Encoder:
         )
 
     def _new_buffers(self, num_bytes: int) -> tuple[Ids, npt.NDArray[np.uint64]]:
-        """Uninitialized memory for the ids and word starts of ``num_bytes`` of text.
+        """Return uninitialized memory for the ids and word starts of ``num_bytes`` of text.
 
         Each token has at least one byte, which the models ensure, and a slot of the cache is copied
         whole.

@@ -9,7 +9,7 @@ model accepts (``max_input_chars_per_word``) is ``[UNK]`` whatever its end, so m
 out, and pieces of a text without any space are bounded, too. With at most 3 characters a word and
 8 a piece:
 
-    "an abcdefghijk, no"   →   "an", " abcdef", ", no"
+    "an abcdefghijk, no"   →   "an", " abcdef,", " no"
 
 For byte-level BPE that is before white space that follows something else, because a word of
 GPT-2's pattern has white space in front or none. Where the tokenizer puts a space in front of a
@@ -93,7 +93,7 @@ class LibraryEncoder:
         )
 
     def encode_text(self, text: str, sentence: int = 0) -> tuple[Ids, npt.NDArray[np.bool_]]:
-        """The ids of one text of any length, and which of them begin words.
+        """Return the ids of one text of any length, and which of them begin words.
 
         Args:
             text: the text.
@@ -115,7 +115,7 @@ class LibraryEncoder:
         return np.concatenate(ids), np.concatenate(word_starts)
 
     def _slices(self, sentences: pa.LargeStringArray) -> Iterator[tuple[int, int]]:
-        """Bounds of runs of sentences of about ``slice_bytes`` together, at least one each."""
+        """Yield bounds of runs of at least one sentence, of about ``slice_bytes`` together."""
         _, offsets = string_buffers(sentences)
         start = 0
         while start < len(sentences):
@@ -127,7 +127,7 @@ class LibraryEncoder:
     def _encode_texts(
         self, texts: list[str]
     ) -> tuple[npt.NDArray[np.int64], Ids, npt.NDArray[np.bool_]]:
-        """How many tokens each text has, all their ids, and which of them begin words."""
+        """Return how many tokens each text has, all their ids, and which of them begin words."""
         with library_threads(1):
             lists, words = self._call_library(texts)
         lengths = np.fromiter(map(len, lists), np.int64, len(lists))
@@ -143,7 +143,7 @@ class LibraryEncoder:
         return lengths, ids, word_starts
 
     def _call_library(self, texts: list[str]) -> tuple[list[list[int]], Iterable[list[int | None]]]:
-        """The ids of each text, and the number of each token's word unless the tokens tell it."""
+        """Return the ids of each text, and the word number of each token unless tokens tell it."""
         library, processor = self._tokenizer.library, self._tokenizer.processor
         if processor is not None:
             return processor.encode(texts, out_type=int, num_threads=1), ()

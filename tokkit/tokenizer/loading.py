@@ -92,7 +92,7 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
 
 
 def _find_in_folder(folder: Path) -> Path:
-    """The file in a folder that defines the tokenizer."""
+    """Return the file in a folder that defines the tokenizer."""
     if (folder / STATE_FOLDER).is_dir() and not (folder / TRAINING).is_file():
         raise TokkitError(
             f"{folder}: unfinished (it has no {TRAINING}); run the same tokkit train again"
@@ -187,7 +187,7 @@ def _read_byte_level_bpe(path: Path, config: Mapping[str, Any]) -> dict[str, Any
 
 
 def _read_merges(path: Path, ids: Mapping[str, int]) -> list[list[str]]:
-    """The merges by rank, each of two tokens that make a third."""
+    """Return the merges by rank, each of two tokens that make a third."""
     merges = []
     for number, line in enumerate(_read_lines(path), start=1):
         if number == 1 and line.startswith("#version"):

@@ -57,7 +57,7 @@ def _json(data: Any) -> bytes:
 
 
 def _special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
-    """The tokens of the roles, and the two that only generating models have."""
+    """Return the tokens of the roles, and the two that only generating models have."""
     ids = tokenizer.special_ids
     tokens = {f"{role}_token": tokenizer.tokens[ids[role]] for role in ROLES if role in ids}
     for role in ("bos", "eos"):
@@ -68,7 +68,7 @@ def _special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
 
 
 def _config(tokenizer: Tokenizer) -> dict[str, Any]:
-    """How transformers loads the folder."""
+    """Return how transformers loads the folder."""
     length = tokenizer.config.get("model_max_length")
     is_known = isinstance(length, int) and 0 < length <= _LONGEST_MODEL_MAX_LENGTH
     config: dict[str, Any] = {
@@ -89,7 +89,7 @@ def _config(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _classic_files(tokenizer: Tokenizer) -> dict[str, bytes]:
-    """The files from before ``tokenizer.json``, if their formats can hold the vocabulary."""
+    """Return the files from before ``tokenizer.json``, if their formats can hold the vocabulary."""
     tokens = tokenizer.tokens
     if tokenizer.kind == "wordpiece":
         if any("\n" in token or token.endswith("\r") for token in tokens):

@@ -39,7 +39,7 @@ _UNUSED = re.compile(r"\[unused\d+\]|<unused\d+>|madeupword\d+")
 
 
 def named_roles(config: Mapping[str, Any]) -> dict[str, str]:
-    """The tokens that a ``tokenizer_config.json`` or ``special_tokens_map.json`` names, by role.
+    """Return the tokens, by role, that ``tokenizer_config.json`` and the like name.
 
     Example:
         >>> named_roles({"cls_token": "<s>", "mask_token": {"content": "<mask>", "lstrip": True}})
@@ -50,7 +50,7 @@ def named_roles(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def named_token(config: Mapping[str, Any], role: str) -> str | None:
-    """The token that a configuration names for one role, or None."""
+    """Return the token that a configuration names for one role, or None."""
     token = config.get(f"{role}_token")
     if isinstance(token, dict):
         token = token.get("content")
@@ -58,7 +58,7 @@ def named_token(config: Mapping[str, Any], role: str) -> str | None:
 
 
 def find_special_ids(ids: Mapping[str, int], named: Mapping[str, str]) -> dict[str, int]:
-    """The ids of the roles that a vocabulary has.
+    """Return the ids of the roles that a vocabulary has.
 
     Args:
         ids: the id of each token.
@@ -74,11 +74,11 @@ def find_special_ids(ids: Mapping[str, int], named: Mapping[str, str]) -> dict[s
 
 
 def find_sentinel_ids(tokens: Sequence[str], special_ids: Iterable[int]) -> tuple[int, ...]:
-    """The ids of the special tokens ``<extra_id_0>``, ``<extra_id_1>``, …, by their numbers."""
+    """Return the ids of ``<extra_id_0>``, ``<extra_id_1>``, … in the order of their numbers."""
     numbered = {int(match[1]): i for i in special_ids if (match := _SENTINEL.fullmatch(tokens[i]))}
     return tuple(numbered[n] for n in sorted(numbered))
 
 
 def find_unused_ids(tokens: Iterable[str]) -> tuple[int, ...]:
-    """The ids of tokens such as ``[unused7]``, which have no meaning yet."""
+    """Return the ids of tokens such as ``[unused7]``, which have no meaning yet."""
     return tuple(i for i, token in enumerate(tokens) if _UNUSED.fullmatch(token))

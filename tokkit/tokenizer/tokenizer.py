@@ -86,7 +86,7 @@ class Tokenizer:
         return find_unused_ids(self.tokens)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some ids, including special tokens."""
+        """Return the text of some ids, including special tokens."""
         numbers = [int(number) for number in ids]
         if self.library is not None:
             return self.library.decode(numbers, skip_special_tokens=False)
@@ -113,7 +113,7 @@ class Tokenizer:
                 )
 
     def end_of_text_id(self) -> int:
-        """The id of the token that ends a text.
+        """Return the id of the token that ends a text.
 
         That is ``eos_token`` of the tokenizer's configuration, else ``<|endoftext|>``, ``<eod>``
         or ``</s>``, else the token that separates segments. Only a special token will do: a model
@@ -135,7 +135,7 @@ class Tokenizer:
         )
 
     def sentinel_ids(self, count: int) -> tuple[int, ...]:
-        """The ids of the first ``count`` tokens that stand for corrupted spans.
+        """Return the ids of the first ``count`` tokens that stand for corrupted spans.
 
         Those are ``<extra_id_0>``, ``<extra_id_1>``, … as T5 has them, else the unused tokens.
 
@@ -282,7 +282,7 @@ def _make_sentencepiece(files: TokenizerFiles) -> Tokenizer:
 
 
 def _canonical(definition: Mapping[str, Any], special_ids: Mapping[str, int]) -> bytes:
-    """The bytes whose SHA-256 is the fingerprint; see the module."""
+    """Return the bytes whose SHA-256 is the fingerprint; see the module."""
     data = {key: value for key, value in definition.items() if key not in _WITHOUT_EFFECT_ON_IDS}
     data["added_tokens"] = [
         {"id": row["id"], "content": row["content"], "special": True} if row["special"] else row
@@ -296,7 +296,7 @@ def _canonical(definition: Mapping[str, Any], special_ids: Mapping[str, int]) ->
 
 
 def _without_offsets(part: Any) -> Any:
-    """A pre-tokenizer, or a sequence of them, without ``trim_offsets``."""
+    """Return a pre-tokenizer, or a sequence of them, without ``trim_offsets``."""
     if isinstance(part, dict):
         return {key: _without_offsets(part[key]) for key in part if key != "trim_offsets"}
     if isinstance(part, list):

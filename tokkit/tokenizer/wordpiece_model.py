@@ -45,7 +45,7 @@ class WordPieceModel:
     def read_text(
         self, sentences: pa.LargeStringArray
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """The bytes of the sentences, and their offsets."""
+        """Return the bytes of the sentences, and their offsets."""
         return string_buffers(sentences)
 
     def allow_word(self, num_bytes: int, sentence: int) -> None:
@@ -54,7 +54,7 @@ class WordPieceModel:
 
 
 def _ids_of_text(tokenizer: Tokenizer) -> dict[str, int]:
-    """The id of each token of the model; that of ``unk`` for special tokens, which text never is."""
+    """Return the id of each token; for special tokens that of ``unk``, since text never is one."""
     vocabulary: dict[str, int] = dict(tokenizer.definition["model"]["vocab"])
     unknown = vocabulary[tokenizer.definition["model"]["unk_token"]]
     forbidden = forbidden_mask(tokenizer)
