@@ -127,7 +127,7 @@ class Config:
     """The options of a stage. Subclasses become frozen dataclasses of keyword arguments.
 
     Attributes:
-        heading: of the options that the class adds, in ``--help``.
+        heading: of the options that the class itself adds, in ``--help``.
         options: by name, those that the class adds first, and then those of its bases.
     """
 
@@ -138,6 +138,7 @@ class Config:
     def __init_subclass__(cls) -> None:
         """Make the subclass a dataclass, and collect its options."""
         dataclass(frozen=True, kw_only=True)(cls)
+        heading = vars(cls).get("heading", Config.heading)
         inherited: dict[str, Option] = {}
         for base in cls.__bases__:
             inherited |= base.options if issubclass(base, Config) else {}
@@ -146,7 +147,7 @@ class Config:
                 entry.metadata["option"],
                 name=entry.name,
                 type=entry.type,
-                heading=inherited.get(entry.name, cls).heading,
+                heading=inherited[entry.name].heading if entry.name in inherited else heading,
             )
             for entry in fields(cls)
         }
