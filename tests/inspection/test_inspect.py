@@ -6,7 +6,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from tinytokenizers import write_bpe
@@ -147,20 +146,15 @@ def test_a_token_is_never_shown_as_nothing(tmp_path: Path) -> None:
     merges = ["# #", "Ġ ##"]
     tokenizer = load_tokenizer(write_bpe(tmp_path, merges))
     ids = [tokenizer.tokens.index(token) for token in ("##", "a", "Ġ##", "Ċ")]
-    words = show_tokens(np.array(ids), np.array([True, False, True, True]), tokenizer)
+    words = show_tokens(ids, [True, False, True, True], tokenizer)
     assert words == "##a ## Ċ"
-    masked = show_tokens(np.array(ids), np.ones(4, np.bool_), tokenizer, {0: ids[2], 1: ids[3]})
+    masked = show_tokens(ids, [True] * 4, tokenizer, {0: ids[2], 1: ids[3]})
     assert masked == "[##→##] [a→Ċ] ## Ċ"
 
 
 def test_what_there_is_one_of_has_no_plural(work: Path) -> None:
     tokenizer = load_tokenizer(work / "tokenizer")
-    row = {
-        "document": "a",
-        "sentence_lengths": [1],
-        "input_ids": np.array([7]),
-        "word_starts": np.ones(1, np.bool_),
-    }
+    row = {"document": "a", "sentence_lengths": [1], "input_ids": [7], "word_starts": [True]}
     assert show_document(row, tokenizer).splitlines()[0] == "a: 1 sentence, 1 token"
 
 

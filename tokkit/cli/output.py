@@ -55,10 +55,8 @@ def print_manifest(
         return
     size = sum(row["bytes"] for row in manifest.shards)
     title = f"{folder}: {plural(len(manifest.shards), 'shard')}, {plural(size, 'byte')}"
-    print_lines(title, describe_accounts(manifest.accounts, manifest.options))
-    if stats is not None:
-        for line in describe_stats(stats.as_dict()):
-            click.echo(f"  {line}")
+    speed = () if stats is None else describe_stats(stats.as_dict())
+    print_lines(title, [*describe_accounts(manifest.accounts, manifest.options), *speed])
 
 
 def print_training(folder: Path, training: "Training", *, as_json: bool) -> None:

@@ -6,14 +6,12 @@ token to be predicted next to each token that is masked:
     [CLS] the cat [MASK→sat] on the [dog→mat] [SEP] it was [warm→warm] [SEP]
 """
 
-from collections.abc import Iterator
-from itertools import islice, pairwise
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
 from tokkit.errors import TokkitError, plural
 from tokkit.kernels.instances.flatten import NO_LABEL
@@ -22,7 +20,7 @@ from tokkit.pretraining.data.instance_reader import InstanceReader
 from tokkit.pretraining.data.loader import EVALUATION_EPOCH
 from tokkit.pretraining.pretrain_config import LoaderConfig
 from tokkit.shards.instances import Instances
-from tokkit.shards.reader import ShardFolder, ragged, read_header
+from tokkit.shards.reader import ShardFolder, read_header
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 Row = dict[str, Any]
@@ -54,28 +52,21 @@ def show_rows(path: Path, num_rows: int) -> list[str]:
     if folder.manifest.options.get("masking") == "dynamic":
         rows = _read_masked(folder, path.name, num_rows, tokenizer)
     else:
-        rows = list(islice(_read_rows(folder, path.name), num_rows))
+        rows = _read_rows(folder, path.name, num_rows)
     if folder.header.kind == "tokens":
         return [show_document(row, tokenizer) for row in rows]
     objective = folder.manifest.options["objective"]
     return [show_instance(row, tokenizer, objective) for row in rows]
 
 
-def _read_rows(folder: ShardFolder, shard: str) -> Iterator[Row]:
-    """Yield the rows of a shard by the names of their columns, ids as arrays."""
+def _read_rows(folder: ShardFolder, shard: str, num_rows: int) -> list[Row]:
+    """Read the first rows of a shard, by the names of their columns."""
+    rows: list[Row] = []
     for ref in folder.batch_refs(shard):
-        batch = folder.read_batch(ref)
-        columns = {
-            name: ragged(column) if pa.types.is_large_list(column.type) else column.to_pylist()
-            for name, column in zip(batch.schema.names, batch.columns, strict=True)
-        }
-        for row in range(len(batch)):
-            yield {
-                name: column[0][column[1][row] : column[1][row + 1]]
-                if isinstance(column, tuple)
-                else column[row]
-                for name, column in columns.items()
-            }
+        if len(rows) == num_rows:
+            break
+        rows += folder.read_batch(ref).slice(0, num_rows - len(rows)).to_pylist()
+    return rows
 
 
 def _read_masked(folder: ShardFolder, shard: str, num_rows: int, tokenizer: Tokenizer) -> list[Row]:
@@ -100,19 +91,18 @@ def _read_masked(folder: ShardFolder, shard: str, num_rows: int, tokenizer: Toke
 
 def split_instances(instances: Instances) -> list[Row]:
     """Split ragged instances into rows by the names of their columns."""
-    words = np.unpackbits(instances.word_starts, bitorder="little").astype(np.bool_)
-    labels = instances.next_sentence_labels.tolist()
-    masks = instances.masks
+    word_starts = np.unpackbits(instances.word_starts, bitorder="little").astype(np.bool_)
+    labels, masks = instances.next_sentence_labels.tolist(), instances.masks
     return [
         {
             "document": instances.documents[number],
-            "input_ids": instances.input_ids[slice(*tokens)],
-            "word_starts": words[slice(*tokens)],
-            "masked_positions": masks.positions[slice(*masked)],
-            "masked_labels": masks.labels[slice(*masked)],
+            "input_ids": instances.input_ids[start:stop].tolist(),
+            "word_starts": word_starts[start:stop].tolist(),
+            "masked_positions": masks.positions[first:last].tolist(),
+            "masked_labels": masks.labels[first:last].tolist(),
             "next_sentence_label": None if labels[number] == NO_LABEL else labels[number],
         }
-        for number, (tokens, masked) in enumerate(
+        for number, ((start, stop), (first, last)) in enumerate(
             zip(pairwise(instances.offsets), pairwise(masks.offsets), strict=True)
         )
     ]
@@ -123,8 +113,7 @@ def show_document(row: Row, tokenizer: Tokenizer) -> str:
     lengths = row["sentence_lengths"]
     size = f"{plural(len(lengths), 'sentence')}, {plural(len(row['input_ids']), 'token')}"
     lines = [f"{row['document']}: {size}"]
-    offsets = np.cumsum([0, *lengths[:SENTENCES_SHOWN]])
-    for start, stop in pairwise(offsets):
+    for start, stop in pairwise(accumulate(lengths[:SENTENCES_SHOWN], initial=0)):
         words = show_tokens(row["input_ids"][start:stop], row["word_starts"][start:stop], tokenizer)
         lines.append(f"  {words}")
     if len(lengths) > SENTENCES_SHOWN:
@@ -143,7 +132,7 @@ def show_instance(row: Row, tokenizer: Tokenizer, objective: str) -> str:
     lines = [f"document {row['document']}: {', '.join(facts)}{label}"]
     lines.append(f"  {show_tokens(row['input_ids'], row['word_starts'], tokenizer, masks)}")
     if "target_ids" in row:
-        words = tokenizer.decode(row["target_ids"].tolist())
+        words = tokenizer.decode(row["target_ids"])
         lines.append(f"  targets: {words}")
     if "target_positions" in row:
         order = (
@@ -154,8 +143,8 @@ def show_instance(row: Row, tokenizer: Tokenizer, objective: str) -> str:
 
 
 def show_tokens(
-    ids: npt.NDArray[Any],
-    word_starts: npt.NDArray[np.bool_],
+    ids: Sequence[int],
+    word_starts: Sequence[bool],
     tokenizer: Tokenizer,
     masks: dict[int, int] | None = None,
 ) -> str:
@@ -168,17 +157,16 @@ def show_tokens(
         masks: the id to be predicted at each masked position.
     """
     masks = masks or {}
-    parts: list[str] = []
-    for position, (token, starts) in enumerate(
-        zip(ids.tolist(), word_starts.tolist(), strict=True)
-    ):
-        text = show_token(token, tokenizer)
+    text = ""
+    for position, (token, begins_word) in enumerate(zip(ids, word_starts, strict=True)):
+        shown = show_token(token, tokenizer)
         if position in masks:
-            shown = text.strip("[]<>") if token == tokenizer.special_ids.get("mask") else text
-            text = f"[{shown}→{show_token(masks[position], tokenizer)}]"
-        alone = starts or token in tokenizer.all_special_ids
-        parts.append(f" {text}" if alone else text)
-    return "".join(parts).strip()
+            if token == tokenizer.special_ids.get("mask"):
+                shown = shown.strip("[]<>")
+            shown = f"[{shown}→{show_token(masks[position], tokenizer)}]"
+        alone = begins_word or token in tokenizer.all_special_ids
+        text += f" {shown}" if alone else shown
+    return text.strip()
 
 
 def show_token(token: int, tokenizer: Tokenizer) -> str:
