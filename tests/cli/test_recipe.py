@@ -261,3 +261,10 @@ def test_no_stage_runs_before_examples_are_checked(tmp_path: Path) -> None:
     assert isinstance(result.exception, UsageError)
     assert "'a': has no [MASK] to predict" in str(result.exception)
     assert not (tmp_path / "work").exists()
+
+
+def test_workers_without_a_stage_that_has_some_are_refused(tmp_path: Path) -> None:
+    recipe = write(tmp_path, GOOD)
+    result = CliRunner().invoke(cli, ["run", str(recipe), "--from", "pretrain", "--workers", "2"])
+    assert isinstance(result.exception, UsageError)
+    assert "--workers has no effect on pretrain" in str(result.exception)

@@ -8,7 +8,7 @@ import pytest
 from instancefolders import write_instance_folder
 from tokenfolders import toy_tokenizer, write_token_folder
 
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, UsageError
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
 from tokkit.pretraining.data.instance_sources import open_sources, order_phases
@@ -78,7 +78,7 @@ def test_causal_instances_need_no_control_token_but_their_own(tmp_path: Path) ->
     assert not Loader(sources, config).training_instances(3).masks.labels.size
     with pytest.raises(TokkitError, match=r"no token \[PAD\]"):
         open_sources(LoaderConfig(instances=(masked,)))
-    with pytest.raises(TokkitError, match="--objective clm, so --mask-unit has no effect"):
+    with pytest.raises(UsageError, match="--objective clm, so --mask-unit has no effect"):
         open_sources(LoaderConfig(instances=(folder,), mask_unit="word"))
 
 

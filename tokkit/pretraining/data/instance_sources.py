@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, UsageError
 from tokkit.masking.masks import MaskOptions
 from tokkit.pretraining.pretrain_config import (
     LoaderConfig,
@@ -68,9 +68,10 @@ def open_sources(config: LoaderConfig) -> Sources:
     """Open the folders of instances.
 
     Raises:
+        UsageError: an option of masking is given where nothing is masked.
         TokkitError: a folder is unfinished or damaged, its tokenizer differs from that of its
-            shards or of the first folder, its objective differs or is not one that can be trained,
-            or an option of masking is given where nothing is masked.
+            shards or of the first folder, or its objective differs or is not one that can be
+            trained.
     """
     folders = tuple(ShardFolder.open(path, "instances") for path in config.instances)
     first = folders[0]
@@ -113,7 +114,7 @@ def _mask_options(
         built, remedy = "--masking static", "leave it out, or build with --masking dynamic"
         if not is_masked:
             built, remedy = f"--objective {options['objective']}", "leave it out"
-        raise TokkitError(
+        raise UsageError(
             f"{folder.path}: was built with {built}, so {config.changed_mask_option} has no "
             f"effect; {remedy}"
         )
