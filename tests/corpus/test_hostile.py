@@ -1,4 +1,4 @@
-"""The small hostile corpus of the repository, through every way of packing text."""
+"""The small hostile corpus of the repository, in every kind of file."""
 
 import gzip
 import json

@@ -119,7 +119,7 @@ def test_line_ends_marks_and_spaces_around_make_no_difference(tmp_path: Path) ->
     ],
 )
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_a_line_that_is_no_object_is_told_with_its_number(
+def test_a_line_that_is_no_object_is_reported_with_its_number(
     tmp_path: Path, line: str, fault: str, end: str
 ) -> None:
     """In units and batches of any size, and with empty lines between."""
@@ -133,7 +133,7 @@ def test_a_line_that_is_no_object_is_told_with_its_number(
         assert "correct or remove the line" in str(caught.value)
 
 
-def test_the_line_number_is_told_of_compressed_files_and_standard_input(
+def test_the_line_number_is_reported_for_compressed_files_and_standard_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = (GOOD * 9 + "broken\n").encode()
@@ -146,7 +146,7 @@ def test_the_line_number_is_told_of_compressed_files_and_standard_input(
         read_corpus("-", format="jsonl", batch_bytes=32)
 
 
-def test_text_under_the_name_of_json_lines_is_told_what_to_do(tmp_path: Path) -> None:
+def test_plain_text_named_jsonl_is_refused_with_the_option_that_reads_it(tmp_path: Path) -> None:
     for text in ("Once upon a time", '[\n{"text": "a"}\n]', '{\n "text": "a"\n}'):
         (tmp_path / "a.json").write_text(text)
         with pytest.raises(TokkitError, match=r"line 1: .*one object.*--format text"):

@@ -1,4 +1,4 @@
-"""Documents into sentences: nothing is lost, and long texts are split as short ones are."""
+"""Splitting loses no text, and long texts are split as short ones are."""
 
 import time
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""From inputs to files: folders, globs, URIs, order, and what is refused at planning."""
+"""Which files inputs name, in which order, and which inputs are refused."""
 
 import os
 import socket
@@ -106,7 +106,9 @@ def test_links_are_followed_but_not_in_circles(tree: Path) -> None:
         ("a.jsonl.txt", ("text", None)),
     ],
 )
-def test_the_name_tells_format_and_compression(name: str, expected: tuple[str, str | None]) -> None:
+def test_format_and_compression_follow_from_the_name(
+    name: str, expected: tuple[str, str | None]
+) -> None:
     assert describe_name(name) == expected
 
 
@@ -151,7 +153,7 @@ def test_what_cannot_be_read_is_refused_in_one_line(text: str, fault: str) -> No
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything; see the next test")
 @pytest.mark.parametrize("name", ["folder", "folder/a.txt", "folder/*.txt"])
-def test_missing_permission_is_told(tmp_path: Path, name: str) -> None:
+def test_missing_permission_is_reported(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "a.txt").write_text("a")
@@ -164,7 +166,7 @@ def test_missing_permission_is_told(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.usefixtures("tree")
 @pytest.mark.parametrize("refuses", ["os.scandir", "pyarrow.OSFile"])
-def test_missing_permission_is_told_also_to_root(
+def test_missing_permission_is_reported_also_to_root(
     monkeypatch: pytest.MonkeyPatch, refuses: str
 ) -> None:
     def refuse(path: str) -> None:
@@ -190,7 +192,7 @@ def test_uris_are_read_through_pyarrow(tree: Path) -> None:
     assert remote.names[-1] == f"{uri}/big.txt:4995"
 
 
-def test_a_remote_file_system_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_remote_file_system_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing:
         def get_file_info(self, _: object) -> None:
             raise OSError("When listing objects: AWS Error ACCESS_DENIED\nand more")
@@ -201,7 +203,7 @@ def test_a_remote_file_system_that_fails_is_told(monkeypatch: pytest.MonkeyPatch
         names("s3://bucket/a.txt")
 
 
-def test_secrets_of_an_uri_are_not_told() -> None:
+def test_secrets_of_a_uri_are_not_reported() -> None:
     with pytest.raises(TokkitError) as caught:
         RemoteFiles("nosuch://user:secret@host/path?key=secret2")
     assert "secret" not in str(caught.value)
@@ -216,7 +218,7 @@ def test_standard_input_cannot_hold_a_table(monkeypatch: pytest.MonkeyPatch) -> 
         names("-")
 
 
-def test_a_name_that_is_no_utf8_is_told_and_read(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf8_is_read_and_printed(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/caf\xe9\n.txt"
     Path(os.fsdecode(path)).write_text("text")
     corpus = read_corpus(tmp_path)
@@ -224,7 +226,7 @@ def test_a_name_that_is_no_utf8_is_told_and_read(tmp_path: Path) -> None:
     assert corpus.names == [f"{tmp_path}/caf\\udce9\\n.txt:0"]
 
 
-def test_paths_are_told_on_one_line() -> None:
+def test_paths_are_printed_on_one_line() -> None:
     assert printable("a b/ü.txt") == "a b/ü.txt"
     assert printable("a\nb\x1b") == "a\\nb\\x1b"
 

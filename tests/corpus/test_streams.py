@@ -1,4 +1,4 @@
-"""Compressed files that are damaged, cut short, or something else."""
+"""Compressed files that are damaged, truncated, or something else."""
 
 import bz2
 import gzip
@@ -61,7 +61,7 @@ def test_a_flipped_byte_is_refused(packed: Path) -> None:
 
 
 @pytest.mark.parametrize("junk", [b"junk junk junk", bytes(100)])
-def test_junk_behind_the_data_is_refused(packed: Path, junk: bytes) -> None:
+def test_junk_after_the_data_is_refused(packed: Path, junk: bytes) -> None:
     packed.write_bytes(packed.read_bytes() + junk)
     refused(packed)
 

@@ -100,7 +100,9 @@ def test_every_layout_of_strings_is_read(
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_a_missing_column_is_told_with_those_there_are(tmp_path: Path, file_format: str) -> None:
+def test_a_missing_column_is_reported_with_the_existing_ones(
+    tmp_path: Path, file_format: str
+) -> None:
     path = write(tmp_path / f"stream.{file_format}", {"body": ["a"], "n": [1]})
     with pytest.raises(TokkitError, match=r"no column 'text'; --text-field must name .*: body, n$"):
         plan_units(CorpusConfig(inputs=(str(path),)))
@@ -110,7 +112,7 @@ def test_a_missing_column_is_told_with_those_there_are(tmp_path: Path, file_form
         read_corpus(path, text_field="body", language_field="lang")
 
 
-def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_column_is_refused(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
     with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
         writer.write_table(table)
@@ -179,9 +181,7 @@ def test_a_table_without_rows_counts_as_empty(tmp_path: Path, file_format: str) 
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_the_digest_tells_other_text_and_not_other_batches(
-    tmp_path: Path, file_format: str
-) -> None:
+def test_the_digest_depends_on_text_and_not_on_batches(tmp_path: Path, file_format: str) -> None:
     path = tmp_path / f"stream.{file_format}"
     config = CorpusConfig(inputs=(str(path),))
     digests = []

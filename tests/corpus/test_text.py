@@ -1,4 +1,4 @@
-"""Plain text: how files fall into documents, whatever their line ends, size and packing."""
+"""How plain text falls into documents, whatever its line ends, size and kind of file."""
 
 import bz2
 import gzip
@@ -204,7 +204,7 @@ def test_the_digest_of_a_file_read_whole_is_its_sha256(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("documents", DOCUMENTS)
-def test_invalid_utf8_is_told_with_its_place(tmp_path: Path, documents: str) -> None:
+def test_invalid_utf8_is_reported_with_its_position(tmp_path: Path, documents: str) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"good\r\n\r\n\r\nalso good \xe3\x81 x\n")
 
@@ -219,7 +219,9 @@ def test_invalid_utf8_is_told_with_its_place(tmp_path: Path, documents: str) -> 
     assert "\n" not in str(caught.value)
 
 
-def test_invalid_utf8_in_a_later_unit_is_told_with_its_place_in_the_file(tmp_path: Path) -> None:
+def test_invalid_utf8_in_a_later_unit_is_reported_with_its_position_in_the_file(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"fine\n\n" * 1000 + b"b\xffd\n\n" + b"fine\n\n" * 1000)
     with pytest.raises(TokkitError, match="at byte 6001, in the document that begins at byte 6000"):
@@ -254,7 +256,9 @@ def test_invalid_utf8_is_replaced_or_skipped_and_counted(shared: Path, batch_byt
         (zstandard.ZstdCompressor().compress(b"text" * 99), "zstd"),
     ],
 )
-def test_a_file_that_is_no_text_is_told_by_its_mark(tmp_path: Path, data: bytes, what: str) -> None:
+def test_a_file_that_is_no_text_is_recognized_by_its_first_bytes(
+    tmp_path: Path, data: bytes, what: str
+) -> None:
     (tmp_path / "a.txt").write_bytes(data)
     with pytest.raises(TokkitError, match=f"looks like {what}"):
         read_corpus(tmp_path / "a.txt")

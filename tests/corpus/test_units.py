@@ -1,4 +1,4 @@
-"""How files are cut into work units."""
+"""Where files are cut into units."""
 
 import os
 import pickle

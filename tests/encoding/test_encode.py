@@ -1,4 +1,4 @@
-"""``encode`` writes what the encoder gives, the same bytes for any workers, and counts the rest."""
+"""``encode`` writes what the encoder gives, the same bytes for any number of workers, and counts the rest."""
 
 import functools
 import json
@@ -117,7 +117,7 @@ def test_rows_hold_ids_sentences_and_words(tmp_path: Path, tokenizer: Path, corp
 @pytest.mark.parametrize(
     ("sentences", "lengths"), [("auto", [4, 8]), ("lines", [12]), ("none", [12])]
 )
-def test_sentences_are_what_was_asked_for(
+def test_sentences_are_split_as_the_option_says(
     tmp_path: Path, tokenizer: Path, corpus: Path, sentences: str, lengths: list[int]
 ) -> None:
     manifest = run(corpus, tokenizer, tmp_path / "out", sentences=sentences)
@@ -205,7 +205,7 @@ def test_a_corpus_with_nothing_left_is_one_line(
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
-def test_a_document_that_cannot_be_cut_is_named(
+def test_a_document_that_cannot_be_cut_is_reported_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tokkit.tokenizer.bpe_model.LONGEST_WORD", 5000)
@@ -231,7 +231,7 @@ def test_a_shard_has_batches_of_bounded_size(
     assert all(50 <= length < 100 for length in lengths[:-1])
 
 
-def test_accounts_and_stats_tell_of_words_unknown_tokens_and_sources(
+def test_accounts_and_stats_count_words_unknown_tokens_and_sources(
     tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tokkit.encoding.encode.SMALL_BYTES", 0)
@@ -264,7 +264,7 @@ def test_accounts_and_stats_tell_of_words_unknown_tokens_and_sources(
         assert again.as_dict() == {}
 
 
-def test_what_the_library_encodes_is_said_in_one_line(
+def test_encoding_by_the_library_is_logged_in_one_line(
     tmp_path: Path, corpus: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "tokkit")
@@ -275,7 +275,7 @@ def test_what_the_library_encodes_is_said_in_one_line(
     assert message.startswith(f"{path}: encoding with the tokenizer's own library")
 
 
-def test_what_workers_have_to_say_comes_out_once(tmp_path: Path, tokenizer: Path) -> None:
+def test_messages_of_workers_are_logged_once(tmp_path: Path, tokenizer: Path) -> None:
     path = tmp_path / "long.txt"
     path.write_text("the cat\n" * 200_000)
     command = f"tokkit encode {path} -t {tokenizer} -o {tmp_path / 'out'} --documents line"

@@ -1,4 +1,4 @@
-"""Rows hold what the sentences of a document hold, in order, and the ledger says what was left."""
+"""Rows hold the sentences of a document, in order, and the accounts say what was dropped."""
 
 import numpy as np
 import pyarrow as pa

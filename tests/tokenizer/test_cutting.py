@@ -1,4 +1,4 @@
-"""Pieces of a text give, one after another, what the text gives, and are of bounded size."""
+"""The ids of the pieces of a text are those of the text, and pieces are of bounded size."""
 
 from pathlib import Path
 from typing import Any

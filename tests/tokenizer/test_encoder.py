@@ -1,4 +1,4 @@
-"""The encoder gives the ids and words of the library itself, and never a control token of text."""
+"""The encoder gives the ids and words of the library itself, and no special token for text."""
 
 import functools
 import json
@@ -113,7 +113,7 @@ def test_ids_are_as_small_as_the_vocabulary_allows(shared: Path, name: str) -> N
     bounds=st.tuples(st.integers(0, 8), st.integers(0, 8)),
     slice_bytes=st.integers(1, 40),
 )
-def test_neither_slices_nor_cuts_change_anything(
+def test_ids_depend_on_neither_slices_nor_cuts(
     tmp_path_factory: pytest.TempPathFactory,
     texts: list[str],
     bounds: tuple[int, int],
@@ -176,7 +176,7 @@ def test_sentencepiece_models_give_their_library_s_ids(shared: Path, name: str) 
 
 
 @pytest.mark.parametrize("name", VOCABULARIES)
-def test_text_never_yields_a_control_token(shared: Path, name: str) -> None:
+def test_text_never_becomes_a_special_token(shared: Path, name: str) -> None:
     tokenizer = load(shared / "vocabs" / name)
     spelled = [tokenizer.tokens[number] for number in tokenizer.all_special_ids]
     texts = [*spelled, *(f"a {token} b" for token in spelled), " ".join(spelled)]
@@ -192,13 +192,17 @@ def test_text_never_yields_a_control_token(shared: Path, name: str) -> None:
         {"pre_tokenizer": None, "normalizer": None},
     ],
 )
-def test_neither_does_it_where_the_library_would(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_text_never_becomes_a_special_token_even_if_the_library_makes_one(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
     tokenizer = load_tokenizer(write_json(tmp_path / "t.json", wordpiece_json(**changes)))
     ids = Encoder(tokenizer).encode(column(["[MASK]", "cat [SEP] the [MASK]"])).ids.tolist()
     assert not set(ids) & set(tokenizer.all_special_ids) - {1}
 
 
-def test_without_an_entry_for_unknown_words_it_is_refused(tmp_path: Path) -> None:
+def test_a_special_token_in_text_is_refused_without_a_token_for_unknown_words(
+    tmp_path: Path,
+) -> None:
     form = wordpiece_json(pre_tokenizer=None, normalizer=None)
     entries = [*byte_level_alphabet(), "<s>"]
     form["model"] = {
@@ -212,7 +216,7 @@ def test_without_an_entry_for_unknown_words_it_is_refused(tmp_path: Path) -> Non
         Encoder(tokenizer).encode(column(["<s>"]))
 
 
-def test_other_pipelines_go_through_the_library_whole(tmp_path: Path) -> None:
+def test_other_pipelines_are_encoded_by_the_library(tmp_path: Path) -> None:
     number = len(TINY_VOCAB)
     for changes in (
         {"added_tokens": [added("##cat", number)]},
@@ -241,7 +245,7 @@ def strip_ends(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
         ("roberta", "rust-tokenizers-roberta_cased.jsonl"),
     ],
 )
-def test_published_ids_come_out(shared: Path, tmp_path: Path, name: str, file: str) -> None:
+def test_published_ids_are_reproduced(shared: Path, tmp_path: Path, name: str, file: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
     for path in (shared / "vocabs" / name).glob("vocab.*" if name.startswith("bert") else "*"):
@@ -262,7 +266,7 @@ def has_control(text: str) -> bool:
     return any(form in text for form in ("[SEP]", "[MASK]", "[CLS]", "</s>", "<|endoftext|>"))
 
 
-def test_published_ids_of_the_bert_family_come_out(shared: Path, tmp_path: Path) -> None:
+def test_published_ids_of_the_bert_family_are_reproduced(shared: Path, tmp_path: Path) -> None:
     lines = (shared / "conformance" / "transformersjs-bert-family.jsonl").read_text().split("\n")
     cases = [case for case in map(json.loads, filter(None, lines)) if case["vocab"]]
     num_checked = 0
@@ -284,7 +288,7 @@ def test_published_ids_of_the_bert_family_come_out(shared: Path, tmp_path: Path)
     assert num_checked > 100
 
 
-def test_published_ids_of_gpt2_and_bert_in_other_libraries_come_out(shared: Path) -> None:
+def test_published_ids_of_other_libraries_are_reproduced(shared: Path) -> None:
     path = shared / "conformance" / "transformersjs-other-families.jsonl"
     rows = [json.loads(line) for line in path.read_text().split("\n") if line]
     swift = json.loads((path.parent / "swift-transformers-tokenizer_tests.json").read_text())

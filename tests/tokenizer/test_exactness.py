@@ -82,14 +82,18 @@ def hard_texts() -> list[str]:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_every_code_point_of_published_vocabularies(shared: Path, name: str, full: bool) -> None:
+def test_every_code_point_is_exact_with_published_vocabularies(
+    shared: Path, name: str, full: bool
+) -> None:
     tokenizer = published(shared / "vocabs", name)
     step = 1 if full or name in PUBLISHED[:3] else 4
     assert_exact(tokenizer, neighbourhoods(code_points(full=full)[::step]), encoder_of(tokenizer))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_hard_texts_of_published_vocabularies(shared: Path, name: str, full: bool) -> None:
+def test_hard_texts_are_exact_with_published_vocabularies(
+    shared: Path, name: str, full: bool
+) -> None:
     tokenizer = published(shared / "vocabs", name)
     step = 1 if full or name in PUBLISHED[:3] else 4
     texts = [*hard_texts(), *random_texts(100_000 if full else 5000, seed=11)]
@@ -97,7 +101,7 @@ def test_hard_texts_of_published_vocabularies(shared: Path, name: str, full: boo
 
 
 @pytest.mark.parametrize("flags", range(len(FLAGS)), ids=FLAG_NAMES)
-def test_code_points_and_texts_under_every_flag_of_bert(flags: int, full: bool) -> None:
+def test_code_points_and_texts_are_exact_under_every_option_of_bert(flags: int, full: bool) -> None:
     tokenizer = bert_of_characters(flags, full=full)
     # Each takes a fifth of the sample, in runs, so that each value of a flag meets every character.
     chars = [
@@ -110,7 +114,9 @@ def test_code_points_and_texts_under_every_flag_of_bert(flags: int, full: bool) 
 
 
 @pytest.mark.parametrize("add_prefix_space", [False, True])
-def test_code_points_and_texts_of_byte_level_bpe(add_prefix_space: bool, full: bool) -> None:
+def test_code_points_and_texts_are_exact_with_byte_level_bpe(
+    add_prefix_space: bool, full: bool
+) -> None:
     tokenizer = bpe_of_pairs(add_prefix_space=add_prefix_space)
     step = 4 if add_prefix_space and not full else 1
     texts = [*hard_texts(), *random_texts(100_000 if full else 5000, seed=12)]
@@ -119,7 +125,7 @@ def test_code_points_and_texts_of_byte_level_bpe(add_prefix_space: bool, full: b
 
 @pytest.mark.parametrize("folder", FOLDERS)
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_real_text(shared: Path, name: str, folder: str, full: bool) -> None:
+def test_real_text_is_exact(shared: Path, name: str, folder: str, full: bool) -> None:
     tokenizer = published(shared / "vocabs", name)
     encoder = encoder_of(tokenizer)
     if not full:
@@ -163,7 +169,7 @@ def tokenizers() -> Iterator[Tokenizer]:
     yield bpe_of_pairs(add_prefix_space=True)
 
 
-def test_neither_a_warm_cache_nor_another_order_changes_anything(full: bool) -> None:
+def test_ids_depend_on_neither_the_cache_nor_the_order_of_texts(full: bool) -> None:
     texts = [*random_texts(30_000 if full else 1500, seed=13), *short_words()]
     for tokenizer in tokenizers():
         encoder = Encoder(tokenizer)
@@ -174,7 +180,7 @@ def test_neither_a_warm_cache_nor_another_order_changes_anything(full: bool) -> 
             assert_exact(tokenizer, texts[::-2], other)
 
 
-def test_more_words_than_any_cache_holds(full: bool) -> None:
+def test_more_words_than_any_cache_holds_are_exact(full: bool) -> None:
     draws = np.random.default_rng(17)
     letters = draws.integers(ord("a"), ord("z") + 1, (1_000_000 if full else 40_000, 24), np.uint8)
     lengths = draws.integers(1, 25, len(letters)).tolist()

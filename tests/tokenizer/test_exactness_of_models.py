@@ -39,25 +39,27 @@ def assert_all_agree(tokenizer: Tokenizer, texts: list[str]) -> None:
 
 @settings(max_examples=300)
 @given(wordpieces(), st.lists(st.text("abcéA#@0\u0301字. \x00İ", max_size=30), min_size=1))
-def test_any_wordpiece(tokenizer: Tokenizer, texts: list[str]) -> None:
+def test_any_wordpiece_is_exact(tokenizer: Tokenizer, texts: list[str]) -> None:
     assert_all_agree(tokenizer, texts)
 
 
 @settings(max_examples=300)
 @given(bpes(), st.lists(st.text("abcé'. \ns\u3000", max_size=30), min_size=1))
-def test_any_byte_level_bpe(tokenizer: Tokenizer, texts: list[str]) -> None:
+def test_any_byte_level_bpe_is_exact(tokenizer: Tokenizer, texts: list[str]) -> None:
     assert_all_agree(tokenizer, texts)
 
 
 @settings(max_examples=300)
 @given(ordered_bpes(), st.lists(st.text("abé字 ", max_size=40), min_size=1))
-def test_any_byte_level_bpe_that_needs_no_merging(tokenizer: Tokenizer, texts: list[str]) -> None:
+def test_any_byte_level_bpe_that_needs_no_merging_is_exact(
+    tokenizer: Tokenizer, texts: list[str]
+) -> None:
     assert len(make_lookup(*read_merges(tokenizer)).parts) >= 256
     assert_all_agree(tokenizer, texts)
 
 
 @pytest.mark.parametrize("lowercase", [True, False])
-def test_marks_in_any_order(lowercase: bool) -> None:
+def test_combining_marks_in_any_order_are_exact(lowercase: bool) -> None:
     """Marks that stay are ordered, but not over what has no class, even where that is dropped."""
     stay = ["\u302e", "\U0001d165", "\u1b44", "\U0001d15e"]
     go = ["\u034f", "\u0f77", "\u0345", "\u200b", "\u20dd"]
@@ -72,7 +74,7 @@ def test_marks_in_any_order(lowercase: bool) -> None:
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("limit", [0, 1, 5, 100, 300])
-def test_wordpiece_of_any_prefix_and_limit(prefix: str, limit: int) -> None:
+def test_wordpiece_of_any_prefix_and_limit_is_exact(prefix: str, limit: int) -> None:
     tokenizer = make_wordpiece(
         [*ENTRIES, *(prefix + entry for entry in ENTRIES)],
         f"prefix {prefix!r}, limit {limit}",
@@ -85,13 +87,13 @@ def test_wordpiece_of_any_prefix_and_limit(prefix: str, limit: int) -> None:
 
 
 @pytest.mark.parametrize("unknown", ["[UNK]", "the", "?", "##a", "unk unk"])
-def test_wordpiece_of_any_unknown_token(unknown: str) -> None:
+def test_wordpiece_of_any_unknown_token_is_exact(unknown: str) -> None:
     entries = ["a", "##a", "the", "b", "##b", "?"]
     tokenizer = make_wordpiece(entries, f"unknown {unknown!r}", unknown=unknown)
     assert_exact(tokenizer, ["", *all_texts(["a", "b", "c", "the", "?", " ", "\n"], 4)])
 
 
-def test_nesting_merges_of_long_words() -> None:
+def test_nested_merges_of_long_words_are_exact() -> None:
     words = ["a" * size for size in (*range(1, 80), 127, 128, 129, 511, 512, 1000, 10_000)]
     for first, odd in product(([], [("aa", "a"), ("a", "aa")], [("b", "a")]), ([], [("a", "b")])):
         for merges in ([*first, *NESTED, *odd], [*odd, *NESTED[::-1], *first]):
@@ -100,7 +102,7 @@ def test_nesting_merges_of_long_words() -> None:
             assert_exact(tokenizer, texts)
 
 
-def test_a_doubled_merge_counts_where_it_stands_last() -> None:
+def test_a_duplicate_merge_counts_at_its_last_place() -> None:
     tokenizer = make_bpe([("a", "b"), ("b", "c"), ("a", "b")])
     ids, _, _ = ask_library(tokenizer, ["abc"])
     assert [tokenizer.tokens[number] for number in ids] == ["a", "bc"]
@@ -116,7 +118,7 @@ def test_a_byte_that_is_missing_is_dropped(without: str, add_prefix_space: bool)
 
 
 @pytest.mark.parametrize("add_prefix_space", [False, True])
-def test_texts_that_begin_with_white_space_or_nothing(add_prefix_space: bool) -> None:
+def test_texts_that_begin_with_white_space_are_exact(add_prefix_space: bool) -> None:
     pieces = ["", " ", "  ", "\t", "\n", "\xa0", "\u3000", "\u200b", "\x00", "a", "'s", "1", "."]
     tokenizer = make_bpe([("Ġ", "a"), ("Ġ", "Ġ")], add_prefix_space=add_prefix_space)
     assert_all_agree(tokenizer, all_texts(pieces, 3))
@@ -135,7 +137,7 @@ def test_texts_that_begin_with_white_space_or_nothing(add_prefix_space: bool) ->
     ],
     ids=str,
 )
-def test_other_settings_of_bpe(changes: dict[str, Any]) -> None:
+def test_other_options_of_bpe_are_exact(changes: dict[str, Any]) -> None:
     extra = ["<unk>", "abc", "Ġabc", "a</w>", "##a", "##c", "<0x62>", "ca", "ac", "aca"]
     # The library panics where the second of a pair is shorter than the prefix.
     inner = changes.get("continuing_subword_prefix", "")

@@ -1,4 +1,4 @@
-"""Kernels stay exact where the cache is too small, and where text lies at the end of memory."""
+"""Kernels stay exact if the cache is too small, and if text is at the end of memory."""
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ ENCODERS = [Encoder(tokenizer) for tokenizer in MADE]
 
 @pytest.mark.parametrize("tokenizer", MADE, ids=lambda tokenizer: tokenizer.kind)
 @pytest.mark.parametrize("bits", [1, 4])
-def test_a_cache_in_which_words_drive_each_other_out(
+def test_a_cache_that_is_too_small_stays_exact(
     tokenizer: Tokenizer, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tokkit.tokenizer.encoder._SHORT_BITS", bits)
@@ -38,7 +38,7 @@ def test_a_cache_in_which_words_drive_each_other_out(
 
 @pytest.mark.parametrize("tokenizer", MADE, ids=lambda tokenizer: tokenizer.kind)
 @pytest.mark.parametrize("letters", ["ab", "a\u00e9", "\u3042\u3044", "a\u10330b"])
-def test_words_of_every_length_of_key(tokenizer: Tokenizer, letters: str) -> None:
+def test_words_of_every_key_length_are_exact(tokenizer: Tokenizer, letters: str) -> None:
     """Each is in the cache when it comes again, and so are words that differ in their last byte."""
     rng = np.random.default_rng(5)
     words = [
@@ -52,7 +52,7 @@ def test_words_of_every_length_of_key(tokenizer: Tokenizer, letters: str) -> Non
 
 
 @pytest.mark.parametrize("tokenizer", MADE, ids=lambda tokenizer: tokenizer.kind)
-def test_words_that_are_all_new_take_no_more_memory(tokenizer: Tokenizer) -> None:
+def test_new_words_do_not_grow_the_cache(tokenizer: Tokenizer) -> None:
     import psutil
 
     encoder = Encoder(tokenizer)
@@ -70,7 +70,7 @@ def test_words_that_are_all_new_take_no_more_memory(tokenizer: Tokenizer) -> Non
 
 
 @given(st.lists(st.text("ab \u00e9\u3000,'", max_size=40), min_size=1, max_size=5), st.data())
-def test_nothing_behind_the_text_is_looked_at(texts: list[str], data: st.DataObject) -> None:
+def test_kernels_do_not_read_past_the_text(texts: list[str], data: st.DataObject) -> None:
     """The same text, with other bytes before and behind it in memory, gives the same."""
     joined = "".join(texts).encode()
     offsets = np.cumsum([0, *(len(text.encode()) for text in texts)])

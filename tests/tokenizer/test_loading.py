@@ -1,4 +1,4 @@
-"""Every form that a tokenizer comes in is read for what it says, and refused where it is unsound."""
+"""A tokenizer is loaded from any of its files, and refused if it is unsound."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ def tokens(tokenizer: Tokenizer, text: str) -> list[str]:
     return [tokenizer.tokens[number] for number in ids(tokenizer, text)]
 
 
-def test_a_line_of_a_vocabulary_is_what_a_line_feed_ends(tmp_path: Path) -> None:
+def test_lines_of_a_vocabulary_end_at_line_feeds_alone(tmp_path: Path) -> None:
     path = tmp_path / "vocab.txt"
     entries = [*CONTROL, "\u2028", "a\x0bb", "\x85", "a", "##b"]
     path.write_bytes("\ufeff".encode() + "\r\n".join(entries).encode())
@@ -46,21 +46,21 @@ def test_a_line_of_a_vocabulary_is_what_a_line_feed_ends(tmp_path: Path) -> None
         (("[Unused9]", "<S>", "\u211d"), "The CÁT", ["the", "cat"]),
     ],
 )
-def test_a_bare_vocabulary_is_normalized_so_that_every_entry_can_be_met(
+def test_a_bare_vocabulary_is_normalized_so_that_every_token_can_occur(
     tmp_path: Path, extra: tuple[str, ...], text: str, expected: list[str]
 ) -> None:
     tokenizer = load_tokenizer(write_vocab(tmp_path, (*TINY_VOCAB, *extra)) / "vocab.txt")
     assert tokens(tokenizer, text) == expected
 
 
-def test_the_guess_is_told_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_guess_is_logged_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     load_tokenizer(write_vocab(tmp_path))
     (record,) = caplog.records
     assert "by its tokens it is uncased" in record.getMessage()
 
 
-def test_published_vocabularies_are_taken_for_what_they_are(shared: Path) -> None:
+def test_the_case_of_published_vocabularies_is_guessed_correctly(shared: Path) -> None:
     for name, cased in (
         ("bert-base-uncased", False),
         ("bert-base-cased", True),
@@ -84,7 +84,7 @@ def test_published_vocabularies_are_taken_for_what_they_are(shared: Path) -> Non
         ({"do_lower_case": True, "unk_token": "?"}, "cát中", ["cat", "?"]),
     ],
 )
-def test_a_configuration_beside_the_vocabulary_is_heeded(
+def test_the_configuration_next_to_a_vocabulary_is_applied(
     tmp_path: Path, config: dict[str, Any], text: str, expected: list[str]
 ) -> None:
     folder = write_vocab(tmp_path, **config)
@@ -92,7 +92,7 @@ def test_a_configuration_beside_the_vocabulary_is_heeded(
         assert tokens(load_tokenizer(path), text) == expected
 
 
-def test_tokens_that_transformers_keeps_beside_a_vocabulary_are_added(tmp_path: Path) -> None:
+def test_tokens_that_transformers_keeps_next_to_a_vocabulary_are_added(tmp_path: Path) -> None:
     folder = write_vocab(
         tmp_path,
         do_lower_case=True,
@@ -184,7 +184,7 @@ def test_unsound_tokenizer_json_is_refused(tmp_path: Path, form: Any, line: str)
     assert str(path) in str(caught.value)
 
 
-def test_a_doubled_entry_of_a_tokenizer_json_is_not_overwritten_by_the_last(tmp_path: Path) -> None:
+def test_a_duplicate_token_of_a_tokenizer_json_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     text = json.dumps(wordpiece_json()).replace('"cat":', '"the":')
     path.write_text(text)
@@ -221,7 +221,7 @@ def test_a_folder_that_train_did_not_finish_is_refused(tmp_path: Path) -> None:
         load_tokenizer(tmp_path)
 
 
-def test_the_traps_among_published_vocabularies_are_named(shared: Path) -> None:
+def test_unsound_published_vocabularies_are_refused(shared: Path) -> None:
     folder = shared / "vocabs"
     with pytest.raises(TokkitError, match="line 19922: the token '##7' is already on line 8162"):
         load_tokenizer(folder / "bert-base-chinese" / "vocab.ie-bert-cnn-variant.txt")

@@ -1,4 +1,4 @@
-"""Where digits are split, our kernels still give what the library gives, and cut where it may be."""
+"""With split digits, our kernels still give the library's ids, and texts are cut without changing them."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ TOKENIZERS = [make_bpe(), make_wordpiece()]
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["bpe", "wordpiece"])
-def test_a_kernel_encodes_and_is_exact(tokenizer: Tokenizer) -> None:
+def test_a_kernel_encodes_split_digits_exactly(tokenizer: Tokenizer) -> None:
     assert choose_kernel(tokenizer) == tokenizer.kind
     pieces = ["a", "1", "2", " ", "\n", "½", "'s", ".", "\u3000", "Ⅻ"]
     assert_exact(tokenizer, [*all_texts(pieces, 4), *random_texts(500, 5)])
@@ -52,7 +52,7 @@ def test_a_kernel_encodes_and_is_exact(tokenizer: Tokenizer) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.text("ab12½٣①字 \n'.s", max_size=30), min_size=1))
-def test_any_text(texts: list[str]) -> None:
+def test_any_text_with_split_digits_is_exact(texts: list[str]) -> None:
     for tokenizer in TOKENIZERS:
         assert_exact(tokenizer, texts)
 

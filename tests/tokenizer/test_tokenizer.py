@@ -1,4 +1,4 @@
-"""What a tokenizer is told apart by, what is special in it, and that transformers agrees."""
+"""What identifies a tokenizer, which of its tokens are special, and that transformers agrees."""
 
 import json
 import re
@@ -127,7 +127,7 @@ def test_dropout_is_switched_off(tmp_path: Path) -> None:
     assert len({tuple(noisy.library.encode(TEXT).ids) for _ in range(5)}) == 1
 
 
-def test_control_and_unused_entries_are_told_from_words(tmp_path: Path, shared: Path) -> None:
+def test_special_and_unused_tokens_are_recognized(tmp_path: Path, shared: Path) -> None:
     tokenizer = load_tokenizer(write_vocab(tmp_path))
     assert tokenizer.special_ids == {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
     assert tokenizer.all_special_ids == (0, 1, 2, 3, 4)
@@ -145,7 +145,7 @@ def test_control_and_unused_entries_are_told_from_words(tmp_path: Path, shared: 
     assert len(bert.unused_ids) == 994
 
 
-def test_a_missing_control_token_is_named_with_what_is_there_instead(tmp_path: Path) -> None:
+def test_a_missing_special_token_is_reported_with_a_similar_one(tmp_path: Path) -> None:
     tokens = [t if t == "[UNK]" else t.lower() for t in TINY_VOCAB]
     tokenizer = load_tokenizer(write_vocab(tmp_path, tokens))
     tokenizer.require_special("unk")

@@ -1,4 +1,4 @@
-"""The readable twins are equal to the library, so that what is held to them is held to it."""
+"""The readable twins are equal to the library, so whatever equals them equals the library."""
 
 from pathlib import Path
 
