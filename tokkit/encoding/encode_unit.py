@@ -2,7 +2,7 @@
 
 One batch of documents is in memory at a time:
 
-    read_and_count → split_sentences → Encoder → make_rows → ShardWriter
+    read_and_count → split_sentences → Encoder → make_rows → shard
 
 A row is a document without the sentences that have no tokens:
 

@@ -149,8 +149,9 @@ def padded_batch(instances: Instances, pad_id: int, *, causal: bool = False) -> 
     shape = len(lengths), -(-int(lengths.max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
     positions = instances.positions
     cells = positions + np.repeat(np.arange(shape[0]) * shape[1], lengths)
+    is_real = np.arange(shape[1]) < lengths[:, None]
 
-    def pad(values: npt.NDArray[Any] | int, cells: Int64, padding: int) -> Tensor:
+    def pad(values: npt.NDArray[Any], cells: Int64, padding: int) -> Tensor:
         padded = np.full(shape, padding, np.int64)
         padded.reshape(-1)[cells] = values
         return torch.from_numpy(padded)
@@ -158,7 +159,7 @@ def padded_batch(instances: Instances, pad_id: int, *, causal: bool = False) -> 
     predicted, labels = _find_labels(instances, positions, causal=causal)
     return {
         "input_ids": pad(instances.input_ids, cells, pad_id),
-        "attention_mask": pad(1, cells, 0),
+        "attention_mask": torch.from_numpy(is_real.astype(np.int64)),
         "token_type_ids": pad(positions >= np.repeat(instances.segment_lengths, lengths), cells, 0),
         "labels": pad(labels, cells[predicted], NO_LABEL),
     }
