@@ -7,7 +7,7 @@ from exactness import assert_exact, column
 from hardtexts import random_texts, short_words
 from hypothesis import given
 from hypothesis import strategies as st
-from madetokenizers import bert_of_characters, bpe_of_pairs
+from madetokenizers import bert_of_characters, bpe_of_pairs, make_bpe
 
 from tokkit.kernels.encode.bpe_merges import fill_merges
 from tokkit.kernels.encode.word_cache import NUM_COUNTERS, new_cache
@@ -106,3 +106,11 @@ def test_the_table_of_merges_is_a_dictionary(merges: list[tuple[int, int, int]])
     }
     assert found == {(left, right): (rank, to) for rank, (left, right, to) in enumerate(merges)}
     assert bool(merges) == known.any()
+
+
+def test_a_vocabulary_of_more_than_65536_tokens_has_ids_of_32_bits_and_is_exact() -> None:
+    names = [f"<{number}>" for number in range(70_000)]
+    tokenizer = make_bpe([("t", "h"), ("\u0120", "c")], extra=names)
+    encoder = Encoder(tokenizer)
+    assert encoder.encode(column(["the cat"])).ids.dtype == np.uint32
+    assert_exact(tokenizer, random_texts(100, seed=4), encoder)
