@@ -1,12 +1,47 @@
 """Models with random weights and instances of random ids, for comparing models."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from flatbatches import pair_instances
 
+from tokkit.pretraining.data.batches import Batch
 from tokkit.pretraining.models.bert import ModelConfig
 from tokkit.pretraining.models.build_model import Model, build_model
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.distributed import ProcessGroup
+from tokkit.pretraining.training.loop import Trainer
+from tokkit.pretraining.training.optimizers import build_optimizer
+from tokkit.pretraining.training.setup import TrainingSetup
 from tokkit.shards.instances import Instances
+
+
+class FixedBatches:
+    """Stands for the prefetcher; has the micro-batches of a few steps."""
+
+    waited = 0.0
+
+    def __init__(self, batches: Sequence[Sequence[Batch]]) -> None:
+        self._batches = batches
+
+    def next_batches(self, _phase: int, step: int) -> Sequence[Batch]:
+        return self._batches[step]
+
+    def mark_copied(self) -> None:
+        pass
+
+
+def make_trainer(
+    config: PretrainConfig, model: Model, batches: Sequence[Sequence[Batch]]
+) -> Trainer:
+    """A trainer on the CPU for the micro-batches of a few steps, without instance folders."""
+    nothing: Any = None
+    prefetcher: Any = FixedBatches(batches)
+    group = ProcessGroup(0, 1, 0, torch.device("cpu"))
+    optimizer = build_optimizer(model, config)
+    return Trainer(config, TrainingSetup(group, nothing, (), prefetcher, model, model, optimizer))
 
 
 def make_model(config: ModelConfig, seed: int = 0) -> Model:

@@ -15,6 +15,7 @@ import torch
 from flatbatches import pair_batch
 from instancefolders import PAD, write_instance_folder
 from peermodels import peer_of
+from randommodels import make_trainer
 
 from tokkit.pretraining.data.batches import lay_out
 from tokkit.pretraining.data.instance_sources import open_sources
@@ -22,8 +23,6 @@ from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.models.bert import Bert, ModelConfig, initialize
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import seed_torch
-from tokkit.pretraining.training.distributed import ProcessGroup
-from tokkit.pretraining.training.loop import update_model
 from tokkit.pretraining.training.metrics import MetricSums
 from tokkit.pretraining.training.optimizers import build_optimizer, clip_gradients, update_weights
 from tokkit.pretraining.training.schedule import Schedule
@@ -77,24 +76,12 @@ def follow_ours(
     """What our step makes of flat batches."""
     model = make_model(dropout)
     config = dataclasses.replace(config, seed=seed)
-    group = ProcessGroup(0, 1, 0, torch.device("cpu"))
-    optimizer, schedule = build_optimizer(model, config), Schedule.from_config(config)
+    trainer = make_trainer(config, model, [[lay_out(instances, PAD)] for instances in batches])
     losses = []
-    for step, instances in enumerate(batches):
-        batch = lay_out(instances, PAD)
-        metrics = update_model(
-            model,
-            optimizer,
-            [batch],
-            (batch.num_predicted, batch.num_pairs),
-            config=config,
-            group=group,
-            step=step,
-            rate=schedule.rate(step, 0.0),
-        )
-        sums = MetricSums()
-        sums.add(batch, metrics.read()[0][0])
-        losses.append(sums.means("nsp")["loss"])
+    for _ in batches:
+        trainer.state.interval = MetricSums()
+        trainer.step()
+        losses.append(trainer.state.interval.means("nsp")["loss"])
     return np.array(losses)
 
 

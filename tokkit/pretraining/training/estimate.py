@@ -52,7 +52,7 @@ from tokkit.pretraining.training.device import (
 )
 from tokkit.pretraining.training.distributed import ProcessGroup, join_process_group
 from tokkit.pretraining.training.launch_info import SINGLE_PROCESS
-from tokkit.pretraining.training.loop import update_model
+from tokkit.pretraining.training.loop import Trainer
 from tokkit.pretraining.training.setup import TrainingSetup, choose_model, open_loaders, set_up
 
 NUM_SAMPLED = 4096
@@ -186,23 +186,14 @@ def _measure(
 
 def _time_steps(config: PretrainConfig, setup: TrainingSetup, phase: int) -> float:
     """Return the mean seconds of a step of a phase."""
+    # In a run by the clock, of which no time passes, the phase remains what it is set to.
+    trainer = Trainer(replace(config, max_steps=None, max_time=1e9), setup)
+    trainer.state.phase_starts = [0] * (phase + 1)
     for step in range(1 + NUM_TIMED):
         if step == 1:
             started = time.perf_counter()
-        batches = setup.prefetcher.next_batches(phase, step)
-        on_device = [batch.to(setup.group.device) for batch in batches]
-        setup.prefetcher.mark_copied()
-        metrics = update_model(
-            setup.wrapped_model,
-            setup.optimizer,
-            on_device,
-            (sum(b.num_predicted for b in batches), sum(b.num_pairs for b in batches)),
-            config=config,
-            group=setup.group,
-            step=step,
-            rate=0.0,
-        )
-        metrics.read()
+        trainer.step()
+        trainer.collect_metrics()
     return (time.perf_counter() - started) / NUM_TIMED
 
 

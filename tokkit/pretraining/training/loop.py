@@ -26,7 +26,6 @@ from signal import Signals
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from tokkit.errors import Interrupted, TokkitError
 from tokkit.pretraining.data.batches import Batch
@@ -156,39 +155,44 @@ class Trainer:
     def step(self) -> None:
         """Take one step: batches, forward, backward, update, metrics."""
         started = time.perf_counter()
-        state, prefetcher = self.state, self.setup.prefetcher
-        state.phase_starts = self.schedule.phase_starts(
-            state.step, state.elapsed, state.phase_starts
-        )
+        config, state, group = self.config, self.state, self.group
+        model, prefetcher = self.setup.wrapped_model, self.setup.prefetcher
+        starts = self.schedule.phase_starts(state.step, state.elapsed, state.phase_starts)
+        state.phase_starts = starts
         self._rate = self.schedule.rate(state.step, state.elapsed)
-        batches = prefetcher.next_batches(state.phase, state.step - state.phase_starts[-1])
-        num_predicted, num_pairs, num_tokens = self.group.sum(
+
+        batches = prefetcher.next_batches(state.phase, state.step - starts[-1])
+        num_predicted, num_pairs, num_tokens = group.sum(
             [
                 sum(batch.num_predicted for batch in batches),
                 sum(batch.num_pairs for batch in batches),
                 sum(batch.num_tokens for batch in batches),
             ]
         )
-        on_device = [batch.to(self.group.device) for batch in batches]
+        on_device = [batch.to(group.device) for batch in batches]
         prefetcher.mark_copied()
-        metrics = update_model(
-            self.setup.wrapped_model,
-            self.setup.optimizer,
-            on_device,
-            (num_predicted, num_pairs),
-            config=self.config,
-            group=self.group,
-            step=state.step,
-            rate=self._rate,
-        )
-        self._pending.append((state.step, batches, metrics))
+
+        seed_torch(config.seed, f"dropout of {group.rank}", state.step)
+        model.train()
+        sums = []
+        for number, batch in enumerate(on_device, start=1):
+            with accumulate(model, is_last=number == len(batches)):
+                sums.append(compute_losses(model, batch, config.precision, group.device))
+                loss = total_loss(sums[-1], num_predicted, num_pairs)
+                # Processes average their gradients, but the sum is needed.
+                torch.autograd.backward(loss * group.size)
+
+        gradient_norm = clip_gradients(model, config.max_gradient_norm)
+        update_weights(self.setup.optimizer, self._rate)
+
+        self._pending.append((state.step, batches, StepMetrics(sums, gradient_norm)))
         state.step += 1
         state.tokens += int(num_tokens)
         state.interval.waited += prefetcher.waited
         # On a GPU metrics are read a step later, when the next step is already running, except
         # before a log line.
         is_log_due = self.schedule.is_log_due(state.step, is_over=False)
-        self.collect_metrics(behind=0 if is_log_due or self.group.device.type == "cpu" else 1)
+        self.collect_metrics(behind=0 if is_log_due or group.device.type == "cpu" else 1)
         state.interval.seconds += time.perf_counter() - started
 
     def collect_metrics(self, *, behind: int = 0) -> None:
@@ -294,42 +298,6 @@ class Trainer:
             f"run the same command again to resume",
             exit_status=128 + signal,
         )
-
-
-def update_model(
-    model: nn.Module,
-    optimizer: Optimizer,
-    batches: Sequence[Batch],
-    counts: tuple[float, float],
-    *,
-    config: PretrainConfig,
-    group: ProcessGroup,
-    step: int,
-    rate: float,
-) -> StepMetrics:
-    """Run forward, backward, clipping and update.
-
-    Args:
-        model: as ``distribute`` returned it.
-        optimizer: optimizer of its weights.
-        batches: this process's micro-batches, on its device.
-        counts: predicted tokens and labelled pairs of the whole step.
-        config: options of the run.
-        group: processes that share the step.
-        step: number of the step, which determines its dropout.
-        rate: learning rate.
-    """
-    seed_torch(config.seed, f"dropout of {group.rank}", step)
-    model.train()
-    sums = []
-    for number, batch in enumerate(batches, start=1):
-        with accumulate(model, is_last=number == len(batches)):
-            sums.append(compute_losses(model, batch, config.precision, group.device))
-            # Processes average their gradients, but the sum is needed.
-            torch.autograd.backward(total_loss(sums[-1], *counts) * group.size)
-    gradient_norm = clip_gradients(model, config.max_gradient_norm)
-    update_weights(optimizer, rate)
-    return StepMetrics(sums, gradient_norm)
 
 
 def compute_losses(model: nn.Module, batch: Batch, precision: str, device: torch.device) -> Sums:
