@@ -192,7 +192,7 @@ def test_an_export_is_read_back_as_it_was(folder: Path, model: Model) -> None:
 
 
 @pytest.mark.parametrize("kind", ["clm"], indirect=True)
-def test_a_decoder_generates_what_it_finds_likeliest(folder: Path, model: Model) -> None:
+def test_a_decoder_generates_the_most_likely_tokens(folder: Path, model: Model) -> None:
     peer, _ = load_peer("AutoModelForCausalLM", folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     assert peer.config.bos_token_id == peer.config.eos_token_id == tokenizer.eos_token_id == 3

@@ -159,7 +159,7 @@ def test_half_precision_of_products_changes_little() -> None:
     assert rounded.item() == pytest.approx(expected, rel=0.02)
 
 
-def test_the_objective_says_which_model_it_is() -> None:
+def test_the_objective_decides_the_model() -> None:
     for objective, kind in (("nsp", Bert), ("sop", Bert), ("mlm", Bert), ("clm", Gpt2)):
         assert isinstance(build_model(dataclasses.replace(TINY, objective=objective)), kind)
     assert TINY.layer_norm_eps == 1e-5

@@ -95,7 +95,7 @@ def tokenizer(tmp_path: Path) -> Tokenizer:
     return write_counting_tokenizer(tmp_path / "tokenizer")
 
 
-def test_a_run_begins_at_the_loss_that_transformers_computes(tmp_path: Path) -> None:
+def test_a_run_starts_at_the_loss_that_transformers_computes(tmp_path: Path) -> None:
     folder = write_instance_folder(tmp_path / "instances", max_seq_length=32, static=True)
     config = LoaderConfig(instances=(folder,), batch_size=16)
     sources = open_sources(config)
@@ -120,7 +120,7 @@ def test_a_larger_vocabulary_is_copied_exactly(tmp_path: Path) -> None:
     assert ours == pytest.approx(theirs, abs=1e-4)
 
 
-def test_entries_of_another_vocabulary_are_carried_over(
+def test_tokens_of_another_vocabulary_are_copied_by_spelling_and_role(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     theirs = write_tokenizer(
@@ -159,7 +159,7 @@ def build_at_the_same_seed(config: ModelConfig) -> Bert:
     return model
 
 
-def test_rows_beyond_the_vocabulary_stay_behind(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_rows_beyond_the_vocabulary_are_not_copied(tmp_path: Path, tokenizer: Tokenizer) -> None:
     peer = write_bert(tmp_path / "bert", tokenizer, vocab_size=64)
     model = begin(tmp_path / "bert", tokenizer)
     assert model.config.vocab_size == 48
@@ -190,7 +190,9 @@ def keep_as_pickle(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["older", "pickled", "parts", "half"])
-def test_weights_are_read_in_every_form(tmp_path: Path, tokenizer: Tokenizer, form: str) -> None:
+def test_weights_are_read_from_every_file_format(
+    tmp_path: Path, tokenizer: Tokenizer, form: str
+) -> None:
     folder = tmp_path / "bert"
     peer = write_bert(folder, tokenizer)
     if form == "older":
@@ -234,7 +236,7 @@ def test_heads_that_are_missing_are_drawn(
     torch.testing.assert_close(x_ND, theirs, atol=1e-4, rtol=0)
 
 
-def test_what_has_no_place_is_left_out_and_said(
+def test_tensors_without_a_counterpart_are_ignored_and_logged(
     tmp_path: Path, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "bert"
@@ -252,7 +254,7 @@ def test_what_has_no_place_is_left_out_and_said(
 
 
 @pytest.mark.parametrize("objective", ["nsp", "sop", "mlm"])
-def test_an_export_of_ours_is_gone_on_from(
+def test_a_run_starts_from_our_own_export(
     tmp_path: Path, tokenizer: Tokenizer, objective: str
 ) -> None:
     config = ModelConfig.from_preset(
@@ -292,14 +294,14 @@ def test_other_models_are_refused(
         begin(tmp_path / "bert", tokenizer)
 
 
-def test_a_name_for_the_same_function_is_understood(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_another_name_of_exact_gelu_is_accepted(tmp_path: Path, tokenizer: Tokenizer) -> None:
     peer = write_bert(tmp_path / "bert", tokenizer, hidden_act="gelu_python")
     model = begin(tmp_path / "bert", tokenizer)
     ours, theirs = losses(model, peer, make_instances([32, 8], 48))
     assert ours == pytest.approx(theirs, abs=1e-4)
 
 
-def test_options_and_objectives_that_do_not_go_with_it_are_refused(
+def test_incompatible_options_and_objectives_are_refused(
     tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     write_bert(tmp_path / "bert", tokenizer)
@@ -339,7 +341,9 @@ def test_damaged_folders_are_refused(tmp_path: Path, tokenizer: Tokenizer) -> No
         begin(folder, tokenizer)
 
 
-def test_a_fingerprint_is_of_all_that_counts(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_a_fingerprint_changes_with_weights_config_and_tokenizer(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
     folder = tmp_path / "bert"
     peer = write_bert(folder, tokenizer)
     first = fingerprint_folder(folder)

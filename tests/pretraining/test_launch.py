@@ -1,6 +1,5 @@
 """Ranks that fail, are killed and are stopped; their work here is to wait, so they are quick."""
 
-import dataclasses
 import logging
 import os
 import signal
@@ -21,7 +20,7 @@ from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.launch import launch
 from tokkit.pretraining.training.launch_info import RankLost, detect_launcher
 
-PATIENCE = 120.0  # of a machine that has other work
+TIMEOUT_SECONDS = 120.0  # long, because the machine may have other work
 
 log = logging.getLogger("tokkit.pretraining.test")
 
@@ -31,14 +30,14 @@ def make_config(folder: Path) -> PretrainConfig:
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
 def announce(config: PretrainConfig) -> int:
-    """Write down who we are; returns the rank."""
+    """Write the process id to a file of the rank, and return the rank."""
     rank = detect_launcher(os.environ).rank
     path = config.output / f"rank-{rank}"
     path.with_suffix(".tmp").write_text(str(os.getpid()))
@@ -64,7 +63,7 @@ def await_others(config: PretrainConfig) -> int:
     return rank
 
 
-def say_and_write(config: PretrainConfig) -> None:
+def log_and_write(config: PretrainConfig) -> None:
     launch_info = detect_launcher(os.environ)
     assert config.nproc_per_node is None
     log.info("a line of rank %d", launch_info.rank)
@@ -74,7 +73,7 @@ def say_and_write(config: PretrainConfig) -> None:
 def raise_in_rank_1(config: PretrainConfig) -> None:
     if await_others(config) == 1:
         raise UsageError("--batch-size must be at least 2")
-    time.sleep(PATIENCE)
+    time.sleep(TIMEOUT_SECONDS)
 
 
 def lose_rank_1_late(config: PretrainConfig) -> None:
@@ -87,17 +86,11 @@ def lose_rank_1_late(config: PretrainConfig) -> None:
 def crash_in_rank_0(config: PretrainConfig) -> None:
     if await_others(config) == 0:
         raise ZeroDivisionError("a bug")
-    time.sleep(PATIENCE)
-
-
-def kill_rank_1(config: PretrainConfig) -> None:
-    if await_others(config) == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(PATIENCE)
+    time.sleep(TIMEOUT_SECONDS)
 
 
 def finish_step(config: PretrainConfig) -> None:
-    """As training does: note a signal, finish the step, and say so."""
+    """Do as training does: note a signal, finish the step, and report it."""
     from tokkit.pretraining.training.stopping import hold_signals
 
     with hold_signals() as stop:
@@ -115,7 +108,7 @@ def test_ranks_do_the_work_and_log_at_the_level_of_the_parent(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     logger = logging.getLogger("tokkit")
     monkeypatch.setattr(logger, "level", logging.INFO)
-    launch(say_and_write, make_config(tmp_path))
+    launch(log_and_write, make_config(tmp_path))
     written = {(tmp_path / rank).read_text() for rank in "01"}
     size, num_threads = map(int, written.pop().split())
     assert not written
@@ -124,10 +117,8 @@ def test_ranks_do_the_work_and_log_at_the_level_of_the_parent(
     lines = capfd.readouterr().err.splitlines()
     assert sorted(lines) == ["tokkit: a line of rank 0", "tokkit: a line of rank 1"]
     monkeypatch.setattr(logger, "level", logging.WARNING)
-    launch(say_and_write, dataclasses.replace(make_config(tmp_path), threads=3))
-    assert (tmp_path / "1").read_text() == "2 3"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    launch(say_and_write, make_config(tmp_path))
+    launch(log_and_write, make_config(tmp_path))
     assert (tmp_path / "1").read_text() == "2 None"
     assert capfd.readouterr().err == ""
 
@@ -156,15 +147,6 @@ def test_a_bug_in_a_rank_keeps_its_traceback(tmp_path: Path) -> None:
         launch(crash_in_rank_0, make_config(tmp_path))
 
 
-def test_a_rank_that_is_killed_ends_all(tmp_path: Path) -> None:
-    with pytest.raises(
-        TokkitError, match=r"^rank 1: the process was killed by SIGKILL; "
-    ) as caught:
-        launch(kill_rank_1, make_config(tmp_path))
-    assert caught.value.exit_status == 1
-    assert have_ended(pids_in(tmp_path))
-
-
 SCRIPT = """
     import sys
     from pathlib import Path
@@ -182,7 +164,7 @@ SCRIPT = """
 
 
 def start_script(folder: Path) -> subprocess.Popen[str]:
-    """A program of a session of its own, as a terminal's shell starts it, whose ranks wait."""
+    """Start a program, in a session of its own as a terminal does, whose ranks wait for a signal."""
     script = folder / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
     return subprocess.Popen(
@@ -206,18 +188,18 @@ def test_a_signal_lets_all_ranks_finish_the_step(
     process = start_script(tmp_path)
     wait_until(lambda: len(pids_in(tmp_path)) == 2)
     send(process.pid, number)
-    printed, _ = process.communicate(timeout=PATIENCE)
+    printed, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     assert printed == f"stopped by {number.name} after step 7\n"
     assert process.returncode == 128 + number
     assert (tmp_path / "saved-0").exists()
     assert (tmp_path / "saved-1").exists()
 
 
-def test_a_signal_waits_until_a_rank_knows_what_to_do_with_it(tmp_path: Path) -> None:
+def test_a_signal_waits_until_a_rank_can_handle_it(tmp_path: Path) -> None:
     process = start_script(tmp_path)
     wait_until(lambda: len(ranks_of(process.pid)) == 2)
-    process.terminate()  # they have only begun to import
-    printed, _ = process.communicate(timeout=PATIENCE)
+    process.terminate()  # they have only started to import
+    printed, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     assert "stopped by SIGTERM" in printed
     assert process.returncode == 128 + signal.SIGTERM
 

@@ -32,12 +32,12 @@ SRUN = {
 }
 
 
-def test_torchrun_says_all_of_it() -> None:
+def test_the_variables_of_torchrun_are_read_before_those_of_slurm() -> None:
     assert detect_launcher(TORCHRUN) == LaunchInfo(5, 8, 1, "gpu03", 29500)
     assert detect_launcher({**SRUN, **TORCHRUN}) == detect_launcher(TORCHRUN)
 
 
-def test_slurm_names_a_host_and_all_ranks_make_the_same_port() -> None:
+def test_slurm_names_a_host_and_all_ranks_compute_the_same_port() -> None:
     launch_info = detect_launcher(SRUN)
     assert launch_info == LaunchInfo(5, 8, 1, "gpu03", 16_217, by_slurm=True)
     other = detect_launcher({**SRUN, "SLURM_PROCID": "0", "SLURM_LOCALID": "0"})
@@ -71,7 +71,7 @@ def test_the_first_host_of_a_list(nodes: str, host: str) -> None:
 
 
 @pytest.mark.parametrize("nodes", ["", "gpu[", "gpu[]", ",gpu1"])
-def test_what_is_no_list_of_hosts(nodes: str) -> None:
+def test_invalid_host_lists_are_refused(nodes: str) -> None:
     with pytest.raises(TokkitError, match="not a list of Slurm nodes; set MASTER_ADDR"):
         first_host(nodes)
 
@@ -97,7 +97,7 @@ def test_one_process_of_a_job_waits_for_no_others(
     assert not caplog.text
 
 
-def test_nothing_set_is_one_process() -> None:
+def test_without_variables_there_is_one_process() -> None:
     assert detect_launcher({}) == SINGLE_PROCESS
     assert detect_launcher({"MASTER_ADDR": "gpu03", "MASTER_PORT": "29500"}) == SINGLE_PROCESS
     assert detect_launcher({**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1"}).size == 1
@@ -117,7 +117,7 @@ def test_nothing_set_is_one_process() -> None:
         ({n: v for n, v in SRUN.items() if n != "SLURM_JOB_ID"}, "SLURM_JOB_ID is not set"),
     ],
 )
-def test_half_of_the_variables_are_refused_in_one_line(
+def test_incomplete_or_wrong_variables_are_refused_in_one_line(
     environment: dict[str, str], fault: str
 ) -> None:
     with pytest.raises(TokkitError, match=fault) as caught:
@@ -135,7 +135,7 @@ def test_processes_are_started_by_one_launcher(environment: dict[str, str], name
         detect_launcher(environment, nproc_per_node=2)
 
 
-def test_only_the_first_speaks_but_all_may_cry(caplog: pytest.LogCaptureFixture) -> None:
+def test_only_the_first_rank_logs_but_all_log_errors(caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("tokkit.pretraining")
     logging.getLogger("tokkit").setLevel(logging.INFO)
     for rank in (0, 1):

@@ -117,7 +117,7 @@ def test_without_dropout_there_is_one_curve(
     np.testing.assert_allclose(windows(ours), windows(theirs), atol=1e-2)
 
 
-def test_with_dropout_they_end_within_what_seeds_differ_by(
+def test_with_dropout_losses_differ_no_more_than_between_seeds(
     config: PretrainConfig, batches: list[Instances]
 ) -> None:
     ends = [

@@ -74,7 +74,7 @@ def test_rounded_sizes_change_neither_loss_nor_gradients(lengths: list[int]) -> 
         torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-5, msg=name)
 
 
-def test_what_fills_up_the_vocabulary_is_never_predicted_nor_learned() -> None:
+def test_vocabulary_padding_is_never_predicted_nor_learned() -> None:
     model, batch = make_model(TINY), make_batch([16, 16])
     assert isinstance(model, Bert)
     before = loss_of(model, batch).item()
@@ -137,7 +137,7 @@ def test_weights_are_drawn_as_bert_draws_them() -> None:
             assert parameter.std().item() == pytest.approx(0.02 * 0.8796, rel=0.03), name
 
 
-def test_pairs_without_a_label_have_no_part_in_the_loss() -> None:
+def test_pairs_without_a_label_do_not_count_in_the_loss() -> None:
     model, batch = make_model(TINY), make_batch([16, 16, 16])
 
     def loss_with(labels: list[int]) -> torch.Tensor:

@@ -62,7 +62,7 @@ class Calls(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_step_waits_for_no_number_from_its_device(precision: str) -> None:
+def test_a_step_does_not_synchronize_with_its_device(precision: str) -> None:
     trained, batch = make_model(CONFIG), make_batch()
     with Calls() as calls:
         take_step(trained, precision, [batch, batch])
@@ -72,7 +72,7 @@ def test_a_step_waits_for_no_number_from_its_device(precision: str) -> None:
     assert not {call.__name__ for call in found} & waits
 
 
-def test_in_bf16_every_product_and_what_layers_hand_on_is() -> None:
+def test_in_bf16_products_and_layer_outputs_are_bf16() -> None:
     trained, batch = make_model(CONFIG), make_batch()
     handed_on: list[torch.dtype] = []
     for layer in trained.layers:
@@ -91,7 +91,7 @@ def test_in_bf16_every_product_and_what_layers_hand_on_is() -> None:
     assert all(parameter.dtype == torch.float32 for parameter in trained.parameters())
 
 
-def test_the_decoder_s_products_have_rows_of_whole_blocks() -> None:
+def test_the_decoder_multiplies_rows_aligned_to_16_bytes() -> None:
     """Of 16 bytes in bf16, which fast kernels need; the vocabulary itself is odd."""
     trained, batch = make_model(CONFIG), make_batch()
     with Calls() as calls:
@@ -125,7 +125,7 @@ def test_in_bf16_losses_and_gradients_are_near_those_in_fp32() -> None:
 
 
 @pytest.mark.parametrize(("major", "precision"), [(7, "fp32"), (8, "bf16"), (9, "bf16")])
-def test_gpus_before_ampere_do_without_bf16_and_flash_attention(
+def test_gpus_before_ampere_use_neither_bf16_nor_flash_attention(
     monkeypatch: pytest.MonkeyPatch, major: int, precision: str
 ) -> None:
     properties = SimpleNamespace(major=major)

@@ -200,8 +200,11 @@ def test_the_cause_is_raised_and_not_the_errors_that_follow_from_it(tmp_path: Pa
 
 
 def test_a_rank_that_is_killed_ends_those_that_wait_for_it(tmp_path: Path) -> None:
-    with pytest.raises(TokkitError, match=r"rank 1: the process was killed by SIGKILL; .*run the"):
+    with pytest.raises(
+        TokkitError, match=r"^rank 1: the process was killed by SIGKILL; .*run the"
+    ) as caught:
         launch(die_while_others_wait, make_config(tmp_path))
+    assert caught.value.exit_status == 1
 
 
 def test_one_process_needs_no_group(tmp_path: Path) -> None:

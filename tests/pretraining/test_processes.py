@@ -60,7 +60,7 @@ def assert_same_run(folder: Path, other: Path) -> None:
         assert line == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
-def test_two_processes_are_stopped_and_one_goes_on(
+def test_two_processes_are_stopped_and_one_resumes(
     unbroken: PretrainConfig, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
@@ -84,7 +84,7 @@ def test_two_processes_are_stopped_and_one_goes_on(
     assert_same_run(output, unbroken.output)
 
 
-def test_one_process_is_stopped_and_two_go_on_by_whatever_launcher(
+def test_one_process_is_stopped_and_two_resume_with_either_launcher(
     unbroken: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = PretrainConfig(instances=unbroken.instances, output=tmp_path / "run", **OPTIONS)
