@@ -158,7 +158,7 @@ def test_a_command_is_one_call_with_one_config(
         ("run missing.toml --from nowhere", "'nowhere' is not one of"),
     ],
 )
-def test_wrong_usage_is_told_and_exits_with_2(
+def test_wrong_usage_is_reported_and_exits_with_2(
     arguments: str, fault: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["tokkit", *arguments.split()])

@@ -31,7 +31,7 @@ DATA: dict[str, Any] = {
 }
 
 
-def test_an_estimate_in_words() -> None:
+def test_an_estimate_is_printed_line_by_line() -> None:
     assert list(describe_estimate(DATA)) == [
         "parameters: 108,000,000: embeddings 23,000,000, layers 85,000,000",
         "peak memory per process: 1.61 GB, available 2.00 GB",
@@ -44,7 +44,7 @@ def test_an_estimate_in_words() -> None:
     ]
 
 
-def test_what_is_not_known_is_left_out() -> None:
+def test_unknown_figures_are_left_out() -> None:
     phase = {**PHASE, "steps": None, "epochs": None, "seconds_per_step": None}
     unknown = dict.fromkeys(
         ("peak_memory", "steps", "tokens", "flops", "training_seconds", "seconds")
@@ -69,5 +69,5 @@ def test_json_is_the_same_data(capsys: pytest.CaptureFixture[str]) -> None:
     ("seconds", "words"),
     [(0.2, "0 s"), (59.6, "1 min"), (61, "1 min 1 s"), (3601, "1 h"), (97_200, "1 d 3 h")],
 )
-def test_durations(seconds: float, words: str) -> None:
+def test_a_duration_has_its_two_largest_units(seconds: float, words: str) -> None:
     assert describe_duration(seconds) == words

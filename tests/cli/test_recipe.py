@@ -87,7 +87,7 @@ def test_tables_become_the_configs_of_the_command_line(tmp_path: Path) -> None:
     ]
 
 
-def test_the_command_line_goes_over_the_recipe(tmp_path: Path) -> None:
+def test_the_command_line_overrides_the_recipe(tmp_path: Path) -> None:
     recipe = read_recipe(write(tmp_path, GOOD))
     common = {"workers": 1, "overwrite": True, "progress": False}
     encode = make_config(recipe, "encode", common)
@@ -151,7 +151,7 @@ def test_from_and_until_choose_stages(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, fault: str) -> None:
+def test_an_invalid_recipe_is_refused(tmp_path: Path, text: str, fault: str) -> None:
     with pytest.raises(TokkitError, match=fault):
         read_recipe(write(tmp_path, text))
 
@@ -176,7 +176,7 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, fault: str) -> 
         ("build", 'masking = "sometimes"', "masking: 'sometimes' is not one of"),
     ],
 )
-def test_what_a_stage_does_not_take_is_refused(
+def test_an_unknown_key_or_a_wrong_value_is_refused(
     tmp_path: Path, stage: str, line: str, fault: str
 ) -> None:
     text = '[corpus]\ninputs = ["a"]\n[train]\n'
@@ -186,12 +186,12 @@ def test_what_a_stage_does_not_take_is_refused(
         make_config(recipe, stage, {})
 
 
-def test_a_missing_recipe_is_told(tmp_path: Path) -> None:
+def test_a_missing_recipe_is_reported(tmp_path: Path) -> None:
     with pytest.raises(TokkitError, match="no such file"):
         read_recipe(tmp_path / "none.toml")
 
 
-def test_the_recipes_that_we_ship_are_sound() -> None:
+def test_the_shipped_recipes_are_valid() -> None:
     for path in (Path(__file__).resolve().parents[2] / "corpora").glob("*.toml"):
         recipe = read_recipe(path)
         for stage in recipe.stages:

@@ -51,11 +51,11 @@ def test_a_duration_is_in_seconds(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["24", "", "h", "24x", "30m1h", "1h1h", "-1h", "1:30", "1.h"])
-def test_what_is_no_duration_is_refused_and_the_units_named(text: str) -> None:
+def test_an_invalid_duration_is_refused_with_the_units_named(text: str) -> None:
     assert "is not a duration with units (d, h, m, s), such as 24h" in read("max-time", text)
 
 
-def test_a_recipe_gives_a_duration_its_unit_too() -> None:
+def test_a_duration_in_a_recipe_needs_a_unit_too() -> None:
     with pytest.raises(UsageError, match=r"max-time: '3600' is not a duration with units"):
         read_table(command, {"max-time": 3600}, "recipe.toml")
 
@@ -66,11 +66,11 @@ def test_phases_are_lengths_and_shares() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "128", "128:0.9,", "128:0.9:1", "0.9:128", "128=0.9", "a:b"])
-def test_what_are_no_phases_is_refused(text: str) -> None:
+def test_invalid_phases_are_refused(text: str) -> None:
     assert "is not lengths with their shares, such as 128:0.9,512:0.1" in read("phases", text)
 
 
-def test_numbers_stand_between_commas() -> None:
+def test_numbers_are_separated_by_commas() -> None:
     assert read("betas", "0.9,0.98") == (0.9, 0.98)
     assert "is not numbers between commas" in read("betas", "0.9;0.98")
 

@@ -23,7 +23,7 @@ def test_a_plot_fills_its_space_and_no_more(width: int) -> None:
     assert not any("\x1b" in line for line in lines)
 
 
-def test_axes_say_what_is_drawn() -> None:
+def test_axes_have_the_range_of_the_values() -> None:
     lines = draw_curves(FALLING, MARKS, 80)
     labels = [line.partition(" ┤")[0].strip() for line in lines if "┤" in line]
     assert labels[0] == "11"
@@ -47,7 +47,7 @@ def test_a_falling_curve_falls_without_a_gap() -> None:
     assert heights[-1] == [11]
 
 
-def test_marks_stand_where_they_belong() -> None:
+def test_marks_are_at_their_steps_and_values() -> None:
     lines = draw_curves([], [(0, 1.0), (50, 3.0), (100, 2.0)], 67, height=5)
     found = {
         (row, column)
@@ -76,7 +76,7 @@ def test_a_flat_curve_is_drawn(points: list[tuple[float, float]]) -> None:
     assert len(draw_curves([], points, 40)) == 14
 
 
-def test_what_is_no_number_is_left_out() -> None:
+def test_values_that_are_not_finite_are_left_out() -> None:
     assert draw_curves([], [], 80) == []
     assert draw_curves([(1, math.nan)], [(2, math.inf)], 80) == []
     assert draw_curves([*FALLING, (2010, math.nan)], MARKS, 80) == draw_curves(FALLING, MARKS, 80)

@@ -86,7 +86,7 @@ def test_a_shard_by_itself_is_shown(work: Path) -> None:
     assert "→" in seen.rows[0]
 
 
-def test_a_tokenizer_shows_entries_from_all_over(work: Path) -> None:
+def test_a_tokenizer_shows_tokens_of_all_its_ids(work: Path) -> None:
     seen = inspect(work / "tokenizer", rows=2)
     assert seen.facts["vocab_size"] == 120
     assert seen.rows[0].startswith("[PAD]  ")
@@ -128,7 +128,7 @@ def test_verify_exits_with_1_and_a_line_for_each_fault(
     assert "shard-00000.arrow: no such file" in capsys.readouterr().err
 
 
-def test_rows_and_shards_that_are_not_there_are_wrong_usage(work: Path, tmp_path: Path) -> None:
+def test_rows_and_shard_are_wrong_usage_without_rows_or_shards(work: Path, tmp_path: Path) -> None:
     save_output("echo text", tmp_path / "corpus" / "a.txt", overwrite=False, progress=False)
     for path, options, fault in (
         (work / "tokens" / "shard-00000.arrow", {"shard": "x"}, "is a shard itself; leave out"),
@@ -152,13 +152,13 @@ def test_a_token_is_never_shown_as_nothing(tmp_path: Path) -> None:
     assert masked == "[##→##] [a→Ċ] ## Ċ"
 
 
-def test_what_there_is_one_of_has_no_plural(work: Path) -> None:
+def test_a_single_sentence_or_token_has_no_plural(work: Path) -> None:
     tokenizer = load_tokenizer(work / "tokenizer")
     row = {"document": "a", "sentence_lengths": [1], "input_ids": [7], "word_starts": [True]}
     assert show_document(row, tokenizer).splitlines()[0] == "a: 1 sentence, 1 token"
 
 
-def test_verify_counts_its_files_and_faults(work: Path, tmp_path: Path) -> None:
+def test_a_single_file_or_fault_has_no_plural(work: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(work / "tokens", tmp_path / "tokens"))
     sound = CliRunner().invoke(cli, ["verify", str(folder)]).stdout
     assert re.fullmatch(rf"{folder}: tokens, 1 file, [\d,]+ bytes: no faults\n", sound)

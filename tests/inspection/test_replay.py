@@ -72,7 +72,7 @@ def test_a_run_is_replayed_by_its_own_options(run: Path) -> None:
     assert [*map(labels_of, rows)] == show(sources, loader.training_instances(step))
 
 
-def test_a_run_to_be_is_replayed_by_the_options_given(work: Path) -> None:
+def test_instances_are_replayed_by_the_given_options(work: Path) -> None:
     config = LoaderConfig(instances=(work / "instances",), batch_size=4, **MASKS)
     sources = open_sources(config)
     _, rows = replay(work / "instances", step=5, batch_size=4, **MASKS)
@@ -101,7 +101,7 @@ def test_the_command_shows_the_batch(work: Path, run: Path) -> None:
     assert (form["kind"], form["batch_size"], form["step"]) == ("batch", 4, 0)
 
 
-def test_options_that_do_not_go_together_are_refused(work: Path, run: Path) -> None:
+def test_replay_refuses_options_without_effect(work: Path, run: Path) -> None:
     for arguments, message in (
         ([str(work / "instances"), "--seed", "3"], "--seed requires --replay"),
         ([str(work / "instances"), "--step", "3"], "--step requires --replay"),

@@ -45,7 +45,7 @@ def rows_of(built: Path, objective: str) -> list[str]:
     return list(inspect(built / objective, rows=30).rows)
 
 
-def test_pairs_say_what_b_is(built: Path) -> None:
+def test_pairs_are_shown_with_their_label(built: Path) -> None:
     assert {row.split("\n")[0].split(", ")[-1] for row in rows_of(built, "sop")} == {
         "A and B in order",
         "A and B swapped",
@@ -56,7 +56,7 @@ def test_pairs_say_what_b_is(built: Path) -> None:
     }
 
 
-def test_spans_are_shown_with_what_stands_for_them(built: Path) -> None:
+def test_spans_are_shown_with_their_sentinels(built: Path) -> None:
     for row in rows_of(built, "span-corruption"):
         _, inputs, targets = row.split("\n")
         assert inputs.count("[unused0]") == inputs.count("[unused1]") == 1
@@ -104,7 +104,7 @@ def test_every_figure_is_counted_again(built: Path, objective: str) -> None:
     path.write_text(original)
 
 
-def test_the_ledger_is_compared_with_what_instances_use(built: Path) -> None:
+def test_accounts_are_compared_with_the_tokens_in_instances(built: Path) -> None:
     path = built / "clm" / "manifest.json"
     original = path.read_text()
     form = json.loads(original)

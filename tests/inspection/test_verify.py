@@ -13,7 +13,7 @@ from tokkit.inspection.verify import verify
 
 
 @pytest.mark.parametrize("name", ["tokenizer", "tokens", "instances", "static"])
-def test_what_the_stages_wrote_is_sound(work: Path, name: str) -> None:
+def test_what_the_stages_wrote_has_no_faults(work: Path, name: str) -> None:
     found = verify(work / name)
     assert found.faults == ()
     assert found.files >= 1
@@ -56,7 +56,7 @@ DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
         "documents: 5 in",
     ),
     (
-        "a ledger of other shards",
+        "accounts of other shards",
         lambda f: edit_manifest(
             f, lambda m: m["accounts"]["tokens"].update({"in": 7, "kept": 7, "dropped": {}})
         ),
@@ -92,7 +92,7 @@ def test_damage_is_named(
     assert all(str(folder) in line for line in faults)
 
 
-def test_any_flipped_byte_is_found_and_told(work: Path, tmp_path: Path) -> None:
+def test_any_flipped_byte_is_found(work: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(work / "static", tmp_path / "static"))
     shard = folder / "eval-00000.arrow"
     good = shard.read_bytes()
@@ -123,7 +123,7 @@ def test_a_changed_vocabulary_is_named(work: Path, tmp_path: Path) -> None:
     assert "is not the one that training.json describes" in verify(folder).faults[0]
 
 
-def test_what_is_not_ours_or_not_finished_is_refused(work: Path, tmp_path: Path) -> None:
+def test_a_foreign_or_unfinished_folder_is_refused(work: Path, tmp_path: Path) -> None:
     with pytest.raises(TokkitError, match="no such folder"):
         verify(tmp_path / "missing")
     with pytest.raises(TokkitError, match="unfinished"):

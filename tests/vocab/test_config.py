@@ -34,7 +34,7 @@ def make(**options: Any) -> TrainConfig:
         ({"model": "unigram", "byte_fallback": True, "vocab_size": 260}, "must be at least 261"),
     ],
 )
-def test_values_out_of_range(options: dict[str, Any], fault: str) -> None:
+def test_a_value_out_of_range_is_refused(options: dict[str, Any], fault: str) -> None:
     with pytest.raises(UsageError, match=fault):
         make(**options)
 
@@ -53,12 +53,14 @@ def test_values_out_of_range(options: dict[str, Any], fault: str) -> None:
         ("wordpiece", {"byte_fallback": True}, "--byte-fallback"),
     ],
 )
-def test_options_without_effect(model: str, options: dict[str, Any], flag: str) -> None:
+def test_an_option_without_effect_is_refused(
+    model: str, options: dict[str, Any], flag: str
+) -> None:
     with pytest.raises(UsageError, match=f"{flag} has no effect with --model {model}"):
         make(model=model, **options)
 
 
-def test_what_a_model_knows_is_taken() -> None:
+def test_options_with_an_effect_are_accepted() -> None:
     make(score="likelihood", strip_accents=False, split_digits=True, unused=100)
     make(model="bpe", max_token_length=10, weights={"a.txt": 0.001, "b.txt": 1_000_000})
     unigram = make(model="unigram", byte_fallback=True, cased=True, unused=2, held_out=0)

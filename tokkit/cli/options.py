@@ -29,12 +29,6 @@ NOT_IN_RECIPES = frozenset({"as_json", "output", "overwrite", "progress", "show_
 JSON_OPTION: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON."
 )
-PROGRESS_OPTION: Decorator = click.option(
-    "--progress/--no-progress",
-    default=True,
-    show_default=True,
-    help="Show a progress bar if standard error is a terminal.",
-)
 
 
 class ParsedValue(click.ParamType):  # type: ignore[type-arg]  # older releases of click take none

@@ -93,21 +93,18 @@ def describe_report(report: Mapping[str, Any]) -> Iterator[str]:
 
 def describe_comparison(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield the lines of a table with a row for each tokenizer."""
-    head = ("held-out text", "vocabulary", "tokens per word", "characters per token", "unknown")
-    cells = [
-        (
-            row["name"],
-            f"{row['vocab_size']:,}",
-            f"{row['tokens_per_word']:.3f}",
-            f"{row['characters_per_token']:.3f}",
-            f"{row['unknown']:.3%}",
-        )
-        for row in rows
-    ]
-    width = max(len(row[0]) for row in (head, *cells))
-    for name, *figures in (head, *cells):
-        padded = (f"{cell:>{len(title)}}" for cell, title in zip(figures, head[1:], strict=True))
-        yield f"{name:<{width}}  " + "  ".join(padded)
+    columns = {
+        "vocabulary": "{vocab_size:,}",
+        "tokens per word": "{tokens_per_word:.3f}",
+        "characters per token": "{characters_per_token:.3f}",
+        "unknown": "{unknown:.3%}",
+    }
+    title = "held-out text"
+    width = max(len(name) for name in (title, *(row["name"] for row in rows)))
+    yield f"{title:<{width}}  " + "  ".join(columns)
+    for row in rows:
+        cells = (f"{cell.format(**row):>{len(column)}}" for column, cell in columns.items())
+        yield f"{row['name']:<{width}}  " + "  ".join(cells)
 
 
 def describe_accounts(

@@ -10,11 +10,12 @@ import click
 
 from tokkit.cli.build import build
 from tokkit.cli.encode import encode
-from tokkit.cli.options import PROGRESS_OPTION, import_single_threaded, number_type, read_table
+from tokkit.cli.options import config_options, import_single_threaded, number_type, read_table
 from tokkit.cli.pretrain import pretrain
 from tokkit.cli.recipe import FOLDERS, Recipe, read_recipe
 from tokkit.cli.train import train
 from tokkit.encoding.encode_config import EncodeConfig
+from tokkit.engine.stage_config import OutputConfig
 from tokkit.errors import UsageError, require
 from tokkit.instances.build_config import BuildConfig
 from tokkit.options import Config
@@ -40,8 +41,7 @@ ANSWERS_SHOWN = 5
     type=number_type(int, 0),
     help="Number of worker processes of every stage, in place of the recipe's.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the outputs of another run.")
-@PROGRESS_OPTION
+@config_options(*OutputConfig.options.values())
 def run(
     recipe: Path,
     first: str | None,

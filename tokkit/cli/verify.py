@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tokkit.cli.options import JSON_OPTION, PROGRESS_OPTION
+from tokkit.cli.options import JSON_OPTION, config_options
+from tokkit.engine.stage_config import OutputConfig
 from tokkit.errors import plural
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
-@PROGRESS_OPTION
+@config_options(OutputConfig.options["progress"])
 @JSON_OPTION
 @click.pass_context
 def verify(context: click.Context, path: Path, *, progress: bool, as_json: bool) -> None:

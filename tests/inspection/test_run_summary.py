@@ -83,7 +83,7 @@ def state_of(run: Path) -> str:
     return line.removeprefix("  state: ")
 
 
-def test_a_run_is_shown_from_its_begin_to_its_end(run: Path) -> None:
+def test_a_run_is_shown_from_start_to_end(run: Path) -> None:
     with FolderLock(run):
         Journal.read(run).append({"kind": "run"})
         assert state_of(run) == "training at step 0"
@@ -138,7 +138,7 @@ def test_curves_are_as_wide_as_the_terminal(run: Path, monkeypatch: pytest.Monke
         assert sum(line.count("●") for line in drawn) == 4
 
 
-def test_json_has_all_of_it(run: Path) -> None:
+def test_json_has_all_facts(run: Path) -> None:
     begin(run, preset="tiny", max_steps=400)
     go_on(run, range(101))
     save(run, 100, best=100)
@@ -156,7 +156,7 @@ def test_json_has_all_of_it(run: Path) -> None:
     assert checkpoint == {"step": 100, "bytes": size, "is_best": True}
 
 
-def test_half_a_checkpoint_is_none(run: Path) -> None:
+def test_an_incomplete_checkpoint_is_not_listed(run: Path) -> None:
     begin(run)
     save(run, 100)
     (run / "checkpoints" / "step-00000200.tmp").mkdir()
@@ -171,7 +171,7 @@ def test_a_run_has_neither_shards_nor_rows(run: Path) -> None:
         inspect(run, rows=1)
 
 
-def test_looking_leaves_the_lock_to_others(run: Path) -> None:
+def test_inspecting_leaves_the_lock_free(run: Path) -> None:
     assert not is_being_written(run)
     with FolderLock(run):
         assert is_being_written(run)
@@ -182,7 +182,7 @@ def test_looking_leaves_the_lock_to_others(run: Path) -> None:
         pass
 
 
-def test_showing_a_run_takes_no_torch(run: Path) -> None:
+def test_showing_a_run_does_not_import_torch(run: Path) -> None:
     begin(run)
     go_on(run, range(20))
     script = (
