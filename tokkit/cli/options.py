@@ -119,11 +119,15 @@ def _parameter(option: Option, heading: str) -> Decorator:
             option.name, type=value_type, nargs=num_values, required=True, metavar=option.argument
         )
     flags = option.flags or (option.flag,)
+    required = [
+        f" Requires --{other.replace('_', '-')} {' or '.join(values)}."
+        for other, values in option.only_with.items()
+    ]
     hides_default = option.required or option.default is False or option.default == {}
     attributes: dict[str, Any] = {
         "cls": GroupedOption,
         "heading": heading,
-        "help": option.help,
+        "help": option.help + "".join(required),
         "required": option.required,
         "show_default": option.shown_default or not hides_default,
     }

@@ -37,39 +37,39 @@ class BuildConfig(MaskConfig, StageConfig):
         maximum=65_535,
     )
     short_seq_prob: float = option(
-        "Probability that a document is cut into shorter instances (nsp, sop).",
+        "Probability that a document is cut into shorter instances.",
         default=0.1,
         minimum=0,
         maximum=1,
         only_with={"objective": PAIRED},
     )
     single_sentence: str = option(
-        "What to do with a document of one sentence: pair it at random, or drop it (nsp).",
+        "What to do with a document of one sentence: pair it at random, or drop it.",
         default="random",
         choices=SINGLE_SENTENCE,
         only_with={"objective": ("nsp",)},
     )
     packing: str = option(
-        "Whether an instance goes on with the next document, or ends with its own (mlm).",
+        "Whether an instance goes on with the next document, or ends with its own.",
         default="full-sentences",
         choices=PACKINGS,
         only_with={"objective": ("mlm",)},
     )
     noise_density: float = option(
-        "Share of the tokens that become targets (span-corruption).",
+        "Share of the tokens that become targets.",
         default=0.15,
         above=0,
         maximum=0.5,
         only_with={"objective": ("span-corruption",)},
     )
     mean_noise_span_length: float = option(
-        "Average number of tokens in a span (span-corruption).",
+        "Average number of tokens in a span.",
         default=3.0,
         minimum=1,
         only_with={"objective": ("span-corruption",)},
     )
     predict_one_in: int = option(
-        "Predict about one token in this many (plm).",
+        "Predict about one token in this many.",
         default=6,
         minimum=1,
         maximum=1000,

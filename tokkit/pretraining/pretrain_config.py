@@ -148,14 +148,10 @@ class PretrainConfig(LoaderConfig, OutputConfig):
         "Device to train on; auto takes a GPU if there is one.", default="auto", choices=DEVICES
     )
     precision: str = option(
-        "Precision of the computation; auto is bf16 on a GPU and fp32 on a CPU.",
-        default="auto",
-        choices=PRECISIONS,
+        "Precision; auto is bf16 on a GPU and fp32 on a CPU.", default="auto", choices=PRECISIONS
     )
     compile: str = option(
-        "Compile the model with torch.compile; auto does so on a GPU.",
-        default="auto",
-        choices=COMPILE,
+        "Compile with torch.compile; auto does so on a GPU.", default="auto", choices=COMPILE
     )
     nproc_per_node: int | None = option(
         "Number of processes to start on this machine.",

@@ -34,18 +34,16 @@ class TrainConfig(CorpusConfig, StageConfig):
     output: Path = option("Tokenizer folder to write.", flags=("-o", "--output"))
     model: str = option("Kind of vocabulary.", default="wordpiece", choices=MODELS)
     score: str = option(
-        "Merge the most frequent pair, or the one that makes the corpus most likely (wordpiece).",
+        "Merge the most frequent pair, or the one that makes the corpus most likely.",
         default="frequency",
         choices=SCORES,
         only_with={"model": ("wordpiece",)},
     )
     vocab_size: int = option(
-        "Number of tokens in the vocabulary, special tokens included.",
-        default=30522,
-        maximum=1 << 31,
+        "Number of tokens in the vocabulary, special ones included.", default=30522, maximum=1 << 31
     )
     min_frequency: int = option(
-        "Minimum frequency of a pair to be merged (wordpiece, bpe).",
+        "Minimum frequency of a pair to be merged.",
         default=2,
         minimum=1,
         only_with={"model": ("wordpiece", "bpe")},
@@ -54,18 +52,18 @@ class TrainConfig(CorpusConfig, StageConfig):
         "Minimum count of a word to be learned from.", default=1, minimum=1
     )
     limit_alphabet: int = option(
-        "Maximum number of distinct characters, the most frequent first (wordpiece).",
+        "Maximum number of distinct characters, the most frequent first.",
         default=1000,
         minimum=1,
         only_with={"model": ("wordpiece",)},
     )
     initial_alphabet: Path | None = option(
-        "File whose characters are in the alphabet even if they do not occur (wordpiece, unigram).",
+        "File whose characters are in the alphabet even if they do not occur.",
         default=None,
         only_with={"model": ("wordpiece", "unigram")},
     )
     max_token_length: int | None = option(
-        "Maximum number of characters in a token, ## not counted.",
+        "Maximum number of characters in a token, without ##.",
         default=None,
         minimum=2,
         shown_default="any; 16 for unigram",
@@ -76,18 +74,16 @@ class TrainConfig(CorpusConfig, StageConfig):
         flags=("--special-token",),
     )
     unused: int = option(
-        "Number of tokens [unused0], [unused1] ... that are reserved for later use.",
-        default=0,
-        minimum=0,
+        "Number of tokens [unused0], [unused1] ... reserved for later use.", default=0, minimum=0
     )
     cased: bool = option(
-        "Keep upper case (wordpiece, unigram).",
+        "Keep upper case.",
         default=False,
         flags=("--cased/--uncased",),
         only_with={"model": ("wordpiece", "unigram")},
     )
     strip_accents: bool | None = option(
-        "Remove combining marks (wordpiece).",
+        "Remove combining marks.",
         default=None,
         flags=("--strip-accents/--keep-accents",),
         only_with={"model": ("wordpiece",)},
@@ -97,7 +93,7 @@ class TrainConfig(CorpusConfig, StageConfig):
         "Make each digit a word of its own.", default=False, flags=("--split-digits",)
     )
     byte_fallback: bool = option(
-        "Spell characters that are not in the vocabulary as bytes (unigram).",
+        "Spell characters that are not in the vocabulary as bytes.",
         default=False,
         flags=("--byte-fallback",),
         only_with={"model": ("unigram",)},
