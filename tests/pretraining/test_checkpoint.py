@@ -80,7 +80,7 @@ EXPECTED = expect_tensors(*make_trained(0))
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_been(
+def test_training_resumed_from_a_checkpoint_gives_the_same_weights(
     tmp_path: Path, *, fused: bool
 ) -> None:
     model, optimizer = make_trained(3, fused=fused)
@@ -108,7 +108,7 @@ def test_a_shared_tensor_is_stored_once() -> None:
     assert set(EXPECTED[OPTIMIZER]) == moments
 
 
-def test_a_copy_stays_while_training_goes_on_in_the_same_memory() -> None:
+def test_a_copy_stays_while_training_continues_and_its_memory_is_reused() -> None:
     model, optimizer = make_trained(1)
     buffer = SnapshotBuffer()
     first = buffer.copy(name_tensors(model, optimizer))

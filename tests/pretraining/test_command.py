@@ -63,7 +63,7 @@ def test_a_dry_run_prints_an_estimate_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tensorboard_shows_what_the_log_says_though_the_run_was_stopped(
+def test_tensorboard_shows_what_was_logged_though_the_run_was_stopped(
     instances: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "run"
@@ -119,7 +119,7 @@ def test_a_mistake_costs_no_run(instances: Path, tmp_path: Path) -> None:
         ("--max-steps", "3", "--max-steps was 2, not 3"),
     ],
 )
-def test_an_option_that_was_another_is_told_as_it_is_typed(
+def test_a_changed_option_is_named_as_the_user_types_it(
     instances: Path, tmp_path_factory: pytest.TempPathFactory, option: str, value: str, said: str
 ) -> None:
     output = tmp_path_factory.getbasetemp() / "changed"
@@ -138,7 +138,7 @@ def test_an_option_that_was_another_is_told_as_it_is_typed(
     assert call([*arguments, *free, "7"]).exit_code == 0
 
 
-def test_other_first_weights_are_told(instances: Path, tmp_path: Path) -> None:
+def test_other_initial_weights_are_refused(instances: Path, tmp_path: Path) -> None:
     arguments = pretrain_arguments([instances], tmp_path / "run", **(OPTIONS | {"max_steps": 2}))
     call(arguments)
     export = str(tmp_path / "run" / "export")

@@ -47,7 +47,7 @@ def test_every_figure_of_every_line_is_a_scalar(tmp_path: Path) -> None:
     }
 
 
-def test_a_run_that_goes_on_takes_back_what_is_done_again(tmp_path: Path) -> None:
+def test_a_resumed_run_drops_what_is_done_again(tmp_path: Path) -> None:
     """As in metrics.jsonl: the training line of the checkpoint's step stands, its evaluation not."""
     with EventLog(tmp_path, 0) as events:
         for step in (10, 20, 30):
@@ -95,7 +95,7 @@ def test_a_full_disk_ends_neither_the_run_nor_the_file(
     assert "tensorboard: larger than the file system or a limit" in warned
 
 
-def test_a_missing_library_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     require_tensorboard()
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(TokkitError, match=r"pip install 'tokkit\[tensorboard\]'"):

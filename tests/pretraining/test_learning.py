@@ -150,7 +150,7 @@ def losses_of_transformers(name: str, export: Path, instances: Path) -> tuple[fl
 
 
 @pytest.mark.parametrize("kind", LOADED_BY)
-def test_transformers_finds_the_loss_that_the_last_evaluation_says(
+def test_transformers_computes_the_loss_of_the_last_evaluation(
     tokens: Path, tmp_path: Path, kind: str
 ) -> None:
     objective = kind.split(",", maxsplit=1)[0]

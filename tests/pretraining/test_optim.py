@@ -73,7 +73,7 @@ def test_a_shared_parameter_is_updated_once(optimizer: str) -> None:
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.0), (0.5, 0.99)])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("is_adaptive", [False, True])
-def test_lamb_is_what_the_paper_says(
+def test_lamb_follows_the_paper(
     betas: tuple[float, float], weight_decay: float, is_adaptive: bool
 ) -> None:
     generator = np.random.default_rng(3)

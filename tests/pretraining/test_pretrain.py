@@ -69,7 +69,7 @@ def test_a_model_learns_to_count(tmp_path: Path) -> None:
     assert "word13" in [token for token, _ in answers]
 
 
-def test_a_few_instances_are_learned_by_heart(tmp_path: Path) -> None:
+def test_a_model_memorizes_a_few_instances(tmp_path: Path) -> None:
     folder = write_instance_folder(
         tmp_path / "instances", num_training=32, num_held_out=0, max_seq_length=16, static=True
     )
@@ -81,7 +81,7 @@ def test_a_few_instances_are_learned_by_heart(tmp_path: Path) -> None:
     assert not lines_of(config, "eval")
 
 
-def test_the_run_folder_says_all_of_itself(instances: Path) -> None:
+def test_the_run_folder_describes_the_run(instances: Path) -> None:
     config = make_config(instances, max_steps=25, checkpoint_every=10, eval_every=20)
     manifest = pretrain(config)
     assert manifest == Manifest.read(config.output, "run")
@@ -199,7 +199,7 @@ def test_an_option_that_changes_the_weights_is_refused_by_name(instances: Path) 
     assert [line["step"] for line in lines_of(anew, "train")] == [2]
 
 
-def test_a_run_is_the_same_again_and_another_with_another_seed(instances: Path) -> None:
+def test_a_run_is_reproducible_and_depends_on_the_seed(instances: Path) -> None:
     keys = []
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
         config = make_config(instances, output=instances.parent / name, seed=seed)
@@ -292,7 +292,7 @@ class TestRefusals:
         )
         self.check(make_config(folder), rf"no token \{missing} or")
 
-    def test_another_tokenizer_beside_the_shards(self, instances: Path) -> None:
+    def test_another_tokenizer_next_to_the_shards(self, instances: Path) -> None:
         for path in (instances / "tokenizer").iterdir():
             path.write_text(path.read_text().replace("word7", "word_"))
         self.check(make_config(instances), "is not the tokenizer that made the shards")

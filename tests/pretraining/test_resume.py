@@ -103,7 +103,7 @@ def test_a_run_killed_in_the_middle_ends_with_the_same_weights(
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_the_step_in_hand(
+def test_a_signal_saves_the_current_step(
     unbroken: PretrainConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -50,7 +50,7 @@ def test_it_has_every_option_and_all_that_was_run_with(
     assert facts["cores"] >= 1
 
 
-def test_a_run_that_goes_on_keeps_when_it_was_begun(config: PretrainConfig) -> None:
+def test_a_resumed_run_keeps_the_time_at_which_it_started(config: PretrainConfig) -> None:
     first = describe(config)
     assert first["continued"] is None
     write_json(config.output / RUN, {**first, "begun": "2026-01-01T00:00:00+00:00"})

@@ -120,7 +120,7 @@ def follow(run: Schedule, steps: list[tuple[int, float]]) -> list[int]:
 
 
 @given(st.integers(1, 300), st.lists(st.integers(1, 1000), min_size=1, max_size=6))
-def test_phases_share_the_steps_out(spare: int, parts: list[int]) -> None:
+def test_each_phase_has_its_share_of_the_steps(spare: int, parts: list[int]) -> None:
     shares = [part / sum(parts) for part in parts]
     max_steps = spare + len(parts) - 1
     run = schedule(max_steps=max_steps, phases=tuple(enumerate(shares)))

@@ -55,7 +55,7 @@ def refuse(*_arguments: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_training_goes_on_while_a_checkpoint_is_written(
+def test_training_continues_while_a_checkpoint_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, threads = threading.Event(), set[str]()
@@ -106,7 +106,7 @@ def test_the_best_is_kept_and_a_run_that_resumes_knows_it(tmp_path: Path) -> Non
     assert steps(tmp_path) == [8, 9]
 
 
-def test_whatever_call_the_full_disk_refuses_the_run_goes_on(
+def test_the_run_continues_whichever_call_the_full_disk_refuses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     countdown = 0
