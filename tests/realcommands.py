@@ -13,7 +13,7 @@ from tokkit.engine.files import hash_file
 from tokkit.pretraining.training.run_record import read_metrics
 
 PATIENCE = 120.0  # of a machine that has other work
-TOLD_BY_CLOCK = {"tokens_per_second", "data_wait", "elapsed"}
+FROM_CLOCK = {"tokens_per_second", "data_wait", "elapsed"}
 
 
 def pretrain_arguments(instances: Sequence[Path], output: Path, **options: Any) -> list[str]:
@@ -65,7 +65,7 @@ def trained_steps(folder: Path) -> int:
 def timeless_lines(folder: Path) -> list[dict[str, Any]]:
     """The metrics of a run without what the clock says."""
     lines = read_metrics(folder / "metrics.jsonl")
-    return [{name: line[name] for name in line.keys() - TOLD_BY_CLOCK} for line in lines]
+    return [{name: line[name] for name in line.keys() - FROM_CLOCK} for line in lines]
 
 
 def outcome(folder: Path) -> tuple[str, list[dict[str, Any]]]:

@@ -78,8 +78,8 @@ def assert_same_outcome(config: PretrainConfig, unbroken: PretrainConfig) -> Non
     outcomes = []
     for each in (config, unbroken):
         lines = read_metrics(each.output / "metrics.jsonl")
-        told_by_clock = {"tokens_per_second", "data_wait", "elapsed"}
-        lines = [{name: line[name] for name in line.keys() - told_by_clock} for line in lines]
+        by_clock = {"tokens_per_second", "data_wait", "elapsed"}
+        lines = [{name: line[name] for name in line.keys() - by_clock} for line in lines]
         outcomes.append((hash_file(each.output / "export" / "model.safetensors"), lines))
     assert outcomes[0] == outcomes[1]
 
