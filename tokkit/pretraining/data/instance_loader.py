@@ -28,9 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from tokkit.errors import require
@@ -38,7 +36,7 @@ from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.pretrain_config import LoaderConfig
-from tokkit.shards.instances import Instances, Int64
+from tokkit.shards.instances import Instances
 from tokkit.shards.objectives import OBJECTIVES
 
 LAYOUTS = ("padded", "ragged")
@@ -146,22 +144,22 @@ class InstanceLoader(IterableDataset[TensorBatch]):
 def padded_batch(instances: Instances, pad_id: int, *, causal: bool = False) -> TensorBatch:
     """Lay instances out as tensors of shape [instances, longest]."""
     lengths = np.diff(instances.offsets)
-    shape = len(lengths), -(-int(lengths.max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
-    positions = instances.positions
-    cells = positions + np.repeat(np.arange(shape[0]) * shape[1], lengths)
-    is_real = np.arange(shape[1]) < lengths[:, None]
-
-    def pad(values: npt.NDArray[Any], cells: Int64, padding: int) -> Tensor:
-        padded = np.full(shape, padding, np.int64)
-        padded.reshape(-1)[cells] = values
-        return torch.from_numpy(padded)
-
-    predicted, labels = _find_labels(instances, positions, causal=causal)
+    columns = np.arange(-(-int(lengths.max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE)
+    is_real = columns < lengths[:, None]
+    is_second = is_real & (columns >= instances.segment_lengths[:, None])
+    input_ids = np.full(is_real.shape, pad_id, np.int64)
+    input_ids[is_real] = instances.input_ids
+    if causal:
+        labels = np.where(is_real & (columns > 0), input_ids, NO_LABEL)
+    else:
+        labels = np.full_like(input_ids, NO_LABEL)
+        rows = np.repeat(np.arange(len(lengths)), np.diff(instances.masks.offsets))
+        labels[rows, instances.masks.positions] = instances.masks.labels
     return {
-        "input_ids": pad(instances.input_ids, cells, pad_id),
+        "input_ids": torch.from_numpy(input_ids),
         "attention_mask": torch.from_numpy(is_real.astype(np.int64)),
-        "token_type_ids": pad(positions >= np.repeat(instances.segment_lengths, lengths), cells, 0),
-        "labels": pad(labels, cells[predicted], NO_LABEL),
+        "token_type_ids": torch.from_numpy(is_second.astype(np.int64)),
+        "labels": torch.from_numpy(labels),
     }
 
 
@@ -169,25 +167,18 @@ def ragged_batch(instances: Instances, *, causal: bool = False) -> TensorBatch:
     """Lay instances out without padding: tensors of shape [tokens], and where instances begin."""
     lengths = np.diff(instances.offsets)
     positions = instances.positions
-    types = positions >= np.repeat(instances.segment_lengths, lengths)
-    all_labels = np.full(len(positions), NO_LABEL, np.int64)
-    predicted, labels = _find_labels(instances, positions, causal=causal)
-    all_labels[predicted] = labels
+    is_second = positions >= np.repeat(instances.segment_lengths, lengths)
+    input_ids = instances.input_ids.astype(np.int64)
+    if causal:
+        labels = np.where(positions > 0, input_ids, NO_LABEL)
+    else:
+        labels = np.full_like(input_ids, NO_LABEL)
+        labels[instances.masked_tokens] = instances.masks.labels
     return {
-        "input_ids": torch.from_numpy(instances.input_ids.astype(np.int64)),
-        "token_type_ids": torch.from_numpy(types.astype(np.int64)),
+        "input_ids": torch.from_numpy(input_ids),
+        "token_type_ids": torch.from_numpy(is_second.astype(np.int64)),
         "position_ids": torch.from_numpy(positions),
-        "labels": torch.from_numpy(all_labels),
+        "labels": torch.from_numpy(labels),
         "cu_seqlens": torch.from_numpy(instances.offsets.astype(np.int32)),
         "max_seqlen": int(lengths.max()),
     }
-
-
-def _find_labels(
-    instances: Instances, positions: Int64, *, causal: bool
-) -> tuple[Int64, npt.NDArray[Any]]:
-    """Which of the instances' tokens are predicted, and their labels."""
-    if causal:
-        predicted = np.flatnonzero(positions)
-        return predicted, instances.input_ids[predicted]
-    return instances.masked_tokens, instances.masks.labels
