@@ -26,7 +26,8 @@ FLOORS: tuple[set[str], ...] = (
     {"shards"},
     {"engine"},
     {"kernels"},
-    {"errors", "options"},
+    {"options"},
+    {"errors"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
