@@ -229,5 +229,5 @@ def test_special_tokens_that_are_words_are_refused(token: str) -> None:
     words = WordCounts.from_mapping({b"ab": 3})
     for train, model in ((train_wordpiece, "wordpiece"), (train_bpe, "bpe")):
         if (token, model) != ("##ing", "bpe"):
-            with pytest.raises(UsageError, match="set it apart"):
+            with pytest.raises(UsageError, match="add punctuation"):
                 train(config(model=model, special_tokens=("[UNK]", token)), words)
