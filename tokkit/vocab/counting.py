@@ -132,7 +132,7 @@ def count_corpus(
         overwrite=config.overwrite,
         progress=config.progress,
     )
-    return _merge(context, lines, sum_accounts(lines), list_inputs(stage, lines))
+    return _merge(context, lines, list_inputs(stage, lines))
 
 
 def count_unit(
@@ -141,14 +141,14 @@ def count_unit(
     """Write the held-out texts and the counts of one unit.
 
     The notes of the result are ``run_start``, where the counts begin in the file; ``sum``, the
-    weighted sum of the files of counts; ``has_text``, whether there are text documents;
-    ``first_factor``, the weight of the first one if it was drawn to be held out, else 0; and
-    ``removed``, the characters that normalization removed.
+    weighted sum of the files of counts; ``first_factor``, the weight of the first text document if
+    it was drawn to be held out, 0 if it was counted, and None without one; and ``removed``, the
+    characters that normalization removed.
     """
     accounts = Accounts()
     digests = []
-    counted_sum = first_factor = 0
-    has_text = False
+    counted_sum = 0
+    first_factor: int | None = None
     with HeldOutWriter(sink) as held_out:
         for unit in group:
             digests.append(digest := hashlib.sha256())
@@ -159,11 +159,11 @@ def count_unit(
                 continue
             for batch in read_and_count(unit, context.config, accounts, digest):
                 texts, drawn = batch.texts, draw_held_out(batch, context.config.held_out)
-                if not has_text and drawn[:1].any():
-                    first_factor = factor
-                    held_out.write_whole(texts[:1])
-                    texts, drawn = texts[1:], drawn[1:]
-                has_text = has_text or len(batch.texts) > 0
+                if first_factor is None and len(texts):
+                    first_factor = factor if drawn[0] else 0
+                    if drawn[0]:
+                        held_out.write_whole(texts[:1])
+                        texts, drawn = texts[1:], drawn[1:]
                 if drawn.any():
                     held_out.write(texts.filter(pa.array(drawn)))
                     texts = texts.filter(pa.array(~drawn))
@@ -174,14 +174,13 @@ def count_unit(
     run_start = sink.tell()
     removed = context.counter.finish(sink)
     return UnitResult(
-        rows=accounts.kept("documents") + int(first_factor > 0),
+        rows=accounts.kept("documents") + bool(first_factor),
         tokens=0,
         accounts=accounts,
         input_sha256=tuple(digest.hexdigest() for digest in digests),
         notes={
             "run_start": run_start,
             "sum": counted_sum,
-            "has_text": has_text,
             "first_factor": first_factor,
             "removed": removed,
         },
@@ -216,12 +215,9 @@ def _require_sum(names: str, total: int) -> None:
 
 
 def _merge(
-    context: CountContext,
-    lines: Sequence[Mapping[str, Any]],
-    accounts: Accounts,
-    inputs: list[dict[str, Any]],
+    context: CountContext, lines: Sequence[Mapping[str, Any]], inputs: list[dict[str, Any]]
 ) -> CountedCorpus:
-    """Merge the counts of all units, and enter what they left to the merge into ``accounts``."""
+    """Merge the counts of all units, and decide about the first text document of each."""
     config = context.config
     names = ", ".join(config.inputs)
     notes = [line["notes"] for line in lines]
@@ -231,35 +227,33 @@ def _merge(
     removed = Counter[str]()
     for note in notes:
         removed.update(note["removed"])
-    first = next((number for number, note in enumerate(notes) if note["has_text"]), None)
-    is_counted = first is not None and notes[first]["first_factor"] > 0
-    held_out = read_held_out(paths, without_first_of=first if is_counted else None)
-    if first is not None and is_counted:
-        path = context.folder / "first.tmp"
+    accounts = sum_accounts(lines)
+    drawn = [number for number, note in enumerate(notes) if note["first_factor"]]
+    first = next((n for n, note in enumerate(notes) if note["first_factor"] is not None), None)
+    if first in drawn:
+        drawn.remove(first)
         context.counter.set_factor(notes[first]["first_factor"])
         context.counter.add(read_texts(paths[first])[:1])
-        with wrap_os_errors(path), path.open("wb") as file:
+        runs.append(Run(context.folder / "first.tmp"))
+        with wrap_os_errors(runs[-1].path), runs[-1].path.open("wb") as file:
             removed.update(context.counter.finish(file))
-        runs.append(Run(path))
         accounts.keep("documents", 1)
-    num_drawn = sum(note["first_factor"] > 0 for note in notes)
-    accounts.drop("documents", HELD_OUT, num_drawn - int(is_counted))
+    else:
+        first = None
+    accounts.drop("documents", HELD_OUT, len(drawn))
     accounts.check()
     if not accounts.kept("documents"):
         raise TokkitError(f"{names}: no document is left to learn from; see --documents")
     merged = context.folder / "merged.tmp"
+    divisor = _THOUSAND if config.weights else 1
     with wrap_os_errors(merged), merged.open("wb") as file:
         totals = merge_runs(
-            runs,
-            file,
-            context.memory,
-            divisor=_THOUSAND if config.weights else 1,
-            smallest=config.min_word_count,
+            runs, file, context.memory, divisor=divisor, smallest=config.min_word_count
         )
     _require_totals(config, names, totals.words, totals.bytes)
     return CountedCorpus(
         words=read_run(merged, totals),
-        held_out=held_out,
+        held_out=read_held_out(paths, without_first_of=first),
         inputs=inputs,
         accounts=accounts,
         removed=dict(sorted(removed.items(), key=lambda item: (-item[1], item[0]))),

@@ -18,7 +18,9 @@ so low that no text is cut into them; sentencepiece does not look for them in te
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import sentencepiece
 
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import STATE_FOLDER, HashedFile
@@ -30,9 +32,6 @@ from tokkit.tokenizer.special_tokens import find_special_ids
 from tokkit.vocab.train_config import TrainConfig
 from tokkit.vocab.trainers import read_characters
 from tokkit.vocab.word_counts import WordCounts
-
-if TYPE_CHECKING:
-    import sentencepiece
 
 _NUM_THREADS = 8
 _LONGEST_TOKEN = 16
@@ -85,8 +84,6 @@ def train_unigram(config: TrainConfig, words: WordCounts) -> bytes:
     Raises:
         TokkitError: see ``tokkit.vocab.trainers.learn``.
     """
-    import sentencepiece
-
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -121,8 +118,6 @@ def _required_characters(config: TrainConfig) -> str:
     """Return the characters of ``--initial-alphabet``, normalized."""
     if config.initial_alphabet is None:
         return ""
-    import sentencepiece
-
     rule = "nmt_nfkc" if config.cased else "nmt_nfkc_cf"
     normalizer = sentencepiece.SentencePieceNormalizer(rule_name=rule)
     text = normalizer.normalize(read_characters(config.initial_alphabet))
@@ -167,33 +162,22 @@ def define_unigram(model: bytes, special_tokens: Sequence[str]) -> dict[str, Any
         model: model of ``train_unigram``.
         special_tokens: special tokens, in addition to those of the usual forms.
     """
-    import sentencepiece
-
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     size = len(processor)
     tokens = [processor.id_to_piece(number) for number in range(size)]
+    no_text = (processor.is_control, processor.is_unknown, processor.is_byte)
     scores = [
-        _NEVER if _is_special(processor, number) else processor.get_score(number)
+        _NEVER if any(check(number) for check in no_text) else processor.get_score(number)
         for number in range(size)
     ]
     definition = unigram(
         list(zip(tokens, scores, strict=True)),
         unknown=processor.unk_id(),
-        charsmap=_read_charsmap(model),
+        # The normalization table: field 2 of NormalizerSpec, which is the model's field 3.
+        charsmap=_find_field(_find_field(model, 3), 2),
         byte_fallback=any(processor.is_byte(number) for number in range(size)),
     )
     return mark_special_tokens(definition, tokens, special_tokens)
-
-
-def _is_special(processor: "sentencepiece.SentencePieceProcessor", number: int) -> bool:
-    return bool(
-        processor.is_control(number) or processor.is_unknown(number) or processor.is_byte(number)
-    )
-
-
-def _read_charsmap(model: bytes) -> bytes:
-    """Return the normalization table: field 2 of ``NormalizerSpec``, the message's field 3."""
-    return _find_field(_find_field(model, 3), 2)
 
 
 def _find_field(message: bytes, number: int) -> bytes:
