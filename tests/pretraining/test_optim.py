@@ -15,6 +15,8 @@ from reference.lamb import follow_gradients
 from tokkit.pretraining.models.bert import Bert, ModelConfig
 from tokkit.pretraining.pretrain_config import OPTIMIZERS, PretrainConfig
 from tokkit.pretraining.training.optimizers import (
+    BUILDERS,
+    MOMENTS,
     Lamb,
     build_optimizer,
     clip_gradients,
@@ -110,9 +112,9 @@ def test_a_ratio_of_nothing_is_one(weight: float, gradient: float, after: float)
     torch.testing.assert_close(parameter.detach(), torch.full((3, 2), after))
 
 
-def test_both_optimizers_keep_the_same_state() -> None:
+def test_lamb_keeps_the_state_of_adamw() -> None:
     states = []
-    for name in OPTIMIZERS:
+    for name in ("adamw", "lamb"):
         model = nn.Linear(3, 2)
         set_gradients(model, seed=4)
         update_weights(optimizer := build_optimizer(model, config(optimizer=name)), rate=0.0)
@@ -171,3 +173,12 @@ def follow_sharded(rank: int, meeting: str) -> None:
 def test_a_split_model_is_updated_as_a_whole_one(tmp_path: Path) -> None:
     meeting = f"file://{tmp_path / 'meeting'}"
     spawn(follow_sharded, (meeting,), nprocs=2)  # type: ignore[no-untyped-call]
+
+
+def test_each_choice_of_the_option_has_a_builder_and_its_moments_are_known() -> None:
+    assert set(BUILDERS) == set(OPTIMIZERS)
+    for name in OPTIMIZERS:
+        model = nn.Linear(3, 2)
+        set_gradients(model, seed=4)
+        update_weights(optimizer := build_optimizer(model, config(optimizer=name)), rate=0.0)
+        assert optimizer.state[model.weight].keys() == {"step", *MOMENTS[type(optimizer)]}

@@ -160,3 +160,19 @@ def test_without_phases_there_is_one() -> None:
 def test_fewer_steps_than_phases_are_refused() -> None:
     with pytest.raises(UsageError, match="--max-steps must be at least 2, a step for each"):
         schedule(max_steps=1, phases=((128, 0.9), (512, 0.1)))
+
+
+def test_a_checkpoint_is_due_regularly_and_when_the_run_ends_stops_or_improves() -> None:
+    run = schedule(max_steps=100, checkpoint_every=30)
+    quiet = {"is_over": False, "is_stopping": False, "is_best": False}
+    assert [step for step in range(1, 100) if run.is_checkpoint_due(step, **quiet)] == [30, 60, 90]
+    for event in quiet:
+        assert run.is_checkpoint_due(31, **{**quiet, event: True})
+
+
+def test_a_log_line_and_an_evaluation_are_due_regularly_and_at_the_end() -> None:
+    run = schedule(max_steps=100, eval_every=25)
+    assert [n for n in range(100) if run.is_evaluation_due(n, is_over=False)] == [0, 25, 50, 75]
+    assert [n for n in range(40) if run.is_log_due(n, is_over=False)] == [0, 10, 20, 30]
+    assert run.is_evaluation_due(33, is_over=True)
+    assert run.is_log_due(33, is_over=True)
