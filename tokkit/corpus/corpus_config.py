@@ -8,8 +8,7 @@ from tokkit.options import Config, option
 FORMATS = ("auto", "text", "jsonl", "parquet", "arrow")
 DOCUMENTS = ("blank-line", "line", "file")
 ERRORS = ("strict", "replace", "skip")
-
-HAVE_FIELDS = ("auto", "jsonl", "parquet", "arrow")
+RECORD_FORMATS = ("auto", "jsonl", "parquet", "arrow")  # formats that may have fields
 
 
 class CorpusConfig(Config):
@@ -36,12 +35,12 @@ class CorpusConfig(Config):
     text_field: str = option(
         "Field of a record, or column of a table, that holds the text.",
         default="text",
-        only_with={"format": HAVE_FIELDS},
+        only_with={"format": RECORD_FORMATS},
     )
     id_field: str = option(
         "Field of a record, or column of a table, that names the document.",
         default="id",
-        only_with={"format": HAVE_FIELDS},
+        only_with={"format": RECORD_FORMATS},
     )
     errors: str = option(
         "What to do about invalid UTF-8: stop, replace it by U+FFFD, or skip the document.",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tokkit.corpus.corpus_config import HAVE_FIELDS, CorpusConfig
+from tokkit.corpus.corpus_config import RECORD_FORMATS, CorpusConfig
 from tokkit.corpus.languages import require_language
 from tokkit.engine.stage_config import StageConfig
 from tokkit.options import option, parse_size
@@ -34,7 +34,7 @@ class EncodeConfig(CorpusConfig, StageConfig):
     language_field: str | None = option(
         "Field of a record that holds its language, in place of --language.",
         default=None,
-        only_with={"sentences": ("auto",), "format": HAVE_FIELDS},
+        only_with={"sentences": ("auto",), "format": RECORD_FORMATS},
     )
     compression: str = option("Compression of the shards.", default="none", choices=COMPRESSIONS)
     unit_bytes: int = option(
