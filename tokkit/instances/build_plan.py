@@ -202,35 +202,25 @@ def _pack_options(config: BuildConfig, tokenizer: Tokenizer, header: Header) -> 
 def plan_build(config: BuildConfig, context: BuildContext) -> list[Unit]:
     """Plan every unit, in the order of the shards."""
     reader = context.reader
-    runs = _cut_runs(reader.refs, config.unit_tokens)
-    fillings = _measure_fillings(context, held_out=False)
-    training = [
-        BuildUnit(number, start, stop, tokens, held_out=False, filled=fillings[start])
-        for number in range(config.dupe_factor)
-        for start, stop, tokens in runs
-    ]
-    held_out = []
-    if share := context.eval_fraction:
-        fillings = _measure_fillings(context, held_out=True)
-        held_out = [
-            BuildUnit(
-                number=0,
-                start=start,
-                stop=stop,
-                size=max(1, int(tokens * share)),
-                held_out=True,
-                filled=fillings[start],
-            )
-            for start, stop, tokens in _cut_runs(reader.refs, int(config.unit_tokens / share))
-        ]
     content = hashlib.sha256()  # of all that a unit may read: any document may lend a segment
     for row in reader.folder.manifest.shards:
         content.update(row["sha256"].encode())
-    return [
-        _describe_unit(reader, content.hexdigest(), index, unit)
-        for units in (training, held_out)
-        for index, unit in enumerate(units)
-    ]
+    planned = []
+    for held_out, share in ((False, 1.0), (True, context.eval_fraction)):
+        if not share:
+            continue
+        fillings = _measure_fillings(context, held_out=held_out)
+        runs = _cut_runs(reader.refs, int(config.unit_tokens / share))
+        units = [
+            BuildUnit(number, start, stop, max(1, int(tokens * share)), held_out, fillings[start])
+            for number in range(1 if held_out else config.dupe_factor)
+            for start, stop, tokens in runs
+        ]
+        planned += [
+            _describe_unit(reader, content.hexdigest(), index, unit)
+            for index, unit in enumerate(units)
+        ]
+    return planned
 
 
 def _measure_fillings(context: BuildContext, *, held_out: bool) -> list[int]:

@@ -140,7 +140,7 @@ class DocumentReader:
         )
 
     def read_lengths(self, number: int, split: Split) -> Documents:
-        """The documents of one split in a record batch, with lengths alone: ids are meaningless.
+        """The documents of one split in a record batch, with lengths alone, without ids.
 
         That is enough to know how they are packed.
         """
@@ -152,7 +152,7 @@ class DocumentReader:
         token_offsets = _running_sum([np.diff(source.token_offsets)[rows]])
         return Documents(
             numbers=source.numbers[rows],
-            ids=np.broadcast_to(source.ids[:1], token_offsets[-1:]),
+            ids=source.ids[:0],
             token_offsets=token_offsets,
             sentence_lengths=lengths[: sentence_offsets[-1]],
             sentence_offsets=sentence_offsets,

@@ -139,8 +139,9 @@ def pack_documents(
         ``SEQUENCE_DTYPE`` [num_sequences]; how far the last sequence is filled where the documents
         end; the number of tokens at the end of the stream that do not fill a block.
     """
-    num_places = len(documents.ids) + len(documents) * options.num_separators
+    num_tokens = int(documents.token_offsets[-1])
     if options.packing == "blocks":
+        num_places = num_tokens + len(documents) * options.num_separators
         sequences = np.empty(num_places // options.max_tokens + 1, SEQUENCE_DTYPE)
         num_sequences, num_left = pack_blocks(
             documents.numbers,
@@ -152,7 +153,7 @@ def pack_documents(
             sequences,
         )
         return sequences[:num_sequences], (filled + num_places) % options.max_tokens, num_left
-    num_most = len(documents.sentence_lengths) + len(documents.ids) // options.max_tokens
+    num_most = len(documents.sentence_lengths) + num_tokens // options.max_tokens
     sequences = np.empty(num_most, SEQUENCE_DTYPE)
     num_sequences, filled = pack_sentences(
         documents.numbers,

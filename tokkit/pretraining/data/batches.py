@@ -1,6 +1,6 @@
 """Batches as the model takes them, and how a step's instances are cut into micro-batches.
 
-Sequences lie one after the other without padding between them. Two instances of 3 and 5 tokens,
+Sequences follow each other without padding between them. Two instances of 3 and 5 tokens,
 one token masked in each, make N = 8 and S = 2:
 
     input_ids_N            2 9 3 2 4 3 5 3      cu_seqlens             0 3 8
