@@ -20,16 +20,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the README's tests first: the quickstart takes longest, and others wait for it."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
+
+
 @pytest.fixture(scope="session")
 def full(request: pytest.FixtureRequest) -> bool:
-    """Whether to compare everything rather than a sample."""
+    """Whether to compare everything instead of a sample."""
     return bool(request.config.getoption("--full"))
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real corpora and vocabularies beside the repository, where there is one."""
+    """Return the folder of real corpora and vocabularies next to the repository; skip without it."""
     folder = ROOT.parent / "shared"
     if not (folder / "corpora").is_dir():
-        pytest.skip("the folder of real corpora is not beside the repository")
+        pytest.skip("there is no folder of real corpora next to the repository")
     return folder

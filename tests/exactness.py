@@ -1,4 +1,4 @@
-"""Holding the encoder to the library: the same ids, bounds and word starts, or the first that differ."""
+"""Compares the encoder with the library: ids, offsets and word starts are equal, or the first that differ are shown."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -14,7 +14,7 @@ from tokkit.tokenizer.encoder import Encoder
 from tokkit.tokenizer.library_encoder import library_threads
 from tokkit.tokenizer.tokenizer import Tokenizer
 
-# The library makes objects of about 150 bytes a token, so it gets this much at a time.
+# The library makes objects of about 150 bytes a token, so it encodes only this much in a call.
 BATCH_CHARS = 1 << 20
 BATCH_TEXTS = 50_000
 NUM_SHOWN = 3
@@ -28,7 +28,7 @@ def column(texts: Sequence[str]) -> pa.LargeStringArray:
 
 
 def as_bools(word_starts: Any) -> npt.NDArray[np.bool_]:
-    """Word starts, an array of Arrow's or numpy's, as numpy's."""
+    """Return word starts, an array of Arrow or NumPy, as one of NumPy."""
     if isinstance(word_starts, np.ndarray):
         return word_starts
     bools: npt.NDArray[np.bool_] = word_starts.to_numpy(zero_copy_only=False)
@@ -36,13 +36,13 @@ def as_bools(word_starts: Any) -> npt.NDArray[np.bool_]:
 
 
 def ask_encoder(encoder: Encoder, texts: pa.LargeStringArray) -> Answer:
-    """Ids, offsets and word starts as the encoder gives them."""
+    """Return the encoder's ids, offsets and word starts."""
     encoded = encoder.encode(texts)
     return encoded.ids, encoded.offsets, as_bools(encoded.word_starts)
 
 
 def ask_library(tokenizer: Tokenizer, texts: Sequence[str]) -> Answer:
-    """The same as the library gives them."""
+    """Return the library's ids, offsets and word starts."""
     assert tokenizer.library is not None
     with library_threads(1):
         encodings = tokenizer.library.encode_batch(texts, add_special_tokens=False)
@@ -55,7 +55,7 @@ def ask_library(tokenizer: Tokenizer, texts: Sequence[str]) -> Answer:
 
 
 def ask_twin(twin: Twin, texts: Iterable[str]) -> Answer:
-    """The same as a twin gives them."""
+    """Return a reference implementation's ids, offsets and word starts."""
     answers = [twin.encode(text) for text in texts]
     offsets = np.cumsum([0, *(len(ids) for ids, _ in answers)])
     ids, word_starts = (list(chain.from_iterable(part)) for part in zip(*answers, strict=True))
@@ -65,7 +65,7 @@ def ask_twin(twin: Twin, texts: Iterable[str]) -> Answer:
 def assert_exact(
     tokenizer: Tokenizer, texts: Iterable[str], encoder: Encoder | None = None
 ) -> None:
-    """Refuse an encoder that does not give what the library gives, many texts at a time."""
+    """Assert that an encoder gives what the library gives, many texts at a time."""
     encoder = encoder or Encoder(tokenizer)
     for batch in batches(texts):
         given = ask_encoder(encoder, column(batch))
@@ -73,7 +73,7 @@ def assert_exact(
 
 
 def assert_same(tokenizer: Tokenizer, texts: Sequence[str], given: Answer, wanted: Answer) -> None:
-    """Refuse one answer where it is not the other, and show a few texts for which it is not."""
+    """Assert that two answers are equal, and show a few texts for which they are not."""
     if all(map(np.array_equal, given, wanted)):
         return
     assert len(given[1]) == len(wanted[1]), f"{len(given[1])} offsets for {len(texts)} texts"
@@ -83,11 +83,11 @@ def assert_same(tokenizer: Tokenizer, texts: Sequence[str], given: Answer, wante
         if answers[0] != answers[1] and len(shown) < NUM_SHOWN:
             shown.append(_difference(text, *answers))
     assert not shown, "\n".join([f"{tokenizer.path} ({tokenizer.kind})", *shown])
-    raise AssertionError(f"{tokenizer.path}: what lies outside of the texts differs")
+    raise AssertionError(f"{tokenizer.path}: the answers differ outside of the texts")
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Runs of texts that the library takes at a time."""
+    """Yield lists of texts that the library encodes in one call."""
     batch: list[str] = []
     num_chars = 0
     for text in texts:
@@ -107,7 +107,7 @@ def _of_text(answer: Answer, number: int) -> list[tuple[int, bool]]:
 
 
 def _difference(text: str, given: list[tuple[int, bool]], wanted: list[tuple[int, bool]]) -> str:
-    """A text and both answers; of long ones what is about the first token that differs."""
+    """Describe a text and both answers, around the first token that differs."""
     pairs = enumerate(zip(given, wanted, strict=False))
     first = next((place for place, (one, other) in pairs if one != other), None)
     place = min(len(given), len(wanted)) if first is None else first

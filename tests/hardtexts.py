@@ -1,7 +1,7 @@
 """Characters and texts that are hard for a tokenizer, drawn from a seed.
 
-Each pool holds pieces that one rule of some tokenizer is about; a text mixes the pieces of one to
-four pools, so that rules meet at every neighbourhood.
+Each pool holds pieces to which one rule of some tokenizer applies. A text mixes the pieces of one
+to four pools, so that any two rules meet at neighbouring characters.
 """
 
 import functools
@@ -17,22 +17,22 @@ WHITE_SPACE = (
     "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
-# Marks of many combining classes. U+034F has none, U+20DD encloses; those from U+302E on are not
-# stripped by BERT's normalizer, though it puts most of them into order.
+# Marks of many combining classes. U+034F has none, U+20DD encloses; BERT's normalizer does not strip
+# those from U+302E on, though it reorders most of them.
 MARKS = (
     "\u0300\u0301\u0307\u0308\u0327\u0323\u0331\u0334\u0345\u035c\u0361\u034f\u0591\u05b4\u064b\u0651"
     "\u093c\u094d\u0e38\u0e48\u0f71\u0f72\u0f74\u302a\u3099\u20dd\u0903"
     "\u302e\u302f\u1b44\ua953\u08d4\u08df\u1dfb\U0001d165\U0001d16d\U0001d16e\U00016ff0\U00016ff1"
     "\U0001e000\U0001e94a\U00011442\U00011446\U000111c0\u0898\u1715"
 )
-# Kept or dropped for reasons of their own: noncharacters, private use, unassigned, and those whose
-# category or decomposition is newer than some table of the library.
+# Special cases of normalizers: noncharacters, private use, unassigned, and characters whose category
+# or decomposition is newer than some table of the library.
 ODD = (
     "\ufffd\x00\ufeff\uffff\U0001ffff\U0010ffff\ue000\U000f0000\u0378\u2fe0\U0003ffff\ufffe\u0890"
     "\u08e2\u166d\U000111c9\u1734\U00011938\u1885\u1c89\ua7cb\U00010d50\U00016ea0\U000323af\u0600"
     "\u070f\u180e\u061c\u06dd\x1c\x1d\x1e\x1f\x7f\x80\x9f\xad\u200b\u200c\u200d\u2060\U000e0041"
 )
-# Characters that case or decomposition turns into others, into several, or into none.
+# Characters that lower-casing or decomposition changes to others, to several, or to none.
 CHANGED = (
     "İI\u0131i\u017fßẞ\u212a\u212bΣ\u03c3ςǅŉǰΐΰᾳᾼﬁﬀﬃ\u2126ꭰ\u13a0ÄÖÜÇÑéèêŁøĐđẛ̣ậṩ\u0958\u0dde\u0f73\u0f77\u0344\u1e9b\u2adc"
     "\u2f00\u2fd5\uf900\uf967\U0002f800\U0002fa1d\U0001d15e\U0001d160\U0001d1bf\U0001d400\uff21\uff41"
@@ -56,14 +56,8 @@ SCRIPTS = (
 )
 EMOJI = (
     *("👩\u200d👩\u200d👧\u200d👦", "❤\ufe0f", "🇩🇪", "1\ufe0f\u20e3", "👍🏽", "🙂", "☃", "©", "‼"),
-    *(
-        "🏴\U000e0067\U000e0062\U000e007f",
-        "🧑🏿\u200d🚀",
-        "🏳\ufe0f\u200d🌈",
-        "\u200d",
-        "\ufe0f",
-        "\ufe0e",
-    ),
+    *("🏴\U000e0067\U000e0062\U000e007f", "🧑🏿\u200d🚀", "🏳\ufe0f\u200d🌈"),
+    *("\u200d", "\ufe0f", "\ufe0e"),
 )
 CONTRACTIONS = (
     *("'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "'S", "'T", "'l", "'v", "'r", "'", "''", "''s"),
@@ -81,7 +75,7 @@ _CATEGORIES = {"Mn", "Mc", "Me", "Cf", "Zs", "Zl", "Zp", "Cc", "Nl", "No"}
 
 
 def random_texts(number: int, seed: int) -> list[str]:
-    """So many texts of a few to some hundred characters."""
+    """Return ``number`` texts of a few to some hundred characters."""
     draws = np.random.default_rng(seed)
     anything = [*draws.integers(0, 0x20000, 300), *draws.integers(0, 0x110000, 20)]
     pools = (*POOLS, tuple(chr(code) for code in anything if _is_scalar(code)))
@@ -96,12 +90,12 @@ def random_texts(number: int, seed: int) -> list[str]:
 
 @functools.cache
 def code_points(*, full: bool) -> tuple[str, ...]:
-    """All 1,112,064 code points as texts, or about 30,000 of which every rule is about some.
+    """Return all 1,112,064 code points as texts, or about 30,000 that cover every rule.
 
-    The sample has everything below U+3400, what has marks, spaces, controls, numbers, cases or
-    decompositions, a ninth of Hangul, the ends of each page of 256 in the first two planes and of
-    each plane, and 2,000 others in those two. It is sparse beyond, where nearly all is ideographs
-    or unassigned, since a table that is filled page by page would be filled for every test.
+    The sample has everything below U+3400; marks, spaces, controls, numbers, and characters with
+    cases or decompositions; a ninth of Hangul; the ends of each page of 256 in the first two planes
+    and of each plane; and 2,000 others in those two. It is sparse beyond, where nearly all are
+    ideographs or unassigned, since tables that are filled page by page would be filled in every test.
     """
     if full:
         return tuple(chr(code) for code in range(0x110000) if _is_scalar(code))
@@ -114,16 +108,16 @@ def code_points(*, full: bool) -> tuple[str, ...]:
 
 
 def neighbourhoods(chars: Iterable[str]) -> Iterator[str]:
-    """Each character alone, between letters, and doubled."""
+    """Yield each character alone, between letters, and doubled."""
     for char in chars:
         yield from (char, f"a{char}b", char * 2)
 
 
 @functools.cache
 def alphabet(*, full: bool) -> tuple[str, ...]:
-    """Every assigned code point of the sample (or of all), and what normalizers make of them.
+    """Return every assigned code point of the sample (or of all), and its normalized characters.
 
-    A vocabulary of these tells apart what a vocabulary of words would call unknown.
+    With a vocabulary of these, no character is unknown, so that differences show.
     """
     chars = {char for char in code_points(full=True) if not _is_unassigned(char)} if full else set()
     chars.update(code_points(full=False))
@@ -134,7 +128,7 @@ def alphabet(*, full: bool) -> tuple[str, ...]:
 
 
 def long_words() -> list[str]:
-    """Words about the limits of models, of characters that stay one, become several, or go."""
+    """Return words around the length limits of models, of characters that normalizers keep, expand or drop."""
     letters = (
         "a",
         "é",
@@ -155,7 +149,7 @@ def long_words() -> list[str]:
 
 
 def short_words() -> list[str]:
-    """Words of 1 to 70 bytes behind 0 to 15 bytes, and words that differ in one byte."""
+    """Return words of 1 to 70 bytes after 0 to 15 bytes, and words that differ in one byte."""
     texts = []
     for letters, size in product(
         ("a", "é", "字", "\U00010400", "abc", "aé", ".", "\x00"), range(70)
@@ -170,7 +164,7 @@ def short_words() -> list[str]:
 
 
 def all_texts(pieces: Iterable[str], longest: int) -> list[str]:
-    """Every text of at most so many pieces."""
+    """Return every text of at most ``longest`` pieces."""
     pieces = tuple(pieces)
     return ["".join(text) for size in range(longest + 1) for text in product(pieces, repeat=size)]
 
