@@ -1,4 +1,4 @@
-"""Reading whole corpora in one call, for tests."""
+"""Reads a whole corpus in one call, for tests."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,14 +11,14 @@ from tokkit.options import option
 
 
 class _LanguageConfig(CorpusConfig):
-    """The options of reading a corpus, and the field of a record's language."""
+    """The options of reading a corpus, with the field of a record's language."""
 
     language_field: str | None = option("Field of a record that holds its language.", default=None)
 
 
 @dataclass
 class Corpus:
-    """What a corpus held."""
+    """The documents of a corpus, and what was counted."""
 
     texts: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -35,7 +35,7 @@ def read_corpus(
     batch_bytes: int = 8 << 20,
     **options: Any,
 ) -> Corpus:
-    """Plan and read, checking what every batch promises."""
+    """Plan and read a corpus, and check that every batch is valid."""
     config = _LanguageConfig(inputs=tuple(map(str, inputs)), **options)
     corpus = Corpus()
     for unit in plan_units(config, unit_bytes):

@@ -1,4 +1,4 @@
-"""Instances and flat batches of made-up tokens, of whatever lengths."""
+"""Instances and flat batches of made-up tokens, of any lengths."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,15 +21,15 @@ def pair_instances(
     segment_lengths: npt.NDArray[Any],
     next_sentence_labels: npt.NDArray[Any],
 ) -> Instances:
-    """Masked pairs of segments.
+    """Return masked pairs of segments.
 
     Args:
-        lengths: of the instances.
-        input_ids: of all instances, in order.
-        masked_positions: of each instance.
-        masked_labels: of all instances, in order.
-        segment_lengths: of the instances.
-        next_sentence_labels: of the instances.
+        lengths: tokens of each instance.
+        input_ids: ids of all instances, in order.
+        masked_positions: masked positions of each instance.
+        masked_labels: labels of all instances, in order.
+        segment_lengths: tokens of each instance's first segment.
+        next_sentence_labels: label of each instance.
     """
     numbers = np.arange(len(lengths), dtype=np.uint64)
     return Instances(
@@ -49,11 +49,11 @@ def pair_instances(
 
 
 def make_batch(lengths: Sequence[int], num_masked: int | None = None) -> Batch:
-    """Pairs of one word over and over.
+    """Return a batch of pairs that repeat one word.
 
     Args:
-        lengths: of the instances.
-        num_masked: in each; None masks 15%.
+        lengths: tokens of each instance.
+        num_masked: masked tokens in each; None masks 15%.
     """
     masked = [range(n * 15 // 100 if num_masked is None else num_masked) for n in lengths]
     instances = pair_instances(
@@ -68,6 +68,6 @@ def make_batch(lengths: Sequence[int], num_masked: int | None = None) -> Batch:
 
 
 def pair_batch(instances: Instances, pad_id: int = 0) -> dict[str, Any]:
-    """A padded batch, as ``transformers`` takes it for pairs."""
+    """Return a padded batch as keyword arguments of a model of transformers."""
     labels = torch.from_numpy(instances.next_sentence_labels)
     return {**padded_batch(instances, pad_id), "next_sentence_label": labels}

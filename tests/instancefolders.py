@@ -1,4 +1,4 @@
-"""Small instance folders for tests, in a language of counting that a model learns in seconds."""
+"""Small instance folders for tests, whose text counts up, so that a model learns it in seconds."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ SHARD_BATCHES = 2
 
 
 def write_counting_tokenizer(folder: Path, special: tuple[str, ...] = SPECIAL) -> Tokenizer:
-    """Write a WordPiece tokenizer of control tokens and word0, word1, …"""
+    """Write a WordPiece tokenizer of special tokens and word0, word1, …"""
     folder.mkdir(parents=True)
     entries = [*special, *(f"word{number}" for number in range(NUM_WORDS))]
     path = folder / "vocab.txt"
@@ -36,7 +36,7 @@ def write_counting_tokenizer(folder: Path, special: tuple[str, ...] = SPECIAL) -
 
 
 def count_up(rng: np.random.Generator, max_seq_length: int, *, follows: bool) -> list[list[int]]:
-    """Two segments that count; the second goes on from the first, or begins anywhere."""
+    """Return two segments that count up; the second follows the first, or starts anywhere."""
     size = int(rng.integers(4, (max_seq_length - 3) // 2 + 1))
     begins = [int(rng.integers(NUM_WORDS)), int(rng.integers(NUM_WORDS))]
     if follows:
@@ -61,16 +61,16 @@ def write_instance_folder(
     """Write an instance folder of several shards, each of several record batches.
 
     Args:
-        folder: where.
+        folder: output folder.
         num_training: instances to train on.
         num_held_out: instances to evaluate on.
-        max_seq_length: of the longest.
-        static: mask three tokens of each here.
-        labels: say which pairs are random; else all labels are null.
-        objective: what the manifest says.
-        special: control tokens of the vocabulary.
-        compression: of the buffers.
-        seed: of the instances.
+        max_seq_length: length of the longest.
+        static: whether three tokens of each are masked.
+        labels: whether there are labels of pairs; else all are null.
+        objective: objective in the manifest.
+        special: special tokens of the vocabulary.
+        compression: compression of the shards.
+        seed: random seed.
     """
     tokenizer = write_counting_tokenizer(folder / "tokenizer", special)
     header = Header(
@@ -107,7 +107,7 @@ def write_instance_folder(
 
 
 def write_shard(path: Path, batches: list[pa.RecordBatch], compression: str) -> dict[str, Any]:
-    """Write a shard; returns its row in the manifest."""
+    """Write a shard and return its row of the manifest."""
     with (
         write_atomically(path) as file,
         open_writer(file, batches[0].schema, compression) as writer,
@@ -126,7 +126,7 @@ def write_shard(path: Path, batches: list[pa.RecordBatch], compression: str) -> 
 def make_batch(
     rng: np.random.Generator, header: Header, num_rows: int, *, static: bool, labels: bool
 ) -> pa.RecordBatch:
-    """Make a record batch of instances."""
+    """Return a record batch of instances."""
     is_random = rng.integers(2, size=num_rows)
     pairs = [count_up(rng, header.max_seq_length, follows=not random) for random in is_random]
     rows = [np.array(a + b, header.id_dtype) for a, b in pairs]
@@ -149,6 +149,6 @@ def make_batch(
 
 
 def to_column(rows: list[npt.NDArray[Any]], dtype: npt.DTypeLike) -> pa.LargeListArray:
-    """Arrays as a list column."""
+    """Return arrays as a list column."""
     offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     return large_list(np.concatenate(rows).astype(dtype), offsets)

@@ -1,4 +1,4 @@
-"""Tokenizers made for tests of exactness, and the twins of any tokenizer."""
+"""Makes tokenizers for tests of exactness, and the reference implementation of any tokenizer."""
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ FLAG_NAMES = ["clean={} han={} strip={} lower={}".format(*flags.values()) for fl
 
 
 def twin_of(tokenizer: Tokenizer) -> WordPiece | ByteLevelBPE:
-    """The twin that does what a tokenizer says, by the library's own tables of characters."""
+    """Return the reference implementation of a tokenizer, with the library's tables of characters."""
     library, model = tokenizer.library, tokenizer.definition["model"]
     assert library is not None
     assert library.pre_tokenizer is not None
@@ -55,7 +55,7 @@ def twin_of(tokenizer: Tokenizer) -> WordPiece | ByteLevelBPE:
 
 @functools.cache
 def kind_for_gpt2(char: str) -> str:
-    r"""Which of ``\p{L}``, ``\p{N}`` and ``\s`` of the library's patterns a character is."""
+    r"""Return which of the library's ``\p{L}``, ``\p{N}`` and ``\s`` matches a character."""
     for kind, pattern in (("letter", r"\p{L}"), ("number", r"\p{N}"), ("space", r"\s")):
         if not Split(Regex(pattern), "removed").pre_tokenize_str(char):
             return kind
@@ -70,7 +70,7 @@ def make_wordpiece(
     flags: Mapping[str, Any] | None = None,
     **model: Any,
 ) -> Tokenizer:
-    """A tokenizer of BERT's over some entries, some flags of its normalizer and parts of its model."""
+    """Return BERT's tokenizer with these tokens, options of the normalizer and options of the model."""
     ids = {entry: number for number, entry in enumerate(dict.fromkeys((*entries, unknown)))}
     form = wordpiece(ids, unknown=unknown, named={}, lowercase=True, strip_accents=None)
     form["normalizer"].update(flags or {})
@@ -88,7 +88,7 @@ def make_bpe(
     add_prefix_space: bool = False,
     **model: Any,
 ) -> Tokenizer:
-    """Byte-level BPE over the bytes, but for some, and what merges make, the ids in any order."""
+    """Return byte-level BPE with the bytes, without some, and merged tokens, the ids in any order."""
     merges = [list(pair) for pair in merges]
     alphabet = [char for char in byte_level_alphabet() if char not in without]
     entries = list(dict.fromkeys((*alphabet, *extra, *map("".join, merges))))
@@ -101,7 +101,7 @@ def make_bpe(
 
 @functools.lru_cache(maxsize=1)
 def bert_of_characters(flags: int, *, full: bool) -> Tokenizer:
-    """A vocabulary of characters under some flags: it tells all apart, and no word is too rare."""
+    """Return BERT's tokenizer whose tokens are all characters, so that no word is unknown."""
     chars = alphabet(full=full)
     entries = [*chars, *(f"##{char}" for char in chars)]
     return make_wordpiece(entries, FLAG_NAMES[flags], flags=FLAGS[flags])
@@ -109,7 +109,7 @@ def bert_of_characters(flags: int, *, full: bool) -> Tokenizer:
 
 @functools.cache
 def bpe_of_pairs(*, add_prefix_space: bool) -> Tokenizer:
-    """Byte-level BPE that merges the bytes of many characters, in part and in full."""
+    """Return byte-level BPE that merges the bytes of many characters, in part and in full."""
     alphabet = byte_level_alphabet()
     draws = np.random.default_rng(7)
     texts = [word for text in random_texts(200, 7) for word in text.split(" ")]
@@ -164,7 +164,7 @@ def bpes(draw: st.DrawFn) -> Tokenizer:
 
 @st.composite
 def ordered_bpes(draw: st.DrawFn) -> Tokenizer:
-    """Byte-level BPE as trainers make it: each entry by one merge, after the merges of its parts."""
+    """Byte-level BPE as trainers make it: a merge for each token, after the merges of its parts."""
     entries = ["a", "b", "Ġ", *(byte_level_alphabet()[byte] for byte in "é字".encode())]
     merges = []
     for _ in range(draw(st.integers(0, 20))):

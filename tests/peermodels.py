@@ -1,4 +1,4 @@
-"""Models of transformers with the weights of ours."""
+"""Models of transformers with the weights of tokkit's models."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from tokkit.pretraining.models.huggingface import to_transformers
 
 
 def peer_of(model: Model, attention: str = "eager") -> transformers.BertForPreTraining:
-    """Their model with our weights."""
+    """Return the model of transformers with the weights of ``model``."""
     config = transformers.BertConfig(
         **dataclasses.asdict(model.config), attn_implementation=attention, pad_token_id=0
     )

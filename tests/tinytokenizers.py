@@ -1,4 +1,4 @@
-"""Small tokenizers for tests, written as the files that a user would have."""
+"""Writes small tokenizers for tests, as the files that a user would have."""
 
 import json
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ TINY_VOCAB = tuple(dict.fromkeys((*CONTROL, "[unused0]", *WORDS)))
 
 
 def write_vocab(folder: Path, tokens: Iterable[str] = TINY_VOCAB, **config: Any) -> Path:
-    """Write ``vocab.txt``, and ``tokenizer_config.json`` where ``config`` says something."""
+    """Write ``vocab.txt``, and ``tokenizer_config.json`` if ``config`` has entries."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_bytes("".join(f"{token}\n" for token in tokens).encode())
     if config:
@@ -26,7 +26,7 @@ def write_vocab(folder: Path, tokens: Iterable[str] = TINY_VOCAB, **config: Any)
 
 
 def wordpiece_json(**changes: Any) -> dict[str, Any]:
-    """The object of a ``tokenizer.json`` over the tiny vocabulary, with some parts changed."""
+    """Return the content of a ``tokenizer.json`` with the tiny vocabulary and some parts changed."""
     model = {
         "type": "WordPiece",
         "unk_token": "[UNK]",
@@ -55,7 +55,7 @@ def wordpiece_json(**changes: Any) -> dict[str, Any]:
 
 
 def added(token: str, number: int, *, special: bool = False) -> dict[str, Any]:
-    """A row of ``added_tokens``."""
+    """Return a row of ``added_tokens``."""
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {"id": number, "content": token, "special": special, **flags}
 

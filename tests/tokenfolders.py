@@ -1,4 +1,4 @@
-"""Small token folders for tests: documents of given sentences, laid out in shards at will."""
+"""Writes small token folders for tests, of given documents in any layout of shards."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -21,7 +21,7 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD, UNK, CLS, SEP, MASK = range(5)
 
 # A document is a list of sentences, a sentence a list of ids; ids whose last digit is 7, 8 or 9
-# go on with a word (see ``begins_word``).
+# continue a word (see ``begins_word``).
 Sentence = Sequence[int]
 Document = Sequence[Sentence]
 
@@ -32,7 +32,7 @@ def begins_word(token: int) -> bool:
 
 @lru_cache
 def toy_tokenizer(vocab_size: int = 1000, *, without: str = "", num_unused: int = 2) -> Tokenizer:
-    """A WordPiece tokenizer with BERT's control tokens, some unused entries, and words."""
+    """Return a WordPiece tokenizer with BERT's special tokens, some unused tokens, and words."""
     unused = [f"[unused{number}]" for number in range(num_unused)]
     entries = [token for token in (*SPECIAL, *unused) if token != without]
     entries += [f"word{number}" for number in range(vocab_size - len(entries))]
@@ -54,13 +54,13 @@ def write_token_folder(
     """Write a token folder.
 
     Args:
-        folder: where.
-        documents: what it holds.
-        shards: for each shard the number of documents in each of its record batches; all of them
-            in one where none are given.
-        tokenizer: that gives the header.
+        folder: output folder.
+        documents: its documents.
+        shards: for each shard the number of documents in each of its record batches; by default
+            one shard of one batch.
+        tokenizer: tokenizer of the header.
         begins: whether an id begins a word.
-        save_tokenizer: put it into the folder, too; what only reads shards can do without.
+        save_tokenizer: whether the folder gets a copy of it; readers of shards do not need it.
     """
     tokenizer = tokenizer or toy_tokenizer()
     if save_tokenizer:
@@ -109,7 +109,7 @@ def write_token_folder(
 def make_batch(
     documents: Sequence[Document], first: int, schema: pa.Schema, begins: Callable[[int], bool]
 ) -> pa.RecordBatch:
-    """One record batch of a token shard."""
+    """Return a record batch of a token shard."""
     sentences = [sentence for document in documents for sentence in document]
     ids = np.array([token for sentence in sentences for token in sentence], np.int64)
     sentence_offsets = np.cumsum([0, *(len(document) for document in documents)], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""A stage that squares numbers, for the tests of the engine; workers import it by this name."""
+"""A stage that squares numbers, for the tests of the engine; workers import it by its name."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from tokkit.errors import TokkitError
 def square(
     context: dict[str, Any], payload: int, sink: HashedFile, report: Callable[[int], None]
 ) -> UnitResult:
-    """Write the square of the payload; what else happens is up to the context."""
+    """Write the square of the payload, or fail as the context says."""
     if payload == context.get("fail"):
         raise TokkitError(f"number {payload}: cannot be squared")
     if payload == context.get("crash"):
@@ -46,7 +46,7 @@ def digest(payload: int) -> list[str]:
 def squares(
     output: Path, log: Path, *, num_units: int = 6, stamp: int = 1, **context: Any
 ) -> Stage:
-    """A stage over the first numbers."""
+    """Return a stage over the first ``num_units`` numbers."""
     units = [
         Unit(
             name=f"number {i}",

@@ -1,4 +1,4 @@
-"""Where the time of steps goes, by kernel and by kind of work."""
+"""Measures where the time of training steps goes, by kernel and by kind of work."""
 
 import re
 from collections import defaultdict
@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 NUM_KERNELS = 15
 NAME_WIDTH = 80
-# The first that a name holds; of kernels on a GPU, or of operators on a CPU.
+# The first pattern found in the name of a kernel (on a GPU) or an operator (on a CPU) is its kind.
 KINDS = (
     ("attention", r"flash|fmha|attention|softmax_warp"),
     ("optimizer", r"adam|multi_tensor|foreach|lpnorm"),
@@ -22,17 +22,17 @@ KINDS = (
 )
 
 
-def profile_steps(take: Callable[[], Any], device: torch.device) -> list[str]:
-    """Say where time goes while some steps are taken, in lines of text.
+def profile_steps(run_steps: Callable[[], Any], device: torch.device) -> list[str]:
+    """Profile some training steps; return lines of text.
 
     Args:
-        take: takes the steps, and waits for them.
-        device: that computes.
+        run_steps: runs the steps and waits for them.
+        device: device that computes.
     """
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as profiler:
-        take()
+        run_steps()
     attribute = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     times = [
         (event.key, float(getattr(event, attribute)), int(event.count))
@@ -57,7 +57,7 @@ def profile_steps(take: Callable[[], Any], device: torch.device) -> list[str]:
 
 
 def _is_kernel(event: Any) -> bool:
-    """Whether an event ran on the GPU itself; operators that launched it have its time too."""
+    """Return whether an event ran on the GPU, and is not the operator that launched it."""
     return str(event.device_type) != "DeviceType.CPU"
 
 

@@ -43,13 +43,13 @@ from benchmarks import measuring
 from benchmarks.kernelprofile import profile_steps
 from benchmarks.madeinstances import TINY_NUM_TOKENS, instance_folders
 from benchmarks.measuring import write
-from benchmarks.steppers import (
-    Contestant,
+from benchmarks.training_loops import (
+    TrainingLoop,
     choose_steps,
     count_flops,
     count_tokens,
-    open_ours,
-    open_theirs,
+    open_tokkit,
+    open_transformers,
     time_steps,
 )
 
@@ -57,7 +57,7 @@ from tokkit.pretraining.pretrain_config import PRESETS, PretrainConfig
 from tokkit.pretraining.training.device import choose_device, describe_device
 
 Row = dict[str, Any]
-Opener = Callable[[], AbstractContextManager[Contestant]]
+Opener = Callable[[], AbstractContextManager[TrainingLoop]]
 SIDE, NUM_PRODUCTS = 8192, 50
 NUM_PROFILED = 3
 HAS_PEER = importlib.util.find_spec("transformers") is not None
@@ -115,9 +115,9 @@ class Benchmark:
 
     def _compare_on_gpu(self, config: PretrainConfig) -> list[Row]:
         """Measure one contestant after the other, each alone in memory."""
-        openers: dict[str, Opener] = {OURS: partial(open_ours, config)}
+        openers: dict[str, Opener] = {OURS: partial(open_tokkit, config)}
         peer = f"{PEER}, compiled"
-        openers[peer] = partial(open_theirs, config, self._steps, compiled=True)
+        openers[peer] = partial(open_transformers, config, self._steps, compiled=True)
         return [self._measure_on_gpu(name, opener) for name, opener in openers.items()]
 
     def _measure_on_gpu(self, name: str, opener: Opener) -> Row:
@@ -144,12 +144,12 @@ class Benchmark:
     def _compare_on_cpu(self, config: PretrainConfig) -> list[Row]:
         """Let the contestants take turns."""
         openers: dict[str, Opener] = {
-            OURS: partial(open_ours, replace(config, compile="auto")),
-            f"{OURS}, compiled": partial(open_ours, replace(config, compile="on")),
+            OURS: partial(open_tokkit, replace(config, compile="auto")),
+            f"{OURS}, compiled": partial(open_tokkit, replace(config, compile="on")),
         }
         if HAS_PEER:
             for name, compiled in ((PEER, False), (f"{PEER}, compiled", True)):
-                openers[name] = partial(open_theirs, config, self._steps, compiled=compiled)
+                openers[name] = partial(open_transformers, config, self._steps, compiled=compiled)
         if self._options.eager:
             openers = {name: opener for name, opener in openers.items() if "," not in name}
         with ExitStack() as stack:
@@ -165,21 +165,21 @@ class Benchmark:
                 write("\n".join(self._profile(opened[OURS])))
         return rows
 
-    def _profile(self, contestant: Contestant) -> list[str]:
+    def _profile(self, loop: TrainingLoop) -> list[str]:
         steps = [self._steps[i % len(self._steps)] for i in range(NUM_PROFILED)]
-        return profile_steps(lambda: time_steps(contestant, steps), self._device)
+        return profile_steps(lambda: time_steps(loop, steps), self._device)
 
 
-def warm_up(contestant: Contestant, steps: Sequence[int]) -> Row:
+def warm_up(loop: TrainingLoop, steps: Sequence[int]) -> Row:
     """Take steps of every shape, so that everything is compiled."""
     before, started = count_graphs(), time.perf_counter()
-    contestant.warm_up(steps)
+    loop.warm_up(steps)
     return {"warm_up_seconds": time.perf_counter() - started, "graphs": count_graphs() - before}
 
 
-def measure(contestant: Contestant, steps: Sequence[int]) -> Row:
+def measure(loop: TrainingLoop, steps: Sequence[int]) -> Row:
     before = count_graphs()
-    seconds, waited = time_steps(contestant, steps)
+    seconds, waited = time_steps(loop, steps)
     # Nothing should be compiled while it is timed.
     graphs = count_graphs() - before
     return {"seconds": seconds, "waiting": waited / seconds, "graphs_while_timed": graphs}

@@ -1,4 +1,4 @@
-"""One small run of all stages but the last, for the tests that look at its folders."""
+"""A small run of all stages but the last, for the tests that inspect its folders."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Two test processes share two cores: more threads of torch would only wait for each other."""
+"""Limits torch to one thread, since two test processes share two cores."""
 
 import os
 

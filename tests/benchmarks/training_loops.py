@@ -1,9 +1,9 @@
-"""Those who take training steps, behind the same few calls: tokkit, and transformers beside it.
+"""The training loops that are compared, with the same methods: tokkit's and a loop of transformers.
 
-Both train from the same instances, masks and micro-batches, with the same optimizer and clipping.
-What is tokkit's is a run's own parts: its loader, feed, model and step. Beside it is transformers'
-``BertForPreTraining`` with ``sdpa``, padded to the longest, in a plain loop; its batches are laid
-out beforehand and lie on the device, so its loader costs it nothing.
+Both train on the same instances, masks and micro-batches, with the same optimizer and clipping.
+tokkit's loop has the parts of a real run: its loader, prefetcher, model and step. The other is
+transformers' ``BertForPreTraining`` with ``sdpa``, padded to the longest, in a plain loop; its
+batches are made in advance and are on the device already, so it never waits for data.
 """
 
 import gc
@@ -35,21 +35,21 @@ RATE = 1e-4
 WARM_UP_STEPS = 5
 
 
-class Contestant(Protocol):
-    """Takes steps; their numbers say which batches."""
+class TrainingLoop(Protocol):
+    """Trains on batches that are known by their steps."""
 
     def warm_up(self, steps: Sequence[int]) -> None:
-        """Take a few steps, among them one of each shape that is in ``steps``."""
+        """Train on a few batches, among them one of each shape in ``steps``."""
 
-    def take(self, step: int) -> float:
-        """Take a step, or have it begun on a device; returns seconds of waiting for data."""
+    def run_step(self, step: int) -> float:
+        """Train on a batch, or launch that on a device; return the seconds of waiting for data."""
 
     def finish(self) -> None:
-        """Wait for the device."""
+        """Wait until the device has done all steps."""
 
 
-class Ours:
-    """A run of tokkit's."""
+class TokkitLoop:
+    """The loop of ``tokkit pretrain``."""
 
     def __init__(self, config: PretrainConfig, setup: TrainingSetup) -> None:
         self._trainer = Trainer(config, setup)
@@ -59,20 +59,20 @@ class Ours:
     def warm_up(self, steps: Sequence[int]) -> None:
         first: dict[tuple[int, ...], int] = {}
         for step in steps:
-            for batch in self._pass_over(step):
+            for batch in self._skip(step):
                 shape = (len(batch.inputs.input_ids_N), len(batch.inputs.labels_M))
                 first.setdefault(shape, step)
         for step in [*sorted(set(first.values())), *steps[:WARM_UP_STEPS]]:
             self._next = step
-            self.take(step)
+            self.run_step(step)
         self.finish()
-        self._pass_over(steps[0])
+        self._skip(steps[0])
         self._next = steps[0]
 
-    def take(self, step: int) -> float:
+    def run_step(self, step: int) -> float:
         waited = 0.0
         while self._next < step:  # in order, so that the prefetcher has the next one ready
-            self._pass_over(self._next)
+            self._skip(self._next)
             self._next += 1
             waited += self._prefetcher.waited
         self._trainer.state.step = step
@@ -83,20 +83,20 @@ class Ours:
     def finish(self) -> None:
         self._trainer.collect_metrics()
 
-    def _pass_over(self, step: int) -> tuple[Batch, ...]:
+    def _skip(self, step: int) -> tuple[Batch, ...]:
         batches = self._prefetcher.next_batches(0, step)
         self._prefetcher.mark_copied()
         return batches
 
 
-class Theirs:
-    """A plain loop with their model.
+class TransformersLoop:
+    """A plain loop with a model of transformers.
 
     Args:
-        config: of the run whose batches it takes.
-        steps: whose batches are laid out.
-        device: where.
-        compiled: by ``torch.compile``.
+        config: options of the run whose batches it trains on.
+        steps: steps whose batches are made in advance.
+        device: device of model and batches.
+        compiled: whether the model is compiled by ``torch.compile``.
     """
 
     def __init__(
@@ -128,10 +128,10 @@ class Theirs:
             for batch in self._batches[step]:
                 first.setdefault(batch["input_ids"].shape, step)
         for step in [*sorted(set(first.values())), *steps[:WARM_UP_STEPS]]:
-            self.take(step)
+            self.run_step(step)
         self.finish()
 
-    def take(self, step: int) -> float:
+    def run_step(self, step: int) -> float:
         batches = self._batches[step]
         for batch in batches:
             with self._autocast:
@@ -149,7 +149,7 @@ class Theirs:
 def _lay_out(
     loader: Loader, step: int, bounds: Sequence[int], pad_id: int, device: torch.device
 ) -> list[dict[str, Any]]:
-    """A step's micro-batches, as their model takes them."""
+    """Return a step's micro-batches as keyword arguments of the model."""
     instances = loader.training_instances(step)
     labels = torch.from_numpy(instances.next_sentence_labels)
     tensors = {**padded_batch(instances, pad_id), "next_sentence_label": labels}
@@ -160,29 +160,29 @@ def _lay_out(
 
 
 @contextmanager
-def open_ours(config: PretrainConfig) -> Iterator[Ours]:
-    """A run, as ``tokkit pretrain`` would begin it."""
+def open_tokkit(config: PretrainConfig) -> Iterator[TokkitLoop]:
+    """Set a run up as ``tokkit pretrain`` does."""
     with (
         join_process_group(config, SINGLE_PROCESS) as group,
         torch_settings(config, group.device),
         set_up(config, group) as setup,
     ):
-        yield Ours(config, setup)
-    _forget()
+        yield TokkitLoop(config, setup)
+    _free_memory()
 
 
 @contextmanager
-def open_theirs(
+def open_transformers(
     config: PretrainConfig, steps: Sequence[int], *, compiled: bool
-) -> Iterator[Theirs]:
-    """Their model, in the same settings."""
+) -> Iterator[TransformersLoop]:
+    """Set a model of transformers up with the same settings."""
     with join_process_group(config, SINGLE_PROCESS) as group, torch_settings(config, group.device):
-        yield Theirs(config, steps, group.device, compiled=compiled)
-    _forget()
+        yield TransformersLoop(config, steps, group.device, compiled=compiled)
+    _free_memory()
 
 
-def _forget() -> None:
-    """Let the memory go that a contestant had."""
+def _free_memory() -> None:
+    """Free the memory of the loop that ended."""
     torch._dynamo.reset()
     gc.collect()
     if torch.cuda.is_available():
@@ -190,7 +190,7 @@ def _forget() -> None:
 
 
 def count_flops(config: PretrainConfig) -> float:
-    """The operations that a real token costs a run's model, forward and backward."""
+    """Return the operations per real token of a run's model, forward and backward."""
     sources = open_sources(config)
     shape = choose_model(config, sources)[0]
     return count_flops_per_token(
@@ -199,9 +199,9 @@ def count_flops(config: PretrainConfig) -> float:
 
 
 def choose_steps(config: PretrainConfig, num_steps: int, num_shapes: int) -> list[int]:
-    """The first steps whose micro-batches have the commonest shapes, as a compiled model has them.
+    """Return the first steps whose micro-batches have the most common shapes of a compiled model.
 
-    A model is compiled for each, which takes as long as thousands of steps.
+    Compiling a model for a shape takes as long as thousands of steps.
     """
     loader = Loader(open_sources(config), config)
     plan = MicroBatches.plan(loader, loader.rank_size, config.micro_batch_tokens, static=True)
@@ -217,16 +217,16 @@ def choose_steps(config: PretrainConfig, num_steps: int, num_shapes: int) -> lis
 
 
 def count_tokens(config: PretrainConfig, steps: Sequence[int]) -> tuple[int, float]:
-    """Real tokens of some steps, and their share of what padding would make of them."""
+    """Return the real tokens of some steps, and their share of all tokens with padding."""
     loader = Loader(open_sources(config), config)
     num_tokens = sum(len(loader.training_instances(step).input_ids) for step in steps)
     return num_tokens, num_tokens / (len(steps) * config.batch_size * loader.max_seq_length)
 
 
-def time_steps(contestant: Contestant, steps: Sequence[int]) -> tuple[float, float]:
-    """Seconds of some steps, and of them waiting for data."""
-    contestant.finish()
+def time_steps(loop: TrainingLoop, steps: Sequence[int]) -> tuple[float, float]:
+    """Return the seconds that some steps take, and of those the seconds of waiting for data."""
+    loop.finish()
     started = time.perf_counter()
-    waited = sum(contestant.take(step) for step in steps)
-    contestant.finish()
+    waited = sum(loop.run_step(step) for step in steps)
+    loop.finish()
     return time.perf_counter() - started, waited
