@@ -39,7 +39,7 @@ def make_trainer(
     """A trainer on the CPU for the micro-batches of a few steps, without instance folders."""
     nothing: Any = None
     prefetcher: Any = FixedBatches(batches)
-    group = ProcessGroup(0, 1, 0, torch.device("cpu"))
+    group = ProcessGroup(0, 1, torch.device("cpu"))
     optimizer = build_optimizer(model, config)
     return Trainer(config, TrainingSetup(group, nothing, (), prefetcher, model, model, optimizer))
 

@@ -21,7 +21,6 @@ CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 SIZES = (
-    "vocab_size",
     "hidden_size",
     "num_hidden_layers",
     "num_attention_heads",
@@ -112,7 +111,7 @@ def read_bert_config(folder: Path, *, objective: str, max_seq_length: int) -> di
                 f"{path}: {name} is {data[name]}, but --init-from requires "
                 f"{' or '.join(map(str, supported))}; choose another model"
             )
-    for name in SIZES:
+    for name in ("vocab_size", *SIZES):
         if not isinstance(data.get(name), int):
             raise TokkitError(
                 f"{path}: {name} is {data.get(name)}, not a number; download it again"

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.pretraining.models.bert import ModelConfig
-from tokkit.pretraining.models.bert_folder import CONFIG, find_weights, read_bert_config
+from tokkit.pretraining.models.bert_folder import CONFIG, SIZES, find_weights, read_bert_config
 from tokkit.pretraining.models.build_model import outline_model
 from tokkit.pretraining.models.huggingface import (
     VOCAB_TENSORS,
@@ -36,16 +36,6 @@ from tokkit.pretraining.models.huggingface import (
 )
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
-COPIED_OPTIONS = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "layer_norm_eps",
-    "initializer_range",
-)
 HEADS = ("cls.", "bert.pooler.")
 BARE = ("embeddings.", "encoder.", "pooler.")
 OLD_NAMES = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
@@ -105,17 +95,15 @@ def read_initial_weights(
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         objective=objective,
-        **{name: data[name] for name in COPIED_OPTIONS},
+        layer_norm_eps=data["layer_norm_eps"],
+        initializer_range=data["initializer_range"],
+        **{name: data[name] for name in SIZES},
     )
     weights = _modernize_names(_read_weights(folder))
     tensors = _convert(weights, replace(config, vocab_size=data["vocab_size"]), folder)
     token_ids, rows = match_tokens(tokenizer, load_tokenizer(folder), data["vocab_size"])
-    log.info(
-        "%s: copies the weights of %s of %s tokens",
-        folder,
-        f"{len(rows):,}",
-        f"{config.vocab_size:,}",
-    )
+    copied, total = f"{len(rows):,}", f"{config.vocab_size:,}"
+    log.info("%s: copies the weights of %s of %s tokens", folder, copied, total)
     tensors |= {name: tensors[name][rows] for name in VOCAB_TENSORS if name in tensors}
     return InitialWeights(config, tensors, token_ids)
 

@@ -57,13 +57,11 @@ class ProcessGroup:
     Attributes:
         rank: of this process, from 0.
         size: number of processes.
-        local_rank: rank among the processes of this machine.
         device: on which this process computes.
     """
 
     rank: int
     size: int
-    local_rank: int
     device: torch.device
 
     @property
@@ -109,7 +107,7 @@ def join_process_group(config: PretrainConfig, launch_info: LaunchInfo) -> Itera
         RankLost: if another rank cannot be reached, or ends.
     """
     device = choose_rank_device(config.device, launch_info)
-    group = ProcessGroup(launch_info.rank, launch_info.size, launch_info.local_rank, device)
+    group = ProcessGroup(launch_info.rank, launch_info.size, device)
     if launch_info.size == 1:
         yield group
         return

@@ -232,14 +232,13 @@ def summarize(
                 "seconds_per_step": seconds,
             }
         )
-    tokens = [phase["steps"] * phase["tokens_per_step"] for phase in phases]
     training = sum(phase["steps"] * phase["seconds_per_step"] for phase in phases)
     figures = {
         "phases": [_without_nan(phase) for phase in phases],
         "steps": sum(phase["steps"] for phase in phases),
-        "tokens": sum(tokens),
+        "tokens": sum(phase["steps"] * phase["tokens_per_step"] for phase in phases),
         "flops": sum(
-            number * phase["flops_per_token"] for number, phase in zip(tokens, phases, strict=True)
+            phase["steps"] * phase["tokens_per_step"] * phase["flops_per_token"] for phase in phases
         ),
         "training_seconds": training,
         "evaluation_seconds": evaluation_seconds,

@@ -114,7 +114,11 @@ def launch(work: Work, config: PretrainConfig) -> None:
             _run_rank,
         )
         level = logging.getLogger("tokkit").getEffectiveLevel()
-        executor = stack.enter_context(ThreadPoolExecutor(1, initializer=_block_signals))
+        executor = stack.enter_context(
+            ThreadPoolExecutor(
+                1, initializer=signal.pthread_sigmask, initargs=(signal.SIG_BLOCK, SIGNALS)
+            )
+        )
         try:
             executor.submit(agent, work, config, folder, receivers, level).result()
         except ChildFailedError as failed:
@@ -163,10 +167,6 @@ def _silenced_torchrun() -> Iterator[None]:
             logger.handlers, logger.propagate = handlers, propagate
 
 
-def _block_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-
-
 def _find_cause(folder: Path, failed: "ChildFailedError") -> Exception:
     """Return the error that the others followed from, from the reports of the ranks."""
     reports = [pickle.loads(path.read_bytes()) for path in folder.glob("*.report")]  # noqa: S301  our own
@@ -188,11 +188,8 @@ def _find_cause(folder: Path, failed: "ChildFailedError") -> Exception:
 
 def _severity(error: Exception) -> int:
     """Return how far an error is from being the cause of the others; 0 is the cause."""
-    if isinstance(error, RankLost):
-        return 3
-    if isinstance(error, Interrupted):
-        return 2
-    return 1 if isinstance(error, WorkerError) else 0
+    consequences = (WorkerError, Interrupted, RankLost)
+    return max((n for n, kind in enumerate(consequences, 1) if isinstance(error, kind)), default=0)
 
 
 def _report_path(folder: Path, rank: int) -> Path:
