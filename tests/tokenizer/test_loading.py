@@ -115,6 +115,7 @@ def test_vocab_json_and_merges_make_byte_level_bpe(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(folder)
     assert tokens(tokenizer, "cat cat</s>") == ["c", "at", "Ġcat", "<", "/", "s", ">"]
     assert tokenizer.special_ids == {"cls": 259, "sep": 260}
+    assert load_tokenizer(folder / "vocab.json").fingerprint == tokenizer.fingerprint
     prefixed = load_tokenizer(write_bpe(tmp_path / "prefixed", merges, add_prefix_space=True))
     assert tokens(prefixed, "cat cat") == ["Ġcat", "Ġcat"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tokkit.corpus.units import Group, plan_groups
 from tokkit.encoding.encode_config import EncodeConfig
-from tokkit.encoding.encode_unit import Context, EncodeStats, encode_unit, load_encoder
+from tokkit.encoding.encode_unit import EncodeContext, EncodeStats, encode_unit, load_encoder
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.folder import refuse_inputs
 from tokkit.engine.manifest import Manifest
@@ -82,7 +82,9 @@ def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None)
         seed=None,
         units=plan_groups(config, config.unit_bytes, "shard-{:05}.arrow"),
         function=encode_unit,
-        context=Context(config, config.output / TOKENIZER_FOLDER, tokenizer.fingerprint, tokenizer),
+        context=EncodeContext(
+            config, config.output / TOKENIZER_FOLDER, tokenizer.fingerprint, tokenizer
+        ),
         load=load_encoder,
         prepare=prepare,
         digest=digest,

@@ -50,7 +50,7 @@ _COUNTERS = ("chunk_hits", "chunk_misses", "word_hits", "word_misses")
 
 
 @dataclass(frozen=True)
-class Context:
+class EncodeContext:
     """What every unit needs; another process loads the tokenizer from the stage's own copy.
 
     Attributes:
@@ -146,7 +146,7 @@ class EncodeStats:
         return hits / (hits + misses) if hits + misses else 0.0
 
 
-def load_encoder(context: Context) -> None:
+def load_encoder(context: EncodeContext) -> None:
     """Load what all units need: modules, tables, and the compiled kernel.
 
     The kernels that read take 15 ms each and are left to the workers.
@@ -159,7 +159,7 @@ def load_encoder(context: Context) -> None:
 
 
 def encode_unit(
-    context: Context, group: Group, sink: HashedFile, report: Callable[[int], None]
+    context: EncodeContext, group: Group, sink: HashedFile, report: Callable[[int], None]
 ) -> UnitResult:
     """Write the shard of one unit.
 
@@ -197,7 +197,7 @@ def encode_unit(
 def _encode_batch(
     batch: "DocumentBatch",
     unit: CorpusUnit,
-    context: Context,
+    context: EncodeContext,
     accounts: Accounts,
     measured: defaultdict[str, float],
 ) -> pa.RecordBatch:
