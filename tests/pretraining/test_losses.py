@@ -1,4 +1,4 @@
-"""Losses over 120 steps go where those of transformers' padded model in fp32 go.
+"""Losses over 200 steps go where those of transformers' padded model in fp32 go.
 
 Both have the same weights, instances, masks, optimizer and rates. Without dropout the curves are
 one curve at first; then roundings grow apart, as they do between any two ways to add numbers up.
@@ -28,7 +28,7 @@ from tokkit.pretraining.training.optimizers import build_optimizer, clip_gradien
 from tokkit.pretraining.training.schedule import Schedule
 from tokkit.shards.instances import Instances
 
-NUM_STEPS = 120
+NUM_STEPS = 200
 Curve = npt.NDArray[np.float64]
 
 
@@ -113,7 +113,7 @@ def test_without_dropout_there_is_one_curve(
 ) -> None:
     ours, theirs = (follow(config, batches, 0.0) for follow in (follow_ours, follow_theirs))
     assert windows(theirs)[-1] < windows(theirs)[0] - 1  # there is a curve
-    np.testing.assert_allclose(ours[:80], theirs[:80], atol=1e-4)
+    np.testing.assert_allclose(ours[:100], theirs[:100], atol=1e-4)
     np.testing.assert_allclose(windows(ours), windows(theirs), atol=1e-2)
 
 
