@@ -15,7 +15,6 @@ from tokkit.engine.files import write_json
 from tokkit.engine.folder import interruptible
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.spec import begin, locked_folder
-from tokkit.pretraining.models.build_model import Model
 from tokkit.pretraining.models.export import write_export
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.checkpoints import TrainingState
@@ -30,7 +29,11 @@ from tokkit.pretraining.training.distributed import (
     full_tensors,
     join_process_group,
 )
-from tokkit.pretraining.training.estimate import count_flops_per_token, sample_instances
+from tokkit.pretraining.training.estimate import (
+    count_flops_per_token,
+    count_parameters,
+    sample_instances,
+)
 from tokkit.pretraining.training.launch_info import LaunchInfo
 from tokkit.pretraining.training.loop import Trainer
 from tokkit.pretraining.training.reporting import MetricScale, Reporter, require_tensorboard
@@ -114,7 +117,7 @@ def _write_run_record(plan: RunPlan, setup: TrainingSetup) -> None:
             plan.config,
             plan.sources,
             model=asdict(setup.model.config),
-            num_parameters=_count_parameters(setup.model),
+            num_parameters=count_parameters(setup.model)["total"],
             device=describe_device(setup.group.device),
             num_processes=setup.group.size,
             initial=plan.initial,
@@ -131,14 +134,10 @@ def _write_results(
         config.output / EXPORT, weights, setup.model.config, setup.sources.tokenizer
     )
     accounts = Accounts()
-    accounts.count("parameters", _count_parameters(setup.model))
+    accounts.count("parameters", count_parameters(setup.model)["total"])
     accounts.count("steps", state.step)
     accounts.count("instances", state.step * config.batch_size)
     accounts.count("tokens", state.tokens)
     shards = [{**row, "name": f"{EXPORT}/{row['name']}"} for row in files]
     manifest = plan.spec.make_manifest(inputs=plan.inputs, shards=shards, accounts=accounts)
     manifest.write(config.output)
-
-
-def _count_parameters(model: Model) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
