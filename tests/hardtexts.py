@@ -129,19 +129,7 @@ def alphabet(*, full: bool) -> tuple[str, ...]:
 
 def long_words() -> list[str]:
     """Return words around the length limits of models, of characters that normalizers keep, expand or drop."""
-    letters = (
-        "a",
-        "é",
-        "가",
-        "각",
-        "İ",
-        "ΐ",
-        "\U0001d15e",
-        "\u0301",
-        "字",
-        "\U00010400",
-        "b\u0301",
-    )
+    letters = (*"aé가각İΐ", "\U0001d15e", "\u0301", "字", "\U00010400", "b\u0301")
     sizes = (1, 4, 5, 6, 33, 34, 49, 50, 51, 99, 100, 101, 102, 299, 300, 301, 10_000)
     words = [letter * size for letter, size in product(letters, sizes)]
     words += ["x" * (size - 1) + letter for letter, size in product(letters, sizes)]

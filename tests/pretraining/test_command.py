@@ -127,15 +127,8 @@ def test_a_changed_option_is_named_as_the_user_types_it(
     call(arguments)  # once, then it is up to date
     with pytest.raises(TokkitError, match=rf"another run \({said}\)"):
         call([*arguments, option, *([value] if value else [])])
-    free = [
-        "--micro-batch-tokens",
-        "99",
-        "--keep-checkpoints",
-        "5",
-        "--tensorboard",
-        "--eval-every",
-    ]
-    assert call([*arguments, *free, "7"]).exit_code == 0
+    free = "--micro-batch-tokens 99 --keep-checkpoints 5 --tensorboard --eval-every 7".split()
+    assert call([*arguments, *free]).exit_code == 0
 
 
 def test_other_initial_weights_are_refused(instances: Path, tmp_path: Path) -> None:

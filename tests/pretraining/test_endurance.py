@@ -85,11 +85,9 @@ def test_a_command_killed_at_any_moment_ends_with_the_same_weights(
     )
     pretrain(unbroken)
     output = tmp_path / "killed"
+    arguments = pretrain_arguments(folders, output, phases="16:0.5,32:0.5", **options)
     ended = subprocess.run(
-        [
-            *(sys.executable, "-W", "ignore", "-c", KILLED),
-            *pretrain_arguments(folders, output, phases="16:0.5,32:0.5", **options),
-        ],
+        [sys.executable, "-W", "ignore", "-c", KILLED, *arguments],
         check=True,
         capture_output=True,
         text=True,

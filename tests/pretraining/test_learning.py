@@ -20,40 +20,8 @@ from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
 
 LANGUAGES = (
-    [
-        "the",
-        "cat",
-        "sat",
-        "on",
-        "a",
-        "mat",
-        "and",
-        "saw",
-        "how",
-        "rain",
-        "fell",
-        "into",
-        "green",
-        "fields",
-        "all",
-        "day",
-    ],
-    [
-        "der",
-        "Hund",
-        "lief",
-        "durch",
-        "einen",
-        "Wald",
-        "und",
-        "sah",
-        "wie",
-        "Schnee",
-        "auf",
-        "alte",
-        "Dächer",
-        "fiel",
-    ],
+    "the cat sat on a mat and saw how rain fell into green fields all day".split(),
+    "der Hund lief durch einen Wald und sah wie Schnee auf alte Dächer fiel".split(),
 )
 LOADED_BY = {
     "nsp": "BertForPreTraining",
