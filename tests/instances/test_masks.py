@@ -59,7 +59,7 @@ def test_static_units_are_those_of_the_twin(
             masked_lm_prob=0.15,
             max_predictions=20,
             length_shares=length_shares(unit).tolist(),
-            once_a_unit=draw == "word",
+            draw_per_unit=draw == "word",
             mask_id=MASK,
             replacements=range(7, 1000),
             shares=(0.5, 0.3),

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokkit.kernels.jit import kernel
-from tokkit.kernels.ragged import copy_bits, count_ones, get_bit, lowest_one
+from tokkit.kernels.memory import count_ones, trailing_zeros
+from tokkit.kernels.ragged import copy_bits, get_bit
 
 words = st.integers(0, 2**64 - 1)
 
@@ -15,15 +16,15 @@ def copy(bits: np.ndarray, start: int, length: int, out_start: int, out_bits: np
     copy_bits(bits, start, length, out_start, out_bits)
 
 
-@given(words)
-def test_ones_are_counted(word: int) -> None:
-    assert int(count_ones(np.uint64(word))) == word.bit_count()
+@kernel
+def count(word: np.uint64) -> tuple[int, int]:
+    return count_ones(word), trailing_zeros(word)
 
 
 @given(words)
-def test_the_lowest_one_is_found(word: int) -> None:
-    expected = (word & -word).bit_length() - 1 if word else 64
-    assert int(lowest_one(np.uint64(word))) == expected
+def test_ones_and_trailing_zeros_are_counted(word: int) -> None:
+    lowest = (word & -word).bit_length() - 1 if word else 64
+    assert count(np.uint64(word)) == (word.bit_count(), lowest)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=300), st.data())

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from reference.masking import mask_instance
 from reference.statistics import chi_square_z, share_z
 from tokkit.kernels.instances.mask_tokens import (
+    Replacement,
     count_masked,
     find_special,
     mask_tokens,
@@ -64,10 +65,8 @@ def mask(
         np.array(range(len(rows)) if indices is None else indices, np.uint64),
         np.uint64(seed),
         stream_of(MASK, epoch),
-        MASK_ID,
+        Replacement(MASK_ID, chance_threshold(shares[0]), chance_threshold(sum(shares))),
         np.array(replacements or [7, 8, 9], dtype),
-        chance_threshold(shares[0]),
-        chance_threshold(sum(shares)),
         positions,
         labels,
     )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from reference.masking import mask_instance_by_words
 from reference.philox import below, blocks, word
 from reference.statistics import chi_square_z, share_z
-from tokkit.kernels.instances.mask_tokens import count_masked
+from tokkit.kernels.instances.mask_tokens import Replacement, count_masked
 from tokkit.kernels.instances.mask_words import length_shares, length_thresholds, mask_words
 from tokkit.kernels.philox import MASK, MASK_UNIT, chance_threshold, stream_of
 
@@ -41,7 +41,7 @@ def mask(
     special: list[list[int]],
     *,
     unit: str,
-    once_a_unit: bool = False,
+    draw_per_unit: bool = False,
     dtype: Any = np.uint16,
     masked_lm_prob: float = 0.15,
     max_predictions: int = 1000,
@@ -75,12 +75,10 @@ def mask(
         np.uint64(seed),
         stream_of(MASK_UNIT, epoch),
         stream_of(MASK, epoch),
-        MASK_ID,
+        Replacement(MASK_ID, chance_threshold(shares[0]), chance_threshold(sum(shares))),
         np.array(replacements or [7, 8, 9], dtype),
         length_thresholds(unit),
-        once_a_unit,
-        chance_threshold(shares[0]),
-        chance_threshold(sum(shares)),
+        draw_per_unit,
         masked.masked_offsets,
         masked.positions,
         masked.labels,
@@ -112,7 +110,7 @@ def batches(
     batch=batches(),
     options=st.fixed_dictionaries(
         {
-            "once_a_unit": st.booleans(),
+            "draw_per_unit": st.booleans(),
             "masked_lm_prob": st.sampled_from([0.01, 0.15, 0.5, 1.0]),
             "max_predictions": st.sampled_from([1, 20, 1000]),
             "replacements": st.lists(st.integers(0, 60_000), min_size=1, max_size=9),
@@ -204,9 +202,9 @@ def test_each_word_of_one_length_is_masked_as_often_as_the_next(by_word: Masked)
         assert 0.13 < mean / NUM_ROWS < 0.17
 
 
-@pytest.mark.parametrize("once_a_unit", [False, True])
-def test_replacements_split_80_10_10(once_a_unit: bool) -> None:
-    masked = mask_a_million(unit="word", once_a_unit=once_a_unit)
+@pytest.mark.parametrize("draw_per_unit", [False, True])
+def test_replacements_split_80_10_10(draw_per_unit: bool) -> None:
+    masked = mask_a_million(unit="word", draw_per_unit=draw_per_unit)
     at = np.repeat(masked.offsets[:-1], np.diff(masked.masked_offsets)) + masked.positions
     found = masked.ids[at]
     is_mask, is_kept = found == MASK_ID, found == masked.labels
@@ -220,7 +218,7 @@ def test_replacements_split_80_10_10(once_a_unit: bool) -> None:
     # Both tokens of a word become [MASK]: 0.8 of the words if drawn for all, else 0.64.
     second = np.flatnonzero(np.isin(masked.positions, LATER))
     both = int((is_mask[second] & is_mask[second - 1]).sum())
-    assert abs(share_z(both, len(second), 0.8 if once_a_unit else 0.64)) < 4
+    assert abs(share_z(both, len(second), 0.8 if draw_per_unit else 0.64)) < 4
 
 
 @pytest.mark.parametrize("unit", ["span", "ngram"])

@@ -58,7 +58,7 @@ def mask_instance_by_words(
     masked_lm_prob: float,
     max_predictions: int,
     length_shares: Sequence[float],
-    once_a_unit: bool,
+    draw_per_unit: bool,
     mask_id: int,
     replacements: Sequence[int],
     shares: tuple[float, float],
@@ -102,7 +102,7 @@ def mask_instance_by_words(
     drawn = list(islice(blocks(seed, MASK, epoch, index), half))
     draws = [join(*lanes[:2]) for lanes in drawn] + [join(*lanes[2:]) for lanes in drawn]
     for position, draw in zip(positions, draws, strict=False):
-        chance = masked[position] if once_a_unit else draw * len(replacements) % 2**64 >> 32
+        chance = masked[position] if draw_per_unit else draw * len(replacements) % 2**64 >> 32
         if happens(chance, shares[0]):
             out[position] = mask_id
         elif happens(chance, sum(shares)):

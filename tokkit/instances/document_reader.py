@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokkit.errors import TokkitError
-from tokkit.kernels.instances.pair_segments import mark_held_out
+from tokkit.kernels.instances.pair_sentences import mark_held_out
 from tokkit.kernels.philox import HOLD_OUT, chance_threshold, stream_of
 from tokkit.kernels.ragged import take_bit_rows, take_rows
 from tokkit.shards.reader import (

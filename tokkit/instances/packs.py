@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokkit.instances.document_reader import DocumentReader, Documents, Split
+from tokkit.kernels.arrays import INDEX_SHIFT, Integer
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.kernels.instances.noise import corrupt_spans, order_targets
 from tokkit.kernels.instances.pack import (
@@ -24,9 +25,7 @@ from tokkit.kernels.instances.pack import (
     pack_blocks,
     pack_sentences,
 )
-from tokkit.kernels.instances.pair_segments import INDEX_SHIFT
 from tokkit.kernels.philox import NOISE, PERMUTATION, stream_of
-from tokkit.kernels.ragged import Integer
 from tokkit.shards.instances import Instances, Masks, Targets
 
 Sequences = npt.NDArray[np.void]

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tokkit.instances.document_reader import DocumentReader, Documents, Split
-from tokkit.kernels.instances.pair_segments import INDEX_SHIFT, PAIR_DTYPE, pair_sentences
-from tokkit.kernels.instances.segments import assemble_pairs, borrow_segments, truncate_pairs
+from tokkit.kernels.arrays import INDEX_SHIFT, Integer
+from tokkit.kernels.instances.assemble_pairs import assemble_pairs, borrow_segments, truncate_pairs
+from tokkit.kernels.instances.pair_sentences import PAIR_DTYPE, pair_sentences
 from tokkit.kernels.philox import (
     FRONT_OF_A,
     FRONT_OF_B,
@@ -24,7 +25,6 @@ from tokkit.kernels.philox import (
     chance_threshold,
     stream_of,
 )
-from tokkit.kernels.ragged import Integer
 from tokkit.shards.instances import Instances, Masks
 
 NUM_SPECIAL = 3  # [CLS], and [SEP] after each segment

@@ -1,1 +1,1 @@
-"""Loops over arrays, compiled by Numba: arrays in, arrays out, no files, no checks, no exceptions."""
+"""Loops over arrays, compiled by Numba. Callers check their input; kernels check nothing."""

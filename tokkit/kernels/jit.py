@@ -1,11 +1,21 @@
-"""The one place where Numba's flags stand, and where compiled kernels are kept.
+"""Decorators that compile kernels, with Numba's flags, and the cache of compiled kernels on disk.
 
-``nogil=True`` lets threads run beside kernels. ``parallel=True`` is left out on purpose: processes
-that share a cache crash on it (numba issue 4807), and tokkit is parallel by work unit.
+Kernels release the GIL (``nogil=True``), so threads can run next to them. They do not use
+``parallel=True``: processes that share a cache crash on it (numba issue 4807), and tokkit runs
+work units in parallel instead.
 
-Compiled kernels are kept on disk, in ``__pycache__`` beside their source, else in the user's cache
-folder, or where ``NUMBA_CACHE_DIR`` says. Where nothing can be written they are compiled in every
-process.
+Compiled kernels are stored in ``__pycache__`` next to their source, else in the user's cache
+folder, or where ``NUMBA_CACHE_DIR`` says. Where no folder can be written, every process compiles
+them again.
+
+Which decorator to use:
+
+    kernel, tuple_kernel    called from Python; ``tuple_`` for those that take tuples of arrays
+    inline, tuple_inline    called by kernels; LLVM decides whether to inline
+    splice, tuple_splice    called by kernels; always inlined
+
+A ``tuple_splice`` function can take other compiled functions as arguments. Numba compiles it once
+for each of them, so that a loop or a heap is written once and costs no call.
 """
 
 import fcntl
@@ -24,50 +34,50 @@ log = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
-# A kernel that takes tuples of arrays counts references to each array that it takes out of one,
-# with an atomic instruction each time: the encoding kernels ran at a third of their speed. The
-# flag turns that off; for slices, too, an array is made, so there may be none. (Numba's
-# documentation shows it under ``register_jitable``.)
-_UNCOUNTED = {"_nrt": False}
+# A kernel that takes an array out of a tuple counts a reference to it with an atomic instruction:
+# the encoding kernels ran at a third of their speed. This flag turns reference counts off. Without
+# them no array can be made, and a slice is one. (Numba documents the flag under
+# ``register_jitable``.)
+_NO_REFERENCE_COUNTS = {"_nrt": False}
 
 
 def kernel(function: Function) -> Function:
-    """Compile ``function`` on its first call; it takes and fills arrays and checks nothing."""
+    """Compile ``function`` on its first call."""
     return _compile(function)
 
 
 def tuple_kernel(function: Function) -> Function:
-    """Like ``kernel``, for one that takes tuples of arrays; no slices, no arrays of its own."""
-    return _compile(function, **_UNCOUNTED)
+    """Compile a kernel that takes tuples of arrays; it can make neither slices nor arrays."""
+    return _compile(function, **_NO_REFERENCE_COUNTS)
 
 
 def inline(function: Function) -> Function:
-    """Compile a small function that kernels call, inlined where LLVM finds it worth it."""
+    """Compile a function that kernels call; LLVM inlines it where it pays."""
     return _compile(function, inline="never")
 
 
 def tuple_inline(function: Function) -> Function:
-    """Like ``inline``, for one that takes tuples of arrays; no slices, no arrays of its own."""
-    return _compile(function, inline="never", **_UNCOUNTED)
+    """Compile like ``inline``, with the restrictions of ``tuple_kernel``."""
+    return _compile(function, inline="never", **_NO_REFERENCE_COUNTS)
 
 
 def splice(function: Function) -> Function:
-    """Compile a small function that is pasted into the kernels that call it.
+    """Compile a small function whose body replaces each call, before types are inferred.
 
-    ``inline`` leaves the pasting to LLVM, which does it after loops have been vectorized: too
-    late for a draw in a loop. A block of Philox took 16 ns so, and takes 3.2 ns pasted (AVX2).
+    With ``inline`` LLVM inlines after it has vectorized loops, which is too late for a random draw
+    in a loop: a block of Philox took 16 ns, and takes 3.2 ns this way (AVX2).
     """
     return _compile(function, inline="always")
 
 
 def tuple_splice(function: Function) -> Function:
-    """Like ``tuple_inline``, and pasted into its callers by LLVM whatever it costs.
+    """Compile like ``tuple_inline``, and make LLVM inline every call.
 
-    ``splice`` pastes before types are inferred, at every level anew: the encoding kernels took 9
-    and 13 s to compile instead of 6 and 8. What runs once a chunk is a twentieth faster so, and is
-    spliced; the rest is not.
+    ``splice`` infers the types of a body again at every level of calls: the encoding kernels took
+    9 and 13 s to compile instead of 6 and 8. Code that runs once per chunk of text became a
+    twentieth faster by inlining.
     """
-    return _compile(function, forceinline=True, **_UNCOUNTED)
+    return _compile(function, forceinline=True, **_NO_REFERENCE_COUNTS)
 
 
 def _compile(function: Function, **flags: Any) -> Function:
@@ -75,16 +85,17 @@ def _compile(function: Function, **flags: Any) -> Function:
     try:
         compiled._cache = _KernelCache(function)  # noqa: SLF001  what cache=True does, with theirs
     except RuntimeError:  # no folder can be written
-        log.debug("%s: no place to keep it compiled", function.__name__)
+        log.debug("%s: no folder to cache the compiled kernel in", function.__name__)
     typed: Function = compiled
     return typed
 
 
 class _KernelCache(FunctionCache):  # type: ignore[misc]  # Numba has no annotations
-    """Numba's cache, safe for processes that compile at the same time, and for edited sources.
+    """Numba's cache, made safe for concurrent processes and for edited sources.
 
-    Numba takes a kernel for unchanged if its own file is, though what it calls stands in others;
-    and two processes that add to an index at the same time can make it point to the wrong code.
+    Numba takes a kernel as unchanged if its own file is, though the functions that it calls are in
+    other files. And two processes that write an index at the same time can make it point to the
+    wrong code.
     """
 
     def __init__(self, function: Callable[..., object]) -> None:
@@ -92,7 +103,7 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]  # Numba has no annotat
         self._cache_file._source_stamp = _digest_sources()  # noqa: SLF001  a part of ours
 
     def save_overload(self, signature: Any, data: Any) -> None:
-        """Keep what was compiled, one process at a time."""
+        """Store a compiled kernel, one process at a time."""
         try:
             folder = Path(self.cache_path)
             folder.mkdir(parents=True, exist_ok=True)
@@ -100,32 +111,34 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]  # Numba has no annotat
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 super().save_overload(signature, data)
         except OSError as error:
-            log.warning("%s: compiled kernels cannot be kept: %s", self.cache_path, error.strerror)
+            log.warning("%s: cannot store compiled kernels: %s", self.cache_path, error.strerror)
 
 
 @cache
 def _digest_sources() -> str:
-    """SHA-256 of all files of this folder."""
+    """Return the SHA-256 of all sources in this folder."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-class _Announcer(event.Listener):  # type: ignore[misc]  # likewise
-    """Says once that kernels are being compiled, since it takes a while."""
+class _CompilationLogger(event.Listener):  # type: ignore[misc]  # Numba has no annotations
+    """Logs once per process that kernels are being compiled, since it takes a while."""
 
-    said = False
+    logged = False
 
     def on_start(self, event: Any) -> None:
-        """A function is about to be compiled, which was not found on disk."""
+        """Log that a kernel that was not found on disk is about to be compiled."""
         folder = event.data["dispatcher"].stats.cache_path
-        if folder is not None and not self.said:
-            self.said = True
-            log.info("compiling kernels, 10 to 30 seconds and once; they are kept in %s", folder)
+        if folder is not None and not self.logged:
+            self.logged = True
+            log.info(
+                "compiling kernels, once, which takes 10 to 30 seconds; storing them in %s", folder
+            )
 
     def on_end(self, event: Any) -> None:
-        """It was compiled."""
+        """Do nothing."""
 
 
-event.register("numba:compile", _Announcer())
+event.register("numba:compile", _CompilationLogger())

@@ -1,10 +1,8 @@
-"""UTF-8, which was found valid before.
+"""Loads, stores and bit operations that Numba has no name for, and decoding of UTF-8.
 
-Memory: what the processor can do and Numba's arrays cannot say, such as eight bytes at a time.
-
-A word is eight bytes of an array of bytes as an unsigned number, the first byte lowest (every
-processor that Numba compiles for here is little-endian); it may begin at any byte. A load or
-store beyond the array is the caller's fault, as ever.
+A word is eight bytes of an array as an unsigned number, first byte lowest (every processor that
+Numba compiles for here is little-endian). It may begin at any byte. Nothing checks whether a load
+or store lies within its array; where an array can end early, use the ``_last`` variants.
 """
 
 from collections.abc import Callable
@@ -15,37 +13,39 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
+from tokkit.kernels.arrays import Bytes, Ids
 from tokkit.kernels.jit import inline, splice, tuple_splice
 
-Bytes = NDArray[np.uint8]
+# Odd multipliers that spread keys over the high bits of a hash.
+HASH_PRIME = np.uint64(0x9E37_79B9_7F4A_7C15)
+HASH_PRIME_2 = np.uint64(0xD6E8_FEB8_6659_FD93)
 
 _BYTE = ir.IntType(8)
 _WORD = ir.IntType(64)
 
 
 def _intrinsic(function: Callable[..., Any]) -> Any:
-    """Let Numba compile calls by ``function``, which gets their types and answers how."""
+    """Register a function that returns the type and the LLVM code of calls to it."""
     return intrinsic(function)
 
 
 @splice
 def signed(number: Any) -> int:
-    """A number as kernels count: of signed and unsigned ones together, Numba makes floats."""
-    as_signed: int = np.int64(number)  # type: ignore[assignment]  # to a kernel they are the same
+    """Convert to int64: Numba turns signed and unsigned numbers together into floats."""
+    as_signed: int = np.int64(number)  # type: ignore[assignment]  # the same inside a kernel
     return as_signed
 
 
 def _address(builder: Any, context: Any, array_type: Any, array: Any, position: Any) -> Any:
-    """Address of an element of a contiguous array, as that of a byte."""
+    """Return the address of an element of a contiguous array, as the address of a byte."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [position]), _BYTE.as_pointer())
 
 
 @_intrinsic
 def load_word(_: Any, values: Any, position: Any) -> Any:
-    """``load_word(values, position)``: the word at ``values[position:position + 8]``."""
+    """``load_word(values, position)`` returns the word at ``values[position:position + 8]``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         address = _address(builder, context, signature.args[0], *arguments)
@@ -56,7 +56,7 @@ def load_word(_: Any, values: Any, position: Any) -> Any:
 
 @_intrinsic
 def store_word(_: Any, values: Any, position: Any, word: Any) -> Any:
-    """``store_word(values, position, word)``: into ``values[position:position + 8]``."""
+    """``store_word(values, position, word)`` writes to ``values[position:position + 8]``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         address = _address(builder, context, signature.args[0], *arguments[:2])
@@ -68,10 +68,10 @@ def store_word(_: Any, values: Any, position: Any, word: Any) -> Any:
 
 @_intrinsic
 def find_small_bytes(_: Any, values: Any, position: Any) -> Any:
-    """``find_small_bytes(values, position)``: of 64 bytes, a bit for each that is below 33.
+    """``find_small_bytes(values, position)`` returns a bit for each of 64 bytes, set if below 33.
 
-    The comparison of a vector, whose result is taken for a number; on x86 with AVX2 that is two
-    comparisons and two ``vpmovmskb``.
+    The result of a vector comparison, taken as a number: with AVX2 two comparisons and two
+    ``vpmovmskb``.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -86,9 +86,10 @@ def find_small_bytes(_: Any, values: Any, position: Any) -> Any:
 
 @_intrinsic
 def find_either(_: Any, values: Any, position: Any, first: Any, second: Any) -> Any:
-    """``find_either(values, position, first, second)``: of 64 values, a bit for each that is one.
+    """``find_either(values, position, first, second)`` returns a bit for each of 64 values.
 
-    Both are taken modulo the size of the values. See ``find_small_bytes``.
+    A bit is set where the value equals ``first`` or ``second``, both taken modulo the size of the
+    values. See ``find_small_bytes``.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -97,10 +98,8 @@ def find_either(_: Any, values: Any, position: Any, first: Any, second: Any) -> 
         block = ir.VectorType(lane, 64)
         loaded = builder.load(builder.bitcast(address, block.as_pointer()), align=1)
         equal = [
-            builder.icmp_unsigned(
-                "==", loaded, _repeat(builder, builder.trunc(wanted, lane), block)
-            )
-            for wanted in arguments[2:]
+            builder.icmp_unsigned("==", loaded, _repeat(builder, builder.trunc(value, lane), block))
+            for value in arguments[2:]
         ]
         return builder.bitcast(builder.or_(*equal), _WORD)
 
@@ -108,7 +107,7 @@ def find_either(_: Any, values: Any, position: Any, first: Any, second: Any) -> 
 
 
 def _repeat(builder: Any, value: Any, block: Any) -> Any:
-    """A vector that holds one value everywhere."""
+    """Return a vector that holds one value everywhere."""
     first = builder.insert_element(ir.Constant(block, ir.Undefined), value, ir.IntType(32)(0))
     lanes = ir.Constant(ir.VectorType(ir.IntType(32), block.count), [0] * block.count)
     return builder.shuffle_vector(first, first, lanes)
@@ -116,15 +115,14 @@ def _repeat(builder: Any, value: Any, block: Any) -> Any:
 
 @_intrinsic
 def prefetch(_: Any, values: Any, position: Any) -> Any:
-    """``prefetch(values, position)``: begin to fetch the cache line of an element, to read it."""
+    """``prefetch(values, position)`` starts to fetch the cache line of an element for reading."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         address = _address(builder, context, signature.args[0], *arguments)
         kind = ir.IntType(32)
+        pointer = _BYTE.as_pointer()
         function = builder.module.declare_intrinsic(
-            "llvm.prefetch",
-            [_BYTE.as_pointer()],
-            ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), kind, kind, kind]),
+            "llvm.prefetch", [pointer], ir.FunctionType(ir.VoidType(), [pointer, kind, kind, kind])
         )
         builder.call(function, [address, kind(0), kind(3), kind(1)])
         return context.get_dummy_value()
@@ -134,7 +132,7 @@ def prefetch(_: Any, values: Any, position: Any) -> Any:
 
 @_intrinsic
 def trailing_zeros(_: Any, word: Any) -> Any:
-    """``trailing_zeros(word)``: how many of the lowest bits are zero, 64 where all are."""
+    """``trailing_zeros(word)`` returns the index of the lowest bit that is set, 64 for none."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
@@ -143,12 +141,23 @@ def trailing_zeros(_: Any, word: Any) -> Any:
 
 
 @_intrinsic
+def count_ones(_: Any, word: Any) -> Any:
+    """``count_ones(word)`` returns the number of bits that are set."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.uint64), generate
+
+
+@_intrinsic
 def copy_values(
     _: Any, values: Any, start: Any, out_values: Any, out_start: Any, number: Any
 ) -> Any:
-    """``copy_values(values, start, out_values, out_start, number)``: of arrays of one type.
+    """``copy_values(values, start, out_values, out_start, number)`` copies between arrays.
 
-    Three times as fast as to assign a slice to a slice, where slices have some hundred bytes.
+    Both have the same type. Three times as fast as an assignment of slices, where these have some
+    hundred bytes.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -163,10 +172,10 @@ def copy_values(
 
 @_intrinsic
 def copy_from(_: Any, address: Any, out_values: Any, out_start: Any, number: Any) -> Any:
-    """``copy_from(address, out_values, out_start, number)``: elements from an address.
+    """``copy_from(address, out_values, out_start, number)`` copies elements from an address.
 
-    The address is an integer, of the first byte, which may be any; elements are as ``out_values``
-    has them. So one kernel takes rows from any number of arrays that lie here and there.
+    The address is an integer and may be that of any byte. Elements have the type of
+    ``out_values``. With it one kernel reads from any number of arrays.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -181,7 +190,7 @@ def copy_from(_: Any, address: Any, out_values: Any, out_start: Any, number: Any
 
 @inline
 def load_last_word(values: Bytes, position: int) -> np.uint64:
-    """Like ``load_word``, where the array may end before eight bytes; zeros stand for the rest."""
+    """Return what ``load_word`` does, with zeros for bytes beyond the end of the array."""
     word = np.uint64(0)
     for index in range(min(values.size, position + 8) - 1, position - 1, -1):
         word = (word << np.uint64(8)) | np.uint64(values[index])
@@ -190,7 +199,7 @@ def load_last_word(values: Bytes, position: int) -> np.uint64:
 
 @inline
 def find_last_small_bytes(values: Bytes, position: int) -> np.uint64:
-    """Like ``find_small_bytes``, where the array may end before 64 bytes."""
+    """Return what ``find_small_bytes`` does, where the array may end before 64 bytes."""
     small = np.uint64(0)
     for index in range(position, min(values.size, position + 64)):
         small |= np.uint64(values[index] < 33) << np.uint64(index - position)
@@ -198,20 +207,18 @@ def find_last_small_bytes(values: Bytes, position: int) -> np.uint64:
 
 
 @inline
-def find_last_either(
-    values: NDArray[np.uint16] | NDArray[np.uint32], position: int, first: int, second: int
-) -> np.uint64:
-    """Like ``find_either``, where the array may end before 64 values."""
+def find_last_either(values: Ids, position: int, first: int, second: int) -> np.uint64:
+    """Return what ``find_either`` does, where the array may end before 64 values."""
     found = np.uint64(0)
     for index in range(position, min(values.size, position + 64)):
-        is_one = (values[index] == first) | (values[index] == second)
-        found |= np.uint64(is_one) << np.uint64(index - position)
+        is_either = (values[index] == first) | (values[index] == second)
+        found |= np.uint64(is_either) << np.uint64(index - position)
     return found
 
 
 @tuple_splice
-def decode_character(values: NDArray[np.uint8], position: int) -> tuple[int, int]:
-    """The code point that begins at a byte, and how many bytes it has."""
+def decode_character(values: Bytes, position: int) -> tuple[int, int]:
+    """Return the code point that begins at a byte, and its length in bytes; UTF-8 must be valid."""
     byte = signed(values[position])
     if byte < 0x80:
         return byte, 1

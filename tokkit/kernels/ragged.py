@@ -1,9 +1,8 @@
-"""Ragged rows: taking some of them, in order, into arrays that other rows are taken into too.
+"""Rows of ragged columns, of values or of packed bits, and bitmaps.
 
-Bits: counting them, and ranges of them in Arrow's layout of booleans, eight to a byte.
-
-Bit ``i`` of an array is ``bits[i // 8] >> (i % 8) & 1``. Arrays of booleans stay packed like
-this from the shard they are read from to the shard they are written to.
+Bit ``i`` of packed bits is ``bits[i // 8] >> (i % 8) & 1``, Arrow's layout of booleans. Columns of
+booleans stay packed from the shard that they are read from to the shard that they are written to.
+A bitmap has 64 bits to an element.
 """
 
 from typing import Any
@@ -11,55 +10,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tokkit.kernels.arrays import Int64, Integer, PackedBits, UInt64
 from tokkit.kernels.jit import kernel, splice
-from tokkit.kernels.memory import copy_values, load_word, store_word
-
-Integer = int | np.int64  # to a kernel they are the same
+from tokkit.kernels.memory import copy_values, load_word, store_word, trailing_zeros
 
 _ONE = np.uint64(1)
-_PAIRS = np.uint64(0x5555_5555_5555_5555)
-_NIBBLES = np.uint64(0x3333_3333_3333_3333)
-_BYTES = np.uint64(0x0F0F_0F0F_0F0F_0F0F)
-_SUM = np.uint64(0x0101_0101_0101_0101)
+_LAST = np.uint64(63)
 
 
 @splice
-def count_ones(word: np.uint64) -> np.uint64:
-    """How many of the 64 bits are set.
-
-    Sums pairs, nibbles, bytes (Warren, "Hacker's Delight", 5-1), a form that LLVM recognizes and
-    turns into the processor's own instruction.
-    """
-    word = word - ((word >> _ONE) & _PAIRS)
-    word = (word & _NIBBLES) + ((word >> np.uint64(2)) & _NIBBLES)
-    word = (word + (word >> np.uint64(4))) & _BYTES
-    return (word * _SUM) >> np.uint64(56)
-
-
-@splice
-def lowest_one(word: np.uint64) -> np.uint64:
-    """Which bit is the lowest that is set, from 0; 64 where none is."""
-    return count_ones(~word & (word - _ONE))
-
-
-@splice
-def get_bit(bits: NDArray[np.uint8], position: Integer) -> bool:
-    """Whether a bit is set."""
+def get_bit(bits: PackedBits, position: Integer) -> bool:
+    """Return whether a packed bit is set."""
     return bool(bits[position >> 3] >> (position & 7) & 1)
 
 
 @splice
 def copy_bits(
-    bits: NDArray[np.uint8],
-    start: Integer,
-    length: Integer,
-    out_start: Integer,
-    out_bits: NDArray[np.uint8],
+    bits: PackedBits, start: Integer, length: Integer, out_start: Integer, out_bits: PackedBits
 ) -> None:
-    """Copy ``length`` bits to ``out_start``, where ``out_bits`` must be zero as yet.
+    """Copy packed bits; ``out_bits`` must be zero from ``out_start`` on.
 
-    Seven bytes at a time, which lie in a word of eight at whatever bit they begin, and near the
-    end of either array one.
+    Copies seven bytes at a time, which lie in a word of eight at whatever bit they begin, and one
+    byte at a time near the end of either array.
     """
     done = np.int64(0)
     while done < length:
@@ -83,25 +55,51 @@ def copy_bits(
         done += num_bits
 
 
+@splice
+def set_bit(bitmap: UInt64, position: Integer) -> None:
+    """Set a bit of a bitmap."""
+    bitmap[position >> 6] |= _ONE << (np.uint64(position) & _LAST)
+
+
+@splice
+def clear_bit(bitmap: UInt64, position: Integer) -> None:
+    """Clear a bit of a bitmap."""
+    bitmap[position >> 6] &= ~(_ONE << (np.uint64(position) & _LAST))
+
+
+@splice
+def has_bit(bitmap: UInt64, position: Integer) -> bool:
+    """Return whether a bit of a bitmap is set."""
+    return bool(bitmap[position >> 6] >> (np.uint64(position) & _LAST) & _ONE)
+
+
+@splice
+def next_bit(bitmap: UInt64, position: Integer) -> Integer:
+    """Return the first set bit at or after ``position``; there must be one."""
+    block = position >> 6
+    rest = bitmap[block] >> (np.uint64(position) & _LAST) << (np.uint64(position) & _LAST)
+    while not rest:
+        block += 1
+        rest = bitmap[block]
+    first: Integer = (block << 6) + trailing_zeros(rest)
+    return first
+
+
 @kernel
 def take_rows(
-    rows: NDArray[np.int64],
-    values: NDArray[Any],
-    offsets: NDArray[np.int64],
-    out_start: int,
-    out_values: NDArray[Any],
+    rows: Int64, values: NDArray[Any], offsets: Int64, out_start: int, out_values: NDArray[Any]
 ) -> int:
-    """Copy the values of some rows, one after the other.
+    """Copy the values of some rows, one row after the other.
 
     Args:
-        rows: int64, which rows.
-        values: of all rows.
-        offsets: int64 [num_rows + 1], into ``values``.
-        out_start: where the first goes.
-        out_values: as ``values``.
+        rows: int64, numbers of the rows.
+        values: the values of all rows.
+        offsets: int64 ``[num_rows + 1]``, into ``values``.
+        out_start: where to write the first row.
+        out_values: array of the same type as ``values``.
 
     Returns:
-        Where the next would go.
+        Where the next row would go.
     """
     for row in rows:
         start, stop = offsets[row], offsets[row + 1]
@@ -112,25 +110,25 @@ def take_rows(
 
 @kernel
 def take_bit_rows(
-    rows: NDArray[np.int64],
-    bits: NDArray[np.uint8],
+    rows: Int64,
+    bits: PackedBits,
     first_bit: int,
-    offsets: NDArray[np.int64],
+    offsets: Int64,
     out_start: int,
-    out_bits: NDArray[np.uint8],
+    out_bits: PackedBits,
 ) -> int:
-    """Copy the bits of some rows, one after the other.
+    """Copy the packed bits of some rows, one row after the other.
 
     Args:
-        rows: int64, which rows.
-        bits: of all rows, packed.
-        first_bit: where the first row begins.
-        offsets: int64 [num_rows + 1], counted from ``first_bit``.
-        out_start: the bit where the first goes.
-        out_bits: zero from there on.
+        rows: int64, numbers of the rows.
+        bits: the bits of all rows.
+        first_bit: where the first row begins in ``bits``.
+        offsets: int64 ``[num_rows + 1]``, counted from ``first_bit``.
+        out_start: where to write the first row.
+        out_bits: zero from ``out_start`` on.
 
     Returns:
-        Where the next would go.
+        Where the next row would go.
     """
     for row in rows:
         start, stop = offsets[row], offsets[row + 1]

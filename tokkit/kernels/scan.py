@@ -1,57 +1,54 @@
-r"""Find documents and lines in a buffer of bytes, and copy them out.
+r"""Find documents, lines and sentences in a buffer of bytes, and copy them out.
 
-A line ends at ``\n``, at ``\r\n``, or at a lone ``\r``; white space is ASCII's six bytes
-(space, ``\t \n \v \f \r``). ``find_documents`` walks a buffer once and remembers where it stood,
-so that the caller may refill the buffer at any byte:
+A line ends at ``\n``, at ``\r\n``, or at a lone ``\r``. White space is ASCII's six bytes (space,
+``\t \n \v \f \r``). ``find_documents`` walks a buffer once and keeps its position in a state, so
+that the caller can refill the buffer at any byte:
 
-    buffer "a\nb\n \n\nc\n"    between blank lines: [0, 3) and [7, 8); the run of blank lines is
-                              one delimiter
-    buffer "a\n\n b\n"         line by line: [0, 1) and [3, 5); one line is empty
+    buffer "a\nb\n \n\nc\n"    documents between blank lines: [0, 3) and [7, 8); a run of blank
+                              lines is one delimiter
+    buffer "a\n\n b\n"         a document per line: [0, 1) and [3, 5); one line is empty
 
-What it finds are slices of the raw bytes; ``copy_documents`` then writes them side by side with
-``\n`` line ends, which is the value buffer of an Arrow string column.
+Results are slices of the raw bytes. ``copy_documents`` writes them one after the other with ``\n``
+line ends, which is the value buffer of an Arrow string column.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tokkit.kernels.arrays import Bytes, Int32, Int64, UInt64
 from tokkit.kernels.jit import inline, kernel
 from tokkit.kernels.memory import copy_values
-
-Bytes = NDArray[np.uint8]
-Positions = NDArray[np.int64]
 
 LF = 10
 CR = 13
 SPACE = 32
+
+# Indices into the state of ``find_documents``. The first four are positions in the buffer, which
+# the caller moves when it moves the bytes.
+NEXT = 0  # the first byte that was not read
+LINE_START = 1
+DOCUMENT_START = 2  # -1 between documents
+DOCUMENT_STOP = 3  # end of the last line with text in it
+LINE_HAS_TEXT = 4
+NUM_LINES = 5  # lines that have ended
+NUM_EMPTY = 6  # of these, lines of white space alone
+STATE_SIZE = 7
 
 _ONES = np.uint64(0x0101_0101_0101_0101)
 _HIGH_BITS = np.uint64(0x8080_8080_8080_8080)
 _LF_EIGHT_TIMES = np.uint64(0x0A0A_0A0A_0A0A_0A0A)
 _CR_EIGHT_TIMES = np.uint64(0x0D0D_0D0D_0D0D_0D0D)
 
-# What find_documents remembers, by index into its state; the first four are positions in the
-# buffer, which the caller moves along when it moves the bytes.
-NEXT = 0  # the first byte not looked at
-LINE_START = 1
-DOCUMENT_START = 2  # -1 between documents
-DOCUMENT_STOP = 3  # the end of the last line with text in it
-LINE_HAS_TEXT = 4
-NUM_LINES = 5  # lines that ended so far
-NUM_EMPTY = 6  # lines of white space alone that ended so far
-STATE_SIZE = 7
 
-
-def new_state(start: int) -> Positions:
-    """State of ``find_documents`` before the byte at ``start``."""
-    state = np.zeros(STATE_SIZE, dtype=np.int64)
+def new_state(start: int) -> Int64:
+    """Return the state of ``find_documents`` before the byte at ``start``."""
+    state = np.zeros(STATE_SIZE, np.int64)
     state[NEXT] = state[LINE_START] = start
     state[DOCUMENT_START] = state[DOCUMENT_STOP] = -1
     return state
 
 
-def move_state(state: Positions, distance: int) -> None:
-    """Follow bytes that were moved ``distance`` towards the beginning of the buffer."""
+def move_state(state: Int64, distance: int) -> None:
+    """Adjust a state to bytes that were moved by ``distance`` towards the start of the buffer."""
     state[NEXT] -= distance
     state[LINE_START] -= distance
     if state[DOCUMENT_START] >= 0:
@@ -59,31 +56,40 @@ def move_state(state: Positions, distance: int) -> None:
         state[DOCUMENT_STOP] -= distance
 
 
-def first_needed(state: Positions) -> int:
-    """The first byte that a document still open may need: what lies before it is done with."""
+def first_needed(state: Int64) -> int:
+    """Return the first byte that an unfinished document may need; those before it are done."""
     open_document = state[DOCUMENT_START]
     return int(open_document if open_document >= 0 else state[LINE_START])
 
 
 @inline
 def is_line_end(byte: int) -> bool:
-    """Whether a byte ends a line."""
+    """Return whether a byte ends a line."""
     return byte in (LF, CR)
 
 
 @inline
 def is_blank(byte: int) -> bool:
-    """Whether a byte is ASCII white space that ends no line."""
+    """Return whether a byte is ASCII white space that ends no line."""
     return byte in (32, 9, 11, 12)
 
 
 @inline
-def find_line_end(buffer: Bytes, words: NDArray[np.uint64], position: int, size: int) -> int:
-    """The first LF or CR from ``position`` on, or ``size``.
+def skip_white_space(values: Bytes, start: int, stop: int) -> int:
+    """Return the first byte from ``start`` on that is no white space, or ``stop``."""
+    while start < stop and (is_blank(values[start]) or is_line_end(values[start])):
+        start += 1
+    return start
 
-    Eight bytes at a time: a byte of ``x - ONES & ~x`` has its high bit set where, at the lowest
-    such place, x had a byte of zero (Warren, "Hacker's Delight", 6-1). 2.7 GB/s on prose with a
-    paragraph a line and 1.4 with a sentence a line; byte by byte it were 1.4 and 0.8.
+
+@inline
+def find_line_end(buffer: Bytes, words: UInt64, position: int, size: int) -> int:
+    """Return the first LF or CR from ``position`` on, or ``size``.
+
+    Reads eight bytes at a time, ``words`` being the same memory: a byte of ``x - ONES & ~x`` has
+    its high bit set where, at the lowest such place, x has a zero byte (Warren, "Hacker's Delight",
+    6-1). 2.7 GB/s on prose with a paragraph per line and 1.4 with a sentence per line; reading byte
+    by byte reaches 1.4 and 0.8.
     """
     while position < size and position % 8:
         if is_line_end(buffer[position]):
@@ -106,27 +112,27 @@ def find_line_end(buffer: Bytes, words: NDArray[np.uint64], position: int, size:
 def find_documents(
     buffer: Bytes,
     size: int,
-    final: bool,  # noqa: FBT001  kernels take positional arguments
-    by_line: bool,  # noqa: FBT001
-    state: Positions,
-    out_starts: Positions,
-    out_stops: Positions,
+    final: bool,
+    by_line: bool,
+    state: Int64,
+    out_starts: Int64,
+    out_stops: Int64,
 ) -> int:
     r"""Find the documents that end within ``buffer[:size]``.
 
     Args:
-        buffer: uint8; what lies from ``state[NEXT]`` on has not been looked at.
-        size: bytes in the buffer.
+        buffer: uint8; bytes from ``state[NEXT]`` on have not been read.
+        size: number of bytes in the buffer.
         final: nothing follows, so the end of the buffer ends the last line and document.
-        by_line: a document is a line; otherwise blank lines part documents.
-        state: int64 [STATE_SIZE], updated.
-        out_starts: int64, first byte of each document found.
+        by_line: each line is a document; otherwise blank lines separate documents.
+        state: int64 ``[STATE_SIZE]``, updated.
+        out_starts: int64, first byte of each document.
         out_stops: int64, the byte after its last one, line end excluded.
 
     Returns:
-        How many were found. As many as ``out_starts`` holds: call again with the same buffer.
-        Fewer: everything was looked at, but for a last ``\r`` of which only the next byte tells
-        whether it is a line end by itself.
+        The number of documents. If it is ``len(out_starts)``, call again with the same buffer.
+        Otherwise the whole buffer was read, except for a last ``\r`` of which only the next byte
+        tells whether it is a line end by itself.
     """
     capacity = out_starts.size
     position = state[NEXT]
@@ -190,7 +196,7 @@ def find_documents(
 
 @kernel
 def count_byte(values: Bytes, byte: int) -> int:
-    """How many bytes are this one; a loop over all of an array is vectorized: 20 GB/s and more."""
+    """Count the occurrences of a byte; LLVM vectorizes the loop to 20 GB/s and more."""
     number = 0
     for other in values:
         number += other == byte
@@ -200,26 +206,26 @@ def count_byte(values: Bytes, byte: int) -> int:
 @kernel
 def copy_documents(
     buffer: Bytes,
-    starts: Positions,
-    stops: Positions,
+    starts: Int64,
+    stops: Int64,
     out_values: Bytes,
-    out_offsets: Positions,
-    out_kept: Positions,
+    out_offsets: Int64,
+    out_kept: Int64,
 ) -> int:
-    r"""Copy slices of a buffer side by side, with ``\n`` for every line end and none at the end.
+    r"""Copy slices of a buffer one after the other, with ``\n`` line ends and none at the end.
 
-    ``"a\r\nb\r\n"`` comes out as ``"a\nb"``; a slice of white space alone is left out.
+    ``"a\r\nb\r\n"`` becomes ``"a\nb"``. Slices of white space alone are left out.
 
     Args:
         buffer: uint8.
-        starts: int64 [num_documents], first byte of each slice, ascending.
-        stops: int64 [num_documents], the byte after its last one, ascending.
-        out_values: uint8, at least as many bytes as all slices have.
-        out_offsets: int64 [num_documents + 1], bounds of what was copied.
-        out_kept: int64 [num_documents], which slices were copied.
+        starts: int64 ``[num_documents]``, first byte of each slice, ascending.
+        stops: int64 ``[num_documents]``, the byte after its last one, ascending.
+        out_values: uint8, at least as long as all slices together.
+        out_offsets: int64 ``[num_documents + 1]``, bounds of the copies.
+        out_kept: int64 ``[num_documents]``, numbers of the slices that were copied.
 
     Returns:
-        How many were copied.
+        The number of copies.
     """
     out_offsets[0] = 0
     end = 0
@@ -230,10 +236,7 @@ def copy_documents(
     for document in range(starts.size):
         start = starts[document]
         stop = stops[document]
-        first = start
-        while first < stop and (is_blank(buffer[first]) or is_line_end(buffer[first])):
-            first += 1
-        if first == stop:
+        if skip_white_space(buffer, start, stop) == stop:
             continue
         if not has_returns:
             copy_values(buffer, start, out_values, end, stop - start)
@@ -257,24 +260,24 @@ def copy_documents(
 @kernel
 def find_sentences(
     values: Bytes,
-    offsets: Positions,
-    by_line: bool,  # noqa: FBT001  kernels take positional arguments
-    out_starts: Positions,
-    out_stops: Positions,
-    out_sentence_offsets: Positions,
+    offsets: Int64,
+    by_line: bool,
+    out_starts: Int64,
+    out_stops: Int64,
+    out_sentence_offsets: Int64,
 ) -> int:
-    r"""Find each line with text in it, or each document, without the white space around it.
+    r"""Find each line with text in it, or each document, without surrounding white space.
 
     Args:
-        values: uint8, documents side by side, with ``\n`` line ends.
-        offsets: int64 [num_documents + 1], bounds of the documents.
-        by_line: a sentence is a line; otherwise it is the document.
-        out_starts: int64 [num_documents + number of line ends], first byte of each sentence.
-        out_stops: int64, likewise, the byte after its last one.
-        out_sentence_offsets: int64 [num_documents + 1], bounds of each document's sentences.
+        values: uint8, documents one after the other, with ``\n`` line ends.
+        offsets: int64 ``[num_documents + 1]``, bounds of the documents.
+        by_line: each line is a sentence; otherwise each document is.
+        out_starts: int64 ``[num_documents + number of line ends]``, first byte of each sentence.
+        out_stops: int64, as long as ``out_starts``, the byte after its last one.
+        out_sentence_offsets: int64 ``[num_documents + 1]``, bounds of each document's sentences.
 
     Returns:
-        How many sentences were found.
+        The number of sentences.
     """
     words = values[: values.size - values.size % 8].view(np.uint64)
     count = 0
@@ -286,10 +289,8 @@ def find_sentences(
             stop = document_stop
             if by_line:
                 stop = find_line_end(values, words, position, document_stop)
-            first = position
+            first = skip_white_space(values, position, stop)
             last = stop
-            while first < last and (is_blank(values[first]) or is_line_end(values[first])):
-                first += 1
             while first < last and (is_blank(values[last - 1]) or is_line_end(values[last - 1])):
                 last -= 1
             if first < last:
@@ -302,19 +303,17 @@ def find_sentences(
 
 
 @kernel
-def write_names(
-    prefix: Bytes, numbers: Positions, out_values: Bytes, out_offsets: NDArray[np.int32]
-) -> int:
-    """Write a prefix and a decimal number for each name: ``books.txt:0``, ``books.txt:312``.
+def write_names(prefix: Bytes, numbers: Int64, out_values: Bytes, out_offsets: Int32) -> int:
+    """Write names of a prefix and a decimal number: ``books.txt:0``, ``books.txt:312``.
 
     Args:
         prefix: uint8.
-        numbers: int64 [num_names], none below 0.
-        out_values: uint8 [num_names * (prefix.size + 19)] at least.
-        out_offsets: int32 [num_names + 1], bounds of the names.
+        numbers: int64 ``[num_names]``, none negative.
+        out_values: uint8 ``[num_names * (prefix.size + 19)]`` at least.
+        out_offsets: int32 ``[num_names + 1]``, bounds of the names.
 
     Returns:
-        How many bytes were written.
+        The number of bytes written.
     """
     end = 0
     out_offsets[0] = 0
@@ -327,8 +326,8 @@ def write_names(
         while number >= 10:
             number //= 10
             num_digits += 1
-        number = numbers[index]
         end += num_digits
+        number = numbers[index]
         for position in range(end - 1, end - 1 - num_digits, -1):
             out_values[position] = 48 + number % 10
             number //= 10
@@ -337,19 +336,17 @@ def write_names(
 
 
 @kernel
-def prefix_spaces(
-    values: Bytes, offsets: Positions, out_values: Bytes, out_offsets: Positions
-) -> int:
-    """Copy texts side by side, with a space in front of those that do not begin with one.
+def prefix_spaces(values: Bytes, offsets: Int64, out_values: Bytes, out_offsets: Int64) -> int:
+    """Copy texts, with a space in front of those that do not begin with one; empty ones stay empty.
 
     Args:
         values: uint8.
-        offsets: int64 [num_texts + 1], bounds of the texts.
-        out_values: uint8, a byte more a text.
-        out_offsets: int64 [num_texts + 1], bounds of the copies.
+        offsets: int64 ``[num_texts + 1]``, bounds of the texts.
+        out_values: uint8, longer than the texts by a byte for each.
+        out_offsets: int64 ``[num_texts + 1]``, bounds of the copies.
 
     Returns:
-        How many bytes were written. An empty text stays empty.
+        The number of bytes written.
     """
     end = 0
     out_offsets[0] = 0

@@ -10,6 +10,7 @@ from typing import Self
 import numpy as np
 
 from tokkit.kernels.instances.mask_tokens import (
+    Replacement,
     count_masked,
     find_special,
     mask_tokens,
@@ -92,7 +93,9 @@ def mask_instances(
     ids, offsets, indices = instances.input_ids, instances.offsets, instances.indices
     seed, stream = np.uint64(seed), stream_of(MASK, epoch)
     mask_share, random_share, _ = options.ratios
-    thresholds = chance_threshold(mask_share), chance_threshold(mask_share + random_share)
+    replacement = Replacement(
+        options.mask_id, chance_threshold(mask_share), chance_threshold(mask_share + random_share)
+    )
     special_positions = np.empty(len(ids), np.int32)
     special_offsets = np.empty(len(offsets), np.int64)
     find_special(ids, offsets, *options.special_ids, special_positions, special_offsets)
@@ -115,9 +118,8 @@ def mask_instances(
             indices,
             seed,
             stream,
-            options.mask_id,
+            replacement,
             options.replacements,
-            *thresholds,
             positions,
             labels,
         )
@@ -133,11 +135,10 @@ def mask_instances(
             seed,
             stream_of(MASK_UNIT, epoch),
             stream,
-            options.mask_id,
+            replacement,
             options.replacements,
             length_thresholds(options.unit),
             options.draw_per_unit,
-            *thresholds,
             masked_offsets,
             positions,
             labels,

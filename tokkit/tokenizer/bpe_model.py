@@ -13,17 +13,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.kernels.encode.bpe_lookup import (
-    MOST_ENTRIES,
+    MOST_TOKENS,
     NUM_BYTES,
-    Speller,
+    BpeLookup,
     fill_pairs,
     find_prefixes,
     find_reachable,
-    new_spelling,
 )
-from tokkit.kernels.encode.bpe_merges import Merges, fill_merges, new_parts
-from tokkit.kernels.encode.encode_bpe import encode_bpe
-from tokkit.kernels.encode.tries import NO_ENTRY, fill_cells
+from tokkit.kernels.encode.bpe_merges import Merges, fill_merges, new_buffers
+from tokkit.kernels.encode.encode_bpe import BpeTables, encode_bpe
+from tokkit.kernels.encode.tries import NO_TOKEN, fill_cells
 from tokkit.kernels.scan import prefix_spaces
 from tokkit.shards.arrow import read_only, string_buffers
 from tokkit.tokenizer.characters import PieceCharacters
@@ -58,14 +57,14 @@ class BpeModel:
         merges = read_merges(tokenizer)
         self._merges = _make_merges(*merges)
         self._lookup = make_lookup(*merges)
-        self._parts, self._spelling = new_parts(_FIRST_WORD), new_spelling(_FIRST_WORD)
+        self._buffers = new_buffers(_FIRST_WORD)
         self.characters = PieceCharacters(tokenizer.library.pre_tokenizer)
 
     @property
     def tables(self) -> tuple[Any, ...]:
         """The kernel's arguments between the text and the cache."""
         classes = self.characters.classes
-        return (classes, self._merges, self._parts, self._lookup, self._spelling)
+        return (BpeTables(classes, self._merges, self._lookup, self._buffers),)
 
     def read_text(self, sentences: pa.LargeStringArray) -> tuple[npt.NDArray[np.uint8], _Int64s]:
         """Return the bytes and offsets of the sentences, with the space that the tokenizer adds."""
@@ -86,7 +85,7 @@ class BpeModel:
         """
         if num_bytes > self._longest_word:
             raise SentenceTooLongError(num_bytes, sentence)
-        self._parts, self._spelling = new_parts(2 * num_bytes), new_spelling(2 * num_bytes)
+        self._buffers = new_buffers(2 * num_bytes)
 
 
 def _make_merges(
@@ -102,7 +101,7 @@ def _make_merges(
 
 def make_lookup(
     byte_ids: _Int64s, left_ids: _Int64s, right_ids: _Int64s, merged_ids: _Int64s
-) -> Speller:
+) -> BpeLookup:
     """Return the tables for looking up tokens; without any token if the model must merge.
 
     Tokens are numbered in the order of their merges, after the 256 bytes. The arguments are what
@@ -111,10 +110,10 @@ def make_lookup(
     ids = np.concatenate([byte_ids, merged_ids])
     numbers = {token_id: number for number, token_id in enumerate(ids.tolist())}
     lefts, rights = (
-        np.array([*range(NUM_BYTES), *(numbers.get(i, MOST_ENTRIES) for i in part_ids.tolist())])
+        np.array([*range(NUM_BYTES), *(numbers.get(i, MOST_TOKENS) for i in part_ids.tolist())])
         for part_ids in (left_ids, right_ids)
     )
-    is_known = len(numbers) == len(ids) <= MOST_ENTRIES and NO_ID not in numbers
+    is_known = len(numbers) == len(ids) <= MOST_TOKENS and NO_ID not in numbers
     is_late = np.maximum(lefts, rights)[NUM_BYTES:] >= np.arange(NUM_BYTES, len(ids))
     tokens = _join_parts(lefts, rights) if is_known and not is_late.any() else []
     return _fill_lookup(ids[: len(tokens)], lefts[: len(tokens)], rights[: len(tokens)], tokens)
@@ -132,18 +131,18 @@ def _join_parts(lefts: _Int64s, rights: _Int64s) -> list[bytes]:
     return tokens
 
 
-def _fill_lookup(ids: _Int64s, lefts: _Int64s, rights: _Int64s, tokens: list[bytes]) -> Speller:
+def _fill_lookup(ids: _Int64s, lefts: _Int64s, rights: _Int64s, tokens: list[bytes]) -> BpeLookup:
     bits = max(4, (2 * len(tokens)).bit_length())
-    lookup = Speller(
+    lookup = BpeLookup(
         cells=np.zeros(256, np.uint64),
         parts=lefts.astype(np.uint64) << np.uint64(32) | rights.astype(np.uint64),
         lengths=np.array([len(token) for token in tokens], np.int32),
-        prefixes=np.full((2, len(tokens)), NO_ENTRY, np.int32),
+        prefixes=np.full((2, len(tokens)), NO_TOKEN, np.int32),
         ids=ids.astype(np.uint32),
         table=np.zeros(1 << bits, np.uint64),
         shift=64 - bits,
         known=np.zeros(1 << 14, np.uint64),
-        earliest=np.full((256, 256), MOST_ENTRIES, np.uint32),
+        earliest=np.full((256, 256), MOST_TOKENS, np.uint32),
     )
     if not tokens:
         return lookup

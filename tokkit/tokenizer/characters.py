@@ -24,15 +24,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from tokkit.kernels.encode.chunks import SPACE, UNSEEN
 from tokkit.kernels.encode.encode_bpe import DIGIT, LETTER, NUMBER, OTHER, Classes
-from tokkit.kernels.encode.encode_bpe import SPACE as SPACE_CLASS
 from tokkit.kernels.encode.encode_wordpiece import (
     CONTEXT,
     NOTHING,
     SEVERAL,
     SINGLE,
-    SPACE,
-    UNSEEN,
     WORD,
     Characters,
 )
@@ -166,7 +164,7 @@ class PieceCharacters:
         self._pre_tokenizer = pre_tokenizer
         self.classes = Classes(np.zeros(UNICODE_SIZE, np.uint8), np.zeros(256, np.bool_))
         self.learn_page(0)
-        self.classes.is_space[:33] = self.classes.classes[:33] == SPACE_CLASS
+        self.classes.is_space[:33] = self.classes.classes[:33] == SPACE
 
     def learn_page(self, code: int) -> None:
         """Fill in a character and those on its page."""
@@ -178,7 +176,7 @@ class PieceCharacters:
             # A leading space keeps the pre-tokenizer from adding one.
             if self._num_pieces(f" {neighbor}{char}") == 1:
                 return kind
-        return DIGIT if self._num_pieces(f" {char}") > 1 else SPACE_CLASS
+        return DIGIT if self._num_pieces(f" {char}") > 1 else SPACE
 
     def _num_pieces(self, text: str) -> int:
         return len(self._pre_tokenizer.pre_tokenize_str(text))

@@ -24,7 +24,7 @@ from tokkit.kernels.encode.chunks import (
     NEEDS_LIBRARY,
     NUM_TOKENS,
     POSITION,
-    SENTENCE,
+    TEXT,
     UNSEEN_CHARACTER,
     new_queue,
     new_state,
@@ -98,7 +98,7 @@ class Encoder:
             if stop == UNSEEN_CHARACTER:
                 model.characters.learn_page(int(state[DETAIL]))
             elif stop == LONG_WORD:
-                model.allow_word(int(state[DETAIL]), int(state[SENTENCE]))
+                model.allow_word(int(state[DETAIL]), int(state[TEXT]))
             elif stop == NEEDS_LIBRARY:
                 self._encode_chunk(values, state, ids, bits)
         num_tokens = int(state[NUM_TOKENS])
@@ -127,7 +127,7 @@ class Encoder:
         """Append the tokens of a chunk that only the library can encode, and move past it."""
         start, stop = int(state[POSITION]), int(state[DETAIL])
         text = values[start:stop].tobytes().decode()
-        found, starts = self._library.encode_text(text, int(state[SENTENCE]))
+        found, starts = self._library.encode_text(text, int(state[TEXT]))
         assert len(found) <= stop - start  # noqa: S101  the buffers have room for a token a byte
         append_tokens(found, starts, int(state[NUM_TOKENS]), ids, bits)
         state[NUM_TOKENS] += len(found)

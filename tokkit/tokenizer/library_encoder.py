@@ -27,7 +27,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.errors import TokkitError
-from tokkit.kernels.encode.encode_wordpiece import CONTEXT, NOTHING, SINGLE, SPACE
+from tokkit.kernels.encode.chunks import SPACE
+from tokkit.kernels.encode.encode_wordpiece import CONTEXT, NOTHING, SINGLE
 from tokkit.shards.arrow import id_dtype, string_buffers, to_arrow
 from tokkit.tokenizer.characters import WordCharacters
 from tokkit.tokenizer.definitions import WORD_BEGINNING

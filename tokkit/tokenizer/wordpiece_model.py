@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.kernels.encode.encode_wordpiece import Vocabulary, encode_wordpiece
-from tokkit.kernels.encode.tries import CONTINUED, NO_ENTRY, ROOT, Trie, fill_trie
+from tokkit.kernels.encode.tries import CONTINUED, NO_TOKEN, ROOT, Trie, fill_trie
 from tokkit.shards.arrow import string_buffers
 from tokkit.tokenizer.characters import WordCharacters
 from tokkit.tokenizer.encoded import forbidden_mask
@@ -77,7 +77,7 @@ def _make_trie(ids: dict[str, int], prefix: str) -> Trie:
     shift = 65 - size.bit_length()
     keys = np.zeros(size, np.uint64)
     children = np.zeros(size, np.int32)
-    entries = np.full(len(codes) + 2, NO_ENTRY, np.int64)
+    entries = np.full(len(codes) + 2, NO_TOKEN, np.int64)
     num_nodes = fill_trie(
         codes,
         offsets,

@@ -20,7 +20,7 @@ import pyarrow as pa
 from tokkit.corpus.documents import DocumentBatch
 from tokkit.corpus.readers import read_documents
 from tokkit.corpus.units import CorpusUnit
-from tokkit.kernels.philox import draw_names
+from tokkit.kernels.philox import sample_names
 from tokkit.shards.arrow import read_only
 from tokkit.vocab.train_config import TrainConfig
 
@@ -37,7 +37,7 @@ def draw_held_out(batch: DocumentBatch, share: float) -> npt.NDArray[np.bool_]:
         offsets = np.frombuffer(bounds, np.int32)[batch.names.offset :][: len(drawn) + 1]
         values = np.frombuffer(data if data is not None else b"", np.uint8)
         threshold = np.uint64(min(int(share * 2**64), 2**64 - 1))
-        draw_names(read_only(values), read_only(offsets), threshold, drawn)
+        sample_names(read_only(values), read_only(offsets), threshold, drawn)
     return drawn
 
 

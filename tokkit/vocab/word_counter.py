@@ -15,14 +15,15 @@ from tokkit.errors import wrap_os_errors
 from tokkit.kernels.encode.chunks import (
     DETAIL,
     DONE,
+    FULL_CHUNKS,
+    FULL_WORDS,
     NEEDS_LIBRARY,
     POSITION,
-    SENTENCE,
+    TEXT,
     UNSEEN_CHARACTER,
     new_queue,
     new_state,
 )
-from tokkit.kernels.vocab.count_words import FULL_CHUNKS, FULL_WORDS
 from tokkit.kernels.vocab.word_table import (
     NUM_CHUNKS,
     NUM_WORDS,
@@ -96,7 +97,7 @@ class WordCounter:
             )
             if reason == DONE:
                 return
-            self._help(reason, values, state, int(counts[state[SENTENCE]]))
+            self._help(reason, values, state, int(counts[state[TEXT]]))
 
     def finish(self, file: Any) -> dict[str, int]:
         """Write everything that was counted as one run, and empty the tables.

@@ -17,8 +17,13 @@ from typing import Any
 import numpy as np
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-from tokkit.kernels.vocab.count_pieces import count_chunks_of_pieces, split_pieces
-from tokkit.kernels.vocab.count_words import Normalization, count_chunks_of_words, split_words
+from tokkit.kernels.vocab.count_words import (
+    Normalization,
+    count_chunks_of_pieces,
+    count_chunks_of_words,
+    split_pieces,
+    split_words,
+)
 from tokkit.kernels.vocab.word_table import LONGEST_WORD
 from tokkit.tokenizer.characters import (
     UNICODE_SIZE,

@@ -1,1 +1,1 @@
-"""Kernels that encode text."""
+"""Kernels that turn text into token ids."""

@@ -1,24 +1,30 @@
-r"""What the encoding kernels have in common: how they stop, and how words come out of the cache.
+r"""The loop over chunks of text between white space that encoding and counting kernels share.
 
-Stretches of text between white space, found some ahead of where they are needed.
-
-A look into a large table waits for memory. So chunks are found first, some forty of them, and the
-cache lines of their slots are fetched meanwhile; then the queue is worked off.
+A lookup in a large table waits for memory. So some forty chunks are found first, while the cache
+lines of their slots are fetched, and then taken from a queue:
 
     "a cat,  sat\n"   queue_words             a | cat, | sat
                       queue_spaced_words      a | _cat, | _ | _sat | \n
 
 White space is found 64 bytes at a time, as bits of a word.
+
+``process_chunks`` stops where a kernel cannot go on alone: at a character that its table does not
+know, at a chunk that only the library can encode, at a full table. It returns the reason and keeps
+its position in a state. The caller does what is needed and calls the kernel again.
 """
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from tokkit.kernels.arrays import Bools, Bytes, Int64, UInt64
 from tokkit.kernels.encode.word_cache import (
+    CHUNK_HITS,
+    CHUNK_MISSES,
     SHORT_KEY,
     UNKNOWN,
-    Bits,
-    Ids,
+    TokenBuffer,
     WordCache,
     append_short,
     find_bucket,
@@ -28,7 +34,6 @@ from tokkit.kernels.encode.word_cache import (
 )
 from tokkit.kernels.jit import tuple_inline, tuple_splice
 from tokkit.kernels.memory import (
-    Bytes,
     find_last_small_bytes,
     find_small_bytes,
     prefetch,
@@ -36,21 +41,302 @@ from tokkit.kernels.memory import (
     trailing_zeros,
 )
 
-# A chunk is four words: the key of a short one and its bucket, with its start; or start and stop.
-Queue = NDArray[np.uint64]
+# Indices into the state of a kernel.
+TEXT = 0  # number of the text that it is in
+POSITION = 1
+NUM_TOKENS = 2
+DETAIL = 3
+STATE_SIZE = 4
+
+# Reasons to return, and the detail of each.
+DONE = 0
+UNSEEN_CHARACTER = 1  # a code point that the table does not know: add it, then call again
+NEEDS_LIBRARY = 2  # end of a chunk that only the library can split: skip it, then call again
+LONG_WORD = 3  # number of bytes of a word: make room for it, then call again
+FULL_CHUNKS = 4  # no detail: split the chunks that were counted, then call again
+FULL_WORDS = 5  # no detail: take the words out of the table, then call again
+
+# A chunk in the queue is four words: key and bucket of a short one, with its start; else its start
+# and stop.
+Queue = UInt64
 _FIRST, _SECOND, _START, _BUCKET = np.arange(4, dtype=np.uint64)
 _CHUNK_WORDS = np.uint64(4)
 NO_BUCKET = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
+# Kinds of characters that the tables of all tokenizers have; each adds its own.
+UNSEEN = 0  # not in the table yet
+SPACE = 3
+
 _AHEAD = 32
 _BLOCK = 64
 _ONE = np.uint64(1)
-_SPACE = 32
+_BLANK = 32
+
+
+# Where a text was read to, where the unfinished chunk begins, and where the white space that this
+# begins with ends, as far as it was read.
+Cursor = tuple[int, int, int]
+# The new number of tokens, where a function stopped, the reason, and its detail.
+Progress = tuple[int, int, int, int]
+
+
+class Texts(NamedTuple):
+    """Texts to process.
+
+    Attributes:
+        values: uint8, valid UTF-8.
+        offsets: int64 ``[num_texts + 1]``, into ``values``.
+        is_space: bool ``[256]``: white space of one byte, all below 33.
+    """
+
+    values: Bytes
+    offsets: Int64
+    is_space: Bools
+
+
+class Chunk(NamedTuple):
+    """A chunk from the queue.
+
+    Attributes:
+        start: where it begins in ``values``.
+        stop: where it ends.
+        text_stop: where its text ends.
+        first: first word of its key.
+        second: second word of its key.
+        bucket: of its key, or ``NO_BUCKET`` if it must not be looked up.
+    """
+
+    start: int
+    stop: int
+    text_stop: int
+    first: np.uint64
+    second: np.uint64
+    bucket: np.uint64
 
 
 def new_queue() -> Queue:
-    """An empty queue; a block of text adds one chunk a byte at most, and one more."""
+    """Return an empty queue; a block of text adds at most one chunk per byte, and one more."""
     return np.zeros((_AHEAD + 2 * _BLOCK) * int(_CHUNK_WORDS), np.uint64)
+
+
+def new_state(start: int) -> Int64:
+    """Return the state before the first text, which begins at byte ``start``."""
+    state = np.zeros(STATE_SIZE, np.int64)
+    state[POSITION] = start
+    return state
+
+
+@tuple_splice
+def process_chunks(
+    queue_chunks: Callable[..., tuple[int, Cursor]],
+    take_known: Callable[..., int],
+    take_new: Callable[..., Progress],
+    texts: Texts,
+    tables: tuple[Any, WordCache, Any],
+    queue: Queue,
+    state: Int64,
+    out_offsets: Int64 | None,
+) -> int:
+    """Process texts chunk by chunk, from where ``state`` stands.
+
+    Args:
+        queue_chunks: ``queue_words`` or ``queue_spaced_words``.
+        take_known: ``take_known(tables, first, second, bucket, num_tokens)`` processes the chunk
+            with this key if the tables know it. Returns the new number of tokens, or ``UNKNOWN``.
+        take_new: ``take_new(tables, values, chunk, num_tokens)`` processes any chunk. Returns the
+            new number of tokens; where it stopped, which is beyond the chunk where white space goes
+            on; ``DONE`` or another reason; and its detail.
+        texts: the texts.
+        tables: passed to ``take_known`` and ``take_new``. The second is the cache whose buckets are
+            fetched, and whose lookups of chunks are counted.
+        queue: memory for this call.
+        state: int64 ``[STATE_SIZE]``, updated.
+        out_offsets: int64 ``[num_texts + 1]``, number of tokens up to the end of each text; or
+            None.
+
+    Returns:
+        ``DONE``, or why it stopped before the last text; ``state`` is then at the chunk.
+    """
+    _, cache, _ = tables
+    text = state[TEXT]
+    start = state[POSITION]
+    num_tokens = state[NUM_TOKENS]
+    num_hits = 0
+    num_misses = 0
+    reason = DONE
+    while text < texts.offsets.size - 1 and reason == DONE:
+        stop = texts.offsets[text + 1]
+        cursor = (start, start, start)
+        while start < stop and reason == DONE:
+            count, cursor = queue_chunks(texts, cursor, stop, cache, queue)
+            _, start, _ = cursor
+            for index in range(count):
+                place = np.uint64(index) * _CHUNK_WORDS
+                first, second = queue[place + _FIRST], queue[place + _SECOND]
+                bucket = queue[place + _BUCKET]
+                end = take_known(tables, first, second, bucket, num_tokens)
+                if end != UNKNOWN:
+                    num_tokens = end
+                    num_hits += 1
+                    continue
+                num_misses += 1
+                chunk_start = signed(queue[place + _START])
+                chunk_stop = chunk_start + key_length(second)
+                if bucket == NO_BUCKET:
+                    chunk_stop = signed(second)
+                chunk = Chunk(chunk_start, chunk_stop, stop, first, second, bucket)
+                num_tokens, reached, reason, detail = take_new(
+                    tables, texts.values, chunk, num_tokens
+                )
+                if reason != DONE or reached != chunk_stop:
+                    state[DETAIL] = detail
+                    start = reached
+                    cursor = (start, start, start)
+                    break
+        if reason == DONE:
+            text += 1
+            start = stop
+            if out_offsets is not None:
+                out_offsets[text] = num_tokens
+    cache.counters[CHUNK_HITS] += num_hits
+    cache.counters[CHUNK_MISSES] += num_misses
+    state[TEXT] = text
+    state[POSITION] = start
+    state[NUM_TOKENS] = num_tokens
+    return reason
+
+
+@tuple_splice
+def append_known(
+    tables: tuple[Any, WordCache, TokenBuffer],
+    first: np.uint64,
+    second: np.uint64,
+    bucket: np.uint64,
+    num_tokens: int,
+) -> int:
+    """Append the tokens of a chunk from the cache.
+
+    Returns:
+        The new number of tokens, or ``UNKNOWN``.
+    """
+    _, cache, out = tables
+    if bucket == NO_BUCKET:
+        return UNKNOWN
+    slot = find_short(cache.short, signed(bucket), first, second)
+    if slot < 0:
+        return UNKNOWN
+    return append_short(cache, slot, num_tokens, out)
+
+
+@tuple_splice
+def queue_words(
+    texts: Texts, cursor: Cursor, stop: int, cache: WordCache, queue: Queue
+) -> tuple[int, Cursor]:
+    """Queue the chunks between white space, for a tokenizer that drops white space.
+
+    Args:
+        texts: the texts.
+        cursor: where to go on.
+        stop: where the text ends.
+        cache: the table whose buckets are fetched.
+        queue: the chunks are written to it.
+
+    Returns:
+        The number of chunks, and the cursor for the next call.
+    """
+    values, _, is_space = texts
+    position, start, _ = cursor
+    count = 0
+    while count < _AHEAD and start < stop:
+        small = _find_spaces(values, position, stop)
+        while small:
+            end = position + trailing_zeros(small)
+            small &= small - _ONE
+            if end < stop and not is_space[values[np.uint64(end)]]:
+                continue
+            _queue_chunk(values, start, end, cache, queue, count)
+            count += end > start
+            start = end + 1
+        position += _BLOCK
+    return count, (position, start, start)
+
+
+@tuple_splice
+def queue_spaced_words(
+    texts: Texts, cursor: Cursor, stop: int, cache: WordCache, queue: Queue
+) -> tuple[int, Cursor]:
+    r"""Queue the whole text, for GPT-2's split pattern: a word includes the space before it.
+
+    Of longer white space all but the last character is a chunk, and the last is another one unless
+    it is a space. This holds for white space of one byte each. Where a character follows that may
+    be white space of several bytes, a chunk without a bucket is queued from where the white space
+    begins.
+
+    Args and returns are those of ``queue_words``.
+    """
+    values, _, is_space = texts
+    position, start, body = cursor
+    count = 0
+    while count < _AHEAD and start < stop:
+        small = _find_spaces(values, position, stop)
+        while small:
+            end = position + trailing_zeros(small)
+            small &= small - _ONE
+            if end < stop:
+                if not is_space[values[np.uint64(end)]]:
+                    continue
+                if end == body:
+                    body = end + 1
+                    continue
+            spaces = body - start
+            is_plain = spaces == 0 or (spaces == 1 and values[start] == _BLANK)
+            if not is_plain and body < stop and values[body] >= 0x80:
+                place = np.uint64(count) * _CHUNK_WORDS
+                queue[place + _SECOND] = np.uint64(end)
+                queue[place + _START] = np.uint64(start)
+                queue[place + _BUCKET] = NO_BUCKET
+            else:
+                if not is_plain and body < stop:
+                    count, start = _queue_white_space(values, start, body, cache, queue, count)
+                _queue_chunk(values, start, end, cache, queue, count)
+            count += 1
+            start = end
+            body = end + 1
+        position += _BLOCK
+    return count, (position, start, body)
+
+
+@tuple_splice
+def _find_spaces(values: Bytes, position: int, stop: int) -> np.uint64:
+    """Return a bit for each of the 64 bytes from ``position`` on, set if below 33 or at ``stop``."""
+    small: np.uint64
+    if position + _BLOCK <= values.size:
+        small = find_small_bytes(values, position)
+    else:
+        small = find_last_small_bytes(values, position)
+    if stop - position < _BLOCK:
+        last = _ONE << np.uint64(stop - position)
+        small = (small & (last - _ONE)) | last
+    return small
+
+
+@tuple_inline
+def _queue_white_space(
+    values: Bytes, start: int, stop: int, cache: WordCache, queue: Queue, count: int
+) -> tuple[int, int]:
+    """Queue white space but for a space at its end.
+
+    Returns:
+        The new number of chunks, and where they end.
+    """
+    last = stop - 1
+    if last > start:
+        _queue_chunk(values, start, last, cache, queue, count)
+        count += 1
+    if values[last] == _BLANK:
+        return count, last
+    _queue_chunk(values, last, stop, cache, queue, count)
+    return count + 1, stop
 
 
 @tuple_splice
@@ -68,202 +354,3 @@ def _queue_chunk(
     queue[place + _SECOND] = second if is_short else np.uint64(stop)
     queue[place + _START] = np.uint64(start)
     queue[place + _BUCKET] = np.uint64(bucket) if is_short else NO_BUCKET
-
-
-@tuple_inline
-def _queue_white_space(
-    values: Bytes, start: int, stop: int, cache: WordCache, queue: Queue, count: int
-) -> tuple[int, int]:
-    """Queue white space but for a space at its end; returns how many chunks, and where it ends."""
-    last = stop - 1
-    if last > start:
-        _queue_chunk(values, start, last, cache, queue, count)
-        count += 1
-    if values[last] == _SPACE:
-        return count, last
-    _queue_chunk(values, last, stop, cache, queue, count)
-    return count + 1, stop
-
-
-@tuple_splice
-def _queue_whole(start: int, stop: int, queue: Queue, count: int) -> None:
-    """Put a chunk behind ``count`` others that is not to be looked for in the cache."""
-    place = np.uint64(count) * _CHUNK_WORDS
-    queue[place + _SECOND] = np.uint64(stop)
-    queue[place + _START] = np.uint64(start)
-    queue[place + _BUCKET] = NO_BUCKET
-
-
-@tuple_splice
-def queued_key(queue: Queue, index: int) -> tuple[np.uint64, np.uint64, np.uint64]:
-    """Both words of a chunk's key and its bucket, which is ``NO_BUCKET`` where there is no key."""
-    place = np.uint64(index) * _CHUNK_WORDS
-    return queue[place + _FIRST], queue[place + _SECOND], queue[place + _BUCKET]
-
-
-@tuple_splice
-def queued_bounds(queue: Queue, index: int) -> tuple[int, int]:
-    """Where a chunk begins and ends."""
-    place = np.uint64(index) * _CHUNK_WORDS
-    start = signed(queue[place + _START])
-    second = queue[place + _SECOND]
-    if queue[place + _BUCKET] == NO_BUCKET:
-        return start, signed(second)
-    return start, start + key_length(second)
-
-
-@tuple_splice
-def _find_spaces(values: Bytes, position: int, stop: int) -> np.uint64:
-    """Of the 64 bytes from ``position`` on those below 33, and ``stop`` if it is one of them."""
-    small: np.uint64
-    if position + _BLOCK <= values.size:
-        small = find_small_bytes(values, position)
-    else:
-        small = find_last_small_bytes(values, position)
-    if stop - position < _BLOCK:
-        last = _ONE << np.uint64(stop - position)
-        small = (small & (last - _ONE)) | last
-    return small
-
-
-@tuple_splice
-def queue_words(
-    values: Bytes,
-    position: int,
-    start: int,
-    stop: int,
-    is_space: NDArray[np.bool_],
-    cache: WordCache,
-    queue: Queue,
-) -> tuple[int, int, int]:
-    """Queue what stands between white space, for a tokenizer that drops it.
-
-    Args:
-        values: the text.
-        position: what lies before it was looked at.
-        start: where the chunk begins that has not ended yet.
-        stop: where the sentence ends.
-        is_space: bool ``[256]``: white space of one byte, all below 33.
-        cache: whose buckets are fetched.
-        queue: gets the chunks.
-
-    Returns:
-        How many chunks, and ``position`` and ``start`` for the next call.
-    """
-    count = 0
-    while count < _AHEAD and start < stop:
-        small = _find_spaces(values, position, stop)
-        while small:
-            end = position + trailing_zeros(small)
-            small &= small - _ONE
-            if end < stop and not is_space[values[np.uint64(end)]]:
-                continue
-            _queue_chunk(values, start, end, cache, queue, count)
-            count += end > start
-            start = end + 1
-        position += _BLOCK
-    return count, position, start
-
-
-@tuple_splice
-def queue_spaced_words(
-    values: Bytes,
-    position: int,
-    start: int,
-    body: int,
-    stop: int,
-    is_space: NDArray[np.bool_],
-    cache: WordCache,
-    queue: Queue,
-) -> tuple[int, int, int, int]:
-    r"""Queue all of a sentence, for GPT-2's split pattern: a word takes the space before it along.
-
-    Of longer white space all but the last character are a chunk, and the last is one too unless it
-    is a space. That holds for white space of one byte each; where a character follows that may be
-    white space of more bytes, a chunk without a bucket is queued from where the white space begins.
-
-    Args:
-        values: the text.
-        position: what lies before it was looked at.
-        start: where the chunk begins that has not ended yet.
-        body: where its white space ends, as far as it was looked at.
-        stop: where the sentence ends.
-        is_space: bool ``[256]``: white space of one byte, all below 33.
-        cache: whose buckets are fetched.
-        queue: gets the chunks.
-
-    Returns:
-        How many chunks, and ``position``, ``start`` and ``body`` for the next call.
-    """
-    count = 0
-    while count < _AHEAD and start < stop:
-        small = _find_spaces(values, position, stop)
-        while small:
-            end = position + trailing_zeros(small)
-            small &= small - _ONE
-            if end < stop:
-                if not is_space[values[np.uint64(end)]]:
-                    continue
-                if end == body:
-                    body = end + 1
-                    continue
-            spaces = body - start
-            is_plain = spaces == 0 or (spaces == 1 and values[start] == _SPACE)
-            if not is_plain and body < stop:
-                if values[body] >= 0x80:
-                    _queue_whole(start, end, queue, count)
-                    count += 1
-                    start = end
-                    body = end + 1
-                    continue
-                count, start = _queue_white_space(values, start, body, cache, queue, count)
-            _queue_chunk(values, start, end, cache, queue, count)
-            count += 1
-            start = end
-            body = end + 1
-        position += _BLOCK
-    return count, position, start, body
-
-
-# Where a kernel stands, by index into its state, and what the one who called it must know.
-SENTENCE = 0
-POSITION = 1
-NUM_TOKENS = 2
-DETAIL = 3
-STATE_SIZE = 4
-
-# Why it returned.
-DONE = 0
-UNSEEN_CHARACTER = 1  # whose code point is the detail: the table must be told, then call again
-NEEDS_LIBRARY = 2  # the chunk up to the detail must be encoded otherwise, then go on there
-LONG_WORD = 3  # of as many bytes as the detail: make room for it, then call again
-
-
-def new_state(start: int) -> NDArray[np.int64]:
-    """Before the first sentence, which begins at byte ``start``."""
-    state = np.zeros(STATE_SIZE, np.int64)
-    state[POSITION] = start
-    return state
-
-
-@tuple_splice
-def append_queued(
-    queue: Queue,
-    index: int,
-    cache: WordCache,
-    num_tokens: int,
-    out_ids: Ids,
-    out_bits: Bits,
-) -> int:
-    """Append the tokens of a queued chunk from the cache.
-
-    Returns:
-        How many tokens there are then, or ``UNKNOWN``.
-    """
-    first, second, bucket = queued_key(queue, index)
-    if bucket == NO_BUCKET:
-        return UNKNOWN
-    slot = find_short(cache.short, signed(bucket), first, second)
-    if slot < 0:
-        return UNKNOWN
-    return append_short(cache, slot, num_tokens, out_ids, out_bits)

@@ -1,45 +1,43 @@
-r"""Byte-level BPE: sentences to ids, as GPT-2's split pattern and the merges make them.
+r"""Byte-level BPE: texts to ids, by GPT-2's split pattern and merges.
 
     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 
     chunk    up to white space, with a space before it    " don't,"
-    piece    what the pattern matches                     " don" | "'t" | ","
+    piece    a match of the pattern                       " don" | "'t" | ","
     tokens   of the pieces, by merges
 
-No match goes from something else over into white space, so a chunk falls into the same pieces
-wherever it stands; but for white space of more bytes than one at its end, which belongs together
-with what follows. Such chunks are not kept in the cache.
+No match extends from something else into white space, so a chunk splits into the same pieces
+wherever it stands. The exception is a chunk that ends with white space of several bytes, which
+belongs together with what follows. Such chunks are not cached.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tokkit.kernels.encode.bpe_lookup import Speller, Spelling, spell_word
-from tokkit.kernels.encode.bpe_merges import Merges, Parts, merge_word
+from tokkit.kernels.arrays import Bools, Bytes, Ids, Int64, UInt64
+from tokkit.kernels.encode.bpe_lookup import BpeLookup, encode_word
+from tokkit.kernels.encode.bpe_merges import Merges, WordBuffers, merge_word
 from tokkit.kernels.encode.chunks import (
-    DETAIL,
     DONE,
     LONG_WORD,
     NO_BUCKET,
     NUM_TOKENS,
-    POSITION,
-    SENTENCE,
+    SPACE,
+    UNSEEN,
     UNSEEN_CHARACTER,
+    Chunk,
+    Progress,
     Queue,
-    append_queued,
+    Texts,
+    append_known,
+    process_chunks,
     queue_spaced_words,
-    queued_bounds,
-    queued_key,
 )
 from tokkit.kernels.encode.word_cache import (
-    CHUNK_HITS,
-    CHUNK_MISSES,
     SHORT_KEY,
     UNKNOWN,
-    Bits,
-    Ids,
+    TokenBuffer,
     WordCache,
     append_starts,
     append_word,
@@ -48,13 +46,11 @@ from tokkit.kernels.encode.word_cache import (
     put_word,
 )
 from tokkit.kernels.jit import tuple_kernel, tuple_splice
-from tokkit.kernels.memory import Bytes, decode_character, signed
+from tokkit.kernels.memory import decode_character, signed
 
-# Classes of characters.
-UNSEEN = 0  # the table does not know it yet
+# Classes of characters, besides ``UNSEEN`` and ``SPACE``.
 LETTER = 1
 NUMBER = 2
-SPACE = 3
 OTHER = 4
 DIGIT = 5  # a piece of its own, where the tokenizer splits digits
 
@@ -64,20 +60,36 @@ _D, _E, _L, _M, _R, _S, _T, _V = (ord(letter) for letter in "delmrstv")
 
 
 class Classes(NamedTuple):
-    """What the split pattern takes each code point for.
+    """The classes of code points in the split pattern.
 
     Attributes:
         classes: uint8 ``[0x110000]``.
-        is_space: bool ``[256]``: bytes that are ``SPACE``, as far as they are below 33.
+        is_space: bool ``[256]``: bytes below 33 whose class is ``SPACE``.
     """
 
-    classes: NDArray[np.uint8]
-    is_space: NDArray[np.bool_]
+    classes: Bytes
+    is_space: Bools
+
+
+class BpeTables(NamedTuple):
+    """The tables of a byte-level BPE tokenizer.
+
+    Attributes:
+        classes: of characters.
+        merges: the merges.
+        lookup: tables to encode words without merging; empty where the merges do not allow that.
+        buffers: memory for one word.
+    """
+
+    classes: Classes
+    merges: Merges
+    lookup: BpeLookup
+    buffers: WordBuffers
 
 
 @tuple_splice
 def _find_contraction(values: Bytes, start: int, stop: int) -> int:
-    """Where a contraction ends whose apostrophe is at ``start``, or -1."""
+    """Return where the contraction with an apostrophe at ``start`` ends, or -1."""
     first = values[start + 1] if start + 1 < stop else 0
     second = values[start + 2] if start + 2 < stop else 0
     if first == _S or first == _T or first == _M or first == _D:
@@ -88,17 +100,11 @@ def _find_contraction(values: Bytes, start: int, stop: int) -> int:
 
 
 @tuple_splice
-def find_piece(values: Bytes, start: int, stop: int, classes: NDArray[np.uint8]) -> tuple[int, int]:
-    """Where the piece ends that begins at ``start``, and its class.
-
-    Args:
-        values: the text.
-        start: before ``stop``.
-        stop: where the sentence ends.
-        classes: of ``Classes``.
+def find_piece(values: Bytes, start: int, stop: int, classes: Bytes) -> tuple[int, int]:
+    """Find the piece that begins at ``start``, in text that ends at ``stop``.
 
     Returns:
-        The end and the class; or a code point that the table does not know, and ``UNSEEN``.
+        Its end and its class; or a code point that the table does not know, and ``UNSEEN``.
     """
     code, size = decode_character(values, start)
     kind = classes[code]
@@ -134,185 +140,90 @@ def find_piece(values: Bytes, start: int, stop: int, classes: NDArray[np.uint8])
 
 
 @tuple_splice
-def _append_piece(
-    values: Bytes,
-    start: int,
-    stop: int,
-    is_kept: bool,  # noqa: FBT001  kernels take positional arguments
-    merges: Merges,
-    parts: Parts,
-    speller: Speller,
-    spelling: Spelling,
-    cache: WordCache,
-    num_tokens: int,
-    out_ids: Ids,
-    out_bits: Bits,
+def _encode_piece(
+    values: Bytes, start: int, stop: int, model: BpeTables, num_tokens: int, out: TokenBuffer
 ) -> int:
-    """Append the tokens of a piece from the cache, or into it; returns how many there are then."""
-    end = UNKNOWN
-    if is_kept:
-        end = append_word(cache, values, start, stop, num_tokens, out_ids, out_bits)
-    if end == UNKNOWN:
-        if speller.parts.size:
-            end = spell_word(values, start, stop, speller, spelling, num_tokens, out_ids)
-        else:
-            end = merge_word(values, start, stop, merges, parts, num_tokens, out_ids)
-        if end > num_tokens:
-            append_starts(out_bits, num_tokens, np.uint64(1))
-        for token in range(num_tokens + 1, end + 1, 63):
-            append_starts(out_bits, token, np.uint64(0))
-        if is_kept:
-            put_word(cache, values, start, stop, num_tokens, end, out_ids, out_bits)
+    """Append the tokens of a piece; returns the new number of tokens."""
+    if model.lookup.parts.size:
+        end = encode_word(values, start, stop, model.lookup, model.buffers, num_tokens, out.ids)
+    else:
+        end = merge_word(values, start, stop, model.merges, model.buffers, num_tokens, out.ids)
+    if end > num_tokens:
+        append_starts(out.starts, num_tokens, np.uint64(1))
+    for token in range(num_tokens + 1, end + 1, 63):
+        append_starts(out.starts, token, np.uint64(0))
     return end
 
 
 @tuple_splice
 def _append_chunk(
-    values: Bytes,
-    start: int,
-    stop: int,
-    sentence_stop: int,
-    is_kept: bool,  # noqa: FBT001  kernels take positional arguments
-    classes: NDArray[np.uint8],
-    merges: Merges,
-    parts: Parts,
-    speller: Speller,
-    spelling: Spelling,
-    cache: WordCache,
-    num_tokens: int,
-    out_ids: Ids,
-    out_bits: Bits,
-) -> tuple[int, int, int, int]:
-    """Append the tokens of a chunk, piece by piece, and keep them in the cache.
-
-    Returns:
-        How many there are then; where the last piece ends, which is beyond the chunk where white
-        space goes on; ``DONE``, or why it stopped; and the detail of that.
-    """
+    tables: tuple[BpeTables, WordCache, TokenBuffer], values: Bytes, chunk: Chunk, num_tokens: int
+) -> Progress:
+    """Append the tokens of a chunk, piece by piece, and cache them; see ``process_chunks``."""
+    model, cache, out = tables
+    start, stop = chunk.start, chunk.stop
+    is_kept = chunk.bucket != NO_BUCKET
     before = num_tokens
     position = start
     while position < stop:
-        end, kind = find_piece(values, position, sentence_stop, classes)
+        end, kind = find_piece(values, position, chunk.text_stop, model.classes.classes)
         if kind == UNSEEN:
             return before, start, UNSEEN_CHARACTER, end
-        if end - position > parts.ids.size:
+        if end - position > model.buffers.ids.size:
             return before, start, LONG_WORD, end - position
         is_space = kind == SPACE
         is_plain = True
         if is_space:
-            for index in range(position, end):
-                is_plain &= values[index] < 0x80
-        num_tokens = _append_piece(
-            values,
-            position,
-            end,
-            is_plain,
-            merges,
-            parts,
-            speller,
-            spelling,
-            cache,
-            num_tokens,
-            out_ids,
-            out_bits,
-        )
+            for place in range(position, end):
+                is_plain &= values[place] < 0x80
+        last = UNKNOWN
+        if is_plain:
+            last = append_word(cache, values, position, end, num_tokens, out)
+        if last == UNKNOWN:
+            last = _encode_piece(values, position, end, model, num_tokens, out)
+            if is_plain:
+                put_word(cache, values, position, end, num_tokens, last, out)
+        num_tokens = last
         is_kept &= not is_space or (is_plain and end <= stop)
-        is_kept &= end - position < stop - start  # else it is in the cache as a piece
+        is_kept &= end - position < stop - start  # else it is cached as a piece
         position = end
     if is_kept and stop - start <= SHORT_KEY:
-        put_short(cache, values, start, stop, before, num_tokens, out_ids, out_bits)
+        put_short(cache, values, start, stop, before, num_tokens, out)
     return num_tokens, position, DONE, 0
 
 
 @tuple_kernel
 def encode_bpe(
     values: Bytes,
-    offsets: NDArray[np.int64],
-    classes: Classes,
-    merges: Merges,
-    parts: Parts,
-    speller: Speller,
-    spelling: Spelling,
+    offsets: Int64,
+    model: BpeTables,
     cache: WordCache,
     queue: Queue,
-    state: NDArray[np.int64],
+    state: Int64,
     out_ids: Ids,
-    out_bits: Bits,
-    out_offsets: NDArray[np.int64],
+    out_starts: UInt64,
+    out_offsets: Int64,
 ) -> int:
-    """Encode sentences, from where ``state`` stands.
+    """Encode texts, from where ``state`` stands.
 
     Args:
-        values: uint8, the sentences in valid UTF-8.
-        offsets: int64 ``[num_sentences + 1]``, into ``values``.
-        classes: of characters.
-        merges: the model.
-        parts: room for a word, for this call alone.
-        speller: the model, where it is of the kind that can be spelled without merging.
-        spelling: room for a word, for this call alone.
-        cache: of this tokenizer alone.
-        queue: for this call alone.
-        state: see ``words``; updated.
-        out_ids: as many as the sentences have bytes, and 32 more.
-        out_bits: uint64, of where words start; ``tokens`` tells its layout. A bit for each of
-            ``out_ids``, and 128 more.
-        out_offsets: int64 ``[num_sentences + 1]``, into ``out_ids``; the first is set already.
+        values: uint8, the texts in valid UTF-8.
+        offsets: int64 ``[num_texts + 1]``, into ``values``.
+        model: the tokenizer.
+        cache: the cache of this tokenizer.
+        queue: memory for this call.
+        state: see ``chunks``; updated.
+        out_ids: room for as many ids as the texts have bytes, and 32 more.
+        out_starts: uint64, a bit for each of ``out_ids`` and 128 more, set where a word starts; see
+            ``word_cache``.
+        out_offsets: int64 ``[num_texts + 1]``, into ``out_ids``; the first is set already.
 
     Returns:
-        ``DONE``, or why it stopped before the last sentence, ``UNSEEN_CHARACTER`` or
-        ``LONG_WORD``; ``state`` is then at the chunk that is to blame.
+        ``DONE``, ``UNSEEN_CHARACTER`` or ``LONG_WORD``.
     """
-    sentence = state[SENTENCE]
-    start = state[POSITION]
-    num_tokens = state[NUM_TOKENS]
-    num_hits = 0
-    num_misses = 0
-    fault = DONE
-    drop_starts(out_bits, num_tokens)
-    while sentence < offsets.size - 1 and fault == DONE:
-        stop = offsets[sentence + 1]
-        ahead = start
-        body = start
-        while start < stop and fault == DONE:
-            count, ahead, start, body = queue_spaced_words(
-                values, ahead, start, body, stop, classes.is_space, cache, queue
-            )
-            for index in range(count):
-                end = append_queued(queue, index, cache, num_tokens, out_ids, out_bits)
-                if end != UNKNOWN:
-                    num_tokens = end
-                    num_hits += 1
-                    continue
-                num_misses += 1
-                chunk_start, chunk_stop = queued_bounds(queue, index)
-                _, _, bucket = queued_key(queue, index)
-                num_tokens, reached, fault, detail = _append_chunk(
-                    values,
-                    chunk_start,
-                    chunk_stop,
-                    stop,
-                    bucket != NO_BUCKET,
-                    classes.classes,
-                    merges,
-                    parts,
-                    speller,
-                    spelling,
-                    cache,
-                    num_tokens,
-                    out_ids,
-                    out_bits,
-                )
-                if reached != chunk_stop:
-                    state[DETAIL] = detail
-                    start = ahead = body = reached
-                    break
-        if fault == DONE:
-            sentence += 1
-            start = stop
-            out_offsets[sentence] = num_tokens
-    cache.counters[CHUNK_HITS] += num_hits
-    cache.counters[CHUNK_MISSES] += num_misses
-    state[SENTENCE] = sentence
-    state[POSITION] = start
-    state[NUM_TOKENS] = num_tokens
-    return fault
+    drop_starts(out_starts, state[NUM_TOKENS])
+    texts = Texts(values, offsets, model.classes.is_space)
+    tables = (model, cache, TokenBuffer(out_ids, out_starts))
+    return process_chunks(
+        queue_spaced_words, append_known, _append_chunk, texts, tables, queue, state, out_offsets
+    )

@@ -1,47 +1,122 @@
-r"""A vocabulary as a trie over code points: which entries a text begins with.
+r"""Two tries of a vocabulary that find the longest token a text begins with.
+
+``Trie`` is over code points, for WordPiece:
 
     un, unable, ##able     root ─u─ · ─n─ un ─a─ · ─b─ · ─l─ · ─e─ unable
                            continued ─a─ · ─b─ · ─l─ · ─e─ ##able
 
-Edges stand in one hash table with linear probing. A linear-time walk with failure links
-(LinMaxMatch, Song et al. 2021) was left out: with words cached, the walk is a hundredth of the time.
+Its edges are in one hash table with linear probing. A linear-time walk with failure links
+(LinMaxMatch, Song et al. 2021) was left out: with words cached, the walk takes a hundredth of the
+time.
 
-Entries as a trie over bytes in a double array: the longest one that a text begins with.
+Double-array ``Cells`` are over bytes, for BPE. The children of a node are at its base, each at
+``base ^ byte``, in one array of cells. No two nodes have the same base, so a cell labelled with the
+byte is the child:
 
-A node's children stand at its base, each at ``base ^ byte``, in one array of cells. No two nodes
-have the same base, so a cell that has the byte for its label is the child that was looked for:
+    tokens a, ab, b      root base 256      cell 256 ^ a: label a, token a, base 512
+                                            cell 256 ^ b: label b, token b
+                                            cell 512 ^ b: label b, token ab
 
-    entries a, ab, b     root base 256      cell 256 ^ a: label a, entry a, base 512
-                                            cell 256 ^ b: label b, entry b
-                                            cell 512 ^ b: label b, entry ab
-
-A step is one load of eight bytes. The hash table of ``trie``, which has room for code points, needs
+A step is one load of eight bytes; in the hash table, which has room for code points, a step is
 three loads that wait for each other. (Aoe 1989; the layout is that of Yata's darts-clone.)
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tokkit.kernels.arrays import Bools, Bytes, Int32, Int64, UInt32, UInt64
 from tokkit.kernels.jit import kernel, tuple_splice
-from tokkit.kernels.memory import Bytes, signed
+from tokkit.kernels.memory import HASH_PRIME, signed
 
-Cells = NDArray[np.uint64]
+Cells = UInt64
 
-NO_ENTRY = -1
-# A cell: one more than its label (9 bits), one more than its entry (27), base of its children (28).
-_ENTRY = np.uint64(9)
+NO_TOKEN = -1
+
+# Nodes of a ``Trie`` to begin at.
+ROOT = 0
+CONTINUED = 1
+
+_CODE_BITS = np.uint64(21)
+
+# A cell: its label plus 1 (9 bits), its token plus 1 (27), the base of its children (28).
+_TOKEN = np.uint64(9)
 _BASE = np.uint64(36)
 _LABEL_MASK = np.uint64((1 << 9) - 1)
-_ENTRY_MASK = np.uint64((1 << 27) - 1)
-# Free cells so far behind the last one taken are given up: else each search passes them in vain.
+_TOKEN_MASK = np.uint64((1 << 27) - 1)
+# Free cells this far behind the last one taken are given up, since each search would pass them.
 _REACH = 512
+
+
+class Trie(NamedTuple):
+    """A trie over code points; its nodes are numbers.
+
+    Attributes:
+        keys: uint64 ``[2 ** n]``: parent and code point of an edge, plus 1; 0 is free.
+        children: int32 ``[2 ** n]``: the node that the edge leads to.
+        shift: 64 - n.
+        ids: int64 ``[num_nodes]``: the id of the token that ends here, or ``NO_TOKEN``.
+    """
+
+    keys: UInt64
+    children: Int32
+    shift: int
+    ids: Int64
+
+
+@tuple_splice
+def find_edge(keys: UInt64, shift: int, node: int, code: int) -> tuple[int, np.uint64]:
+    """Return the place of an edge, or the free place where it would be; and its key."""
+    key = (np.uint64(node) << _CODE_BITS | np.uint64(code)) + np.uint64(1)
+    place = signed((key * HASH_PRIME) >> np.uint64(shift))
+    while keys[place] != 0 and keys[place] != key:
+        place = (place + 1) & (keys.size - 1)
+    return place, key
+
+
+@kernel
+def fill_trie(
+    codes: UInt32,
+    offsets: Int64,
+    roots: Int64,
+    ids: Int64,
+    shift: int,
+    out_keys: UInt64,
+    out_children: Int32,
+    out_ids: Int64,
+) -> int:
+    """Insert tokens into an empty trie.
+
+    Args:
+        codes: uint32, the code points of all tokens.
+        offsets: int64 ``[num_tokens + 1]``, into ``codes``.
+        roots: int64 ``[num_tokens]``: ``ROOT`` or ``CONTINUED``.
+        ids: int64 ``[num_tokens]``.
+        shift: 64 - n.
+        out_keys: uint64 ``[2 ** n]``, zeros; at least half as large again as ``codes``.
+        out_children: int32 ``[2 ** n]``.
+        out_ids: int64 ``[codes.size + 2]``, all ``NO_TOKEN``.
+
+    Returns:
+        The number of nodes.
+    """
+    num_nodes = 2
+    for token in range(ids.size):
+        node = roots[token]
+        for index in range(offsets[token], offsets[token + 1]):
+            place, key = find_edge(out_keys, shift, node, signed(codes[index]))
+            if out_keys[place] == 0:
+                out_keys[place] = key
+                out_children[place] = num_nodes
+                num_nodes += 1
+            node = signed(out_children[place])
+        out_ids[node] = ids[token]
+    return num_nodes
 
 
 @tuple_splice
 def find_longest(cells: Cells, values: Bytes, start: int, stop: int) -> tuple[int, int]:
-    """The longest entry that stands at ``start``, and where it ends; ``NO_ENTRY`` if there is none."""
+    """Return the longest token at ``start``, or ``NO_TOKEN``, and where it ends."""
     longest = np.uint64(0)
     end = start
     base = cells[0] >> _BASE
@@ -50,9 +125,9 @@ def find_longest(cells: Cells, values: Bytes, start: int, stop: int) -> tuple[in
         cell = cells[base ^ byte]
         if cell & _LABEL_MASK != byte + np.uint64(1):
             break
-        entry = (cell >> _ENTRY) & _ENTRY_MASK
-        longest = entry or longest
-        end = position + 1 if entry else end
+        token = (cell >> _TOKEN) & _TOKEN_MASK
+        longest = token or longest
+        end = position + 1 if token else end
         base = cell >> _BASE
     return signed(longest) - 1, end
 
@@ -60,27 +135,27 @@ def find_longest(cells: Cells, values: Bytes, start: int, stop: int) -> tuple[in
 @kernel
 def fill_cells(
     values: Bytes,
-    offsets: NDArray[np.int64],
-    ids: NDArray[np.int64],
+    offsets: Int64,
+    ids: Int64,
     out_cells: Cells,
-    out_ranges: NDArray[np.int64],
-    out_has_base: NDArray[np.bool_],
+    out_ranges: Int64,
+    out_has_base: Bools,
 ) -> bool:
-    """Build the trie, level by level.
+    """Build a double array, level by level.
 
     Args:
-        values: uint8, the entries' bytes.
-        offsets: int64 ``[num_entries + 1]``, into ``values``; entries are distinct, none is empty,
+        values: uint8, the tokens' bytes.
+        offsets: int64 ``[num_tokens + 1]``, into ``values``; tokens are distinct, none is empty,
             and they are in the order of their bytes.
-        ids: int64 ``[num_entries]``, below ``2 ** 26``.
+        ids: int64 ``[num_tokens]``, below ``2 ** 26``.
         out_cells: uint64 ``[n]``, zeros, n a multiple of 256. Cell 0 is the root.
-        out_ranges: int64 ``[values.size + 1, 4]``, room for a queue.
+        out_ranges: int64 ``[values.size + 1, 4]``, memory for a queue.
         out_has_base: bool ``[n]``, zeros.
 
     Returns:
         Whether there was room; if not, call it again with more.
     """
-    # A node: its cell, its first entry, the entry after its last, and its depth.
+    # A node: its cell, its first token, the one after its last, and its depth.
     out_ranges[0, 0] = 0
     out_ranges[0, 1] = 0
     out_ranges[0, 2] = ids.size
@@ -94,7 +169,7 @@ def fill_cells(
         cell, first, last, depth = out_ranges[head]
         head += 1
         if offsets[first + 1] - offsets[first] == depth:
-            first += 1  # the entry that ends here
+            first += 1  # the token that ends here
         if first == last:
             continue
         base = _find_base(values, offsets, first, last, depth, search, out_cells, out_has_base)
@@ -113,7 +188,7 @@ def fill_cells(
             child = base ^ signed(byte)
             out_cells[child] = np.uint64(byte) + np.uint64(1)
             if offsets[start + 1] - offsets[start] == depth + 1:
-                out_cells[child] |= np.uint64(ids[start] + 1) << _ENTRY
+                out_cells[child] |= np.uint64(ids[start] + 1) << _TOKEN
             out_ranges[tail, 0] = child
             out_ranges[tail, 1] = start
             out_ranges[tail, 2] = stop
@@ -126,18 +201,17 @@ def fill_cells(
 @kernel
 def _find_base(
     values: Bytes,
-    offsets: NDArray[np.int64],
+    offsets: Int64,
     first: int,
     last: int,
     depth: int,
     search: int,
     cells: Cells,
-    has_base: NDArray[np.bool_],
+    has_base: Bools,
 ) -> int:
-    """A base at which the cells of all children are free, or -1 where there is no more room."""
+    """Return a base at which the cells of all children are free, or -1 if there is no more room."""
     label = signed(values[offsets[first] + depth])
-    place = search
-    while place < cells.size:
+    for place in range(search, cells.size):
         base = place ^ label
         fits = cells[place] == 0 and not has_base[base]
         index = first
@@ -146,78 +220,4 @@ def _find_base(
             index += 1
         if fits:
             return base
-        place += 1
     return -1
-
-
-ROOT = 0
-CONTINUED = 1
-
-_PRIME = np.uint64(0x9E37_79B9_7F4A_7C15)
-_CODE_BITS = np.uint64(21)
-
-
-class Trie(NamedTuple):
-    """Nodes are numbers; two are roots.
-
-    Attributes:
-        keys: uint64 ``[2 ** n]``: one more than parent and code point of an edge; 0 is free.
-        children: int32 ``[2 ** n]``: where the edge leads.
-        shift: 64 - n.
-        entries: int64 ``[num_nodes]``: the entry that ends here, or ``NO_ENTRY``.
-    """
-
-    keys: NDArray[np.uint64]
-    children: NDArray[np.int32]
-    shift: int
-    entries: NDArray[np.int64]
-
-
-@tuple_splice
-def find_edge(keys: NDArray[np.uint64], shift: int, node: int, code: int) -> tuple[int, np.uint64]:
-    """Where an edge stands, or the free place where it would; and its key."""
-    key = (np.uint64(node) << _CODE_BITS | np.uint64(code)) + np.uint64(1)
-    place = signed((key * _PRIME) >> np.uint64(shift))
-    while keys[place] != 0 and keys[place] != key:
-        place = (place + 1) & (keys.size - 1)
-    return place, key
-
-
-@kernel
-def fill_trie(
-    codes: NDArray[np.uint32],
-    offsets: NDArray[np.int64],
-    roots: NDArray[np.int64],
-    ids: NDArray[np.int64],
-    shift: int,
-    out_keys: NDArray[np.uint64],
-    out_children: NDArray[np.int32],
-    out_entries: NDArray[np.int64],
-) -> int:
-    """Hang entries into an empty trie.
-
-    Args:
-        codes: uint32, the code points of all entries.
-        offsets: int64 ``[num_entries + 1]``, into ``codes``.
-        roots: int64 ``[num_entries]``: ``ROOT`` or ``CONTINUED``.
-        ids: int64 ``[num_entries]``.
-        shift: 64 - n.
-        out_keys: uint64 ``[2 ** n]``, zeros; more than ``codes`` by half at least.
-        out_children: int32 ``[2 ** n]``.
-        out_entries: int64 ``[codes.size + 2]``, all ``NO_ENTRY``.
-
-    Returns:
-        How many nodes it has.
-    """
-    num_nodes = 2
-    for entry in range(ids.size):
-        node = roots[entry]
-        for index in range(offsets[entry], offsets[entry + 1]):
-            place, key = find_edge(out_keys, shift, node, signed(codes[index]))
-            if out_keys[place] == 0:
-                out_keys[place] = key
-                out_children[place] = num_nodes
-                num_nodes += 1
-            node = signed(out_children[place])
-        out_entries[node] = ids[entry]
-    return num_nodes

@@ -1,1 +1,1 @@
-"""Kernels that make, mask and lay out instances."""
+"""Kernels that make, mask and batch instances."""

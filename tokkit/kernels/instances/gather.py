@@ -1,71 +1,65 @@
-"""Gathering: instances out of record batches that lie here and there in memory.
+"""Gather instances from record batches anywhere in memory.
 
-A shard's record batches are arrays of their own, and a corpus has thousands of them, while a batch
-of 256 instances in shuffled order takes hardly two from any. A call a record batch would cost more
-than the copying. So a kernel gets a table of where columns lie, a row a record batch, and of a
-number first finds the record batch, then the row:
+The record batches of a shard are separate arrays, and a corpus has thousands of them, while a batch
+of 256 instances in shuffled order takes hardly two from any. A call per record batch would cost more
+than the copying. So the kernels take a table with the addresses of columns, a row per record batch.
+For each instance they find the record batch by its number, then the row:
 
-    starts    0   3   5   9          4 is row 1 of the second, whose columns lie where table[1] says
+    starts    0   3   5   9          4 is row 1 of the second, whose addresses are in table[1]
     table     {input_ids: 0x7f01…, offsets: 0x7f05…, …}
               {input_ids: 0x7f09…, …}
               {input_ids: 0: not mapped yet}
 
-Offsets and lengths in there were checked when the record batch was mapped. Whether an id is one of
-the vocabulary is told by the largest that was copied.
+Offsets and lengths were checked when the record batch was mapped. The largest id that is copied
+tells whether all are in the vocabulary.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tokkit.kernels.instances.mask_tokens import Ids
+from tokkit.kernels.arrays import Ids, Int64, PackedBits, Records, UInt16, UInt64
 from tokkit.kernels.jit import inline, kernel
-from tokkit.kernels.memory import copy_from
+from tokkit.kernels.memory import copy_from, signed
 from tokkit.kernels.ragged import copy_bits
 
 TABLE_DTYPE = np.dtype(
-    [  # addresses of the first elements; of offsets there is one more than there are rows
-        ("input_ids", np.int64),  # uint16 or uint32; 0 where the record batch is not mapped yet
+    [  # addresses of the first elements; offsets have one more element than there are rows
+        ("input_ids", np.int64),  # uint16 or uint32; 0 if the record batch is not mapped yet
         ("offsets", np.int64),  # int64, into input_ids
         ("segment_length", np.int64),  # int32
         ("document", np.int64),  # uint64
         ("next_sentence_label", np.int64),  # int8
         ("masked_positions", np.int64),  # uint16
-        ("masked_labels", np.int64),  # as input_ids
+        ("masked_labels", np.int64),  # same type as input_ids
         ("masked_offsets", np.int64),  # int64, into both
-        ("word_starts", np.int64),  # a bit a token
+        ("word_starts", np.int64),  # packed, a bit per token
         ("first_bit", np.int64),  # no address: where the bits of the first row begin
     ]
 )
 
 
 @inline
-def largest_of(values: Ids, number: int) -> int:
-    """The largest of the first so many values; 0 where there is none."""
+def _largest_of(values: Ids, number: int) -> int:
+    """Return the largest of the first ``number`` values, or 0."""
     if not number:
         return 0
     largest = values[0]  # of the type of the values, so that LLVM compares many at a time
     for place in range(1, number):
         largest = max(largest, values[place])
-    return np.int64(largest)  # type: ignore[return-value]  # to a kernel they are the same
+    return signed(largest)
 
 
 @kernel
-def find_rows(
-    numbers: NDArray[np.uint64],
-    starts: NDArray[np.int64],
-    table: NDArray[np.void],
-    out_batches: NDArray[np.int64],
-) -> int:
-    """Say in which record batch each instance lies.
+def find_rows(numbers: UInt64, starts: Int64, table: Records, out_batches: Int64) -> int:
+    """Find the record batch of each instance.
 
     Args:
         numbers: uint64, of instances, below the last of ``starts``.
-        starts: int64 [num_batches + 1], number of the first instance of each; ascending.
-        table: ``TABLE_DTYPE`` [num_batches].
-        out_batches: int64, as many as numbers.
+        starts: int64 ``[num_batches + 1]``, number of the first instance of each; ascending.
+        table: ``TABLE_DTYPE`` ``[num_batches]``.
+        out_batches: int64, the record batch of each instance.
 
     Returns:
-        How many instances lie in record batches that are not mapped yet.
+        The number of instances in record batches that are not mapped yet.
     """
     num_missing = 0
     for place in range(len(numbers)):
@@ -85,36 +79,36 @@ def find_rows(
 
 @kernel
 def gather_rows(
-    numbers: NDArray[np.uint64],
-    starts: NDArray[np.int64],
-    table: NDArray[np.void],
-    batches: NDArray[np.int64],
+    numbers: UInt64,
+    starts: Int64,
+    table: Records,
+    batches: Int64,
     out_ids: Ids,
-    out_offsets: NDArray[np.int64],
-    out_segment_lengths: NDArray[np.int64],
-    out_documents: NDArray[np.uint64],
-    out_labels: NDArray[np.int64],
-    out_masked_positions: NDArray[np.uint16],
+    out_offsets: Int64,
+    out_segment_lengths: Int64,
+    out_documents: UInt64,
+    out_labels: Int64,
+    out_masked_positions: UInt16,
     out_masked_labels: Ids,
-    out_masked_offsets: NDArray[np.int64],
-    out_word_starts: NDArray[np.uint8],
+    out_masked_offsets: Int64,
+    out_word_starts: PackedBits,
 ) -> int:
     """Copy instances out of record batches, one after the other.
 
     Args:
         numbers: uint64, of instances.
-        starts: int64 [num_batches + 1], number of the first instance of each record batch.
-        table: ``TABLE_DTYPE`` [num_batches].
-        batches: int64, the record batch of each instance, which is mapped.
-        out_ids: uint16 or uint32, room for the tokens of all.
-        out_offsets: int64 [num_instances + 1], into ``out_ids``.
-        out_segment_lengths: int64.
-        out_documents: uint64.
-        out_labels: int64, of pairs.
-        out_masked_positions: uint16, room for those of all.
-        out_masked_labels: as ``out_ids``, likewise.
-        out_masked_offsets: int64 [num_instances + 1], into both.
-        out_word_starts: a bit a token, all zero; empty where they are not wanted.
+        starts: int64 ``[num_batches + 1]``, number of the first instance of each record batch.
+        table: ``TABLE_DTYPE`` ``[num_batches]``.
+        batches: int64, the record batch of each instance, which must be mapped.
+        out_ids: uint16 or uint32, with room for the tokens of all.
+        out_offsets: int64 ``[num_instances + 1]``, into ``out_ids``.
+        out_segment_lengths: int64 ``[num_instances]``.
+        out_documents: uint64 ``[num_instances]``.
+        out_labels: int64 ``[num_instances]``, of pairs.
+        out_masked_positions: uint16, with room for those of all.
+        out_masked_labels: same type as ``out_ids``, with room for those of all.
+        out_masked_offsets: int64 ``[num_instances + 1]``, into both.
+        out_word_starts: packed, a bit per token, zeros; empty to leave them out.
 
     Returns:
         The largest id that was copied.
@@ -156,4 +150,4 @@ def gather_rows(
         copy_from(columns.masked_labels + id_size * first, out_masked_labels, masked_end, length)
         masked_end += length
         out_masked_offsets[place + 1] = masked_end
-    return max(largest_of(out_ids, end), largest_of(out_masked_labels, masked_end))
+    return max(_largest_of(out_ids, end), _largest_of(out_masked_labels, masked_end))

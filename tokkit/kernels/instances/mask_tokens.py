@@ -1,68 +1,79 @@
-"""Masking: which tokens of each instance are to be predicted, and what stands in their place.
+"""Mask tokens: choose the tokens of each instance to predict, and replace them.
 
-One instance of 10 tokens, with control tokens at 0, 5 and 9, of which 2 are to be masked:
+An instance of 10 tokens, with special tokens at 0, 5 and 9, of which 2 are to be masked:
 
     positions    0     1    2    3    4     5    6    7    8     9
     tokens     [CLS]  the  cat  sat  down [SEP]  it  was  warm [SEP]
     candidates         0    1    2    3          4    5    6
 
-The candidates are numbered without the control tokens. Floyd's algorithm picks 2 of the 7 with
-two draws: for last = 5, 6 it draws from 0 to last, and takes ``last`` itself where the draw is
-taken already, so every pair is equally likely (Bentley and Floyd, "A sample of brilliance", CACM
-1987). The picks are bits of a bitmap, which gives them back in ascending order; a walk along the
-control tokens turns candidate 4 into position 6.
+Candidates are numbered without the special tokens. Floyd's algorithm picks 2 of the 7 with two
+draws: for last = 5, 6 it draws from 0 to last, and takes ``last`` itself if the draw is taken
+already, so every pair is equally likely (Bentley and Floyd, "A sample of brilliance", CACM 1987).
+Picks are bits of a bitmap, which gives them back in ascending order; a walk along the special
+tokens turns candidate 4 into position 6.
 
-Each pick has one block of Philox. Its first word gives the pick and, with the fraction that is
-left of that word, the kind: ``[MASK]`` (80%), a random token (10%) or the token itself (10%). Its
-second word gives the random token. So what is drawn is drawn once a masked token, not once a token.
+Each pick has one block of Philox. Its first word gives the pick and, with the fraction that is left
+of that word, the replacement: ``[MASK]`` (80%), a random token (10%) or the token itself (10%). Its
+second word gives the random token. So the number of draws is that of masked tokens, not of tokens.
 
 Measured on an AMD EPYC with AVX2, one core, 8192 instances of 512 tokens: 400 to 500 million
-tokens/s, where numpy copies 0.8 to 1.0 billion int64/s. Of 14 ns a masked token, 4.6 are Philox,
-which LLVM vectorizes in a loop of its own, and 2 are Floyd's bitmap. Two picks from one block,
-with the fraction spent on the random token too, gained 8%: not worth what it takes to explain.
+tokens/s, where numpy copies 0.8 to 1.0 billion int64/s. Of 14 ns per masked token, 4.6 are Philox,
+which LLVM vectorizes in a loop of its own, and 2 are Floyd's bitmap. Two picks from one block, with
+the fraction spent on the random token too, gained 8%: not worth what it takes to explain.
 """
 
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from typing import NamedTuple
 
-from tokkit.kernels.jit import kernel
+import numpy as np
+from numpy.typing import DTypeLike
+
+from tokkit.kernels.arrays import Ids, Int32, Int64, UInt16, UInt64
+from tokkit.kernels.jit import kernel, splice
 from tokkit.kernels.memory import find_either, find_last_either, trailing_zeros
 from tokkit.kernels.philox import join, philox, uniform_below
-from tokkit.kernels.ragged import lowest_one
-
-Ids = NDArray[np.uint16] | NDArray[np.uint32]
+from tokkit.kernels.ragged import has_bit, set_bit
 
 _ONE = np.uint64(1)
 _HALF = np.uint64(32)
-_BIT = np.uint64(63)
-_WORD = np.uint64(6)
+
+
+class Replacement(NamedTuple):
+    """How masked tokens are replaced.
+
+    Attributes:
+        mask_id: the id of ``[MASK]``.
+        mask_threshold: ``chance_threshold`` of ``[MASK]``.
+        random_threshold: ``chance_threshold`` of ``[MASK]`` or a random token.
+    """
+
+    mask_id: int
+    mask_threshold: np.uint64
+    random_threshold: np.uint64
 
 
 def count_masked(
-    lengths: NDArray[np.int64],
-    num_special: NDArray[np.int64],
-    masked_lm_prob: float,
-    max_predictions: int,
-) -> NDArray[np.int64]:
-    """How many tokens of each instance are masked, as google-research/bert counts them.
+    lengths: Int64, num_special: Int64, masked_lm_prob: float, max_predictions: int
+) -> Int64:
+    """Return the number of tokens to mask in each instance, as google-research/bert counts them.
 
     Args:
-        lengths: tokens of each instance, control tokens among them.
-        num_special: control tokens of each instance.
+        lengths: number of tokens of each instance, including special tokens.
+        num_special: number of special tokens of each instance.
         masked_lm_prob: share of ``lengths`` to mask; a half is rounded to even.
-        max_predictions: the cap.
+        max_predictions: most tokens to mask in one instance.
 
     Returns:
-        ``min(cap, max(1, round(length * probability)))``, never more than there are candidates.
+        ``min(max_predictions, max(1, round(length * masked_lm_prob)))``, but at most the number of
+        candidates.
     """
     wanted = np.maximum(1, np.rint(lengths * masked_lm_prob).astype(np.int64))
     capped = np.minimum(wanted, max_predictions)
-    num_masked: NDArray[np.int64] = np.minimum(capped, lengths - num_special)
+    num_masked: Int64 = np.minimum(capped, lengths - num_special)
     return num_masked
 
 
 def replacement_ids(vocab_size: int, excluded: tuple[int, ...], dtype: DTypeLike) -> Ids:
-    """The ids that random replacements come from, ascending: all but ``excluded``."""
+    """Return the ids that random replacements are drawn from, ascending: all but ``excluded``."""
     keep = np.ones(vocab_size, np.bool_)
     keep[list(excluded)] = False
     ids: Ids = np.flatnonzero(keep).astype(dtype)
@@ -72,21 +83,21 @@ def replacement_ids(vocab_size: int, excluded: tuple[int, ...], dtype: DTypeLike
 @kernel
 def find_special(
     ids: Ids,
-    offsets: NDArray[np.int64],
+    offsets: Int64,
     first_id: int,
     second_id: int,
-    out_positions: NDArray[np.int32],
-    out_offsets: NDArray[np.int64],
+    out_positions: Int32,
+    out_offsets: Int64,
 ) -> None:
-    """Say where control tokens stand.
+    """Find the special tokens of each instance.
 
     Args:
         ids: the batch's token ids.
-        offsets: int64 [num_instances + 1], where each instance begins in ``ids``.
-        first_id: of a control token.
-        second_id: of another one.
+        offsets: int64 ``[num_instances + 1]``, where each instance begins in ``ids``.
+        first_id: id of a special token.
+        second_id: id of another one.
         out_positions: int32, as long as ``ids``: positions within each instance, ascending.
-        out_offsets: int64 [num_instances + 1], into ``out_positions``.
+        out_offsets: int64 ``[num_instances + 1]``, into ``out_positions``.
     """
     found = 0
     out_offsets[0] = 0
@@ -106,41 +117,51 @@ def find_special(
         out_offsets[row + 1] = found
 
 
+@splice
+def replace_token(
+    ids: Ids, place: int, chance: np.uint32, random_id: int, replacement: Replacement
+) -> int:
+    """Replace a token by ``[MASK]``, by a random one, or by itself; returns the token.
+
+    Selects without a branch, since no predictor can foresee a random draw.
+    """
+    token: int = ids[place]
+    other = random_id if chance < replacement.random_threshold else token
+    ids[place] = replacement.mask_id if chance < replacement.mask_threshold else other
+    return token
+
+
 @kernel
 def mask_tokens(
     ids: Ids,
-    offsets: NDArray[np.int64],
-    special_positions: NDArray[np.int32],
-    special_offsets: NDArray[np.int64],
-    masked_offsets: NDArray[np.int64],
-    indices: NDArray[np.uint64],
+    offsets: Int64,
+    special_positions: Int32,
+    special_offsets: Int64,
+    masked_offsets: Int64,
+    indices: UInt64,
     seed: np.uint64,
     stream: np.uint64,
-    mask_id: int,
-    replacements: Ids,
-    mask_threshold: np.uint64,
-    random_threshold: np.uint64,
-    out_positions: NDArray[np.uint16],
+    replacement: Replacement,
+    random_ids: Ids,
+    out_positions: UInt16,
     out_labels: Ids,
 ) -> None:
-    """Mask tokens of a ragged batch of instances in place.
+    """Mask tokens of ragged instances in place.
 
     Args:
         ids: the batch's token ids; masked ones are overwritten.
-        offsets: int64 [num_instances + 1], where each instance begins in ``ids``.
-        special_positions: positions within each instance that are never chosen, ascending:
-            control tokens. ``[UNK]`` is none, it stands for text, as in google-research/bert.
-        special_offsets: int64 [num_instances + 1], into ``special_positions``.
-        masked_offsets: int64 [num_instances + 1], the running sum of ``count_masked``.
-        indices: uint64 [num_instances], the number by which each instance draws.
-        seed: of the draws.
+        offsets: int64 ``[num_instances + 1]``, where each instance begins in ``ids``.
+        special_positions: int32, positions within each instance that are never chosen, ascending:
+            special tokens, but not ``[UNK]``, which stands for text, as in google-research/bert.
+        special_offsets: int64 ``[num_instances + 1]``, into ``special_positions``.
+        masked_offsets: int64 ``[num_instances + 1]``, cumulative sum of ``count_masked``.
+        indices: uint64 ``[num_instances]``, the index by which each instance draws.
+        seed: random seed.
         stream: ``stream_of(MASK, epoch)``.
-        mask_id: the id of ``[MASK]``.
-        replacements: ids that a random replacement is drawn from.
-        mask_threshold: ``chance_threshold`` of ``[MASK]``.
-        random_threshold: ``chance_threshold`` of ``[MASK]`` or a random token.
-        out_positions: uint16 [masked_offsets[-1]], positions within the instance, ascending.
-        out_labels: likewise, the ids that stood there.
+        replacement: how masked tokens are replaced.
+        random_ids: ids that a random replacement is drawn from.
+        out_positions: uint16 ``[masked_offsets[-1]]``, positions within the instance, ascending.
+        out_labels: same type as ``ids``, the original ids at these positions.
     """
     longest = 0
     most_masked = 0
@@ -149,9 +170,9 @@ def mask_tokens(
         most_masked = max(most_masked, masked_offsets[row + 1] - masked_offsets[row])
     taken = np.zeros((longest >> 6) + 1, np.uint64)
     picks = np.empty(most_masked, np.uint32)
-    kinds = np.empty(most_masked, np.uint32)
+    chances = np.empty(most_masked, np.uint32)
     others = np.empty(most_masked, np.uint32)
-    num_replacements = np.uint64(len(replacements))
+    num_random = np.uint64(len(random_ids))
 
     for row in range(len(indices)):
         start = offsets[row]
@@ -168,14 +189,14 @@ def mask_tokens(
             word = join(lanes[0], lanes[1])
             bound = np.uint64(num_spared + number + 1)
             picks[number] = uniform_below(word, bound)
-            kinds[number] = (word * bound) >> _HALF
-            others[number] = uniform_below(join(lanes[2], lanes[3]), num_replacements)
+            chances[number] = (word * bound) >> _HALF
+            others[number] = uniform_below(join(lanes[2], lanes[3]), num_random)
 
         for number in range(num_masked):
-            pick = np.uint64(picks[number])
-            if taken[np.int64(pick >> _WORD)] >> (pick & _BIT) & _ONE:
-                pick = np.uint64(num_spared + number)
-            taken[np.int64(pick >> _WORD)] |= _ONE << (pick & _BIT)
+            pick = np.int64(picks[number])
+            if has_bit(taken, pick):
+                pick = num_spared + number
+            set_bit(taken, pick)
 
         number = 0
         num_passed = 0
@@ -183,17 +204,15 @@ def mask_tokens(
             bits = taken[block]
             taken[block] = 0
             while bits:
-                position = (block << 6) + np.int64(lowest_one(bits)) + num_passed
+                position = (block << 6) + trailing_zeros(bits) + num_passed
                 bits &= bits - _ONE
                 while special < last_special and special_positions[special] <= position:
                     special += 1
                     num_passed += 1
                     position += 1
-                token = ids[start + position]
                 out_positions[out + number] = position
-                out_labels[out + number] = token
-                # Selected, not branched to: what a draw decides no branch predictor foresees.
-                other = replacements[np.int64(others[number])]
-                other = other if kinds[number] < random_threshold else token
-                ids[start + position] = mask_id if kinds[number] < mask_threshold else other
+                random_id = random_ids[np.int64(others[number])]
+                out_labels[out + number] = replace_token(
+                    ids, start + position, chances[number], random_id, replacement
+                )
                 number += 1

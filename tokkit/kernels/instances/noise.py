@@ -1,40 +1,40 @@
-"""Noise: T5's corrupted spans, and XLNet's targets in the order in which they are predicted.
+"""Choose T5's corrupted spans, and XLNet's targets in the order in which they are predicted.
 
-T5. A block of 12 tokens, of which 4 are noise in 2 spans. Both the noise and the rest are cut into
-2 lengths, every way of cutting alike, and they take turns, the rest first:
+T5. A block of 12 tokens, of which 4 are noise in 2 spans. Noise and rest are each cut into 2
+lengths, every way of cutting being equally likely, and alternate, the rest first:
 
     noise  4 = 1 + 3      rest  8 = 5 + 3
     block     a b c d e F g h i J K L
     inputs    a b c d e <0> g h i <1> </s>
     targets   <0> F <1> J K L </s>
 
-A number of items is cut by going through the gaps between them: of the gaps that are left, as many
-are cuts as are still wanted, so the next is one with that chance (Knuth, "The art of computer
-programming", volume 2, algorithm 3.4.2S). A gap takes one word of Philox, half a block.
+A number of items is cut by walking along the gaps between them: the next gap becomes a cut with the
+probability of cuts still needed by gaps left (Knuth, "The art of computer programming", volume 2,
+algorithm 3.4.2S). A gap takes one word of Philox, half a block.
 
-XLNet predicts about one token in K. Again and again a length of 1 to 5 is drawn, and a span of
-that length is put anywhere in a context of K times the length; the next context begins where this
-one ends. Control tokens in a span are passed by. What is found is put into a random order: that
-is the order of factorization, in which all tokens that are not predicted come first.
+XLNet predicts about one token in K. Repeatedly a length of 1 to 5 is drawn, and a span of that
+length is put at a random place in a context of K times the length; the next context begins where
+this one ends. Special tokens in a span are skipped. The targets are put in random order: that is
+the order of factorization, in which all tokens that are not predicted come first.
 
     K = 2    length 2, context of 4    length 1, context of 2
              a B C d                   e F                       targets, say, 5 1 2
 
-Sources: Raffel et al., "Exploring the limits of transfer learning", 2020, and ``random_spans_noise_mask``
-in google-research/text-to-text-transfer-transformer, ``t5/data/preprocessors.py``; Yang et al.,
-"XLNet", 2019, section 2.3 and appendix A.4, whose span-based prediction this is.
+Sources: Raffel et al., "Exploring the limits of transfer learning", 2020, and
+``random_spans_noise_mask`` in google-research/text-to-text-transfer-transformer,
+``t5/data/preprocessors.py``; Yang et al., "XLNet", 2019, section 2.3 and appendix A.4, whose
+span-based prediction this is.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tokkit.kernels.instances.mask_tokens import Ids
+from tokkit.kernels.arrays import Ids, Int64, PackedBits, UInt16, UInt64
 from tokkit.kernels.jit import kernel, splice
 from tokkit.kernels.memory import copy_values
 from tokkit.kernels.philox import join, philox, uniform_below
 from tokkit.kernels.ragged import copy_bits
 
-LONGEST_SPAN = 5  # of XLNet's
+LONGEST_TARGET_SPAN = 5  # of XLNet
 
 _ONE = np.uint64(1)
 
@@ -43,7 +43,7 @@ _ONE = np.uint64(1)
 def _draw_word(
     number: np.uint64, index: np.uint64, seed: np.uint64, stream: np.uint64
 ) -> np.uint64:
-    """Word ``number`` of an index: two to a block."""
+    """Return word ``number`` of an index: two to a block."""
     lanes = philox(seed, stream, index, number >> _ONE)
     return join(lanes[2], lanes[3]) if number & _ONE else join(lanes[0], lanes[1])
 
@@ -55,15 +55,15 @@ def _draw_lengths(
     index: np.uint64,
     seed: np.uint64,
     stream: np.uint64,
-    out_lengths: NDArray[np.int64],
+    out_lengths: Int64,
 ) -> None:
-    """Cut ``num_items`` into as many lengths, of at least 1, as ``out_lengths`` has room for."""
+    """Cut ``num_items`` into ``len(out_lengths)`` lengths of at least 1."""
     number = 0
     length = np.int64(1)
     for gap in range(num_items - 1):
         word = _draw_word(np.uint64(first_word + gap), index, seed, stream)
-        wanted = len(out_lengths) - 1 - number
-        if np.int64(uniform_below(word, np.uint64(num_items - 1 - gap))) < wanted:
+        num_cuts = len(out_lengths) - 1 - number
+        if np.int64(uniform_below(word, np.uint64(num_items - 1 - gap))) < num_cuts:
             out_lengths[number] = length
             number += 1
             length = np.int64(0)
@@ -74,8 +74,8 @@ def _draw_lengths(
 @kernel
 def corrupt_spans(
     ids: Ids,
-    word_starts: NDArray[np.uint8],
-    indices: NDArray[np.uint64],
+    word_starts: PackedBits,
+    indices: UInt64,
     num_noise: int,
     num_spans: int,
     sentinel_ids: Ids,
@@ -83,24 +83,25 @@ def corrupt_spans(
     seed: np.uint64,
     stream: np.uint64,
     out_ids: Ids,
-    out_word_starts: NDArray[np.uint8],
+    out_word_starts: PackedBits,
     out_targets: Ids,
 ) -> None:
     """Corrupt blocks of one length.
 
     Args:
         ids: the blocks, one after the other.
-        word_starts: bits, one a token of ``ids``.
-        indices: uint64 [num_blocks], the number by which each draws.
+        word_starts: packed, a bit per token of ``ids``.
+        indices: uint64 ``[num_blocks]``, the index by which each draws.
         num_noise: tokens of a block that become targets.
-        num_spans: that these are cut into; at most ``num_noise``, and as many as the rest has.
-        sentinel_ids: at least ``num_spans``, in the order in which they stand for spans.
+        num_spans: number of spans of noise; at most ``num_noise`` and the number of other tokens.
+        sentinel_ids: the ids that stand for spans, in order; at least ``num_spans``.
         end_id: the id that inputs and targets end with.
-        seed: of the draws.
+        seed: random seed.
         stream: ``stream_of(NOISE, pass)``.
-        out_ids: the inputs: for each block its tokens less the noise, the sentinels, the end.
-        out_word_starts: bits, likewise; zero, and left so at sentinels and ends.
-        out_targets: the targets: for each block the noise, the sentinels, the end.
+        out_ids: inputs: for each block its tokens without the noise, the sentinels, the end.
+        out_word_starts: packed, a bit per token of ``out_ids``, zeros; stays zero at sentinels and
+            ends.
+        out_targets: targets: for each block the sentinels, the noise, the end.
     """
     block_tokens = len(ids) // max(1, len(indices))
     noise_lengths = np.empty(num_spans, np.int64)
@@ -135,27 +136,27 @@ def corrupt_spans(
 @kernel
 def order_targets(
     ids: Ids,
-    offsets: NDArray[np.int64],
-    indices: NDArray[np.uint64],
-    control_ids: Ids,
-    one_in: int,
+    offsets: Int64,
+    indices: UInt64,
+    special_ids: Ids,
+    predict_every: int,
     seed: np.uint64,
     stream: np.uint64,
-    out_positions: NDArray[np.uint16],
-    out_offsets: NDArray[np.int64],
+    out_positions: UInt16,
+    out_offsets: Int64,
 ) -> None:
-    """Choose what is predicted of each instance, and in which order.
+    """Choose the tokens of each instance to predict, and their order.
 
     Args:
         ids: of the instances.
-        offsets: int64 [num_instances + 1], into ``ids``.
-        indices: uint64 [num_instances], the number by which each draws.
-        control_ids: tokens that are never predicted.
-        one_in: K.
-        seed: of the draws.
+        offsets: int64 ``[num_instances + 1]``, into ``ids``.
+        indices: uint64 ``[num_instances]``, the index by which each draws.
+        special_ids: tokens that are never predicted.
+        predict_every: K.
+        seed: random seed.
         stream: ``stream_of(PERMUTATION, pass)``.
-        out_positions: uint16, with room for a position a token; within the instance.
-        out_offsets: int64 [num_instances + 1], into ``out_positions``.
+        out_positions: uint16, positions within the instance, with room for one per token.
+        out_offsets: int64 ``[num_instances + 1]``, into ``out_positions``.
     """
     out = 0
     out_offsets[0] = 0
@@ -166,19 +167,20 @@ def order_targets(
         number = np.uint64(0)
         while context < length:
             word = _draw_word(number, indices[row], seed, stream)
-            span = 1 + np.int64(uniform_below(word, np.uint64(LONGEST_SPAN)))
+            span = 1 + np.int64(uniform_below(word, np.uint64(LONGEST_TARGET_SPAN)))
             word = _draw_word(number + _ONE, indices[row], seed, stream)
             number += np.uint64(2)
-            start = context + np.int64(uniform_below(word, np.uint64(span * one_in - span + 1)))
+            num_starts = np.uint64(span * predict_every - span + 1)
+            start = context + np.int64(uniform_below(word, num_starts))
             for position in range(start, min(start + span, length)):
                 token = ids[offsets[row] + position]
-                is_control = False
-                for control_id in control_ids:
-                    is_control |= token == control_id
-                if not is_control:
+                is_special = False
+                for special_id in special_ids:
+                    is_special |= token == special_id
+                if not is_special:
                     out_positions[out] = position
                     out += 1
-            context += span * one_in
+            context += span * predict_every
         for last in range(out - 1, first, -1):
             word = _draw_word(number, indices[row], seed, stream)
             number += _ONE

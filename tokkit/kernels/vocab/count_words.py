@@ -1,76 +1,83 @@
-r"""Counting the words of text whose characters, one by one, tell where words end.
+r"""Count the words of texts, as a table of characters or as GPT-2's split pattern splits them.
+
+By characters, for WordPiece and unigram:
 
     text      Thé cat, the cat
     chunks    Thé  cat,  the  cat          counted as they stand, in a table of short keys
     words     the 2   cat 2   , 1          of each distinct chunk, when that table is emptied
 
-Longer chunks, and with them most text that puts no spaces between words, are split at once.
+By the split pattern, for byte-level BPE, whose words are its pieces:
+
+    text      I don't,  no
+    chunks    I | _don't, | _ | _no        a space belongs to what follows; see ``chunks``
+    pieces    I | _don | 't | , | _ | _no
+
+Longer chunks, and with them most text without spaces between words, are split at once.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tokkit.kernels.arrays import Bytes, Int64
 from tokkit.kernels.encode.chunks import (
     DETAIL,
     DONE,
+    FULL_CHUNKS,
+    FULL_WORDS,
     NEEDS_LIBRARY,
     NO_BUCKET,
     POSITION,
-    SENTENCE,
-    UNSEEN_CHARACTER,
-    Queue,
-    queue_words,
-    queued_bounds,
-    queued_key,
-)
-from tokkit.kernels.encode.encode_wordpiece import (
-    CONTEXT,
-    SEVERAL,
-    SINGLE,
     SPACE,
+    TEXT,
     UNSEEN,
-    WORD,
-    Characters,
+    UNSEEN_CHARACTER,
+    Chunk,
+    Progress,
+    Queue,
+    Texts,
+    process_chunks,
+    queue_spaced_words,
+    queue_words,
 )
-from tokkit.kernels.jit import tuple_inline, tuple_kernel
-from tokkit.kernels.memory import Bytes, decode_character, signed
+from tokkit.kernels.encode.encode_bpe import Classes, find_piece
+from tokkit.kernels.encode.encode_wordpiece import CONTEXT, SEVERAL, SINGLE, WORD, Characters
+from tokkit.kernels.encode.word_cache import UNKNOWN, WordCache
+from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
+from tokkit.kernels.memory import decode_character, signed
 from tokkit.kernels.vocab.word_table import (
     LONGEST_WORD,
     NUM_BYTES,
     WordTable,
+    count_bytes,
     count_written,
     find_chunk,
     has_room,
     put_chunk,
 )
 
-# Why a kernel returned, beside the reasons in ``words``.
-FULL_CHUNKS = 4  # the chunks must be split, then call again
-FULL_WORDS = 5  # the words must be taken out, then call again
-
 
 class Normalization(NamedTuple):
-    """What becomes of text.
+    """How text is normalized and split.
 
     Attributes:
-        characters: what normalizer and pre-tokenizer make of each; of ``SINGLE`` the meaning is
+        characters: what normalizer and pre-tokenizer make of each; the meaning of a ``SINGLE`` is
             the code point that it is normalized to.
         loses: uint8 ``[0x110000]``: whether normalization removes the character, or a part of it.
-        num_lost: int64 ``[0x110000]``: how often such a character was met; updated.
-        cuts: a word that is too long is cut into several; else it is cut short.
+        num_lost: int64 ``[0x110000]``: occurrences of such characters; updated.
+        cuts: a word that is too long is split into several; otherwise its end is dropped.
     """
 
     characters: Characters
-    loses: NDArray[np.uint8]
-    num_lost: NDArray[np.int64]
+    loses: Bytes
+    num_lost: Int64
     cuts: bool
 
 
 @tuple_inline
 def _write_character(arena: Bytes, place: int, code: int) -> int:
-    """Write a code point in UTF-8; returns how many bytes it has."""
+    """Write a code point in UTF-8; returns its length in bytes."""
     if code < 0x80:
         arena[place] = code
         return 1
@@ -94,7 +101,7 @@ def _write_character(arena: Bytes, place: int, code: int) -> int:
 def _count_run(
     values: Bytes, start: int, stop: int, count: int, rules: Normalization, table: WordTable
 ) -> None:
-    """Count the one word, if any, that characters from ``start`` to ``stop`` are normalized to."""
+    """Count the word, if any, that the characters from ``start`` to ``stop`` are normalized to."""
     characters = rules.characters
     base = table.filled[NUM_BYTES]
     place = base
@@ -114,21 +121,20 @@ def _count_run(
                 form = (meaning - SEVERAL) >> 4
                 for index in range(meaning & 0xF):
                     if place <= limit:
-                        place += _write_character(
-                            table.arena, place, signed(characters.forms[form + index])
-                        )
+                        part = signed(characters.forms[form + index])
+                        place += _write_character(table.arena, place, part)
     if place > base:
         count_written(table, place - base, count)
 
 
 @tuple_inline
-def _split(
-    values: Bytes, start: int, stop: int, count: int, rules: Normalization, table: WordTable
+def _split_words(
+    values: Bytes, start: int, stop: int, _: int, count: int, rules: Normalization, table: WordTable
 ) -> tuple[int, int, int]:
     """Count the words of a stretch of text, each ``count`` times.
 
     Returns:
-        Where it stopped; ``DONE``, or why; and the detail of that.
+        Where it stopped; ``DONE`` or another reason; and its detail.
     """
     kinds = rules.characters.kinds
     position = start
@@ -136,7 +142,7 @@ def _split(
         if not has_room(table):
             return position, FULL_WORDS, 0
         end = position
-        asks = False
+        needs_library = False
         while end < stop:
             code, size = decode_character(values, end)
             kind = kinds[code]
@@ -145,109 +151,227 @@ def _split(
             is_apart = kind == SPACE or kind == SINGLE
             if is_apart or (rules.cuts and end + size - position > LONGEST_WORD):
                 if end == position:
-                    end += size  # a space or a word by itself
+                    end += size  # white space, or a word of one character
                 break
-            asks |= kind == CONTEXT
+            needs_library |= kind == CONTEXT
             end += size
-        if asks:
+        if needs_library:
             return position, NEEDS_LIBRARY, end
         _count_run(values, position, end, count, rules, table)
         position = end
     return stop, DONE, 0
 
 
+@tuple_inline
+def _split_pieces(
+    values: Bytes,
+    start: int,
+    stop: int,
+    text_stop: int,
+    count: int,
+    classes: Classes,
+    table: WordTable,
+) -> tuple[int, int, int]:
+    """Count the pieces of a stretch of text, each ``count`` times.
+
+    A piece that is too long is cut as if the text ended there.
+
+    Returns:
+        Where it stopped, which is beyond ``stop`` where white space goes on; ``DONE`` or another
+        reason; and its detail.
+    """
+    position = start
+    while position < stop:
+        if not has_room(table):
+            return position, FULL_WORDS, 0
+        limit = text_stop
+        if limit - position > LONGEST_WORD:
+            limit = position + LONGEST_WORD
+            while values[limit] & 0xC0 == 0x80:
+                limit -= 1
+        end, kind = find_piece(values, position, limit, classes.classes)
+        if kind == UNSEEN:
+            return position, UNSEEN_CHARACTER, end
+        count_bytes(table, values, position, end, count)
+        position = end
+    return position, DONE, 0
+
+
+@tuple_inline
+def _last_class(values: Bytes, start: int, stop: int, classes: Bytes) -> int:
+    """Return the class of a chunk's last character, or -1 if that is a single byte."""
+    last = stop - 1
+    if values[last] < 0x80:
+        return -1
+    while last > start and values[last] & 0xC0 == 0x80:
+        last -= 1
+    code, _ = decode_character(values, last)
+    return signed(classes[code])
+
+
+@tuple_splice
+def _split_texts(
+    split: Callable[..., tuple[int, int, int]],
+    values: Bytes,
+    offsets: Int64,
+    counts: Int64,
+    rules: Any,
+    table: WordTable,
+    state: Int64,
+) -> int:
+    """Split texts from where ``state`` stands, by a function that splits one.
+
+    Args:
+        split: ``split(values, start, stop, text_stop, count, rules, table)`` counts the words from
+            ``start`` to ``stop``. Returns where it stopped, the reason, and its detail.
+        values: uint8, valid UTF-8.
+        offsets: int64 ``[num_texts + 1]``, into ``values``.
+        counts: int64 ``[num_texts]``.
+        rules: passed to ``split``.
+        table: gets the words.
+        state: see ``chunks``; updated.
+    """
+    text = state[TEXT]
+    position = state[POSITION]
+    reason = DONE
+    while text < counts.size:
+        stop = offsets[text + 1]
+        position, reason, detail = split(values, position, stop, stop, counts[text], rules, table)
+        if reason != DONE:
+            state[DETAIL] = detail
+            break
+        text += 1
+    state[TEXT] = text
+    state[POSITION] = position
+    return reason
+
+
+@tuple_splice
+def _count_known(
+    tables: tuple[Any, WordCache, WordTable],
+    first: np.uint64,
+    second: np.uint64,
+    bucket: np.uint64,
+    num_tokens: int,
+) -> int:
+    """Count a chunk if it is in the table; see ``process_chunks``."""
+    if bucket == NO_BUCKET:
+        return UNKNOWN
+    _, chunks, _ = tables
+    place = find_chunk(chunks.short, signed(bucket), first, second)
+    if chunks.short[np.uint64(place + 1)] == 0:
+        return UNKNOWN
+    chunks.short[np.uint64(place + 2)] += np.uint64(1)
+    return num_tokens
+
+
+@tuple_splice
+def _count_new_words(
+    tables: tuple[Normalization, WordCache, WordTable], values: Bytes, chunk: Chunk, num_tokens: int
+) -> Progress:
+    """Add a chunk to the table, or count its words; see ``process_chunks``."""
+    rules, _, table = tables
+    if chunk.bucket != NO_BUCKET:
+        if put_chunk(table, signed(chunk.bucket), chunk.first, chunk.second):
+            return num_tokens, chunk.stop, DONE, 0
+        return num_tokens, chunk.start, FULL_CHUNKS, 0
+    reached, reason, detail = _split_words(
+        values, chunk.start, chunk.stop, chunk.text_stop, 1, rules, table
+    )
+    return num_tokens, reached, reason, detail
+
+
+@tuple_splice
+def _count_new_pieces(
+    tables: tuple[Classes, WordCache, WordTable], values: Bytes, chunk: Chunk, num_tokens: int
+) -> Progress:
+    """Add a chunk to the table, or count its pieces; see ``process_chunks``.
+
+    A chunk that ends with white space of several bytes is split at once, since its pieces depend on
+    what follows.
+    """
+    classes, _, table = tables
+    if chunk.bucket != NO_BUCKET:
+        last = _last_class(values, chunk.start, chunk.stop, classes.classes)
+        if last != SPACE and last != UNSEEN:
+            if put_chunk(table, signed(chunk.bucket), chunk.first, chunk.second):
+                return num_tokens, chunk.stop, DONE, 0
+            return num_tokens, chunk.start, FULL_CHUNKS, 0
+    reached, reason, detail = _split_pieces(
+        values, chunk.start, chunk.stop, chunk.text_stop, 1, classes, table
+    )
+    return num_tokens, reached, reason, detail
+
+
 @tuple_kernel
 def split_words(
     values: Bytes,
-    offsets: NDArray[np.int64],
-    counts: NDArray[np.int64],
+    offsets: Int64,
+    counts: Int64,
     rules: Normalization,
     table: WordTable,
-    state: NDArray[np.int64],
+    state: Int64,
 ) -> int:
-    """Split texts into words, each counted as often as its text, from where ``state`` stands.
+    """Count the words of texts, each as often as its text, from where ``state`` stands.
 
     Args:
         values: uint8, valid UTF-8.
         offsets: int64 ``[num_texts + 1]``, into ``values``.
         counts: int64 ``[num_texts]``.
-        rules: what becomes of them.
+        rules: how they are normalized and split.
         table: gets the words.
-        state: see ``words``; updated.
+        state: see ``chunks``; updated.
 
     Returns:
-        ``DONE``, or ``UNSEEN_CHARACTER``, ``NEEDS_LIBRARY`` or ``FULL_WORDS``.
+        ``DONE``, ``UNSEEN_CHARACTER``, ``NEEDS_LIBRARY`` or ``FULL_WORDS``.
     """
-    text = state[SENTENCE]
-    position = state[POSITION]
-    fault = DONE
-    while text < counts.size:
-        position, fault, detail = _split(
-            values, position, offsets[text + 1], counts[text], rules, table
-        )
-        if fault != DONE:
-            state[DETAIL] = detail
-            break
-        text += 1
-    state[SENTENCE] = text
-    state[POSITION] = position
-    return fault
+    return _split_texts(_split_words, values, offsets, counts, rules, table, state)
 
 
 @tuple_kernel
 def count_chunks_of_words(
     values: Bytes,
-    offsets: NDArray[np.int64],
+    offsets: Int64,
     rules: Normalization,
     table: WordTable,
     queue: Queue,
-    state: NDArray[np.int64],
+    state: Int64,
 ) -> int:
-    """Count what stands between white space, from where ``state`` stands.
+    """Count the chunks between white space, from where ``state`` stands.
 
     Args:
         values: uint8, valid UTF-8.
         offsets: int64 ``[num_texts + 1]``, into ``values``.
-        rules: what becomes of them.
+        rules: how they are normalized and split.
         table: gets the chunks, and the words of longer ones.
-        queue: for this call alone.
-        state: see ``words``; updated.
+        queue: memory for this call.
+        state: see ``chunks``; updated.
 
     Returns:
-        ``DONE``, or ``UNSEEN_CHARACTER``, ``NEEDS_LIBRARY``, ``FULL_CHUNKS`` or ``FULL_WORDS``.
+        ``DONE``, ``UNSEEN_CHARACTER``, ``NEEDS_LIBRARY``, ``FULL_CHUNKS`` or ``FULL_WORDS``.
     """
-    text = state[SENTENCE]
-    start = state[POSITION]
-    short = table.chunks.short
-    fault = DONE
-    while text < offsets.size - 1 and fault == DONE:
-        stop = offsets[text + 1]
-        ahead = start
-        while start < stop and fault == DONE:
-            count, ahead, start = queue_words(
-                values, ahead, start, stop, rules.characters.is_space, table.chunks, queue
-            )
-            for index in range(count):
-                first, second, bucket = queued_key(queue, index)
-                if bucket != NO_BUCKET:
-                    place = find_chunk(short, signed(bucket), first, second)
-                    if short[np.uint64(place + 1)] != 0:
-                        short[np.uint64(place + 2)] += np.uint64(1)
-                        continue
-                    if put_chunk(table, place, first, second):
-                        continue
-                    fault = FULL_CHUNKS
-                    start, _ = queued_bounds(queue, index)
-                    break
-                chunk_start, chunk_stop = queued_bounds(queue, index)
-                reached, fault, detail = _split(values, chunk_start, chunk_stop, 1, rules, table)
-                if fault != DONE:
-                    start = reached
-                    state[DETAIL] = detail
-                    break
-        if fault == DONE:
-            text += 1
-            start = stop
-    state[SENTENCE] = text
-    state[POSITION] = start
-    return fault
+    texts = Texts(values, offsets, rules.characters.is_space)
+    tables = (rules, table.chunks, table)
+    return process_chunks(
+        queue_words, _count_known, _count_new_words, texts, tables, queue, state, None
+    )
+
+
+@tuple_kernel
+def split_pieces(
+    values: Bytes, offsets: Int64, counts: Int64, classes: Classes, table: WordTable, state: Int64
+) -> int:
+    """Count the pieces of texts; see ``split_words``."""
+    return _split_texts(_split_pieces, values, offsets, counts, classes, table, state)
+
+
+@tuple_kernel
+def count_chunks_of_pieces(
+    values: Bytes, offsets: Int64, classes: Classes, table: WordTable, queue: Queue, state: Int64
+) -> int:
+    """Count the chunks of texts; see ``count_chunks_of_words``."""
+    texts = Texts(values, offsets, classes.is_space)
+    tables = (classes, table.chunks, table)
+    return process_chunks(
+        queue_spaced_words, _count_known, _count_new_pieces, texts, tables, queue, state, None
+    )

@@ -1,12 +1,13 @@
-"""Learning merges by likelihood, as WordPiece was published (Schuster and Nakajima 2012).
+"""Learn merges by likelihood, as WordPiece was published (Schuster and Nakajima 2012).
 
-Entries are taken to be drawn one by one, each as often as it occurs. With f for how often and N for
-how many entries the corpus has, merging "a b" everywhere raises the corpus's log-likelihood by
+The corpus is modelled as tokens drawn one by one, each as often as it occurs. With f for the number
+of occurrences and N for the number of tokens in the corpus, merging "a b" everywhere raises the
+log-likelihood of the corpus by
 
     f(ab) log(f(ab) N / (f(a) f(b)))
 
-to first order, and the pair with the highest score is merged next; of several, the one that occurs
-more often, then the one with the lower ids. Of "ab" three times, "c" four times and "ac" once:
+to first order. The pair with the highest score is merged next; of several, the one that occurs more
+often, then the one with the lower ids. Of "ab" three times, "c" four times and "ac" once:
 
     a b: 3 log(3 * 12 / (4 * 3)) = 3.30      a c: 1 log(1 * 12 / (4 * 5)) < 0, never merged
 
@@ -16,9 +17,9 @@ score with f(ab) and N as they were, and with levels that f(a) and f(b) have not
     bound(ab) = f log(f N / (level(a) level(b))) >= the score, where that is positive
 
 since f(ab) and N only fall, and f log(f x) rises with f where it is positive. When f(a) falls below
-its level, the level is put a 128th below f(a), or at f(a) where that is small, and the bounds of all
-pairs with "a" are made anew. The best is found by taking pairs from the heap and computing their
-scores until no bound is as high as the best score. (With levels an eighth below, that took eight
+its level, the level is set a 128th below f(a), or to f(a) where that is small, and the bounds of
+all pairs with "a" are computed again. To find the best pair, pairs are taken from the heap and
+scored until no bound is as high as the best score. (With levels an eighth below, that took eight
 times as long where many pairs have nearly the same score.)
 """
 
@@ -26,8 +27,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tokkit.kernels.arrays import Float64, Int32, Int64
+from tokkit.kernels.heap import move_down, move_up
 from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
 from tokkit.kernels.memory import signed
 from tokkit.kernels.vocab.pair_counts import (
@@ -36,6 +38,7 @@ from tokkit.kernels.vocab.pair_counts import (
     NONE,
     NUM_PAIRS,
     ROW,
+    MergeRules,
     Pairs,
     count_room,
     enlarge,
@@ -43,7 +46,7 @@ from tokkit.kernels.vocab.pair_counts import (
     index_pairs,
     make_room,
     merge_pair,
-    split,
+    split_key,
 )
 from tokkit.kernels.vocab.symbols import Words, find_word
 
@@ -54,77 +57,75 @@ _DONE = (-1, -1)
 
 
 class Scores(NamedTuple):
-    """What is known of pairs and entries beside their places.
+    """Scores of pairs, and the counts that they depend on.
 
     Attributes:
-        counts: int64 ``[vocab_size]``: how often each entry occurs.
-        levels: int64 ``[vocab_size]``: what its count has not fallen below.
-        heads: int32 ``[2 * vocab_size]``: a pair that begins with the entry, and one that ends so.
-        links: int32 ``[2 * capacity]``: of each pair the next with the same left entry, and right.
-        bounds: float64 ``[capacity]``: of each pair.
+        counts: int64 ``[vocab_size]``: occurrences of each token.
+        levels: int64 ``[vocab_size]``: a number that its count has not fallen below.
+        heads: int32 ``[2 * vocab_size]``: for each token a pair that begins with it, and one that
+            ends with it, or ``NONE``.
+        links: int32 ``[2 * capacity]``: for each pair the next one with the same left token, and
+            the next one with the same right token, or ``NONE``.
+        bounds: float64 ``[capacity]``: upper bound of each pair's score.
         heap: int32 ``[capacity]``: pairs, the highest bound first.
         places: int32 ``[capacity]``: where each pair is in the heap, or ``NONE``.
         candidates: int32 ``[capacity]``: pairs taken from the heap for a while.
-        sizes: int64 ``[3]``: of the heap, of the merges, and N.
+        sizes: int64 ``[3]``: size of the heap, number of merges, and N.
     """
 
-    counts: NDArray[np.int64]
-    levels: NDArray[np.int64]
-    heads: NDArray[np.int32]
-    links: NDArray[np.int32]
-    bounds: NDArray[np.float64]
-    heap: NDArray[np.int32]
-    places: NDArray[np.int32]
-    candidates: NDArray[np.int32]
-    sizes: NDArray[np.int64]
+    counts: Int64
+    levels: Int64
+    heads: Int32
+    links: Int32
+    bounds: Float64
+    heap: Int32
+    places: Int32
+    candidates: Int32
+    sizes: Int64
 
 
 def merge_by_likelihood(
-    words: Words, lengths: NDArray[np.int32], first: int, min_frequency: int, limit: int
-) -> NDArray[np.int32]:
-    """Learn merges until there are as many entries as there is room for, or none raises the score.
+    words: Words, lengths: Int32, first: int, min_frequency: int, limit: int
+) -> Int32:
+    """Learn merges until the vocabulary is full or no pair raises the likelihood.
 
     Args:
         words: their symbols are changed.
-        lengths: int32 ``[vocab_size]``: 1 for the entries that are symbols of words.
-        first: the id of the first merged entry.
-        min_frequency: at least 1; pairs that occur less often are not merged.
-        limit: pairs of more symbols are not merged, but for those of two.
+        lengths: int32 ``[vocab_size]``: 1 for the tokens that are symbols of words.
+        first: the id of the first merged token.
+        min_frequency: at least 1; pairs that are rarer are not merged.
+        limit: pairs of more symbols are not merged, except those of two.
 
     Returns:
-        int32 ``[num_merges, 2]``: left and right id of the entries from ``first`` on.
+        int32 ``[num_merges, 2]``: left and right id of the tokens from ``first`` on.
     """
+    rules = MergeRules(lengths, first, min_frequency, limit)
     pairs = index_pairs(words, min_frequency)
-    scores = _widen(
-        Scores(
-            counts=np.zeros(len(lengths), np.int64),
-            levels=np.zeros(len(lengths), np.int64),
-            heads=np.full(2 * len(lengths), NONE, np.int32),
-            links=np.empty(0, np.int32),
-            bounds=np.empty(0, np.float64),
-            heap=np.empty(0, np.int32),
-            places=np.empty(0, np.int32),
-            candidates=np.empty(0, np.int32),
-            sizes=np.zeros(3, np.int64),
-        ),
-        0,
-        int(pairs.sizes[NUM_PAIRS]),
+    capacity = int(pairs.sizes[NUM_PAIRS])
+    scores = Scores(
+        counts=np.zeros(len(lengths), np.int64),
+        levels=np.zeros(len(lengths), np.int64),
+        heads=np.full(2 * len(lengths), NONE, np.int32),
+        links=np.empty(2 * capacity, np.int32),
+        bounds=np.empty(capacity, np.float64),
+        heap=np.empty(capacity, np.int32),
+        places=np.empty(capacity, np.int32),
+        candidates=np.empty(capacity, np.int32),
+        sizes=np.zeros(3, np.int64),
     )
     merges = np.empty(2 * (len(lengths) - first), np.int32)
-    _count_entries(words, scores)
+    _count_tokens(words, scores)
     _push_pairs(pairs, 0, scores)
     while True:
-        num_pairs, num_fresh = _merge_pairs(
-            words, lengths, pairs, scores, first, min_frequency, limit, merges
-        )
+        num_pairs, num_fresh = _merge_pairs(words, rules, pairs, scores, merges)
         if (num_pairs, num_fresh) == _DONE:
             return merges[: 2 * scores.sizes[_NUM_MERGES]].reshape(-1, 2)
         pairs = make_room(pairs, num_pairs, num_fresh)
-        scores = _widen(scores, int(pairs.sizes[NUM_PAIRS]), num_pairs)
+        scores = _enlarge_scores(scores, int(pairs.sizes[NUM_PAIRS]), num_pairs)
 
 
-def _widen(scores: Scores, used: int, needed: int) -> Scores:
-    """The same scores, with room for so many more pairs."""
+def _enlarge_scores(scores: Scores, used: int, needed: int) -> Scores:
+    """Return the same scores, with room for more pairs."""
     return scores._replace(
         links=enlarge(scores.links, 2 * used, 2 * needed),
         bounds=enlarge(scores.bounds, used, needed),
@@ -136,12 +137,12 @@ def _widen(scores: Scores, used: int, needed: int) -> Scores:
 
 @tuple_splice
 def _level_below(count: int) -> int:
-    """The level of an entry that occurs so often."""
+    """Return the level of a token with this count."""
     return count - (count >> _LEVEL_BITS)
 
 
 @tuple_kernel
-def _count_entries(words: Words, scores: Scores) -> None:
+def _count_tokens(words: Words, scores: Scores) -> None:
     """Count the symbols of all words."""
     for cell in range(words.cells.size):
         symbol = signed(words.cells[cell])
@@ -149,22 +150,22 @@ def _count_entries(words: Words, scores: Scores) -> None:
             count = words.counts[find_word(words, cell)]
             scores.counts[symbol] += count
             scores.sizes[_TOTAL] += count
-    for entry in range(scores.counts.size):
-        scores.levels[entry] = _level_below(scores.counts[entry])
+    for token in range(scores.counts.size):
+        scores.levels[token] = _level_below(scores.counts[token])
 
 
 @tuple_splice
 def _score(count: int, total: int, left: float, right: float) -> float:
-    """The score of a pair that occurs ``count`` times: of floats alone, the same everywhere."""
+    """Return the score of a pair that occurs ``count`` times, computed in floats alone."""
     ratio = float(count) * float(total) / (float(left) * float(right))
     return count * math.log(ratio)
 
 
 @tuple_splice
 def _bound(pairs: Pairs, scores: Scores, pair: int) -> float:
-    """What the score of a pair will not exceed as long as the levels stand."""
+    """Return an upper bound of a pair's score, valid until a level is lowered."""
     count = pairs.rows[ROW * pair + COUNT]
-    left, right = split(pairs.rows[ROW * pair + KEY])
+    left, right = split_key(pairs.rows[ROW * pair + KEY])
     levels = scores.levels
     score = _score(count, scores.sizes[_TOTAL], levels[left], levels[right])
     return float(score + _SLACK * count)
@@ -172,9 +173,9 @@ def _bound(pairs: Pairs, scores: Scores, pair: int) -> float:
 
 @tuple_kernel
 def _push_pairs(pairs: Pairs, first: int, scores: Scores) -> None:
-    """Put the pairs from ``first`` on into the heap and the lists of their entries."""
+    """Add the pairs from ``first`` on to the heap and to the lists of their tokens."""
     for pair in range(first, pairs.sizes[NUM_PAIRS]):
-        left, right = split(pairs.rows[ROW * pair + KEY])
+        left, right = split_key(pairs.rows[ROW * pair + KEY])
         scores.links[2 * pair] = scores.heads[2 * left]
         scores.heads[2 * left] = pair
         scores.links[2 * pair + 1] = scores.heads[2 * right + 1]
@@ -185,26 +186,19 @@ def _push_pairs(pairs: Pairs, first: int, scores: Scores) -> None:
 
 @tuple_kernel
 def _merge_pairs(
-    words: Words,
-    lengths: NDArray[np.int32],
-    pairs: Pairs,
-    scores: Scores,
-    first: int,
-    min_frequency: int,
-    limit: int,
-    merges: NDArray[np.int32],
+    words: Words, rules: MergeRules, pairs: Pairs, scores: Scores, merges: Int32
 ) -> tuple[int, int]:
     """Merge as long as there is room.
 
     Returns:
-        For how many pairs and fresh occurrences room is needed, or ``_DONE``.
+        The pairs and fresh occurrences that room is needed for, or ``_DONE``.
     """
     sizes = scores.sizes
     while 2 * sizes[_NUM_MERGES] < merges.size:
-        pair = _find_best(pairs, scores, min_frequency)
+        pair = _find_best(pairs, scores, rules.min_frequency)
         if pair == NONE:
             break
-        merged = first + sizes[_NUM_MERGES]
+        merged = rules.first + sizes[_NUM_MERGES]
         num_pairs, num_fresh = count_room(pairs, pair, merged)
         if (
             not has_room(pairs, num_pairs, num_fresh)
@@ -212,26 +206,26 @@ def _merge_pairs(
         ):
             return num_pairs, num_fresh
         _remove(scores, pair)
-        left, right = split(pairs.rows[ROW * pair + KEY])
+        left, right = split_key(pairs.rows[ROW * pair + KEY])
         merges[2 * sizes[_NUM_MERGES]], merges[2 * sizes[_NUM_MERGES] + 1] = left, right
         sizes[_NUM_MERGES] += 1
         first_pair = pairs.sizes[NUM_PAIRS]
-        count = merge_pair(words, lengths, pairs, pair, merged, min_frequency, limit)
+        count = merge_pair(words, rules, pairs, pair, merged)
         pairs.rows[ROW * pair + COUNT] = 0
         sizes[_TOTAL] -= count
         scores.counts[left] -= count
         scores.counts[right] -= count
         scores.counts[merged] = count
         scores.levels[merged] = _level_below(count)
-        _lower_level(pairs, scores, left, min_frequency)
-        _lower_level(pairs, scores, right, min_frequency)
+        _lower_level(pairs, scores, left, rules.min_frequency)
+        _lower_level(pairs, scores, right, rules.min_frequency)
         _push_pairs(pairs, first_pair, scores)
     return _DONE
 
 
 @tuple_inline
 def _find_best(pairs: Pairs, scores: Scores, min_frequency: int) -> int:
-    """The pair to merge next, or ``NONE``; pairs that occur too seldom leave the heap for good."""
+    """Return the pair to merge next, or ``NONE``; pairs that are too rare leave the heap for good."""
     best = NONE
     best_score = 0.0
     num_candidates = 0
@@ -243,7 +237,7 @@ def _find_best(pairs: Pairs, scores: Scores, min_frequency: int) -> int:
         count = pairs.rows[ROW * pair + COUNT]
         if count < min_frequency:
             continue
-        left, right = split(pairs.rows[ROW * pair + KEY])
+        left, right = split_key(pairs.rows[ROW * pair + KEY])
         score = _score(count, scores.sizes[_TOTAL], scores.counts[left], scores.counts[right])
         scores.bounds[pair] = _bound(pairs, scores, pair)
         scores.candidates[num_candidates] = pair
@@ -259,7 +253,7 @@ def _find_best(pairs: Pairs, scores: Scores, min_frequency: int) -> int:
 
 @tuple_splice
 def _is_preferred(pairs: Pairs, pair: int, other: int) -> bool:
-    """Whether of two pairs with the same score the first is merged."""
+    """Return whether of two pairs with the same score the first is merged."""
     rows = pairs.rows
     count, other_count = rows[ROW * pair + COUNT], rows[ROW * other + COUNT]
     is_lower = rows[ROW * pair + KEY] < rows[ROW * other + KEY]
@@ -267,17 +261,17 @@ def _is_preferred(pairs: Pairs, pair: int, other: int) -> bool:
 
 
 @tuple_inline
-def _lower_level(pairs: Pairs, scores: Scores, entry: int, min_frequency: int) -> None:
-    """Where an entry's count has fallen below its level, make the bounds of its pairs anew.
+def _lower_level(pairs: Pairs, scores: Scores, token: int, min_frequency: int) -> None:
+    """If a token's count has fallen below its level, compute the bounds of its pairs again.
 
-    Pairs that occur too seldom leave its lists for good.
+    Pairs that are too rare leave its lists for good.
     """
-    if scores.counts[entry] >= scores.levels[entry]:
+    if scores.counts[token] >= scores.levels[token]:
         return
-    scores.levels[entry] = _level_below(scores.counts[entry])
+    scores.levels[token] = _level_below(scores.counts[token])
     for side in range(2):
         kept = NONE
-        pair = signed(scores.heads[2 * entry + side])
+        pair = signed(scores.heads[2 * token + side])
         while pair != NONE:
             after = signed(scores.links[2 * pair + side])
             is_kept = pairs.rows[ROW * pair + COUNT] >= min_frequency
@@ -286,7 +280,7 @@ def _lower_level(pairs: Pairs, scores: Scores, entry: int, min_frequency: int) -
                 _settle(scores, pair)
                 kept = pair
             elif kept == NONE:
-                scores.heads[2 * entry + side] = after
+                scores.heads[2 * token + side] = after
             else:
                 scores.links[2 * kept + side] = after
             pair = after
@@ -303,7 +297,7 @@ def _push(scores: Scores, pair: int) -> None:
 
 @tuple_splice
 def _remove(scores: Scores, pair: int) -> None:
-    """Take a pair out of the heap."""
+    """Remove a pair from the heap."""
     scores.sizes[_HEAP_SIZE] -= 1
     last = signed(scores.heap[scores.sizes[_HEAP_SIZE]])
     if last != pair:
@@ -315,23 +309,18 @@ def _remove(scores: Scores, pair: int) -> None:
 
 @tuple_inline
 def _settle(scores: Scores, pair: int) -> None:
-    """Move a pair of the heap, whose bound may have changed, up or down to where it belongs."""
-    heap, places, bounds = scores.heap, scores.places, scores.bounds
-    bound = bounds[pair]
-    size = scores.sizes[_HEAP_SIZE]
-    hole = signed(places[pair])
-    while hole > 0 and bounds[heap[(hole - 1) >> 1]] < bound:
-        heap[hole] = heap[(hole - 1) >> 1]
-        places[heap[hole]] = hole
-        hole = (hole - 1) >> 1
-    while 2 * hole + 1 < size:
-        child = 2 * hole + 1
-        if child + 1 < size and bounds[heap[child + 1]] > bounds[heap[child]]:
-            child += 1
-        if bounds[heap[child]] <= bound:
-            break
-        heap[hole] = heap[child]
-        places[heap[hole]] = hole
-        hole = child
-    heap[hole] = pair
-    places[pair] = hole
+    """Move a pair, whose bound may have changed, up or down the heap to where it belongs."""
+    place = move_up(_comes_before, _swap, scores, signed(scores.places[pair]))
+    move_down(_comes_before, _swap, scores, place, scores.sizes[_HEAP_SIZE])
+
+
+@tuple_splice
+def _comes_before(scores: Scores, place: int, other: int) -> bool:
+    return bool(scores.bounds[scores.heap[place]] > scores.bounds[scores.heap[other]])
+
+
+@tuple_splice
+def _swap(scores: Scores, place: int, other: int) -> None:
+    heap, places = scores.heap, scores.places
+    heap[place], heap[other] = heap[other], heap[place]
+    places[heap[place]], places[heap[other]] = place, other

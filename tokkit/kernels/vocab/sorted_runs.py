@@ -1,199 +1,233 @@
-"""Sorted runs of words, on their way out of a table and through a merge.
+"""Sort the words of a table into a run of records, and merge runs.
 
-A run is a row of records, the words in the order of their bytes:
+A run is a sequence of records, in the order of the words' bytes:
 
-    length (8 bytes)   count (8)   the word's bytes, and zeros up to a multiple of 8
+    length (8 bytes)   count (8)   the word's bytes, with zeros up to a multiple of 8
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tokkit.kernels.encode.word_cache import Words
-from tokkit.kernels.jit import inline, kernel
-from tokkit.kernels.memory import Bytes, copy_values, signed
-from tokkit.kernels.vocab.word_table import big_endian, is_before
-
-Positions = NDArray[np.int64]
+from tokkit.kernels.arrays import Bools, Bytes, Int64, UInt64
+from tokkit.kernels.heap import move_down
+from tokkit.kernels.jit import inline, kernel, tuple_kernel, tuple_splice
+from tokkit.kernels.memory import copy_values, signed
+from tokkit.kernels.vocab.word_table import COUNT, LENGTH, SLOT_WORDS, START
 
 HEAD_BYTES = 16
 
-# Why ``merge_records`` returned, unless it needs more of a run.
+# Results of ``merge_records``, besides the number of a run.
 MERGED = -1
 NO_ROOM = -2
 
+# The end of a record that was not read yet, or is not in its window.
+_UNREAD = -2
+_MISSING = -1
+
+
+@inline
+def _big_endian(values: Bytes, start: int, stop: int) -> np.uint64:
+    """Return the first eight bytes of a word as a number with the same order, zeros at the end."""
+    word = np.uint64(0)
+    for index in range(8):
+        byte = np.uint64(values[start + index]) if start + index < stop else np.uint64(0)
+        word = (word << np.uint64(8)) | byte
+    return word
+
+
+@inline
+def _is_before(values: Bytes, start: int, length: int, other: int, other_length: int) -> bool:
+    """Return whether the word at ``start`` comes before the one at ``other`` by their bytes."""
+    for index in range(min(length, other_length)):
+        if values[start + index] != values[other + index]:
+            is_less: bool = values[start + index] < values[other + index]
+            return is_less
+    return length < other_length
+
 
 @kernel
-def list_words(slots: Words, arena: Bytes, out_keys: Words, out_slots: Positions) -> None:
-    """The words of a table: what their first bytes are in order of, and their slots."""
+def list_words(slots: UInt64, arena: Bytes, out_keys: UInt64, out_places: Int64) -> None:
+    """List the words of a table.
+
+    Args:
+        slots: of the table.
+        arena: of the table.
+        out_keys: uint64 ``[num_words]``, the first eight bytes of each word, as a number.
+        out_places: int64 ``[num_words]``, index of its slot.
+    """
     count = 0
-    for place in range(0, slots.size, 4):
-        length = signed(slots[place + 2])
+    for place in range(0, slots.size, SLOT_WORDS):
+        length = signed(slots[place + LENGTH])
         if length != 0:
-            start = signed(slots[place + 1])
-            out_keys[count] = big_endian(arena, start, start + length)
-            out_slots[count] = place
+            start = signed(slots[place + START])
+            out_keys[count] = _big_endian(arena, start, start + length)
+            out_places[count] = place
             count += 1
 
 
-@inline
-def _slot_is_before(slots: Words, arena: Bytes, one: int, other: int) -> bool:
-    start, other_start = signed(slots[one + 1]), signed(slots[other + 1])
-    stop = start + signed(slots[one + 2])
-    other_stop = other_start + signed(slots[other + 2])
-    return is_before(arena, start, stop, arena, other_start, other_stop)
+@tuple_splice
+def _comes_after(heap: tuple[UInt64, Bytes, Int64, int], index: int, other: int) -> bool:
+    """Return whether one word of a heap comes after another, so that the last one is on top."""
+    slots, arena, places, first = heap
+    place, other_place = places[first + index], places[first + other]
+    return _is_before(
+        arena,
+        signed(slots[other_place + START]),
+        signed(slots[other_place + LENGTH]),
+        signed(slots[place + START]),
+        signed(slots[place + LENGTH]),
+    )
 
 
-@inline
-def _sift(slots: Words, arena: Bytes, places: Positions, first: int, root: int, size: int) -> None:
-    """Let a word of a heap sink to where it belongs."""
-    place = places[first + root]
-    while 2 * root + 1 < size:
-        child = 2 * root + 1
-        if child + 1 < size and _slot_is_before(
-            slots, arena, places[first + child], places[first + child + 1]
-        ):
-            child += 1
-        if not _slot_is_before(slots, arena, place, places[first + child]):
-            break
-        places[first + root] = places[first + child]
-        root = child
-    places[first + root] = place
+@tuple_splice
+def _swap(heap: tuple[UInt64, Bytes, Int64, int], index: int, other: int) -> None:
+    _, _, places, first = heap
+    places[first + index], places[first + other] = places[first + other], places[first + index]
 
 
-@kernel
-def sort_same_keys(slots: Words, arena: Bytes, keys: Words, places: Positions) -> None:
+@tuple_kernel
+def sort_same_keys(slots: UInt64, arena: Bytes, keys: UInt64, places: Int64) -> None:
     """Sort words by all their bytes that are in the order of their keys; ``places`` is updated.
 
-    By heaps, so that a million words with the same beginning take no longer than others.
+    Sorts by heaps, so that a million words with the same beginning take no longer than others.
     """
     first = 0
     while first < keys.size:
         last = first + 1
         while last < keys.size and keys[last] == keys[first]:
             last += 1
+        heap = (slots, arena, places, first)
         size = last - first
         for root in range(size // 2 - 1, -1, -1):
-            _sift(slots, arena, places, first, root, size)
+            move_down(_comes_after, _swap, heap, root, size)
         for end in range(size - 1, 0, -1):
-            largest = places[first]
-            places[first] = places[first + end]
-            places[first + end] = largest
-            _sift(slots, arena, places, first, 0, end)
+            _swap(heap, 0, end)
+            move_down(_comes_after, _swap, heap, 0, end)
         first = last
 
 
 @kernel
 def write_records(
-    slots: Words,
+    slots: UInt64,
     arena: Bytes,
-    places: Positions,
+    places: Int64,
     first: int,
     factor: int,
     out_bytes: Bytes,
-    out_words: Positions,
+    out_words: Int64,
 ) -> tuple[int, int]:
     """Write words of a table as records.
 
     Args:
         slots: of the table.
         arena: of the table.
-        places: the slots of words, sorted.
-        first: of them that is not written yet.
-        factor: by which counts are multiplied.
-        out_bytes: uint8, gets the records.
+        places: indices of the words' slots, sorted.
+        first: index into ``places`` of the first word to write.
+        factor: counts are multiplied by it.
+        out_bytes: uint8, the records.
         out_words: int64, the same memory.
 
     Returns:
-        The first that is not written now, and how many bytes the records have.
+        The first word that did not fit, and the number of bytes written.
     """
     size = 0
     word = first
     while word < places.size:
         place = places[word]
-        length = signed(slots[place + 2])
-        padded = (length + 7) // 8 * 8
-        if size + HEAD_BYTES + padded > out_bytes.size:
+        length = signed(slots[place + LENGTH])
+        end = size + HEAD_BYTES + (length + 7) // 8 * 8
+        if end > out_bytes.size:
             break
         out_words[size // 8] = length
-        out_words[size // 8 + 1] = signed(slots[place + 3]) * factor
-        out_words[(size + HEAD_BYTES + padded) // 8 - 1] = 0
-        copy_values(arena, signed(slots[place + 1]), out_bytes, size + HEAD_BYTES, length)
-        size += HEAD_BYTES + padded
+        out_words[size // 8 + 1] = signed(slots[place + COUNT]) * factor
+        out_words[end // 8 - 1] = 0
+        copy_values(arena, signed(slots[place + START]), out_bytes, size + HEAD_BYTES, length)
+        size = end
         word += 1
     return word, size
 
 
 @inline
-def _end_of_record(words: Positions, start: int, stop: int) -> int:
-    """Where the record at ``start`` ends, or -1 where it is not there as a whole."""
+def _end_of_record(words: Int64, start: int, stop: int) -> int:
+    """Return where the record at ``start`` ends, or ``_MISSING`` if it is not there as a whole."""
     if stop - start < HEAD_BYTES:
-        return -1
+        return _MISSING
     end = start + HEAD_BYTES + (words[start // 8] + 7) // 8 * 8
-    return end if end <= stop else -1
+    return end if end <= stop else _MISSING
+
+
+@inline
+def _record_is_before(buffer: Bytes, words: Int64, start: int, other: int) -> bool:
+    """Return whether the word of the record at ``start`` comes before that of another."""
+    length, other_length = words[start // 8], words[other // 8]
+    return _is_before(buffer, start + HEAD_BYTES, length, other + HEAD_BYTES, other_length)
+
+
+@inline
+def _is_same_word(buffer: Bytes, words: Int64, start: int, other: int) -> bool:
+    """Return whether two records have the same word."""
+    if words[start // 8] != words[other // 8]:
+        return False
+    for index in range(HEAD_BYTES, HEAD_BYTES + words[start // 8]):
+        if buffer[start + index] != buffer[other + index]:
+            return False
+    return True
 
 
 @kernel
 def merge_records(
     buffer: Bytes,
-    words: Positions,
-    starts: Positions,
-    stops: Positions,
-    goes_on: NDArray[np.bool_],
+    words: Int64,
+    starts: Int64,
+    stops: Int64,
+    goes_on: Bools,
     divisor: int,
     smallest: int,
-    keys: Words,
-    ends: Positions,
-    totals: Positions,
+    keys: UInt64,
+    ends: Int64,
+    totals: Int64,
     out_bytes: Bytes,
-    out_words: Positions,
+    out_words: Int64,
 ) -> tuple[int, int]:
-    """Merge runs; counts of the same word are added up, divided, and rounded half up to 1 at least.
+    """Merge runs; counts of equal words are added, divided, and rounded half up to 1 at least.
 
     Args:
         buffer: uint8, a window of each run.
         words: int64, the same memory.
-        starts: int64 ``[num_runs]``, where in it the rest of each window begins; updated.
+        starts: int64 ``[num_runs]``, where the rest of each window begins; updated.
         stops: int64 ``[num_runs]``, where each window ends.
         goes_on: bool ``[num_runs]``: whether the run has more than its window.
-        divisor: of the sums.
-        smallest: words that then count less are left out.
-        keys: uint64 ``[num_runs]``, room.
-        ends: int64 ``[num_runs]``, room.
+        divisor: sums of counts are divided by it.
+        smallest: words with a smaller result are dropped.
+        keys: uint64 ``[num_runs]``, memory for this call.
+        ends: int64 ``[num_runs]``, memory for this call.
         totals: int64 ``[3]``: words, their bytes, and their counts; added to.
-        out_bytes: uint8, gets the records.
+        out_bytes: uint8, the records.
         out_words: int64, the same memory.
 
     Returns:
-        The run of which more is needed, ``NO_ROOM`` or ``MERGED``; and how many bytes the records
-        have.
+        The run of which more is needed, ``NO_ROOM`` or ``MERGED``; and the number of bytes written.
     """
     num_runs = starts.size
     size = 0
-    ends[:] = -2  # not looked at
+    ends[:] = _UNREAD
     while True:
         least = -1
         for run in range(num_runs):
-            if ends[run] == -2:
-                ends[run] = _end_of_record(words, starts[run], stops[run])
-                if ends[run] == -1:
+            start = starts[run]
+            if ends[run] == _UNREAD:
+                ends[run] = _end_of_record(words, start, stops[run])
+                if ends[run] == _MISSING:
                     if goes_on[run]:
                         return run, size
                     continue
-                start = starts[run] + HEAD_BYTES
-                keys[run] = big_endian(buffer, start, start + words[starts[run] // 8])
+                word = start + HEAD_BYTES
+                keys[run] = _big_endian(buffer, word, word + words[start // 8])
             if ends[run] >= 0 and (
                 least < 0
                 or keys[run] < keys[least]
                 or (
                     keys[run] == keys[least]
-                    and is_before(
-                        buffer,
-                        starts[run] + HEAD_BYTES,
-                        starts[run] + HEAD_BYTES + words[starts[run] // 8],
-                        buffer,
-                        starts[least] + HEAD_BYTES,
-                        starts[least] + HEAD_BYTES + words[starts[least] // 8],
-                    )
+                    and _record_is_before(buffer, words, start, starts[least])
                 )
             ):
                 least = run
@@ -203,23 +237,16 @@ def merge_records(
         num_bytes = ends[least] - start
         if size + num_bytes > out_bytes.size:
             return NO_ROOM, size
-        length = words[start // 8]
         total = 0
         for run in range(num_runs):
-            if ends[run] < 0 or keys[run] != keys[least] or words[starts[run] // 8] != length:
-                continue
-            is_same = True
-            for index in range(HEAD_BYTES, HEAD_BYTES + length):
-                if buffer[starts[run] + index] != buffer[start + index]:
-                    is_same = False
-                    break
-            if is_same:
+            if (
+                ends[run] >= 0
+                and keys[run] == keys[least]
+                and _is_same_word(buffer, words, starts[run], start)
+            ):
                 total += words[starts[run] // 8 + 1]
-                if run != least:
-                    starts[run] = ends[run]
-                    ends[run] = -2
-        starts[least] = ends[least]
-        ends[least] = -2
+                starts[run] = ends[run]
+                ends[run] = _UNREAD
         if divisor > 1:
             total = max(1, (total + divisor // 2) // divisor)
         if total < smallest:
@@ -228,19 +255,15 @@ def merge_records(
         out_words[size // 8 + 1] = total
         size += num_bytes
         totals[0] += 1
-        totals[1] += length
+        totals[1] += words[start // 8]
         totals[2] += total
 
 
 @kernel
 def unpack_records(
-    data: Bytes,
-    words: Positions,
-    out_values: Bytes,
-    out_offsets: Positions,
-    out_counts: Positions,
+    data: Bytes, words: Int64, out_values: Bytes, out_offsets: Int64, out_counts: Int64
 ) -> None:
-    """Set words, bounds and counts apart.
+    """Write the words, bounds and counts of records to arrays of their own.
 
     Args:
         data: uint8, the records.

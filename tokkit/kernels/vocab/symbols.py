@@ -1,21 +1,21 @@
-"""Words as one array of cells, a symbol at its first cell and again at its last.
+"""Words as symbols in one array of cells, a symbol at its first cell and again at its last.
 
 Two words, "abab" and "ac", before and after "a b" became the symbol 7:
 
     cells   END 0 1 0 1 END 0 2 END       END 7 7 7 7 END 0 2 END
     starts      1           6     9
 
-A symbol's length in cells is known by its id, so the next symbol is found from where this one
-begins, and the one before from the cell in front of it: four bytes a character hold a list that is
-linked both ways. Cells within a symbol are ``GONE``, so an outdated place never looks like one that
-is not: where a symbol began, either it or ``GONE`` or the end of a longer one stands.
+A symbol's id gives its length in cells, so the next symbol is found from where this one begins, and
+the one before from the cell in front of it: four bytes per character hold a doubly linked list.
+Cells within a symbol are ``GONE``, so an outdated place is always noticed: where a symbol began,
+there is still that symbol, or ``GONE``, or the end of a longer symbol.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tokkit.kernels.arrays import Bools, Bytes, Int32, Int64
 from tokkit.kernels.jit import kernel, tuple_splice
 from tokkit.kernels.memory import decode_character
 
@@ -31,22 +31,22 @@ class Words(NamedTuple):
     Attributes:
         cells: int32 ``[num_cells]``.
         starts: int32 ``[num_words + 1]``: the first cell of each word, and one behind the last.
-        blocks: int32 ``[num_cells // 8 + 1]``: the word that every eighth cell is in.
-        counts: int64 ``[num_words]``: how often each occurs.
+        blocks: int32 ``[num_cells // 8 + 1]``: the word of every eighth cell.
+        counts: int64 ``[num_words]``: occurrences of each.
     """
 
-    cells: NDArray[np.int32]
-    starts: NDArray[np.int32]
-    blocks: NDArray[np.int32]
-    counts: NDArray[np.int64]
+    cells: Int32
+    starts: Int32
+    blocks: Int32
+    counts: Int64
 
 
 def lay_out_words(
-    values: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    first_ids: NDArray[np.int32],
-    next_ids: NDArray[np.int32],
+    values: Bytes,
+    offsets: Int64,
+    counts: Int64,
+    first_ids: Int32,
+    next_ids: Int32,
     *,
     as_bytes: bool,
 ) -> Words:
@@ -54,16 +54,16 @@ def lay_out_words(
 
     Args:
         values: uint8, the words' bytes.
-        offsets: int64 ``[num_words + 1]``.
+        offsets: int64 ``[num_words + 1]``, into ``values``.
         counts: int64 ``[num_words]``.
-        first_ids: int32, the symbol of each byte or code point that begins a word; where it is
-            ``NO_SYMBOL`` the word goes on without it.
-        next_ids: likewise, where it does not begin one.
+        first_ids: int32, the symbol of each byte or code point that begins a word. ``NO_SYMBOL``
+            leaves it out.
+        next_ids: int32, the symbol of each byte or code point within a word.
         as_bytes: a symbol is a byte, not a character of UTF-8.
     """
     starts = np.empty(len(counts) + 1, np.int32)
     cells = np.empty(len(values) + len(counts) + 1, np.int32)
-    num_cells = _lay_out(values, offsets, first_ids, next_ids, as_bytes, starts, cells)
+    num_cells = _fill_cells(values, offsets, first_ids, next_ids, as_bytes, starts, cells)
     cells = cells[:num_cells].copy() if num_cells < len(cells) else cells
     blocks = np.empty((num_cells >> _BLOCK_BITS) + 1, np.int32)
     _fill_blocks(starts, blocks)
@@ -71,16 +71,16 @@ def lay_out_words(
 
 
 @kernel
-def _lay_out(
-    values: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    first_ids: NDArray[np.int32],
-    next_ids: NDArray[np.int32],
-    as_bytes: bool,  # noqa: FBT001  a kernel's arguments have no names
-    out_starts: NDArray[np.int32],
-    out_cells: NDArray[np.int32],
+def _fill_cells(
+    values: Bytes,
+    offsets: Int64,
+    first_ids: Int32,
+    next_ids: Int32,
+    as_bytes: bool,
+    out_starts: Int32,
+    out_cells: Int32,
 ) -> int:
-    """Fill the cells; returns how many."""
+    """Write the cells of all words; returns the number of cells."""
     out_cells[0] = END
     cell = 1
     for word in range(offsets.size - 1):
@@ -105,8 +105,8 @@ def _lay_out(
 
 
 @kernel
-def _fill_blocks(starts: NDArray[np.int32], out_blocks: NDArray[np.int32]) -> None:
-    """For every eighth cell find its word; an ``END`` counts to the word before it."""
+def _fill_blocks(starts: Int32, out_blocks: Int32) -> None:
+    """Find the word of every eighth cell; an ``END`` belongs to the word before it."""
     word = 0
     for block in range(out_blocks.size):
         while word + 2 < starts.size and starts[word + 1] <= block << _BLOCK_BITS:
@@ -116,7 +116,7 @@ def _fill_blocks(starts: NDArray[np.int32], out_blocks: NDArray[np.int32]) -> No
 
 @tuple_splice
 def find_word(words: Words, cell: int) -> int:
-    """The word that a cell is in: at most eight begin within a block."""
+    """Return the word that a cell is in: at most eight begin within a block."""
     word = int(words.blocks[cell >> _BLOCK_BITS])
     while words.starts[word + 1] <= cell:
         word += 1
@@ -125,20 +125,16 @@ def find_word(words: Words, cell: int) -> int:
 
 @kernel
 def count_characters(
-    values: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    out_counts: NDArray[np.int64],
-    out_continues: NDArray[np.bool_],
+    values: Bytes, offsets: Int64, counts: Int64, out_counts: Int64, out_continues: Bools
 ) -> None:
     """Count the characters of words.
 
     Args:
         values: uint8, the words' bytes, UTF-8.
-        offsets: int64 ``[num_words + 1]``.
+        offsets: int64 ``[num_words + 1]``, into ``values``.
         counts: int64 ``[num_words]``.
-        out_counts: int64 ``[0x110000]``, which are added to.
-        out_continues: bool ``[0x110000]``: set for those that follow another one in a word.
+        out_counts: int64 ``[0x110000]``, added to.
+        out_continues: bool ``[0x110000]``: set for characters that follow another one in a word.
     """
     for word in range(counts.size):
         position = offsets[word]

@@ -1,72 +1,71 @@
-"""Tables that grow with a text: words and chunks, and how often they occurred.
+"""Hash tables of words and of chunks of text, with the number of their occurrences.
 
     arena   t h e c a t ...
-    slot    hash, where the word begins in the arena, its length, its count
+    slot    hash, start of the word in the arena, its length, its count
 
-A word is written behind the others first and then looked for: where it is there already, the next
-one overwrites it. Chunks of up to 15 bytes have their bytes in their slot, as in ``wordcache``:
+A word is first written behind the others and then looked up: if it is there already, the next word
+overwrites it. Chunks of up to 15 bytes have their bytes in their slot, as in ``word_cache``:
 
-    slot    first word of the key, second word of the key, count, nothing
+    slot    first word of the key, second word of the key, count, unused
 
-Both are open-addressing tables that take the next slot where one is taken. Neither grows: the
-caller empties a table that is full.
+Both tables use linear probing. Neither grows: the caller empties a table that is full.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tokkit.kernels.encode.word_cache import WordCache, Words, aligned, key_length, new_cache
+from tokkit.kernels.arrays import Bytes, Int64, UInt64
+from tokkit.kernels.encode.word_cache import WordCache, aligned_zeros, key_length, new_cache
 from tokkit.kernels.jit import inline, kernel, tuple_inline, tuple_kernel, tuple_splice
-from tokkit.kernels.memory import Bytes, load_word, signed
+from tokkit.kernels.memory import HASH_PRIME, HASH_PRIME_2, load_word, signed
 
-# The trainers' time grows with a word's length. A longer word is cut.
+# Longer words are cut, since the trainers' time grows with a word's length.
 LONGEST_WORD = 1 << 14
+# Room for one more word, with the bytes of a character too many and those loaded beyond the end.
+WORD_ROOM = LONGEST_WORD + 64
 
+# Indices into ``filled``.
 NUM_WORDS = 0
 NUM_BYTES = 1
 NUM_CHUNKS = 2
 NUM_FILLED = 3
 
-_SLOT_WORDS = 4
-_HASH, _START, _LENGTH, _COUNT = np.arange(_SLOT_WORDS, dtype=np.int64)
-_PRIME_1 = np.uint64(0x9E37_79B9_7F4A_7C15)
-_PRIME_2 = np.uint64(0xD6E8_FEB8_6659_FD93)
-# A word beside what is there, the bytes of a character too many, and what is loaded beyond.
-WORD_ROOM = LONGEST_WORD + 64
+# Parts of a slot of the table of words.
+SLOT_WORDS = 4
+_HASH, START, LENGTH, COUNT = np.arange(SLOT_WORDS, dtype=np.int64)
 
 
 class WordTable(NamedTuple):
-    """Words and chunks with their counts.
+    """The tables.
 
     Attributes:
         slots: uint64 ``[num_slots * 4]``, a power of two.
         arena: uint8, the words' bytes.
         chunks: a ``WordCache`` of which only the short table is used.
-        filled: int64 ``[NUM_FILLED]``: words, bytes of the arena and chunks so far.
+        filled: int64 ``[NUM_FILLED]``: number of words, bytes of the arena, and chunks.
     """
 
-    slots: Words
+    slots: UInt64
     arena: Bytes
     chunks: WordCache
-    filled: NDArray[np.int64]
+    filled: Int64
 
 
 def new_table(memory: int) -> WordTable:
-    """An empty table of about so many bytes, though of 100 kB at least and 112 MB at most.
+    """Return an empty table of about ``memory`` bytes, but at least 100 kB and at most 112 MB.
 
     English prose has 0.4 million distinct chunks and 0.1 million words in 64 MB. A table for four
-    times as many words took a tenth longer to fill, most of whose time is waiting for memory.
+    times as many words took a tenth longer to fill: most of the time is waiting for memory.
     """
     chunk_bits = min(max((memory // 4).bit_length() - 1, 12), 25) - 5
     word_bits = min(max((memory // 4).bit_length() - 1, 12), 24) - 5
     arena = min(max(memory // 4, 4 * WORD_ROOM), 64 << 20)
     chunks = new_cache(0, 0)._replace(
-        short=aligned(_SLOT_WORDS << chunk_bits), short_shift=64 - chunk_bits + 1
+        short=aligned_zeros(SLOT_WORDS << chunk_bits), short_shift=64 - chunk_bits + 1
     )
     return WordTable(
-        aligned(_SLOT_WORDS << word_bits),
+        aligned_zeros(SLOT_WORDS << word_bits),
         np.empty(arena, np.uint8),
         chunks,
         np.zeros(NUM_FILLED, np.int64),
@@ -75,7 +74,7 @@ def new_table(memory: int) -> WordTable:
 
 @tuple_splice
 def has_room(table: WordTable) -> bool:
-    """Whether one more word fits, at 5 of 8 slots taken at most."""
+    """Return whether one more word fits, with at most 5 of 8 slots taken."""
     limit = table.slots.size // 32 * 5
     is_full: bool = (
         table.filled[NUM_WORDS] >= limit or table.filled[NUM_BYTES] + WORD_ROOM > table.arena.size
@@ -85,7 +84,7 @@ def has_room(table: WordTable) -> bool:
 
 @inline
 def _load_masked(values: Bytes, position: int, stop: int) -> np.uint64:
-    """Up to eight bytes before ``stop``, zeros behind; the array goes on for eight at least."""
+    """Return up to eight bytes before ``stop``, then zeros; the array must go on for eight bytes."""
     word: np.uint64 = load_word(values, position)
     rest = stop - position
     if rest < 8:
@@ -95,7 +94,7 @@ def _load_masked(values: Bytes, position: int, stop: int) -> np.uint64:
 
 @inline
 def _is_same(values: Bytes, one: int, other: int, length: int) -> bool:
-    """Whether two words of a length are the same."""
+    """Return whether two words of the same length are equal."""
     for index in range(0, length, 8):
         if _load_masked(values, one + index, one + length) != _load_masked(
             values, other + index, other + length
@@ -106,40 +105,40 @@ def _is_same(values: Bytes, one: int, other: int, length: int) -> bool:
 
 @tuple_inline
 def count_written(table: WordTable, length: int, count: int) -> None:
-    """Count the word that was written behind the others; there is room for it."""
+    """Count the word that was written behind the others; there must be room for it."""
     arena, slots = table.arena, table.slots
     start = table.filled[NUM_BYTES]
     stop = start + length
-    mixed = np.uint64(length) * _PRIME_2
+    mixed = np.uint64(length) * HASH_PRIME_2
     for position in range(start, stop, 8):
-        mixed = (mixed ^ _load_masked(arena, position, stop)) * _PRIME_1
+        mixed = (mixed ^ _load_masked(arena, position, stop)) * HASH_PRIME
         mixed ^= mixed >> np.uint64(32)
-    mixed *= _PRIME_2
-    mask = slots.size // _SLOT_WORDS - 1
+    mixed *= HASH_PRIME_2
+    mask = slots.size // SLOT_WORDS - 1
     slot = signed(mixed >> np.uint64(24)) & mask
     while True:
-        place = slot * _SLOT_WORDS
-        if slots[place + _LENGTH] == 0:
+        place = slot * SLOT_WORDS
+        if slots[place + LENGTH] == 0:
             slots[place + _HASH] = mixed
-            slots[place + _START] = np.uint64(start)
-            slots[place + _LENGTH] = np.uint64(length)
-            slots[place + _COUNT] = np.uint64(count)
+            slots[place + START] = np.uint64(start)
+            slots[place + LENGTH] = np.uint64(length)
+            slots[place + COUNT] = np.uint64(count)
             table.filled[NUM_WORDS] += 1
             table.filled[NUM_BYTES] += length
             return
         if (
             slots[place + _HASH] == mixed
-            and slots[place + _LENGTH] == np.uint64(length)
-            and _is_same(arena, signed(slots[place + _START]), start, length)
+            and slots[place + LENGTH] == np.uint64(length)
+            and _is_same(arena, signed(slots[place + START]), start, length)
         ):
-            slots[place + _COUNT] += np.uint64(count)
+            slots[place + COUNT] += np.uint64(count)
             return
         slot = (slot + 1) & mask
 
 
 @tuple_inline
 def count_bytes(table: WordTable, values: Bytes, start: int, stop: int, count: int) -> None:
-    """Count a word of a text as it stands; there is room for it."""
+    """Count a word of a text as it stands; there must be room for it."""
     place = table.filled[NUM_BYTES]
     for index in range(stop - start):
         table.arena[place + index] = values[start + index]
@@ -147,17 +146,11 @@ def count_bytes(table: WordTable, values: Bytes, start: int, stop: int, count: i
 
 
 @tuple_kernel
-def count_words(
-    values: Bytes,
-    offsets: NDArray[np.int64],
-    first: int,
-    count: int,
-    table: WordTable,
-) -> int:
-    """Count words that are known to be words, each ``count`` times, from the ``first`` on.
+def count_words(values: Bytes, offsets: Int64, first: int, count: int, table: WordTable) -> int:
+    """Count words, each ``count`` times, from the ``first`` on.
 
     Returns:
-        The first that did not fit, or how many there are.
+        The first word that did not fit, or the number of words.
     """
     for word in range(first, offsets.size - 1):
         if not has_room(table):
@@ -167,23 +160,24 @@ def count_words(
 
 
 @tuple_splice
-def find_chunk(short: Words, bucket: int, first: np.uint64, second: np.uint64) -> int:
-    """Index of the slot of a chunk, or of an empty one for it."""
+def find_chunk(short: UInt64, bucket: int, first: np.uint64, second: np.uint64) -> int:
+    """Return the index of the slot of a chunk, or of an empty one for it."""
     place = bucket
     while short[np.uint64(place + 1)] != 0 and (
         short[np.uint64(place)] != first or short[np.uint64(place + 1)] != second
     ):
-        place = (place + _SLOT_WORDS) & (short.size - 1)
+        place = (place + SLOT_WORDS) & (short.size - 1)
     return place
 
 
 @tuple_splice
-def put_chunk(table: WordTable, place: int, first: np.uint64, second: np.uint64) -> bool:
-    """Take an empty slot for a chunk; False where too many are taken."""
+def put_chunk(table: WordTable, bucket: int, first: np.uint64, second: np.uint64) -> bool:
+    """Add a chunk that is not in the table; returns False if too many slots are taken."""
     short = table.chunks.short
     if table.filled[NUM_CHUNKS] >= short.size // 32 * 5:
         return False
     table.filled[NUM_CHUNKS] += 1
+    place = find_chunk(short, bucket, first, second)
     short[place] = first
     short[place + 1] = second
     short[place + 2] = 1
@@ -192,11 +186,7 @@ def put_chunk(table: WordTable, place: int, first: np.uint64, second: np.uint64)
 
 @kernel
 def take_chunks(
-    short: Words,
-    place: int,
-    out_values: Bytes,
-    out_offsets: NDArray[np.int64],
-    out_counts: NDArray[np.int64],
+    short: UInt64, place: int, out_values: Bytes, out_offsets: Int64, out_counts: Int64
 ) -> tuple[int, int]:
     """Take chunks out of their table, as many as there is room for, and empty their slots.
 
@@ -208,7 +198,7 @@ def take_chunks(
         out_counts: int64 ``[num_chunks]``.
 
     Returns:
-        The index of the slot to go on with, and how many chunks there are.
+        The index of the slot to go on with, and the number of chunks.
     """
     count = 0
     stop = 0
@@ -223,29 +213,7 @@ def take_chunks(
             out_counts[count] = signed(short[place + 2])
             count += 1
             out_offsets[count] = stop
-            for index in range(_SLOT_WORDS):
+            for index in range(SLOT_WORDS):
                 short[place + index] = np.uint64(0)
-        place += _SLOT_WORDS
+        place += SLOT_WORDS
     return place, count
-
-
-@inline
-def big_endian(values: Bytes, start: int, stop: int) -> np.uint64:
-    """The first eight bytes of a word as a number in whose order words are, zeros behind."""
-    word = np.uint64(0)
-    for index in range(8):
-        byte = np.uint64(values[start + index]) if start + index < stop else np.uint64(0)
-        word = (word << np.uint64(8)) | byte
-    return word
-
-
-@inline
-def is_before(
-    one: Bytes, start: int, stop: int, other: Bytes, other_start: int, other_stop: int
-) -> bool:
-    """Whether a word comes before another by their bytes."""
-    for index in range(min(stop - start, other_stop - other_start)):
-        if one[start + index] != other[other_start + index]:
-            is_less: bool = one[start + index] < other[other_start + index]
-            return is_less
-    return stop - start < other_stop - other_start

@@ -1,7 +1,7 @@
-"""Pairing: how a document falls into BERT's pairs of segments, as google-research/bert does it.
+"""Cut documents into BERT's pairs of segments, as google-research/bert does.
 
-A document of six sentences of 4 tokens each; the target is 13 tokens. Sentences are collected
-until the target is reached, or the document ends:
+A document of six sentences of 4 tokens each, with a target of 13 tokens. Sentences are collected
+until the target is reached or the document ends:
 
     chunk 0 1 2 3    A ends after sentence 1 (a draw from 1, 2 or 3 sentences)
                      heads: B is the rest of the chunk:    A = 0 1   B = 2 3    label 0
@@ -11,47 +11,46 @@ After heads the next chunk begins at sentence 4. After tails sentences 2 and 3 w
 the next chunk begins with them. So in one pass over a document each of its sentences is in an A or
 in a following B exactly once. A chunk of one sentence is all A, and its B is random.
 
-The kernel only says where segments lie. For a random B it draws the other document, and 64 bits
-from which its first sentence follows when that document is at hand: documents are spread over all
-shards, and what is drawn does not depend on how they are spread.
+The kernel only tells where segments are. For a random B it draws the other document, and 64 bits
+that select its first sentence when that document is read: documents are spread over all shards,
+and the draws do not depend on how.
 
 ALBERT's pairs are of one document: there is no random B, and tails swaps A and B. A chunk takes a
-second sentence even where the first alone reaches the target, and a last sentence that stays alone
+second sentence even if the first alone reaches the target, and a last sentence that stays alone
 gives no pair (google-research/albert makes random pairs of both):
 
     chunk 0 1 2 3    heads:  A = 0 1   B = 2 3   label 0      tails:  A = 2 3   B = 0 1   label 1
 
-A document's draws are blocks 0, 1, 2, … of ``(PAIR, pass, document)``: first whether the visit is
+A document's draws are blocks 0, 1, 2, … of ``(PAIR, pass, document)``: first whether the pass is
 short and how short, then for each chunk one block for the end of A and the coin, and after tails
-one or more for the other document, until it is not this one and in the same split.
+one or more for the other document, until it is a different one in the same split.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tokkit.kernels.arrays import INDEX_SHIFT, Bools, Int32, Int64, Records, UInt64
 from tokkit.kernels.jit import kernel, splice
 from tokkit.kernels.philox import join, philox, uniform_below
 
-# One pair. Of a random B the kernel here knows ``source`` and ``source_draw``, and its
-# ``b_length`` is the length to reach; the rest is filled in by ``borrow_segments``.
+# For a random B ``pair_sentences`` writes ``source`` and ``source_draw``, and the length to reach as
+# ``b_length``; ``borrow_segments`` writes the rest.
 PAIR_DTYPE = np.dtype(
     [
-        ("index", np.uint64),  # document << 24 | number within its visit: what the pair draws by
+        ("index", np.uint64),  # document << 24 | number of the pair: the index by which it draws
         ("a_start", np.int64),  # first token of A
         ("a_length", np.int64),
         ("b_start", np.int64),  # first token of B, among the borrowed ones if it is random
         ("b_length", np.int64),
         ("b_whole", np.int64),  # length of B before truncation
-        ("source", np.uint64),  # the document that a random B comes from
+        ("source", np.uint64),  # the document that a random B is from
         ("source_draw", np.uint64),  # 64 bits that its first sentence is drawn from
         ("is_random", np.bool_),
-        ("is_swapped", np.bool_),  # B stands before A in the document
+        ("is_swapped", np.bool_),  # B is before A in the document
     ],
     align=True,
 )
 
 _ONE = np.uint64(1)
-INDEX_SHIFT = np.uint64(24)
 _TAILS = np.uint64(1 << 31)  # a lane is below it one time in two
 
 
@@ -59,7 +58,7 @@ _TAILS = np.uint64(1 << 31)  # a lane is below it one time in two
 def _is_held_out(
     document: np.uint64, seed: np.uint64, hold_out_stream: np.uint64, eval_threshold: np.uint64
 ) -> bool:
-    """Whether a document belongs to the evaluation split."""
+    """Return whether a document belongs to the evaluation split."""
     return bool(philox(seed, hold_out_stream, document, np.uint64(0))[0] < eval_threshold)
 
 
@@ -69,16 +68,16 @@ def mark_held_out(
     seed: np.uint64,
     hold_out_stream: np.uint64,
     eval_threshold: np.uint64,
-    out_held_out: NDArray[np.bool_],
+    out_held_out: Bools,
 ) -> None:
-    """Tell which of consecutive documents are held out for evaluation.
+    """Mark which of consecutive documents are held out for evaluation.
 
     Args:
         first_document: number of the first.
-        seed: of the draws.
+        seed: random seed.
         hold_out_stream: ``stream_of(HOLD_OUT, 0)``.
         eval_threshold: ``chance_threshold`` of the share that is held out.
-        out_held_out: bool, filled for each document.
+        out_held_out: bool ``[num_documents]``.
     """
     for row in range(len(out_held_out)):
         document = first_document + np.uint64(row)
@@ -87,49 +86,49 @@ def mark_held_out(
 
 @kernel
 def pair_sentences(
-    documents: NDArray[np.uint64],
-    token_offsets: NDArray[np.int64],
-    sentence_offsets: NDArray[np.int64],
-    sentence_lengths: NDArray[np.int32],
+    documents: UInt64,
+    token_offsets: Int64,
+    sentence_offsets: Int64,
+    sentence_lengths: Int32,
     first_row: int,
     max_pairs: int,
     max_tokens: int,
     short_threshold: np.uint64,
-    drop_single: bool,  # noqa: FBT001  kernels take arguments by position
-    swap: bool,  # noqa: FBT001
+    drop_single: bool,
+    swap: bool,
     num_documents: int,
-    held_out: bool,  # noqa: FBT001
+    held_out: bool,
     eval_threshold: np.uint64,
     seed: np.uint64,
     pair_stream: np.uint64,
     hold_out_stream: np.uint64,
-    out_pairs: NDArray[np.void],
+    out_pairs: Records,
 ) -> tuple[int, int, int, int]:
-    """Cut documents of one split into pairs, until there are enough of them.
+    """Cut documents of one split into pairs, until there are enough pairs.
 
     Args:
-        documents: uint64 [num_rows], their numbers in the token folder.
-        token_offsets: int64 [num_rows + 1], where their tokens begin.
-        sentence_offsets: int64 [num_rows + 1], into ``sentence_lengths``.
-        sentence_lengths: int32, tokens of each sentence, at least 1.
+        documents: uint64 ``[num_rows]``, their numbers in the token folder.
+        token_offsets: int64 ``[num_rows + 1]``, where their tokens begin.
+        sentence_offsets: int64 ``[num_rows + 1]``, into ``sentence_lengths``.
+        sentence_lengths: int32, number of tokens of each sentence, at least 1.
         first_row: the row to begin with.
-        max_pairs: no further document is begun once there are this many.
+        max_pairs: stop after a document when there are as many.
         max_tokens: most tokens of A and B together.
-        short_threshold: ``chance_threshold`` of a visit with a shorter target, which is then
-            uniform from 2 to ``max_tokens``.
+        short_threshold: ``chance_threshold`` of a pass with a shorter target, which is then uniform
+            from 2 to ``max_tokens``.
         drop_single: documents of one sentence give no pair.
-        swap: ALBERT's pairs, else BERT's.
-        num_documents: in the token folder.
-        held_out: the split, of which there must be at least two documents.
+        swap: ALBERT's pairs instead of BERT's.
+        num_documents: number of documents in the token folder.
+        held_out: the split, which has at least two documents.
         eval_threshold: ``chance_threshold`` of the share that is held out.
-        seed: of the draws.
+        seed: random seed.
         pair_stream: ``stream_of(PAIR, pass)``.
         hold_out_stream: ``stream_of(HOLD_OUT, 0)``.
-        out_pairs: ``PAIR_DTYPE``, with room for a pair a sentence from ``first_row`` on.
+        out_pairs: ``PAIR_DTYPE``, with room for a pair per sentence from ``first_row`` on.
 
     Returns:
-        The row to go on with, the number of pairs, how many visits were short, and how many tokens
-        were in last sentences that stayed alone.
+        The row to go on with, the number of pairs, the number of short passes, and the number of
+        tokens in last sentences that stayed alone.
     """
     num_pairs = 0
     num_short = 0

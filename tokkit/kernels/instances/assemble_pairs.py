@@ -1,14 +1,14 @@
-"""Segments: fetching random ones, truncating pairs, laying them out as instances.
+"""Fetch random segments, truncate pairs, and assemble them to instances.
 
 A pair that is too long loses one token at a time from the longer segment (ties: B). With room for
 10 tokens, A of 9 and B of 5:
 
     excess 4:  A B  9 5 -> 8 5 -> 7 5 -> 6 5 -> 5 5
 
-and had there been a fifth to lose, B would have lost it, then A, then B. So the longer one first
-loses the difference, and the rest falls to B and A in turn, B first: no loop is needed. Each lost
-token is taken from the segment's front or back by a fair draw, so the front's share is the number
-of heads among as many coins: the bits of Philox's blocks, counted.
+and if there had been a fifth to lose, B would have lost it, then A, then B. So the longer one first
+loses the difference, and B and A lose the rest in turn, B first: no loop is needed. Each lost token
+is taken from the segment's front or back by a fair coin, so the front's share is the number of
+heads among as many coins: the bits of Philox's blocks, counted.
 
 A cut at the front is moved back to the beginning of its word, and the back loses as many tokens
 more, unless the word is longer than what is kept. google-research/bert leaves half words there.
@@ -20,13 +20,12 @@ The lengths are the same as without the move.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tokkit.kernels.instances.mask_tokens import Ids
+from tokkit.kernels.arrays import Ids, Int32, Int64, Integer, PackedBits, Records
 from tokkit.kernels.jit import kernel, splice
-from tokkit.kernels.memory import copy_values
+from tokkit.kernels.memory import copy_values, count_ones
 from tokkit.kernels.philox import join, philox, uniform_below
-from tokkit.kernels.ragged import Integer, copy_bits, count_ones, get_bit
+from tokkit.kernels.ragged import copy_bits, get_bit
 
 _ONE = np.uint64(1)
 
@@ -35,7 +34,7 @@ _ONE = np.uint64(1)
 def _share_loss(
     a_length: np.int64, b_length: np.int64, max_tokens: int
 ) -> tuple[np.int64, np.int64]:
-    """How many tokens A and B lose so that together they have at most ``max_tokens``."""
+    """Return how many tokens A and B lose so that they have at most ``max_tokens`` together."""
     excess = max(np.int64(0), a_length + b_length - max_tokens)
     first = min(excess, abs(a_length - b_length))
     rest = excess - first
@@ -50,7 +49,7 @@ def _share_loss(
 def _count_heads(
     num_coins: np.int64, index: np.uint64, seed: np.uint64, stream: np.uint64
 ) -> np.int64:
-    """How many of ``num_coins`` fair coins show heads."""
+    """Return how many of ``num_coins`` fair coins show heads."""
     heads = np.int64(0)
     block = np.uint64(0)
     while num_coins > 0:
@@ -59,24 +58,36 @@ def _count_heads(
         for word in (join(lanes[0], lanes[1]), join(lanes[2], lanes[3])):
             if num_coins < 64:
                 word &= (_ONE << np.uint64(max(np.int64(0), num_coins))) - _ONE  # noqa: PLW2901
-            heads += np.int64(count_ones(word))
+            heads += count_ones(word)
             num_coins -= 64
     return heads
 
 
 @splice
-def _align_cut(
-    cut: np.int64, kept: np.int64, word_starts: NDArray[np.uint8], start: np.int64, length: np.int64
+def _front_cut(
+    length: np.int64,
+    loss: np.int64,
+    word_starts: PackedBits,
+    start: np.int64,
+    index: np.uint64,
+    seed: np.uint64,
+    stream: np.uint64,
 ) -> np.int64:
-    """Move a front cut back to the beginning of its word, unless that is longer than ``kept``.
+    """Return how many of the ``loss`` tokens that a segment loses are at its front.
+
+    A cut within a word is moved back to its beginning, unless the word is longer than what is kept.
 
     Args:
-        cut: tokens cut from the front of a segment.
-        kept: tokens kept of it.
-        word_starts: bits, one a token.
-        start: where the segment begins among them.
         length: of the whole segment.
+        loss: number of tokens that it loses.
+        word_starts: packed, a bit per token.
+        start: where the segment begins in ``word_starts``.
+        index: the index by which the pair draws.
+        seed: random seed.
+        stream: of the draws.
     """
+    cut = _count_heads(loss, index, seed, stream)
+    kept = length - loss
     begin = cut
     while begin > 0 and not get_bit(word_starts, start + begin):
         begin -= 1
@@ -90,63 +101,48 @@ def _align_cut(
     return begin
 
 
-@splice
-def _front_cut(
-    length: np.int64,
-    loss: np.int64,
-    word_starts: NDArray[np.uint8],
-    start: np.int64,
-    index: np.uint64,
-    seed: np.uint64,
-    stream: np.uint64,
-) -> np.int64:
-    """How many tokens a segment loses at the front, of ``loss`` that it loses."""
-    cut = _count_heads(loss, index, seed, stream)
-    return _align_cut(cut, length - loss, word_starts, start, length)
-
-
 @kernel
 def borrow_segments(
-    rows: NDArray[np.int64],
-    source_rows: NDArray[np.int64],
+    rows: Int64,
+    source_rows: Int64,
     ids: Ids,
-    token_offsets: NDArray[np.int64],
-    sentence_lengths: NDArray[np.int32],
-    sentence_offsets: NDArray[np.int64],
-    word_starts: NDArray[np.uint8],
+    token_offsets: Int64,
+    sentence_lengths: Int32,
+    sentence_offsets: Int64,
+    word_starts: PackedBits,
     first_bit: int,
     max_tokens: int,
     seed: np.uint64,
     front_stream: np.uint64,
     out_start: Integer,
-    out_pairs: NDArray[np.void],
+    out_pairs: Records,
     out_ids: Ids,
-    out_word_starts: NDArray[np.uint8],
+    out_word_starts: PackedBits,
 ) -> Integer:
     """Fetch random segments B from one record batch of the token folder.
 
     A segment begins at a uniformly drawn sentence and takes whole sentences until it has the
-    length to reach, or the document ends; what truncation would leave of it is copied.
+    length to reach, or the document ends. Only what truncation leaves of it is copied.
 
     Args:
-        rows: int64 [n], the pairs to fill in.
-        source_rows: int64 [n], the rows of the record batch that they take from.
+        rows: int64 ``[n]``, the pairs to fill in.
+        source_rows: int64 ``[n]``, the row of the record batch that each takes from.
         ids: of the record batch.
-        token_offsets: int64 [num_rows + 1], into ``ids``.
-        sentence_lengths: int32, tokens of each sentence.
-        sentence_offsets: int64 [num_rows + 1], into ``sentence_lengths``.
-        word_starts: bits, one a token, of which the first is number ``first_bit``.
-        first_bit: see there.
+        token_offsets: int64 ``[num_rows + 1]``, into ``ids``.
+        sentence_lengths: int32, number of tokens of each sentence.
+        sentence_offsets: int64 ``[num_rows + 1]``, into ``sentence_lengths``.
+        word_starts: packed, a bit per token.
+        first_bit: the bit of the first token in ``word_starts``.
         max_tokens: most tokens of A and B together.
-        seed: of the draws.
+        seed: random seed.
         front_stream: ``stream_of(FRONT_OF_B, pass)``.
-        out_start: where the first segment goes in ``out_ids``.
-        out_pairs: ``PAIR_DTYPE``; ``b_start``, ``b_length`` and ``b_whole`` are filled in.
-        out_ids: as ``ids``, room for ``max_tokens`` a pair.
-        out_word_starts: bits, zero beyond ``out_start``.
+        out_start: where to write the first segment in ``out_ids``.
+        out_pairs: ``PAIR_DTYPE``; ``b_start``, ``b_length`` and ``b_whole`` are written.
+        out_ids: same type as ``ids``, with room for ``max_tokens`` per pair.
+        out_word_starts: packed, a bit per token of ``out_ids``, zero from ``out_start`` on.
 
     Returns:
-        Where the next segment goes.
+        Where to write the next segment.
     """
     for number in range(len(rows)):
         pair = out_pairs[rows[number]]
@@ -179,22 +175,22 @@ def borrow_segments(
 
 @kernel
 def truncate_pairs(
-    word_starts: NDArray[np.uint8],
+    word_starts: PackedBits,
     max_tokens: int,
     seed: np.uint64,
     front_of_a_stream: np.uint64,
     front_of_b_stream: np.uint64,
-    out_pairs: NDArray[np.void],
+    out_pairs: Records,
 ) -> None:
-    """Truncate every segment A, and every B that follows its A, in place.
+    """Truncate every A, and every B that is not random, in place.
 
     Args:
-        word_starts: bits, one a token of the documents that the pairs were cut from.
+        word_starts: packed, a bit per token of the documents that the pairs were cut from.
         max_tokens: most tokens of A and B together.
-        seed: of the draws.
+        seed: random seed.
         front_of_a_stream: ``stream_of(FRONT_OF_A, pass)``.
         front_of_b_stream: ``stream_of(FRONT_OF_B, pass)``.
-        out_pairs: ``PAIR_DTYPE``; starts and lengths are changed.
+        out_pairs: ``PAIR_DTYPE``; starts and lengths are updated.
     """
     for row in range(len(out_pairs)):
         pair = out_pairs[row]
@@ -214,48 +210,50 @@ def truncate_pairs(
 
 @kernel
 def assemble_pairs(
-    pairs: NDArray[np.void],
+    pairs: Records,
     ids: Ids,
-    word_starts: NDArray[np.uint8],
+    word_starts: PackedBits,
     borrowed_ids: Ids,
-    borrowed_word_starts: NDArray[np.uint8],
+    borrowed_word_starts: PackedBits,
     cls_id: int,
     sep_id: int,
-    out_offsets: NDArray[np.int64],
+    out_offsets: Int64,
     out_ids: Ids,
-    out_word_starts: NDArray[np.uint8],
+    out_word_starts: PackedBits,
 ) -> None:
-    """Lay pairs out as ``[CLS] A [SEP] B [SEP]``, one after the other.
+    """Write pairs as ``[CLS] A [SEP] B [SEP]``, one after the other.
 
     Args:
         pairs: ``PAIR_DTYPE``, truncated.
         ids: of the documents that the pairs were cut from.
-        word_starts: bits, one a token of ``ids``.
+        word_starts: packed, a bit per token of ``ids``.
         borrowed_ids: of random segments.
-        borrowed_word_starts: bits, one a token of ``borrowed_ids``.
+        borrowed_word_starts: packed, a bit per token of ``borrowed_ids``.
         cls_id: the id of ``[CLS]``.
         sep_id: the id of ``[SEP]``.
-        out_offsets: int64 [num_pairs + 1], where each instance begins.
-        out_ids: as ``ids``, with room for 3 tokens more than A and B have, a pair.
-        out_word_starts: bits, likewise; zero, and left so at control tokens.
+        out_offsets: int64 ``[num_pairs + 1]``, where each instance begins.
+        out_ids: same type as ``ids``, with room for A, B and 3 tokens per pair.
+        out_word_starts: packed, a bit per token of ``out_ids``, zeros; stays zero at special
+            tokens.
     """
     position = 0
     out_offsets[0] = 0
     for row in range(len(pairs)):
         pair = pairs[row]
-        start, length = pair["a_start"], pair["a_length"]
         out_ids[position] = cls_id
-        copy_values(ids, start, out_ids, position + 1, length)
-        copy_bits(word_starts, start, length, position + 1, out_word_starts)
-        position += length + 1
+        position += 1
+        start, length = pair["a_start"], pair["a_length"]
+        copy_values(ids, start, out_ids, position, length)
+        copy_bits(word_starts, start, length, position, out_word_starts)
+        position += length
         out_ids[position] = sep_id
-
+        position += 1
         start, length = pair["b_start"], pair["b_length"]
         b_ids = borrowed_ids if pair["is_random"] else ids
         b_word_starts = borrowed_word_starts if pair["is_random"] else word_starts
-        copy_values(b_ids, start, out_ids, position + 1, length)
-        copy_bits(b_word_starts, start, length, position + 1, out_word_starts)
-        position += length + 1
+        copy_values(b_ids, start, out_ids, position, length)
+        copy_bits(b_word_starts, start, length, position, out_word_starts)
+        position += length
         out_ids[position] = sep_id
         position += 1
         out_offsets[row + 1] = position
