@@ -67,7 +67,9 @@ def sentences_of(
     assert (seed, epoch) == (seed, 0)
     cross = config.get("packing", "full-sentences") == "full-sentences"
     room = config["max_seq_length"] - 2
-    for packed in pack_sentences(documents, members, room=room, gap_id=SEP, cross_documents=cross):
+    for packed in pack_sentences(
+        documents, members, room=room, separator_id=SEP, cross_documents=cross
+    ):
         yield to_row(packed, [CLS, *packed.tokens, SEP])
 
 
@@ -75,7 +77,7 @@ def blocks_of(
     documents: Sequence[Document], members: list[int], config: Row, seed: int, epoch: int
 ) -> Iterator[Row]:
     assert (seed, epoch) == (seed, 0)
-    made, _ = pack_blocks(documents, members, block=config["max_seq_length"], gap_ids=[SEP])
+    made, _ = pack_blocks(documents, members, block=config["max_seq_length"], separator_ids=[SEP])
     for packed in made:
         yield to_row(packed, packed.tokens)
 
@@ -86,7 +88,7 @@ def spans_of(
     block, num_noise, num_spans = size_block(
         config["max_seq_length"], config["noise_density"], config["mean_noise_span_length"]
     )
-    made, _ = pack_blocks(documents, members, block=block, gap_ids=[])
+    made, _ = pack_blocks(documents, members, block=block, separator_ids=[])
     for packed in made:
         inputs, targets = corrupt(
             packed.tokens,
@@ -105,13 +107,13 @@ def permutations_of(
     documents: Sequence[Document], members: list[int], config: Row, seed: int, epoch: int
 ) -> Iterator[Row]:
     room = config["max_seq_length"] - 2
-    made, _ = pack_blocks(documents, members, block=room, gap_ids=[SEP])
+    made, _ = pack_blocks(documents, members, block=room, separator_ids=[SEP])
     for packed in made:
         ids = [*packed.tokens, SEP, CLS]
         targets = order_targets(
             ids,
             {SEP, CLS},
-            one_in=config["predict_one_in"],
+            predict_every=config["predict_one_in"],
             seed=seed,
             epoch=epoch,
             index=index_of(packed),

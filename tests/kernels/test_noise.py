@@ -1,4 +1,4 @@
-"""Noise is cut every way alike, and targets are anywhere and in any order alike.
+"""All cuts of noise are equally likely, and so are all places and orders of targets.
 
 Seeds are fixed, and 4 standard deviations are allowed; see ``chi_square_z``.
 """
@@ -56,7 +56,7 @@ def noise_masks(
 
 
 def targets_of(
-    num_rows: int, length: int, one_in: int, *, control: tuple[int, ...] = (), seed: int = 7
+    num_rows: int, length: int, predict_every: int, *, special: tuple[int, ...] = (), seed: int = 7
 ) -> list[npt.NDArray[np.uint16]]:
     """The targets of instances whose ids are their positions."""
     ids = np.tile(np.arange(length, dtype=np.uint16), num_rows)
@@ -66,8 +66,8 @@ def targets_of(
         ids,
         np.arange(num_rows + 1, dtype=np.int64) * length,
         np.arange(num_rows, dtype=np.uint64),
-        np.array(control, np.uint16),
-        one_in,
+        np.array(special, np.uint16),
+        predict_every,
         np.uint64(seed),
         stream_of(PERMUTATION, 0),
         positions,
@@ -76,7 +76,7 @@ def targets_of(
     return np.split(positions[: offsets[-1]], offsets[1:-1])
 
 
-def test_noise_and_rest_are_cut_every_way_alike() -> None:
+def test_all_cuts_of_noise_and_rest_are_equally_likely() -> None:
     """5 noise tokens and 6 others in 3 spans each: 6 times 10 ways, 100,000 blocks, 1.1 million tokens."""
     masks = noise_masks(100_000, 11, 5, 3)
     weights = 1 << np.arange(11)
@@ -85,7 +85,7 @@ def test_noise_and_rest_are_cut_every_way_alike() -> None:
     assert abs(chi_square_z([*ways.values()], 100_000 / 60)) < 4
 
 
-def test_blocks_have_as_much_noise_in_as_many_spans_as_t5_gives_them() -> None:
+def test_blocks_have_the_amount_of_noise_and_spans_of_t5() -> None:
     masks = noise_masks(2000, 568, 85, 28)
     assert (masks.sum(axis=1) == 85).all()
     begins = masks[:, 1:] & ~masks[:, :-1]
@@ -118,7 +118,7 @@ def test_neighbouring_seeds_and_passes_are_uncorrelated(seed: int, epoch: int) -
     assert abs(share_z(both, 4000, chance)) < 4
 
 
-def test_one_token_in_k_is_predicted_wherever_it_stands() -> None:
+def test_one_token_in_k_is_predicted_at_any_position() -> None:
     rows = targets_of(4000, 500, 6)
     counts = np.bincount(np.concatenate(rows), minlength=500)
     # Positions 25 apart are in different spans. Contexts begin at 0, so the first have a pattern.
@@ -127,17 +127,17 @@ def test_one_token_in_k_is_predicted_wherever_it_stands() -> None:
     assert abs(counts[100:400].sum() / (4000 * 300) - 1 / 6) < 0.002
 
 
-def test_every_order_of_targets_is_alike() -> None:
+def test_all_orders_of_targets_are_equally_likely() -> None:
     rows = targets_of(24_000, 4, 1)
     orders = Counter(tuple(row.tolist()) for row in rows)
     assert set(orders) == {*permutations(range(4))}
     assert abs(chi_square_z([*orders.values()], 1000)) < 4
 
 
-def test_control_tokens_are_never_predicted() -> None:
-    control = (0, 7, 48, 49)
-    rows: list[Any] = targets_of(2000, 50, 2, control=control)
+def test_special_tokens_are_never_predicted() -> None:
+    special = (0, 7, 48, 49)
+    rows: list[Any] = targets_of(2000, 50, 2, special=special)
     found = np.bincount(np.concatenate(rows), minlength=50)
-    assert not found[[*control]].any()
-    assert (np.delete(found, control) > 0).all()
+    assert not found[[*special]].any()
+    assert (np.delete(found, special) > 0).all()
     assert all(len(set(row.tolist())) == len(row) for row in rows)

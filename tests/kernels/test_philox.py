@@ -1,4 +1,4 @@
-"""Philox is the published function, and its draws are what their names say."""
+"""Philox is the published function, and a draw depends on its name alone."""
 
 from itertools import islice
 
@@ -83,7 +83,7 @@ def test_no_two_purposes_share_a_stream() -> None:
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.1, 0.5, 1.0])
-def test_chances_come_true_as_often_as_they_should(probability: float) -> None:
+def test_chances_occur_with_their_probability(probability: float) -> None:
     drawn = np.array([lanes(1, int(stream_of(PAIR, 0)), i, 0) for i in range(5000)], np.uint64)
     share = float((drawn < chance_threshold(probability)).mean())
     # 20,000 draws: the standard error is at most 0.0035, and nothing at 0 and 1.

@@ -1,4 +1,4 @@
-"""The kernels that find and copy documents, against their readable twins."""
+"""Documents and sentences equal those of the readable twins."""
 
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
@@ -70,7 +70,7 @@ def find_in_chunks(
     chunk_sizes=st.lists(st.integers(1, 40), min_size=1),
     capacity=st.integers(1, 5),
 )
-def test_documents_are_those_of_the_twin_however_the_buffer_is_refilled(
+def test_documents_equal_those_of_the_twin_however_the_buffer_is_refilled(
     documents: str, data: bytes, chunk_sizes: list[int], capacity: int
 ) -> None:
     def endless() -> Iterator[int]:
@@ -103,8 +103,8 @@ def test_copies_are_clean_and_blank_slices_are_left_out(data: bytes, cuts: list[
 
 @pytest.mark.parametrize("method", ["lines", "none"])
 @given(texts=st.lists(TEXTS), prefix=st.binary(max_size=9))
-def test_sentences_are_those_of_the_twin(method: str, texts: list[bytes], prefix: bytes) -> None:
-    """The prefix stands for what lies before the first text where bounds do not start at 0."""
+def test_sentences_equal_those_of_the_twin(method: str, texts: list[bytes], prefix: bytes) -> None:
+    """The prefix is text before the first bound, which need not be 0."""
     texts = [reference.clean(text) for text in texts]
     data = prefix + b"".join(texts)
     offsets = as_positions(list(accumulate([len(prefix), *map(len, texts)])))

@@ -1,4 +1,4 @@
-"""The order of an epoch is a permutation, and looks like one drawn from all of them."""
+"""The order of an epoch is a permutation, and all permutations are equally likely."""
 
 import math
 from collections import Counter
@@ -52,7 +52,7 @@ def test_a_range_of_positions_is_a_slice_of_the_order(size: int, data: st.DataOb
 
 
 @pytest.mark.parametrize("size", [3, 4, 5, 6])
-def test_each_order_of_a_few_instances_is_as_frequent_as_the_next(size: int) -> None:
+def test_all_orders_of_a_few_instances_are_equally_frequent(size: int) -> None:
     num_orders = math.factorial(size)
     num_seeds = 40 * num_orders
     counts = Counter(tuple(order(size, seed=seed).tolist()) for seed in range(num_seeds))

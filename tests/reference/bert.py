@@ -1,10 +1,10 @@
 """What google-research/bert's ``create_pretraining_data.py`` does, with documents of ids.
 
-A port of its semantics, faults included, written anew: a random segment may be of A's own
-document after ten draws, a front cut may halve a word, replacements come from the whole vocabulary.
-It draws from one generator in the order of the script, so it is a sample from the same
-distribution, and does about the same work an instance: benchmarks take it for the peer. (The
-script works on strings and turns them into ids at the end, so the port is faster than it.)
+A port of its behaviour, including its faults: a random segment may be from A's own document after
+ten draws, a front cut may halve a word, replacements come from the whole vocabulary. It draws from
+one generator in the order of the script, so it samples from the same distribution, and does about
+the same work per instance: benchmarks use it as the peer. (The script works on strings and turns
+them into ids at the end, so the port is faster.)
 """
 
 import random
@@ -16,7 +16,7 @@ Document = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Instance:
-    """One instance; ``input_ids`` are masked, ``a_length`` counts A without control tokens."""
+    """An instance; ``input_ids`` are masked, ``a_length`` is that of A without special tokens."""
 
     input_ids: list[int]
     a_length: int
@@ -39,7 +39,7 @@ class Script:
     mask_id: int
 
     def run(self, documents: Sequence[Document], *, dupe_factor: int, seed: int) -> list[Instance]:
-        """All instances, shuffled."""
+        """Return all instances, shuffled."""
         rng = random.Random(seed)  # noqa: S311  no secret is made of it
         shuffled = list(documents)
         rng.shuffle(shuffled)
@@ -55,7 +55,7 @@ class Script:
     def visit(
         self, documents: Sequence[Document], number: int, rng: random.Random
     ) -> Iterator[Instance]:
-        """The instances of one document."""
+        """Yield the instances of one document."""
         document = documents[number]
         target = self.max_seq_length - 3
         if rng.random() < self.short_seq_prob:
@@ -81,7 +81,7 @@ class Script:
     def random_segment(
         self, documents: Sequence[Document], own: int, target: int, rng: random.Random
     ) -> list[int]:
-        """Whole sentences of another document, if one is found in ten draws."""
+        """Return whole sentences of another document, if one is found in ten draws."""
         for _ in range(10):
             source = rng.randint(0, len(documents) - 1)
             if source != own:
@@ -95,13 +95,13 @@ class Script:
         return segment
 
     def truncate(self, a: list[int], b: list[int], rng: random.Random) -> None:
-        """Take a token from the longer one (ties: B), at the front or the back, while too long."""
+        """Remove a token of the longer one (ties: B), at the front or the back, while too long."""
         while len(a) + len(b) > self.max_seq_length - 3:
             longer = a if len(a) > len(b) else b
             longer.pop(0 if rng.random() < 0.5 else -1)
 
     def mask(self, a: list[int], b: list[int], rng: random.Random, *, is_random: bool) -> Instance:
-        """Lay a pair out and mask it."""
+        """Assemble a pair and mask it."""
         input_ids = [self.cls_id, *a, self.sep_id, *b, self.sep_id]
         candidates = [
             position

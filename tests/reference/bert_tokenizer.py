@@ -1,7 +1,7 @@
-"""What google-research/bert's ``tokenization.py`` does: text to entries, in pure Python.
+"""What google-research/bert's ``tokenization.py`` does: text to tokens, in pure Python.
 
-A port of its semantics, written anew: clean, set Chinese characters apart, lower-case, strip accents,
-cut at white space and punctuation, then the longest entry first. Benchmarks take it for the peer.
+A port of its behaviour: clean, separate Chinese characters, lower-case, strip accents, split at white
+space and punctuation, then match the longest token first. Benchmarks use it as the peer.
 """
 
 import unicodedata
@@ -25,25 +25,25 @@ class BertTokenizer:
     ids: Mapping[str, int]
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text."""
+        """Return the ids of a text."""
         return [
-            self.ids[entry]
+            self.ids[token]
             for word in clean(text).strip().split()
             for part in split_punctuation(strip_accents(word.lower()))
-            for entry in self.entries(part)
+            for token in self.tokens(part)
         ]
 
-    def entries(self, word: str) -> list[str]:
-        """The longest entries that make up a word."""
+    def tokens(self, word: str) -> list[str]:
+        """Return the longest tokens that make up a word."""
         if len(word) > 200:
             return ["[UNK]"]
         found = []
         start = 0
         while start < len(word):
             for end in range(len(word), start, -1):
-                entry = ("##" if start else "") + word[start:end]
-                if entry in self.ids:
-                    found.append(entry)
+                token = ("##" if start else "") + word[start:end]
+                if token in self.ids:
+                    found.append(token)
                     start = end
                     break
             else:
@@ -52,7 +52,7 @@ class BertTokenizer:
 
 
 def clean(text: str) -> str:
-    """Control characters go, white space becomes a space, Chinese characters stand alone."""
+    """Remove control characters, turn white space into spaces, separate Chinese characters."""
     parts = []
     for char in text:
         number = ord(char)
@@ -68,13 +68,13 @@ def clean(text: str) -> str:
 
 
 def strip_accents(word: str) -> str:
-    """Without combining marks."""
+    """Remove combining marks."""
     decomposed = unicodedata.normalize("NFD", word)
     return "".join(char for char in decomposed if unicodedata.category(char) != "Mn")
 
 
 def split_punctuation(word: str) -> Iterator[str]:
-    """Punctuation is a word by itself."""
+    """Split at punctuation, which is a word by itself."""
     part = ""
     for char in word:
         number = ord(char)

@@ -3,9 +3,9 @@ r"""A readable twin of byte-level BPE: GPT-2's words, then merges by rank.
     text     "It's  low."               merges, by rank: o w, l ow, Ġ low
     words    "It" "'s" " " " low" "."
     bytes    I t, ' s, Ġ, Ġ l o w, .
-    entries  I t  ' s  Ġ  Ġlow     .    by l ow → Ġ l ow → Ġ low → Ġlow
+    tokens   I t  ' s  Ġ  Ġlow     .    by l ow → Ġ l ow → Ġ low → Ġlow
 
-GPT-2's words are the matches of this pattern, here written out:
+GPT-2's words are the matches of this pattern, here written out in code:
 
     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 """
@@ -26,9 +26,9 @@ class ByteLevelBPE:
 
     Attributes:
         kind: ``letter``, ``number``, ``space`` or ``other``, of a character.
-        ids: the vocabulary; a byte that it lacks is dropped.
-        ranks: the rank of each pair that is merged; of a doubled one that is the later.
-        add_prefix_space: a text that does not begin with a space gets one, if it is not empty.
+        ids: the vocabulary; bytes that it lacks are dropped.
+        ranks: the rank of each merge; the later one of equal pairs.
+        add_prefix_space: put a space in front of a text that does not begin with one.
     """
 
     kind: Callable[[str], str]
@@ -37,19 +37,19 @@ class ByteLevelBPE:
     add_prefix_space: bool = False
 
     def encode(self, text: str) -> tuple[list[int], list[bool]]:
-        """The ids of a text, and whether a word starts with each."""
+        """Return the ids of a text, and whether each starts a word."""
         if self.add_prefix_space and text and not text.startswith(" "):
             text = " " + text
         ids: list[int] = []
         word_starts: list[bool] = []
         for word in self.words(text):
-            entries = self.entries(word)
-            ids += [self.ids[entry] for entry in entries]
-            word_starts += [number == 0 for number in range(len(entries))]
+            tokens = self.tokens(word)
+            ids += [self.ids[token] for token in tokens]
+            word_starts += [number == 0 for number in range(len(tokens))]
         return ids, word_starts
 
     def words(self, text: str) -> Iterator[str]:
-        """The matches of the pattern, which leave nothing out."""
+        """Yield the matches of the pattern, which cover the whole text."""
         start = 0
         while start < len(text):
             stop = self._end_of_word(text, start)
@@ -64,7 +64,7 @@ class ByteLevelBPE:
         if head < len(text) and self.kind(text[head]) != "space":
             return self._end_of_run(text, head)
         stop = self._end_of_run(text, start)
-        # White space leaves its last character to the word behind it, as far as it has two.
+        # Of two and more characters of white space the last belongs to the next word.
         return stop - 1 if stop < len(text) and stop - start > 1 else stop
 
     def _end_of_run(self, text: str, start: int) -> int:
@@ -72,8 +72,8 @@ class ByteLevelBPE:
         others = (place for place in range(start, len(text)) if self.kind(text[place]) != kind)
         return next(others, len(text))
 
-    def entries(self, word: str) -> list[str]:
-        """Merge the pair of the lowest rank, the leftmost of them, until there is none."""
+    def tokens(self, word: str) -> list[str]:
+        """Merge the pair of lowest rank, leftmost first, until none is left."""
         parts = [ALPHABET[byte] for byte in word.encode() if ALPHABET[byte] in self.ids]
         while True:
             pairs = enumerate(pairwise(parts))

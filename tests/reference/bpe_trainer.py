@@ -1,4 +1,4 @@
-"""A slow, readable BPE trainer: count all pairs anew for each merge, and take the best."""
+"""A slow, readable BPE trainer: count all pairs for each merge, and take the best."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -6,7 +6,7 @@ from itertools import pairwise
 
 Word = tuple[int, ...]
 Pair = tuple[int, int]
-# Of how often a pair occurs, how often its left and right entry do, and all entries together.
+# Arguments: the counts of a pair, of its left token, of its right token, and of all tokens.
 Score = Callable[[int, int, int, int], float]
 
 
@@ -23,30 +23,30 @@ def learn_merges(
     max_token_length: int | None = None,
     score: Score = by_frequency,
 ) -> list[Pair]:
-    """The merges of a corpus, whose ids go on from those of ``lengths``.
+    """Return the merges of a corpus, whose ids follow those of ``lengths``.
 
     Args:
-        counts: words as ids, and how often each occurs.
-        lengths: characters of each entry.
-        num_merges: at most.
-        min_frequency: of a pair.
-        max_token_length: of each merge, at most.
-        score: the pair with the highest is merged, if that is above zero.
+        counts: words as ids, with their counts.
+        lengths: number of characters of each token.
+        num_merges: most merges to learn.
+        min_frequency: rarer pairs are not merged.
+        max_token_length: most characters of a merged token.
+        score: the pair with the highest score above zero is merged.
     """
     merges: list[Pair] = []
     lengths = list(lengths)
     while len(merges) < num_merges:
-        entries: Counter[int] = Counter()
+        tokens: Counter[int] = Counter()
         pairs: Counter[Pair] = Counter()
         for word, count in counts.items():
-            for entry in word:
-                entries[entry] += count
+            for token in word:
+                tokens[token] += count
             for pair in pairwise(word):
                 if sum(lengths[half] for half in pair) <= (max_token_length or 1 << 31):
                     pairs[pair] += count
         ranked = [
             (
-                score(count, entries[pair[0]], entries[pair[1]], entries.total()),
+                score(count, tokens[pair[0]], tokens[pair[1]], tokens.total()),
                 count,
                 (-pair[0], -pair[1]),
             )
@@ -67,7 +67,7 @@ def learn_merges(
 
 
 def merge(word: Word, left: int, right: int, merged: int) -> Word:
-    """A word after a merge, from left to right."""
+    """Merge a pair in a word, from left to right."""
     symbols: list[int] = []
     for symbol in word:
         if symbol == right and symbols and symbols[-1] == left:

@@ -1,4 +1,4 @@
-"""The slow, readable twin of counting: the library's normalizer and pre-tokenizer, and a Counter."""
+"""A slow, readable twin of counting: the library's normalizer and pre-tokenizer, and a Counter."""
 
 from collections import Counter
 
@@ -12,7 +12,7 @@ GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s
 
 
 def count_words(config: TrainConfig, texts: list[str]) -> Counter[bytes]:
-    """How often each word occurs in some texts."""
+    """Count the words of texts."""
     normalizer = BertNormalizer(lowercase=not config.cased, strip_accents=config.strip_accents)
     parts = {
         "wordpiece": BertPreTokenizer(),

@@ -1,4 +1,4 @@
-"""A batch laid out flat, token by token."""
+"""Flatten a batch, token by token."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ def flatten(
     pad_id: int,
     causal: bool,
 ) -> Flat:
-    """Lay rows out in a batch of given sizes."""
+    """Flatten rows into a batch of given sizes."""
     flat = Flat()
     for row in rows:
         start = len(flat.ids)

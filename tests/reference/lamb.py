@@ -1,4 +1,4 @@
-"""LAMB in the words of the paper's algorithm 2, for one layer, in fp64."""
+"""LAMB as in the paper's algorithm 2, for one layer, in fp64."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ def follow_gradients(
     decay: float,
     is_adaptive: bool,
 ) -> Array:
-    """The weights after a step on each gradient."""
+    """Return the weights after a step on each gradient."""
     mean = np.zeros_like(weights)
     square = np.zeros_like(weights)
     for step, gradient in enumerate(gradients, start=1):

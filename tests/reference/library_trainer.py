@@ -1,8 +1,8 @@
-"""The trainers of the tokenizers library, which tokkit's are equal to.
+"""The trainers of the tokenizers library, which tokkit's equal.
 
-Words come in as texts that a space cuts. The library's WordPiece trainer numbers the pieces
-``##c`` in the order of a hash table, so another vocabulary comes out at every run; it is made
-repeatable by handing over the alphabet complete and in order, as if its pieces were control tokens.
+Words are passed as texts that are split at spaces. The library's WordPiece trainer numbers the
+pieces ``##c`` in the order of a hash table, so it gives another vocabulary at every run. Passing the
+complete alphabet in order, as if its pieces were special tokens, makes it repeatable.
 """
 
 import json
@@ -18,7 +18,7 @@ Learned = tuple[list[str], list[tuple[str, str]]]
 
 
 def train_bpe(config: TrainConfig, words: Mapping[bytes, int]) -> Learned:
-    """The entries by id, and the merges in order."""
+    """Return the tokens by id, and the merges in order."""
     spellings = byte_level_alphabet()
     library = Tokenizer(models.BPE())
     trainer = trainers.BpeTrainer(
@@ -34,7 +34,7 @@ def train_bpe(config: TrainConfig, words: Mapping[bytes, int]) -> Learned:
 
 
 def train_wordpiece(config: TrainConfig, words: Mapping[bytes, int]) -> list[str]:
-    """The entries by id."""
+    """Return the tokens by id."""
     texts = {word.decode(): count for word, count in words.items()}
     alphabet = count_alphabet(texts, config.limit_alphabet)
     continuing = [f"##{char}" for char in alphabet.continuing]

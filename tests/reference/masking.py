@@ -1,4 +1,4 @@
-"""Masking of one instance, with sets and lists."""
+"""Mask one instance, with sets and lists."""
 
 from collections.abc import Sequence
 from itertools import accumulate, islice
@@ -21,7 +21,7 @@ def mask_instance(
     epoch: int,
     index: int,
 ) -> tuple[list[int], list[int], list[int]]:
-    """Returns the masked ids, the positions, and the ids that stood there.
+    """Return the masked ids, the masked positions, and the original ids there.
 
     ``shares`` are those of the mask token and of random tokens.
     """
@@ -66,7 +66,7 @@ def mask_instance_by_words(
     epoch: int,
     index: int,
 ) -> tuple[list[int], list[int], list[int]]:
-    """Masks units of whole words; ``length_shares`` says how often a unit has 1, 2, … words."""
+    """Mask units of whole words; ``length_shares`` are the shares of units of 1, 2, … words."""
     length = len(ids)
     wanted = min(max_predictions, max(1, round(length * masked_lm_prob)))
     budget = min(wanted, length - len(special_positions))
@@ -84,7 +84,7 @@ def mask_instance_by_words(
     masked: dict[int, int] = {}  # position to the chance of its unit
     remaining = list(range(length))
     for lanes in islice(blocks(seed, MASK_UNIT, epoch, index), length):
-        # Fisher and Yates: what was first stands where the pick was.
+        # Fisher and Yates: the first one takes the place of the pick.
         pick = below(join(*lanes[:2]), len(remaining))
         position = remaining[pick]
         remaining[pick] = remaining[0]

@@ -1,4 +1,4 @@
-"""Packing, with the whole corpus as one list of documents."""
+"""Pack a corpus that is one list of documents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ Document = Sequence[Sequence[int]]
 
 @dataclass
 class Packed:
-    """One sequence: the document that it begins in, its ordinal there, and its tokens."""
+    """A sequence: the document that it begins in, its number there, and its tokens."""
 
     document: int
     ordinal: int = 0
@@ -21,14 +21,14 @@ def pack_sentences(
     numbers: Sequence[int],
     *,
     room: int,
-    gap_id: int,
+    separator_id: int,
     cross_documents: bool,
 ) -> list[Packed]:
-    """Whole sentences, as many as fit; a longer one in pieces."""
+    """Pack whole sentences, as many as fit; longer ones are cut."""
     made: list[Packed] = []
     for number in numbers:
         for position, sentence in enumerate(documents[number]):
-            separator = [gap_id] if position == 0 else []
+            separator = [separator_id] if position == 0 else []
             may_go_on = made and (cross_documents or position > 0)
             if may_go_on and len(made[-1].tokens) + len(separator) + len(sentence) <= room:
                 made[-1].tokens += [*separator, *sentence]
@@ -39,15 +39,15 @@ def pack_sentences(
 
 
 def pack_blocks(
-    documents: Sequence[Document], numbers: Sequence[int], *, block: int, gap_ids: list[int]
+    documents: Sequence[Document], numbers: Sequence[int], *, block: int, separator_ids: list[int]
 ) -> tuple[list[Packed], int]:
-    """Blocks of one length, and the tokens of documents that are left over."""
+    """Return blocks of one length, and the number of tokens of documents left over."""
     stream = [
         (number, token, is_text)
         for number in numbers
         for token, is_text in [
             *((token, True) for sentence in documents[number] for token in sentence),
-            *((token, False) for token in gap_ids),
+            *((token, False) for token in separator_ids),
         ]
     ]
     whole = len(stream) // block * block
@@ -59,7 +59,7 @@ def pack_blocks(
 
 
 def number_them(made: list[Packed]) -> list[Packed]:
-    """Give each sequence its number among those that begin in the same document."""
+    """Number the sequences that begin in the same document."""
     for before, sequence in pairwise(made):
         if before.document == sequence.document:
             sequence.ordinal = before.ordinal + 1

@@ -1,4 +1,4 @@
-"""BERT's pairs, a list of documents at a time, with the same draws as the kernels.
+"""BERT's pairs of a list of documents, with the same draws as the kernels.
 
 A document is a list of sentences, a sentence a list of ids. Segments are truncated one token at a
 time, as google-research/bert does it.
@@ -15,7 +15,7 @@ Document = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Pairing:
-    """What all pairs of a corpus have in common."""
+    """The documents of a corpus, and the options for their pairs."""
 
     documents: Sequence[Document]
     max_seq_length: int
@@ -36,7 +36,7 @@ class Pairing:
                 yield from self.visit(number, epoch)
 
     def visit(self, number: int, epoch: int) -> Iterator["Pair"]:
-        """The pairs of one document in one pass."""
+        """Yield the pairs of one document in one pass."""
         document = self.documents[number]
         if self.drop_single and len(document) == 1:
             return
@@ -83,7 +83,7 @@ class Pairing:
             chunk = []
 
     def random_segment(self, own: int, target: int, draws: Iterator[tuple[int, ...]]) -> list[int]:
-        """Whole sentences of another document of the same split, up to the target."""
+        """Return whole sentences of another document of the same split, up to the target."""
         while True:
             lanes = next(draws)
             source = below(word(*lanes[:2]), len(self.documents))
@@ -101,7 +101,7 @@ class Pairing:
     def truncate(
         self, a: list[int], b: list[int], epoch: int, index: int
     ) -> tuple[list[int], list[int]]:
-        """Lose one token at a time from the longer segment (ties: B), front or back by a coin."""
+        """Remove a token of the longer segment (ties: B), front or back by a coin, while too long."""
         fronts = {0: 0, 1: 0}
         lengths = [len(a), len(b)]
         sides = [
@@ -116,7 +116,7 @@ class Pairing:
         return a[a_cut : a_cut + lengths[0]], b[b_cut : b_cut + lengths[1]]
 
     def align(self, segment: list[int], cut: int, kept: int) -> int:
-        """Where the word begins that the cut falls into, unless it is longer than what is kept."""
+        """Move a cut within a word to its beginning, unless the word is longer than what is kept."""
         begins = [0, *(i for i in range(1, len(segment)) if self.begins_word(segment[i]))]
         for begin, end in zip(begins, [*begins[1:], len(segment)], strict=True):
             if begin < cut < end and end - begin <= kept:
@@ -126,7 +126,7 @@ class Pairing:
 
 @dataclass(frozen=True)
 class Pair:
-    """One training instance before its control tokens."""
+    """An instance without its special tokens."""
 
     document: int
     index: int

@@ -1,4 +1,4 @@
-"""Philox4x32-10 in plain integers, as its paper writes it, and draws by their names."""
+"""Philox4x32-10 in plain integers, as in its paper, and named draws."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ def philox4x32(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tupl
 
 
 def blocks(seed: int, purpose: int, epoch: int, index: int) -> Iterator[tuple[int, ...]]:
-    """The blocks of an index, one after the other."""
+    """Yield the blocks of an index."""
     stream = purpose << 24 | epoch & 0xFF_FFFF
     number = 0
     while True:
@@ -31,7 +31,7 @@ def word(low: int, high: int) -> int:
 
 
 def below(bits: int, bound: int) -> int:
-    """An integer in [0, bound) from 64 bits."""
+    """Return an integer in [0, bound) from 64 bits."""
     return bits * bound >> 64
 
 
@@ -40,7 +40,7 @@ def happens(lane: int, probability: float) -> bool:
 
 
 def coins(seed: int, purpose: int, epoch: int, index: int) -> Iterator[bool]:
-    """Fair coins: the bits of the blocks, lowest first."""
+    """Yield fair coins: the bits of the blocks, lowest first."""
     for block in blocks(seed, purpose, epoch, index):
         for lane in block:
             for bit in range(32):

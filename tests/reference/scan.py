@@ -4,7 +4,7 @@ SPACE = b" \t\n\v\f\r"
 
 
 def lines(data: bytes) -> list[tuple[int, int]]:
-    r"""First byte and the byte after the last one of each line; ``\n``, ``\r\n``, ``\r`` end it."""
+    r"""Return start and stop of each line; a line ends at ``\n``, ``\r\n`` or ``\r``."""
     found = []
     start = 0
     position = 0
@@ -25,7 +25,7 @@ def lines(data: bytes) -> list[tuple[int, int]]:
 
 
 def documents(data: bytes, documents: str) -> list[tuple[int, int]]:
-    """Bounds of each document that is not empty."""
+    """Return start and stop of each document that is not empty."""
     if documents == "file":
         return [(0, len(data))] if data.strip(SPACE) else []
     found: list[tuple[int, int]] = []
@@ -42,17 +42,17 @@ def documents(data: bytes, documents: str) -> list[tuple[int, int]]:
 
 
 def count_empty_lines(data: bytes) -> int:
-    """How many lines hold nothing but white space."""
+    """Count the lines of white space alone."""
     return sum(not data[start:stop].strip(SPACE) for start, stop in lines(data))
 
 
 def clean(text: bytes) -> bytes:
-    r"""The text with ``\n`` for every line end, and none at its end."""
+    r"""Return the text with ``\n`` line ends, and none at its end."""
     return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").removesuffix(b"\n")
 
 
 def sentences(text: bytes, method: str) -> list[bytes]:
-    """The sentences of a clean text by ``lines`` or ``none``."""
+    """Return the sentences of a clean text by ``lines`` or ``none``."""
     pieces = text.split(b"\n") if method == "lines" else [text]
     stripped = [piece.strip(SPACE) for piece in pieces]
     return [piece for piece in stripped if piece]

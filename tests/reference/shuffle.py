@@ -1,4 +1,4 @@
-"""The order of an epoch, one position at a time."""
+"""Compute the order of an epoch one position at a time."""
 
 import math
 from itertools import islice

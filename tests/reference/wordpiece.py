@@ -1,14 +1,14 @@
-r"""A readable twin of BERT's tokenizer: normalizer, words, longest entries first.
+r"""A readable twin of BERT's tokenizer: normalizer, words, longest tokens first.
 
-    text         "Unaffable,中 x\u0301"   entries: un ##aff ##able , x
+    text         "Unaffable,中 x\u0301"   tokens: un ##aff ##able , x
     normalized   "unaffable, 中  x"
     words        unaffable         ,   中       x
-    entries      un ##aff ##able   ,   [UNK]   x
+    tokens       un ##aff ##able   ,   [UNK]   x
     word_starts  1  0     0        1   1       1
 
-The normalizer is given for one character at a time, and the twin puts the results together. That is
-what the normalizer does to a text, but for one thing: where accents are stripped, marks that stay
-are put into canonical order (U+1D165 goes before U+302E).
+The normalizer is applied to one character at a time, and the twin joins the results. That equals the
+normalizer of a text with one exception: where accents are stripped, marks that stay are put into
+canonical order (U+1D165 before U+302E).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,11 +20,11 @@ class WordPiece:
     """BERT's tokenizer.
 
     Attributes:
-        normalize: what the normalizer makes of a character.
+        normalize: the normalizer of a character.
         kind: ``letter``, ``space`` or ``punctuation``, of a normalized character.
         ids: the vocabulary.
-        unknown: the entry for words that are not made of entries.
-        prefix: what an entry within a word begins with.
+        unknown: the token for words that cannot be made of tokens.
+        prefix: the beginning of tokens within a word.
         max_chars: a word of more normalized characters is unknown.
     """
 
@@ -36,17 +36,17 @@ class WordPiece:
     max_chars: int = 100
 
     def encode(self, text: str) -> tuple[list[int], list[bool]]:
-        """The ids of a text, and whether a word starts with each."""
+        """Return the ids of a text, and whether each starts a word."""
         ids: list[int] = []
         word_starts: list[bool] = []
         for word in self.words(text):
-            entries = self.entries(word)
-            ids += [self.ids[entry] for entry in entries]
-            word_starts += [True] + [False] * (len(entries) - 1)
+            tokens = self.tokens(word)
+            ids += [self.ids[token] for token in tokens]
+            word_starts += [True] + [False] * (len(tokens) - 1)
         return ids, word_starts
 
     def words(self, text: str) -> Iterator[str]:
-        """What stands between white space; punctuation is a word by itself."""
+        """Yield the text between white space; punctuation is a word by itself."""
         word = ""
         for char in "".join(map(self.normalize, text)):
             kind = self.kind(char)
@@ -61,8 +61,8 @@ class WordPiece:
         if word:
             yield word
 
-    def entries(self, word: str) -> list[str]:
-        """The longest entry that the word begins with, then the same for what is left."""
+    def tokens(self, word: str) -> list[str]:
+        """Return the longest token that the word begins with, then the same for the rest."""
         found: list[str] = []
         start = 0
         while start < len(word) <= self.max_chars:

@@ -8,12 +8,12 @@ from tokkit.vocab.trainers import Alphabet
 
 
 def by_likelihood(count: int, left: int, right: int, total: int) -> float:
-    """How much merging a pair raises the log-likelihood of the corpus."""
+    """Return how much merging a pair raises the log-likelihood of the corpus."""
     return count * math.log(float(count) * float(total) / (float(left) * float(right)))
 
 
 def count_alphabet(words: Mapping[str, int], limit: int) -> Alphabet:
-    """The alphabet of some words, character by character."""
+    """Count the alphabet of words, character by character."""
     counts: Counter[str] = Counter()
     continuing: set[str] = set()
     for word, count in words.items():

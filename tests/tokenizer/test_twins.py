@@ -45,7 +45,7 @@ def test_the_worked_case_of_wordpiece() -> None:
     twin = twin_of(tokenizer)
     assert isinstance(twin, WordPiece)
     assert list(twin.words("Unaffable,中 x\u0301")) == ["unaffable", ",", "中", "x"]
-    assert twin.entries("unaffable") == ["un", "##aff", "##able"]
+    assert twin.tokens("unaffable") == ["un", "##aff", "##able"]
     ids, word_starts = twin.encode("Unaffable,中 x\u0301")
     names = [tokenizer.tokens[number] for number in ids]
     assert names == ["un", "##aff", "##able", ",", "[UNK]", "x"]
@@ -56,7 +56,7 @@ def test_the_worked_case_of_bpe() -> None:
     twin = twin_of(make_bpe([("o", "w"), ("l", "ow"), ("Ġ", "low")]))
     assert isinstance(twin, ByteLevelBPE)
     assert list(twin.words("It's  low.")) == ["It", "'s", " ", " low", "."]
-    assert twin.entries(" low") == ["Ġlow"]
+    assert twin.tokens(" low") == ["Ġlow"]
 
 
 @pytest.mark.parametrize("flags", range(len(FLAGS)), ids=FLAG_NAMES)

@@ -1,4 +1,4 @@
-"""Batches are laid out as their twin lays them out, one or several at once."""
+"""Batches equal those of the readable twin, one or several at once."""
 
 from dataclasses import astuple
 from itertools import pairwise

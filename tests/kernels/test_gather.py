@@ -1,4 +1,4 @@
-"""Instances are gathered from wherever they lie as lists would be."""
+"""Instances gathered from record batches equal those in lists."""
 
 from itertools import chain
 from typing import Any
@@ -61,7 +61,7 @@ def lay_out(rows: list[dict[str, Any]], dtype: Any, first_bit: int) -> tuple[lis
 @pytest.mark.parametrize("with_words", [False, True])
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
 @given(data=st.data())
-def test_instances_are_copied_from_where_they_lie(
+def test_instances_are_copied_from_their_record_batches(
     dtype: Any, data: st.DataObject, *, with_words: bool
 ) -> None:
     random = np.random.default_rng(data.draw(st.integers(0, 999)))
@@ -121,7 +121,7 @@ def test_instances_are_copied_from_where_they_lie(
         assert not bits[num_tokens:].any()
 
 
-def test_record_batches_that_are_not_mapped_yet_are_told() -> None:
+def test_instances_in_unmapped_record_batches_are_counted() -> None:
     table = np.zeros(3, TABLE_DTYPE)
     table["input_ids"] = [64, 0, 64]
     starts, numbers = np.array([0, 2, 5, 6]), np.array([4, 0, 2, 5, 4], np.uint64)

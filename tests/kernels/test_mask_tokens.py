@@ -1,4 +1,4 @@
-"""Masks equal their twin's to the last token, and are as random as they claim."""
+"""Masks equal those of the readable twin token by token, and are as random as documented."""
 
 from dataclasses import dataclass
 from itertools import chain
@@ -101,7 +101,7 @@ def batches(draw: st.DrawFn) -> tuple[list[list[int]], list[list[int]]]:
     ),
     first_index=st.integers(0, 2**63),
 )
-def test_masks_equal_the_twins(
+def test_masks_equal_those_of_the_twin(
     dtype: Any,
     batch: tuple[list[list[int]], list[list[int]]],
     options: dict[str, Any],
@@ -143,10 +143,10 @@ def test_masking_touches_only_what_it_reports_and_can_be_undone(
     [
         (128, 0.15, 20, 19),  # round(19.2)
         (10, 0.15, 20, 2),  # a half is rounded to even
-        (30, 0.15, 20, 4),  # likewise, 4.5
+        (30, 0.15, 20, 4),  # 4.5 is rounded to even, too
         (4, 0.15, 20, 1),  # never none
         (512, 0.15, 20, 20),  # the cap
-        (8, 1.0, 20, 5),  # three are control tokens
+        (8, 1.0, 20, 5),  # three are special tokens
     ],
 )
 def test_masked_tokens_are_counted_as_google_does(
@@ -172,7 +172,7 @@ def million() -> Masked:
     return mask(rows, [SPECIAL] * 8192, replacements=list(range(2000, 2500)), seed=11)
 
 
-def test_each_position_is_masked_as_often_as_the_next(million: Masked) -> None:
+def test_each_position_is_masked_equally_often(million: Masked) -> None:
     counts = np.bincount(million.positions, minlength=LENGTH)
     assert not counts[SPECIAL].any()
     ordinary = np.delete(counts, SPECIAL)
@@ -181,7 +181,7 @@ def test_each_position_is_masked_as_often_as_the_next(million: Masked) -> None:
     assert ordinary.sum() == 8192 * 19
 
 
-def test_each_pair_of_positions_is_masked_together_as_often_as_the_next(million: Masked) -> None:
+def test_each_pair_of_positions_is_masked_together_equally_often(million: Masked) -> None:
     masks = np.zeros((8192, LENGTH), np.int64)
     masks[np.repeat(np.arange(8192), 19), million.positions] = 1
     together = np.delete(np.delete(masks.T @ masks, SPECIAL, 0), SPECIAL, 1)
@@ -207,7 +207,7 @@ def test_replacements_split_80_10_10(million: Masked) -> None:
     assert abs(chi_square_z(counts, len(random) / 500)) < 4
 
 
-def test_what_stands_at_a_position_does_not_depend_on_the_position(million: Masked) -> None:
+def test_replacements_do_not_depend_on_the_position(million: Masked) -> None:
     at = np.repeat(million.offsets[:-1], 19) + million.positions
     is_mask = million.ids[at] == MASK_ID
     masked = np.delete(np.bincount(million.positions, minlength=LENGTH), SPECIAL)
@@ -238,7 +238,7 @@ def test_neighbouring_seeds_epochs_and_instances_have_unrelated_masks(
         max_size=5,
     )
 )
-def test_control_tokens_are_found_wherever_they_stand(dtype: Any, rows: list[list[int]]) -> None:
+def test_special_tokens_are_found_at_any_position(dtype: Any, rows: list[list[int]]) -> None:
     offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     ids = np.array([*chain.from_iterable(rows)], dtype)
     positions, found = np.empty(len(ids), np.int32), np.empty(len(offsets), np.int64)

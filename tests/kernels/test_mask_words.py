@@ -1,4 +1,4 @@
-"""Words, spans and n-grams equal their twin's to the last token, and are as random as they claim."""
+"""Masks of words, spans and n-grams equal those of the readable twin, and are as random as documented."""
 
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -121,7 +121,7 @@ def batches(
     ),
     first_index=st.integers(0, 2**63),
 )
-def test_masks_equal_the_twins(
+def test_masks_equal_those_of_the_twin(
     unit: str,
     batch: tuple[list[list[int]], list[list[bool]], list[list[int]]],
     options: dict[str, Any],
@@ -173,7 +173,7 @@ def test_words_are_masked_whole_and_as_many_as_fit(
 LENGTH = 128
 SPECIAL = [0, 60, 127]
 NUM_ROWS = 8192
-LATER = tuple(p for p in range(1, LENGTH) if p % 4 == 2)  # go on with the word before them
+LATER = tuple(p for p in range(1, LENGTH) if p % 4 == 2)  # continue the word before them
 
 
 def mask_a_million(**options: Any) -> Masked:
@@ -189,7 +189,7 @@ def by_word() -> Masked:
     return mask_a_million(unit="word")
 
 
-def test_each_word_of_one_length_is_masked_as_often_as_the_next(by_word: Masked) -> None:
+def test_each_word_of_one_length_is_masked_equally_often(by_word: Masked) -> None:
     counts = np.bincount(by_word.positions, minlength=LENGTH)
     assert not counts[SPECIAL].any()
     assert (counts[[p - 1 for p in LATER]] == counts[list(LATER)]).all()
