@@ -39,7 +39,7 @@ def square(
     return UnitResult(rows=1, tokens=payload, accounts=accounts, input_sha256=(f"{payload:064x}",))
 
 
-def digest(payload: int) -> list[str]:
+def hash_inputs(payload: int) -> list[str]:
     return [f"{payload:064x}"]
 
 
@@ -68,5 +68,5 @@ def squares(
         units=units,
         function=square,
         context={"log": str(log), **context},
-        digest=digest,
+        hash_inputs=hash_inputs,
     )

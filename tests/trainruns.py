@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tokkit.errors import TokkitError
-from tokkit.vocab.train import Training, train
+from tokkit.vocab.train import TrainingRecord, train
 from tokkit.vocab.train_config import TrainConfig
 
 SCRIPT = """
@@ -39,13 +39,13 @@ SENTENCES = (
 )
 
 
-def run(corpus: Path, output: Path, **options: Any) -> Training:
+def run(corpus: Path, output: Path, **options: Any) -> TrainingRecord:
     size = 280 if options.get("model") == "bpe" else 50
     options = {"vocab_size": size, "workers": 0, "held_out": 0.0, **options}
     return train(TrainConfig(inputs=(str(corpus),), output=output, **options))
 
 
-def fill(corpus: Path, output: Path, **options: Any) -> Training:
+def fill(corpus: Path, output: Path, **options: Any) -> TrainingRecord:
     """Learn as many tokens as the corpus gives; asking for too many shows that number."""
     with pytest.raises(TokkitError, match=r"pass --vocab-size \d+ or less, or more text") as error:
         run(corpus, output, vocab_size=1 << 20, **options)

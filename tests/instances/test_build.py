@@ -232,7 +232,7 @@ def test_other_options_or_tokens_are_another_run(tokens: Path, tmp_path: Path) -
     with pytest.raises(TokkitError, match="--seed was 0, not 1"):
         make(tokens, tmp_path / "out", seed=1)
     other = write_token_folder(tmp_path / "other", [[[10], [11]], [[12], [13]]])
-    with pytest.raises(TokkitError, match="its inputs were others"):
+    with pytest.raises(TokkitError, match="its inputs were different"):
         make(other, tmp_path / "out")
 
 

@@ -74,7 +74,9 @@ def test_what_a_tokenizer_lacks_is_refused_in_a_line(tmp_path: Path) -> None:
     for objective, entry in (("clm", r"<\|endoftext\|>"), ("plm", "SEP"), ("mlm", "SEP")):
         with pytest.raises(TokkitError, match=f"no token .*{entry}"):
             make(without, tmp_path / "out", objective=objective)
-    with pytest.raises(TokkitError, match="do not fill one; pass a smaller --max-seq-length"):
+    with pytest.raises(
+        TokkitError, match="fewer tokens than one instance; pass a smaller --max-seq-length"
+    ):
         make(few, tmp_path / "out", objective="clm", max_seq_length=2000)
 
 

@@ -138,7 +138,7 @@ def test_other_initial_weights_are_refused(instances: Path, tmp_path: Path) -> N
     del arguments[arguments.index("--preset") : arguments.index("--preset") + 2]
     arguments[arguments.index("-o") + 1] = str(tmp_path / "second")
     call([*arguments, "--init-from", export])
-    with pytest.raises(TokkitError, match=r"another run \(--init-from named something else\)"):
+    with pytest.raises(TokkitError, match=r"another run \(--init-from was different\)"):
         call(arguments)
     with pytest.raises(TokkitError, match="--preset has no effect with --init-from"):
         call([*arguments, "--init-from", export, "--preset", "tiny"])

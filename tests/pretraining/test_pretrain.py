@@ -190,7 +190,7 @@ def test_an_option_that_changes_the_weights_is_refused_by_name(instances: Path) 
             pretrain(dataclasses.replace(config, **options))
         assert "--overwrite" in str(caught.value)
     other = write_instance_folder(instances.parent / "other", seed=2)
-    with pytest.raises(TokkitError, match="its inputs were others"):
+    with pytest.raises(TokkitError, match="its inputs were different"):
         pretrain(dataclasses.replace(config, instances=(other,)))
     assert Manifest.read(config.output) == first
 

@@ -21,7 +21,7 @@ from tokkit.errors import TokkitError
 from tokkit.tokenizer.tokenizer import load_tokenizer
 from tokkit.vocab import counting
 from tokkit.vocab.counting import CountContext
-from tokkit.vocab.train import Training, train
+from tokkit.vocab.train import TrainingRecord, train
 from tokkit.vocab.train_config import TrainConfig
 
 
@@ -189,4 +189,4 @@ def test_others_are_compared_also_where_the_folder_is_up_to_date(
     again = run(corpus, tmp_path / "out", compare=(str(tmp_path / "out"),))
     assert again == first
     assert [row["vocab_size"] for row in again.compared] == [first.vocab_size]
-    assert Training.read(tmp_path / "out") == first
+    assert TrainingRecord.read(tmp_path / "out") == first

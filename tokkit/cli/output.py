@@ -14,7 +14,7 @@ from tokkit.errors import plural
 if TYPE_CHECKING:
     from tokkit.encoding.encode_unit import EncodeStats
     from tokkit.engine.manifest import Manifest
-    from tokkit.vocab.train import Training
+    from tokkit.vocab.train import TrainingRecord
 
 LONGEST_SHOWN = 5
 REMOVED_SHOWN = 10
@@ -59,7 +59,7 @@ def print_manifest(
     print_lines(title, [*describe_accounts(manifest.accounts, manifest.options), *speed])
 
 
-def print_training(folder: Path, training: "Training", *, as_json: bool) -> None:
+def print_training(folder: Path, training: "TrainingRecord", *, as_json: bool) -> None:
     """Print a vocabulary's report, and its comparison with other tokenizers."""
     if as_json:
         print_json(asdict(training))

@@ -117,7 +117,7 @@ def plan_groups(config: CorpusConfig, unit_bytes: int, shard: str) -> list[Unit]
             size=sum(unit.size for unit in group),
             payload=group,
             inputs=[(unit.name, unit.size) for unit in group],
-            local=group[0].source.is_stdin,
+            in_parent=group[0].source.is_stdin,
         )
         for number, group in enumerate(group_units(plan_units(config, unit_bytes), unit_bytes))
     ]

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 TOKENIZER_FOLDER = "tokenizer"
 SMALL_BYTES = 1 << 20
 
-_WITHOUT_EFFECT = ("inputs", "tokenizer", "output", "workers", "overwrite", "progress")
+OPTIONS_OUTSIDE_KEY = ("inputs", "tokenizer", "output", "workers", "overwrite", "progress")
 
 
 def encode(config: EncodeConfig, stats: EncodeStats | None = None) -> Manifest:
@@ -60,7 +60,7 @@ def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None)
                 config.tokenizer,
             )
 
-    def digest(group: Group) -> list[str]:
+    def hash_inputs(group: Group) -> list[str]:
         from tokkit.corpus.readers import digest_group  # compiles kernels
 
         return digest_group(group, config)
@@ -77,7 +77,7 @@ def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None)
     return Stage(
         kind="tokens",
         output=config.output,
-        options={k: v for k, v in asdict(config).items() if k not in _WITHOUT_EFFECT},
+        options={k: v for k, v in asdict(config).items() if k not in OPTIONS_OUTSIDE_KEY},
         tokenizer_fingerprint=tokenizer.fingerprint,
         seed=None,
         units=plan_groups(config, config.unit_bytes, "shard-{:05}.arrow"),
@@ -87,7 +87,7 @@ def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None)
         ),
         load=load_encoder,
         prepare=prepare,
-        digest=digest,
-        finish=require_documents,
+        hash_inputs=hash_inputs,
+        check_accounts=require_documents,
         on_result=None if stats is None else stats.add,
     )

@@ -68,13 +68,13 @@ def run_units(
         TokkitError: raised by a unit, or naming the unit whose worker died.
     """
     for unit in units:
-        if unit.local or not workers:
+        if unit.in_parent or not workers:
             try:
                 outcome = task.write(unit, report).commit()
             except MemoryError as error:
                 raise _out_of_memory(unit) from error
             yield unit, outcome
-    distributed = [unit for unit in units if not unit.local] if workers else []
+    distributed = [unit for unit in units if not unit.in_parent] if workers else []
     if distributed:
         with _Pool(task, min(workers, len(distributed))) as pool:
             yield from pool.run(distributed, report)

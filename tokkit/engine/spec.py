@@ -1,16 +1,16 @@
-"""What a stage makes, and whether its output folder may hold that.
+"""The spec of a stage's output folder, and the check that the folder may hold it.
 
 A folder is in one of four states for a stage:
 
-    empty         no record, no journal                    the stage begins it
+    empty         no record, no journal                    the stage starts it
     unfinished    a journal of the same run                the stage continues it
     finished      a record with the stage's content key    there is nothing to do
     another run   options, inputs or tokenizer differ      refused, unless --overwrite is given
 
-``locked_folder`` and ``begin`` are all that a stage needs to write a folder:
+``locked_folder`` and ``prepare_folder`` are all that a stage needs to write a folder:
 
     with locked_folder(spec, overwrite=False):    # refuses another run
-        begin(spec, overwrite=False)              # from here on, the folder is this run's
+        prepare_folder(spec, overwrite=False)     # from here on, the folder is this run's
         ...                                       # work, and write the record last
 """
 
@@ -45,9 +45,9 @@ class StageSpec:
         options: every option that the bytes depend on, as JSON; never the number of workers.
         tokenizer_fingerprint: fingerprint of the tokenizer that is read; "" or None without one.
         seed: random seed; None if the stage draws nothing.
-        inputs: rows on what is read, as JSON; None if they are known only once the units have read
-            their inputs, whose identities then take their place in the content key.
-        flags: the command line's name of an option, where it differs from the option's name.
+        inputs: input rows, as JSON; None if units hash their inputs while reading, then the key
+            uses unit identities.
+        flags: command-line flag by option name, where they differ.
         fingerprints: options whose value here is a file's content or fingerprint, which an error
             does not show.
     """
@@ -78,7 +78,7 @@ class StageSpec:
         return content_key({**self.metadata, "inputs": self.inputs})
 
     def describe(self) -> dict[str, Any]:
-        """Return the journal's line about the stage."""
+        """Return the journal line of the stage."""
         return {"key": self.key, **self.metadata}
 
     def make_manifest(
@@ -105,8 +105,8 @@ class StageSpec:
         return {self.key}
 
     def done_keys(self) -> set[str]:
-        """Return the content keys of the work that was done in the folder, by whichever run."""
-        past = read_past(self.output)
+        """Return the content keys of the work that was done in the folder by any run."""
+        past = read_previous_run(self.output)
         return set() if past is None else {past["key"]}
 
 
@@ -129,7 +129,7 @@ def find_finished(spec: StageSpec) -> Manifest | None:
 def locked_folder(spec: StageSpec, *, overwrite: bool) -> Iterator[None]:
     """Hold the lock of the output folder, and turn signals into ``Interrupted``, inside the block.
 
-    Nothing is changed yet; see ``begin``. Temporary files are deleted at the end.
+    Nothing is changed yet; see ``prepare_folder``. Temporary files are deleted at the end.
 
     Raises:
         TokkitError: if another process holds the folder, tokkit did not make it, or, unless it may
@@ -145,8 +145,8 @@ def locked_folder(spec: StageSpec, *, overwrite: bool) -> Iterator[None]:
             remove_leftovers(spec.output)
 
 
-def begin(spec: StageSpec, *, overwrite: bool) -> Journal:
-    """Make a locked folder that of ``spec``, and return its journal.
+def prepare_folder(spec: StageSpec, *, overwrite: bool) -> Journal:
+    """Prepare a locked folder for ``spec``, and return its journal.
 
     Work that was done for the same run stays, unless ``overwrite`` is set; all else is deleted.
     """
@@ -168,17 +168,17 @@ def _refuse_other_run(spec: StageSpec) -> None:
     Raises:
         TokkitError: naming the first difference.
     """
-    past = read_past(spec.output)
+    past = read_previous_run(spec.output)
     difference = None if past is None else _describe_difference(past, spec)
     if past is None or difference is None:
         return
     finished = any((spec.output / name).is_file() for name in RECORDS)
     if not finished and past["kind"] == spec.kind and spec.done_keys() <= spec.work_keys():
         return  # nothing would be lost
-    raise other_run(spec, difference)
+    raise other_run_error(spec, difference)
 
 
-def other_run(spec: StageSpec, difference: str) -> TokkitError:
+def other_run_error(spec: StageSpec, difference: str) -> TokkitError:
     """Return the error for a folder that holds another run."""
     return TokkitError(
         f"{spec.output}: holds another run ({difference}); "
@@ -186,8 +186,8 @@ def other_run(spec: StageSpec, difference: str) -> TokkitError:
     )
 
 
-def read_past(folder: Path) -> Mapping[str, Any] | None:
-    """Return what a folder was begun or finished with; None if nothing says so."""
+def read_previous_run(folder: Path) -> Mapping[str, Any] | None:
+    """Return the spec recorded in a folder, or None."""
     if (folder / MANIFEST).is_file():
         return vars(Manifest.read(folder))
     return Journal.read(folder).stage
@@ -202,14 +202,14 @@ def _describe_difference(past: Mapping[str, Any], spec: StageSpec) -> str | None
         old, new = past["options"].get(name), present["options"].get(name)
         flag = spec.flags.get(name, f"--{name.replace('_', '-')}")
         if old != new and name in spec.fingerprints:
-            return f"{flag} was left out" if old is None else f"{flag} named something else"
+            return f"{flag} was left out" if old is None else f"{flag} was different"
         if old != new:
             return f"{flag} was {_format_option(old)}, not {_format_option(new)}"
     if past["seed"] != present["seed"]:
         return f"--seed was {past['seed']}, not {present['seed']}"
     if past["tokenizer_fingerprint"] != present["tokenizer_fingerprint"]:
         return "it was made with another tokenizer"
-    return None if past["key"] == present["key"] else "its inputs were others"
+    return None if past["key"] == present["key"] else "its inputs were different"
 
 
 def _format_option(value: Any, separator: str = ",") -> str:

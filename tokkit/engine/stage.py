@@ -1,17 +1,18 @@
 """Plan, map, commit: how every stage works.
 
 A stage plans work units from its inputs and options alone, maps a pure function over them, one
-unit in and one file out, and commits by writing its record last. What a unit wrote is found again
-by its content key, so running the same command again is how to resume:
+unit in and one file out, and commits by writing its record last. A finished unit is recognized by
+its content key, so running the same command again resumes:
 
     plan:    unit 0, unit 1, unit 2          keys k0, k1, k2
     journal: k0, k2 are done                 (the process was killed during unit 1)
     map:     unit 1                          the others are skipped
     commit:  manifest.json                   three rows
 
-``run_stage`` does all of it for stages whose files are shards. ``tokkit.vocab.train`` does the same
-with ``require_same_inputs`` and ``complete_units``, but learns from its files, which are counts,
-and commits another record.
+``run_stage`` does all of it for stages whose files are shards. The stage ``train`` is different: its
+files are counts, from which it learns a vocabulary, and it commits another record. So
+``tokkit.vocab.train`` plans and calls ``require_same_inputs``, and ``tokkit.vocab.counting`` calls
+``complete_units``.
 """
 
 import logging
@@ -30,11 +31,11 @@ from tokkit.engine.manifest import Manifest
 from tokkit.engine.progress import open_bar
 from tokkit.engine.spec import (
     StageSpec,
-    begin,
     content_key,
     find_finished,
     locked_folder,
-    other_run,
+    other_run_error,
+    prepare_folder,
 )
 from tokkit.engine.unit import Outcome, Task, Unit, UnitResult
 
@@ -43,18 +44,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class StagePlan(StageSpec):
-    """A stage with its work units: enough to find out whether there is anything to do.
+    """A stage with its work units: enough to tell whether the folder is up to date.
 
     Attributes:
         units: work units, in the order in which their files are read later.
         unit_options: the options that the units' files depend on; None for all of them.
-        digest: returns the SHA-256 of each input that a payload's unit reads; called if a time
+        hash_inputs: returns the SHA-256 of each input that a payload's unit reads; called if a time
             stamp has changed.
     """
 
     units: Sequence[Unit]
     unit_options: Mapping[str, Any] | None = None
-    digest: Callable[[Any], Sequence[str]] | None = None
+    hash_inputs: Callable[[Any], Sequence[str]] | None = None
 
     @property
     def key(self) -> str:
@@ -80,7 +81,11 @@ class StagePlan(StageSpec):
         return set(self.unit_keys())
 
     def done_keys(self) -> set[str]:
-        """Return the content keys of the units that the journal has, except those without rows."""
+        """Return the content keys of the units that the journal has, except those without rows.
+
+        Units without rows contain nothing to lose. If a wrong option dropped every document, the
+        command can be run with the right one without ``--overwrite``.
+        """
         units = Journal.read(self.output).units
         return {key for key, line in units.items() if line.get("rows", 1)}
 
@@ -96,9 +101,10 @@ class Stage(StagePlan):
         context: its first argument, the same for all units; picklable.
         load: loads what all units need into the context, once, before this process is copied to
             start workers.
-        progress_unit: unit of the units' sizes, for the progress bar.
+        progress_unit: progress bar's unit, such as ``B``.
         prepare: writes other files, such as the tokenizer, before the first unit.
-        finish: checks the accounts before the manifest is written, and may refuse them.
+        check_accounts: called before the manifest is written; raises ``TokkitError`` if the accounts
+            are invalid.
         on_result: called with the result of each unit that is done in this run.
     """
 
@@ -107,7 +113,7 @@ class Stage(StagePlan):
     load: Callable[[Any], None] | None = None
     progress_unit: str = "B"
     prepare: Callable[[Path], None] | None = None
-    finish: Callable[[Accounts], None] | None = None
+    check_accounts: Callable[[Accounts], None] | None = None
     on_result: Callable[[UnitResult], None] | None = None
 
 
@@ -115,8 +121,8 @@ def run_stage(stage: Stage, *, workers: int, overwrite: bool, progress: bool) ->
     """Complete a stage's folder, doing only the units that are not done yet.
 
     Args:
-        stage: what to make.
-        workers: number of processes; 0 works in this one. The bytes do not depend on it.
+        stage: stage to run.
+        workers: number of processes; 0 works in this one. The output is the same for any number.
         overwrite: delete what another run left in the folder.
         progress: show a progress bar if standard error is a terminal.
 
@@ -124,8 +130,8 @@ def run_stage(stage: Stage, *, workers: int, overwrite: bool, progress: bool) ->
         The folder's manifest.
 
     Raises:
-        TokkitError: a fault in data or environment; finished units are not done again next time.
-        Interrupted: after SIGINT or SIGTERM; the same holds.
+        TokkitError: on invalid input or an environment error; finished units are kept.
+        Interrupted: after SIGINT or SIGTERM; finished units are kept.
     """
     if not overwrite and (finished := find_finished(stage)) is not None:
         require_same_inputs(stage, finished.inputs)
@@ -134,8 +140,8 @@ def run_stage(stage: Stage, *, workers: int, overwrite: bool, progress: bool) ->
         lines = complete_units(stage, workers=workers, overwrite=overwrite, progress=progress)
         accounts = sum_accounts(lines)
         accounts.check()
-        if stage.finish is not None:
-            stage.finish(accounts)
+        if stage.check_accounts is not None:
+            stage.check_accounts(accounts)
         columns = ("name", "bytes", "sha256", "rows", "tokens")
         manifest = stage.make_manifest(
             inputs=list_inputs(stage, lines) if stage.inputs is None else stage.inputs,
@@ -151,7 +157,7 @@ def require_same_inputs(stage: StagePlan, inputs: Sequence[Mapping[str, Any]]) -
 
     Args:
         stage: the stage, whose content key is that of the folder.
-        inputs: the record's rows on the inputs.
+        inputs: the manifest's input rows.
 
     Raises:
         TokkitError: if an input has changed, or cannot be compared, as standard input cannot.
@@ -162,13 +168,15 @@ def require_same_inputs(stage: StagePlan, inputs: Sequence[Mapping[str, Any]]) -
         # If the folder was copied without its journal, the record still has the hashes.
         hashes = [row["sha256"] for _, row in zip(unit.inputs, rows, strict=False)]
         line = journal.units.get(key)
-        if unit.local:
-            raise other_run(stage, "standard input cannot be compared with what it was made from")
+        if unit.in_parent:
+            raise other_run_error(
+                stage, "standard input cannot be compared with that of the earlier run"
+            )
         if not _has_same_content(stage, unit, line, hashes):
-            raise other_run(stage, f"{unit.name} has changed since")
+            raise other_run_error(stage, f"{unit.name} has changed since")
         if line is not None and line["stamp"] != unit.stamp:
             with FolderLock(stage.output):
-                journal.append({**line, "stamp": unit.stamp})  # so that it is compared once
+                journal.append({**line, "stamp": unit.stamp})  # the next run need not hash it
     log.info("%s: up to date", stage.output)
 
 
@@ -176,10 +184,10 @@ def _has_same_content(
     stage: StagePlan, unit: Unit, line: Mapping[str, Any] | None, hashes: Sequence[str]
 ) -> bool:
     """Return whether a unit's inputs are what they were when its file was written."""
-    if stage.digest is None or (line is not None and line["stamp"] == unit.stamp):
+    if stage.hash_inputs is None or (line is not None and line["stamp"] == unit.stamp):
         return True
-    log.info("%s: has another time stamp than before; comparing its content", unit.name)
-    return list(stage.digest(unit.payload)) == list(hashes)
+    log.info("%s: its modification time changed; comparing its content", unit.name)
+    return list(stage.hash_inputs(unit.payload)) == list(hashes)
 
 
 def complete_units(
@@ -188,9 +196,9 @@ def complete_units(
     """Do the units of a stage that are not done yet, in its locked folder.
 
     Returns:
-        The journal's line about each unit, in the order of the units.
+        The journal line of each unit, in the order of the units.
     """
-    journal = begin(stage, overwrite=overwrite)
+    journal = prepare_folder(stage, overwrite=overwrite)
     if stage.prepare is not None:
         stage.prepare(stage.output)
     keys = dict(zip((unit.shard for unit in stage.units), stage.unit_keys(), strict=True))
@@ -222,10 +230,13 @@ def complete_units(
 
 
 def _is_done(stage: StagePlan, unit: Unit, line: Mapping[str, Any]) -> bool:
-    """Return whether a unit's file is there, and its inputs are unchanged; standard input is new."""
+    """Return whether a unit's file is complete, and its inputs are unchanged.
+
+    A unit of standard input is never done.
+    """
     path = stage.output / unit.shard
     return (
-        not unit.local
+        not unit.in_parent
         and path.is_file()
         and path.stat().st_size == line["bytes"]
         and _has_same_content(stage, unit, line, line["input_sha256"])
@@ -233,7 +244,7 @@ def _is_done(stage: StagePlan, unit: Unit, line: Mapping[str, Any]) -> bool:
 
 
 def _make_line(key: str, unit: Unit, outcome: Outcome) -> dict[str, Any]:
-    """Return the journal's line about a finished unit."""
+    """Return the journal line of a finished unit."""
     result = outcome.result
     line = {
         "unit": key,
@@ -259,7 +270,7 @@ def sum_accounts(lines: Sequence[Mapping[str, Any]]) -> Accounts:
 
 
 def list_inputs(stage: StagePlan, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return a record's rows on what the units read."""
+    """Return the manifest's input rows."""
     return [
         {"name": name, "bytes": size, "sha256": sha256}
         for unit, line in zip(stage.units, lines, strict=True)

@@ -22,7 +22,7 @@ class Unit:
         payload: argument of the stage's function; picklable.
         inputs: name and size of each file, or part of one, that it reads; empty if the manifest's
             rows on inputs are known at planning.
-        local: it must be done in the process that planned it, as standard input must.
+        in_parent: it must be done in the process that planned it, as standard input must.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Unit:
     size: int
     payload: Any
     inputs: Sequence[tuple[str, int]] = ()
-    local: bool = False
+    in_parent: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The stage ``build``: token shards in, shards of training instances out.
 
-The manifests tell whether there is anything to do, before a kernel is imported.
+Whether the folder is up to date follows from manifests alone, before a kernel is imported.
 """
 
 import logging
@@ -21,16 +21,16 @@ from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 # Options that do not change the instances, or that the manifest has in other places.
-_DESCRIBED_ELSEWHERE = {"tokens", "output", "seed", *StageConfig.options, *MaskConfig.options}
+OPTIONS_OUTSIDE_KEY = {"tokens", "output", "seed", *StageConfig.options, *MaskConfig.options}
 
 log = logging.getLogger(__name__)
 
 
 def build(config: BuildConfig) -> Manifest:
-    """Make training instances of a token folder.
+    """Make training instances from a token folder.
 
     Args:
-        config: which folder, where to, and how.
+        config: options of the stage.
 
     Returns:
         The manifest of the instance folder.
@@ -77,11 +77,11 @@ def _require_special_tokens(config: BuildConfig, tokenizer: Tokenizer) -> None:
         return
     if config.objective == "plm":
         tokenizer.require_special("cls", "sep")
-    tokenizer.end_of_text_id()
+    tokenizer.end_of_text_id()  # called only to raise if there is none
 
 
 def _plan(config: BuildConfig, spec: StageSpec, folder: ShardFolder, tokenizer: Tokenizer) -> Stage:
-    """Plan the stage. What is imported here loads kernels."""
+    """Plan the stage. Imports are local because they load kernels."""
     from tokkit.instances.build_plan import make_context, plan_build
     from tokkit.instances.build_unit import build_unit
     from tokkit.instances.document_reader import DocumentReader
@@ -95,16 +95,16 @@ def _plan(config: BuildConfig, spec: StageSpec, folder: ShardFolder, tokenizer: 
         context=context,
         progress_unit=" tokens",
         prepare=lambda output: save_tokenizer(tokenizer, output / "tokenizer"),
-        finish=lambda accounts: _require_instances(accounts, config),
+        check_accounts=lambda accounts: _require_instances(accounts, config),
     )
 
 
 def _describe_options(config: BuildConfig) -> dict[str, Any]:
-    """The options that the instances depend on, and those that tell the loader how to mask."""
+    """Return the options that the instances depend on, and those that tell the loader how to mask."""
     options = {
         name: getattr(config, name)
         for name in config.options
-        if name not in _DESCRIBED_ELSEWHERE and config.has_effect(name)
+        if name not in OPTIONS_OUTSIDE_KEY and config.has_effect(name)
     }
     if config.masking == "static":
         options |= config.mask_options(config.max_seq_length)
@@ -121,6 +121,6 @@ def _require_instances(accounts: Accounts, config: BuildConfig) -> None:
             f"{remedy}encode with --sentences auto"
         )
     raise TokkitError(
-        f"{config.tokens}: no instances, since all tokens together do not fill one; "
+        f"{config.tokens}: the corpus has fewer tokens than one instance; "
         f"pass a smaller --max-seq-length"
     )

@@ -2,11 +2,14 @@
 
 Two tokenizers are the same here if they give the same ids for every text and have the same special
 tokens. Their fingerprint is the SHA-256 of the canonical ``tokenizer.json``: as the library writes
-it, keys sorted, no white space, and without what changes no ids of plain text (truncation, padding,
-post-processor, decoder, offsets; how a special token matches text, since here it never does). So a
-vocabulary has one fingerprint whether it was loaded from a ``tokenizer.json``, from a ``vocab.txt``
-with the same settings, or from what ``save_tokenizer`` wrote. The fingerprint of a sentencepiece
-model is the SHA-256 of its bytes.
+it, keys sorted, no white space, and without the parts that do not affect ids of plain text
+(truncation, padding, post-processor, decoder, offsets; how a special token matches text, since here
+it never does). So a vocabulary has one fingerprint whether it was loaded from a ``tokenizer.json``,
+from a ``vocab.txt`` with the same settings, or from what ``save_tokenizer`` wrote. The fingerprint
+of a sentencepiece model is the SHA-256 of its bytes.
+
+``special_ids`` are part of the fingerprint. A new line in ``ROLES``, or a new spelling, changes the
+fingerprint of each tokenizer with such a token, so the folders made with it are out of date.
 """
 
 import hashlib
@@ -54,8 +57,8 @@ class Tokenizer:
     Attributes:
         path: the file it was loaded from, for errors.
         kind: ``wordpiece``, ``bpe``, ``unigram``, ``wordlevel`` or ``sentencepiece``.
-        tokens: by id.
-        special_ids: ids of ``pad``, ``unk``, ``cls``, ``sep`` and ``mask``, without missing ones.
+        tokens: tokens, indexed by id.
+        special_ids: ids of the roles that it has, by keys of ``ROLES``.
         all_special_ids: ids of all special tokens, sorted, those of ``special_ids`` included.
         fingerprint: 64 hexadecimal digits; see the module.
         definition: the object of its ``tokenizer.json``; empty for sentencepiece.
@@ -77,7 +80,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens; every id is less."""
+        """Number of tokens; ids are below it."""
         return len(self.tokens)
 
     @cached_property
@@ -86,7 +89,7 @@ class Tokenizer:
         return find_unused_ids(self.tokens)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of some ids, including special tokens."""
+        """Decode ids, including special tokens."""
         numbers = [int(number) for number in ids]
         if self.library is not None:
             return self.library.decode(numbers, skip_special_tokens=False)
@@ -98,7 +101,7 @@ class Tokenizer:
         """Check that the tokenizer has the special tokens that a stage needs.
 
         Args:
-            roles: of ``pad``, ``unk``, ``cls``, ``sep`` and ``mask``.
+            roles: keys of ``ROLES``.
 
         Raises:
             TokkitError: naming the missing token.
@@ -116,8 +119,8 @@ class Tokenizer:
         """Return the id of the token that ends a text.
 
         That is ``eos_token`` of the tokenizer's configuration, else ``<|endoftext|>``, ``<eod>``
-        or ``</s>``, else the token that separates segments. Only a special token will do: a model
-        could not distinguish another from text.
+        or ``</s>``, else the token that separates segments. It must be a special token, since a
+        model could not distinguish another from text.
 
         Raises:
             TokkitError: if there is none.
@@ -195,21 +198,21 @@ def load_tokenizer(path: Path) -> Tokenizer:
         path: a folder or a file.
 
     Raises:
-        TokkitError: if there is none, or if its ids, tokens or model are unsound.
+        TokkitError: if there is none, or if its ids, tokens or model are invalid.
     """
     files = read_tokenizer_files(path)
     return _make_sentencepiece(files) if files.definition is None else make_tokenizer(files)
 
 
 def make_tokenizer(files: TokenizerFiles) -> Tokenizer:
-    """Make a tokenizer from the object of a ``tokenizer.json``."""
+    """Make a tokenizer from a parsed ``tokenizer.json``."""
     import tokenizers
 
     path = str(files.path)
     named = named_roles(files.config)
     data = files.definition or {}
     tokens = read_tokens(data, path)
-    # Truncation and padding would change ids unasked, and dropout would draw them at random.
+    # Truncation and padding would change ids silently, and dropout would draw them at random.
     data = {
         **mark_special_tokens(data, tokens, named.values()),
         "truncation": None,

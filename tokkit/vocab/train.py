@@ -4,8 +4,8 @@
     learn    a vocabulary from words and counts
     write    the tokenizer, then training.json, which makes the folder finished
 
-The counts do not depend on the options of learning, so an unfinished folder continues with another
-``--vocab-size``, too.
+The counts do not depend on the options of learning, so an unfinished folder can be resumed with a
+different ``--vocab-size``.
 """
 
 import logging
@@ -32,9 +32,11 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 2
 COUNTS_FOLDER = f"{STATE_FOLDER}/counts"
 
-_WITHOUT_EFFECT = frozenset(
+# Options that do not change the vocabulary, or of which only the content is in the key.
+OPTIONS_OUTSIDE_KEY = frozenset(
     ("inputs", "output", "workers", "memory", "save_counts", "compare", "overwrite", "progress")
 )
+# Options that do not affect the counts, only what is learned from them.
 _LEARNING_OPTIONS = frozenset(
     (
         "score",
@@ -52,7 +54,7 @@ _LEARNING_OPTIONS = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class TrainingRecord:
     """The content of ``training.json``: what a vocabulary was learned from, and how.
 
     Attributes:
@@ -62,7 +64,7 @@ class Training:
         vocab_size: number of tokens in its vocabulary.
         inputs: rows with ``name``, ``bytes`` and ``sha256``.
         accounts: see ``tokkit.engine.accounts``: documents, and for WordPiece characters.
-        trainer: name and version of what learned it.
+        trainer: name and version of the trainer.
         report: see ``tokkit.vocab.measure.Report``.
         compared: rows of ``measure.compare``; not in the file, since the vocabulary does not depend
             on the tokenizers that it is compared with.
@@ -89,7 +91,7 @@ class Training:
         write_json(folder / TRAINING, data)
 
     @classmethod
-    def read(cls, folder: Path) -> "Training | None":
+    def read(cls, folder: Path) -> "TrainingRecord | None":
         """Read a folder's record; None if there is none.
 
         Raises:
@@ -99,8 +101,8 @@ class Training:
         return read_record(path, cls, FORMAT_VERSION) if path.is_file() else None
 
 
-def train(config: TrainConfig) -> Training:
-    """Learn a vocabulary and write its tokenizer folder, unless it is there already.
+def train(config: TrainConfig) -> TrainingRecord:
+    """Learn a vocabulary and write its tokenizer folder, unless it is up to date.
 
     Args:
         config: what to read and what to learn; the vocabulary does not depend on ``workers`` and
@@ -110,13 +112,13 @@ def train(config: TrainConfig) -> Training:
         The folder's record.
 
     Raises:
-        TokkitError: a fault in data or environment; what was counted is not counted again.
-        Interrupted: after SIGINT or SIGTERM; the same holds.
+        TokkitError: on invalid input or an environment error; finished units are kept.
+        Interrupted: after SIGINT or SIGTERM; finished units are kept.
     """
     refuse_inputs(config.output, config.inputs)
     plan = plan_training(config)
     for name in config.compare:
-        load_tokenizer(Path(name))  # an error about a name comes now, not when all is learned
+        load_tokenizer(Path(name))  # fail before training
     if not config.overwrite and (finished := _find_finished(config, plan)) is not None:
         require_same_inputs(plan, finished.inputs)
         return replace(finished, compared=_compare_again(config, plan))
@@ -125,11 +127,13 @@ def train(config: TrainConfig) -> Training:
 
 
 def plan_training(config: TrainConfig) -> StagePlan:
-    """Return the stage's options, and the units in which it counts."""
-    options = {name: value for name, value in asdict(config).items() if name not in _WITHOUT_EFFECT}
+    """Return the stage's options, and its counting units."""
+    options = {
+        name: value for name, value in asdict(config).items() if name not in OPTIONS_OUTSIDE_KEY
+    }
     options["special_tokens"] = list(config.special_tokens)
     options["weights"] = dict(config.weights)
-    if config.initial_alphabet is not None:  # its characters count, not the path of the file
+    if config.initial_alphabet is not None:  # the key depends on the characters, not the path
         from tokkit.vocab.trainers import read_characters
 
         options["initial_alphabet"] = "".join(sorted(set(read_characters(config.initial_alphabet))))
@@ -147,22 +151,22 @@ def plan_training(config: TrainConfig) -> StagePlan:
         unit_options={
             name: value for name, value in options.items() if name not in _LEARNING_OPTIONS
         },
-        digest=lambda group: _digest(group, config),
+        hash_inputs=lambda group: _hash_inputs(group, config),
     )
 
 
-def _digest(group: Group, config: TrainConfig) -> list[str]:
+def _hash_inputs(group: Group, config: TrainConfig) -> list[str]:
     from tokkit.corpus.readers import digest_group  # compiles kernels: only when it is needed
 
     return digest_group(group, config)
 
 
-def _find_finished(config: TrainConfig, plan: StagePlan) -> Training | None:
-    """Return the record of a folder that has all that the stage makes; None if it has not.
+def _find_finished(config: TrainConfig, plan: StagePlan) -> TrainingRecord | None:
+    """Return the record of a folder if the folder is complete, else None.
 
-    If the file of counts is missing that the config asks for, the words are counted again.
+    If the ``--save-counts`` file is missing, words are counted again.
     """
-    training = Training.read(plan.output)
+    training = TrainingRecord.read(plan.output)
     files = [plan.output / "tokenizer.json", *filter(None, [config.save_counts])]
     if training is None or training.key != plan.key or not all(path.is_file() for path in files):
         return None
@@ -182,7 +186,7 @@ def _compare_again(config: TrainConfig, plan: StagePlan) -> list[dict[str, Any]]
     )
 
 
-def _count_and_learn(config: TrainConfig, plan: StagePlan) -> Training:
+def _count_and_learn(config: TrainConfig, plan: StagePlan) -> TrainingRecord:
     """Count what is not counted yet, learn, and write the folder."""
     from tokkit.vocab.count_files import write_counts  # these compile kernels
     from tokkit.vocab.counting import count_corpus
@@ -200,7 +204,7 @@ def _count_and_learn(config: TrainConfig, plan: StagePlan) -> Training:
         with write_atomically(config.output / "tokenizer.model") as file:
             file.write(learned.model)
     save_tokenizer(tokenizer, config.output)
-    training = Training(
+    training = TrainingRecord(
         key=plan.key,
         options=plan.options,
         tokenizer_fingerprint=tokenizer.fingerprint,

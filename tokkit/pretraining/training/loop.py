@@ -4,13 +4,12 @@
     step n                   batches │ forward, backward │ clip, update │ metrics
 
 What a step does depends only on its number and the weights: the batch, its masks, the dropout and
-the learning rate are functions of the number, and no random generator has state. So a resumed run
-repeats the uninterrupted one, on a CPU with the same number of threads to the last bit (torch splits
-sums by thread, and a GPU adds in the order in which blocks end). With ``--max-time`` the rate
-follows the clock, and no two runs are alike.
+the learning rate are functions of the number, and there is no RNG state to save. A resumed run is
+bit-identical on a CPU with the same number of threads; on a GPU the order of reductions varies. With
+``--max-time`` the rate depends on elapsed time, so runs are not reproducible.
 
-The gradients of a step's micro-batches are added up. Each loss is divided by the counts of the whole
-step, over all processes, so the number of micro-batches and processes makes no difference.
+Gradients are accumulated. Each loss is divided by the step's number of predictions and pairs over
+all processes, so the number of micro-batches and processes makes no difference.
 
 All processes of a run execute the same lines. Only the first writes and logs.
 """
@@ -66,7 +65,7 @@ class Trainer:
         setup: model, optimizer and batches.
 
     Attributes:
-        state: where the run is.
+        state: step, tokens, elapsed time and best loss so far.
     """
 
     def __init__(self, config: PretrainConfig, setup: TrainingSetup) -> None:
@@ -77,32 +76,36 @@ class Trainer:
         self.state = TrainingState()
         self._resumed: Checkpoint | None = None
         self._writer: CheckpointWriter | None = None
-        self._written_step = self._logged_step = 0
+        self._last_save_step = self._logged_step = 0
         self._pending: deque[tuple[int, Sequence[Batch], StepMetrics]] = deque()
+        self._rate = self._gradient_norm = 0.0  # of the last step, for its log line
+        self._stop = StopRequest()
+        self._started = 0.0  # clock reading at which elapsed time was 0
+        self._reporter: Reporter  # set by ``run``
 
     def resume(self) -> None:
-        """Load the newest checkpoint if there is one; the first process reads it for all."""
-        setup, read = self.setup, None
+        """Load the newest checkpoint if there is one; rank 0 reads it and broadcasts it."""
+        setup, checkpoint = self.setup, None
         expected = expect_tensors(setup.model, setup.optimizer)
         if self.group.is_first:
-            read = load_newest_checkpoint(self.config.output / CHECKPOINTS, expected)
-        data = self.group.broadcast(None if read is None else read.state)
+            checkpoint = load_newest_checkpoint(self.config.output / CHECKPOINTS, expected)
+        data = self.group.broadcast(None if checkpoint is None else checkpoint.state)
         if data is None:
             return
         self.state = TrainingState.from_dict(data)
         if not self.group.is_first:
             self.state.interval = MetricSums()  # the first has the sums of all processes
         parts = {
-            file: split_tensors({} if read is None else read.tensors[file], tensors)
+            file: split_tensors({} if checkpoint is None else checkpoint.tensors[file], tensors)
             for file, tensors in expected.items()
         }
         restore_tensors(parts, self.state.step, setup.model, setup.optimizer)
-        self._written_step = self._logged_step = self.state.step
-        self._resumed = read and replace(read, tensors={})
+        self._last_save_step = self._logged_step = self.state.step
+        self._resumed = checkpoint and replace(checkpoint, tensors={})
         log.info("%s: resuming from step %d", self.config.output, self.state.step)
 
     def run(self, reporter: Reporter) -> TrainingState:
-        """Train to the end.
+        """Train until the schedule ends.
 
         Args:
             reporter: writes metrics and shows progress.
@@ -115,7 +118,7 @@ class Trainer:
             TokkitError: if the loss is no longer finite, or the last weights cannot be saved.
         """
         with ExitStack() as stack:
-            self._stop: StopRequest = stack.enter_context(hold_signals())
+            self._stop = stack.enter_context(hold_signals())
             if self.group.is_first:
                 folder, num_kept = self.config.output / CHECKPOINTS, self.config.keep_checkpoints
                 self._writer = stack.enter_context(
@@ -137,7 +140,7 @@ class Trainer:
                 if signal is None and self._is_evaluation_due(is_over=is_over):
                     loss = self._evaluate()
                     if loss is None:
-                        continue  # a signal has come
+                        continue  # stopped by a signal, handled above
                 self._save_if_due(loss, is_over=is_over, is_stopping=signal is not None)
                 if signal is not None:
                     self._raise_interrupted(signal)
@@ -147,7 +150,7 @@ class Trainer:
                 reporter.advance(self.state)
 
     def _agree_on_signal_and_time(self) -> tuple[Signals | None, float]:
-        """Return the signal that any process has received, and the first one's clock."""
+        """Return the signal that any process has received, and rank 0's elapsed seconds."""
         elapsed = time.monotonic() - self._started if self.group.is_first else 0.0
         *flags, elapsed = self.group.sum([*self._stop.flags, elapsed])
         return find_agreed_signal(flags), elapsed
@@ -192,16 +195,16 @@ class Trainer:
         # On a GPU metrics are read a step later, when the next step is already running, except
         # before a log line.
         is_log_due = self.schedule.is_log_due(state.step, is_over=False)
-        self.collect_metrics(behind=0 if is_log_due or group.device.type == "cpu" else 1)
+        self.collect_metrics(num_pending=0 if is_log_due or group.device.type == "cpu" else 1)
         state.interval.seconds += time.perf_counter() - started
 
-    def collect_metrics(self, *, behind: int = 0) -> None:
-        """Add the metrics of all steps but the last ``behind`` to the interval's sums.
+    def collect_metrics(self, *, num_pending: int = 0) -> None:
+        """Add the metrics of all steps but the last ``num_pending`` to the interval's sums.
 
         Raises:
             TokkitError: if a loss is not finite.
         """
-        while len(self._pending) > behind:
+        while len(self._pending) > num_pending:
             step, batches, metrics = self._pending.popleft()
             sums, self._gradient_norm = metrics.read()
             for batch, numbers in zip(batches, sums, strict=True):
@@ -221,7 +224,7 @@ class Trainer:
         phase = max(number for number, first in enumerate(starts) if first <= step)
         phase_option = f"--phase {phase} " if self.config.phases else ""
         return (
-            f"{output}: the loss or its gradient is not finite at step {step} (see its batch by: "
+            f"{output}: the loss or its gradient is not finite at step {step} (show its batch with: "
             f"tokkit inspect {output} --replay {phase_option}--step {step - starts[phase]}); "
             f"{saved}; lower --learning-rate and pass --overwrite to start again"
         )
@@ -234,7 +237,7 @@ class Trainer:
         if not self.schedule.is_log_due(state.step, is_over=is_over):
             return
         self.collect_metrics()
-        interval = state.interval.over_ranks(self.group.sum)
+        interval = state.interval.all_reduce(self.group.sum)
         self._reporter.report_training(
             state, interval, rate=self._rate, gradient_norm=self._gradient_norm
         )
@@ -247,7 +250,7 @@ class Trainer:
         return is_due and has_held_out and state.evaluated_step != state.step
 
     def _evaluate(self) -> float | None:
-        """Evaluate the held-out instances; returns the loss, or None if a signal has come."""
+        """Evaluate the held-out instances; returns the loss, or None if stopped by a signal."""
         state = self.state
         self.collect_metrics()
         sums = evaluate(
@@ -255,7 +258,7 @@ class Trainer:
             self.setup.prefetcher.held_out(state.phase),
             config=self.config,
             group=self.group,
-            is_stopped=lambda: self._agree_on_signal_and_time()[0] is not None,
+            should_stop=lambda: self._agree_on_signal_and_time()[0] is not None,
         )
         if sums is None:
             return None
@@ -270,7 +273,7 @@ class Trainer:
     def _save_if_due(self, loss: float | None, *, is_over: bool, is_stopping: bool) -> None:
         """Start writing a checkpoint; ``loss`` is the held-out loss if it was just evaluated."""
         state = self.state
-        if state.step == self._written_step:
+        if state.step == self._last_save_step:
             return
         is_best = loss is not None and loss == state.best_loss
         if not self.schedule.is_checkpoint_due(
@@ -280,11 +283,11 @@ class Trainer:
         self.collect_metrics()  # weights that are not finite are never saved
         named = name_tensors(self.setup.model, self.setup.optimizer)
         tensors = {file: full_tensors(named[file]) for file in named}
-        whole = replace(state, interval=state.interval.over_ranks(self.group.sum))
+        whole = replace(state, interval=state.interval.all_reduce(self.group.sum))
         if self._writer is not None:
             self._reporter.sync()
             self._writer.save(tensors, asdict(whole), loss=loss)
-        self._written_step = state.step
+        self._last_save_step = state.step
 
     def _raise_interrupted(self, signal: Signals) -> None:
         output, step, unsaved = self.config.output, self.state.step, ""
@@ -313,20 +316,20 @@ def evaluate(
     *,
     config: PretrainConfig,
     group: ProcessGroup,
-    is_stopped: Callable[[], bool],
+    should_stop: Callable[[], bool],
 ) -> MetricSums | None:
-    """Compute the losses of the held-out batches, which are masked alike at every evaluation.
+    """Compute the losses of the held-out batches, which have the same masks at every evaluation.
 
-    Processes take turns, so each batch counts once. In the last turn some may have none: they run
-    the model on another's batch and drop the result, because all processes must call a model that is
-    split among them (FSDP) equally often.
+    Each round gives every process one batch, so each batch counts once. In the last round some may
+    have none: they run the model on another's batch and drop the result, because all processes must
+    call a model that is split among them (FSDP) equally often.
 
     Args:
         model: as ``distribute`` returned it.
         batches: on any device, the same in all processes.
         config: options of the run.
         group: processes that share the evaluation.
-        is_stopped: whether to give up; all processes call it before each turn.
+        should_stop: returns True to stop evaluating; all processes call it before each round.
 
     Returns:
         The sums of all processes; None if it was stopped.
@@ -335,26 +338,26 @@ def evaluate(
     model.eval()
     try:
         with torch.no_grad():
-            for turn in _split_turns(batches, group.size):
-                if is_stopped():
+            for round_batches in _split_rounds(batches, group.size):
+                if should_stop():
                     return None
-                batch = turn[min(group.rank, len(turn) - 1)]
+                batch = round_batches[min(group.rank, len(round_batches) - 1)]
                 losses = compute_losses(
                     model, batch.to(group.device), config.precision, group.device
                 )
-                if group.rank < len(turn):
+                if group.rank < len(round_batches):
                     sums.add(batch, torch.stack([scalar.float() for scalar in losses]).tolist())
     finally:
         model.train(was_training)
-    return sums.over_ranks(group.sum)
+    return sums.all_reduce(group.sum)
 
 
-def _split_turns(batches: Iterable[Batch], size: int) -> Iterable[list[Batch]]:
-    turn: list[Batch] = []
+def _split_rounds(batches: Iterable[Batch], size: int) -> Iterable[list[Batch]]:
+    round_batches: list[Batch] = []
     for batch in batches:
-        turn.append(batch)
-        if len(turn) == size:
-            yield turn
-            turn = []
-    if turn:
-        yield turn
+        round_batches.append(batch)
+        if len(round_batches) == size:
+            yield round_batches
+            round_batches = []
+    if round_batches:
+        yield round_batches

@@ -95,7 +95,7 @@ class MetricSums:
         self.pair_loss += sums[2]
         self.pair_correct += sums[3]
 
-    def over_ranks(self, add_up: Callable[[Sequence[float]], Sequence[float]]) -> "MetricSums":
+    def all_reduce(self, add_up: Callable[[Sequence[float]], Sequence[float]]) -> "MetricSums":
         """Return the sums of all processes; durations remain those of this one.
 
         Args:

@@ -14,7 +14,7 @@ from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import write_json
 from tokkit.engine.folder import interruptible
 from tokkit.engine.manifest import Manifest
-from tokkit.engine.spec import begin, locked_folder
+from tokkit.engine.spec import locked_folder, prepare_folder
 from tokkit.pretraining.models.export import write_export
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.checkpoints import TrainingState
@@ -76,7 +76,7 @@ def train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
         setup = stack.enter_context(set_up(config, group))
         if group.is_first:
             # Only now, so that a mistake in the options deletes nothing.
-            begin(plan.spec, overwrite=config.overwrite)
+            prepare_folder(plan.spec, overwrite=config.overwrite)
         trainer = Trainer(config, setup)
         trainer.resume()
         if group.is_first:

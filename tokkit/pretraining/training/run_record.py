@@ -33,7 +33,7 @@ from tokkit import __version__
 from tokkit.engine.files import read_json
 from tokkit.engine.folder import refuse_inputs
 from tokkit.engine.manifest import Manifest
-from tokkit.engine.spec import StageSpec, read_past
+from tokkit.engine.spec import StageSpec, read_previous_run
 from tokkit.errors import require, wrap_os_errors
 from tokkit.pretraining.models.bert_folder import fingerprint_folder
 from tokkit.pretraining.pretrain_config import DEFAULT_PRESET, PretrainConfig, require_objective
@@ -107,7 +107,7 @@ class RunPlan:
         initial = None if config.init_from is None else fingerprint_folder(config.init_from)
         precision = config.precision
         if precision == "auto" and not config.overwrite:
-            past = read_past(config.output)
+            past = read_previous_run(config.output)
             precision = past["options"].get("precision", "auto") if past else "auto"
         return cls(config, precision, sources, initial)
 
