@@ -3,6 +3,24 @@
 Each stage is a function that takes one frozen config: ``train``, ``encode``, ``build`` and
 ``pretrain``; ``InstanceLoader`` hands their instances to any training loop. All are imported on
 first use, so that ``import tokkit`` costs nothing.
+
+The packages, from the top floor of the house down. Each imports only from floors below it:
+
+    cli           the commands
+    inspection    verify and inspect output folders
+    vocab, encoding, instances, pretraining: one floor, so none imports another
+        vocab         the train stage: text in, vocabulary out
+        encoding      the encode stage: text in, token shards out
+        instances     the build stage: token shards in, instances out
+        pretraining   the pretrain stage: instances in, model out
+    masking       which tokens are predicted, and what replaces them
+    tokenizer     loading and saving tokenizers, encoding text
+    corpus        reading text of any format, splitting it into sentences
+    shards        Arrow files of tokens and instances
+    engine        running a stage: work units, processes, manifests, resuming
+    kernels       compiled loops over arrays
+    options       options as fields of configs (a module)
+    errors        the errors that a user sees (a module)
 """
 
 from importlib import import_module

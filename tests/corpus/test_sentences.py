@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from reference import scan as reference
 from tokkit.corpus import sentences as module
 from tokkit.corpus.languages import language_code
-from tokkit.corpus.sentences import LONGEST_SENTENCE, WINDOW, split_sentences, split_utf8
+from tokkit.corpus.sentences import LONGEST_SENTENCE, SPLITTERS, WINDOW, split_sentences, split_utf8
+from tokkit.encoding.encode_config import SENTENCES
 from tokkit.errors import TokkitError, UsageError
 
 CORPORA = {
@@ -86,6 +87,10 @@ def test_lines_and_whole_documents_are_those_of_the_twin(shared: Path, method: s
     column = pa.array(texts, pa.large_string()).slice(3, 5)
     found, offsets = split_sentences(column, method)
     assert [found.to_pylist()[a:b] for a, b in pairwise(offsets)] == (expected[3:8])
+
+
+def test_every_choice_of_the_option_has_a_splitter() -> None:
+    assert tuple(SPLITTERS) == SENTENCES
 
 
 @pytest.mark.parametrize("method", ["auto", "lines", "none"])

@@ -52,8 +52,8 @@ def test_it_has_every_option_and_all_that_was_run_with(
 
 def test_a_resumed_run_keeps_the_time_at_which_it_started(config: PretrainConfig) -> None:
     first = describe(config)
-    assert first["continued"] is None
-    write_json(config.output / RUN, {**first, "begun": "2026-01-01T00:00:00+00:00"})
+    assert first["resumed"] is None
+    write_json(config.output / RUN, {**first, "started": "2026-01-01T00:00:00+00:00"})
     again = describe(config)
-    assert again["begun"] == "2026-01-01T00:00:00+00:00"
-    assert str(again["continued"]) >= str(first["begun"])
+    assert again["started"] == "2026-01-01T00:00:00+00:00"
+    assert str(again["resumed"]) >= str(first["started"])

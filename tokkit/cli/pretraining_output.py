@@ -121,10 +121,10 @@ def _describe_options(options: Mapping[str, Any], changed: Mapping[str, Any]) ->
 
 def _describe_origin(run: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines about when and from what a run started."""
-    if "begun" in run:
-        yield f"started: {run['begun']}"
-        if run["continued"]:
-            yield f"resumed: {run['continued']}"
+    if "started" in run:
+        yield f"started: {run['started']}"
+        if run["resumed"]:
+            yield f"resumed: {run['resumed']}"
         yield f"command: {run['command']}"
     yield f"fingerprint of the tokenizer: {run['tokenizer_fingerprint']}"
     for key in run["instances_keys"]:

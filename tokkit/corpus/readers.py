@@ -1,4 +1,4 @@
-r"""Reading a unit as batches of documents, whatever its format.
+r"""Reading a unit as batches of documents, of any format.
 
 For a corpus of one file ``two.txt`` that holds ``A cat.\r\nIt sat.\r\n\r\nA dog.``:
 

@@ -17,10 +17,13 @@ than ``WINDOW`` in pieces, at 48 MB/s, each of which ends at the first of these 
 4. if a window of ``LONGEST_SENTENCE`` holds no end of a sentence, its last white space, or its end.
 
 A text whose paragraphs all fit into a window is split as the library splits it in one piece.
+
+To add a method: write a function, add it to ``SPLITTERS`` below, and add its name to the choices of
+``--sentences`` in ``encoding/encode_config.py``.
 """
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +42,8 @@ BLOCK = 1 << 20
 
 _MOST_STRINGS = 1 << 16
 
+Sentences = tuple[pa.LargeStringArray, NDArray[np.int64]]  # see ``split_sentences``
+
 _WHITE_SPACE = " \t\n\v\f\r"
 _TERMINATORS = frozenset(".!?…。．！？｡।॥۔؟։።፧။៕")  # noqa: RUF001  full stops of many scripts
 _CLOSERS = frozenset("\"'”’»›」』）)]")  # noqa: RUF001  closing marks of many scripts
@@ -46,15 +51,15 @@ _CLOSERS = frozenset("\"'”’»›」』）)]")  # noqa: RUF001  closing marks
 
 def split_sentences(
     texts: pa.LargeStringArray,
-    method: str,
+    sentences: str,
     language: str = "en",
     languages: pa.StringArray | None = None,
-) -> tuple[pa.LargeStringArray, NDArray[np.int64]]:
-    """Split documents into sentences.
+) -> Sentences:
+    """Sentences documents into sentences.
 
     Args:
         texts: large_string ``[num_documents]``, valid UTF-8, not of white space alone.
-        method: ``auto``, ``lines`` or ``none``.
+        sentences: the option: ``auto``, ``lines`` or ``none``.
         language: language code for ``auto``.
         languages: string ``[num_documents]``, each document's own, null or empty without one.
 
@@ -66,12 +71,15 @@ def split_sentences(
         UsageError: if ``language`` is no language code.
         TokkitError: if one of ``languages`` is no language code.
     """
-    if method == "auto":
-        return _split_by_library(texts, language, languages)
+    return SPLITTERS[sentences](texts, language, languages)
+
+
+def _split_by_kernel(texts: pa.LargeStringArray, *, at_line_ends: bool) -> Sentences:
+    """Return each line as a sentence, or each document."""
     values, offsets = string_buffers(texts)
     values = read_only(values)
     num_line_ends = 0
-    if method == "lines":
+    if at_line_ends:
         num_line_ends = count_byte(values[offsets[0] : offsets[-1]], LF)
     by_line = num_line_ends > 0
     starts = np.empty(len(texts) + num_line_ends, dtype=np.int64)
@@ -91,8 +99,8 @@ def split_sentences(
 
 def _split_by_library(
     texts: pa.LargeStringArray, language: str, languages: pa.StringArray | None
-) -> tuple[pa.LargeStringArray, NDArray[np.int64]]:
-    """Split documents by sentencex, each in its own language if it has one."""
+) -> Sentences:
+    """Sentences documents by sentencex, each in its own language if it has one."""
     default = require_language(language)
     values, bounds = string_buffers(texts)
     own_languages = [None] * len(texts) if languages is None else languages.to_pylist()
@@ -118,8 +126,16 @@ def _split_by_library(
     return pa.concat_arrays(done), offsets
 
 
+# By the names of ``--sentences``.
+SPLITTERS: Mapping[str, Callable[[pa.LargeStringArray, str, pa.StringArray | None], Sentences]] = {
+    "auto": _split_by_library,
+    "lines": lambda texts, *_: _split_by_kernel(texts, at_line_ends=True),
+    "none": lambda texts, *_: _split_by_kernel(texts, at_line_ends=False),
+}
+
+
 def split_utf8(text: memoryview, code: str) -> Iterator[list[str]]:
-    """Split one text by sentencex, block by block.
+    """Sentences one text by sentencex, block by block.
 
     Args:
         text: valid UTF-8.

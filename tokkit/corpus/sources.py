@@ -25,7 +25,7 @@ STDIN = "stdin"
 # The stop of a unit that can only be read as a whole.
 TO_THE_END = -1
 
-_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
+_SUFFIX_CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
 _FORMATS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -87,7 +87,7 @@ def find_sources(config: CorpusConfig) -> list[Source]:
 def describe_name(name: str) -> tuple[str, str | None]:
     """Return format and compression by a file's name: ``("jsonl", "gzip")`` for ``a.jsonl.gz``."""
     root, suffix = os.path.splitext(name.lower())  # noqa: PTH122  a URI's name is no path
-    compression = _COMPRESSIONS.get(suffix)
+    compression = _SUFFIX_CODECS.get(suffix)
     if compression:
         _, suffix = os.path.splitext(root)  # noqa: PTH122  a URI's name is no path
     return _FORMATS.get(suffix, "text"), compression

@@ -1,1 +1,1 @@
-"""From text to token ids: the encoder and the stage that writes token shards."""
+"""The encode stage: text in, token shards out."""

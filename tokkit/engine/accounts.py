@@ -78,12 +78,12 @@ class Accounts:
         ]
 
     def check(self) -> None:
-        """Raise an AssertionError, which is a bug of ours, if the accounts do not add up."""
+        """Raise an AssertionError, which is a bug in tokkit, if the accounts do not add up."""
         if wrong := self.imbalances():
             raise AssertionError("; ".join(wrong))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the accounts as a manifest keeps them, whatever the order of the units."""
+        """Return the accounts as a manifest keeps them, the same in any order of the units."""
         entries = {
             what: {**entry, "dropped": dict(sorted(entry["dropped"].items()))}
             for what, entry in sorted(self.entries.items())

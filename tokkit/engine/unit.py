@@ -1,4 +1,4 @@
-"""Work units, and how one is done in whichever process that happens."""
+"""Work units, and how a process runs one."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ class UnitResult:
         accounts: the unit's accounts.
         input_sha256: SHA-256 of each of the unit's inputs, as they were read.
         notes: what else the stage needs in order to commit, as JSON; kept in the journal.
-        measured: seconds and the like; kept nowhere.
+        measured: seconds and the like; not saved.
     """
 
     rows: int
@@ -84,7 +84,7 @@ class WrittenUnit:
 
 @dataclass(frozen=True)
 class Task:
-    """What to do with each unit of a stage; picklable, so that any process can do it.
+    """What to do with each unit of a stage; picklable, so that any process can run it.
 
     Attributes:
         function: the stage's function.
@@ -104,7 +104,7 @@ class Task:
             self.load_context(self.context)
 
     def write(self, unit: Unit, report: Callable[[int], None]) -> WrittenUnit:
-        """Do a unit; the caller commits its file."""
+        """Run a unit; the caller commits its file."""
         with PendingFile(self.folder / unit.shard) as file:
             result = self.function(self.context, unit.payload, file.sink, report)
         return WrittenUnit(result, file)

@@ -47,7 +47,7 @@ def show_rows(path: Path, num_rows: int) -> list[str]:
     tokenizer = load_tokenizer(folder.tokenizer_path)
     if tokenizer.fingerprint != folder.header.tokenizer_fingerprint:
         raise TokkitError(
-            f"{folder.tokenizer_path}: is not the tokenizer that made {path}; make the folder again"
+            f"{folder.tokenizer_path}: is not the tokenizer that made {path}; recreate the folder"
         )
     if folder.manifest.options.get("masking") == "dynamic":
         rows = _read_masked(folder, path.name, num_rows, tokenizer)

@@ -204,7 +204,7 @@ class DocumentReader:
         if ids.size and int(ids.max()) >= vocab_size:
             raise TokkitError(
                 f"{self.folder.path}, record batches from {start} on: input_ids holds id "
-                f"{ids.max()}, but the vocabulary has {vocab_size} tokens; make the folder again"
+                f"{ids.max()}, but the vocabulary has {vocab_size} tokens; recreate the folder"
             )
         return Documents(
             numbers=np.concatenate(numbers),

@@ -1,4 +1,4 @@
-"""The options of ``tokkit pretrain``, and those of them that say what the batches are."""
+"""The options of ``tokkit pretrain``, and of its batches."""
 
 import math
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ PRESETS = {  # layers, hidden size, heads: https://github.com/google-research/be
     "base": (12, 768, 12),
     "large": (24, 1024, 16),
 }
+# The keys of ``optimizers.BUILDERS``, repeated because this module must not import torch.
 OPTIMIZERS = ("adamw", "lamb")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")

@@ -1,3 +1,4 @@
-"""Arrow shards: their schemas, an atomic writer, a memory-mapped and distrustful reader."""
+"""Arrow shards: their schemas, an atomic writer, a memory-mapped and validating reader."""
 
-COMPRESSIONS = ("none", "zstd", "lz4")  # of the buffers of a shard
+# The codecs of Arrow IPC, for the buffers of a shard; ``writer.py`` passes the name to pyarrow.
+COMPRESSIONS = ("none", "zstd", "lz4")

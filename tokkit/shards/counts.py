@@ -79,7 +79,7 @@ def count_replacements(
 
     Args:
         found: ids at masked positions.
-        labels: the ids that stood there.
+        labels: the original ids.
         mask_id: id of ``[MASK]``.
     """
     num_mask = int(np.count_nonzero(found == mask_id))

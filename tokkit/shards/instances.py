@@ -28,7 +28,7 @@ class Masks:
 
     Attributes:
         positions: uint16 ``[num_masked]``, within each instance, ascending.
-        labels: as ``input_ids`` ``[num_masked]``, the ids that stood there.
+        labels: as ``input_ids`` ``[num_masked]``, the original ids.
         offsets: int64 ``[num_instances + 1]``, into both.
     """
 

@@ -21,7 +21,7 @@ from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.shards.schema import Header, expected_schema
 
-# What pyarrow raises on a file whose bytes have changed, wherever in it they did.
+# What pyarrow raises if a file is damaged.
 DAMAGE = (pa.ArrowException, OSError, ValueError, SystemError)
 
 
@@ -59,7 +59,7 @@ def _report_damage(where: str, fault: str = "damaged") -> Iterator[None]:
         yield
     except DAMAGE as error:
         reason = str(error).split("\n", 1)[0]
-        raise TokkitError(f"{where}: {fault} ({reason}); make the folder again") from error
+        raise TokkitError(f"{where}: {fault} ({reason}); recreate the folder") from error
 
 
 def open_shard(path: Path) -> pa.RecordBatchFileReader:
@@ -107,7 +107,7 @@ def read_header(path: Path) -> Header:
     if not schema.equals(expected):
         raise TokkitError(
             f"{path}: its columns are not those of {header.kind} shards ({found}); "
-            f"make the folder again"
+            f"recreate the folder"
         )
     return header
 
@@ -166,7 +166,7 @@ class ShardFolder:
             for row in manifest.shards
         )
         if not shards:
-            raise TokkitError(f"{path}: holds no shard; make the folder again")
+            raise TokkitError(f"{path}: holds no shard; recreate the folder")
         headers = [
             _check_shard(shard.path, row["bytes"], manifest)
             for shard, row in zip(shards, manifest.shards, strict=True)
@@ -223,14 +223,14 @@ def _check_shard(path: Path, size: int, manifest: Manifest) -> Header:
         found = path.stat().st_size
     if found != size:
         raise TokkitError(
-            f"{path}: has {found} bytes, the manifest says {size}; make the folder again"
+            f"{path}: has {found} bytes, the manifest says {size}; recreate the folder"
         )
     header = read_header(path)
     if header.kind != manifest.kind:
         raise TokkitError(f"{path}: holds {header.kind}, the manifest says {manifest.kind}")
     if header.tokenizer_fingerprint != manifest.tokenizer_fingerprint:
         raise TokkitError(
-            f"{path}: made with another tokenizer than the manifest says; make the folder again"
+            f"{path}: made with another tokenizer than the manifest says; recreate the folder"
         )
     return header
 

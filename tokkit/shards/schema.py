@@ -94,9 +94,7 @@ class Header:
                 max_seq_length=int(ours.get("max_seq_length", "0")),
             )
         except (KeyError, ValueError, AttributeError) as error:
-            raise TokkitError(
-                f"{path}: damaged metadata ({error}); make the folder again"
-            ) from error
+            raise TokkitError(f"{path}: damaged metadata ({error}); recreate the folder") from error
 
 
 def tokens_schema(header: Header) -> pa.Schema:
@@ -114,6 +112,17 @@ def tokens_schema(header: Header) -> pa.Schema:
 
 def instances_schema(header: Header, *, static: bool, targets: str | None = None) -> pa.Schema:
     """The schema of instances.
+
+    A column is added in these places:
+
+    - here, and in ``to_record_batch`` and ``Instances`` of ``shards/instances.py``;
+    - ``instances/pairs.py`` and ``instances/packs.py``, which make its values;
+    - ``TABLE_DTYPE`` and ``gather_rows`` of ``kernels/instances/gather.py``, and ``gather``,
+      ``_map_columns`` and ``join_instances`` of ``pretraining/data/instance_reader.py``, which load it;
+    - ``pretraining/data/batches.py``, if the model reads it;
+    - ``inspection/row_text.py``, which shows it;
+    - ``FORMAT_VERSION`` of ``engine/manifest.py``, unless shards without it can still be read, as
+      ``expected_schema`` allows for the columns of masks and targets.
 
     Args:
         header: the metadata.

@@ -154,22 +154,22 @@ def _fill_lookup(ids: _Int64s, lefts: _Int64s, rights: _Int64s, tokens: list[byt
     np.minimum.at(lookup.earliest, seam, merged.astype(np.uint32))
     is_reachable = np.zeros(len(tokens), np.bool_)
     find_reachable(lookup, is_reachable)
-    order = sorted(np.flatnonzero(is_reachable).tolist(), key=tokens.__getitem__)
-    values = np.frombuffer(b"".join(tokens[number] for number in order), np.uint8)
-    offsets = np.cumsum([0, *(len(tokens[number]) for number in order)])
-    entries = np.array(order)
-    find_prefixes(values, offsets, entries, np.empty(len(order), np.int64), lookup.prefixes)
-    return lookup._replace(cells=_make_cells(values, offsets, entries))
+    numbers = sorted(np.flatnonzero(is_reachable).tolist(), key=tokens.__getitem__)
+    values = np.frombuffer(b"".join(tokens[number] for number in numbers), np.uint8)
+    offsets = np.cumsum([0, *(len(tokens[number]) for number in numbers)])
+    order = np.array(numbers)
+    find_prefixes(values, offsets, order, np.empty(len(numbers), np.int64), lookup.prefixes)
+    return lookup._replace(cells=_make_cells(values, offsets, order))
 
 
 def _make_cells(
-    values: npt.NDArray[np.uint8], offsets: _Int64s, entries: _Int64s
+    values: npt.NDArray[np.uint8], offsets: _Int64s, order: _Int64s
 ) -> npt.NDArray[np.uint64]:
     """Return the trie of tokens that are in the order of their bytes."""
     queue = np.empty((len(values) + 1, 4), np.int64)
     size = 1 << 16
     while True:
         cells = np.zeros(size, np.uint64)
-        if fill_cells(values, offsets, entries, cells, queue, np.zeros(size, np.bool_)):
+        if fill_cells(values, offsets, order, cells, queue, np.zeros(size, np.bool_)):
             return cells
         size *= 2

@@ -1,4 +1,4 @@
-r"""Reading the files of a tokenizer, whatever they are, as the object of a ``tokenizer.json``.
+r"""Reading the files of a tokenizer, of any format, as the object of a ``tokenizer.json``.
 
     folder   tokenizer.json
              else vocab.txt              BERT's WordPiece

@@ -77,7 +77,7 @@ def _make_trie(ids: dict[str, int], prefix: str) -> Trie:
     shift = 65 - size.bit_length()
     keys = np.zeros(size, np.uint64)
     children = np.zeros(size, np.int32)
-    entries = np.full(len(codes) + 2, NO_TOKEN, np.int64)
+    token_ids = np.full(len(codes) + 2, NO_TOKEN, np.int64)
     num_nodes = fill_trie(
         codes,
         offsets,
@@ -86,6 +86,6 @@ def _make_trie(ids: dict[str, int], prefix: str) -> Trie:
         shift,
         keys,
         children,
-        entries,
+        token_ids,
     )
-    return Trie(keys, children, shift, entries[:num_nodes].copy())
+    return Trie(keys, children, shift, token_ids[:num_nodes].copy())

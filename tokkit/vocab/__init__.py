@@ -1,1 +1,1 @@
-"""Vocabularies: training, loading, saving and telling tokenizers apart."""
+"""Training vocabularies."""

@@ -65,7 +65,7 @@ class HeldOutWriter:
             self.write_whole(kept)
 
     def write_whole(self, texts: pa.LargeStringArray) -> None:
-        """Write texts whatever room there is."""
+        """Write texts regardless of the size limit."""
         self._writer.write_batch(pa.record_batch([texts], schema=_SCHEMA))
 
 

@@ -65,7 +65,7 @@ class InstanceReader:
             numbers: uint64 ``[num_instances]``, below ``len(self)``, in any order.
 
         Raises:
-            TokkitError: an id is beyond the vocabulary, which no model would survive.
+            TokkitError: if an id is beyond the vocabulary.
         """
         header, num_rows = self._folder.header, len(numbers)
         batches = np.empty(num_rows, np.int64)
@@ -101,7 +101,7 @@ class InstanceReader:
         if largest >= header.vocab_size:
             raise TokkitError(
                 f"{self._folder.path}: an instance holds id {largest}, but the vocabulary has "
-                f"{header.vocab_size} tokens; make the folder again"
+                f"{header.vocab_size} tokens; recreate the folder"
             )
         num_tokens, num_masked = offsets[-1], masked_offsets[-1]
         return Instances(
@@ -120,7 +120,7 @@ class InstanceReader:
         for number in np.unique(batches[self._table["input_ids"][batches] == 0]).tolist():
             columns, first_bit = _map_columns(self._folder, self._refs[number])
             self._columns.append(columns)
-            names = (TABLE_DTYPE.names or ())[:-1]
+            names = (TABLE_DTYPE.names or ())[:-1]  # new fields come before ``first_bit``
             self._table[number] = (*(columns[name].ctypes.data for name in names), first_bit)
             most_masked = int(np.diff(columns["masked_offsets"]).max())
             self._most_masked = max(self._most_masked, most_masked)
@@ -128,7 +128,7 @@ class InstanceReader:
         if self._most_masked > allowed:
             raise TokkitError(
                 f"{self._folder.path}: an instance has {self._most_masked} masked positions, the "
-                f"manifest says at most {allowed}; make the folder again"
+                f"manifest says at most {allowed}; recreate the folder"
             )
 
 

@@ -8,6 +8,8 @@ the last one is on disk waits for it. For ``base``, 1.3 GB, on two busy cores th
 first, which allocates the memory, 3 s, and the write 5 s.
 
 A write that fails, as on a full disk, is logged and does not end the run.
+
+When a checkpoint is written is up to ``Schedule.is_checkpoint_due``.
 """
 
 import copy

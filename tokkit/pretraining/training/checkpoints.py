@@ -17,6 +17,8 @@ the steps since to the same bits. Nothing is unpickled.
 
 The last few checkpoints are kept, and the best one: that with the lowest held-out loss. Each records
 which one that is, so that a resumed run knows it.
+
+When a checkpoint is written is up to ``Schedule.is_checkpoint_due``.
 """
 
 import itertools

@@ -121,7 +121,7 @@ def _read_variables(environment: Mapping[str, str]) -> tuple[LaunchInfo, str]:
     if any(name in environment for name in TORCHRUN_NAMES[:3]):
         return _read_torchrun(environment), "WORLD_SIZE"
     # The script that sbatch runs, and the shell that salloc opens, have a job's variables too, but
-    # are one process, whatever number of tasks the job may start.
+    # are one process, however many tasks the job may start.
     step = _read_int(environment, "SLURM_STEP_ID", FIRST_SPECIAL_STEP)
     if step < FIRST_SPECIAL_STEP and _count_tasks(environment) > 1:
         return _read_slurm(environment, step), "SLURM_NTASKS"

@@ -1,7 +1,9 @@
 """Optimizers: AdamW and LAMB with BERT's weight decay, and what a step does with gradients.
 
 To add one, write a function that builds it and add it to ``BUILDERS`` and ``MOMENTS`` below, and its
-name to the choices of ``--optimizer`` in ``pretrain_config.py``.
+name to the choices of ``--optimizer`` in ``pretrain_config.py``. If it does not keep exactly two
+moments of the parameter's shape, also change ``BYTES_PER_PARAMETER`` in ``estimate.py``, which counts
+two, and ``expect_tensors`` in ``checkpoints.py``, which expects that shape.
 
 Everything here works on plain parameters and on those that FSDP2 (``fully_shard``) has split among
 processes, where norms are those of whole tensors.

@@ -1,15 +1,15 @@
 """The run folder: which files it has, what run they belong to, and what they say.
 
-``run.json`` describes a run to whoever finds its folder:
+``run.json`` describes the run:
 
-    {"begun": "2026-03-01T09:12:44+00:00", "continued": null, "command": "tokkit pretrain …",
+    {"started": "2026-03-01T09:12:44+00:00", "resumed": null, "command": "tokkit pretrain …",
      "options": {"preset": "base", "batch_size": 256, …}, "model": {"hidden_size": 768, …},
      "num_parameters": 109514298, "device": "cuda, NVIDIA H200", "num_processes": 8, "cores": 96,
      "instances_keys": ["9f…"], "tokenizer_fingerprint": "3c…", "init_from_fingerprint": null,
      "versions": {"tokkit": "0.1.0", "torch": "2.11.0", …}}
 
 A resumed run rewrites it, since it may resume on another machine, and keeps only the time at which
-it began. ``tokkit inspect`` shows it, and replays any batch of the run from it.
+it started. ``tokkit inspect`` shows it, and replays any batch of the run from it.
 
 Which run a folder belongs to follows from the options and the manifests of the instances, so that
 "up to date" and "another run" are answered before torch is imported. The journal records it when
@@ -169,10 +169,10 @@ def describe_run(
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     earlier = config.output / RUN
-    started = read_json(earlier)["begun"] if earlier.is_file() else now
+    started = read_json(earlier)["started"] if earlier.is_file() else now
     return {
-        "begun": started,
-        "continued": now if earlier.is_file() else None,
+        "started": started,
+        "resumed": now if earlier.is_file() else None,
         "command": _format_command(sys.argv),
         "options": format_options(asdict(config)),
         "model": dict(model),

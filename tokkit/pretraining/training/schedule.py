@@ -23,6 +23,10 @@ which is the peak at the end of warm-up and 0 at the end of the time, falls from
 next however the pace changes, and at an even pace is what a run by steps has: the table above,
 where the six steps take 10 seconds each and ``max_time`` is 60. (The lesser of ramp and remaining
 share of the time is simpler, but never reaches the peak.)
+
+An option of the schedule is added to ``PretrainConfig``, as an attribute of ``Schedule``, and in
+``Schedule.from_config``. If the weights do not depend on it, as on ``--eval-every``, its name is also
+added to ``OPTIONS_OUTSIDE_KEY`` in ``run_record.py``.
 """
 
 import itertools
