@@ -65,7 +65,7 @@ def mask_options(unit: str) -> MaskOptions:
         masked_lm_prob=0.15,
         max_predictions=math.ceil(ROW_LENGTH * 0.15),
         mask_id=MASK,
-        special_ids=(CLS, SEP),
+        unmaskable_ids=(CLS, SEP),
         replacements=replacement_ids(VOCAB_SIZE, tuple(range(FIRST_WORD)), np.uint16),
         unit=unit,
     )

@@ -95,7 +95,7 @@ def make_instances(
         masked_lm_prob=reference["masked_lm_prob"],
         max_predictions=reference["max_predictions_per_seq"],
         mask_id=special["mask"],
-        special_ids=(special["cls"], special["sep"]),
+        unmaskable_ids=(special["cls"], special["sep"]),
         replacements=replacement_ids(tokenizer.vocab_size, (), np.uint16),
     )
     documents = reader.read(0, len(reader.refs), split)

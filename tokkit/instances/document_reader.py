@@ -1,6 +1,6 @@
 """Reading documents of a token folder: a unit's own and those that segments are copied from.
 
-A document's number is its place in the whole folder, whichever shard and record batch it is in:
+A document's number is its place in the whole folder, in any shard and record batch:
 
     shard-00000.arrow, record batch 0    documents 0, 1, 2
     shard-00000.arrow, record batch 1    documents 3, 4

@@ -32,7 +32,7 @@ class MaskOptions:
         masked_lm_prob: share of an instance's tokens that are predicted.
         max_predictions: most predictions in one instance.
         mask_id: id of ``[MASK]``.
-        special_ids: those of ``[CLS]`` and ``[SEP]``, which are never masked.
+        unmaskable_ids: ids of ``[CLS]`` and ``[SEP]``, which are never masked.
         replacements: ids that random tokens are drawn from, of the instances' type.
         unit: what is masked together; see ``MaskConfig``.
         draw_per_unit: draw what replaces the tokens of a unit once for all of them.
@@ -42,7 +42,7 @@ class MaskOptions:
     masked_lm_prob: float
     max_predictions: int
     mask_id: int
-    special_ids: tuple[int, int]
+    unmaskable_ids: tuple[int, int]
     replacements: Array
     unit: str = MaskConfig.mask_unit
     draw_per_unit: bool = False
@@ -66,7 +66,7 @@ class MaskOptions:
             max_predictions=options["max_predictions_per_seq"],
             ratios=config.mask_ratios,
             mask_id=tokenizer.special_ids["mask"],
-            special_ids=(tokenizer.special_ids["cls"], tokenizer.special_ids["sep"]),
+            unmaskable_ids=(tokenizer.special_ids["cls"], tokenizer.special_ids["sep"]),
             replacements=replacement_ids(
                 tokenizer.vocab_size,
                 () if config.random_tokens == "all" else excluded,
@@ -98,7 +98,7 @@ def mask_instances(
     )
     special_positions = np.empty(len(ids), np.int32)
     special_offsets = np.empty(len(offsets), np.int64)
-    find_special(ids, offsets, *options.special_ids, special_positions, special_offsets)
+    find_special(ids, offsets, *options.unmaskable_ids, special_positions, special_offsets)
     num_masked = count_masked(
         np.diff(offsets),
         np.diff(special_offsets),

@@ -33,7 +33,8 @@ class Header:
         kind: ``tokens`` or ``instances``.
         tokenizer_fingerprint: SHA-256 of the canonical tokenizer.json.
         vocab_size: number of tokens; every id is below it.
-        special_ids: ids of those of pad, unk, cls, sep and mask that the tokenizer has.
+        special_ids: ids of the roles that the tokenizer has, by keys of ``ROLES``; see
+            ``tokenizer/special_tokens.py``.
         max_seq_length: maximum tokens of an instance; 0 for token shards.
     """
 

@@ -1,17 +1,15 @@
 """Special tokens: tokens that steer a model and that no text may become.
 
-Five of them have a role that the stages ask for by name. A vocabulary spells it in one of a few
-ways, of which the first that it has counts:
+Some have a role, a key of ``ROLES``, that the stages ask for by name. A vocabulary spells it in one
+of a few ways, of which the first that it has counts. A token that ``tokenizer_config.json`` names
+comes first, so ``"cls_token": "[start]"`` is found, too. Capitals matter: ``[cls]`` is an ordinary
+token, since models never see it where they expect ``[CLS]``.
 
-    pad    [PAD]   <pad>
-    unk    [UNK]   <unk>
-    cls    [CLS]   <cls>   <s>
-    sep    [SEP]   <sep>   </s>
-    mask   [MASK]  <mask>
-
-A token that ``tokenizer_config.json`` names comes first, so ``"cls_token": "[start]"`` is found,
-too. Capitals matter: ``[cls]`` is an ordinary token, since models never see it where they expect
-``[CLS]``.
+To add a role, add a line to ``ROLES``. If its token occurs in instances, masking must not choose it
+(``MaskOptions.unmaskable_ids``, which the kernel ``find_special`` takes one by one), and
+``instances/build_plan.py`` decides where it goes.
+The ids of roles are part of a tokenizer's fingerprint (see ``tokenizer.py``), so folders that were
+made with a tokenizer that has such a token are then out of date.
 """
 
 import re
