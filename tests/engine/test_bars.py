@@ -30,7 +30,7 @@ def test_a_bar_makes_room_for_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     logger = logging.getLogger("tokkit")
-    logger.addHandler(LineHandler())
+    monkeypatch.setattr(logger, "handlers", [LineHandler()])
     with tqdm(total=10, ncols=60, file=terminal) as bar:
         bar.update(3)
         logger.warning("the disk is full")

@@ -169,7 +169,7 @@ def describe_run(
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     earlier = config.output / RUN
-    started = read_json(earlier)["started"] if earlier.is_file() else now
+    started = read_json(earlier).get("started", now) if earlier.is_file() else now
     return {
         "started": started,
         "resumed": now if earlier.is_file() else None,
