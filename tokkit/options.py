@@ -6,7 +6,7 @@
                               only_with={"objective": ("mlm",)})
 
 The field gives the type, default, range and help of the option. The check of its value (here), the
-option ``--seed`` of the command and the key ``seed`` of a recipe's table (``tokkit.cli.options``)
+option ``--seed`` of the command and the key ``seed`` of a recipe's table (``tokkit.cli.command_options``)
 all come from it.
 
 Values that are more than a number or a word are written as text:

@@ -43,7 +43,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 # rather than started, since importing torch and loading kernels takes longer than all else.
 KILLED = """
 import os, random, signal, sys, time
-import torch._dynamo, tokkit.pretraining.training.run
+import torch._dynamo, tokkit.pretraining.training.train_model
 from tokkit import InstanceLoader
 from tokkit.cli import main
 

@@ -1,6 +1,6 @@
 """``tokkit build``: make training instances from token shards."""
 
-from tokkit.cli.options import import_single_threaded, stage_command
+from tokkit.cli.command_options import import_single_threaded, stage_command
 from tokkit.cli.output import print_manifest
 from tokkit.instances.build_config import BuildConfig
 

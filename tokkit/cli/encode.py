@@ -2,7 +2,7 @@
 
 import click
 
-from tokkit.cli.options import import_single_threaded, stage_command
+from tokkit.cli.command_options import import_single_threaded, stage_command
 from tokkit.cli.output import print_manifest
 from tokkit.encoding.encode_config import EncodeConfig
 

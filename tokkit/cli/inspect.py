@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from tokkit.cli.options import (
+from tokkit.cli.command_options import (
     JSON_OPTION,
     GroupedOption,
     StageCommand,

@@ -4,7 +4,7 @@ import os
 
 import click
 
-from tokkit.cli.options import stage_command
+from tokkit.cli.command_options import stage_command
 from tokkit.cli.pretraining_output import print_estimate, print_pretraining
 from tokkit.pretraining.pretrain_config import PretrainConfig
 

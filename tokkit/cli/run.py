@@ -9,8 +9,13 @@ from typing import Any
 import click
 
 from tokkit.cli.build import build
+from tokkit.cli.command_options import (
+    config_options,
+    import_single_threaded,
+    number_type,
+    read_table,
+)
 from tokkit.cli.encode import encode
-from tokkit.cli.options import config_options, import_single_threaded, number_type, read_table
 from tokkit.cli.pretrain import pretrain
 from tokkit.cli.recipe import FOLDERS, Recipe, read_recipe
 from tokkit.cli.train import train

@@ -1,6 +1,6 @@
 """``tokkit train``: learn a vocabulary."""
 
-from tokkit.cli.options import import_single_threaded, stage_command
+from tokkit.cli.command_options import import_single_threaded, stage_command
 from tokkit.cli.output import print_training
 from tokkit.vocab.train_config import TrainConfig
 

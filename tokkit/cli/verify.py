@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tokkit.cli.options import JSON_OPTION, config_options
+from tokkit.cli.command_options import JSON_OPTION, config_options
 from tokkit.engine.stage_config import OutputConfig
 from tokkit.errors import plural
 

@@ -50,7 +50,7 @@ def pretrain(config: PretrainConfig) -> Manifest:
         if (config.nproc_per_node or 1) > 1:
             launch(pretrain, config)
             return Manifest.read(config.output, KIND)
-        from tokkit.pretraining.training.run import train
+        from tokkit.pretraining.training.train_model import train
 
         return train(plan, launch_info)
 

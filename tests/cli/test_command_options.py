@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tokkit.cli import cli, main
-from tokkit.cli.options import read_table
+from tokkit.cli.command_options import read_table
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.errors import UsageError
 from tokkit.instances.build_config import BuildConfig
