@@ -112,7 +112,7 @@ def test_a_run_by_the_clock_ends_when_its_time_is_over_though_it_was_stopped(
         instances=folders,
         output=tmp_path / "run",
         phases=((16, 0.5), (32, 0.5)),
-        max_time=2.0,
+        max_time=4.0,
         eval_every=1000,
         **OPTIONS,
     )
@@ -130,12 +130,12 @@ def test_a_run_by_the_clock_ends_when_its_time_is_over_though_it_was_stopped(
     stopped = read_metrics(config.output / "metrics.jsonl")[-1]
     pretrain(config)
     lines = [x for x in read_metrics(config.output / "metrics.jsonl") if x["kind"] == "train"]
-    assert 2.0 <= lines[-1]["elapsed"] < 2.0 + 1.5  # a step, on a machine that has other work
+    assert 4.0 <= lines[-1]["elapsed"] < 4.0 + 1.5  # a step, on a machine that has other work
     assert lines[-1]["step"] > stopped["step"]
     assert [line["phase"] for line in lines] == sorted(line["phase"] for line in lines)
     assert {line["phase"] for line in lines} == {0, 1}
     rates = [line["learning_rate"] for line in lines]
-    assert rates[-1] < 0.2 * config.learning_rate < max(rates) <= config.learning_rate
+    assert rates[-1] < 0.05 * config.learning_rate < max(rates) <= config.learning_rate
     assert [line["elapsed"] for line in lines] == sorted(line["elapsed"] for line in lines)
 
 
