@@ -277,6 +277,24 @@ def test_a_torn_journal_loses_one_unit_only(tmp_path: Path) -> None:
     assert contents(output) == contents(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("content", [None, b"\x00\x00\n"])
+def test_files_without_a_readable_journal_are_refused_and_stay(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    output, log = tmp_path / "out", tmp_path / "log"
+    with pytest.raises(TokkitError):
+        run(squares(output, log, fail=5))
+    journal = output / ".tokkit" / "journal.jsonl"
+    journal.unlink()
+    if content is not None:
+        journal.write_bytes(content)
+    with pytest.raises(TokkitError, match=r"its journal is missing or damaged.*--overwrite"):
+        run(squares(output, log))
+    assert (output / "square-00004.txt").exists()
+    run(squares(output, log), overwrite=True)
+    assert len(contents(output)) == 6 + 1
+
+
 def test_a_shard_that_is_missing_or_short_is_made_again(tmp_path: Path) -> None:
     output, log = tmp_path / "out", tmp_path / "log"
     with pytest.raises(TokkitError):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import canonical_json
+from tokkit.engine.files import STATE_FOLDER, canonical_json
 from tokkit.engine.folder import (
     FolderLock,
     clear_folder,
@@ -169,8 +169,14 @@ def _refuse_other_run(spec: StageSpec) -> None:
         TokkitError: naming the first difference.
     """
     past = read_previous_run(spec.output)
-    difference = None if past is None else _describe_difference(past, spec)
-    if past is None or difference is None:
+    if past is None:
+        # Files without a journal may be checkpoints of weeks: ``prepare_folder`` would delete them.
+        names = {path.name for path in spec.output.iterdir() if path.suffix != ".tmp"}
+        if names - {STATE_FOLDER}:
+            raise other_run_error(spec, "its journal is missing or damaged")
+        return
+    difference = _describe_difference(past, spec)
+    if difference is None:
         return
     finished = any((spec.output / name).is_file() for name in RECORDS)
     if not finished and past["kind"] == spec.kind and spec.done_keys() <= spec.work_keys():
