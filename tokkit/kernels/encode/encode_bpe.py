@@ -7,7 +7,7 @@ r"""Byte-level BPE: texts to ids, by GPT-2's split pattern and merges.
     tokens   of the pieces, by merges
 
 No match extends from something else into white space, so a chunk splits into the same pieces
-wherever it stands. The exception is a chunk that ends with white space of several bytes, which
+everywhere. The exception is a chunk that ends with white space of several bytes, which
 belongs together with what follows. Such chunks are not cached.
 """
 

@@ -12,7 +12,7 @@ Blocks take the same stream by position. Blocks of 8, with a separator after eac
     0000 111 2    222 | 000 1    1111…
 
 In both cases a sequence may begin in one part of the corpus and end in the next. A worker that packs
-a part is told how far the sequence begun before it is filled, continues with that, and keeps the
+a part receives how full the sequence that starts before it is, continues with that, and keeps the
 sequences that begin in its own part; so the sequences do not depend on how the corpus is cut.
 
 Sources: Liu et al., "RoBERTa", 2019, section 4.2 (FULL-SENTENCES, DOC-SENTENCES); Radford et al.,
@@ -66,7 +66,7 @@ def pack_sentences(
         sentence_offsets: int64 ``[num_rows + 1]``, into ``sentence_lengths``.
         sentence_lengths: int32, number of tokens of each sentence, at least 1.
         num_own_rows: sequences that begin in later rows belong to another worker.
-        filled: tokens of a sequence begun before the first row, or 0.
+        filled: tokens of a sequence that starts before the first row, or 0.
         max_tokens: room of a sequence.
         cross_documents: a sequence continues with the next document, after a separator.
         out_sequences: ``SEQUENCE_DTYPE``, with room for one per sentence and one per
@@ -125,7 +125,7 @@ def pack_blocks(
         documents: uint64 ``[num_rows]``, their numbers in the token folder.
         token_offsets: int64 ``[num_rows + 1]``, where their tokens begin.
         num_own_rows: blocks that begin in later rows belong to another worker.
-        filled: places of a block begun before the first row, or 0.
+        filled: places of a block that starts before the first row, or 0.
         block_tokens: places of a block.
         separators: number of separators after each document, 1 or 0.
         out_sequences: ``SEQUENCE_DTYPE``, with room for one per ``block_tokens`` places.

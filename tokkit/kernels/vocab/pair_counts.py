@@ -13,7 +13,7 @@ in ascending order, so of "a a a" the first two are merged. The count of the mer
 left as it was; its places are dropped.
 
 All occurrences of a pair are created at one time: at the start, or by the merge that created one of
-its two symbols. No string is created by two merges, because each merge is done wherever it can be,
+its two symbols. No string is created by two merges, because each merge is applied to every occurrence,
 so what becomes of cells that end up as one symbol depends on them alone. Hence counts only fall
 later, the pairs that a merge creates have the highest numbers, and those of them that are too rare
 to be merged can be dropped at once.
@@ -305,7 +305,7 @@ def count_room(pairs: Pairs, pair: int, num_tokens: int) -> tuple[int, int]:
 
 @tuple_inline
 def merge_pair(words: Words, rules: MergeRules, pairs: Pairs, pair: int, merged: int) -> int:
-    """Merge a pair wherever it occurs.
+    """Merge all occurrences of a pair.
 
     Args:
         words: their cells are updated.
