@@ -45,8 +45,7 @@ from tokkit import InstanceLoader
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.kernels.instances.mask_tokens import replacement_ids
 from tokkit.masking.masks import MaskOptions, mask_instances
-from tokkit.pretraining.data.instance_sources import open_sources
-from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.loader import Loader, open_sources
 from tokkit.pretraining.data.prefetcher import Prefetcher
 from tokkit.pretraining.pretrain_config import LoaderConfig
 from tokkit.shards.instances import Instances, Masks
@@ -161,7 +160,7 @@ def loading_contestants(folders: dict[int, Path], steps: range) -> dict[str, mea
 def open_prefetcher(folder: Path, unit: str = "token", *, static: bool = True) -> Prefetcher:
     config = LoaderConfig(instances=(folder,), batch_size=BATCH_SIZE, mask_unit=unit)
     loader = Loader(open_sources(config), config)
-    return Prefetcher([loader], 0, micro_batch_tokens=MICRO_BATCH_TOKENS, static=static)
+    return Prefetcher([loader], micro_batch_tokens=MICRO_BATCH_TOKENS, static=static)
 
 
 def read_prefetcher(prefetcher: Prefetcher, steps: range) -> int:

@@ -20,8 +20,7 @@ import torch
 
 from tokkit.pretraining.data.batches import Batch, MicroBatches, Sizes
 from tokkit.pretraining.data.instance_loader import padded_batch
-from tokkit.pretraining.data.instance_sources import open_sources
-from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.loader import Loader, open_sources
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import autocast, choose_precision, torch_settings
 from tokkit.pretraining.training.distributed import join_process_group

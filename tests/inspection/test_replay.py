@@ -14,8 +14,7 @@ from tokkit.engine.files import write_json
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError
 from tokkit.inspection.replay import read_run, replay
-from tokkit.pretraining.data.instance_sources import Sources, open_sources
-from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.loader import Loader, Sources, open_sources
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import LoaderConfig, PretrainConfig
 from tokkit.pretraining.training.run_record import RUN, describe_run

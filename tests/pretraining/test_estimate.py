@@ -8,8 +8,7 @@ import pytest
 import torch
 from instancefolders import write_instance_folder
 
-from tokkit.pretraining.data.instance_sources import open_sources
-from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.loader import Loader, open_sources
 from tokkit.pretraining.models.bert import ModelConfig
 from tokkit.pretraining.models.build_model import build_model
 from tokkit.pretraining.pretrain_config import PretrainConfig
@@ -159,6 +158,16 @@ def test_a_sample_describes_what_the_loader_yields(instances: Path) -> None:
     assert sample.length == pytest.approx((lengths**2).sum() / lengths.sum())
     assert sample.masked_share == 3 * 64 / lengths.sum()  # three tokens of each
 
-    causal = sample_instances(loader, 8, causal=True)
-    assert causal.length == sample.length / 2
-    assert causal.masked_share == 1 - 64 / lengths.sum()
+
+def test_a_causal_sample_predicts_all_tokens_but_the_first_from_half_of_the_others(
+    tmp_path: Path,
+) -> None:
+    folder = write_instance_folder(tmp_path / "instances", objective="clm", labels=False)
+    config = run_config(folder)
+    loader = Loader(open_sources(config), config)
+    sample = sample_instances(loader, 8)
+    lengths = np.concatenate(
+        [np.diff(loader.training_instances(step).offsets) for step in range(8)]
+    )
+    assert sample.length == pytest.approx((lengths**2).sum() / lengths.sum() / 2)
+    assert sample.masked_share == 1 - 64 / lengths.sum()

@@ -16,8 +16,7 @@ from safetensors.torch import load_file, save_file
 from tokkit.errors import TokkitError, UsageError
 from tokkit.pretraining.data.batches import lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
-from tokkit.pretraining.data.instance_sources import open_sources
-from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.loader import Loader, open_sources
 from tokkit.pretraining.models.bert import Bert, ModelConfig
 from tokkit.pretraining.models.bert_folder import fingerprint_folder
 from tokkit.pretraining.models.build_model import build_model

@@ -17,8 +17,7 @@ from tokkit.engine.files import read_json
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError, require
 from tokkit.inspection.row_text import show_instance, split_instances
-from tokkit.pretraining.data.instance_sources import open_sources
-from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.loader import Loader, open_sources
 from tokkit.pretraining.pretrain_config import LoaderConfig
 from tokkit.pretraining.training.run_record import RUN
 from tokkit.shards.reader import ShardFolder

@@ -14,8 +14,7 @@ from instancefolders import PAD, make_batch, write_instance_folder, write_shard
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
 from tokkit.pretraining.data.batches import Batch, lay_out
-from tokkit.pretraining.data.instance_sources import open_sources
-from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.loader import Loader, open_sources
 from tokkit.pretraining.data.prefetcher import Prefetcher
 from tokkit.pretraining.pretrain_config import LoaderConfig
 from tokkit.shards.reader import ShardFolder
@@ -35,7 +34,7 @@ def open_loader(folder: Path, rank: int = 0, world_size: int = 1, **options: Any
 
 
 def open_prefetcher(*loaders: Loader, micro_batch_tokens: int = 96, **options: Any) -> Prefetcher:
-    return Prefetcher(loaders, PAD, micro_batch_tokens=micro_batch_tokens, **options)
+    return Prefetcher(loaders, micro_batch_tokens=micro_batch_tokens, **options)
 
 
 def rows_of(*batches: Batch) -> Rows:
@@ -222,7 +221,7 @@ def test_damage_that_the_thread_finds_is_raised_where_batches_are_asked_for(tmp_
 def test_causal_instances_are_fed_without_masks(tmp_path: Path) -> None:
     folder = write_instance_folder(tmp_path / "instances", objective="clm", labels=False)
     loader = open_loader(folder)
-    with open_prefetcher(loader, causal=True) as prefetcher:
+    with open_prefetcher(loader) as prefetcher:
         for step in (0, 1, 9):
             for ids, _, _, labels, pair_label in rows_of(*prefetcher.next_batches(0, step)):
                 assert labels == (*ids[1:], -100)

@@ -154,6 +154,9 @@ class Buffers:
         predictions: of all batches together.
         num_batches: most batches.
         pin: page-locked, so that a GPU copies from it by itself.
+
+    Attributes:
+        copied: with ``pin``, the event after which the memory may be written again.
     """
 
     def __init__(
@@ -170,9 +173,14 @@ class Buffers:
         )
         self._num_pairs = np.empty(num_batches, np.int64)
         self._arrays = (*(tensor.numpy() for tensor in self._tensors), self._num_pairs)
+        self.copied: torch.cuda.Event | None = None
+        if pin:
+            self.copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
 
-    def fill(self, instances: Instances, sizes: Sizes, pad_id: int, *, causal: bool) -> None:
-        """Lay batches out in one call of a kernel, which lets other threads run."""
+    def lay_out(
+        self, instances: Instances, sizes: Sizes, pad_id: int, *, causal: bool
+    ) -> tuple[Batch, ...]:
+        """Lay batches out in one call of a kernel, and return them as views of the memory."""
         flatten_batches(
             instances.input_ids,
             instances.offsets,
@@ -187,9 +195,6 @@ class Buffers:
             causal,
             *self._arrays,
         )
-
-    def batches(self, sizes: Sizes) -> tuple[Batch, ...]:
-        """The batches that were laid out last, as views of the memory."""
         views = []
         for number, ends in enumerate(pairwise(sizes.bounds.T.tolist())):
             (_, *starts), (_, *stops) = ends
@@ -232,8 +237,7 @@ def lay_out(
     sizes = Sizes.measure(instances, (0, len(instances)), rounding, causal=causal)
     _, tokens, sequences, predictions = sizes.bounds[:, -1].tolist()
     buffers = Buffers(tokens, sequences, predictions, 1)
-    buffers.fill(instances, sizes, pad_id, causal=causal)
-    return buffers.batches(sizes)[0]
+    return buffers.lay_out(instances, sizes, pad_id, causal=causal)[0]
 
 
 @dataclass(frozen=True)

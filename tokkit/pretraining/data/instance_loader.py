@@ -33,10 +33,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from tokkit.errors import require
 from tokkit.kernels.instances.flatten import NO_LABEL
-from tokkit.pretraining.data.instance_sources import open_sources
-from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.loader import Loader, open_sources
 from tokkit.pretraining.pretrain_config import LoaderConfig
-from tokkit.shards.instances import Instances
+from tokkit.shards.instances import Instances, Int64
 from tokkit.shards.objectives import OBJECTIVES
 
 LAYOUTS = ("padded", "ragged")
@@ -96,7 +95,6 @@ class InstanceLoader(IterableDataset[TensorBatch]):
         config = LoaderConfig(instances=tuple(map(Path, folders)), batch_size=batch_size, **options)
         sources = open_sources(config)
         self._loader = Loader(sources, config, rank=rank, world_size=world_size)
-        self._pad_id = sources.pad_id
         self._objective = OBJECTIVES[sources.objective]
         self._batch_size = batch_size
         self._layout = layout
@@ -133,7 +131,7 @@ class InstanceLoader(IterableDataset[TensorBatch]):
         if self._layout == "ragged":
             batch = ragged_batch(instances, causal=causal)
         else:
-            batch = padded_batch(instances, self._pad_id, causal=causal)
+            batch = padded_batch(instances, self._loader.pad_id, causal=causal)
         if causal:
             del batch["token_type_ids"]
         if self._objective.has_pairs:
@@ -146,39 +144,36 @@ def padded_batch(instances: Instances, pad_id: int, *, causal: bool = False) -> 
     lengths = np.diff(instances.offsets)
     columns = np.arange(-(-int(lengths.max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE)
     is_real = columns < lengths[:, None]
-    is_second = is_real & (columns >= instances.segment_lengths[:, None])
-    input_ids = np.full(is_real.shape, pad_id, np.int64)
-    input_ids[is_real] = instances.input_ids
-    if causal:
-        labels = np.where(is_real & (columns > 0), input_ids, NO_LABEL)
-    else:
-        labels = np.full_like(input_ids, NO_LABEL)
-        rows = np.repeat(np.arange(len(lengths)), np.diff(instances.masks.offsets))
-        labels[rows, instances.masks.positions] = instances.masks.labels
-    return {
-        "input_ids": torch.from_numpy(input_ids),
-        "attention_mask": torch.from_numpy(is_real.astype(np.int64)),
-        "token_type_ids": torch.from_numpy(is_second.astype(np.int64)),
-        "labels": torch.from_numpy(labels),
-    }
+    batch = {"attention_mask": torch.from_numpy(is_real.astype(np.int64))}
+    padding = {"input_ids": pad_id, "token_type_ids": 0, "labels": NO_LABEL}
+    for name, values in _token_columns(instances, causal=causal).items():
+        block = np.full(is_real.shape, padding[name], np.int64)
+        block[is_real] = values
+        batch[name] = torch.from_numpy(block)
+    return batch
 
 
 def ragged_batch(instances: Instances, *, causal: bool = False) -> TensorBatch:
     """Lay instances out without padding: tensors of shape [tokens], and where instances begin."""
-    lengths = np.diff(instances.offsets)
-    positions = instances.positions
-    is_second = positions >= np.repeat(instances.segment_lengths, lengths)
-    input_ids = instances.input_ids.astype(np.int64)
+    columns = _token_columns(instances, causal=causal) | {"position_ids": instances.positions}
+    return {
+        **{name: torch.from_numpy(values) for name, values in columns.items()},
+        "cu_seqlens": torch.from_numpy(instances.offsets.astype(np.int32)),
+        "max_seqlen": int(np.diff(instances.offsets).max()),
+    }
+
+
+def _token_columns(instances: Instances, *, causal: bool) -> dict[str, Int64]:
+    """Return the columns of a batch that have a value for each token."""
+    positions, input_ids = instances.positions, instances.input_ids.astype(np.int64)
+    is_second = positions >= np.repeat(instances.segment_lengths, np.diff(instances.offsets))
     if causal:
         labels = np.where(positions > 0, input_ids, NO_LABEL)
     else:
         labels = np.full_like(input_ids, NO_LABEL)
         labels[instances.masked_tokens] = instances.masks.labels
     return {
-        "input_ids": torch.from_numpy(input_ids),
-        "token_type_ids": torch.from_numpy(is_second.astype(np.int64)),
-        "position_ids": torch.from_numpy(positions),
-        "labels": torch.from_numpy(labels),
-        "cu_seqlens": torch.from_numpy(instances.offsets.astype(np.int32)),
-        "max_seqlen": int(lengths.max()),
+        "input_ids": input_ids,
+        "token_type_ids": is_second.astype(np.int64),
+        "labels": labels,
     }

@@ -14,7 +14,6 @@ first touched, and stay in memory.)
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,11 +51,6 @@ class InstanceReader:
     def __len__(self) -> int:
         """Number of instances."""
         return int(self._starts[-1])
-
-    @cached_property
-    def num_tokens(self) -> int:
-        """Tokens of all instances, special tokens included."""
-        return sum(ref.tokens for ref in self._refs)
 
     def gather(self, numbers: npt.NDArray[np.uint64]) -> Instances:
         """Copy instances out of the shards.

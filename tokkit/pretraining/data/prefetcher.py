@@ -14,8 +14,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 import torch
@@ -25,32 +23,16 @@ from tokkit.pretraining.data.loader import Loader
 
 NUM_SETS = 3
 
-
-@dataclass(eq=False)
-class BufferSet:
-    """Memory for the batches of one step.
-
-    Attributes:
-        buffers: the memory.
-        copied: where a GPU copies from it, the event after which it may be written again.
-    """
-
-    buffers: Buffers
-    copied: torch.cuda.Event | None
-
-
-Prepared = tuple[BufferSet, Sizes]
+Prepared = tuple[Buffers, tuple[Batch, ...]]
 
 
 class Prefetcher:
     """The micro-batches of each step, prefetched by one thread.
 
     Args:
-        loaders: one for each phase.
-        pad_id: id of padding.
+        loaders: one for each phase, of one tokenizer and objective.
         micro_batch_tokens: most tokens in a micro-batch of more than one instance.
         static: round sizes up, so that there are few shapes, for a compiled model.
-        causal: each token is predicted from those before it.
         pin: lay batches out in page-locked memory, from which a GPU copies by itself. Requires
             CUDA.
 
@@ -61,26 +43,19 @@ class Prefetcher:
     def __init__(
         self,
         loaders: Sequence[Loader],
-        pad_id: int,
         *,
         micro_batch_tokens: int,
         static: bool = False,
-        causal: bool = False,
         pin: bool = False,
     ) -> None:
         self.waited = 0.0
         self._loaders = tuple(loaders)
-        self._pad_id = pad_id
         self._micro_batch_tokens = micro_batch_tokens
         self._static = static
-        self._causal = causal
         self._plans = [self._plan(loader, loader.rank_size) for loader in loaders]
         room = [max(sizes) for sizes in zip(*(plan.room for plan in self._plans), strict=True)]
-        self._sets = [
-            BufferSet(Buffers(*room, pin=pin), _make_event() if pin else None)
-            for _ in range(NUM_SETS)
-        ]
-        self._held: deque[BufferSet] = deque(maxlen=NUM_SETS - 1)  # of the last steps handed out
+        self._sets = [Buffers(*room, pin=pin) for _ in range(NUM_SETS)]
+        self._held: deque[Buffers] = deque(maxlen=NUM_SETS - 1)  # of the last steps handed out
         self._next: tuple[int, int, Future[Prepared]] | None = None
         # By default a thread creates its context on the first GPU when it waits.
         device = (torch.cuda.set_device, (torch.cuda.current_device(),)) if pin else (None, ())
@@ -90,12 +65,7 @@ class Prefetcher:
         """Return itself; the thread ends with the block."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._executor.shutdown(cancel_futures=True)
 
     def next_batches(self, phase: int, step: int) -> tuple[Batch, ...]:
@@ -112,10 +82,9 @@ class Prefetcher:
             future = prefetched[2]
         else:
             future = self._submit(phase, step)
-        held, sizes = future.result()
+        held, batches = future.result()
         self._held.append(held)
         self._next = (phase, step + 1, self._submit(phase, step + 1))
-        batches = held.buffers.batches(sizes)
         self.waited = time.perf_counter() - started
         return batches
 
@@ -138,7 +107,7 @@ class Prefetcher:
         size = most_rows(loader, self._micro_batch_tokens)
         rounding = self._plan(loader, size).rounding
         for instances in loader.held_out_instances(size):
-            yield lay_out(instances, self._pad_id, rounding, causal=self._causal)
+            yield lay_out(instances, loader.pad_id, rounding, causal=loader.is_causal)
 
     def _plan(self, loader: Loader, num_rows: int) -> MicroBatches:
         tokens = self._micro_batch_tokens
@@ -149,16 +118,10 @@ class Prefetcher:
         free = next(buffers for buffers in self._sets if buffers not in self._held)
         return self._executor.submit(self._prepare, free, phase, step)
 
-    def _prepare(self, free: BufferSet, phase: int, step: int) -> Prepared:
-        plan = self._plans[phase]
-        instances = self._loaders[phase].training_instances(step)
-        sizes = Sizes.measure(instances, plan.bounds, plan.rounding, causal=self._causal)
+    def _prepare(self, free: Buffers, phase: int, step: int) -> Prepared:
+        loader, plan = self._loaders[phase], self._plans[phase]
+        instances = loader.training_instances(step)
+        sizes = Sizes.measure(instances, plan.bounds, plan.rounding, causal=loader.is_causal)
         if free.copied is not None:
             free.copied.synchronize()
-        free.buffers.fill(instances, sizes, self._pad_id, causal=self._causal)
-        return free, sizes
-
-
-def _make_event() -> torch.cuda.Event:
-    event: torch.cuda.Event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-    return event
+        return free, free.lay_out(instances, sizes, loader.pad_id, causal=loader.is_causal)

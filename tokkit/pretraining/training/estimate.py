@@ -40,8 +40,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from tokkit.pretraining.data.instance_sources import open_sources
-from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.loader import Loader, open_sources
 from tokkit.pretraining.models.bert import ModelConfig
 from tokkit.pretraining.models.build_model import outline_model
 from tokkit.pretraining.pretrain_config import PretrainConfig
@@ -90,7 +89,7 @@ def measure_run(config: PretrainConfig, num_processes: int) -> dict[str, Any]:
     ):
         sources = open_sources(config)
         samples = [
-            sample_instances(loader, config.batch_size, causal=sources.is_causal)
+            sample_instances(loader, config.batch_size)
             for loader in open_loaders(config, sources, group)
         ]
         shape, _ = choose_model(config, sources)
@@ -123,25 +122,26 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     return {**counts, "total": sum(counts.values())}
 
 
-def sample_instances(loader: Loader, batch_size: int, *, causal: bool = False) -> Sample:
+def sample_instances(loader: Loader, batch_size: int) -> Sample:
     """Return statistics of a loader's instances.
 
     Args:
         loader: of a single process, which reads whole batches.
         batch_size: instances in a batch.
-        causal: every token but an instance's first is predicted, from those before it.
     """
     num_steps = max(1, min(NUM_SAMPLED, loader.num_instances) // batch_size)
     batches = [loader.training_instances(step) for step in range(num_steps)]
     lengths = np.concatenate([np.diff(batch.offsets) for batch in batches])
-    num_masked = sum(len(batch.masks.labels) for batch in batches)
     num_tokens = int(lengths.sum())
+    num_predicted = sum(len(batch.masks.labels) for batch in batches)
+    if loader.is_causal:  # all tokens but the first of each instance
+        num_predicted = num_tokens - len(lengths)
     return Sample(
         num_instances=loader.num_instances,
         num_held_out=loader.num_held_out,
         tokens=num_tokens / len(lengths),
-        length=mean_length(lengths) / (2 if causal else 1),
-        masked_share=(num_tokens - len(lengths) if causal else num_masked) / num_tokens,
+        length=mean_length(lengths) / (2 if loader.is_causal else 1),
+        masked_share=num_predicted / num_tokens,
     )
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.optim import Optimizer
 
-from tokkit.pretraining.data.instance_sources import Sources, open_sources, order_phases
-from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.loader import Loader, Sources, open_sources, order_phases
 from tokkit.pretraining.data.prefetcher import Prefetcher
 from tokkit.pretraining.models.bert import ModelConfig
 from tokkit.pretraining.models.build_model import Model, build_model
@@ -60,10 +59,8 @@ def set_up(config: PretrainConfig, group: ProcessGroup) -> Iterator[TrainingSetu
     optimizer = build_optimizer(model, config)
     with Prefetcher(
         loaders,
-        sources.pad_id,
         micro_batch_tokens=config.micro_batch_tokens,
         static=compiled,
-        causal=sources.is_causal,
         pin=group.device.type == "cuda",
     ) as prefetcher:
         yield TrainingSetup(group, sources, loaders, prefetcher, model, wrapped_model, optimizer)

@@ -99,13 +99,13 @@ def train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
 
 def _find_scale(config: PretrainConfig, setup: TrainingSetup) -> MetricScale:
     """Return what the metrics of a run are relative to."""
-    group, causal = setup.group, setup.sources.is_causal
+    group = setup.group
     num_instances = [loader.num_instances for loader in setup.loaders]
     peak = find_peak_flops(group.device)
     if peak is None or config.precision != "bf16":
         return MetricScale(num_instances)
     loaders = open_loaders(config, setup.sources, replace(group, rank=0, size=1))
-    samples = [sample_instances(loader, config.batch_size, causal=causal) for loader in loaders]
+    samples = [sample_instances(loader, config.batch_size) for loader in loaders]
     flops = [count_flops_per_token(setup.model.config, sample) for sample in samples]
     return MetricScale(num_instances, flops, peak * group.size)
 

@@ -11,8 +11,7 @@ from tokenfolders import toy_tokenizer, write_token_folder
 from tokkit.errors import TokkitError, UsageError
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
-from tokkit.pretraining.data.instance_sources import open_sources, order_phases
-from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.loader import Loader, open_sources, order_phases
 from tokkit.pretraining.pretrain_config import LoaderConfig, PretrainConfig
 
 PHASES = ((32, 0.9), (64, 0.1))
