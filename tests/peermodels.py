@@ -4,11 +4,11 @@ import dataclasses
 
 import transformers
 
-from tokkit.pretraining.models.build_model import Model
-from tokkit.pretraining.models.huggingface import to_transformers
+from tokkit.pretraining.models.architectures import to_transformers
+from tokkit.pretraining.models.transformer import Transformer
 
 
-def peer_of(model: Model, attention: str = "eager") -> transformers.BertForPreTraining:
+def peer_of(model: Transformer, attention: str = "eager") -> transformers.BertForPreTraining:
     """Return the model of transformers with the weights of ``model``."""
     config = transformers.BertConfig(
         **dataclasses.asdict(model.config), attn_implementation=attention, pad_token_id=0

@@ -8,8 +8,8 @@ import torch
 from flatbatches import pair_instances
 
 from tokkit.pretraining.data.batches import Batch
-from tokkit.pretraining.models.bert import ModelConfig
-from tokkit.pretraining.models.build_model import Model, build_model
+from tokkit.pretraining.models.architectures import build_model
+from tokkit.pretraining.models.transformer import ModelConfig, Transformer
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.distributed import ProcessGroup
 from tokkit.pretraining.training.loop import Trainer
@@ -34,7 +34,7 @@ class FixedBatches:
 
 
 def make_trainer(
-    config: PretrainConfig, model: Model, batches: Sequence[Sequence[Batch]]
+    config: PretrainConfig, model: Transformer, batches: Sequence[Sequence[Batch]]
 ) -> Trainer:
     """A trainer on the CPU for the micro-batches of a few steps, without instance folders."""
     nothing: Any = None
@@ -44,7 +44,7 @@ def make_trainer(
     return Trainer(config, TrainingSetup(group, nothing, (), prefetcher, model, model, optimizer))
 
 
-def make_model(config: ModelConfig, seed: int = 0) -> Model:
+def make_model(config: ModelConfig, seed: int = 0) -> Transformer:
     """A model none of whose parameters is 0 or 1, so that every one of them shows."""
     torch.manual_seed(seed)
     model = build_model(config)

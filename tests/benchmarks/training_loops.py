@@ -21,6 +21,7 @@ import torch
 from tokkit.pretraining.data.batches import Batch, MicroBatches, Sizes
 from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.data.loader import Loader, open_sources
+from tokkit.pretraining.models.architectures import outline_model
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import autocast, choose_precision, torch_settings
 from tokkit.pretraining.training.distributed import join_process_group
@@ -192,9 +193,8 @@ def count_flops(config: PretrainConfig) -> float:
     """Return the operations per real token of a run's model, forward and backward."""
     sources = open_sources(config)
     shape = choose_model(config, sources)[0]
-    return count_flops_per_token(
-        shape, sample_instances(Loader(sources, config), config.batch_size)
-    )
+    sample = sample_instances(Loader(sources, config), config.batch_size)
+    return count_flops_per_token(outline_model(shape), sample)
 
 
 def choose_steps(config: PretrainConfig, num_steps: int, num_shapes: int) -> list[int]:

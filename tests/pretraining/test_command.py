@@ -14,7 +14,7 @@ from realcommands import outcome, pretrain_arguments
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tokkit.cli import cli
-from tokkit.errors import Interrupted, TokkitError
+from tokkit.errors import Interrupted, TokkitError, UsageError
 from tokkit.pretraining.training.optimizers import update_weights
 from tokkit.pretraining.training.run_record import read_metrics
 
@@ -106,6 +106,29 @@ def test_a_mistake_costs_no_run(instances: Path, tmp_path: Path) -> None:
         call([*arguments, "--nproc-per-node", "3", "--overwrite"])
     assert outcome(tmp_path / "run") == before
     assert call(arguments).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (["--eval-every", "1000"], "--eval-every has no effect, because no instances are held out"),
+        (["--fsdp"], "--fsdp has no effect on a single process"),
+        (["--share-layers"], "--share-layers has no effect on a GPT-2"),
+    ],
+    ids=lambda value: value[0],
+)
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]], ids=["run", "dry run"])
+def test_an_option_without_effect_is_refused(
+    tmp_path: Path, option: list[str], said: str, dry_run: list[str]
+) -> None:
+    folder = write_instance_folder(
+        tmp_path / "clm", objective="clm", labels=False, num_training=8, num_held_out=0
+    )
+    arguments = pretrain_arguments([folder], tmp_path / "run", **OPTIONS)
+    with pytest.raises(UsageError, match=said) as refused:
+        call([*arguments, *option, *dry_run])
+    assert refused.value.exit_status == 2
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

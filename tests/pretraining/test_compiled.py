@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from tokkit.pretraining.data.batches import Rounding, lay_out
-from tokkit.pretraining.models.bert import Inputs, ModelConfig
+from tokkit.pretraining.models.transformer import Inputs, ModelConfig
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import MAX_SHAPES, autocast

@@ -9,8 +9,8 @@ import torch
 from instancefolders import write_instance_folder
 
 from tokkit.pretraining.data.loader import Loader, open_sources
-from tokkit.pretraining.models.bert import ModelConfig
-from tokkit.pretraining.models.build_model import build_model
+from tokkit.pretraining.models.architectures import build_model, outline_model
+from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training import estimate as module
 from tokkit.pretraining.training.estimate import (
@@ -24,6 +24,7 @@ from tokkit.pretraining.training.estimate import (
 
 SAMPLE = Sample(num_instances=1000, num_held_out=512, tokens=100.0, length=120.0, masked_share=0.15)
 SHAPE = ModelConfig.from_preset("tiny", vocab_size=30522, max_seq_length=128, dropout=0.1)
+MODEL = outline_model(SHAPE)
 
 
 def make_config(**options: Any) -> PretrainConfig:
@@ -34,20 +35,20 @@ def make_config(**options: Any) -> PretrainConfig:
 
 def test_a_run_by_steps() -> None:
     """The figures are those of the module's example."""
-    figures = summarize(make_config(), SHAPE, [SAMPLE], [0.5])
+    figures = summarize(make_config(), MODEL, [SAMPLE], [0.5])
     (phase,) = figures["phases"]
     assert phase["tokens_per_step"] == 25_600
     assert phase["steps_per_epoch"] == 1000 / 256
     assert phase["epochs"] == 256
     assert figures["tokens"] == 25_600_000
-    assert figures["flops"] == pytest.approx(25_600_000 * count_flops_per_token(SHAPE, SAMPLE))
+    assert figures["flops"] == pytest.approx(25_600_000 * count_flops_per_token(MODEL, SAMPLE))
     assert figures["training_seconds"] == 500
     assert figures["evaluation_seconds"] == pytest.approx(11 * 2 * 0.5 / 3)
     assert figures["seconds"] == figures["training_seconds"] + figures["evaluation_seconds"]
 
 
 def test_a_run_by_the_clock() -> None:
-    figures = summarize(make_config(max_steps=None, max_time=3600.0), SHAPE, [SAMPLE], [0.5])
+    figures = summarize(make_config(max_steps=None, max_time=3600.0), MODEL, [SAMPLE], [0.5])
     first = 2 * 0.5 / 3  # the evaluation before the first step is extra
     assert figures["steps"] == pytest.approx(3600 / (0.5 + first / 100))
     assert figures["seconds"] == pytest.approx(3600 + first)
@@ -56,7 +57,7 @@ def test_a_run_by_the_clock() -> None:
 def test_each_phase_has_its_own_share_of_the_steps_and_its_own_time() -> None:
     long = replace(SAMPLE, tokens=400.0, length=480.0, num_instances=250)
     config = make_config(phases=((128, 0.9), (512, 0.1)))
-    figures = summarize(config, SHAPE, [SAMPLE, long], [0.5, 2.0])
+    figures = summarize(config, MODEL, [SAMPLE, long], [0.5, 2.0])
     first, second = figures["phases"]
     assert (first["steps"], second["steps"]) == (900, 100)
     assert second["tokens_per_step"] == 4 * first["tokens_per_step"]
@@ -65,11 +66,11 @@ def test_each_phase_has_its_own_share_of_the_steps_and_its_own_time() -> None:
 
 
 def test_what_was_not_measured_is_none() -> None:
-    figures = summarize(make_config(), SHAPE, [SAMPLE], [math.nan])
+    figures = summarize(make_config(), MODEL, [SAMPLE], [math.nan])
     assert figures["seconds"] is figures["training_seconds"] is None
     assert figures["phases"][0]["seconds_per_step"] is None
     assert figures["tokens"] == 25_600_000
-    by_clock = summarize(make_config(max_steps=None, max_time=60.0), SHAPE, [SAMPLE], [math.nan])
+    by_clock = summarize(make_config(max_steps=None, max_time=60.0), MODEL, [SAMPLE], [math.nan])
     assert by_clock["steps"] is by_clock["tokens"] is by_clock["flops"] is None
 
 

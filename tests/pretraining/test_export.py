@@ -12,10 +12,9 @@ from tokkit.errors import TokkitError
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
-from tokkit.pretraining.models.bert import ModelConfig
-from tokkit.pretraining.models.build_model import Model
+from tokkit.pretraining.models.architectures import VOCAB_TENSORS, to_transformers
 from tokkit.pretraining.models.export import read_export, write_export
-from tokkit.pretraining.models.huggingface import VOCAB_TENSORS, to_transformers
+from tokkit.pretraining.models.transformer import ModelConfig, Transformer
 from tokkit.pretraining.training.metrics import total_loss
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -56,7 +55,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def model(kind: str) -> Model:
+def model(kind: str) -> Transformer:
     """A model with random weights; what fills up its vocabulary is random too."""
     return make_model(
         ModelConfig.from_preset(
@@ -71,7 +70,7 @@ def model(kind: str) -> Model:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, model: Model, tokenizer: Tokenizer) -> Path:
+def folder(tmp_path: Path, model: Transformer, tokenizer: Tokenizer) -> Path:
     """Its export."""
     write_export(tmp_path / "export", model.state_dict(), model.config, tokenizer)
     return tmp_path / "export"
@@ -94,7 +93,7 @@ def run_theirs(peer: Any) -> tuple[Any, torch.Tensor]:
         return peer(**batch), batch["attention_mask"] > 0
 
 
-def run_ours(model: Model) -> tuple[torch.Tensor, torch.Tensor | None]:
+def run_ours(model: Transformer) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Logits of all positions and of the pairs."""
     inputs = lay_out(INSTANCES, 0).inputs
     everywhere = inputs._replace(predicted_positions_M=torch.arange(len(inputs.input_ids_N)))
@@ -103,7 +102,7 @@ def run_ours(model: Model) -> tuple[torch.Tensor, torch.Tensor | None]:
 
 
 def test_transformers_loads_the_whole_model_with_the_same_logits(
-    folder: Path, kind: str, model: Model, messages: pytest.LogCaptureFixture
+    folder: Path, kind: str, model: Transformer, messages: pytest.LogCaptureFixture
 ) -> None:
     peer, info = load_peer(KINDS[kind][1], folder)
     assert not any(info.values()), info
@@ -119,7 +118,7 @@ def test_transformers_loads_the_whole_model_with_the_same_logits(
 
 
 def test_transformers_computes_the_same_loss_and_gradients(
-    folder: Path, kind: str, model: Model
+    folder: Path, kind: str, model: Transformer
 ) -> None:
     peer, _ = load_peer(KINDS[kind][1], folder)
     batch = padded_batch(INSTANCES, 0)
@@ -147,7 +146,7 @@ def test_transformers_computes_the_same_loss_and_gradients(
 
 
 def test_transformers_loads_the_head_alone_with_the_same_logits(
-    folder: Path, kind: str, model: Model
+    folder: Path, kind: str, model: Transformer
 ) -> None:
     peer, info = load_peer(KINDS[kind][2], folder)
     assert not info["missing_keys"]
@@ -156,7 +155,7 @@ def test_transformers_loads_the_head_alone_with_the_same_logits(
 
 
 def test_transformers_loads_the_encoder_with_the_same_output(
-    folder: Path, kind: str, model: Model
+    folder: Path, kind: str, model: Transformer
 ) -> None:
     peer, info = load_peer("AutoModel", folder)
     if kind.startswith("mlm"):
@@ -180,7 +179,7 @@ def test_an_export_has_exactly_the_vocabulary(
     assert load_tokenizer(folder).fingerprint == tokenizer.fingerprint
 
 
-def test_an_export_is_read_back_as_it_was(folder: Path, model: Model) -> None:
+def test_an_export_is_read_back_as_it_was(folder: Path, model: Transformer) -> None:
     back = read_export(folder)
     assert back.config == model.config
     assert not back.training
@@ -192,7 +191,7 @@ def test_an_export_is_read_back_as_it_was(folder: Path, model: Model) -> None:
 
 
 @pytest.mark.parametrize("kind", ["clm"], indirect=True)
-def test_a_decoder_generates_the_most_likely_tokens(folder: Path, model: Model) -> None:
+def test_a_decoder_generates_the_most_likely_tokens(folder: Path, model: Transformer) -> None:
     peer, _ = load_peer("AutoModelForCausalLM", folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     assert peer.config.bos_token_id == peer.config.eos_token_id == tokenizer.eos_token_id == 3

@@ -8,7 +8,9 @@ from flatbatches import make_batch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokkit.pretraining.models.bert import Bert, ModelConfig
+from tokkit.pretraining.models.architectures import outline_model
+from tokkit.pretraining.models.bert import Bert
+from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.training.device import PEAK_FLOPS, find_peak_flops
 from tokkit.pretraining.training.estimate import Sample, count_flops_per_token, mean_length
 
@@ -23,17 +25,19 @@ def make_sample(length: float, masked_share: float) -> Sample:
 
 def test_a_token_passes_the_parameters_of_the_model() -> None:
     """Attention costs nothing at length 0, and the head nothing where no token is predicted."""
-    with torch.device("meta"):
-        model = Bert(BASE)
-    encoder = count_flops_per_token(BASE, make_sample(0, 0)) / 6
+    model = outline_model(BASE)
+    assert isinstance(model, Bert)
+    encoder = count_flops_per_token(model, make_sample(0, 0)) / 6
     assert encoder == sum(p.numel() for p in model.layers.parameters())
-    head = count_flops_per_token(BASE, make_sample(0, 1)) / 6 - encoder
+    head = count_flops_per_token(model, make_sample(0, 1)) / 6 - encoder
     # The decoder is the table of the embeddings; the padding of both does no useful work.
     padding = BASE.padded_vocab_size - 30522
     own = sum(p.numel() for p in model.masked_token_head.parameters())
     assert head == own - padding + 30522 * 768
-    decoder = replace(BASE, objective="clm")
-    assert count_flops_per_token(decoder, make_sample(0, 1)) / 6 - encoder == 30522 * 769
+    shared = outline_model(replace(BASE, share_layers=True))
+    assert count_flops_per_token(shared, make_sample(0, 0)) / 6 == encoder
+    decoder = outline_model(replace(BASE, objective="clm"))
+    assert count_flops_per_token(decoder, make_sample(0, 1)) / 6 - encoder == 30522 * 768
 
 
 @pytest.mark.parametrize(("T", "M"), [(64, 10), (512, 76)])
@@ -44,12 +48,14 @@ def test_operations_are_those_that_torch_counts(T: int, M: int) -> None:
     # Fused attention computes scores a second time on its way back, which is no useful work.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         torch.autograd.backward(model(inputs).token_loss)
-    expected = count_flops_per_token(model.config, make_sample(T, M / T))
+    expected = count_flops_per_token(model, make_sample(T, M / T))
     assert counter.get_total_flops() / (2 * T) == pytest.approx(expected, rel=0.01)
 
 
 def test_a_token_of_base_costs_what_the_formula_says() -> None:
-    assert count_flops_per_token(BASE, make_sample(128, 0.15)) == pytest.approx(546.3e6, rel=1e-3)
+    assert count_flops_per_token(outline_model(BASE), make_sample(128, 0.15)) == pytest.approx(
+        546.3e6, rel=1e-3
+    )
 
 
 def test_lengths_weigh_as_many_tokens_as_they_have() -> None:

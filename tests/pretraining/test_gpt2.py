@@ -6,14 +6,18 @@ import torch
 import transformers
 from randommodels import make_instances, make_model
 
-from tokkit.errors import UsageError
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import EXACT, Batch, Rounding, lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
-from tokkit.pretraining.models.bert import Bert, ModelConfig
-from tokkit.pretraining.models.build_model import Model, build_model
+from tokkit.pretraining.models.architectures import (
+    VOCAB_TENSORS,
+    build_model,
+    from_transformers,
+    to_transformers,
+)
+from tokkit.pretraining.models.bert import Bert
 from tokkit.pretraining.models.gpt2 import Gpt2
-from tokkit.pretraining.models.huggingface import VOCAB_TENSORS, from_transformers, to_transformers
+from tokkit.pretraining.models.transformer import ModelConfig, Transformer
 from tokkit.pretraining.training.metrics import total_loss
 
 VOCAB_SIZE = 101
@@ -23,7 +27,7 @@ TINY = ModelConfig.from_preset(
 LENGTHS = pytest.mark.parametrize("lengths", [[16, 16], [5, 40, 33, 8]], ids=["full", "padded"])
 
 
-def peer_of(model: Model) -> transformers.GPT2LMHeadModel:
+def peer_of(model: Transformer) -> transformers.GPT2LMHeadModel:
     """Their model with our weights."""
     config = model.config
     peer = transformers.GPT2LMHeadModel(
@@ -53,11 +57,11 @@ def make_batch(lengths: list[int], rounding: Rounding = EXACT) -> Batch:
     return lay_out(make_instances(lengths, VOCAB_SIZE), 0, rounding, causal=True)
 
 
-def loss_of(model: Model, batch: Batch) -> torch.Tensor:
+def loss_of(model: Transformer, batch: Batch) -> torch.Tensor:
     return total_loss(model(batch.inputs), batch.num_predicted, batch.num_pairs)
 
 
-def gradients_of(model: Model, batch: Batch) -> dict[str, torch.Tensor]:
+def gradients_of(model: Transformer, batch: Batch) -> dict[str, torch.Tensor]:
     model.zero_grad()
     torch.autograd.backward(loss_of(model, batch))
     gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
@@ -163,5 +167,3 @@ def test_the_objective_decides_the_model() -> None:
     for objective, kind in (("nsp", Bert), ("sop", Bert), ("mlm", Bert), ("clm", Gpt2)):
         assert isinstance(build_model(dataclasses.replace(TINY, objective=objective)), kind)
     assert TINY.layer_norm_eps == 1e-5
-    with pytest.raises(UsageError, match="--share-layers has no effect on a GPT-2"):
-        dataclasses.replace(TINY, share_layers=True)

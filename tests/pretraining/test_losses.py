@@ -19,7 +19,8 @@ from randommodels import make_trainer
 
 from tokkit.pretraining.data.batches import lay_out
 from tokkit.pretraining.data.loader import Loader, open_sources
-from tokkit.pretraining.models.bert import Bert, ModelConfig, initialize
+from tokkit.pretraining.models.bert import Bert
+from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import seed_torch
 from tokkit.pretraining.training.metrics import MetricSums
@@ -65,7 +66,7 @@ def make_model(dropout: float) -> Bert:
             attention_probs_dropout_prob=dropout,
         )
     )
-    initialize(model)
+    model.initialize()
     return model
 
 

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import EXACT, Batch, Rounding, lay_out
-from tokkit.pretraining.models.attention import Sequences, attend_flat, attend_padded
-from tokkit.pretraining.models.bert import Bert, ModelConfig, initialize
-from tokkit.pretraining.models.build_model import Model
-from tokkit.pretraining.models.huggingface import from_transformers, to_transformers
+from tokkit.pretraining.models.architectures import from_transformers, to_transformers
+from tokkit.pretraining.models.attention import attend_flat, attend_padded
+from tokkit.pretraining.models.bert import Bert
+from tokkit.pretraining.models.transformer import ModelConfig, Transformer
 from tokkit.pretraining.pretrain_config import PRESETS
 from tokkit.pretraining.training.metrics import total_loss
 
@@ -25,11 +25,11 @@ def make_batch(lengths: list[int], rounding: Rounding = EXACT) -> Batch:
     return lay_out(make_instances(lengths, VOCAB_SIZE), 0, rounding)
 
 
-def loss_of(model: Model, batch: Batch) -> torch.Tensor:
+def loss_of(model: Transformer, batch: Batch) -> torch.Tensor:
     return total_loss(model(batch.inputs), batch.num_predicted, batch.num_pairs)
 
 
-def gradients_of(model: Model, batch: Batch) -> dict[str, torch.Tensor]:
+def gradients_of(model: Transformer, batch: Batch) -> dict[str, torch.Tensor]:
     model.zero_grad()
     torch.autograd.backward(loss_of(model, batch))
     gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
@@ -127,7 +127,7 @@ def test_positions_grow_with_the_sequences() -> None:
 def test_weights_are_drawn_as_bert_draws_them() -> None:
     torch.manual_seed(0)
     model = Bert(TINY)
-    initialize(model)
+    model.initialize()
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
             assert torch.all(parameter == ("norm.weight" in name)), name
@@ -160,10 +160,8 @@ def test_attention_without_padding_has_the_shapes_of_attention_with_it(
     """The operator for a GPU can be asked for shapes and types on any machine."""
     inputs = make_batch(lengths).inputs
     qkv_N3HK = torch.randn(sum(lengths), 3, 2, 64, requires_grad=True)
-    expected = attend_padded(qkv_N3HK, inputs.sequences, 0.1, causal=causal)
-    on_meta = Sequences(
-        inputs.cu_seqlens.to("meta"), inputs.row_ids_N, inputs.position_ids_N, inputs.max_seqlen
-    )
+    expected = attend_padded(qkv_N3HK, inputs, 0.1, causal=causal)
+    on_meta = inputs._replace(cu_seqlens=inputs.cu_seqlens.to("meta"))
     qkv = torch.empty(qkv_N3HK.shape, dtype=torch.bfloat16, device="meta", requires_grad=True)
     found = attend_flat(qkv, on_meta, 0.1, causal=causal)
     assert found.shape == expected.shape
@@ -178,7 +176,7 @@ def test_a_token_sees_only_its_own_sequence(*, causal: bool) -> None:
     inputs = make_batch(lengths).inputs
     torch.manual_seed(0)
     qkv_N3HK = torch.randn(sum(lengths), 3, 2, 16)
-    x_NHK = attend_padded(qkv_N3HK, inputs.sequences, 0.0, causal=causal)
+    x_NHK = attend_padded(qkv_N3HK, inputs, 0.0, causal=causal)
     for start, stop in itertools.pairwise(inputs.cu_seqlens.tolist()):
         q, k, v = (part.transpose(0, 1) for part in qkv_N3HK[start:stop].unbind(1))
         scores = q @ k.transpose(1, 2) / 4

@@ -12,7 +12,8 @@ from torch.distributed.tensor import DTensor
 from torch.multiprocessing.spawn import spawn
 
 from reference.lamb import follow_gradients
-from tokkit.pretraining.models.bert import Bert, ModelConfig
+from tokkit.pretraining.models.bert import Bert
+from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.pretrain_config import OPTIMIZERS, PretrainConfig
 from tokkit.pretraining.training.optimizers import (
     BUILDERS,

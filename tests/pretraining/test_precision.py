@@ -16,9 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tokkit.pretraining.data.batches import Batch, Rounding, lay_out
 from tokkit.pretraining.models import attention
-from tokkit.pretraining.models import bert as model
-from tokkit.pretraining.models.bert import Bert, Inputs, ModelConfig
-from tokkit.pretraining.models.build_model import Model
+from tokkit.pretraining.models.bert import Bert
+from tokkit.pretraining.models.transformer import Inputs, ModelConfig, Transformer
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import choose_precision
 from tokkit.pretraining.training.loop import compute_losses
@@ -42,7 +41,7 @@ def make_batch() -> Batch:
     return lay_out(make_instances(LENGTHS, CONFIG.vocab_size), 0, rounding)
 
 
-def take_step(trained: Model, precision: str, batches: list[Batch]) -> None:
+def take_step(trained: Transformer, precision: str, batches: list[Batch]) -> None:
     config = PretrainConfig(instances=(Path(),), output=Path(), precision=precision)
     make_trainer(config, trained, [batches]).step()
 
@@ -144,7 +143,7 @@ def test_a_gpu_s_attention_is_traced_through_the_whole_model(
     monkeypatch: pytest.MonkeyPatch, dropout: float
 ) -> None:
     """Its operator has no kernel for a CPU, but shapes and a gradient that can be followed."""
-    monkeypatch.setattr(model, "attend", attention.attend_flat)
+    monkeypatch.setattr(attention, "attend", attention.attend_flat)
     config = replace(CONFIG, attention_probs_dropout_prob=dropout)
     batch = make_batch()
 

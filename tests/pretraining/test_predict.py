@@ -8,9 +8,8 @@ from randommodels import make_model
 from tinytokenizers import write_bpe
 
 from tokkit.errors import TokkitError, UsageError
-from tokkit.pretraining.models.bert import ModelConfig
-from tokkit.pretraining.models.export import write_export
-from tokkit.pretraining.models.predict import fill_mask
+from tokkit.pretraining.models.export import fill_mask, write_export
+from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.tokenizer.tokenizer import load_tokenizer
 
 

@@ -20,7 +20,7 @@ from tokkit.errors import TokkitError, UsageError
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
-from tokkit.pretraining.models.predict import fill_mask
+from tokkit.pretraining.models.export import fill_mask
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.optimizers import update_weights

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from tokkit.errors import TokkitError, UsageError
+from tokkit.errors import TokkitError
 from tokkit.pretraining.data.batches import Batch, lay_out
-from tokkit.pretraining.models.bert import Bert, ModelConfig, initialize
+from tokkit.pretraining.models.bert import Bert
+from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.distributed import (
     ProcessGroup,
@@ -52,7 +53,7 @@ def make_config(folder: Path, num_processes: int | None = 2) -> PretrainConfig:
 def make_model(config: ModelConfig) -> Bert:
     torch.manual_seed(0)
     model = Bert(config)
-    initialize(model)
+    model.initialize()
     return model
 
 
@@ -215,8 +216,6 @@ def test_one_process_needs_no_group(tmp_path: Path) -> None:
         group.barrier()
         model = make_model(TINY)
         assert distribute(model, group) is model
-        with pytest.raises(UsageError, match=r"--fsdp .* only one"):
-            distribute(model, group, fsdp=True)
     assert not torch.distributed.is_initialized()
 
 

@@ -195,7 +195,7 @@ def _print_summary(rows: Sequence[tuple[str, str, str]]) -> None:
 
 def _print_examples(recipe: Recipe) -> None:
     """Let the trained model fill in the masks of the recipe's examples."""
-    from tokkit.pretraining.models.predict import fill_mask
+    from tokkit.pretraining.models.export import fill_mask
 
     for example in recipe.examples:
         click.echo(f"\n{example}")

@@ -72,8 +72,13 @@ def estimate_run(config: PretrainConfig) -> dict[str, Any]:
 
 
 def _count_processes(config: PretrainConfig, launch_info: LaunchInfo) -> int:
-    """Return the number of processes; refuse a batch that cannot be divided among them."""
+    """Return the number of processes; refuse options that do not fit it."""
     num_processes = config.nproc_per_node or launch_info.size
+    require(
+        not config.fsdp or num_processes > 1,
+        "--fsdp has no effect on a single process, which keeps the whole model; leave it out, or "
+        "start several with --nproc-per-node",
+    )
     require(
         config.batch_size % num_processes == 0,
         f"--batch-size {config.batch_size} cannot be divided among {num_processes} processes; "

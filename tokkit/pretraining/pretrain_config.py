@@ -27,6 +27,7 @@ COMPILE = ("auto", "on", "off")
 
 DEFAULT_PRESET = "base"
 DEFAULT_MAX_STEPS = 100_000
+DEFAULT_EVAL_EVERY = 1000
 
 
 class LoaderConfig(MaskConfig):
@@ -141,8 +142,11 @@ class PretrainConfig(LoaderConfig, OutputConfig):
     keep_checkpoints: int = option(
         "Number of recent checkpoints to keep, besides the best.", default=2, minimum=1
     )
-    eval_every: int = option(
-        "Steps between evaluations on the held-out instances.", default=1000, minimum=1
+    eval_every: int | None = option(
+        "Steps between evaluations on the held-out instances.",
+        default=None,
+        minimum=1,
+        shown_default=f"{DEFAULT_EVAL_EVERY:,}",
     )
     tensorboard: bool = option("Write event files for TensorBoard as well.", default=False)
     device: str = option(
@@ -210,6 +214,11 @@ class PretrainConfig(LoaderConfig, OutputConfig):
     def num_steps(self) -> int:
         """Steps of a run that goes by steps."""
         return DEFAULT_MAX_STEPS if self.max_steps is None else self.max_steps
+
+    @property
+    def eval_steps(self) -> int:
+        """Steps between evaluations."""
+        return DEFAULT_EVAL_EVERY if self.eval_every is None else self.eval_every
 
 
 def require_objective(options: Mapping[str, object], where: str) -> None:

@@ -39,7 +39,7 @@ from torch import Tensor
 
 from tokkit.kernels.instances.flatten import flatten_batches
 from tokkit.pretraining.data.loader import Loader
-from tokkit.pretraining.models.bert import Inputs
+from tokkit.pretraining.models.transformer import Inputs
 from tokkit.shards.instances import Instances, Int64
 
 LENGTH_MULTIPLE = 8  # of the padded block that attention may need

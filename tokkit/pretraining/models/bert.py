@@ -1,164 +1,39 @@
-"""BERT (Devlin et al. 2018, arXiv:1810.04805) with its two pretraining heads.
+"""BERT (Devlin et al. 2018, arXiv:1810.04805) with its two pretraining heads, and as ALBERT.
 
 It is a post-norm encoder: the output of each sublayer passes dropout, is added to the sublayer's
-input, and is normalized. It computes what ``transformers.BertForPreTraining`` computes, with three
-differences that do not change the result: there is no padding, sequences are concatenated from the
-embedding to the heads; queries, keys and values come from one projection; and logits are computed for
-the masked positions only, a chunk at a time. The vocabulary is padded to a multiple of 64, which is
-fast on matrix units; the padding is never predicted.
-
-Names of tensors carry their shape:
-
-    N  tokens of all sequences     D  hidden size             V  vocabulary size
-    S  sequences                   H  attention heads         M  predicted positions of all sequences
-    F  feed-forward size           K  head size, D / H        C  classes of the pair's label, 2
+input, and is normalized. It computes what ``transformers.BertForPreTraining`` computes; queries,
+keys and values come from one projection. With shared layers it is an ALBERT, which puts a linear
+layer between embeddings and encoder: both have one size here, so the identity is exported.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokkit.errors import require
-from tokkit.kernels.instances.flatten import NO_LABEL
-from tokkit.pretraining.models.attention import Sequences, attend
-from tokkit.pretraining.models.loss import TokenLoss
-from tokkit.pretraining.pretrain_config import PRESETS
-from tokkit.shards.objectives import OBJECTIVES
+from tokkit.pretraining.models.attention import SelfAttention
+from tokkit.pretraining.models.transformer import (
+    Architecture,
+    Embeddings,
+    Inputs,
+    ModelConfig,
+    Transformer,
+    to_autocast_dtype,
+)
+from tokkit.tokenizer.tokenizer import Tokenizer
 
-VOCAB_MULTIPLE = 64
-
-
-class Inputs(NamedTuple):
-    """A batch of sequences and what is predicted of them. All tensors but one are int64.
-
-    Attributes:
-        input_ids_N: below ``vocab_size``, which is not checked here.
-        token_type_ids_N: the segment, 0 or 1.
-        position_ids_N: position of a token in its sequence.
-        row_ids_N: sequence of a token.
-        cu_seqlens: int32 ``[S + 1]``, offsets of the sequences.
-        predicted_positions_M: below N.
-        labels_M: ids to predict there; ``NO_LABEL`` for none.
-        pair_labels_S: label of a pair; ``NO_LABEL`` for none.
-        max_seqlen: at least the length of the longest sequence.
-    """
-
-    input_ids_N: Tensor
-    token_type_ids_N: Tensor
-    position_ids_N: Tensor
-    row_ids_N: Tensor
-    cu_seqlens: Tensor
-    predicted_positions_M: Tensor
-    labels_M: Tensor
-    pair_labels_S: Tensor
-    max_seqlen: int
-
-    @property
-    def sequences(self) -> Sequences:
-        """The layout of the sequences, for attention."""
-        return Sequences(self.cu_seqlens, self.row_ids_N, self.position_ids_N, self.max_seqlen)
+MAPPING = "albert.encoder.embedding_hidden_mapping_in"
 
 
-class Sums(NamedTuple):
-    """Losses and hits of a batch: scalars on the model's device.
-
-    Attributes:
-        token_loss: sum of the cross-entropy of predicted tokens, differentiable.
-        token_correct: int64, predicted tokens that got the highest logit.
-        pair_loss: sum of the cross-entropy of pairs, differentiable; 0 without a head for them.
-        pair_correct: int64, pairs whose label got the higher logit.
-    """
-
-    token_loss: Tensor
-    token_correct: Tensor
-    pair_loss: Tensor
-    pair_correct: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The shape of a model, with the field names of a Hugging Face ``config.json``.
-
-    ``objective`` decides which heads it has; with ``share_layers`` all layers have the same weights.
-    """
-
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    layer_norm_eps: float = 1e-12
-    initializer_range: float = 0.02
-    objective: str = "nsp"
-    share_layers: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse a GPT-2 with shared layers: no library could load it."""
-        require(
-            not self.is_causal or not self.share_layers,
-            "--share-layers has no effect on a GPT-2, which instances of clm train; leave it out",
-        )
-
-    @property
-    def padded_vocab_size(self) -> int:
-        """The number of rows of the word embedding."""
-        return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
-
-    @property
-    def has_pairs(self) -> bool:
-        """Whether there is a head for the pair's label."""
-        return OBJECTIVES[self.objective].has_pairs
-
-    @property
-    def is_causal(self) -> bool:
-        """Whether the model is a GPT-2 and not a BERT."""
-        return OBJECTIVES[self.objective].is_causal
-
-    @classmethod
-    def from_preset(
-        cls,
-        preset: str,
-        *,
-        vocab_size: int,
-        max_seq_length: int,
-        dropout: float,
-        objective: str = "nsp",
-        share_layers: bool = False,
-    ) -> "ModelConfig":
-        """Return the shape of a preset, with more positions where sequences are longer."""
-        num_layers, hidden_size, num_heads = PRESETS[preset]
-        return cls(
-            vocab_size=vocab_size,
-            hidden_size=hidden_size,
-            num_hidden_layers=num_layers,
-            num_attention_heads=num_heads,
-            intermediate_size=4 * hidden_size,
-            max_position_embeddings=max(512, max_seq_length),
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=dropout,
-            layer_norm_eps=1e-5 if OBJECTIVES[objective].is_causal else 1e-12,  # as published
-            objective=objective,
-            share_layers=share_layers,
-        )
-
-
-class Embeddings(nn.Module):
+class NormedEmbeddings(Embeddings):
     """The normalized sum of the vectors of a token, its position and its segment."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.words = nn.Embedding(config.padded_vocab_size, config.hidden_size)
-        self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        super().__init__(config)
         self.segments = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout_prob = config.hidden_dropout_prob
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Return x_ND."""
@@ -179,27 +54,6 @@ class Embeddings(nn.Module):
         return x_ND
 
 
-class SelfAttention(nn.Module):
-    """Multi-head attention of each token to the tokens of its sequence."""
-
-    def __init__(self, config: ModelConfig, *, causal: bool = False) -> None:
-        super().__init__()
-        self.num_heads = config.num_attention_heads
-        self.dropout_prob = config.attention_probs_dropout_prob
-        self.causal = causal
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(self, x_ND: Tensor, sequences: Sequences) -> Tensor:
-        """Return the attention's output, of the shape of x_ND."""
-        N, D = x_ND.shape
-        qkv_N3HK = self.qkv(x_ND).view(N, 3, self.num_heads, D // self.num_heads)
-        dropout_prob = self.dropout_prob if self.training else 0.0
-        x_NHK = attend(qkv_N3HK, sequences, dropout_prob, causal=self.causal)
-        mixed_ND: Tensor = self.output(x_NHK.flatten(1))
-        return mixed_ND
-
-
 class Layer(nn.Module):
     """Attention, then a feed-forward network; each with dropout, the residual and a norm."""
 
@@ -212,9 +66,9 @@ class Layer(nn.Module):
         self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout_prob = config.hidden_dropout_prob
 
-    def forward(self, x_ND: Tensor, sequences: Sequences) -> Tensor:
+    def forward(self, x_ND: Tensor, inputs: Inputs) -> Tensor:
         """Pass x_ND through the layer."""
-        x_ND = self.attention_norm(x_ND + self._drop(self.attention(x_ND, sequences)))
+        x_ND = self.attention_norm(x_ND + self._drop(self.attention(x_ND, inputs)))
         x_ND = to_autocast_dtype(x_ND)
         h_NF = F.gelu(self.up(x_ND))
         out_ND = self.output_norm(x_ND + self._drop(self.down(h_NF)))
@@ -252,74 +106,126 @@ class NextSentenceHead(nn.Module):
         return logits_SC
 
 
-class Bert(nn.Module):
+class Bert(Transformer):
     """The encoder with a head for masked tokens and, where there are pairs, one for their label."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.embeddings = Embeddings(config)
         num_layers = 1 if config.share_layers else config.num_hidden_layers
-        self.layers = nn.ModuleList(Layer(config) for _ in range(num_layers))
+        super().__init__(
+            config, NormedEmbeddings(config), (Layer(config) for _ in range(num_layers))
+        )
         self.masked_token_head = MaskedTokenHead(config)
-        self.token_loss = TokenLoss(config.vocab_size)
         self.next_sentence_head = NextSentenceHead(config) if config.has_pairs else None
 
-    def forward(self, inputs: Inputs) -> Sums:
-        """Return the losses of both heads."""
-        x_ND = self.encode(inputs)
-        token_loss, token_correct = self.token_loss(
-            self.masked_token_head(x_ND.index_select(0, inputs.predicted_positions_M)),
-            self.embeddings.words.weight,
-            self.masked_token_head.bias,
-            inputs.labels_M,
-        )
+    def initialize(self) -> None:
+        """Draw the weights: normal, truncated at two deviations; biases 0, norms 1."""
+        deviation = self.config.initializer_range
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.trunc_normal_(
+                    module.weight, std=deviation, a=-2 * deviation, b=2 * deviation
+                )
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+    def transform(self, x_MD: Tensor) -> Tensor:
+        """Return the output of the head for masked tokens."""
+        transformed_MD: Tensor = self.masked_token_head(x_MD)
+        return transformed_MD
+
+    @property
+    def decoder_bias(self) -> Tensor:
+        """The bias of the head for masked tokens."""
+        return self.masked_token_head.bias
+
+    def pair_logits(self, x_ND: Tensor, inputs: Inputs) -> Tensor | None:
+        """Return logits_SC from the first token of each sequence, any token for an empty one."""
         if self.next_sentence_head is None:
-            return Sums(token_loss, token_correct, torch.zeros_like(token_loss), token_correct * 0)
-        logits_SC = self.next_sentence_head(_first_tokens(x_ND, inputs)).float()
-        labels_S = inputs.pair_labels_S
-        pair_loss = F.cross_entropy(logits_SC, labels_S, ignore_index=NO_LABEL, reduction="sum")
-        return Sums(token_loss, token_correct, pair_loss, (logits_SC.argmax(1) == labels_S).sum())
+            return None
+        firsts = inputs.cu_seqlens[:-1].clamp(max=len(x_ND) - 1)
+        logits_SC: Tensor = self.next_sentence_head(x_ND.index_select(0, firsts))
+        return logits_SC
 
-    def encode(self, inputs: Inputs) -> Tensor:
-        """Return the encoder's output, x_ND."""
-        x_ND: Tensor = self.embeddings(inputs)
-        sequences = inputs.sequences
-        for number in range(self.config.num_hidden_layers):
-            x_ND = self.layers[number % len(self.layers)](x_ND, sequences)
-        return x_ND
-
-    def logits(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
-        """Return logits_MV, and logits_SC where there are pairs."""
-        x_ND = self.encode(inputs)
-        x_MD = self.masked_token_head(x_ND.index_select(0, inputs.predicted_positions_M))
-        head, V = self.masked_token_head, self.config.vocab_size
-        logits_MV = F.linear(x_MD, self.embeddings.words.weight[:V], head.bias[:V])
-        pairs = self.next_sentence_head
-        return logits_MV, None if pairs is None else pairs(_first_tokens(x_ND, inputs))
+    def count_head_parameters(self) -> int:
+        """Return how many parameters a predicted token passes, the bias of padding left out."""
+        padding = self.config.padded_vocab_size - self.config.vocab_size
+        own = sum(parameter.numel() for parameter in self.masked_token_head.parameters())
+        return own - padding + super().count_head_parameters()
 
 
-def to_autocast_dtype(x: Tensor) -> Tensor:
-    """Convert the output of a norm to the precision of matrix products under autocast.
-
-    Autocast computes norms in fp32 and leaves their output in fp32. The computation is enough: a
-    post-norm encoder normalizes each output again, so rounding errors do not accumulate over the
-    layers, and in bf16 there is half as much to write, to keep for the backward pass, and to read.
-    """
-    kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+def describe_bert(config: ModelConfig, tokenizer: Tokenizer, *, name: str) -> dict[str, Any]:
+    """Return what ``config.json`` says of a BERT, whose class there begins with ``name``."""
+    del tokenizer
+    head = "ForPreTraining" if config.has_pairs else "ForMaskedLM"
+    return {"architectures": [f"{name}{head}"], "hidden_act": "gelu"}
 
 
-def _first_tokens(x_ND: Tensor, inputs: Inputs) -> Tensor:
-    """Return the vector of each sequence's first token, and any vector for an empty sequence."""
-    return x_ND.index_select(0, inputs.cu_seqlens[:-1].clamp(max=len(x_ND) - 1))
+def describe_albert(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return what ``config.json`` says of an ALBERT."""
+    return describe_bert(config, tokenizer, name="Albert") | {
+        "embedding_size": config.hidden_size,
+        "num_hidden_groups": 1,
+        "inner_group_num": 1,
+        "classifier_dropout_prob": config.hidden_dropout_prob,  # BERT's default
+        "bos_token_id": tokenizer.special_ids.get("cls"),
+        "eos_token_id": tokenizer.special_ids.get("sep"),
+    }
 
 
-def initialize(model: Bert) -> None:
-    """Draw the weights as BERT does: normal, truncated at two deviations; biases 0, norms 1."""
-    deviation = model.config.initializer_range
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.trunc_normal_(module.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
+def make_mapping(config: ModelConfig) -> dict[str, Tensor]:
+    """Return the layer that an ALBERT has between embeddings and encoder: the identity."""
+    size = config.hidden_size
+    return {f"{MAPPING}.weight": torch.eye(size), f"{MAPPING}.bias": torch.zeros(size)}
+
+
+BERT = Architecture(
+    model_type="bert",
+    build=Bert,
+    outer={
+        "embeddings.words": "bert.embeddings.word_embeddings",
+        "embeddings.positions": "bert.embeddings.position_embeddings",
+        "embeddings.segments": "bert.embeddings.token_type_embeddings",
+        "embeddings.norm": "bert.embeddings.LayerNorm",
+        "masked_token_head": "cls.predictions",  # has the bias
+        "masked_token_head.transform": "cls.predictions.transform.dense",
+        "masked_token_head.norm": "cls.predictions.transform.LayerNorm",
+        "next_sentence_head.pooler": "bert.pooler.dense",
+        "next_sentence_head.classifier": "cls.seq_relationship",
+    },
+    layer="bert.encoder.layer.{}",
+    inner={
+        "attention.qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
+        "attention.output": ("attention.output.dense",),
+        "attention_norm": ("attention.output.LayerNorm",),
+        "up": ("intermediate.dense",),
+        "down": ("output.dense",),
+        "output_norm": ("output.LayerNorm",),
+    },
+    describe=partial(describe_bert, name="Bert"),
+)
+ALBERT = Architecture(
+    model_type="albert",
+    build=Bert,
+    outer={
+        "embeddings.words": "albert.embeddings.word_embeddings",
+        "embeddings.positions": "albert.embeddings.position_embeddings",
+        "embeddings.segments": "albert.embeddings.token_type_embeddings",
+        "embeddings.norm": "albert.embeddings.LayerNorm",
+        "masked_token_head": "predictions",
+        "masked_token_head.transform": "predictions.dense",
+        "masked_token_head.norm": "predictions.LayerNorm",
+        "next_sentence_head.pooler": "albert.pooler",
+        "next_sentence_head.classifier": "sop_classifier.classifier",
+    },
+    layer="albert.encoder.albert_layer_groups.{}.albert_layers.0",
+    inner={
+        "attention.qkv": ("attention.query", "attention.key", "attention.value"),
+        "attention.output": ("attention.dense",),
+        "attention_norm": ("attention.LayerNorm",),
+        "up": ("ffn",),
+        "down": ("ffn_output",),
+        "output_norm": ("full_layer_layer_norm",),
+    },
+    describe=describe_albert,
+    add_tensors=make_mapping,
+)

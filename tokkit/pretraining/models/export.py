@@ -1,4 +1,4 @@
-"""The export of a run: a folder that ``transformers`` loads.
+"""The export of a run: a folder that ``transformers`` loads, and that fills in masks.
 
 It has ``config.json`` and ``model.safetensors`` under its names, and the tokenizer's files:
 
@@ -11,8 +11,7 @@ It has ``config.json`` and ``model.safetensors`` under its names, and the tokeni
 
 ``mlm`` trains no pooler, so AutoModel draws one at random and says so; ``add_pooling_layer=False``
 leaves it out. The pair's label of ``sop`` is 0 in order and 1 swapped, that of ``nsp`` 0 next and 1
-random, in both models. ALBERT puts a linear layer between embeddings and encoder; both have one size
-here, so the identity is exported.
+random, in both models.
 
 A tokenizer adds BERT's ``[CLS]`` and ``[SEP]`` and numbers the segments. A GPT-2 was trained on
 neither, and would take segment numbers for token ids: in its export both are left out, and the
@@ -29,25 +28,27 @@ from torch import Tensor
 
 from tokkit.engine.files import hash_file, read_json, write_folder_atomically, write_json
 from tokkit.errors import TokkitError, wrap_os_errors
-from tokkit.pretraining.models.bert import ModelConfig
-from tokkit.pretraining.models.bert_folder import CONFIG
-from tokkit.pretraining.models.build_model import Model, outline_model
-from tokkit.pretraining.models.huggingface import (
-    BY_MODEL_TYPE,
+from tokkit.kernels.instances.flatten import NO_LABEL
+from tokkit.pretraining.models.architectures import (
+    ARCHITECTURES,
+    choose_architecture,
     config_names,
     from_transformers,
-    model_type,
+    outline_model,
     to_transformers,
 )
+from tokkit.pretraining.models.bert_folder import CONFIG
 from tokkit.pretraining.models.tensor_files import read_tensors, write_tensors
+from tokkit.pretraining.models.transformer import Inputs, ModelConfig, Transformer
+from tokkit.tokenizer.masked_text import encode_masked
 from tokkit.tokenizer.saving import save_tokenizer
-from tokkit.tokenizer.tokenizer import Tokenizer
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 MODEL = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
-CLASSES = {"bert": "Bert", "albert": "Albert"}
-MAPPING = "albert.encoder.embedding_hidden_mapping_in"
+
+Answer = tuple[str, float]
 
 
 def write_export(
@@ -67,10 +68,8 @@ def write_export(
     Raises:
         TokkitError: where the disk is full, or a GPT-2's vocabulary has no end-of-text token.
     """
-    tensors = to_transformers(weights, config)
-    if config.share_layers:
-        tensors[f"{MAPPING}.weight"] = torch.eye(config.hidden_size)
-        tensors[f"{MAPPING}.bias"] = torch.zeros(config.hidden_size)
+    added = choose_architecture(config).add_tensors(config)
+    tensors = {**to_transformers(weights, config), **added}
     with wrap_os_errors(folder), write_folder_atomically(folder) as written:
         write_json(written / CONFIG, describe_model(config, tokenizer))
         write_tensors(written / MODEL, tensors)
@@ -84,35 +83,13 @@ def write_export(
 
 def describe_model(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     """Return the contents of ``config.json``."""
-    kind = model_type(config)
-    ours = asdict(config)
-    data = {
-        "model_type": kind,
+    architecture, ours = choose_architecture(config), asdict(config)
+    return {
+        "model_type": architecture.model_type,
         "pad_token_id": tokenizer.special_ids.get("pad"),
-        **{their_name: ours[name] for name, their_name in config_names(kind).items()},
+        **{their_name: ours[name] for name, their_name in config_names(architecture).items()},
+        **architecture.describe(config, tokenizer),
     }
-    if kind == "gpt2":
-        end = tokenizer.end_of_text_id()
-        return {
-            "architectures": ["GPT2LMHeadModel"],
-            "activation_function": "gelu_new",
-            "embd_pdrop": config.hidden_dropout_prob,
-            "bos_token_id": end,
-            "eos_token_id": end,
-            **data,
-        }
-    head = "ForPreTraining" if config.has_pairs else "ForMaskedLM"
-    data |= {"architectures": [f"{CLASSES[kind]}{head}"], "hidden_act": "gelu"}
-    if kind == "albert":
-        data |= {
-            "embedding_size": config.hidden_size,
-            "num_hidden_groups": 1,
-            "inner_group_num": 1,
-            "classifier_dropout_prob": config.hidden_dropout_prob,  # BERT's default
-            "bos_token_id": tokenizer.special_ids.get("cls"),
-            "eos_token_id": tokenizer.special_ids.get("sep"),
-        }
-    return data
 
 
 def _fit_tokenizer(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
@@ -128,7 +105,7 @@ def _fit_tokenizer(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> N
     write_json(folder / TOKENIZER_CONFIG, data)
 
 
-def read_export(folder: Path) -> Model:
+def read_export(folder: Path) -> Transformer:
     """Return the model of an export, in evaluation mode; the padding of its vocabulary is zero.
 
     Raises:
@@ -149,13 +126,69 @@ def read_config(folder: Path) -> ModelConfig:
     path = folder / CONFIG
     data = read_json(path)
     kind = data.get("model_type")
-    if kind not in BY_MODEL_TYPE:
+    if kind not in ARCHITECTURES:
         raise TokkitError(
-            f"{path}: model_type is {kind}, not {', '.join(BY_MODEL_TYPE)}; "
+            f"{path}: model_type is {kind}, not {', '.join(ARCHITECTURES)}; "
             f"name the export folder of a run"
         )
-    names = config_names(kind)
+    names = config_names(ARCHITECTURES[kind])
     if missing := [their_name for their_name in names.values() if their_name not in data]:
         raise TokkitError(f"{path}: {missing[0]} is missing; name the export folder of a run")
     values = {name: data[their_name] for name, their_name in names.items()}
     return ModelConfig(**values, share_layers=kind == "albert")
+
+
+def fill_mask(folder: Path, sentence: str, top: int = 5) -> list[list[Answer]]:
+    """Predict the masked tokens of a sentence.
+
+    Args:
+        folder: an export, with model and tokenizer.
+        sentence: text with masks, such as ``The [MASK] is empty.``, see ``encode_masked``.
+        top: number of answers for each mask.
+
+    Returns:
+        For each mask, in order, the most likely tokens with their probabilities, best first.
+
+    Raises:
+        UsageError: where the sentence holds no mask.
+        TokkitError: where the folder is not a complete export, its model was trained without masks,
+            or the sentence is too long.
+    """
+    config = read_config(folder)
+    if config.is_causal:
+        raise TokkitError(
+            f"{folder}: a GPT-2 predicts the next token and fills no masks; "
+            f"use GPT2LMHeadModel of transformers to generate text"
+        )
+    tokenizer = load_tokenizer(folder)
+    ids = encode_masked(tokenizer, sentence)
+    if len(ids) > config.max_position_embeddings:
+        raise TokkitError(
+            f"{folder}: the sentence has {len(ids)} tokens, but the model "
+            f"{config.max_position_embeddings} positions; shorten it"
+        )
+    model = read_export(folder)
+    with torch.inference_mode():
+        logits_MV, _ = model.logits(_make_inputs(ids, tokenizer.special_ids["mask"]))
+    best = logits_MV.softmax(dim=1).topk(min(top, tokenizer.vocab_size))
+    return [
+        [(tokenizer.tokens[number], share) for number, share in zip(numbers, shares, strict=True)]
+        for numbers, shares in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+
+
+def _make_inputs(ids: list[int], mask_id: int) -> Inputs:
+    """Return a batch of one sequence, whose masks are predicted."""
+    input_ids_N = torch.tensor(ids)
+    masked_positions_M = torch.nonzero(input_ids_N == mask_id).flatten()
+    return Inputs(
+        input_ids_N=input_ids_N,
+        token_type_ids_N=torch.zeros_like(input_ids_N),
+        position_ids_N=torch.arange(len(ids)),
+        row_ids_N=torch.zeros_like(input_ids_N),
+        cu_seqlens=torch.tensor([0, len(ids)], dtype=torch.int32),
+        predicted_positions_M=masked_positions_M,
+        labels_M=torch.full_like(masked_positions_M, NO_LABEL),
+        pair_labels_S=torch.tensor([NO_LABEL]),
+        max_seqlen=len(ids),
+    )

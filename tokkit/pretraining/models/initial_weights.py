@@ -25,15 +25,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tokkit.errors import TokkitError, wrap_os_errors
-from tokkit.pretraining.models.bert import ModelConfig
-from tokkit.pretraining.models.bert_folder import CONFIG, SIZES, find_weights, read_bert_config
-from tokkit.pretraining.models.build_model import outline_model
-from tokkit.pretraining.models.huggingface import (
+from tokkit.pretraining.models.architectures import (
     VOCAB_TENSORS,
     from_transformers,
+    outline_model,
     to_transformers,
     transformers_names,
 )
+from tokkit.pretraining.models.bert import BERT
+from tokkit.pretraining.models.bert_folder import CONFIG, SIZES, find_weights, read_bert_config
+from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 HEADS = ("cls.", "bert.pooler.")
@@ -183,7 +184,7 @@ def _convert(weights: Mapping[str, Tensor], config: ModelConfig, folder: Path) -
     if ignored := weights.keys() - expected.keys():
         log.info("%s: ignores %s", folder, _modules(ignored))
     found = {name: tensor.float() for name, tensor in weights.items() if name in expected}
-    names = [name for name in outline if found.keys() >= set(transformers_names(name, "bert"))]
+    names = [name for name in outline if found.keys() >= set(transformers_names(name, BERT))]
     return from_transformers(found, config, names)
 
 

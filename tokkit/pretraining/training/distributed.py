@@ -38,8 +38,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from tokkit.errors import TokkitError, UsageError
-from tokkit.pretraining.models.build_model import Model
+from tokkit.errors import TokkitError
+from tokkit.pretraining.models.transformer import Transformer
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import choose_device
 from tokkit.pretraining.training.launch_info import LaunchInfo, RankLost
@@ -181,7 +181,7 @@ def _is_loss(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
-def distribute(model: Model, group: ProcessGroup, *, fsdp: bool = False) -> nn.Module:
+def distribute(model: Transformer, group: ProcessGroup, *, fsdp: bool = False) -> nn.Module:
     """Distribute a model over the ranks, all of which have the same weights.
 
     FSDP replaces parameters, so this must happen before the optimizer is built. The names of
@@ -189,15 +189,8 @@ def distribute(model: Model, group: ProcessGroup, *, fsdp: bool = False) -> nn.M
 
     Returns:
         The module to call with inputs.
-
-    Raises:
-        UsageError: if ``fsdp`` has no effect, because there is a single process.
     """
     if group.size == 1:
-        if fsdp:
-            raise UsageError(
-                "--fsdp splits the model among processes, but there is only one; leave it out"
-            )
         return model
     if not fsdp:
         return DistributedDataParallel(model, gradient_as_bucket_view=True)
@@ -209,7 +202,7 @@ def distribute(model: Model, group: ProcessGroup, *, fsdp: bool = False) -> nn.M
     return model
 
 
-def compile_model(model: Model) -> None:
+def compile_model(model: Transformer) -> None:
     """Compile the parts of a model, in place, on their first call; call this before ``distribute``.
 
     Each layer is compiled alone, so all layers share one graph; between layers there is nothing to

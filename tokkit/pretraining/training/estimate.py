@@ -41,8 +41,8 @@ import torch
 from torch import nn
 
 from tokkit.pretraining.data.loader import Loader, open_sources
-from tokkit.pretraining.models.bert import ModelConfig
-from tokkit.pretraining.models.build_model import outline_model
+from tokkit.pretraining.models.architectures import outline_model
+from tokkit.pretraining.models.transformer import Transformer
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import (
     find_available_memory,
@@ -93,7 +93,8 @@ def measure_run(config: PretrainConfig, num_processes: int) -> dict[str, Any]:
             for loader in open_loaders(config, sources, group)
         ]
         shape, _ = choose_model(config, sources)
-        parameters = count_parameters(outline_model(shape))
+        model = outline_model(shape)
+        parameters = count_parameters(model)
         available = find_available_memory(group.device)
         if available is not None and group.device.type == "cpu":
             available //= num_processes
@@ -108,7 +109,7 @@ def measure_run(config: PretrainConfig, num_processes: int) -> dict[str, Any]:
         "peak_memory": peak,
         "available_memory": available,
         "fits": fits,
-        **summarize(config, shape, samples, seconds),
+        **summarize(config, model, samples, seconds),
         "timed_steps": 0 if math.isnan(seconds[0]) else NUM_TIMED,
     }
 
@@ -154,14 +155,13 @@ def mean_length(lengths: npt.NDArray[np.integer[Any]]) -> float:
     return float((exact * exact).sum() / max(exact.sum(), 1.0))
 
 
-def count_flops_per_token(shape: ModelConfig, sample: Sample) -> float:
+def count_flops_per_token(model: Transformer, sample: Sample) -> float:
     """Return the floating-point operations of a token, forward and backward."""
-    D, F, V = shape.hidden_size, shape.intermediate_size, shape.vocab_size
-    layer = 4 * (D * D + D) + (2 * D * F + D + F) + 4 * D  # attention, feed-forward, two norms
-    transform = 0 if shape.is_causal else D * D + 3 * D  # and its norm
-    attention = 12 * shape.num_hidden_layers * D * sample.length
-    head = transform + V * D + V
-    return 6 * shape.num_hidden_layers * layer + attention + 6 * head * sample.masked_share
+    shape = model.config
+    encoder = sum(parameter.numel() for parameter in model.layers.parameters())
+    encoder *= shape.num_hidden_layers // len(model.layers)  # 1, or all where layers are shared
+    attention = 12 * shape.num_hidden_layers * shape.hidden_size * sample.length
+    return 6 * encoder + attention + 6 * model.count_head_parameters() * sample.masked_share
 
 
 def _measure(
@@ -199,7 +199,7 @@ def _time_steps(config: PretrainConfig, setup: TrainingSetup, phase: int) -> flo
 
 def summarize(
     config: PretrainConfig,
-    shape: ModelConfig,
+    model: Transformer,
     samples: Sequence[Sample],
     seconds_per_step: Sequence[float],
 ) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def summarize(
 
     Args:
         config: of the run.
-        shape: of the model.
+        model: with or without data.
         samples: one for each phase; a run without phases is one phase.
         seconds_per_step: of each phase, NaN if not measured.
     """
@@ -219,16 +219,16 @@ def summarize(
         if config.max_time is None:
             steps = share * config.num_steps
         else:  # evaluations take part of the same time
-            steps = share * config.max_time / (seconds + evaluation / config.eval_every)
+            steps = share * config.max_time / (seconds + evaluation / config.eval_steps)
         # One evaluation comes before the first step.
-        evaluation_seconds += evaluation * (steps / config.eval_every + (not phases))
+        evaluation_seconds += evaluation * (steps / config.eval_steps + (not phases))
         phases.append(
             {
                 "steps": steps,
                 "tokens_per_step": config.batch_size * sample.tokens,
                 "steps_per_epoch": sample.num_instances / config.batch_size,
                 "epochs": steps * config.batch_size / sample.num_instances,
-                "flops_per_token": count_flops_per_token(shape, sample),
+                "flops_per_token": count_flops_per_token(model, sample),
                 "seconds_per_step": seconds,
             }
         )

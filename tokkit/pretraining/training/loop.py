@@ -28,7 +28,7 @@ from torch import nn
 
 from tokkit.errors import Interrupted, TokkitError
 from tokkit.pretraining.data.batches import Batch
-from tokkit.pretraining.models.bert import Sums
+from tokkit.pretraining.models.transformer import Sums
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.checkpoint_writer import CheckpointWriter
 from tokkit.pretraining.training.checkpoints import (

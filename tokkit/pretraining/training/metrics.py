@@ -39,7 +39,7 @@ from torch import Tensor
 from tokkit.engine.files import write_atomically
 from tokkit.errors import wrap_os_errors
 from tokkit.pretraining.data.batches import Batch
-from tokkit.pretraining.models.bert import Sums
+from tokkit.pretraining.models.transformer import Sums
 from tokkit.pretraining.training.run_record import read_metrics
 from tokkit.shards.objectives import OBJECTIVES
 

@@ -104,6 +104,12 @@ class RunPlan:
             not config.share_layers or sources[0].options["objective"] != "clm",
             "--share-layers has no effect on a GPT-2, which instances of clm train; leave it out",
         )
+        held_out = (r for s in sources for r in s.shards if r["name"].startswith("eval-"))
+        require(
+            config.eval_every is None or any(row["rows"] for row in held_out),
+            "--eval-every has no effect, because no instances are held out; leave it out, or build "
+            "with a larger --eval-fraction",
+        )
         initial = None if config.init_from is None else fingerprint_folder(config.init_from)
         precision = config.precision
         if precision == "auto" and not config.overwrite:

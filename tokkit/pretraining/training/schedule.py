@@ -85,7 +85,7 @@ class Schedule:
             peak=config.learning_rate,
             warmup_steps=warmup_steps,
             shares=shares,
-            eval_every=config.eval_every,
+            eval_every=config.eval_steps,
             checkpoint_every=config.checkpoint_every,
         )
 

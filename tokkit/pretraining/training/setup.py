@@ -9,9 +9,9 @@ from torch.optim import Optimizer
 
 from tokkit.pretraining.data.loader import Loader, Sources, open_sources, order_phases
 from tokkit.pretraining.data.prefetcher import Prefetcher
-from tokkit.pretraining.models.bert import ModelConfig
-from tokkit.pretraining.models.build_model import Model, build_model
+from tokkit.pretraining.models.architectures import build_model
 from tokkit.pretraining.models.initial_weights import InitialWeights, read_initial_weights
+from tokkit.pretraining.models.transformer import ModelConfig, Transformer
 from tokkit.pretraining.pretrain_config import DEFAULT_PRESET, PretrainConfig
 from tokkit.pretraining.training.device import is_compiled, seed_torch
 from tokkit.pretraining.training.distributed import ProcessGroup, compile_model, distribute
@@ -36,7 +36,7 @@ class TrainingSetup:
     sources: Sources
     loaders: tuple[Loader, ...]
     prefetcher: Prefetcher
-    model: Model
+    model: Transformer
     wrapped_model: nn.Module
     optimizer: Optimizer
 
@@ -76,7 +76,7 @@ def open_loaders(
     return tuple(Loader(part, config, rank=group.rank, world_size=group.size) for part in parts)
 
 
-def _make_model(config: PretrainConfig, sources: Sources) -> Model:
+def _make_model(config: PretrainConfig, sources: Sources) -> Transformer:
     """Return the model that the options ask for with its initial weights, on the CPU."""
     model_config, initial = choose_model(config, sources)
     seed_torch(config.seed, "weights")

@@ -106,7 +106,7 @@ def _find_scale(config: PretrainConfig, setup: TrainingSetup) -> MetricScale:
         return MetricScale(num_instances)
     loaders = open_loaders(config, setup.sources, replace(group, rank=0, size=1))
     samples = [sample_instances(loader, config.batch_size) for loader in loaders]
-    flops = [count_flops_per_token(setup.model.config, sample) for sample in samples]
+    flops = [count_flops_per_token(setup.model, sample) for sample in samples]
     return MetricScale(num_instances, flops, peak * group.size)
 
 

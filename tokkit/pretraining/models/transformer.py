@@ -1,0 +1,259 @@
+"""What the architectures share: inputs, losses, the shape of a model, and what makes it a model.
+
+An architecture is one file, such as ``bert.py``: a subclass of ``Transformer``, and an
+``Architecture`` that says which model of ``transformers`` computes the same. To add one, write such
+a file and add it to ``ARCHITECTURES`` and ``choose_architecture`` in ``architectures.py``. What
+trains, saves and exports a model knows nothing else of it.
+
+There is no padding: sequences are concatenated from the embedding to the heads, and logits are
+computed for the predicted positions only, a chunk at a time. The vocabulary is padded to a multiple
+of 64, which is fast on matrix units; the padding is never predicted.
+
+Names of tensors carry their shape:
+
+    N  tokens of all sequences     D  hidden size             V  vocabulary size
+    S  sequences                   H  attention heads         M  predicted positions of all sequences
+    F  feed-forward size           K  head size, D / H        C  classes of the pair's label, 2
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tokkit.kernels.instances.flatten import NO_LABEL
+from tokkit.pretraining.models.loss import TokenLoss
+from tokkit.pretraining.pretrain_config import PRESETS
+from tokkit.shards.objectives import OBJECTIVES
+from tokkit.tokenizer.tokenizer import Tokenizer
+
+VOCAB_MULTIPLE = 64
+
+
+class Inputs(NamedTuple):
+    """A batch of sequences and what is predicted of them. All tensors but one are int64.
+
+    Attributes:
+        input_ids_N: below ``vocab_size``, which is not checked here.
+        token_type_ids_N: the segment, 0 or 1.
+        position_ids_N: position of a token in its sequence.
+        row_ids_N: sequence of a token.
+        cu_seqlens: int32 ``[S + 1]``, offsets of the sequences from 0 to N; they may be empty.
+        predicted_positions_M: below N.
+        labels_M: ids to predict there; ``NO_LABEL`` for none.
+        pair_labels_S: label of a pair; ``NO_LABEL`` for none.
+        max_seqlen: at least the length of the longest sequence.
+    """
+
+    input_ids_N: Tensor
+    token_type_ids_N: Tensor
+    position_ids_N: Tensor
+    row_ids_N: Tensor
+    cu_seqlens: Tensor
+    predicted_positions_M: Tensor
+    labels_M: Tensor
+    pair_labels_S: Tensor
+    max_seqlen: int
+
+
+class Sums(NamedTuple):
+    """Losses and hits of a batch: scalars on the model's device.
+
+    Attributes:
+        token_loss: sum of the cross-entropy of predicted tokens, differentiable.
+        token_correct: int64, predicted tokens that got the highest logit.
+        pair_loss: sum of the cross-entropy of pairs, differentiable; 0 without a head for them.
+        pair_correct: int64, pairs whose label got the higher logit.
+    """
+
+    token_loss: Tensor
+    token_correct: Tensor
+    pair_loss: Tensor
+    pair_correct: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The shape of a model, with the field names of a Hugging Face ``config.json``.
+
+    ``objective`` decides which heads it has; with ``share_layers`` all layers have the same weights.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+    objective: str = "nsp"
+    share_layers: bool = False
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """The number of rows of the word embedding."""
+        return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether there is a head for the pair's label."""
+        return OBJECTIVES[self.objective].has_pairs
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether each token is predicted from those before it."""
+        return OBJECTIVES[self.objective].is_causal
+
+    @classmethod
+    def from_preset(
+        cls,
+        preset: str,
+        *,
+        vocab_size: int,
+        max_seq_length: int,
+        dropout: float,
+        objective: str = "nsp",
+        share_layers: bool = False,
+    ) -> "ModelConfig":
+        """Return the shape of a preset, with more positions where sequences are longer."""
+        num_layers, hidden_size, num_heads = PRESETS[preset]
+        return cls(
+            vocab_size=vocab_size,
+            hidden_size=hidden_size,
+            num_hidden_layers=num_layers,
+            num_attention_heads=num_heads,
+            intermediate_size=4 * hidden_size,
+            max_position_embeddings=max(512, max_seq_length),
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+            layer_norm_eps=1e-5 if OBJECTIVES[objective].is_causal else 1e-12,  # as published
+            objective=objective,
+            share_layers=share_layers,
+        )
+
+
+class Embeddings(nn.Module):
+    """The vectors of tokens and positions; what is made of them is up to the architecture."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.words = nn.Embedding(config.padded_vocab_size, config.hidden_size)
+        self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.dropout_prob = config.hidden_dropout_prob
+
+
+class Transformer(nn.Module):
+    """A model that is pretrained: embeddings, layers, and a decoder with the weight of the words.
+
+    Args:
+        config: its shape.
+        embeddings: return x_ND for ``Inputs``.
+        layers: pass x_ND on, given ``Inputs``; the only one stands for all with ``share_layers``.
+    """
+
+    def __init__(
+        self, config: ModelConfig, embeddings: Embeddings, layers: Iterable[nn.Module]
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = embeddings
+        self.layers = nn.ModuleList(layers)
+        self.token_loss = TokenLoss(config.vocab_size)
+
+    def initialize(self) -> None:
+        """Draw the weights from torch's generator, as published."""
+        raise NotImplementedError
+
+    def transform(self, x_MD: Tensor) -> Tensor:
+        """Return the input of the decoder for the encoder's output at the predicted positions."""
+        return to_autocast_dtype(x_MD)
+
+    @property
+    def decoder_bias(self) -> Tensor | None:
+        """The bias of the decoder, if it has one."""
+        return None
+
+    def pair_logits(self, x_ND: Tensor, inputs: Inputs) -> Tensor | None:
+        """Return logits_SC of the label of each pair; None for a model of single sequences."""
+        del x_ND, inputs
+        return None
+
+    def count_head_parameters(self) -> int:
+        """Return how many parameters a predicted token passes after the encoder."""
+        return self.config.vocab_size * self.config.hidden_size
+
+    def forward(self, inputs: Inputs) -> Sums:
+        """Return the losses of tokens and pairs."""
+        x_ND = self.encode(inputs)
+        token_loss, token_correct = self.token_loss(
+            self.transform(x_ND.index_select(0, inputs.predicted_positions_M)),
+            self.embeddings.words.weight,
+            self.decoder_bias,
+            inputs.labels_M,
+        )
+        logits_SC = self.pair_logits(x_ND, inputs)
+        if logits_SC is None:
+            return Sums(token_loss, token_correct, torch.zeros_like(token_loss), token_correct * 0)
+        logits_SC, labels_S = logits_SC.float(), inputs.pair_labels_S
+        pair_loss = F.cross_entropy(logits_SC, labels_S, ignore_index=NO_LABEL, reduction="sum")
+        return Sums(token_loss, token_correct, pair_loss, (logits_SC.argmax(1) == labels_S).sum())
+
+    def encode(self, inputs: Inputs) -> Tensor:
+        """Return the encoder's output, x_ND."""
+        x_ND: Tensor = self.embeddings(inputs)
+        for number in range(self.config.num_hidden_layers):
+            x_ND = self.layers[number % len(self.layers)](x_ND, inputs)
+        return x_ND
+
+    def logits(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+        """Return logits_MV, and logits_SC where there are pairs."""
+        x_ND, V = self.encode(inputs), self.config.vocab_size
+        x_MD = self.transform(x_ND.index_select(0, inputs.predicted_positions_M))
+        bias = None if self.decoder_bias is None else self.decoder_bias[:V]
+        logits_MV = F.linear(x_MD, self.embeddings.words.weight[:V], bias)
+        return logits_MV, self.pair_logits(x_ND, inputs)
+
+
+def to_autocast_dtype(x: Tensor) -> Tensor:
+    """Convert the output of a norm to the precision of matrix products under autocast.
+
+    Autocast computes norms in fp32 and leaves their output in fp32. The computation is enough: a
+    post-norm encoder normalizes each output again, so rounding errors do not accumulate over the
+    layers, and in bf16 there is half as much to write, to keep for the backward pass, and to read.
+    """
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A model of ours, and the one of ``transformers`` that computes the same.
+
+    Attributes:
+        model_type: its name in ``config.json``.
+        build: makes ours; its weights are not initialized.
+        outer: our modules outside the layers, and theirs.
+        layer: prefix of a layer there, with a place for its number.
+        inner: our modules in a layer, and theirs; several where ours is theirs stacked.
+        describe: returns what ``config.json`` has besides the fields of ``ModelConfig``.
+        config: our config fields that have another name there; None where they have none.
+        transposed: whether the matrices of layers are transposed there.
+        add_tensors: returns the tensors that only theirs has.
+    """
+
+    model_type: str
+    build: Callable[[ModelConfig], Transformer]
+    outer: Mapping[str, str]
+    layer: str
+    inner: Mapping[str, tuple[str, ...]]
+    describe: Callable[[ModelConfig, Tokenizer], dict[str, Any]]
+    config: Mapping[str, str | None] = field(default_factory=dict)
+    transposed: bool = False
+    add_tensors: Callable[[ModelConfig], dict[str, Tensor]] = lambda _: {}
