@@ -132,7 +132,7 @@ def test_the_format_that_was_asked_for_wins(tmp_path: Path) -> None:
         ("broken.txt", "broken.txt: no such file"),
         ("links", "links/gone.txt: no such file"),
         ("socket", "socket: not a regular file"),
-        ("nosuch://bucket/a.txt", "nosuch://bucket/a.txt: cannot read this URI"),
+        ("nosuch://bucket/a.txt", "nosuch://bucket/a.txt: cannot be read"),
         ("file:///none/a.txt", "file:///none/a.txt: no such file"),
         ("table.parquet.gz", "table.parquet.gz: parquet within gzip"),
     ],

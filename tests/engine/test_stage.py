@@ -17,12 +17,11 @@ from typing import Any
 import pytest
 
 from tokkit.engine.files import HashedFile
-from tokkit.engine.folder import refuse_inputs
 from tokkit.engine.journal import Journal
 from tokkit.engine.local import WorkerError
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.stage import Stage, run_stage
-from tokkit.errors import TokkitError, UsageError
+from tokkit.errors import TokkitError
 from toystage import squares
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -237,14 +236,6 @@ def test_a_touched_input_is_compared_once(tmp_path: Path) -> None:
         raise AssertionError(payload)
 
     run(replace(squares(output, log, stamp=2), hash_inputs=refuse))
-
-
-def test_no_stage_writes_where_it_reads(tmp_path: Path) -> None:
-    folder = tmp_path / "tokens"
-    for name in (folder, folder / "shard.arrow", f"{folder}/*.txt"):
-        with pytest.raises(UsageError, match="is or contains the input"):
-            refuse_inputs(folder, [name])
-    refuse_inputs(folder, ["s3://bucket/tokens", "-", tmp_path / "corpus.txt"])
 
 
 def test_a_manifest_of_another_program_is_no_manifest(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from tokkit.options import Config, option
 FORMATS = ("auto", "text", "jsonl", "parquet", "arrow")
 DOCUMENTS = ("blank-line", "line", "file")
 ERRORS = ("strict", "replace", "skip")
+# Threads of this name wait for a server, and are not waited for at exit.
+REQUEST_THREAD = "request to a store"
 RECORD_FORMATS = ("auto", "jsonl", "parquet", "arrow")  # formats that may have fields
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from tokkit.corpus.corpus_config import CorpusConfig
-from tokkit.corpus.file_systems import Entry, Files, LocalFiles, RemoteFiles, is_uri, printable
+from tokkit.corpus.file_systems import Entry, Files, LocalFiles, RemoteFiles, is_uri
 from tokkit.errors import TokkitError, UsageError
 
 STDIN = "stdin"
@@ -101,10 +101,11 @@ def _find(text: str, wanted_format: str) -> list[Source]:
     if is_uri(text) and not os.path.lexists(text):
         remote = RemoteFiles(text)
         files: Files = remote
-        uri, path, shown = text, remote.path, remote.name
+        uri, path = remote.uri, remote.path
     else:
         files = LocalFiles()
-        uri, path, shown = None, text, printable(text)
+        uri, path = None, text
+    shown = files.name(path)
     entry = files.find(path)
     if entry is not None and not entry.is_folder:
         found = [entry]
@@ -123,8 +124,7 @@ def _find(text: str, wanted_format: str) -> list[Source]:
 
 def _source(files: Files, uri: str | None, shown: str, entry: Entry, wanted_format: str) -> Source:
     """Return the description of one file, after checking that it opens."""
-    scheme = f"{uri.split('://', 1)[0]}://" if uri else ""
-    name = printable(scheme + entry.path)
+    name = files.name(entry.path)
     if not entry.is_file:
         raise TokkitError(f"{name}: not a regular file; pipe its content to -")
     with files.open(entry.path):
@@ -169,10 +169,14 @@ def _match(files: Files, pattern: str) -> Iterator[Entry]:
     """Yield, once each, the files that a pattern matches and those under folders that it matches."""
     if not _has_magic(pattern):
         return
-    root = "/" if pattern.startswith("/") else ""
-    parts = [part for part in pattern.split("/") if part]
+    parts = pattern.split("/")
+    fixed = next(number for number, part in enumerate(parts) if _has_magic(part))
+    root = "/".join(parts[:fixed]) or pattern[: min(fixed, 1)]
+    start = files.find(root or ".")
+    if start is None or not start.is_folder:
+        return
     found: dict[str, Entry] = {}
-    for entry in _match_parts(files, root, parts, frozenset()):
+    for entry in _match_parts(files, root, [*filter(None, parts[fixed:])], frozenset()):
         if entry.is_folder:
             found.update((file.path, file) for file in _list_folder(files, entry.path))
         elif not pattern.endswith("/"):

@@ -13,7 +13,7 @@ from tokkit.corpus.units import Group, plan_groups
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.encoding.encode_unit import EncodeContext, EncodeStats, encode_unit, load_encoder
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.folder import refuse_inputs
+from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.stage import Stage, run_stage
 from tokkit.errors import TokkitError
@@ -42,7 +42,7 @@ def encode(config: EncodeConfig, stats: EncodeStats | None = None) -> Manifest:
     Raises:
         TokkitError: for a fault in data or environment; finished shards stay.
     """
-    refuse_inputs(config.output, [*config.inputs, config.tokenizer])
+    refuse_overlap(config.output, config.inputs, [config.tokenizer])
     stage = _plan(config, load_tokenizer(config.tokenizer), stats)
     # Starting a process takes longer than encoding a little text.
     is_small = sum(unit.size for unit in stage.units) < SMALL_BYTES

@@ -5,7 +5,9 @@ is finished, a record that was written last: ``manifest.json`` or a tokenizer's 
 """
 
 import fcntl
+import fnmatch
 import os
+import re
 import shutil
 import signal
 import threading
@@ -26,6 +28,7 @@ from tokkit.errors import (
 )
 
 _LOCK = "lock"
+_WILDCARDS = re.compile(r"[*?\[]")
 
 
 class FolderLock:
@@ -129,21 +132,63 @@ def refuse_foreign(folder: Path) -> None:
     raise TokkitError(f"{folder}: not empty, and not made by tokkit; choose another folder")
 
 
-def refuse_inputs(output: Path, inputs: Iterable[str | Path]) -> None:
-    """Refuse an output folder that is or contains an input, which ``--overwrite`` would delete.
+def refuse_overlap(output: Path, inputs: Iterable[str | Path], models: Iterable[Path] = ()) -> None:
+    """Refuse an output in an input folder, which a second run would read, and an input in the output.
+
+    Folders are compared as the operating system identifies them, so links and ``..`` do not matter.
 
     Args:
-        output: folder to write.
-        inputs: files, folders, globs or URIs.
+        output: file or folder to write.
+        inputs: files, folders, globs or URIs, of which folders are read completely.
+        models: files and folders that the output may be in, but not contain.
 
     Raises:
         UsageError: naming the input.
     """
-    resolved = output.resolve()
-    for name in inputs:
-        path = Path(name).resolve()
-        if path == resolved or resolved in path.parents:
-            raise UsageError(f"{output}: is or contains the input {name}; choose another --output")
+    above_output = _folders_above(output)
+    models = [*models]
+    for name in (*inputs, *models):
+        text = str(name).removeprefix("file://")
+        pattern, fixed = _resolve_glob(text)
+        if any(_is_same(folder, output) for folder in _folders_above(fixed)):
+            raise UsageError(f"{output}: is or contains the input {name}; write to another path")
+        is_matched = fixed != pattern and any(
+            fnmatch.fnmatchcase(str(folder), str(pattern)) for folder in above_output
+        )
+        is_read = is_matched or any(_is_same(folder, pattern) for folder in above_output)
+        if is_read and name not in models:
+            raise UsageError(
+                f"{output}: is in the input {name}, and would be read with it the next time; write "
+                f"to another path"
+            )
+
+
+def _resolve_glob(text: str) -> tuple[Path, Path]:
+    """Return the real path of a glob, and that of its part before the first wildcard.
+
+    They are the same for a path that exists, whatever characters it has.
+    """
+    path = Path(text)
+    if path.exists():
+        return path.resolve(), path.resolve()
+    parts = path.parts
+    fixed = next((n for n, part in enumerate(parts) if _WILDCARDS.search(part)), len(parts))
+    root = Path(*parts[:fixed]).resolve()
+    return root.joinpath(*parts[fixed:]), root
+
+
+def _folders_above(path: Path) -> list[Path]:
+    """Return the real path and its parents."""
+    resolved = path.resolve()
+    return [resolved, *resolved.parents]
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    """Return whether two paths are one file or folder, on file systems without case, too."""
+    try:
+        return first.samefile(second)
+    except OSError:
+        return first == second.resolve()
 
 
 def clear_folder(folder: Path) -> None:

@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.folder import refuse_inputs
+from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.spec import StageSpec, find_finished
 from tokkit.engine.stage import Stage, run_stage
@@ -39,7 +39,7 @@ def build(config: BuildConfig) -> Manifest:
         TokkitError: the token folder is unfinished or damaged or has too few documents for the
             objective, or its tokenizer lacks a special token that the objective needs.
     """
-    refuse_inputs(config.output, [config.tokens])
+    refuse_overlap(config.output, [config.tokens])
     folder = ShardFolder.open(config.tokens, "tokens")
     tokenizer = load_tokenizer(folder.tokenizer_path)
     if tokenizer.fingerprint != folder.header.tokenizer_fingerprint:

@@ -18,7 +18,7 @@ from typing import Any
 from tokkit import __version__
 from tokkit.corpus.units import UNIT_BYTES, Group, plan_groups
 from tokkit.engine.files import STATE_FOLDER, write_atomically, write_json
-from tokkit.engine.folder import refuse_inputs
+from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.manifest import TRAINING, read_record
 from tokkit.engine.spec import locked_folder
 from tokkit.engine.stage import StagePlan, require_same_inputs
@@ -115,7 +115,8 @@ def train(config: TrainConfig) -> TrainingRecord:
         TokkitError: on invalid input or an environment error; finished units are kept.
         Interrupted: after SIGINT or SIGTERM; finished units are kept.
     """
-    refuse_inputs(config.output, config.inputs)
+    for output in filter(None, (config.output, config.save_counts)):
+        refuse_overlap(output, config.inputs)
     plan = plan_training(config)
     for name in config.compare:
         load_tokenizer(Path(name))  # fail before training

@@ -31,7 +31,7 @@ from typing import Any
 
 from tokkit import __version__
 from tokkit.engine.files import read_json
-from tokkit.engine.folder import refuse_inputs
+from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.spec import StageSpec, read_previous_run
 from tokkit.errors import require, wrap_os_errors
@@ -96,7 +96,7 @@ class RunPlan:
             TokkitError: if an instance folder is unfinished or has an unknown objective.
         """
         models = [] if config.init_from is None else [config.init_from]
-        refuse_inputs(config.output, [*config.instances, *models])
+        refuse_overlap(config.output, config.instances, models)
         sources = tuple(Manifest.read(folder, "instances") for folder in config.instances)
         for folder, source in zip(config.instances, sources, strict=True):
             require_objective(source.options, str(folder))
