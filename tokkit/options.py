@@ -26,6 +26,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, ClassVar, dataclass_transform
 
 from tokkit.errors import require
@@ -34,6 +35,7 @@ LARGEST_SEED = (1 << 64) - 1
 
 _UNITS = ("", "K", "M", "G", "T")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE | re.ASCII)
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # as a path has it, which joins slashes
 _DURATION = re.compile(
     "".join(rf"(?:(\d+(?:\.\d+)?){unit}\s*)?" for unit in "dhms"), re.IGNORECASE | re.ASCII
 )
@@ -82,7 +84,7 @@ class Option:
         return self.flags[-1] if self.flags else f"--{self.name.replace('_', '-')}"
 
     def check(self, value: Any) -> None:
-        """Refuse a value that is no choice, or out of range.
+        """Refuse a value that is no choice, is out of range, or is a URI in place of a path.
 
         Raises:
             UsageError: naming the option and what it takes.
@@ -98,9 +100,11 @@ class Option:
             ("below", operator.lt, self.below),
         )
         wanted = [(word, holds, bound) for word, holds, bound in bounds if bound is not None]
-        for number in value if isinstance(value, tuple) else (value,):
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Path):
+                require_local(part)
             require(
-                all(holds(number, bound) for _, holds, bound in wanted),
+                all(holds(part, bound) for _, holds, bound in wanted),
                 f"{self.flag} must be "
                 + " and ".join(f"{word} {bound:,}" for word, _, bound in wanted),
             )
@@ -187,6 +191,19 @@ class Config:
                     f"{self.options[name].flag} has no effect with {required} {value}; leave it "
                     f"out, or use {required} {' or '.join(values)}",
                 )
+
+
+def require_local(path: Path) -> None:
+    """Refuse a URI, of which a path would make a folder called ``s3:``.
+
+    Raises:
+        UsageError: naming the URI.
+    """
+    uri = str(path).replace(":/", "://", 1)
+    require(
+        _URI.match(str(path)) is None,
+        f"{uri}: is a URI, which only the INPUT of train and encode may be; name a local path",
+    )
 
 
 def parse_size(text: str) -> int:

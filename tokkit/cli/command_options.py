@@ -18,7 +18,7 @@ import click
 from click.core import ParameterSource
 
 from tokkit.errors import UsageError
-from tokkit.options import Config, Option
+from tokkit.options import Config, Option, require_local
 
 Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
@@ -51,6 +51,19 @@ class ParsedValue(click.ParamType):  # type: ignore[type-arg]  # older releases 
             return self.parse(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class LocalPath(click.Path):
+    """A path of this machine."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path; refuse a URI."""
+        path = Path(super().convert(value, param, ctx))
+        require_local(path)
+        return path
 
 
 class GroupedOption(click.Option):
@@ -165,7 +178,7 @@ def _value_type(option: Option) -> tuple[Any, bool]:
     if origin is tuple:
         kind = typing.get_args(kind)[0]
     if kind is Path:
-        kind = click.Path(path_type=Path)
+        kind = LocalPath()
     elif kind in (int, float):
         kind = number_type(
             kind,

@@ -8,6 +8,7 @@ import click
 from tokkit.cli.command_options import (
     JSON_OPTION,
     GroupedOption,
+    LocalPath,
     StageCommand,
     config_options,
     given_options,
@@ -25,7 +26,7 @@ MASKING = MaskConfig.options.values()
 
 
 @click.command(cls=StageCommand)
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=LocalPath())
 @click.option(
     "--rows",
     type=number_type(int, 0),

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.errors import TokkitError, UsageError, require, wrap_os_errors
+from tokkit.options import require_local
 from tokkit.shards.objectives import MASKED
 
 # The stages in order, with the folders that they write.
@@ -98,6 +99,7 @@ def read_recipe(path: Path) -> Recipe:
         require(isinstance(table, dict), f"{path}: {stage} must be a table, written [{stage}]")
     output, examples = data.pop("output", path.stem), data.pop("examples", [])
     require(isinstance(output, str), f"{path}: output must be a string")
+    require_local(Path(output))
     if data:
         raise UsageError(
             f"{path}: unknown key {min(data)!r}; a recipe has output, examples, "

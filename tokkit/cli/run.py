@@ -10,6 +10,7 @@ import click
 
 from tokkit.cli.build import build
 from tokkit.cli.command_options import (
+    LocalPath,
     config_options,
     import_single_threaded,
     number_type,
@@ -38,7 +39,7 @@ ANSWERS_SHOWN = 5
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=LocalPath())
 @click.option("--from", "first", type=click.Choice(STAGES), help="First stage to run.")
 @click.option("--until", "last", type=click.Choice(STAGES), help="Last stage to run.")
 @click.option(

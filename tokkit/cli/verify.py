@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tokkit.cli.command_options import JSON_OPTION, config_options
+from tokkit.cli.command_options import JSON_OPTION, LocalPath, config_options
 from tokkit.engine.stage_config import OutputConfig
 from tokkit.errors import plural
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=LocalPath())
 @config_options(OutputConfig.options["progress"])
 @JSON_OPTION
 @click.pass_context
