@@ -62,9 +62,9 @@ def test_all_paths_of_commands_are_local() -> None:
 
 @pytest.mark.parametrize("uri", [URI, "gs://b/x", "hf://datasets/a/b", "file:///tmp/x", "hdfs:/x"])
 def test_a_config_refuses_a_uri_also_without_a_command_line(uri: str) -> None:
-    for folders in ({"output": Path(uri), "tokenizer": Path("t")}, {"tokenizer": Path(uri)}):
+    for output, tokenizer in ((Path(uri), Path("t")), (Path("o"), Path(uri))):
         with pytest.raises(UsageError, match=r"://.*: is a URI"):
-            EncodeConfig(inputs=("a.txt",), **{"output": Path("o"), **folders})
+            EncodeConfig(inputs=("a.txt",), output=output, tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize("last", ["corpus", "pretrain"])
