@@ -14,7 +14,6 @@ from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.distributed import ProcessGroup
 from tokkit.pretraining.training.loop import Trainer
 from tokkit.pretraining.training.optimizers import build_optimizer
-from tokkit.pretraining.training.setup import TrainingSetup
 from tokkit.shards.instances import Instances
 
 
@@ -37,11 +36,16 @@ def make_trainer(
     config: PretrainConfig, model: Transformer, batches: Sequence[Sequence[Batch]]
 ) -> Trainer:
     """A trainer on the CPU for the micro-batches of a few steps, without instance folders."""
-    nothing: Any = None
     prefetcher: Any = FixedBatches(batches)
-    group = ProcessGroup(0, 1, torch.device("cpu"))
-    optimizer = build_optimizer(model, config)
-    return Trainer(config, TrainingSetup(group, nothing, (), prefetcher, model, model, optimizer))
+    return Trainer(
+        config=config,
+        group=ProcessGroup(0, 1, torch.device("cpu")),
+        loaders=(),
+        prefetcher=prefetcher,
+        model=model,
+        wrapped_model=model,
+        optimizer=build_optimizer(model, config),
+    )
 
 
 def make_model(config: ModelConfig, seed: int = 0) -> Transformer:

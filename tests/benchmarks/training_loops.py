@@ -25,11 +25,11 @@ from tokkit.pretraining.models.architectures import outline_model
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import autocast, choose_precision, torch_settings
 from tokkit.pretraining.training.distributed import join_process_group
-from tokkit.pretraining.training.estimate import count_flops_per_token, sample_instances
 from tokkit.pretraining.training.launch_info import SINGLE_PROCESS
 from tokkit.pretraining.training.loop import Trainer
+from tokkit.pretraining.training.metrics import count_flops_per_token, sample_instances
 from tokkit.pretraining.training.optimizers import build_optimizer, clip_gradients, update_weights
-from tokkit.pretraining.training.setup import TrainingSetup, choose_model, set_up
+from tokkit.pretraining.training.train_model import choose_model, open_trainer
 
 RATE = 1e-4
 WARM_UP_STEPS = 5
@@ -51,9 +51,9 @@ class TrainingLoop(Protocol):
 class TokkitLoop:
     """The loop of ``tokkit pretrain``."""
 
-    def __init__(self, config: PretrainConfig, setup: TrainingSetup) -> None:
-        self._trainer = Trainer(config, setup)
-        self._prefetcher = setup.prefetcher
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._prefetcher = trainer.prefetcher
         self._next = 0
 
     def warm_up(self, steps: Sequence[int]) -> None:
@@ -165,9 +165,9 @@ def open_tokkit(config: PretrainConfig) -> Iterator[TokkitLoop]:
     with (
         join_process_group(config, SINGLE_PROCESS) as group,
         torch_settings(config, group.device),
-        set_up(config, group) as setup,
+        open_trainer(config, open_sources(config), group) as trainer,
     ):
-        yield TokkitLoop(config, setup)
+        yield TokkitLoop(trainer)
     _free_memory()
 
 
@@ -193,7 +193,7 @@ def count_flops(config: PretrainConfig) -> float:
     """Return the operations per real token of a run's model, forward and backward."""
     sources = open_sources(config)
     shape = choose_model(config, sources)[0]
-    sample = sample_instances(Loader(sources, config), config.batch_size)
+    sample = sample_instances(Loader(sources, config))
     return count_flops_per_token(outline_model(shape), sample)
 
 

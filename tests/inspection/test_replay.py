@@ -11,13 +11,12 @@ from instancefolders import write_instance_folder
 
 from tokkit.cli import cli
 from tokkit.engine.files import write_json
-from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError
 from tokkit.inspection.replay import read_run, replay
 from tokkit.pretraining.data.loader import Loader, Sources, open_sources
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import LoaderConfig, PretrainConfig
-from tokkit.pretraining.training.run_record import RUN, describe_run
+from tokkit.pretraining.training.run_record import RUN, RunPlan, describe_run
 from tokkit.shards.instances import Instances
 
 MASKS: dict[str, Any] = {"mask_unit": "span", "mask_draw": "word", "masked_lm_prob": 0.2, "seed": 7}
@@ -134,8 +133,8 @@ def test_a_phase_is_replayed_from_the_folder_of_its_length(tmp_path: Path) -> No
     config = PretrainConfig(
         instances=(long, short), output=run, phases=((16, 0.9), (64, 0.1)), batch_size=8
     )
-    manifests = [Manifest.read(folder) for folder in config.instances]
-    write_json(run / RUN, describe_run(config, manifests, model={}, num_parameters=1, device="cpu"))
+    plan = RunPlan.from_config(config)
+    write_json(run / RUN, describe_run(plan, model={}, num_parameters=1, device="cpu"))
     for number, folder in enumerate((short, long)):
         facts, rows = replay(run, phase=number, step=3)
         expected = replay(folder, step=3, batch_size=8)

@@ -17,8 +17,8 @@ from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError
 from tokkit.inspection.inspect import inspect
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.metrics import MetricsLog
-from tokkit.pretraining.training.run_record import METRICS, RUN, describe_run
+from tokkit.pretraining.training.reporting import MetricsLog
+from tokkit.pretraining.training.run_record import METRICS, RUN, RunPlan, describe_run
 
 MANIFEST = Manifest(
     kind="instances",
@@ -36,9 +36,8 @@ def begin(run: Path, **options: Any) -> None:
     config = PretrainConfig(instances=(Path("instances"),), output=run, **options)
     with FolderLock(run):
         Journal.read(run).append({"kind": "run"})
-    facts = describe_run(
-        config, [MANIFEST], model={}, num_parameters=1_024_514, device="cpu, 1 thread"
-    )
+    plan = RunPlan(config, "fp32", (MANIFEST,), initial=None)
+    facts = describe_run(plan, model={}, num_parameters=1_024_514, device="cpu, 1 thread")
     write_json(run / RUN, facts)
 
 

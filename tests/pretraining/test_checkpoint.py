@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from tokkit.engine.files import write_folder_atomically
 from tokkit.errors import TokkitError
 from tokkit.pretraining.models.tensor_files import write_tensors
-from tokkit.pretraining.training.checkpoint_writer import SnapshotBuffer
 from tokkit.pretraining.training.checkpoints import (
     MODEL,
     OPTIMIZER,
     BestCheckpoint,
-    expect_tensors,
+    SnapshotBuffer,
     load_checkpoint,
     load_newest_checkpoint,
     name_tensors,
@@ -76,7 +75,7 @@ def steps(folder: Path) -> list[int]:
     return [int(path.name.removeprefix("step-")) for path in list_checkpoints(folder)]
 
 
-EXPECTED = expect_tensors(*make_trained(0))
+EXPECTED = name_tensors(*make_trained(0))
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -207,7 +206,7 @@ def test_a_run_without_checkpoints_begins(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     save(tmp_path, 1)
     with pytest.raises(TokkitError, match="it belongs to another model"):
-        load_newest_checkpoint(tmp_path, expect_tensors(*make_trained(0, size=6)))
+        load_newest_checkpoint(tmp_path, name_tensors(*make_trained(0, size=6)))
 
 
 def test_the_best_is_known_as_long_as_it_is_there(tmp_path: Path) -> None:

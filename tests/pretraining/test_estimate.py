@@ -13,13 +13,12 @@ from tokkit.pretraining.models.architectures import build_model, outline_model
 from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training import estimate as module
-from tokkit.pretraining.training.estimate import (
+from tokkit.pretraining.training.estimate import measure_run, summarize
+from tokkit.pretraining.training.metrics import (
     Sample,
     count_flops_per_token,
     count_parameters,
-    measure_run,
     sample_instances,
-    summarize,
 )
 
 SAMPLE = Sample(num_instances=1000, num_held_out=512, tokens=100.0, length=120.0, masked_share=0.15)
@@ -153,7 +152,7 @@ def test_a_sample_describes_what_the_loader_yields(instances: Path) -> None:
     loader = Loader(open_sources(config), config)
     batches = [loader.training_instances(step) for step in range(8)]  # an epoch
     lengths = np.concatenate([np.diff(batch.offsets) for batch in batches])
-    sample = sample_instances(loader, 8)
+    sample = sample_instances(loader)
     assert (sample.num_instances, sample.num_held_out) == (64, 16)
     assert sample.tokens == lengths.mean()
     assert sample.length == pytest.approx((lengths**2).sum() / lengths.sum())
@@ -166,7 +165,7 @@ def test_a_causal_sample_predicts_all_tokens_but_the_first_from_half_of_the_othe
     folder = write_instance_folder(tmp_path / "instances", objective="clm", labels=False)
     config = run_config(folder)
     loader = Loader(open_sources(config), config)
-    sample = sample_instances(loader, 8)
+    sample = sample_instances(loader)
     lengths = np.concatenate(
         [np.diff(loader.training_instances(step).offsets) for step in range(8)]
     )

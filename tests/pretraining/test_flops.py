@@ -12,7 +12,7 @@ from tokkit.pretraining.models.architectures import outline_model
 from tokkit.pretraining.models.bert import Bert
 from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.training.device import PEAK_FLOPS, find_peak_flops
-from tokkit.pretraining.training.estimate import Sample, count_flops_per_token, mean_length
+from tokkit.pretraining.training.metrics import Sample, count_flops_per_token, mean_length
 
 BASE = ModelConfig.from_preset("base", vocab_size=30522, max_seq_length=128, dropout=0.1)
 

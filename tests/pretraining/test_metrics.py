@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tokkit.pretraining.training.metrics import MetricsLog
+from tokkit.pretraining.training.reporting import MetricsLog
 from tokkit.pretraining.training.run_record import read_metrics
 
 LINES = [

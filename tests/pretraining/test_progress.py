@@ -1,10 +1,13 @@
 import io
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tokkit.pretraining.training.metrics import MetricSums
-from tokkit.pretraining.training.reporting import ProgressBar, summarize_line
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.metrics import MetricSums, TrainingState
+from tokkit.pretraining.training.reporting import Reporter, summarize_line
 
 LINE = {
     "kind": "train",
@@ -19,6 +22,12 @@ LINE = {
     "mfu": 0.553,
     "elapsed": 30.0,
 }
+
+
+def make_reporter(folder: Path, **options: Any) -> Reporter:
+    """The reporter of a run that resumes at step 20, after 24.5 seconds."""
+    config = PretrainConfig(instances=(folder,), output=folder, **options)
+    return Reporter(config, TrainingState(step=20, elapsed=24.5))
 
 
 class Terminal(io.StringIO):
@@ -50,22 +59,24 @@ def test_a_line_names_what_the_objective_has() -> None:
     assert summarize_line(causal) == "loss 2.135 clm 25.0% 950 tokens/s wait 0.0%"
 
 
-def test_a_run_by_steps_has_a_bar_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_by_steps_has_a_bar_of_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    with ProgressBar(step=20, num_steps=100) as progress:
-        progress.advance(24, 28.8)
-        progress.show(25, LINE)
+    with make_reporter(tmp_path, max_steps=100) as reporter:
+        reporter.advance(24, 28.8)
+        reporter.write(LINE)
     last = terminal.getvalue().strip().rpartition("\r")[2]
     assert " 25%|" in last
     assert "| 25/100 " in last
     assert last.strip().endswith(" left, " + summarize_line(LINE))
 
 
-def test_a_run_by_the_clock_has_a_bar_of_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_by_the_clock_has_a_bar_of_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    with ProgressBar(step=20, num_steps=100_000, max_time=59.5, elapsed=24.5) as progress:
-        progress.show(25, LINE)
-        progress.advance(40, 70.0)
+    with make_reporter(tmp_path, max_time=59.5) as reporter:
+        reporter.write(LINE)
+        reporter.advance(40, 70.0)
     assert "100%|" in terminal.getvalue()
     assert "| 60/60 s " in terminal.getvalue()
     assert ", step 25 loss 2.135" in terminal.getvalue()
@@ -73,10 +84,10 @@ def test_a_run_by_the_clock_has_a_bar_of_seconds(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_no_bar_without_a_terminal_or_a_wish(
-    monkeypatch: pytest.MonkeyPatch, *, enabled: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, enabled: bool
 ) -> None:
     there = io.StringIO() if enabled else Terminal()
     monkeypatch.setattr(sys, "stderr", there)
-    with ProgressBar(step=0, num_steps=10, enabled=enabled) as progress:
-        progress.show(10, LINE)
+    with make_reporter(tmp_path, progress=enabled) as reporter:
+        reporter.write(LINE)
     assert not there.getvalue()

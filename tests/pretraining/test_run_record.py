@@ -10,7 +10,7 @@ from instancefolders import write_instance_folder
 from tokkit.engine.files import write_json
 from tokkit.engine.manifest import Manifest
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.run_record import RUN, describe_run
+from tokkit.pretraining.training.run_record import RUN, RunPlan, describe_run
 
 
 @pytest.fixture
@@ -21,14 +21,13 @@ def config(tmp_path: Path) -> PretrainConfig:
 
 
 def describe(config: PretrainConfig) -> dict[str, object]:
+    sources = tuple(Manifest.read(folder) for folder in config.instances)
     return describe_run(
-        config,
-        [Manifest.read(folder) for folder in config.instances],
+        RunPlan(config, "fp32", sources, initial="fingerprint"),
         model={"hidden_size": 768},
         num_parameters=99,
         device="cpu, 1 thread",
         num_processes=2,
-        initial="fingerprint",
     )
 
 

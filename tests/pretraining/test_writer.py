@@ -15,9 +15,9 @@ import torch
 from tokkit.engine.files import HashedFile
 from tokkit.pretraining.models.tensor_files import write_tensors
 from tokkit.pretraining.training import checkpoints as checkpoint
-from tokkit.pretraining.training.checkpoint_writer import CheckpointWriter
 from tokkit.pretraining.training.checkpoints import (
     BestCheckpoint,
+    CheckpointWriter,
     Snapshot,
     load_newest_checkpoint,
 )
@@ -215,9 +215,8 @@ KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-from tokkit.pretraining.training.checkpoints import load_newest_checkpoint
+from tokkit.pretraining.training.checkpoints import CheckpointWriter, load_newest_checkpoint
 from tokkit.pretraining.training.run_record import list_checkpoints
-from tokkit.pretraining.training.checkpoint_writer import CheckpointWriter
 
 def make_tensors(step):
     full = torch.full((500_000,), float(step))

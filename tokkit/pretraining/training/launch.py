@@ -50,6 +50,7 @@ from tokkit.engine.progress import LineHandler
 from tokkit.errors import Interrupted, TokkitError
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.launch_info import RankLost
+from tokkit.pretraining.training.run_record import count_processors
 from tokkit.pretraining.training.stopping import SIGNALS
 
 if TYPE_CHECKING:
@@ -128,9 +129,7 @@ def launch(work: Work, config: PretrainConfig) -> None:
 def _divide_threads(config: PretrainConfig, size: int) -> int | None:
     if config.threads is not None or "OMP_NUM_THREADS" in os.environ:
         return config.threads
-    has_affinity = hasattr(os, "sched_getaffinity")
-    num_cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    return max(1, num_cores // size)
+    return max(1, count_processors() // size)
 
 
 @contextmanager

@@ -18,75 +18,99 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from signal import Signals
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from tokkit.errors import Interrupted, TokkitError
 from tokkit.pretraining.data.batches import Batch
-from tokkit.pretraining.models.transformer import Sums
+from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.prefetcher import Prefetcher
+from tokkit.pretraining.models.transformer import Sums, Transformer
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.checkpoint_writer import CheckpointWriter
 from tokkit.pretraining.training.checkpoints import (
     Checkpoint,
-    TrainingState,
-    expect_tensors,
+    CheckpointWriter,
     load_newest_checkpoint,
     name_tensors,
     restore_tensors,
 )
-from tokkit.pretraining.training.device import autocast, choose_precision, seed_torch
+from tokkit.pretraining.training.device import (
+    autocast,
+    choose_precision,
+    find_peak_flops,
+    seed_torch,
+)
 from tokkit.pretraining.training.distributed import (
     ProcessGroup,
     accumulate,
     full_tensors,
     split_tensors,
 )
-from tokkit.pretraining.training.metrics import MetricSums, StepMetrics, total_loss
+from tokkit.pretraining.training.metrics import (
+    MetricSums,
+    StepMetrics,
+    TrainingState,
+    count_flops_per_token,
+    sample_instances,
+    total_loss,
+)
 from tokkit.pretraining.training.optimizers import clip_gradients, update_weights
 from tokkit.pretraining.training.reporting import Reporter
 from tokkit.pretraining.training.run_record import CHECKPOINTS
 from tokkit.pretraining.training.schedule import Schedule
-from tokkit.pretraining.training.setup import TrainingSetup
 from tokkit.pretraining.training.stopping import StopRequest, find_agreed_signal, hold_signals
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(kw_only=True, eq=False)
 class Trainer:
     """Trains one model.
 
-    Args:
-        config: options of the run.
-        setup: model, optimizer and batches.
-
     Attributes:
+        config: options of the run.
+        group: processes that share the run.
+        loaders: one for each phase; without phases one for all folders.
+        prefetcher: prepares this process's batches.
+        model: has the names of weights that checkpoints and exports use.
+        wrapped_model: ``model`` as all processes train it; it is this one that is called.
+        optimizer: optimizer of its weights.
         state: step, tokens, elapsed time and best loss so far.
     """
 
-    def __init__(self, config: PretrainConfig, setup: TrainingSetup) -> None:
-        self.config = config
-        self.setup = setup
-        self.group = setup.group
-        self.schedule = Schedule.from_config(config)
-        self.state = TrainingState()
+    config: PretrainConfig
+    group: ProcessGroup
+    loaders: Sequence[Loader]
+    prefetcher: Prefetcher
+    model: Transformer
+    wrapped_model: nn.Module
+    optimizer: Optimizer
+    state: TrainingState = field(default_factory=TrainingState)
+
+    def __post_init__(self) -> None:
+        """Make the schedule of the options; nothing is resumed, logged or written yet."""
+        self.schedule = Schedule.from_config(self.config)
         self._resumed: Checkpoint | None = None
         self._writer: CheckpointWriter | None = None
+        self._reporter: Reporter | None = None
+        self._stop = StopRequest()
+        self._started = 0.0  # clock reading at which elapsed time was 0
         self._last_save_step = self._logged_step = 0
         self._pending: deque[tuple[int, Sequence[Batch], StepMetrics]] = deque()
         self._rate = self._gradient_norm = 0.0  # of the last step, for its log line
-        self._stop = StopRequest()
-        self._started = 0.0  # clock reading at which elapsed time was 0
-        self._reporter: Reporter  # set by ``run``
+        self._peak_flops: float | None = None  # of all devices together
+        self._flops_per_token: Sequence[float] = ()  # in each phase, where the peak is known
 
     def resume(self) -> None:
         """Load the newest checkpoint if there is one; rank 0 reads it and broadcasts it."""
-        setup, checkpoint = self.setup, None
-        expected = expect_tensors(setup.model, setup.optimizer)
+        checkpoint, expected = None, name_tensors(self.model, self.optimizer)
         if self.group.is_first:
             checkpoint = load_newest_checkpoint(self.config.output / CHECKPOINTS, expected)
         data = self.group.broadcast(None if checkpoint is None else checkpoint.state)
@@ -99,19 +123,13 @@ class Trainer:
             file: split_tensors({} if checkpoint is None else checkpoint.tensors[file], tensors)
             for file, tensors in expected.items()
         }
-        restore_tensors(parts, self.state.step, setup.model, setup.optimizer)
+        restore_tensors(parts, self.state.step, self.model, self.optimizer)
         self._last_save_step = self._logged_step = self.state.step
         self._resumed = checkpoint and replace(checkpoint, tensors={})
         log.info("%s: resuming from step %d", self.config.output, self.state.step)
 
-    def run(self, reporter: Reporter) -> TrainingState:
+    def run(self) -> None:
         """Train until the schedule ends.
-
-        Args:
-            reporter: writes metrics and shows progress.
-
-        Returns:
-            The state at the end.
 
         Raises:
             Interrupted: after a signal; the current step is saved, or the message says why not.
@@ -120,12 +138,8 @@ class Trainer:
         with ExitStack() as stack:
             self._stop = stack.enter_context(hold_signals())
             if self.group.is_first:
-                folder, num_kept = self.config.output / CHECKPOINTS, self.config.keep_checkpoints
-                self._writer = stack.enter_context(
-                    CheckpointWriter(folder, num_kept, self._resumed)
-                )
-            self._reporter = reporter
-            if not all(loader.num_held_out for loader in self.setup.loaders):
+                self._prepare_to_write(stack)
+            if not all(loader.num_held_out for loader in self.loaders):
                 log.info(
                     "%s: no instances are held out, so nothing is evaluated; "
                     "build with a larger --eval-fraction to change that",
@@ -145,9 +159,24 @@ class Trainer:
                 if signal is not None:
                     self._raise_interrupted(signal)
                 if is_over:
-                    return self.state
+                    return
                 self.step()
-                reporter.advance(self.state)
+                if self._reporter is not None:
+                    self._reporter.advance(self.state.step, self.state.elapsed)
+
+    def _prepare_to_write(self, stack: ExitStack) -> None:
+        """Open what only the first process writes: metrics and checkpoints."""
+        config, peak = self.config, find_peak_flops(self.group.device)
+        if peak is not None and choose_precision(config.precision, self.group.device) == "bf16":
+            self._peak_flops = peak * self.group.size
+            self._flops_per_token = [
+                count_flops_per_token(self.model, sample_instances(loader))
+                for loader in self.loaders
+            ]
+        self._reporter = stack.enter_context(Reporter(config, self.state))
+        self._writer = stack.enter_context(
+            CheckpointWriter(config.output / CHECKPOINTS, config.keep_checkpoints, self._resumed)
+        )
 
     def _agree_on_signal_and_time(self) -> tuple[Signals | None, float]:
         """Return the signal that any process has received, and rank 0's elapsed seconds."""
@@ -159,7 +188,7 @@ class Trainer:
         """Take one step: batches, forward, backward, update, metrics."""
         started = time.perf_counter()
         config, state, group = self.config, self.state, self.group
-        model, prefetcher = self.setup.wrapped_model, self.setup.prefetcher
+        model, prefetcher = self.wrapped_model, self.prefetcher
         starts = self.schedule.phase_starts(state.step, state.elapsed, state.phase_starts)
         state.phase_starts = starts
         self._rate = self.schedule.rate(state.step, state.elapsed)
@@ -186,7 +215,7 @@ class Trainer:
                 torch.autograd.backward(loss * group.size)
 
         gradient_norm = clip_gradients(model, config.max_gradient_norm)
-        update_weights(self.setup.optimizer, self._rate)
+        update_weights(self.optimizer, self._rate)
 
         self._pending.append((state.step, batches, StepMetrics(sums, gradient_norm)))
         state.step += 1
@@ -231,40 +260,67 @@ class Trainer:
 
     def _log_if_due(self, *, is_over: bool) -> None:
         """Log the steps since the last line; rate and norm are those of the last step."""
-        state = self.state
+        state, phase = self.state, self.state.phase
         if state.step == self._logged_step:
             return
         if not self.schedule.is_log_due(state.step, is_over=is_over):
             return
         self.collect_metrics()
         interval = state.interval.all_reduce(self.group.sum)
-        self._reporter.report_training(
-            state, interval, rate=self._rate, gradient_norm=self._gradient_norm
-        )
         self._logged_step, state.interval = state.step, MetricSums()
+        if self._reporter is None:
+            return
+        seen = (state.step - state.phase_starts[phase]) * self.config.batch_size
+        flops = self._flops_per_token[phase] if self._flops_per_token else 0.0
+        self._reporter.write(
+            {
+                "kind": "train",
+                "step": state.step,
+                **({"phase": phase} if self.config.phases else {}),
+                "epoch": seen / self.loaders[phase].num_instances,
+                **interval.means(self.model.config.objective),
+                "learning_rate": self._rate,
+                "gradient_norm": self._gradient_norm,
+                "tokens": state.tokens,
+                **interval.speed(state.elapsed, flops, self._peak_flops),
+            }
+        )
 
     def _is_evaluation_due(self, *, is_over: bool) -> bool:
         state = self.state
         is_due = self.schedule.is_evaluation_due(state.step, is_over=is_over)
-        has_held_out = self.setup.loaders[state.phase].num_held_out > 0
+        has_held_out = self.loaders[state.phase].num_held_out > 0
         return is_due and has_held_out and state.evaluated_step != state.step
 
     def _evaluate(self) -> float | None:
-        """Evaluate the held-out instances; returns the loss, or None if stopped by a signal."""
-        state = self.state
+        """Evaluate the held-out instances, whose masks are the same at every evaluation.
+
+        Each round gives every process one batch, so each batch counts once. In the last round some
+        may have none: they run the model on another's batch and drop the result, because all
+        processes must call a model that is split among them (FSDP) equally often.
+
+        Returns:
+            The loss; None if a signal stopped the evaluation.
+        """
         self.collect_metrics()
-        sums = evaluate(
-            self.setup.wrapped_model,
-            self.setup.prefetcher.held_out(state.phase),
-            config=self.config,
-            group=self.group,
-            should_stop=lambda: self._agree_on_signal_and_time()[0] is not None,
-        )
-        if sums is None:
-            return None
-        metrics = sums.means(self.setup.sources.objective) | {"perplexity": sums.perplexity}
+        state, group, sums = self.state, self.group, MetricSums()
+        batches = self.prefetcher.held_out(state.phase)
+        self.wrapped_model.eval()  # the next step sets it back
+        with torch.no_grad():
+            while round_batches := list(islice(batches, group.size)):
+                if self._agree_on_signal_and_time()[0] is not None:
+                    return None
+                batch = round_batches[min(group.rank, len(round_batches) - 1)]
+                losses = compute_losses(
+                    self.wrapped_model, batch.to(group.device), self.config.precision, group.device
+                )
+                if group.rank < len(round_batches):
+                    sums.add(batch, torch.stack([scalar.float() for scalar in losses]).tolist())
+        sums = sums.all_reduce(group.sum)
+        metrics = sums.means(self.model.config.objective) | {"perplexity": sums.perplexity}
         loss = metrics["loss"]
-        self._reporter.report_evaluation(state.step, metrics)
+        if self._reporter is not None:
+            self._reporter.write({"kind": "eval", "step": state.step, **metrics})
         state.evaluated_step = state.step
         if state.best_loss is None or loss < state.best_loss:
             state.best_loss = loss
@@ -281,10 +337,10 @@ class Trainer:
         ):
             return
         self.collect_metrics()  # weights that are not finite are never saved
-        named = name_tensors(self.setup.model, self.setup.optimizer)
+        named = name_tensors(self.model, self.optimizer)
         tensors = {file: full_tensors(named[file]) for file in named}
         whole = replace(state, interval=state.interval.all_reduce(self.group.sum))
-        if self._writer is not None:
+        if self._writer is not None and self._reporter is not None:
             self._reporter.sync()
             self._writer.save(tensors, asdict(whole), loss=loss)
         self._last_save_step = state.step
@@ -308,56 +364,3 @@ def compute_losses(model: nn.Module, batch: Batch, precision: str, device: torch
     with autocast(choose_precision(precision, device), device):
         sums: Sums = model(batch.inputs)
     return sums
-
-
-def evaluate(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    *,
-    config: PretrainConfig,
-    group: ProcessGroup,
-    should_stop: Callable[[], bool],
-) -> MetricSums | None:
-    """Compute the losses of the held-out batches, which have the same masks at every evaluation.
-
-    Each round gives every process one batch, so each batch counts once. In the last round some may
-    have none: they run the model on another's batch and drop the result, because all processes must
-    call a model that is split among them (FSDP) equally often.
-
-    Args:
-        model: as ``distribute`` returned it.
-        batches: on any device, the same in all processes.
-        config: options of the run.
-        group: processes that share the evaluation.
-        should_stop: returns True to stop evaluating; all processes call it before each round.
-
-    Returns:
-        The sums of all processes; None if it was stopped.
-    """
-    sums, was_training = MetricSums(), model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            for round_batches in _split_rounds(batches, group.size):
-                if should_stop():
-                    return None
-                batch = round_batches[min(group.rank, len(round_batches) - 1)]
-                losses = compute_losses(
-                    model, batch.to(group.device), config.precision, group.device
-                )
-                if group.rank < len(round_batches):
-                    sums.add(batch, torch.stack([scalar.float() for scalar in losses]).tolist())
-    finally:
-        model.train(was_training)
-    return sums.all_reduce(group.sum)
-
-
-def _split_rounds(batches: Iterable[Batch], size: int) -> Iterable[list[Batch]]:
-    round_batches: list[Batch] = []
-    for batch in batches:
-        round_batches.append(batch)
-        if len(round_batches) == size:
-            yield round_batches
-            round_batches = []
-    if round_batches:
-        yield round_batches

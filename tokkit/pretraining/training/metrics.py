@@ -1,49 +1,39 @@
-"""Metrics: the sums that they are computed from, and the file that they are logged to.
+"""What a run measures: losses and accuracies as sums, and the operations of a step.
 
 What is minimized is the mean cross-entropy over the batch's predicted tokens plus the mean over its
 labelled pairs. Log lines and evaluations keep sums and counts and divide at the end, so metrics over
 several batches, or over the parts of one that several processes had, weigh each token alike.
 
-``metrics.jsonl`` has a line every few steps and a line for each evaluation:
+Floating-point operations: forward and backward, each parameter of a matrix that a token passes costs
+6, a multiplication and an addition once forward and twice backward. Attention costs 12 more for each
+layer, hidden unit and token that is attended to (two products of 2 operations, three times). Only
+predicted tokens pass the head. So a token costs
 
-    {"kind": "eval", "step": 0, "loss": 9.73, "mlm_loss": 9.04, "perplexity": 8411.2, …}
-    {"kind": "train", "step": 10, "epoch": 0.02, "loss": 9.41, …, "learning_rate": 0.0001, …}
+    6 * encoder parameters  +  12 * layers * hidden * length  +  6 * head parameters * masked share
 
-    tokens_per_second   tokens without padding, of all processes
-    data_wait           share of the time in which a step waited for its batch
-    mfu                 see tokkit.pretraining.training.estimate; absent if the device's peak is unknown
-    elapsed             seconds of training, without those in which the run was stopped
-
-An evaluation of step n is of the weights after n updates, and comes before the training that
-continues from them. So a run that resumes at step n keeps the training lines up to n and the
-evaluations before n, or up to it if the checkpoint was written after one, and writes the rest again:
-no line is duplicated, none is missing.
-
-Lines that cannot be written, as on a full disk, are kept in memory until they can be, and the file
-never ends in an incomplete line: the run continues, and its log has no gap once there is space.
+For BERT-base with a vocabulary of 30,522, 128 tokens in a sequence and a masked share of 0.15 that is
+510.3 + 14.2 + 21.6 = 546.1 million. Embeddings are looked up, not multiplied; what is computed for
+padding, or computed twice to save memory, is not counted, because nobody needs it. The rate of these
+operations as a share of the device's peak is the MFU, model FLOPs utilization (PaLM, Chowdhery et al.
+2022, arXiv:2204.02311, appendix B).
 """
 
-import json
-import logging
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import astuple, dataclass
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, field
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tokkit.engine.files import write_atomically
-from tokkit.errors import wrap_os_errors
 from tokkit.pretraining.data.batches import Batch
-from tokkit.pretraining.models.transformer import Sums
-from tokkit.pretraining.training.run_record import read_metrics
+from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.models.transformer import Sums, Transformer
 from tokkit.shards.objectives import OBJECTIVES
 
-log = logging.getLogger(__name__)
+NUM_SAMPLED = 4096
 
 
 def total_loss(sums: Sums, num_predicted: float, num_pairs: float) -> Tensor:
@@ -176,79 +166,98 @@ class StepMetrics:
         return [sums[i : i + 4] for i in range(0, len(sums), 4)], gradient_norm
 
 
-class MetricsLog:
-    """Appends lines to ``metrics.jsonl``.
+@dataclass
+class TrainingState:
+    """Everything a run resumes from besides tensors; each checkpoint holds it as JSON.
 
-    Args:
-        path: path of the file.
-        step: where the run resumes; later lines are dropped. 0 starts a new file.
-        evaluated: whether the checkpoint of that step was written after its evaluation.
-
-    Raises:
-        TokkitError: if the file cannot be created; later errors are logged.
+    Attributes:
+        step: updates so far.
+        tokens: tokens in all of them, without padding.
+        elapsed: seconds of training, without those in which the run was stopped.
+        phase_starts: first step of each phase that has started.
+        evaluated_step: last step that was evaluated.
+        best_loss: lowest held-out loss.
+        interval: sums since the last log line.
     """
 
-    def __init__(self, path: Path, step: int, *, evaluated: bool = False) -> None:
-        self.path = path
-        kept = [
-            line
-            for line in read_metrics(path)
-            if line["step"] + (line["kind"] == "eval" and not evaluated) <= step
-        ]
-        with write_atomically(path) as file:
-            file.write(b"".join(map(_format_line, kept)))
-        with wrap_os_errors(path):
-            self._file = path.open("ab", buffering=0)
-        self._size = file.size  # end of the last complete line
-        self._pending: list[bytes] = []
-        self._has_failed = False
+    step: int = 0
+    tokens: int = 0
+    elapsed: float = 0.0
+    phase_starts: list[int] = field(default_factory=lambda: [0])
+    evaluated_step: int | None = None
+    best_loss: float | None = None
+    interval: MetricSums = field(default_factory=MetricSums)
 
-    def write(self, line: Mapping[str, Any]) -> None:
-        """Append a line, which readers of the file see at once."""
-        self._pending.append(_format_line(line))
-        self._flush()
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "TrainingState":
+        """Return the state that ``asdict`` turned into ``data``."""
+        return cls(**{**data, "interval": MetricSums(**data["interval"])})
 
-    def sync(self) -> None:
-        """Sync the lines to disk before a checkpoint that relies on them."""
-        self._flush()
-        try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            self._warn(error, "a crash may lose lines; check the disk")
-
-    def _flush(self) -> None:
-        """Write the pending lines; if that fails, they remain pending and the file is unchanged."""
-        data = b"".join(self._pending)
-        try:
-            if self._has_failed:
-                self._file.truncate(self._size)
-            view = memoryview(data)
-            while view:
-                view = view[self._file.write(view) :]
-        except OSError as error:
-            with suppress(OSError):
-                self._file.truncate(self._size)
-            if not self._has_failed:
-                self._warn(error, "its lines are kept in memory; free some space")
-            self._has_failed = True
-            return
-        self._size += len(data)
-        self._pending.clear()
-        self._has_failed = False
-
-    def _warn(self, error: OSError, consequence: str) -> None:
-        fault = (error.strerror or str(error)).lower()
-        log.warning("%s: not written (%s); training continues, %s", self.path, fault, consequence)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._flush()
-        if self._pending:
-            log.warning("%s: its last %d lines are lost", self.path, len(self._pending))
-        self._file.close()
+    @property
+    def phase(self) -> int:
+        """Number of the current phase."""
+        return len(self.phase_starts) - 1
 
 
-def _format_line(line: Mapping[str, Any]) -> bytes:
-    return json.dumps(line, allow_nan=False).encode() + b"\n"
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Statistics of the instances of a run, or of one of its phases.
+
+    Attributes:
+        num_instances: instances in an epoch.
+        num_held_out: instances in an evaluation.
+        tokens: mean number of tokens in an instance.
+        length: mean number of tokens that a token attends to.
+        masked_share: predicted tokens divided by all tokens.
+    """
+
+    num_instances: int
+    num_held_out: int
+    tokens: float
+    length: float
+    masked_share: float
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """Return the parameters of each part, and ``total``; what layers share counts once."""
+    counts = {"embeddings": 0, "layers": 0, "heads": 0}
+    for name, parameter in model.named_parameters():
+        part = name.split(".", 1)[0]
+        counts[part if part in counts else "heads"] += parameter.numel()
+    return {**counts, "total": sum(counts.values())}
+
+
+def sample_instances(loader: Loader) -> Sample:
+    """Return statistics of a loader's first instances, a random sample."""
+    num_steps = max(1, min(NUM_SAMPLED, loader.num_instances) // loader.rank_size)
+    batches = [loader.training_instances(step) for step in range(num_steps)]
+    lengths = np.concatenate([np.diff(batch.offsets) for batch in batches])
+    num_tokens = int(lengths.sum())
+    num_predicted = sum(len(batch.masks.labels) for batch in batches)
+    if loader.is_causal:  # all tokens but the first of each instance
+        num_predicted = num_tokens - len(lengths)
+    return Sample(
+        num_instances=loader.num_instances,
+        num_held_out=loader.num_held_out,
+        tokens=num_tokens / len(lengths),
+        length=mean_length(lengths) / (2 if loader.is_causal else 1),
+        masked_share=num_predicted / num_tokens,
+    )
+
+
+def mean_length(lengths: npt.NDArray[np.integer[Any]]) -> float:
+    """Return the mean over tokens of the length of the sequence that a token is in.
+
+    Two sequences of 10 and 30 tokens: (10 * 10 + 30 * 30) / 40 = 25, not 20.
+    """
+    exact = lengths.astype(np.float64)
+    return float((exact * exact).sum() / max(exact.sum(), 1.0))
+
+
+def count_flops_per_token(model: Transformer, sample: Sample) -> float:
+    """Return the floating-point operations of a token, forward and backward."""
+    shape = model.config
+    encoder = sum(parameter.numel() for parameter in model.layers.parameters())
+    encoder *= shape.num_hidden_layers // len(model.layers)  # 1, or all where layers are shared
+    attention = 12 * shape.num_hidden_layers * shape.hidden_size * sample.length
+    return 6 * encoder + attention + 6 * model.count_head_parameters() * sample.masked_share

@@ -4,6 +4,24 @@
 
 A run that ends by the clock has a bar of seconds. Of several processes only the first reports.
 
+``metrics.jsonl`` has a line every few steps and a line for each evaluation:
+
+    {"kind": "eval", "step": 0, "loss": 9.73, "mlm_loss": 9.04, "perplexity": 8411.2, …}
+    {"kind": "train", "step": 10, "epoch": 0.02, "loss": 9.41, …, "learning_rate": 0.0001, …}
+
+    tokens_per_second   tokens without padding, of all processes
+    data_wait           share of the time in which a step waited for its batch
+    mfu                 see tokkit.pretraining.training.metrics; absent if the device's peak is unknown
+    elapsed             seconds of training, without those in which the run was stopped
+
+An evaluation of step n is of the weights after n updates, and comes before the training that
+continues from them. So a run that resumes at step n keeps the training lines up to n and the
+evaluations before n, or up to it if the checkpoint was written after one, and writes the rest again:
+no line is duplicated, none is missing.
+
+Lines that cannot be written, as on a full disk, are kept in memory until they can be, and the file
+never ends in an incomplete line: the run continues, and its log has no gap once there is space.
+
 With ``--tensorboard`` the lines of ``metrics.jsonl`` also go to event files:
 
     tensorboard/train/events.out.tfevents.1764000000.host.4711    a scalar for each metric of a line
@@ -22,25 +40,25 @@ a record, after which nothing can be read.
 
 import importlib.util
 import io
+import json
 import logging
 import math
 import os
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from tqdm import tqdm
 
+from tokkit.engine.files import write_atomically
 from tokkit.errors import TokkitError, describe_os_error, wrap_os_errors
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.checkpoints import TrainingState
-from tokkit.pretraining.training.metrics import MetricsLog, MetricSums
-from tokkit.pretraining.training.run_record import METRICS
+from tokkit.pretraining.training.metrics import TrainingState
+from tokkit.pretraining.training.run_record import METRICS, read_metrics
 
 EVENTS = "tensorboard"
 BAR_FORMAT = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} {remaining} left{postfix}"
@@ -48,178 +66,72 @@ BAR_FORMAT = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} {remaining} le
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class MetricScale:
-    """What metrics are relative to.
-
-    Attributes:
-        num_instances: instances in an epoch of each phase.
-        flops_per_token: operations of a token in each phase; empty if the peak is unknown.
-        peak_flops: operations a second of all devices together; None if unknown.
-    """
-
-    num_instances: Sequence[int]
-    flops_per_token: Sequence[float] = ()
-    peak_flops: float | None = None
-
-
 class Reporter:
-    """Writes metrics to files and shows the progress bar.
+    """Writes the lines of metrics and shows the progress bar, as a context manager.
 
     Args:
         config: options of the run.
-        objective: objective of the instances, which names the metrics.
         state: state from which the run starts or resumes.
-        scale: what metrics are relative to.
-        enabled: whether this process reports; if not, all methods do nothing.
     """
 
-    def __init__(
-        self,
-        config: PretrainConfig,
-        objective: str,
-        state: TrainingState,
-        scale: MetricScale,
-        *,
-        enabled: bool,
-    ) -> None:
-        self.config = config
-        self.objective = objective
-        self.scale = scale
-        self._enabled = enabled
-        self._state = state
+    def __init__(self, config: PretrainConfig, state: TrainingState) -> None:
+        self._max_time = config.max_time
+        is_evaluated = state.evaluated_step == state.step
+        with ExitStack() as stack:
+            self._metrics = stack.enter_context(
+                MetricsLog(config.output / METRICS, state.step, evaluated=is_evaluated)
+            )
+            self._events = None
+            if config.tensorboard:
+                self._events = stack.enter_context(
+                    EventLog(config.output, state.step, evaluated=is_evaluated)
+                )
+            by_clock = config.max_time is not None
+            self._bar = stack.enter_context(
+                tqdm(
+                    total=config.num_steps
+                    if config.max_time is None
+                    else math.ceil(config.max_time),
+                    initial=int(state.elapsed) if by_clock else state.step,
+                    unit=" s" if by_clock else "",
+                    bar_format=BAR_FORMAT,
+                    dynamic_ncols=True,
+                    smoothing=0.05,  # averages about 20 redraws, so an evaluation soon fades
+                    disable=not (config.progress and sys.stderr.isatty()),
+                )
+            )
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
-        self._stack = ExitStack()
-        if not self._enabled:
-            return self
-        state, config = self._state, self.config
-        is_evaluated = state.evaluated_step == state.step
-        self._metrics = self._stack.enter_context(
-            MetricsLog(config.output / METRICS, state.step, evaluated=is_evaluated)
-        )
-        self._events = None
-        if config.tensorboard:
-            self._events = self._stack.enter_context(
-                EventLog(config.output, state.step, evaluated=is_evaluated)
-            )
-        self._bar = self._stack.enter_context(
-            ProgressBar(
-                step=state.step,
-                num_steps=config.num_steps,
-                max_time=config.max_time,
-                elapsed=state.elapsed,
-                enabled=config.progress,
-            )
-        )
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    def advance(self, state: TrainingState) -> None:
-        """Move the bar by a step."""
-        if self._enabled:
-            self._bar.advance(state.step, state.elapsed)
+    def advance(self, step: int, elapsed: float) -> None:
+        """Move the bar after a step."""
+        reached = step if self._max_time is None else min(int(elapsed), self._bar.total)
+        self._bar.update(reached - self._bar.n)
 
-    def report_training(
-        self, state: TrainingState, interval: MetricSums, *, rate: float, gradient_norm: float
-    ) -> None:
-        """Write the line of the steps since the last one.
-
-        Args:
-            state: state after these steps.
-            interval: their sums, of all processes.
-            rate: learning rate of the last of them.
-            gradient_norm: norm of its gradients.
-        """
-        if not self._enabled:
-            return
-        phase, scale = state.phase, self.scale
-        phase_step = state.step - state.phase_starts[phase]
-        flops = scale.flops_per_token[phase] if scale.flops_per_token else 0.0
-        line = {
-            "kind": "train",
-            "step": state.step,
-            **({"phase": phase} if self.config.phases else {}),
-            "epoch": phase_step * self.config.batch_size / scale.num_instances[phase],
-            **interval.means(self.objective),
-            "learning_rate": rate,
-            "gradient_norm": gradient_norm,
-            "tokens": state.tokens,
-            **interval.speed(state.elapsed, flops, scale.peak_flops),
-        }
-        self._write(line)
-        self._bar.show(state.step, line)
-
-    def report_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write and log the line of an evaluation."""
-        if not self._enabled:
-            return
-        self._write({"kind": "eval", "step": step, **metrics})
-        words = (f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items())
-        log.info("step %d, held out: %s", step, ", ".join(words))
-
-    def _write(self, line: Mapping[str, Any]) -> None:
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Write a line of metrics, and show those of training in the bar."""
         self._metrics.write(line)
         if self._events is not None:
             self._events.write(line)
+        if line["kind"] == "eval":
+            named = (item for item in line.items() if item[0] not in {"kind", "step"})
+            words = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in named)
+            log.info("step %d, held out: %s", line["step"], words)
+            return
+        words = summarize_line(line)
+        if self._max_time is not None:
+            words = f"step {line['step']} {words}"
+        self._bar.set_postfix_str(words, refresh=False)
+        self.advance(line["step"], line["elapsed"])
 
     def sync(self) -> None:
         """Sync the metrics to disk before a checkpoint that relies on them."""
-        if self._enabled:
-            self._metrics.sync()
-
-
-class ProgressBar:
-    """A bar on standard error if that is a terminal.
-
-    Args:
-        step: step at which the run starts or resumes.
-        num_steps: steps of the run; ignored with ``max_time``.
-        max_time: seconds after which the run ends; None if it ends by its steps.
-        elapsed: seconds of training so far.
-        enabled: whether the user wants a bar.
-    """
-
-    def __init__(
-        self,
-        *,
-        step: int,
-        num_steps: int,
-        max_time: float | None = None,
-        elapsed: float = 0.0,
-        enabled: bool = True,
-    ) -> None:
-        self._by_clock = max_time is not None
-        self._bar = tqdm(
-            total=num_steps if max_time is None else math.ceil(max_time),
-            initial=step if max_time is None else int(elapsed),
-            unit="" if max_time is None else " s",
-            bar_format=BAR_FORMAT,
-            dynamic_ncols=True,
-            smoothing=0.05,  # averages about 20 redraws, so an evaluation in between soon fades
-            disable=not (enabled and sys.stderr.isatty()),
-        )
-
-    def advance(self, step: int, elapsed: float) -> None:
-        """Move the bar after a step."""
-        reached = min(int(elapsed), self._bar.total) if self._by_clock else step
-        self._bar.update(reached - self._bar.n)
-
-    def show(self, step: int, line: Mapping[str, Any]) -> None:
-        """Show the metrics of a training line, and move the bar to it."""
-        words = summarize_line(line)
-        self._bar.set_postfix_str(
-            f"step {step} {words}" if self._by_clock else words, refresh=False
-        )
-        self.advance(step, line["elapsed"])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.close()
+        self._metrics.sync()
 
 
 def summarize_line(line: Mapping[str, Any]) -> str:
@@ -246,8 +158,86 @@ def require_tensorboard() -> None:
         )
 
 
+class MetricsLog:
+    """Appends lines to ``metrics.jsonl``.
+
+    Args:
+        path: path of the file.
+        step: where the run resumes; later lines are dropped. 0 starts a new file.
+        evaluated: whether the checkpoint of that step was written after its evaluation.
+
+    Raises:
+        TokkitError: if the file cannot be created; later errors are logged.
+    """
+
+    def __init__(self, path: Path, step: int, *, evaluated: bool = False) -> None:
+        self.path = path
+        kept = [
+            line
+            for line in read_metrics(path)
+            if line["step"] + (line["kind"] == "eval" and not evaluated) <= step
+        ]
+        with write_atomically(path) as file:
+            file.write(b"".join(map(_format_line, kept)))
+        with wrap_os_errors(path):
+            self._file = path.open("ab", buffering=0)
+        self._size = file.size  # end of the last complete line
+        self._pending: list[bytes] = []
+        self._has_failed = False
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Append a line, which readers of the file see at once."""
+        self._pending.append(_format_line(line))
+        self._flush()
+
+    def sync(self) -> None:
+        """Sync the lines to disk before a checkpoint that relies on them."""
+        self._flush()
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._warn(error, "a crash may lose lines; check the disk")
+
+    def _flush(self) -> None:
+        """Write the pending lines; if that fails, they remain pending and the file is unchanged."""
+        data = b"".join(self._pending)
+        try:
+            if self._has_failed:
+                self._file.truncate(self._size)
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(self._size)
+            if not self._has_failed:
+                self._warn(error, "its lines are kept in memory; free some space")
+            self._has_failed = True
+            return
+        self._size += len(data)
+        self._pending.clear()
+        self._has_failed = False
+
+    def _warn(self, error: OSError, consequence: str) -> None:
+        fault = (error.strerror or str(error)).lower()
+        log.warning("%s: not written (%s); training continues, %s", self.path, fault, consequence)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._flush()
+        if self._pending:
+            log.warning("%s: its last %d lines are lost", self.path, len(self._pending))
+        self._file.close()
+
+
+def _format_line(line: Mapping[str, Any]) -> bytes:
+    return json.dumps(line, allow_nan=False).encode() + b"\n"
+
+
 class EventLog:
-    """Writes a run's event files.
+    """Writes a run's event files; none of them ever ends in an incomplete record.
 
     Args:
         folder: run folder.
@@ -256,18 +246,37 @@ class EventLog:
     """
 
     def __init__(self, folder: Path, step: int, *, evaluated: bool = False) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
         self.folder = folder / EVENTS
-        self._files = {
-            "train": _EventFile(self.folder / "train", first_step=step + 1),
-            "eval": _EventFile(self.folder / "eval", first_step=step + evaluated),
-        }
         self._has_warned = False
+        self._files = {}
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        for kind, first_step in (("train", step + 1), ("eval", step + evaluated)):
+            path = self.folder / kind
+            with wrap_os_errors(path):
+                path.mkdir(parents=True, exist_ok=True)
+                # Readers sort files by name, and two may start in one second.
+                number = sum(1 for _ in path.iterdir())
+                self._files[kind] = (path / f"{name}.{number}").open("wb", buffering=0)
+                start = SessionLog(status=SessionLog.START)
+                self._append(
+                    kind,
+                    Event(wall_time=time.time(), file_version="brain.Event:2"),
+                    Event(wall_time=time.time(), step=first_step, session_log=start),
+                )
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Write a line; if there is no space for it, it is left out, which is logged once."""
-        metrics = {name: line[name] for name in line.keys() - {"kind", "step"}}
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        names = sorted(line.keys() - {"kind", "step"})
+        summary = Summary(value=[Summary.Value(tag=n, simple_value=line[n]) for n in names])
         try:
-            self._files[line["kind"]].write(line["step"], metrics)
+            self._append(
+                line["kind"], Event(wall_time=time.time(), step=line["step"], summary=summary)
+            )
         except OSError as error:
             if not self._has_warned:
                 log.warning(
@@ -277,40 +286,7 @@ class EventLog:
                 )
             self._has_warned = True
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for file in self._files.values():
-            file.close()
-
-
-class _EventFile:
-    """One event file, which never ends in an incomplete record."""
-
-    def __init__(self, folder: Path, first_step: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
-        with wrap_os_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            # Readers sort files by name, and two may start in one second.
-            number = sum(1 for _ in folder.iterdir())
-            self._file = (folder / f"{name}.{number}").open("wb", buffering=0)
-            start = SessionLog(status=SessionLog.START)
-            self._append(
-                Event(wall_time=time.time(), file_version="brain.Event:2"),
-                Event(wall_time=time.time(), step=first_step, session_log=start),
-            )
-
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        values = [Summary.Value(tag=name, simple_value=metrics[name]) for name in sorted(metrics)]
-        self._append(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
-
-    def _append(self, *events: Any) -> None:
+    def _append(self, kind: str, *events: Any) -> None:
         """Append complete records, or raise ``OSError`` and leave the file as it was."""
         from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -318,15 +294,19 @@ class _EventFile:
         writer = RecordWriter(buffer)
         for event in events:
             writer.write(event.SerializeToString())
-        records, end = buffer.getvalue(), self._file.tell()
+        records, file = memoryview(buffer.getvalue()), self._files[kind]
+        end = file.tell()
         try:
-            written = 0
-            while written < len(records):  # a full disk takes a part of them
-                written += self._file.write(records[written:])
+            while records:  # a full disk takes a part of them
+                records = records[file.write(records) :]
         except OSError:
-            self._file.truncate(end)
-            self._file.seek(end)
+            file.truncate(end)
+            file.seek(end)
             raise
 
-    def close(self) -> None:
-        self._file.close()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for file in self._files.values():
+            file.close()

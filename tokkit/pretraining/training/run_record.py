@@ -153,42 +153,38 @@ class RunPlan:
 
 
 def describe_run(
-    config: PretrainConfig,
-    manifests: Sequence[Manifest],
+    plan: RunPlan,
     *,
     model: Mapping[str, Any],
     num_parameters: int,
     device: str,
     num_processes: int = 1,
-    initial: str | None = None,
 ) -> dict[str, Any]:
     """Return the content of ``run.json``.
 
     Args:
-        config: options; ``output`` may hold the ``run.json`` of an earlier start.
-        manifests: of the instance folders, in the order of the options.
+        plan: its output may hold the ``run.json`` of an earlier start.
         model: shape of the model, under the names of a Hugging Face ``config.json``.
         num_parameters: parameters of the model; shared ones count once.
         device: description of the device.
         num_processes: processes that share each batch.
-        initial: fingerprint of the model in ``init_from``.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    earlier = config.output / RUN
+    earlier = plan.config.output / RUN
     started = read_json(earlier).get("started", now) if earlier.is_file() else now
     return {
         "started": started,
         "resumed": now if earlier.is_file() else None,
         "command": _format_command(sys.argv),
-        "options": format_options(asdict(config)),
+        "options": format_options(asdict(plan.config)),
         "model": dict(model),
         "num_parameters": num_parameters,
         "device": device,
         "num_processes": num_processes,
-        "cores": _count_cores(),
-        "instances_keys": [manifest.key for manifest in manifests],
-        "tokenizer_fingerprint": manifests[0].tokenizer_fingerprint,
-        "init_from_fingerprint": initial,
+        "cores": count_processors(),
+        "instances_keys": [manifest.key for manifest in plan.sources],
+        "tokenizer_fingerprint": plan.sources[0].tokenizer_fingerprint,
+        "init_from_fingerprint": plan.initial,
         "versions": _find_versions(),
     }
 
@@ -202,19 +198,12 @@ def _format_command(arguments: Sequence[str]) -> str:
 
 def format_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options as JSON values: paths become strings, tuples become lists."""
-    return {name: _format_value(value) for name, value in options.items()}
+    formatted: dict[str, Any] = json.loads(json.dumps(options, default=str))
+    return formatted
 
 
-def _format_value(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, tuple):
-        return [_format_value(part) for part in value]
-    return value
-
-
-def _count_cores() -> int:
-    """Return the number of cores that this process may use, or that the machine has."""
+def count_processors() -> int:
+    """Return the number of processors that this process may use, or that the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -4,8 +4,8 @@ All processes of a run do the same, each on its part of every batch. Only the fi
 the lock of the run folder, and the others wait for it where that matters.
 """
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 
 from torch import Tensor
@@ -15,36 +15,34 @@ from tokkit.engine.files import write_json
 from tokkit.engine.folder import interruptible
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.spec import locked_folder, prepare_folder
+from tokkit.pretraining.data.loader import Loader, Sources, open_sources, order_phases
+from tokkit.pretraining.data.prefetcher import Prefetcher
+from tokkit.pretraining.models.architectures import build_model
 from tokkit.pretraining.models.export import write_export
-from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.checkpoints import TrainingState
+from tokkit.pretraining.models.initial_weights import InitialWeights, read_initial_weights
+from tokkit.pretraining.models.transformer import ModelConfig
+from tokkit.pretraining.pretrain_config import DEFAULT_PRESET, PretrainConfig
 from tokkit.pretraining.training.device import (
     choose_precision,
     describe_device,
-    find_peak_flops,
+    is_compiled,
+    seed_torch,
     torch_settings,
 )
 from tokkit.pretraining.training.distributed import (
+    ProcessGroup,
     choose_rank_device,
+    compile_model,
+    distribute,
     full_tensors,
     join_process_group,
 )
-from tokkit.pretraining.training.estimate import (
-    count_flops_per_token,
-    count_parameters,
-    sample_instances,
-)
 from tokkit.pretraining.training.launch_info import LaunchInfo
 from tokkit.pretraining.training.loop import Trainer
-from tokkit.pretraining.training.reporting import MetricScale, Reporter, require_tensorboard
-from tokkit.pretraining.training.run_record import (
-    EXPORT,
-    KIND,
-    RUN,
-    RunPlan,
-    describe_run,
-)
-from tokkit.pretraining.training.setup import TrainingSetup, open_loaders, set_up
+from tokkit.pretraining.training.metrics import count_parameters
+from tokkit.pretraining.training.optimizers import build_optimizer
+from tokkit.pretraining.training.reporting import require_tensorboard
+from tokkit.pretraining.training.run_record import EXPORT, KIND, RUN, RunPlan, describe_run
 
 
 def train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
@@ -73,68 +71,115 @@ def train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
             stack.enter_context(interruptible(config.output))
         group = stack.enter_context(join_process_group(config, launch_info))
         stack.enter_context(torch_settings(config, group.device))
-        setup = stack.enter_context(set_up(config, group))
+        sources = open_sources(config)
+        trainer = stack.enter_context(open_trainer(config, sources, group))
         if group.is_first:
             # Only now, so that a mistake in the options deletes nothing.
             prepare_folder(plan.spec, overwrite=config.overwrite)
-        trainer = Trainer(config, setup)
         trainer.resume()
         if group.is_first:
-            _write_run_record(plan, setup)
-        reporter = Reporter(
-            config,
-            setup.sources.objective,
-            trainer.state,
-            _find_scale(config, setup),
-            enabled=group.is_first,
-        )
-        with reporter:
-            state = trainer.run(reporter)
-        weights = full_tensors(setup.model.state_dict())
+            _write_run_record(plan, trainer)
+        trainer.run()
+        weights = full_tensors(trainer.model.state_dict())
         if group.is_first:
-            _write_results(plan, setup, state, weights)
+            _write_results(plan, sources, trainer, weights)
         group.barrier()
         return Manifest.read(config.output, KIND)
 
 
-def _find_scale(config: PretrainConfig, setup: TrainingSetup) -> MetricScale:
-    """Return what the metrics of a run are relative to."""
-    group = setup.group
-    num_instances = [loader.num_instances for loader in setup.loaders]
-    peak = find_peak_flops(group.device)
-    if peak is None or config.precision != "bf16":
-        return MetricScale(num_instances)
-    loaders = open_loaders(config, setup.sources, replace(group, rank=0, size=1))
-    samples = [sample_instances(loader, config.batch_size) for loader in loaders]
-    flops = [count_flops_per_token(setup.model, sample) for sample in samples]
-    return MetricScale(num_instances, flops, peak * group.size)
+@contextmanager
+def open_trainer(
+    config: PretrainConfig, sources: Sources, group: ProcessGroup
+) -> Iterator[Trainer]:
+    """Put batches, model and optimizer together in their initial state.
+
+    Raises:
+        UsageError: if options contradict each other or the instances.
+        TokkitError: if instance folders are damaged or do not match.
+    """
+    loaders = open_loaders(config, sources, group)
+    model_config, initial = choose_model(config, sources)
+    seed_torch(config.seed, "weights")
+    model = build_model(model_config)
+    if initial is not None:
+        initial.load_into(model)
+    model.to(group.device)
+    compiled = is_compiled(config.compile, group.device)
+    if compiled:
+        compile_model(model)
+    wrapped_model = distribute(model, group, fsdp=config.fsdp)
+    with Prefetcher(
+        loaders,
+        micro_batch_tokens=config.micro_batch_tokens,
+        static=compiled,
+        pin=group.device.type == "cuda",
+    ) as prefetcher:
+        yield Trainer(
+            config=config,
+            group=group,
+            loaders=loaders,
+            prefetcher=prefetcher,
+            model=model,
+            wrapped_model=wrapped_model,
+            optimizer=build_optimizer(model, config),
+        )
 
 
-def _write_run_record(plan: RunPlan, setup: TrainingSetup) -> None:
+def open_loaders(
+    config: PretrainConfig, sources: Sources, group: ProcessGroup
+) -> tuple[Loader, ...]:
+    """Return the loader of each phase; without phases one for all folders."""
+    parts = [sources]
+    if config.phases:
+        parts = [sources.folder(number) for number in order_phases(config, sources)]
+    return tuple(Loader(part, config, rank=group.rank, world_size=group.size) for part in parts)
+
+
+def choose_model(
+    config: PretrainConfig, sources: Sources
+) -> tuple[ModelConfig, InitialWeights | None]:
+    """Return the shape of the model, and the weights of ``init_from`` if it is given."""
+    if config.init_from is not None:
+        initial = read_initial_weights(
+            config.init_from,
+            sources.tokenizer,
+            objective=sources.objective,
+            max_seq_length=sources.max_seq_length,
+            dropout=config.dropout,
+        )
+        return initial.config, initial
+    model_config = ModelConfig.from_preset(
+        config.preset or DEFAULT_PRESET,
+        vocab_size=sources.tokenizer.vocab_size,
+        max_seq_length=sources.max_seq_length,
+        dropout=config.dropout,
+        objective=sources.objective,
+        share_layers=config.share_layers,
+    )
+    return model_config, None
+
+
+def _write_run_record(plan: RunPlan, trainer: Trainer) -> None:
     write_json(
         plan.config.output / RUN,
         describe_run(
-            plan.config,
-            plan.sources,
-            model=asdict(setup.model.config),
-            num_parameters=count_parameters(setup.model)["total"],
-            device=describe_device(setup.group.device),
-            num_processes=setup.group.size,
-            initial=plan.initial,
+            plan,
+            model=asdict(trainer.model.config),
+            num_parameters=count_parameters(trainer.model)["total"],
+            device=describe_device(trainer.group.device),
+            num_processes=trainer.group.size,
         ),
     )
 
 
 def _write_results(
-    plan: RunPlan, setup: TrainingSetup, state: TrainingState, weights: Mapping[str, Tensor]
+    plan: RunPlan, sources: Sources, trainer: Trainer, weights: Mapping[str, Tensor]
 ) -> None:
     """Write the exported model, then the manifest."""
-    config = plan.config
-    files = write_export(
-        config.output / EXPORT, weights, setup.model.config, setup.sources.tokenizer
-    )
+    config, state = plan.config, trainer.state
+    files = write_export(config.output / EXPORT, weights, trainer.model.config, sources.tokenizer)
     accounts = Accounts()
-    accounts.count("parameters", count_parameters(setup.model)["total"])
+    accounts.count("parameters", count_parameters(trainer.model)["total"])
     accounts.count("steps", state.step)
     accounts.count("instances", state.step * config.batch_size)
     accounts.count("tokens", state.tokens)
