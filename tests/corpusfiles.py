@@ -36,6 +36,8 @@ def read_corpus(
     **options: Any,
 ) -> Corpus:
     """Plan and read a corpus, and check that every batch is valid."""
+    if isinstance(options.get("text_field"), str):
+        options["text_field"] = (options["text_field"],)
     config = _LanguageConfig(inputs=tuple(map(str, inputs)), **options)
     corpus = Corpus()
     for unit in plan_units(config, unit_bytes):

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokkit.corpus.corpus_config import CorpusConfig
+from tokkit.corpus.formats import FileType
 from tokkit.corpus.readers import digest_group
 from tokkit.corpus.sources import Source
 from tokkit.corpus.units import CorpusUnit, group_units, plan_groups
@@ -23,8 +24,7 @@ def unit(number: int, size: int, *, part: bool) -> CorpusUnit:
         uri=None,
         bytes=whole,
         mtime_ns=number,
-        format="text",
-        compression=None,
+        type=FileType("text", None),
     )
     return CorpusUnit(source, 0, size, size)
 

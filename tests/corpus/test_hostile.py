@@ -61,6 +61,7 @@ def test_records_keep_drop_and_name_what_they_should() -> None:
         corpus.names[3]: "no id",
         "spaces around": "tabs\tand\x00NUL",
         "twice": "last one wins",
+        "list": "a\nb",
         "large": "a large number beside",
         "control tokens": "[MASK] is text here, and so is [SEP].",
     }
@@ -69,7 +70,7 @@ def test_records_keep_drop_and_name_what_they_should() -> None:
     assert corpus.dropped == {
         "null text": 1,
         "no text field": 1,
-        "text is not a string": 2,
+        "text is not a string": 1,
         "empty": 3,
     }
 

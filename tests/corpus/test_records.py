@@ -75,7 +75,7 @@ def test_fields_name_text_id_and_language(tmp_path: Path) -> None:
 def test_records_without_text_are_dropped_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(
-        '{"title": "x"}\n{"text": null}\n{"text": 5}\n{"text": ["a"]}\n{"text": true}\n\n'
+        '{"title": "x"}\n{"text": null}\n{"text": 5}\n{"text": [1]}\n{"text": true}\n\n'
         '{"text": ""}\n{"text": " \\r\\n"}\n  \n' + GOOD + '{"text": null}'
     )
     for batch_bytes in (1, 1 << 20):
@@ -147,9 +147,9 @@ def test_the_line_number_is_reported_for_compressed_files_and_standard_input(
 
 
 def test_plain_text_named_jsonl_is_refused_with_the_option_that_reads_it(tmp_path: Path) -> None:
-    for text in ("Once upon a time", '[\n{"text": "a"}\n]', '{\n "text": "a"\n}'):
-        (tmp_path / "a.json").write_text(text)
-        with pytest.raises(TokkitError, match=r"line 1: .*one object.*--format text"):
+    for text in ("Once upon a time", '"text"', "{curly}"):
+        (tmp_path / "a.jsonl").write_text(text)
+        with pytest.raises(TokkitError, match=r"line 1: .*one object, or pass --format text"):
             read_corpus(tmp_path)
 
 

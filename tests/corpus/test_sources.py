@@ -11,7 +11,8 @@ from corpusfiles import read_corpus
 
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.file_systems import LocalFiles, RemoteFiles, printable
-from tokkit.corpus.sources import Source, describe_name, find_sources
+from tokkit.corpus.formats import name_format
+from tokkit.corpus.sources import Source, find_sources
 from tokkit.corpus.units import plan_units
 from tokkit.errors import TokkitError, UsageError
 
@@ -90,26 +91,26 @@ def test_links_are_followed_but_not_in_circles(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("a.txt", ("text", None)),
-        ("a", ("text", None)),
-        ("a.md", ("text", None)),
-        ("a.JSONL", ("jsonl", None)),
-        ("a.ndjson.zst", ("jsonl", "zstd")),
-        ("a.json.gz", ("jsonl", "gzip")),
-        ("a.txt.bz2", ("text", "bz2")),
-        ("a.lz4", ("text", "lz4")),
-        ("jsonl", ("text", None)),
-        ("a.parquet", ("parquet", None)),
-        ("a.arrow", ("arrow", None)),
-        ("a.feather", ("arrow", None)),
-        ("a.ipc", ("arrow", None)),
-        ("a.jsonl.txt", ("text", None)),
+        ("a.txt", "text"),
+        ("a", "text"),
+        ("a.md", "text"),
+        ("a.JSONL", "jsonl"),
+        ("a.ndjson.zst", "jsonl"),
+        ("a.json.gz", "json"),
+        ("a.txt.bz2", "text"),
+        ("a.csv.xz", "csv"),
+        ("a.tab", "tsv"),
+        ("a.lz4", "text"),
+        ("jsonl", "text"),
+        ("a.parquet", "parquet"),
+        ("a.arrow", "arrow"),
+        ("a.feather", "arrow"),
+        ("a.ipc", "arrow"),
+        ("a.jsonl.txt", "text"),
     ],
 )
-def test_format_and_compression_follow_from_the_name(
-    name: str, expected: tuple[str, str | None]
-) -> None:
-    assert describe_name(name) == expected
+def test_a_name_proposes_a_format(name: str, expected: str) -> None:
+    assert name_format(name) == expected
 
 
 def test_the_format_that_was_asked_for_wins(tmp_path: Path) -> None:
@@ -129,8 +130,8 @@ def test_the_format_that_was_asked_for_wins(tmp_path: Path) -> None:
         ("no*.txt", r"no\*.txt: matches no file"),
         ("none/*.txt", r"none/\*.txt: matches no file"),
         ("empty", "empty: no file in this folder"),
-        ("broken.txt", "broken.txt: no such file"),
-        ("links", "links/gone.txt: no such file"),
+        ("broken.txt", "broken.txt: a link to nowhere, which does not exist"),
+        ("links", "links/gone.txt: a link to nowhere"),
         ("socket", "socket: not a regular file"),
         ("nosuch://bucket/a.txt", "nosuch://bucket/a.txt: cannot be read"),
         ("file:///none/a.txt", "file:///none/a.txt: no such file"),

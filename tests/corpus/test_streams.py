@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import lzma
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from tokkit.errors import TokkitError
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "gz": gzip.compress,
     "bz2": bz2.compress,
+    "xz": lzma.compress,
     "zst": zstandard.ZstdCompressor(write_checksum=True).compress,
     "lz4": lambda data: lz4.frame.compress(data, content_checksum=True),
 }
@@ -60,16 +62,27 @@ def test_a_flipped_byte_is_refused(packed: Path) -> None:
     assert "damaged" in refused(packed)
 
 
-@pytest.mark.parametrize("junk", [b"junk junk junk", bytes(100)])
+@pytest.mark.parametrize("junk", [b"junk junk junk", bytes(100) + b"x"], ids=["junk", "zeros"])
 def test_junk_after_the_data_is_refused(packed: Path, junk: bytes) -> None:
     packed.write_bytes(packed.read_bytes() + junk)
     refused(packed)
 
 
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "zst"])
+def test_zero_bytes_after_a_member_are_padding(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.txt.{suffix}"
+    path.write_bytes(
+        COMPRESS[suffix](b"one\n\n") + bytes(512) + COMPRESS[suffix](b"two\n") + bytes(1 << 17)
+    )
+    assert read_corpus(path).texts == ["one", "two"]
+    path.write_bytes(bytes(512))
+    with pytest.raises(TokkitError):
+        read_corpus(path)
+
+
 def test_plain_text_under_a_compressed_name_is_refused(packed: Path) -> None:
     packed.write_bytes(b"plain text\n" * 100)
-    assert "after 0 bytes of text" in refused(packed)
-    assert "not what its name says" in refused(packed)
+    assert "data, as its name says" in refused(packed)
 
 
 def test_an_empty_file_counts_as_empty(packed: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_missing_column_is_reported_with_the_existing_ones(
     with pytest.raises(TokkitError, match=r"no column 'text'; --text-field must name .*: body, n$"):
         plan_units(CorpusConfig(inputs=(str(path),)))
     with pytest.raises(TokkitError, match="column 'n' holds int64, not strings"):
-        plan_units(CorpusConfig(inputs=(str(path),), text_field="n"))
+        plan_units(CorpusConfig(inputs=(str(path),), text_field=("n",)))
     with pytest.raises(TokkitError, match="no column 'lang'; --language-field must name"):
         read_corpus(path, text_field="body", language_field="lang")
 

@@ -4,7 +4,7 @@ import os
 import pickle
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 from corpusfiles import read_corpus
@@ -19,7 +19,7 @@ from tokkit.corpus.units import BLANK_LINE, LINE_END, CorpusUnit, find_bounds, p
 from tokkit.errors import TokkitError
 
 
-def plan(path: Path, unit_bytes: int, **options: str) -> list[CorpusUnit]:
+def plan(path: Path, unit_bytes: int, **options: Any) -> list[CorpusUnit]:
     return plan_units(CorpusConfig(inputs=(str(path),), **options), unit_bytes)
 
 
@@ -80,7 +80,7 @@ def test_cuts_are_near_even_shares_and_cheap_to_find(
     assert len(units) == 18
     assert all(abs(unit.size - 1_000_000) < 100 for unit in units)
     assert sum(unit.size for unit in units) == 18_000_000
-    assert num_read <= 17 * 65_536
+    assert num_read <= 18 * 65_536  # the first to identify the file
 
 
 def test_the_plan_says_what_a_content_key_needs(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from tokkit.vocab.word_counts import WordCounts
 
 
 def count(path: Path, **options: Any) -> CountedCorpus:
-    options = {"workers": 0, "held_out": 0.0, "overwrite": True, **options}
+    reading = {"format": "counts"} if path.suffix == ".tsv" else {"held_out": 0.0}
+    options = {"workers": 0, "overwrite": True, **reading, **options}
     config = TrainConfig(inputs=(str(path),), output=path.parent / "out", **options)
     plan = plan_training(config)
     with locked_folder(plan, overwrite=True):
@@ -61,7 +62,7 @@ def test_every_word_reads_back(
 ) -> None:
     path = tmp_path_factory.mktemp("counts") / "words.tsv"
     write_counts(path, WordCounts.from_mapping({w.encode(): n for w, n in counts.items()}))
-    config = TrainConfig(inputs=(str(path),), output=path.parent / "out")
+    config = TrainConfig(inputs=(str(path),), output=path.parent / "out", format="counts")
     (unit,) = plan_units(config)
     read: dict[bytes, int] = {}
     for words, numbers, _ in read_counts(unit, "strict", hashlib.sha256()):
@@ -115,7 +116,7 @@ def test_invalid_words_are_replaced_or_skipped(tmp_path: Path) -> None:
 def test_only_training_reads_counts(tmp_path: Path) -> None:
     path = tmp_path / "words.tsv"
     path.write_bytes(b"a\t2\n")
-    config = TrainConfig(inputs=(str(path),), output=tmp_path / "out")
+    config = TrainConfig(inputs=(str(path),), output=tmp_path / "out", format="counts")
     (unit,) = plan_units(config)
     with pytest.raises(TokkitError, match="which only tokkit train reads"):
         list(read_documents(unit, config))

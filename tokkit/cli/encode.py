@@ -12,8 +12,9 @@ from tokkit.encoding.encode_config import EncodeConfig
 def encode(config: EncodeConfig, *, show_stats: bool, as_json: bool) -> None:
     """Encode INPUT into Arrow shards of token ids, a document a row.
 
-    INPUT is a file, folder, glob or URI, or - for standard input: plain text, JSON lines, Parquet
-    or Arrow; also compressed as .gz, .zst, .bz2 or .lz4. Run the same command again to resume.
+    INPUT is a file, folder, glob or URI, or - for standard input: plain text, JSON, CSV, TSV,
+    Parquet or Arrow; text also compressed as .gz, .zst, .bz2, .xz or .lz4. Run the same command
+    again to resume.
     """
     import_single_threaded()
     from tokkit.encoding.encode import encode as run

@@ -36,7 +36,10 @@ FOLDERS = {
     "build": "instances",
     "pretrain": "run",
 }
-CORPUS_OPTIONS = ("format", "documents", "text-field", "id-field", "errors")
+CORPUS_OPTIONS = (
+    *("format", "documents", "text-field", "text-column", "quotes", "no-quotes"),
+    *("id-field", "errors"),
+)
 
 Table = dict[str, Any]
 

@@ -9,8 +9,9 @@ from tokkit.vocab.train_config import TrainConfig
 def train(config: TrainConfig, *, as_json: bool) -> None:
     """Learn a WordPiece, BPE or unigram vocabulary from INPUT.
 
-    INPUT is a file, folder, glob or URI, or - for standard input: plain text, JSON lines, Parquet,
-    Arrow, or the counts that --save-counts wrote; also compressed as .gz, .zst, .bz2 or .lz4.
+    INPUT is a file, folder, glob or URI, or - for standard input: plain text, JSON, CSV, TSV,
+    Parquet, Arrow, or with --format counts what --save-counts wrote; text also compressed as .gz,
+    .zst, .bz2, .xz or .lz4.
     """
     import_single_threaded()
     from tokkit.vocab.train import train as run

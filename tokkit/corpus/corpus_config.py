@@ -5,12 +5,13 @@ from typing import ClassVar
 from tokkit.errors import require
 from tokkit.options import Config, option
 
-FORMATS = ("auto", "text", "jsonl", "parquet", "arrow")
+FORMATS = ("auto", "text", "jsonl", "json", "csv", "tsv", "parquet", "arrow")
 DOCUMENTS = ("blank-line", "line", "file")
 ERRORS = ("strict", "replace", "skip")
 # Threads of this name wait for a server, and are not waited for at exit.
 REQUEST_THREAD = "request to a store"
-RECORD_FORMATS = ("auto", "jsonl", "parquet", "arrow")  # formats that may have fields
+RECORD_FORMATS = tuple(name for name in FORMATS if name != "text")  # that may have fields
+FORMAT_HELP = "Format of the inputs; auto tells it from the file names and first bytes."
 
 
 class CorpusConfig(Config):
@@ -25,19 +26,30 @@ class CorpusConfig(Config):
         "Files, folders, globs or URIs, or - for standard input, in the order of reading.",
         argument="INPUT...",
     )
-    format: str = option(
-        "Format of the inputs; auto tells it from the file names.", default="auto", choices=FORMATS
-    )
+    format: str = option(FORMAT_HELP, default="auto", choices=FORMATS)
     documents: str = option(
         "Where a document of plain text ends: at a blank line, a line end or the end of the file.",
         default="blank-line",
         choices=DOCUMENTS,
         only_with={"format": ("auto", "text")},
     )
-    text_field: str = option(
-        "Field of a record, or column of a table, that holds the text.",
-        default="text",
+    text_field: tuple[str, ...] = option(
+        "Field of a record, or column of a table, that holds the text, such as text or meta.text; "
+        "repeatable: a blank line joins the texts of several.",
+        default=("text",),
         only_with={"format": RECORD_FORMATS},
+    )
+    text_column: tuple[int, ...] = option(
+        "Number of the column, from 1, that holds the text of CSV or TSV without a header; repeatable.",
+        default=(),
+        minimum=1,
+        only_with={"format": ("auto", "csv", "tsv")},
+    )
+    quotes: bool = option(
+        "Whether fields of CSV and TSV may be quoted.",
+        default=True,
+        flags=("--quotes/--no-quotes",),
+        only_with={"format": ("auto", "csv", "tsv")},
     )
     id_field: str = option(
         "Field of a record, or column of a table, that names the document.",
@@ -58,5 +70,6 @@ class CorpusConfig(Config):
     def __post_init__(self) -> None:
         """Refuse inputs that cannot be read, and what every config refuses."""
         super().__post_init__()
+        require(not isinstance(self.text_field, str), "text_field must be a tuple of names")
         require(len(self.inputs) > 0, "no input: name a file, a folder, a glob, a URI, or -")
         require(self.inputs.count("-") <= 1, "standard input (-) can be read only once")

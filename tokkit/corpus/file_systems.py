@@ -100,6 +100,11 @@ class LocalFiles:
             try:
                 status = os.stat(path)  # noqa: PTH116  a path stays the string that it is
             except (FileNotFoundError, NotADirectoryError):
+                if os.path.islink(path):  # noqa: PTH114  a path stays the string that it is
+                    raise TokkitError(
+                        f"{printable(path)}: a link to {printable(os.readlink(path))}, which does "  # noqa: PTH115
+                        f"not exist; restore the file, or remove the link"
+                    ) from None
                 return None
         return Entry(
             path,

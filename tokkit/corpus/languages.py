@@ -23,6 +23,8 @@ _PAIRS = """
     slk:sk slo:sk slv:sl spa:es sqi:sq alb:sq srp:sr swa:sw swh:sw swe:sv tam:ta tat:tt
     tel:te tgl:tl tha:th tur:tr ukr:uk urd:ur uzb:uz uzn:uz vie:vi yid:yi
 """
+# Codes of ISO 639 for no one language.
+_NO_LANGUAGE = frozenset(("und", "mul", "mis", "zxx"))
 _SHORT_CODES = dict(pair.split(":") for pair in _PAIRS.split())
 
 
@@ -36,6 +38,12 @@ def language_code(language: str) -> str | None:
         return None
     code = match.group(1).lower()
     return _SHORT_CODES.get(code, code)
+
+
+def names_language(language: str | None) -> bool:
+    """Whether a record names a language; ``null``, ``unknown``, ``und`` and ``mul`` do not."""
+    code = language_code(language or "")
+    return code is not None and code not in _NO_LANGUAGE
 
 
 def require_language(language: str) -> str:

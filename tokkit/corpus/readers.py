@@ -11,9 +11,14 @@ For a corpus of one file ``two.txt`` that holds ``A cat.\r\nIt sat.\r\n\r\nA dog
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
+
+import pyarrow as pa
 
 from tokkit.corpus.corpus_config import CorpusConfig
+from tokkit.corpus.csv_rows import read_csv
 from tokkit.corpus.documents import EMPTY, DocumentBatch, empty_batch
+from tokkit.corpus.languages import names_language
 from tokkit.corpus.records import read_records
 from tokkit.corpus.streams import open_stream, require_unchanged
 from tokkit.corpus.table_rows import read_rows
@@ -31,7 +36,7 @@ def read_and_count(
     """Read a unit's documents as ``read_documents`` does, and enter them into ``accounts``.
 
     Every document counts as having come in; dropped documents are entered by reason. The caller
-    enters those that it keeps.
+    enters those that it keeps. A language that is none becomes null, for ``--language``, and counts.
     """
     for batch in read_documents(unit, config, digest):
         accounts.add("documents", len(batch.texts) + sum(batch.dropped.values()))
@@ -39,6 +44,12 @@ def read_and_count(
             accounts.drop("documents", reason, number)
         if batch.replaced:
             accounts.count("replaced_documents", batch.replaced)
+        if batch.languages is not None:
+            own = batch.languages.to_pylist()
+            known = set(filter(names_language, set(own)))
+            languages = [name if name in known else None for name in own]
+            accounts.count("documents_of_unknown_language", languages.count(None))
+            batch = replace(batch, languages=pa.array(languages, pa.string()))  # noqa: PLW2901
         yield batch
 
 
@@ -84,8 +95,10 @@ def _read(
         yield from read_rows(unit, config, digest, batch_bytes)
         return
     with open_stream(unit, digest) as stream:
-        if unit.source.format == "jsonl":
+        if unit.source.format in ("jsonl", "json"):
             yield from read_records(stream, config, batch_bytes)
+        elif unit.source.format in ("csv", "tsv"):
+            yield from read_csv(stream, config, batch_bytes)
         else:
             yield from read_text(stream, config, batch_bytes)
 

@@ -1,15 +1,25 @@
-r"""Reading documents from JSON lines: an object a line, with the text in one of its fields.
+r"""Reading documents from JSON: an object for each, with the text in one of its fields.
 
-    {"id": "a1", "text": "First.\nSecond.", "lang": "en"}
+    {"id": "a1", "text": "First.\nSecond.", "meta": {"lang": "en"}}
 
-A blank line is an empty document. Lines end as they do in plain text, because a JSON string has no
-raw line end. Other fields are ignored; if a field occurs twice, the last one counts.
+In JSON lines, each line is an object; a blank line is an empty document. Lines end as they do in
+plain text, because a JSON string has no raw line end. Other JSON, an array of objects or objects of
+several lines, becomes such lines as it is read: line ends and what is between the records are
+written over, byte by byte, so that positions stay.
+
+    [                                              {"text": "a"}
+      {"text": "a"},                  becomes      {"text":   "b"}
+      {"text":
+         "b"}]
+
+A name with dots is that of a field, or else leads into nested objects: ``meta.lang``. Other fields
+are ignored; if a field occurs twice, the last one counts.
 """
 
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -35,7 +45,10 @@ from tokkit.corpus.text import FoundDocuments, find_in_stream
 from tokkit.errors import TokkitError
 from tokkit.shards.arrow import string_buffers
 
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+# Between the texts of several fields of a record.
+JOINT = "\n\n"
+
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _JSON_TYPES = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
 
 
@@ -45,19 +58,25 @@ class _Number(str):
     __slots__ = ()
 
 
+_STRUCTURE = re.compile(rb'["\[\]{},\r\n]')
+_STRING_END = re.compile(rb'["\\]')
+_LINE_END = re.compile(r"\r\n?|\n")
+_ABSENT = object()
+_SPACE, _LF = b" \n"
+
 _DECODER = json.JSONDecoder(parse_int=_Number, parse_float=_Number)
 _scan = _DECODER.scan_once  # type: ignore[attr-defined]  # missing in typeshed
 
 
 @dataclass
-class _Rows:
+class Rows:
     """The records of a batch that have a text, and why the others were dropped.
 
     Attributes:
-        positions: where each begins in the file.
+        positions: where each begins in the file, or its number.
         texts: not cleaned yet.
         ids: None for a record without one.
-        languages: None for a record without one; empty if no field was named.
+        languages: None for a record without one.
         replaced: rows in which U+FFFD replaces invalid UTF-8.
         dropped: records dropped, by reason.
     """
@@ -69,11 +88,47 @@ class _Rows:
     replaced: list[int] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
 
+    def add(self, position: int, text: str, own_id: Any, language: Any, *, replaced: bool) -> None:
+        """Add a record that has a text."""
+        if replaced:
+            self.replaced.append(len(self.texts))
+        self.positions.append(position)
+        self.texts.append(text)
+        self.ids.append(_string(own_id))
+        self.languages.append(_string(language))
+
+    def make_batch(
+        self, stream: ByteStream, config: CorpusConfig, num_empty: int = 0
+    ) -> DocumentBatch:
+        """Return the documents of the records.
+
+        Args:
+            stream: where they were read.
+            config: the options.
+            num_empty: blank lines among them.
+        """
+        values, offsets = string_buffers(pa.array(self.texts, pa.large_string()))
+        clean = clean_texts(values, offsets[:-1], offsets[1:])
+        kept = pa.array(clean.kept)
+        positions = np.array(self.positions, dtype=np.int64)[clean.kept]
+        ids = pa.array(self.ids, pa.string()).take(kept)
+        languages = None
+        if config.language_field is not None:
+            languages = pa.array(self.languages, pa.string()).take(kept)
+        return DocumentBatch(
+            clean.texts,
+            name_documents(stream.unit.source.name, positions, ids),
+            languages,
+            dropped=add_counts(clean.dropped, self.dropped, {EMPTY: num_empty}),
+            replaced=int(np.isin(self.replaced, clean.kept).sum()) if self.replaced else 0,
+            bytes_read=stream.take_progress(),
+        )
+
 
 def read_records(
     stream: ByteStream, config: CorpusConfig, batch_bytes: int
 ) -> Iterator[DocumentBatch]:
-    """Read the documents of a unit of JSON lines.
+    """Read the documents of a unit of JSON.
 
     Args:
         stream: the unit's bytes.
@@ -81,33 +136,83 @@ def read_records(
         batch_bytes: about how many bytes a batch has; one record may be longer.
 
     Raises:
-        TokkitError: naming the line that is no JSON object, or the first invalid byte if
+        TokkitError: naming the record that is no JSON object, or the first invalid byte if
             ``--errors strict``.
     """
+    source = stream.unit.source
+    if source.format == "json":
+        stream.transform = _RecordLines(source.name, source.type.records_start)
     for found in find_in_stream(stream, "line", batch_bytes):
-        rows = _parse(found, config)
-        values, offsets = string_buffers(pa.array(rows.texts, pa.large_string()))
-        clean = clean_texts(values, offsets[:-1], offsets[1:])
-        kept = pa.array(clean.kept)
-        positions = np.array(rows.positions, dtype=np.int64)[clean.kept]
-        ids = pa.array(rows.ids, pa.string()).take(kept)
-        languages = None
-        if config.language_field is not None:
-            languages = pa.array(rows.languages, pa.string()).take(kept)
-        yield DocumentBatch(
-            clean.texts,
-            name_documents(stream.unit.source.name, positions, ids),
-            languages,
-            dropped=add_counts(clean.dropped, rows.dropped, {EMPTY: found.num_empty}),
-            replaced=int(np.isin(rows.replaced, clean.kept).sum()) if rows.replaced else 0,
-            bytes_read=stream.take_progress(),
-        )
+        yield _parse(found, config).make_batch(stream, config, found.num_empty)
 
 
-def _parse(found: FoundDocuments, config: CorpusConfig) -> _Rows:
+class _RecordLines:
+    """Makes a line of each record of a JSON document, piece by piece and in place.
+
+    Args:
+        name: of the document.
+        start: the byte after the bracket that opens the array of the records; 0 if there is none.
+    """
+
+    def __init__(self, name: str, start: int) -> None:
+        self._name = name
+        self._in_array = start > 0
+        self._start = start  # bytes before the records
+        self._has_escape = False  # whether the next byte is escaped
+        self._in_string = False
+        self._is_member = False  # whether the array is a member of an object
+        self._is_done = False
+        self._depth = 0
+
+    def __call__(self, view: memoryview, is_last: bool) -> None:  # noqa: FBT001  as it is called
+        data = bytes(view)
+        begin = min(self._start, len(data))
+        self._start -= begin
+        self._is_member |= b"{" in data[:begin]
+        view[:begin] = b" " * begin
+        done = 0 if self._is_done else len(data)
+        at = begin + self._has_escape
+        self._has_escape = False
+        while match := (_STRING_END if self._in_string else _STRUCTURE).search(data, at):
+            at = match.end()
+            if match[0] == b"\\":
+                at += 1
+                self._has_escape = at > len(data)
+            elif match[0] == b'"':
+                self._in_string = not self._in_string
+            elif (written := self._replace(match[0])) is not None:
+                view[at - 1] = written
+                done = min(done, at) if self._is_done else done
+        if self._is_member:
+            view[done:] = b" " * (len(data) - done)
+        if is_last and self._in_array and not self._is_done:
+            raise TokkitError(f"{self._name}: the JSON array does not end; the file is truncated")
+
+    def _replace(self, character: bytes) -> int | None:
+        """Return what is written over a character outside of strings, or None."""
+        if character in b"\r\n":
+            return _SPACE if self._in_array or self._depth else None
+        if character in b"[{":
+            if self._is_done and self._is_member:
+                raise TokkitError(
+                    f"{self._name}: an object with more than one array or object; pipe the records "
+                    f"of one in, as in jq -c '.data[]', or pass --format jsonl if a line is a record"
+                )
+            self._depth += 1
+        elif character == b",":
+            return _LF if self._in_array and not self._depth and not self._is_done else None
+        elif self._depth:
+            self._depth -= 1
+        elif self._in_array and not self._is_done:
+            self._is_done = True
+            return _SPACE
+        return None
+
+
+def _parse(found: FoundDocuments, config: CorpusConfig) -> Rows:
     """Parse the lines that were found."""
-    rows = _Rows()
-    text_field, id_field, language_field = config.text_field, config.id_field, config.language_field
+    rows = Rows()
+    id_field, language_field = config.id_field, config.language_field
     # A memory view, because its slices are no copies: a line of 200 MB is copied often enough.
     data = found.buffer.data
     bounds = zip(found.starts.tolist(), found.stops.tolist(), strict=True)
@@ -118,31 +223,27 @@ def _parse(found: FoundDocuments, config: CorpusConfig) -> _Rows:
             line = str(raw, "utf-8")
         except UnicodeDecodeError as error:
             make_error = partial(found.invalid_utf8, index, error)
-            replaced = _may_replace(config.errors, rows, make_error)
+            replaced = may_replace(config.errors, rows, make_error)
             if not replaced:
                 continue
             line = str(raw, "utf-8", "replace")
         record = _load(line, found, index)
-        text = record.get(text_field)
-        if type(text) is not str:
-            rows.dropped[_why_no_text(record, text_field)] += 1
+        text, reason = _join_texts([_look_up(record, name) for name in config.text_field])
+        if text is None:
+            rows.dropped[reason] += 1
             continue
-        if "\\u" in line and _LONE_SURROGATE.search(text):
-            replaced = _may_replace(config.errors, rows, partial(_lone_surrogate, found, index))
+        if "\\u" in line and LONE_SURROGATE.search(text):
+            replaced = may_replace(config.errors, rows, partial(_lone_surrogate, found, index))
             if not replaced:
                 continue
-            text = _LONE_SURROGATE.sub("\ufffd", text)
-        if replaced:
-            rows.replaced.append(len(rows.texts))
-        rows.positions.append(found.base + start)
-        rows.texts.append(text)
-        rows.ids.append(_string(record.get(id_field)))
-        if language_field is not None:
-            rows.languages.append(_string(record.get(language_field)))
+            text = LONE_SURROGATE.sub("\ufffd", text)
+        language = None if language_field is None else _look_up(record, language_field)
+        position = found.base + start
+        rows.add(position, text, _look_up(record, id_field), language, replaced=replaced)
     return rows
 
 
-def _may_replace(errors: str, rows: _Rows, make_error: Callable[[], TokkitError]) -> bool:
+def may_replace(errors: str, rows: Rows, make_error: Callable[[], TokkitError]) -> bool:
     """Raise the error, count the record as dropped, or allow U+FFFD, as ``errors`` says."""
     if errors == "strict":
         raise make_error()
@@ -171,30 +272,64 @@ def _load(line: str, found: FoundDocuments, index: int) -> dict[str, Any]:
             return record
         fault = f"{_JSON_TYPES.get(type(record), 'a number')}, not an object"
     number = found.line_number(index)
-    remedy = "correct or remove the line"
+    what = _part(found)
+    remedy = f"correct or remove the {what}"
     if number == 1:
-        remedy = "a line must hold one object; if this is plain text, pass --format text"
-    raise TokkitError(f"{found.stream.unit.source.name}, line {number}: {fault}; {remedy}")
+        remedy = f"a {what} must be one object"
+    raise TokkitError(
+        f"{found.stream.unit.source.name}, {what} {number}: {fault}; {remedy}, or pass --format text "
+        f"if this is plain text"
+    )
+
+
+def _part(found: FoundDocuments) -> str:
+    """Return what a record is in its file: a line of JSON lines, else a record."""
+    return "line" if found.stream.unit.source.format == "jsonl" else "record"
 
 
 def _lone_surrogate(found: FoundDocuments, index: int) -> TokkitError:
     """Return the error for a text that an escape makes invalid."""
     return TokkitError(
-        f"{found.stream.unit.source.name}, line {found.line_number(index)}: the text of the record "
-        f"at byte {found.base + found.starts[index]} has a lone surrogate escape, which is invalid "
+        f"{found.stream.unit.source.name}, {_part(found)} {found.line_number(index)}: the text at "
+        f"byte {found.base + found.starts[index]} has a lone surrogate escape, which is invalid "
         f"Unicode; {ERRORS_OPTION}"
     )
 
 
-def _why_no_text(record: dict[str, Any], text_field: str) -> str:
-    """Return the reason for dropping a record without text."""
-    if text_field not in record:
-        return NO_TEXT
-    return NULL_TEXT if record[text_field] is None else NOT_A_STRING
+def _look_up(record: dict[str, Any], name: str) -> Any:
+    """Return the value of a field; ``_ABSENT`` if there is none."""
+    if name in record:
+        return record[name]
+    field, dot, rest = name.partition(".")
+    inner = record.get(field) if dot else None
+    return _look_up(inner, rest) if isinstance(inner, dict) else _ABSENT
+
+
+def _join_texts(values: Sequence[Any]) -> tuple[str | None, str]:
+    """Return the text of a record, or None, and then why it has none.
+
+    Args:
+        values: of its text fields. A list of strings is a text with a line for each; line ends
+            within them become spaces.
+    """
+    texts = []
+    reason = NO_TEXT
+    for value in values:
+        if type(value) is str:
+            texts.append(value)
+        elif isinstance(value, list) and all(type(item) in (str, type(None)) for item in value):
+            texts.append("\n".join(_LINE_END.sub(" ", item or "") for item in value))
+        elif value is None:
+            reason = NULL_TEXT
+        elif value is not _ABSENT:
+            return None, NOT_A_STRING
+    if len(values) > 1:
+        return JOINT.join(text for text in texts if text.strip()) if texts else None, reason
+    return (texts[0], "") if texts else (None, reason)
 
 
 def _string(value: Any) -> str | None:
     """Return an id or a language, a string or a number; None if it is neither, or empty."""
     if not isinstance(value, str) or not value:
         return None
-    return value if value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)
+    return value if value.isascii() else LONE_SURROGATE.sub("\ufffd", value)

@@ -1,8 +1,13 @@
 """Finding the files of a corpus, in a fixed order.
 
 An input is a path that exists, a folder, a glob, a URI of one of these, or ``-``. Inputs keep
-their order; within a folder or a glob, files are sorted by the bytes of their paths. Hidden files
-are skipped unless they were named, and links are followed, except to a folder that contains them.
+their order; within a folder or a glob, files are sorted by the bytes of their paths. Links are
+followed, except to a folder that contains them.
+
+A folder's hidden files are left out and listed, and so are the files of a tokenizer. Where at least
+half of the files hold records or tables, their companions are, too: README.md, ``_SUCCESS``,
+``dataset_info.json``. Of a data set that was saved by ``datasets``, the files that its
+``state.json`` names are read.
 
     corpora/            every file under it
     corpora/*.txt.gz    the files that match
@@ -10,33 +15,47 @@ are skipped unless they were named, and links are followed, except to a folder t
     s3://bucket/wiki/   every object under it
 """
 
+import builtins
 import fnmatch
+import json
+import logging
 import os
+import re
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 
 from tokkit.corpus.corpus_config import CorpusConfig
-from tokkit.corpus.file_systems import Entry, Files, LocalFiles, RemoteFiles, is_uri
-from tokkit.errors import TokkitError, UsageError
+from tokkit.corpus.file_systems import Entry, Files, LocalFiles, RemoteFiles, is_uri, printable
+from tokkit.corpus.formats import TABLES, FileType, identify, name_format, read_head
+from tokkit.errors import TokkitError, UsageError, wrap_os_errors
+
+log = logging.getLogger(__name__)
 
 STDIN = "stdin"
 # The stop of a unit that can only be read as a whole.
 TO_THE_END = -1
 
-_SUFFIX_CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
-_FORMATS = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-    ".feather": "arrow",
-    ".ipc": "arrow",
-    ".tsv": "counts",
-}
-_TABLES = ("parquet", "arrow")
+_STATE = "state.json"
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+_TOKENIZER_FILES = (
+    *(_TOKENIZER_CONFIG, "tokenizer.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "*.model", "training.json"),
+)
+_COMPANIONS = (
+    *("_*", "readme*", "licen[cs]e*", "notice*", "changelog*", "citation*", "*sums", "*sums.txt"),
+    *("*.crc", "*.md5", "*.sha1", "*.sha256", "*.sha512", "*.py", "*.yaml", "*.yml", "*.lock"),
+    *("*.png", "*.jpg", "*.jpeg", "*.gif", "*.svg", "dataset_info*.json", "dataset_dict.json"),
+    *(_STATE, "cache-*.arrow", "manifest.json", *_TOKENIZER_FILES),
+)
+_COMPANION, _TOKENIZER_FILE = (
+    re.compile("|".join(map(fnmatch.translate, patterns)), re.IGNORECASE)
+    for patterns in (_COMPANIONS, _TOKENIZER_FILES)
+)
+_MOST_SHOWN = 5
+_MOST_STATE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -51,8 +70,9 @@ class Source:
         uri: of its file system; None for this machine's.
         bytes: size of the file; 0 for standard input.
         mtime_ns: modification time; 0 if unknown.
-        format: ``text``, ``jsonl``, ``parquet``, ``arrow``, or ``counts`` (words and their counts).
-        compression: ``gzip``, ``zstd``, ``bz2``, ``lz4`` or None.
+        type: its format and compression.
+        head: what was read of standard input in order to identify it.
+        left_out: files that were left out of the same input; in its first source.
     """
 
     name: str
@@ -61,8 +81,19 @@ class Source:
     uri: str | None
     bytes: int
     mtime_ns: int
-    format: str
-    compression: str | None
+    type: FileType
+    head: builtins.bytes = b""
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def format(self) -> str:
+        """Its format; see ``FileType``."""
+        return self.type.format
+
+    @property
+    def compression(self) -> str | None:
+        """What it is compressed with, or None."""
+        return self.type.compression
 
     @property
     def is_stdin(self) -> bool:
@@ -72,7 +103,7 @@ class Source:
     @property
     def is_table(self) -> bool:
         """Whether it has rows and columns."""
-        return self.format in _TABLES
+        return self.format in TABLES
 
 
 def find_sources(config: CorpusConfig) -> list[Source]:
@@ -81,22 +112,13 @@ def find_sources(config: CorpusConfig) -> list[Source]:
     Raises:
         TokkitError: if an input is missing, empty, matches nothing or cannot be read.
     """
-    return [source for text in config.inputs for source in _find(text, config.format)]
+    return [source for text in config.inputs for source in _find(text, config)]
 
 
-def describe_name(name: str) -> tuple[str, str | None]:
-    """Return format and compression by a file's name: ``("jsonl", "gzip")`` for ``a.jsonl.gz``."""
-    root, suffix = os.path.splitext(name.lower())  # noqa: PTH122  a URI's name is no path
-    compression = _SUFFIX_CODECS.get(suffix)
-    if compression:
-        _, suffix = os.path.splitext(root)  # noqa: PTH122  a URI's name is no path
-    return _FORMATS.get(suffix, "text"), compression
-
-
-def _find(text: str, wanted_format: str) -> list[Source]:
+def _find(text: str, config: CorpusConfig) -> list[Source]:
     """Return the files of one input."""
     if text == "-":
-        return [_stdin(wanted_format)]
+        return [_stdin(config.format)]
     # A file may be named "http://x" or "a*b", so the literal name comes first.
     if is_uri(text) and not os.path.lexists(text):
         remote = RemoteFiles(text)
@@ -107,65 +129,148 @@ def _find(text: str, wanted_format: str) -> list[Source]:
         uri, path = None, text
     shown = files.name(path)
     entry = files.find(path)
+    left_out: list[str] = []
     if entry is not None and not entry.is_folder:
         found = [entry]
     else:
-        found = list(_list_folder(files, entry.path) if entry else _match(files, path))
-        found.sort(key=lambda entry: os.fsencode(entry.path))
+        listed = _list_folder(files, path, left_out) if entry else _match(files, path, left_out)
+        found = sorted(listed, key=lambda entry: os.fsencode(entry.path))
+        found = _without_companions(found, path if entry else None, left_out)
     if not found:
         fault = "no such file or folder; check the path"
         if entry is not None:
-            fault = "no file in this folder, except hidden ones; name another"
+            fault = (
+                "no file in this folder, except hidden ones and those of a tokenizer; name another"
+            )
         elif _has_magic(path):
             fault = "matches no file; check the pattern"
         raise TokkitError(f"{shown}: {fault}")
-    return [_source(files, uri, shown, entry, wanted_format) for entry in found]
+    sources = [_source(files, uri, shown, entry, config) for entry in found]
+    left_out = [files.name(path) for path in sorted(left_out, key=os.fsencode)]
+    if left_out:
+        rest = f" and {len(left_out) - _MOST_SHOWN:,} more" if len(left_out) > _MOST_SHOWN else ""
+        log.info("%s: left out %s%s", shown, ", ".join(left_out[:_MOST_SHOWN]), rest)
+    return [replace(sources[0], left_out=tuple(left_out)), *sources[1:]]
 
 
-def _source(files: Files, uri: str | None, shown: str, entry: Entry, wanted_format: str) -> Source:
-    """Return the description of one file, after checking that it opens."""
+def _source(
+    files: Files, uri: str | None, shown: str, entry: Entry, config: CorpusConfig
+) -> Source:
+    """Return the description of one file, after reading its first bytes."""
     name = files.name(entry.path)
     if not entry.is_file:
         raise TokkitError(f"{name}: not a regular file; pipe its content to -")
-    with files.open(entry.path):
-        pass
-    known_format, compression = describe_name(entry.name)
-    if wanted_format != "auto":
-        known_format = wanted_format
-    if compression and known_format in _TABLES:
+    with files.open(entry.path) as file, wrap_os_errors(name):
+        file_type = identify(name, entry.path, read_head(file), config.format)
+    if config.text_column and file_type.format not in ("csv", "tsv"):
         raise TokkitError(
-            f"{name}: {known_format} within {compression} cannot be read in parts; decompress it first"
+            f"{name}: no table of CSV or TSV by its name, so it has no --text-column; pass --format "
+            f"csv or tsv if it is one"
         )
-    return Source(
-        name, shown, entry.path, uri, entry.bytes, entry.mtime_ns, known_format, compression
-    )
+    return Source(name, shown, entry.path, uri, entry.bytes, entry.mtime_ns, file_type)
 
 
 def _stdin(wanted_format: str) -> Source:
-    """Return the description of standard input."""
-    if wanted_format in _TABLES:
-        raise UsageError(
-            f"{STDIN}: {wanted_format} cannot be read from standard input; name the file instead"
-        )
+    """Return the description of standard input, after reading its first bytes."""
     if sys.stdin is None or sys.stdin.closed:
         raise TokkitError(f"{STDIN}: standard input is closed; name a file, or pipe text into it")
-    known_format = "text" if wanted_format == "auto" else wanted_format
-    return Source(STDIN, STDIN, "", None, 0, 0, known_format, None)
+    head = b"" if wanted_format in TABLES else read_head(sys.stdin.buffer)
+    file_type = identify(STDIN, "", head, wanted_format)
+    if file_type.format in TABLES:
+        raise UsageError(
+            f"{STDIN}: {file_type.format} cannot be read from standard input; name the file instead"
+        )
+    return Source(STDIN, STDIN, "", None, 0, 0, file_type, head)
 
 
-def _list_folder(files: Files, folder: str, above: frozenset[str] = frozenset()) -> Iterator[Entry]:
-    """Yield every file under a folder; ``above`` holds the real paths of the folders above it."""
+def _without_companions(found: list[Entry], folder: str | None, left_out: list[str]) -> list[Entry]:
+    """Return the files of an input without the companions of its data, which are left out.
+
+    Args:
+        found: the files.
+        folder: the input, if it is a folder.
+        left_out: gets the paths of the others.
+    """
+    kept: list[Entry] = []
+    companions: list[Entry] = []
+    for entry in found:
+        folders = entry.path.removeprefix(folder).split("/")[:-1] if folder is not None else []
+        is_companion = _COMPANION.match(entry.name) or any(map(_is_underscored, folders))
+        (companions if is_companion else kept).append(entry)
+    num_data = sum(name_format(entry.name) != "text" for entry in kept)
+    if num_data == 0 or 2 * num_data < len(kept):
+        return found
+    left_out += [entry.path for entry in companions]
+    return kept
+
+
+def _list_folder(
+    files: Files, folder: str, left_out: list[str], above: frozenset[str] = frozenset()
+) -> Iterator[Entry]:
+    """Yield every file under a folder.
+
+    Args:
+        files: its file system.
+        folder: its path.
+        left_out: gets the paths of files that are not to be read.
+        above: real paths of the folders above it.
+    """
     here = files.resolve(folder)
     if here in above:
         return
-    for entry in files.children(folder, _is_shown):
+    names: list[str] = []
+
+    def is_wanted(name: str) -> bool:
+        names.append(name)
+        return _is_shown(name)
+
+    entries = list(files.children(folder, is_wanted))
+    left_out += [f"{folder.rstrip('/')}/{name}" for name in names if not _is_shown(name)]
+    if "_delta_log" in names:
+        raise TokkitError(
+            f"{files.name(folder)}: a Delta table, some of whose files may be outdated; export it to "
+            f"Parquet, or name the files"
+        )
+    shards = _read_state(files, folder, entries)
+    for entry in entries:
         if entry.is_folder:
-            yield from _list_folder(files, entry.path, above | {here})
+            yield from _list_folder(files, entry.path, left_out, above | {here})
+        elif (shards and entry.name not in shards) or (
+            _TOKENIZER_CONFIG in names and _TOKENIZER_FILE.match(entry.name)
+        ):
+            left_out.append(entry.path)
         elif entry.is_file:
             yield entry
 
 
-def _match(files: Files, pattern: str) -> Iterator[Entry]:
+def _read_state(files: Files, folder: str, entries: Sequence[Entry]) -> set[str]:
+    """Return the names of the files of a data set that ``datasets`` saved in a folder, if it did.
+
+    Raises:
+        TokkitError: if one of them is missing, or the data set is a selection of their rows.
+    """
+    state: object = None
+    for entry in entries:
+        if entry.name == _STATE and entry.is_file and entry.bytes < _MOST_STATE_BYTES:
+            with files.open(entry.path) as file, suppress(ValueError):
+                state = json.loads(file.read())
+    if not isinstance(state, dict) or "_data_files" not in state:
+        return set()
+    if state.get("_indices_files") or state.get("_indices_data_files"):
+        raise TokkitError(
+            f"{files.name(folder)}: a selection of the rows of a data set; save it again after "
+            f"flatten_indices()"
+        )
+    names = {str(row["filename"]) for row in state["_data_files"]}
+    if missing := names - {entry.name for entry in entries}:
+        raise TokkitError(
+            f"{files.name(folder)}: {printable(min(missing))} is missing, which {_STATE} names; copy "
+            f"the folder again"
+        )
+    return names
+
+
+def _match(files: Files, pattern: str, left_out: list[str]) -> Iterator[Entry]:
     """Yield, once each, the files that a pattern matches and those under folders that it matches."""
     if not _has_magic(pattern):
         return
@@ -178,7 +283,7 @@ def _match(files: Files, pattern: str) -> Iterator[Entry]:
     found: dict[str, Entry] = {}
     for entry in _match_parts(files, root, [*filter(None, parts[fixed:])], frozenset()):
         if entry.is_folder:
-            found.update((file.path, file) for file in _list_folder(files, entry.path))
+            found.update((file.path, file) for file in _list_folder(files, entry.path, left_out))
         elif not pattern.endswith("/"):
             found[entry.path] = entry
     yield from found.values()
@@ -218,6 +323,11 @@ def _matches(part: str, name: str) -> bool:
 def _is_shown(name: str) -> bool:
     """Whether a file or folder is not hidden."""
     return not name.startswith(".")
+
+
+def _is_underscored(name: str) -> bool:
+    """Whether Spark and Hadoop leave out a folder of this name."""
+    return name.startswith("_")
 
 
 def _has_magic(text: str) -> bool:

@@ -1,47 +1,20 @@
-"""The bytes of a unit, decompressed and in order, hashed and counted as they are read.
+"""The bytes of a unit, decompressed and in order, hashed and counted as they are read."""
 
-pyarrow decompresses gzip, zstd and lz4; files of several members or frames read as one text, and a
-truncated file is an error. Its bzip2 fails on a member without content (``wrong sequence of
-calls``, pyarrow 26), so bzip2 is left to the standard library.
-"""
-
-import bz2
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from io import BytesIO
+from typing import Any
 
-import pyarrow as pa
-
+from tokkit.corpus.compression import ERRORS, Reader, open_reader
 from tokkit.corpus.file_systems import changed_error, first_line, open_files
+from tokkit.corpus.formats import describe_head
 from tokkit.corpus.sources import TO_THE_END, Source
 from tokkit.corpus.units import CorpusUnit
 from tokkit.errors import TokkitError, wrap_os_errors
 
-_READ_BYTES = 1 << 16
-_HEAD_BYTES = 8
-
-# The first bytes of files that are no text, whatever their names say.
-_MAGIC = {
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
-    b"\x1f\x8b": "gzip data",
-    b"\x28\xb5\x2f\xfd": "zstd data",
-    b"\x04\x22\x4d\x18": "lz4 data",
-    b"BZh": "bzip2 data",
-    b"PK\x03\x04": "a zip archive",
-    b"PAR1": "a Parquet file",
-    b"ARROW1": "an Arrow file",
-    b"%PDF": "a PDF file",
-}
-
-
-class _Reader(Protocol):
-    """A source of bytes."""
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """Fill a part of the buffer; return the number of bytes, 0 at the end."""
+_HEAD_BYTES = 16
 
 
 class ByteStream:
@@ -56,13 +29,16 @@ class ByteStream:
     Attributes:
         unit: the unit.
         head: the file's first bytes, once the unit at its beginning has read them.
+        transform: changes bytes after they are hashed; called with them and whether they are the
+            last.
     """
 
     def __init__(
-        self, unit: CorpusUnit, raw: Any, reader: _Reader, digest: "hashlib._Hash | None"
+        self, unit: CorpusUnit, raw: Any, reader: Reader, digest: "hashlib._Hash | None"
     ) -> None:
         self.unit = unit
         self.head = b""
+        self.transform: Callable[[memoryview, bool], None] | None = None
         self._raw = raw
         self._reader = reader
         self._digest = digest
@@ -93,6 +69,8 @@ class ByteStream:
             self.head += view[: min(filled, _HEAD_BYTES - len(self.head))]
         if self._digest is not None:
             self._digest.update(view[:filled])
+        if self.transform is not None:
+            self.transform(view[:filled], filled < len(view))
         return filled
 
     def take_progress(self) -> int:
@@ -105,13 +83,13 @@ class ByteStream:
 
     def describe_head(self) -> str | None:
         """Return what the file is, if it begins like something that is no text."""
-        return next((what for magic, what in _MAGIC.items() if self.head.startswith(magic)), None)
+        return describe_head(self.head)
 
     def _read(self, view: memoryview) -> int:
         source = self.unit.source
         try:
             return self._reader.readinto(view)
-        except (OSError, EOFError, pa.ArrowException) as error:
+        except ERRORS as error:
             if source.compression is None:
                 with wrap_os_errors(source.name):
                     raise
@@ -119,6 +97,37 @@ class ByteStream:
                 f"{source.name}: invalid {source.compression} data after {self._num_read} bytes of "
                 f"text ({first_line(error)}); it is damaged, truncated, or not what its name says"
             ) from error
+
+
+class _Stdin:
+    """Standard input, of which the first bytes were read before.
+
+    Args:
+        head: these bytes.
+    """
+
+    closed = False
+
+    def __init__(self, head: bytes) -> None:
+        self._head = BytesIO(head)
+        self._num_read = 0
+
+    def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes, none at the end."""
+        data = self._head.read(size) or sys.stdin.buffer.read(size)
+        self._num_read += len(data)
+        return data
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill a part of the buffer; return the number of bytes, 0 at the end."""
+        stdin: Any = sys.stdin.buffer
+        read: int = self._head.readinto(buffer) or stdin.readinto(buffer)
+        self._num_read += read
+        return read
+
+    def tell(self) -> int:
+        """Return the number of bytes read."""
+        return self._num_read
 
 
 @contextmanager
@@ -131,18 +140,13 @@ def open_stream(unit: CorpusUnit, digest: "hashlib._Hash | None") -> Iterator[By
     """
     source = unit.source
     if source.is_stdin:
-        stdin: Any = sys.stdin.buffer
-        yield ByteStream(unit, stdin, stdin, digest)
+        stdin = _Stdin(source.head)
+        yield ByteStream(unit, stdin, open_reader(stdin, source.compression), digest)
         return
     with open_files(source.uri).open(source.path) as raw:
         require_unchanged(source)
         raw.seek(unit.start)
-        reader: _Reader = raw
-        if source.compression == "bz2":
-            reader = _Bzip2Reader(raw)
-        elif source.compression is not None:
-            reader = pa.CompressedInputStream(raw, source.compression)
-        yield ByteStream(unit, raw, reader, digest)
+        yield ByteStream(unit, raw, open_reader(raw, source.compression), digest)
 
 
 def require_unchanged(source: Source) -> None:
@@ -156,37 +160,3 @@ def require_unchanged(source: Source) -> None:
     now = open_files(source.uri).find(source.path)
     if now is None or (now.bytes, now.mtime_ns) != (source.bytes, source.mtime_ns):
         raise changed_error(source.name)
-
-
-class _Bzip2Reader:
-    """Reads bzip2 data, member after member."""
-
-    def __init__(self, raw: Any) -> None:
-        self._raw = raw
-        self._decompressor = bz2.BZ2Decompressor()
-        self._within_member = False
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """Fill a part of the buffer; return the number of bytes, 0 at the end.
-
-        Raises:
-            EOFError: if the data end within a member.
-            OSError: if the bytes are no bzip2 data.
-        """
-        while True:
-            data = b""
-            if self._decompressor.eof:
-                data = self._decompressor.unused_data
-                self._decompressor = bz2.BZ2Decompressor()
-                self._within_member = False
-            if self._decompressor.needs_input and not data:
-                data = self._raw.read(_READ_BYTES)
-                if not data:
-                    if self._within_member:
-                        raise EOFError("the data end within a member")
-                    return 0
-            self._within_member = True
-            text = self._decompressor.decompress(data, len(buffer))
-            if text:
-                buffer[: len(text)] = text
-                return len(text)

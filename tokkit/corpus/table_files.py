@@ -1,11 +1,11 @@
 """Parquet and Arrow files: opening them, and cutting them into units.
 
-A text column holds strings in any of Arrow's layouts, including dictionaries of strings. Files are
-not memory-mapped, because a mapped file that another process truncates kills the reader with a bus
+A text column holds strings or binary values in any of Arrow's layouts, including dictionaries, or
+lists of them. It may be a field of a struct. Files are not memory-mapped, because a mapped file that another process truncates kills the reader with a bus
 error, where a read returns an error.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -19,7 +19,11 @@ from tokkit.errors import TokkitError
 
 _ARROW_FILE_MAGIC = b"ARROW1"
 _FEATHER_V1_MAGIC = b"FEA1"
+_STRING_TYPES = ("string", "binary", "null")
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+
+# Names that lead to a column: its own, then those of the nested fields.
+ColumnPath = tuple[str, ...]
 
 
 @contextmanager
@@ -97,7 +101,9 @@ def is_arrow_file(table: Any) -> bool:
     return isinstance(table, pa.ipc.RecordBatchFileReader)
 
 
-def plan_parquet(source: Source, text_field: str, unit_bytes: int) -> tuple[list[int], list[int]]:
+def plan_parquet(
+    source: Source, text_fields: Sequence[str], unit_bytes: int
+) -> tuple[list[int], list[int]]:
     """Cut a Parquet file into runs of row groups with about ``unit_bytes`` each, uncompressed.
 
     The bytes are those of all columns. Asking for those of one column ends the process if a damaged
@@ -107,7 +113,7 @@ def plan_parquet(source: Source, text_field: str, unit_bytes: int) -> tuple[list
         Bounds of the runs, and the uncompressed bytes of each.
     """
     with open_parquet(source) as table:
-        require_strings(source, table.schema_arrow, text_field, "--text-field")
+        find_texts(source, table.schema_arrow, text_fields)
         metadata = table.metadata
         bounds = [0]
         weights = []
@@ -121,7 +127,9 @@ def plan_parquet(source: Source, text_field: str, unit_bytes: int) -> tuple[list
     return (bounds, weights) if weights else ([0, 0], [0])
 
 
-def plan_arrow(source: Source, text_field: str, unit_bytes: int) -> tuple[list[int], list[int]]:
+def plan_arrow(
+    source: Source, text_fields: Sequence[str], unit_bytes: int
+) -> tuple[list[int], list[int]]:
     """Cut an Arrow file into even runs of record batches with about ``unit_bytes`` each.
 
     All batches count the same, because only reading all data would tell their sizes. A stream is
@@ -131,7 +139,7 @@ def plan_arrow(source: Source, text_field: str, unit_bytes: int) -> tuple[list[i
         Bounds of the runs, and how many batches each has.
     """
     with open_arrow(source) as table:
-        require_strings(source, table.schema, text_field, "--text-field")
+        find_texts(source, table.schema, text_fields)
         if not is_arrow_file(table):
             return [0, TO_THE_END], [1]
         num_batches = table.num_record_batches
@@ -140,31 +148,72 @@ def plan_arrow(source: Source, text_field: str, unit_bytes: int) -> tuple[list[i
     return bounds, [stop - start for start, stop in pairwise(bounds)]
 
 
-def require_strings(source: Source, schema: pa.Schema, name: str, option: str) -> None:
-    """Check that a table has exactly one column of this name, and that it holds strings.
+def find_texts(source: Source, schema: pa.Schema, names: Sequence[str]) -> list[ColumnPath]:
+    """Return the paths of the columns that hold the text; see ``find_column``."""
+    return [find_column(source, schema, name, "--text-field", lists=True) for name in names]
+
+
+def find_column(
+    source: Source, schema: pa.Schema, name: str, option: str, *, lists: bool = False
+) -> ColumnPath:
+    """Return the path of the column of this name, which must hold strings.
+
+    Args:
+        source: the file.
+        schema: its columns.
+        name: name of a column, or of a field of a struct, such as ``meta.text``.
+        option: the option that named it.
+        lists: whether it may hold lists of strings.
 
     Raises:
         TokkitError: naming the columns of the table, or the type of this one.
     """
     with wrap_arrow_errors(source):
         names = schema.names
-    count = names.count(name)
-    if count != 1:
-        fault = f"no column {name!r}" if count == 0 else f"{count} columns {name!r}"
+    path = column_path(schema, name)
+    if path is None or names.count(path[0]) != 1:
+        fault = (
+            f"no column {name!r}" if path is None else f"{names.count(path[0])} columns {name!r}"
+        )
         there = printable(", ".join(names)) or "none"
         raise TokkitError(f"{source.name}: {fault}; {option} must name one of: {there}")
-    found = schema.field(name).type
-    if not is_string(found):
+    found = schema
+    for part in path:
+        found = (schema if found is schema else found.type).field(part)
+    is_right = is_string(found.type) or (lists and is_list_of_strings(found.type))
+    if not is_right:
         raise TokkitError(
-            f"{source.name}: column {name!r} holds {found}, not strings; name another with {option}"
+            f"{source.name}: column {name!r} holds {found.type}, not strings; name another with "
+            f"{option}"
         )
+    return path
+
+
+def column_path(fields: Any, name: str) -> ColumnPath | None:
+    """Return the names from a column to a field of a struct in it; None if there is none.
+
+    Args:
+        fields: a schema, or the type of a struct.
+        name: name of a column; if there is no such, dots part those of nested fields.
+    """
+    if name in [field.name for field in fields]:
+        return (name,)
+    head, dot, rest = name.partition(".")
+    inner = next((field.type for field in fields if dot and field.name == head), None)
+    if inner is None or not pa.types.is_struct(inner):
+        return None
+    path = column_path(inner, rest)
+    return None if path is None else (head, *path)
 
 
 def is_string(column_type: pa.DataType) -> bool:
-    """Whether a column type is a string in one of Arrow's layouts."""
+    """Whether a column type is a string, binary or null, in one of Arrow's layouts."""
     if pa.types.is_dictionary(column_type):
         return is_string(column_type.value_type)
-    return any(
-        check(column_type)
-        for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    )
+    return str(column_type).removeprefix("large_").removesuffix("_view") in _STRING_TYPES
+
+
+def is_list_of_strings(column_type: pa.DataType) -> bool:
+    """Whether a column type is a list of strings, in one of Arrow's layouts."""
+    is_list = "list" in str(column_type).partition("<")[0]
+    return is_list and is_string(column_type.value_type)

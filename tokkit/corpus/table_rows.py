@@ -26,18 +26,23 @@ from tokkit.corpus.documents import (
     empty_batch,
     name_documents,
 )
+from tokkit.corpus.records import JOINT
 from tokkit.corpus.streams import require_unchanged
 from tokkit.corpus.table_files import (
+    ColumnPath,
+    column_path,
+    find_column,
+    find_texts,
     is_arrow_file,
+    is_list_of_strings,
     is_string,
     open_arrow,
     open_parquet,
-    require_strings,
     wrap_arrow_errors,
 )
 from tokkit.corpus.units import CorpusUnit
 from tokkit.errors import TokkitError
-from tokkit.shards.arrow import string_buffers
+from tokkit.shards.arrow import string_array, string_buffers
 
 # Fixed, and not the caller's batch_bytes, so that a unit has one digest.
 _READ_BYTES = 8 << 20
@@ -80,11 +85,13 @@ def read_rows(
     reported = 0
     for piece in read_pieces(unit, config):
         with wrap_arrow_errors(unit.source):
-            texts = _unchecked_strings(piece.rows.column(config.text_field))
+            texts = _join_columns(
+                [_unchecked_strings(_column(piece.rows, name)) for name in config.text_field]
+            )
             ids = _ids(piece.rows, config.id_field)
             languages = None
             if config.language_field is not None:
-                languages = _checked_strings(piece.rows.column(config.language_field))
+                languages = _checked_strings(_column(piece.rows, config.language_field))
         if digest is not None:
             for column in (texts, ids, languages):
                 if column is not None:
@@ -122,7 +129,7 @@ def _read_parquet(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
     source = unit.source
     with open_parquet(source) as table, wrap_arrow_errors(source, unit.part):
         require_unchanged(source)
-        columns = _choose_columns(unit, table.schema_arrow, config)
+        columns = [".".join(path) for path in _choose_columns(unit, table.schema_arrow, config)]
         groups = [table.metadata.row_group(index) for index in range(unit.stop)]
         first = sum(group.num_rows for group in groups[: unit.start])
         total = sum(group.num_rows for group in groups[unit.start :])
@@ -144,8 +151,8 @@ def _read_arrow(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
     source = unit.source
     with open_arrow(source) as table:
         require_unchanged(source)
-        names = _choose_columns(unit, table.schema, config)
-        columns = [table.schema.names.index(name) for name in names]
+        paths = _choose_columns(unit, table.schema, config)
+        columns = sorted({table.schema.names.index(path[0]) for path in paths})
     with open_arrow(source, columns) as table, wrap_arrow_errors(source, unit.part):
         if is_arrow_file(table):
             total = unit.stop - unit.start
@@ -158,27 +165,69 @@ def _read_arrow(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
             yield _Piece(rows, f"{source.name}:{unit.start + done}", 0, share)
 
 
-def _choose_columns(unit: CorpusUnit, schema: pa.Schema, config: CorpusConfig) -> list[str]:
-    """Return the columns to read: the text, the id if there is one, the language if asked for."""
-    require_strings(unit.source, schema, config.text_field, "--text-field")
-    chosen = {config.text_field}
-    if schema.names.count(config.id_field) == 1:
-        chosen.add(config.id_field)
+def _choose_columns(unit: CorpusUnit, schema: pa.Schema, config: CorpusConfig) -> list[ColumnPath]:
+    """Return the columns to read: the texts, the id if there is one, the language if asked for."""
+    chosen = find_texts(unit.source, schema, config.text_field)
+    if (path := column_path(schema, config.id_field)) is not None and schema.names.count(
+        path[0]
+    ) == 1:
+        chosen.append(path)
     if config.language_field is not None:
-        require_strings(unit.source, schema, config.language_field, "--language-field")
-        chosen.add(config.language_field)
-    return [name for name in schema.names if name in chosen]
+        option = "--language-field"
+        chosen.append(find_column(unit.source, schema, config.language_field, option))
+    return chosen
+
+
+def _column(rows: pa.RecordBatch, name: str) -> pa.Array:
+    """Return a column, or a field of a struct, null where the struct is."""
+    first, *others = column_path(rows.schema, name) or (name,)
+    column = rows.column(first)
+    for part in others:
+        column.validate()
+        column = column.flatten()[column.type.get_field_index(part)]
+    return column
 
 
 def _unchecked_strings(column: pa.Array) -> pa.LargeStringArray:
-    """Return a column of strings as large_string, its offsets checked, but not its UTF-8."""
-    if pa.types.is_string(column.type):
-        column.view(pa.binary()).validate(full=True)
-    elif pa.types.is_large_string(column.type):
-        column.view(pa.large_binary()).validate(full=True)
-    else:
-        column.validate(full=True)
-    return column.cast(pa.large_string())
+    """Return a text column as large_string, its offsets checked, but not its UTF-8."""
+    binary_type = _binary_type(column.type)
+    if binary_type != column.type:
+        column = column.view(binary_type)
+    column.validate(full=True)
+    if not is_list_of_strings(column.type):
+        return column.cast(pa.large_binary()).view(pa.large_string())
+    lists = column.cast(pa.large_list(pa.large_binary()))
+    lines = pc.replace_substring_regex(lists.values, r"\r\n?|\n", " ")
+    lines = pc.binary_join_element_wise(pc.fill_null(lines, b""), b"", b"\n")
+    values, bounds = string_buffers(lines.view(pa.large_string()))
+    texts = string_array(values, bounds[np.asarray(lists.offsets)])
+    return pc.if_else(lists.is_valid(), texts, pa.scalar(None, texts.type))
+
+
+def _binary_type(column_type: pa.DataType) -> pa.DataType:
+    """Return the type of the same bytes, of which Arrow does not expect that they are UTF-8."""
+    if pa.types.is_string(column_type):
+        return pa.binary()
+    if pa.types.is_large_string(column_type):
+        return pa.large_binary()
+    if pa.types.is_list(column_type):
+        return pa.list_(_binary_type(column_type.value_type))
+    if pa.types.is_large_list(column_type):
+        return pa.large_list(_binary_type(column_type.value_type))
+    return column_type
+
+
+def _join_columns(columns: list[pa.LargeStringArray]) -> pa.LargeStringArray:
+    """Return the texts of rows with several, without blank ones; null if all are null."""
+    if len(columns) == 1:
+        return columns[0]
+    nothing = pa.scalar(None, pa.large_string())
+    parts = [
+        pc.if_else(pc.equal(pc.ascii_trim_whitespace(column), ""), nothing, column)
+        for column in columns
+    ]
+    joined = pc.binary_join_element_wise(*parts, JOINT, null_handling="skip")
+    return pc.if_else(pc.is_null(pc.coalesce(*columns)), nothing, joined)
 
 
 def _checked_strings(column: pa.Array) -> pa.StringArray:
@@ -189,9 +238,9 @@ def _checked_strings(column: pa.Array) -> pa.StringArray:
 
 def _ids(rows: pa.RecordBatch, id_field: str) -> pa.StringArray | None:
     """Return the rows' own ids, null if missing or empty; None without a column of ids."""
-    if id_field not in rows.schema.names:
+    if column_path(rows.schema, id_field) is None:
         return None
-    column = rows.column(id_field)
+    column = _column(rows, id_field)
     is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
     if not is_number and not is_string(column.type):
         return None

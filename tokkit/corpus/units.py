@@ -3,7 +3,8 @@ r"""Work units over a corpus: which bytes, row groups or batches are read as one
 A plan follows from the files and ``unit_bytes`` alone, never from the number of workers, so that
 the same shards come out of any. Large plain text and JSON lines are cut at document boundaries,
 Parquet between row groups, an Arrow file between record batches. What cannot be read from the
-middle is one unit: compressed files, Arrow streams, standard input, and a file that is a document.
+middle is one unit: compressed files, Arrow streams, CSV, JSON arrays, standard input, and a file
+that is a document.
 
     books.txt, 150 MB                 [0, 75000312) and [75000312, 150000000)
     wiki.parquet, 9 row groups        row groups [0, 5) and [5, 9)
@@ -31,6 +32,7 @@ from typing import Any
 
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.file_systems import changed_error, open_files
+from tokkit.corpus.formats import WHOLE_FILES
 from tokkit.corpus.sources import TO_THE_END, Source, find_sources
 from tokkit.corpus.table_files import plan_arrow, plan_parquet
 from tokkit.engine.unit import Unit
@@ -168,7 +170,7 @@ def _cut_source(source: Source, config: CorpusConfig, unit_bytes: int) -> list[C
         return _weigh(source, *plan_parquet(source, config.text_field, unit_bytes))
     if source.format == "arrow":
         return _weigh(source, *plan_arrow(source, config.text_field, unit_bytes))
-    if source.format == "counts" or (source.format == "text" and config.documents == "file"):
+    if source.format in WHOLE_FILES or (source.format == "text" and config.documents == "file"):
         bounds = [0, source.bytes]
     else:
         blank_line = source.format == "text" and config.documents == "blank-line"

@@ -77,7 +77,11 @@ def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None)
     return Stage(
         kind="tokens",
         output=config.output,
-        options={k: v for k, v in asdict(config).items() if k not in OPTIONS_OUTSIDE_KEY},
+        options={
+            name: list(value) if isinstance(value, tuple) else value  # as JSON
+            for name, value in asdict(config).items()
+            if name not in OPTIONS_OUTSIDE_KEY
+        },
         tokenizer_fingerprint=tokenizer.fingerprint,
         seed=None,
         units=plan_groups(config, config.unit_bytes, "shard-{:05}.arrow"),

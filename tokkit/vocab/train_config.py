@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from tokkit.corpus.corpus_config import FORMATS, CorpusConfig
+from tokkit.corpus.corpus_config import FORMAT_HELP, FORMATS, CorpusConfig
 from tokkit.engine.stage_config import StageConfig
 from tokkit.errors import require
 from tokkit.options import option, parse_size, parse_weight
@@ -27,7 +27,7 @@ class TrainConfig(CorpusConfig, StageConfig):
     """
 
     format: str = option(
-        "Format of the inputs; auto tells it from the file names.",
+        f"{FORMAT_HELP} counts: words and their counts.",
         default="auto",
         choices=(*FORMATS, "counts"),
     )

@@ -1,0 +1,188 @@
+r"""Reading documents from the rows of CSV and TSV files.
+
+    id,text
+    a1,"First, with a comma.
+    Second, after a line end."
+
+The first row names the columns, unless ``--text-column`` numbers them. If the text is no column of
+it, the other usual delimiters are tried. Quotes follow RFC 4180, strictly, and all rows must have
+the same number of fields: where a stray quote would join rows, it is an error. Python's parser is
+used, because pyarrow's takes ``"a" b`` for one field, and joins the rows between two stray quotes.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any
+
+from tokkit.corpus.corpus_config import CorpusConfig
+from tokkit.corpus.documents import EMPTY, ERRORS_OPTION, DocumentBatch
+from tokkit.corpus.file_systems import printable
+from tokkit.corpus.records import JOINT, LONE_SURROGATE, Rows, may_replace
+from tokkit.corpus.sources import Source
+from tokkit.corpus.streams import ByteStream
+from tokkit.errors import TokkitError
+
+_READ_BYTES = 1 << 20
+_MOST_ROWS = 1 << 16
+_LARGEST_FIELD = 1 << 30
+_LONGEST_NAMES = 300
+_DELIMITERS = {"csv": ",;\t|", "tsv": "\t,;|"}  # the usual one first
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The number of columns of a table, and the indices of those that are read."""
+
+    width: int
+    texts: list[int]
+    id: int | None = None
+    language: int | None = None
+
+
+class _StreamFile(io.RawIOBase):
+    """A stream of bytes as a file of the standard library."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # it gets no other
+        """Fill the buffer; return the number of bytes."""
+        return self._stream.fill(buffer)
+
+
+def read_csv(stream: ByteStream, config: CorpusConfig, batch_bytes: int) -> Iterator[DocumentBatch]:
+    """Read the documents of a CSV or TSV file; they are named by their rows, from 0.
+
+    Args:
+        stream: the file's bytes.
+        config: which columns hold text, id and language, and what to do about invalid UTF-8.
+        batch_bytes: about how many bytes a batch has; one text may be longer.
+
+    Raises:
+        TokkitError: for a column that is missing, a row that does not fit, and invalid UTF-8 if
+            ``--errors strict``.
+    """
+    file = io.TextIOWrapper(
+        io.BufferedReader(_StreamFile(stream), _READ_BYTES),
+        encoding="utf-8-sig",
+        errors="surrogateescape",
+        newline="",
+    )
+    first = file.readline()
+    if not first:
+        return
+    source = stream.unit.source
+    records = _read_records(source, chain([first], file), _find_dialect(source, first, config))
+    columns = None if config.text_column else _find_columns(source, next(records)[1], config)
+    rows = Rows()
+    num_bytes = 0
+    for number, (line, record) in enumerate(records):
+        if not record:
+            rows.dropped[EMPTY] += 1
+            continue
+        columns = columns or _number_columns(source, len(record), config)
+        if len(record) != columns.width:
+            raise TokkitError(
+                f"{source.name}, line {line}: {len(record)} fields, and not {columns.width} as "
+                f"before; correct the line, or see --no-quotes"
+            )
+        texts = [record[column] for column in columns.texts]
+        text = texts[0] if len(texts) == 1 else JOINT.join(filter(str.strip, texts))
+        replaced = not text.isascii() and LONE_SURROGATE.search(text) is not None
+        if replaced:
+            if not may_replace(config.errors, rows, partial(_invalid_utf8, source, line)):
+                continue
+            text = text.encode(errors="surrogateescape").decode(errors="replace")
+        own_id, language = (
+            None if column is None else record[column] for column in (columns.id, columns.language)
+        )
+        rows.add(number, text, own_id, language, replaced=replaced)
+        num_bytes += len(text)
+        if num_bytes >= batch_bytes or len(rows.texts) >= _MOST_ROWS:
+            yield rows.make_batch(stream, config)
+            rows, num_bytes = Rows(), 0
+    yield rows.make_batch(stream, config)
+
+
+def _find_dialect(source: Source, first: str, config: CorpusConfig) -> dict[str, Any]:
+    """Return how the rows are read: with the first delimiter by which the header has the text."""
+    quoting = csv.QUOTE_MINIMAL if config.quotes else csv.QUOTE_NONE
+    dialect: dict[str, Any] = {"quoting": quoting, "strict": True}
+    usual = _DELIMITERS[source.format][0]
+    for delimiter in "" if config.text_column else _DELIMITERS[source.format]:
+        with suppress(csv.Error):
+            names = next(csv.reader([first], delimiter=delimiter, **dialect), [])
+            if set(config.text_field) <= {name.strip() for name in names}:
+                return {"delimiter": delimiter, **dialect}
+    return {"delimiter": usual, **dialect}
+
+
+def _read_records(
+    source: Source, lines: Iterable[str], dialect: dict[str, Any]
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line in which each row begins, and its fields, none for a blank line."""
+    csv.field_size_limit(_LARGEST_FIELD)
+    reader = csv.reader(lines, **dialect)
+    while True:
+        line = reader.line_num + 1
+        try:
+            record = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise TokkitError(
+                f"{source.name}, line {line}: {error}; write a quote within a quoted field twice, "
+                f"or pass --no-quotes if quotes are text like any other"
+            ) from error
+        if source.format == "tsv" and any("\t" in text and "\n" in text for text in record):
+            raise TokkitError(
+                f"{source.name}, line {line}: a quoted field has tabs and line ends; pass "
+                f"--no-quotes if quotes are text like any other, else --format csv"
+            )
+        yield line, record
+
+
+def _find_columns(source: Source, header: list[str], config: CorpusConfig) -> _Columns:
+    """Return the columns that are read, by their names."""
+    names = [name.strip() for name in header]
+    there = printable(", ".join(names))
+    if len(there) > _LONGEST_NAMES:
+        there = f"{there[:_LONGEST_NAMES]}…"
+
+    def find(name: str, option: str) -> int:
+        if names.count(name) != 1:
+            fault = f"no column {name!r}" if name not in names else f"several columns {name!r}"
+            raise TokkitError(
+                f"{source.name}: {fault}; {option} must name one of: {there}; or pass --text-column "
+                f"1 if the first row names none, or --format counts to train on counts of words"
+            )
+        return names.index(name)
+
+    return _Columns(
+        len(names),
+        [find(name, "--text-field") for name in config.text_field],
+        names.index(config.id_field) if names.count(config.id_field) == 1 else None,
+        find(config.language_field, "--language-field") if config.language_field else None,
+    )
+
+
+def _number_columns(source: Source, width: int, config: CorpusConfig) -> _Columns:
+    """Return the columns that are read, by their numbers."""
+    if max(config.text_column) > width:
+        raise TokkitError(f"{source.name}: {width} columns; --text-column must be at most {width}")
+    return _Columns(width, [number - 1 for number in config.text_column])
+
+
+def _invalid_utf8(source: Source, line: int) -> TokkitError:
+    return TokkitError(
+        f"{source.name}, line {line}: invalid UTF-8; convert it to UTF-8, or {ERRORS_OPTION}"
+    )

@@ -1,0 +1,260 @@
+r"""What a file is: its name proposes a format, and its first bytes decide.
+
+Without ``--format``, text that is records is read as records, and what is no text at all is
+refused, with what to do about it. Text is never taken for a table of CSV: only its name says that.
+
+    AA/wiki_00      {"id": "1", "text": …}\n{"id": "2", …       JSON lines
+    dump.txt        [\n  {"text": …},\n                         a JSON array
+    dump            <mediawiki xml…                             refused: markup
+    notes.txt       {curly braces} begin this sentence.         text
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+from tokkit.corpus.compression import ERRORS, find_codec, named_codec, open_reader
+from tokkit.errors import TokkitError
+
+HEAD_BYTES = 1 << 16
+TABLES = ("parquet", "arrow")
+WHOLE_FILES = ("json", "csv", "tsv", "counts")  # cannot be read from the middle
+
+_BZIP2_BLOCK = 1 << 20
+_BOM = b"\xef\xbb\xbf"
+_FORMATS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+}
+_PROSE = (".md", ".markdown", ".mdx", ".rst")  # may begin with tags
+
+_UNPACK = "unpack it, and name the files in it"
+_TO_TEXT = "convert it to plain text first"
+_TO_RECORDS = "convert it to JSON lines or Parquet first"
+_TO_UTF8 = "convert it first, as with iconv -f UTF-16 -t UTF-8"
+_LEAVE_OUT = "name the files of text, as in FOLDER/*.txt"
+
+_REFUSED_SUFFIXES = {
+    f".{suffix}": (what, remedy)
+    for suffixes, what, remedy in (
+        ("tar tgz tbz2 txz tzst", "a tar archive", _UNPACK),
+        ("zip 7z rar", "an archive", _UNPACK),
+        ("xml html htm xhtml", "markup", _TO_TEXT),
+        ("warc wet wat", "a web archive", _TO_TEXT),
+        ("pdf rtf docx odt epub", "a formatted document", _TO_TEXT),
+        ("xlsx sqlite npy npz pkl pickle h5 hdf5 orc avro tfrecord", "binary data", _TO_RECORDS),
+        ("png jpg jpeg gif", "an image", _LEAVE_OUT),
+    )
+    for suffix in suffixes.split()
+}
+# First bytes that are no text. Those of compressed data within compressed data are unexpected.
+_SIGNATURES = {
+    b"\xff\xfe": ("UTF-16 text", _TO_UTF8),
+    b"\xfe\xff": ("UTF-16 text", _TO_UTF8),
+    b"PK\x03\x04": ("a zip archive, as .docx, .xlsx, .epub and .npz are, too", _UNPACK),
+    b"PK\x05\x06": ("an empty zip archive", _LEAVE_OUT),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNPACK),
+    b"Rar!\x1a\x07": ("a rar archive", _UNPACK),
+    b"WARC/": ("a web archive (WARC)", _TO_TEXT),
+    b"%PDF-": ("a PDF file", _TO_TEXT),
+    b"%!PS": ("a PostScript file", _TO_TEXT),
+    b"{\\rtf": ("an RTF file", _TO_TEXT),
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an old Microsoft Office file", _TO_TEXT),
+    b"SQLite format 3\x00": ("an SQLite database", _TO_RECORDS),
+    b"\x93NUMPY": ("a NumPy array", _TO_RECORDS),
+    b"\x89HDF\r\n\x1a\n": ("an HDF5 file", _TO_RECORDS),
+    b"ORC\x0a": ("an ORC file", _TO_RECORDS),
+    b"Obj\x01": ("an Avro file", _TO_RECORDS),
+    b"\x89PNG\r\n": ("an image", _LEAVE_OUT),
+    b"\xff\xd8\xff": ("an image", _LEAVE_OUT),
+    b"GIF87a": ("an image", _LEAVE_OUT),
+    b"GIF89a": ("an image", _LEAVE_OUT),
+    b"\x7fELF": ("a program", _LEAVE_OUT),
+    **{
+        b"\x80%c" % version: ("a Python pickle, which is never loaded", _TO_RECORDS)
+        for version in range(2, 6)
+    },
+}
+_LFS_POINTER = b"version https://git-lfs.github.com/"
+_TAR = slice(257, 262), b"ustar"
+_TABLE_SIGNATURES = {
+    b"PAR1\x15": "parquet",
+    b"ARROW1\x00\x00": "arrow",
+    b"\xff\xff\xff\xff": "arrow",  # a stream
+}
+# Elements with attributes begin a document of markup; <unk> or <3 may begin one of text.
+_MARKUP = re.compile(
+    rb"""<(?:\?xml\b|!doctype\b|(?:html|head|body|mediawiki|corpus)\b[^<>]*>
+    |[a-z][\w:.-]*(?:\s+[\w:.-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'))+\s*/?>)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_PYTHON_DICT = re.compile(rb"\{'\w+': ")
+
+_STRING = rb'"(?:[^"\\]|\\.)*+"'
+_OBJECT = re.compile(rb"\s*+\{\s*+%b\s*+:" % _STRING, re.DOTALL)
+_OPENING = re.compile(rb"\s*+\[")
+_ARRAY = re.compile(rb"\s*+\[(?=\s*+\{\s*+[\"}])")
+_ARRAY_FIELD = re.compile(
+    rb"\s*+\{(?:\s*+%b\s*+:\s*+(?:%b|[-+.\w]++)\s*+,)*+\s*+%b\s*+:\s*+\[(?=\s*+\{)"
+    % (_STRING, _STRING, _STRING),
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class FileType:
+    """What a file is.
+
+    Attributes:
+        format: ``text``, ``jsonl``, ``json`` (an array or objects of several lines), ``csv``,
+            ``tsv``, ``parquet``, ``arrow`` or ``counts`` (words and their counts).
+        compression: see ``open_reader``.
+        records_start: the byte after the bracket that opens the array of records of ``json``; 0 if
+            the records are in no array.
+    """
+
+    format: str
+    compression: str | None
+    records_start: int = 0
+
+
+def name_format(name: str) -> str:
+    """Return the format that a file's name proposes: ``jsonl`` for ``a.jsonl.gz``."""
+    return _FORMATS.get(_split_name(name)[0], "text")
+
+
+def read_head(raw: Any) -> bytes:
+    """Return the first bytes of a file, enough to identify it."""
+    head: bytes = raw.read(HEAD_BYTES)
+    # Nothing is known of the text in a bzip2 block before its end.
+    return head + raw.read(_BZIP2_BLOCK) if find_codec(head, None) == "bz2" else head
+
+
+def identify(name: str, path: str, head: bytes, wanted: str) -> FileType:
+    """Return what a file is.
+
+    Args:
+        name: its name in errors.
+        path: its path, of which only the suffixes count.
+        head: from ``read_head``.
+        wanted: the option ``--format``.
+
+    Raises:
+        TokkitError: if it cannot be read, or does not look like what it is taken for.
+    """
+    if head.startswith(_LFS_POINTER):
+        raise TokkitError(f"{name}: a Git LFS pointer, not the file itself; run git lfs pull")
+    suffix, codec_suffix = _split_name(path)
+    named = named_codec(codec_suffix)
+    codec = find_codec(head, named)
+    if named and not codec and head:
+        raise TokkitError(f"{name}: not {named} data, as its name says; rename or replace the file")
+    text = _decompress(head, codec)
+    mark = len(_BOM) if text.startswith(_BOM) else 0
+    text = text[mark:]
+    found = _identify_text(name, suffix, text) if wanted == "auto" else wanted
+    if codec and found in TABLES:
+        raise TokkitError(
+            f"{name}: {found} within {codec} cannot be read in parts; decompress it first"
+        )
+    array = _find_array(text) if found == "json" else None
+    return FileType(found, codec, 0 if array is None else mark + array.end())
+
+
+def describe_head(head: bytes) -> str | None:
+    """Return what a file is, if its first bytes are those of something that is no text."""
+    if (codec := find_codec(head, None)) is not None:
+        return f"{codec} data"
+    signatures = (what for magic, (what, _) in _SIGNATURES.items() if head.startswith(magic))
+    tables = (
+        f"{table.capitalize()} data"
+        for magic, table in _TABLE_SIGNATURES.items()
+        if head.startswith(magic)
+    )
+    return next(signatures, None) or next(tables, None)
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """Return the last suffix of a name, without that of a compression, and the latter or ""."""
+    root, suffix = os.path.splitext(name.lower())  # noqa: PTH122  a URI's name is no path
+    if named_codec(suffix) is None:
+        return suffix, ""
+    return os.path.splitext(root)[1], suffix  # noqa: PTH122  a URI's name is no path
+
+
+def _decompress(head: bytes, codec: str | None) -> bytes:
+    """Return the first bytes of the text; fewer if the data are damaged, which reading reports."""
+    if codec is None:
+        return head
+    text = bytearray(HEAD_BYTES)
+    filled = 0
+    try:
+        reader = open_reader(BytesIO(head), codec)
+        while filled < len(text) and (read := reader.readinto(memoryview(text)[filled:])):
+            filled += read
+    except ERRORS:
+        pass
+    return bytes(text[:filled])
+
+
+def _identify_text(name: str, suffix: str, text: bytes) -> str:
+    """Return the format of a file that is named like this and begins like this."""
+    for magic, table in _TABLE_SIGNATURES.items():
+        if text.startswith(magic):
+            return table
+    named = _FORMATS.get(suffix, "text")
+    if named in TABLES:
+        return named
+    if (refused := _find_refusal(suffix, text)) is not None:
+        raise TokkitError(
+            f"{name}: {refused[0]}, which is not read; {refused[1]}, or pass --format text to "
+            f"read it as plain text"
+        )
+    if named in ("csv", "tsv"):
+        return named
+    if _OBJECT.match(text) is None:
+        is_array = _ARRAY.match(text) or (named == "json" and _find_array(text))
+        return "json" if is_array else "jsonl" if named == "json" else named
+    first_line = text.lstrip().partition(b"\n")[0].rstrip()
+    has_lines = named == "jsonl" or _find_array(text) is None
+    return "jsonl" if has_lines and not first_line.endswith((b"{", b"[", b",")) else "json"
+
+
+def _find_array(text: bytes) -> re.Match[bytes] | None:
+    """Return what comes before the records of a JSON document, up to the bracket that opens them.
+
+    A line that begins with a second object shows that each line is a record.
+    """
+    if re.search(rb"\}\s*\n\s*\{", text) is None:
+        return _OPENING.match(text) or _ARRAY_FIELD.match(text)
+    return _OPENING.match(text)
+
+
+def _find_refusal(suffix: str, text: bytes) -> tuple[str, str] | None:
+    """Return what a file is that cannot be read, and the remedy; None for text."""
+    for magic, refused in _SIGNATURES.items():
+        if text.startswith(magic):
+            return refused
+    if (codec := find_codec(text, None)) is not None:
+        return f"{codec} data within compressed data", "decompress it once"
+    where, magic = _TAR
+    if text[where] == magic:
+        return _REFUSED_SUFFIXES[".tar"]
+    even, odd = text[:4096:2], text[1:4096:2]
+    if len(odd) > 100 and max(even.count(0), odd.count(0)) > 9 * len(odd) // 10:
+        return "UTF-16 text", _TO_UTF8
+    if suffix not in _PROSE and _MARKUP.match(text.lstrip()):
+        return _REFUSED_SUFFIXES[".xml"]
+    if _PYTHON_DICT.match(text):
+        return "Python dictionaries, not JSON", _TO_RECORDS
+    return _REFUSED_SUFFIXES.get(suffix)
