@@ -1,13 +1,18 @@
 """Fixtures that tests of several rooms use."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-# The first call of a kernel compiles it, which takes seconds.
-settings.register_profile("tokkit", deadline=None)
-settings.load_profile("tokkit")
+# Two test processes share two cores. Torch reads this when the first test imports it, which may
+# be one of any room; with more threads than cores it spends most of its time waiting for them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The first call of a kernel compiles it, which takes seconds, so there are no deadlines.
+settings.register_profile("sample", deadline=None, max_examples=60)
+settings.register_profile("full", deadline=None, max_examples=1000)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -16,8 +21,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full",
         action="store_true",
-        help="compare everything: all code points and all corpora, which takes long",
+        help="compare everything: all code points, all corpora, 1,000 random examples of a test",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose how many examples Hypothesis draws; tests say it themselves where each is slow."""
+    settings.load_profile("full" if config.getoption("--full") else "sample")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenfolders import CLS, SEP, begins_word, toy_tokenizer, write_token_folder
 
@@ -189,7 +189,6 @@ def split_documents(documents: list[Document], options: Row) -> dict[str, list[i
     return {"train-": [n for n in everything if n not in held_out], "eval-": held_out}
 
 
-@settings(max_examples=100)
 @given(documents=corpora, objective=objectives, common=common_options, data=st.data())
 def test_rows_are_those_of_the_twins(
     documents: list[Document], objective: Row, common: Row, data: st.DataObject

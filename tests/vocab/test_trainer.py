@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.normalizers import BertNormalizer
@@ -29,7 +29,6 @@ CORPORA = st.dictionaries(
     min_size=1,
     max_size=12,
 ).map(lambda words: {word.encode(): count for word, count in words.items()})
-SETTINGS = settings(max_examples=150, deadline=None)
 
 
 def config(**options: Any) -> TrainConfig:
@@ -66,7 +65,6 @@ def check_wordpiece(words: Mapping[bytes, int], **options: Any) -> None:
     assert tokens_of(definition) == library_trainer.train_wordpiece(config(**options), words)
 
 
-@SETTINGS
 @given(CORPORA, st.integers(257, 300), st.integers(1, 4), st.sampled_from([None, 2, 3, 4, 6]))
 def test_bpe_equals_the_library_with_ties_and_overlaps(
     words: dict[bytes, int], vocab_size: int, min_frequency: int, max_token_length: int | None
@@ -79,7 +77,6 @@ def test_bpe_equals_the_library_with_ties_and_overlaps(
     )
 
 
-@SETTINGS
 @given(CORPORA, st.integers(0, 40), st.integers(1, 4), st.integers(1, 5))
 def test_wordpiece_equals_the_library_with_characters_left_out(
     words: dict[bytes, int], num_merges: int, min_frequency: int, limit: int
@@ -103,7 +100,6 @@ def as_ids(tokens: list[str], words: Mapping[bytes, int]) -> dict[tuple[int, ...
     }
 
 
-@SETTINGS
 @given(CORPORA, st.integers(0, 40), st.integers(1, 4), st.sampled_from([None, 2, 3, 4, 6]))
 def test_likelihood_equals_its_twin(
     words: dict[bytes, int], num_merges: int, min_frequency: int, max_token_length: int | None
@@ -131,7 +127,6 @@ def test_likelihood_equals_its_twin(
     assert tokens == expected
 
 
-@SETTINGS
 @given(CORPORA, st.integers(257, 300), st.integers(1, 4))
 def test_bpe_equals_its_twin(words: dict[bytes, int], vocab_size: int, min_frequency: int) -> None:
     options = {"model": "bpe", "vocab_size": vocab_size, "min_frequency": min_frequency}

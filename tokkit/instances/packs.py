@@ -231,7 +231,8 @@ def lay_out_sequences(
         segment_lengths=np.diff(offsets),
         documents=sequences["index"] >> INDEX_SHIFT,
         next_sentence_labels=np.full(len(sequences), NO_LABEL),
-        indices=sequences["index"],
+        # One after the other in memory, as the loader's are, so that kernels are compiled once.
+        indices=np.ascontiguousarray(sequences["index"]),
         masks=Masks.none(len(sequences), ids.dtype),
     )
     if options.noise is not None:

@@ -222,6 +222,7 @@ def lay_out_pairs(block: PairBlock, pairs: Pairs, options: PairOptions) -> Insta
         segment_lengths=pairs["a_length"] + 2,
         documents=pairs["index"] >> INDEX_SHIFT,
         next_sentence_labels=(pairs["is_random"] | pairs["is_swapped"]).astype(np.int64),
-        indices=pairs["index"],
+        # One after the other in memory, as the loader's are, so that kernels are compiled once.
+        indices=np.ascontiguousarray(pairs["index"]),
         masks=Masks.none(len(pairs), ids.dtype),
     )
