@@ -35,6 +35,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 ROOMS_OF_LIBRARY: dict[str, set[str]] = {
     "click": {"cli"},
     "torch": {"pretraining"},
+    "transformers": {"tokenizer"},
     "safetensors": {"pretraining"},
     "tensorboard": {"pretraining"},
     "tokenizers": {"tokenizer", "vocab", "encoding"},
@@ -44,7 +45,7 @@ ROOMS_OF_LIBRARY: dict[str, set[str]] = {
     "llvmlite": {"kernels"},
 }
 # They are peers in tests; no module imports them.
-LIBRARIES_OF_TESTS = {"transformers", "datasets", "pandas", "polars"}
+LIBRARIES_OF_TESTS = {"datasets", "pandas", "polars"}
 LIBRARIES_OF_KERNELS = {"llvmlite", "numba", "numpy"}
 
 HEAVY = {

@@ -162,6 +162,7 @@ def check_examples(recipe: Recipe, stages: Sequence[str]) -> None:
         UsageError: naming the example.
         TokkitError: if the tokenizer lacks a special token.
     """
+    from tokkit.tokenizer.hub_names import find_folder
     from tokkit.tokenizer.masked_text import encode_masked, split_at_masks
     from tokkit.tokenizer.special_tokens import ROLES
     from tokkit.tokenizer.tokenizer import load_tokenizer
@@ -179,7 +180,7 @@ def check_examples(recipe: Recipe, stages: Sequence[str]) -> None:
         return
     path = recipe.folder("build") / "tokenizer"
     if isinstance(config, EncodeConfig) and "build" in stages:
-        path = config.tokenizer
+        path = find_folder(config.tokenizer)
     if path.exists():
         tokenizer = load_tokenizer(path)
         for example in recipe.examples:

@@ -18,6 +18,7 @@ from tokkit.engine.manifest import Manifest
 from tokkit.engine.stage import Stage, run_stage
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.encoded import choose_kernel
+from tokkit.tokenizer.hub_names import find_folder
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -43,7 +44,9 @@ def encode(config: EncodeConfig, stats: EncodeStats | None = None) -> Manifest:
         TokkitError: for a fault in data or environment; finished shards stay.
     """
     refuse_overlap(config.output, config.inputs, [config.tokenizer])
-    stage = _plan(config, load_tokenizer(config.tokenizer), stats)
+    tokenizer = load_tokenizer(find_folder(config.tokenizer))
+    tokenizer.allow_in_text(config.allow_special_tokens)  # fail before reading
+    stage = _plan(config, tokenizer, stats)
     # Starting a process takes longer than encoding a little text.
     is_small = sum(unit.size for unit in stage.units) < SMALL_BYTES
     workers = 0 if is_small else config.workers

@@ -19,10 +19,13 @@ class EncodeConfig(CorpusConfig, StageConfig):
     """
 
     tokenizer: Path = option(
-        "Tokenizer: a folder of tokkit or Hugging Face, tokenizer.json, vocab.txt or sentencepiece model.",
+        "Tokenizer: a folder of tokkit or Hugging Face, a name on the Hugging Face Hub, tokenizer.json, vocab.txt or sentencepiece model.",
         flags=("-t", "--tokenizer"),
     )
     output: Path = option("Token folder to write.", flags=("-o", "--output"))
+    allow_special_tokens: tuple[str, ...] = option(
+        "Special token that becomes itself where text contains it; repeatable.", default=()
+    )
     sentences: str = option(
         "How documents are split into sentences: by language, at line ends, or not at all.",
         default="auto",

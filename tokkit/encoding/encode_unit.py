@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tokkit.corpus.units import CorpusUnit, Group
 from tokkit.encoding.encode_config import EncodeConfig
@@ -88,6 +89,24 @@ class EncodeContext:
         from tokkit.tokenizer.encoder import Encoder
 
         return Encoder(self.tokenizer)
+
+    @cached_property
+    def encoder_with_special_tokens(self) -> "Encoder":
+        """The encoder for texts that may contain the special tokens that are allowed in text."""
+        from tokkit.tokenizer.encoder import Encoder
+
+        return Encoder(self.tokenizer.allow_in_text(self.config.allow_special_tokens))
+
+    def choose_encoder(self, texts: pa.LargeStringArray) -> "Encoder":
+        """Return the encoder for texts; kernels do not know of special tokens in text."""
+        allowed = self.config.allow_special_tokens
+        rows = self.tokenizer.definition.get("added_tokens", ())
+        # Those that are looked for in normalized text may be spelled otherwise here.
+        if any(row["normalized"] and row["content"] in allowed for row in rows) or any(
+            pc.any(pc.match_substring(texts, token)).as_py() for token in allowed
+        ):
+            return self.encoder_with_special_tokens
+        return self.encoder
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -204,7 +223,7 @@ def _encode_batch(
     """Split and encode a batch of documents."""
     from tokkit.corpus.sentences import split_sentences
 
-    config, encoder = context.config, context.encoder
+    config, encoder = context.config, context.choose_encoder(batch.texts)
     sentences, sentence_offsets = split_sentences(
         batch.texts, config.sentences, config.language, batch.languages
     )

@@ -58,7 +58,9 @@ class MaskOptions:
             header: of the instances.
         """
         options = config.mask_options(header.max_seq_length)
-        excluded = (*tokenizer.all_special_ids, *tokenizer.unused_ids)
+        excluded = tokenizer.hole_ids
+        if config.random_tokens != "all":
+            excluded = (*tokenizer.all_special_ids, *tokenizer.unused_ids)
         return cls(
             unit=config.mask_unit,
             draw_per_unit=config.mask_draw == "word",
@@ -67,11 +69,7 @@ class MaskOptions:
             ratios=config.mask_ratios,
             mask_id=tokenizer.special_ids["mask"],
             unmaskable_ids=(tokenizer.special_ids["cls"], tokenizer.special_ids["sep"]),
-            replacements=replacement_ids(
-                tokenizer.vocab_size,
-                () if config.random_tokens == "all" else excluded,
-                header.id_dtype,
-            ),
+            replacements=replacement_ids(tokenizer.vocab_size, excluded, header.id_dtype),
         )
 
 

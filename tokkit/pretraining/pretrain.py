@@ -11,6 +11,7 @@ run/run.json                     see tokkit.pretraining.training.run_record
 import importlib.util
 import logging
 import os
+from dataclasses import replace
 from typing import Any
 
 from tokkit.engine.manifest import Manifest
@@ -20,6 +21,7 @@ from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.launch import launch
 from tokkit.pretraining.training.launch_info import LaunchInfo, detect_launcher, log_on_first_rank
 from tokkit.pretraining.training.run_record import KIND, RunPlan
+from tokkit.tokenizer.hub_names import WEIGHT_FILES, find_folder
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ def pretrain(config: PretrainConfig) -> Manifest:
     """
     launch_info = detect_launcher(os.environ, config.nproc_per_node)
     with log_on_first_rank(launch_info):
+        config = _find_initial_model(config)
         plan = RunPlan.from_config(config)
         _count_processes(config, launch_info)
         if not config.overwrite and (finished := find_finished(plan.spec)) is not None:
@@ -63,12 +66,20 @@ def estimate_run(config: PretrainConfig) -> dict[str, Any]:
         TokkitError: see ``pretrain``.
     """
     launch_info = detect_launcher(os.environ, config.nproc_per_node)
+    config = _find_initial_model(config)
     RunPlan.from_config(config)
     num_processes = _count_processes(config, launch_info)
     _require_torch()
     from tokkit.pretraining.training.estimate import measure_run
 
     return measure_run(config, num_processes)
+
+
+def _find_initial_model(config: PretrainConfig) -> PretrainConfig:
+    """Return the config with the folder of ``init_from``, which may be a name on the Hub."""
+    if config.init_from is None:
+        return config
+    return replace(config, init_from=find_folder(config.init_from, WEIGHT_FILES))
 
 
 def _count_processes(config: PretrainConfig, launch_info: LaunchInfo) -> int:

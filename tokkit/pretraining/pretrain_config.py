@@ -83,7 +83,9 @@ class PretrainConfig(LoaderConfig, OutputConfig):
         "Size of the model.", default=None, choices=tuple(PRESETS), shown_default=DEFAULT_PRESET
     )
     init_from: Path | None = option(
-        "Hugging Face folder of the model to start from; its size replaces --preset.", default=None
+        "Hugging Face folder of the model to start from, or its name on the Hugging Face Hub; its size "
+        "replaces --preset.",
+        default=None,
     )
     share_layers: bool = option("Give all layers the same weights, as ALBERT does.", default=False)
     phases: tuple[tuple[int, float], ...] = option(

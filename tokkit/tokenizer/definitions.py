@@ -11,13 +11,14 @@ puts ``[CLS]`` and ``[SEP]`` around sequences:
 
 The definitions made here are those that transformers makes of the same vocabularies.
 
-Each id must have one token, and each token one id. The tokenizers library accepts a file with
-doubled ids, holes, or an added token whose id is taken, and returns other ids than the file says.
-Shards hold ids, so such a file is refused.
+Published vocabularies have tokens that occur twice, and ids without a token. Ids are those that the
+tokenizers library gives: of a doubled token the last counts, and an added token that the model lacks
+gets the next id, whatever its file says. Two tokens with one id are refused.
 """
 
+import re
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from tokkit.errors import TokkitError
@@ -35,6 +36,8 @@ SPLIT_WORDS = {
     "behavior": "Isolated",
     "invert": False,
 }
+
+_MOST_HOLES = 1 << 20
 
 _EMPTY: dict[str, Any] = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": []}
 
@@ -172,6 +175,34 @@ def unigram(
     }
 
 
+def letters(ids: Mapping[str, int], *, unknown: str, special: Collection[str]) -> dict[str, Any]:
+    """Return the definition of ESM's tokenizer of proteins, which finds every token in text.
+
+    Args:
+        ids: the vocabulary.
+        unknown: the token for what lies between tokens.
+        special: tokens that text never becomes.
+    """
+    texts = sorted({token for token in ids if token} - {*special}, key=len, reverse=True)
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": "|".join(map(re.escape, texts))},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    return {
+        **_EMPTY,
+        "normalizer": None,
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [split, {"type": "WhitespaceSplit"}],
+        },
+        "post_processor": None,
+        "decoder": None,
+        "model": {"type": "WordLevel", "vocab": dict(ids), "unk_token": unknown},
+    }
+
+
 def byte_level_alphabet() -> list[str]:
     """Return the 256 characters that stand for bytes in byte-level BPE, by byte.
 
@@ -221,9 +252,13 @@ def added_token(token: str, number: int, *, special: bool) -> dict[str, Any]:
     }
 
 
-def mark_special_tokens(
-    definition: Mapping[str, Any], tokens: Sequence[str], names: Iterable[str]
-) -> dict[str, Any]:
+def model_ids(definition: Mapping[str, Any]) -> dict[str, int]:
+    """Return the ids of a model's tokens, without those that are added to it."""
+    vocab = definition["model"]["vocab"]
+    return vocab if isinstance(vocab, dict) else {token: i for i, (token, _) in enumerate(vocab)}
+
+
+def mark_special_tokens(definition: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Return the same definition with every special token marked as such in ``added_tokens``.
 
     Then the library keeps them out of text (``encode_special_tokens``) and can leave them out of
@@ -231,84 +266,76 @@ def mark_special_tokens(
 
     Args:
         definition: the object of a ``tokenizer.json``.
-        tokens: its tokens, by id.
         names: special tokens in addition to ``SPECIAL_TOKENS``.
     """
+    ids = model_ids(definition)
     rows = {row["content"]: row for row in definition.get("added_tokens") or []}
-    special = SPECIAL_TOKENS.union(names)
-    for number, token in enumerate(tokens):
-        if token in special:
-            row = rows.get(token) or added_token(token, number, special=True)
-            rows[token] = {**row, "special": True}
+    for token in SPECIAL_TOKENS.union(names):
+        if token in rows:
+            rows[token] = {**rows[token], "special": True}
+        elif token in ids:
+            rows[token] = added_token(token, ids[token], special=True)
     return {**definition, "added_tokens": sorted(rows.values(), key=lambda row: row["id"])}
 
 
-def read_tokens(definition: Mapping[str, Any], path: str) -> tuple[str, ...]:
-    """Return the tokens of the model and those added to it, by id.
+def check_vocabulary(definition: Mapping[str, Any], path: str) -> None:
+    """Refuse tokens and ids that the library would report without naming them, or not at all.
 
     Args:
         definition: the object of a ``tokenizer.json``, with a model.
         path: its file, for errors.
 
     Raises:
-        TokkitError: naming a token that occurs twice or whose id is missing, taken or too large.
+        TokkitError: naming the token.
     """
-    ids: dict[str, int] = {}
-    for token, number in _model_tokens(definition["model"], path):
-        if token in ids:
-            refuse_duplicate(token, path)
-        ids[token] = number
-    for token, number in _added_tokens(definition.get("added_tokens") or [], path):
-        if ids.setdefault(token, number) != number:
-            raise TokkitError(
-                f"{path}: the added token {token!r} has id {number}, but the vocabulary gives it "
-                f"{ids[token]}; make them the same"
-            )
-    if not ids:
-        raise TokkitError(f"{path}: the vocabulary is empty")
-    ordered = sorted(ids, key=ids.__getitem__)
-    for expected, token in enumerate(ordered):
-        if ids[token] == expected:
-            continue
-        fault = f"id {ids[token]}, but no token has {expected}"
-        if ids[token] < expected:
-            fault = f"the same id, {ids[token]}, as {ordered[expected - 1]!r}"
-        raise TokkitError(
-            f"{path}: the token {token!r} has {fault}; ids must be 0, 1, 2, … with one token each"
-        )
-    return tuple(ordered)
-
-
-def _model_tokens(model: Mapping[str, Any], path: str) -> Iterator[tuple[str, int]]:
-    """Yield the tokens and ids of a model: a mapping, or Unigram's list of tokens and scores."""
-    vocab = model.get("vocab")
+    vocab = definition["model"].get("vocab")
     if isinstance(vocab, dict):
         for token, number in vocab.items():
             if type(number) is not int or number < 0:
                 raise TokkitError(
                     f"{path}: the token {token!r} has id {number!r}; ids must be 0 or more"
                 )
-            yield token, number
     elif isinstance(vocab, list):
         for number, piece in enumerate(vocab):
             if not (isinstance(piece, list) and len(piece) == 2 and isinstance(piece[0], str)):
                 raise TokkitError(f"{path}: token {number} is not a string with a score")
-            yield piece[0], number
     else:
         raise TokkitError(f"{path}: not a tokenizer.json: its model has no vocabulary")
-
-
-def _added_tokens(rows: Any, path: str) -> Iterator[tuple[str, int]]:
+    rows = definition.get("added_tokens") or []
+    if not vocab and not rows:
+        raise TokkitError(f"{path}: the vocabulary is empty")
     for row in rows if isinstance(rows, list) else [rows]:
         number = row.get("id") if isinstance(row, dict) else None
         if type(number) is not int or number < 0 or not isinstance(row.get("content"), str):
             raise TokkitError(f"{path}: the added token {row!r} lacks its content or its id")
-        yield row["content"], number
 
 
-def refuse_duplicate(token: str, path: object) -> NoReturn:
-    """Raise the error for a token that a file holds twice."""
-    raise TokkitError(f"{path}: the token {token!r} occurs twice; remove one of them")
+def order_tokens(ids: Mapping[str, int], path: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return the tokens by id, and the ids that have none, which are called ``[hole 7]``.
+
+    Args:
+        ids: the ids that the library gives.
+        path: their file, for errors.
+
+    Raises:
+        TokkitError: if two tokens have the same id, or an id is so large that it must be an error.
+    """
+    size = max(ids.values()) + 1
+    if size > len(ids) + _MOST_HOLES:
+        token = max(ids, key=ids.__getitem__)
+        raise TokkitError(f"{path}: the token {token!r} has id {size - 1:,}, far beyond the others")
+    tokens: list[str | None] = [None] * size
+    for token, number in ids.items():
+        if (other := tokens[number]) is not None:
+            first, second = sorted((token, other))
+            raise TokkitError(
+                f"{path}: the token {second!r} has the same id, {number}, as {first!r}; each id "
+                f"must have one token"
+            )
+        tokens[number] = token
+    holes = tuple(number for number, token in enumerate(tokens) if token is None)
+    named = (f"[hole {n}]" if token is None else token for n, token in enumerate(tokens))
+    return tuple(named), holes
 
 
 def check_unknown(model: Mapping[str, Any], tokens: Sequence[str], path: str) -> None:
@@ -320,7 +347,7 @@ def check_unknown(model: Mapping[str, Any], tokens: Sequence[str], path: str) ->
         path: its file, for errors.
     """
     unknown = model.get("unk_token")
-    if unknown is not None and unknown not in tokens:
+    if unknown is not None and unknown not in model["vocab"]:
         refuse_missing_unknown(unknown, tokens, path)
     number = model.get("unk_id")
     if number is not None and number not in range(len(tokens)):

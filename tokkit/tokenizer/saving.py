@@ -3,13 +3,14 @@
     tokenizer.json           all of it, as the tokenizers library writes it
     tokenizer_config.json    how transformers loads it, and the options of classic loaders
     special_tokens_map.json  the special tokens by role
-    vocab.txt                WordPiece: one token a line, so that the line's number is its id
-    vocab.json, merges.txt   BPE
+    vocab.txt                BERT's WordPiece: one token a line, so that the line's number is its id
+    vocab.json, merges.txt   byte-level BPE
     tokenizer.model          sentencepiece, instead of tokenizer.json
 
 ``tokenizer_class`` is transformers' general class, which loads ``tokenizer.json`` as it is;
-``BertTokenizer`` would make it again from ``vocab.txt`` and a few options. A sentencepiece model
-has no ``tokenizer.json``: transformers makes one where protobuf is installed.
+``BertTokenizer`` would make it again from ``vocab.txt`` and a few options. The classic files are
+left out where their loaders would give other ids: they cannot say that digits are split. A
+sentencepiece model has no ``tokenizer.json``: transformers makes one where protobuf is installed.
 """
 
 import json
@@ -18,6 +19,7 @@ from typing import Any
 
 from tokkit.engine.files import write_atomically
 from tokkit.errors import wrap_os_errors
+from tokkit.tokenizer.definitions import CONTINUING_SUBWORD_PREFIX, MAX_INPUT_CHARS_PER_WORD
 from tokkit.tokenizer.special_tokens import ROLES, named_token
 from tokkit.tokenizer.tokenizer import Tokenizer
 
@@ -77,6 +79,8 @@ def _config(tokenizer: Tokenizer) -> dict[str, Any]:
     }
     if tokenizer.definition:
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    else:
+        config["backend"] = "sentencepiece"  # so that no class reads it otherwise
     normalizer = tokenizer.definition.get("normalizer") or {}
     if normalizer.get("type") == "BertNormalizer":
         config["do_lower_case"] = normalizer["lowercase"]
@@ -89,13 +93,21 @@ def _config(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _classic_files(tokenizer: Tokenizer) -> dict[str, bytes]:
-    """Return the files from before ``tokenizer.json``, if their formats can hold the vocabulary."""
+    """Return the files from before ``tokenizer.json``, if their formats can hold the tokenizer."""
     tokens = tokenizer.tokens
-    if tokenizer.kind == "wordpiece":
-        if any("\n" in token or token.endswith("\r") for token in tokens):
+    if tokenizer.hole_ids or tokenizer.splits_digits:
+        return {}
+    if tokenizer.pipeline == "bert":
+        model = tokenizer.definition["model"]
+        is_default = (
+            tokenizer.definition["normalizer"]["clean_text"]
+            and model["continuing_subword_prefix"] == CONTINUING_SUBWORD_PREFIX
+            and model["max_input_chars_per_word"] == MAX_INPUT_CHARS_PER_WORD
+        )
+        if not is_default or any("\n" in token or token.endswith("\r") for token in tokens):
             return {}
         return {"vocab.txt": "".join(f"{token}\n" for token in tokens).encode()}
-    if tokenizer.kind == "bpe":
+    if tokenizer.pipeline == "byte-level":
         merges = tokenizer.definition["model"]["merges"]
         if any(part.split() != [part] for merge in merges for part in merge):
             return {}

@@ -14,20 +14,22 @@ fingerprint of each tokenizer with such a token, so the folders made with it are
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokkit.engine.files import canonical_json
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, UsageError
 from tokkit.tokenizer.definitions import (
     SPLIT_DIGITS,
     SPLIT_WORDS,
+    added_token,
     check_unknown,
     mark_special_tokens,
-    read_tokens,
+    order_tokens,
     suggest_case,
 )
 from tokkit.tokenizer.loading import TokenizerFiles, read_tokenizer_files
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
     import sentencepiece
     import tokenizers
 
+log = logging.getLogger(__name__)
+
 _KINDS = {"WordPiece": "wordpiece", "BPE": "bpe", "Unigram": "unigram", "WordLevel": "wordlevel"}
 _WITHOUT_EFFECT_ON_IDS = ("version", "truncation", "padding", "post_processor", "decoder")
 
@@ -57,7 +61,8 @@ class Tokenizer:
     Attributes:
         path: the file it was loaded from, for errors.
         kind: ``wordpiece``, ``bpe``, ``unigram``, ``wordlevel`` or ``sentencepiece``.
-        tokens: tokens, indexed by id.
+        tokens: tokens, indexed by id; ``[hole 7]`` if no token has the id 7.
+        hole_ids: ids without a token, sorted.
         special_ids: ids of the roles that it has, by keys of ``ROLES``.
         all_special_ids: ids of all special tokens, sorted, those of ``special_ids`` included.
         fingerprint: 64 hexadecimal digits; see the module.
@@ -70,6 +75,7 @@ class Tokenizer:
     path: str
     kind: str
     tokens: tuple[str, ...] = field(repr=False)
+    hole_ids: tuple[int, ...] = field(repr=False, default=())
     special_ids: Mapping[str, int]
     all_special_ids: tuple[int, ...]
     fingerprint: str
@@ -80,13 +86,13 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens; ids are below it."""
+        """Largest id plus one: the number of tokens and holes."""
         return len(self.tokens)
 
     @cached_property
     def unused_ids(self) -> tuple[int, ...]:
-        """Sorted ids of tokens such as ``[unused7]``, which have no meaning yet."""
-        return find_unused_ids(self.tokens)
+        """Sorted ids that have no meaning yet: those of tokens such as ``[unused7]``, and holes."""
+        return tuple(sorted((*find_unused_ids(self.tokens), *self.hole_ids)))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decode ids, including special tokens."""
@@ -96,6 +102,46 @@ class Tokenizer:
         assert self.processor is not None  # noqa: S101  a tokenizer has one or the other
         text: str = self.processor.decode(numbers)
         return text
+
+    def allow_in_text(self, names: Sequence[str]) -> "Tokenizer":
+        """Return a tokenizer that encodes these tokens in text as themselves.
+
+        They are matched as added tokens are. Other special tokens are still encoded as text.
+
+        Args:
+            names: special tokens, or any others.
+
+        Raises:
+            UsageError: if the tokenizer lacks one, or is a sentencepiece model.
+        """
+        if not names:
+            return self
+        if self.library is None:
+            raise UsageError(
+                f"{self.path}: sentencepiece finds no special tokens in text; leave out "
+                f"--allow-special-tokens, or use a folder whose tokenizer_class has them"
+            )
+        rows = {row["content"]: row for row in self.definition["added_tokens"]}
+        for name in names:
+            number = self.library.token_to_id(name)
+            if number is None:
+                raise UsageError(
+                    f"--allow-special-tokens: {self.path} has no token {name!r}"
+                    f"{suggest_case([name], self.tokens)}"
+                )
+            row = rows.get(name) or added_token(name, number, special=True)
+            rows[name] = {**row, "special": False}
+        added = sorted(rows.values(), key=lambda row: row["id"])
+        definition = {**self.definition, "added_tokens": added}
+        library = _make_library(definition, self.path)
+        library.encode_special_tokens = True
+        allowed = {row["id"] for row in added if row["content"] in names}
+        return replace(
+            self,
+            definition=definition,
+            library=library,
+            all_special_ids=tuple(i for i in self.all_special_ids if i not in allowed),
+        )
 
     def require_special(self, *roles: str) -> None:
         """Check that the tokenizer has the special tokens that a stage needs.
@@ -145,7 +191,7 @@ class Tokenizer:
         Raises:
             TokkitError: if there are fewer.
         """
-        found = find_sentinel_ids(self.tokens, self.all_special_ids) or self.unused_ids
+        found = find_sentinel_ids(self.tokens, self.all_special_ids) or find_unused_ids(self.tokens)
         if len(found) < count:
             raise TokkitError(
                 f"{self.path}: {len(found)} tokens such as <extra_id_0> or [unused0] can stand for "
@@ -184,6 +230,11 @@ class Tokenizer:
         return any(part.get("add_prefix_space", False) for part in self._pre_tokenizers)
 
     @property
+    def splits_digits(self) -> bool:
+        """Whether the pre-tokenizer makes each digit a word."""
+        return SPLIT_DIGITS in self._pre_tokenizers
+
+    @property
     def _pre_tokenizers(self) -> list[dict[str, Any]]:
         """The parts of the pre-tokenizer, in order."""
         part = self.definition.get("pre_tokenizer") or {"type": None}
@@ -206,41 +257,33 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 def make_tokenizer(files: TokenizerFiles) -> Tokenizer:
     """Make a tokenizer from a parsed ``tokenizer.json``."""
-    import tokenizers
-
     path = str(files.path)
     named = named_roles(files.config)
     data = files.definition or {}
-    tokens = read_tokens(data, path)
-    # Truncation and padding would change ids silently, and dropout would draw them at random.
-    data = {
-        **mark_special_tokens(data, tokens, named.values()),
-        "truncation": None,
-        "padding": None,
-        "model": {name: value for name, value in data["model"].items() if name != "dropout"},
-    }
-    try:
-        library = tokenizers.Tokenizer.from_str(json.dumps(data))
-    except BaseException as error:
-        # The library raises nothing narrower; where it panics, it is not even an Exception.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise TokkitError(
-            f"{path}: the tokenizers library cannot load it ({error}); save it with a release of "
-            f"transformers that uses tokenizers {tokenizers.__version__}"
-        ) from error
+    data = mark_special_tokens(data, named.values())
+    library = _make_library(data, path)
+    ids = library.get_vocab(with_added_tokens=True)
+    tokens, hole_ids = order_tokens(ids, path)
+    for row in data["added_tokens"]:
+        if row["content"] and row["id"] != ids[row["content"]]:
+            log.info(
+                "%s: the added token %r has id %d in the file, but %d in the tokenizers library "
+                "and transformers, which is used",
+                *(path, row["content"], row["id"], ids[row["content"]]),
+            )
     library.encode_special_tokens = True
     definition = json.loads(library.to_str())
     model = definition["model"]
     check_unknown(model, tokens, path)
     if model.get("unk_token") is not None:
         named.setdefault("unk", model["unk_token"])
-    special_ids = find_special_ids({token: i for i, token in enumerate(tokens)}, named)
+    special_ids = find_special_ids(ids, named)
     special = {row["id"] for row in definition["added_tokens"] if row["special"]}
     return Tokenizer(
         path=path,
         kind=_KINDS[model["type"]],
         tokens=tokens,
+        hole_ids=hole_ids,
         special_ids=special_ids,
         all_special_ids=tuple(sorted(special.union(special_ids.values()))),
         fingerprint=hashlib.sha256(_canonical(definition, special_ids)).hexdigest(),
@@ -249,6 +292,25 @@ def make_tokenizer(files: TokenizerFiles) -> Tokenizer:
         library=library,
         processor=None,
     )
+
+
+def _make_library(definition: Mapping[str, Any], path: str) -> "tokenizers.Tokenizer":
+    """Load a definition with the tokenizers library, without what would change ids silently."""
+    import tokenizers
+
+    # Truncation and padding would drop and add ids, and dropout would draw them at random.
+    model = {name: value for name, value in definition["model"].items() if name != "dropout"}
+    data = {**definition, "truncation": None, "padding": None, "model": model}
+    try:
+        return tokenizers.Tokenizer.from_str(json.dumps(data))
+    except BaseException as error:
+        # The library raises nothing narrower; where it panics, it is not even an Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise TokkitError(
+            f"{path}: the tokenizers library cannot load it ({error}); save it with a release of "
+            f"transformers that uses tokenizers {tokenizers.__version__}"
+        ) from error
 
 
 def _make_sentencepiece(files: TokenizerFiles) -> Tokenizer:

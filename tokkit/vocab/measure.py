@@ -26,6 +26,7 @@ from tokkit.tokenizer.definitions import (
     byte_level_alphabet,
 )
 from tokkit.tokenizer.encoder import Encoder
+from tokkit.tokenizer.hub_names import find_folder
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 _NUM_LONGEST = 10
@@ -91,7 +92,7 @@ def compare(names: Sequence[str], held_out: pa.LargeStringArray) -> list[dict[st
     Raises:
         TokkitError: if a tokenizer cannot be loaded.
     """
-    tokenizers = {name: load_tokenizer(Path(name)) for name in names}
+    tokenizers = {name: load_tokenizer(find_folder(Path(name))) for name in names}
     texts = split_lines(held_out)
     return [
         {"name": name, "vocab_size": other.vocab_size, **measure(other, texts)}

@@ -22,6 +22,7 @@ from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.manifest import TRAINING, read_record
 from tokkit.engine.spec import locked_folder
 from tokkit.engine.stage import StagePlan, require_same_inputs
+from tokkit.tokenizer.hub_names import find_folder
 from tokkit.tokenizer.loading import TokenizerFiles
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import load_tokenizer, make_tokenizer
@@ -119,7 +120,7 @@ def train(config: TrainConfig) -> TrainingRecord:
         refuse_overlap(output, config.inputs)
     plan = plan_training(config)
     for name in config.compare:
-        load_tokenizer(Path(name))  # fail before training
+        load_tokenizer(find_folder(Path(name)))  # fail before training
     if not config.overwrite and (finished := _find_finished(config, plan)) is not None:
         require_same_inputs(plan, finished.inputs)
         return replace(finished, compared=_compare_again(config, plan))

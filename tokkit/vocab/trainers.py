@@ -219,7 +219,7 @@ def train_wordpiece(config: TrainConfig, words: WordCounts) -> tuple[dict[str, A
         strip_accents=config.strip_accents,
         split_digits=config.split_digits,
     )
-    return mark_special_tokens(definition, tokens, config.special_tokens), alphabet
+    return mark_special_tokens(definition, config.special_tokens), alphabet
 
 
 def train_bpe(config: TrainConfig, words: WordCounts) -> dict[str, Any]:
@@ -251,7 +251,7 @@ def train_bpe(config: TrainConfig, words: WordCounts) -> dict[str, Any]:
         add_prefix_space=False,
         split_digits=config.split_digits,
     )
-    return mark_special_tokens(definition, tokens, config.special_tokens)
+    return mark_special_tokens(definition, config.special_tokens)
 
 
 def _refuse_words(

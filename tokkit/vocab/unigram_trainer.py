@@ -177,7 +177,7 @@ def define_unigram(model: bytes, special_tokens: Sequence[str]) -> dict[str, Any
         charsmap=_find_field(_find_field(model, 3), 2),
         byte_fallback=any(processor.is_byte(number) for number in range(size)),
     )
-    return mark_special_tokens(definition, tokens, special_tokens)
+    return mark_special_tokens(definition, special_tokens)
 
 
 def _find_field(message: bytes, number: int) -> bytes:

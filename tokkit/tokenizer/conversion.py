@@ -1,0 +1,225 @@
+"""Which class of transformers a folder is for, and what ``AutoTokenizer`` makes of it.
+
+A folder says by ``tokenizer_class``, else by the ``model_type`` of its model, which class reads its
+vocabulary. The class decides about normalization, about ids that are shifted, and about tokens that
+are added, so another reader of the same file gives other ids:
+
+    folder of XLM-R     sentencepiece     ▁the is 5
+                        XLMRobertaTokenizer         6, since <s>, <pad> and </s> come first
+
+Classes that only cut words and look them up are read by ``tokkit.tokenizer.loading``. The others are
+made by transformers, which gives a tokenizer of the tokenizers library, or are refused.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokkit.errors import TokkitError
+from tokkit.tokenizer.definitions import added_token, model_ids
+from tokkit.tokenizer.special_tokens import ROLES
+
+GENERAL = "PreTrainedTokenizer"  # takes tokenizer.json as it is
+BERT = "BertTokenizer"
+DISTILBERT = "DistilBertTokenizer"  # BERT's, but takes tokenizer.json as it is
+GPT2 = "GPT2Tokenizer"
+ROBERTA = "RobertaTokenizer"
+ESM = "EsmTokenizer"
+
+# Names of the same classes, without the ending "Fast".
+_ALIASES = {
+    "TokenizersBackend": GENERAL,
+    "ConvBertTokenizer": DISTILBERT,
+    "ElectraTokenizer": BERT,
+}
+_CLASSES = (BERT, DISTILBERT, GPT2, ROBERTA, ESM)
+_BY_MODEL_TYPE = {
+    "bert": BERT,
+    "convbert": BERT,
+    "distilbert": BERT,
+    "electra": BERT,
+    "ernie": BERT,
+    "gpt2": GPT2,
+    "roberta": ROBERTA,
+    "esm": ESM,
+}
+# For these models transformers replaces the general class by one of their own.
+_REPLACED = ("qwen2", "qwen3_5", "qwen4", "siglip2", "hyperclovax_vision")
+_SEGMENTERS = {
+    "BertJapaneseTokenizer": "MeCab, Sudachi or Juman++",
+    "BioGptTokenizer": "Moses",
+    "BertweetTokenizer": "a normalizer of tweets",
+    "CpmTokenizer": "jieba",
+    "CpmAntTokenizer": "jieba",
+    "FlaubertTokenizer": "Moses",
+    "FSMTTokenizer": "Moses",
+    "GPTNeoXJapaneseTokenizer": "a Japanese normalizer",
+    "PhobertTokenizer": "VnCoreNLP",
+    "RoFormerTokenizer": "jieba",
+    "XLMTokenizer": "Moses",
+}
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
+_EXPECTED = ("sentencepiece library", "TikToken")  # in the warning before a tiktoken file is read
+
+
+def find_class(folder: Path, config: Mapping[str, Any], model: Mapping[str, Any]) -> str | None:
+    """Return the class that reads a folder's tokenizer, or None if nothing names one.
+
+    Args:
+        folder: whose files decide between classes that transformers would choose by them.
+        config: its ``tokenizer_config.json``.
+        model: its ``config.json``.
+
+    Returns:
+        One of the names above, or that of a class which only transformers has.
+    """
+    kind = str(model.get("model_type") or "")
+    named = config.get("tokenizer_class") or model.get("tokenizer_class")
+    if named is None:
+        is_saved_model = config.get("backend") == "sentencepiece"  # tokkit's own
+        if is_saved_model or not kind:
+            return None
+        return _BY_MODEL_TYPE.get(kind, f"the tokenizer of {kind}")
+    name = str(named).removesuffix("Fast")
+    name = _ALIASES.get(name, name)
+    if name == GENERAL:
+        if (folder / "tokenizer.json").is_file():
+            return name if not kind.startswith(_REPLACED) else f"the tokenizer of {kind}"
+        return "a converted tokenizer" if any(folder.glob("*.model")) else None
+    # With another kind of model, transformers may take the model's class.
+    return name if name not in _CLASSES or kind in ("", *_BY_MODEL_TYPE) else f"{name} of {kind}"
+
+
+def is_ours(name: str | None) -> bool:
+    """Return whether ``tokkit.tokenizer.loading`` reads what ``find_class`` returned."""
+    return name is None or name in (GENERAL, *_CLASSES)
+
+
+def add_tokens(
+    definition: Mapping[str, Any],
+    config: Mapping[str, Any],
+    added: Mapping[str, int],
+    class_tokens: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return a definition with the tokens that ``AutoTokenizer`` adds, in its order.
+
+    Those are the tokens of ``added_tokens_decoder``, else ``added``; and then the special tokens that
+    none of them has. A token of the model keeps its id.
+
+    Args:
+        definition: the object of a ``tokenizer.json``.
+        config: ``tokenizer_config.json`` with ``special_tokens_map.json``.
+        added: ``added_tokens.json``: tokens and their ids.
+        class_tokens: special tokens of the class, unless the config names others.
+    """
+    keys = [f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
+    keys += [key for key in config if key.endswith("_token") and key not in keys]
+    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
+    values = [{**class_tokens, **config}.get(key) for key in keys]
+    values += extra.values() if isinstance(extra, dict) else extra
+    named = [{"content": value} if isinstance(value, str) else value for value in values]
+    special = {row["content"]: row for row in named if isinstance(row, dict)}
+    decoder = config.get("added_tokens_decoder")
+    numbered = {number: {"content": token} for token, number in added.items()}
+    if isinstance(decoder, dict):
+        numbered = {int(number): row for number, row in decoder.items() if number.isdecimal()}
+    wanted = {row["content"]: {**row, "id": number} for number, row in sorted(numbered.items())}
+    ids = model_ids(definition)
+    rows = {row["content"]: row for row in definition.get("added_tokens") or []}
+    next_id = max([-1, *ids.values(), *(row["id"] for row in rows.values())]) + 1
+    for token, row in {**wanted, **{t: special[t] for t in special if t not in wanted}}.items():
+        if token in rows and token not in wanted:
+            continue
+        number = ids.get(token, rows.get(token, row).get("id", next_id))
+        next_id = max(next_id, number + 1)
+        is_special = token in special or bool(row.get("special"))
+        flags = {name: row[name] for name in _FLAGS if name in row}
+        rows[token] = (
+            added_token(token, number, special=is_special) | flags | {"special": is_special}
+        )
+    return {**definition, "added_tokens": list(rows.values())}
+
+
+def convert_folder(
+    folder: Path, name: str, config: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Let transformers make the tokenizer of a folder; no code from the folder is run.
+
+    Args:
+        folder: with the files of a tokenizer.
+        name: what ``find_class`` returned.
+        config: its ``tokenizer_config.json``.
+
+    Returns:
+        The object of its ``tokenizer.json``, and its special tokens by role.
+
+    Raises:
+        TokkitError: if transformers is missing, cannot make it, or makes it in Python.
+    """
+    other_way = ""
+    if (folder / "tokenizer.json").is_file():
+        other_way = "; or name the tokenizer.json itself, which is then used as it is"
+    if segmenter := _SEGMENTERS.get(name):
+        raise TokkitError(
+            f"{folder}: {name} needs {segmenter} before it encodes, which tokkit does not run"
+            f"{other_way}"
+        )
+    try:
+        from transformers import AutoTokenizer
+        from transformers import logging as transformers_logging
+    except ImportError as error:
+        raise TokkitError(
+            f"{folder}: only transformers can make {name}; pip install 'tokkit[hub]'{other_way}"
+        ) from error
+    library_log = transformers_logging.get_logger()
+    warnings = _Warnings()
+    handlers, library_log.handlers = library_log.handlers, [warnings]
+    try:
+        made = AutoTokenizer.from_pretrained(
+            str(folder), trust_remote_code=False, local_files_only=True
+        )
+        backend = made.backend_tokenizer if made.is_fast else None
+        definition = None if backend is None else json.loads(backend.to_str())
+    except Exception as error:
+        # transformers raises errors of many types, some of several lines.
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if "auto_map" in config:
+            reason = "auto_map names code of its own, which is never run"
+        raise TokkitError(
+            f"{folder}: transformers cannot make {name} ({reason}){other_way}"
+        ) from error
+    finally:
+        library_log.handlers = handlers
+    if definition is None:
+        raise TokkitError(
+            f"{folder}: {type(made).__name__} runs in Python alone and has no twin in the tokenizers "
+            f"library, which tokkit needs{other_way}"
+        )
+    if warnings.faults:
+        raise TokkitError(
+            f"{folder}: transformers is not sure of its tokenizer ({warnings.faults[0]}){other_way}"
+        )
+    special = {
+        f"{role}_token": getattr(made, f"{role}_token", None) for role in (*ROLES, "bos", "eos")
+    }
+    return definition, {key: str(token) for key, token in special.items() if token is not None}
+
+
+class _Warnings(logging.Handler):
+    """Collects the warnings that ids may be wrong; transformers goes on after them.
+
+    Attributes:
+        faults: the messages.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.faults: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a warning that something was replaced by something else."""
+        message = " ".join(record.getMessage().split())
+        if "Falling back" in message and not all(part in message for part in _EXPECTED):
+            self.faults.append(message)
