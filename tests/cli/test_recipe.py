@@ -54,10 +54,10 @@ def write(folder: Path, text: str) -> Path:
 
 def test_tables_become_the_configs_of_the_command_line(tmp_path: Path) -> None:
     recipe = read_recipe(write(tmp_path, GOOD))
-    assert recipe.stages == ("train", "encode", "build", "pretrain")
+    assert tuple(recipe.tables) == ("train", "encode", "build", "pretrain")
     inputs = ("a.txt", "b/*.gz")
     work = Path("work")
-    assert [make_config(recipe, stage, {}) for stage in recipe.stages] == [
+    assert [make_config(recipe, stage, {}) for stage in recipe.tables] == [
         TrainConfig(
             inputs=inputs,
             documents="line",
@@ -102,7 +102,7 @@ def test_a_command_makes_the_corpus(tmp_path: Path) -> None:
     recipe = read_recipe(
         write(tmp_path, '[corpus]\ncommand = "cat x"\nfile = "x.jsonl"\n[train]\n')
     )
-    assert recipe.stages == ("corpus", "train", "encode", "build")
+    assert tuple(recipe.tables) == ("corpus", "train", "encode", "build")
     assert recipe.inputs == ("recipe/corpus/x.jsonl",)
 
 
@@ -110,7 +110,7 @@ def test_a_published_tokenizer_takes_the_place_of_training(tmp_path: Path) -> No
     recipe = read_recipe(
         write(tmp_path, '[corpus]\ninputs = ["a.txt"]\n[encode]\ntokenizer = "vocab.txt"\n')
     )
-    assert recipe.stages == ("encode", "build")
+    assert tuple(recipe.tables) == ("encode", "build")
     config = make_config(recipe, "encode", {})
     assert isinstance(config, EncodeConfig)
     assert config.tokenizer == Path("vocab.txt")
@@ -194,7 +194,7 @@ def test_a_missing_recipe_is_reported(tmp_path: Path) -> None:
 def test_the_shipped_recipes_are_valid() -> None:
     for path in (Path(__file__).resolve().parents[2] / "corpora").glob("*.toml"):
         recipe = read_recipe(path)
-        for stage in recipe.stages:
+        for stage in recipe.tables:
             if stage != "corpus":
                 make_config(recipe, stage, {})
 
@@ -227,7 +227,7 @@ def test_examples_are_checked_before_the_tokenizer_is_trained(
         )
     )
     with nullcontext() if fault is None else pytest.raises(UsageError, match=fault):
-        check_examples(recipe, recipe.stages)
+        check_examples(recipe, recipe.tables)
 
 
 def test_examples_are_checked_with_the_tokenizer_that_is_there(tmp_path: Path) -> None:
@@ -240,10 +240,10 @@ def test_examples_are_checked_with_the_tokenizer_that_is_there(tmp_path: Path) -
     output = tmp_path / "work"
     for example in ("a <mask>", "a [MASK]"):
         recipe = read_recipe(write(tmp_path, text.format(output, example, named)))
-        check_examples(recipe, recipe.stages)
+        check_examples(recipe, recipe.tables)
     wrong = read_recipe(write(tmp_path, text.format(output, "a <MASK>", named)))
     with pytest.raises(UsageError, match="'a <MASK>': has no "):
-        check_examples(wrong, wrong.stages)
+        check_examples(wrong, wrong.tables)
     check_examples(wrong, ("pretrain",))  # there are no instances
     shutil.copytree(named, output / "instances" / "tokenizer")
     with pytest.raises(UsageError, match="'a <MASK>': has no "):
@@ -251,7 +251,7 @@ def test_examples_are_checked_with_the_tokenizer_that_is_there(tmp_path: Path) -
     unmasked = write_bpe(tmp_path / "unmasked", [], ("<s>", "</s>"))
     recipe = read_recipe(write(tmp_path, text.format(output, "a [MASK]", unmasked)))
     with pytest.raises(TokkitError, match=r"<mask>"):
-        check_examples(recipe, recipe.stages)
+        check_examples(recipe, recipe.tables)
 
 
 def test_no_stage_runs_before_examples_are_checked(tmp_path: Path) -> None:

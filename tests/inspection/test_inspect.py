@@ -1,5 +1,6 @@
 """What is shown is what is there."""
 
+import gzip
 import json
 import re
 import shutil
@@ -98,14 +99,40 @@ def test_json_has_the_counts(work: Path) -> None:
     assert form["accounts"]["tokens"]["kept"] == form["tokens"]
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "what"),
+    [
+        ("a.txt", b"text", "a text file"),
+        ("a.txt", "ä".encode() * 2048 + b"\xc3", "a text file"),  # cut within a letter
+        ("tokenizer.json", b'{"model": {}}', "a JSON file"),
+        ("a.gz", gzip.compress(b"text"), "gzip data"),
+        ("a.bin", b"\xff\x00", "a file of an unknown format"),
+        ("a", b"", "an empty file"),
+    ],
+    ids=["text", "long text", "JSON", "gzip", "bytes", "empty"],
+)
+def test_a_file_that_is_no_shard_is_named_for_what_it_is(
+    tmp_path: Path, name: str, data: bytes, what: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(TokkitError, match=f"{name}: is {what}; inspect takes a folder") as refused:
+        inspect(tmp_path / name)
+    assert "recreate" not in str(refused.value)
+
+
+def test_a_shard_that_is_cut_short_is_recreated(work: Path, tmp_path: Path) -> None:
+    whole = next((work / "tokens").glob("*.arrow")).read_bytes()
+    for name, data in (("a.arrow", b""), ("a.arrow", whole[:-9]), ("a", whole[:-9])):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(TokkitError, match=r"not a whole Arrow file .*recreate the folder"):
+            inspect(tmp_path / name)
+
+
 def test_what_cannot_be_shown_is_refused(work: Path, tmp_path: Path) -> None:
     with pytest.raises(TokkitError, match="has no shard x"):
         inspect(work / "tokens", shard="x")
     with pytest.raises(TokkitError, match="no such folder"):
         inspect(tmp_path / "missing")
-    (tmp_path / "a.txt").write_text("text")
-    with pytest.raises(TokkitError, match="not a whole Arrow file"):
-        inspect(tmp_path / "a.txt")
     folder = Path(shutil.copytree(work / "tokens", tmp_path / "tokens"))
     shutil.rmtree(folder / "tokenizer")
     with pytest.raises(TokkitError, match="tokenizer"):

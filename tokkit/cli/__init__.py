@@ -13,13 +13,9 @@ import threading
 import click
 
 from tokkit import __version__
-from tokkit.cli.build import build
-from tokkit.cli.encode import encode
-from tokkit.cli.inspect import inspect
-from tokkit.cli.pretrain import pretrain
+from tokkit.cli.inspect import inspect, verify
 from tokkit.cli.run import run
-from tokkit.cli.train import train
-from tokkit.cli.verify import verify
+from tokkit.cli.stages import COMMANDS
 from tokkit.corpus.corpus_config import REQUEST_THREAD
 from tokkit.engine.progress import LineHandler
 from tokkit.errors import TokkitError
@@ -44,7 +40,7 @@ def cli() -> None:
     """
 
 
-for _command in (train, encode, build, pretrain, run, inspect, verify):
+for _command in (*COMMANDS.values(), run, inspect, verify):
     cli.add_command(_command)
 
 

@@ -6,11 +6,9 @@ A command is made from its config, and so is the table of a recipe: both are rea
 
 import functools
 import json
-import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +74,13 @@ class GroupedOption(click.Option):
 
 
 class StageCommand(click.Command):
-    """A command whose help shows the options of each config under its heading."""
+    """A command whose help shows the options of each config under its heading.
+
+    Attributes:
+        config: the config that a stage is called with.
+    """
+
+    config: type[Config]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, those of the command itself first."""
@@ -91,10 +95,10 @@ class StageCommand(click.Command):
                 formatter.write_dl(records)
 
 
-def stage_command(config: type[Config]) -> Callable[[Function], click.Command]:
+def stage_command(config: type[Config]) -> Callable[[Function], StageCommand]:
     """Make a command of a function that takes a config and the command's own options."""
 
-    def decorate(function: Function) -> click.Command:
+    def decorate(function: Function) -> StageCommand:
         @click.pass_context
         @functools.wraps(function)
         def call(context: click.Context, /, **values: Any) -> Any:
@@ -103,7 +107,9 @@ def stage_command(config: type[Config]) -> Callable[[Function], click.Command]:
             return function(made, **values)
 
         add_options = config_options(*config.options.values())
-        return click.command(cls=StageCommand)(add_options(JSON_OPTION(call)))
+        command = click.command(cls=StageCommand)(add_options(JSON_OPTION(call)))
+        command.config = config
+        return command
 
     return decorate
 
@@ -272,21 +278,3 @@ def _join(value: Any) -> str:
     return ",".join(
         ":".join(map(str, part)) if isinstance(part, list) else str(part) for part in value
     )
-
-
-def import_single_threaded() -> None:
-    """Import NumPy and pyarrow without the threads that they would start, and no stage uses.
-
-    A process of one thread starts its workers by copying itself; see ``tokkit.engine.local``. The
-    environment stays as it was: torch may come with an OpenBLAS of its own, which needs its threads.
-    """
-    settings = {
-        "OPENBLAS_NUM_THREADS": "1",  # NumPy's
-        "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's
-    }
-    added = settings.keys() - os.environ.keys()
-    os.environ.update({name: settings[name] for name in added})
-    for library in ("numpy", "pyarrow"):
-        import_module(library)
-    for name in added:
-        del os.environ[name]

@@ -1,7 +1,9 @@
-"""``tokkit inspect``: show the content of a folder or shard."""
+"""``tokkit inspect`` and ``tokkit verify``: look at what a stage wrote."""
 
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,9 +18,13 @@ from tokkit.cli.command_options import (
 )
 from tokkit.cli.output import describe_facts, print_json, print_lines
 from tokkit.cli.pretraining_output import print_run
-from tokkit.errors import require
+from tokkit.engine.stage_config import OutputConfig
+from tokkit.errors import plural, require
 from tokkit.masking.mask_config import MaskConfig
 from tokkit.pretraining.pretrain_config import LoaderConfig
+
+if TYPE_CHECKING:
+    from tokkit.inspection.verify import Verification
 
 REPLAY = {"cls": GroupedOption, "heading": "Replay", "type": number_type(int, 0)}
 REPLAYED = [LoaderConfig.options[name] for name in ("batch_size", "seed")]
@@ -85,3 +91,33 @@ def inspect(
         print_lines(f"{path}: {kind}", describe_facts(facts))
         for row in shown:
             click.echo(f"\n{row}")
+
+
+@click.command()
+@click.argument("path", type=LocalPath())
+@config_options(OutputConfig.options["progress"])
+@JSON_OPTION
+@click.pass_context
+def verify(context: click.Context, path: Path, *, progress: bool, as_json: bool) -> None:
+    """Check every file of PATH against its manifest.
+
+    PATH is a folder that a stage wrote. Sizes, hashes, columns, id ranges and accounts are checked.
+    Each fault is a line on standard error, and the exit status is 1 if there is any.
+    """
+    from tokkit.inspection.verify import verify as run
+
+    result = run(path, progress=progress)
+    with suppress(BrokenPipeError):  # a caller that closed the pipe may still read the status
+        _print_verification(result, as_json=as_json)
+    context.exit(1 if result.faults else 0)
+
+
+def _print_verification(result: "Verification", *, as_json: bool) -> None:
+    if as_json:
+        print_json({**asdict(result), "path": str(result.path)})
+        return
+    for fault in result.faults:
+        click.echo(f"tokkit: {fault}", err=True)
+    verdict = plural(len(result.faults), "fault") if result.faults else "no faults"
+    size = f"{plural(result.files, 'file')}, {plural(result.bytes, 'byte')}"
+    click.echo(f"{result.path}: {result.kind}, {size}: {verdict}")

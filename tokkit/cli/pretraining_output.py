@@ -68,7 +68,7 @@ def describe_run(facts: Mapping[str, Any]) -> Iterator[str]:
     yield f"state: {describe_state(facts)}"
     if run := facts.get("run"):
         yield f"model: {name_model(run['options'])}, {plural(run['num_parameters'], 'parameter')}"
-        number = run.get("num_processes", 1)
+        number = run["num_processes"]
         yield f"device: {run['device']}" + (f", in each of {number} processes" * (number > 1))
         yield "versions: " + ", ".join(f"{name} {value}" for name, value in run["versions"].items())
         yield from _describe_options(run["options"], facts["changed"])
@@ -121,15 +121,14 @@ def _describe_options(options: Mapping[str, Any], changed: Mapping[str, Any]) ->
 
 def _describe_origin(run: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines about when and from what a run started."""
-    if "started" in run:
-        yield f"started: {run['started']}"
-        if run["resumed"]:
-            yield f"resumed: {run['resumed']}"
-        yield f"command: {run['command']}"
+    yield f"started: {run['started']}"
+    if run["resumed"]:
+        yield f"resumed: {run['resumed']}"
+    yield f"command: {run['command']}"
     yield f"fingerprint of the tokenizer: {run['tokenizer_fingerprint']}"
     for key in run["instances_keys"]:
         yield f"fingerprint of instances: {key}"
-    if run.get("init_from_fingerprint"):
+    if run["init_from_fingerprint"]:
         yield f"fingerprint of the initial model: {run['init_from_fingerprint']}"
 
 

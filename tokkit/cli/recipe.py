@@ -53,7 +53,7 @@ class Recipe:
         output: folder that the stages write into.
         command: shell command that makes the corpus; None if the recipe names inputs.
         inputs: inputs of ``train`` and ``encode``.
-        tables: options of each stage that the recipe runs, by the stage's name.
+        tables: options of each stage that the recipe runs, by the stage's name, in order.
         examples: sentences with masks for the trained model, see ``tokkit.tokenizer.masked_text``.
     """
 
@@ -63,11 +63,6 @@ class Recipe:
     inputs: tuple[str, ...]
     tables: Mapping[str, Mapping[str, Any]]
     examples: tuple[str, ...]
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """Names of the stages that the recipe runs, in order."""
-        return tuple(self.tables)
 
     def folder(self, stage: str) -> Path:
         """Return the folder that a stage writes."""

@@ -1,40 +1,28 @@
 """``tokkit run``: run all stages of a recipe."""
 
-import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tokkit.cli.build import build
 from tokkit.cli.command_options import (
     LocalPath,
     config_options,
-    import_single_threaded,
     number_type,
     read_table,
 )
-from tokkit.cli.encode import encode
-from tokkit.cli.pretrain import pretrain
 from tokkit.cli.recipe import FOLDERS, Recipe, read_recipe
-from tokkit.cli.train import train
+from tokkit.cli.stages import COMMANDS
 from tokkit.encoding.encode_config import EncodeConfig
+from tokkit.engine.local import import_single_threaded
 from tokkit.engine.stage_config import OutputConfig
 from tokkit.errors import UsageError, require
-from tokkit.instances.build_config import BuildConfig
 from tokkit.options import Config
-from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.vocab.train_config import TrainConfig
 
 STAGES = tuple(FOLDERS)
-COMMANDS: Mapping[str, tuple[click.Command, type[Config]]] = {
-    "train": (train, TrainConfig),
-    "encode": (encode, EncodeConfig),
-    "build": (build, BuildConfig),
-    "pretrain": (pretrain, PretrainConfig),
-}
 ANSWERS_SHOWN = 5
 
 
@@ -96,7 +84,7 @@ def choose_stages(recipe: Recipe, first: str | None, last: str | None) -> tuple[
     """Return the recipe's stages from ``first`` to ``last``."""
     start = STAGES.index(first) if first else 0
     stop = STAGES.index(last) + 1 if last else len(STAGES)
-    chosen = tuple(stage for stage in STAGES[start:stop] if stage in recipe.stages)
+    chosen = tuple(stage for stage in STAGES[start:stop] if stage in recipe.tables)
     if not chosen:
         raise UsageError(
             f"{recipe.path}: no stage from {first or 'the first'} until {last or 'the last'}"
@@ -115,11 +103,10 @@ def make_config(recipe: Recipe, stage: str, shared: Mapping[str, Any]) -> Config
     Raises:
         UsageError: naming a key or a value that the stage refuses.
     """
-    command, config = COMMANDS[stage]
+    command = COMMANDS[stage]
     options = read_table(command, recipe.tables[stage], f"{recipe.path}, [{stage}]")
-    fields = {field.name for field in dataclasses.fields(config)}
-    shared = {name: value for name, value in shared.items() if name in fields}
-    made = config(**{**recipe.paths(stage), **options, **shared})
+    shared = {name: value for name, value in shared.items() if name in command.config.options}
+    made = command.config(**{**recipe.paths(stage), **options, **shared})
     made.require_effect(options)
     return made
 
@@ -148,7 +135,7 @@ def _last_change(folder: Path) -> int:
     return max((path.stat().st_mtime_ns for path in last if path.is_file()), default=0)
 
 
-def check_examples(recipe: Recipe, stages: Sequence[str]) -> None:
+def check_examples(recipe: Recipe, stages: Collection[str]) -> None:
     """Refuse examples in which the trained model would find no mask.
 
     This is known before the first stage, from the tokenizer or from the options of the one that is

@@ -32,6 +32,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkContext, SpawnContext
 from multiprocessing.process import BaseProcess
@@ -49,6 +50,24 @@ _HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 class WorkerError(RuntimeError):
     """A bug in a worker; the message is the traceback from there."""
+
+
+def import_single_threaded() -> None:
+    """Import NumPy and pyarrow without the threads that they would start, and no stage uses.
+
+    A process of one thread starts its workers by copying itself, see above. The
+    environment stays as it was: torch may come with an OpenBLAS of its own, which needs its threads.
+    """
+    settings = {
+        "OPENBLAS_NUM_THREADS": "1",  # NumPy's
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's
+    }
+    added = settings.keys() - os.environ.keys()
+    os.environ.update({name: settings[name] for name in added})
+    for library in ("numpy", "pyarrow"):
+        import_module(library)
+    for name in added:
+        del os.environ[name]
 
 
 def run_units(

@@ -4,18 +4,22 @@ The rows of a tokenizer are samples of its tokens. A run has no rows; see
 ``tokkit.inspection.run_summary``.
 """
 
+import codecs
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokkit.corpus.formats import describe_head
 from tokkit.engine.files import read_json
 from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest
-from tokkit.errors import TokkitError, require
+from tokkit.errors import TokkitError, require, wrap_os_errors
 from tokkit.inspection.row_text import show_rows
 from tokkit.inspection.run_summary import inspect_run, is_run
 from tokkit.shards.reader import open_shard, read_header
 from tokkit.tokenizer.tokenizer import load_tokenizer
 
+ARROW_MAGIC = b"ARROW1"
+HEAD_BYTES = 4096
 DEFAULT_ROWS = 3
 TOKENS_PER_ROW = 8
 
@@ -91,6 +95,13 @@ def _choose_shard(path: Path, manifest: Manifest, wanted: str | None) -> str:
 
 
 def _inspect_shard(path: Path, num_rows: int) -> Inspection:
+    with wrap_os_errors(path), path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if not head.startswith(ARROW_MAGIC) and path.suffix != ".arrow":
+        raise TokkitError(
+            f"{path}: is {_describe_file(head)}; inspect takes a folder that a stage wrote, or one "
+            f"of its Arrow shards"
+        )
     header, reader = read_header(path), open_shard(path)
     facts = {
         "tokenizer": header.tokenizer_fingerprint,
@@ -101,6 +112,19 @@ def _inspect_shard(path: Path, num_rows: int) -> Inspection:
         "rows": reader.count_rows(),
     }
     return Inspection(header.kind, facts, tuple(show_rows(path, num_rows)))
+
+
+def _describe_file(head: bytes) -> str:
+    """Return what a file is that begins with these bytes."""
+    if (what := describe_head(head)) is not None:
+        return what
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return "a file of an unknown format"
+    if not head:
+        return "an empty file"
+    return "a JSON file" if head.lstrip().startswith((b"{", b"[")) else "a text file"
 
 
 def _inspect_tokenizer(path: Path, num_rows: int) -> Inspection:

@@ -1,0 +1,90 @@
+"""``tokkit train``, ``encode``, ``build`` and ``pretrain``: the commands of the stages."""
+
+import os
+from collections.abc import Mapping
+
+import click
+
+from tokkit.cli.command_options import StageCommand, stage_command
+from tokkit.cli.output import print_manifest, print_training
+from tokkit.cli.pretraining_output import print_estimate, print_pretraining
+from tokkit.encoding.encode_config import EncodeConfig
+from tokkit.engine.local import import_single_threaded
+from tokkit.instances.build_config import BuildConfig
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.vocab.train_config import TrainConfig
+
+
+@stage_command(TrainConfig)
+def train(config: TrainConfig, *, as_json: bool) -> None:
+    """Learn a WordPiece, BPE or unigram vocabulary from INPUT.
+
+    INPUT is a file, folder, glob or URI, or - for standard input: plain text, JSON, CSV, TSV,
+    Parquet, Arrow, or with --format counts what --save-counts wrote; text also compressed as .gz,
+    .zst, .bz2, .xz or .lz4.
+    """
+    import_single_threaded()
+    from tokkit.vocab.train import train as run
+
+    print_training(config.output, run(config), as_json=as_json)
+
+
+@stage_command(EncodeConfig)
+@click.option("--stats", "show_stats", is_flag=True, help="Print speed and cache hit rates.")
+def encode(config: EncodeConfig, *, show_stats: bool, as_json: bool) -> None:
+    """Encode INPUT into Arrow shards of token ids, a document a row.
+
+    INPUT is a file, folder, glob or URI, or - for standard input: plain text, JSON, CSV, TSV,
+    Parquet or Arrow; text also compressed as .gz, .zst, .bz2, .xz or .lz4. Run the same command
+    again to resume.
+    """
+    import_single_threaded()
+    from tokkit.encoding.encode import encode as run
+    from tokkit.encoding.encode_unit import EncodeStats
+
+    stats = EncodeStats() if show_stats else None
+    print_manifest(config.output, run(config, stats), as_json=as_json, stats=stats)
+
+
+@stage_command(BuildConfig)
+def build(config: BuildConfig, *, as_json: bool) -> None:
+    """Make training instances from TOKENS.
+
+    TOKENS is a folder that encode wrote. Its sentences are paired or packed, and tokens are masked
+    if masking is static. Run the same command again to resume.
+    """
+    import_single_threaded()
+    from tokkit.instances.build import build as run
+
+    print_manifest(config.output, run(config), as_json=as_json)
+
+
+@stage_command(PretrainConfig)
+@click.option(
+    "--dry-run", is_flag=True, help="Print what the run needs and how long it takes, and exit."
+)
+def pretrain(config: PretrainConfig, *, dry_run: bool, as_json: bool) -> None:
+    """Pretrain BERT or GPT-2 on INSTANCES.
+
+    INSTANCES are folders that build wrote with the objective nsp, sop, mlm or clm. Run the same
+    command again to resume from the last checkpoint.
+    """
+    from tokkit.pretraining.pretrain import estimate_run
+    from tokkit.pretraining.pretrain import pretrain as run
+    from tokkit.pretraining.training.launch_info import is_first_process
+
+    is_first = is_first_process(os.environ)  # one of several processes prints
+    if not dry_run:
+        manifest = run(config)
+        if is_first:
+            print_pretraining(config.output, manifest, as_json=as_json)
+    elif is_first:
+        print_estimate(estimate_run(config), as_json=as_json)
+
+
+COMMANDS: Mapping[str, StageCommand] = {
+    "train": train,
+    "encode": encode,
+    "build": build,
+    "pretrain": pretrain,
+}
