@@ -140,7 +140,7 @@ def _read_records(
             return
         except csv.Error as error:
             raise TokkitError(
-                f"{source.name}, line {line}: {error}; write a quote within a quoted field twice, "
+                f"{source.name}, line {line}: {printable(str(error))}; write a quote within a quoted field twice, "
                 f"or pass --no-quotes if quotes are text like any other"
             ) from error
         if source.format == "tsv" and any("\t" in text and "\n" in text for text in record):

@@ -94,9 +94,9 @@ _TABLE_SIGNATURES = {
 }
 # Elements with attributes begin a document of markup; <unk> or <3 may begin one of text.
 _MARKUP = re.compile(
-    rb"""<(?:\?xml\b|!doctype\b|(?:html|head|body|mediawiki|corpus)\b[^<>]*>
+    rb"""(?:<!--.*?-->\s*)*<(?:\?xml\b|!doctype\b|(?:html|head|body|mediawiki|corpus)\b[^<>]*>
     |[a-z][\w:.-]*(?:\s+[\w:.-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'))+\s*/?>)""",
-    re.IGNORECASE | re.VERBOSE,
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
 _PYTHON_DICT = re.compile(rb"\{'\w+': ")
 
@@ -217,8 +217,8 @@ def _identify_text(name: str, suffix: str, text: bytes) -> str:
         return named
     if (refused := _find_refusal(suffix, text)) is not None:
         raise TokkitError(
-            f"{name}: {refused[0]}, which is not read; {refused[1]}, or pass --format text to "
-            f"read it as plain text"
+            f"{name}: looks like {refused[0]}; {refused[1]}, or pass --format text to read it as "
+            f"plain text"
         )
     if named in ("csv", "tsv"):
         return named

@@ -1,10 +1,10 @@
 """The bytes of a unit, decompressed and in order, hashed and counted as they are read."""
 
 import hashlib
+import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from typing import Any
 
 from tokkit.corpus.compression import ERRORS, Reader, open_reader
@@ -55,6 +55,7 @@ class ByteStream:
             TokkitError: if the file is damaged or truncated, or has changed.
         """
         filled = 0
+        wanted = len(view)
         if self.unit.stop != TO_THE_END:
             view = view[: self.unit.stop - self.unit.start - self._num_read]
         while filled < len(view):
@@ -70,7 +71,7 @@ class ByteStream:
         if self._digest is not None:
             self._digest.update(view[:filled])
         if self.transform is not None:
-            self.transform(view[:filled], filled < len(view))
+            self.transform(view[:filled], filled < wanted)
         return filled
 
     def take_progress(self) -> int:
@@ -99,26 +100,22 @@ class ByteStream:
             ) from error
 
 
-class _Stdin:
+class _Stdin(io.RawIOBase):
     """Standard input, of which the first bytes were read before.
 
     Args:
         head: these bytes.
     """
 
-    closed = False
-
     def __init__(self, head: bytes) -> None:
-        self._head = BytesIO(head)
+        self._head = io.BytesIO(head)
         self._num_read = 0
 
-    def read(self, size: int) -> bytes:
-        """Return up to ``size`` bytes, none at the end."""
-        data = self._head.read(size) or sys.stdin.buffer.read(size)
-        self._num_read += len(data)
-        return data
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
 
-    def readinto(self, buffer: memoryview, /) -> int:
+    def readinto(self, buffer: Any, /) -> int:
         """Fill a part of the buffer; return the number of bytes, 0 at the end."""
         stdin: Any = sys.stdin.buffer
         read: int = self._head.readinto(buffer) or stdin.readinto(buffer)

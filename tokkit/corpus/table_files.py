@@ -214,6 +214,6 @@ def is_string(column_type: pa.DataType) -> bool:
 
 
 def is_list_of_strings(column_type: pa.DataType) -> bool:
-    """Whether a column type is a list of strings, in one of Arrow's layouts."""
-    is_list = "list" in str(column_type).partition("<")[0]
-    return is_list and is_string(column_type.value_type)
+    """Whether a column type is a list of strings; not a view, which pyarrow 26 converts wrongly."""
+    name = str(column_type).partition("<")[0]
+    return name.endswith("list") and is_string(column_type.value_type)

@@ -194,11 +194,13 @@ def _unchecked_strings(column: pa.Array) -> pa.LargeStringArray:
     if binary_type != column.type:
         column = column.view(binary_type)
     column.validate(full=True)
+    binary = pa.large_binary()
     if not is_list_of_strings(column.type):
-        return column.cast(pa.large_binary()).view(pa.large_string())
-    lists = column.cast(pa.large_list(pa.large_binary()))
+        return _decode(column).cast(binary).view(pa.large_string())
+    lists = column.cast(pa.large_list(binary))
     lines = pc.replace_substring_regex(lists.values, r"\r\n?|\n", " ")
-    lines = pc.binary_join_element_wise(pc.fill_null(lines, b""), b"", b"\n")
+    nothing, line_end = pa.scalar(b"", binary), pa.scalar(b"\n", binary)
+    lines = pc.binary_join_element_wise(pc.fill_null(lines, nothing), nothing, line_end)
     values, bounds = string_buffers(lines.view(pa.large_string()))
     texts = string_array(values, bounds[np.asarray(lists.offsets)])
     return pc.if_else(lists.is_valid(), texts, pa.scalar(None, texts.type))
@@ -221,19 +223,25 @@ def _join_columns(columns: list[pa.LargeStringArray]) -> pa.LargeStringArray:
     """Return the texts of rows with several, without blank ones; null if all are null."""
     if len(columns) == 1:
         return columns[0]
-    nothing = pa.scalar(None, pa.large_string())
-    parts = [
-        pc.if_else(pc.equal(pc.ascii_trim_whitespace(column), ""), nothing, column)
-        for column in columns
-    ]
-    joined = pc.binary_join_element_wise(*parts, JOINT, null_handling="skip")
-    return pc.if_else(pc.is_null(pc.coalesce(*columns)), nothing, joined)
+    nothing, joint = (pa.scalar(text, pa.large_string()) for text in (None, JOINT))
+    blank = [pc.equal(pc.ascii_trim_whitespace(column), "") for column in columns]
+    joined, *others = map(pc.if_else, blank, [nothing] * len(columns), columns)
+    for other in others:  # skipping nulls in one call loses rows, pyarrow 26
+        joined = pc.coalesce(pc.binary_join_element_wise(joined, other, joint), joined, other)
+    return pc.coalesce(joined, *columns)
 
 
 def _checked_strings(column: pa.Array) -> pa.StringArray:
     """Return a column of strings or numbers as string, its UTF-8 checked."""
     column.validate(full=True)
-    return column.cast(pa.string())
+    return _decode(column).cast(pa.string())
+
+
+def _decode(column: pa.Array) -> pa.Array:
+    """Return the values of a dictionary as a plain column; pyarrow 26 cannot if they are views."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    return column.dictionary.cast(pa.large_binary()).take(column.indices)
 
 
 def _ids(rows: pa.RecordBatch, id_field: str) -> pa.StringArray | None:
