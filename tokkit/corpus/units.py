@@ -125,6 +125,12 @@ def plan_groups(config: CorpusConfig, unit_bytes: int, shard: str) -> list[Unit]
     ]
 
 
+def list_left_out(units: Sequence[Unit]) -> list[str]:
+    """Return the files that were left out of the inputs of the units of ``plan_groups``."""
+    parts = (part for unit in units for part in unit.payload)
+    return list(dict.fromkeys(name for part in parts for name in part.source.left_out))
+
+
 def group_units(units: Sequence[CorpusUnit], unit_bytes: int) -> list[Group]:
     """Group consecutive whole files, up to ``unit_bytes`` a group."""
     groups: list[list[CorpusUnit]] = []

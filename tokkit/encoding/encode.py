@@ -9,7 +9,7 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
-from tokkit.corpus.units import Group, plan_groups
+from tokkit.corpus.units import Group, list_left_out, plan_groups
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.encoding.encode_unit import EncodeContext, EncodeStats, encode_unit, load_encoder
 from tokkit.engine.accounts import Accounts
@@ -77,6 +77,7 @@ def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None)
                 f"(dropped: {reasons}); see --documents, --text-field and --errors"
             )
 
+    units = plan_groups(config, config.unit_bytes, "shard-{:05}.arrow")
     return Stage(
         kind="tokens",
         output=config.output,
@@ -87,7 +88,8 @@ def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None)
         },
         tokenizer_fingerprint=tokenizer.fingerprint,
         seed=None,
-        units=plan_groups(config, config.unit_bytes, "shard-{:05}.arrow"),
+        units=units,
+        left_out=list_left_out(units),
         function=encode_unit,
         context=EncodeContext(
             config, config.output / TOKENIZER_FOLDER, tokenizer.fingerprint, tokenizer

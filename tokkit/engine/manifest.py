@@ -61,6 +61,7 @@ class Manifest:
         inputs: rows with ``name``, ``bytes`` and ``sha256``.
         shards: rows with ``name``, ``bytes``, ``sha256``, and where they apply ``rows``, ``tokens``.
         accounts: see ``tokkit.engine.accounts``.
+        left_out: files of the inputs that were left out, such as those of a tokenizer.
         format_version: version of the folder's format.
         tokkit_version: release that wrote the folder.
     """
@@ -73,6 +74,7 @@ class Manifest:
     inputs: list[dict[str, Any]]
     shards: list[dict[str, Any]]
     accounts: dict[str, Any] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
     format_version: int = FORMAT_VERSION
     tokkit_version: str = __version__
 

@@ -50,6 +50,7 @@ class StageSpec:
         flags: command-line flag by option name, where they differ.
         fingerprints: options whose value here is a file's content or fingerprint, which an error
             does not show.
+        left_out: files of the inputs that are not read.
     """
 
     kind: str
@@ -60,6 +61,7 @@ class StageSpec:
     inputs: Sequence[Mapping[str, Any]] | None = None
     flags: Mapping[str, str] = field(default_factory=dict)
     fingerprints: frozenset[str] = frozenset()
+    left_out: Sequence[str] = ()
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -98,6 +100,7 @@ class StageSpec:
             inputs=[dict(row) for row in inputs],
             shards=shards,
             accounts=accounts.as_dict(),
+            left_out=list(self.left_out),
         )
 
     def work_keys(self) -> set[str]:

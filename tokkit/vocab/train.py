@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tokkit import __version__
-from tokkit.corpus.units import UNIT_BYTES, Group, plan_groups
+from tokkit.corpus.units import UNIT_BYTES, Group, list_left_out, plan_groups
 from tokkit.engine.files import STATE_FOLDER, write_atomically, write_json
 from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.manifest import TRAINING, read_record
@@ -67,6 +67,7 @@ class TrainingRecord:
         accounts: see ``tokkit.engine.accounts``: documents, and for WordPiece characters.
         trainer: name and version of the trainer.
         report: see ``tokkit.vocab.measure.Report``.
+        left_out: files of the inputs that were left out.
         compared: rows of ``measure.compare``; not in the file, since the vocabulary does not depend
             on the tokenizers that it is compared with.
         format_version: version of the file's format.
@@ -81,6 +82,7 @@ class TrainingRecord:
     accounts: Mapping[str, Any]
     trainer: str
     report: Mapping[str, Any]
+    left_out: Sequence[str] = ()
     compared: Sequence[Mapping[str, Any]] = field(default=(), compare=False)
     format_version: int = FORMAT_VERSION
     tokkit_version: str = __version__
@@ -151,6 +153,7 @@ def plan_training(config: TrainConfig) -> StagePlan:
         flags={name: option.flag for name, option in config.options.items()},
         fingerprints=frozenset({"initial_alphabet"}),
         units=units,
+        left_out=list_left_out(units),
         unit_options={
             name: value for name, value in options.items() if name not in _LEARNING_OPTIONS
         },
@@ -216,6 +219,7 @@ def _count_and_learn(config: TrainConfig, plan: StagePlan) -> TrainingRecord:
         accounts=corpus.accounts.as_dict(),
         trainer=learned.trainer,
         report=asdict(make_report(tokenizer, corpus.held_out, corpus.removed)),
+        left_out=plan.left_out,
     )
     training.write(config.output)
     shutil.rmtree(folder, ignore_errors=True)
