@@ -79,6 +79,7 @@ RECIPE = """
 
     [encode]
     documents = "line"
+    sentences = "none"
     workers = 1
 
     [build]
@@ -94,7 +95,7 @@ def test_commands_have_one_thread_when_their_workers_start(tmp_path: Path) -> No
     (tmp_path / "command.py").write_text(textwrap.dedent(COMMAND))
     commands = {
         "train corpus.txt -o tokenizer --vocab-size 27 --workers 1": 1,
-        "encode corpus.txt -t tokenizer -o tokens --workers 1": 1,
+        "encode corpus.txt -t tokenizer -o tokens --sentences none --workers 1": 1,
         "build tokens -o instances --objective mlm --workers 1": 1,
         "run recipe.toml": 3,
     }

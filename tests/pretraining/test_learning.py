@@ -128,7 +128,7 @@ def test_transformers_computes_the_loss_of_the_last_evaluation(
         instances,
         tmp_path / "run",
         preset="tiny",
-        max_steps=100,
+        max_steps=60,
         learning_rate=3e-3,
         share_layers=shared,
     )

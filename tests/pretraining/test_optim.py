@@ -1,15 +1,10 @@
-import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, distributed, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
-from torch.multiprocessing.spawn import spawn
+from torch import Tensor, nn
 
 from reference.lamb import follow_gradients
 from tokkit.pretraining.models.bert import Bert
@@ -144,36 +139,6 @@ def test_gradients_are_clipped(length: float, most: float, after: float) -> None
     assert clip_gradients(model, most).item() == pytest.approx(length)
     squares = sum(float((p.grad**2).sum()) for p in model.parameters() if p.grad is not None)
     assert squares**0.5 == pytest.approx(after, rel=1e-4)
-
-
-def follow_sharded(rank: int, meeting: str) -> None:
-    """One of two processes: a model split among them goes where a whole one goes."""
-    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    mesh = init_device_mesh("cpu", (2,))
-    for name in OPTIMIZERS:
-        torch.manual_seed(5)
-        # Split by rows: evenly, unevenly, and with nothing for the second process.
-        whole = nn.Sequential(nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 3), nn.Linear(3, 1))
-        split = copy.deepcopy(whole)
-        fully_shard(split, mesh=mesh)
-        optimizers = [build_optimizer(m, config(optimizer=name)) for m in (whole, split)]
-        for step in range(3):
-            norms = []
-            for model, optimizer in zip((whole, split), optimizers, strict=True):
-                torch.autograd.backward(model(torch.ones(2, 6) * (step + 1)).square().sum())
-                norms.append(clip_gradients(model, 0.5))
-                update_weights(optimizer, rate=0.1)
-            assert not isinstance(norms[1], DTensor)
-            torch.testing.assert_close(norms[1], norms[0])
-        for (where, one), other in zip(whole.named_parameters(), split.parameters(), strict=True):
-            assert isinstance(other, DTensor)
-            torch.testing.assert_close(other.full_tensor(), one, msg=where)
-    distributed.destroy_process_group()
-
-
-def test_a_split_model_is_updated_as_a_whole_one(tmp_path: Path) -> None:
-    meeting = f"file://{tmp_path / 'meeting'}"
-    spawn(follow_sharded, (meeting,), nprocs=2)  # type: ignore[no-untyped-call]
 
 
 def test_each_choice_of_the_option_has_a_builder_and_its_moments_are_known() -> None:
