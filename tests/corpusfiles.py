@@ -55,6 +55,5 @@ def read_corpus(
             corpus.dropped.update(batch.dropped)
             corpus.replaced += batch.replaced
             corpus.bytes_read += batch.bytes_read
-    assert all(text.strip(" \t\n\v\f\r") for text in corpus.texts)
-    assert not any("\r" in text for text in corpus.texts)
+    assert all(map(str.strip, corpus.texts))
     return corpus

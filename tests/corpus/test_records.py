@@ -12,16 +12,13 @@ from corpusfiles import read_corpus
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reference import scan as reference
 from tokkit.errors import TokkitError
 
 GOOD = '{"text": "good"}\n'
 
 
 @given(
-    texts=st.lists(
-        st.text(st.sampled_from('a\n\r \té語😀\x00\u2028\\"')).filter(lambda t: t.strip(" \t\n\r"))
-    ),
+    texts=st.lists(st.text(st.sampled_from('a\n\r \té語😀\x00\u2028\\"')).filter(str.strip)),
     ascii_only=st.booleans(),
     unit_bytes=st.integers(20, 200),
     batch_bytes=st.integers(1, 200),
@@ -40,8 +37,7 @@ def test_texts_are_those_of_the_records_in_any_units_and_batches(
     by_id = read_corpus(path, unit_bytes=unit_bytes, batch_bytes=batch_bytes)
     by_position = read_corpus(path, batch_bytes=batch_bytes, id_field="none")
 
-    expected = [reference.clean(text.encode()).decode() for text in texts]
-    assert by_id.texts == by_position.texts == expected
+    assert by_id.texts == by_position.texts == texts
     assert by_id.names == ["7"] * len(texts)
     assert by_id.bytes_read == path.stat().st_size
     data = path.read_bytes()
@@ -100,7 +96,7 @@ def test_line_ends_marks_and_spaces_around_make_no_difference(tmp_path: Path) ->
     for end in ("\n", "\r\n", "\r"):
         path = tmp_path / "a.jsonl"
         path.write_bytes(("\ufeff" + end.join(lines)).encode())
-        assert read_corpus(path, batch_bytes=8).texts == ["a\nb\nc", "d", "e"]
+        assert read_corpus(path, batch_bytes=8).texts == ["a\r\nb\rc\n", "d", "e"]
 
 
 @pytest.mark.parametrize(

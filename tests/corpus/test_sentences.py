@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from reference import scan as reference
 from tokkit.corpus import sentences as module
 from tokkit.corpus.languages import language_code
-from tokkit.corpus.sentences import LONGEST_SENTENCE, SPLITTERS, WINDOW, split_sentences, split_utf8
+from tokkit.corpus.sentences import LONGEST_SENTENCE, SPLITTERS, WINDOW, find_ends, split_sentences
 from tokkit.encoding.encode_config import SENTENCES
 from tokkit.errors import TokkitError, UsageError
+from tokkit.shards.arrow import string_buffers
 
 CORPORA = {
     "en": "en-books-raw/Austen_Jane__Pride_and_Prejudice.txt",
@@ -40,20 +41,30 @@ def split(
 ) -> list[list[str]]:
     """Sentences of each document, after a look at what every answer promises."""
     column = None if languages is None else pa.array(languages, pa.string())
-    found, offsets = split_sentences(pa.array(texts, pa.large_string()), method, language, column)
-    found.validate(full=True)
-    assert offsets.dtype == np.int64
-    assert offsets[0] == 0
-    assert offsets[-1] == len(found)
-    assert (np.diff(offsets) >= 1).all()
-    sentences = found.to_pylist()
-    assert all(sentence and sentence == sentence.strip(" \t\n\v\f\r") for sentence in sentences)
-    return [sentences[a:b] for a, b in pairwise(offsets)]
+    found = split_sentences(pa.array(texts, pa.large_string()), method, language, column)
+    found.texts.validate(full=True)
+    values, bounds = string_buffers(found.texts)
+    assert found.ends.dtype == found.offsets.dtype == np.int64
+    assert found.offsets[0] == 0
+    assert found.offsets[-1] == len(found.ends)
+    assert (np.diff(found.offsets) >= 1).all()
+    assert (np.diff(found.ends, prepend=bounds[0]) > 0).all()
+    assert np.isin(bounds[1:], found.ends).all()
+    sentences = [
+        values[start:stop].tobytes().decode()
+        for start, stop in pairwise([int(bounds[0]), *found.ends.tolist()])
+    ]
+    assert all(map(str.strip, sentences))
+    return [sentences[a:b] for a, b in pairwise(found.offsets)]
 
 
 def split_text(text: str, code: str) -> list[str]:
-    blocks = split_utf8(memoryview(text.encode()), code)
-    return [sentence for block in blocks for sentence in block]
+    """Sentences of a text, without white space at their ends."""
+    data = text.encode()
+    return [
+        data[start:stop].decode().strip()
+        for start, stop in pairwise([0, *find_ends(memoryview(data), code)])
+    ]
 
 
 def bare(text: str) -> str:
@@ -73,20 +84,20 @@ def test_no_text_is_lost_in_real_corpora(
 
     for text, sentences in zip(texts, split_texts, strict=True):
         assert bare("".join(sentences)) == bare(text)
-        assert max(map(len, sentences)) <= LONGEST_SENTENCE or method != "auto"
+        assert max(len(s.strip()) for s in sentences) <= LONGEST_SENTENCE or method != "auto"
 
 
-@pytest.mark.parametrize("method", ["lines", "none"])
-def test_lines_and_whole_documents_are_those_of_the_twin(shared: Path, method: str) -> None:
+def test_lines_are_those_of_the_twin(shared: Path) -> None:
     texts = read_corpus(shared / "corpora" / "de-laws" / "a*.md", documents="file").texts
-    expected = [
-        [sentence.decode() for sentence in reference.sentences(text.encode(), method)]
-        for text in texts
-    ]
-    assert split(texts, method) == expected
+    expected = [[line.decode() for line in reference.text_lines(text.encode())] for text in texts]
+    assert split(texts, "lines") == expected
     column = pa.array(texts, pa.large_string()).slice(3, 5)
-    found, offsets = split_sentences(column, method)
-    assert [found.to_pylist()[a:b] for a, b in pairwise(offsets)] == (expected[3:8])
+    found = split_sentences(column, "lines")
+    assert [found.texts.to_pylist()[a:b] for a, b in pairwise(found.offsets)] == expected[3:8]
+    assert split_sentences(column, "none").texts.to_pylist() == texts[3:8]
+    assert [found.find_document(text) for text in range(len(found.texts))] == [
+        document for document in range(5) for _ in expected[3 + document]
+    ]
 
 
 def test_every_choice_of_the_option_has_a_splitter() -> None:
@@ -98,24 +109,28 @@ def test_no_documents_have_no_sentences(method: str) -> None:
     assert split([], method) == []
 
 
-def test_a_line_is_what_a_newline_ends() -> None:
-    text = "one\u2028still one\u0085and one\x0b\x0cend\n\n two \n\t"
+def test_a_line_is_what_a_line_end_ends_and_keeps_its_white_space() -> None:
+    text = "one\u2028still one\u0085and one\x0b\x0cend \n\n two \r\n\u3000\r\t"
     assert split([text, "x"], "lines") == [
-        ["one\u2028still one\u0085and one\x0b\x0cend", "two"],
+        ["one\u2028still one\u0085and one\x0b\x0cend ", " two "],
         ["x"],
     ]
-    assert split([text], "none") == [[text.strip()]]
+    assert split([text], "none") == [[text]]
 
 
-def test_the_library_splits_and_white_space_at_the_ends_goes() -> None:
-    text = "  Mr. Smith went home.  He slept!\n\nNext day (at 3 p.m. sharp) he\nrose. \n"
+def test_white_space_belongs_to_the_sentence_after_it_and_at_the_end_to_the_last() -> None:
+    text = "  Mr. Smith went home.  He slept!\n\nNext day (at 3 p.m. sharp) he\nrose.\u3000\n"
     assert split([text], "auto") == [
-        ["Mr. Smith went home.", "He slept!", "Next day (at 3 p.m. sharp) he\nrose."]
+        [
+            "  Mr. Smith went home.",
+            "  He slept!",
+            "\n\nNext day (at 3 p.m. sharp) he\nrose.\u3000\n",
+        ]
     ]
 
 
 def by_library(text: str, code: str) -> list[str]:
-    pieces = (piece.strip(" \t\n\v\f\r") for piece in sentencex.segment(code, text))
+    pieces = (piece.strip() for piece in sentencex.segment(code, text))
     return [piece for piece in pieces if piece]
 
 
@@ -190,7 +205,7 @@ def test_a_window_without_an_end_is_cut_at_white_space() -> None:
 def test_each_document_may_have_its_own_language() -> None:
     text = "Am 3. Mai kam er. Dann ging er."
     german, english, default = split([text] * 3, "auto", "en", ["deu_Latn", "en-GB", None])
-    assert german == ["Am 3. Mai kam er.", "Dann ging er."]
+    assert german == ["Am 3. Mai kam er.", " Dann ging er."]
     assert english == default != german
 
 

@@ -16,7 +16,7 @@ from tokkit.corpus.units import plan_units
 from tokkit.errors import TokkitError
 
 TEXTS = ["one", None, "zwei\r\nlines\r", "", "三" * 50, " \n", "six"] * 30
-CLEAN = ["one", "zwei\nlines", "三" * 50, "six"] * 30
+CLEAN = ["one", "zwei\r\nlines\r", "三" * 50, "six"] * 30
 FORMATS = ["parquet", "arrow", "stream.arrow"]
 
 

@@ -15,17 +15,35 @@ from tokkit.kernels.scan import (
     NUM_LINES,
     copy_documents,
     find_documents,
-    find_sentences,
+    find_lines,
     first_needed,
     move_state,
     new_state,
     write_names,
 )
 
-# Few distinct bytes, so that line ends meet; runs, so that words of eight bytes are crossed.
-TEXTS = st.lists(
-    st.tuples(st.sampled_from([b"\n", b"\r", b" ", b"\t", b"\f", b"a", b"\xc3"]), st.integers(1, 9))
-).map(lambda runs: b"".join(byte * count for byte, count in runs))
+# White space of every length, characters and bytes that begin like it, and byte order marks.
+PIECES = [
+    b"\n",
+    b"\r",
+    b" ",
+    b"\t",
+    b"\f",
+    b"\x1c",
+    b"a",
+    b"\x00",
+    b"\xc3",
+    b"\xe2",
+    b"\xe3\x80",
+    b"\xef",
+]
+PIECES += [
+    char.encode() for char in "\x85\xa0\u1680\u2003\u2028\u205f\u3000\ufeff\u3001\u200b\uff0c"
+]
+# Few distinct pieces, so that line ends meet; runs, so that words of eight bytes are crossed.
+TEXTS = st.lists(st.tuples(st.sampled_from(PIECES), st.integers(1, 9))).map(
+    lambda runs: b"".join(piece * count for piece, count in runs)
+)
 
 
 def as_array(data: bytes) -> NDArray[np.uint8]:
@@ -84,40 +102,42 @@ def test_documents_equal_those_of_the_twin_however_the_buffer_is_refilled(
     assert state[NUM_EMPTY] == reference.count_empty_lines(data)
 
 
+@pytest.mark.parametrize("as_text_file", [True, False])
 @given(data=TEXTS, cuts=st.lists(st.integers(0, 200)))
-def test_copies_are_clean_and_blank_slices_are_left_out(data: bytes, cuts: list[int]) -> None:
+def test_copies_are_clean_and_blank_slices_are_left_out(
+    as_text_file: bool, data: bytes, cuts: list[int]
+) -> None:
     bounds = sorted(min(cut, len(data)) for cut in [*cuts, 0, len(data)])
     starts, stops = as_positions(bounds[:-1]), as_positions(bounds[1:])
     values = np.empty(len(data), dtype=np.uint8)
     offsets = np.empty(starts.size + 1, dtype=np.int64)
     kept = np.empty(starts.size, dtype=np.int64)
 
-    count = copy_documents(as_array(data), starts, stops, values, offsets, kept)
+    count = copy_documents(as_array(data), starts, stops, as_text_file, values, offsets, kept)
 
     slices = [data[start:stop] for start, stop in zip(starts, stops, strict=True)]
-    expected = [index for index, text in enumerate(slices) if text.strip(reference.SPACE)]
+    expected = [index for index, text in enumerate(slices) if not reference.is_blank(text)]
     assert kept[:count].tolist() == expected
     copies = [values[offsets[index] : offsets[index + 1]].tobytes() for index in range(count)]
-    assert copies == [reference.clean(slices[index]) for index in expected]
+    clean = reference.clean if as_text_file else bytes
+    assert copies == [clean(slices[index]) for index in expected]
 
 
-@pytest.mark.parametrize("method", ["lines", "none"])
 @given(texts=st.lists(TEXTS), prefix=st.binary(max_size=9))
-def test_sentences_equal_those_of_the_twin(method: str, texts: list[bytes], prefix: bytes) -> None:
+def test_lines_equal_those_of_the_twin(texts: list[bytes], prefix: bytes) -> None:
     """The prefix is text before the first bound, which need not be 0."""
-    texts = [reference.clean(text) for text in texts]
     data = prefix + b"".join(texts)
     offsets = as_positions(list(accumulate([len(prefix), *map(len, texts)])))
-    most = len(texts) + data.count(b"\n")
+    most = len(texts) + data.count(b"\n") + data.count(b"\r")
     starts = np.empty(most, dtype=np.int64)
     stops = np.empty(most, dtype=np.int64)
     bounds = np.empty(len(texts) + 1, dtype=np.int64)
 
-    count = find_sentences(as_array(data), offsets, method == "lines", starts, stops, bounds)
+    count = find_lines(as_array(data), offsets, starts, stops, bounds)
 
     found = [data[starts[index] : stops[index]] for index in range(count)]
     for index, text in enumerate(texts):
-        assert found[bounds[index] : bounds[index + 1]] == reference.sentences(text, method)
+        assert found[bounds[index] : bounds[index + 1]] == reference.text_lines(text)
     assert bounds[-1] == count
 
 

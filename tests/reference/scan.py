@@ -1,6 +1,13 @@
 """Readable twins of tokkit/kernels/scan.py."""
 
-SPACE = b" \t\n\v\f\r"
+import re
+
+BYTE_ORDER_MARK = "\ufeff".encode()
+
+
+def is_blank(data: bytes) -> bool:
+    """Return whether nothing but white space and byte order marks is in the data."""
+    return not data.replace(BYTE_ORDER_MARK, b"").decode(errors="replace").strip()
 
 
 def lines(data: bytes) -> list[tuple[int, int]]:
@@ -19,7 +26,7 @@ def lines(data: bytes) -> list[tuple[int, int]]:
             start = position
         else:
             position += 1
-    if start < len(data):
+    if data[start:].replace(BYTE_ORDER_MARK, b""):
         found.append((start, len(data)))
     return found
 
@@ -27,11 +34,14 @@ def lines(data: bytes) -> list[tuple[int, int]]:
 def documents(data: bytes, documents: str) -> list[tuple[int, int]]:
     """Return start and stop of each document that is not empty."""
     if documents == "file":
-        return [(0, len(data))] if data.strip(SPACE) else []
+        return [] if is_blank(data) else [(0, len(data))]
     found: list[tuple[int, int]] = []
     within = False
-    for start, stop in lines(data):
-        if not data[start:stop].strip(SPACE):
+    for line_start, stop in lines(data):
+        start = line_start
+        while data[start:stop].startswith(BYTE_ORDER_MARK):
+            start += len(BYTE_ORDER_MARK)
+        if is_blank(data[start:stop]):
             within = False
         elif documents == "line" or not within:
             found.append((start, stop))
@@ -43,16 +53,15 @@ def documents(data: bytes, documents: str) -> list[tuple[int, int]]:
 
 def count_empty_lines(data: bytes) -> int:
     """Count the lines of white space alone."""
-    return sum(not data[start:stop].strip(SPACE) for start, stop in lines(data))
+    return sum(is_blank(data[start:stop]) for start, stop in lines(data))
 
 
 def clean(text: bytes) -> bytes:
-    r"""Return the text with ``\n`` line ends, and none at its end."""
-    return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").removesuffix(b"\n")
+    r"""Return a text with ``\n`` line ends, none at its end, and no marks at the start of lines."""
+    text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return re.sub(b"(?m)^(?:" + BYTE_ORDER_MARK + b")+", b"", text).removesuffix(b"\n")
 
 
-def sentences(text: bytes, method: str) -> list[bytes]:
-    """Return the sentences of a clean text by ``lines`` or ``none``."""
-    pieces = text.split(b"\n") if method == "lines" else [text]
-    stripped = [piece.strip(SPACE) for piece in pieces]
-    return [piece for piece in stripped if piece]
+def text_lines(text: bytes) -> list[bytes]:
+    """Return the lines of a text that are not blank, without their ends."""
+    return [text[start:stop] for start, stop in lines(text) if not is_blank(text[start:stop])]

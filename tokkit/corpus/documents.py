@@ -1,8 +1,9 @@
 r"""Batches of documents, and the cleaning of every text before it becomes one.
 
-A text is a slice of bytes from a file, a record or a table. Line ends become ``\n`` and the last
-one is removed; a text of white space alone is dropped; invalid UTF-8 is an error, is replaced, or
-drops the text. The result is an Arrow string column, written once.
+A text is a slice of bytes from a file, a record or a table. In a text file line ends become ``\n``,
+the last one and byte order marks are removed; the text of a record or a table stays as it is. A text
+of white space alone is dropped; invalid UTF-8 is an error, is replaced, or drops the text. The result
+is an Arrow string column, written once.
 """
 
 from collections import Counter
@@ -37,8 +38,7 @@ class DocumentBatch:
     r"""Documents that were read together.
 
     Attributes:
-        texts: large_string, valid UTF-8, not of white space alone; lines end at ``\n``, the last
-            line end is removed.
+        texts: large_string, valid UTF-8, not of white space alone.
         names: the record's own id, or the file's name and where the document begins in it.
         languages: of the records, null if unknown; None if none were read.
         dropped: documents dropped since the last batch, by reason.
@@ -84,6 +84,8 @@ def clean_texts(
     stops: NDArray[np.int64],
     errors: str = "strict",
     make_error: Callable[[int, UnicodeDecodeError], Exception] = lambda _, error: error,
+    *,
+    of_text_file: bool = False,
 ) -> CleanTexts:
     """Copy texts out of a buffer and clean them.
 
@@ -93,12 +95,19 @@ def clean_texts(
         stops: int64 ``[num_texts]``, the byte after its last one.
         errors: ``strict``, ``replace`` or ``skip`` invalid UTF-8.
         make_error: returns the error to raise for the text of this number if ``strict``.
+        of_text_file: whether line ends and byte order marks are those of a text file.
     """
     out_values = np.empty(int((stops - starts).sum()), dtype=np.uint8)
     offsets = np.empty(starts.size + 1, dtype=np.int64)
     kept = np.empty(starts.size, dtype=np.int64)
     num_kept = copy_documents(
-        read_only(values), read_only(starts), read_only(stops), out_values, offsets, kept
+        read_only(values),
+        read_only(starts),
+        read_only(stops),
+        of_text_file,
+        out_values,
+        offsets,
+        kept,
     )
     kept = kept[:num_kept]
     texts = string_array(out_values, offsets[: num_kept + 1])

@@ -1,8 +1,15 @@
-r"""Splitting documents into sentences.
+r"""Where the sentences of documents end.
 
-With ``lines`` each line is a sentence, which is BERT's own input format, and with ``none`` each
-document; a kernel finds them in the bytes of the column. With ``auto`` the sentencex library splits
-text, as ``str``. ASCII white space at both ends of a sentence is removed, and nothing else.
+With ``auto`` and ``none`` the tokenizer gets each document as one text, and the ends of sentences
+are marks in it. With ``lines``, which is BERT's own input format, each line is a text:
+
+                "A cat.  It sat.\nOn it. "      texts                          ends
+    auto        sentencex's sentences           the document                   6, 15, 23
+    lines       lines that are not blank        A cat.  It sat. | On it.␣      each text's end
+    none        the document                    the document                   its end
+
+White space between two sentences belongs to the second, so that a token such as ``ĠIt`` begins in
+the sentence whose word it is; that at the end of a document belongs to its last sentence.
 
 The library's time grows with the square of the length of a paragraph. Its paragraphs end at blank
 lines, which a document between blank lines does not have: it splits the paragraphs of 49 books at
@@ -18,12 +25,15 @@ than ``WINDOW`` in pieces, at 48 MB/s, each of which ends at the first of these 
 
 A text whose paragraphs all fit into a window is split as the library splits it in one piece.
 
-To add a method: write a function, add it to ``SPLITTERS`` below, and add its name to the choices of
+To add a method, write a function, add it to ``SPLITTERS`` below, and add its name to the choices of
 ``--sentences`` in ``encoding/encode_config.py``.
 """
 
 import codecs
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +42,7 @@ from numpy.typing import NDArray
 
 from tokkit.corpus.languages import language_code, require_language
 from tokkit.errors import TokkitError
-from tokkit.kernels.scan import LF, copy_documents, count_byte, find_sentences
+from tokkit.kernels.scan import CR, LF, copy_documents, count_byte, find_lines
 from tokkit.shards.arrow import read_only, string_array, string_buffers
 
 WINDOW = 1 << 12
@@ -40,13 +50,31 @@ LONGEST_SENTENCE = 1 << 16
 # Bytes to decode at a time: as str, a text of 200 MB with curly quotes takes 400 MB.
 BLOCK = 1 << 20
 
-_MOST_STRINGS = 1 << 16
-
-Sentences = tuple[pa.LargeStringArray, NDArray[np.int64]]  # see ``split_sentences``
-
 _WHITE_SPACE = " \t\n\v\f\r"
 _TERMINATORS = frozenset(".!?…。．！？｡।॥۔؟։።፧။៕")  # noqa: RUF001  full stops of many scripts
 _CLOSERS = frozenset("\"'”’»›」』）)]")  # noqa: RUF001  closing marks of many scripts
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """The sentences of some documents.
+
+    Attributes:
+        texts: large_string, what the tokenizer encodes: documents, or lines; none is empty.
+        ends: int64 ``[num_sentences]``, where each sentence ends in the value buffer of ``texts``,
+            ascending; each text's end is among them.
+        offsets: int64 ``[num_documents + 1]``, into ``ends``; a document has at least one.
+    """
+
+    texts: pa.LargeStringArray
+    ends: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+    def find_document(self, text: int) -> int:
+        """Return the number of the document that a text is in."""
+        _, bounds = string_buffers(self.texts)
+        sentence = np.searchsorted(self.ends, bounds[text + 1])
+        return int(np.searchsorted(self.offsets, sentence, "right")) - 1
 
 
 def split_sentences(
@@ -55,17 +83,13 @@ def split_sentences(
     language: str = "en",
     languages: pa.StringArray | None = None,
 ) -> Sentences:
-    """Sentences documents into sentences.
+    """Find the sentences of documents.
 
     Args:
         texts: large_string ``[num_documents]``, valid UTF-8, not of white space alone.
         sentences: the option: ``auto``, ``lines`` or ``none``.
         language: language code for ``auto``.
         languages: string ``[num_documents]``, each document's own, null or empty without one.
-
-    Returns:
-        The sentences of all documents in order, large_string, none empty; and their offsets by
-        document, int64 ``[num_documents + 1]``. A document has at least one.
 
     Raises:
         UsageError: if ``language`` is no language code.
@@ -74,39 +98,41 @@ def split_sentences(
     return SPLITTERS[sentences](texts, language, languages)
 
 
-def _split_by_kernel(texts: pa.LargeStringArray, *, at_line_ends: bool) -> Sentences:
-    """Return each line as a sentence, or each document."""
+def _split_lines(texts: pa.LargeStringArray) -> Sentences:
+    """Return each line as a text and a sentence."""
     values, offsets = string_buffers(texts)
     values = read_only(values)
-    num_line_ends = 0
-    if at_line_ends:
-        num_line_ends = count_byte(values[offsets[0] : offsets[-1]], LF)
-    by_line = num_line_ends > 0
-    starts = np.empty(len(texts) + num_line_ends, dtype=np.int64)
+    inside = values[offsets[0] : offsets[-1]]
+    most = len(texts) + count_byte(inside, LF) + count_byte(inside, CR)
+    starts = np.empty(most, dtype=np.int64)
     stops = np.empty_like(starts)
-    sentence_offsets = np.empty(len(texts) + 1, dtype=np.int64)
-    count = find_sentences(values, read_only(offsets), by_line, starts, stops, sentence_offsets)
+    line_offsets = np.empty(len(texts) + 1, dtype=np.int64)
+    count = find_lines(values, read_only(offsets), starts, stops, line_offsets)
     starts, stops = starts[:count], stops[:count]
-    num_bytes = int((stops - starts).sum())
-    if num_bytes == offsets[-1] - offsets[0]:  # nothing is removed
-        return string_array(values, np.append(starts, offsets[-1])), sentence_offsets
-    out_values = np.empty(num_bytes, dtype=np.uint8)
+    out_values = np.empty(int((stops - starts).sum()), dtype=np.uint8)
     out_offsets = np.empty(count + 1, dtype=np.int64)
     kept = np.empty(count, dtype=np.int64)
-    copy_documents(values, read_only(starts), read_only(stops), out_values, out_offsets, kept)
-    return string_array(out_values, out_offsets), sentence_offsets
+    as_text_file = False
+    copy_documents(
+        values, read_only(starts), read_only(stops), as_text_file, out_values, out_offsets, kept
+    )
+    return Sentences(string_array(out_values, out_offsets), out_offsets[1:], line_offsets)
+
+
+def _keep_whole(texts: pa.LargeStringArray) -> Sentences:
+    """Return each document as a sentence."""
+    _, offsets = string_buffers(texts)
+    return Sentences(texts, offsets[1:], np.arange(len(texts) + 1))
 
 
 def _split_by_library(
     texts: pa.LargeStringArray, language: str, languages: pa.StringArray | None
 ) -> Sentences:
-    """Sentences documents by sentencex, each in its own language if it has one."""
+    """Find the sentences of documents by sentencex, each in its own language if it has one."""
     default = require_language(language)
     values, bounds = string_buffers(texts)
     own_languages = [None] * len(texts) if languages is None else languages.to_pylist()
-    done = [pa.array([], pa.large_string())]
-    sentences: list[str] = []
-    num_sentences = 0
+    ends: list[int] = []
     offsets = np.zeros(len(texts) + 1, dtype=np.int64)
     for index, own in enumerate(own_languages):
         code = language_code(own) if own else default
@@ -115,72 +141,93 @@ def _split_by_library(
                 f"a record gives its language as {own!r}, which is no language code, such as en, "
                 f"de or pt-BR; omit --language-field to use --language for all records"
             )
-        for found in split_utf8(values[bounds[index] : bounds[index + 1]].data, code):
-            sentences += found
-            num_sentences += len(found)
-            if len(sentences) > _MOST_STRINGS:
-                done.append(pa.array(sentences, pa.large_string()))
-                sentences = []
-        offsets[index + 1] = num_sentences
-    done.append(pa.array(sentences, pa.large_string()))
-    return pa.concat_arrays(done), offsets
+        start, stop = int(bounds[index]), int(bounds[index + 1])
+        ends.extend(start + end for end in find_ends(values[start:stop].data, code))
+        ends[-1] = stop
+        offsets[index + 1] = len(ends)
+    return Sentences(texts, np.array(ends, dtype=np.int64), offsets)
 
 
 # By the names of ``--sentences``.
 SPLITTERS: Mapping[str, Callable[[pa.LargeStringArray, str, pa.StringArray | None], Sentences]] = {
     "auto": _split_by_library,
-    "lines": lambda texts, *_: _split_by_kernel(texts, at_line_ends=True),
-    "none": lambda texts, *_: _split_by_kernel(texts, at_line_ends=False),
+    "lines": lambda texts, *_: _split_lines(texts),
+    "none": lambda texts, *_: _keep_whole(texts),
 }
 
 
-def split_utf8(text: memoryview, code: str) -> Iterator[list[str]]:
-    """Sentences one text by sentencex, block by block.
+def find_ends(text: memoryview, code: str) -> Iterator[int]:
+    """Find the sentences of one text by sentencex, block by block.
 
     Args:
         text: valid UTF-8.
         code: sentencex's code of its language.
 
     Yields:
-        The sentences that end in each block, without surrounding white space.
+        The byte after the last one of each sentence, white space after it excluded.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     rest = ""
+    position = 0
     for start in range(0, len(text), BLOCK):
         final = start + BLOCK >= len(text)
         rest += decoder.decode(text[start : start + BLOCK], final)
-        pieces, used = _cut_text(rest, code, final=final)
+        ends, used = _cut_text(rest, code, final=final)
+        is_ascii = rest.isascii()
+        for first, end in pairwise([0, *ends]):
+            position += end - first if is_ascii else len(rest[first:end].encode())
+            yield position
+        position += len(rest[ends[-1] if ends else 0 : used].encode())
         rest = rest[used:]
-        yield [sentence for piece in pieces if (sentence := piece.strip(_WHITE_SPACE))]
 
 
-def _cut_text(text: str, code: str, *, final: bool) -> tuple[list[str], int]:
-    """Return the sentences of a text with the white space between them, and their length.
+def _cut_text(text: str, code: str, *, final: bool) -> tuple[list[int], int]:
+    """Return where sentences of a text end, white space excluded, and where to go on.
 
     Unless the text is ``final``, enough is left to find where the next sentence ends, so that the
     sentences do not depend on the blocks.
     """
-    pieces: list[str] = []
+    ends: list[int] = []
     start = 0
     window = WINDOW
     while len(text) - start > (window if final else LONGEST_SENTENCE):
         stop = _find_line_end(text, start, start + window)
         if stop > start:
-            pieces += sentencex.segment(code, text[start:stop])
+            ends += _segment(text, start, stop, code)
         else:
-            found = _split_window(text[start : start + window], code)
-            if not found and window < LONGEST_SENTENCE:
+            found = _segment(text, start, start + window, code)
+            del found[bisect_right(found, start + window * 3 // 4) :]
+            if found:
+                stop = _skip_space(text, found[-1], start + window)
+            elif window < LONGEST_SENTENCE:
                 window *= 2
                 continue
-            found = found or [text[start : _find_space(text, start, start + window)]]
-            stop = start + sum(map(len, found))
-            pieces += found
+            else:
+                stop = _find_space(text, start, start + window)
+                found = [start + len(text[start:stop].rstrip())]
+            ends += found
         start = stop
         window = WINDOW
     if final:
-        pieces += sentencex.segment(code, text[start:])
+        ends += _segment(text, start, len(text), code)
         start = len(text)
-    return pieces, start
+    return ends, start
+
+
+def _segment(text: str, start: int, stop: int, code: str) -> list[int]:
+    """Return where the sentences that sentencex finds in a part of a text end.
+
+    The library leaves out some white space of texts above 10 kB, so each sentence is looked up.
+    """
+    ends = []
+    position = start
+    for piece in sentencex.segment(code, text[start:stop]):
+        sentence = piece.strip()
+        found = text.find(sentence, position, stop) if sentence else -1
+        if found >= 0:
+            position = found + len(sentence)
+            ends.append(position)
+    return ends
 
 
 def _find_line_end(text: str, start: int, stop: int) -> int:
@@ -199,11 +246,10 @@ def _find_line_end(text: str, start: int, stop: int) -> int:
     return -1
 
 
-def _split_window(window: str, code: str) -> list[str]:
-    """Return the sentences of one paragraph's window that end in its first three quarters."""
-    sentences: list[str] = sentencex.segment(code, window)
-    ends = np.cumsum([len(sentence) for sentence in sentences])
-    return sentences[: int(np.searchsorted(ends, len(window) * 3 // 4, side="right"))]
+def _skip_space(text: str, start: int, stop: int) -> int:
+    while start < stop and text[start].isspace():
+        start += 1
+    return start
 
 
 def _find_space(text: str, start: int, stop: int) -> int:

@@ -36,10 +36,9 @@ from tokkit.kernels.scan import (
 )
 from tokkit.shards.arrow import read_only
 
-_BOM = b"\xef\xbb\xbf"
 # A batch has at most one document for so many bytes, which bounds the memory of their names.
 _BYTES_PER_DOCUMENT = 64
-# The first read must show whether there is a byte order mark.
+# A character must fit, of which the kernel finds out whether it is white space.
 _SMALLEST_BUFFER = 4
 _READ_BYTES = 1 << 20
 
@@ -123,7 +122,12 @@ def read_text(
     name = stream.unit.source.name
     for found in find_in_stream(stream, config.documents, batch_bytes):
         clean = clean_texts(
-            found.buffer, found.starts, found.stops, config.errors, found.invalid_utf8
+            found.buffer,
+            found.starts,
+            found.stops,
+            config.errors,
+            found.invalid_utf8,
+            of_text_file=True,
         )
         yield DocumentBatch(
             clean.texts,
@@ -159,7 +163,7 @@ def find_in_stream(
     stops = np.empty_like(starts)
     base = unit.start
     size = stream.fill(buffer.data)
-    state = new_state(len(_BOM) if stream.head.startswith(_BOM) else 0)
+    state = new_state(0)
     while True:
         final = size < buffer.size
         view = read_only(buffer)
@@ -202,9 +206,8 @@ def _take_whole(stream: ByteStream, batch_bytes: int) -> FoundDocuments:
     while size == buffer.size:
         buffer = _move(buffer, 0, size, 2 * size)
         size += stream.fill(buffer[size:].data)
-    start = len(_BOM) if stream.head.startswith(_BOM) else 0
-    bounds = np.array([start, size], dtype=np.int64)
-    count = int(size > start)
+    bounds = np.array([0, size], dtype=np.int64)
+    count = int(size > 0)
     return FoundDocuments(
         stream, read_only(buffer), unit.start, bounds[:count], bounds[1 : 1 + count]
     )

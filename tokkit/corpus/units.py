@@ -43,9 +43,15 @@ UNIT_BYTES = 64 << 20
 # Possessive, or "\r\n" would be taken for two line ends where it must be one. Both begin with
 # alternatives of one character, which the search skips to: twice as fast as atomic groups are.
 LINE_END = re.compile(rb"(?:\n|\r\n?+)")
-BLANK_LINE = re.compile(rb"(?:\n|\r\n?+)[ \t\v\f]*+(?:\n|\r\n?+)")
+# White space that ends no line, as in ``tokkit.kernels.scan``, and U+FEFF.
+_BLANK = (
+    rb"(?:[ \t\v\f\x1c-\x1f]|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]"
+    rb"|\xe2\x81\x9f|\xe3\x80\x80|\xef\xbb\xbf)"
+)
+BLANK_LINE = re.compile(rb"(?:\n|\r\n?+)" + _BLANK + rb"*+(?:\n|\r\n?+)")
+# A line end that only white space follows, whose last character may be incomplete.
+_OPEN_LINE = re.compile(rb"[\n\r]" + _BLANK + rb"*+[\xc2\xe1-\xe3\xef]?[\x80-\xbf]?\Z")
 
-_BLANKS = b" \t\v\f"
 _FIRST_READ_BYTES = 1 << 16
 _LARGEST_READ_BYTES = 8 << 20
 _PARTS = {"parquet": "row groups", "arrow": "record batches"}
@@ -249,5 +255,5 @@ def _find_boundary(file: Any, source: Source, target: int, boundary: re.Pattern[
 
 def _trailing_line_end(data: bytes) -> int:
     """Return the position of a line end that only blanks follow; the data's length without one."""
-    text = data.rstrip(_BLANKS)
-    return len(text) - 1 if text.endswith((b"\n", b"\r")) else len(data)
+    last = max(data.rfind(b"\n"), data.rfind(b"\r"))
+    return last if last >= 0 and _OPEN_LINE.match(data, last) else len(data)

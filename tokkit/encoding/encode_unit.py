@@ -4,7 +4,8 @@ One batch of documents is in memory at a time:
 
     read_and_count → split_sentences → Encoder → make_rows → shard
 
-A row is a document without the sentences that have no tokens:
+A sentence has the tokens that begin in it. A row is a document without the sentences that have no
+tokens:
 
     documents    "a"                "b"         "c"
     sentences    3 and 2 tokens     0 tokens    0 and 4 tokens
@@ -36,7 +37,7 @@ from tokkit.errors import TokkitError
 from tokkit.shards.arrow import large_list, string_array, string_buffers, to_arrow
 from tokkit.shards.schema import Header, tokens_schema
 from tokkit.shards.writer import open_writer
-from tokkit.tokenizer.encoded import Encoded, SentenceTooLongError
+from tokkit.tokenizer.encoded import Encoded, TextTooLongError
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class EncodeStats:
     """Measurements of this run, without units that were done before.
 
     Attributes:
-        measured: by name: ``bytes`` of sentences, the ``seconds`` that encoders took for them
+        measured: by name: ``bytes`` of text, the ``seconds`` that encoders took for them
             (summed over workers), hits and misses of the cache.
         num_tokens: tokens encoded.
         seconds: from the start to the last unit, reading and writing included.
@@ -224,18 +225,15 @@ def _encode_batch(
     from tokkit.corpus.sentences import split_sentences
 
     config, encoder = context.config, context.choose_encoder(batch.texts)
-    sentences, sentence_offsets = split_sentences(
-        batch.texts, config.sentences, config.language, batch.languages
-    )
+    sentences = split_sentences(batch.texts, config.sentences, config.language, batch.languages)
     before, started = encoder.counters.copy(), time.perf_counter()
     try:
-        encoded = encoder.encode(sentences)
-    except SentenceTooLongError as error:
-        document = int(np.searchsorted(sentence_offsets, error.sentence, "right")) - 1
-        name = f"{unit.source.name}, document {batch.names[document]}"
-        raise TokkitError(f"{name}: {error}") from error
+        encoded = encoder.encode(sentences.texts, sentences.ends)
+    except TextTooLongError as error:
+        name = batch.names[sentences.find_document(error.text)]
+        raise TokkitError(f"{unit.source.name}, document {name}: {error}") from error
     measured["seconds"] += time.perf_counter() - started
-    _, offsets = string_buffers(sentences)
+    _, offsets = string_buffers(sentences.texts)
     measured["bytes"] += int(offsets[-1] - offsets[0])
     for name, number in zip(_COUNTERS, (encoder.counters - before).tolist(), strict=True):
         measured[name] += number
@@ -248,7 +246,7 @@ def _encode_batch(
     accounts.count_source(source, "tokens", len(encoded.ids))
     accounts.count_source(source, "words", num_words)
     accounts.count_source(source, "unknown_tokens", num_unknown)
-    return make_rows(context.schema, batch.names, sentence_offsets, encoded, accounts)
+    return make_rows(context.schema, batch.names, sentences.offsets, encoded, accounts)
 
 
 def make_rows(

@@ -1,15 +1,15 @@
-r"""Find documents, lines and sentences in a buffer of bytes, and copy them out.
+r"""Find documents and lines in a buffer of bytes, and copy them out.
 
-A line ends at ``\n``, at ``\r\n``, or at a lone ``\r``. White space is ASCII's six bytes (space,
-``\t \n \v \f \r``). ``find_documents`` walks a buffer once and keeps its position in a state, so
-that the caller can refill the buffer at any byte:
+A line ends at ``\n``, at ``\r\n``, or at a lone ``\r``. It is blank if Python's ``str.strip`` leaves
+nothing of it, byte order marks aside. ``find_documents`` walks a buffer once and keeps its position
+in a state, so that the caller can refill the buffer at any byte:
 
     buffer "a\nb\n \n\nc\n"    documents between blank lines: [0, 3) and [7, 8); a run of blank
                               lines is one delimiter
     buffer "a\n\n b\n"         a document per line: [0, 1) and [3, 5); one line is empty
 
-Results are slices of the raw bytes. ``copy_documents`` writes them one after the other with ``\n``
-line ends, which is the value buffer of an Arrow string column.
+Results are slices of the raw bytes. ``copy_documents`` writes them one after the other, which is the
+value buffer of an Arrow string column.
 """
 
 import numpy as np
@@ -69,17 +69,61 @@ def is_line_end(byte: int) -> bool:
 
 
 @inline
-def is_blank(byte: int) -> bool:
-    """Return whether a byte is ASCII white space that ends no line."""
-    return byte in (32, 9, 11, 12)
+def blank_size(values: Bytes, position: int, stop: int) -> int:
+    """Return the length in bytes of the white space at ``position`` that ends no line.
+
+    White space is what Python's ``str.isspace`` says. The result is 0 for anything else, and -1 if
+    only the bytes from ``stop`` on would tell.
+    """
+    if position >= stop:
+        return 0
+    first = values[position]
+    if first < 0x80:
+        return int(first == 32 or first == 9 or first == 11 or first == 12 or 28 <= first <= 31)
+    if first not in (0xC2, 0xE1, 0xE2, 0xE3):
+        return 0
+    if position + 1 >= stop:
+        return -1
+    second = values[position + 1]
+    if first == 0xC2:  # U+0085 U+00A0
+        return 2 if second in (0x85, 0xA0) else 0
+    if position + 2 >= stop:
+        return -1
+    third = values[position + 2]
+    if first == 0xE2 and second == 0x80:  # U+2000 to U+200A, U+2028 U+2029 U+202F
+        return 3 if third <= 0x8A or third in (0xA8, 0xA9, 0xAF) else 0
+    is_space = (
+        (first == 0xE1 and second == 0x9A and third == 0x80)  # U+1680
+        or (first == 0xE2 and second == 0x81 and third == 0x9F)  # U+205F
+        or (first == 0xE3 and second == 0x80 and third == 0x80)  # U+3000
+    )
+    return 3 if is_space else 0
 
 
 @inline
-def skip_white_space(values: Bytes, start: int, stop: int) -> int:
-    """Return the first byte from ``start`` on that is no white space, or ``stop``."""
-    while start < stop and (is_blank(values[start]) or is_line_end(values[start])):
-        start += 1
-    return start
+def is_byte_order_mark(values: Bytes, position: int, stop: int) -> bool:
+    """Return whether the three bytes of U+FEFF are at ``position``."""
+    return (
+        position + 2 < stop
+        and values[position] == 0xEF
+        and values[position + 1] == 0xBB
+        and values[position + 2] == 0xBF
+    )
+
+
+@inline
+def has_text(values: Bytes, start: int, stop: int) -> bool:
+    """Return whether a slice holds anything but white space and byte order marks."""
+    while start < stop:
+        size = blank_size(values, start, stop)
+        if size <= 0 and is_line_end(values[start]):
+            size = 1
+        elif size <= 0 and is_byte_order_mark(values, start, stop):
+            size = 3
+        if size <= 0:
+            return True
+        start += size
+    return False
 
 
 @inline
@@ -131,25 +175,37 @@ def find_documents(
 
     Returns:
         The number of documents. If it is ``len(out_starts)``, call again with the same buffer.
-        Otherwise the whole buffer was read, except for a last ``\r`` of which only the next byte
-        tells whether it is a line end by itself.
+        Otherwise the whole buffer was read, except for a last ``\r``, or a character at the start of
+        a line, of which only the next bytes tell what it is.
     """
     capacity = out_starts.size
     position = state[NEXT]
     line_start = state[LINE_START]
     document_start = state[DOCUMENT_START]
     document_stop = state[DOCUMENT_STOP]
-    has_text = state[LINE_HAS_TEXT] != 0
+    line_has_text = state[LINE_HAS_TEXT] != 0
     num_lines = state[NUM_LINES]
     num_empty = state[NUM_EMPTY]
     words = buffer[: buffer.size - buffer.size % 8].view(np.uint64)
     count = 0
     while count < capacity:
-        if not has_text:
-            while position < size and is_blank(buffer[position]):
-                position += 1
+        if not line_has_text:
+            size_of_blank = 1
+            while size_of_blank > 0:
+                size_of_blank = blank_size(buffer, position, size)
+                if size_of_blank == 0 and is_byte_order_mark(buffer, position, size):
+                    size_of_blank = 3
+                    if line_start == position:
+                        line_start += 3
+                position += max(0, size_of_blank)
+            if position < size and not final:
+                is_unknown = size_of_blank < 0 or (
+                    buffer[position] == 0xEF and position + 2 >= size
+                )
+                if is_unknown:
+                    break
         line_stop = find_line_end(buffer, words, position, size)
-        has_text = has_text or line_stop > position
+        line_has_text = line_has_text or line_stop > position
         position = line_stop
         if position == size:
             if line_start == size or not final:
@@ -162,13 +218,13 @@ def find_documents(
                     break
             position += 1
         num_lines += 1
-        num_empty += not has_text
+        num_empty += not line_has_text
         if by_line:
-            if has_text:
+            if line_has_text:
                 out_starts[count] = line_start
                 out_stops[count] = line_stop
                 count += 1
-        elif has_text:
+        elif line_has_text:
             if document_start < 0:
                 document_start = line_start
             document_stop = line_stop
@@ -178,7 +234,7 @@ def find_documents(
             count += 1
             document_start = -1
         line_start = position
-        has_text = False
+        line_has_text = False
     if final and line_start == size and document_start >= 0 and count < capacity:
         out_starts[count] = document_start
         out_stops[count] = document_stop
@@ -188,7 +244,7 @@ def find_documents(
     state[LINE_START] = line_start
     state[DOCUMENT_START] = document_start
     state[DOCUMENT_STOP] = document_stop
-    state[LINE_HAS_TEXT] = has_text
+    state[LINE_HAS_TEXT] = line_has_text
     state[NUM_LINES] = num_lines
     state[NUM_EMPTY] = num_empty
     return count
@@ -204,22 +260,39 @@ def count_byte(values: Bytes, byte: int) -> int:
 
 
 @kernel
+def count_byte_order_marks(values: Bytes) -> int:
+    """Count the occurrences of U+FEFF; LLVM vectorizes the loop."""
+    number = 0
+    for position in range(values.size - 2):
+        number += (
+            (values[position] == 0xEF)
+            & (values[position + 1] == 0xBB)
+            & (values[position + 2] == 0xBF)
+        )
+    return number
+
+
+@kernel
 def copy_documents(
     buffer: Bytes,
     starts: Int64,
     stops: Int64,
+    as_text_file: bool,
     out_values: Bytes,
     out_offsets: Int64,
     out_kept: Int64,
 ) -> int:
-    r"""Copy slices of a buffer one after the other, with ``\n`` line ends and none at the end.
+    r"""Copy slices of a buffer one after the other, without those of white space alone.
 
-    ``"a\r\nb\r\n"`` becomes ``"a\nb"``. Slices of white space alone are left out.
+    In a text file, ``"a\r\nb\r\n"`` becomes ``"a\nb"``, and byte order marks at the start of a line
+    are dropped: files that begin with one were joined. Elsewhere U+FEFF is a character.
 
     Args:
         buffer: uint8.
         starts: int64 ``[num_documents]``, first byte of each slice, ascending.
         stops: int64 ``[num_documents]``, the byte after its last one, ascending.
+        as_text_file: whether to write ``\n`` line ends, none at the end, and no byte order marks
+            at the start of a line; otherwise slices are copied as they are.
         out_values: uint8, at least as long as all slices together.
         out_offsets: int64 ``[num_documents + 1]``, bounds of the copies.
         out_kept: int64 ``[num_documents]``, numbers of the slices that were copied.
@@ -230,27 +303,35 @@ def copy_documents(
     out_offsets[0] = 0
     end = 0
     num_kept = 0
-    has_returns = False
-    if starts.size:
-        has_returns = count_byte(buffer[starts[0] : stops[starts.size - 1]], CR) > 0
+    is_changed = False
+    if as_text_file and starts.size:
+        all_bytes = buffer[starts[0] : stops[starts.size - 1]]
+        is_changed = count_byte(all_bytes, CR) > 0 or count_byte_order_marks(all_bytes) > 0
     for document in range(starts.size):
         start = starts[document]
         stop = stops[document]
-        if skip_white_space(buffer, start, stop) == stop:
+        if not has_text(buffer, start, stop):
             continue
-        if not has_returns:
+        if not is_changed:
             copy_values(buffer, start, out_values, end, stop - start)
             end += stop - start
         else:
-            for position in range(start, stop):
+            position = start
+            while position < stop:
                 byte = buffer[position]
+                begins_line = end == out_offsets[num_kept] or out_values[end - 1] == LF
+                if begins_line and is_byte_order_mark(buffer, position, stop):
+                    position += 3
+                    continue
                 if byte == CR:
                     byte = np.uint8(LF)
-                elif byte == LF and position > start and buffer[position - 1] == CR:
-                    continue
+                    if position + 1 < stop and buffer[position + 1] == LF:
+                        position += 1
                 out_values[end] = byte
                 end += 1
-        end -= out_values[end - 1] == LF
+                position += 1
+        if as_text_file:
+            end -= out_values[end - 1] == LF
         out_kept[num_kept] = document
         num_kept += 1
         out_offsets[num_kept] = end
@@ -258,47 +339,39 @@ def copy_documents(
 
 
 @kernel
-def find_sentences(
+def find_lines(
     values: Bytes,
     offsets: Int64,
-    by_line: bool,
     out_starts: Int64,
     out_stops: Int64,
-    out_sentence_offsets: Int64,
+    out_line_offsets: Int64,
 ) -> int:
-    r"""Find each line with text in it, or each document, without surrounding white space.
+    r"""Find each line with text in it, line end excluded.
 
     Args:
-        values: uint8, documents one after the other, with ``\n`` line ends.
+        values: uint8, documents one after the other.
         offsets: int64 ``[num_documents + 1]``, bounds of the documents.
-        by_line: each line is a sentence; otherwise each document is.
-        out_starts: int64 ``[num_documents + number of line ends]``, first byte of each sentence.
+        out_starts: int64 ``[num_documents + number of line ends]``, first byte of each line.
         out_stops: int64, as long as ``out_starts``, the byte after its last one.
-        out_sentence_offsets: int64 ``[num_documents + 1]``, bounds of each document's sentences.
+        out_line_offsets: int64 ``[num_documents + 1]``, bounds of each document's lines.
 
     Returns:
-        The number of sentences.
+        The number of lines.
     """
     words = values[: values.size - values.size % 8].view(np.uint64)
     count = 0
-    out_sentence_offsets[0] = 0
+    out_line_offsets[0] = 0
     for document in range(offsets.size - 1):
         position = offsets[document]
         document_stop = offsets[document + 1]
         while position < document_stop:
-            stop = document_stop
-            if by_line:
-                stop = find_line_end(values, words, position, document_stop)
-            first = skip_white_space(values, position, stop)
-            last = stop
-            while first < last and (is_blank(values[last - 1]) or is_line_end(values[last - 1])):
-                last -= 1
-            if first < last:
-                out_starts[count] = first
-                out_stops[count] = last
+            stop = find_line_end(values, words, position, document_stop)
+            if has_text(values, position, stop):
+                out_starts[count] = position
+                out_stops[count] = stop
                 count += 1
             position = stop + 1
-        out_sentence_offsets[document + 1] = count
+        out_line_offsets[document + 1] = count
     return count
 
 

@@ -6,6 +6,7 @@ by one merge, which comes after those that make its parts, as trainers write the
 """
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,15 +22,25 @@ from tokkit.kernels.encode.bpe_lookup import (
     find_reachable,
 )
 from tokkit.kernels.encode.bpe_merges import Merges, fill_merges, new_buffers
-from tokkit.kernels.encode.encode_bpe import BpeTables, encode_bpe
+from tokkit.kernels.encode.chunks import SPACE
+from tokkit.kernels.encode.cuts import new_rules
+from tokkit.kernels.encode.encode_bpe import (
+    DIGIT,
+    LETTER,
+    NUMBER,
+    OTHER,
+    BpeTables,
+    encode_bpe,
+)
 from tokkit.kernels.encode.tries import NO_TOKEN, fill_cells
 from tokkit.kernels.scan import prefix_spaces
 from tokkit.shards.arrow import read_only, string_buffers
 from tokkit.tokenizer.characters import PieceCharacters
-from tokkit.tokenizer.encoded import NO_ID, SentenceTooLongError, read_merges
+from tokkit.tokenizer.encoded import NO_ID, read_merges
 from tokkit.tokenizer.tokenizer import Tokenizer
 
-LONGEST_WORD = 4 << 20  # bytes; such a word takes 200 MB
+LONGEST_WORD = 4 << 20  # bytes; such a word takes 200 MB, and a longer one is the library's
+_APOSTROPHE = 39
 _FIRST_WORD = 1 << 10
 # Bytes of all tokens together, since each merge can double the length, and of what lies ahead.
 _MOST_BYTES = 1 << 26
@@ -46,9 +57,16 @@ class BpeModel:
 
     Attributes:
         characters: the table of characters, which grows.
+        kinds: of characters, for ``find_cuts``.
+        rules: where a text can be cut: between characters of two classes, unless white space is
+            before the cut, because a word includes the space before it.
+        joiner: the apostrophe, which begins contractions.
+        num_bytes: int32 ``[vocab_size]``, of the text that each token stands for; None if bytes
+            that are not in the vocabulary are left out.
     """
 
     kernel: ClassVar[Callable[..., int]] = staticmethod(encode_bpe)
+    joiner: ClassVar[int] = _APOSTROPHE
 
     def __init__(self, tokenizer: Tokenizer, longest_word: int | None = None) -> None:
         assert tokenizer.library is not None  # noqa: S101  only a tokenizer of the library has a pipeline
@@ -59,6 +77,15 @@ class BpeModel:
         self._lookup = make_lookup(*merges)
         self._buffers = new_buffers(_FIRST_WORD)
         self.characters = PieceCharacters(tokenizer.library.pre_tokenizer)
+        self.kinds = self.characters.classes.classes
+        self.rules = new_rules()
+        kinds = (LETTER, NUMBER, OTHER, DIGIT, SPACE)
+        for left, right in product(kinds[:-1], kinds):
+            self.rules[left, right] = left != right or left == DIGIT
+        byte_ids, *_ = merges
+        self.num_bytes: npt.NDArray[np.int32] | None = None
+        if NO_ID not in byte_ids:
+            self.num_bytes = np.array([len(token) for token in tokenizer.tokens], np.int32)
 
     @property
     def tables(self) -> tuple[Any, ...]:
@@ -66,26 +93,30 @@ class BpeModel:
         classes = self.characters.classes
         return (BpeTables(classes, self._merges, self._lookup, self._buffers),)
 
-    def read_text(self, sentences: pa.LargeStringArray) -> tuple[npt.NDArray[np.uint8], _Int64s]:
-        """Return the bytes and offsets of the sentences, with the space that the tokenizer adds."""
-        values, offsets = string_buffers(sentences)
+    def read_text(
+        self, texts: pa.LargeStringArray, ends: _Int64s | None
+    ) -> tuple[npt.NDArray[np.uint8], _Int64s, _Int64s | None]:
+        """Return the bytes of the texts, their offsets, and the ends in these bytes.
+
+        The bytes include the space that the tokenizer adds to each text.
+        """
+        values, offsets = string_buffers(texts)
         if not self._add_prefix_space:
-            return values, offsets
-        num_bytes = int(offsets[-1] - offsets[0]) + len(sentences)
+            return values, offsets, ends
+        num_bytes = int(offsets[-1] - offsets[0]) + len(texts)
         out_values = np.empty(num_bytes, np.uint8)
         out_offsets = np.empty(len(offsets), np.int64)
         num_bytes = prefix_spaces(read_only(values), read_only(offsets), out_values, out_offsets)
-        return out_values[:num_bytes], out_offsets
+        if ends is not None:
+            ends = ends + (out_offsets - offsets)[np.searchsorted(offsets, ends)]
+        return out_values[:num_bytes], out_offsets, ends
 
-    def allow_word(self, num_bytes: int, sentence: int) -> None:
-        """Allocate memory for words of this length.
-
-        Raises:
-            SentenceTooLongError: if it is above the limit.
-        """
+    def allow_word(self, num_bytes: int) -> bool:
+        """Allocate memory for words of this length; returns False if it is above the limit."""
         if num_bytes > self._longest_word:
-            raise SentenceTooLongError(num_bytes, sentence)
+            return False
         self._buffers = new_buffers(2 * num_bytes)
+        return True
 
 
 def _make_merges(

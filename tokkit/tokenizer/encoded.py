@@ -23,11 +23,12 @@ Ids = npt.NDArray[np.unsignedinteger[Any]]
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of some sentences.
+    """Token ids of some sentences; those of a text begin with its first and follow one another.
 
     Attributes:
         ids: uint16 ``[num_tokens]``, or uint32 for more than 65,536 tokens in the vocabulary.
-        offsets: int64 ``[num_sentences + 1]``: sentence ``i`` is ``ids[offsets[i]:offsets[i + 1]]``.
+        offsets: int64 ``[num_sentences + 1]``: ``ids[offsets[i]:offsets[i + 1]]`` are the tokens
+            that begin in sentence ``i``.
         word_starts: bool ``[num_tokens]``: whether a token begins a word.
     """
 
@@ -36,20 +37,21 @@ class Encoded:
     word_starts: pa.BooleanArray
 
 
-class SentenceTooLongError(TokkitError):
-    """A sentence holds a stretch that must be encoded in one piece and does not fit into memory.
+class TextTooLongError(TokkitError):
+    """A text cannot be cut into pieces that give its ids, and is too long to encode in one.
 
     Args:
-        num_bytes: length of that stretch.
-        sentence: its number in the batch.
+        num_bytes: length of what cannot be cut.
+        text: number of the text in the batch.
     """
 
-    def __init__(self, num_bytes: int, sentence: int) -> None:
+    def __init__(self, num_bytes: int, text: int) -> None:
         super().__init__(
-            f"a sentence has {num_bytes:,} bytes that this tokenizer must take in one piece, "
-            f"more than fit into memory; break it into lines and pass --sentences lines"
+            f"{num_bytes:,} bytes of text that this tokenizer must take in one piece; break the "
+            f"text into lines and pass --sentences lines"
         )
-        self.sentence = sentence
+        self.num_bytes = num_bytes
+        self.text = text
 
 
 def choose_kernel(tokenizer: Tokenizer) -> str | None:

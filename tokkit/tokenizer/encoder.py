@@ -1,17 +1,21 @@
-"""Sentences of text in, token ids and word starts out, as the tokenizer's own library gives them.
+"""Texts in, token ids and word starts out, as the tokenizer's own library gives them.
 
-    sentences    "Unaffable, yes."   "No."
-    ids          una ##ffa ##ble , yes .   no .
-    offsets      0                         6    8
-    word_starts  1   0     0     1 1   1   1  1
+    texts        "Unaffable, yes. No."
+    ends         15, 19
+    ids          una ##ffa ##ble , yes . no .
+    offsets      0                       6    8
+    word_starts  1   0     0     1 1   1 1  1
 
-Text never becomes a special token: ``[SEP]`` in a sentence is three words. BERT's and GPT-2's
-tokenizers are encoded by our kernels, others by their library.
+A text may be a document of several sentences. Where these end changes none of its ids: it is only
+counted how many tokens begin before. Text never becomes a special token: ``[SEP]`` in a text is
+three words. BERT's and GPT-2's tokenizers are encoded by our kernels, others by their library.
 
 A kernel runs over a batch until it is done, or until it meets what it cannot do alone: a character
 that is not in its table yet, a chunk that only the library can encode, a word that needs more
 memory. The encoder provides that and calls the kernel again, which continues where it stopped.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +24,6 @@ import pyarrow as pa
 from tokkit.kernels.encode.chunks import (
     DETAIL,
     DONE,
-    LONG_WORD,
     NEEDS_LIBRARY,
     NUM_TOKENS,
     POSITION,
@@ -29,10 +32,11 @@ from tokkit.kernels.encode.chunks import (
     new_queue,
     new_state,
 )
+from tokkit.kernels.encode.cuts import find_cuts
 from tokkit.kernels.encode.word_cache import LONG_SPILL, append_tokens, new_cache
 from tokkit.shards.arrow import boolean_array, id_dtype, read_only
 from tokkit.tokenizer.bpe_model import BpeModel
-from tokkit.tokenizer.encoded import Encoded, Ids, choose_kernel
+from tokkit.tokenizer.encoded import Encoded, Ids, TextTooLongError, choose_kernel
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.wordpiece_model import WordPieceModel
@@ -46,13 +50,32 @@ _SHORT_BITS = 18
 _LONG_BITS = 16
 _BUFFER_BYTES = 16 << 20
 
+_Bits = npt.NDArray[np.uint64]
+_Bytes = npt.NDArray[np.uint8]
+_Int64s = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Cuts:
+    """Where texts are cut so that each end of a sentence is at a cut or between two.
+
+    Attributes:
+        bounds: int64 ``[num_cuts + 1]``, all cuts and the start of the first text, ascending.
+        before: int64 ``[num_ends]``, index in ``bounds`` of the last cut up to each end.
+        after: int64 ``[num_ends]``, index of the first cut from each end on.
+    """
+
+    bounds: _Int64s
+    before: _Int64s
+    after: _Int64s
+
 
 class Encoder:
-    """Encodes batches of sentences; each thread needs one of its own.
+    """Encodes batches of texts; each thread needs one of its own.
 
     Args:
         tokenizer: defines the ids.
-        longest_word: most bytes of a word in byte-level BPE; None for 4 MB.
+        longest_word: most bytes of a word in the kernel of byte-level BPE; None for 4 MB.
 
     Attributes:
         counters: int64 hits and misses of the kernel's cache; see
@@ -72,43 +95,54 @@ class Encoder:
         self._queue = new_queue()
         # Writing to the same memory again is a tenth faster than writing to new pages.
         self._buffers = self._new_buffers(_BUFFER_BYTES)
-        self.counters: npt.NDArray[np.int64] = self._cache.counters
+        self.counters: _Int64s = self._cache.counters
 
-    def encode(self, sentences: pa.LargeStringArray) -> Encoded:
-        """Encode sentences, in order.
+    def encode(self, texts: pa.LargeStringArray, ends: _Int64s | None = None) -> Encoded:
+        """Encode texts, in order.
 
         Args:
-            sentences: valid UTF-8 without nulls; may be a slice of a larger array.
+            texts: valid UTF-8 without nulls; may be a slice of a larger array.
+            ends: int64 ``[num_sentences]``, where sentences end in the value buffer of ``texts``,
+                ascending; the end of each text is among them, and no text is empty. None if each
+                text is one sentence.
 
         Raises:
-            SentenceTooLongError: if a sentence has millions of bytes that cannot be cut.
+            TextTooLongError: if a text has millions of bytes that cannot be cut.
         """
         model = self._model
         if model is None:
-            return self._library.encode(sentences)
-        values, offsets = (read_only(array) for array in model.read_text(sentences))
+            return self._library.encode(texts, ends)
+        values, offsets, ends = model.read_text(texts, ends)
+        values, offsets = read_only(values), read_only(offsets)
+        cuts = None
+        if ends is not None and len(ends) > len(texts):
+            cuts = _find_cuts(model, values, offsets, ends)
+        bounds = offsets if cuts is None else cuts.bounds
         num_bytes = int(offsets[-1] - offsets[0])
         state = new_state(int(offsets[0]))
         fits = num_bytes <= _BUFFER_BYTES
         ids, bits = self._buffers if fits else self._new_buffers(num_bytes)
         bits[0] = 0
-        token_offsets = np.zeros(len(offsets), np.int64)
+        token_offsets = np.zeros(len(bounds), np.int64)
         rest = (self._cache, self._queue, state, ids, bits, token_offsets)
-        while (stop := model.kernel(values, offsets, *model.tables, *rest)) != DONE:
+        while (stop := model.kernel(values, read_only(bounds), *model.tables, *rest)) != DONE:
             if stop == UNSEEN_CHARACTER:
                 model.characters.learn_page(int(state[DETAIL]))
-            elif stop == LONG_WORD:
-                model.allow_word(int(state[DETAIL]), int(state[TEXT]))
             elif stop == NEEDS_LIBRARY:
-                self._encode_chunk(values, state, ids, bits)
+                self._encode_chunk(values, offsets, state, ids, bits)
+            elif not model.allow_word(int(state[DETAIL])):
+                state[DETAIL] = _find_chunk_end(values, state, int(bounds[state[TEXT] + 1]))
+                self._encode_chunk(values, offsets, state, ids, bits)
         num_tokens = int(state[NUM_TOKENS])
+        if ends is not None and cuts is not None:
+            token_offsets = self._count_tokens(values, ends, cuts, ids, token_offsets)
         return Encoded(
             ids=ids[:num_tokens].copy(),
             offsets=token_offsets,
             word_starts=boolean_array(bits[: num_tokens // 64 + 1].copy(), num_tokens),
         )
 
-    def _new_buffers(self, num_bytes: int) -> tuple[Ids, npt.NDArray[np.uint64]]:
+    def _new_buffers(self, num_bytes: int) -> tuple[Ids, _Bits]:
         """Return uninitialized memory for the ids and word starts of ``num_bytes`` of text.
 
         Each token has at least one byte, which the models ensure, and a slot of the cache is copied
@@ -118,17 +152,70 @@ class Encoder:
         return np.empty(size, self._id_dtype), np.empty(size // 64 + 3, np.uint64)
 
     def _encode_chunk(
-        self,
-        values: npt.NDArray[np.uint8],
-        state: npt.NDArray[np.int64],
-        ids: Ids,
-        bits: npt.NDArray[np.uint64],
+        self, values: _Bytes, offsets: _Int64s, state: _Int64s, ids: Ids, bits: _Bits
     ) -> None:
         """Append the tokens of a chunk that only the library can encode, and move past it."""
         start, stop = int(state[POSITION]), int(state[DETAIL])
-        text = values[start:stop].tobytes().decode()
-        found, starts = self._library.encode_text(text, int(state[TEXT]))
+        try:
+            found, starts = self._library.encode_within(values[start:stop])
+        except TextTooLongError as error:
+            text = int(np.searchsorted(offsets, start, "right")) - 1
+            raise TextTooLongError(error.num_bytes, text) from error
         assert len(found) <= stop - start  # noqa: S101  the buffers have room for a token a byte
         append_tokens(found, starts, int(state[NUM_TOKENS]), ids, bits)
         state[NUM_TOKENS] += len(found)
         state[POSITION] = stop
+
+    def _count_tokens(
+        self,
+        values: _Bytes,
+        ends: _Int64s,
+        cuts: _Cuts,
+        ids: Ids,
+        token_offsets: _Int64s,
+    ) -> _Int64s:
+        """Return the number of tokens that begin before each end, with a 0 in front."""
+        counts = np.concatenate([[0], token_offsets[cuts.before]])
+        between = np.flatnonzero(cuts.before < cuts.after)
+        place = -1
+        for index, before in zip(between.tolist(), cuts.before[between].tolist(), strict=True):
+            if before != place:
+                place = before
+                start, stop = cuts.bounds[before : before + 2].tolist()
+                first, last = token_offsets[before : before + 2].tolist()
+                begins = self._find_begins(values[start:stop], ids[first:last])
+            counts[index + 1] += np.searchsorted(begins, ends[index] - start)
+        return counts
+
+    def _find_begins(self, text: _Bytes, ids: Ids) -> _Int64s:
+        """Return the byte of a part of a text at which each of its tokens begins."""
+        if self._model is None or self._model.num_bytes is None:
+            return self._library.find_begins(text)
+        sizes = self._model.num_bytes[ids]
+        return np.cumsum(sizes, dtype=np.int64) - sizes
+
+
+def _find_chunk_end(values: _Bytes, state: _Int64s, stop: int) -> int:
+    """Return where the white space after a long word begins, or the end of the text."""
+    start = int(state[POSITION] + state[DETAIL])
+    for first in range(start, stop, _BUFFER_BYTES):
+        block = values[first : min(stop, first + _BUFFER_BYTES)]
+        spaces = np.flatnonzero((block == 32) | ((block >= 9) & (block <= 13)))
+        for space in (first + spaces).tolist():
+            if space > start and 32 < values[space - 1] < 128:
+                return int(space)
+    return stop
+
+
+def _find_cuts(
+    model: WordPieceModel | BpeModel, values: _Bytes, offsets: _Int64s, ends: _Int64s
+) -> _Cuts:
+    before = np.empty(len(ends), np.int64)
+    after = np.empty(len(ends), np.int64)
+    rules = read_only(model.rules)
+    find_cuts(values, offsets, read_only(ends), model.kinds, rules, model.joiner, before, after)
+    if np.array_equal(before, after):
+        places = np.arange(1, len(ends) + 1)
+        return _Cuts(np.concatenate([offsets[:1], ends]), places, places)
+    bounds = np.unique(np.concatenate([offsets[:1], before, after]))
+    return _Cuts(bounds, np.searchsorted(bounds, before), np.searchsorted(bounds, after))

@@ -1,26 +1,34 @@
 """Encoding with the tokenizer's own library, for what our kernels do not know.
 
 The library makes objects of about 100 bytes a token, so it gets about a megabyte of text at a time:
-several short sentences, or a piece of a long one. A piece ends where a word ends whatever
-surrounds it, so that the ids of the pieces, one after another, are those of the text.
+several short texts, or a *window* of a long one. A window overlaps the next one, which begins at a
+token of the first:
 
-For BERT's tokenizers that is before white space, punctuation and ideographs. A word longer than the
-model accepts (``max_input_chars_per_word``) is ``[UNK]`` whatever its end, so most of it is left
-out, and pieces of a text without any space are bounded, too. With at most 3 characters a word and
-8 a piece:
+    window 1    … Ġthe Ġcat Ġsat Ġon Ġthe Ġm
+    window 2                Ġsat Ġon Ġthe Ġmat Ġand …
+
+The cut before ``Ġsat`` is taken for right if the second window, which does not know what comes
+before, begins with the tokens that the first has there. For byte-pair encoding one such token is
+proof, since it is compatible with its neighbors on both sides (see
+``tokkit.kernels.encode.bpe_lookup``); here all tokens in a quarter of the overlap must agree. Where
+they agree at none of several cuts, the window grows.
+
+A word of BERT's that is longer than the model accepts (``max_input_chars_per_word``) is ``[UNK]``
+whatever its end, so most of it is left out, and pieces of a text without any space are bounded,
+too. With at most 3 characters a word and 8 a piece:
 
     "an abcdefghijk, no"   →   "an", " abcdef,", " no"
-
-For byte-level BPE that is before white space that follows something else, because a word of
-GPT-2's pattern has white space in front or none. Where the tokenizer puts a space in front of a
-text that has none, a piece must begin with a space.
 """
 
+import json
 import os
-import re
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,105 +40,273 @@ from tokkit.kernels.encode.encode_wordpiece import CONTEXT, NOTHING, SINGLE
 from tokkit.shards.arrow import id_dtype, string_buffers, to_arrow
 from tokkit.tokenizer.characters import WordCharacters
 from tokkit.tokenizer.definitions import WORD_BEGINNING
-from tokkit.tokenizer.encoded import Encoded, Ids, SentenceTooLongError, forbidden_mask
+from tokkit.tokenizer.encoded import Encoded, Ids, TextTooLongError, forbidden_mask
 from tokkit.tokenizer.tokenizer import Tokenizer
 
-_SLICE_BYTES = 1 << 20
-_LONGEST_PIECE = 4 << 20
+WINDOW_BYTES = 1 << 20
+LONGEST_WINDOW = 16 << 20
+_LONGEST_OVERLAP = 1 << 14  # characters
+_MOST_CUTS = 32  # cuts to try before a window grows
 
-# \S excludes every character that the tokenizer's pattern takes for white space.
-_WHITE_SPACE = re.compile(r"(?<=\S)[ \t\n\r]")
-_SPACE = re.compile(r"(?<=\S) ")
+# A later value of a field overrides an earlier one: ModelProto.normalizer_spec.add_dummy_prefix.
+_NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
+
+# Characters of its text that a token stands for: the first, and the one after the last.
+Span = tuple[int, int]
+_Bytes = npt.NDArray[np.uint8]
+_Bools = npt.NDArray[np.bool_]
+_Int64s = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """The tokens of some texts, or of a part of one.
+
+    Attributes:
+        ids: of all tokens.
+        word_starts: whether each begins a word.
+        counts: int64, tokens that begin before each end of a sentence in it.
+    """
+
+    ids: Ids
+    word_starts: _Bools
+    counts: _Int64s
 
 
 class LibraryEncoder:
-    """Encodes sentences with ``tokenizers`` or ``sentencepiece``.
+    """Encodes texts with ``tokenizers`` or ``sentencepiece``.
 
     A token begins a word if its word differs from that of the token before, or if it is the first
-    of its sentence; in sentencepiece if it begins with U+2581.
+    of its text; in sentencepiece if it begins with U+2581.
 
     Args:
         tokenizer: defines the ids.
-        slice_bytes: about how many bytes of text the library gets at a time.
-        longest_piece: most bytes that it gets of a text that cannot be cut.
+        window_bytes: about how many bytes of text the library gets at a time.
+        longest_window: most bytes that it gets of a text that cannot be cut.
     """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
         *,
-        slice_bytes: int = _SLICE_BYTES,
-        longest_piece: int = _LONGEST_PIECE,
+        window_bytes: int = WINDOW_BYTES,
+        longest_window: int = LONGEST_WINDOW,
     ) -> None:
         self._tokenizer = tokenizer
-        self._slice_bytes = slice_bytes
-        self._longest_piece = longest_piece
+        self._window_bytes = window_bytes
+        self._longest_window = longest_window
         self._id_dtype = id_dtype(tokenizer.vocab_size)
         self._forbidden = forbidden_mask(tokenizer)
         # Whether each token begins a word; None if the library must say.
-        self._begins_word: npt.NDArray[np.bool_] | None = None
+        self._begins_word: _Bools | None = None
         if tokenizer.processor is not None or tokenizer.definition["pre_tokenizer"] is None:
             self._begins_word = np.array([t.startswith(WORD_BEGINNING) for t in tokenizer.tokens])
 
-    def encode(self, sentences: pa.LargeStringArray) -> Encoded:
-        """Encode sentences, in order; see ``Encoder.encode``."""
-        lengths = [np.zeros(1, np.int64)]
-        ids = [np.zeros(0, self._id_dtype)]
-        word_starts = [np.zeros(0, np.bool_)]
-        for start, stop in self._slices(sentences):
-            texts = sentences[start:stop].to_pylist()
-            if len(texts) > 1:
-                counts, found, starts = self._encode_texts(texts)
+    def encode(self, texts: pa.LargeStringArray, ends: _Int64s | None = None) -> Encoded:
+        """Encode texts, in order; see ``Encoder.encode``."""
+        values, offsets = string_buffers(texts)
+        inner = np.zeros(0, np.int64) if ends is None else np.setdiff1d(ends, offsets)
+        none = np.zeros(0, np.int64)
+        pieces = [_Piece(none.astype(self._id_dtype), none.astype(np.bool_), none)]
+        for start, stop in self._slices(offsets):
+            bounds = offsets[start : stop + 1]
+            first, last = np.searchsorted(inner, bounds[[0, -1]])
+            marks = inner[first:last]
+            if stop - start == 1 and bounds[1] - bounds[0] > self._window_bytes:
+                data = values[bounds[0] : bounds[1]]
+                try:
+                    pieces += self._encode_long(data, marks - bounds[0], self._libraries[0])
+                except TextTooLongError as error:
+                    raise TextTooLongError(error.num_bytes, start) from error
             else:
-                found, starts = self.encode_text(texts[0], start)
-                counts = np.array([len(found)], np.int64)
-            lengths.append(counts)
-            ids.append(found)
-            word_starts.append(starts)
+                pieces.append(
+                    self._encode_short(texts[start:stop].to_pylist(), values, bounds, marks)
+                )
+        bases = np.cumsum([0, *(len(piece.ids) for piece in pieces)])
+        counts = [base + piece.counts for base, piece in zip(bases, pieces, strict=False)]
         return Encoded(
-            ids=np.concatenate(ids),
-            offsets=np.concatenate(lengths).cumsum(),
-            word_starts=to_arrow(np.concatenate(word_starts)),
+            ids=np.concatenate([piece.ids for piece in pieces]),
+            offsets=np.concatenate([[0], *counts]),
+            word_starts=to_arrow(np.concatenate([piece.word_starts for piece in pieces])),
         )
 
-    def encode_text(self, text: str, sentence: int = 0) -> tuple[Ids, npt.NDArray[np.bool_]]:
-        """Return the ids of one text of any length, and which of them begin words.
+    def encode_within(self, data: _Bytes) -> tuple[Ids, _Bools]:
+        """Return the ids of a part of a text, and which of them begin words.
 
         Args:
-            text: the text.
-            sentence: its number, for the error.
+            data: valid UTF-8 of any length, cut where that changes no ids.
 
         Raises:
-            SentenceTooLongError: if it has millions of bytes that cannot be cut.
+            TextTooLongError: if it has millions of bytes that cannot be cut.
         """
-        if len(text) <= self._slice_bytes // 4:
-            return self._encode_texts([text])[1:]
-        ids, word_starts = [], []
-        for piece in cut_text(self._tokenizer, text, self._slice_bytes):
-            num_bytes = len(piece.encode())
-            if num_bytes > self._longest_piece:
-                raise SentenceTooLongError(num_bytes, sentence)
-            _, piece_ids, piece_starts = self._encode_texts([piece])
-            ids.append(piece_ids)
-            word_starts.append(piece_starts)
-        return np.concatenate(ids), np.concatenate(word_starts)
+        library = self._libraries[-1]
+        if len(data) <= self._window_bytes:
+            _, ids, word_starts, _ = self._call_library([_decode(data)], library)
+            return ids, word_starts
+        pieces = list(self._encode_long(data, np.zeros(0, np.int64), library))
+        ids = np.concatenate([piece.ids for piece in pieces])
+        return ids, np.concatenate([piece.word_starts for piece in pieces])
 
-    def _slices(self, sentences: pa.LargeStringArray) -> Iterator[tuple[int, int]]:
-        """Yield bounds of runs of at least one sentence, of about ``slice_bytes`` together."""
-        _, offsets = string_buffers(sentences)
+    def find_begins(self, data: _Bytes) -> _Int64s:
+        """Return the byte at which each token of a part of a text begins: int64 ``[num_tokens]``."""
+        *_, find_spans = self._call_library([_decode(data)], self._libraries[-1])
+        places = np.flatnonzero(_begins_character(data))
+        return places[[start for start, _ in find_spans(0)]]
+
+    def _slices(self, offsets: _Int64s) -> Iterator[tuple[int, int]]:
+        """Yield bounds of runs of at least one text, of about ``window_bytes`` together."""
         start = 0
-        while start < len(sentences):
-            limit = offsets[start] + self._slice_bytes
+        while start < len(offsets) - 1:
+            limit = offsets[start] + self._window_bytes
             stop = max(start + 1, int(np.searchsorted(offsets, limit, "right")) - 1)
             yield start, stop
             start = stop
 
-    def _encode_texts(
-        self, texts: list[str]
-    ) -> tuple[npt.NDArray[np.int64], Ids, npt.NDArray[np.bool_]]:
-        """Return how many tokens each text has, all their ids, and which of them begin words."""
+    def _encode_short(
+        self, texts: list[str], values: _Bytes, bounds: _Int64s, marks: _Int64s
+    ) -> _Piece:
+        """Encode texts with one call.
+
+        Args:
+            texts: the texts.
+            values: their bytes.
+            bounds: int64 ``[num_texts + 1]``, into ``values``.
+            marks: int64, where sentences end within texts, into ``values``.
+        """
+        lengths, ids, word_starts, find_spans = self._call_library(texts, self._libraries[0])
+        counts = lengths.cumsum()
+        if marks.size:
+            rows = np.searchsorted(marks, bounds)
+            found = []
+            for text, (first, last) in enumerate(pairwise(rows.tolist())):
+                if last > first:
+                    data = values[bounds[text] : bounds[text + 1]]
+                    inner = _count_begins(data, marks[first:last] - bounds[text], find_spans(text))
+                    found.append(counts[text] - lengths[text] + inner)
+                found.append(counts[text : text + 1])
+            counts = np.concatenate(found)
+        return _Piece(ids, word_starts, counts)
+
+    def _encode_long(self, data: _Bytes, marks: _Int64s, library: Any) -> Iterator[_Piece]:
+        """Encode one text window by window.
+
+        Args:
+            data: valid UTF-8.
+            marks: int64, where sentences end within it.
+            library: encodes the first window.
+        """
+        if self._tokenizer.pipeline == "bert" and not marks.size:
+            yield from self._encode_words(_decode(data))
+            return
+        start = 0
+        size = self._window_bytes
+        begins_word = True
+        while start < len(data):
+            stop = min(len(data), start + size)
+            while stop < len(data) and data[stop] & 0xC0 == 0x80:
+                stop -= 1
+            text = _decode(data[start:stop])
+            _, ids, word_starts, find_spans = self._call_library([text], library)
+            spans = find_spans(0)
+            cut, num_tokens = len(text), len(ids)
+            if stop < len(data):
+                found = self._find_cut(text, ids, spans)
+                if found is None:
+                    if size >= self._longest_window:
+                        raise TextTooLongError(size, 0)
+                    size *= 2
+                    continue
+                cut, num_tokens, library = found
+            if num_tokens:
+                word_starts[0] = begins_word
+            begins_word = num_tokens == len(ids) or bool(word_starts[num_tokens])
+            end = start + len(text[:cut].encode())
+            first, last = np.searchsorted(marks, [start, end], "right")
+            counts = _count_begins(data[start:stop], marks[first:last] - start, spans)
+            if end == len(data):
+                counts = np.append(counts, num_tokens)
+            yield _Piece(ids[:num_tokens], word_starts[:num_tokens], counts)
+            start = end
+            size = self._window_bytes
+
+    def _find_cut(self, text: str, ids: Ids, spans: list[Span]) -> tuple[int, int, Any] | None:
+        """Return where the next window can begin.
+
+        Returns:
+            The character, the number of tokens before it, and the library that encodes what
+            follows; None if no cut is right.
+        """
+        overlap = min(_LONGEST_OVERLAP, len(text) // 4)
+        lowest = bisect_left(spans, (len(text) - overlap,))
+        highest = bisect_left(spans, (len(text) - overlap // 2,))
+        last = bisect_left(spans, (len(text) - overlap // 4,))
+        cuts = [
+            (not text[spans[token - 1][1]].isspace(), token)
+            for token in range(max(1, lowest), min(highest, last))
+            if spans[token - 1][1] <= spans[token][0]
+        ]
+        for _, token in sorted(cuts)[:_MOST_CUTS]:
+            cut = spans[token - 1][1]
+            for library in self._libraries:
+                _, next_ids, _, _ = self._call_library([text[cut:]], library)
+                if np.array_equal(next_ids[: last - token], ids[token:last]):
+                    return cut, token, library
+        return None
+
+    def _encode_words(self, text: str) -> Iterator[_Piece]:
+        """Encode a text with BERT's pre-tokenizer, cut at words."""
+        characters = WordCharacters.of_tokenizer(self._tokenizer)
+        limit = self._tokenizer.definition["model"]["max_input_chars_per_word"]
+        for piece in cut_at_words(text, characters, limit, self._window_bytes):
+            lengths, ids, word_starts, _ = self._call_library([piece], self._libraries[0])
+            yield _Piece(ids, word_starts, lengths[:0])
+        yield _Piece(ids[:0], word_starts[:0], np.zeros(1, np.int64))
+
+    @cached_property
+    def _libraries(self) -> list[Any]:
+        """The tokenizer's library, and one that puts no white space in front of a text."""
+        library, processor = self._tokenizer.library, self._tokenizer.processor
+        if processor is not None:
+            import sentencepiece
+
+            model = processor.serialized_model_proto() + _NO_DUMMY_PREFIX
+            return [processor, sentencepiece.SentencePieceProcessor(model_proto=model)]
+        import tokenizers
+
+        definition = dict(self._tokenizer.definition)
+        for name in ("normalizer", "pre_tokenizer"):
+            definition[name] = _without_prefix(definition[name])
+        if definition == self._tokenizer.definition:
+            return [library]
+        other = tokenizers.Tokenizer.from_str(json.dumps(definition))
+        other.encode_special_tokens = True
+        return [library, other]
+
+    def _call_library(
+        self, texts: list[str], library: Any
+    ) -> tuple[_Int64s, Ids, _Bools, Callable[[int], list[Span]]]:
+        """Encode texts with the library.
+
+        Returns:
+            How many tokens each text has, all their ids, which of them begin words, and a function
+            that returns the spans of the tokens of one text.
+        """
+        words: Iterable[list[int | None]] = ()
         with library_threads(1):
-            lists, words = self._call_library(texts)
+            if self._tokenizer.processor is not None:
+                lists = library.encode(texts, out_type=int, num_threads=1)
+            else:
+                encodings = library.encode_batch(texts, add_special_tokens=False)
+                lists = [encoding.ids for encoding in encodings]
+                words = (encoding.word_ids for encoding in encodings)
+
+        def find_spans(text: int) -> list[Span]:
+            if self._tokenizer.processor is None:
+                spans: list[Span] = encodings[text].offsets
+                return spans
+            found = library.encode(texts[text], out_type="immutable_proto")
+            return [(piece.begin, piece.end) for piece in found.pieces]
+
         lengths = np.fromiter(map(len, lists), np.int64, len(lists))
         num_tokens = int(lengths.sum())
         ids: Ids = np.fromiter(chain.from_iterable(lists), self._id_dtype, num_tokens)
@@ -141,16 +317,7 @@ class LibraryEncoder:
             word_starts = np.diff(numbers, prepend=-1) != 0
         word_starts[(lengths.cumsum() - lengths)[lengths > 0]] = True
         self._replace_special(ids)
-        return lengths, ids, word_starts
-
-    def _call_library(self, texts: list[str]) -> tuple[list[list[int]], Iterable[list[int | None]]]:
-        """Return the ids of each text, and the word number of each token unless tokens tell it."""
-        library, processor = self._tokenizer.library, self._tokenizer.processor
-        if processor is not None:
-            return processor.encode(texts, out_type=int, num_threads=1), ()
-        assert library is not None  # noqa: S101  a tokenizer has one or the other
-        encodings = library.encode_batch(texts, add_special_tokens=False)
-        return [e.ids for e in encodings], (e.word_ids for e in encodings)
+        return lengths, ids, word_starts, find_spans
 
     def _replace_special(self, ids: Ids) -> None:
         """Replace special tokens by ``unk``, in place.
@@ -174,6 +341,35 @@ class LibraryEncoder:
         ids[found] = unknown
 
 
+def _decode(data: _Bytes) -> str:
+    return data.tobytes().decode()
+
+
+def _begins_character(data: _Bytes) -> _Bools:
+    """Return whether each byte of UTF-8 is the first of its character."""
+    begins: _Bools = data & 0xC0 != 0x80
+    return begins
+
+
+def _count_begins(data: _Bytes, marks: _Int64s, spans: list[Span]) -> _Int64s:
+    """Return how many tokens begin before each mark, which is a byte of the text."""
+    characters = np.cumsum(_begins_character(data))[marks - 1].tolist()
+    return np.array([bisect_left(spans, (character,)) for character in characters], np.int64)
+
+
+def _without_prefix(part: Any) -> Any:
+    """Return a normalizer or pre-tokenizer, or a sequence of them, that puts no space in front."""
+    if isinstance(part, list):
+        elements = map(_without_prefix, part)
+        return [element for element in elements if element is not None]
+    if not isinstance(part, dict):
+        return part
+    if part.get("type") == "Prepend":
+        return None
+    never = {"add_prefix_space": False, "prepend_scheme": "never"}
+    return {name: never.get(name, _without_prefix(value)) for name, value in part.items()}
+
+
 @contextmanager
 def library_threads(count: int) -> Iterator[None]:
     """Set how many threads the tokenizers library uses within the block; 0 and 1 use this one.
@@ -195,24 +391,6 @@ def library_threads(count: int) -> Iterator[None]:
                 os.environ.pop(name, None)  # another thread may have removed it
             else:
                 os.environ[name] = value
-
-
-def cut_text(tokenizer: Tokenizer, text: str, piece_chars: int) -> Iterator[str]:
-    """Cut a text into pieces whose ids, one after another, are those of the text.
-
-    Args:
-        tokenizer: whose ids they are.
-        text: of any length.
-        piece_chars: about how long a piece is, as far as places for a cut are known.
-    """
-    if tokenizer.pipeline == "bert":
-        characters = WordCharacters.of_tokenizer(tokenizer)
-        limit = tokenizer.definition["model"]["max_input_chars_per_word"]
-        yield from cut_at_words(text, characters, limit, piece_chars)
-    elif tokenizer.pipeline == "byte-level":
-        yield from cut_at_spaces(text, piece_chars, add_prefix_space=tokenizer.add_prefix_space)
-    else:
-        yield text
 
 
 def cut_at_words(
@@ -258,20 +436,3 @@ def _shorten_words(
     if not is_context.any():
         is_kept &= kinds != NOTHING
     return codes[is_kept], is_break[is_kept]
-
-
-def cut_at_spaces(text: str, piece_chars: int, *, add_prefix_space: bool) -> Iterator[str]:
-    """Cut a text for byte-level BPE; a stretch without white space stays whole.
-
-    Args:
-        text: of any length.
-        piece_chars: a piece ends at the first place for a cut after this many characters, at least 1.
-        add_prefix_space: as the tokenizer has it.
-    """
-    place = _SPACE if add_prefix_space else _WHITE_SPACE
-    start = 0
-    while start < len(text):
-        space = place.search(text, start + piece_chars)
-        stop = space.start() if space else len(text)
-        yield text[start:stop]
-        start = stop

@@ -7,7 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tokkit.kernels.encode.encode_wordpiece import Vocabulary, encode_wordpiece
+from tokkit.kernels.encode.chunks import SPACE
+from tokkit.kernels.encode.cuts import new_rules
+from tokkit.kernels.encode.encode_wordpiece import SINGLE, WORD, Vocabulary, encode_wordpiece
 from tokkit.kernels.encode.tries import CONTINUED, NO_TOKEN, ROOT, Trie, fill_trie
 from tokkit.shards.arrow import string_buffers
 from tokkit.tokenizer.characters import WordCharacters
@@ -21,7 +23,14 @@ class WordPieceModel:
     Attributes:
         characters: the table of characters, which grows.
         tables: the kernel's arguments between the text and the cache.
+        kinds: of characters, for ``find_cuts``.
+        rules: where a text can be cut; see ``tokkit.kernels.encode.cuts``.
+        joiner: as in ``find_cuts``.
+        num_bytes: None, because a token does not say how many bytes of text it stands for.
     """
+
+    joiner: ClassVar[int] = -1
+    num_bytes: ClassVar[None] = None
 
     kernel: ClassVar[Callable[..., int]] = staticmethod(encode_wordpiece)
 
@@ -41,14 +50,18 @@ class WordPieceModel:
             tokenizer, word_id=lambda char: single_ids.get(char, unknown)
         )
         self.tables: tuple[Any, ...] = (self.characters.characters, vocabulary)
+        self.kinds = self.characters.characters.kinds
+        self.rules = new_rules()
+        self.rules[:, (SPACE, SINGLE)] = True
+        self.rules[(SPACE, SINGLE), WORD] = True
 
     def read_text(
-        self, sentences: pa.LargeStringArray
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """Return the bytes of the sentences, and their offsets."""
-        return string_buffers(sentences)
+        self, texts: pa.LargeStringArray, ends: npt.NDArray[np.int64] | None
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
+        """Return the bytes of the texts, their offsets, and the ends as they are."""
+        return *string_buffers(texts), ends
 
-    def allow_word(self, num_bytes: int, sentence: int) -> None:
+    def allow_word(self, num_bytes: int) -> bool:
         """Never called: a word of any length fits."""
         raise NotImplementedError
 
