@@ -1,16 +1,14 @@
 """The ids of the pieces of a text are those of the text, and pieces are of bounded size."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tinytokenizers import wordpiece_json, write_json
-from tokenizers.pre_tokenizers import ByteLevel
 
 from tokkit.tokenizer.characters import WordCharacters
-from tokkit.tokenizer.library_encoder import cut_at_spaces, cut_at_words, cut_text
+from tokkit.tokenizer.library_encoder import cut_at_words
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 # Letters of every fate: kept, lower-cased, decomposed, removed, alone in their word, white space.
@@ -50,34 +48,11 @@ def test_bert_pieces_give_the_ids_of_the_text(
     )
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     tokenizer = load_tokenizer(write_json(path, form))
-    pieces = list(cut_text(tokenizer, text, piece_chars))
+    characters = WordCharacters.of_tokenizer(tokenizer)
+    pieces = list(cut_at_words(text, characters, limit, piece_chars))
     assert encode(tokenizer, pieces) == encode(tokenizer, [text])
     if not {"\U0001d165", "\U0001d16d"} & set(text):  # with such marks, what is nothing stays
         assert max(map(len, pieces), default=0) <= 2 * piece_chars + limit + 3
-
-
-@given(
-    st.text(st.sampled_from(" \n\t\xa0\u3000'stredm lv,.!7é中\x85\x1c"), max_size=60),
-    st.integers(1, 5),
-    st.booleans(),
-)
-def test_byte_level_pieces_give_the_words_of_the_text(
-    text: str, piece_chars: int, add_prefix_space: bool
-) -> None:
-    words = ByteLevel(add_prefix_space=add_prefix_space)
-    pieces = list(cut_at_spaces(text, piece_chars, add_prefix_space=add_prefix_space))
-    assert "".join(pieces) == text
-    assert [word for piece in pieces for word, _ in words.pre_tokenize_str(piece)] == [
-        word for word, _ in words.pre_tokenize_str(text)
-    ]
-
-
-def test_gpt2_pieces_give_the_ids_of_a_book(shared: Path) -> None:
-    text = (shared / "corpora" / "fr-novels" / "FRA00101_Adam.txt").read_text()[:100_000]
-    tokenizer = load_tokenizer(shared / "vocabs" / "gpt2")
-    pieces = list(cut_text(tokenizer, text, 1000))
-    assert 50 < len(pieces) < 101
-    assert encode(tokenizer, pieces) == encode(tokenizer, [text])
 
 
 def test_a_word_too_long_for_the_model_loses_its_end() -> None:

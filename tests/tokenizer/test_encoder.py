@@ -15,7 +15,7 @@ from tinytokenizers import TINY_VOCAB, added, wordpiece_json, write_json, write_
 
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.definitions import byte_level_alphabet
-from tokkit.tokenizer.encoded import Encoded, SentenceTooLongError, choose_kernel
+from tokkit.tokenizer.encoded import Encoded, TextTooLongError, choose_kernel
 from tokkit.tokenizer.encoder import Encoder
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
@@ -94,7 +94,7 @@ def test_real_text_in_many_languages_gives_the_library_s_ids_and_words(
     encoder = Encoder(tokenizer)
     assert choose_kernel(tokenizer)
     compare(encoder.encode(column(texts)), tokenizer, texts)
-    compare(LibraryEncoder(tokenizer, slice_bytes=20_000).encode(column(texts)), tokenizer, texts)
+    compare(LibraryEncoder(tokenizer, window_bytes=20_000).encode(column(texts)), tokenizer, texts)
 
 
 @pytest.mark.parametrize("name", ["bert-base-uncased", "gpt2", "bert-base-multilingual-cased"])
@@ -111,20 +111,20 @@ def test_ids_are_as_small_as_the_vocabulary_allows(shared: Path, name: str) -> N
 @given(
     texts=st.lists(st.text(st.sampled_from("abcthe cats.,[MASK]é中 \n\u0301\u200b")), max_size=8),
     bounds=st.tuples(st.integers(0, 8), st.integers(0, 8)),
-    slice_bytes=st.integers(1, 40),
+    window_bytes=st.integers(1, 40),
 )
 def test_ids_depend_on_neither_slices_nor_cuts(
     tmp_path_factory: pytest.TempPathFactory,
     texts: list[str],
     bounds: tuple[int, int],
-    slice_bytes: int,
+    window_bytes: int,
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "tiny"
     if not folder.exists():
         write_vocab(folder, do_lower_case=True)
     tokenizer = load_tokenizer(folder)
     part = column(["x", *texts]).slice(min(bounds), abs(bounds[0] - bounds[1]))
-    for encoder in (Encoder(tokenizer), LibraryEncoder(tokenizer, slice_bytes=slice_bytes)):
+    for encoder in (Encoder(tokenizer), LibraryEncoder(tokenizer, window_bytes=window_bytes)):
         compare(encoder.encode(part), tokenizer, part.to_pylist())
 
 
@@ -133,25 +133,31 @@ def test_a_book_on_one_line_gives_the_library_s_ids(shared: Path, name: str) -> 
     tokenizer = load(shared / "vocabs" / name)
     text = (shared / "corpora" / "ru-novels" / "Gogol_Viy.txt").read_text().replace("\n", " ")
     texts = ["short", text, "", text[:5000]]
-    for encoder in (Encoder(tokenizer), LibraryEncoder(tokenizer, slice_bytes=8192)):
+    for encoder in (Encoder(tokenizer), LibraryEncoder(tokenizer, window_bytes=8192)):
         compare(encoder.encode(column(texts)), tokenizer, texts)
 
 
-def test_a_line_without_a_space_is_encoded_or_refused(shared: Path) -> None:
+def test_a_word_of_any_length_is_encoded(shared: Path) -> None:
     line = "x" * 300_000
     assert Encoder(load(shared / "vocabs" / "bert-base-uncased")).encode(column([line])).ids == 100
-    gpt2 = load(shared / "vocabs" / "gpt2")
-    check(gpt2, ["a", line])
-    for encoder in (
-        Encoder(gpt2, longest_word=100_000),
-        LibraryEncoder(gpt2, slice_bytes=1000, longest_piece=100_000),
-    ):
-        encoder.encode(column(["a " * 100_000]))
-        with pytest.raises(
-            SentenceTooLongError, match="300,000 bytes that this tokenizer must"
-        ) as e:
-            encoder.encode(column(["a", line]))
-        assert e.value.sentence == 1
+    texts = ["a", f" \n{line} b", line, "acgt" * 50_000 + ".\u3000c"]
+    for name in ("gpt2", "roberta"):
+        tokenizer = load(shared / "vocabs" / name)
+        for encoder in (
+            Encoder(tokenizer),
+            Encoder(tokenizer, longest_word=100_000),
+            LibraryEncoder(tokenizer, window_bytes=10_000),
+        ):
+            compare(encoder.encode(column(texts)), tokenizer, texts)
+
+
+def test_a_word_that_cannot_be_cut_is_refused(tmp_path: Path) -> None:
+    """One token of it depends on all of it, so that no two windows agree."""
+    path = write_json(tmp_path / "tokenizer.json", wordpiece_json(pre_tokenizer=None))
+    encoder = LibraryEncoder(load_tokenizer(path), window_bytes=1000, longest_window=4000)
+    with pytest.raises(TextTooLongError, match="4,000 bytes of text that this tokenizer") as e:
+        encoder.encode(column(["a", "x" * 5000]))
+    assert e.value.text == 1
 
 
 @pytest.mark.parametrize("name", ["xlnet-cased-spiece", "spm-test_model", "bpe-en-hi-te"])
@@ -161,7 +167,7 @@ def test_sentencepiece_models_give_their_library_s_ids(shared: Path, name: str) 
     path = shared / "vocabs" / "sentencepiece" / f"{name}.model"
     tokenizer = load_tokenizer(path)
     texts = [*HOSTILE, *list(sample_lines(shared))[::7]]
-    encoded = LibraryEncoder(tokenizer, slice_bytes=5000).encode(column(texts))
+    encoded = LibraryEncoder(tokenizer, window_bytes=5000).encode(column(texts))
     processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
     forbidden = set(tokenizer.all_special_ids)
     start = 0

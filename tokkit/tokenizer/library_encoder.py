@@ -301,11 +301,12 @@ class LibraryEncoder:
                 words = (encoding.word_ids for encoding in encodings)
 
         def find_spans(text: int) -> list[Span]:
+            spans: list[Span]
             if self._tokenizer.processor is None:
-                spans: list[Span] = encodings[text].offsets
+                spans = encodings[text].offsets
                 return spans
-            found = library.encode(texts[text], out_type="immutable_proto")
-            return [(piece.begin, piece.end) for piece in found.pieces]
+            spans = library.encode(texts[text], return_type="offset_mapping")["offsets"]
+            return spans
 
         lengths = np.fromiter(map(len, lists), np.int64, len(lists))
         num_tokens = int(lengths.sum())

@@ -273,6 +273,7 @@ def make_tokenizer(files: TokenizerFiles) -> Tokenizer:
             )
     library.encode_special_tokens = True
     definition = json.loads(library.to_str())
+    library.post_processor = None  # it may trim the offsets of tokens
     model = definition["model"]
     check_unknown(model, tokens, path)
     if model.get("unk_token") is not None:
