@@ -208,11 +208,13 @@ def test_a_corpus_with_nothing_left_is_one_line(
 def test_a_document_that_cannot_be_cut_is_reported_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokkit.tokenizer.bpe_model.LONGEST_WORD", 5000)
+    monkeypatch.setattr("tokkit.tokenizer.library_encoder.WINDOW_BYTES", 1000)
+    monkeypatch.setattr("tokkit.tokenizer.library_encoder.LONGEST_WINDOW", 4000)
     path = tmp_path / "long.txt"
     path.write_text("a b\n\n" + "x" * 10_000)
-    with pytest.raises(TokkitError, match=r"long\.txt:5: a sentence has 10,000 bytes"):
-        run(path, write_bpe(tmp_path / "bpe", []), tmp_path / "out")
+    whole = write_json(tmp_path / "whole.json", wordpiece_json(pre_tokenizer=None))
+    with pytest.raises(TokkitError, match=r"long\.txt:5: 4,000 bytes of text that this tokenizer"):
+        run(path, whole, tmp_path / "out")
 
 
 def test_a_shard_has_batches_of_bounded_size(

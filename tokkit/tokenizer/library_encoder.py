@@ -81,20 +81,20 @@ class LibraryEncoder:
 
     Args:
         tokenizer: defines the ids.
-        window_bytes: about how many bytes of text the library gets at a time.
-        longest_window: most bytes that it gets of a text that cannot be cut.
+        window_bytes: about how many bytes of text the library gets at a time; None for 1 MB.
+        longest_window: most bytes that it gets of a text that cannot be cut; None for 16 MB.
     """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
         *,
-        window_bytes: int = WINDOW_BYTES,
-        longest_window: int = LONGEST_WINDOW,
+        window_bytes: int | None = None,
+        longest_window: int | None = None,
     ) -> None:
         self._tokenizer = tokenizer
-        self._window_bytes = window_bytes
-        self._longest_window = longest_window
+        self._window_bytes = window_bytes or WINDOW_BYTES
+        self._longest_window = longest_window or LONGEST_WINDOW
         self._id_dtype = id_dtype(tokenizer.vocab_size)
         self._forbidden = forbidden_mask(tokenizer)
         # Whether each token begins a word; None if the library must say.
