@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from tinytokenizers import wordpiece_json, write_bpe, write_json, write_vocab
+from tinytokenizers import wordpiece_json, write_json, write_vocab
 
 from tokkit.corpus.readers import read_documents
 from tokkit.encoding.encode import encode
