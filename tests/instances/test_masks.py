@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tinytokenizers import TINY_VOCAB, write_vocab
 from tokenfolders import CLS, MASK, SEP, write_token_folder
 
 from reference.masking import mask_instance_by_words
@@ -14,9 +15,12 @@ from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
 from tokkit.kernels.instances.mask_words import length_shares
 from tokkit.masking.mask_config import MaskConfig
+from tokkit.masking.masks import MaskOptions
 from tokkit.pretraining.data.loader import Loader, open_sources
 from tokkit.pretraining.pretrain_config import LoaderConfig
 from tokkit.shards.reader import ShardFolder
+from tokkit.shards.schema import Header
+from tokkit.tokenizer.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +72,24 @@ def test_static_units_are_those_of_the_twin(
         )
         found = (masked["input_ids"], masked["masked_positions"], masked["masked_labels"])
         assert found == expected
+
+
+@pytest.mark.parametrize("random_tokens", ["vocabulary", "all"])
+def test_no_random_token_is_an_id_without_a_token(tmp_path: Path, random_tokens: str) -> None:
+    folder = write_vocab(tmp_path, (*TINY_VOCAB, "", "cat", ""), do_lower_case=True)
+    tokenizer = load_tokenizer(folder)
+    holes = {TINY_VOCAB.index("cat"), len(TINY_VOCAB)}
+    assert {*tokenizer.hole_ids} == holes
+    header = Header(
+        kind="instances",
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        vocab_size=tokenizer.vocab_size,
+        special_ids=tokenizer.special_ids,
+        max_seq_length=8,
+    )
+    options = MaskOptions.make(MaskConfig(random_tokens=random_tokens), tokenizer, header)
+    excluded = holes if random_tokens == "all" else {*holes, *range(6)}
+    assert {*options.replacements.tolist()} == {*range(tokenizer.vocab_size)} - excluded
 
 
 def test_the_loader_masks_by_the_words_on_disk(tokens: Path, tmp_path: Path) -> None:

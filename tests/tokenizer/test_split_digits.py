@@ -15,7 +15,8 @@ from tokkit.tokenizer.encoded import choose_kernel
 from tokkit.tokenizer.encoder import Encoder
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.loading import TokenizerFiles
-from tokkit.tokenizer.tokenizer import Tokenizer, make_tokenizer
+from tokkit.tokenizer.saving import save_tokenizer
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
 
 MERGES = [("1", "2"), ("Ġ", "1"), ("a", "1"), ("Ġ", "a"), ("a", "b"), ("Â", "½"), ("Ġ", "Â½")]
 
@@ -76,3 +77,12 @@ def test_a_long_text_is_cut_where_its_ids_stay(tokenizer: Tokenizer) -> None:
     assert np.array_equal(encoded.ids, ids)
     assert np.array_equal(encoded.offsets, offsets)
     assert np.array_equal(as_bools(encoded.word_starts), word_starts)
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["bpe", "wordpiece"])
+def test_no_classic_file_is_saved_that_cannot_say_so(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    save_tokenizer(tokenizer, tmp_path)
+    assert not {"vocab.txt", "vocab.json", "merges.txt"} & {
+        path.name for path in tmp_path.iterdir()
+    }
+    assert load_tokenizer(tmp_path).fingerprint == tokenizer.fingerprint

@@ -23,7 +23,7 @@ from tokkit.tokenizer.special_tokens import ROLES
 
 GENERAL = "PreTrainedTokenizer"  # takes tokenizer.json as it is
 BERT = "BertTokenizer"
-DISTILBERT = "DistilBertTokenizer"  # BERT's, but takes tokenizer.json as it is
+CONVBERT = "ConvBertTokenizer"  # BERT's, but takes tokenizer.json as it is
 GPT2 = "GPT2Tokenizer"
 ROBERTA = "RobertaTokenizer"
 ESM = "EsmTokenizer"
@@ -31,10 +31,10 @@ ESM = "EsmTokenizer"
 # Names of the same classes, without the ending "Fast".
 _ALIASES = {
     "TokenizersBackend": GENERAL,
-    "ConvBertTokenizer": DISTILBERT,
+    "DistilBertTokenizer": BERT,
     "ElectraTokenizer": BERT,
 }
-_CLASSES = (BERT, DISTILBERT, GPT2, ROBERTA, ESM)
+_CLASSES = (BERT, CONVBERT, GPT2, ROBERTA, ESM)
 _BY_MODEL_TYPE = {
     "bert": BERT,
     "convbert": BERT,
@@ -158,12 +158,11 @@ def convert_folder(
     Raises:
         TokkitError: if transformers is missing, cannot make it, or makes it in Python.
     """
-    other_way = ""
-    if (folder / "tokenizer.json").is_file():
-        other_way = "; or name the tokenizer.json itself, which is then used as it is"
+    has_json = (folder / "tokenizer.json").is_file()
+    other_way = "; or name its tokenizer.json, which is then taken as it is" if has_json else ""
     if segmenter := _SEGMENTERS.get(name):
         raise TokkitError(
-            f"{folder}: {name} needs {segmenter} before it encodes, which tokkit does not run"
+            f"{folder}: {name} needs {segmenter}, which tokkit does not run before it encodes"
             f"{other_way}"
         )
     try:
@@ -174,32 +173,34 @@ def convert_folder(
             f"{folder}: only transformers can make {name}; pip install 'tokkit[hub]'{other_way}"
         ) from error
     library_log = transformers_logging.get_logger()
-    warnings = _Warnings()
-    handlers, library_log.handlers = library_log.handlers, [warnings]
+    handlers, library_log.handlers = library_log.handlers, [warnings := _Warnings()]
+    made: Any = None
+    definition: dict[str, Any] = {}
     try:
         made = AutoTokenizer.from_pretrained(
             str(folder), trust_remote_code=False, local_files_only=True
         )
-        backend = made.backend_tokenizer if made.is_fast else None
-        definition = None if backend is None else json.loads(backend.to_str())
-    except Exception as error:
-        # transformers raises errors of many types, some of several lines.
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        if "auto_map" in config:
-            reason = "auto_map names code of its own, which is never run"
-        raise TokkitError(
-            f"{folder}: transformers cannot make {name} ({reason}){other_way}"
-        ) from error
+        if made.is_fast:
+            definition = json.loads(made.backend_tokenizer.to_str())
+    except Exception as error:  # noqa: BLE001  transformers raises errors of many types
+        is_custom = "auto_map" in config
+        warnings.faults[:] = [
+            "auto_map names code of its own, which is never run"
+            if is_custom
+            else " ".join(str(error).split())[:300] or type(error).__name__
+        ]
     finally:
         library_log.handlers = handlers
-    if definition is None:
-        raise TokkitError(
-            f"{folder}: {type(made).__name__} runs in Python alone and has no twin in the tokenizers "
-            f"library, which tokkit needs{other_way}"
+    if not definition and not warnings.faults:
+        warnings.faults.append(
+            f"{type(made).__name__} runs in Python, not in the tokenizers library"
         )
+    # A class that does not find its file makes a small vocabulary of its own.
+    elif definition and not has_json and 2 * len(model_ids(definition)) < _count_tokens(folder):
+        warnings.faults.append("it does not read the vocabulary that is there")
     if warnings.faults:
         raise TokkitError(
-            f"{folder}: transformers is not sure of its tokenizer ({warnings.faults[0]}){other_way}"
+            f"{folder}: transformers cannot make {name}: {warnings.faults[0]}{other_way}"
         )
     special = {
         f"{role}_token": getattr(made, f"{role}_token", None) for role in (*ROLES, "bos", "eos")
@@ -207,8 +208,22 @@ def convert_folder(
     return definition, {key: str(token) for key, token in special.items() if token is not None}
 
 
+def _count_tokens(folder: Path) -> int:
+    """Return about how many tokens the vocabulary files of a folder have; 1,000 without any."""
+    import sentencepiece
+
+    counts = []
+    for path in (*folder.glob("*.model"), *folder.glob("*.spm"), *folder.glob("vocab.*")):
+        content = path.read_bytes()
+        try:
+            counts.append(len(sentencepiece.SentencePieceProcessor(model_proto=content)))
+        except RuntimeError:
+            counts.append(max(content.count(b"\n"), content.count(b'":')))
+    return max(counts, default=1000)
+
+
 class _Warnings(logging.Handler):
-    """Collects the warnings that ids may be wrong; transformers goes on after them.
+    """Collects warnings that ids may be wrong, after which transformers goes on.
 
     Attributes:
         faults: the messages.

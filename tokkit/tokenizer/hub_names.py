@@ -22,9 +22,10 @@ _TOKENIZER_FILES = (
     *("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "*.model", "*.spm", "*.tiktoken"),
 )
 WEIGHT_FILES = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin*")
-_TIMEOUT = 10.0
+TIMEOUT_SECONDS = 10.0
 
 
+@cache
 def find_folder(name: Path, other_files: tuple[str, ...] = ()) -> Path:
     """Return the file or folder of a name, downloaded from the Hub if there is none here.
 
@@ -41,12 +42,7 @@ def find_folder(name: Path, other_files: tuple[str, ...] = ()) -> Path:
     match = _NAME.fullmatch(name.as_posix())
     if name.exists() or not match or _FILE.fullmatch(name.suffix):
         return name
-    return _download(name, match["repo"], match["revision"], other_files)
-
-
-@cache
-def _download(name: Path, repo: str, revision: str | None, other_files: tuple[str, ...]) -> Path:
-    """Return the folder of a repository in the cache of huggingface_hub."""
+    repo, revision, failure = match["repo"], match["revision"], None
     missing = f"{name}: no such file or folder"
     try:
         from huggingface_hub import HfApi, snapshot_download, utils
@@ -57,10 +53,9 @@ def _download(name: Path, repo: str, revision: str | None, other_files: tuple[st
         ) from error
     if not sys.stderr.isatty():
         utils.disable_progress_bars()
-    failure = None
     try:
         # snapshot_download would wait forever for a Hub that does not answer.
-        HfApi().repo_info(repo, revision=revision, timeout=_TIMEOUT)
+        HfApi().repo_info(repo, revision=revision, timeout=TIMEOUT_SECONDS)
     except Exception as error:  # noqa: BLE001  its own errors, those of its HTTP library, OSError
         failure = error
     try:
@@ -69,7 +64,7 @@ def _download(name: Path, repo: str, revision: str | None, other_files: tuple[st
             revision=revision,
             allow_patterns=[*_TOKENIZER_FILES, *other_files],
             ignore_patterns=["*/*"],
-            etag_timeout=_TIMEOUT,
+            etag_timeout=TIMEOUT_SECONDS,
             local_files_only=failure is not None,
         )
     except Exception as error:

@@ -32,7 +32,7 @@ from tokkit.engine.manifest import TRAINING
 from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.tokenizer.conversion import (
     BERT,
-    DISTILBERT,
+    CONVBERT,
     ESM,
     GENERAL,
     GPT2,
@@ -63,14 +63,14 @@ _ACCEPTED = (
 _CASED_SHARE = 0.15  # 0.23 to 0.31 in published cased vocabularies, at most 0.002 in others
 _ACCENTED_SHARE = 0.02
 _FEWEST_ACCENTED = 3
-BERTS = (BERT, DISTILBERT)
+BERTS = (BERT, CONVBERT)
 GPTS = (GPT2, ROBERTA)
 _BERT_TOKENS = {f"{role}_token": f"[{role.upper()}]" for role in ROLES}
 _ROBERTA_TOKENS = {f"{role}_token": f"<{role}>" for role in ("unk", "pad", "mask")}
 # Special tokens of a class, unless its folder names others.
 _CLASS_TOKENS: Mapping[str | None, Mapping[str, str]] = {
     BERT: _BERT_TOKENS,
-    DISTILBERT: _BERT_TOKENS,
+    CONVBERT: _BERT_TOKENS,
     GPT2: dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"),
     ROBERTA: {
         **dict.fromkeys(("bos_token", "cls_token"), "<s>"),
@@ -140,7 +140,7 @@ def _read_definition(
     """Return the definition that a class makes of a file; None if it does not read such a file.
 
     Args:
-        path: ``tokenizer.json``, ``vocab.txt`` or ``vocab.json``.
+        path: ``tokenizer.json``, ``vocab.txt``, ``vocab.json`` or a sentencepiece model.
         name: the class, one that we read, or None.
         config: ``tokenizer_config.json`` over the special tokens of the class.
     """
@@ -149,16 +149,24 @@ def _read_definition(
             return _read_letters(path, config)
         return _read_vocab_txt(path, name, config) if name in (None, GENERAL, *BERTS) else None
     if _is_classic_bpe(path):
-        ids = _read_json(path)
-        return _read_byte_level_bpe(path, ids, config) if name in (None, GENERAL, *GPTS) else None
-    if path.suffix != ".json":
-        raise TokkitError(f"{path}: not a tokenizer by its name; name {_ACCEPTED}")
+        return _read_byte_level_bpe(path, config) if name in (None, GENERAL, *GPTS) else None
+    if path.suffix == ".json":
+        return _read_tokenizer_json(path, name, config)
+    if path.suffix in _SENTENCEPIECE_SUFFIXES:
+        return None
+    raise TokkitError(f"{path}: not a tokenizer by its name; name {_ACCEPTED}")
+
+
+def _read_tokenizer_json(
+    path: Path, name: str | None, config: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Return the definition that a class makes of a ``tokenizer.json``; see ``_read_definition``."""
     definition = _read_json(path)
     model = definition.get("model")
     if not isinstance(model, dict):
         raise TokkitError(f"{path}: not a tokenizer.json: it has no model")
     check_vocabulary(definition, str(path))
-    if name in (None, GENERAL, DISTILBERT):
+    if name in (None, GENERAL, CONVBERT):
         return definition
     # These take no more than tokens from a tokenizer.json.
     vocab, merges = model["vocab"], model.get("merges")
@@ -264,9 +272,8 @@ def _read_letters(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     return letters(ids, unknown=named["unk"], special=special)
 
 
-def _read_byte_level_bpe(
-    path: Path, ids: dict[str, Any], config: Mapping[str, Any]
-) -> dict[str, Any]:
+def _read_byte_level_bpe(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    ids = _read_json(path)
     missing = [char for char in byte_level_alphabet() if char not in ids]
     if missing or any(token.endswith("</w>") for token in ids):
         fault = f"the token {missing[0]!r} is missing" if missing else "tokens end with </w>"

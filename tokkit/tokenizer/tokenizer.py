@@ -15,6 +15,7 @@ fingerprint of each tokenizer with such a token, so the folders made with it are
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KINDS = {"WordPiece": "wordpiece", "BPE": "bpe", "Unigram": "unigram", "WordLevel": "wordlevel"}
+_TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+=* \d+\n")
 _WITHOUT_EFFECT_ON_IDS = ("version", "truncation", "padding", "post_processor", "decoder")
 
 
@@ -324,7 +326,13 @@ def _make_sentencepiece(files: TokenizerFiles) -> Tokenizer:
     try:
         processor = sentencepiece.SentencePieceProcessor(model_proto=files.model)
     except RuntimeError as error:
-        raise TokkitError(f"{path}: not a sentencepiece model; download it again") from error
+        fault = "not a sentencepiece model; download it again"
+        if _TIKTOKEN.match(files.model):
+            fault = (
+                "a tiktoken file, which lacks its pattern and special tokens; name a folder that also "
+                "has its tokenizer_config.json with a tokenizer_class"
+            )
+        raise TokkitError(f"{path}: {fault}") from error
     tokens = tuple(processor.id_to_piece(number) for number in range(len(processor)))
     ids = {token: number for number, token in enumerate(tokens)}
     special_ids = find_special_ids(ids, {"unk": tokens[processor.unk_id()]})
