@@ -9,6 +9,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -118,8 +119,8 @@ def test_ranks_do_the_work_and_log_at_the_level_of_the_parent(
     assert sorted(lines) == ["tokkit: a line of rank 0", "tokkit: a line of rank 1"]
     monkeypatch.setattr(logger, "level", logging.WARNING)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    launch(log_and_write, make_config(tmp_path))
-    assert (tmp_path / "1").read_text() == "2 None"
+    launch(log_and_write, replace(make_config(tmp_path), nproc_per_node=1))
+    assert (tmp_path / "0").read_text() == "1 None"
     assert capfd.readouterr().err == ""
 
 

@@ -1,5 +1,7 @@
 """Kernels stay exact if the cache is too small, and if text is at the end of memory."""
 
+import functools
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -20,7 +22,11 @@ MADE = (
     bpe_of_pairs(add_prefix_space=True),
 )
 
-ENCODERS = [Encoder(tokenizer) for tokenizer in MADE]
+
+@functools.cache
+def encoder_of(tokenizer: Tokenizer) -> Encoder:
+    """One encoder for all examples, since it is slow to make."""
+    return Encoder(tokenizer)
 
 
 @pytest.mark.parametrize("tokenizer", MADE, ids=lambda tokenizer: tokenizer.kind)
@@ -74,7 +80,7 @@ def test_kernels_do_not_read_past_the_text(texts: list[str], data: st.DataObject
     """The same text, with other bytes before and behind it in memory, gives the same."""
     joined = "".join(texts).encode()
     offsets = np.cumsum([0, *(len(text.encode()) for text in texts)])
-    for encoder in ENCODERS:
+    for encoder in map(encoder_of, MADE):
         expected = encoder.encode(column(texts))
         before, behind = (data.draw(st.binary(max_size=9)) for _ in range(2))
         buffer = pa.py_buffer(before + joined + behind)
