@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -192,3 +193,92 @@ def test_real_records(shared: Path) -> None:
     assert corpus.num_units > 20
     articles = shared / "corpora" / "en-enwiki" / "enwiki-wikitext.jsonl"
     assert len(read_corpus(articles, id_field="title").names) == 106
+
+
+@given(
+    texts=st.lists(st.text(st.sampled_from('a\n,[]{}"\\é '), max_size=9), min_size=1),
+    layout=st.sampled_from(["array", "lines of an array", "pretty", "member", "objects"]),
+    batch_bytes=st.integers(1, 100),
+)
+def test_json_of_any_layout_holds_the_same_records(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], layout: str, batch_bytes: int
+) -> None:
+    records = [{"text": text, "more": {"list": [text, 1]}} for text in texts]
+    written = {
+        "array": json.dumps(records),
+        "lines of an array": "[\n" + ",\r\n".join(map(json.dumps, records)) + "\n]\n",
+        "pretty": "\ufeff" + json.dumps(records, indent=2),
+        "member": json.dumps({"version": "1.0 [", "count": 5, "data": records, "end": "]"}),
+        "objects": "\n".join(json.dumps(record, indent=1) for record in records),
+    }[layout]
+    path = tmp_path_factory.mktemp("json") / "a.json"
+    path.write_text(written, newline="")
+    lines = path.with_name("a.jsonl")
+    lines.write_text("\n".join(map(json.dumps, records)))
+
+    corpus = read_corpus(path, batch_bytes=batch_bytes)
+
+    assert corpus.texts == read_corpus(lines).texts
+    assert corpus.dropped == read_corpus(lines).dropped
+    assert corpus.bytes_read == path.stat().st_size
+    data = path.read_bytes()
+    for name, text in zip(corpus.names, corpus.texts, strict=True):
+        record = data[int(name.removeprefix(f"{path}:")) :].decode()
+        match = re.search(r'\{\s*"text"', record)
+        assert match is not None
+        found, _ = json.JSONDecoder().raw_decode(record, match.start())
+        assert reference.clean(found["text"].encode()).decode() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('[{"text": "a"}, {"text": "b"}', "the JSON array does not end; the file is truncated"),
+        ('{"data": [{"text": "a"}', "the JSON array does not end"),
+        ('[{"text": "a"}, {"te', "record 2: broken JSON at column|the JSON array does not end"),
+        ('[{"text": "a"}] x', "record 1: broken JSON"),
+        ('[{"text": "a"}, 5]', "record 2: a number, not an object"),
+        ('["a", "b"]', "record 1: a string, not an object"),
+        ('{"train": [{"text": "a"}], "test": [{"text": "b"}]}', "more than one array.* jq -c"),
+        ('{"text": "a"} is JSON\n', "line 1: broken JSON .*--format text"),
+    ],
+)
+def test_json_that_is_no_list_of_records_is_refused(tmp_path: Path, text: str, fault: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    for batch_bytes in (1, 1 << 20):
+        with pytest.raises(TokkitError, match=fault):
+            read_corpus(tmp_path, batch_bytes=batch_bytes)
+
+
+def test_names_with_dots_lead_into_records(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        '{"meta": {"text": "inner", "id": 1}}\n{"meta": {"text": null}}\n{"meta": "no object"}\n'
+        '{"meta.text": "literal", "meta": {"text": "inner"}}\n{"meta": {"a.b": {"c": "x"}}}\n'
+    )
+    corpus = read_corpus(path, text_field="meta.text", id_field="meta.id")
+    assert corpus.texts == ["inner", "literal"]
+    assert corpus.names[0] == "1"
+    assert corpus.dropped == {"null text": 1, "no text field": 2}
+    assert read_corpus(path, text_field="meta.a.b.c").texts == []
+
+
+def test_a_list_of_strings_is_a_text_with_a_line_for_each(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": ["A.", "B\\r\\nb."]}\n{"text": []}\n{"text": ["a", null]}\n')
+    corpus = read_corpus(path)
+    assert corpus.texts == ["A.\nB b.", "a"]
+    assert corpus.dropped == {"empty": 1}
+
+
+def test_several_fields_are_joined_by_a_blank_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        '{"title": "T", "abstract": "A"}\n{"title": "", "abstract": "B"}\n{"abstract": "C"}\n'
+        '{"title": "D", "abstract": null}\n{"title": null}\n{}\n{"title": "E", "abstract": 5}\n'
+        '{"title": " "}\n'
+    )
+    corpus = read_corpus(path, text_field=("title", "abstract"))
+    assert corpus.texts == ["T\n\nA", "B", "C", "D"]
+    expected = {"null text": 1, "no text field": 1, "text is not a string": 1, "empty": 1}
+    assert corpus.dropped == expected

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -82,6 +83,10 @@ def test_rows_are_named_by_number_or_their_own_id(tmp_path: Path) -> None:
         pa.string_view(),
         pa.dictionary(pa.int32(), pa.string()),
         pa.dictionary(pa.int8(), pa.large_string()),
+        pa.binary(),
+        pa.large_binary(),
+        pa.binary_view(),
+        pa.dictionary(pa.int16(), pa.binary()),
     ],
     ids=str,
 )
@@ -91,7 +96,7 @@ def test_every_layout_of_strings_is_read(
 ) -> None:
     texts = pa.array(TEXTS)
     if pa.types.is_dictionary(column_type):
-        texts = texts.dictionary_encode()
+        texts = texts.cast(column_type.value_type).dictionary_encode()
     columns = {"text": texts.cast(column_type), "lang": texts.cast(column_type)}
     path = write(tmp_path / f"a.{file_format}", columns)
     corpus = read_corpus(path, language_field="lang")
@@ -213,3 +218,69 @@ def test_large_groups_are_read_a_few_megabytes_at_a_time(tmp_path: Path) -> None
     sizes = [len(batch.texts) for batch in read_documents(unit, config)]
     assert sum(sizes) == 40
     assert max(sizes) <= 9
+
+
+LISTS = [["One.", "Two\nlines."], None, [], ["x", None], [" "]]
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "arrow"])
+@pytest.mark.parametrize(
+    "column_type",
+    [pa.list_(pa.string()), pa.large_list(pa.large_string()), pa.list_(pa.binary())],
+    ids=str,
+)
+def test_a_list_of_strings_is_a_text_with_a_line_for_each(
+    tmp_path: Path, file_format: str, column_type: pa.DataType
+) -> None:
+    lists = pa.array(LISTS * 3, pa.list_(pa.string())).slice(1).cast(column_type)
+    corpus = read_corpus(write(tmp_path / f"a.{file_format}", {"text": lists}, rows=4))
+    assert corpus.texts == ["x", *["One.\nTwo lines.", "x"] * 2]
+    assert corpus.dropped == {"null text": 3, "empty": 6}
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "arrow"])
+def test_a_field_of_a_struct_is_a_column(tmp_path: Path, file_format: str) -> None:
+    rows = [{"text": "a", "deep": {"id": "i"}}, None, {"text": None, "deep": None}, {"text": "b"}]
+    path = write(tmp_path / f"a.{file_format}", {"meta": pa.array([*rows, *rows]).slice(1)}, rows=3)
+    corpus = read_corpus(path, text_field="meta.text", id_field="meta.deep.id")
+    assert corpus.texts == ["b", "a", "b"]
+    assert corpus.names[1] == "i"
+    assert corpus.dropped == {"null text": 4}
+    with pytest.raises(
+        TokkitError, match=r"no column 'meta.no'; --text-field must name one of: meta"
+    ):
+        read_corpus(path, text_field="meta.no")
+    with pytest.raises(TokkitError, match=r"column 'meta' holds struct.*, not strings"):
+        read_corpus(path, text_field="meta")
+    literal = {"meta.text": ["literal"], "meta": pa.array([{"text": "inner"}])}
+    write(path, literal)
+    assert read_corpus(path, text_field="meta.text").texts == ["literal"]
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "arrow"])
+def test_several_columns_are_joined_by_a_blank_line(tmp_path: Path, file_format: str) -> None:
+    columns = {
+        "title": ["T", None, "", None, "X", " "],
+        "body": pa.array([["a", "b"], ["B"], ["C"], None, [" "], [""]]),
+    }
+    path = write(tmp_path / f"a.{file_format}", columns)
+    corpus = read_corpus(path, text_field=("title", "body"))
+    assert corpus.texts == ["T\n\na\nb", "B", "C", "X"]
+    assert corpus.dropped == {"null text": 1, "empty": 1}
+    with pytest.raises(TokkitError, match="no column 'no'"):
+        read_corpus(path, text_field=("title", "no"))
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "arrow"])
+def test_columns_of_nulls_are_columns_of_strings(tmp_path: Path, file_format: str) -> None:
+    path = write(tmp_path / f"a.{file_format}", {"text": ["a", "b"], "lang": pa.nulls(2)})
+    assert read_corpus(path, language_field="lang").languages == [None, None]
+    assert read_corpus(path, text_field="lang").dropped == {"null text": 2}
+
+
+def test_what_polars_writes_is_read(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"text": ["a", "b"]}, schema={"text": pl.Categorical})
+    frame.write_ipc(tmp_path / "a.arrow")
+    frame.write_parquet(tmp_path / "b.parquet")
+    frame.write_csv(tmp_path / "c.csv")
+    assert read_corpus(tmp_path).texts == ["a", "b"] * 3

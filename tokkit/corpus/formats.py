@@ -156,7 +156,8 @@ def identify(name: str, path: str, head: bytes, wanted: str) -> FileType:
         raise TokkitError(f"{name}: a Git LFS pointer, not the file itself; run git lfs pull")
     suffix, codec_suffix = _split_name(path)
     named = named_codec(codec_suffix)
-    codec = find_codec(head, named)
+    # Text may begin like compressed data, but then it has to be called text.
+    codec = find_codec(head, named) if named or wanted != "text" else None
     if named and not codec and head:
         raise TokkitError(f"{name}: not {named} data, as its name says; rename or replace the file")
     text = _decompress(head, codec)

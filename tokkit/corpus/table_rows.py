@@ -200,7 +200,7 @@ def _unchecked_strings(column: pa.Array) -> pa.LargeStringArray:
     lists = column.cast(pa.large_list(binary))
     lines = pc.replace_substring_regex(lists.values, r"\r\n?|\n", " ")
     nothing, line_end = pa.scalar(b"", binary), pa.scalar(b"\n", binary)
-    lines = pc.binary_join_element_wise(pc.fill_null(lines, nothing), nothing, line_end)
+    lines = pc.fill_null(pc.binary_join_element_wise(lines, nothing, line_end), nothing)
     values, bounds = string_buffers(lines.view(pa.large_string()))
     texts = string_array(values, bounds[np.asarray(lists.offsets)])
     return pc.if_else(lists.is_valid(), texts, pa.scalar(None, texts.type))
