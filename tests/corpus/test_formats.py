@@ -174,7 +174,6 @@ def test_with_the_format_text_every_text_is_read_as_it_is(
     path = tmp_path_factory.mktemp("text") / "a.json"
     data = f"{beginning} {rest}".encode()
     path.write_bytes(data)
-    data = data.removeprefix(b"\xef\xbb\xbf")
     bounds = reference.documents(data, "blank-line")
     expected = [reference.clean(data[start:stop]).decode() for start, stop in bounds]
     assert read_corpus(path, format="text").texts == expected

@@ -227,7 +227,7 @@ def test_json_of_any_layout_holds_the_same_records(
         match = re.search(r'\{\s*"text"', record)
         assert match is not None
         found, _ = json.JSONDecoder().raw_decode(record, match.start())
-        assert reference.clean(found["text"].encode()).decode() == text
+        assert found["text"] == text
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_a_list_of_strings_is_a_text_with_a_line_for_each(tmp_path: Path) -> Non
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": ["A.", "B\\r\\nb."]}\n{"text": []}\n{"text": ["a", null]}\n')
     corpus = read_corpus(path)
-    assert corpus.texts == ["A.\nB b.", "a"]
+    assert corpus.texts == ["A.\nB b.", "a\n"]
     assert corpus.dropped == {"empty": 1}
 
 

@@ -5,6 +5,7 @@ import gzip
 import lzma
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import lz4.frame  # type: ignore[import-untyped]  # it ships no annotations
@@ -101,3 +102,34 @@ def test_the_big_corpus_reads_as_its_unpacked_text(shared: Path, tmp_path: Path)
     assert len(plain.texts) > 20
     assert plain.texts == packed.texts
     assert plain.texts == [text.strip("\n") for text in data.decode(errors="ignore").split("\n\n")]
+
+
+def test_a_frame_with_a_long_window_is_read(tmp_path: Path) -> None:
+    """As of ``zstd --long=31``, which pyarrow's own zstd refuses."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=31, enable_ldm=True)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    data = compressor.compress(b"one\n\n") + compressor.compress(b"two\n") + compressor.flush()
+    path = tmp_path / "a.txt.zst"
+    path.write_bytes(data)
+    assert read_corpus(path).texts == ["one", "two"]
+    path.write_bytes(data[:-3])
+    assert "truncated" in refused(path)
+
+
+@pytest.mark.parametrize("suffix", [*COMPRESS, "lzma"])
+def test_members_read_as_one_text_in_any_batches(tmp_path: Path, suffix: str) -> None:
+    compress = COMPRESS.get(suffix, partial(lzma.compress, format=lzma.FORMAT_ALONE))
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(compress(TEXT[:300_000]) + compress(b"") + compress(TEXT[300_000:]))
+    (tmp_path / "a.txt").write_bytes(TEXT)
+    expected = read_corpus(tmp_path / "a.txt", documents="line").texts
+    for batch_bytes in (1 << 10, 1 << 20):
+        corpus = read_corpus(path, documents="line", batch_bytes=batch_bytes)
+        assert corpus.texts == expected
+        assert corpus.bytes_read == path.stat().st_size
+
+
+def test_skippable_frames_are_skipped(tmp_path: Path) -> None:
+    frame = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"seek!"
+    (tmp_path / "a").write_bytes(frame + COMPRESS["zst"](b"text") + frame)
+    assert read_corpus(tmp_path).texts == ["text"]

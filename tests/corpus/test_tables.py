@@ -234,7 +234,7 @@ def test_a_list_of_strings_is_a_text_with_a_line_for_each(
 ) -> None:
     lists = pa.array(LISTS * 3, pa.list_(pa.string())).slice(1).cast(column_type)
     corpus = read_corpus(write(tmp_path / f"a.{file_format}", {"text": lists}, rows=4))
-    assert corpus.texts == ["x", *["One.\nTwo lines.", "x"] * 2]
+    assert corpus.texts == ["x\n", *["One.\nTwo lines.", "x\n"] * 2]
     assert corpus.dropped == {"null text": 3, "empty": 6}
 
 

@@ -318,7 +318,7 @@ def _join_texts(values: Sequence[Any]) -> tuple[str | None, str]:
         if type(value) is str:
             texts.append(value)
         elif isinstance(value, list) and all(type(item) in (str, type(None)) for item in value):
-            texts.append("\n".join(_LINE_END.sub(" ", item) for item in value if item is not None))
+            texts.append("\n".join(_LINE_END.sub(" ", item or "") for item in value))
         elif value is None:
             reason = NULL_TEXT
         elif value is not _ABSENT:

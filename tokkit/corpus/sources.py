@@ -135,7 +135,8 @@ def _find(text: str, config: CorpusConfig) -> list[Source]:
     else:
         listed = _list_folder(files, path, left_out) if entry else _match(files, path, left_out)
         found = sorted(listed, key=lambda entry: os.fsencode(entry.path))
-        found = _without_companions(found, path if entry else None, left_out)
+        root = path if entry else re.split(r"[*?[]", path, maxsplit=1)[0].rpartition("/")[0]
+        found = _without_companions(found, root, left_out)
     if not found:
         fault = "no such file or folder; check the path"
         if entry is not None:
@@ -183,18 +184,18 @@ def _stdin(wanted_format: str) -> Source:
     return Source(STDIN, STDIN, "", None, 0, 0, file_type, head)
 
 
-def _without_companions(found: list[Entry], folder: str | None, left_out: list[str]) -> list[Entry]:
+def _without_companions(found: list[Entry], root: str, left_out: list[str]) -> list[Entry]:
     """Return the files of an input without the companions of its data, which are left out.
 
     Args:
         found: the files.
-        folder: the input, if it is a folder.
+        root: the folder that they were found under.
         left_out: gets the paths of the others.
     """
     kept: list[Entry] = []
     companions: list[Entry] = []
     for entry in found:
-        folders = entry.path.removeprefix(folder).split("/")[:-1] if folder is not None else []
+        folders = entry.path.removeprefix(root).split("/")[:-1]
         is_companion = _COMPANION.match(entry.name) or any(map(_is_underscored, folders))
         (companions if is_companion else kept).append(entry)
     num_data = sum(name_format(entry.name) != "text" for entry in kept)

@@ -42,7 +42,7 @@ from tokkit.corpus.table_files import (
 )
 from tokkit.corpus.units import CorpusUnit
 from tokkit.errors import TokkitError
-from tokkit.shards.arrow import string_array, string_buffers
+from tokkit.shards.arrow import string_buffers
 
 # Fixed, and not the caller's batch_bytes, so that a unit has one digest.
 _READ_BYTES = 8 << 20
@@ -198,12 +198,10 @@ def _unchecked_strings(column: pa.Array) -> pa.LargeStringArray:
     if not is_list_of_strings(column.type):
         return _decode(column).cast(binary).view(pa.large_string())
     lists = column.cast(pa.large_list(binary))
-    lines = pc.replace_substring_regex(lists.values, r"\r\n?|\n", " ")
     nothing, line_end = pa.scalar(b"", binary), pa.scalar(b"\n", binary)
-    lines = pc.fill_null(pc.binary_join_element_wise(lines, nothing, line_end), nothing)
-    values, bounds = string_buffers(lines.view(pa.large_string()))
-    texts = string_array(values, bounds[np.asarray(lists.offsets)])
-    return pc.if_else(lists.is_valid(), texts, pa.scalar(None, texts.type))
+    lines = pc.fill_null(pc.replace_substring_regex(lists.values, r"\r\n?|\n", " "), nothing)
+    texts = pc.binary_join(pa.LargeListArray.from_arrays(lists.offsets, lines), line_end)
+    return pc.if_else(lists.is_valid(), texts, pa.scalar(None, binary)).view(pa.large_string())
 
 
 def _binary_type(column_type: pa.DataType) -> pa.DataType:
