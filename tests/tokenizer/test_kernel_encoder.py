@@ -1,6 +1,7 @@
 """Kernels stay exact if the cache is too small, and if text is at the end of memory."""
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -16,20 +17,24 @@ from tokkit.kernels.encode.word_cache import NUM_COUNTERS, new_cache
 from tokkit.tokenizer.encoder import Encoder
 from tokkit.tokenizer.tokenizer import Tokenizer
 
-MADE = (
-    bert_of_characters(0, full=False),
-    bpe_of_pairs(add_prefix_space=False),
-    bpe_of_pairs(add_prefix_space=True),
-)
+MADE: dict[str, Callable[[], Tokenizer]] = {
+    "wordpiece": functools.partial(bert_of_characters, 0, full=False),
+    "bpe": functools.partial(bpe_of_pairs, add_prefix_space=False),
+    "bpe with a prefix space": functools.partial(bpe_of_pairs, add_prefix_space=True),
+}
+
+
+@pytest.fixture(scope="module", params=MADE)
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    return MADE[request.param]()
 
 
 @functools.cache
-def encoder_of(tokenizer: Tokenizer) -> Encoder:
-    """One encoder for all examples, since it is slow to make."""
-    return Encoder(tokenizer)
+def encoders() -> list[Encoder]:
+    """One encoder of each kind for all examples, since they are slow to make."""
+    return [Encoder(make()) for make in MADE.values()]
 
 
-@pytest.mark.parametrize("tokenizer", MADE, ids=lambda tokenizer: tokenizer.kind)
 @pytest.mark.parametrize("bits", [1, 4])
 def test_a_cache_that_is_too_small_stays_exact(
     tokenizer: Tokenizer, bits: int, monkeypatch: pytest.MonkeyPatch
@@ -42,7 +47,6 @@ def test_a_cache_that_is_too_small_stays_exact(
     assert (encoder.counters > 0).all()
 
 
-@pytest.mark.parametrize("tokenizer", MADE, ids=lambda tokenizer: tokenizer.kind)
 @pytest.mark.parametrize("letters", ["ab", "a\u00e9", "\u3042\u3044", "a\u10330b"])
 def test_words_of_every_key_length_are_exact(tokenizer: Tokenizer, letters: str) -> None:
     """Each is in the cache when it comes again, and so are words that differ in their last byte."""
@@ -57,7 +61,6 @@ def test_words_of_every_key_length_are_exact(tokenizer: Tokenizer, letters: str)
         assert_exact(tokenizer, texts, encoder)
 
 
-@pytest.mark.parametrize("tokenizer", MADE, ids=lambda tokenizer: tokenizer.kind)
 def test_new_words_do_not_grow_the_cache(tokenizer: Tokenizer) -> None:
     import psutil
 
@@ -80,7 +83,7 @@ def test_kernels_do_not_read_past_the_text(texts: list[str], data: st.DataObject
     """The same text, with other bytes before and behind it in memory, gives the same."""
     joined = "".join(texts).encode()
     offsets = np.cumsum([0, *(len(text.encode()) for text in texts)])
-    for encoder in map(encoder_of, MADE):
+    for encoder in encoders():
         expected = encoder.encode(column(texts))
         before, behind = (data.draw(st.binary(max_size=9)) for _ in range(2))
         buffer = pa.py_buffer(before + joined + behind)
