@@ -22,10 +22,10 @@ from typing import Any
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.documents import EMPTY, ERRORS_OPTION, DocumentBatch
 from tokkit.corpus.file_systems import printable
-from tokkit.corpus.records import JOINT, LONE_SURROGATE, Rows, may_replace
+from tokkit.corpus.records import JOINT, LONE_SURROGATE, Rows, as_name, may_replace
 from tokkit.corpus.sources import Source
 from tokkit.corpus.streams import ByteStream
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, UsageError
 
 _READ_BYTES = 1 << 20
 _MOST_ROWS = 1 << 16
@@ -97,15 +97,16 @@ def read_csv(stream: ByteStream, config: CorpusConfig, batch_bytes: int) -> Iter
             )
         texts = [record[column] for column in columns.texts]
         text = texts[0] if len(texts) == 1 else JOINT.join(filter(str.strip, texts))
-        replaced = not text.isascii() and LONE_SURROGATE.search(text) is not None
-        if replaced:
+        if not text.isascii() and LONE_SURROGATE.search(text):
             if not may_replace(config.errors, rows, partial(_invalid_utf8, source, line)):
                 continue
             text = text.encode(errors="surrogateescape").decode(errors="replace")
-        own_id, language = (
-            None if column is None else record[column] for column in (columns.id, columns.language)
-        )
-        rows.add(number, text, own_id, language, replaced=replaced)
+            rows.replaced.append(len(rows.texts))
+        rows.positions.append(number)
+        rows.texts.append(text)
+        rows.ids.append(None if columns.id is None else as_name(record[columns.id]))
+        if columns.language is not None:
+            rows.languages.append(as_name(record[columns.language]))
         num_bytes += len(text)
         if num_bytes >= batch_bytes or len(rows.texts) >= _MOST_ROWS:
             yield rows.make_batch(stream, config)
@@ -179,6 +180,8 @@ def _number_columns(source: Source, width: int, config: CorpusConfig) -> _Column
     """Return the columns that are read, by their numbers."""
     if max(config.text_column) > width:
         raise TokkitError(f"{source.name}: {width} columns; --text-column must be at most {width}")
+    if config.language_field is not None:
+        raise UsageError("--language-field requires a header, and with --text-column there is none")
     return _Columns(width, [number - 1 for number in config.text_column])
 
 

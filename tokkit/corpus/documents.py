@@ -45,6 +45,7 @@ class DocumentBatch:
         replaced: documents of this batch in which U+FFFD replaces invalid UTF-8.
         bytes_read: bytes of the input, as on disk, since the last batch; over a unit they add up to
             its size, and for standard input to what was read.
+        in_lines: whether each text is a list of strings, whose lines are its sentences.
     """
 
     texts: pa.LargeStringArray
@@ -53,6 +54,7 @@ class DocumentBatch:
     dropped: dict[str, int] = field(default_factory=dict)
     replaced: int = 0
     bytes_read: int = 0
+    in_lines: bool = False
 
 
 def empty_batch(dropped: dict[str, int], bytes_read: int = 0) -> DocumentBatch:

@@ -94,7 +94,7 @@ _TABLE_SIGNATURES = {
 }
 # Elements with attributes begin a document of markup; <unk> or <3 may begin one of text.
 _MARKUP = re.compile(
-    rb"""(?:<!--.*?-->\s*)*<(?:\?xml\b|!doctype\b|(?:html|head|body|mediawiki|corpus)\b[^<>]*>
+    rb"""(?:<!--(?>.*?-->)\s*+)*+<(?:\?xml\b|!doctype\b|(?:html|head|body|mediawiki|corpus)\b[^<>]*>
     |[a-z][\w:.-]*(?:\s+[\w:.-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'))+\s*/?>)""",
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
@@ -236,7 +236,7 @@ def _find_array(text: bytes) -> re.Match[bytes] | None:
 
     A line that begins with a second object shows that each line is a record.
     """
-    if re.search(rb"\}\s*\n\s*\{", text) is None:
+    if re.search(rb"\}[ \t\r]*+\n\s*+\{", text) is None:
         return _OPENING.match(text) or _ARRAY_FIELD.match(text)
     return _OPENING.match(text)
 

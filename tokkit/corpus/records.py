@@ -62,6 +62,7 @@ _STRUCTURE = re.compile(rb'["\[\]{},\r\n]')
 _STRING_END = re.compile(rb'["\\]')
 _LINE_END = re.compile(r"\r\n?|\n")
 _ABSENT = object()
+_IN_LINES = "a list of strings"
 _SPACE, _LF = b" \n"
 
 _DECODER = json.JSONDecoder(parse_int=_Number, parse_float=_Number)
@@ -79,6 +80,7 @@ class Rows:
         languages: None for a record without one.
         replaced: rows in which U+FFFD replaces invalid UTF-8.
         dropped: records dropped, by reason.
+        in_lines: whether the texts are lists of strings, a line for each.
     """
 
     positions: list[int] = field(default_factory=list)
@@ -87,26 +89,10 @@ class Rows:
     languages: list[str | None] = field(default_factory=list)
     replaced: list[int] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
+    in_lines: bool = False
 
-    def add(self, position: int, text: str, own_id: Any, language: Any, *, replaced: bool) -> None:
-        """Add a record that has a text."""
-        if replaced:
-            self.replaced.append(len(self.texts))
-        self.positions.append(position)
-        self.texts.append(text)
-        self.ids.append(_string(own_id))
-        self.languages.append(_string(language))
-
-    def make_batch(
-        self, stream: ByteStream, config: CorpusConfig, num_empty: int = 0
-    ) -> DocumentBatch:
-        """Return the documents of the records.
-
-        Args:
-            stream: where they were read.
-            config: the options.
-            num_empty: blank lines among them.
-        """
+    def make_batch(self, stream: ByteStream, config: CorpusConfig) -> DocumentBatch:
+        """Return the documents of the records."""
         values, offsets = string_buffers(pa.array(self.texts, pa.large_string()))
         clean = clean_texts(values, offsets[:-1], offsets[1:])
         kept = pa.array(clean.kept)
@@ -119,9 +105,10 @@ class Rows:
             clean.texts,
             name_documents(stream.unit.source.name, positions, ids),
             languages,
-            dropped=add_counts(clean.dropped, self.dropped, {EMPTY: num_empty}),
+            dropped=add_counts(clean.dropped, self.dropped),
             replaced=int(np.isin(self.replaced, clean.kept).sum()) if self.replaced else 0,
             bytes_read=stream.take_progress(),
+            in_lines=self.in_lines,
         )
 
 
@@ -143,7 +130,8 @@ def read_records(
     if source.format == "json":
         stream.transform = _RecordLines(source.name, source.type.records_start)
     for found in find_in_stream(stream, "line", batch_bytes):
-        yield _parse(found, config).make_batch(stream, config, found.num_empty)
+        for rows in _parse(found, config):
+            yield rows.make_batch(stream, config)
 
 
 class _RecordLines:
@@ -209,9 +197,9 @@ class _RecordLines:
         return None
 
 
-def _parse(found: FoundDocuments, config: CorpusConfig) -> Rows:
-    """Parse the lines that were found."""
-    rows = Rows()
+def _parse(found: FoundDocuments, config: CorpusConfig) -> Iterator[Rows]:
+    """Parse the lines that were found; rows are all lists of strings, or none of them."""
+    rows = Rows(dropped=Counter({EMPTY: found.num_empty}))
     id_field, language_field = config.id_field, config.language_field
     # A memory view, because its slices are no copies: a line of 200 MB is copied often enough.
     data = found.buffer.data
@@ -228,7 +216,7 @@ def _parse(found: FoundDocuments, config: CorpusConfig) -> Rows:
                 continue
             line = str(raw, "utf-8", "replace")
         record = _load(line, found, index)
-        text, reason = _join_texts([_look_up(record, name) for name in config.text_field])
+        text, reason = _find_text(record, config.text_field)
         if text is None:
             rows.dropped[reason] += 1
             continue
@@ -237,10 +225,17 @@ def _parse(found: FoundDocuments, config: CorpusConfig) -> Rows:
             if not replaced:
                 continue
             text = LONE_SURROGATE.sub("\ufffd", text)
-        language = None if language_field is None else _look_up(record, language_field)
-        position = found.base + start
-        rows.add(position, text, _look_up(record, id_field), language, replaced=replaced)
-    return rows
+        if rows.in_lines != (reason == _IN_LINES):
+            yield rows
+            rows = Rows(in_lines=reason == _IN_LINES)
+        if replaced:
+            rows.replaced.append(len(rows.texts))
+        rows.positions.append(found.base + start)
+        rows.texts.append(text)
+        rows.ids.append(as_name(_look_up(record, id_field)))
+        if language_field is not None:
+            rows.languages.append(as_name(_look_up(record, language_field)))
+    yield rows
 
 
 def may_replace(errors: str, rows: Rows, make_error: Callable[[], TokkitError]) -> bool:
@@ -305,30 +300,30 @@ def _look_up(record: dict[str, Any], name: str) -> Any:
     return _look_up(inner, rest) if isinstance(inner, dict) else _ABSENT
 
 
-def _join_texts(values: Sequence[Any]) -> tuple[str | None, str]:
-    """Return the text of a record, or None, and then why it has none.
+def _find_text(record: dict[str, Any], names: Sequence[str]) -> tuple[str | None, str]:
+    """Return the text of a record, and ``_IN_LINES`` if it is a list of strings; or None, and why.
 
-    Args:
-        values: of its text fields. A list of strings is a text with a line for each; line ends
-            within them become spaces.
+    A list of strings is a text with a line for each; line ends within them become spaces.
     """
     texts = []
-    reason = NO_TEXT
-    for value in values:
+    note = NO_TEXT
+    for name in names:
+        value = _look_up(record, name)
         if type(value) is str:
             texts.append(value)
         elif isinstance(value, list) and all(type(item) in (str, type(None)) for item in value):
             texts.append("\n".join(_LINE_END.sub(" ", item or "") for item in value))
-        elif value is None:
-            reason = NULL_TEXT
-        elif value is not _ABSENT:
+            note = _IN_LINES
+        elif value is not None and value is not _ABSENT:
             return None, NOT_A_STRING
-    if len(values) > 1:
-        return JOINT.join(text for text in texts if text.strip()) if texts else None, reason
-    return (texts[0], "") if texts else (None, reason)
+        elif value is None and note == NO_TEXT:
+            note = NULL_TEXT
+    if len(texts) > 1:
+        texts = [JOINT.join(text for text in texts if text.strip())]
+    return (texts[0] if texts else None), note
 
 
-def _string(value: Any) -> str | None:
+def as_name(value: Any) -> str | None:
     """Return an id or a language, a string or a number; None if it is neither, or empty."""
     if not isinstance(value, str) or not value:
         return None

@@ -85,9 +85,9 @@ def read_rows(
     reported = 0
     for piece in read_pieces(unit, config):
         with wrap_arrow_errors(unit.source):
-            texts = _join_columns(
-                [_unchecked_strings(_column(piece.rows, name)) for name in config.text_field]
-            )
+            columns = [_column(piece.rows, name) for name in config.text_field]
+            in_lines = any(is_list_of_strings(column.type) for column in columns)
+            texts = _join_columns([*map(_unchecked_strings, columns)])
             ids = _ids(piece.rows, config.id_field)
             languages = None
             if config.language_field is not None:
@@ -118,6 +118,7 @@ def read_rows(
                 dropped=add_counts(clean.dropped, dropped),
                 replaced=clean.replaced,
                 bytes_read=progress if stop == rows.size else 0,
+                in_lines=in_lines,
             )
             dropped = {}
     if reported < unit.size:

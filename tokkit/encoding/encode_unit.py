@@ -225,7 +225,8 @@ def _encode_batch(
     from tokkit.corpus.sentences import split_sentences
 
     config, encoder = context.config, context.choose_encoder(batch.texts)
-    sentences = split_sentences(batch.texts, config.sentences, config.language, batch.languages)
+    method = "lines" if batch.in_lines and config.sentences == "auto" else config.sentences
+    sentences = split_sentences(batch.texts, method, config.language, batch.languages)
     before, started = encoder.counters.copy(), time.perf_counter()
     try:
         encoded = encoder.encode(sentences.texts, sentences.ends)
