@@ -71,6 +71,7 @@ def test_options_of_a_config_come_before_those_that_it_inherits() -> None:
             "--language-field has no effect",
         ),
         ("encode a -t t -o o --format text --text-field x", "--text-field has no effect with"),
+        ("encode a -t t -o o --format jsonl --text-column 1", "--text-column has no effect with"),
         ("encode a -t t -o o --format jsonl --documents line", "--documents has no effect with"),
         ("train a -o o --format counts --held-out 0.1", "--held-out has no effect with --format c"),
         ("train a -o o --model bpe --score frequency", "--score has no effect with --model bpe"),

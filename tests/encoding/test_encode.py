@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tinytokenizers import wordpiece_json, write_json, write_vocab
 
@@ -18,7 +19,7 @@ from tokkit.encoding.encode import encode
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.encoding.encode_unit import EncodeStats
 from tokkit.engine.manifest import Manifest
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, UsageError
 from tokkit.tokenizer.tokenizer import load_tokenizer
 
 SCRIPT = """
@@ -298,3 +299,44 @@ def test_messages_of_workers_are_logged_once(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("tokkit: compiling kernels") == 1
     assert ended.stderr.count("encoding with the tokenizer's own library") == 1
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_the_strings_of_a_list_are_sentences(tmp_path: Path, tokenizer: Path, name: str) -> None:
+    path = tmp_path / name
+    columns = {"text": [["The cat sat. The cats", "on the", "mat\nunaffable"], ["the cat"]]}
+    if name == "a.jsonl":
+        texts = [*columns["text"][:1], "The cat sat. The cats sat.", *columns["text"][1:]]
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        expected = [[7, 2, 4], [4, 5], [2]]
+    else:
+        pq.write_table(pa.table(columns), path)
+        expected = [[7, 2, 4], [2]]
+    run(path, tokenizer, tmp_path / "out")
+    assert [row["sentence_lengths"] for row in rows(tmp_path / "out")] == expected
+    run(path, tokenizer, tmp_path / "none", sentences="none")
+    assert all(len(row["sentence_lengths"]) == 1 for row in rows(tmp_path / "none"))
+
+
+def test_a_value_that_names_no_language_is_counted_and_falls_back(
+    tmp_path: Path, tokenizer: Path
+) -> None:
+    path = tmp_path / "a.jsonl"
+    values = ["en", "de-AT", "unknown", "und", "multilingual", "", 5, None]
+    records = [{"text": "The cat sat.", "lang": value} for value in values]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    manifest = run(path, tokenizer, tmp_path / "out", language_field="lang", language="fr")
+    assert manifest.accounts["documents"]["kept"] == len(values)
+    assert manifest.accounts["figures"]["documents_of_unknown_language"] == 6
+    with pytest.raises(UsageError, match="--language 'unknown' is no language code"):
+        run(path, tokenizer, tmp_path / "other", language="unknown")
+
+
+def test_files_that_are_left_out_are_in_the_manifest(tmp_path: Path, tokenizer: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.jsonl").write_text('{"text": "the cat"}\n')
+    (tmp_path / "data" / "README.md").write_text("the card")
+    manifest = run(tmp_path / "data", tokenizer, tmp_path / "out")
+    assert manifest.left_out == [f"{tmp_path}/data/README.md"]
+    assert Manifest.read(tmp_path / "out").left_out == manifest.left_out
+    assert manifest.accounts["documents"]["kept"] == 1
