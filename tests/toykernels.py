@@ -21,7 +21,7 @@ from numba.core.caching import IndexDataCacheFile
 from tokkit.kernels.jit import inline, kernel
 
 Array = npt.NDArray[Any]
-SECONDS_TO_WAIT = 1.5
+SECONDS_TO_WAIT = 0.75
 
 
 @inline

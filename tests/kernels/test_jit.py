@@ -52,6 +52,11 @@ def test_first_runs_at_the_same_time_share_what_they_compile(tmp_path: Path) -> 
     assert double_in_processes(tmp_path, (*SIGNED, *UNSIGNED)) == [""]
 
 
+def test_a_kernel_that_several_processes_need_is_compiled_by_one_of_them(tmp_path: Path) -> None:
+    logs = double_in_processes(tmp_path, SIGNED, SIGNED)
+    assert sorted(log.count("compiling kernels") for log in logs) == [0, 1]
+
+
 def test_where_kernels_cannot_be_kept_they_are_compiled_every_time(tmp_path: Path) -> None:
     occupied = tmp_path / "file"
     occupied.write_text("no folder")

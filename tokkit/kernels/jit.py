@@ -21,6 +21,8 @@ for each of them, so that a loop or a heap is written once and costs no call.
 import fcntl
 import hashlib
 import logging
+import os
+import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -94,24 +96,47 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]  # Numba has no annotat
     """Numba's cache, made safe for concurrent processes and for edited sources.
 
     Numba takes a kernel as unchanged if its own file is, though the functions that it calls are in
-    other files. And two processes that write an index at the same time can make it point to the
-    wrong code.
+    other files. Two processes that write an index at the same time can make it point to the wrong
+    code. And processes that start together would each compile the same kernels: a process that
+    finds a kernel missing locks it until it has stored it, and others wait for that.
     """
 
     def __init__(self, function: Callable[..., object]) -> None:
         super().__init__(function)
         self._cache_file._source_stamp = _digest_sources()  # noqa: SLF001  a part of ours
+        self._number = zlib.crc32(self._cache_file._index_name.encode())  # noqa: SLF001  same
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        """Load a compiled kernel; return None, and keep others from compiling it, without one."""
+        loaded = super().load_overload(signature, target_context)
+        if loaded is None and self._lock(fcntl.LOCK_EX):
+            loaded = super().load_overload(signature, target_context)
+            if loaded is not None:
+                self._lock(fcntl.LOCK_UN)
+        return loaded
 
     def save_overload(self, signature: Any, data: Any) -> None:
-        """Store a compiled kernel, one process at a time."""
+        """Store a compiled kernel."""
         try:
-            folder = Path(self.cache_path)
-            folder.mkdir(parents=True, exist_ok=True)
-            with (folder / "tokkit-kernels.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                super().save_overload(signature, data)
+            super().save_overload(signature, data)
         except OSError as error:
             log.warning("%s: cannot store compiled kernels: %s", self.cache_path, error.strerror)
+        self._lock(fcntl.LOCK_UN)
+
+    def _lock(self, operation: int) -> bool:
+        """Lock or unlock this function's byte of a file; return False where that is impossible."""
+        try:
+            fcntl.lockf(_open_lock(self.cache_path), operation, 1, self._number)
+        except OSError:
+            return False
+        return True
+
+
+@cache
+def _open_lock(folder: str) -> int:
+    """Open the lock file of a folder for the life of the process: to close it would unlock all."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return os.open(Path(folder) / "tokkit-kernels.lock", os.O_RDWR | os.O_CREAT, 0o666)
 
 
 @cache
