@@ -44,21 +44,6 @@ class _Columns:
     language: int | None = None
 
 
-class _StreamFile(io.RawIOBase):
-    """A stream of bytes as a file of the standard library."""
-
-    def __init__(self, stream: ByteStream) -> None:
-        self._stream = stream
-
-    def readable(self) -> bool:
-        """Return that it can be read."""
-        return True
-
-    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # it gets no other
-        """Fill the buffer; return the number of bytes."""
-        return self._stream.fill(buffer)
-
-
 def read_csv(stream: ByteStream, config: CorpusConfig, batch_bytes: int) -> Iterator[DocumentBatch]:
     """Read the documents of a CSV or TSV file; they are named by their rows, from 0.
 
@@ -72,7 +57,7 @@ def read_csv(stream: ByteStream, config: CorpusConfig, batch_bytes: int) -> Iter
             ``--errors strict``.
     """
     file = io.TextIOWrapper(
-        io.BufferedReader(_StreamFile(stream), _READ_BYTES),
+        io.BufferedReader(stream, _READ_BYTES),
         encoding="utf-8-sig",
         errors="surrogateescape",
         newline="",

@@ -57,7 +57,7 @@ _REFUSED_SUFFIXES = {
     )
     for suffix in suffixes.split()
 }
-# First bytes that are no text. Those of compressed data within compressed data are unexpected.
+# First bytes that are no text.
 _SIGNATURES = {
     b"\xff\xfe": ("UTF-16 text", _TO_UTF8),
     b"\xfe\xff": ("UTF-16 text", _TO_UTF8),
@@ -121,11 +121,13 @@ class FileType:
         compression: see ``open_reader``.
         records_start: the byte after the bracket that opens the array of records of ``json``; 0 if
             the records are in no array.
+        looks_like: what else it looks like, in spite of ``--format``; None for text.
     """
 
     format: str
     compression: str | None
     records_start: int = 0
+    looks_like: str | None = None
 
 
 def name_format(name: str) -> str:
@@ -163,26 +165,33 @@ def identify(name: str, path: str, head: bytes, wanted: str) -> FileType:
     text = _decompress(head, codec)
     mark = len(_BOM) if text.startswith(_BOM) else 0
     text = text[mark:]
-    found = _identify_text(name, suffix, text) if wanted == "auto" else wanted
+    found = _choose_format(suffix, text) if wanted == "auto" else wanted
+    refused = None if found in TABLES else _find_refusal(suffix, text)
+    if refused is not None and wanted == "auto":
+        raise TokkitError(
+            f"{name}: looks like {refused[0]}; {refused[1]}, or pass --format text to read it as "
+            f"plain text"
+        )
     if codec and found in TABLES:
         raise TokkitError(
             f"{name}: {found} within {codec} cannot be read in parts; decompress it first"
         )
     array = _find_array(text) if found == "json" else None
-    return FileType(found, codec, 0 if array is None else mark + array.end())
+    return FileType(
+        found,
+        codec,
+        records_start=0 if array is None else mark + array.end(),
+        looks_like=None if refused is None else refused[0],
+    )
 
 
 def describe_head(head: bytes) -> str | None:
     """Return what a file is, if its first bytes are those of something that is no text."""
-    if (codec := find_codec(head, None)) is not None:
-        return f"{codec} data"
-    signatures = (what for magic, (what, _) in _SIGNATURES.items() if head.startswith(magic))
-    tables = (
-        f"{table.capitalize()} data"
-        for magic, table in _TABLE_SIGNATURES.items()
-        if head.startswith(magic)
-    )
-    return next(signatures, None) or next(tables, None)
+    found = _choose_format("", head)
+    if found in TABLES:
+        return f"{found.capitalize()} data"
+    refused = _find_refusal("", head)
+    return None if refused is None else refused[0]
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -208,20 +217,13 @@ def _decompress(head: bytes, codec: str | None) -> bytes:
     return bytes(text[:filled])
 
 
-def _identify_text(name: str, suffix: str, text: bytes) -> str:
-    """Return the format of a file that is named like this and begins like this."""
+def _choose_format(suffix: str, text: bytes) -> str:
+    """Return the format of a file with this suffix that begins like this."""
     for magic, table in _TABLE_SIGNATURES.items():
         if text.startswith(magic):
             return table
     named = _FORMATS.get(suffix, "text")
-    if named in TABLES:
-        return named
-    if (refused := _find_refusal(suffix, text)) is not None:
-        raise TokkitError(
-            f"{name}: looks like {refused[0]}; {refused[1]}, or pass --format text to read it as "
-            f"plain text"
-        )
-    if named in ("csv", "tsv"):
+    if named not in ("text", "json", "jsonl"):
         return named
     if _OBJECT.match(text) is None:
         is_array = _ARRAY.match(text) or (named == "json" and _find_array(text))
@@ -247,7 +249,7 @@ def _find_refusal(suffix: str, text: bytes) -> tuple[str, str] | None:
         if text.startswith(magic):
             return refused
     if (codec := find_codec(text, None)) is not None:
-        return f"{codec} data within compressed data", "decompress it once"
+        return f"{codec} data", "decompress it first"
     where, magic = _TAR
     if text[where] == magic:
         return _REFUSED_SUFFIXES[".tar"]

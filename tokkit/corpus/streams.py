@@ -9,16 +9,13 @@ from typing import Any
 
 from tokkit.corpus.compression import ERRORS, Reader, open_reader
 from tokkit.corpus.file_systems import changed_error, first_line, open_files
-from tokkit.corpus.formats import describe_head
 from tokkit.corpus.sources import TO_THE_END, Source
 from tokkit.corpus.units import CorpusUnit
 from tokkit.errors import TokkitError, wrap_os_errors
 
-_HEAD_BYTES = 16
 
-
-class ByteStream:
-    """The bytes of one unit.
+class ByteStream(io.RawIOBase):
+    """The bytes of one unit, also as a file for the standard library.
 
     Args:
         unit: of plain text or JSON lines.
@@ -28,7 +25,6 @@ class ByteStream:
 
     Attributes:
         unit: the unit.
-        head: the file's first bytes, once the unit at its beginning has read them.
         transform: changes bytes after they are hashed; called with them and whether they are the
             last.
     """
@@ -37,7 +33,6 @@ class ByteStream:
         self, unit: CorpusUnit, raw: Any, reader: Reader, digest: "hashlib._Hash | None"
     ) -> None:
         self.unit = unit
-        self.head = b""
         self.transform: Callable[[memoryview, bool], None] | None = None
         self._raw = raw
         self._reader = reader
@@ -66,13 +61,19 @@ class ByteStream:
             self._num_read += read
         if filled < len(view) and self.unit.stop != TO_THE_END:
             raise changed_error(self.unit.source.name)
-        if self.unit.start == 0 and len(self.head) < _HEAD_BYTES:
-            self.head += view[: min(filled, _HEAD_BYTES - len(self.head))]
         if self._digest is not None:
             self._digest.update(view[:filled])
         if self.transform is not None:
             self.transform(view[:filled], filled < wanted)
         return filled
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill the buffer; see ``fill``."""
+        return self.fill(memoryview(buffer))
 
     def take_progress(self) -> int:
         """Return the number of bytes of the file, as on disk, read since the last call."""
@@ -81,10 +82,6 @@ class ByteStream:
         progress = position - self._reported
         self._reported = position
         return progress
-
-    def describe_head(self) -> str | None:
-        """Return what the file is, if it begins like something that is no text."""
-        return describe_head(self.head)
 
     def _read(self, view: memoryview) -> int:
         source = self.unit.source

@@ -91,7 +91,7 @@ class FoundDocuments:
             self.buffer[start : int(self.stops[index])].tobytes().decode()
         except UnicodeDecodeError as in_buffer:
             error = in_buffer
-        what = self.stream.describe_head()
+        what = self.stream.unit.source.type.looks_like
         remedy = f"convert it to UTF-8, or {ERRORS_OPTION}"
         if what is not None:
             remedy = f"it looks like {what}, which must be converted to UTF-8 text first"
