@@ -26,7 +26,8 @@ from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
-from tokkit.shards.reader import ShardFolder, ragged
+from tokkit.shards.arrow import ragged
+from tokkit.shards.reader import ShardFolder
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import load_tokenizer
 

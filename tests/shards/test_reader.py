@@ -15,8 +15,9 @@ from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import hash_file, write_atomically
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
-from tokkit.shards.arrow import large_list
-from tokkit.shards.reader import BatchRef, ShardFolder, check_batch, ragged, read_header
+from tokkit.shards.arrow import large_list, ragged
+from tokkit.shards.checks import check_batch
+from tokkit.shards.reader import BatchRef, ShardFolder, header_of, open_shard
 from tokkit.shards.schema import Header, instances_schema, tokens_schema
 from tokkit.shards.writer import open_writer
 
@@ -239,16 +240,16 @@ def test_an_arrow_file_of_a_stranger_or_of_another_version_is_refused(tmp_path: 
 
     write(None, {"x": [1]})
     with pytest.raises(TokkitError, match="not a shard of tokkit"):
-        read_header(path)
+        header_of(open_shard(path).schema, path)
     write({**HEADER.to_metadata(), "tokkit.format_version": "9"}, {"x": [1]})
     with pytest.raises(TokkitError, match="format version 9 is not known"):
-        read_header(path)
+        header_of(open_shard(path).schema, path)
     write(HEADER.to_metadata(), {"x": [1]})
     with pytest.raises(TokkitError, match="its columns are not those of tokens"):
-        read_header(path)
+        header_of(open_shard(path).schema, path)
     write({"tokkit.format_version": "1"}, {"x": [1]})
     with pytest.raises(TokkitError, match="damaged metadata"):
-        read_header(path)
+        header_of(open_shard(path).schema, path)
 
 
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(65_536, np.uint16), (65_537, np.uint32)])

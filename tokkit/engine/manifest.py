@@ -18,6 +18,7 @@ MANIFEST = "manifest.json"
 # The record of a tokenizer folder; see ``tokkit.vocab.train``.
 TRAINING = "training.json"
 RECORDS = (MANIFEST, TRAINING)
+KINDS = ("tokens", "instances", "run", "corpus")
 
 R = TypeVar("R")
 
@@ -102,7 +103,7 @@ class Manifest:
 
         Raises:
             TokkitError: if the folder is missing, unfinished, of another kind, or of an unknown
-                format version.
+                format version, or a name of its files leads out of it.
         """
         if not folder.is_dir():
             raise TokkitError(f"{folder}: no such folder")
@@ -113,6 +114,21 @@ class Manifest:
                 f"run the command that makes it again"
             )
         manifest = read_record(path, cls, FORMAT_VERSION)
+        _check_names([row["name"] for row in manifest.shards], manifest.kind, path)
         if kind is not None and manifest.kind != kind:
             raise TokkitError(f"{folder}: holds {manifest.kind}, but {kind} are needed here")
         return manifest
+
+
+def _check_names(names: list[Any], kind: str, path: Path) -> None:
+    """Refuse names of files that lead out of the folder, or occur twice.
+
+    The files of a run are in a folder of it, all others in the folder itself.
+    """
+    depth = 2 if kind == "run" else 1
+    for name in names:
+        parts = Path(name).parts if isinstance(name, str) and "\0" not in name else ()
+        if not 0 < len(parts) <= depth or name != "/".join(parts) or {"..", "/"} & {*parts}:
+            raise TokkitError(f"{path}: {name!r} is not the name of a file; recreate the folder")
+    if len({*names}) < len(names):
+        raise TokkitError(f"{path}: lists a file twice; recreate the folder")

@@ -15,7 +15,8 @@ from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest
 from tokkit.errors import TokkitError, require, wrap_os_errors
 from tokkit.inspection.row_text import show_rows
 from tokkit.inspection.run_summary import inspect_run, is_run
-from tokkit.shards.reader import open_shard, read_header
+from tokkit.inspection.verify import require_kind
+from tokkit.shards.reader import header_of, open_shard
 from tokkit.tokenizer.tokenizer import load_tokenizer
 
 ARROW_MAGIC = b"ARROW1"
@@ -59,6 +60,8 @@ def inspect(path: Path, *, rows: int | None = None, shard: str | None = None) ->
         require(shard is None, f"{path}: a tokenizer has no shards; leave out --shard")
         return _inspect_tokenizer(path, num_rows)
     kind = "run" if is_run(path) else Manifest.read(path).kind
+    if (path / MANIFEST).is_file():
+        require_kind(path, Manifest.read(path))
     if kind not in ("tokens", "instances"):
         require(shard is None, f"{path}: a {kind} has no shards; leave out --shard")
         require(not rows, f"{path}: a {kind} has no rows; leave out --rows")
@@ -102,7 +105,8 @@ def _inspect_shard(path: Path, num_rows: int) -> Inspection:
             f"{path}: is {_describe_file(head)}; inspect takes a folder that a stage wrote, or one "
             f"of its Arrow shards"
         )
-    header, reader = read_header(path), open_shard(path)
+    reader = open_shard(path)
+    header = header_of(reader.schema, path)
     facts = {
         "tokenizer": header.tokenizer_fingerprint,
         "vocab_size": header.vocab_size,

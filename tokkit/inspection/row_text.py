@@ -20,7 +20,7 @@ from tokkit.pretraining.data.instance_reader import InstanceReader
 from tokkit.pretraining.data.loader import EVALUATION_EPOCH
 from tokkit.pretraining.pretrain_config import LoaderConfig
 from tokkit.shards.instances import Instances
-from tokkit.shards.reader import ShardFolder, read_header
+from tokkit.shards.reader import ShardFolder, header_of, open_shard
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 Row = dict[str, Any]
@@ -43,12 +43,12 @@ def show_rows(path: Path, num_rows: int) -> list[str]:
     Raises:
         TokkitError: if the shard is damaged, or its folder is unfinished.
     """
-    folder = ShardFolder.open(path.parent, read_header(path).kind)
+    kind = header_of(open_shard(path).schema, path).kind
+    folder = ShardFolder.open(path.parent, kind)
+    if path.name not in folder.shards:
+        raise TokkitError(f"{path}: is not in the manifest of its folder; remove it")
     tokenizer = load_tokenizer(folder.tokenizer_path)
-    if tokenizer.fingerprint != folder.header.tokenizer_fingerprint:
-        raise TokkitError(
-            f"{folder.tokenizer_path}: is not the tokenizer that made {path}; recreate the folder"
-        )
+    folder.require_tokenizer(tokenizer)
     if folder.manifest.options.get("masking") == "dynamic":
         rows = _read_masked(folder, path.name, num_rows, tokenizer)
     else:
@@ -73,8 +73,8 @@ def _read_masked(folder: ShardFolder, shard: str, num_rows: int, tokenizer: Toke
     """Read the first instances of a shard, masked as in epoch 0 with the default options."""
     prefix = shard.split("-", maxsplit=1)[0] + "-"
     reader = InstanceReader(folder, prefix, with_words=True)
-    (size,) = (row.rows for row in folder.shards if row.name == shard)
-    start = sum(row.rows for row in folder.shards if prefix <= row.name < shard)
+    size = folder.shards[shard].rows
+    start = sum(row.rows for name, row in folder.shards.items() if prefix <= name < shard)
     numbers = np.arange(start, start + min(num_rows, size), dtype=np.uint64)
     if not len(numbers):
         return []

@@ -13,10 +13,12 @@ from tqdm import tqdm
 
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import hash_file, read_json
-from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest
+from tokkit.engine.manifest import KINDS, MANIFEST, TRAINING, Manifest
 from tokkit.errors import TokkitError, plural
+from tokkit.pretraining.training.run_record import RUN
+from tokkit.shards.checks import check_batch
 from tokkit.shards.counts import count_instances
-from tokkit.shards.reader import check_batch, map_batch, open_shard, read_header
+from tokkit.shards.reader import Shard, ShardFolder, count_tokens, map_batch, require_file_inside
 from tokkit.tokenizer.tokenizer import load_tokenizer
 
 
@@ -53,8 +55,10 @@ def verify(path: Path, *, progress: bool = False) -> Verification:
     if (path / TRAINING).is_file() and not (path / MANIFEST).is_file():
         return _verify_tokenizer(path)
     manifest = Manifest.read(path)
+    require_kind(path, manifest)
     faults: list[str] = []
     counted = Accounts()
+    shards: dict[str, Shard] = {}
     total = sum(row["bytes"] for row in manifest.shards)
     with tqdm(
         desc="verify",
@@ -64,10 +68,10 @@ def verify(path: Path, *, progress: bool = False) -> Verification:
         disable=not (progress and sys.stderr.isatty()),
     ) as bar:
         for row in manifest.shards:
-            faults += _collect(_check_file(path, row, manifest, counted))
+            faults += _collect(_check_file(path, row, manifest, counted, shards))
             bar.update(row["bytes"])
     if manifest.kind in ("tokens", "instances"):
-        faults += _collect(_check_tokenizer(path, manifest))
+        faults += _collect(_check_tokenizer(path, manifest, shards))
         listed = {row["name"] for row in manifest.shards}
         strays = sorted(file for file in path.glob("*.arrow") if file.name not in listed)
         faults += [f"{stray}: is not in the manifest; remove it" for stray in strays]
@@ -86,52 +90,75 @@ def _collect(check: Iterator[str]) -> Iterator[str]:
         yield str(error)
 
 
+def require_kind(path: Path, manifest: Manifest) -> None:
+    """Refuse a folder whose content is not known, or is not of the kind that its manifest says.
+
+    Raises:
+        TokkitError: what could be checked is not known.
+    """
+    if manifest.kind not in KINDS:
+        raise TokkitError(
+            f"{path / MANIFEST}: its kind is {manifest.kind}, not one of {', '.join(KINDS)}; "
+            f"recreate the folder, or install the release that wrote it"
+        )
+    is_other = {
+        "run": not (path / RUN).is_file(),
+        "corpus": manifest.tokenizer_fingerprint is not None,
+    }
+    if is_other.get(manifest.kind, False):
+        raise TokkitError(
+            f"{path / MANIFEST}: says that the folder holds a {manifest.kind}, but its files are "
+            f"of another kind; recreate the folder"
+        )
+
+
 def _check_file(
-    folder: Path, row: Mapping[str, Any], manifest: Manifest, counted: Accounts
+    folder: Path,
+    row: Mapping[str, Any],
+    manifest: Manifest,
+    counted: Accounts,
+    shards: dict[str, Shard],
 ) -> Iterator[str]:
-    """Check size, hash and content of one file."""
+    """Check size, hash and content of one file; shards that can be opened go into ``shards``."""
     path = folder / row["name"]
+    require_file_inside(path, folder)
     digest = hash_file(path)
     if (size := path.stat().st_size) != row["bytes"]:
         yield f"{path}: has {plural(size, 'byte')}, but the manifest says {row['bytes']:,}"
     elif digest != row["sha256"]:
         yield f"{path}: its SHA-256 is not that of the manifest; a byte has changed"
     if manifest.kind in ("tokens", "instances"):
-        yield from _check_shard(path, row, manifest, counted)
+        shard = shards[row["name"]] = Shard.open(folder, {**row, "bytes": size}, manifest)
+        shard.require_same_header(next(iter(shards.values())))
+        _check_batches(shard, manifest, counted)
 
 
-def _check_shard(
-    path: Path, row: Mapping[str, Any], manifest: Manifest, counted: Accounts
-) -> Iterator[str]:
-    """Check schema, header, record batches and counts of one shard."""
-    header = read_header(path)
-    if header.kind != manifest.kind:
-        yield f"{path}: holds {header.kind}, but the manifest says {manifest.kind}"
-    if header.tokenizer_fingerprint != manifest.tokenizer_fingerprint:
-        yield f"{path}: was made with another tokenizer than the manifest says"
-    reader = open_shard(path)
+def _check_batches(shard: Shard, manifest: Manifest, counted: Accounts) -> None:
+    """Check record batches and counts of one shard."""
+    reader = shard.open_reader()
     rows = tokens = 0
     for index in range(reader.num_record_batches):
-        where = f"{path}, record batch {index}"
+        where = f"{shard.path}, record batch {index}"
         batch = map_batch(reader, index, where)
-        check_batch(batch, header, where, check_ids=True)
-        offsets = batch.column("input_ids").offsets
+        check_batch(batch, shard.header, where, check_ids=True)
         rows += len(batch)
-        tokens += offsets[-1].as_py() - offsets[0].as_py()
-        if header.kind == "instances":
+        tokens += count_tokens(batch)
+        if shard.header.kind == "instances":
             objective = manifest.options.get("objective", "")
-            for figure, number in count_instances(batch, header, objective).items():
+            for figure, number in count_instances(batch, shard.header, objective).items():
                 counted.count(figure, number)
-    for noun, found in (("row", rows), ("token", tokens)):
-        if found != row[f"{noun}s"]:
-            yield f"{path}: has {plural(found, noun)}, but the manifest says {row[f'{noun}s']:,}"
+    shard.require_unchanged()
+    shard.check_totals(rows, tokens)
 
 
-def _check_tokenizer(folder: Path, manifest: Manifest) -> Iterator[str]:
+def _check_tokenizer(folder: Path, manifest: Manifest, shards: dict[str, Shard]) -> Iterator[str]:
     """Check that the tokenizer in the folder is the one that made the shards."""
     tokenizer = load_tokenizer(folder / "tokenizer")
     if tokenizer.fingerprint != manifest.tokenizer_fingerprint:
         yield f"{folder / 'tokenizer'}: is not the tokenizer that the manifest names"
+    elif shards:
+        first = next(iter(shards.values()))
+        ShardFolder(folder, manifest, first.header, shards).require_tokenizer(tokenizer)
 
 
 def _check_accounts(manifest: Manifest) -> Iterator[str]:

@@ -42,11 +42,7 @@ def build(config: BuildConfig) -> Manifest:
     refuse_overlap(config.output, [config.tokens])
     folder = ShardFolder.open(config.tokens, "tokens")
     tokenizer = load_tokenizer(folder.tokenizer_path)
-    if tokenizer.fingerprint != folder.header.tokenizer_fingerprint:
-        raise TokkitError(
-            f"{folder.tokenizer_path}: is not the tokenizer that made the shards; "
-            f"encode the corpus again"
-        )
+    folder.require_tokenizer(tokenizer)
     _require_special_tokens(config, tokenizer)
     spec = StageSpec(
         kind="instances",

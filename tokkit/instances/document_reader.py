@@ -10,7 +10,8 @@ Each record batch is mapped when it is read and released afterwards. A mapping t
 would count as memory all that was ever touched of it, and random segments touch everything.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,19 +19,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tokkit.errors import TokkitError
 from tokkit.kernels.instances.pair_sentences import mark_held_out
 from tokkit.kernels.philox import HOLD_OUT, chance_threshold, stream_of
 from tokkit.kernels.ragged import take_bit_rows, take_rows
-from tokkit.shards.reader import (
-    BatchRef,
-    ShardFolder,
-    check_batch,
-    map_batch,
-    open_shard,
-    packed_bits,
-    ragged,
-)
+from tokkit.shards.arrow import packed_bits, ragged
+from tokkit.shards.checks import check_ids_below
+from tokkit.shards.reader import BatchRef, ShardFolder
 
 Int64 = npt.NDArray[np.int64]
 
@@ -112,24 +106,22 @@ class DocumentReader:
         """Number of documents in the whole folder."""
         return int(self.starts[-1])
 
-    def map_documents(self, number: int) -> Documents:
-        """Map all documents of a record batch, without a copy.
+    @contextmanager
+    def map_documents(self, number: int) -> Iterator[Documents]:
+        """Map all documents of a record batch inside the block, without a copy.
 
         Raises:
-            TokkitError: its lengths or offsets are damaged; checked once in a process.
+            TokkitError: its lengths or offsets are damaged, which is checked once in a process; or
+                the shard has changed, which is checked before and after the block.
         """
         ref = self.refs[number]
-        path = self.folder.path / ref.shard
-        where = f"{path}, record batch {ref.index}"
-        batch = map_batch(open_shard(path), ref.index, where)
-        if number not in self._checked:
-            check_batch(batch, self.folder.header, where, check_ids=False)
-            self._checked.add(number)
+        batch = self.folder.read_batch(ref, check=number not in self._checked, check_ids=False)
+        self._checked.add(number)
         ids, token_offsets = ragged(batch.column("input_ids"))
         sentence_lengths, sentence_offsets = ragged(batch.column("sentence_lengths"))
         word_starts, first_bit = packed_bits(batch.column("word_starts"))
         start = int(self.starts[number])
-        return Documents(
+        yield Documents(
             numbers=np.arange(start, start + ref.rows, dtype=np.uint64),
             ids=ids,
             token_offsets=token_offsets,
@@ -138,18 +130,24 @@ class DocumentReader:
             word_starts=word_starts,
             first_bit=first_bit,
         )
+        self.folder.shards[ref.shard].require_unchanged()
+
+    def check_ids(self, ids: npt.NDArray[Any], where: str) -> None:
+        """Check that ids that were copied out of the folder are in the vocabulary."""
+        name = f"{self.folder.path}, {where}: input_ids"
+        check_ids_below(ids, self.folder.header.vocab_size, name)
 
     def read_lengths(self, number: int, split: Split) -> Documents:
         """The documents of one split in a record batch, with lengths alone, without ids.
 
         That is enough to know how they are packed.
         """
-        source = self.map_documents(number)
         rows = split.select(int(self.starts[number]), int(self.starts[number + 1]))
-        lengths = np.empty(len(source.sentence_lengths), np.int32)
-        sentence_offsets = _running_sum([np.diff(source.sentence_offsets)[rows]])
-        take_rows(rows, source.sentence_lengths, source.sentence_offsets, 0, lengths)
-        token_offsets = _running_sum([np.diff(source.token_offsets)[rows]])
+        with self.map_documents(number) as source:
+            lengths = np.empty(len(source.sentence_lengths), np.int32)
+            sentence_offsets = _running_sum([np.diff(source.sentence_offsets)[rows]])
+            take_rows(rows, source.sentence_lengths, source.sentence_offsets, 0, lengths)
+            token_offsets = _running_sum([np.diff(source.token_offsets)[rows]])
         return Documents(
             numbers=source.numbers[rows],
             ids=source.ids[:0],
@@ -176,15 +174,16 @@ class DocumentReader:
         for number in range(start, len(self.refs)):
             if number >= stop and read_ahead <= 0:
                 break
-            source = self.map_documents(number)
             rows = split.select(int(self.starts[number]), int(self.starts[number + 1]))
-            if number >= stop:
-                ends = np.cumsum(np.diff(source.token_offsets)[rows])
-                rows = rows[: 1 + np.searchsorted(ends, read_ahead)]
-                read_ahead -= int(ends[len(rows) - 1]) if len(rows) else 0
-            numbers.append(source.numbers[rows])
-            num_tokens.append(np.diff(source.token_offsets)[rows])
-            num_sentences.append(np.diff(source.sentence_offsets)[rows])
+            with self.map_documents(number) as source:
+                lengths = np.diff(source.token_offsets)[rows]
+                if number >= stop:
+                    ends = np.cumsum(lengths)
+                    rows = rows[: 1 + np.searchsorted(ends, read_ahead)]
+                    read_ahead -= int(ends[len(rows) - 1]) if len(rows) else 0
+                numbers.append(source.numbers[rows])
+                num_tokens.append(lengths[: len(rows)])
+                num_sentences.append(np.diff(source.sentence_offsets)[rows])
         token_offsets = _running_sum(num_tokens)
         sentence_offsets = _running_sum(num_sentences)
         ids = np.empty(token_offsets[-1], self.folder.header.id_dtype)
@@ -193,19 +192,14 @@ class DocumentReader:
 
         token = sentence = 0
         for number, chosen in enumerate(numbers, start):
-            source = self.map_documents(number)
             rows = chosen.astype(np.int64) - self.starts[number]
-            starts, bits = source.token_offsets, source.word_starts
-            take_bit_rows(rows, bits, source.first_bit, starts, token, word_starts)
-            token = take_rows(rows, source.ids, starts, token, ids)
-            starts, lengths = source.sentence_offsets, source.sentence_lengths
-            sentence = take_rows(rows, lengths, starts, sentence, sentence_lengths)
-        vocab_size = self.folder.header.vocab_size
-        if ids.size and int(ids.max()) >= vocab_size:
-            raise TokkitError(
-                f"{self.folder.path}, record batches from {start} on: input_ids holds id "
-                f"{ids.max()}, but the vocabulary has {vocab_size} tokens; recreate the folder"
-            )
+            with self.map_documents(number) as source:
+                starts, bits = source.token_offsets, source.word_starts
+                take_bit_rows(rows, bits, source.first_bit, starts, token, word_starts)
+                token = take_rows(rows, source.ids, starts, token, ids)
+                starts, lengths = source.sentence_offsets, source.sentence_lengths
+                sentence = take_rows(rows, lengths, starts, sentence, sentence_lengths)
+        self.check_ids(ids, f"record batches from {start} on")
         return Documents(
             numbers=np.concatenate(numbers),
             ids=ids,

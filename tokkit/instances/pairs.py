@@ -164,24 +164,25 @@ def _borrow(
     position: Integer = 0
     for batch in np.flatnonzero(np.diff(bounds)).tolist():
         chosen = slice(bounds[batch], bounds[batch + 1])
-        source = reader.map_documents(batch)
-        position = borrow_segments(
-            rows[chosen],
-            sources[chosen] - reader.starts[batch],
-            source.ids,
-            source.token_offsets,
-            source.sentence_lengths,
-            source.sentence_offsets,
-            source.word_starts,
-            source.first_bit,
-            options.max_tokens,
-            seed,
-            stream_of(FRONT_OF_B, number),
-            position,
-            pairs,
-            ids,
-            word_starts,
-        )
+        with reader.map_documents(batch) as source:
+            position = borrow_segments(
+                rows[chosen],
+                sources[chosen] - reader.starts[batch],
+                source.ids,
+                source.token_offsets,
+                source.sentence_lengths,
+                source.sentence_offsets,
+                source.word_starts,
+                source.first_bit,
+                options.max_tokens,
+                seed,
+                stream_of(FRONT_OF_B, number),
+                position,
+                pairs,
+                ids,
+                word_starts,
+            )
+    reader.check_ids(ids[:position], "random segments")
     return ids, word_starts
 
 

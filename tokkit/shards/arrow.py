@@ -86,3 +86,31 @@ def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+def ragged(column: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Return the ``values`` and ``offsets`` of a list column.
+
+    Args:
+        column: large_list, or a slice of one.
+
+    Returns:
+        values: without a copy, except that packed booleans become ``np.bool_``.
+        offsets: int64 ``[num_rows + 1]``, from 0 for a slice too.
+
+    Example:
+        >>> ragged(pa.array([[7, 8], [9]], pa.large_list(pa.int32())))
+        (array([7, 8, 9], dtype=int32), array([0, 2, 3]))
+    """
+    offsets = column.offsets.to_numpy()
+    values = column.values[offsets[0] : offsets[-1]]
+    if offsets[0]:
+        offsets = offsets - offsets[0]
+    return values.to_numpy(zero_copy_only=not pa.types.is_boolean(values.type)), offsets
+
+
+def packed_bits(column: pa.LargeListArray) -> tuple[npt.NDArray[np.uint8], int]:
+    """Return the bits of a column of booleans without a copy, and which is the first row's first."""
+    values = column.values
+    bits = np.frombuffer(values.buffers()[1], np.uint8)
+    return bits, values.offset + column.offsets[0].as_py()

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tokkit.shards.arrow import ragged
 from tokkit.shards.objectives import PAIRED, TARGET_COLUMNS
-from tokkit.shards.reader import ragged
 from tokkit.shards.schema import Header
 
 NUM_QUARTERS = 4

@@ -1,56 +1,28 @@
-"""Reading folders of shards, memory-mapped, with every value checked that a kernel indexes by.
+"""Reading folders of shards, memory-mapped.
 
-A folder is opened by its manifest; the size, schema and header of every shard are compared with it.
-A record batch is returned only if its offsets run forward and stay in bounds and its ids are in the
-vocabulary: kernels check no bounds. A byte that has flipped inside an id that is still valid is
-found by ``tokkit verify`` alone, by the hashes.
+A folder is opened by its manifest. Its files are compared with that and with each other: size,
+columns, header, and, from the lengths of record batches, rows and tokens. Values are checked when a
+record batch is first read; see ``tokkit.shards.checks``.
+
+A folder that changes while it is read is refused: a shard is one file with one size and one time of
+change, which each visit compares.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, wrap_os_errors
+from tokkit.shards.checks import check_batch
 from tokkit.shards.schema import Header, expected_schema
 
 # What pyarrow raises if a file is damaged.
 DAMAGE = (pa.ArrowException, OSError, ValueError, SystemError)
-
-
-def ragged(column: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-    """Return the ``values`` and ``offsets`` of a list column.
-
-    Args:
-        column: large_list, or a slice of one.
-
-    Returns:
-        values: without a copy, except that packed booleans become ``np.bool_``.
-        offsets: int64 ``[num_rows + 1]``, from 0 for a slice too.
-
-    Example:
-        >>> ragged(pa.array([[7, 8], [9]], pa.large_list(pa.int32())))
-        (array([7, 8, 9], dtype=int32), array([0, 2, 3]))
-    """
-    offsets = column.offsets.to_numpy()
-    values = column.values[offsets[0] : offsets[-1]]
-    if offsets[0]:
-        offsets = offsets - offsets[0]
-    return values.to_numpy(zero_copy_only=not pa.types.is_boolean(values.type)), offsets
-
-
-def packed_bits(column: pa.LargeListArray) -> tuple[npt.NDArray[np.uint8], int]:
-    """Return the bits of a column of booleans without a copy, and which is the first row's first."""
-    values = column.values
-    bits = np.frombuffer(values.buffers()[1], np.uint8)
-    return bits, values.offset + column.offsets[0].as_py()
 
 
 @contextmanager
@@ -62,6 +34,55 @@ def _report_damage(where: str, fault: str = "damaged") -> Iterator[None]:
         raise TokkitError(f"{where}: {fault} ({reason}); recreate the folder") from error
 
 
+class MadeIds(Protocol):
+    """A tokenizer, of which this floor knows what headers say."""
+
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+
+    @property
+    def vocab_size(self) -> int: ...  # noqa: D102
+
+    @property
+    def special_ids(self) -> Mapping[str, int]: ...  # noqa: D102
+
+
+class FileIdentity(NamedTuple):
+    """What tells whether a path is still the same file with the same content."""
+
+    device: int
+    inode: int
+    size: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> "FileIdentity":
+        """Return the identity of the file at ``path``, after links.
+
+        Raises:
+            TokkitError: it is missing.
+        """
+        with wrap_os_errors(path):
+            found = path.stat()
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def require_file_inside(path: Path, folder: Path) -> None:
+    """Refuse what is not a regular file, which may never end, or a link out of the folder.
+
+    Raises:
+        TokkitError: also if it is missing.
+    """
+    with wrap_os_errors(path):
+        path.stat()  # raises if it is missing
+        if not path.is_file():
+            raise TokkitError(f"{path}: is not a regular file; recreate the folder")
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise TokkitError(
+                f"{path}: is a link to a file outside the folder; replace it with a copy of the file"
+            )
+
+
 def open_shard(path: Path) -> pa.RecordBatchFileReader:
     """Open one shard, memory-mapped.
 
@@ -70,6 +91,7 @@ def open_shard(path: Path) -> pa.RecordBatchFileReader:
     Raises:
         TokkitError: it is missing, truncated, or not an Arrow file.
     """
+    require_file_inside(path, path.parent)
     with wrap_os_errors(path):
         mapped = pa.memory_map(str(path)).read_buffer()
     with _report_damage(str(path), "not a whole Arrow file"):
@@ -93,13 +115,18 @@ def map_batch(reader: pa.RecordBatchFileReader, index: int, where: str) -> pa.Re
         return batch
 
 
-def read_header(path: Path) -> Header:
-    """Read the header of a shard, its columns checked against that.
+def count_tokens(batch: pa.RecordBatch) -> int:
+    """Return the number of tokens of a record batch, from the ends of its offsets alone."""
+    offsets = batch.column("input_ids").offsets
+    return int(offsets[-1].as_py() - offsets[0].as_py())
+
+
+def header_of(schema: pa.Schema, path: Path) -> Header:
+    """Read the header in a shard's schema, its columns checked against that.
 
     Raises:
-        TokkitError: it is not a shard of tokkit, or has other columns than its kind.
+        TokkitError: it is not that of a shard of tokkit, or has other columns than its kind.
     """
-    schema = open_shard(path).schema
     header = Header.from_metadata(schema.metadata, str(path))
     with _report_damage(str(path)):
         expected = expected_schema(header, schema.names)
@@ -114,12 +141,120 @@ def read_header(path: Path) -> Header:
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of a folder: its name, its path, and its row in the manifest."""
+    """One file of a folder.
 
-    name: str
+    Attributes:
+        path: of the file.
+        rows: number of rows in the manifest.
+        tokens: number of tokens in the manifest.
+        header: of the file.
+        columns: names of its columns.
+        identity: of the file when it was opened.
+    """
+
     path: Path
     rows: int
     tokens: int
+    header: Header
+    columns: tuple[str, ...]
+    identity: FileIdentity
+
+    @classmethod
+    def open(cls, folder: Path, row: Mapping[str, Any], manifest: Manifest) -> "Shard":
+        """Open a shard and compare its size, header and columns with the manifest.
+
+        Raises:
+            TokkitError: it is missing, damaged, or differs from what the manifest says.
+        """
+        path = folder / row["name"]
+        require_file_inside(path, folder)
+        identity = FileIdentity.of(path)
+        if identity.size != row["bytes"]:
+            raise TokkitError(
+                f"{path}: has {identity.size} bytes, the manifest says {row['bytes']}; "
+                f"recreate the folder"
+            )
+        schema = open_shard(path).schema
+        header, columns = header_of(schema, path), tuple(schema.names)
+        shard = cls(path, row["rows"], row["tokens"], header, columns, identity)
+        shard.require_unchanged()
+        shard.compare(manifest)
+        return shard
+
+    def require_unchanged(self) -> None:
+        """Refuse a file that was replaced, cut or written to since it was opened."""
+        if FileIdentity.of(self.path) != self.identity:
+            raise TokkitError(
+                f"{self.path}: has changed while it was read; wait until nothing writes the folder, "
+                f"and check it with tokkit verify"
+            )
+
+    def open_reader(self) -> pa.RecordBatchFileReader:
+        """Map the file that was opened, and no other that has its name now."""
+        self.require_unchanged()
+        reader = open_shard(self.path)
+        self.require_unchanged()
+        return reader
+
+    def compare(self, manifest: Manifest) -> None:
+        """Compare header and columns with the manifest.
+
+        Raises:
+            TokkitError: naming the first difference.
+        """
+        header, options = self.header, manifest.options
+        if header.kind != manifest.kind:
+            raise TokkitError(
+                f"{self.path}: holds {header.kind}, the manifest says {manifest.kind}"
+            )
+        if header.tokenizer_fingerprint != manifest.tokenizer_fingerprint:
+            raise TokkitError(
+                f"{self.path}: made with another tokenizer than the manifest says; "
+                f"recreate the folder"
+            )
+        length = options.get("max_seq_length", header.max_seq_length)
+        if header.kind == "instances" and header.max_seq_length != length:
+            raise TokkitError(
+                f"{self.path}: its max_seq_length is {header.max_seq_length}, the manifest says "
+                f"{length}; recreate the folder"
+            )
+        is_static = "masked_positions" in self.columns
+        if "masking" in options and is_static != (options["masking"] == "static"):
+            raise TokkitError(
+                f"{self.path}: {'has' if is_static else 'lacks'} the columns of static masks, but "
+                f"the manifest says --masking {options['masking']}; recreate the folder"
+            )
+
+    def require_same_header(self, other: "Shard") -> None:
+        """Refuse a shard whose header or columns differ from those of another one.
+
+        Raises:
+            TokkitError: naming the first difference.
+        """
+        for entry in fields(Header):
+            mine, others = getattr(self.header, entry.name), getattr(other.header, entry.name)
+            if mine != others:
+                raise TokkitError(
+                    f"{self.path}: its {entry.name} is {mine}, but that of {other.path.name} is "
+                    f"{others}; recreate the folder"
+                )
+        if self.columns != other.columns:
+            raise TokkitError(
+                f"{self.path}: its columns are not those of {other.path.name}; recreate the folder"
+            )
+
+    def check_totals(self, rows: int, tokens: int) -> None:
+        """Compare the rows and tokens of a shard with the manifest.
+
+        Raises:
+            TokkitError: if they differ.
+        """
+        for noun, found, expected in (("rows", rows, self.rows), ("tokens", tokens, self.tokens)):
+            if found != expected:
+                raise TokkitError(
+                    f"{self.path}: has {found:,} {noun}, but the manifest says {expected:,}; "
+                    f"recreate the folder"
+                )
 
 
 @dataclass(frozen=True)
@@ -140,17 +275,17 @@ class ShardFolder:
         path: the folder.
         manifest: of the folder.
         header: of every shard.
-        shards: in the manifest's order.
+        shards: by name, in the manifest's order.
     """
 
     path: Path
     manifest: Manifest
     header: Header
-    shards: tuple[Shard, ...]
+    shards: Mapping[str, Shard]
 
     @classmethod
     def open(cls, path: Path, kind: str) -> "ShardFolder":
-        """Open a folder and compare each shard with the manifest.
+        """Open a folder and compare each shard with the manifest and with the first shard.
 
         Args:
             path: the folder.
@@ -161,156 +296,75 @@ class ShardFolder:
                 another size, of other columns, or made with another tokenizer.
         """
         manifest = Manifest.read(path, kind)
-        shards = tuple(
-            Shard(row["name"], path / row["name"], row["rows"], row["tokens"])
-            for row in manifest.shards
-        )
+        shards = {row["name"]: Shard.open(path, row, manifest) for row in manifest.shards}
         if not shards:
             raise TokkitError(f"{path}: holds no shard; recreate the folder")
-        headers = [
-            _check_shard(shard.path, row["bytes"], manifest)
-            for shard, row in zip(shards, manifest.shards, strict=True)
-        ]
-        return cls(path, manifest, headers[0], shards)
+        first = next(iter(shards.values()))
+        for shard in shards.values():
+            shard.require_same_header(first)
+        return cls(path, manifest, first.header, shards)
 
     @property
     def tokenizer_path(self) -> Path:
         """The tokenizer that made the ids."""
         return self.path / "tokenizer"
 
+    def require_tokenizer(self, tokenizer: MadeIds) -> None:
+        """Refuse shards whose headers describe another tokenizer than the one next to them.
+
+        Raises:
+            TokkitError: naming the first difference.
+        """
+        if tokenizer.fingerprint != self.header.tokenizer_fingerprint:
+            raise TokkitError(
+                f"{self.tokenizer_path}: is not the tokenizer that made the shards next to it; "
+                f"recreate the folder"
+            )
+        for name in ("vocab_size", "special_ids"):
+            said, found = getattr(self.header, name), getattr(tokenizer, name)
+            if said != found:
+                raise TokkitError(
+                    f"{self.path}: the {name} of its shards is {said}, but that of the tokenizer "
+                    f"next to them is {found}; recreate the folder"
+                )
+
     def batch_refs(self, prefix: str = "") -> list[BatchRef]:
-        """List the record batches of the shards whose name begins with ``prefix``, in order."""
+        """List the record batches of the shards whose name begins with ``prefix``, in order.
+
+        Raises:
+            TokkitError: a shard has other numbers of rows or tokens than the manifest says.
+        """
         refs = []
-        for shard in self.shards:
-            if shard.name.startswith(prefix):
-                reader = open_shard(shard.path)
+        for name, shard in self.shards.items():
+            if name.startswith(prefix):
+                reader = shard.open_reader()
+                own = []
                 for index in range(reader.num_record_batches):
-                    where = f"{shard.path}, record batch {index}"
-                    ids = map_batch(reader, index, where).column("input_ids")
-                    num_tokens = ids.offsets[-1].as_py() - ids.offsets[0].as_py()
-                    refs.append(BatchRef(shard.name, index, len(ids), num_tokens))
+                    batch = map_batch(reader, index, f"{shard.path}, record batch {index}")
+                    own.append(BatchRef(name, index, len(batch), count_tokens(batch)))
+                shard.require_unchanged()
+                shard.check_totals(sum(ref.rows for ref in own), sum(ref.tokens for ref in own))
+                refs += own
         return refs
 
-    def read_batch(self, ref: BatchRef, *, check_ids: bool = True) -> pa.RecordBatch:
+    def read_batch(
+        self, ref: BatchRef, *, check: bool = True, check_ids: bool = True
+    ) -> pa.RecordBatch:
         """Map one record batch into memory, every value checked that a kernel indexes by.
 
         Args:
             ref: from ``batch_refs``.
-            check_ids: also check every id, which reads the whole batch.
+            check: whether to check values; False for a batch that was checked before.
+            check_ids: also check every id of ``input_ids``, which reads the whole batch.
 
         Raises:
-            TokkitError: offsets run backwards or out of bounds, lengths do not add up, or an id is
-                beyond the vocabulary.
+            TokkitError: the shard has changed, offsets run backwards or out of bounds, lengths do
+                not add up, or an id is beyond the vocabulary.
         """
-        path = self.path / ref.shard
-        where = f"{path}, record batch {ref.index}"
-        with wrap_os_errors(path):
-            written = path.stat().st_mtime_ns
-        batch = map_batch(_cached_reader(path, written), ref.index, where)
-        check_batch(batch, self.header, where, check_ids=check_ids)
+        shard = self.shards[ref.shard]
+        where = f"{shard.path}, record batch {ref.index}"
+        batch = map_batch(shard.open_reader(), ref.index, where)
+        if check:
+            check_batch(batch, self.header, where, check_ids=check_ids)
+            shard.require_unchanged()
         return batch
-
-
-@lru_cache(maxsize=1024)
-def _cached_reader(path: Path, _written: int) -> pa.RecordBatchFileReader:
-    # A loader returns to each shard thousands of times; opening one takes 0.1 ms.
-    return open_shard(path)
-
-
-def _check_shard(path: Path, size: int, manifest: Manifest) -> Header:
-    """Compare one shard's size and header with the manifest."""
-    with wrap_os_errors(path):
-        found = path.stat().st_size
-    if found != size:
-        raise TokkitError(
-            f"{path}: has {found} bytes, the manifest says {size}; recreate the folder"
-        )
-    header = read_header(path)
-    if header.kind != manifest.kind:
-        raise TokkitError(f"{path}: holds {header.kind}, the manifest says {manifest.kind}")
-    if header.tokenizer_fingerprint != manifest.tokenizer_fingerprint:
-        raise TokkitError(
-            f"{path}: made with another tokenizer than the manifest says; recreate the folder"
-        )
-    return header
-
-
-def check_batch(batch: pa.RecordBatch, header: Header, where: str, *, check_ids: bool) -> None:
-    """Refuse a batch that would lead a kernel out of bounds.
-
-    Args:
-        batch: of a shard with this header.
-        header: for kind and vocabulary size.
-        where: the name of the batch in errors.
-        check_ids: also check every id.
-
-    Raises:
-        TokkitError: says what is wrong.
-    """
-    lengths = _check_columns(batch, where)
-    if (lengths["word_starts"] != lengths["input_ids"]).any():
-        raise TokkitError(f"{where}: word_starts and input_ids differ in length")
-    if header.kind == "tokens":
-        _check_sentences(batch, lengths["input_ids"], where)
-    else:
-        _check_instances(batch, header, lengths, where)
-    if check_ids:
-        for name in {"input_ids", "masked_labels", "target_ids"} & set(lengths):
-            values, _ = ragged(batch.column(name))
-            if values.size and int(values.max()) >= header.vocab_size:
-                raise TokkitError(
-                    f"{where}: {name} holds id {values.max()}, but the vocabulary has "
-                    f"{header.vocab_size} tokens"
-                )
-
-
-def _check_columns(batch: pa.RecordBatch, where: str) -> dict[str, npt.NDArray[np.int64]]:
-    """Check nulls, text and offsets; return the lengths of the rows of each list column."""
-    lengths = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if column.null_count and not batch.schema.field(name).nullable:
-            raise TokkitError(f"{where}: {name} holds nulls")
-        if pa.types.is_string(column.type):
-            try:
-                column.validate(full=True)
-            except pa.ArrowInvalid as error:
-                raise TokkitError(f"{where}: {name} holds damaged text") from error
-        if pa.types.is_large_list(column.type):
-            offsets = column.offsets.to_numpy()
-            if offsets[0] < 0 or (np.diff(offsets) < 0).any() or offsets[-1] > len(column.values):
-                raise TokkitError(f"{where}: offsets of {name} run backwards or out of bounds")
-            lengths[name] = np.diff(offsets)
-    return lengths
-
-
-def _check_sentences(batch: pa.RecordBatch, num_tokens: npt.NDArray[np.int64], where: str) -> None:
-    """Check that sentences have at least one token, and add up to their document."""
-    sentence_lengths, offsets = ragged(batch.column("sentence_lengths"))
-    if (np.diff(offsets) < 1).any() or (sentence_lengths < 1).any():
-        raise TokkitError(f"{where}: a document without sentences, or a sentence without tokens")
-    if not len(num_tokens):
-        return
-    sums = np.add.reduceat(sentence_lengths, offsets[:-1], dtype=np.int64)
-    if not np.array_equal(sums, num_tokens):
-        raise TokkitError(f"{where}: sentence_lengths do not add up to the length of input_ids")
-
-
-def _check_instances(
-    batch: pa.RecordBatch, header: Header, lengths: dict[str, npt.NDArray[np.int64]], where: str
-) -> None:
-    """Check that instances are not too long, and that segments and positions are inside them."""
-    num_tokens = lengths["input_ids"]
-    segment_length = batch.column("segment_length").to_numpy()
-    if (num_tokens < 1).any() or (num_tokens > header.max_seq_length).any():
-        raise TokkitError(f"{where}: an instance is empty or longer than {header.max_seq_length}")
-    if (segment_length < 0).any() or (segment_length > num_tokens).any():
-        raise TokkitError(f"{where}: a segment_length is beyond its instance")
-    if (
-        "masked_positions" in lengths
-        and (lengths["masked_positions"] != lengths["masked_labels"]).any()
-    ):
-        raise TokkitError(f"{where}: masked_positions and masked_labels differ in length")
-    for name in {"masked_positions", "target_positions"} & set(lengths):
-        positions, _ = ragged(batch.column(name))
-        if (positions >= np.repeat(num_tokens, lengths[name])).any():
-            raise TokkitError(f"{where}: one of {name} is beyond its instance")

@@ -93,13 +93,25 @@ class InstanceLoader(IterableDataset[TensorBatch]):
         )
         folders = [instances] if isinstance(instances, str | Path) else instances
         config = LoaderConfig(instances=tuple(map(Path, folders)), batch_size=batch_size, **options)
-        sources = open_sources(config)
-        self._loader = Loader(sources, config, rank=rank, world_size=world_size)
-        self._objective = OBJECTIVES[sources.objective]
-        self._batch_size = batch_size
+        self._config = config
+        self._rank, self._world_size = rank, world_size
         self._layout = layout
         self._split = split
         self._steps = (start_step, num_steps)
+        self._open()
+
+    def _open(self) -> None:
+        sources = open_sources(self._config)
+        self._loader = Loader(sources, self._config, rank=self._rank, world_size=self._world_size)
+        self._objective = OBJECTIVES[sources.objective]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is open: a copy opens the folders itself."""
+        return {name: value for name, value in vars(self).items() if name != "_loader"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open()
 
     @property
     def num_instances(self) -> int:
@@ -116,7 +128,9 @@ class InstanceLoader(IterableDataset[TensorBatch]):
         worker = get_worker_info()
         turn, num_workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         if self._split == "eval":
-            for number, instances in enumerate(self._loader.held_out_instances(self._batch_size)):
+            for number, instances in enumerate(
+                self._loader.held_out_instances(self._config.batch_size)
+            ):
                 if number % num_workers == turn:
                     yield self._lay_out(instances)
             return

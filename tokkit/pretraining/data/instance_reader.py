@@ -13,6 +13,7 @@ written with ``--compression`` cannot be mapped: its record batches are unpacked
 first touched, and stay in memory.)
 """
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,15 +24,17 @@ from tokkit.errors import TokkitError
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.kernels.instances.gather import TABLE_DTYPE, find_rows, gather_rows
 from tokkit.kernels.ragged import take_bit_rows, take_rows
+from tokkit.shards.arrow import packed_bits, ragged
+from tokkit.shards.checks import check_ids_below
 from tokkit.shards.instances import Instances, Masks
-from tokkit.shards.reader import BatchRef, ShardFolder, packed_bits, ragged
+from tokkit.shards.reader import BatchRef, ShardFolder
 
 Int64 = npt.NDArray[np.int64]
 Columns = dict[str, npt.NDArray[Any]]  # of a record batch, by the names in ``TABLE_DTYPE``
 
 
 class InstanceReader:
-    """Random access to the instances of one split.
+    """Random access to the instances of one split; threads may share it, and a copy maps again.
 
     Args:
         folder: of instances.
@@ -44,9 +47,25 @@ class InstanceReader:
         self._with_words = with_words
         self._refs = [ref for ref in folder.batch_refs(prefix) if ref.rows]
         self._starts = np.cumsum([0, *(ref.rows for ref in self._refs)], dtype=np.int64)
+        names, places = np.unique([ref.shard for ref in self._refs], return_inverse=True)
+        self._shards = [folder.shards[name] for name in names.tolist()]
+        self._shard_of = places  # of each record batch
+        self._start_mapping()
+
+    def _start_mapping(self) -> None:
+        self._lock = threading.Lock()
         self._columns: list[Columns] = []  # which the addresses in the table belong to
         self._table = np.zeros(len(self._refs), TABLE_DTYPE)
         self._most_masked = 0  # in one instance, where masks are static
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is mapped, whose addresses are those of this process."""
+        mapped = {"_lock", "_columns", "_table", "_most_masked"}
+        return {name: value for name, value in vars(self).items() if name not in mapped}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start_mapping()
 
     def __len__(self) -> int:
         """Number of instances."""
@@ -59,12 +78,16 @@ class InstanceReader:
             numbers: uint64 ``[num_instances]``, below ``len(self)``, in any order.
 
         Raises:
-            TokkitError: if an id is beyond the vocabulary.
+            TokkitError: a shard is damaged or has changed, or an id is beyond the vocabulary.
         """
         header, num_rows = self._folder.header, len(numbers)
         batches = np.empty(num_rows, np.int64)
-        if find_rows(numbers, self._starts, self._table, batches):
-            self._map(batches)
+        with self._lock:  # a row of the table is complete before another thread reads it
+            if find_rows(numbers, self._starts, self._table, batches):
+                self._map(batches)
+        touched = [self._shards[place] for place in np.unique(self._shard_of[batches]).tolist()]
+        for shard in touched:
+            shard.require_unchanged()
         room, masked_room = num_rows * header.max_seq_length, num_rows * self._most_masked
         input_ids = np.empty(room, header.id_dtype)
         offsets = np.empty(num_rows + 1, np.int64)
@@ -90,13 +113,11 @@ class InstanceReader:
             masked_offsets,
             word_starts,
         )
+        for shard in touched:
+            shard.require_unchanged()
         # Ids are checked as they are used: checking each record batch when it is mapped would
         # read the whole corpus before the first steps, which touch every batch of it.
-        if largest >= header.vocab_size:
-            raise TokkitError(
-                f"{self._folder.path}: an instance holds id {largest}, but the vocabulary has "
-                f"{header.vocab_size} tokens; recreate the folder"
-            )
+        check_ids_below(np.array([largest]), header.vocab_size, f"{self._folder.path}: an instance")
         num_tokens, num_masked = offsets[-1], masked_offsets[-1]
         return Instances(
             input_ids=input_ids[:num_tokens],

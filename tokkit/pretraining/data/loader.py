@@ -107,11 +107,7 @@ def open_sources(config: LoaderConfig) -> Sources:
     folders = tuple(ShardFolder.open(path, "instances") for path in config.instances)
     first = folders[0]
     tokenizer = load_tokenizer(first.tokenizer_path)
-    if tokenizer.fingerprint != first.header.tokenizer_fingerprint:
-        raise TokkitError(
-            f"{first.tokenizer_path}: is not the tokenizer that made the shards next to it; "
-            f"build the folder again"
-        )
+    first.require_tokenizer(tokenizer)
     for folder in folders:
         require_objective(folder.manifest.options, str(folder.path))
         if folder.header.tokenizer_fingerprint != tokenizer.fingerprint:
@@ -119,6 +115,7 @@ def open_sources(config: LoaderConfig) -> Sources:
                 f"{folder.path}: was made with another tokenizer than {first.path}; "
                 f"encode both corpora with the same one"
             )
+        folder.require_tokenizer(tokenizer)
         objective, other = (x.manifest.options["objective"] for x in (folder, first))
         if objective != other:
             raise TokkitError(
