@@ -5,6 +5,7 @@ keeps its traceback.
 """
 
 import errno
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +73,14 @@ def require(condition: bool, message: str) -> None:  # noqa: FBT001  reads as an
     """Raise a ``UsageError`` unless ``condition`` holds; used to check the fields of configs."""
     if not condition:
         raise UsageError(message)
+
+
+def require_library(name: str, purpose: str, extra: str) -> None:
+    """Raise a ``TokkitError`` if a library is not installed, naming the extra that has it."""
+    if importlib.util.find_spec(name) is None:
+        raise TokkitError(
+            f"{name}: is not installed; {purpose} needs it: pip install 'tokkit[{extra}]'"
+        )
 
 
 def plural(number: int, noun: str) -> str:

@@ -1,1 +1,39 @@
-"""Pretraining BERT: the loader, the model, the loop, checkpoints and the export."""
+"""``tokkit pretrain``: from instance folders to a trained model that ``transformers`` loads.
+
+    pretrain.py           the stage: is there anything to do, which process is this, start others
+    pretrain_config.py    its options
+    data/                 from instance folders to batches; knows neither models nor processes
+    models/               an architecture a file, what they share, their Hugging Face names, the export
+    training/             the loop and everything that surrounds it; knows no architecture
+
+A run, from top to bottom: ``pretrain`` (pretrain.py) finds what run the folder holds and starts the
+ranks; ``train`` (training/train_model.py) puts batches, model and optimizer together, resumes, trains
+and exports; ``Trainer.run`` (training/loop.py) says what happens between two steps. One step is
+``Trainer.step``, and these are what it calls:
+
+    1  Schedule.phase_starts, rate             training/schedule.py      phase and learning rate
+    2  Prefetcher.next_batches                 data/prefetcher.py        micro-batches, prepared by a thread:
+         Loader.training_instances             data/loader.py              which instances, and their masks
+           InstanceReader.gather               data/instance_reader.py     from memory-mapped shards
+         Buffers.lay_out                       data/batches.py             concatenated into tensors
+    3  ProcessGroup.sum                        training/distributed.py   counts of the whole batch
+    4  Transformer.forward                     models/transformer.py     losses, an architecture's own layers
+         attend, linear_cross_entropy          models/attention.py, loss.py
+    5  total_loss, backward                    training/metrics.py       gradients; torch exchanges them
+    6  clip_gradients, update_weights          training/optimizers.py
+    7  MetricSums.add                          training/metrics.py       read a step later on a GPU
+
+Between steps: ``Reporter.write`` (training/reporting.py), ``Trainer._evaluate``,
+``CheckpointWriter.save`` (training/checkpoints.py), and the signals of training/stopping.py.
+
+What to change to add
+
+    an architecture          a file next to models/bert.py; ARCHITECTURES in models/architectures.py
+    an optimizer             BUILDERS and MOMENTS in training/optimizers.py; OPTIMIZERS in pretrain_config.py
+    a rule for checkpoints   Schedule.is_checkpoint_due in training/schedule.py
+    a metric                 MetricSums in training/metrics.py; it is logged, plotted and resumed
+    an option                its field in pretrain_config.py; OPTIONS_OUTSIDE_KEY in
+                             training/run_record.py if the weights do not depend on it
+    a column of instances    InstanceReader in data/instance_reader.py; Buffers in data/batches.py
+    a launcher               detect_launcher in training/launch_info.py
+"""

@@ -8,7 +8,6 @@ run/run.json                     see tokkit.pretraining.training.run_record
     manifest.json                written last, when the run has finished
 """
 
-import importlib.util
 import logging
 import os
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import Any
 
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.spec import find_finished
-from tokkit.errors import TokkitError, require
+from tokkit.errors import require, require_library
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.launch import launch
 from tokkit.pretraining.training.launch_info import LaunchInfo, detect_launcher, log_on_first_rank
@@ -49,7 +48,7 @@ def pretrain(config: PretrainConfig) -> Manifest:
         if not config.overwrite and (finished := find_finished(plan.spec)) is not None:
             log.info("%s: up to date", config.output)
             return finished
-        _require_torch()
+        _require_libraries(config)
         if (config.nproc_per_node or 1) > 1:
             launch(pretrain, config)
             return Manifest.read(config.output, KIND)
@@ -69,7 +68,7 @@ def estimate_run(config: PretrainConfig) -> dict[str, Any]:
     config = _find_initial_model(config)
     RunPlan.from_config(config)
     num_processes = _count_processes(config, launch_info)
-    _require_torch()
+    _require_libraries(config)
     from tokkit.pretraining.training.estimate import measure_run
 
     return measure_run(config, num_processes)
@@ -98,9 +97,8 @@ def _count_processes(config: PretrainConfig, launch_info: LaunchInfo) -> int:
     return num_processes
 
 
-def _require_torch() -> None:
-    for name in ("torch", "safetensors"):
-        if importlib.util.find_spec(name) is None:
-            raise TokkitError(
-                f"{name}: is not installed; pretraining needs it: pip install 'tokkit[pretrain]'"
-            )
+def _require_libraries(config: PretrainConfig) -> None:
+    require_library("torch", "pretraining", "pretrain")
+    require_library("safetensors", "pretraining", "pretrain")
+    if config.tensorboard:
+        require_library("tensorboard", "--tensorboard", "tensorboard")

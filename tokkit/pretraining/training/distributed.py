@@ -21,7 +21,6 @@ ranks call its methods, in the same order. When a rank ends, its connections bre
 of the others raises ``RankLost``; the cause is what the rank that ended has reported.
 """
 
-import json
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,16 +78,12 @@ class ProcessGroup:
         return reduced
 
     def broadcast(self, data: Any) -> Any:
-        """Return what rank 0 passes, any JSON value; what the other ranks pass is ignored."""
+        """Return what rank 0 passes, such as JSON; what the other ranks pass is ignored."""
         if self.size == 1:
             return data
-        encoded = bytearray(json.dumps(data).encode() if self.is_first else b"")
-        (length,) = self.sum([len(encoded)])
-        text = torch.zeros(int(length), dtype=torch.uint8)
-        if self.is_first:
-            text = torch.frombuffer(encoded, dtype=torch.uint8)
-        dist.broadcast(text, 0)
-        return json.loads(bytes(text.tolist()))
+        received = [data]
+        dist.broadcast_object_list(received, src=0, device=torch.device("cpu"))
+        return received[0]
 
     def barrier(self) -> None:
         """Wait until all ranks have called this."""

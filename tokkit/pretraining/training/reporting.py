@@ -38,7 +38,6 @@ writes them in another thread: if the disk is full, that thread dies with a trac
 a record, after which nothing can be read.
 """
 
-import importlib.util
 import io
 import json
 import logging
@@ -55,7 +54,7 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from tokkit.engine.files import write_atomically
-from tokkit.errors import TokkitError, describe_os_error, wrap_os_errors
+from tokkit.errors import describe_os_error, wrap_os_errors
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.metrics import TrainingState
 from tokkit.pretraining.training.run_record import METRICS, read_metrics
@@ -147,15 +146,6 @@ def summarize_line(line: Mapping[str, Any]) -> str:
         words.append(f"mfu {line['mfu']:.1%}")
     words.append(f"wait {line['data_wait']:.1%}")
     return " ".join(words)
-
-
-def require_tensorboard() -> None:
-    """Refuse ``--tensorboard`` if the library that writes its files is not installed."""
-    if importlib.util.find_spec("tensorboard") is None:
-        raise TokkitError(
-            "tensorboard: is not installed; --tensorboard needs it: "
-            "pip install 'tokkit[tensorboard]'"
-        )
 
 
 class MetricsLog:

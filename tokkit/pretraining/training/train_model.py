@@ -41,7 +41,6 @@ from tokkit.pretraining.training.launch_info import LaunchInfo
 from tokkit.pretraining.training.loop import Trainer
 from tokkit.pretraining.training.metrics import count_parameters
 from tokkit.pretraining.training.optimizers import build_optimizer
-from tokkit.pretraining.training.reporting import require_tensorboard
 from tokkit.pretraining.training.run_record import EXPORT, KIND, RUN, RunPlan, describe_run
 
 
@@ -59,8 +58,6 @@ def train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
         TokkitError: see ``pretrain``.
         Interrupted: see ``pretrain``.
     """
-    if plan.config.tensorboard:
-        require_tensorboard()
     device = choose_rank_device(plan.config.device, launch_info)
     plan = replace(plan, precision=choose_precision(plan.precision, device))
     config = replace(plan.config, precision=plan.precision)
