@@ -233,11 +233,12 @@ def _list_folder(
             f"Parquet, or name the files"
         )
     shards = _read_state(files, folder, entries)
+    has_tokenizer = _TOKENIZER_CONFIG in names
     for entry in entries:
         if entry.is_folder:
             yield from _list_folder(files, entry.path, left_out, above | {here})
         elif (shards and entry.name not in shards) or (
-            _TOKENIZER_CONFIG in names and _TOKENIZER_FILE.match(entry.name)
+            has_tokenizer and _TOKENIZER_FILE.match(entry.name)
         ):
             left_out.append(entry.path)
         elif entry.is_file:
