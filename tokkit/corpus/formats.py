@@ -40,6 +40,7 @@ _PROSE = (".md", ".markdown", ".mdx", ".rst")  # may begin with tags
 
 _UNPACK = "unpack it, and name the files in it"
 _TO_TEXT = "convert it to plain text first"
+_EXTRACT = "extract its text first, as WikiExtractor or trafilatura do"
 _TO_RECORDS = "convert it to JSON lines or Parquet first"
 _TO_UTF8 = "convert it first, as with iconv -f UTF-16 -t UTF-8"
 _LEAVE_OUT = "name the files of text, as in FOLDER/*.txt"
@@ -49,8 +50,8 @@ _REFUSED_SUFFIXES = {
     for suffixes, what, remedy in (
         ("tar tgz tbz2 txz tzst", "a tar archive", _UNPACK),
         ("zip 7z rar", "an archive", _UNPACK),
-        ("xml html htm xhtml", "markup", _TO_TEXT),
-        ("warc wet wat", "a web archive", _TO_TEXT),
+        ("xml html htm xhtml", "markup", _EXTRACT),
+        ("warc wet wat", "a web archive", _EXTRACT),
         ("pdf rtf docx odt epub", "a formatted document", _TO_TEXT),
         ("xlsx sqlite npy npz pkl pickle h5 hdf5 orc avro tfrecord", "binary data", _TO_RECORDS),
         ("png jpg jpeg gif", "an image", _LEAVE_OUT),
@@ -65,7 +66,7 @@ _SIGNATURES = {
     b"PK\x05\x06": ("an empty zip archive", _LEAVE_OUT),
     b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNPACK),
     b"Rar!\x1a\x07": ("a rar archive", _UNPACK),
-    b"WARC/": ("a web archive (WARC)", _TO_TEXT),
+    b"WARC/": ("a web archive (WARC)", _EXTRACT),
     b"%PDF-": ("a PDF file", _TO_TEXT),
     b"%!PS": ("a PostScript file", _TO_TEXT),
     b"{\\rtf": ("an RTF file", _TO_TEXT),
