@@ -129,10 +129,13 @@ def read_text(
             found.invalid_utf8,
             of_text_file=True,
         )
+        names = name_documents(name, found.base + found.starts[clean.kept])
+        num_empty = found.num_empty
+        del found  # a file that is one document lies in memory once
         yield DocumentBatch(
             clean.texts,
-            name_documents(name, found.base + found.starts[clean.kept]),
-            dropped=add_counts(clean.dropped, {EMPTY: found.num_empty}),
+            names,
+            dropped=add_counts(clean.dropped, {EMPTY: num_empty}),
             replaced=clean.replaced,
             bytes_read=stream.take_progress(),
         )

@@ -36,7 +36,7 @@ from tokkit.kernels.encode.cuts import find_cuts
 from tokkit.kernels.encode.word_cache import LONG_SPILL, append_tokens, new_cache
 from tokkit.shards.arrow import boolean_array, id_dtype, read_only
 from tokkit.tokenizer.bpe_model import BpeModel
-from tokkit.tokenizer.encoded import Encoded, Ids, TextTooLongError, choose_kernel
+from tokkit.tokenizer.encoded import Encoded, Ids, choose_kernel
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.wordpiece_model import WordPieceModel
@@ -49,6 +49,7 @@ from tokkit.tokenizer.wordpiece_model import WordPieceModel
 _SHORT_BITS = 18
 _LONG_BITS = 16
 _BUFFER_BYTES = 16 << 20
+_BLOCK_TOKENS = 1 << 20
 
 _Bits = npt.NDArray[np.uint64]
 _Bytes = npt.NDArray[np.uint8]
@@ -156,14 +157,13 @@ class Encoder:
     ) -> None:
         """Append the tokens of a chunk that only the library can encode, and move past it."""
         start, stop = int(state[POSITION]), int(state[DETAIL])
-        try:
-            found, starts = self._library.encode_within(values[start:stop])
-        except TextTooLongError as error:
-            text = int(np.searchsorted(offsets, start, "right")) - 1
-            raise TextTooLongError(error.num_bytes, text) from error
-        assert len(found) <= stop - start  # noqa: S101  the buffers have room for a token a byte
-        append_tokens(found, starts, int(state[NUM_TOKENS]), ids, bits)
-        state[NUM_TOKENS] += len(found)
+        text = int(np.searchsorted(offsets, start, "right")) - 1
+        num_tokens = int(state[NUM_TOKENS])
+        for found, starts in self._library.encode_within(values[start:stop], text):
+            assert num_tokens + len(found) <= stop - offsets[0]  # noqa: S101  a token has a byte
+            append_tokens(found, starts, num_tokens, ids, bits)
+            num_tokens += len(found)
+        state[NUM_TOKENS] = num_tokens
         state[POSITION] = stop
 
     def _count_tokens(
@@ -177,22 +177,27 @@ class Encoder:
         """Return the number of tokens that begin before each end, with a 0 in front."""
         counts = np.concatenate([[0], token_offsets[cuts.before]])
         between = np.flatnonzero(cuts.before < cuts.after)
-        place = -1
-        for index, before in zip(between.tolist(), cuts.before[between].tolist(), strict=True):
-            if before != place:
-                place = before
-                start, stop = cuts.bounds[before : before + 2].tolist()
-                first, last = token_offsets[before : before + 2].tolist()
-                begins = self._find_begins(values[start:stop], ids[first:last])
-            counts[index + 1] += np.searchsorted(begins, ends[index] - start)
+        if not between.size:
+            return counts
+        places, firsts = np.unique(cuts.before[between], return_index=True)
+        for place, marks in zip(places.tolist(), np.split(between, firsts[1:]), strict=True):
+            start, stop = cuts.bounds[place : place + 2].tolist()
+            first, last = token_offsets[place : place + 2].tolist()
+            found = self._count_before(values[start:stop], ids[first:last], ends[marks] - start)
+            counts[marks + 1] += found
         return counts
 
-    def _find_begins(self, text: _Bytes, ids: Ids) -> _Int64s:
-        """Return the byte of a part of a text at which each of its tokens begins."""
+    def _count_before(self, text: _Bytes, ids: Ids, marks: _Int64s) -> _Int64s:
+        """Return how many tokens of a part of a text begin before each of some of its bytes."""
         if self._model is None or self._model.num_bytes is None:
-            return self._library.find_begins(text)
-        sizes = self._model.num_bytes[ids]
-        return np.cumsum(sizes, dtype=np.int64) - sizes
+            return np.searchsorted(self._library.find_begins(text), marks)
+        counts = np.zeros(len(marks), np.int64)
+        start = 0
+        for first in range(0, len(ids), _BLOCK_TOKENS):
+            stops = start + np.cumsum(self._model.num_bytes[ids[first : first + _BLOCK_TOKENS]])
+            counts += np.searchsorted(np.append(start, stops[:-1]), marks)
+            start = int(stops[-1])
+        return counts
 
 
 def _find_chunk_end(values: _Bytes, state: _Int64s, stop: int) -> int:
