@@ -4,8 +4,8 @@ A folder says by ``tokenizer_class``, else by the ``model_type`` of its model, w
 vocabulary. The class decides about normalization, about ids that are shifted, and about tokens that
 are added, so another reader of the same file gives other ids:
 
-    folder of XLM-R     sentencepiece     ▁the is 5
-                        XLMRobertaTokenizer         6, since <s>, <pad> and </s> come first
+    sentencepiece.bpe.model    ▁the is 5 to sentencepiece, which has <unk>, <s> and </s> first
+                                       6 to XLMRobertaTokenizer, which has <s>, <pad>, </s>, <unk>
 
 Classes that only cut words and look them up are read by ``tokkit.tokenizer.loading``. The others are
 made by transformers, which gives a tokenizer of the tokenizers library, or are refused.

@@ -122,7 +122,8 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
     if is_ours(name):
         if path.is_dir():
             path = folder / "vocab.txt" if name == ESM else _find_in_folder(path)
-        if path.suffix in _SENTENCEPIECE_SUFFIXES and not (name and config.get("tokenizer_class")):
+        is_plain = name in (None, GENERAL) or "tokenizer_class" not in config
+        if path.suffix in _SENTENCEPIECE_SUFFIXES and is_plain:
             with wrap_os_errors(path):
                 return TokenizerFiles(path, None, path.read_bytes(), config)
         definition = _read_definition(path, name, {**tokens, **config})

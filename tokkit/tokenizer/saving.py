@@ -45,8 +45,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     }
     if tokenizer.processor is not None:
         files["tokenizer.model"] = tokenizer.processor.serialized_model_proto()
-    if tokenizer.library is not None:
-        files["tokenizer.json"] = tokenizer.library.to_str(pretty=True).encode()
+    if tokenizer.definition:
+        files["tokenizer.json"] = _json(tokenizer.definition)
     with wrap_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():

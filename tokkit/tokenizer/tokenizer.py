@@ -70,7 +70,8 @@ class Tokenizer:
         fingerprint: 64 hexadecimal digits; see the module.
         definition: the object of its ``tokenizer.json``; empty for sentencepiece.
         config: ``tokenizer_config.json`` over ``special_tokens_map.json``; empty without them.
-        library: the tokenizer of the tokenizers library; None for sentencepiece.
+        library: the tokenizer of the tokenizers library, without its post-processor; None for
+            sentencepiece.
         processor: the tokenizer of the sentencepiece library; None for the others.
     """
 
@@ -135,7 +136,7 @@ class Tokenizer:
             rows[name] = {**row, "special": False}
         added = sorted(rows.values(), key=lambda row: row["id"])
         definition = {**self.definition, "added_tokens": added}
-        library = _make_library(definition, self.path)
+        library = _make_library({**definition, "post_processor": None}, self.path)
         library.encode_special_tokens = True
         allowed = {row["id"] for row in added if row["content"] in names}
         return replace(
