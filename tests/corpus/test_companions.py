@@ -55,6 +55,14 @@ def test_companions_of_data_are_left_out_and_listed(
     assert read_corpus(folder / "*").texts == ["one", "two", "three"]
 
 
+def test_records_without_a_telling_name_are_data_and_all_text_is_text(tmp_path: Path) -> None:
+    write(tmp_path, "AA/wiki_00", "AA/wiki_01", text='{"text": "record"}\n')
+    write(tmp_path, "README.md", "_SUCCESS", text="text")
+    assert read_corpus(tmp_path).texts == ["record", "record"]
+    assert left_out(tmp_path) == [f"{tmp_path}/README.md", f"{tmp_path}/_SUCCESS"]
+    assert len(read_corpus(tmp_path, format="text").texts) == 4
+
+
 def test_among_texts_a_readme_is_a_text(tmp_path: Path) -> None:
     write(tmp_path, "README.md", "a.txt", "b.txt", "_c.txt", text="text")
     write(tmp_path, "d.jsonl", text='{"text": "record"}\n')

@@ -131,11 +131,6 @@ class FileType:
     looks_like: str | None = None
 
 
-def name_format(name: str) -> str:
-    """Return the format that a file's name proposes: ``jsonl`` for ``a.jsonl.gz``."""
-    return _FORMATS.get(_split_name(name)[0], "text")
-
-
 def read_head(raw: Any) -> bytes:
     """Return the first bytes of a file, enough to identify it."""
     head: bytes = raw.read(HEAD_BYTES)

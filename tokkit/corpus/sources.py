@@ -29,7 +29,7 @@ from functools import partial
 
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.file_systems import Entry, Files, LocalFiles, RemoteFiles, is_uri, printable
-from tokkit.corpus.formats import TABLES, FileType, identify, name_format, read_head
+from tokkit.corpus.formats import TABLES, FileType, identify, read_head
 from tokkit.errors import TokkitError, UsageError, wrap_os_errors
 
 log = logging.getLogger(__name__)
@@ -130,13 +130,14 @@ def _find(text: str, config: CorpusConfig) -> list[Source]:
     shown = files.name(path)
     entry = files.find(path)
     left_out: list[str] = []
+    companions: set[str] = set()
     if entry is not None and not entry.is_folder:
         found = [entry]
     else:
         listed = _list_folder(files, path, left_out) if entry else _match(files, path, left_out)
         found = sorted(listed, key=lambda entry: os.fsencode(entry.path))
         root = path if entry else re.split(r"[*?[]", path, maxsplit=1)[0].rpartition("/")[0]
-        found = _without_companions(found, root, left_out)
+        companions = {f.path for f in found if _is_companion(f.path.removeprefix(root))}
     if not found:
         fault = "no such file or folder; check the path"
         if entry is not None:
@@ -146,7 +147,14 @@ def _find(text: str, config: CorpusConfig) -> list[Source]:
         elif _has_magic(path):
             fault = "matches no file; check the pattern"
         raise TokkitError(f"{shown}: {fault}")
-    sources = [_source(files, uri, shown, entry, config) for entry in found]
+    describe = partial(_source, files, uri, shown, config)
+    described = {file.path: describe(file) for file in found if file.path not in companions}
+    num_data = sum(source.format != "text" for source in described.values())
+    if num_data and 2 * num_data >= len(described):
+        left_out += companions
+    else:
+        described |= {file.path: describe(file) for file in found if file.path in companions}
+    sources = [described[file.path] for file in found if file.path in described]
     left_out = [files.name(path) for path in sorted(left_out, key=os.fsencode)]
     if left_out:
         rest = f" and {len(left_out) - _MOST_SHOWN:,} more" if len(left_out) > _MOST_SHOWN else ""
@@ -155,7 +163,7 @@ def _find(text: str, config: CorpusConfig) -> list[Source]:
 
 
 def _source(
-    files: Files, uri: str | None, shown: str, entry: Entry, config: CorpusConfig
+    files: Files, uri: str | None, shown: str, config: CorpusConfig, entry: Entry
 ) -> Source:
     """Return the description of one file, after reading its first bytes."""
     name = files.name(entry.path)
@@ -184,25 +192,10 @@ def _stdin(wanted_format: str) -> Source:
     return Source(STDIN, STDIN, "", None, 0, 0, file_type, head)
 
 
-def _without_companions(found: list[Entry], root: str, left_out: list[str]) -> list[Entry]:
-    """Return the files of an input without the companions of its data, which are left out.
-
-    Args:
-        found: the files.
-        root: the folder that they were found under.
-        left_out: gets the paths of the others.
-    """
-    kept: list[Entry] = []
-    companions: list[Entry] = []
-    for entry in found:
-        folders = entry.path.removeprefix(root).split("/")[:-1]
-        is_companion = _COMPANION.match(entry.name) or any(map(_is_underscored, folders))
-        (companions if is_companion else kept).append(entry)
-    num_data = sum(name_format(entry.name) != "text" for entry in kept)
-    if num_data == 0 or 2 * num_data < len(kept):
-        return found
-    left_out += [entry.path for entry in companions]
-    return kept
+def _is_companion(path: str) -> bool:
+    """Whether a file goes with data and is none, by its path in their folder."""
+    *folders, name = path.split("/")
+    return _COMPANION.match(name) is not None or any(part.startswith("_") for part in folders)
 
 
 def _list_folder(
@@ -325,11 +318,6 @@ def _matches(part: str, name: str) -> bool:
 def _is_shown(name: str) -> bool:
     """Whether a file or folder is not hidden."""
     return not name.startswith(".")
-
-
-def _is_underscored(name: str) -> bool:
-    """Whether Spark and Hadoop leave out a folder of this name."""
-    return name.startswith("_")
 
 
 def _has_magic(text: str) -> bool:
