@@ -38,7 +38,7 @@ WORDS = "the cat sat on a mat and The Cat was unaffable in 2024 日本 中文 м
 
 
 @functools.cache
-def spm_model(kind: str, size: int = 300, symbols: str = "", **options: Any) -> bytes:
+def spm_model(kind: str = "unigram", size: int = 300, symbols: str = "", **options: Any) -> bytes:
     """Return a small sentencepiece model; ``symbols`` are user-defined, between spaces."""
     out = io.BytesIO()
     lines = [" ".join(WORDS[i:] + WORDS[: i // 2]) for i in range(len(WORDS))] * 3
@@ -75,39 +75,39 @@ def assert_same(tokenizer: Tokenizer, other: Any, texts: Iterable[str] = TEXTS) 
         assert getattr(other, f"{role}_token_id") in (number, None)
 
 
-T5_IDS = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
-DEBERTA_IDS = dict(
+T5_IDS: dict[str, Any] = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+DEBERTA_IDS: dict[str, Any] = dict(
     zip(("pad_id", "bos_id", "eos_id", "unk_id"), range(4), strict=True),
     pad_piece="[PAD]",
     unk_piece="[UNK]",
     bos_piece="[CLS]",
     eos_piece="[SEP]",
 )
+LLAMA: dict[str, Any] = {"kind": "bpe", "size": 600, "byte_fallback": True}
 XLNET = "<cls> <sep> <pad> <mask> <eod> <eop>"
-CLASSES: dict[str, tuple[str, bytes, dict[str, Any]]] = {
-    "XLMRobertaTokenizer": ("sentencepiece.bpe.model", spm_model("unigram"), {}),
-    "AlbertTokenizer": ("spiece.model", spm_model("unigram", symbols="[CLS] [SEP] [MASK]"), {}),
-    "XLNetTokenizer": (
-        "spiece.model",
-        spm_model("unigram", symbols=XLNET),
-        {"do_lower_case": True},
-    ),
-    "DebertaV2Tokenizer": ("spm.model", spm_model("unigram", **DEBERTA_IDS), {}),
-    "T5Tokenizer": ("spiece.model", spm_model("unigram", **T5_IDS), {"extra_ids": 10}),
-    "MBartTokenizer": ("sentencepiece.bpe.model", spm_model("unigram"), {}),
-    "CamembertTokenizer": ("sentencepiece.bpe.model", spm_model("unigram"), {}),
-    "BarthezTokenizer": ("sentencepiece.bpe.model", spm_model("unigram"), {}),
-    "PegasusTokenizer": ("spiece.model", spm_model("unigram", **T5_IDS), {}),
-    "NllbTokenizer": ("sentencepiece.bpe.model", spm_model("bpe"), {}),
-    "LlamaTokenizer": ("tokenizer.model", spm_model("bpe", 600, byte_fallback=True), {}),
-    "PreTrainedTokenizerFast": ("tokenizer.model", spm_model("bpe", 600, byte_fallback=True), {}),
+# The name of the file, the options of the model in it, and of the configuration.
+CLASSES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "XLMRobertaTokenizer": ("sentencepiece.bpe.model", {}, {}),
+    "AlbertTokenizer": ("spiece.model", {"symbols": "[CLS] [SEP] [MASK]"}, {}),
+    "XLNetTokenizer": ("spiece.model", {"symbols": XLNET}, {"do_lower_case": True}),
+    "DebertaV2Tokenizer": ("spm.model", DEBERTA_IDS, {}),
+    "T5Tokenizer": ("spiece.model", T5_IDS, {"extra_ids": 10}),
+    "MBartTokenizer": ("sentencepiece.bpe.model", {}, {}),
+    "CamembertTokenizer": ("sentencepiece.bpe.model", {}, {}),
+    "BarthezTokenizer": ("sentencepiece.bpe.model", {}, {}),
+    "PegasusTokenizer": ("spiece.model", T5_IDS, {}),
+    "NllbTokenizer": ("sentencepiece.bpe.model", {"kind": "bpe"}, {}),
+    "LlamaTokenizer": ("tokenizer.model", LLAMA, {}),
+    "PreTrainedTokenizerFast": ("tokenizer.model", LLAMA, {}),
 }
 
 
 def write_class(folder: Path, name: str, **config: Any) -> Path:
-    file, content, options = CLASSES[name]
-    write_json(folder / "tokenizer_config.json", {"tokenizer_class": name, **options, **config})
-    (folder / file).write_bytes(content)
+    file, options, class_config = CLASSES[name]
+    write_json(
+        folder / "tokenizer_config.json", {"tokenizer_class": name, **class_config, **config}
+    )
+    (folder / file).write_bytes(spm_model(**options))
     return folder
 
 
@@ -142,7 +142,7 @@ def test_the_model_type_of_a_folder_names_its_class(tmp_path: Path) -> None:
 
 def test_added_tokens_of_a_sentencepiece_folder_get_their_ids(tmp_path: Path) -> None:
     folder = write_class(tmp_path, "DebertaV2Tokenizer", mask_token="[MASK]")  # noqa: S106
-    size = len(sentencepiece.SentencePieceProcessor(model_proto=CLASSES["DebertaV2Tokenizer"][1]))
+    size = len(sentencepiece.SentencePieceProcessor(model_proto=spm_model(**DEBERTA_IDS)))
     write_json(folder / "added_tokens.json", {"[MASK]": size, "<xy>": size + 1})
     tokenizer = load_tokenizer(folder)
     assert tokenizer.special_ids["mask"] == size
@@ -289,7 +289,7 @@ def test_a_folder_that_nothing_reads_right_is_refused_in_one_line(
     tmp_path: Path, config: dict[str, Any], file: str, line: str
 ) -> None:
     write_json(tmp_path / "tokenizer_config.json", config)
-    content = spm_model("unigram") if file.endswith(".model") else VOCAB.encode()
+    content = spm_model() if file.endswith(".model") else VOCAB.encode()
     (tmp_path / file).write_bytes(b"{}" if file.endswith(".json") else content)
     (tmp_path / "x.py").write_text("raise SystemExit('code of the folder')")
     with pytest.raises(TokkitError) as caught:
