@@ -30,6 +30,7 @@ To add a method, write a function, add it to ``SPLITTERS`` below, and add its na
 """
 
 import codecs
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ import sentencex
 from numpy.typing import NDArray
 
 from tokkit.corpus.languages import language_code, require_language
+from tokkit.corpus.units import WIDE_SPACE
 from tokkit.errors import TokkitError
 from tokkit.kernels.scan import CR, LF, copy_documents, count_byte, find_lines
 from tokkit.shards.arrow import read_only, string_array, string_buffers
@@ -50,6 +52,8 @@ LONGEST_SENTENCE = 1 << 16
 # Bytes to decode at a time: as str, a text of 200 MB with curly quotes takes 400 MB.
 BLOCK = 1 << 20
 
+_SPACE_BYTES = np.array([byte < 0x80 and chr(byte).isspace() for byte in range(256)])
+_WIDE_SPACE = re.compile(WIDE_SPACE)
 _WHITE_SPACE = " \t\n\v\f\r"
 _TERMINATORS = frozenset(".!?…。．！？｡।॥۔؟։።፧။៕")  # noqa: RUF001  full stops of many scripts
 _CLOSERS = frozenset("\"'”’»›」』）)]")  # noqa: RUF001  closing marks of many scripts
@@ -154,6 +158,24 @@ SPLITTERS: Mapping[str, Callable[[pa.LargeStringArray, str, pa.StringArray | Non
     "lines": lambda texts, *_: _split_lines(texts),
     "none": lambda texts, *_: _keep_whole(texts),
 }
+
+
+def find_word_ends(texts: pa.LargeStringArray) -> NDArray[np.int64]:
+    """Return where white space begins within texts, after something else.
+
+    Args:
+        texts: large_string, valid UTF-8.
+
+    Returns:
+        int64, positions in the value buffer of ``texts``, ascending.
+    """
+    values, offsets = string_buffers(texts)
+    inside = values[offsets[0] : offsets[-1]]
+    is_space = _SPACE_BYTES[inside]
+    for match in _WIDE_SPACE.finditer(inside.data):
+        is_space[match.start() : match.end()] = True
+    ends: NDArray[np.int64] = offsets[0] + 1 + np.flatnonzero(is_space[1:] > is_space[:-1])
+    return ends
 
 
 def find_ends(text: memoryview, code: str) -> Iterator[int]:

@@ -44,10 +44,10 @@ UNIT_BYTES = 64 << 20
 # alternatives of one character, which the search skips to: twice as fast as atomic groups are.
 LINE_END = re.compile(rb"(?:\n|\r\n?+)")
 # White space that ends no line, as in ``tokkit.kernels.scan``, and U+FEFF.
-_BLANK = (
-    rb"(?:[ \t\v\f\x1c-\x1f]|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]"
-    rb"|\xe2\x81\x9f|\xe3\x80\x80|\xef\xbb\xbf)"
+WIDE_SPACE = (
+    rb"\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80"
 )
+_BLANK = rb"(?:[ \t\v\f\x1c-\x1f]|" + WIDE_SPACE + rb"|\xef\xbb\xbf)"
 BLANK_LINE = re.compile(rb"(?:\n|\r\n?+)" + _BLANK + rb"*+(?:\n|\r\n?+)")
 # A line end that only white space follows, whose last character may be incomplete.
 _OPEN_LINE = re.compile(rb"[\n\r]" + _BLANK + rb"*+[\xc2\xe1-\xe3\xef]?[\x80-\xbf]?\Z")

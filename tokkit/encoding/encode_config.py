@@ -9,6 +9,7 @@ from tokkit.options import option, parse_size
 from tokkit.shards import COMPRESSIONS
 
 SENTENCES = ("auto", "lines", "none")
+WORDS = ("tokenizer", "spaces")
 
 
 class EncodeConfig(CorpusConfig, StageConfig):
@@ -38,6 +39,11 @@ class EncodeConfig(CorpusConfig, StageConfig):
         "Field of a record that holds its language, in place of --language.",
         default=None,
         only_with={"sentences": ("auto",), "format": RECORD_FORMATS},
+    )
+    words: str = option(
+        "What a word is for whole-word masking: the tokenizer's, or what stands between white space, for text that was segmented before.",
+        default="tokenizer",
+        choices=WORDS,
     )
     compression: str = option("Compression of the shards.", default="none", choices=COMPRESSIONS)
     unit_bytes: int = option(

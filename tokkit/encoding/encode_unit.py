@@ -42,7 +42,9 @@ from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from tokkit.corpus.documents import DocumentBatch
+    from tokkit.corpus.sentences import Sentences
     from tokkit.tokenizer.encoder import Encoder
+    from tokkit.tokenizer.library_encoder import LibraryEncoder
 
 BATCH_TOKENS = 4_000_000
 NO_TOKENS = "no tokens"
@@ -229,7 +231,7 @@ def _encode_batch(
     sentences = split_sentences(batch.texts, method, config.language, batch.languages)
     before, started = encoder.counters.copy(), time.perf_counter()
     try:
-        encoded = encoder.encode(sentences.texts, sentences.ends)
+        encoded = encode_sentences(encoder, sentences, config.words)
     except TextTooLongError as error:
         name = batch.names[sentences.find_document(error.text)]
         raise TokkitError(f"{unit.source.name}, document {name}: {error}") from error
@@ -248,6 +250,30 @@ def _encode_batch(
     accounts.count_source(source, "words", num_words)
     accounts.count_source(source, "unknown_tokens", num_unknown)
     return make_rows(context.schema, batch.names, sentences.offsets, encoded, accounts)
+
+
+def encode_sentences(
+    encoder: "Encoder | LibraryEncoder", sentences: "Sentences", words: str
+) -> Encoded:
+    """Encode sentences, with words as ``--words`` says.
+
+    The encoder counts the tokens that begin before each end of a word between spaces, as it does for
+    sentences. The white space before a word belongs to it, as in ``Ġword``.
+    """
+    from tokkit.corpus.sentences import find_word_ends
+
+    if words == "tokenizer":
+        return encoder.encode(sentences.texts, sentences.ends)
+    ends = np.union1d(sentences.ends, find_word_ends(sentences.texts))
+    encoded = encoder.encode(sentences.texts, ends)
+    starts = np.zeros(len(encoded.ids) + 1, np.bool_)
+    starts[encoded.offsets] = True
+    rows = np.searchsorted(ends, sentences.ends) + 1
+    return Encoded(
+        ids=encoded.ids,
+        offsets=np.concatenate([[0], encoded.offsets[rows]]),
+        word_starts=to_arrow(starts[:-1]),
+    )
 
 
 def make_rows(
