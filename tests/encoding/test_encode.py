@@ -328,6 +328,8 @@ def test_a_value_that_names_no_language_is_counted_and_falls_back(
     manifest = run(path, tokenizer, tmp_path / "out", language_field="lang", language="fr")
     assert manifest.accounts["documents"]["kept"] == len(values)
     assert manifest.accounts["figures"]["documents_of_unknown_language"] == 6
+    without = run(path, tokenizer, tmp_path / "without", language="fr")
+    assert "documents_of_unknown_language" not in without.accounts["figures"]
     with pytest.raises(UsageError, match="--language 'unknown' is no language code"):
         run(path, tokenizer, tmp_path / "other", language="unknown")
 

@@ -44,7 +44,7 @@ def read_and_count(
             accounts.drop("documents", reason, number)
         if batch.replaced:
             accounts.count("replaced_documents", batch.replaced)
-        if batch.languages is not None:
+        if config.language_field is not None and batch.languages is not None:
             own = batch.languages.to_pylist()
             known = set(filter(names_language, set(own)))
             languages = [name if name in known else None for name in own]
