@@ -197,7 +197,10 @@ class RemoteFiles:
         """Open a file as a ``pyarrow.NativeFile``, which can seek, and reads what is asked for."""
         name = self.name(path)
         file = self._request(name, self._system.open_input_file, path)
-        size = self._request(name, file.size)
+        # Not file.size(), which keeps other threads of Python from running while it asks the server.
+        entry = self.find(path)
+        if entry is None:
+            raise changed_error(name)
 
         def read_at(position: int, num_bytes: int) -> bytes:
             data: bytes = self._request(name, file.read_at, num_bytes, position)
@@ -205,7 +208,7 @@ class RemoteFiles:
                 raise changed_error(name)
             return data
 
-        return pa.PythonFile(io.BufferedReader(_RangeReader(size, read_at), _BUFFER_BYTES), "r")
+        return pa.PythonFile(io.BufferedReader(_RangeReader(entry.bytes, read_at), _BUFFER_BYTES), "r")
 
     def _connect_hub(self, location: str) -> tuple[Any, str]:
         """Return the file system of the Hugging Face Hub, and the path at the present commit."""

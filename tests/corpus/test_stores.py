@@ -1,0 +1,304 @@
+"""Corpora behind URIs: the same text as from files here, and one line for whatever goes wrong."""
+
+import gzip
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from corpusfiles import Corpus, read_corpus
+from pyarrow.fs import S3FileSystem
+from storeservers import Hub, respond_as_google, serve, silence
+
+from tokkit.corpus.corpus_config import CorpusConfig
+from tokkit.corpus.readers import read_documents
+from tokkit.corpus.sources import find_sources
+from tokkit.corpus.units import plan_units
+from tokkit.errors import TokkitError
+
+TEXT = "A cat sat.\n\nA dog ran.\n\n" * 300
+START_MOTO = """
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+input()
+"""
+
+
+def make_parquet(*texts: str, blob: int = 0) -> bytes:
+    """Return a Parquet file with a column of text, and one of other bytes."""
+    file = io.BytesIO()
+    table = pa.table({"text": texts, "blob": [os.urandom(blob) for _ in texts]})
+    pq.write_table(table, file, row_group_size=1 + len(texts) // 2)
+    return file.getvalue()
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    hub = Hub()
+    hub.commits["c1"] = {
+        ".gitattributes": b"hidden",
+        "data/train-0.parquet": make_parquet("one", "two"),
+        "data/train-1.parquet": make_parquet("three"),
+        "text/a b.txt": TEXT.encode(),
+        "text/c.txt.gz": gzip.compress(TEXT.encode()),
+    }
+    with serve(hub.respond) as url:
+        # The library reads HF_ENDPOINT when it is imported, which may have been before.
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+        monkeypatch.setattr(
+            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+            url + "/{repo_id}/resolve/{revision}/{filename}",
+        )
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setattr("time.sleep", lambda _: None)  # between repetitions
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def s3_address() -> Iterator[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", START_MOTO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    yield f"127.0.0.1:{process.stdout.readline().strip()}"
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture
+def s3(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> S3FileSystem:
+    """A bucket called ``corpora``, empty, of which the environment holds the credentials."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{s3_address}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    store = S3FileSystem(endpoint_override=s3_address, scheme="http", allow_bucket_creation=True)
+    store.create_dir("corpora")
+    store.delete_dir_contents("corpora")
+    return store
+
+
+def write(store: S3FileSystem, path: str, content: bytes) -> None:
+    with store.open_output_stream(path) as file:
+        file.write(content)
+
+
+def read(*inputs: str, unit_bytes: int = 1000) -> Corpus:
+    return read_corpus(*inputs, unit_bytes=unit_bytes)
+
+
+def error_of(uri: str) -> str:
+    """Return the error about a URI, which must be one line that names it."""
+    with pytest.raises(TokkitError) as caught:
+        read(uri)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_status == 1
+    return str(caught.value)
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_data_set_of_the_hub_is_read_as_its_files_are(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(TEXT)
+    local = read(str(tmp_path / "a.txt"))
+    whole = read("hf://datasets/owner/name")
+    assert whole.texts == ["one", "two", "three", *local.texts, *local.texts]
+    assert whole.names[0] == "hf://datasets/owner/name/data/train-0.parquet:0"
+    single = read("hf://datasets/owner/name/text/a b.txt")
+    assert (single.texts, single.num_units) == (local.texts, local.num_units)
+    assert read("hf://datasets/owner/name@main/data/*-1.parquet").names == [
+        "hf://datasets/owner/name@main/data/train-1.parquet:0"
+    ]
+    assert read("hf://datasets/owner/name@c1/**/*.gz").texts == local.texts
+
+
+def test_the_commit_of_the_plan_is_read_though_the_revision_moves_on(hub: Hub) -> None:
+    config = CorpusConfig(inputs=("hf://datasets/owner/name/data/*.parquet",))
+    units = plan_units(config)
+    hub.commits["c2"] = {"data/train-0.parquet": make_parquet("one", "new")}
+    texts = [
+        text for unit in units for batch in read_documents(unit, config) for text in batch.texts
+    ]
+    assert [text.as_py() for text in texts] == ["one", "two", "three"]
+    (after,) = find_sources(config)
+    assert after.name == units[0].source.name
+    assert after.mtime_ns != units[0].source.mtime_ns
+    hub.commits["c3"] = hub.commits["c1"]
+    assert find_sources(config)[0].mtime_ns == units[0].source.mtime_ns
+
+
+def test_of_a_large_table_only_the_columns_are_downloaded(hub: Hub) -> None:
+    content = make_parquet(*map(str, range(40)), blob=1 << 20)
+    hub.commits["c1"] = {"x.parquet": content}
+    assert len(read("hf://datasets/owner/name/x.parquet").texts) == 40
+    assert hub.num_bytes < len(content) / 3
+
+
+def test_a_private_data_set_is_read_with_the_token_of_the_environment(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.token = "hf_token"  # noqa: S105  of the stand-in
+    message = error_of("hf://datasets/owner/name")
+    assert "Repository Not Found" in message
+    assert "HF_TOKEN" in message
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    assert read("hf://datasets/owner/name/data").texts == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "fault"),
+    [
+        ("hf://datasets/owner/none/a.txt", "Repository Not Found"),
+        ("hf://datasets/owner/name@none/a.txt", "Revision Not Found"),
+        ("hf://datasets/owner/name/none.txt", "no such file or folder"),
+        ("hf://datasets/owner/name/none/*.txt", "matches no file"),
+        ("hf://datasets/owner", "Repository id must be"),
+    ],
+)
+@pytest.mark.usefixtures("hub")
+def test_what_the_hub_does_not_have_is_named(uri: str, fault: str) -> None:
+    message = error_of(uri)
+    assert message.startswith(f"{uri}: ")
+    assert fault in message
+
+
+def test_a_gated_data_set_says_how_to_get_access(hub: Hub) -> None:
+    hub.is_gated = True
+    message = error_of("hf://datasets/owner/name/data/train-0.parquet")
+    assert "gated" in message
+    assert message.endswith("ask for access on its page, then set HF_TOKEN")
+
+
+def test_a_server_that_is_busy_for_a_moment_is_asked_again(hub: Hub) -> None:
+    hub.num_failures = 2
+    sources = find_sources(CorpusConfig(inputs=("hf://datasets/owner/name/data",)))
+    assert len(sources) == 2
+    hub.num_failures = 100
+    assert "503" in error_of("hf://datasets/owner/name/data")
+
+
+@pytest.mark.usefixtures("hub")
+def test_offline_mode_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE" in error_of("hf://datasets/owner/name/data")
+
+
+@pytest.mark.parametrize(
+    ("uri", "library", "package"),
+    [
+        ("hf://datasets/owner/name", "huggingface_hub", "tokkit[hub]"),
+        ("https://127.0.0.1/a.txt", "aiohttp", "fsspec[http]"),
+        ("sftp://127.0.0.1/a.txt", "paramiko", "fsspec[sftp]"),
+    ],
+)
+def test_a_missing_package_is_named(
+    uri: str, library: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    assert error_of(uri).endswith(f"needs a package: pip install '{package}'")
+
+
+def test_a_bucket_is_read_as_files_are(s3: S3FileSystem, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(TEXT)
+    local = read(str(tmp_path / "a.txt"))
+    write(s3, "corpora/text/a b?é.txt", TEXT.encode())
+    write(s3, "corpora/text/deep/c.txt.gz", gzip.compress(TEXT.encode()))
+    write(s3, "corpora/x.parquet", make_parquet("one", "two"))
+    single = read("s3://corpora/text/a b?é.txt")
+    assert (single.texts, single.num_units) == (local.texts, local.num_units)
+    assert read("s3://corpora/text/a?b*").names[0] == "s3://corpora/text/a b?é.txt:0"
+    assert read("s3://corpora/**/*.gz").texts == local.texts
+    assert read("s3://corpora").texts == [*local.texts, *local.texts, "one", "two"]
+    assert "no such file" in error_of("s3://corpora/none.txt")
+    assert "no such file" in error_of("s3://no-such-bucket/a.txt")
+
+
+def test_an_object_that_changes_after_planning_is_an_error(s3: S3FileSystem) -> None:
+    write(s3, "corpora/a.txt", TEXT.encode())
+    config = CorpusConfig(inputs=("s3://corpora/a.txt",))
+    for change in (
+        partial(write, s3, "corpora/a.txt", b"new"),
+        partial(s3.delete_file, "corpora/a.txt"),
+    ):
+        units = plan_units(config)
+        change()
+        with pytest.raises(TokkitError, match=r"a\.txt: changed while it was read"):
+            list(read_documents(units[0], config))
+
+
+@pytest.mark.usefixtures("s3")
+def test_wrong_credentials_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(lambda *_: (403, b"", {})) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        message = error_of("s3://corpora/a.txt")
+    assert "ACCESS_DENIED" in message
+    assert "AWS_SECRET_ACCESS_KEY" in message
+
+
+def test_google_cloud_storage_is_read() -> None:
+    files = {"text/a.txt": TEXT.encode(), "text/b.txt": b"last"}
+    with serve(partial(respond_as_google, files)) as url:
+        endpoint = f"?endpoint_override={url.removeprefix('http://')}&scheme=http"
+        corpus = read(f"gs://anonymous@bucket/text/*.txt{endpoint}")
+    assert len(corpus.texts) == 601
+    assert corpus.names[-1] == "gs://bucket/text/b.txt:0"
+
+
+def test_a_uri_with_a_password_is_refused() -> None:
+    message = error_of("s3://key:secret@bucket/a.txt")
+    assert "AWS_SECRET_ACCESS_KEY" in message
+    assert "key:" not in message
+
+
+def test_no_answer_is_an_error_and_ctrl_c_ends_at_once() -> None:
+    """In processes of their own: pyarrow goes on waiting in the background for minutes."""
+    script = (
+        "import sys, tokkit.corpus.file_systems as f; from tokkit.cli import main;"
+        "f.REQUEST_SECONDS = float(sys.argv.pop(1)); main()"
+    )
+    arguments = ["train", "-o", "none"]
+    with ExitStack() as stack:
+        address = stack.enter_context(silence())
+        uris = {
+            "s3://bucket/a": 1.0,
+            f"gs://anonymous@bucket/a?endpoint_override={address}&scheme=http": 1.0,
+            "hf://datasets/owner/name": 1.0,
+            "s3://bucket/b": 1000.0,
+        }
+        commands = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", script, str(seconds), *arguments, uri],
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    env={
+                        **os.environ,
+                        "AWS_ENDPOINT_URL": f"http://{address}",
+                        "AWS_ACCESS_KEY_ID": "key",
+                        "AWS_SECRET_ACCESS_KEY": "secret",
+                        "HF_ENDPOINT": f"http://{address}",
+                    },
+                )
+            )
+            for uri, seconds in uris.items()
+        ]
+        for command in commands[:-1]:
+            _, errors = command.communicate(timeout=60)
+            assert command.returncode == 1
+            assert errors.count("\n") == 1
+            assert "cannot be read (no answer within 1.0 seconds)" in errors
+        assert commands[-1].poll() is None
+        commands[-1].send_signal(signal.SIGINT)
+        stopped = time.monotonic()
+        assert commands[-1].communicate(timeout=60)[1] == "tokkit: interrupted\n"
+        assert commands[-1].returncode == 130
+        assert time.monotonic() - stopped < 10

@@ -1,0 +1,152 @@
+"""Stand-ins for stores on this machine: a Hub, a Google Cloud Storage, and servers that fail."""
+
+import json
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+Files = Mapping[str, bytes]
+Answer = tuple[int, bytes, Mapping[str, str]]
+
+
+@contextmanager
+def serve(respond: Any) -> Iterator[str]:
+    """Start a server that answers with what ``respond(path, headers)`` returns; yield its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            status, body, headers = respond(self.path, self.headers)
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET  # noqa: N815  the name that the base class looks up
+
+        def log_message(self, *_: Any) -> None:
+            """Print nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def silence() -> Iterator[str]:
+    """Listen for connections, and never answer; yield the address."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def answer_json(data: Any) -> Answer:
+    return 200, json.dumps(data).encode(), {"Content-Type": "application/json"}
+
+
+def answer_range(content: bytes, headers: Mapping[str, str]) -> Answer:
+    """Answer a request for a file, or for a range of it."""
+    wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", headers.get("Range", ""))
+    if wanted is None:
+        return 200, content, {}
+    start, stop = int(wanted[1]), min(int(wanted[2]) + 1, len(content))
+    return 206, content[start:stop], {"Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"}
+
+
+@dataclass
+class Hub:
+    """A Hugging Face Hub with the data set ``owner/name``.
+
+    Attributes:
+        commits: files of each commit; the last is ``main``.
+        token: the token that every request needs.
+        is_gated: whether files may be listed, but not read.
+        num_failures: how many requests are answered with status 503 from now on.
+        num_bytes: bytes of files that were sent.
+    """
+
+    commits: dict[str, Files] = field(default_factory=dict)
+    token: str | None = None
+    is_gated: bool = False
+    num_failures: int = 0
+    num_bytes: int = 0
+
+    def respond(self, path: str, headers: Mapping[str, str]) -> Answer:
+        """Return status, body and headers."""
+        if self.num_failures:
+            self.num_failures -= 1
+            return 503, b"", {}
+        path = unquote(urlsplit(path).path)
+        match = re.fullmatch(
+            r"(?:/api)?/datasets/owner/name(?:/(revision|tree|resolve)/([^/]+)/?(.*))?", path
+        )
+        if match is None or (self.token and headers["Authorization"] != f"Bearer {self.token}"):
+            return 401, b"", {"X-Error-Code": "RepoNotFound"}
+        what, revision, name = match.groups()
+        commit = [*self.commits][-1] if revision in (None, "main") else revision
+        if commit not in self.commits:
+            return 404, b"", {"X-Error-Code": "RevisionNotFound"}
+        files = self.commits[commit]
+        if what in (None, "revision"):
+            return answer_json({"id": "owner/name", "sha": commit, "private": False, "tags": []})
+        if what == "tree":
+            return self._list(files, f"{name}/" if name else "")
+        if self.is_gated:
+            return 403, b"", {"X-Error-Code": "GatedRepo"}
+        if name not in files:
+            return 404, b"", {"X-Error-Code": "EntryNotFound"}
+        answer = answer_range(files[name], headers)
+        self.num_bytes += len(answer[1])
+        return answer
+
+    def _list(self, files: Files, folder: str) -> Answer:
+        """Return what a folder holds."""
+        rows: dict[str, dict[str, Any]] = {}
+        for path, content in files.items():
+            if path.startswith(folder):
+                name, *below = path.removeprefix(folder).split("/")
+                row = {"type": "file", "size": len(content), "oid": f"{hash(content):x}"}
+                if below:
+                    row = {"type": "directory", "size": 0, "oid": name}
+                rows[name] = {"path": folder + name, **row}
+        if not rows:
+            return 404, b"", {"X-Error-Code": "EntryNotFound"}
+        return answer_json([*rows.values()])
+
+
+def respond_as_google(files: Files, path: str, headers: Mapping[str, str]) -> Answer:
+    """Answer as Google Cloud Storage with the files of one bucket."""
+    parts = urlsplit(path)
+    query = parse_qs(parts.query)
+    rows = {
+        name: {
+            "kind": "storage#object",
+            "bucket": "bucket",
+            "name": name,
+            "size": str(len(content)),
+            "generation": "1",
+            "updated": "2026-01-01T00:00:00.000Z",
+        }
+        for name, content in files.items()
+    }
+    name = unquote(parts.path.removeprefix("/storage/v1/b/bucket/o").removeprefix("/"))
+    if not name:
+        prefix = query.get("prefix", [""])[0]
+        return answer_json({"items": [row for key, row in rows.items() if key.startswith(prefix)]})
+    if name not in files:
+        return 404, b'{"error": {"code": 404, "message": "Not Found"}}', {}
+    return answer_range(files[name], headers) if "alt" in query else answer_json(rows[name])
