@@ -1,4 +1,4 @@
-"""Stand-ins for stores on this machine: a Hub, a Google Cloud Storage, and servers that fail."""
+"""Stand-ins for stores on this machine: a Hub, and servers that fail."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 Files = Mapping[str, bytes]
 Answer = tuple[int, bytes, Mapping[str, str]]
@@ -126,27 +126,3 @@ class Hub:
         if not rows:
             return 404, b"", {"X-Error-Code": "EntryNotFound"}
         return answer_json([*rows.values()])
-
-
-def respond_as_google(files: Files, path: str, headers: Mapping[str, str]) -> Answer:
-    """Answer as Google Cloud Storage with the files of one bucket."""
-    parts = urlsplit(path)
-    query = parse_qs(parts.query)
-    rows = {
-        name: {
-            "kind": "storage#object",
-            "bucket": "bucket",
-            "name": name,
-            "size": str(len(content)),
-            "generation": "1",
-            "updated": "2026-01-01T00:00:00.000Z",
-        }
-        for name, content in files.items()
-    }
-    name = unquote(parts.path.removeprefix("/storage/v1/b/bucket/o").removeprefix("/"))
-    if not name:
-        prefix = query.get("prefix", [""])[0]
-        return answer_json({"items": [row for key, row in rows.items() if key.startswith(prefix)]})
-    if name not in files:
-        return 404, b'{"error": {"code": 404, "message": "Not Found"}}', {}
-    return answer_range(files[name], headers) if "alt" in query else answer_json(rows[name])

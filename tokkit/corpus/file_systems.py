@@ -196,19 +196,25 @@ class RemoteFiles:
     def open(self, path: str) -> Any:
         """Open a file as a ``pyarrow.NativeFile``, which can seek, and reads what is asked for."""
         name = self.name(path)
-        file = self._request(name, self._system.open_input_file, path)
-        # Not file.size(), which keeps other threads of Python from running while it asks the server.
         entry = self.find(path)
         if entry is None:
             raise changed_error(name)
+        file = self._request(name, self._system.open_input_file, path)
+
+        # Not file.size() and file.read_at(), during which no other thread of Python runs.
+        def read(position: int, num_bytes: int) -> bytes:
+            file.seek(position)
+            return bytes(file.read(num_bytes))
 
         def read_at(position: int, num_bytes: int) -> bytes:
-            data: bytes = self._request(name, file.read_at, num_bytes, position)
+            data: bytes = self._request(name, read, position, num_bytes)
             if len(data) != num_bytes:
                 raise changed_error(name)
             return data
 
-        return pa.PythonFile(io.BufferedReader(_RangeReader(entry.bytes, read_at), _BUFFER_BYTES), "r")
+        return pa.PythonFile(
+            io.BufferedReader(_RangeReader(entry.bytes, read_at), _BUFFER_BYTES), "r"
+        )
 
     def _connect_hub(self, location: str) -> tuple[Any, str]:
         """Return the file system of the Hugging Face Hub, and the path at the present commit."""

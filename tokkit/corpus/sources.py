@@ -4,7 +4,8 @@ An input is a path that exists, a folder, a glob, a URI of one of these, or ``-`
 their order; within a folder or a glob, files are sorted by the bytes of their paths. Links are
 followed, except to a folder that contains them.
 
-A folder's hidden files are left out and listed, and so are the files of a tokenizer. Where at least
+A folder's hidden files are left out and listed, and so are the files of a tokenizer, and folders
+that tokkit wrote, except what the command of a recipe printed. Where at least
 half of the files hold records or tables, their companions are, too: README.md, ``_SUCCESS``,
 ``dataset_info.json``. Of a data set that was saved by ``datasets``, the files that its
 ``state.json`` names are read.
@@ -30,6 +31,8 @@ from functools import partial
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.file_systems import Entry, Files, LocalFiles, RemoteFiles, is_uri, printable
 from tokkit.corpus.formats import TABLES, FileType, identify, read_head
+from tokkit.engine.files import STATE_FOLDER
+from tokkit.engine.manifest import RECORDS
 from tokkit.errors import TokkitError, UsageError, wrap_os_errors
 
 log = logging.getLogger(__name__)
@@ -54,6 +57,7 @@ _COMPANION, _TOKENIZER_FILE = (
     re.compile("|".join(map(fnmatch.translate, patterns)), re.IGNORECASE)
     for patterns in (_COMPANIONS, _TOKENIZER_FILES)
 )
+_CORPUS = "corpus"  # kind of a folder with what a recipe's command printed
 _MOST_SHOWN = 5
 _MOST_STATE_BYTES = 16 << 20
 
@@ -142,7 +146,8 @@ def _find(text: str, config: CorpusConfig) -> list[Source]:
         fault = "no such file or folder; check the path"
         if entry is not None:
             fault = (
-                "no file in this folder, except hidden ones and those of a tokenizer; name another"
+                "no file in this folder, except hidden ones, those of a tokenizer and what tokkit "
+                "wrote; name another"
             )
         elif _has_magic(path):
             fault = "matches no file; check the pattern"
@@ -155,7 +160,7 @@ def _find(text: str, config: CorpusConfig) -> list[Source]:
     else:
         described |= {file.path: describe(file) for file in found if file.path in companions}
     sources = [described[file.path] for file in found if file.path in described]
-    left_out = [files.name(path) for path in sorted(left_out, key=os.fsencode)]
+    left_out = [files.name(path) for path in sorted({*left_out}, key=os.fsencode)]
     if left_out:
         rest = f" and {len(left_out) - _MOST_SHOWN:,} more" if len(left_out) > _MOST_SHOWN else ""
         log.info("%s: left out %s%s", shown, ", ".join(left_out[:_MOST_SHOWN]), rest)
@@ -212,6 +217,10 @@ def _list_folder(
     here = files.resolve(folder)
     if here in above:
         return
+    output = _find_output(files, folder)
+    if output not in (None, _CORPUS):
+        left_out.append(f"{folder.rstrip('/')}/")
+        return
     names: list[str] = []
 
     def is_wanted(name: str) -> bool:
@@ -230,12 +239,27 @@ def _list_folder(
     for entry in entries:
         if entry.is_folder:
             yield from _list_folder(files, entry.path, left_out, above | {here})
-        elif (shards and entry.name not in shards) or (
-            has_tokenizer and _TOKENIZER_FILE.match(entry.name)
+        elif (
+            (shards and entry.name not in shards)
+            or (has_tokenizer and _TOKENIZER_FILE.match(entry.name))
+            or (output and entry.name in RECORDS)
         ):
             left_out.append(entry.path)
         elif entry.is_file:
             yield entry
+
+
+def _find_output(files: Files, folder: str) -> str | None:
+    """Return the kind of a folder that tokkit wrote, finished or not; None for another folder."""
+    is_unfinished = False
+    for entry in files.children(folder, {STATE_FOLDER, *RECORDS}.__contains__):
+        if entry.is_file:
+            with files.open(entry.path) as file, suppress(ValueError):
+                record = json.loads(file.read())
+                if isinstance(record, dict) and "tokkit_version" in record:
+                    return str(record.get("kind", "tokenizer"))
+        is_unfinished |= entry.name == STATE_FOLDER
+    return "unfinished" if is_unfinished else None
 
 
 def _read_state(files: Files, folder: str, entries: Sequence[Entry]) -> set[str]:
@@ -276,7 +300,7 @@ def _match(files: Files, pattern: str, left_out: list[str]) -> Iterator[Entry]:
     if start is None or not start.is_folder:
         return
     found: dict[str, Entry] = {}
-    for entry in _match_parts(files, root, [*filter(None, parts[fixed:])], frozenset()):
+    for entry in _match_parts(files, root, [*filter(None, parts[fixed:])], left_out):
         if entry.is_folder:
             found.update((file.path, file) for file in _list_folder(files, entry.path, left_out))
         elif not pattern.endswith("/"):
@@ -285,7 +309,11 @@ def _match(files: Files, pattern: str, left_out: list[str]) -> Iterator[Entry]:
 
 
 def _match_parts(
-    files: Files, folder: str, parts: list[str], above: frozenset[str]
+    files: Files,
+    folder: str,
+    parts: list[str],
+    left_out: list[str],
+    above: frozenset[str] = frozenset(),
 ) -> Iterator[Entry]:
     """Match the parts of a pattern in turn; ``**`` matches any number of folders."""
     part, *rest = parts
@@ -296,18 +324,23 @@ def _match_parts(
         here = files.resolve(folder)
         if here in above:
             return
-        yield from _match_parts(files, folder, rest or ["*"], frozenset())
-        for entry in files.children(folder, _is_shown):
-            if entry.is_folder:
-                yield from _match_parts(files, entry.path, parts, above | {here})
-        return
+        yield from _match_parts(files, folder, rest or ["*"], left_out)
+        matches = list(files.children(folder, _is_shown))
+        rest, above = parts, above | {here}
     else:
+        above = frozenset()
         matches = list(files.children(folder, partial(_matches, part)))
     for entry in matches:
         if not rest:
             yield entry
+        elif (
+            entry.is_folder
+            and _has_magic(part)
+            and _find_output(files, entry.path) not in (None, _CORPUS)
+        ):
+            left_out.append(f"{entry.path}/")
         elif entry.is_folder:
-            yield from _match_parts(files, entry.path, rest, frozenset())
+            yield from _match_parts(files, entry.path, rest, left_out, above)
 
 
 def _matches(part: str, name: str) -> bool:
