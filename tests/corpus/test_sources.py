@@ -237,3 +237,28 @@ def test_an_entry_knows_its_last_name(tree: Path) -> None:
     assert entry is not None
     assert (entry.name, entry.is_file, entry.is_folder) == ("c.txt", True, False)
     assert isinstance(find_sources(CorpusConfig(inputs=(entry.path,)))[0], Source)
+
+
+@pytest.mark.parametrize("text", [".", "*", "**/*"])
+def test_what_tokkit_wrote_is_left_out(text: str, tree: Path) -> None:
+    """A tokenizer, finished and unfinished shards; but the output of a recipe's command is text."""
+    before = names(text)
+    record = '{"tokkit_version": "0.1.0", "kind": "%s"}'
+    for name, content in {
+        "tok/training.json": '{"tokkit_version": "0.1.0"}',
+        "tok/vocab.txt": "a",
+        "x/tokens/manifest.json": record % "tokens",
+        "x/tokens/deep/vocab.txt": "a",
+        "unfinished/.tokkit/lock": "1",
+        "unfinished/shard.arrow": "a",
+        "made/manifest.json": record % "corpus",
+        "made/corpus.txt": "text",
+    }.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(content)
+    added = {name for name in names(text) if name not in before}
+    assert {name.removeprefix("./") for name in added} == {"made/corpus.txt"}
+    left_out = find_sources(CorpusConfig(inputs=(".",)))[0].left_out
+    assert {"./tok/", "./x/tokens/", "./unfinished/", "./made/manifest.json"} <= {*left_out}
+    with pytest.raises(TokkitError, match=r"no file in this folder, except .* what tokkit wrote"):
+        names("tok")
