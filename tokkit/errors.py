@@ -6,6 +6,7 @@ keeps its traceback.
 
 import errno
 import importlib.util
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,6 +68,21 @@ def wrap_os_errors(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise TokkitError(f"{path}: {describe_os_error(error)}") from error
+
+
+# C0 and C1 controls, which begin escape sequences, controls of bidirectional text, separators of
+# lines and paragraphs, and surrogates, which stand for bytes of a file name that are not UTF-8.
+_CONTROLS = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def escape_controls(text: str) -> str:
+    r"""Return text with everything escaped that a terminal may obey, as ``\n`` or ``\u001b``.
+
+    JSON stays the same JSON.
+    """
+    return _CONTROLS.sub(lambda m: "\\n" if m[0] == "\n" else f"\\u{ord(m[0]):04x}", text)
 
 
 def require(condition: bool, message: str) -> None:  # noqa: FBT001  reads as an assertion

@@ -5,6 +5,7 @@ its traceback. Only this package imports click.
 """
 
 import gc
+import io
 import logging
 import os
 import sys
@@ -16,6 +17,7 @@ from tokkit import __version__
 from tokkit.cli.inspect import inspect, verify
 from tokkit.cli.run import run
 from tokkit.cli.stages import COMMANDS
+from tokkit.cli.streams import OutputError, discard_output, echo, echo_lines, open_streams
 from tokkit.corpus.corpus_config import REQUEST_THREAD
 from tokkit.engine.progress import LineHandler
 from tokkit.errors import TokkitError
@@ -55,6 +57,7 @@ def main() -> None:
     """Run the command line and exit: 0 done, 1 a fault in data or environment, 2 wrong usage."""
     # Imports make 70,000 objects that stay; collecting garbage among them took 0.14 s.
     gc.set_threshold(100_000)
+    open_streams()
     _log_to_standard_error()
     status = _run(sys.argv[1:])
     if any(thread.name == REQUEST_THREAD for thread in threading.enumerate()):
@@ -77,15 +80,18 @@ def _run(arguments: list[str]) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        echo_lines(shown.getvalue().removesuffix("\n"), err=True)
         return error.exit_code
     except TokkitError as error:
-        click.echo(f"tokkit: {error}", err=True)
+        if isinstance(error, OutputError):
+            discard_output()
+        echo(f"tokkit: {error}", err=True)
         return error.exit_status
     except (click.Abort, KeyboardInterrupt):
-        click.echo("tokkit: interrupted", err=True)
+        echo("tokkit: interrupted", err=True)
         return 130
     except BrokenPipeError:
-        # The reader has enough. Flushing what is still buffered must not fail at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()  # the reader has enough
     return 0

@@ -18,6 +18,7 @@ from tokkit.cli.command_options import (
 )
 from tokkit.cli.output import describe_facts, print_json, print_lines
 from tokkit.cli.pretraining_output import print_run
+from tokkit.cli.streams import echo, echo_lines
 from tokkit.engine.stage_config import OutputConfig
 from tokkit.errors import plural, require
 from tokkit.masking.mask_config import MaskConfig
@@ -90,7 +91,7 @@ def inspect(
     else:
         print_lines(f"{path}: {kind}", describe_facts(facts))
         for row in shown:
-            click.echo(f"\n{row}")
+            echo_lines(f"\n{row}")
 
 
 @click.command()
@@ -117,7 +118,7 @@ def _print_verification(result: "Verification", *, as_json: bool) -> None:
         print_json({**asdict(result), "path": str(result.path)})
         return
     for fault in result.faults:
-        click.echo(f"tokkit: {fault}", err=True)
+        echo(f"tokkit: {fault}", err=True)
     verdict = plural(len(result.faults), "fault") if result.faults else "no faults"
     size = f"{plural(result.files, 'file')}, {plural(result.bytes, 'byte')}"
-    click.echo(f"{result.path}: {result.kind}, {size}: {verdict}")
+    echo(f"{result.path}: {result.kind}, {size}: {verdict}")

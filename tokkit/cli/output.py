@@ -7,8 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from tokkit.cli.streams import echo
 from tokkit.errors import plural
 
 if TYPE_CHECKING:
@@ -35,14 +34,14 @@ MASKED_AS = ("masked_by_mask", "masked_by_random_tokens", "masked_by_themselves"
 
 def print_json(data: Mapping[str, Any]) -> None:
     """Print an object as one line of JSON."""
-    click.echo(json.dumps(data, ensure_ascii=False))
+    echo(json.dumps(data, ensure_ascii=False))
 
 
 def print_lines(title: str, lines: Iterable[str]) -> None:
     """Print a title and, indented, the lines below it."""
-    click.echo(title)
+    echo(title)
     for line in lines:
-        click.echo(f"  {line}")
+        echo(f"  {line}")
 
 
 def print_manifest(
@@ -68,9 +67,9 @@ def print_training(folder: Path, training: "TrainingRecord", *, as_json: bool) -
     print_lines(title, [*describe_accounts(training.accounts), *describe_report(training.report)])
     if measured := training.report["measured"]:
         own = {"name": str(folder), "vocab_size": training.vocab_size, **measured}
-        click.echo()
+        echo()
         for line in describe_comparison([own, *training.compared]):
-            click.echo(line)
+            echo(line)
 
 
 def describe_report(report: Mapping[str, Any]) -> Iterator[str]:

@@ -6,9 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from tokkit.cli.output import describe_accounts, format_value, print_json, print_lines
+from tokkit.cli.streams import echo, echo_lines
 from tokkit.errors import plural
 from tokkit.pretraining.pretrain_config import DEFAULT_MAX_STEPS, DEFAULT_PRESET
 
@@ -58,9 +57,9 @@ def print_run(folder: Path, facts: Mapping[str, Any]) -> None:
     losses = facts["losses"]
     width = min(shutil.get_terminal_size().columns, PLOT_WIDTH)
     if drawn := draw_curves(losses["training"], losses["evaluation"], width):
-        click.echo("\nloss by step: ⠒ training, ● held out\n")
+        echo_lines("\nloss by step: ⠒ training, ● held out\n")
         for line in drawn:
-            click.echo(line)
+            echo(line)
 
 
 def describe_run(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -138,7 +137,7 @@ def print_estimate(data: Mapping[str, Any], *, as_json: bool) -> None:
         print_json(data)
         return
     for line in describe_estimate(data):
-        click.echo(line)
+        echo(line)
 
 
 def describe_estimate(data: Mapping[str, Any]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from tokkit.cli.command_options import (
 )
 from tokkit.cli.recipe import FOLDERS, Recipe, read_recipe
 from tokkit.cli.stages import COMMANDS
+from tokkit.cli.streams import echo
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.local import import_single_threaded
 from tokkit.engine.stage_config import OutputConfig
@@ -67,7 +68,7 @@ def run(
     for stage in stages:
         folder = plan.folder(stage)
         shown = f"{plan.command} > {plan.inputs[0]}" if stage == "corpus" else folder
-        click.echo(f"tokkit: {stage}: {shown}", err=True)
+        echo(f"tokkit: {stage}: {shown}", err=True)
         before, started = _last_change(folder), time.monotonic()
         _run_stage(plan, stage, configs.get(stage), shared)
         if has_examples and stage == "build":
@@ -176,10 +177,10 @@ def check_examples(recipe: Recipe, stages: Collection[str]) -> None:
 
 def _print_summary(rows: Sequence[tuple[str, str, str]]) -> None:
     """Print the folder of each stage, and how long it took."""
-    click.echo()
+    echo()
     width = max(len(folder) for _, folder, _ in rows)
     for stage, folder, took in rows:
-        click.echo(f"{stage:<9}  {folder:<{width}}  {took:>10}")
+        echo(f"{stage:<9}  {folder:<{width}}  {took:>10}")
 
 
 def _print_examples(recipe: Recipe) -> None:
@@ -187,6 +188,7 @@ def _print_examples(recipe: Recipe) -> None:
     from tokkit.pretraining.models.export import fill_mask
 
     for example in recipe.examples:
-        click.echo(f"\n{example}")
+        echo()
+        echo(example)
         for answers in fill_mask(recipe.folder("pretrain") / "export", example, ANSWERS_SHOWN):
-            click.echo("  " + "  ".join(f"{token} {share:.0%}" for token, share in answers))
+            echo("  " + "  ".join(f"{token} {share:.0%}" for token, share in answers))

@@ -4,6 +4,8 @@ import logging
 import sys
 from typing import Any
 
+from tokkit.errors import escape_controls
+
 
 def open_bar(
     description: str, unit: str, *, total: int | None = None, initial: int = 0, show: bool
@@ -34,6 +36,10 @@ class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # no type a
     def __init__(self) -> None:
         super().__init__(sys.stderr)
         self.setFormatter(logging.Formatter("tokkit: %(message)s"))
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without what a terminal would obey."""
+        return escape_controls(super().format(record))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line, without a bar in it."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tokkit.errors import TokkitError, plural
+from tokkit.errors import TokkitError, escape_controls, plural
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.masking.masks import MaskOptions, mask_instances
 from tokkit.pretraining.data.instance_reader import InstanceReader
@@ -112,7 +112,7 @@ def show_document(row: Row, tokenizer: Tokenizer) -> str:
     """Show a document: its name and size, and its first sentences, one per line."""
     lengths = row["sentence_lengths"]
     size = f"{plural(len(lengths), 'sentence')}, {plural(len(row['input_ids']), 'token')}"
-    lines = [f"{row['document']}: {size}"]
+    lines = [f"{escape_controls(row['document'])}: {size}"]
     for start, stop in pairwise(accumulate(lengths[:SENTENCES_SHOWN], initial=0)):
         words = show_tokens(row["input_ids"][start:stop], row["word_starts"][start:stop], tokenizer)
         lines.append(f"  {words}")
@@ -132,7 +132,7 @@ def show_instance(row: Row, tokenizer: Tokenizer, objective: str) -> str:
     lines = [f"document {row['document']}: {', '.join(facts)}{label}"]
     lines.append(f"  {show_tokens(row['input_ids'], row['word_starts'], tokenizer, masks)}")
     if "target_ids" in row:
-        words = tokenizer.decode(row["target_ids"])
+        words = escape_controls(tokenizer.decode(row["target_ids"]))
         lines.append(f"  targets: {words}")
     if "target_positions" in row:
         order = (
@@ -174,4 +174,4 @@ def show_token(token: int, tokenizer: Tokenizer) -> str:
     text = tokenizer.decode([token]).strip()
     if tokenizer.kind == "wordpiece":
         text = text.removeprefix("##")
-    return text or tokenizer.tokens[token]
+    return escape_controls(text or tokenizer.tokens[token])
