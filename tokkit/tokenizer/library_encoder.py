@@ -45,6 +45,9 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 
 WINDOW_BYTES = 1 << 20
 LONGEST_WINDOW = 16 << 20
+# Sentencepiece adds up the scores of a text in single precision, so that its choice between pieces
+# of nearly equal scores depends on all that comes before: it gets texts of up to 8 MB whole.
+WHOLE_TEXT_BYTES = 8 << 20
 _LONGEST_OVERLAP = 1 << 14  # characters
 _MOST_CUTS = 32  # cuts to try before a window grows
 
@@ -94,6 +97,9 @@ class LibraryEncoder:
     ) -> None:
         self._tokenizer = tokenizer
         self._window_bytes = window_bytes or WINDOW_BYTES
+        self._whole_bytes = self._window_bytes
+        if tokenizer.processor is not None and window_bytes is None:
+            self._whole_bytes = WHOLE_TEXT_BYTES
         self._longest_window = longest_window or LONGEST_WINDOW
         self._id_dtype = id_dtype(tokenizer.vocab_size)
         self._forbidden = forbidden_mask(tokenizer)
@@ -115,7 +121,7 @@ class LibraryEncoder:
             first, last = np.searchsorted(inner, bounds[[0, -1]])
             marks = inner[first:last]
             pieces: Iterable[_Piece]
-            if stop - start == 1 and bounds[1] - bounds[0] > self._window_bytes:
+            if stop - start == 1 and bounds[1] - bounds[0] > self._whole_bytes:
                 data = values[bounds[0] : bounds[1]]
                 pieces = self._encode_long(data, marks - bounds[0], self._libraries[0], start)
             else:
