@@ -13,14 +13,13 @@ from reference import scan as reference
 from tokkit.kernels.scan import (
     NUM_EMPTY,
     NUM_LINES,
-    copy_documents,
     find_documents,
     find_lines,
     first_needed,
     move_state,
     new_state,
-    write_names,
 )
+from tokkit.kernels.string_columns import copy_documents, write_names
 
 # White space of every length, characters and bytes that begin like it, and byte order marks.
 PIECES = [

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tinytokenizers import wordpiece_json, write_json
 
-from tokkit.tokenizer.characters import WordCharacters
-from tokkit.tokenizer.library_encoder import cut_at_words
+from tokkit.tokenizer.characters import WordCharacters, cut_at_words
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 # Letters of every fate: kept, lower-cased, decomposed, removed, alone in their word, white space.

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tokkit.kernels.scan import copy_documents, write_names
+from tokkit.kernels.string_columns import copy_documents, write_names
 from tokkit.shards.arrow import read_only, string_array
 
 # Reasons for dropping a document.

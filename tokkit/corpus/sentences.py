@@ -44,7 +44,8 @@ from numpy.typing import NDArray
 from tokkit.corpus.languages import language_code, require_language
 from tokkit.corpus.units import WIDE_SPACE
 from tokkit.errors import TokkitError
-from tokkit.kernels.scan import CR, LF, copy_documents, count_byte, find_lines
+from tokkit.kernels.scan import CR, LF, count_byte, find_lines
+from tokkit.kernels.string_columns import copy_documents
 from tokkit.shards.arrow import read_only, string_array, string_buffers
 
 WINDOW = 1 << 12

@@ -33,7 +33,7 @@ from tokkit.kernels.encode.encode_bpe import (
     encode_bpe,
 )
 from tokkit.kernels.encode.tries import NO_TOKEN, fill_cells
-from tokkit.kernels.scan import prefix_spaces
+from tokkit.kernels.string_columns import prefix_spaces
 from tokkit.shards.arrow import read_only, string_buffers
 from tokkit.tokenizer.characters import PieceCharacters
 from tokkit.tokenizer.encoded import NO_ID, read_merges

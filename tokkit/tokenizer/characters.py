@@ -17,7 +17,7 @@ puts combining marks into canonical order, and a few of them are not accents (Ha
 U+302E and U+302F, musical stems). A character that is normalized to one of these is ``CONTEXT``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, Self
 
@@ -198,3 +198,52 @@ def is_mark(char: str) -> bool:
     from tokenizers.normalizers import NFD
 
     return char == "\u0345" or NFD().normalize_str(f"\u0345{char}")[0] != "\u0345"
+
+
+def cut_at_words(
+    text: str, characters: WordCharacters, max_word_chars: int, piece_chars: int
+) -> Iterator[str]:
+    """Cut a text for BERT's normalizer and pre-tokenizer, into pieces that give its ids.
+
+    A word that is longer than the model accepts is ``[UNK]`` whatever its end, so most of it is left
+    out, and pieces of a text without any space are bounded, too. With at most 3 characters a word
+    and 8 a piece, ``"an abcdefghijk, no"`` becomes ``"an"``, ``" abcdef,"`` and ``" no"``.
+
+    Args:
+        text: of any length.
+        characters: the tokenizer's.
+        max_word_chars: a word of more normalized characters is unknown to the model.
+        piece_chars: about how long pieces are: at most twice this, and what a word of
+            ``max_word_chars`` adds.
+    """
+    rest = np.empty(0, np.uint32)
+    for start in range(0, len(text), piece_chars):
+        block = text[start : start + piece_chars].encode("utf-32-le")
+        codes = np.concatenate([rest, np.frombuffer(block, np.uint32)])
+        codes, is_break = _shorten_words(codes, characters, max_word_chars)
+        cut = int(np.max(np.flatnonzero(is_break), initial=0))
+        if cut:
+            yield codes[:cut].tobytes().decode("utf-32-le")
+        rest = codes[cut:]
+    yield rest.tobytes().decode("utf-32-le")
+
+
+def _shorten_words(
+    codes: NDArray[np.uint32], characters: WordCharacters, max_word_chars: int
+) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+    """Drop removed characters and the ends of words that are too long.
+
+    Returns:
+        The code points that stay, and which of them end the word before them.
+    """
+    kinds, lengths = characters.classify(codes)
+    is_context = kinds == CONTEXT
+    is_break = (kinds == SPACE) | (kinds == SINGLE) | (is_context & (lengths == 0))
+    num_letters = lengths.cumsum(dtype=np.int64)
+    # Letters up to the last break: those before the word that each character is in.
+    before_word = np.maximum.accumulate(np.where(is_break, num_letters, 0))
+    is_kept = is_break | (num_letters - before_word <= max_word_chars + 3)
+    # A removed character between two marks keeps NFD from changing their order.
+    if not is_context.any():
+        is_kept &= kinds != NOTHING
+    return codes[is_kept], is_break[is_kept]

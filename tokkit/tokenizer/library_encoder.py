@@ -12,12 +12,6 @@ before, begins with the tokens that the first has there. For byte-pair encoding 
 proof, since it is compatible with its neighbors on both sides (see
 ``tokkit.kernels.encode.bpe_lookup``); here all tokens in a quarter of the overlap must agree. Where
 they agree at none of several cuts, the window grows.
-
-A word of BERT's that is longer than the model accepts (``max_input_chars_per_word``) is ``[UNK]``
-whatever its end, so most of it is left out, and pieces of a text without any space are bounded,
-too. With at most 3 characters a word and 8 a piece:
-
-    "an abcdefghijk, no"   →   "an", " abcdef,", " no"
 """
 
 import json
@@ -35,10 +29,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.errors import TokkitError
-from tokkit.kernels.encode.chunks import SPACE
-from tokkit.kernels.encode.encode_wordpiece import CONTEXT, NOTHING, SINGLE
 from tokkit.shards.arrow import id_dtype, string_buffers, to_arrow
-from tokkit.tokenizer.characters import WordCharacters
+from tokkit.tokenizer.characters import WordCharacters, cut_at_words
 from tokkit.tokenizer.definitions import WORD_BEGINNING
 from tokkit.tokenizer.encoded import Encoded, Ids, TextTooLongError, forbidden_mask
 from tokkit.tokenizer.tokenizer import Tokenizer
@@ -62,7 +54,7 @@ _Int64s = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _Part:
     """The tokens of some texts, or of a part of one.
 
     Attributes:
@@ -120,7 +112,7 @@ class LibraryEncoder:
             bounds = offsets[start : stop + 1]
             first, last = np.searchsorted(inner, bounds[[0, -1]])
             marks = inner[first:last]
-            pieces: Iterable[_Piece]
+            pieces: Iterable[_Part]
             if stop - start == 1 and bounds[1] - bounds[0] > self._whole_bytes:
                 data = values[bounds[0] : bounds[1]]
                 pieces = self._encode_long(data, marks - bounds[0], self._libraries[0], start)
@@ -173,7 +165,7 @@ class LibraryEncoder:
 
     def _encode_short(
         self, texts: list[str], values: _Bytes, bounds: _Int64s, marks: _Int64s
-    ) -> _Piece:
+    ) -> _Part:
         """Encode texts with one call.
 
         Args:
@@ -194,11 +186,11 @@ class LibraryEncoder:
                     found.append(counts[text] - lengths[text] + inner)
                 found.append(counts[text : text + 1])
             counts = np.concatenate(found)
-        return _Piece(ids, word_starts, counts)
+        return _Part(ids, word_starts, counts)
 
     def _encode_long(
         self, data: _Bytes, marks: _Int64s, library: Any, number: int
-    ) -> Iterator[_Piece]:
+    ) -> Iterator[_Part]:
         """Encode one text window by window.
 
         Args:
@@ -237,7 +229,7 @@ class LibraryEncoder:
             counts = _count_begins(data[start:stop], marks[first:last] - start, spans)
             if end == len(data):
                 counts = np.append(counts, num_tokens)
-            yield _Piece(ids[:num_tokens], word_starts[:num_tokens], counts)
+            yield _Part(ids[:num_tokens], word_starts[:num_tokens], counts)
             start = end
             size = self._window_bytes
 
@@ -265,14 +257,14 @@ class LibraryEncoder:
                     return cut, token, library
         return None
 
-    def _encode_words(self, text: str) -> Iterator[_Piece]:
+    def _encode_words(self, text: str) -> Iterator[_Part]:
         """Encode a text with BERT's pre-tokenizer, cut at words."""
         characters = WordCharacters.of_tokenizer(self._tokenizer)
         limit = self._tokenizer.definition["model"]["max_input_chars_per_word"]
         for piece in cut_at_words(text, characters, limit, self._window_bytes):
             lengths, ids, word_starts, _ = self._call_library([piece], self._libraries[0])
-            yield _Piece(ids, word_starts, lengths[:0])
-        yield _Piece(ids[:0], word_starts[:0], np.zeros(1, np.int64))
+            yield _Part(ids, word_starts, lengths[:0])
+        yield _Part(ids[:0], word_starts[:0], np.zeros(1, np.int64))
 
     @cached_property
     def _libraries(self) -> list[Any]:
@@ -404,48 +396,3 @@ def library_threads(count: int) -> Iterator[None]:
                 os.environ.pop(name, None)  # another thread may have removed it
             else:
                 os.environ[name] = value
-
-
-def cut_at_words(
-    text: str, characters: WordCharacters, max_word_chars: int, piece_chars: int
-) -> Iterator[str]:
-    """Cut a text for BERT's normalizer and pre-tokenizer.
-
-    Args:
-        text: of any length.
-        characters: the tokenizer's.
-        max_word_chars: a word of more normalized characters is unknown to the model.
-        piece_chars: about how long pieces are: at most twice this, and what a word of
-            ``max_word_chars`` adds.
-    """
-    rest = np.empty(0, np.uint32)
-    for start in range(0, len(text), piece_chars):
-        block = text[start : start + piece_chars].encode("utf-32-le")
-        codes = np.concatenate([rest, np.frombuffer(block, np.uint32)])
-        codes, is_break = _shorten_words(codes, characters, max_word_chars)
-        cut = int(np.max(np.flatnonzero(is_break), initial=0))
-        if cut:
-            yield codes[:cut].tobytes().decode("utf-32-le")
-        rest = codes[cut:]
-    yield rest.tobytes().decode("utf-32-le")
-
-
-def _shorten_words(
-    codes: npt.NDArray[np.uint32], characters: WordCharacters, max_word_chars: int
-) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.bool_]]:
-    """Drop removed characters and the ends of words that are too long.
-
-    Returns:
-        The code points that stay, and which of them end the word before them.
-    """
-    kinds, lengths = characters.classify(codes)
-    is_context = kinds == CONTEXT
-    is_break = (kinds == SPACE) | (kinds == SINGLE) | (is_context & (lengths == 0))
-    num_letters = lengths.cumsum(dtype=np.int64)
-    # Letters up to the last break: those before the word that each character is in.
-    before_word = np.maximum.accumulate(np.where(is_break, num_letters, 0))
-    is_kept = is_break | (num_letters - before_word <= max_word_chars + 3)
-    # A removed character between two marks keeps NFD from changing their order.
-    if not is_context.any():
-        is_kept &= kinds != NOTHING
-    return codes[is_kept], is_break[is_kept]
