@@ -54,7 +54,8 @@ def lay_out(rows: list[dict[str, Any]], dtype: Any, first_bit: int) -> tuple[lis
         offsets_of([row["positions"] for row in rows]),
         np.packbits(np.array(bits, np.uint8), bitorder="little"),
     ]
-    addresses = (*(column.ctypes.data for column in columns), first_bit)
+    sizes = len(columns[0]), len(columns[5])
+    addresses = (*(column.ctypes.data for column in columns), first_bit, *sizes)
     return columns, np.array([addresses], TABLE_DTYPE)
 
 
@@ -128,3 +129,35 @@ def test_instances_in_unmapped_record_batches_are_counted() -> None:
     found = np.empty(5, np.int64)
     assert find_rows(numbers, starts, table, found) == 3
     assert found.tolist() == [1, 0, 1, 2, 1]
+
+
+DAMAGED = {
+    "negative": (1, 1, -1),
+    "beyond the ids": (1, 3, 1 << 62),
+    "backwards": (1, 2, 0),
+    "a long segment": (2, 1, 91),
+    "a negative segment": (2, 1, -1),
+    "masks beyond": (7, 3, 1 << 40),
+    "masks backwards": (7, 2, -5),
+    "a position beyond": (5, 0, 90),
+}
+
+
+@pytest.mark.parametrize(("column", "place", "value"), DAMAGED.values(), ids=DAMAGED)
+def test_columns_that_changed_since_they_were_checked_are_not_followed(
+    column: int, place: int, value: int
+) -> None:
+    rows = make_rows(np.random.default_rng(0), 3, 100)
+    for row in rows:
+        row["positions"], row["labels"] = [0], [1]
+    columns, table = lay_out(rows, np.uint16, 0)
+    columns[column][place] = value
+    numbers = np.arange(3, dtype=np.uint64)
+    ids, labels = np.empty((2, 270), np.uint16)
+    offsets, masked_offsets = np.empty((2, 4), np.int64)
+    lengths, pair_labels = np.empty((2, 3), np.int64)
+    documents, positions = np.empty(3, np.uint64), np.empty(3, np.uint16)
+    words = np.zeros(270 // 8 + 1, np.uint8)
+    batches, starts = np.zeros(3, np.int64), np.array([0, 3])
+    outputs = (ids, offsets, lengths, documents, pair_labels, positions, labels, masked_offsets)
+    assert gather_rows(numbers, starts, table, batches, *outputs, words) == -1

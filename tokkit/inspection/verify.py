@@ -16,9 +16,8 @@ from tokkit.engine.files import hash_file, read_json
 from tokkit.engine.manifest import KINDS, MANIFEST, TRAINING, Manifest
 from tokkit.errors import TokkitError, plural
 from tokkit.pretraining.training.run_record import RUN
-from tokkit.shards.checks import check_batch
 from tokkit.shards.counts import count_instances
-from tokkit.shards.reader import Shard, ShardFolder, count_tokens, map_batch, require_file_inside
+from tokkit.shards.reader import Shard, ShardFolder, count_tokens, require_file_inside
 from tokkit.tokenizer.tokenizer import load_tokenizer
 
 
@@ -138,9 +137,7 @@ def _check_batches(shard: Shard, manifest: Manifest, counted: Accounts) -> None:
     reader = shard.open_reader()
     rows = tokens = 0
     for index in range(reader.num_record_batches):
-        where = f"{shard.path}, record batch {index}"
-        batch = map_batch(reader, index, where)
-        check_batch(batch, shard.header, where, check_ids=True)
+        batch = shard.read_batch(reader, index)
         rows += len(batch)
         tokens += count_tokens(batch)
         if shard.header.kind == "instances":

@@ -20,10 +20,11 @@ import pyarrow as pa
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, describe_os_error, wrap_os_errors
 from tokkit.shards.checks import check_batch
+from tokkit.shards.mapping import has_unreadable_pages, map_file
 from tokkit.shards.schema import Header, expected_schema
 
-# What pyarrow raises if a file is damaged.
-DAMAGE = (pa.ArrowException, OSError, ValueError, SystemError)
+# What pyarrow and NumPy raise if a file is damaged, or changes while they look at it.
+DAMAGE = (pa.ArrowException, OSError, ValueError, SystemError, IndexError)
 
 
 @contextmanager
@@ -95,9 +96,9 @@ def open_shard(path: Path) -> pa.RecordBatchFileReader:
         TokkitError: it is missing, truncated, or not an Arrow file.
     """
     require_file_inside(path, path.parent)
-    with wrap_os_errors(path):
-        mapped = pa.memory_map(str(path)).read_buffer()
     with _report_damage(str(path), "not a whole Arrow file"):
+        with wrap_os_errors(path):
+            mapped = map_file(path)
         return pa.ipc.open_file(mapped)
 
 
@@ -186,7 +187,8 @@ class Shard:
 
     def require_unchanged(self) -> None:
         """Refuse a file that was replaced, cut or written to since it was opened."""
-        if FileIdentity.of(self.path) != self.identity:
+        is_same = FileIdentity.of(self.path) == self.identity
+        if not is_same or has_unreadable_pages(self.path):
             raise TokkitError(
                 f"{self.path}: has changed while it was read; wait until nothing writes the folder, "
                 f"and check it with tokkit verify"
@@ -198,6 +200,30 @@ class Shard:
         reader = open_shard(self.path)
         self.require_unchanged()
         return reader
+
+    def read_batch(
+        self,
+        reader: pa.RecordBatchFileReader,
+        index: int,
+        *,
+        check: bool = True,
+        check_ids: bool = True,
+    ) -> pa.RecordBatch:
+        """Map one record batch; see ``ShardFolder.read_batch``.
+
+        Args:
+            reader: from ``open_reader``.
+            index: of the record batch.
+            check: whether to check values.
+            check_ids: also check every id of ``input_ids``.
+        """
+        where = f"{self.path}, record batch {index}"
+        batch = map_batch(reader, index, where)
+        if check:
+            with _report_damage(where):
+                check_batch(batch, self.header, where, check_ids=check_ids)
+            self.require_unchanged()
+        return batch
 
     def compare(self, manifest: Manifest) -> None:
         """Compare header and columns with the manifest.
@@ -365,9 +391,5 @@ class ShardFolder:
                 not add up, or an id is beyond the vocabulary.
         """
         shard = self.shards[ref.shard]
-        where = f"{shard.path}, record batch {ref.index}"
-        batch = map_batch(shard.open_reader(), ref.index, where)
-        if check:
-            check_batch(batch, self.header, where, check_ids=check_ids)
-            shard.require_unchanged()
-        return batch
+        reader = shard.open_reader()
+        return shard.read_batch(reader, ref.index, check=check, check_ids=check_ids)

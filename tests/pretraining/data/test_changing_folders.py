@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def test_a_shard_that_changes_under_a_loader_is_one_line(
     loader = InstanceLoader(folder, batch_size=64, seed=1)
     if used:
         loader.batch(0)
+    time.sleep(0.02)
     change(folder / SHARD)
     with pytest.raises(TokkitError, match=fault) as caught:
         loader.batch(1)
@@ -99,7 +101,7 @@ def test_processes_that_are_spawned_share_a_used_loader(folder: Path) -> None:
 def test_threads_that_share_a_loader_get_the_right_batches(folder: Path) -> None:
     alone = InstanceLoader(folder, batch_size=16, seed=1)
     expected = [alone.batch(step) for step in range(8)]
-    for _ in range(20):
+    for _ in range(5):
         shared = InstanceLoader(folder, batch_size=16, seed=1)
         found: dict[int, dict[str, object]] = {}
 
@@ -145,13 +147,11 @@ except TokkitError as error:
 def test_a_shard_that_changes_in_the_middle_of_a_batch_ends_no_process(
     folder: Path, change: str
 ) -> None:
-    for _ in range(3):
-        copy = Path(shutil.copytree(folder, folder.with_name("copy")))
-        done = subprocess.run(
-            [sys.executable, "-c", HAMMER.format(change=change), str(copy)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (7, "")
-        shutil.rmtree(copy)
+    done = subprocess.run(
+        [sys.executable, "-c", HAMMER.format(change=change), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (7, "")
+    assert done.stdout.startswith(str(folder))

@@ -10,8 +10,9 @@ For each instance they find the record batch by its number, then the row:
               {input_ids: 0x7f09…, …}
               {input_ids: 0: not mapped yet}
 
-Offsets and lengths were checked when the record batch was mapped. The largest id that is copied
-tells whether all are in the vocabulary.
+Unlike other kernels, this one checks what it copies by: the columns were checked when they were
+mapped, but another process may write to their file. The largest id that is copied tells whether all
+are in the vocabulary.
 """
 
 import numpy as np
@@ -32,7 +33,10 @@ TABLE_DTYPE = np.dtype(
         ("masked_labels", np.int64),  # same type as input_ids
         ("masked_offsets", np.int64),  # int64, into both
         ("word_starts", np.int64),  # packed, a bit per token
-        ("first_bit", np.int64),  # no address: where the bits of the first row begin
+        # These are no addresses.
+        ("first_bit", np.int64),  # where the bits of the first row begin
+        ("num_ids", np.int64),
+        ("num_masked", np.int64),
     ]
 )
 
@@ -111,7 +115,7 @@ def gather_rows(
         out_word_starts: packed, a bit per token, zeros; empty to leave them out.
 
     Returns:
-        The largest id that was copied.
+        The largest id that was copied; -1 if offsets, lengths or positions are out of bounds.
     """
     bounds = np.empty(2, np.int64)
     segment_length = np.empty(1, np.int32)
@@ -128,6 +132,10 @@ def gather_rows(
         copy_from(columns.offsets + 8 * row, bounds, 0, 2)
         first = bounds[0]
         length = bounds[1] - first
+        if first < 0 or length < 1 or first > columns.num_ids - length:
+            return -1
+        if length > len(out_ids) - end:
+            return -1
         copy_from(columns.input_ids + id_size * first, out_ids, end, length)
         if out_word_starts.size:
             bit = columns.first_bit + first
@@ -139,15 +147,24 @@ def gather_rows(
         end += length
         out_offsets[place + 1] = end
         copy_from(columns.segment_length + 4 * row, segment_length, 0, 1)
+        if segment_length[0] < 0 or segment_length[0] > length:
+            return -1
         out_segment_lengths[place] = segment_length[0]
         copy_from(columns.document + 8 * row, out_documents, place, 1)
         copy_from(columns.next_sentence_label + row, label, 0, 1)
         out_labels[place] = label[0]
         copy_from(columns.masked_offsets + 8 * row, bounds, 0, 2)
         first = bounds[0]
-        length = bounds[1] - first
-        copy_from(columns.masked_positions + 2 * first, out_masked_positions, masked_end, length)
-        copy_from(columns.masked_labels + id_size * first, out_masked_labels, masked_end, length)
-        masked_end += length
+        number = bounds[1] - first
+        if first < 0 or number < 0 or first > columns.num_masked - number:
+            return -1
+        if number > len(out_masked_positions) - masked_end:
+            return -1
+        copy_from(columns.masked_positions + 2 * first, out_masked_positions, masked_end, number)
+        copy_from(columns.masked_labels + id_size * first, out_masked_labels, masked_end, number)
+        for masked in range(masked_end, masked_end + number):
+            if out_masked_positions[masked] >= length:
+                return -1
+        masked_end += number
         out_masked_offsets[place + 1] = masked_end
     return max(_largest_of(out_ids, end), _largest_of(out_masked_labels, masked_end))

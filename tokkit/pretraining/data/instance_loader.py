@@ -36,6 +36,7 @@ from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.loader import Loader, open_sources
 from tokkit.pretraining.pretrain_config import LoaderConfig
 from tokkit.shards.instances import Instances, Int64
+from tokkit.shards.mapping import protect_maps
 from tokkit.shards.objectives import OBJECTIVES
 
 LAYOUTS = ("padded", "ragged")
@@ -125,6 +126,7 @@ class InstanceLoader(IterableDataset[TensorBatch]):
 
     def __iter__(self) -> Iterator[TensorBatch]:
         """Iterate over the steps; a worker process yields every num_workers-th of them."""
+        protect_maps()  # torch has set its own handler in a worker process
         worker = get_worker_info()
         turn, num_workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         if self._split == "eval":

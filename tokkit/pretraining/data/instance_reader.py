@@ -14,6 +14,7 @@ first touched, and stay in memory.)
 """
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,9 +28,12 @@ from tokkit.kernels.ragged import take_bit_rows, take_rows
 from tokkit.shards.arrow import packed_bits, ragged
 from tokkit.shards.checks import check_ids_below
 from tokkit.shards.instances import Instances, Masks
+from tokkit.shards.mapping import has_unreadable_pages, protect_maps
 from tokkit.shards.reader import BatchRef, ShardFolder
 
 Int64 = npt.NDArray[np.int64]
+CHECK_INTERVAL = 100  # between checks of the shards' identities, in times that a check takes
+
 Columns = dict[str, npt.NDArray[Any]]  # of a record batch, by the names in ``TABLE_DTYPE``
 
 
@@ -47,21 +51,21 @@ class InstanceReader:
         self._with_words = with_words
         self._refs = [ref for ref in folder.batch_refs(prefix) if ref.rows]
         self._starts = np.cumsum([0, *(ref.rows for ref in self._refs)], dtype=np.int64)
-        names, places = np.unique([ref.shard for ref in self._refs], return_inverse=True)
-        self._shards = [folder.shards[name] for name in names.tolist()]
-        self._shard_of = places  # of each record batch
+        self._shards = [folder.shards[name] for name in {ref.shard: None for ref in self._refs}]
         self._start_mapping()
 
     def _start_mapping(self) -> None:
+        protect_maps()
         self._lock = threading.Lock()
+        self._next_check = 0.0  # of the identities of shards
         self._columns: list[Columns] = []  # which the addresses in the table belong to
         self._table = np.zeros(len(self._refs), TABLE_DTYPE)
         self._most_masked = 0  # in one instance, where masks are static
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is mapped, whose addresses are those of this process."""
-        mapped = {"_lock", "_columns", "_table", "_most_masked"}
-        return {name: value for name, value in vars(self).items() if name not in mapped}
+        kept = {"_folder", "_with_words", "_refs", "_starts", "_shards"}
+        return {name: value for name, value in vars(self).items() if name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -85,9 +89,6 @@ class InstanceReader:
         with self._lock:  # a row of the table is complete before another thread reads it
             if find_rows(numbers, self._starts, self._table, batches):
                 self._map(batches)
-        touched = [self._shards[place] for place in np.unique(self._shard_of[batches]).tolist()]
-        for shard in touched:
-            shard.require_unchanged()
         room, masked_room = num_rows * header.max_seq_length, num_rows * self._most_masked
         input_ids = np.empty(room, header.id_dtype)
         offsets = np.empty(num_rows + 1, np.int64)
@@ -113,8 +114,7 @@ class InstanceReader:
             masked_offsets,
             word_starts,
         )
-        for shard in touched:
-            shard.require_unchanged()
+        self._require_unchanged(is_damaged=largest < 0)
         # Ids are checked as they are used: checking each record batch when it is mapped would
         # read the whole corpus before the first steps, which touch every batch of it.
         check_ids_below(np.array([largest]), header.vocab_size, f"{self._folder.path}: an instance")
@@ -130,21 +130,44 @@ class InstanceReader:
             masks=Masks(masked_positions[:num_masked], masked_labels[:num_masked], masked_offsets),
         )
 
+    def _require_unchanged(self, *, is_damaged: bool) -> None:
+        """Refuse instances from shards that have changed.
+
+        Identities are compared as often as takes a hundredth of the time, which is at each step of
+        a training that computes anything; and at once where what was read is damaged.
+
+        Raises:
+            TokkitError: naming the shard.
+        """
+        started = time.perf_counter()
+        if started < self._next_check and not is_damaged and not has_unreadable_pages():
+            return
+        for shard in self._shards:
+            shard.require_unchanged()
+        if is_damaged:
+            raise TokkitError(
+                f"{self._folder.path}: a shard was damaged while it was read; check the folder with "
+                f"tokkit verify"
+            )
+        self._next_check = started + CHECK_INTERVAL * (time.perf_counter() - started)
+
     def _map(self, batches: Int64) -> None:
         """Map those of the record batches that are not mapped yet."""
+        allowed = self._folder.manifest.options.get("max_predictions_per_seq", 0)
         for number in np.unique(batches[self._table["input_ids"][batches] == 0]).tolist():
             columns, first_bit = _map_columns(self._folder, self._refs[number])
-            self._columns.append(columns)
-            names = (TABLE_DTYPE.names or ())[:-1]  # new fields come before ``first_bit``
-            self._table[number] = (*(columns[name].ctypes.data for name in names), first_bit)
             most_masked = int(np.diff(columns["masked_offsets"]).max())
+            if most_masked > allowed:
+                raise TokkitError(
+                    f"{self._folder.path}: an instance has {most_masked} masked positions, the "
+                    f"manifest says at most {allowed}; recreate the folder"
+                )
             self._most_masked = max(self._most_masked, most_masked)
-        allowed = self._folder.manifest.options.get("max_predictions_per_seq", 0)
-        if self._most_masked > allowed:
-            raise TokkitError(
-                f"{self._folder.path}: an instance has {self._most_masked} masked positions, the "
-                f"manifest says at most {allowed}; recreate the folder"
-            )
+            self._columns.append(columns)
+            names = (TABLE_DTYPE.names or ())[:-3]  # new fields come before ``first_bit``
+            addresses = (columns[name].ctypes.data for name in names)
+            sizes = len(columns["input_ids"]), len(columns["masked_positions"])
+            self._table[number] = (*addresses, first_bit, *sizes)
 
 
 def _map_columns(folder: ShardFolder, ref: BatchRef) -> tuple[Columns, int]:
