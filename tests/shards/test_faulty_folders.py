@@ -162,10 +162,11 @@ def set_option(name: str, value: object) -> Callable[[Any], object]:
     ("change", "fault"),
     [
         (set_option("masking", "dynamic"), "has the columns of static masks, but"),
+        (set_option("max_predictions_per_seq", 2), "masked positions, the manifest says at most 2"),
         (set_option("max_seq_length", 16), "its max_seq_length is 32, the manifest says 16"),
         (lambda manifest: manifest["shards"].append(manifest["shards"][0]), "lists a file twice"),
     ],
-    ids=["masking", "length", "a shard twice"],
+    ids=["masking", "predictions", "length", "a shard twice"],
 )
 def test_a_manifest_that_contradicts_its_shards_is_refused(
     folder: Path, change: Callable[[Any], object], fault: str

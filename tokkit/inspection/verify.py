@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from tokkit.engine.accounts import Accounts
@@ -135,17 +136,26 @@ def _check_file(
 def _check_batches(shard: Shard, manifest: Manifest, counted: Accounts) -> None:
     """Check record batches and counts of one shard."""
     reader = shard.open_reader()
-    rows = tokens = 0
+    rows = tokens = most_masked = 0
     for index in range(reader.num_record_batches):
         batch = shard.read_batch(reader, index)
         rows += len(batch)
         tokens += count_tokens(batch)
+        if "masked_positions" in shard.columns:
+            lengths = np.diff(batch.column("masked_positions").offsets.to_numpy())
+            most_masked = max(most_masked, int(lengths.max(initial=0)))
         if shard.header.kind == "instances":
             objective = manifest.options.get("objective", "")
             for figure, number in count_instances(batch, shard.header, objective).items():
                 counted.count(figure, number)
     shard.require_unchanged()
     shard.check_totals(rows, tokens)
+    allowed = manifest.options.get("max_predictions_per_seq", 0)
+    if most_masked > allowed:
+        raise TokkitError(
+            f"{shard.path}: an instance has {most_masked} masked positions, the manifest says at "
+            f"most {allowed}; recreate the folder"
+        )
 
 
 def _check_tokenizer(folder: Path, manifest: Manifest, shards: dict[str, Shard]) -> Iterator[str]:
