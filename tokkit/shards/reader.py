@@ -218,10 +218,15 @@ class Shard:
             check_ids: also check every id of ``input_ids``.
         """
         where = f"{self.path}, record batch {index}"
-        batch = map_batch(reader, index, where)
+        try:
+            batch = map_batch(reader, index, where)
+            if check:
+                with _report_damage(where):
+                    check_batch(batch, self.header, where, check_ids=check_ids)
+        except TokkitError:
+            self.require_unchanged()  # which would be why it is damaged
+            raise
         if check:
-            with _report_damage(where):
-                check_batch(batch, self.header, where, check_ids=check_ids)
             self.require_unchanged()
         return batch
 
