@@ -192,6 +192,8 @@ def describe_facts(facts: Mapping[str, Any]) -> Iterator[str]:
             yield from describe_accounts(value, facts.get("options"))
         elif name == "report":
             yield from describe_report(value)
+        elif name == "warnings":
+            yield from (f"warning: {line}" for line in value)
         elif name == "inputs":
             for row in value:
                 yield f"input: {row['name']}, {plural(row['bytes'], 'byte')}"

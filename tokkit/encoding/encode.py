@@ -6,8 +6,11 @@ counted, and so are documents without any other sentence.
 """
 
 import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tokkit.corpus.units import Group, list_left_out, plan_groups
 from tokkit.encoding.encode_config import EncodeConfig
@@ -77,6 +80,14 @@ def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None)
                 f"(dropped: {reasons}); see --documents, --text-field and --errors"
             )
 
+    def find_warnings_of(accounts: Accounts, notes: Sequence[Mapping[str, Any]]) -> list[str]:
+        from tokkit.encoding.text_survey import find_warnings
+
+        counts = Counter[str]()
+        for each in notes:
+            counts.update(each)
+        return find_warnings(counts, accounts.figures, accounts.kept("tokens"), tokenizer)
+
     units = plan_groups(config, config.unit_bytes, "shard-{:05}.arrow")
     return Stage(
         kind="tokens",
@@ -98,5 +109,6 @@ def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None)
         prepare=prepare,
         hash_inputs=hash_inputs,
         check_accounts=require_documents,
+        find_warnings=find_warnings_of,
         on_result=None if stats is None else stats.add,
     )

@@ -30,6 +30,7 @@ import pyarrow.compute as pc
 
 from tokkit.corpus.units import CorpusUnit, Group
 from tokkit.encoding.encode_config import EncodeConfig
+from tokkit.encoding.text_survey import TextSurvey
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import HashedFile
 from tokkit.engine.unit import UnitResult
@@ -196,13 +197,15 @@ def encode_unit(
     accounts = Accounts()
     measured: defaultdict[str, float] = defaultdict(float)
     digests = []
+    survey = TextSurvey(context.tokenizer)
 
     def encode_documents() -> Iterator[pa.RecordBatch]:
         for unit in group:
             digests.append(digest := hashlib.sha256())
             for batch in read_and_count(unit, context.config, accounts, digest):
-                yield _encode_batch(batch, unit, context, accounts, measured)
+                yield _encode_batch(batch, unit, context, accounts, measured, survey=survey)
                 report(batch.bytes_read)
+            survey.end_file(is_whole_text=_is_whole_text(unit, context.config))
 
     with open_writer(sink, context.schema, context.config.compression) as writer:
         for rows in _join_batches(encode_documents()):
@@ -212,8 +215,15 @@ def encode_unit(
         tokens=accounts.kept("tokens"),
         accounts=accounts,
         input_sha256=tuple(digest.hexdigest() for digest in digests),
+        notes=dict(sorted(survey.counts.items())),
         measured=measured,
     )
+
+
+def _is_whole_text(unit: CorpusUnit, config: EncodeConfig) -> bool:
+    """Return whether a unit is a whole file that was cut at blank lines and split into sentences."""
+    is_cut = unit.source.format == "text" and config.documents == "blank-line"
+    return is_cut and unit.is_whole and config.sentences != "none"
 
 
 def _encode_batch(
@@ -222,6 +232,8 @@ def _encode_batch(
     context: EncodeContext,
     accounts: Accounts,
     measured: defaultdict[str, float],
+    *,
+    survey: TextSurvey,
 ) -> pa.RecordBatch:
     """Split and encode a batch of documents."""
     from tokkit.corpus.sentences import split_sentences
@@ -242,7 +254,11 @@ def _encode_batch(
         measured[name] += number
     num_words = encoded.word_starts.true_count
     unknown_id = context.tokenizer.special_ids.get("unk", -1)
-    num_unknown = int(np.count_nonzero(encoded.ids == unknown_id))
+    places = np.flatnonzero(encoded.ids == unknown_id)
+    num_unknown = len(places)
+    survey.add_documents(batch.texts, np.diff(sentences.offsets))
+    if num_unknown:
+        survey.add_unknown(batch.texts, encoded.offsets[sentences.offsets], places)
     accounts.count("words", num_words)
     accounts.count("unknown_tokens", num_unknown)
     source = unit.source.input

@@ -4,6 +4,7 @@ A folder without its record is unfinished. In addition to its shards, a manifest
 stage's content key, so that running the same command again finds that there is nothing to do.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any, TypeVar
 from tokkit import __version__
 from tokkit.engine.files import read_json, write_json
 from tokkit.errors import TokkitError
+
+log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -63,6 +66,7 @@ class Manifest:
         shards: rows with ``name``, ``bytes``, ``sha256``, and where they apply ``rows``, ``tokens``.
         accounts: see ``tokkit.engine.accounts``.
         left_out: files of the inputs that were left out, such as those of a tokenizer.
+        warnings: what looks wrong about the content, a line each.
         format_version: version of the folder's format.
         tokkit_version: release that wrote the folder.
     """
@@ -76,6 +80,7 @@ class Manifest:
     shards: list[dict[str, Any]]
     accounts: dict[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     format_version: int = FORMAT_VERSION
     tokkit_version: str = __version__
 
@@ -88,6 +93,11 @@ class Manifest:
     def num_tokens(self) -> int:
         """Number of tokens in all shards."""
         return sum(shard.get("tokens", 0) for shard in self.shards)
+
+    def log_warnings(self, folder: Path) -> None:
+        """Log a line for each warning."""
+        for warning in self.warnings:
+            log.warning("%s: %s", folder, warning)
 
     def write(self, folder: Path) -> None:
         """Write the manifest atomically, which makes the folder finished."""

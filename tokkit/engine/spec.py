@@ -89,6 +89,7 @@ class StageSpec:
         inputs: Sequence[Mapping[str, Any]],
         shards: list[dict[str, Any]],
         accounts: Accounts,
+        warnings: Sequence[str] = (),
     ) -> Manifest:
         """Return the manifest of the finished folder."""
         return Manifest(
@@ -101,6 +102,7 @@ class StageSpec:
             shards=shards,
             accounts=accounts.as_dict(),
             left_out=list(self.left_out),
+            warnings=list(warnings),
         )
 
     def work_keys(self) -> set[str]:

@@ -105,6 +105,8 @@ class Stage(StagePlan):
         prepare: writes other files, such as the tokenizer, before the first unit.
         check_accounts: called before the manifest is written; raises ``TokkitError`` if the accounts
             are invalid.
+        find_warnings: returns lines about what looks wrong, from the accounts and the notes of each
+            unit; they are logged, and kept in the manifest.
         on_result: called with the result of each unit that is done in this run.
     """
 
@@ -114,6 +116,7 @@ class Stage(StagePlan):
     progress_unit: str = "B"
     prepare: Callable[[Path], None] | None = None
     check_accounts: Callable[[Accounts], None] | None = None
+    find_warnings: Callable[[Accounts, Sequence[Mapping[str, Any]]], list[str]] | None = None
     on_result: Callable[[UnitResult], None] | None = None
 
 
@@ -135,6 +138,7 @@ def run_stage(stage: Stage, *, workers: int, overwrite: bool, progress: bool) ->
     """
     if not overwrite and (finished := find_finished(stage)) is not None:
         require_same_inputs(stage, finished.inputs)
+        finished.log_warnings(stage.output)
         return finished
     with locked_folder(stage, overwrite=overwrite):
         lines = complete_units(stage, workers=workers, overwrite=overwrite, progress=progress)
@@ -142,12 +146,18 @@ def run_stage(stage: Stage, *, workers: int, overwrite: bool, progress: bool) ->
         accounts.check()
         if stage.check_accounts is not None:
             stage.check_accounts(accounts)
+        warnings = []
+        if stage.find_warnings is not None:
+            notes = [line.get("notes", {}) for line in lines]
+            warnings = stage.find_warnings(accounts, notes)
         columns = ("name", "bytes", "sha256", "rows", "tokens")
         manifest = stage.make_manifest(
             inputs=list_inputs(stage, lines) if stage.inputs is None else stage.inputs,
             shards=[{name: line[name] for name in columns} for line in lines],
             accounts=accounts,
+            warnings=warnings,
         )
+        manifest.log_warnings(stage.output)
         manifest.write(stage.output)
         return manifest
 

@@ -80,6 +80,7 @@ def inspect(path: Path, *, rows: int | None = None, shard: str | None = None) ->
     facts |= {
         "rows": manifest.num_rows,
         "tokens": manifest.num_tokens,
+        "warnings": manifest.warnings,
         "accounts": manifest.accounts,
     }
     chosen = path / _choose_shard(path, manifest, shard)

@@ -23,6 +23,9 @@ from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 # Options that do not change the instances, or that the manifest has in other places.
 OPTIONS_OUTSIDE_KEY = {"tokens", "output", "seed", *StageConfig.options, *MaskConfig.options}
 
+# Share of random pairs, half by design, above which a model learns little from them.
+MOST_RANDOM = 0.9
+
 log = logging.getLogger(__name__)
 
 
@@ -57,6 +60,7 @@ def build(config: BuildConfig) -> Manifest:
     )
     if not config.overwrite and (finished := find_finished(spec)) is not None:
         log.info("%s: up to date", config.output)
+        finished.log_warnings(config.output)
         return finished
     return run_stage(
         _plan(config, spec, folder, tokenizer),
@@ -92,6 +96,7 @@ def _plan(config: BuildConfig, spec: StageSpec, folder: ShardFolder, tokenizer: 
         progress_unit=" tokens",
         prepare=lambda output: save_tokenizer(tokenizer, output / "tokenizer"),
         check_accounts=lambda accounts: _require_instances(accounts, config),
+        find_warnings=lambda accounts, _: _find_warnings(accounts, folder),
     )
 
 
@@ -105,6 +110,27 @@ def _describe_options(config: BuildConfig) -> dict[str, Any]:
     if config.masking == "static":
         options |= config.mask_options(config.max_seq_length)
     return options
+
+
+def _find_warnings(accounts: Accounts, folder: ShardFolder) -> list[str]:
+    """Warn if next sentence prediction has hardly any pair that is not random."""
+    figures = accounts.figures
+    share = figures.get("random_pairs", 0) / figures["instances"]
+    if share <= MOST_RANDOM:
+        return []
+    options = folder.manifest.options
+    if options.get("sentences") == "none":
+        remedy = "encode with --sentences auto or lines"
+    elif options.get("documents") == "line":
+        remedy = "encode without --documents line, or pass --objective mlm"
+    else:
+        remedy = (
+            "if blank lines stand between all sentences, remove them or encode with --documents file; "
+            "else pass --objective mlm"
+        )
+    return [
+        f"{share:.1%} of the pairs are random, since documents of one sentence have no next one; {remedy}"
+    ]
 
 
 def _require_instances(accounts: Accounts, config: BuildConfig) -> None:

@@ -1,0 +1,180 @@
+"""``encode`` and ``build`` warn about input that wastes a training run, in the manifest and the log."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from tinytokenizers import CONTROL, write_bpe, write_vocab
+
+from tokkit.cli import cli
+from tokkit.encoding.encode import encode
+from tokkit.encoding.encode_config import EncodeConfig
+from tokkit.engine.manifest import Manifest
+from tokkit.instances.build import build
+from tokkit.instances.build_config import BuildConfig
+
+WORDS = [first + second for first in "bcdfghklmn" for second in ("a", "ee", "it", "on", "us", "ay")]
+HEALTHY = "Bus bit hit. Fit kit lit? Can a bee say hus. Bay day! Mon bon.\nLus gus hit.\n\n"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    letters = "abcdefghijklmnopqrstuvwxyz.!?"
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokens = [*CONTROL, *letters, *WORDS, *(f"##{letter}" for letter in letters[:26])]
+    return write_vocab(folder, tokens, do_lower_case=True)
+
+
+@pytest.fixture(scope="module")
+def bpe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Byte-level BPE of Latin words, which has no unknown token."""
+    merges = [f"{a} {b}" for a in "bcdfghjklmnpqrstvwxyz" for b in "aeiou"]
+    merges += [f"{a}{b} {c}" for a in "bcdfghklmn" for b in "aeiou" for c in "tnsrlm"]
+    return write_bpe(tmp_path_factory.mktemp("bpe"), merges, ("<|endoftext|>",))
+
+
+def run(inputs: Path, tokenizer: Path, output: Path, **options: Any) -> Manifest:
+    options = {"workers": 0, **options}
+    return encode(
+        EncodeConfig(inputs=(str(inputs),), tokenizer=tokenizer, output=output, **options)
+    )
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_healthy_text_gives_no_warning(tmp_path: Path, tokenizer: Path, bpe: Path) -> None:
+    for number in range(12):
+        write(tmp_path / "in" / f"{number}.txt", HEALTHY * 30)
+    for name, folder in (("wordpiece", tokenizer), ("bpe", bpe)):
+        assert run(tmp_path / "in", folder, tmp_path / name).warnings == []
+    config = BuildConfig(tokens=tmp_path / "wordpiece", output=tmp_path / "out", workers=0)
+    assert build(config).warnings == []
+
+
+@pytest.mark.parametrize("sentences", ["auto", "lines"])
+def test_one_huge_document_of_many_lines(tmp_path: Path, tokenizer: Path, sentences: str) -> None:
+    path = write(tmp_path / "reviews.txt", "Bus hit a bee. Can kit?\n" * 70_000)
+    options: dict[str, Any] = {"sentences": sentences}
+    (warning,) = run(path, tokenizer, tmp_path / "out", **options).warnings
+    assert warning.startswith("1 file of 1,679,999 bytes without a blank line")
+    assert "--documents line" in warning
+    for documents in ("line", "file"):
+        done = run(path, tokenizer, tmp_path / documents, documents=documents, **options)
+        assert done.warnings == []
+    path = write(tmp_path / "book.txt", "Bus hit a bee. Can kit? " * 70_000)
+    assert run(path, tokenizer, tmp_path / "book", sentences="none").warnings == []
+
+
+def test_files_cut_at_their_paragraphs(tmp_path: Path, tokenizer: Path) -> None:
+    for number in range(10):
+        write(tmp_path / "pages" / f"{number}.md", "Bus hit.\n\nBee can say. Hit it.\n\n" * 5)
+    (warning,) = run(tmp_path / "pages", tokenizer, tmp_path / "out").warnings
+    assert warning.startswith("blank lines cut 10 files into 100 documents")
+    assert "--documents file" in warning
+    done = run(tmp_path / "pages", tokenizer, tmp_path / "file", documents="file")
+    assert done.warnings == []
+
+
+def test_unknown_tokens_with_the_commonest_characters(tmp_path: Path, tokenizer: Path) -> None:
+    path = write(tmp_path / "in.txt", HEALTHY * 30 + "字 é文文 a文b. é: ; é\n\n" * 20)
+    (warning,) = run(path, tokenizer, tmp_path / "out").warnings
+    assert "of the tokens are unknown" in warning
+    assert "without a token: 文 : ; 字)" in warning
+    path = write(tmp_path / "few.txt", HEALTHY * 300 + "字 é文文\n")
+    assert run(path, tokenizer, tmp_path / "few").warnings == []
+
+
+@pytest.mark.parametrize(
+    ("script", "text"),
+    [
+        ("Thai", "สวัสดีครับ ผมชื่อสมชาย"),
+        ("Cyrillic", "Всё смешалось в доме. Жена узнала."),
+        ("Han", "我喜欢北京的天气。"),
+        ("Hiragana", "これはすばらしいですね。"),
+    ],
+    ids=["Thai", "Cyrillic", "Han", "Hiragana"],
+)
+def test_a_vocabulary_of_other_scripts(tmp_path: Path, bpe: Path, script: str, text: str) -> None:
+    path = write(tmp_path / "in.txt", f"{text}\n\n" * 50)
+    (warning,) = run(path, bpe, tmp_path / "out").warnings
+    assert f"of the letters are {script}, but only 0 of" in warning
+    path = write(tmp_path / "few.txt", f"{HEALTHY * 20}{text}\n\n" * 5)
+    assert run(path, bpe, tmp_path / "few").warnings == []
+
+
+def test_a_vocabulary_of_characters_has_no_script(tmp_path: Path) -> None:
+    folder = write_vocab(tmp_path / "letters", [*CONTROL, *"ACDEFGHIKLMNPQRSTVWY"])
+    path = write(tmp_path / "proteins.txt", "M K T A Y\n\n" * 50)
+    assert run(path, folder, tmp_path / "out").warnings == []
+
+
+@pytest.mark.parametrize("character", ["\0", "\f", "\x7f", "\x92", "\ufffd"], ids=ascii)
+def test_control_characters(tmp_path: Path, tokenizer: Path, character: str) -> None:
+    path = write(tmp_path / "in.txt", (HEALTHY * 49 + f"Bus{character} hit. Bee.\n\n") * 9)
+    (warning,) = run(path, tokenizer, tmp_path / "out").warnings
+    assert warning.startswith("2.0% of the documents contain control characters")
+    path = write(tmp_path / "few.txt", (HEALTHY * 150 + f"Bus{character} hit. Bee.\n\n") * 9)
+    assert run(path, tokenizer, tmp_path / "few").warnings == []
+
+
+def test_warnings_are_the_same_for_any_number_of_workers(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokkit.encoding.encode.SMALL_BYTES", 0)
+    text = "".join(
+        f"{HEALTHY}Bus {chr(0x4E00 + number % 7)} hit. Bee.\n\nKit\x0c can.\n\n"
+        for number in range(5000)
+    )
+    path = write(tmp_path / "in.txt", text)
+    found = [
+        run(path, tokenizer, tmp_path / str(workers), workers=workers, unit_bytes=100_000)
+        for workers in (0, 2)
+    ]
+    assert found[0].warnings == found[1].warnings
+    assert len(found[0].shards) > 3
+    assert len(found[0].warnings) == 2
+    again = run(path, tokenizer, tmp_path / "0", unit_bytes=100_000)
+    assert again.warnings == found[0].warnings
+
+
+def test_pairs_that_are_all_random_are_reported_by_every_command(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "in.txt", "Bus hit a bee.\n\n" * 400)
+    recipe = f"""
+        output = "{tmp_path}"
+        [corpus]
+        inputs = ["{tmp_path / "in.txt"}"]
+        [train]
+        vocab-size = 25
+        [encode]
+        [build]
+    """
+    write(tmp_path / "recipe.toml", recipe)
+    for _ in range(2):  # the second time, all is up to date
+        caplog.clear()
+        result = CliRunner().invoke(cli, ["run", str(tmp_path / "recipe.toml"), "--workers", "0"])
+        assert result.exit_code == 0, result.output
+        (message,) = (r.getMessage() for r in caplog.records if r.levelname == "WARNING")
+        assert message.startswith(f"{tmp_path / 'instances'}: 100.0% of the pairs are random")
+        assert "--documents file" in message
+    shown = CliRunner().invoke(cli, ["inspect", str(tmp_path / "instances")]).output
+    assert "warning: 100.0% of the pairs are random" in shown
+    shown = CliRunner().invoke(cli, ["inspect", str(tmp_path / "instances"), "--json"]).output
+    assert json.loads(shown)["warnings"] == Manifest.read(tmp_path / "instances").warnings
+
+
+def test_real_corpora_of_documents_between_blank_lines_give_no_warning(
+    shared: Path, tmp_path: Path
+) -> None:
+    vocab = shared / "vocabs" / "bert-base-multilingual-cased"
+    for name in ("multi-xquad", "zh-wiki-cmrc", "en-wikitext2"):
+        path = shared / "corpora" / name
+        done = run(path, vocab, tmp_path / name, sentences="lines")
+        assert done.warnings == [], name

@@ -1,0 +1,243 @@
+"""What looks wrong about a corpus: measured in each unit, decided when the stage ends.
+
+A survey counts, so that the counts of all units add up to the same for any number of workers. It
+looks at every file and every unknown token, and at a sample of whole documents: all of a small
+unit, and evenly spread ones of a large unit, which takes less than 1% of the time of encoding.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tokkit.errors import plural
+from tokkit.shards.arrow import read_only, string_buffers
+from tokkit.tokenizer.definitions import byte_level_alphabet
+from tokkit.tokenizer.tokenizer import Tokenizer
+
+# A sample has this many bytes of a unit, and one in so many of those beyond.
+_SAMPLE_BYTES = 1 << 18
+_SAMPLE_EVERY = 64
+_SMALLEST_SAMPLE = 1 << 10
+# Documents with unknown tokens that are looked at in a batch, and bytes of each.
+_UNKNOWN_DOCUMENTS = 16
+_UNKNOWN_BYTES = 4096
+
+_CONTROL = re.compile(rb"[\0-\x08\v\f\x0e-\x1f\x7f]|\xc2[\x80-\x9f]|\xef\xbf\xbd")
+
+# Limits of the warnings. Novels of a paragraph a line have up to 1.4 MB.
+_HUGE_FILE = 1_500_000
+_MANY_LINES = 1000
+_MANY_FILES = 10
+_SMALL_FILE = 128_000
+_SHORT_DOCUMENT = 2  # sentences
+_FEW_TOKENS = 40  # of two letters or more
+_FEW_HAN_TOKENS = 1000
+
+
+class TextSurvey:
+    """Counts of one unit.
+
+    Args:
+        tokenizer: of the stage.
+
+    Attributes:
+        counts: by name; a character or script follows a name that ends in a space.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.counts: Counter[str] = Counter()
+        self._tokenizer = tokenizer
+        self._room = _SAMPLE_BYTES
+        self._num_documents = self._num_bytes = self._num_short = self._num_lines = 0
+
+    def end_file(self, *, is_whole_text: bool) -> None:
+        """Count a file whose documents were added.
+
+        Args:
+            is_whole_text: whether it is a whole file of plain text that was cut at blank lines.
+        """
+        if is_whole_text and self._num_documents > 1:
+            self.counts["cut files"] += 1
+            self.counts["cut bytes"] += self._num_bytes
+            self.counts["cut documents"] += self._num_documents
+            self.counts["cut short"] += self._num_short
+        elif is_whole_text and self._num_bytes > _HUGE_FILE and self._num_lines > _MANY_LINES:
+            self.counts["huge files"] += 1
+            self.counts["huge bytes"] += self._num_bytes
+        self._num_documents = self._num_bytes = self._num_short = self._num_lines = 0
+
+    def add_documents(self, texts: pa.LargeStringArray, lengths: npt.NDArray[np.int64]) -> None:
+        """Count documents of a file, and letters and control characters of a sample of them.
+
+        Args:
+            texts: documents.
+            lengths: int64 ``[num_documents]``, sentences of each.
+        """
+        from tokkit.kernels.scan import LF, count_byte  # compiles kernels
+
+        values, offsets = string_buffers(texts)
+        size = int(offsets[-1] - offsets[0])
+        self._num_documents += len(texts)
+        self._num_bytes += size
+        self._num_short += int(np.count_nonzero(lengths <= _SHORT_DOCUMENT))
+        if len(texts) == 1:
+            inside = values[offsets[0] : offsets[-1]]
+            self._num_lines += count_byte(read_only(inside), LF)
+        self._room += size // _SAMPLE_EVERY
+        if not size or self._room < _SMALLEST_SAMPLE:
+            return
+        step = min(-(-size // self._room), len(texts))
+        if len(texts) > 1 < step:
+            values, offsets = string_buffers(texts.take(pa.array(np.arange(0, len(texts), step))))
+        data = values[offsets[0] : offsets[-1]][: self._room].tobytes()
+        self._room -= len(data)
+        bounds = offsets - offsets[0]
+        self.counts["sampled"] += int(np.searchsorted(bounds, len(data)))
+        found = [match.start() for match in _CONTROL.finditer(data)]
+        documents = np.unique(np.searchsorted(bounds, found, "right"))
+        self.counts["with controls"] += len(documents)
+        for character, number in _count_characters(data.decode(errors="ignore")):
+            if character.isalpha():
+                self.counts[f"letters {_script(character)}"] += number
+
+    def add_unknown(
+        self,
+        texts: pa.LargeStringArray,
+        offsets: npt.NDArray[np.int64],
+        places: npt.NDArray[np.int64],
+    ) -> None:
+        """Count characters that have no token.
+
+        Args:
+            texts: documents.
+            offsets: int64 ``[num_documents + 1]``, the tokens of each.
+            places: int64, unknown ones of these tokens.
+        """
+        values, bounds = string_buffers(texts)
+        documents = np.unique(np.searchsorted(offsets, places, "right") - 1)
+        step = -(-len(documents) // _UNKNOWN_DOCUMENTS)
+        for document in documents[:: max(step, 1)].tolist():
+            text = values[bounds[document] : bounds[document + 1]][:_UNKNOWN_BYTES].tobytes()
+            for character, number in _count_characters(text.decode(errors="ignore")):
+                if _is_unknown(self._tokenizer, character):
+                    self.counts[f"unknown {character}"] += number
+
+
+def find_warnings(
+    counts: Mapping[str, int], figures: Mapping[str, int], num_tokens: int, tokenizer: Tokenizer
+) -> list[str]:
+    """Return a line for each thing that looks wrong, with what to do.
+
+    Args:
+        counts: of all units.
+        figures: of the accounts.
+        num_tokens: tokens of the corpus.
+        tokenizer: of the stage.
+    """
+    counts = Counter(counts)
+    warnings = []
+    if files := counts["huge files"]:
+        warnings.append(
+            f"{plural(files, 'file')} of {counts['huge bytes']:,} bytes without a blank line became one "
+            f"document each; pass "
+            f"--documents line if a line is a document, or --documents file if a file is"
+        )
+    files, documents = counts["cut files"], counts["cut documents"]
+    if (
+        files >= _MANY_FILES
+        and counts["cut bytes"] < files * _SMALL_FILE
+        and counts["cut short"] * 2 > documents
+    ):
+        warnings.append(
+            f"blank lines cut {plural(files, 'file')} into {documents:,} documents, most of them "
+            f"of one or two sentences; pass --documents file if a file is a document"
+        )
+    unknown = figures.get("unknown_tokens", 0)
+    if unknown * 100 > num_tokens:
+        common = [
+            character if character.isprintable() else f"U+{ord(character):04X}"
+            for character in _commonest(counts, "unknown ", 5)
+        ]
+        what = f" (commonest characters without a token: {' '.join(common)})" if common else ""
+        warnings.append(
+            f"{unknown / num_tokens:.2%} of the tokens are unknown{what}; use a vocabulary that was "
+            f"learned from such text, see tokkit train"
+        )
+    letters = {name: n for name, n in counts.items() if name.startswith("letters ")}
+    for script in _commonest(counts, "letters ", 10):
+        share = letters[f"letters {script}"] / sum(letters.values())
+        if share >= 0.1 and (known := _count_tokens(tokenizer, script)) is not None:
+            warnings.append(
+                f"{share:.0%} of the letters are {script.title()}, but only {known:,} of "
+                f"{tokenizer.vocab_size:,} tokens are made of them; use a vocabulary that was learned "
+                f"from this script, see tokkit train"
+            )
+    if counts["with controls"] * 100 > counts["sampled"]:
+        share = counts["with controls"] / counts["sampled"]
+        warnings.append(
+            f"{share:.1%} of the documents contain control characters or U+FFFD, so the text may be "
+            f"damaged or of another encoding; clean it before training on it"
+        )
+    return warnings
+
+
+def _commonest(counts: Mapping[str, int], name: str, number: int) -> list[str]:
+    """Return what follows ``name`` in the largest counts, in an order that is always the same."""
+    found = sorted(
+        (-n, key.removeprefix(name)) for key, n in counts.items() if key.startswith(name)
+    )
+    return [key for _, key in found[:number]]
+
+
+def _count_characters(text: str) -> list[tuple[str, int]]:
+    codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    numbers = np.bincount(codes)
+    found = np.flatnonzero(numbers)
+    return list(zip(map(chr, found.tolist()), numbers[found].tolist(), strict=True))
+
+
+@cache
+def _script(letter: str) -> str:
+    """Return the first word of a letter's name, as its script, such as ``THAI``."""
+    name = unicodedata.name(letter, "unnamed").split()[0]
+    return "HAN" if name == "CJK" else name
+
+
+@cache
+def _is_unknown(tokenizer: Tokenizer, character: str) -> bool:
+    """Return whether a character alone becomes the unknown token."""
+    if tokenizer.library is not None:
+        ids = tokenizer.library.encode(character, add_special_tokens=False).ids
+    else:
+        assert tokenizer.processor is not None  # noqa: S101  a tokenizer has one or the other
+        ids = tokenizer.processor.encode(character)
+    return tokenizer.special_ids["unk"] in ids
+
+
+def _count_tokens(tokenizer: Tokenizer, script: str) -> int | None:
+    """Return how many tokens are made of a script, if these are too few to encode it.
+
+    Those are tokens with two letters of it, or of Han one. None if they are enough, or if the
+    tokens of all scripts together are characters, as for proteins.
+    """
+    num_tokens = len(tokenizer.tokens)
+    limit = min(_FEW_HAN_TOKENS if script == "HAN" else _FEW_TOKENS, num_tokens // 10)
+    values: dict[str, int] = {}
+    if "ByteLevel" in str(tokenizer.definition.get("decoder")):
+        values = {char: byte for byte, char in enumerate(byte_level_alphabet())}
+    numbers = Counter[str]()
+    for token in tokenizer.tokens:
+        text = token
+        if values:
+            text = bytes(values.get(char, 0) for char in token).decode(errors="ignore")
+        scripts = [_script(char) for char in text if char.isalpha()]
+        numbers.update(name for name in set(scripts) if name == "HAN" or scripts.count(name) > 1)
+        if numbers[script] >= limit:
+            return None
+    return None if sum(numbers.values()) < num_tokens // 2 else numbers[script]
