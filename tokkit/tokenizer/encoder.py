@@ -32,7 +32,7 @@ from tokkit.kernels.encode.chunks import (
     new_queue,
     new_state,
 )
-from tokkit.kernels.encode.cuts import find_cuts
+from tokkit.kernels.encode.cuts import count_before, find_cuts
 from tokkit.kernels.encode.word_cache import LONG_SPILL, append_tokens, new_cache
 from tokkit.shards.arrow import boolean_array, id_dtype, read_only
 from tokkit.tokenizer.bpe_model import BpeModel
@@ -49,7 +49,6 @@ from tokkit.tokenizer.wordpiece_model import WordPieceModel
 _SHORT_BITS = 18
 _LONG_BITS = 16
 _BUFFER_BYTES = 16 << 20
-_BLOCK_TOKENS = 1 << 20
 
 _Bits = npt.NDArray[np.uint64]
 _Bytes = npt.NDArray[np.uint8]
@@ -176,27 +175,27 @@ class Encoder:
     ) -> _Int64s:
         """Return the number of tokens that begin before each end, with a 0 in front."""
         counts = np.concatenate([[0], token_offsets[cuts.before]])
+        num_bytes = None if self._model is None else self._model.num_bytes
         between = np.flatnonzero(cuts.before < cuts.after)
-        if not between.size:
+        if num_bytes is not None:
+            found = np.empty(len(between), np.int64)
+            count_before(
+                ids,
+                read_only(token_offsets),
+                read_only(cuts.bounds),
+                read_only(ends[between]),
+                read_only(cuts.before[between]),
+                read_only(num_bytes),
+                found,
+            )
+            counts[between + 1] += found
             return counts
-        places, firsts = np.unique(cuts.before[between], return_index=True)
-        for place, marks in zip(places.tolist(), np.split(between, firsts[1:]), strict=True):
+        before = cuts.before[between]
+        for place in sorted(set(before.tolist())):
             start, stop = cuts.bounds[place : place + 2].tolist()
-            first, last = token_offsets[place : place + 2].tolist()
-            found = self._count_before(values[start:stop], ids[first:last], ends[marks] - start)
-            counts[marks + 1] += found
-        return counts
-
-    def _count_before(self, text: _Bytes, ids: Ids, marks: _Int64s) -> _Int64s:
-        """Return how many tokens of a part of a text begin before each of some of its bytes."""
-        if self._model is None or self._model.num_bytes is None:
-            return np.searchsorted(self._library.find_begins(text), marks)
-        counts = np.zeros(len(marks), np.int64)
-        start = 0
-        for first in range(0, len(ids), _BLOCK_TOKENS):
-            stops = start + np.cumsum(self._model.num_bytes[ids[first : first + _BLOCK_TOKENS]])
-            counts += np.searchsorted(np.append(start, stops[:-1]), marks)
-            start = int(stops[-1])
+            marks_here = between[before == place]
+            begins = self._library.find_begins(values[start:stop])
+            counts[marks_here + 1] += np.searchsorted(begins, ends[marks_here] - start)
         return counts
 
 
@@ -222,5 +221,7 @@ def _find_cuts(
     if np.array_equal(before, after):
         places = np.arange(1, len(ends) + 1)
         return _Cuts(np.concatenate([offsets[:1], ends]), places, places)
-    bounds = np.unique(np.concatenate([offsets[:1], before, after]))
+    # Both are nearly sorted, which this sort makes use of; numpy.unique hashes first.
+    bounds = np.sort(np.concatenate([offsets[:1], before, after]), kind="stable")
+    bounds = bounds[np.flatnonzero(np.diff(bounds, prepend=-1))]
     return _Cuts(bounds, np.searchsorted(bounds, before), np.searchsorted(bounds, after))

@@ -11,7 +11,7 @@ Whether a text can be cut between two characters follows from their kinds alone;
 
 import numpy as np
 
-from tokkit.kernels.arrays import Bools, Bytes, Int64
+from tokkit.kernels.arrays import Bools, Bytes, Ids, Int32, Int64
 from tokkit.kernels.encode.chunks import SPACE
 from tokkit.kernels.jit import inline, kernel
 from tokkit.kernels.memory import decode_character
@@ -90,3 +90,36 @@ def find_cuts(
                     after += 1
         out_before[index] = before
         out_after[index] = after
+
+
+@kernel
+def count_before(
+    ids: Ids,
+    token_offsets: Int64,
+    bounds: Int64,
+    ends: Int64,
+    before: Int64,
+    num_bytes: Int32,
+    out_counts: Int64,
+) -> None:
+    """Count the tokens between a cut and each end that begin before the end.
+
+    Args:
+        ids: token ids of all texts.
+        token_offsets: int64 ``[num_cuts + 1]``, into ``ids``.
+        bounds: int64 ``[num_cuts + 1]``, bytes at which texts are cut.
+        ends: int64 ``[num_ends]``, ascending.
+        before: int64 ``[num_ends]``, index in ``bounds`` of the last cut before each end.
+        num_bytes: int32 ``[vocab_size]``, bytes of text that each token stands for.
+        out_counts: int64 ``[num_ends]``.
+    """
+    place = token = position = np.int64(-1)
+    for index in range(ends.size):
+        if before[index] != place:
+            place = before[index]
+            token = token_offsets[place]
+            position = bounds[place]
+        while token < token_offsets[place + 1] and position < ends[index]:
+            position += num_bytes[ids[token]]
+            token += 1
+        out_counts[index] = token - token_offsets[place]
