@@ -3,7 +3,7 @@
 Reading a mapped page beyond the end of its file raises SIGBUS, which ends a process. A handler puts
 a page of zeros in its place and notes the file, so that the reader can refuse what it read; a disk
 that fails is noticed in the same way. Faults of other memory are passed on to the handler that was
-there before.
+there before. The layouts are those of Linux; elsewhere no handler is installed.
 """
 
 import ctypes
@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-_IS_MAC = sys.platform == "darwin"
-_SA_SIGINFO = 0x40 if _IS_MAC else 4
-_ADDRESS_OFFSET = 24 if _IS_MAC else 16  # of si_addr in siginfo_t
+_SA_SIGINFO = 4
+_ADDRESS_OFFSET = 16  # of si_addr in siginfo_t
 _MAP_FIXED = 0x10
 _FAILED = ctypes.c_void_p(-1).value
 
@@ -28,9 +27,9 @@ class _SigAction(ctypes.Structure):
 
     _fields_ = (
         ("handler", ctypes.c_void_p),
-        ("mask", ctypes.c_ubyte * (4 if _IS_MAC else 128)),
+        ("mask", ctypes.c_ubyte * 128),
         ("flags", ctypes.c_int),
-        *(() if _IS_MAC else (("restorer", ctypes.c_void_p),)),
+        ("restorer", ctypes.c_void_p),
     )
 
 
@@ -64,6 +63,8 @@ _handler = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p
 
 def protect_maps() -> None:
     """Install the handler, also where a library has installed another one since."""
+    if sys.platform != "linux":
+        return
     action = _SigAction(handler=ctypes.cast(_handler, ctypes.c_void_p), flags=_SA_SIGINFO)
     current = _SigAction()
     _libc.sigaction(signal.SIGBUS, ctypes.byref(action), ctypes.byref(current))
