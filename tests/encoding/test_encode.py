@@ -274,7 +274,8 @@ def test_encoding_by_the_library_is_logged_in_one_line(
     form = wordpiece_json(normalizer={"type": "Lowercase"})
     path = write_json(tmp_path / "tokenizer.json", form)
     run(corpus, path, tmp_path / "out")
-    (message,) = (row.getMessage() for row in caplog.records if row.levelname == "INFO")
+    records = [row for row in caplog.records if row.name == "tokkit.encoding.encode"]
+    (message,) = (row.getMessage() for row in records)
     assert message.startswith(f"{path}: encoding with the tokenizer's own library")
 
 
