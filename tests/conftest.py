@@ -30,6 +30,11 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("full" if config.getoption("--full") else "sample")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name compressed data after its argument: it may hold the time, and then processes differ."""
+    return argname if isinstance(val, bytes) and not val.isascii() else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the README's tests first: the quickstart takes longest, and others wait for it."""
     items.sort(key=lambda item: item.path.name != "test_readme.py")
