@@ -53,10 +53,3 @@ def shared() -> Path:
     if not (folder / "corpora").is_dir():
         pytest.skip("there is no folder of real corpora next to the repository")
     return folder
-
-
-def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Name long and binary values by their argument: compressed bytes may hold the time of day."""
-    is_unclear = isinstance(val, bytes) and not val.isascii()
-    is_long = isinstance(val, (bytes, str)) and len(val) > 100
-    return argname if is_unclear or is_long else None
