@@ -149,8 +149,9 @@ def test_commands_work_without_standard_streams(corpus: Path, tmp_path: Path) ->
         given = (str(corpus), str(tokenizer), str(tokens))
         status, _, errors = run_shell(f"{encode} {closed}", *given)
         assert status == 1
-        assert errors.count("\n") == (1 if fault else 0)
-        assert fault in errors
+        lines = [line for line in errors.splitlines() if "standard output" in line]
+        assert [fault in line for line in lines] == [True] * bool(fault)
+        assert fault or not errors
         assert (tokens / "manifest.json").is_file()
 
 
