@@ -37,12 +37,11 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 
 WINDOW_BYTES = 1 << 20
 LONGEST_WINDOW = 16 << 20
-# Sentencepiece adds up the scores of a text in single precision, so that its choice between pieces
-# of nearly equal scores depends on all that comes before: it gets texts of up to 8 MB whole.
+# Sentencepiece adds up scores in single precision, so that a choice between nearly equal ones depends
+# on all that comes before: it gets texts of up to 8 MB whole.
 WHOLE_TEXT_BYTES = 8 << 20
 _LONGEST_OVERLAP = 1 << 14  # characters
 _MOST_CUTS = 32  # cuts to try before a window grows
-
 # A later value of a field overrides an earlier one: ModelProto.normalizer_spec.add_dummy_prefix.
 _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
 
@@ -145,8 +144,12 @@ class LibraryEncoder:
         Raises:
             TextTooLongError: if it has millions of bytes that cannot be cut.
         """
-        for piece in self._encode_long(data, np.zeros(0, np.int64), self._libraries[-1], text):
-            yield piece.ids, piece.word_starts
+        library = self._libraries[-1]
+        if len(data) <= self._window_bytes:
+            yield self._call_library([_decode(data)], library)[1:3]
+        else:
+            for piece in self._encode_long(data, np.zeros(0, np.int64), library, text):
+                yield piece.ids, piece.word_starts
 
     def find_begins(self, data: _Bytes) -> _Int64s:
         """Return the byte at which each token of a part of a text begins: int64 ``[num_tokens]``."""
@@ -305,11 +308,10 @@ class LibraryEncoder:
                 words = (encoding.word_ids for encoding in encodings)
 
         def find_spans(text: int) -> list[Span]:
-            spans: list[Span]
             if self._tokenizer.processor is None:
-                spans = encodings[text].offsets
-                return spans
-            spans = library.encode(texts[text], return_type="offset_mapping")["offsets"]
+                spans: list[Span] = encodings[text].offsets
+            else:
+                spans = library.encode(texts[text], return_type="offset_mapping")["offsets"]
             return spans
 
         lengths = np.fromiter(map(len, lists), np.int64, len(lists))
