@@ -191,11 +191,13 @@ class Encoder:
             counts[between + 1] += found
             return counts
         before = cuts.before[between]
-        for place in sorted(set(before.tolist())):
+        firsts = np.flatnonzero(np.diff(before, prepend=-1))
+        for place, marks in zip(
+            before[firsts].tolist(), np.split(between, firsts)[1:], strict=True
+        ):
             start, stop = cuts.bounds[place : place + 2].tolist()
-            marks_here = between[before == place]
             begins = self._library.find_begins(values[start:stop])
-            counts[marks_here + 1] += np.searchsorted(begins, ends[marks_here] - start)
+            counts[marks + 1] += np.searchsorted(begins, ends[marks] - start)
         return counts
 
 
