@@ -198,7 +198,7 @@ def _stdin(wanted_format: str) -> Source:
 
 
 def _is_companion(path: str) -> bool:
-    """Whether a file goes with data and is none, by its path in their folder."""
+    """Whether a file accompanies data without being data, by its path in their folder."""
     *folders, name = path.split("/")
     return _COMPANION.match(name) is not None or any(part.startswith("_") for part in folders)
 

@@ -105,7 +105,7 @@ class EncodeContext:
         """Return the encoder for texts; kernels do not know of special tokens in text."""
         allowed = self.config.allow_special_tokens
         rows = self.tokenizer.definition.get("added_tokens", ())
-        # Those that are looked for in normalized text may be spelled otherwise here.
+        # Those that are matched in normalized text may be written differently here.
         if any(row["normalized"] and row["content"] in allowed for row in rows) or any(
             pc.any(pc.match_substring(texts, token)).as_py() for token in allowed
         ):
