@@ -7,11 +7,10 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
+from storeservers import serve
 from tinytokenizers import write_vocab
 
 from tokkit.encoding.encode import encode
@@ -92,32 +91,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     write_vocab(commits[CASED] / "original")
     hub = Hub(commits)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            status, body, headers = hub.respond(self.path)
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET  # noqa: N815  the name that the base class looks up
-
-        def log_message(self, *_: object) -> None:
-            """Print nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    use_endpoint(monkeypatch, f"http://127.0.0.1:{server.server_port}", tmp_path / "cache")
-    monkeypatch.chdir(tmp_path)
-    yield hub
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serve(lambda path, _: hub.respond(path)) as url:
+        use_endpoint(monkeypatch, url, tmp_path / "cache")
+        monkeypatch.chdir(tmp_path)
+        yield hub
 
 
 def use_endpoint(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
