@@ -20,8 +20,10 @@ for each of them, so that a loop or a heap is written once and costs no call.
 
 import fcntl
 import hashlib
+import importlib.util
 import logging
 import os
+import re
 import zlib
 from collections.abc import Callable
 from functools import cache
@@ -35,6 +37,8 @@ from numba.core.caching import FunctionCache
 log = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., object])
+
+_KERNEL_IMPORT = re.compile(rb"^from (tokkit\.kernels\.[\w.]+) import", re.MULTILINE)
 
 # A kernel that takes an array out of a tuple counts a reference to it with an atomic instruction:
 # the encoding kernels ran at a third of their speed. This flag turns reference counts off. Without
@@ -103,7 +107,7 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]  # Numba has no annotat
 
     def __init__(self, function: Callable[..., object]) -> None:
         super().__init__(function)
-        self._cache_file._source_stamp = _digest_sources()  # noqa: SLF001  a part of ours
+        self._cache_file._source_stamp = _digest_sources(function.__module__)  # noqa: SLF001  ours
         self._number = zlib.crc32(self._cache_file._index_name.encode())  # noqa: SLF001  same
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
@@ -140,11 +144,15 @@ def _open_lock(folder: str) -> int:
 
 
 @cache
-def _digest_sources() -> str:
-    """Return the SHA-256 of all sources in this folder."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
+def _digest_sources(module: str) -> str:
+    """Return the SHA-256 of a module and of all modules of kernels that it imports."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None  # noqa: S101  it is being imported
+    assert spec.origin is not None  # noqa: S101  it has a source
+    source = Path(spec.origin).read_bytes()
+    digest = hashlib.sha256(source)
+    for name in _KERNEL_IMPORT.findall(source):
+        digest.update(_digest_sources(name.decode()).encode())
     return digest.hexdigest()
 
 
