@@ -75,3 +75,18 @@ def write_bpe(folder: Path, merges: list[str], extra: tuple[str, ...] = (), **co
     if config:
         write_json(folder / "tokenizer_config.json", config)
     return folder
+
+
+def write_sentencepiece(path: Path, sentences: Iterable[str]) -> Path:
+    """Write a sentencepiece model of some letters and words of ``sentences``."""
+    from sentencepiece import SentencePieceTrainer
+
+    with path.open("wb") as file:
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences),
+            model_writer=file,
+            vocab_size=60,
+            hard_vocab_limit=False,
+            minloglevel=2,
+        )
+    return path

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from tinytokenizers import CONTROL, write_bpe, write_vocab
+from tinytokenizers import CONTROL, write_bpe, write_sentencepiece, write_vocab
 
 from tokkit.cli import cli
 from tokkit.encoding.encode import encode
@@ -79,6 +79,31 @@ def test_files_cut_at_their_paragraphs(tmp_path: Path, tokenizer: Path) -> None:
     assert "--documents file" in warning
     done = run(tmp_path / "pages", tokenizer, tmp_path / "file", documents="file")
     assert done.warnings == []
+
+
+@pytest.mark.parametrize("suffix", ["txt", "jsonl"])
+def test_documents_of_one_sentence(tmp_path: Path, tokenizer: Path, suffix: str) -> None:
+    document = "Bus hit a bee.\n\n" if suffix == "txt" else '{"text": "Bus hit a bee."}\n'
+    path = write(tmp_path / f"in.{suffix}", document * 100)
+    (warning,) = run(path, tokenizer, tmp_path / "out").warnings
+    assert warning.startswith("each of the 100 documents has one sentence")
+    assert run(path, tokenizer, tmp_path / "none", sentences="none").warnings == []
+    pair = document.replace("bee.", "bee. Can kit?")
+    path = write(tmp_path / f"pair.{suffix}", document * 99 + pair)
+    assert run(path, tokenizer, tmp_path / "pair").warnings == []
+
+
+def test_texts_that_sentencepiece_gets_in_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokkit.encoding.text_survey.WHOLE_TEXT_BYTES", 1000)
+    model = write_sentencepiece(tmp_path / "words.model", [HEALTHY] * 50)
+    path = write(tmp_path / "in.txt", HEALTHY * 3 + HEALTHY.strip() * 20)
+    (warning,) = run(path, model, tmp_path / "out").warnings
+    assert warning.startswith("1 text of more than 1,000 bytes reached sentencepiece in")
+    assert run(path, model, tmp_path / "lines", sentences="none").warnings == [warning]
+    path = write(tmp_path / "short.txt", HEALTHY * 30)
+    assert run(path, model, tmp_path / "short").warnings == []
 
 
 def test_unknown_tokens_with_the_commonest_characters(tmp_path: Path, tokenizer: Path) -> None:
@@ -161,7 +186,8 @@ def test_pairs_that_are_all_random_are_reported_by_every_command(
         caplog.clear()
         result = CliRunner().invoke(cli, ["run", str(tmp_path / "recipe.toml"), "--workers", "0"])
         assert result.exit_code == 0, result.output
-        (message,) = (r.getMessage() for r in caplog.records if r.levelname == "WARNING")
+        first, message = (r.getMessage() for r in caplog.records if r.levelname == "WARNING")
+        assert first.startswith(f"{tmp_path / 'tokens'}: each of the 400 documents has one")
         assert message.startswith(f"{tmp_path / 'instances'}: 100.0% of the pairs are random")
         assert "--documents file" in message
     shown = CliRunner().invoke(cli, ["inspect", str(tmp_path / "instances")]).output

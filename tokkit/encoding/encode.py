@@ -86,7 +86,7 @@ def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None)
         counts = Counter[str]()
         for each in notes:
             counts.update(each)
-        return find_warnings(counts, accounts.figures, accounts.kept("tokens"), tokenizer)
+        return find_warnings(counts, accounts, tokenizer, config)
 
     units = plan_groups(config, config.unit_bytes, "shard-{:05}.arrow")
     return Stage(

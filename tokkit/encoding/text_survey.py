@@ -15,9 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tokkit.encoding.encode_config import EncodeConfig
+from tokkit.engine.accounts import Accounts
 from tokkit.errors import plural
 from tokkit.shards.arrow import read_only, string_buffers
 from tokkit.tokenizer.definitions import byte_level_alphabet
+from tokkit.tokenizer.encoded import WHOLE_TEXT_BYTES
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 # A sample has this many bytes of a unit, and one in so many of those beyond.
@@ -36,6 +39,7 @@ _MANY_LINES = 1000
 _MANY_FILES = 10
 _SMALL_FILE = 128_000
 _SHORT_DOCUMENT = 2  # sentences
+_MANY_DOCUMENTS = 100
 _FEW_TOKENS = 40  # of two letters or more
 _FEW_HAN_TOKENS = 1000
 
@@ -106,6 +110,12 @@ class TextSurvey:
             if character.isalpha():
                 self.counts[f"letters {_script(character)}"] += number
 
+    def add_texts(self, offsets: npt.NDArray[np.int64]) -> None:
+        """Count texts that sentencepiece does not get whole: int64 ``[num_texts + 1]``, in bytes."""
+        if self._tokenizer.processor is not None:
+            windowed = np.diff(offsets) > WHOLE_TEXT_BYTES
+            self.counts["windowed texts"] += int(np.count_nonzero(windowed))
+
     def add_unknown(
         self,
         texts: pa.LargeStringArray,
@@ -130,17 +140,18 @@ class TextSurvey:
 
 
 def find_warnings(
-    counts: Mapping[str, int], figures: Mapping[str, int], num_tokens: int, tokenizer: Tokenizer
+    counts: Mapping[str, int], accounts: Accounts, tokenizer: Tokenizer, config: EncodeConfig
 ) -> list[str]:
     """Return a line for each thing that looks wrong, with what to do.
 
     Args:
         counts: of all units.
-        figures: of the accounts.
-        num_tokens: tokens of the corpus.
+        accounts: of the corpus.
         tokenizer: of the stage.
+        config: of the stage.
     """
     counts = Counter(counts)
+    num_documents, num_tokens = accounts.kept("documents"), accounts.kept("tokens")
     warnings = []
     if files := counts["huge files"]:
         warnings.append(
@@ -158,7 +169,20 @@ def find_warnings(
             f"blank lines cut {plural(files, 'file')} into {documents:,} documents, most of them "
             f"of one or two sentences; pass --documents file if a file is a document"
         )
-    unknown = figures.get("unknown_tokens", 0)
+    is_meant = config.sentences == "none" or config.documents == "line"
+    if num_documents == accounts.kept("sentences") >= _MANY_DOCUMENTS and not is_meant:
+        warnings.append(
+            f"each of the {num_documents:,} documents has one sentence, so that --objective nsp of "
+            f"tokkit build will find random pairs only; if blank lines stand between the sentences "
+            f"of a text, remove them or pass --documents file, else build with --objective mlm"
+        )
+    if texts := counts["windowed texts"]:
+        warnings.append(
+            f"{plural(texts, 'text')} of more than {WHOLE_TEXT_BYTES:,} bytes reached sentencepiece in "
+            f"overlapping windows, and some ids may differ from those of one call, in which rounding "
+            f"errors add up; pass --sentences lines if each line is a text of its own"
+        )
+    unknown = accounts.figures.get("unknown_tokens", 0)
     if unknown * 100 > num_tokens:
         common = [
             character if character.isprintable() else f"U+{ord(character):04X}"
