@@ -32,7 +32,7 @@ from tokkit.kernels.encode.encode_bpe import (
     BpeTables,
     encode_bpe,
 )
-from tokkit.kernels.encode.tries import NO_TOKEN, fill_cells
+from tokkit.kernels.encode.tries import NO_TOKEN, make_cells
 from tokkit.kernels.string_columns import prefix_spaces
 from tokkit.shards.arrow import read_only, string_buffers
 from tokkit.tokenizer.characters import PieceCharacters
@@ -190,17 +190,4 @@ def _fill_lookup(ids: _Int64s, lefts: _Int64s, rights: _Int64s, tokens: list[byt
     offsets = np.cumsum([0, *(len(tokens[number]) for number in numbers)])
     order = np.array(numbers)
     find_prefixes(values, offsets, order, np.empty(len(numbers), np.int64), lookup.prefixes)
-    return lookup._replace(cells=_make_cells(values, offsets, order))
-
-
-def _make_cells(
-    values: npt.NDArray[np.uint8], offsets: _Int64s, order: _Int64s
-) -> npt.NDArray[np.uint64]:
-    """Return the trie of tokens that are in the order of their bytes."""
-    queue = np.empty((len(values) + 1, 4), np.int64)
-    size = 1 << 16
-    while True:
-        cells = np.zeros(size, np.uint64)
-        if fill_cells(values, offsets, order, cells, queue, np.zeros(size, np.bool_)):
-            return cells
-        size *= 2
+    return lookup._replace(cells=make_cells(values, offsets, order))

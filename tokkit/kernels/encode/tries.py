@@ -132,6 +132,17 @@ def find_longest(cells: Cells, values: Bytes, start: int, stop: int) -> tuple[in
     return signed(longest) - 1, end
 
 
+def make_cells(values: Bytes, offsets: Int64, ids: Int64) -> Cells:
+    """Return the double array of tokens; see ``fill_cells``."""
+    queue = np.empty((len(values) + 1, 4), np.int64)
+    size = 1 << 16
+    while True:
+        cells = np.zeros(size, np.uint64)
+        if fill_cells(values, offsets, ids, cells, queue, np.zeros(size, np.bool_)):
+            return cells
+        size *= 2
+
+
 @kernel
 def fill_cells(
     values: Bytes,
