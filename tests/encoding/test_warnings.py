@@ -96,11 +96,11 @@ def test_documents_of_one_sentence(tmp_path: Path, tokenizer: Path, suffix: str)
 def test_texts_that_sentencepiece_gets_in_windows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokkit.encoding.text_survey.WHOLE_TEXT_BYTES", 1000)
+    monkeypatch.setattr("tokkit.tokenizer.library_encoder.WHOLE_TEXT_BYTES", 1000)
     model = write_sentencepiece(tmp_path / "words.model", [HEALTHY] * 50)
     path = write(tmp_path / "in.txt", HEALTHY * 3 + HEALTHY.strip() * 20)
     (warning,) = run(path, model, tmp_path / "out").warnings
-    assert warning.startswith("1 text of more than 1,000 bytes reached sentencepiece in")
+    assert warning.startswith("1 text reached sentencepiece in overlapping windows")
     assert run(path, model, tmp_path / "lines", sentences="none").warnings == [warning]
     path = write(tmp_path / "short.txt", HEALTHY * 30)
     assert run(path, model, tmp_path / "short").warnings == []

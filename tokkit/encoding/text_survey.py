@@ -20,7 +20,6 @@ from tokkit.engine.accounts import Accounts
 from tokkit.errors import plural
 from tokkit.shards.arrow import read_only, string_buffers
 from tokkit.tokenizer.definitions import byte_level_alphabet
-from tokkit.tokenizer.encoded import WHOLE_TEXT_BYTES
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 # A sample has this many bytes of a unit, and one in so many of those beyond.
@@ -113,6 +112,8 @@ class TextSurvey:
     def add_texts(self, offsets: npt.NDArray[np.int64]) -> None:
         """Count texts that sentencepiece does not get whole: int64 ``[num_texts + 1]``, in bytes."""
         if self._tokenizer.processor is not None:
+            from tokkit.tokenizer.library_encoder import WHOLE_TEXT_BYTES  # compiles kernels
+
             windowed = np.diff(offsets) > WHOLE_TEXT_BYTES
             self.counts["windowed texts"] += int(np.count_nonzero(windowed))
 
@@ -178,9 +179,9 @@ def find_warnings(
         )
     if texts := counts["windowed texts"]:
         warnings.append(
-            f"{plural(texts, 'text')} of more than {WHOLE_TEXT_BYTES:,} bytes reached sentencepiece in "
-            f"overlapping windows, and some ids may differ from those of one call, in which rounding "
-            f"errors add up; pass --sentences lines if each line is a text of its own"
+            f"{plural(texts, 'text')} reached sentencepiece in overlapping windows, and some ids may "
+            f"differ from those of one call, in which rounding errors add up over many megabytes; pass "
+            f"--sentences lines if each line is a text of its own"
         )
     unknown = accounts.figures.get("unknown_tokens", 0)
     if unknown * 100 > num_tokens:

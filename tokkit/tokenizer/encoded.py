@@ -16,9 +16,6 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 
 NO_ID = -1  # as in ``tokkit.kernels.encode.bpe_merges``
 MOST_MERGES = 1 << 26
-# Sentencepiece adds up scores in single precision, so that a choice between nearly equal ones depends
-# on all that comes before: it gets texts of up to 8 MB whole.
-WHOLE_TEXT_BYTES = 8 << 20
 _MOST_WORD_CHARS = 1 << 20
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]

@@ -32,17 +32,14 @@ from tokkit.errors import TokkitError
 from tokkit.shards.arrow import id_dtype, string_buffers, to_arrow
 from tokkit.tokenizer.characters import WordCharacters, cut_at_words
 from tokkit.tokenizer.definitions import WORD_BEGINNING
-from tokkit.tokenizer.encoded import (
-    WHOLE_TEXT_BYTES,
-    Encoded,
-    Ids,
-    TextTooLongError,
-    forbidden_mask,
-)
+from tokkit.tokenizer.encoded import Encoded, Ids, TextTooLongError, forbidden_mask
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 WINDOW_BYTES = 1 << 20
 LONGEST_WINDOW = 16 << 20
+# Sentencepiece adds up scores in single precision, so that a choice between nearly equal ones depends
+# on all that comes before: it gets texts of up to 8 MB whole.
+WHOLE_TEXT_BYTES = 8 << 20
 _LONGEST_OVERLAP = 1 << 14  # characters
 _MOST_CUTS = 32  # cuts to try before a window grows
 # A later value of a field overrides an earlier one: ModelProto.normalizer_spec.add_dummy_prefix.
