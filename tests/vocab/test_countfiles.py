@@ -65,7 +65,7 @@ def test_every_word_reads_back(
     config = TrainConfig(inputs=(str(path),), output=path.parent / "out", format="counts")
     (unit,) = plan_units(config)
     read: dict[bytes, int] = {}
-    for words, numbers, _ in read_counts(unit, "strict", hashlib.sha256()):
+    for words, numbers, _ in read_counts(unit, config, hashlib.sha256()):
         read.update(zip(words, numbers.tolist(), strict=True))
     assert read == {word.encode(): number for word, number in counts.items()}
 

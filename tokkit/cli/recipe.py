@@ -38,7 +38,7 @@ FOLDERS = {
 }
 CORPUS_OPTIONS = (
     *("format", "documents", "text-field", "text-column", "quotes", "no-quotes"),
-    *("id-field", "errors"),
+    *("id-field", "errors", "max-document-bytes"),
 )
 
 Table = dict[str, Any]

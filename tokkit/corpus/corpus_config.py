@@ -1,9 +1,11 @@
 """How a corpus is read: the options that every stage reading text has in common."""
 
-from typing import ClassVar
+from collections.abc import Container
+from dataclasses import asdict
+from typing import Any, ClassVar
 
 from tokkit.errors import require
-from tokkit.options import Config, option
+from tokkit.options import Config, option, parse_size
 
 FORMATS = ("auto", "text", "jsonl", "json", "csv", "tsv", "parquet", "arrow")
 DOCUMENTS = ("blank-line", "line", "file")
@@ -61,6 +63,13 @@ class CorpusConfig(Config):
         default="strict",
         choices=ERRORS,
     )
+    max_document_bytes: int = option(
+        "Largest document, or record that holds one; a larger one is an error, or is dropped with --errors skip.",
+        default=256_000_000,
+        minimum=1,
+        parse=parse_size,
+        shown_default="256MB",
+    )
 
     @property
     def language_field(self) -> str | None:
@@ -73,3 +82,18 @@ class CorpusConfig(Config):
         require(not isinstance(self.text_field, str), "text_field must be a tuple of names")
         require(len(self.inputs) > 0, "no input: name a file, a folder, a glob, a URI, or -")
         require(self.inputs.count("-") <= 1, "standard input (-) can be read only once")
+
+    def describe(self, outside_key: Container[str]) -> dict[str, Any]:
+        """Return the options that a content key is made of, as JSON.
+
+        Args:
+            outside_key: options on which the result does not depend.
+        """
+        options = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+            if name not in outside_key
+        }
+        if self.errors != "skip":  # the limit stops the work, so that it may be raised to continue
+            del options["max_document_bytes"]
+        return options

@@ -12,12 +12,14 @@ used, because pyarrow's takes ``"a" b`` for one field, and joins the rows betwee
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+import re
+import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, Self, TextIO
 
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.documents import EMPTY, ERRORS_OPTION, DocumentBatch
@@ -29,7 +31,10 @@ from tokkit.errors import TokkitError, UsageError
 
 _READ_BYTES = 1 << 20
 _MOST_ROWS = 1 << 16
-_LARGEST_FIELD = 1 << 30
+_LARGE_ROW = 1 << 20
+_LARGEST_HEADER = 16 << 20
+_MOST_FIELDS = 1 << 22
+_QUOTED = re.compile(r'"[^"]*+"?')
 _LONGEST_NAMES = 300
 _DELIMITERS = {"csv": ",;\t|", "tsv": "\t,;|"}  # the usual one first
 
@@ -62,11 +67,14 @@ def read_csv(stream: ByteStream, config: CorpusConfig, batch_bytes: int) -> Iter
         errors="surrogateescape",
         newline="",
     )
-    first = file.readline()
+    source = stream.unit.source
+    lines = _RowLines(file, source, config)
+    first = next(lines, "")
     if not first:
         return
-    source = stream.unit.source
-    records = _read_records(source, chain([first], file), _find_dialect(source, first, config))
+    dialect = _find_dialect(source, first, config)
+    lines.delimiter = dialect["delimiter"]
+    records = _read_records(source, first, lines, dialect)
     columns = None if config.text_column else _find_columns(source, next(records)[1], config)
     rows = Rows()
     num_bytes = 0
@@ -99,6 +107,59 @@ def read_csv(stream: ByteStream, config: CorpusConfig, batch_bytes: int) -> Iter
     yield rows.make_batch(stream, config)
 
 
+class _RowLines:
+    """The lines of a table, of which those of one row must not take too much memory.
+
+    Args:
+        file: of text.
+        source: the file, for errors.
+        config: the largest row.
+
+    Attributes:
+        delimiter: what parts the fields.
+    """
+
+    def __init__(self, file: TextIO, source: Source, config: CorpusConfig) -> None:
+        self.delimiter = ""
+        self._file = file
+        self._source = source
+        self._config = config
+        self._line = 0
+        self.begin_row()
+
+    def begin_row(self) -> None:
+        """Begin a row with the next line."""
+        self._row = self._line + 1
+        self._num_bytes = self._num_fields = 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        limit = self._config.max_document_bytes
+        if not (line := self._file.readline(limit + 1)):
+            raise StopIteration
+        is_continued = self._num_bytes > 0
+        self._line += 1
+        self._num_bytes += len(line if line.isascii() else line.encode(errors="surrogateescape"))
+        if self._num_bytes > _LARGE_ROW:
+            outside = _QUOTED.sub("", f'"{line}' if is_continued else line)
+            self._num_fields += (outside if self._config.quotes else line).count(self.delimiter)
+        fault = ""
+        if self._num_bytes > limit:
+            fault = f"more than {limit:,} bytes; raise --max-document-bytes"
+        elif self.delimiter and self._num_fields > _MOST_FIELDS:
+            fault = f"more than {_MOST_FIELDS:,} fields; shorten it"
+        elif not self.delimiter and len(line) > _LARGEST_HEADER and not self._config.text_column:
+            fault = f"more than {_LARGEST_HEADER:,} characters of names of columns; correct it"
+        if fault:
+            raise TokkitError(
+                f"{self._source.name}, line {self._row}: the row has {fault}, or see --no-quotes if "
+                f"a stray quote joins rows"
+            )
+        return line
+
+
 def _find_dialect(source: Source, first: str, config: CorpusConfig) -> dict[str, Any]:
     """Return how the rows are read: with the first delimiter by which the header has the text."""
     quoting = csv.QUOTE_MINIMAL if config.quotes else csv.QUOTE_NONE
@@ -113,11 +174,11 @@ def _find_dialect(source: Source, first: str, config: CorpusConfig) -> dict[str,
 
 
 def _read_records(
-    source: Source, lines: Iterable[str], dialect: dict[str, Any]
+    source: Source, first: str, lines: _RowLines, dialect: dict[str, Any]
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield the line in which each row begins, and its fields, none for a blank line."""
-    csv.field_size_limit(_LARGEST_FIELD)
-    reader = csv.reader(lines, **dialect)
+    csv.field_size_limit(sys.maxsize)  # the rows have a limit
+    reader = csv.reader(chain([first], lines), **dialect)
     while True:
         line = reader.line_num + 1
         try:
@@ -134,6 +195,7 @@ def _read_records(
                 f"{source.name}, line {line}: a quoted field has tabs and line ends; pass "
                 f"--no-quotes if quotes are text like any other, else --format csv"
             )
+        lines.begin_row()
         yield line, record
 
 

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tokkit.corpus.corpus_config import CorpusConfig
+from tokkit.errors import TokkitError
 from tokkit.kernels.string_columns import copy_documents, write_names
 from tokkit.shards.arrow import read_only, string_array
 
@@ -24,6 +26,7 @@ NO_TEXT = "no text field"
 NULL_TEXT = "null text"
 NOT_A_STRING = "text is not a string"
 INVALID_UTF8 = "invalid UTF-8"
+TOO_LONG = "too long"
 
 # The remedy for invalid UTF-8 in errors.
 ERRORS_OPTION = (
@@ -61,6 +64,14 @@ def empty_batch(dropped: dict[str, int], bytes_read: int = 0) -> DocumentBatch:
     """Return a batch without documents, which reports what was dropped and read."""
     none = pa.array([], pa.string())
     return DocumentBatch(none.cast(pa.large_string()), none, none, dropped, 0, bytes_read)
+
+
+def too_long_error(what: str, config: CorpusConfig) -> TokkitError:
+    """Return the error for a document, named with its place, above ``--max-document-bytes``."""
+    return TokkitError(
+        f"{what} has more than {config.max_document_bytes:,} bytes; raise --max-document-bytes, or "
+        f"pass --errors skip to drop such documents"
+    )
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from tokkit.corpus.documents import (
     NO_TEXT,
     NOT_A_STRING,
     NULL_TEXT,
+    TOO_LONG,
     DocumentBatch,
     add_counts,
     clean_texts,
@@ -61,6 +62,10 @@ class _Number(str):
 _STRUCTURE = re.compile(rb'["\[\]{},\r\n]')
 _STRING_END = re.compile(rb'["\\]')
 _LINE_END = re.compile(r"\r\n?|\n")
+# Parsing makes objects of up to 100 bytes of what lies between strings.
+_LARGE_RECORD = 1 << 20
+_MOST_VALUES = 1 << 22
+_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _ABSENT = object()
 _IN_LINES = "a list of strings"
 _SPACE, _LF = b" \n"
@@ -94,6 +99,7 @@ class Rows:
     def make_batch(self, stream: ByteStream, config: CorpusConfig) -> DocumentBatch:
         """Return the documents of the records."""
         values, offsets = string_buffers(pa.array(self.texts, pa.large_string()))
+        self.texts.clear()
         clean = clean_texts(values, offsets[:-1], offsets[1:])
         kept = pa.array(clean.kept)
         positions = np.array(self.positions, dtype=np.int64)[clean.kept]
@@ -129,7 +135,7 @@ def read_records(
     source = stream.unit.source
     if source.format == "json":
         stream.transform = _RecordLines(source.name, source.type.records_start)
-    for found in find_in_stream(stream, "line", batch_bytes):
+    for found in find_in_stream(stream, config, "line", batch_bytes):
         for rows in _parse(found, config):
             yield rows.make_batch(stream, config)
 
@@ -199,7 +205,7 @@ class _RecordLines:
 
 def _parse(found: FoundDocuments, config: CorpusConfig) -> Iterator[Rows]:
     """Parse the lines that were found; rows are all lists of strings, or none of them."""
-    rows = Rows(dropped=Counter({EMPTY: found.num_empty}))
+    rows = Rows(dropped=Counter({EMPTY: found.num_empty, TOO_LONG: found.num_too_long}))
     id_field, language_field = config.id_field, config.language_field
     # A memory view, because its slices are no copies: a line of 200 MB is copied often enough.
     data = found.buffer.data
@@ -235,6 +241,7 @@ def _parse(found: FoundDocuments, config: CorpusConfig) -> Iterator[Rows]:
         rows.ids.append(as_name(_look_up(record, id_field)))
         if language_field is not None:
             rows.languages.append(as_name(_look_up(record, language_field)))
+    line, record, text = "", {}, None  # 200 MB of text would stay in memory twice more
     yield rows
 
 
@@ -248,6 +255,13 @@ def may_replace(errors: str, rows: Rows, make_error: Callable[[], TokkitError]) 
 
 def _load(line: str, found: FoundDocuments, index: int) -> dict[str, Any]:
     """Return the object that a line holds."""
+    if len(line) > _LARGE_RECORD:
+        structure = _STRINGS.sub("", line)
+        if structure.count(",") + structure.count("[") + structure.count("{") > _MOST_VALUES:
+            raise TokkitError(
+                f"{found.stream.unit.source.name}, {_part(found)} {found.line_number(index)}: more "
+                f"than {_MOST_VALUES:,} values in one record; write several records"
+            )
     # The scanner alone takes half the time of JSONDecoder.decode, which is called if the line holds
     # anything but one object from its first character to its last.
     try:

@@ -20,11 +20,13 @@ from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.documents import (
     ERRORS_OPTION,
     NULL_TEXT,
+    TOO_LONG,
     DocumentBatch,
     add_counts,
     clean_texts,
     empty_batch,
     name_documents,
+    too_long_error,
 )
 from tokkit.corpus.records import JOINT
 from tokkit.corpus.streams import require_unchanged
@@ -99,10 +101,15 @@ def read_rows(
         progress = int(unit.size * piece.share) - reported
         reported += progress
         values, offsets = string_buffers(texts)
-        rows = np.flatnonzero(texts.is_valid())
+        is_valid = texts.is_valid().to_numpy(zero_copy_only=False)
+        fits = ~is_valid | (np.diff(offsets) <= config.max_document_bytes)
+        rows = np.flatnonzero(is_valid & fits)
+        if not fits.all() and config.errors != "skip":
+            row = piece.first + int(fits.argmin())
+            raise too_long_error(f"{piece.name}, row {row}: the text", config)
         starts, stops = offsets[:-1][rows], offsets[1:][rows]
         cuts = np.flatnonzero(np.diff(np.cumsum(stops - starts) // batch_bytes)) + 1
-        dropped = {NULL_TEXT: texts.null_count}
+        dropped = {NULL_TEXT: texts.null_count, TOO_LONG: int((~fits).sum())}
         for start, stop in pairwise([0, *cuts.tolist(), rows.size]):
             batch_rows = rows[start:stop]
             make_error = partial(_invalid_row, piece, batch_rows)

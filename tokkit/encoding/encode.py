@@ -8,7 +8,6 @@ counted, and so are documents without any other sentence.
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +91,7 @@ def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None)
     return Stage(
         kind="tokens",
         output=config.output,
-        options={
-            name: list(value) if isinstance(value, tuple) else value  # as JSON
-            for name, value in asdict(config).items()
-            if name not in OPTIONS_OUTSIDE_KEY
-        },
+        options=config.describe(OPTIONS_OUTSIDE_KEY),
         tokenizer_fingerprint=tokenizer.fingerprint,
         seed=None,
         units=units,

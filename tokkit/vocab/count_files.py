@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.streams import open_stream, require_unchanged
 from tokkit.corpus.units import CorpusUnit
 from tokkit.engine.files import write_atomically
@@ -52,13 +53,13 @@ def write_counts(path: Path, words: WordCounts) -> None:
 
 
 def read_counts(
-    unit: CorpusUnit, errors: str, digest: "hashlib._Hash"
+    unit: CorpusUnit, config: CorpusConfig, digest: "hashlib._Hash"
 ) -> Iterator[tuple[list[bytes], npt.NDArray[np.int64], int]]:
     """Read a file of counts.
 
     Args:
         unit: all of the file.
-        errors: what to do about invalid UTF-8: ``strict``, ``replace`` or ``skip``.
+        config: the longest line, and what to do about invalid UTF-8.
         digest: updated with the bytes that are read.
 
     Yields:
@@ -68,7 +69,7 @@ def read_counts(
         TokkitError: naming the line that is wrong.
     """
     buffer = memoryview(bytearray(_READ_BYTES))
-    parser = _LineParser(unit.source.name, errors)
+    parser = _LineParser(unit.source.name, config.errors)
     with open_stream(unit, digest) as stream:
         rest = b""
         final = False
@@ -80,6 +81,11 @@ def read_counts(
                 data = data.removeprefix(_BOM)
             lines = data.split(b"\n")
             rest = b"" if final and not lines[-1] else lines[-1]
+            if len(rest) > config.max_document_bytes:
+                parser.number += 1
+                raise parser.error(
+                    f"more than {config.max_document_bytes:,} bytes", "raise --max-document-bytes"
+                )
             if not final or not lines[-1]:
                 lines.pop()
             words, counts = parser.parse(lines)
@@ -104,16 +110,16 @@ class _LineParser:
             self.number += 1
             text, tab, digits = line.removesuffix(b"\r").rpartition(b"\t")
             if not tab:
-                raise self._error("no tab", "a line is a word, a tab and a count")
+                raise self.error("no tab", "a line is a word, a tab and a count")
             if not _COUNT.fullmatch(digits) or not int(digits):
                 shown = digits[:20].decode(errors="replace")
-                raise self._error(
+                raise self.error(
                     f"the count {shown!r} is not a positive integer",
                     "a line is a word, a tab and a count",
                 )
             self._sum += int(digits)
             if self._sum > LARGEST_SUM:
-                raise self._error("the sum of the counts exceeds 2^62", "divide all counts")
+                raise self.error("the sum of the counts exceeds 2^62", "divide all counts")
             if word := self._unescape(text):
                 words.append(word)
                 counts.append(int(digits))
@@ -122,14 +128,14 @@ class _LineParser:
     def _unescape(self, text: bytes) -> bytes:
         """Return the word of a line; b"" if it is to be skipped."""
         if b"\t" in text:
-            raise self._error("more than one tab", r"write a tab within a word as \t")
+            raise self.error("more than one tab", r"write a tab within a word as \t")
         if b"\\" in text:
             text = _ESCAPE.sub(self._resolve, text)
         try:
             text.decode()
         except UnicodeDecodeError:
             if self._errors == "strict":
-                raise self._error(
+                raise self.error(
                     "invalid UTF-8", "convert it to UTF-8, or pass --errors replace or skip"
                 ) from None
             return text.decode(errors="replace").encode() if self._errors == "replace" else b""
@@ -138,8 +144,9 @@ class _LineParser:
     def _resolve(self, escape: "re.Match[bytes]") -> bytes:
         if escape[0] not in _MEANINGS:
             shown = escape[0].decode(errors="replace")
-            raise self._error(f"unknown escape {shown}", r"write a backslash as \\")
+            raise self.error(f"unknown escape {shown}", r"write a backslash as \\")
         return _MEANINGS[escape[0]]
 
-    def _error(self, fault: str, remedy: str) -> TokkitError:
+    def error(self, fault: str, remedy: str) -> TokkitError:
+        """Return the error for the last line."""
         return TokkitError(f"{self._name}, line {self.number}: {fault}; {remedy}")

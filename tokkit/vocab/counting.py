@@ -196,7 +196,7 @@ def _count_words(
 ) -> int:
     """Count the words of a file of counts, which is one document, and return their sum."""
     total = 0
-    for words, counts, num_read in read_counts(unit, context.config.errors, digest):
+    for words, counts, num_read in read_counts(unit, context.config, digest):
         total += int(counts.sum())
         _require_sum(unit.name, total * context.factor(unit))
         context.counter.add_counted(*text_arrays(words), counts)

@@ -132,11 +132,7 @@ def train(config: TrainConfig) -> TrainingRecord:
 
 def plan_training(config: TrainConfig) -> StagePlan:
     """Return the stage's options, and its counting units."""
-    options = {
-        name: list(value) if isinstance(value, tuple) else value  # as JSON
-        for name, value in asdict(config).items()
-        if name not in OPTIONS_OUTSIDE_KEY
-    }
+    options = config.describe(OPTIONS_OUTSIDE_KEY)
     options["weights"] = dict(config.weights)
     if config.initial_alphabet is not None:  # the key depends on the characters, not the path
         from tokkit.vocab.trainers import read_characters
