@@ -28,6 +28,7 @@ from tokkit.engine.local import run_units
 from tokkit.engine.unit import Task, Unit, UnitResult
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.definitions import mark_special_tokens, unigram
+from tokkit.tokenizer.sentencepiece_model import read_sentencepiece
 from tokkit.tokenizer.special_tokens import find_special_ids
 from tokkit.vocab.train_config import TrainConfig
 from tokkit.vocab.trainers import read_characters
@@ -173,36 +174,7 @@ def define_unigram(model: bytes, special_tokens: Sequence[str]) -> dict[str, Any
     definition = unigram(
         list(zip(tokens, scores, strict=True)),
         unknown=processor.unk_id(),
-        # The normalization table: field 2 of NormalizerSpec, which is the model's field 3.
-        charsmap=_find_field(_find_field(model, 3), 2),
+        charsmap=read_sentencepiece(model).charsmap,
         byte_fallback=any(processor.is_byte(number) for number in range(size)),
     )
     return mark_special_tokens(definition, special_tokens)
-
-
-def _find_field(message: bytes, number: int) -> bytes:
-    """Return the first field of a protobuf message that has this number and a length."""
-    position = 0
-    while position < len(message):
-        tag, position = _read_varint(message, position)
-        if tag & 7 == 2:
-            size, position = _read_varint(message, position)
-            if tag >> 3 == number:
-                return message[position : position + size]
-            position += size
-        elif tag & 7 == 0:
-            _, position = _read_varint(message, position)
-        else:
-            position += 8 if tag & 7 == 1 else 4
-    return b""
-
-
-def _read_varint(message: bytes, position: int) -> tuple[int, int]:
-    """Return a number in groups of seven bits, lowest first, and the position after it."""
-    value = shift = 0
-    while True:
-        byte = message[position]
-        value |= (byte & 0x7F) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 0x80:
-            return value, position
