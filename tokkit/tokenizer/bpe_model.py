@@ -6,7 +6,6 @@ by one merge, which comes after those that make its parts, as trainers write the
 """
 
 from collections.abc import Callable
-from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,25 +21,16 @@ from tokkit.kernels.encode.bpe_lookup import (
     find_reachable,
 )
 from tokkit.kernels.encode.bpe_merges import Merges, fill_merges, new_buffers
-from tokkit.kernels.encode.chunks import SPACE
-from tokkit.kernels.encode.cuts import new_rules
-from tokkit.kernels.encode.encode_bpe import (
-    DIGIT,
-    LETTER,
-    NUMBER,
-    OTHER,
-    BpeTables,
-    encode_bpe,
-)
+from tokkit.kernels.encode.chunks import CutRules
+from tokkit.kernels.encode.encode_bpe import BpeTables, encode_bpe
 from tokkit.kernels.encode.tries import NO_TOKEN, make_cells
 from tokkit.kernels.string_columns import prefix_spaces
 from tokkit.shards.arrow import read_only, string_buffers
-from tokkit.tokenizer.characters import PieceCharacters
 from tokkit.tokenizer.encoded import NO_ID, read_merges
+from tokkit.tokenizer.splitter import TextSplitter
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 LONGEST_WORD = 4 << 20  # bytes; such a word takes 200 MB, and a longer one is the library's
-_APOSTROPHE = 39
 _FIRST_WORD = 1 << 10
 # Bytes of all tokens together, since each merge can double the length, and of what lies ahead.
 _MOST_BYTES = 1 << 26
@@ -56,17 +46,12 @@ class BpeModel:
         longest_word: most bytes of a word; None for ``LONGEST_WORD``.
 
     Attributes:
-        characters: the table of characters, which grows.
-        kinds: of characters, for ``find_cuts``.
-        rules: where a text can be cut: between characters of two classes, unless white space is
-            before the cut, because a word includes the space before it.
-        joiner: the apostrophe, which begins contractions.
+        characters: how text is cut into pieces.
         num_bytes: int32 ``[vocab_size]``, of the text that each token stands for; None if bytes
             that are not in the vocabulary are left out.
     """
 
     kernel: ClassVar[Callable[..., int]] = staticmethod(encode_bpe)
-    joiner: ClassVar[int] = _APOSTROPHE
 
     def __init__(self, tokenizer: Tokenizer, longest_word: int | None = None) -> None:
         assert tokenizer.library is not None  # noqa: S101  only a tokenizer of the library has a pipeline
@@ -76,12 +61,7 @@ class BpeModel:
         self._merges = _make_merges(*merges)
         self._lookup = make_lookup(*merges)
         self._buffers = new_buffers(_FIRST_WORD)
-        self.characters = PieceCharacters(tokenizer.library.pre_tokenizer)
-        self.kinds = self.characters.classes.classes
-        self.rules = new_rules()
-        kinds = (LETTER, NUMBER, OTHER, DIGIT, SPACE)
-        for left, right in product(kinds[:-1], kinds):
-            self.rules[left, right] = left != right or left == DIGIT
+        self.characters = TextSplitter(tokenizer.definition["pre_tokenizer"])
         byte_ids, *_ = merges
         self.num_bytes: npt.NDArray[np.int32] | None = None
         if NO_ID not in byte_ids:
@@ -90,8 +70,13 @@ class BpeModel:
     @property
     def tables(self) -> tuple[Any, ...]:
         """The kernel's arguments between the text and the cache."""
-        classes = self.characters.classes
-        return (BpeTables(classes, self._merges, self._lookup, self._buffers),)
+        splitter = self.characters.tables
+        return (BpeTables(splitter, self._merges, self._lookup, self._buffers),)
+
+    @property
+    def rules(self) -> CutRules:
+        """Where texts can be cut."""
+        return self.characters.tables.rules
 
     def read_text(
         self, texts: pa.LargeStringArray, ends: _Int64s | None

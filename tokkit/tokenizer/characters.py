@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokkit.kernels.encode.chunks import SPACE, UNSEEN
-from tokkit.kernels.encode.encode_bpe import DIGIT, LETTER, NUMBER, OTHER, Classes
 from tokkit.kernels.encode.encode_wordpiece import (
     CONTEXT,
     NOTHING,
@@ -148,38 +147,6 @@ class WordCharacters:
             meanings[code] = SEVERAL + self._num_forms * 16 + len(normalized)
             forms[self._num_forms : stop] = [ord(char) for char in normalized]
             self._num_forms = stop
-
-
-class PieceCharacters:
-    """The table of which characters GPT-2's split pattern takes together.
-
-    Args:
-        pre_tokenizer: ``ByteLevel`` of the tokenizers library, with or without digits split.
-
-    Attributes:
-        classes: the table.
-    """
-
-    def __init__(self, pre_tokenizer: Any) -> None:
-        self._pre_tokenizer = pre_tokenizer
-        self.classes = Classes(np.zeros(UNICODE_SIZE, np.uint8), np.zeros(256, np.bool_))
-        self.learn_page(0)
-        self.classes.is_space[:33] = self.classes.classes[:33] == SPACE
-
-    def learn_page(self, code: int) -> None:
-        """Fill in a character and those on its page."""
-        for other in page_of(code):
-            self.classes.classes[other] = self._class_of(chr(other))
-
-    def _class_of(self, char: str) -> int:
-        for kind, neighbor in ((LETTER, "a"), (NUMBER, "1"), (OTHER, "!")):
-            # A leading space keeps the pre-tokenizer from adding one.
-            if self._num_pieces(f" {neighbor}{char}") == 1:
-                return kind
-        return DIGIT if self._num_pieces(f" {char}") > 1 else SPACE
-
-    def _num_pieces(self, text: str) -> int:
-        return len(self._pre_tokenizer.pre_tokenize_str(text))
 
 
 def page_of(code: int) -> list[int]:

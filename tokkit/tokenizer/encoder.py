@@ -22,12 +22,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.kernels.encode.chunks import (
+    CHUNK_STOP,
     DETAIL,
     DONE,
     NEEDS_LIBRARY,
     NUM_TOKENS,
     POSITION,
-    TEXT,
     UNSEEN_CHARACTER,
     new_queue,
     new_state,
@@ -131,7 +131,7 @@ class Encoder:
             elif stop == NEEDS_LIBRARY:
                 self._encode_chunk(values, offsets, state, ids, bits)
             elif not model.allow_word(int(state[DETAIL])):
-                state[DETAIL] = _find_chunk_end(values, state, int(bounds[state[TEXT] + 1]))
+                state[DETAIL] = state[CHUNK_STOP]
                 self._encode_chunk(values, offsets, state, ids, bits)
         num_tokens = int(state[NUM_TOKENS])
         if ends is not None and cuts is not None:
@@ -201,25 +201,12 @@ class Encoder:
         return counts
 
 
-def _find_chunk_end(values: _Bytes, state: _Int64s, stop: int) -> int:
-    """Return where the white space after a long word begins, or the end of the text."""
-    start = int(state[POSITION] + state[DETAIL])
-    for first in range(start, stop, _BUFFER_BYTES):
-        block = values[first : min(stop, first + _BUFFER_BYTES)]
-        spaces = np.flatnonzero((block == 32) | ((block >= 9) & (block <= 13)))
-        for space in (first + spaces).tolist():
-            if space > start and 32 < values[space - 1] < 128:
-                return int(space)
-    return stop
-
-
 def _find_cuts(
     model: WordPieceModel | BpeModel, values: _Bytes, offsets: _Int64s, ends: _Int64s
 ) -> _Cuts:
     before = np.empty(len(ends), np.int64)
     after = np.empty(len(ends), np.int64)
-    rules = read_only(model.rules)
-    find_cuts(values, offsets, read_only(ends), model.kinds, rules, model.joiner, before, after)
+    find_cuts(values, offsets, read_only(ends), model.rules, before, after)
     if np.array_equal(before, after):
         places = np.arange(1, len(ends) + 1)
         return _Cuts(np.concatenate([offsets[:1], ends]), places, places)

@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tokkit.kernels.encode.chunks import SPACE
-from tokkit.kernels.encode.cuts import new_rules
+from tokkit.kernels.encode.chunks import NUM_CLASSES, SPACE, new_cut_rules
 from tokkit.kernels.encode.encode_wordpiece import SINGLE, WORD, Vocabulary, encode_wordpiece
 from tokkit.kernels.encode.tries import CONTINUED, NO_TOKEN, ROOT, Trie, fill_trie
 from tokkit.shards.arrow import string_buffers
@@ -23,13 +22,10 @@ class WordPieceModel:
     Attributes:
         characters: the table of characters, which grows.
         tables: the kernel's arguments between the text and the cache.
-        kinds: of characters, for ``find_cuts``.
-        rules: where a text can be cut; see ``tokkit.kernels.encode.cuts``.
-        joiner: as in ``find_cuts``.
+        rules: where a text can be cut.
         num_bytes: None, because a token does not say how many bytes of text it stands for.
     """
 
-    joiner: ClassVar[int] = -1
     num_bytes: ClassVar[None] = None
 
     kernel: ClassVar[Callable[..., int]] = staticmethod(encode_wordpiece)
@@ -50,10 +46,10 @@ class WordPieceModel:
             tokenizer, word_id=lambda char: single_ids.get(char, unknown)
         )
         self.tables: tuple[Any, ...] = (self.characters.characters, vocabulary)
-        self.kinds = self.characters.characters.kinds
-        self.rules = new_rules()
-        self.rules[:, (SPACE, SINGLE)] = True
-        self.rules[(SPACE, SINGLE), WORD] = True
+        allowed = np.zeros((NUM_CLASSES, NUM_CLASSES), np.bool_)
+        allowed[:, (SPACE, SINGLE)] = True
+        allowed[(SPACE, SINGLE), WORD] = True
+        self.rules = new_cut_rules(self.characters.characters.kinds, allowed)
 
     def read_text(
         self, texts: pa.LargeStringArray, ends: npt.NDArray[np.int64] | None

@@ -4,7 +4,7 @@ A lookup in a large table waits for memory. So some forty chunks are found first
 lines of their slots are fetched, and then taken from a queue:
 
     "a cat,  sat\n"   queue_words             a | cat, | sat
-                      queue_spaced_words      a | _cat, | _ | _sat | \n
+                      queue_stretches         a | _cat, | __sat | \n
 
 White space is found 64 bytes at a time, as bits of a word.
 
@@ -34,6 +34,7 @@ from tokkit.kernels.encode.word_cache import (
 )
 from tokkit.kernels.jit import tuple_inline, tuple_splice
 from tokkit.kernels.memory import (
+    decode_character,
     find_last_small_bytes,
     find_small_bytes,
     prefetch,
@@ -46,7 +47,8 @@ TEXT = 0  # number of the text that it is in
 POSITION = 1
 NUM_TOKENS = 2
 DETAIL = 3
-STATE_SIZE = 4
+CHUNK_STOP = 4  # of the chunk where a kernel stopped
+STATE_SIZE = 5
 
 # Reasons to return, and the detail of each.
 DONE = 0
@@ -67,17 +69,40 @@ NO_BUCKET = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 UNSEEN = 0  # not in the table yet
 SPACE = 3
 
+NUM_CLASSES = 64
+# What is known of the place between two bytes.
+NO_CUT = 0
+CUT = 1
+LOOK = 2  # the classes of the characters tell
+
 _AHEAD = 32
 _BLOCK = 64
 _ONE = np.uint64(1)
-_BLANK = 32
+_COLUMN_BITS = np.uint64(6)
 
 
-# Where a text was read to, where the unfinished chunk begins, and where the white space that this
-# begins with ends, as far as it was read.
-Cursor = tuple[int, int, int]
+# Where a text was read to, and where the unfinished chunk begins.
+Cursor = tuple[int, int]
 # The new number of tokens, where a function stopped, the reason, and its detail.
 Progress = tuple[int, int, int, int]
+
+
+class CutRules(NamedTuple):
+    """Between which characters texts can be cut without changing their tokens.
+
+    Attributes:
+        classes: uint8 ``[0x110000]``, of characters; below ``NUM_CLASSES``, and ``UNSEEN`` for those
+            that were not looked at yet.
+        allowed: bool ``[NUM_CLASSES, NUM_CLASSES]``, by the classes of two neighbors.
+        before: uint8 ``[256 * 64]``: ``NO_CUT``, ``CUT`` or ``LOOK`` for a byte and the next one, if
+            that is below 33.
+        after: uint8 ``[64 * 256]``: the same for a byte below 33 and the next one.
+    """
+
+    classes: Bytes
+    allowed: Bools
+    before: Bytes
+    after: Bytes
 
 
 class Texts(NamedTuple):
@@ -86,12 +111,13 @@ class Texts(NamedTuple):
     Attributes:
         values: uint8, valid UTF-8.
         offsets: int64 ``[num_texts + 1]``, into ``values``.
-        is_space: bool ``[256]``: white space of one byte, all below 33.
+        rules: ``CutRules``; or for ``queue_words`` bool ``[256]``, white space of one byte, all
+            below 33.
     """
 
     values: Bytes
     offsets: Int64
-    is_space: Bools
+    rules: Any
 
 
 class Chunk(NamedTuple):
@@ -112,6 +138,17 @@ class Chunk(NamedTuple):
     first: np.uint64
     second: np.uint64
     bucket: np.uint64
+
+
+def new_cut_rules(classes: Bytes, allowed: Bools) -> CutRules:
+    """Return the rules for these classes; the bytes of ASCII must have theirs."""
+    rules = np.full((256, 256), LOOK, np.uint8)
+    ascii_classes = classes[:128]
+    rules[:128, :128] = allowed[np.ix_(ascii_classes, ascii_classes)]
+    before = np.ascontiguousarray(rules[:, : 1 << int(_COLUMN_BITS)])
+    after = np.ascontiguousarray(rules[: 1 << int(_COLUMN_BITS)])
+    # A byte that no character begins with does not follow white space.
+    return CutRules(classes, allowed, before.ravel(), after.ravel())
 
 
 def new_queue() -> Queue:
@@ -140,7 +177,7 @@ def process_chunks(
     """Process texts chunk by chunk, from where ``state`` stands.
 
     Args:
-        queue_chunks: ``queue_words`` or ``queue_spaced_words``.
+        queue_chunks: ``queue_words`` or ``queue_stretches``.
         take_known: ``take_known(tables, first, second, bucket, num_tokens)`` processes the chunk
             with this key if the tables know it. Returns the new number of tokens, or ``UNKNOWN``.
         take_new: ``take_new(tables, values, chunk, num_tokens)`` processes any chunk. Returns the
@@ -166,10 +203,10 @@ def process_chunks(
     reason = DONE
     while text < texts.offsets.size - 1 and reason == DONE:
         stop = texts.offsets[text + 1]
-        cursor = (start, start, start)
+        cursor = (start, start)
         while start < stop and reason == DONE:
             count, cursor = queue_chunks(texts, cursor, stop, cache, queue)
-            _, start, _ = cursor
+            _, start = cursor
             for index in range(count):
                 place = np.uint64(index) * _CHUNK_WORDS
                 first, second = queue[place + _FIRST], queue[place + _SECOND]
@@ -190,8 +227,9 @@ def process_chunks(
                 )
                 if reason != DONE or reached != chunk_stop:
                     state[DETAIL] = detail
+                    state[CHUNK_STOP] = chunk_stop
                     start = reached
-                    cursor = (start, start, start)
+                    cursor = (start, start)
                     break
         if reason == DONE:
             text += 1
@@ -245,7 +283,7 @@ def queue_words(
         The number of chunks, and the cursor for the next call.
     """
     values, _, is_space = texts
-    position, start, _ = cursor
+    position, start = cursor
     count = 0
     while count < _AHEAD and start < stop:
         small = _find_spaces(values, position, stop)
@@ -258,52 +296,58 @@ def queue_words(
             count += end > start
             start = end + 1
         position += _BLOCK
-    return count, (position, start, start)
+    return count, (position, start)
 
 
 @tuple_splice
-def queue_spaced_words(
+def queue_stretches(
     texts: Texts, cursor: Cursor, stop: int, cache: WordCache, queue: Queue
 ) -> tuple[int, Cursor]:
-    r"""Queue the whole text, for GPT-2's split pattern: a word includes the space before it.
-
-    Of longer white space all but the last character is a chunk, and the last is another one unless
-    it is a space. This holds for white space of one byte each. Where a character follows that may
-    be white space of several bytes, a chunk without a bucket is queued from where the white space
-    begins.
+    """Queue the whole text, cut before and after white space where the rules allow it.
 
     Args and returns are those of ``queue_words``.
     """
-    values, _, is_space = texts
-    position, start, body = cursor
+    values, _, rules = texts
+    position, start = cursor
     count = 0
     while count < _AHEAD and start < stop:
         small = _find_spaces(values, position, stop)
         while small:
             end = position + trailing_zeros(small)
             small &= small - _ONE
-            if end < stop:
-                if not is_space[values[np.uint64(end)]]:
-                    continue
-                if end == body:
-                    body = end + 1
-                    continue
-            spaces = body - start
-            is_plain = spaces == 0 or (spaces == 1 and values[start] == _BLANK)
-            if not is_plain and body < stop and values[body] >= 0x80:
-                place = np.uint64(count) * _CHUNK_WORDS
-                queue[place + _SECOND] = np.uint64(end)
-                queue[place + _START] = np.uint64(start)
-                queue[place + _BUCKET] = NO_BUCKET
-            else:
-                if not is_plain and body < stop:
-                    count, start = _queue_white_space(values, start, body, cache, queue, count)
+            if end == stop:
                 _queue_chunk(values, start, end, cache, queue, count)
-            count += 1
-            start = end
-            body = end + 1
+                count += end > start
+                start = end
+                break
+            byte = np.uint64(values[np.uint64(end)])
+            if end > start:
+                rule = rules.before[np.uint64(values[np.uint64(end - 1)]) << _COLUMN_BITS | byte]
+                if rule == CUT or (rule == LOOK and can_cut(values, end, rules)):
+                    _queue_chunk(values, start, end, cache, queue, count)
+                    count += 1
+                    start = end
+            if end + 1 < stop:
+                rule = rules.after[byte << np.uint64(8) | np.uint64(values[np.uint64(end + 1)])]
+                if rule == CUT or (rule == LOOK and can_cut(values, end + 1, rules)):
+                    _queue_chunk(values, start, end + 1, cache, queue, count)
+                    count += 1
+                    start = end + 1
         position += _BLOCK
-    return count, (position, start, body)
+    return count, (position, start)
+
+
+@tuple_inline
+def can_cut(values: Bytes, position: int, rules: CutRules) -> bool:
+    """Return whether a text can be cut at a byte that is neither its first nor behind its last."""
+    if values[position] & 0xC0 == 0x80:
+        return False
+    before = position - 1
+    while values[before] & 0xC0 == 0x80:
+        before -= 1
+    left, _ = decode_character(values, before)
+    right, _ = decode_character(values, position)
+    return bool(rules.allowed[rules.classes[left], rules.classes[right]])
 
 
 @tuple_splice
@@ -318,25 +362,6 @@ def _find_spaces(values: Bytes, position: int, stop: int) -> np.uint64:
         last = _ONE << np.uint64(stop - position)
         small = (small & (last - _ONE)) | last
     return small
-
-
-@tuple_inline
-def _queue_white_space(
-    values: Bytes, start: int, stop: int, cache: WordCache, queue: Queue, count: int
-) -> tuple[int, int]:
-    """Queue white space but for a space at its end.
-
-    Returns:
-        The new number of chunks, and where they end.
-    """
-    last = stop - 1
-    if last > start:
-        _queue_chunk(values, start, last, cache, queue, count)
-        count += 1
-    if values[last] == _BLANK:
-        return count, last
-    _queue_chunk(values, last, stop, cache, queue, count)
-    return count + 1, stop
 
 
 @tuple_splice

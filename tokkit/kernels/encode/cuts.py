@@ -6,52 +6,21 @@
     16       between "?" and ")", which are one word: the cuts around it are 15 and 17
     21       a cut itself, the end of the text
 
-Whether a text can be cut between two characters follows from their kinds alone; see ``new_rules``.
+Whether a text can be cut between two characters follows from their classes alone; see ``CutRules``.
 """
 
 import numpy as np
 
-from tokkit.kernels.arrays import Bools, Bytes, Ids, Int32, Int64
-from tokkit.kernels.encode.chunks import SPACE
-from tokkit.kernels.jit import inline, kernel
-from tokkit.kernels.memory import decode_character
+from tokkit.kernels.arrays import Bytes, Ids, Int32, Int64
+from tokkit.kernels.encode.chunks import CutRules, can_cut
+from tokkit.kernels.jit import kernel, tuple_kernel
 
-NUM_KINDS = 8
-
-
-def new_rules() -> Bools:
-    """Return rules that allow no cut.
-
-    Returns:
-        bool ``[NUM_KINDS, NUM_KINDS]``: whether a text can be cut after a character of the first
-        kind and before one of the second.
-    """
-    return np.zeros((NUM_KINDS, NUM_KINDS), np.bool_)
-
-
-@inline
-def _can_cut(values: Bytes, position: int, kinds: Bytes, rules: Bools, joiner: int) -> bool:
-    """Return whether a text can be cut at a byte that is neither its first nor behind its last."""
-    if values[position] & 0xC0 == 0x80:
-        return False
-    before = position - 1
-    while values[before] & 0xC0 == 0x80:
-        before -= 1
-    left, _ = decode_character(values, before)
-    right, _ = decode_character(values, position)
-    if left == joiner and kinds[right] != SPACE:
-        return False
-    return bool(rules[kinds[left], kinds[right]])
-
-
-@kernel
+@tuple_kernel
 def find_cuts(
     values: Bytes,
     offsets: Int64,
     ends: Int64,
-    kinds: Bytes,
-    rules: Bools,
-    joiner: int,
+    rules: CutRules,
     out_before: Int64,
     out_after: Int64,
 ) -> None:
@@ -61,9 +30,7 @@ def find_cuts(
         values: uint8, valid UTF-8.
         offsets: int64 ``[num_texts + 1]``, into ``values``; the bounds of texts are cuts.
         ends: int64 ``[num_ends]``, into ``values``, ascending, from ``offsets[0]`` to its last.
-        kinds: uint8 ``[0x110000]``, kinds of characters below ``NUM_KINDS``.
-        rules: see ``new_rules``.
-        joiner: a code point after which only white space is cut off, or -1.
+        rules: where texts can be cut.
         out_before: int64 ``[num_ends]``.
         out_after: int64 ``[num_ends]``.
     """
@@ -78,14 +45,14 @@ def find_cuts(
             lowest, highest = after, offsets[text + 1]
             before = end
             while lowest < before < highest:
-                if _can_cut(values, before, kinds, rules, joiner):
+                if can_cut(values, before, rules):
                     break
                 before -= 1
             after = end
             if before < end:
                 after += 1
                 while after < highest:
-                    if _can_cut(values, after, kinds, rules, joiner):
+                    if can_cut(values, after, rules):
                         break
                     after += 1
         out_before[index] = before

@@ -31,6 +31,7 @@ from tokkit.kernels.encode.chunks import (
 )
 from tokkit.kernels.encode.tries import CONTINUED, NO_TOKEN, ROOT, Trie, find_edge
 from tokkit.kernels.encode.word_cache import (
+    CHUNK,
     SHORT_KEY,
     UNKNOWN,
     TokenBuffer,
@@ -187,10 +188,10 @@ def _append_chunk(
             if kind == CONTEXT:
                 return before, start, NEEDS_LIBRARY, stop
         if run < position:
-            end = append_word(cache, values, run, position, num_tokens, out)
+            end = append_word(cache, values, run, position, CHUNK, num_tokens, out)
             if end == UNKNOWN:
                 end = _match_run(values, run, position, characters, vocabulary, num_tokens, out)
-                put_word(cache, values, run, position, num_tokens, end, out)
+                put_word(cache, values, run, position, CHUNK, num_tokens, end, out)
             num_tokens = end
             if position - run == stop - start:
                 return num_tokens, stop, DONE, 0  # it is cached as a run
@@ -203,7 +204,7 @@ def _append_chunk(
         position += size
         run = position
     if stop - start <= SHORT_KEY:
-        put_short(cache, values, start, stop, before, num_tokens, out)
+        put_short(cache, values, start, stop, CHUNK, before, num_tokens, out)
     return num_tokens, stop, DONE, 0
 
 

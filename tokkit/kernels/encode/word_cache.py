@@ -34,6 +34,9 @@ LONG_KEY = 111
 SPILL = 24  # most ids of a short slot: as many as a value has bits for word starts
 LONG_SPILL = 32  # most ids of a long slot, which is one word of text
 UNKNOWN = -1
+# Added to the second word of a short key, to keep two kinds of keys apart.
+CHUNK = np.uint64(0)
+PIECE = np.uint64(1 << 63)
 
 # Indices into ``counters``: lookups of chunks, and of words in chunks that were not found.
 CHUNK_HITS = 0
@@ -278,9 +281,15 @@ def append_short(cache: WordCache, slot: int, num_tokens: int, out: TokenBuffer)
 
 @tuple_splice
 def append_word(
-    cache: WordCache, values: Bytes, start: int, stop: int, num_tokens: int, out: TokenBuffer
+    cache: WordCache,
+    values: Bytes,
+    start: int,
+    stop: int,
+    kind: np.uint64,
+    num_tokens: int,
+    out: TokenBuffer,
 ) -> int:
-    """Append the tokens of a word if it is in the cache.
+    """Append the tokens of a word if it is in the cache, as a ``CHUNK`` or a ``PIECE``.
 
     Returns:
         The new number of tokens, or ``UNKNOWN``.
@@ -288,6 +297,7 @@ def append_word(
     length = stop - start
     if length <= SHORT_KEY:
         first, second = short_key(values, start, np.uint64(length))
+        second |= kind
         slot = find_short(cache.short, find_bucket(first, second, cache.short_shift), first, second)
         if slot >= 0:
             cache.counters[WORD_HITS] += 1
@@ -304,11 +314,19 @@ def append_word(
 
 @tuple_splice
 def put_short(
-    cache: WordCache, values: Bytes, start: int, stop: int, first: int, last: int, out: TokenBuffer
+    cache: WordCache,
+    values: Bytes,
+    start: int,
+    stop: int,
+    kind: np.uint64,
+    first: int,
+    last: int,
+    out: TokenBuffer,
 ) -> None:
     """Store the tokens from ``first`` to ``last`` under at most 15 bytes, if they fit."""
     if last - first <= SPILL:
         low, high = short_key(values, start, np.uint64(stop - start))
+        high |= kind
         slot = find_bucket(low, high, cache.short_shift)
         # An empty slot has no length. If both are taken, the parity of a counter selects one.
         is_other = cache.short[slot + 5] == 0 or cache.counters[WORD_MISSES] & 1
@@ -321,12 +339,19 @@ def put_short(
 
 @tuple_splice
 def put_word(
-    cache: WordCache, values: Bytes, start: int, stop: int, first: int, last: int, out: TokenBuffer
+    cache: WordCache,
+    values: Bytes,
+    start: int,
+    stop: int,
+    kind: np.uint64,
+    first: int,
+    last: int,
+    out: TokenBuffer,
 ) -> None:
     """Store the tokens from ``first`` to ``last`` under one word of text, if both fit."""
     length = stop - start
     if length <= SHORT_KEY:
-        put_short(cache, values, start, stop, first, last, out)
+        put_short(cache, values, start, stop, kind, first, last, out)
     elif length <= LONG_KEY and last - first <= LONG_SPILL:
         slot, _ = _find_long(cache.key, cache.long, cache.long_shift, values, start, stop)
         for index in range(_LENGTH_WORD + 1):

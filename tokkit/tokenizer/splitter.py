@@ -1,0 +1,246 @@
+r"""How a pre-tokenizer cuts text into pieces, as automata for ``tokkit.kernels.encode.split_text``.
+
+A part of a pre-tokenizer is a level: a pattern, and what becomes of its matches and of what lies
+between them:
+
+    Split \p{N}{1,3}, Isolated             both are pieces
+    Split GPT-4's, Removed and inverted    only matches are pieces
+    Digits                                 each digit is a piece
+    ByteLevel                              GPT-2's pattern
+
+Classes of characters are learned from the library, in pages of 256, when a text has them. From the
+automata follows between which classes every text can be cut: where no piece extends from one to the
+other, and neither side can tell whether the other is there.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tokkit.errors import TokkitError
+from tokkit.kernels.encode.chunks import NUM_CLASSES, UNSEEN, new_cut_rules
+from tokkit.kernels.encode.split_text import (
+    DEAD,
+    DROP_MATCHES,
+    DROP_OTHERS,
+    END_OF_TEXT,
+    KEEP,
+    MATCH,
+    Splitter,
+)
+from tokkit.tokenizer.characters import UNICODE_SIZE, page_of
+from tokkit.tokenizer.definitions import GPT2_PATTERN
+from tokkit.tokenizer.split_pattern import Instruction, PatternParser, UnknownPatternError
+
+# Sets of characters that are no patterns.
+_DIGITS = "Digits"
+_PUNCTUATION = "Punctuation"
+_MOST_STATES = 1 << 14
+
+# A state: the instructions from which a match can go on, the preferred one first.
+_State = tuple[int, ...]
+
+
+@dataclass
+class _Level:
+    """A level and its automaton; state 0 is dead, and state 1 the first.
+
+    Attributes:
+        program: its pattern.
+        drop: ``KEEP``, ``DROP_MATCHES`` or ``DROP_OTHERS``.
+        states: by number.
+        steps: for each state the next one, plus ``MATCH``, by class.
+    """
+
+    program: tuple[Instruction, ...]
+    drop: int
+    states: list[_State] = field(default_factory=lambda: [(), (0,)])
+    steps: list[dict[int, int]] = field(default_factory=lambda: [{}])
+
+    def extend(self, members: Mapping[int, int]) -> None:
+        """Add the steps, and the states that they lead to, of new classes."""
+        numbers = {state: number for number, state in enumerate(self.states)}
+        number = 1
+        while number < len(self.states):
+            if number == len(self.steps):
+                self.steps.append({})
+            steps = self.steps[number]
+            for kind in members.keys() - steps.keys():
+                is_match, state = self._step(self.states[number], members[kind])
+                if state not in numbers:
+                    numbers[state] = len(self.states)
+                    self.states.append(state)
+                steps[kind] = numbers[state] + MATCH * is_match
+            number += 1
+            if number > _MOST_STATES:
+                raise TokkitError("the pattern of this tokenizer has too many states to encode with")
+
+    def _step(self, state: _State, members: int) -> tuple[bool, _State]:
+        """Return whether a match ends before a character, and the state after it.
+
+        Args:
+            state: the state before it.
+            members: a bit for each set that has the character.
+        """
+        seen: set[int] = set()
+        found: list[int] = []
+        stack = list(reversed(state))
+        while stack:
+            place = stack.pop()
+            if place in seen:
+                continue
+            seen.add(place)
+            kind, characters, targets = self.program[place]
+            if kind == "match":
+                return True, tuple(found)
+            is_member = bool(members >> characters & 1) if characters >= 0 else True
+            if kind == "char":
+                found.extend(targets if is_member else ())
+            elif is_member != (kind == "unless"):
+                stack.extend(reversed(targets))
+        return False, tuple(found)
+
+
+class TextSplitter:
+    """The automata of a pre-tokenizer, which grow with the classes of characters.
+
+    Args:
+        pre_tokenizer: its definition.
+
+    Attributes:
+        tables: the automata and classes, for kernels.
+
+    Raises:
+        UnknownPatternError: naming what is not known.
+    """
+
+    def __init__(self, pre_tokenizer: Mapping[str, Any]) -> None:
+        parser = PatternParser()
+        self._levels = [
+            _Level(program, drop) for program, drop in _read_levels(pre_tokenizer, parser)
+        ]
+        self._sets = [_isolate(source) for source in parser.sets]
+        self._members = {END_OF_TEXT: 0}
+        self._classes = np.full(UNICODE_SIZE, UNSEEN, np.uint8)
+        self.learn_page(0)
+        if any(step & MATCH for level in self._levels for step in level.steps[1].values()):
+            raise UnknownPatternError("a pattern that matches an empty text")
+
+    def learn_page(self, code: int) -> None:
+        """Fill in a character and those on its page."""
+        page = page_of(code)
+        text = "".join(2 * chr(other) for other in page)
+        members = np.zeros(len(page), np.int64)
+        for number, isolating in enumerate(self._sets):
+            # Two of the same character are parted if it is in the set.
+            spans = np.array([span for _, span in isolating.pre_tokenize_str(text)])
+            single = spans[np.diff(spans).ravel() == 1, 0] >> 1
+            members[single] |= 1 << number
+        classes = {found: kind for kind, found in self._members.items() if kind != END_OF_TEXT}
+        for found in np.unique(members).tolist():
+            if found not in classes:
+                classes[found] = len(classes) + 1
+                if classes[found] >= END_OF_TEXT:
+                    raise TokkitError("the patterns of this tokenizer tell too many characters apart")
+        self._classes[page] = [classes[found] for found in members.tolist()]
+        if len(classes) >= len(self._members):
+            self._members.update({kind: found for found, kind in classes.items()})
+            self._extend()
+
+    def _extend(self) -> None:
+        """Make the tables anew for more classes."""
+        for level in self._levels:
+            level.extend(self._members)
+        starts = np.cumsum([0, *(len(level.states) - 1 for level in self._levels)])
+        transitions = np.zeros((int(starts[-1]) + 1, NUM_CLASSES), np.uint16)
+        kinds = sorted(self._members)
+        for level, first in zip(self._levels, starts.tolist(), strict=False):
+            for number, steps in enumerate(level.steps[1:], first + 1):
+                for kind, step in steps.items():
+                    state = step & ~MATCH
+                    transitions[number, kind] = (first + state if state else 0) | (step & MATCH)
+        seen = np.array([kind for kind in kinds if kind != END_OF_TEXT])
+        rules = _find_rules(transitions, starts, seen)
+        self.tables = Splitter(
+            rules=new_cut_rules(self._classes, rules),
+            transitions=transitions.ravel(),
+            starts=starts[:-1] + 1,
+            drops=np.array([level.drop for level in self._levels], np.int64),
+            ends=np.zeros(len(self._levels), np.int64),
+        )
+
+
+def _find_rules(
+    transitions: npt.NDArray[np.uint16], starts: npt.NDArray[np.int64], kinds: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Return between which classes texts can be cut.
+
+    They can where, at each level, all ways of matching end, and end as they do at the end of a text;
+    and where at one level at least either character is always in a match, so that they do not lie
+    together between two matches.
+    """
+    nexts, is_match = transitions & ~np.uint16(MATCH), transitions & MATCH != 0
+    rules = np.zeros((NUM_CLASSES, NUM_CLASSES), np.bool_)
+    rules[np.ix_(kinds, kinds)] = True
+    is_covered = np.zeros(NUM_CLASSES, np.bool_)
+    ends = [*kinds.tolist(), END_OF_TEXT]
+    for start, stop in zip(starts.tolist(), starts[1:].tolist(), strict=False):
+        rows = np.arange(start + 1, stop + 1)
+        ends_same = (nexts == DEAD) & (is_match == is_match[:, [END_OF_TEXT]])
+        first = nexts[start + 1]
+        is_covered[kinds] |= (first[kinds] != DEAD) & is_match[first[kinds]][:, ends].all(axis=1)
+        for kind in kinds.tolist():
+            after = np.unique(nexts[rows, kind])
+            rules[kind] &= ends_same[after[after != DEAD]].all(axis=0)
+    rules &= is_covered[:, None] | is_covered
+    rules[END_OF_TEXT] = rules[:, END_OF_TEXT] = False
+    return rules
+
+
+def _read_levels(
+    part: Mapping[str, Any], parser: PatternParser
+) -> Iterator[tuple[tuple[Instruction, ...], int]]:
+    """Yield the program of each level of a pre-tokenizer, and what it drops."""
+    kind = part["type"]
+    if kind == "Sequence":
+        for inner in part["pretokenizers"]:
+            yield from _read_levels(inner, parser)
+        return
+    if kind == "ByteLevel":
+        if part["use_regex"]:
+            yield parser.parse(GPT2_PATTERN), KEEP
+        return
+    behavior = part.get("behavior")
+    if kind == "Digits":
+        behavior = "Isolated" if part["individual_digits"] else "Contiguous"
+    if kind not in ("Split", "Digits", "Punctuation"):
+        raise UnknownPatternError(f"the pre-tokenizer {kind}")
+    if behavior not in ("Isolated", "Contiguous", "Removed"):
+        raise UnknownPatternError(f"the behavior {behavior}")
+    drop = KEEP
+    if behavior == "Removed":
+        drop = DROP_OTHERS if part.get("invert") else DROP_MATCHES
+    is_repeated = behavior == "Contiguous"
+    if kind == "Split":
+        pattern = part["pattern"]
+        source = pattern.get("Regex")
+        if source is None:
+            source = "".join(rf"\x{{{ord(char):x}}}" for char in pattern["String"])
+        yield parser.parse(source, repeat=is_repeated), drop
+    else:
+        source = _DIGITS if kind == "Digits" else _PUNCTUATION
+        yield parser.add_set(source, repeat=is_repeated), drop
+
+
+def _isolate(source: str) -> Any:
+    """Return a pre-tokenizer that makes each character of a set a piece."""
+    from tokenizers import Regex, pre_tokenizers
+
+    if source == _DIGITS:
+        return pre_tokenizers.Digits(individual_digits=True)
+    if source == _PUNCTUATION:
+        return pre_tokenizers.Punctuation("isolated")
+    return pre_tokenizers.Split(Regex(source), "isolated")
