@@ -15,8 +15,9 @@ from tinytokenizers import TINY_VOCAB, added, wordpiece_json, write_json, write_
 
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.definitions import byte_level_alphabet
-from tokkit.tokenizer.encoded import Encoded, TextTooLongError, choose_kernel
+from tokkit.tokenizer.encoded import Encoded, TextTooLongError
 from tokkit.tokenizer.encoder import Encoder
+from tokkit.tokenizer.kernel_choice import choose_kernel
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -92,7 +93,7 @@ def test_real_text_in_many_languages_gives_the_library_s_ids_and_words(
     texts = [*HOSTILE, *sample_lines(shared)]
     assert len(texts) > 1000
     encoder = Encoder(tokenizer)
-    assert choose_kernel(tokenizer)
+    assert choose_kernel(tokenizer).name
     compare(encoder.encode(column(texts)), tokenizer, texts)
     compare(LibraryEncoder(tokenizer, window_bytes=20_000).encode(column(texts)), tokenizer, texts)
 
@@ -231,7 +232,7 @@ def test_other_pipelines_are_encoded_by_the_library(tmp_path: Path) -> None:
     ):
         path = write_json(tmp_path / "tokenizer.json", wordpiece_json(**changes))
         tokenizer = load_tokenizer(path)
-        assert choose_kernel(tokenizer) is None
+        assert choose_kernel(tokenizer).name is None
         check(tokenizer, ["the cats ##cat unaffable", "a##cat!? the@@", ""])
 
 

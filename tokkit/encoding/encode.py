@@ -19,8 +19,8 @@ from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.stage import Stage, run_stage
 from tokkit.errors import TokkitError
-from tokkit.tokenizer.encoded import choose_kernel
 from tokkit.tokenizer.hub_names import find_folder
+from tokkit.tokenizer.kernel_choice import choose_kernel
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -58,11 +58,11 @@ def encode(config: EncodeConfig, stats: EncodeStats | None = None) -> Manifest:
 def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None) -> Stage:
     def prepare(folder: Path) -> None:
         save_tokenizer(tokenizer, folder / TOKENIZER_FOLDER)
-        if choose_kernel(tokenizer) is None:
+        choice = choose_kernel(tokenizer)
+        if choice.name is None:
             log.info(
-                "%s: encoding with the tokenizer's own library, which is slower: only tokenizers "
-                "like BERT's and GPT-2's have a kernel",
-                config.tokenizer,
+                "%s: encoding with the tokenizer's own library, which is slower: no kernel knows %s",
+                *(config.tokenizer, choice.obstacle),
             )
 
     def hash_inputs(group: Group) -> list[str]:

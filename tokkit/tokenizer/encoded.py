@@ -1,7 +1,4 @@
-"""What an encoder returns, and which kernel encodes for a tokenizer, if any.
-
-Nothing here imports Numba: a stage asks which kernel it will use before it needs one.
-"""
+"""What an encoder returns, and what it asks of a tokenizer."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -52,31 +49,6 @@ class TextTooLongError(TokkitError):
         )
         self.num_bytes = num_bytes
         self.text = text
-
-
-def choose_kernel(tokenizer: Tokenizer) -> str | None:
-    """Return ``wordpiece``, ``bpe``, or None if the tokenizer's own library must encode.
-
-    The kernels know BERT's normalizer and pre-tokenizer before WordPiece, and GPT-2's before BPE,
-    but no BPE that replaces missing bytes by another token, looks up whole words before it merges,
-    or can merge bytes into a special token.
-    """
-    model = tokenizer.definition.get("model", {})
-    if tokenizer.pipeline == "bert":
-        has_unknown = model["unk_token"] in model["vocab"]
-        fits = model["max_input_chars_per_word"] <= _MOST_WORD_CHARS
-        return "wordpiece" if has_unknown and fits else None
-    if tokenizer.pipeline != "byte-level" or len(model["merges"]) >= MOST_MERGES:
-        return None
-    options = ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
-    if any(model[name] for name in options):
-        return None
-    byte_ids, _, _, merged_ids = read_merges(tokenizer)
-    is_missing = byte_ids == NO_ID
-    if is_missing.any() and (model["unk_token"] is not None or model["byte_fallback"]):
-        return None
-    reachable = np.concatenate([byte_ids[~is_missing], merged_ids])
-    return None if forbidden_mask(tokenizer)[reachable].any() else "bpe"
 
 
 def forbidden_mask(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:

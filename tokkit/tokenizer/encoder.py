@@ -36,7 +36,8 @@ from tokkit.kernels.encode.cuts import count_before, find_cuts
 from tokkit.kernels.encode.word_cache import LONG_SPILL, append_tokens, new_cache
 from tokkit.shards.arrow import boolean_array, id_dtype, read_only
 from tokkit.tokenizer.bpe_model import BpeModel
-from tokkit.tokenizer.encoded import Encoded, Ids, choose_kernel
+from tokkit.tokenizer.encoded import Encoded, Ids
+from tokkit.tokenizer.kernel_choice import choose_kernel
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.wordpiece_model import WordPieceModel
@@ -83,7 +84,7 @@ class Encoder:
     """
 
     def __init__(self, tokenizer: Tokenizer, *, longest_word: int | None = None) -> None:
-        kernel = choose_kernel(tokenizer)
+        kernel = choose_kernel(tokenizer).name
         self._id_dtype = id_dtype(tokenizer.vocab_size)
         self._library = LibraryEncoder(tokenizer)
         self._model: WordPieceModel | BpeModel | None = None

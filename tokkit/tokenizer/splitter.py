@@ -13,7 +13,7 @@ automata follows between which classes every text can be cut: where no piece ext
 other, and neither side can tell whether the other is there.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,12 +32,16 @@ from tokkit.kernels.encode.split_text import (
     Splitter,
 )
 from tokkit.tokenizer.characters import UNICODE_SIZE, page_of
-from tokkit.tokenizer.definitions import GPT2_PATTERN
-from tokkit.tokenizer.split_pattern import Instruction, PatternParser, UnknownPatternError
+from tokkit.tokenizer.split_pattern import (
+    DIGITS,
+    PUNCTUATION,
+    Instruction,
+    PatternParser,
+    UnknownPatternError,
+    read_levels,
+)
 
-# Sets of characters that are no patterns.
-_DIGITS = "Digits"
-_PUNCTUATION = "Punctuation"
+_DROPS = {"": KEEP, "matches": DROP_MATCHES, "others": DROP_OTHERS}
 _MOST_STATES = 1 << 14
 
 # A state: the instructions from which a match can go on, the preferred one first.
@@ -76,7 +80,9 @@ class _Level:
                 steps[kind] = numbers[state] + MATCH * is_match
             number += 1
             if number > _MOST_STATES:
-                raise TokkitError("the pattern of this tokenizer has too many states to encode with")
+                raise TokkitError(
+                    "the pattern of this tokenizer has too many states to encode with"
+                )
 
     def _step(self, state: _State, members: int) -> tuple[bool, _State]:
         """Return whether a match ends before a character, and the state after it.
@@ -120,7 +126,7 @@ class TextSplitter:
     def __init__(self, pre_tokenizer: Mapping[str, Any]) -> None:
         parser = PatternParser()
         self._levels = [
-            _Level(program, drop) for program, drop in _read_levels(pre_tokenizer, parser)
+            _Level(program, _DROPS[drop]) for program, drop in read_levels(pre_tokenizer, parser)
         ]
         self._sets = [_isolate(source) for source in parser.sets]
         self._members = {END_OF_TEXT: 0}
@@ -144,7 +150,9 @@ class TextSplitter:
             if found not in classes:
                 classes[found] = len(classes) + 1
                 if classes[found] >= END_OF_TEXT:
-                    raise TokkitError("the patterns of this tokenizer tell too many characters apart")
+                    raise TokkitError(
+                        "the patterns of this tokenizer tell too many characters apart"
+                    )
         self._classes[page] = [classes[found] for found in members.tolist()]
         if len(classes) >= len(self._members):
             self._members.update({kind: found for found, kind in classes.items()})
@@ -200,47 +208,12 @@ def _find_rules(
     return rules
 
 
-def _read_levels(
-    part: Mapping[str, Any], parser: PatternParser
-) -> Iterator[tuple[tuple[Instruction, ...], int]]:
-    """Yield the program of each level of a pre-tokenizer, and what it drops."""
-    kind = part["type"]
-    if kind == "Sequence":
-        for inner in part["pretokenizers"]:
-            yield from _read_levels(inner, parser)
-        return
-    if kind == "ByteLevel":
-        if part["use_regex"]:
-            yield parser.parse(GPT2_PATTERN), KEEP
-        return
-    behavior = part.get("behavior")
-    if kind == "Digits":
-        behavior = "Isolated" if part["individual_digits"] else "Contiguous"
-    if kind not in ("Split", "Digits", "Punctuation"):
-        raise UnknownPatternError(f"the pre-tokenizer {kind}")
-    if behavior not in ("Isolated", "Contiguous", "Removed"):
-        raise UnknownPatternError(f"the behavior {behavior}")
-    drop = KEEP
-    if behavior == "Removed":
-        drop = DROP_OTHERS if part.get("invert") else DROP_MATCHES
-    is_repeated = behavior == "Contiguous"
-    if kind == "Split":
-        pattern = part["pattern"]
-        source = pattern.get("Regex")
-        if source is None:
-            source = "".join(rf"\x{{{ord(char):x}}}" for char in pattern["String"])
-        yield parser.parse(source, repeat=is_repeated), drop
-    else:
-        source = _DIGITS if kind == "Digits" else _PUNCTUATION
-        yield parser.add_set(source, repeat=is_repeated), drop
-
-
 def _isolate(source: str) -> Any:
     """Return a pre-tokenizer that makes each character of a set a piece."""
     from tokenizers import Regex, pre_tokenizers
 
-    if source == _DIGITS:
+    if source == DIGITS:
         return pre_tokenizers.Digits(individual_digits=True)
-    if source == _PUNCTUATION:
+    if source == PUNCTUATION:
         return pre_tokenizers.Punctuation("isolated")
     return pre_tokenizers.Split(Regex(source), "isolated")

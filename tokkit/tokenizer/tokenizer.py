@@ -214,7 +214,7 @@ class Tokenizer:
         if any(not row["special"] for row in self.definition.get("added_tokens", ())):
             return "other"
         normalizer = (self.definition.get("normalizer") or {}).get("type")
-        *before, last = self._pre_tokenizers
+        *before, last = self.pre_tokenizers
         if (normalizer, self.kind) == ("BertNormalizer", "wordpiece"):
             bert = {"type": "BertPreTokenizer"}
             return "bert" if [*before, last] in ([bert], [bert, SPLIT_DIGITS]) else "other"
@@ -230,15 +230,15 @@ class Tokenizer:
     @property
     def add_prefix_space(self) -> bool:
         """Whether the pre-tokenizer puts a space in front of a text that has none."""
-        return any(part.get("add_prefix_space", False) for part in self._pre_tokenizers)
+        return any(part.get("add_prefix_space", False) for part in self.pre_tokenizers)
 
     @property
     def splits_digits(self) -> bool:
         """Whether the pre-tokenizer makes each digit a word."""
-        return SPLIT_DIGITS in self._pre_tokenizers
+        return SPLIT_DIGITS in self.pre_tokenizers
 
     @property
-    def _pre_tokenizers(self) -> list[dict[str, Any]]:
+    def pre_tokenizers(self) -> list[dict[str, Any]]:
         """The parts of the pre-tokenizer, in order."""
         part = self.definition.get("pre_tokenizer") or {"type": None}
         parts = part["pretokenizers"] if part["type"] == "Sequence" else [part]

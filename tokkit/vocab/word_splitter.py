@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from tokenizers import Regex, normalizers, pre_tokenizers
+from tokenizers import normalizers, pre_tokenizers
 
 from tokkit.kernels.vocab.count_words import (
     Normalization,
@@ -27,12 +27,12 @@ from tokkit.kernels.vocab.count_words import (
 from tokkit.kernels.vocab.word_table import LONGEST_WORD
 from tokkit.tokenizer.characters import (
     UNICODE_SIZE,
-    PieceCharacters,
     WordCharacters,
     is_mark,
     page_of,
 )
-from tokkit.tokenizer.definitions import GPT2_PATTERN
+from tokkit.tokenizer.definitions import SPLIT_DIGITS, SPLIT_WORDS
+from tokkit.tokenizer.splitter import TextSplitter
 from tokkit.vocab.train_config import TrainConfig
 
 
@@ -126,18 +126,14 @@ class PieceSplitter:
     split = staticmethod(split_pieces)
 
     def __init__(self, config: TrainConfig) -> None:
-        pre_tokenizer: Any = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        if config.split_digits:
-            pre_tokenizer = pre_tokenizers.Sequence(
-                [
-                    pre_tokenizers.Split(Regex(GPT2_PATTERN), "isolated"),
-                    pre_tokenizers.Digits(individual_digits=True),
-                    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-                ]
-            )
-        characters = PieceCharacters(pre_tokenizer)
-        self.rules: Any = characters.classes
-        self.learn_page = characters.learn_page
+        parts = [SPLIT_WORDS, *([SPLIT_DIGITS] if config.split_digits else [])]
+        self._splitter = TextSplitter({"type": "Sequence", "pretokenizers": parts})
+        self.learn_page = self._splitter.learn_page
+
+    @property
+    def rules(self) -> Any:
+        """The automata for the kernels, which grow."""
+        return self._splitter.tables
 
     def take_removed(self) -> dict[str, int]:
         """Return nothing, since there is no normalization."""

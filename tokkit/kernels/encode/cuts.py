@@ -15,6 +15,7 @@ from tokkit.kernels.arrays import Bytes, Ids, Int32, Int64
 from tokkit.kernels.encode.chunks import CutRules, can_cut
 from tokkit.kernels.jit import kernel, tuple_kernel
 
+
 @tuple_kernel
 def find_cuts(
     values: Bytes,

@@ -114,9 +114,7 @@ def start_pieces(splitter: Splitter, start: int) -> None:
 
 
 @tuple_splice
-def next_piece(
-    values: Bytes, position: int, stop: int, splitter: Splitter
-) -> tuple[int, int, int]:
+def next_piece(values: Bytes, position: int, stop: int, splitter: Splitter) -> tuple[int, int, int]:
     """Find the next piece of a text.
 
     Args:

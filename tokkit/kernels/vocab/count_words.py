@@ -1,4 +1,4 @@
-r"""Count the words of texts, as a table of characters or as GPT-2's split pattern splits them.
+r"""Count the words of texts, as a table of characters or as split patterns split them.
 
 By characters, for WordPiece and unigram:
 
@@ -6,10 +6,10 @@ By characters, for WordPiece and unigram:
     chunks    Thé  cat,  the  cat          counted as they stand, in a table of short keys
     words     the 2   cat 2   , 1          of each distinct chunk, when that table is emptied
 
-By the split pattern, for byte-level BPE, whose words are its pieces:
+By split patterns, here GPT-2's, for byte-level BPE, whose words are the pieces:
 
     text      I don't,  no
-    chunks    I | _don't, | _ | _no        a space belongs to what follows; see ``chunks``
+    chunks    I | _don't, | __no           a space belongs to what follows; see ``chunks``
     pieces    I | _don | 't | , | _ | _no
 
 Longer chunks, and with them most text without spaces between words, are split at once.
@@ -38,11 +38,11 @@ from tokkit.kernels.encode.chunks import (
     Queue,
     Texts,
     process_chunks,
-    queue_spaced_words,
+    queue_stretches,
     queue_words,
 )
-from tokkit.kernels.encode.encode_bpe import Classes, find_piece
 from tokkit.kernels.encode.encode_wordpiece import CONTEXT, SEVERAL, SINGLE, WORD, Characters
+from tokkit.kernels.encode.split_text import Splitter, next_piece, start_pieces
 from tokkit.kernels.encode.word_cache import UNKNOWN, WordCache
 from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
 from tokkit.kernels.memory import decode_character, signed
@@ -129,7 +129,7 @@ def _count_run(
 
 @tuple_inline
 def _split_words(
-    values: Bytes, start: int, stop: int, _: int, count: int, rules: Normalization, table: WordTable
+    values: Bytes, start: int, stop: int, count: int, rules: Normalization, table: WordTable
 ) -> tuple[int, int, int]:
     """Count the words of a stretch of text, each ``count`` times.
 
@@ -164,49 +164,33 @@ def _split_words(
 
 @tuple_inline
 def _split_pieces(
-    values: Bytes,
-    start: int,
-    stop: int,
-    text_stop: int,
-    count: int,
-    classes: Classes,
-    table: WordTable,
+    values: Bytes, start: int, stop: int, count: int, splitter: Splitter, table: WordTable
 ) -> tuple[int, int, int]:
     """Count the pieces of a stretch of text, each ``count`` times.
 
-    A piece that is too long is cut as if the text ended there.
+    A piece that is too long is cut into several.
 
     Returns:
-        Where it stopped, which is beyond ``stop`` where white space goes on; ``DONE`` or another
-        reason; and its detail.
+        Where it stopped; ``DONE`` or another reason; and its detail.
     """
-    position = start
+    start_pieces(splitter, start)
+    position = end = start
     while position < stop:
-        if not has_room(table):
-            return position, FULL_WORDS, 0
-        limit = text_stop
-        if limit - position > LONGEST_WORD:
-            limit = position + LONGEST_WORD
-            while values[limit] & 0xC0 == 0x80:
-                limit -= 1
-        end, kind = find_piece(values, position, limit, classes.classes)
-        if kind == UNSEEN:
-            return position, UNSEEN_CHARACTER, end
-        count_bytes(table, values, position, end, count)
-        position = end
+        if position == end:
+            position, end, unseen = next_piece(values, position, stop, splitter)
+            if unseen >= 0:
+                return position, UNSEEN_CHARACTER, unseen
+        if position < end:
+            if not has_room(table):
+                return position, FULL_WORDS, 0
+            last = end
+            if last - position > LONGEST_WORD:
+                last = position + LONGEST_WORD
+                while values[last] & 0xC0 == 0x80:
+                    last -= 1
+            count_bytes(table, values, position, last, count)
+            position = last
     return position, DONE, 0
-
-
-@tuple_inline
-def _last_class(values: Bytes, start: int, stop: int, classes: Bytes) -> int:
-    """Return the class of a chunk's last character, or -1 if that is a single byte."""
-    last = stop - 1
-    if values[last] < 0x80:
-        return -1
-    while last > start and values[last] & 0xC0 == 0x80:
-        last -= 1
-    code, _ = decode_character(values, last)
-    return signed(classes[code])
 
 
 @tuple_splice
@@ -222,7 +206,7 @@ def _split_texts(
     """Split texts from where ``state`` stands, by a function that splits one.
 
     Args:
-        split: ``split(values, start, stop, text_stop, count, rules, table)`` counts the words from
+        split: ``split(values, start, stop, count, rules, table)`` counts the words from
             ``start`` to ``stop``. Returns where it stopped, the reason, and its detail.
         values: uint8, valid UTF-8.
         offsets: int64 ``[num_texts + 1]``, into ``values``.
@@ -236,7 +220,7 @@ def _split_texts(
     reason = DONE
     while text < counts.size:
         stop = offsets[text + 1]
-        position, reason, detail = split(values, position, stop, stop, counts[text], rules, table)
+        position, reason, detail = split(values, position, stop, counts[text], rules, table)
         if reason != DONE:
             state[DETAIL] = detail
             break
@@ -266,41 +250,35 @@ def _count_known(
 
 
 @tuple_splice
-def _count_new_words(
-    tables: tuple[Normalization, WordCache, WordTable], values: Bytes, chunk: Chunk, num_tokens: int
+def _count_new(
+    split: Callable[..., tuple[int, int, int]],
+    tables: tuple[Any, WordCache, WordTable],
+    values: Bytes,
+    chunk: Chunk,
+    num_tokens: int,
 ) -> Progress:
-    """Add a chunk to the table, or count its words; see ``process_chunks``."""
+    """Add a chunk to the table, or count its words; see ``process_chunks`` and ``_split_texts``."""
     rules, _, table = tables
     if chunk.bucket != NO_BUCKET:
         if put_chunk(table, signed(chunk.bucket), chunk.first, chunk.second):
             return num_tokens, chunk.stop, DONE, 0
         return num_tokens, chunk.start, FULL_CHUNKS, 0
-    reached, reason, detail = _split_words(
-        values, chunk.start, chunk.stop, chunk.text_stop, 1, rules, table
-    )
+    reached, reason, detail = split(values, chunk.start, chunk.stop, 1, rules, table)
     return num_tokens, reached, reason, detail
 
 
 @tuple_splice
-def _count_new_pieces(
-    tables: tuple[Classes, WordCache, WordTable], values: Bytes, chunk: Chunk, num_tokens: int
+def _count_new_words(
+    tables: tuple[Normalization, WordCache, WordTable], values: Bytes, chunk: Chunk, num_tokens: int
 ) -> Progress:
-    """Add a chunk to the table, or count its pieces; see ``process_chunks``.
+    return _count_new(_split_words, tables, values, chunk, num_tokens)
 
-    A chunk that ends with white space of several bytes is split at once, since its pieces depend on
-    what follows.
-    """
-    classes, _, table = tables
-    if chunk.bucket != NO_BUCKET:
-        last = _last_class(values, chunk.start, chunk.stop, classes.classes)
-        if last != SPACE and last != UNSEEN:
-            if put_chunk(table, signed(chunk.bucket), chunk.first, chunk.second):
-                return num_tokens, chunk.stop, DONE, 0
-            return num_tokens, chunk.start, FULL_CHUNKS, 0
-    reached, reason, detail = _split_pieces(
-        values, chunk.start, chunk.stop, chunk.text_stop, 1, classes, table
-    )
-    return num_tokens, reached, reason, detail
+
+@tuple_splice
+def _count_new_pieces(
+    tables: tuple[Splitter, WordCache, WordTable], values: Bytes, chunk: Chunk, num_tokens: int
+) -> Progress:
+    return _count_new(_split_pieces, tables, values, chunk, num_tokens)
 
 
 @tuple_kernel
@@ -359,19 +337,19 @@ def count_chunks_of_words(
 
 @tuple_kernel
 def split_pieces(
-    values: Bytes, offsets: Int64, counts: Int64, classes: Classes, table: WordTable, state: Int64
+    values: Bytes, offsets: Int64, counts: Int64, splitter: Splitter, table: WordTable, state: Int64
 ) -> int:
     """Count the pieces of texts; see ``split_words``."""
-    return _split_texts(_split_pieces, values, offsets, counts, classes, table, state)
+    return _split_texts(_split_pieces, values, offsets, counts, splitter, table, state)
 
 
 @tuple_kernel
 def count_chunks_of_pieces(
-    values: Bytes, offsets: Int64, classes: Classes, table: WordTable, queue: Queue, state: Int64
+    values: Bytes, offsets: Int64, splitter: Splitter, table: WordTable, queue: Queue, state: Int64
 ) -> int:
     """Count the chunks of texts; see ``count_chunks_of_words``."""
-    texts = Texts(values, offsets, classes.is_space)
-    tables = (classes, table.chunks, table)
+    texts = Texts(values, offsets, splitter.rules)
+    tables = (splitter, table.chunks, table)
     return process_chunks(
-        queue_spaced_words, _count_known, _count_new_pieces, texts, tables, queue, state, None
+        queue_stretches, _count_known, _count_new_pieces, texts, tables, queue, state, None
     )

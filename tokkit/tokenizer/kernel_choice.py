@@ -1,0 +1,101 @@
+"""Which kernel encodes for a tokenizer, or why its own library must.
+
+Nothing here imports Numba: a stage asks which kernel it will use before it needs one.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tokkit.tokenizer.encoded import NO_ID, forbidden_mask, read_merges
+from tokkit.tokenizer.split_pattern import PatternParser, UnknownPatternError, read_levels
+from tokkit.tokenizer.tokenizer import Tokenizer
+
+MOST_MERGES = 1 << 21
+_MOST_WORD_CHARS = 1 << 20
+
+
+class KernelChoice(NamedTuple):
+    """The answer to which kernel encodes.
+
+    Attributes:
+        name: ``wordpiece``, ``bpe``, or None for the tokenizer's own library.
+        obstacle: what no kernel knows, as a phrase; empty with a kernel.
+    """
+
+    name: str | None
+    obstacle: str = ""
+
+
+def choose_kernel(tokenizer: Tokenizer) -> KernelChoice:
+    """Return which kernel gives the ids of a tokenizer."""
+    obstacles: Iterator[str]
+    if tokenizer.kind == "wordpiece":
+        name, obstacles = "wordpiece", _wordpiece_obstacles(tokenizer)
+    elif tokenizer.kind == "bpe":
+        name, obstacles = "bpe", _byte_level_obstacles(tokenizer)
+    else:
+        return KernelChoice(None, f"a {tokenizer.kind} model")
+    obstacle = next(obstacles, "")
+    return KernelChoice(None if obstacle else name, obstacle)
+
+
+def _wordpiece_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield what the kernel of BERT's tokenizer does not know."""
+    model = tokenizer.definition["model"]
+    if tokenizer.pipeline != "bert":
+        yield "a normalizer, pre-tokenizer or added token that BERT's tokenizer lacks"
+    elif model["unk_token"] not in model["vocab"]:
+        yield "no token for unknown words"
+    elif model["max_input_chars_per_word"] > _MOST_WORD_CHARS:
+        yield f"words of {model['max_input_chars_per_word']:,} characters"
+
+
+def _byte_level_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield what the kernel of byte-level BPE does not know."""
+    definition = tokenizer.definition
+    *before, last = tokenizer.pre_tokenizers
+    if last["type"] != "ByteLevel":
+        yield f"the pre-tokenizer {last['type']} before BPE"
+        return
+    if before and last["add_prefix_space"]:
+        yield "a space added to words"
+    if any(part["type"] == "ByteLevel" for part in before):
+        yield "a pre-tokenizer after ByteLevel"
+    try:
+        list(read_levels(definition["pre_tokenizer"], PatternParser()))
+    except UnknownPatternError as error:
+        yield str(error)
+    if (normalizer := _first_normalizer(definition["normalizer"])) is not None:
+        yield f"the normalizer {normalizer}"
+    if any(not row["special"] for row in definition["added_tokens"]):
+        yield "added tokens in text"
+    yield from _merge_obstacles(tokenizer)
+
+
+def _merge_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield what the kernel does not know of a model of bytes and their merges."""
+    model = tokenizer.definition["model"]
+    for option in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if model[option]:
+            yield f"a {option} in BPE"
+    if len(model["merges"]) >= MOST_MERGES:
+        yield f"{len(model['merges']):,} merges"
+        return
+    byte_ids, _, _, merged_ids = read_merges(tokenizer)
+    is_missing = byte_ids == NO_ID
+    if is_missing.any() and (model["unk_token"] is not None or model["byte_fallback"]):
+        yield "bytes without a token"
+    reachable = np.concatenate([byte_ids[~is_missing], merged_ids])
+    if model.get("ignore_merges"):
+        reachable = np.fromiter(model["vocab"].values(), np.int64)
+    if forbidden_mask(tokenizer)[reachable].any():
+        yield "bytes that are merged to a special token"
+
+
+def _first_normalizer(part: Any) -> str | None:
+    """Return the type of the first normalizer that is not an empty sequence."""
+    if part is not None and part["type"] == "Sequence":
+        return next(filter(None, map(_first_normalizer, part["normalizers"])), None)
+    return None if part is None else str(part["type"])
