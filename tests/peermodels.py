@@ -1,11 +1,18 @@
-"""Models of transformers with the weights of tokkit's models."""
+"""Models of transformers with the weights of tokkit's models, and the other way round."""
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
+import torch
 import transformers
 
-from tokkit.pretraining.models.architectures import to_transformers
+from tokkit.pretraining.models.architectures import build_model, to_transformers
+from tokkit.pretraining.models.bert import Bert
+from tokkit.pretraining.models.initial_weights import read_initial_weights
 from tokkit.pretraining.models.transformer import Transformer
+from tokkit.tokenizer.saving import save_tokenizer
+from tokkit.tokenizer.tokenizer import Tokenizer
 
 
 def peer_of(model: Transformer, attention: str = "eager") -> transformers.BertForPreTraining:
@@ -20,3 +27,39 @@ def peer_of(model: Transformer, attention: str = "eager") -> transformers.BertFo
     assert set(missing) == {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
     peer.tie_weights()
     return peer
+
+
+def write_bert(
+    folder: Path, tokenizer: Tokenizer, kind: str = "BertForPreTraining", **options: Any
+) -> Any:
+    """Save a model of transformers with random weights and a tokenizer, and return it."""
+    config = {
+        "vocab_size": tokenizer.vocab_size,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 96,
+        "max_position_embeddings": 40,
+        "layer_norm_eps": 1e-6,
+        **options,
+    }
+    torch.manual_seed(0)
+    peer = getattr(transformers, kind)(transformers.BertConfig(**config)).eval()
+    with torch.no_grad():
+        for parameter in peer.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    peer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    return peer
+
+
+def begin(folder: Path, tokenizer: Tokenizer, objective: str = "nsp") -> Bert:
+    """The model with which a run begins."""
+    initial = read_initial_weights(
+        folder, tokenizer, objective=objective, max_seq_length=32, dropout=0.0
+    )
+    torch.manual_seed(1)
+    model = build_model(initial.config)
+    initial.load_into(model)
+    assert isinstance(model, Bert)
+    return model

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from flatbatches import pair_batch
 from instancefolders import SPECIAL, write_counting_tokenizer, write_instance_folder
+from peermodels import begin, write_bert
 from randommodels import make_instances, make_model
 from safetensors.torch import load_file, save_file
 
@@ -21,7 +21,6 @@ from tokkit.pretraining.models.architectures import VOCAB_TENSORS, build_model
 from tokkit.pretraining.models.bert import Bert
 from tokkit.pretraining.models.bert_folder import fingerprint_folder
 from tokkit.pretraining.models.export import write_export
-from tokkit.pretraining.models.initial_weights import read_initial_weights
 from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.pretrain_config import LoaderConfig, PretrainConfig
 from tokkit.pretraining.training.metrics import total_loss
@@ -41,42 +40,6 @@ def write_tokenizer(folder: Path, entries: list[str]) -> Tokenizer:
     tokenizer = load_tokenizer(folder / "vocab.txt")
     save_tokenizer(tokenizer, folder)
     return tokenizer
-
-
-def write_bert(
-    folder: Path, tokenizer: Tokenizer, kind: str = "BertForPreTraining", **options: Any
-) -> Any:
-    """Save a model of transformers with random weights and a tokenizer, and return it."""
-    config = {
-        "vocab_size": tokenizer.vocab_size,
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 96,
-        "max_position_embeddings": 40,
-        "layer_norm_eps": 1e-6,
-        **options,
-    }
-    torch.manual_seed(0)
-    peer = getattr(transformers, kind)(transformers.BertConfig(**config)).eval()
-    with torch.no_grad():
-        for parameter in peer.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    peer.save_pretrained(folder)
-    save_tokenizer(tokenizer, folder)
-    return peer
-
-
-def begin(folder: Path, tokenizer: Tokenizer, objective: str = "nsp") -> Bert:
-    """The model with which a run begins."""
-    initial = read_initial_weights(
-        folder, tokenizer, objective=objective, max_seq_length=32, dropout=0.0
-    )
-    torch.manual_seed(1)
-    model = build_model(initial.config)
-    initial.load_into(model)
-    assert isinstance(model, Bert)
-    return model
 
 
 def losses(model: Bert, peer: Any, instances: Instances) -> tuple[float, float]:

@@ -8,6 +8,7 @@ first of these that exists:
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ SIZES = (
     "max_position_embeddings",
     "type_vocab_size",
 )
+_LONGEST_SHOWN = 100
 # What transformers assumes where a config says nothing.
 DEFAULTS = {
     "model_type": "bert",
@@ -108,7 +110,7 @@ def read_bert_config(folder: Path, *, objective: str, max_seq_length: int) -> di
     for name, supported in SUPPORTED.items():
         if data[name] not in supported:
             raise TokkitError(
-                f"{path}: {name} is {data[name]}, but --init-from requires "
+                f"{path}: {name} is {str(data[name])[:_LONGEST_SHOWN]}, but --init-from requires "
                 f"{' or '.join(map(str, supported))}; choose another model"
             )
     for name in ("vocab_size", *SIZES):
@@ -116,6 +118,7 @@ def read_bert_config(folder: Path, *, objective: str, max_seq_length: int) -> di
             raise TokkitError(
                 f"{path}: {name} is {data.get(name)}, not a number; download it again"
             )
+    _check_sizes(path, data)
     if data["max_position_embeddings"] < max_seq_length:
         raise TokkitError(
             f"{path}: the model has {data['max_position_embeddings']} positions, but instances "
@@ -127,3 +130,41 @@ def read_bert_config(folder: Path, *, objective: str, max_seq_length: int) -> di
             f"segments; choose another model"
         )
     return data
+
+
+def _check_sizes(path: Path, data: Mapping[str, Any]) -> None:
+    """Refuse sizes that no model has."""
+    for name in ("vocab_size", *SIZES):
+        if isinstance(data[name], bool) or data[name] < 1:
+            raise TokkitError(f"{path}: {name} is {data[name]}, not 1 or more; download it again")
+    for name in ("layer_norm_eps", "initializer_range"):
+        value = data[name]
+        if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
+            shown = str(value)[:_LONGEST_SHOWN]
+            raise TokkitError(
+                f"{path}: {name} is {shown}, not a positive number; download it again"
+            )
+    width, heads = data["hidden_size"], data["num_attention_heads"]
+    if width % heads:
+        raise TokkitError(
+            f"{path}: hidden_size {width} cannot be divided among {heads} attention heads; download "
+            f"it again"
+        )
+
+
+def require_weights_of(folder: Path, data: Mapping[str, Any]) -> None:
+    """Refuse a ``config.json`` whose model has more parameters than the weights have bytes.
+
+    Otherwise, memory for it would be asked for.
+    """
+    path = folder / CONFIG
+    width = data["hidden_size"]
+    num_bytes = sum(path.stat().st_size for path in find_weights(folder))
+    rows = data["vocab_size"] + data["max_position_embeddings"] + data["type_vocab_size"]
+    layer = 4 * width + 2 * data["intermediate_size"]
+    num_parameters = width * (rows + data["num_hidden_layers"] * layer)
+    if num_parameters > num_bytes:
+        raise TokkitError(
+            f"{path}: makes a model of {num_parameters:,} parameters, but the weights have "
+            f"{num_bytes:,} bytes; download both again"
+        )

@@ -14,13 +14,13 @@ their role. The row of a token that the folder lacks is drawn at random:
 """
 
 import logging
-import pickle
+import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -33,7 +33,13 @@ from tokkit.pretraining.models.architectures import (
     transformers_names,
 )
 from tokkit.pretraining.models.bert import BERT
-from tokkit.pretraining.models.bert_folder import CONFIG, SIZES, find_weights, read_bert_config
+from tokkit.pretraining.models.bert_folder import (
+    CONFIG,
+    SIZES,
+    find_weights,
+    read_bert_config,
+    require_weights_of,
+)
 from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -44,6 +50,7 @@ OLD_NAMES = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".Layer
 TIED = {"cls.predictions.decoder.bias": "cls.predictions.bias"}
 REDUNDANT = ("cls.predictions.decoder.weight", "bert.embeddings.position_ids")
 NUM_LOGGED = 5
+LONGEST_LOGGED = 100
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +108,7 @@ def read_initial_weights(
         **{name: data[name] for name in SIZES},
     )
     weights = _modernize_names(_read_weights(folder))
+    require_weights_of(folder, data)
     tensors = _convert(weights, replace(config, vocab_size=data["vocab_size"]), folder)
     token_ids, rows = match_tokens(tokenizer, load_tokenizer(folder), data["vocab_size"])
     copied, total = f"{len(rows):,}", f"{config.vocab_size:,}"
@@ -135,16 +143,33 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     for path in find_weights(folder):
         try:
             with wrap_os_errors(path):
-                if path.suffix == ".safetensors":
-                    tensors |= load_file(path)
-                else:
-                    tensors |= torch.load(path, map_location="cpu", weights_only=True)
-        except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else "unexpected end of file"
+                loaded = _read_file(path)
+        except (TokkitError, MemoryError):
+            raise
+        except Exception as error:  # what is unpickled may raise any
+            reason = str(error).splitlines()[0][:300] if str(error) else "unexpected end of file"
             raise TokkitError(
                 f"{path}: damaged, or not a file of tensors alone ({reason}); download it again"
             ) from error
+        if not isinstance(loaded, dict) or any(
+            not isinstance(name, str) or not isinstance(tensor, Tensor)
+            for name, tensor in loaded.items()
+        ):
+            raise TokkitError(f"{path}: not a file of named tensors alone; download it again")
+        tensors |= loaded
     return tensors
+
+
+def _read_file(path: Path) -> Any:
+    """Return what a file of weights holds, of at most about its size."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            packed = sum(entry.file_size for entry in archive.infolist())
+        if packed > 2 * path.stat().st_size:  # torch never compresses
+            raise ValueError(f"it unpacks to {packed:,} bytes")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _modernize_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -167,6 +192,9 @@ def _convert(weights: Mapping[str, Tensor], config: ModelConfig, folder: Path) -
         config: of our model with the vocabulary of the weights.
         folder: named in errors.
     """
+    if config.num_hidden_layers * len(BERT.inner) > len(weights):
+        last = BERT.layer.format(config.num_hidden_layers - 1)
+        raise TokkitError(f"{folder}: the weights lack {last}; they are not a complete BERT")
     outline = outline_model(config).state_dict()
     expected = to_transformers(outline, config)
     missing = [name for name in expected if name not in weights]
@@ -179,17 +207,36 @@ def _convert(weights: Mapping[str, Tensor], config: ModelConfig, folder: Path) -
                 f"{folder}: {name} has shape {tuple(weights[name].shape)}, but {CONFIG} makes it "
                 f"{tuple(like.shape)}; download both again"
             )
+    found = {
+        name: _to_floats(tensor, f"{folder}: {name}")
+        for name, tensor in weights.items()
+        if name in expected
+    }
     if missing:
         log.info("%s: lacks these heads, which are drawn at random: %s", folder, _modules(missing))
     if ignored := weights.keys() - expected.keys():
         log.info("%s: ignores %s", folder, _modules(ignored))
-    found = {name: tensor.float() for name, tensor in weights.items() if name in expected}
     names = [name for name in outline if found.keys() >= set(transformers_names(name, BERT))]
     return from_transformers(found, config, names)
 
 
+def _to_floats(tensor: Tensor, name: str) -> Tensor:
+    """Return a tensor of weights in fp32."""
+    if not tensor.is_floating_point() or tensor.layout != torch.strided:
+        raise TokkitError(
+            f"{name} holds {tensor.dtype}, not floating-point numbers; use weights that are not "
+            f"quantized"
+        )
+    floats = tensor.float()
+    if not floats.isfinite().all():
+        raise TokkitError(
+            f"{name} holds numbers that are not finite; download the weights again, or use others"
+        )
+    return floats
+
+
 def _modules(names: Collection[str]) -> str:
     """Return the modules of some tensors in words."""
-    modules = sorted({name.rsplit(".", 1)[0] for name in names})
+    modules = sorted({name.rsplit(".", 1)[0][:LONGEST_LOGGED] for name in names})
     rest = len(modules) - NUM_LOGGED
     return ", ".join(modules[:NUM_LOGGED]) + (f" and {rest} others" if rest > 0 else "")
