@@ -1,70 +1,68 @@
-"""Decorators that compile kernels, with Numba's flags, and the cache of compiled kernels on disk.
+"""Decorators that compile kernels with Numba, once for each combination of argument types.
 
-Kernels release the GIL (``nogil=True``), so threads can run next to them. They do not use
-``parallel=True``: processes that share a cache crash on it (numba issue 4807), and tokkit runs
-work units in parallel instead.
+A kernel that was compiled before is loaded from disk without Numba, which takes 0.6 s to import and
+to load its own cache; see ``tokkit.kernels.compiled``. Numba is imported where a kernel must be
+compiled.
 
-Compiled kernels are stored in ``__pycache__`` next to their source, else in the user's cache
-folder, or where ``NUMBA_CACHE_DIR`` says. Where no folder can be written, every process compiles
-them again.
+Kernels release the GIL, so threads can run next to them. They do not use ``parallel=True``: tokkit
+runs work units in parallel instead.
 
 Which decorator to use:
 
     kernel, tuple_kernel    called from Python; ``tuple_`` for those that take tuples of arrays
     inline, tuple_inline    called by kernels; LLVM decides whether to inline
     splice, tuple_splice    called by kernels; always inlined
+    instruction             called by kernels; generates LLVM code
 
 A ``tuple_splice`` function can take other compiled functions as arguments. Numba compiles it once
 for each of them, so that a loop or a heap is written once and costs no call.
 """
 
-import fcntl
-import hashlib
-import importlib.util
 import logging
-import os
-import re
-import zlib
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
-from typing import Any, TypeVar
+from functools import cache, cached_property, update_wrapper, wraps
+from typing import Any, TypeVar, cast
 
-import numba
-from numba.core import event
-from numba.core.caching import FunctionCache
+from tokkit.kernels.compiled import (
+    NUMBA_MEMORY,
+    CompiledKernel,
+    KernelFile,
+    KernelHeader,
+    find_folder,
+    read_arguments,
+)
 
 log = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., object])
-
-_KERNEL_IMPORT = re.compile(rb"^from (tokkit\.kernels\.[\w.]+) import", re.MULTILINE)
 
 # A kernel that takes an array out of a tuple counts a reference to it with an atomic instruction:
 # the encoding kernels ran at a third of their speed. This flag turns reference counts off. Without
 # them no array can be made, and a slice is one. (Numba documents the flag under
 # ``register_jitable``.)
 _NO_REFERENCE_COUNTS = {"_nrt": False}
+# What Numba would add for calls from Python, which go another way here.
+_NO_WRAPPERS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def kernel(function: Function) -> Function:
     """Compile ``function`` on its first call."""
-    return _compile(function)
+    return _wrap(function)
 
 
 def tuple_kernel(function: Function) -> Function:
     """Compile a kernel that takes tuples of arrays; it can make neither slices nor arrays."""
-    return _compile(function, **_NO_REFERENCE_COUNTS)
+    return _wrap(function, **_NO_REFERENCE_COUNTS)
 
 
 def inline(function: Function) -> Function:
     """Compile a function that kernels call; LLVM inlines it where it pays."""
-    return _compile(function, inline="never")
+    return _wrap(function, inline="never")
 
 
 def tuple_inline(function: Function) -> Function:
     """Compile like ``inline``, with the restrictions of ``tuple_kernel``."""
-    return _compile(function, inline="never", **_NO_REFERENCE_COUNTS)
+    return _wrap(function, inline="never", **_NO_REFERENCE_COUNTS)
 
 
 def splice(function: Function) -> Function:
@@ -73,7 +71,7 @@ def splice(function: Function) -> Function:
     With ``inline`` LLVM inlines after it has vectorized loops, which is too late for a random draw
     in a loop: a block of Philox took 16 ns, and takes 3.2 ns this way (AVX2).
     """
-    return _compile(function, inline="always")
+    return _wrap(function, inline="always")
 
 
 def tuple_splice(function: Function) -> Function:
@@ -83,95 +81,120 @@ def tuple_splice(function: Function) -> Function:
     9 and 13 s to compile instead of 6 and 8. Code that runs once per chunk of text became a
     twentieth faster by inlining.
     """
-    return _compile(function, forceinline=True, **_NO_REFERENCE_COUNTS)
+    return _wrap(function, forceinline=True, **_NO_REFERENCE_COUNTS)
 
 
-def _compile(function: Function, **flags: Any) -> Function:
-    compiled = numba.njit(nogil=True, **flags)(function)
-    try:
-        compiled._cache = _KernelCache(function)  # noqa: SLF001  what cache=True does, with theirs
-    except RuntimeError:  # no folder can be written
-        log.debug("%s: no folder to cache the compiled kernel in", function.__name__)
-    typed: Function = compiled
-    return typed
+def instruction(function: Callable[..., Any]) -> Any:
+    """Make a function of kernels from one that generates its LLVM code.
+
+    Args:
+        function: called with the module ``numba.types`` and the types of the arguments; returns
+            the signature, and the function that generates the code.
+    """
+    return _Instruction(function)
 
 
-class _KernelCache(FunctionCache):  # type: ignore[misc]  # Numba has no annotations
-    """Numba's cache, made safe for concurrent processes and for edited sources.
+def _wrap(function: Function, **options: Any) -> Function:
+    return cast("Function", _Kernel(function, options))
 
-    Numba takes a kernel as unchanged if its own file is, though the functions that it calls are in
-    other files. Two processes that write an index at the same time can make it point to the wrong
-    code. And processes that start together would each compile the same kernels: a process that
-    finds a kernel missing locks it until it has stored it, and others wait for that.
+
+class _Kernel:
+    """A function that is compiled for each combination of argument types, when it is called.
+
+    What compiled kernels refer to it by, Numba looks up under the names that its own dispatchers
+    have: ``_numba_type_``, ``targetoptions`` and ``py_func``.
     """
 
-    def __init__(self, function: Callable[..., object]) -> None:
-        super().__init__(function)
-        self._cache_file._source_stamp = _digest_sources(function.__module__)  # noqa: SLF001  ours
-        self._number = zlib.crc32(self._cache_file._index_name.encode())  # noqa: SLF001  same
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        update_wrapper(self, function)
+        self.py_func = function
+        self._options = options
+        self._compiled: dict[tuple[Any, ...], CompiledKernel] = {}
 
-    def load_overload(self, signature: Any, target_context: Any) -> Any:
-        """Load a compiled kernel; return None, and keep others from compiling it, without one."""
-        loaded = super().load_overload(signature, target_context)
-        if loaded is None and self._lock(fcntl.LOCK_EX):
-            loaded = super().load_overload(signature, target_context)
-            if loaded is not None:
-                self._lock(fcntl.LOCK_UN)
-        return loaded
+    def __call__(self, *arguments: Any) -> Any:
+        types, values = read_arguments(arguments)
+        compiled = self._compiled.get(types)
+        if compiled is None:
+            compiled = self._compiled[types] = self._load(types, arguments)
+        return compiled(values)
 
-    def save_overload(self, signature: Any, data: Any) -> None:
-        """Store a compiled kernel."""
-        try:
-            super().save_overload(signature, data)
-        except OSError as error:
-            log.warning("%s: cannot store compiled kernels: %s", self.cache_path, error.strerror)
-        self._lock(fcntl.LOCK_UN)
+    def _load(self, types: tuple[Any, ...], arguments: tuple[Any, ...]) -> CompiledKernel:
+        """Load the kernel for these types, or compile and store it."""
+        file = KernelFile.of_function(self.py_func, types)
+        with file.locked_if_missing() as compiled:
+            if compiled is not None:
+                return compiled
+            header, code = self._compile(arguments)
+            file.write(header, code)
+            return CompiledKernel(header, code, types)
 
-    def _lock(self, operation: int) -> bool:
-        """Lock or unlock this function's byte of a file; return False where that is impossible."""
-        try:
-            fcntl.lockf(_open_lock(self.cache_path), operation, 1, self._number)
-        except OSError:
-            return False
-        return True
+    def _compile(self, arguments: tuple[Any, ...]) -> tuple[KernelHeader, bytes]:
+        """Compile the function for arguments of these types."""
+        import numba
+        from numba.np.numpy_support import as_dtype
+
+        _log_compilation()
+        types = tuple(map(numba.typeof, arguments))
+        self._dispatcher.compile(types)
+        result = self._dispatcher.overloads[types]
+        returned = result.signature.return_type
+        is_tuple = isinstance(returned, numba.types.BaseTuple)
+        parts = returned.types if is_tuple else [] if returned == numba.types.none else [returned]
+        library = result.library
+        header = KernelHeader(
+            symbol=result.fndesc.llvm_func_name,
+            returns="".join(as_dtype(part).char for part in parts),
+            returns_tuple=is_tuple,
+            numba_symbols=[
+                function.name
+                for function in library._final_module.functions  # noqa: SLF001  no other access
+                if function.is_declaration and function.name.startswith(NUMBA_MEMORY)
+            ],
+        )
+        return header, library._get_compiled_object()  # noqa: SLF001  as Numba's own cache does
+
+    @cached_property
+    def _dispatcher(self) -> Any:
+        import numba
+
+        return numba.njit(**self._options, **_NO_WRAPPERS)(self.py_func)
+
+    @property
+    def _numba_type_(self) -> Any:
+        return self._dispatcher._numba_type_
+
+    @property
+    def targetoptions(self) -> dict[str, Any]:
+        """The options that it is compiled with, as Numba has them."""
+        options: dict[str, Any] = self._dispatcher.targetoptions
+        return options
+
+
+class _Instruction:
+    """A function of kernels whose LLVM code is generated when a kernel is compiled."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    @cached_property
+    def _numba_type_(self) -> Any:
+        from numba import types
+        from numba.core.registry import cpu_target
+        from numba.extending import intrinsic
+
+        @wraps(self._function)
+        def generate(_context: Any, *arguments: Any) -> Any:
+            return self._function(types, *arguments)
+
+        made = intrinsic(generate)
+        cpu_target.typing_context.refresh()
+        return cpu_target.typing_context.resolve_value_type(made)
 
 
 @cache
-def _open_lock(folder: str) -> int:
-    """Open the lock file of a folder for the life of the process: to close it would unlock all."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return os.open(Path(folder) / "tokkit-kernels.lock", os.O_RDWR | os.O_CREAT, 0o666)
-
-
-@cache
-def _digest_sources(module: str) -> str:
-    """Return the SHA-256 of a module and of all modules of kernels that it imports."""
-    spec = importlib.util.find_spec(module)
-    assert spec is not None  # noqa: S101  it is being imported
-    assert spec.origin is not None  # noqa: S101  it has a source
-    source = Path(spec.origin).read_bytes()
-    digest = hashlib.sha256(source)
-    for name in _KERNEL_IMPORT.findall(source):
-        digest.update(_digest_sources(name.decode()).encode())
-    return digest.hexdigest()
-
-
-class _CompilationLogger(event.Listener):  # type: ignore[misc]  # Numba has no annotations
-    """Logs once per process that kernels are being compiled, since it takes a while."""
-
-    logged = False
-
-    def on_start(self, event: Any) -> None:
-        """Log that a kernel that was not found on disk is about to be compiled."""
-        folder = event.data["dispatcher"].stats.cache_path
-        if folder is not None and not self.logged:
-            self.logged = True
-            log.info(
-                "compiling kernels, once, which takes 10 to 30 seconds; storing them in %s", folder
-            )
-
-    def on_end(self, event: Any) -> None:
-        """Do nothing."""
-
-
-event.register("numba:compile", _CompilationLogger())
+def _log_compilation() -> None:
+    """Log once per process that kernels are being compiled, since it takes a while."""
+    if (folder := find_folder()) is not None:
+        log.info(
+            "compiling kernels, once, which takes 10 to 30 seconds; storing them in %s", folder
+        )

@@ -5,17 +5,13 @@ Numba compiles for here is little-endian). It may begin at any byte. Nothing che
 or store lies within its array; where an array can end early, use the ``_last`` variants.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from tokkit.kernels.arrays import Bytes, Ids
-from tokkit.kernels.jit import inline, splice, tuple_splice
+from tokkit.kernels.jit import inline, instruction, splice, tuple_splice
 
 # Odd multipliers that spread keys over the high bits of a hash.
 HASH_PRIME = np.uint64(0x9E37_79B9_7F4A_7C15)
@@ -23,11 +19,6 @@ HASH_PRIME_2 = np.uint64(0xD6E8_FEB8_6659_FD93)
 
 _BYTE = ir.IntType(8)
 _WORD = ir.IntType(64)
-
-
-def _intrinsic(function: Callable[..., Any]) -> Any:
-    """Register a function that returns the type and the LLVM code of calls to it."""
-    return intrinsic(function)
 
 
 @splice
@@ -43,8 +34,17 @@ def _address(builder: Any, context: Any, array_type: Any, array: Any, position: 
     return builder.bitcast(builder.gep(data, [position]), _BYTE.as_pointer())
 
 
-@_intrinsic
-def load_word(_: Any, values: Any, position: Any) -> Any:
+def _copy_bytes(builder: Any, target: Any, source: Any, number: Any, size: int) -> None:
+    """Copy ``number`` elements of ``size`` bytes from one address to another."""
+    kinds = [_BYTE.as_pointer(), _BYTE.as_pointer(), _WORD]
+    copy = builder.module.declare_intrinsic("llvm.memcpy", kinds)
+    is_volatile = ir.Constant(ir.IntType(1), 0)
+    num_bytes = builder.mul(number, ir.Constant(_WORD, size))
+    builder.call(copy, [target, source, num_bytes, is_volatile])
+
+
+@instruction
+def load_word(types: Any, values: Any, position: Any) -> Any:
     """``load_word(values, position)`` returns the word at ``values[position:position + 8]``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -54,8 +54,8 @@ def load_word(_: Any, values: Any, position: Any) -> Any:
     return types.uint64(values, types.int64), generate
 
 
-@_intrinsic
-def store_word(_: Any, values: Any, position: Any, word: Any) -> Any:
+@instruction
+def store_word(types: Any, values: Any, position: Any, word: Any) -> Any:
     """``store_word(values, position, word)`` writes to ``values[position:position + 8]``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -66,8 +66,8 @@ def store_word(_: Any, values: Any, position: Any, word: Any) -> Any:
     return types.void(values, types.int64, types.uint64), generate
 
 
-@_intrinsic
-def find_small_bytes(_: Any, values: Any, position: Any) -> Any:
+@instruction
+def find_small_bytes(types: Any, values: Any, position: Any) -> Any:
     """``find_small_bytes(values, position)`` returns a bit for each of 64 bytes, set if below 33.
 
     The result of a vector comparison, taken as a number: with AVX2 two comparisons and two
@@ -84,8 +84,8 @@ def find_small_bytes(_: Any, values: Any, position: Any) -> Any:
     return types.uint64(values, types.int64), generate
 
 
-@_intrinsic
-def find_either(_: Any, values: Any, position: Any, first: Any, second: Any) -> Any:
+@instruction
+def find_either(types: Any, values: Any, position: Any, first: Any, second: Any) -> Any:
     """``find_either(values, position, first, second)`` returns a bit for each of 64 values.
 
     A bit is set where the value equals ``first`` or ``second``, both taken modulo the size of the
@@ -113,8 +113,8 @@ def _repeat(builder: Any, value: Any, block: Any) -> Any:
     return builder.shuffle_vector(first, first, lanes)
 
 
-@_intrinsic
-def prefetch(_: Any, values: Any, position: Any) -> Any:
+@instruction
+def prefetch(types: Any, values: Any, position: Any) -> Any:
     """``prefetch(values, position)`` starts to fetch the cache line of an element for reading."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -130,8 +130,8 @@ def prefetch(_: Any, values: Any, position: Any) -> Any:
     return types.void(values, types.int64), generate
 
 
-@_intrinsic
-def trailing_zeros(_: Any, word: Any) -> Any:
+@instruction
+def trailing_zeros(types: Any, word: Any) -> Any:
     """``trailing_zeros(word)`` returns the index of the lowest bit that is set, 64 for none."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -140,8 +140,8 @@ def trailing_zeros(_: Any, word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-@_intrinsic
-def count_ones(_: Any, word: Any) -> Any:
+@instruction
+def count_ones(types: Any, word: Any) -> Any:
     """``count_ones(word)`` returns the number of bits that are set."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -150,9 +150,9 @@ def count_ones(_: Any, word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-@_intrinsic
+@instruction
 def copy_values(
-    _: Any, values: Any, start: Any, out_values: Any, out_start: Any, number: Any
+    types: Any, values: Any, start: Any, out_values: Any, out_start: Any, number: Any
 ) -> Any:
     """``copy_values(values, start, out_values, out_start, number)`` copies between arrays.
 
@@ -164,14 +164,14 @@ def copy_values(
         source = _address(builder, context, signature.args[0], *arguments[:2])
         target = _address(builder, context, signature.args[2], *arguments[2:4])
         size = context.get_abi_sizeof(context.get_data_type(values.dtype))
-        cgutils.raw_memcpy(builder, target, source, arguments[4], size)
+        _copy_bytes(builder, target, source, arguments[4], size)
         return context.get_dummy_value()
 
     return types.void(values, types.int64, out_values, types.int64, types.int64), generate
 
 
-@_intrinsic
-def copy_from(_: Any, address: Any, out_values: Any, out_start: Any, number: Any) -> Any:
+@instruction
+def copy_from(types: Any, address: Any, out_values: Any, out_start: Any, number: Any) -> Any:
     """``copy_from(address, out_values, out_start, number)`` copies elements from an address.
 
     The address is an integer and may be that of any byte. Elements have the type of
@@ -182,7 +182,7 @@ def copy_from(_: Any, address: Any, out_values: Any, out_start: Any, number: Any
         source = builder.inttoptr(arguments[0], _BYTE.as_pointer())
         target = _address(builder, context, signature.args[1], *arguments[1:3])
         size = context.get_abi_sizeof(context.get_data_type(out_values.dtype))
-        cgutils.raw_memcpy(builder, target, source, arguments[3], size)
+        _copy_bytes(builder, target, source, arguments[3], size)
         return context.get_dummy_value()
 
     return types.void(types.int64, out_values, types.int64, types.int64), generate
