@@ -1,0 +1,369 @@
+"""Normalize text piece by piece: what a library's normalizer made of each piece is in tables.
+
+Between most characters a text can be cut for its normalizer: the parts, normalized by themselves,
+joined, are the whole text, normalized. A piece is what lies between two cuts next to each other.
+
+    text      "Le café."    where the accent is a character of its own, U+0301
+    pieces    L | e |   | c | a | f | e + U+0301 | .
+    NFC       L | e |   | c | a | f | é          | .
+
+Most pieces are one character, and most of these stay as they are: long runs of such are passed
+over, and copied only if something before or behind them changes. Pieces of several characters are
+looked up in a table of pieces. A kernel that meets a character or a piece that is in no table
+stops; its caller asks the library, and calls the kernel again, which continues where it stopped.
+
+Where characters can be cut apart follows from their classes: see ``Normalization.blocks``.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tokkit.kernels.arrays import Bytes, Int64, UInt64
+from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
+from tokkit.kernels.memory import (
+    HASH_PRIME,
+    copy_values,
+    decode_character,
+    load_last_word,
+    load_word,
+    signed,
+    trailing_zeros,
+)
+
+# Classes of characters, the low bits of ``kinds``; the tables' owner gives the others a meaning.
+UNSEEN = 0  # not in the table yet
+PLAIN = 1  # normalized to itself; two of them can be cut apart
+CLASS_MASK = 7
+NUM_CLASSES = 8
+# A bit of ``kinds``: the character alone is not normalized to itself.
+CHANGED = 8
+
+# A row of the table of pieces is four words of bytes and the meaning.
+ROW_WORDS = 5
+LONGEST_PIECE = 32
+# The lowest byte of a piece's meaning is its number of bytes, the next has these.
+IS_ASKED = 1  # the caller is asked what the piece is normalized to
+IS_SAME = 2  # the piece is normalized to itself
+FLAG_SHIFT = 8
+# The rest is where in ``piece_values`` its form is, as in ``forms``.
+FORM_SHIFT = 16
+LENGTH_BITS = 16
+
+# Indices into the state of a kernel.
+POSITION = 0  # the next piece begins here
+SEGMENT = 1
+RUN = 2  # start of the unchanged bytes that were not written yet
+SIZE = 3  # number of bytes written
+END = 4  # number of ends that were written
+DETAIL = 5
+NUM_ASKED = 6
+NUM_PIECES = 7
+STATE_SIZE = 8
+
+# Reasons to return, and the detail of each.
+DONE = 0
+UNSEEN_CHARACTER = 1  # a code point that is not in the table
+NEW_PIECES = 2  # no detail: ``asked[:state[NUM_ASKED]]`` are their rows
+LONG_PIECE = 3  # the end of a piece that is not in the table for its length
+FULL = 4  # number of bytes for which there was no room in the output
+
+# A kernel looks for so many bytes beyond an unknown piece for others, so that its caller is asked
+# about many at a time where most are unknown, and few bytes are read twice where few are.
+_LOOK_AHEAD = 1 << 15
+
+_ONES = np.uint64(0x0101_0101_0101_0101)
+_HIGH_BITS = np.uint64(0x8080_8080_8080_8080)
+
+
+class Normalization(NamedTuple):
+    """What is known of a normalizer.
+
+    Attributes:
+        kinds: uint8 ``[0x110000]``: of each code point its class, and ``CHANGED``.
+        forms: uint64 ``[0x110000]``: where in ``values`` is what a changed character becomes: its
+            start ``<< LENGTH_BITS``, and its number of bytes.
+        values: uint8.
+        piece_values: uint8, what pieces become.
+        blocks: uint8 ``[NUM_CLASSES, NUM_CLASSES]``: a text can be cut between a character of the
+            first class and one of the second, unless the piece before the cut has a character of a
+            class whose bit is set here.
+        pieces: uint64 ``[2 ** n * ROW_WORDS]``, table of pieces, addressed by a hash.
+        shift: ``64 - n``.
+        lowest: first of a range of ASCII characters that are all plain.
+        highest: the last one.
+    """
+
+    kinds: Bytes
+    forms: UInt64
+    values: Bytes
+    piece_values: Bytes
+    blocks: Bytes
+    pieces: UInt64
+    shift: int
+    lowest: int
+    highest: int
+
+
+@tuple_splice
+def _skip_plain(values: Bytes, position: int, stop: int, below: np.uint64, above: np.uint64) -> int:
+    """Return the first byte from ``position`` on that is not in the range of plain ASCII.
+
+    The carry of a byte that is not ASCII disturbs only bytes behind it.
+    """
+    while position < stop and position + 8 <= values.size:
+        word = load_word(values, position)
+        found = (word | (word + above) | ~(word + below)) & _HIGH_BITS
+        if found:
+            return min(stop, position + (trailing_zeros(found) >> 3))
+        position += 8
+    return min(stop, position)
+
+
+@tuple_splice
+def _is_plain(values: Bytes, position: int, below: np.uint64, above: np.uint64) -> bool:
+    """Return whether eight bytes are in the range of plain ASCII."""
+    if position + 8 > values.size:
+        return False
+    word = load_word(values, position)
+    return not (word | (word + above) | ~(word + below)) & _HIGH_BITS
+
+
+@tuple_inline
+def _find_row(values: Bytes, start: int, stop: int, pieces: UInt64, shift: int) -> tuple[int, bool]:
+    """Return where in the table a piece is, or was put now, and whether it is new."""
+    length = stop - start
+    num_words = (length + 7) >> 3
+    hashed = np.uint64(length)
+    for index in range(num_words):
+        hashed = (hashed ^ _piece_word(values, start + 8 * index, stop)) * HASH_PRIME
+        hashed ^= hashed >> np.uint64(32)
+    mask = (np.int64(1) << (64 - shift)) - 1
+    slot = signed((hashed * HASH_PRIME) >> np.uint64(shift))
+    while True:
+        row = slot * ROW_WORDS
+        meaning = pieces[row + 4]
+        if not meaning:
+            for index in range(num_words):
+                pieces[row + index] = _piece_word(values, start + 8 * index, stop)
+            pieces[row + 4] = np.uint64(IS_ASKED << FLAG_SHIFT | length)
+            return row, True
+        is_same = (meaning & np.uint64(0xFF)) == np.uint64(length)
+        index = 0
+        while is_same and index < num_words:
+            is_same = pieces[row + index] == _piece_word(values, start + 8 * index, stop)
+            index += 1
+        if is_same:
+            return row, False
+        slot = (slot + 1) & mask
+
+
+@tuple_splice
+def _piece_word(values: Bytes, position: int, stop: int) -> np.uint64:
+    """Return up to eight bytes of a piece that ends at ``stop``, followed by zeros."""
+    if position + 8 <= values.size:
+        word = load_word(values, position)
+    else:
+        word = load_last_word(values, position)
+    if position + 8 > stop:
+        word &= (np.uint64(1) << np.uint64(8 * (stop - position))) - np.uint64(1)
+    return word
+
+
+@tuple_kernel
+def replace_piece(
+    values: Bytes,
+    ends: Int64,
+    start: int,
+    stop: int,
+    forms: Bytes,
+    form: np.uint64,
+    state: Int64,
+    out_values: Bytes,
+    out_ends: Int64,
+) -> bool:
+    """Write the unchanged bytes before a piece, then what the piece becomes.
+
+    Args:
+        values: uint8.
+        ends: int64 ``[num_ends]``, into ``values``, ascending.
+        start: first byte of the piece.
+        stop: the byte after its last one.
+        forms: uint8.
+        form: where in ``forms`` its form is; see ``Normalization.forms``.
+        state: ``RUN``, ``SIZE`` and ``END`` are updated; ``DETAIL`` if there is no room.
+        out_values: uint8.
+        out_ends: int64 ``[num_ends]``; those within the piece are moved behind what it becomes.
+
+    Returns:
+        Whether there was room.
+    """
+    run, size, end = state[RUN], state[SIZE], state[END]
+    length = signed(form & np.uint64((1 << LENGTH_BITS) - 1))
+    if size + start - run + length > out_values.size:
+        state[DETAIL] = start - run + length
+        return False
+    while end < ends.size and ends[end] <= start:
+        out_ends[end] = ends[end] - run + size
+        end += 1
+    copy_values(values, run, out_values, size, start - run)
+    size += start - run
+    copy_values(forms, signed(form >> np.uint64(LENGTH_BITS)), out_values, size, length)
+    size += length
+    while end < ends.size and ends[end] < stop:
+        out_ends[end] = size
+        end += 1
+    state[RUN], state[SIZE], state[END] = stop, size, end
+    return True
+
+
+@tuple_inline
+def finish(
+    values: Bytes, stop: int, ends: Int64, state: Int64, out_values: Bytes, out_ends: Int64
+) -> bool:
+    """Write the unchanged bytes up to ``stop``, and the ends that are left.
+
+    Nothing is written where nothing was changed. Returns whether there was room.
+    """
+    run, size = state[RUN], state[SIZE]
+    if size + stop - run > out_values.size:
+        state[DETAIL] = stop - run
+        return False
+    copy_values(values, run, out_values, size, stop - run)
+    for end in range(state[END], ends.size):
+        out_ends[end] = ends[end] - run + size
+    state[SIZE] = size + stop - run
+    state[RUN] = stop
+    state[END] = ends.size
+    return True
+
+
+@tuple_kernel
+def normalize_pieces(
+    values: Bytes,
+    bounds: Int64,
+    ends: Int64,
+    known: Normalization,
+    state: Int64,
+    asked: Int64,
+    out_values: Bytes,
+    out_bounds: Int64,
+    out_ends: Int64,
+) -> int:
+    """Normalize segments of text, each by itself.
+
+    Args:
+        values: uint8, valid UTF-8.
+        bounds: int64 ``[num_segments + 1]``, into ``values``.
+        ends: int64 ``[num_ends]``, into ``values``, ascending.
+        known: see ``Normalization``.
+        state: int64 ``[STATE_SIZE]``, updated; ``POSITION`` and ``RUN`` begin as ``bounds[0]``.
+        asked: int64, where in the table the pieces are that the caller is asked about.
+        out_values: uint8. A state whose ``RUN`` is ``bounds[0]`` when all is done changed nothing,
+            and wrote nothing.
+        out_bounds: int64 ``[num_segments + 1]``.
+        out_ends: int64 ``[num_ends]``.
+
+    Returns:
+        Why it stopped; see the reasons.
+    """
+    kinds, blocks, pieces = known.kinds, known.blocks, known.pieces
+    below = _ONES * np.uint64(128 - known.lowest)
+    above = _ONES * np.uint64(127 - known.highest)
+    start = state[POSITION]
+    first_segment = state[SEGMENT]
+    asked_start = asked_segment = look_until = np.int64(-1)
+    num_asked = np.int64(0)
+    reason = DONE
+    for segment in range(first_segment, bounds.size - 1):
+        stop = bounds[segment + 1]
+        while start < stop:
+            position = _skip_plain(values, start, stop, below, above)
+            if position == stop:
+                start = stop
+                break
+            if position > start:
+                start = position - 1  # what follows may combine with it
+            first_code, size = decode_character(values, start)
+            kind = signed(kinds[first_code])
+            code = first_code
+            position = start + size
+            is_single = True
+            seen = 1 << (kind & CLASS_MASK)
+            is_skip = False
+            while position < stop and kind != UNSEEN:
+                code, size = decode_character(values, position)
+                right = signed(kinds[code])
+                if right == PLAIN and kind == PLAIN and is_single:
+                    start = position
+                    position += size
+                    first_code = code
+                    if size == 1 and _is_plain(values, start, below, above):
+                        is_skip = True
+                        break
+                    continue
+                if right == UNSEEN:
+                    kind = right
+                elif not blocks[kind & CLASS_MASK, right & CLASS_MASK] & seen:
+                    break
+                else:
+                    kind = right
+                    position += size
+                    seen |= 1 << (kind & CLASS_MASK)
+                    is_single = False
+            if is_skip:
+                continue
+            if kind == UNSEEN:
+                state[DETAIL] = code
+                reason = UNSEEN_CHARACTER
+                break
+            form = np.uint64(0)
+            is_changed = True
+            if is_single:
+                is_changed = kind & CHANGED != 0
+                form = known.forms[first_code]
+            elif position - start > LONGEST_PIECE:
+                if not num_asked:
+                    state[DETAIL] = position
+                    reason = LONG_PIECE
+                    break
+            else:
+                row, is_new = _find_row(values, start, position, pieces, known.shift)
+                meaning = pieces[row + 4]
+                flags = signed(meaning) >> FLAG_SHIFT
+                form = meaning >> np.uint64(FORM_SHIFT)
+                is_changed = flags & IS_SAME == 0
+                if is_new:
+                    state[NUM_PIECES] += 1
+                    if not num_asked:
+                        asked_start, asked_segment = start, np.int64(segment)
+                        look_until = start + _LOOK_AHEAD
+                    asked[num_asked] = row
+                    num_asked += 1
+            if num_asked:
+                if start >= look_until or num_asked == asked.size:
+                    reason = NEW_PIECES
+                    break
+            elif is_changed:
+                forms = known.values if is_single else known.piece_values
+                has_room = replace_piece(
+                    values, ends, start, position, forms, form, state, out_values, out_ends
+                )
+                if not has_room:
+                    reason = FULL
+                    break
+            start = position
+        if reason != DONE:
+            first_segment = np.int64(segment)
+            break
+        out_bounds[segment + 1] = stop - state[RUN] + state[SIZE]
+        first_segment = np.int64(segment + 1)
+    state[NUM_ASKED] = num_asked
+    if num_asked:
+        state[POSITION], state[SEGMENT] = asked_start, asked_segment
+        return NEW_PIECES
+    state[POSITION], state[SEGMENT] = start, first_segment
+    if reason == DONE and state[RUN] > bounds[0]:
+        is_done = finish(values, bounds[bounds.size - 1], ends, state, out_values, out_ends)
+        reason = DONE if is_done else FULL
+    return reason
