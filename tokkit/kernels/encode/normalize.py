@@ -115,7 +115,8 @@ def _skip_plain(values: Bytes, position: int, stop: int, below: np.uint64, above
         word = load_word(values, position)
         found = (word | (word + above) | ~(word + below)) & _HIGH_BITS
         if found:
-            return min(stop, position + (trailing_zeros(found) >> 3))
+            position += signed(trailing_zeros(found) >> 3)
+            break
         position += 8
     return min(stop, position)
 
@@ -138,7 +139,7 @@ def _find_row(values: Bytes, start: int, stop: int, pieces: UInt64, shift: int) 
     for index in range(num_words):
         hashed = (hashed ^ _piece_word(values, start + 8 * index, stop)) * HASH_PRIME
         hashed ^= hashed >> np.uint64(32)
-    mask = (np.int64(1) << (64 - shift)) - 1
+    mask = signed((np.uint64(1) << np.uint64(64 - shift)) - np.uint64(1))
     slot = signed((hashed * HASH_PRIME) >> np.uint64(shift))
     while True:
         row = slot * ROW_WORDS
@@ -162,7 +163,7 @@ def _find_row(values: Bytes, start: int, stop: int, pieces: UInt64, shift: int) 
 def _piece_word(values: Bytes, position: int, stop: int) -> np.uint64:
     """Return up to eight bytes of a piece that ends at ``stop``, followed by zeros."""
     if position + 8 <= values.size:
-        word = load_word(values, position)
+        word: np.uint64 = load_word(values, position)
     else:
         word = load_last_word(values, position)
     if position + 8 > stop:
