@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.engine.files import write_atomically
+from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import Manifest
 from tokkit.shards.arrow import large_list
 from tokkit.shards.schema import Header, instances_schema
@@ -81,7 +82,7 @@ def write_instance_folder(
         max_seq_length=max_seq_length,
     )
     rng = np.random.default_rng(seed)
-    rows = []
+    rows: list[FileRow] = []
     for prefix, num_rows in (("train", num_training), ("eval", num_held_out)):
         batches = [
             make_batch(rng, header, min(BATCH_ROWS, num_rows - start), static=static, labels=labels)
@@ -106,7 +107,7 @@ def write_instance_folder(
     return folder
 
 
-def write_shard(path: Path, batches: list[pa.RecordBatch], compression: str) -> dict[str, Any]:
+def write_shard(path: Path, batches: list[pa.RecordBatch], compression: str) -> FileRow:
     """Write a shard and return its row of the manifest."""
     with (
         write_atomically(path) as file,

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import write_atomically
+from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import Manifest
 from tokkit.shards.arrow import large_list
 from tokkit.shards.schema import Header, tokens_schema
@@ -84,13 +85,13 @@ def write_token_folder(
                 tokens += len(batch.column("input_ids").flatten())
                 start += size
         rows.append(
-            {
-                "name": name,
-                "bytes": sink.size,
-                "sha256": sink.sha256,
-                "rows": start - first,
-                "tokens": tokens,
-            }
+            FileRow(
+                name=name,
+                bytes=sink.size,
+                sha256=sink.sha256,
+                rows=start - first,
+                tokens=tokens,
+            )
         )
     assert start == len(documents)
     Manifest(

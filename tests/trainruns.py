@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tokkit.errors import TokkitError
-from tokkit.vocab.train import TrainingRecord, train
+from tokkit.vocab.train import train
 from tokkit.vocab.train_config import TrainConfig
+from tokkit.vocab.training_record import TrainingRecord
 
 SCRIPT = """
 import json, sys

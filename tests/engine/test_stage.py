@@ -376,11 +376,11 @@ def test_a_manifest_of_another_version_or_kind_is_refused(tmp_path: Path) -> Non
     path.write_text(json.dumps({**form, "format_version": 99}))
     with pytest.raises(TokkitError, match="unknown format version 99"):
         Manifest.read(tmp_path / "out")
-    path.write_text(json.dumps({**form, "surprise": 1}))
-    with pytest.raises(TokkitError, match="not a record of tokkit"):
+    path.write_text(json.dumps({**form, "seed": "1"}))
+    with pytest.raises(TokkitError, match=r"damaged.*\$.seed"):
         Manifest.read(tmp_path / "out")
     path.write_text("{")
-    with pytest.raises(TokkitError, match="not valid JSON"):
+    with pytest.raises(TokkitError, match="Input data was truncated"):
         Manifest.read(tmp_path / "out")
     with pytest.raises(TokkitError, match="no such folder"):
         Manifest.read(tmp_path / "missing")

@@ -10,9 +10,9 @@ from click.testing import CliRunner, Result
 from instancefolders import write_instance_folder
 
 from tokkit.cli import cli
-from tokkit.engine.files import write_json
+from tokkit.engine.json_files import write_json
 from tokkit.errors import TokkitError, UsageError
-from tokkit.inspection.replay import read_run, replay
+from tokkit.inspection.replay import choose_phase, replay
 from tokkit.pretraining.data.loader import Loader, Sources, open_sources
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import LoaderConfig, PretrainConfig
@@ -59,7 +59,7 @@ def run(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_is_replayed_by_its_own_options(run: Path) -> None:
-    config = read_run(run)
+    config = choose_phase(run)
     assert (config.weights, config.batch_size, config.mask_unit) == ((0.75, 0.25), 8, "span")
     sources = open_sources(config)
     loader = Loader(sources, config)

@@ -10,10 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tokkit.cli import cli
-from tokkit.engine.files import write_json
 from tokkit.engine.folder import FolderLock, is_being_written
 from tokkit.engine.journal import Journal
+from tokkit.engine.json_files import write_json
 from tokkit.engine.manifest import Manifest
+from tokkit.engine.spec import StageSpec
 from tokkit.errors import TokkitError, UsageError
 from tokkit.inspection.inspect import inspect
 from tokkit.pretraining.pretrain_config import PretrainConfig
@@ -34,9 +35,9 @@ MANIFEST = Manifest(
 def begin(run: Path, **options: Any) -> None:
     """What a run writes before its first step."""
     config = PretrainConfig(instances=(Path("instances"),), output=run, **options)
-    with FolderLock(run):
-        Journal.read(run).append({"kind": "run"})
     plan = RunPlan(config, "fp32", (MANIFEST,), initial=None)
+    with FolderLock(run):
+        Journal.read(run).append(plan.spec.describe())
     facts = describe_run(plan, model={}, num_parameters=1_024_514, device="cpu, 1 thread")
     write_json(run / RUN, facts)
 
@@ -55,7 +56,11 @@ def save(run: Path, step: int, best: int | None = None) -> None:
     folder = run / "checkpoints" / f"step-{step:08d}"
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"weights")
-    form = {"best": None if best is None else {"step": best, "loss": 5.0}, "state": {"step": step}}
+    form: dict[str, Any] = {
+        "best": None if best is None else {"step": best, "loss": 5.0},
+        "state": {"step": step},
+        "files": [],
+    }
     write_json(folder / "state.json", form)
 
 
@@ -83,8 +88,9 @@ def state_of(run: Path) -> str:
 
 
 def test_a_run_is_shown_from_start_to_end(run: Path) -> None:
+    spec = StageSpec(kind="run", output=run, options={}, tokenizer_fingerprint="", seed=0)
     with FolderLock(run):
-        Journal.read(run).append({"kind": "run"})
+        Journal.read(run).append(spec.describe())
         assert state_of(run) == "training at step 0"
     assert state_of(run) == "not started"
     begin(run, preset="tiny", max_steps=400)

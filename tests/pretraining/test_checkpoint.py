@@ -14,7 +14,6 @@ from tokkit.pretraining.models.tensor_files import write_tensors
 from tokkit.pretraining.training.checkpoints import (
     MODEL,
     OPTIMIZER,
-    BestCheckpoint,
     SnapshotBuffer,
     load_checkpoint,
     load_newest_checkpoint,
@@ -24,7 +23,12 @@ from tokkit.pretraining.training.checkpoints import (
     restore_tensors,
     write_checkpoint,
 )
-from tokkit.pretraining.training.run_record import STATE, checkpoint_path, list_checkpoints
+from tokkit.pretraining.training.run_record import (
+    STATE,
+    BestCheckpoint,
+    checkpoint_path,
+    list_checkpoints,
+)
 
 
 class Tied(nn.Module):

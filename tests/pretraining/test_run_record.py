@@ -7,10 +7,10 @@ import pytest
 import torch
 from instancefolders import write_instance_folder
 
-from tokkit.engine.files import write_json
+from tokkit.engine.json_files import write_json
 from tokkit.engine.manifest import Manifest
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.run_record import RUN, RunPlan, describe_run
+from tokkit.pretraining.training.run_record import RUN, RunPlan, RunRecord, describe_run
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def config(tmp_path: Path) -> PretrainConfig:
     return PretrainConfig(instances=(folder,), output=tmp_path / "run", max_steps=7)
 
 
-def describe(config: PretrainConfig) -> dict[str, object]:
+def describe(config: PretrainConfig) -> RunRecord:
     sources = tuple(Manifest.read(folder) for folder in config.instances)
     return describe_run(
         RunPlan(config, "fp32", sources, initial="fingerprint"),

@@ -16,12 +16,11 @@ from tokkit.engine.files import HashedFile
 from tokkit.pretraining.models.tensor_files import write_tensors
 from tokkit.pretraining.training import checkpoints as checkpoint
 from tokkit.pretraining.training.checkpoints import (
-    BestCheckpoint,
     CheckpointWriter,
     Snapshot,
     load_newest_checkpoint,
 )
-from tokkit.pretraining.training.run_record import list_checkpoints
+from tokkit.pretraining.training.run_record import BestCheckpoint, list_checkpoints
 
 
 def make_tensors(step: int, num_elements: int = 100) -> Snapshot:
@@ -216,7 +215,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 import torch
 from tokkit.pretraining.training.checkpoints import CheckpointWriter, load_newest_checkpoint
-from tokkit.pretraining.training.run_record import list_checkpoints
+from tokkit.pretraining.training.run_record import BestCheckpoint, list_checkpoints
 
 def make_tensors(step):
     full = torch.full((500_000,), float(step))

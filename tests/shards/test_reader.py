@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import hash_file, write_atomically
+from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
 from tokkit.shards.arrow import large_list, ragged
@@ -59,7 +60,7 @@ def write_folder(folder: Path, batches: list[pa.RecordBatch], compression: str =
     ):
         for batch in batches:
             writer.write(batch)
-    row = {
+    row: FileRow = {
         "name": "shard-00000.arrow",
         "bytes": sink.size,
         "sha256": sink.sha256,

@@ -21,8 +21,9 @@ from tokkit.errors import TokkitError
 from tokkit.tokenizer.tokenizer import load_tokenizer
 from tokkit.vocab import counting
 from tokkit.vocab.counting import CountContext
-from tokkit.vocab.train import TrainingRecord, train
+from tokkit.vocab.train import train
 from tokkit.vocab.train_config import TrainConfig
+from tokkit.vocab.training_record import TrainingRecord
 
 
 def test_the_same_command_again_has_nothing_to_do(

@@ -13,7 +13,7 @@ from tokkit.errors import plural
 if TYPE_CHECKING:
     from tokkit.encoding.encode_unit import EncodeStats
     from tokkit.engine.manifest import Manifest
-    from tokkit.vocab.train import TrainingRecord
+    from tokkit.vocab.training_record import TrainingRecord
 
 LONGEST_SHOWN = 5
 REMOVED_SHOWN = 10
@@ -63,9 +63,10 @@ def print_training(folder: Path, training: "TrainingRecord", *, as_json: bool) -
     if as_json:
         print_json(asdict(training))
         return
-    title = f"{folder}: {training.options['model']}, {plural(training.vocab_size, 'token')}"
-    print_lines(title, [*describe_accounts(training.accounts), *describe_report(training.report)])
-    if measured := training.report["measured"]:
+    title = f"{folder}: {training.options.get('model')}, {plural(training.vocab_size, 'token')}"
+    report = asdict(training.report)
+    print_lines(title, [*describe_accounts(training.accounts), *describe_report(report)])
+    if measured := report["measured"]:
         own = {"name": str(folder), "vocab_size": training.vocab_size, **measured}
         echo()
         for line in describe_comparison([own, *training.compared]):
@@ -82,7 +83,7 @@ def describe_report(report: Mapping[str, Any]) -> Iterator[str]:
         shown = [f"{row['count']:,} {row['character']} {row['name']}" for row in removed]
         more = [f"{len(shown) - REMOVED_SHOWN} more"] if len(shown) > REMOVED_SHOWN else []
         yield f"removed by normalization: {', '.join([*shown[:REMOVED_SHOWN], *more])}"
-    if not report["measured"]:
+    if not report["measured"] or report["coverage"] is None:
         yield "held out: no text, so nothing was measured; see --held-out"
         return
     held_out = report["held_out"]

@@ -37,7 +37,7 @@ def name_model(options: Mapping[str, Any]) -> str:
     """Return the size of a run's model, or the folder that it started from."""
     if options.get("init_from"):
         return f"from {options['init_from']}"
-    return str(options["preset"] or DEFAULT_PRESET)
+    return str(options.get("preset") or DEFAULT_PRESET)
 
 
 def describe_metrics(line: Mapping[str, Any]) -> str:

@@ -14,7 +14,14 @@ stage ends, and ``tokkit verify`` later. Other counts, of all sources or of one,
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
+
+import msgspec
+
+from tokkit.engine.json_files import Count
+
+_Entry = TypedDict("_Entry", {"in": Count, "kept": Count, "dropped": dict[str, Count]})
+_PARTS = {"figures": dict[str, Count], "sources": dict[str, dict[str, Count]]}
 
 
 class Accounts:
@@ -95,13 +102,16 @@ class Accounts:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Accounts":
-        """Return the accounts of which ``as_dict`` returned ``data``."""
+        """Return the accounts of which ``as_dict`` returned ``data``.
+
+        Raises:
+            msgspec.ValidationError: they are of other types.
+        """
         accounts = cls()
-        for what, entry in data.items():
-            if what == "figures":
-                accounts.figures = dict(entry)
-            elif what == "sources":
-                accounts.sources = {source: dict(figures) for source, figures in entry.items()}
-            else:
-                accounts.entries[what] = {**entry, "dropped": dict(entry["dropped"])}
+        parts: dict[str, Any] = {
+            what: msgspec.convert(part, _PARTS.get(what, _Entry)) for what, part in data.items()
+        }
+        accounts.figures = parts.pop("figures", {})
+        accounts.sources = parts.pop("sources", {})
+        accounts.entries = parts
         return accounts

@@ -12,6 +12,7 @@ from pathlib import Path
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import HashedFile, write_atomically
 from tokkit.engine.folder import clear_folder
+from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.progress import open_bar
 from tokkit.engine.spec import StageSpec, find_finished, locked_folder
@@ -50,7 +51,7 @@ def save_output(command: str, path: Path, *, overwrite: bool, progress: bool) ->
             _run(command, file, progress=progress)
             if not file.size:
                 raise TokkitError(f"{command}: printed nothing to save as {path}")
-        row = {"name": path.name, "bytes": file.size, "sha256": file.sha256}
+        row = FileRow(name=path.name, bytes=file.size, sha256=file.sha256)
         manifest = spec.make_manifest(inputs=[], shards=[row], accounts=Accounts())
         manifest.write(spec.output)
     return manifest

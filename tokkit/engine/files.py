@@ -6,13 +6,12 @@ is written, so that nothing is read again for its SHA-256.
 """
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Self, cast
+from typing import Any, BinaryIO, NamedTuple, Self, cast
 
 from tokkit.errors import TokkitError, describe_os_error, wrap_os_errors
 
@@ -179,33 +178,45 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def canonical_json(data: Any) -> bytes:
-    """Return a JSON value in the form of which keys and fingerprints are made."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write an indented JSON file atomically."""
-    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-    with write_atomically(path) as file:
-        file.write(text.encode())
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        TokkitError: if it cannot be read, or is not JSON.
-    """
-    with wrap_os_errors(path):
-        data = path.read_bytes()
-    try:
-        return json.loads(data)
-    except ValueError as error:
-        raise TokkitError(f"{path}: not valid JSON ({error}); recreate the file") from error
-
-
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
     with wrap_os_errors(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class FileIdentity(NamedTuple):
+    """What tells whether a path is still the same file with the same content."""
+
+    device: int
+    inode: int
+    size: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> "FileIdentity":
+        """Return the identity of the file at ``path``, after links.
+
+        Raises:
+            TokkitError: it is missing.
+        """
+        try:  # not wrap_os_errors, which takes as long as the call: loaders make it at each step
+            found = os.stat(path)  # noqa: PTH116  half of the time of Path.stat
+        except OSError as error:
+            raise TokkitError(f"{path}: {describe_os_error(error)}") from error
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def require_file_inside(path: Path, folder: Path) -> None:
+    """Refuse what is not a regular file, which may never end, or a link out of the folder.
+
+    Raises:
+        TokkitError: also if it is missing.
+    """
+    with wrap_os_errors(path):
+        path.stat()  # raises if it is missing
+        if not path.is_file():
+            raise TokkitError(f"{path}: is not a regular file; recreate the folder")
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise TokkitError(
+                f"{path}: is a link to a file outside the folder; replace it with a copy of the file"
+            )

@@ -6,7 +6,7 @@ unit, which is synced before the next unit is recorded:
     {"key": "9f…", "kind": "tokens", "options": {…}, …}
     {"unit": "3c…", "stamp": 17…, "name": "shard-00000.arrow", "bytes": 812, "sha256": "…", …}
 
-A line that a crash cut short is ignored, so its unit is done again. A stage with other options that
+A line that a crash cut short, or that is damaged, is ignored, so its unit is done again. A stage with other options that
 can use the same units adds a line about itself, and the last such line counts. The journal remains
 after the manifest is written: it has the time stamps of the inputs, which the manifest leaves out
 so that it is the same on every machine.
@@ -14,12 +14,49 @@ so that it is the same on every machine.
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
+import msgspec
+
+from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import STATE_FOLDER, sync_folder
+from tokkit.engine.json_files import Count, check_options
 from tokkit.errors import wrap_os_errors
+
+
+class StageMetadata(TypedDict):
+    """What the content keys of a stage and its units have in common."""
+
+    format_version: int
+    kind: str
+    options: dict[str, Any]
+    seed: int | None
+    tokenizer_fingerprint: str | None
+
+
+class StageLine(StageMetadata):
+    """A line about a stage: what determines the content of its folder."""
+
+    key: str
+
+
+class UnitLine(TypedDict):
+    """A line about a finished unit; see ``UnitResult``."""
+
+    unit: str
+    input: str
+    input_sha256: list[str]
+    stamp: int | list[int]
+    name: str
+    bytes: Count
+    sha256: str
+    rows: Count
+    tokens: Count
+    accounts: dict[str, Any]
+    notes: NotRequired[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -33,27 +70,30 @@ class Journal:
     """
 
     path: Path
-    stage: dict[str, Any] | None
-    units: dict[str, dict[str, Any]]
+    stage: StageLine | None
+    units: dict[str, UnitLine]
 
     @classmethod
     def read(cls, folder: Path) -> "Journal":
         """Read the journal of an output folder."""
         path = folder / STATE_FOLDER / "journal.jsonl"
-        lines: list[dict[str, Any]] = []
+        data = b""
         if path.is_file():
             with wrap_os_errors(path):
                 data = path.read_bytes()
-            for line in data.split(b"\n")[:-1]:
-                try:
-                    lines.append(json.loads(line))
-                except ValueError:
-                    continue
-        stages = [line for line in lines if "kind" in line]
-        units = {line["unit"]: line for line in lines if "unit" in line}
-        return cls(path, stages[-1], units) if stages else cls(path, None, {})
+        stage, units = None, {}
+        for line in data.split(b"\n")[:-1]:
+            with suppress(ValueError, RecursionError):
+                unit = msgspec.json.decode(line, type=UnitLine)
+                Accounts.from_dict(unit["accounts"])
+                units[unit["unit"]] = unit
+            with suppress(ValueError, RecursionError):
+                found = msgspec.json.decode(line, type=StageLine)
+                check_options(found["options"])
+                stage = found
+        return cls(path, stage, units if stage else {})
 
-    def append(self, line: dict[str, Any]) -> None:
+    def append(self, line: StageLine | UnitLine) -> None:
         """Add a line to the file; it survives a crash from when this returns."""
         with wrap_os_errors(self.path), self.path.open("a+b") as file:
             size = file.seek(0, os.SEEK_END)

@@ -5,13 +5,13 @@ stage's content key, so that running the same command again finds that there is 
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from tokkit import __version__
-from tokkit.engine.files import read_json, write_json
+from tokkit.engine.accounts import Accounts
+from tokkit.engine.json_files import FileRow, check_options, read_json, write_json
 from tokkit.errors import TokkitError
 
 log = logging.getLogger(__name__)
@@ -26,30 +26,28 @@ KINDS = ("tokens", "instances", "run", "corpus")
 R = TypeVar("R")
 
 
-def read_record(path: Path, make: Callable[..., R], format_version: int) -> R:
+class _Versioned(TypedDict):
+    format_version: int
+
+
+def read_record(path: Path, schema: type[R], format_version: int) -> R:
     """Read the record of a finished folder.
 
     Args:
         path: JSON file with an object that has a ``format_version``.
-        make: called with the object's members as keyword arguments.
+        schema: of the object.
         format_version: the only one that is accepted.
 
     Raises:
         TokkitError: if the file is damaged, or has another format version.
     """
-    data = read_json(path)
-    version = data.get("format_version") if isinstance(data, dict) else None
+    version = read_json(path, _Versioned)["format_version"]
     if version != format_version:
         raise TokkitError(
             f"{path}: unknown format version {version}; tokkit {__version__} reads version "
             f"{format_version}, so install the release that wrote it"
         )
-    try:
-        return make(**data)
-    except TypeError as error:
-        raise TokkitError(
-            f"{path}: not a record of tokkit ({error}); recreate the folder"
-        ) from error
+    return read_json(path, schema)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +60,8 @@ class Manifest:
         options: every option that the bytes depend on.
         seed: random seed; None if the stage draws nothing.
         tokenizer_fingerprint: SHA-256 of the canonical ``tokenizer.json``; None without a tokenizer.
-        inputs: rows with ``name``, ``bytes`` and ``sha256``.
-        shards: rows with ``name``, ``bytes``, ``sha256``, and where they apply ``rows``, ``tokens``.
+        inputs: files that were read.
+        shards: files that were written.
         accounts: see ``tokkit.engine.accounts``.
         left_out: files of the inputs that were left out, such as those of a tokenizer.
         warnings: what looks wrong about the content, a line each.
@@ -76,13 +74,18 @@ class Manifest:
     options: dict[str, Any]
     seed: int | None
     tokenizer_fingerprint: str | None
-    inputs: list[dict[str, Any]]
-    shards: list[dict[str, Any]]
+    inputs: list[FileRow]
+    shards: list[FileRow]
     accounts: dict[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     format_version: int = FORMAT_VERSION
     tokkit_version: str = __version__
+
+    def __post_init__(self) -> None:
+        """Refuse what readers of options and accounts cannot use; msgspec calls this, too."""
+        check_options(self.options)
+        Accounts.from_dict(self.accounts)
 
     @property
     def num_rows(self) -> int:
@@ -93,6 +96,11 @@ class Manifest:
     def num_tokens(self) -> int:
         """Number of tokens in all shards."""
         return sum(shard.get("tokens", 0) for shard in self.shards)
+
+    @property
+    def max_predictions(self) -> int:
+        """Maximum number of static masks in an instance."""
+        return self.options.get("max_predictions_per_seq") or 0
 
     def log_warnings(self, folder: Path) -> None:
         """Log a line for each warning."""
@@ -130,14 +138,14 @@ class Manifest:
         return manifest
 
 
-def _check_names(names: list[Any], kind: str, path: Path) -> None:
+def _check_names(names: list[str], kind: str, path: Path) -> None:
     """Refuse names of files that lead out of the folder, or occur twice.
 
     The files of a run are in a folder of it, all others in the folder itself.
     """
     depth = 2 if kind == "run" else 1
     for name in names:
-        parts = Path(name).parts if isinstance(name, str) and "\0" not in name else ()
+        parts = Path(name).parts if "\0" not in name else ()
         if not 0 < len(parts) <= depth or name != "/".join(parts) or {"..", "/"} & {*parts}:
             raise TokkitError(f"{path}: {name!r} is not the name of a file; recreate the folder")
     if len({*names}) < len(names):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import STATE_FOLDER, canonical_json
+from tokkit.engine.files import STATE_FOLDER
 from tokkit.engine.folder import (
     FolderLock,
     clear_folder,
@@ -30,7 +30,8 @@ from tokkit.engine.folder import (
     refuse_foreign,
     remove_leftovers,
 )
-from tokkit.engine.journal import Journal
+from tokkit.engine.journal import Journal, StageLine, StageMetadata
+from tokkit.engine.json_files import FileRow, canonical_json
 from tokkit.engine.manifest import FORMAT_VERSION, MANIFEST, RECORDS, Manifest
 from tokkit.errors import TokkitError, wrap_os_errors
 
@@ -58,13 +59,13 @@ class StageSpec:
     options: Mapping[str, Any]
     tokenizer_fingerprint: str | None
     seed: int | None
-    inputs: Sequence[Mapping[str, Any]] | None = None
+    inputs: Sequence[Any] | None = None
     flags: Mapping[str, str] = field(default_factory=dict)
     fingerprints: frozenset[str] = frozenset()
     left_out: Sequence[str] = ()
 
     @property
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> StageMetadata:
         """What the content keys of a stage and its units have in common."""
         return {
             "format_version": FORMAT_VERSION,
@@ -79,15 +80,15 @@ class StageSpec:
         """Content key of the stage."""
         return content_key({**self.metadata, "inputs": self.inputs})
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> StageLine:
         """Return the journal line of the stage."""
         return {"key": self.key, **self.metadata}
 
     def make_manifest(
         self,
         *,
-        inputs: Sequence[Mapping[str, Any]],
-        shards: list[dict[str, Any]],
+        inputs: Sequence[FileRow],
+        shards: Sequence[FileRow],
         accounts: Accounts,
         warnings: Sequence[str] = (),
     ) -> Manifest:
@@ -98,8 +99,8 @@ class StageSpec:
             options=dict(self.options),
             seed=self.seed,
             tokenizer_fingerprint=self.tokenizer_fingerprint,
-            inputs=[dict(row) for row in inputs],
-            shards=shards,
+            inputs=[*inputs],
+            shards=[*shards],
             accounts=accounts.as_dict(),
             left_out=list(self.left_out),
             warnings=list(warnings),
@@ -227,8 +228,10 @@ def _format_option(value: Any, separator: str = ",") -> str:
     """Return an option's value roughly as it is written on a command line."""
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, float):
+        return str(value).removesuffix(".0")
     if isinstance(value, Mapping):
-        value = [f"{name}={number:g}" for name, number in value.items()]
+        value = [f"{name}={_format_option(part)}" for name, part in value.items()]
     if isinstance(value, list | tuple):
         value = separator.join(_format_option(part, ":") for part in value)
     return "left out" if value is None or value == "" else str(value)

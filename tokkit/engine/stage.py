@@ -25,7 +25,8 @@ from typing import Any
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import HashedFile
 from tokkit.engine.folder import FolderLock
-from tokkit.engine.journal import Journal
+from tokkit.engine.journal import Journal, UnitLine
+from tokkit.engine.json_files import FileRow
 from tokkit.engine.local import run_units
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.progress import open_bar
@@ -150,10 +151,18 @@ def run_stage(stage: Stage, *, workers: int, overwrite: bool, progress: bool) ->
         if stage.find_warnings is not None:
             notes = [line.get("notes", {}) for line in lines]
             warnings = stage.find_warnings(accounts, notes)
-        columns = ("name", "bytes", "sha256", "rows", "tokens")
         manifest = stage.make_manifest(
             inputs=list_inputs(stage, lines) if stage.inputs is None else stage.inputs,
-            shards=[{name: line[name] for name in columns} for line in lines],
+            shards=[
+                FileRow(
+                    name=line["name"],
+                    bytes=line["bytes"],
+                    sha256=line["sha256"],
+                    rows=line["rows"],
+                    tokens=line["tokens"],
+                )
+                for line in lines
+            ],
             accounts=accounts,
             warnings=warnings,
         )
@@ -162,7 +171,7 @@ def run_stage(stage: Stage, *, workers: int, overwrite: bool, progress: bool) ->
         return manifest
 
 
-def require_same_inputs(stage: StagePlan, inputs: Sequence[Mapping[str, Any]]) -> None:
+def require_same_inputs(stage: StagePlan, inputs: Sequence[FileRow]) -> None:
     """Refuse a finished folder whose inputs have changed since, by time stamps and then content.
 
     Args:
@@ -191,7 +200,7 @@ def require_same_inputs(stage: StagePlan, inputs: Sequence[Mapping[str, Any]]) -
 
 
 def _has_same_content(
-    stage: StagePlan, unit: Unit, line: Mapping[str, Any] | None, hashes: Sequence[str]
+    stage: StagePlan, unit: Unit, line: UnitLine | None, hashes: Sequence[str]
 ) -> bool:
     """Return whether a unit's inputs are what they were when its file was written."""
     if stage.hash_inputs is None or (line is not None and line["stamp"] == unit.stamp):
@@ -202,7 +211,7 @@ def _has_same_content(
 
 def complete_units(
     stage: Stage, *, workers: int, overwrite: bool, progress: bool
-) -> list[dict[str, Any]]:
+) -> list[UnitLine]:
     """Do the units of a stage that are not done yet, in its locked folder.
 
     Returns:
@@ -239,7 +248,7 @@ def complete_units(
     return [lines[unit.shard] for unit in stage.units]
 
 
-def _is_done(stage: StagePlan, unit: Unit, line: Mapping[str, Any]) -> bool:
+def _is_done(stage: StagePlan, unit: Unit, line: UnitLine) -> bool:
     """Return whether a unit's file is complete, and its inputs are unchanged.
 
     A unit of standard input is never done.
@@ -247,16 +256,17 @@ def _is_done(stage: StagePlan, unit: Unit, line: Mapping[str, Any]) -> bool:
     path = stage.output / unit.shard
     return (
         not unit.in_parent
+        and line["name"] == unit.shard
         and path.is_file()
         and path.stat().st_size == line["bytes"]
         and _has_same_content(stage, unit, line, line["input_sha256"])
     )
 
 
-def _make_line(key: str, unit: Unit, outcome: Outcome) -> dict[str, Any]:
+def _make_line(key: str, unit: Unit, outcome: Outcome) -> UnitLine:
     """Return the journal line of a finished unit."""
     result = outcome.result
-    line = {
+    line: UnitLine = {
         "unit": key,
         "input": unit.name,
         "input_sha256": list(result.input_sha256),
@@ -268,10 +278,12 @@ def _make_line(key: str, unit: Unit, outcome: Outcome) -> dict[str, Any]:
         "tokens": result.tokens,
         "accounts": result.accounts.as_dict(),
     }
-    return {**line, "notes": dict(result.notes)} if result.notes else line
+    if result.notes:
+        line["notes"] = dict(result.notes)
+    return line
 
 
-def sum_accounts(lines: Sequence[Mapping[str, Any]]) -> Accounts:
+def sum_accounts(lines: Sequence[UnitLine]) -> Accounts:
     """Return the accounts of all units."""
     accounts = Accounts()
     for line in lines:
@@ -279,7 +291,7 @@ def sum_accounts(lines: Sequence[Mapping[str, Any]]) -> Accounts:
     return accounts
 
 
-def list_inputs(stage: StagePlan, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def list_inputs(stage: StagePlan, lines: Sequence[UnitLine]) -> list[FileRow]:
     """Return the manifest's input rows."""
     return [
         {"name": name, "bytes": size, "sha256": sha256}

@@ -5,12 +5,11 @@ The rows of a tokenizer are samples of its tokens. A run has no rows; see
 """
 
 import codecs
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tokkit.corpus.formats import describe_head
-from tokkit.engine.files import read_json
 from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest
 from tokkit.errors import TokkitError, require, wrap_os_errors
 from tokkit.inspection.row_text import show_rows
@@ -18,6 +17,7 @@ from tokkit.inspection.run_summary import inspect_run, is_run
 from tokkit.inspection.verify import require_kind
 from tokkit.shards.reader import header_of, open_shard
 from tokkit.tokenizer.tokenizer import load_tokenizer
+from tokkit.vocab.training_record import TrainingRecord
 
 ARROW_MAGIC = b"ARROW1"
 HEAD_BYTES = 4096
@@ -90,9 +90,11 @@ def inspect(path: Path, *, rows: int | None = None, shard: str | None = None) ->
 def _choose_shard(path: Path, manifest: Manifest, wanted: str | None) -> str:
     """Return the name of the shard whose rows are shown."""
     names = [row["name"] for row in manifest.shards]
+    if not names:
+        raise TokkitError(f"{path}: holds no shard; recreate the folder")
     if wanted is None:
-        filled = [row["name"] for row in manifest.shards if row["rows"]]
-        return str((filled or names)[0])
+        filled = [row["name"] for row in manifest.shards if row.get("rows")]
+        return (filled or names)[0]
     if wanted not in names:
         raise TokkitError(f"{path}: has no shard {wanted}; it has {names[0]} to {names[-1]}")
     return wanted
@@ -141,7 +143,7 @@ def _inspect_tokenizer(path: Path, num_rows: int) -> Inspection:
         "special_ids": dict(tokenizer.special_ids),
     }
     if (path / TRAINING).is_file():
-        facts["training"] = read_json(path / TRAINING)
+        facts["training"] = asdict(TrainingRecord.read(path))
     step = max(1, tokenizer.vocab_size // max(1, num_rows * TOKENS_PER_ROW))
     sample = tokenizer.tokens[::step]
     rows = tuple(

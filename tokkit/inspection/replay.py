@@ -13,13 +13,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from tokkit.engine.files import read_json
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError, require
 from tokkit.inspection.row_text import show_instance, split_instances
 from tokkit.pretraining.data.loader import Loader, open_sources
 from tokkit.pretraining.pretrain_config import LoaderConfig
-from tokkit.pretraining.training.run_record import RUN
+from tokkit.pretraining.training.run_record import RUN, read_run
 from tokkit.shards.reader import ShardFolder
 
 
@@ -53,7 +52,7 @@ def replay(
         if options:
             flags = (LoaderConfig.options[name].flag for name in options)
             raise UsageError(f"{path}: a run has its own options; leave out {', '.join(flags)}")
-        config = read_run(path, phase)
+        config = choose_phase(path, phase)
     else:
         require(phase is None, f"{path}: --phase requires a run; leave it out")
         config = LoaderConfig(instances=(path,), **options)
@@ -78,37 +77,32 @@ def replay(
     return facts, tuple(shown)
 
 
-def read_run(path: Path, phase: int | None = None) -> LoaderConfig:
+def choose_phase(path: Path, phase: int | None = None) -> LoaderConfig:
     """Return the loader's options of a run, or of one of its phases.
 
     Raises:
         UsageError: if the run has phases and ``phase`` is none of them, or the other way round.
         TokkitError: if the instances have changed since the run started.
     """
-    run = read_json(path / RUN)
-    options = {entry.name: run["options"][entry.name] for entry in fields(LoaderConfig)}
-    folders = tuple(map(Path, options["instances"]))
-    for folder, key in zip(folders, run["instances_keys"], strict=True):
+    run, config = read_run(path)
+    folders = config.instances
+    for folder, key in zip(folders, run["instances_keys"], strict=False):
         if Manifest.read(folder, "instances").key != key:
             raise TokkitError(
                 f"{folder}: has changed since {path} was trained on it; build it as it was"
             )
-    phases = run["options"]["phases"]
-    if phases:
-        require(
-            phase is not None and 0 <= phase < len(phases),
-            f"{path}: has {len(phases)} phases; choose one with --phase, from 0",
-        )
+    if config.phases:
+        if phase is None or phase not in range(len(config.phases)):
+            raise UsageError(
+                f"{path}: has {len(config.phases)} phases; choose one with --phase, from 0"
+            )
         folders = tuple(
             folder
             for folder in folders
-            if ShardFolder.open(folder, "instances").header.max_seq_length == phases[phase][0]
+            if ShardFolder.open(folder, "instances").header.max_seq_length
+            == config.phases[phase][0]
         )
     else:
         require(phase is None, f"{path}: has no phases; leave out --phase")
-    options |= {
-        "instances": folders,
-        "weights": tuple(options["weights"]),
-        "mask_ratios": tuple(options["mask_ratios"]),
-    }
-    return LoaderConfig(**options)
+    options = {entry.name: getattr(config, entry.name) for entry in fields(LoaderConfig)}
+    return LoaderConfig(**{**options, "instances": folders})

@@ -17,9 +17,9 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from tokkit.engine.files import read_json
 from tokkit.engine.folder import is_being_written
 from tokkit.engine.journal import Journal
+from tokkit.engine.json_files import read_json
 from tokkit.engine.manifest import MANIFEST, Manifest
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.run_record import (
@@ -27,10 +27,12 @@ from tokkit.pretraining.training.run_record import (
     METRICS,
     RUN,
     STATE,
+    CheckpointRecord,
     checkpoint_step,
     format_options,
     list_checkpoints,
     read_metrics,
+    read_run,
 )
 
 KINDS = {"train": "training", "eval": "evaluation"}
@@ -42,7 +44,8 @@ def is_run(folder: Path) -> bool:
         return Manifest.read(folder).kind == "run"
     if (folder / RUN).is_file():
         return True
-    return (Journal.read(folder).stage or {}).get("kind") == "run"
+    stage = Journal.read(folder).stage
+    return stage is not None and stage["kind"] == "run"
 
 
 def inspect_run(folder: Path) -> dict[str, Any]:
@@ -64,7 +67,7 @@ def inspect_run(folder: Path) -> dict[str, Any]:
         "step": max((row["step"] for row in [*lines, *checkpoints]), default=0),
     }
     if (folder / RUN).is_file():
-        run = read_json(folder / RUN)
+        run, _ = read_run(folder)
         facts |= {"run": run, "changed": find_changed(run["options"])}
     facts |= {KINDS[line["kind"]]: line for line in lines}  # the last of each kind
     facts["checkpoints"] = checkpoints
@@ -95,12 +98,13 @@ def find_changed(options: Mapping[str, Any]) -> dict[str, Any]:
 def describe_checkpoints(folder: Path) -> list[dict[str, Any]]:
     """Return step and size of each checkpoint, the oldest first; the newest says which is best."""
     paths = list_checkpoints(folder)
-    newest = read_json(paths[-1] / STATE) if paths else {}
-    best = newest.get("best") or {"step": None}
+    best = read_json(paths[-1] / STATE, CheckpointRecord)["best"] if paths else None
     rows = []
     for path in paths:
         step = checkpoint_step(path)
         with suppress(FileNotFoundError):  # a run that is training removes old ones
             size = sum(file.stat().st_size for file in path.iterdir())
-            rows.append({"step": step, "bytes": size, "is_best": step == best["step"]})
+            rows.append(
+                {"step": step, "bytes": size, "is_best": best is not None and step == best.step}
+            )
     return rows

@@ -4,22 +4,23 @@ Verification continues after a fault, so that one run reports all of them.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import hash_file, read_json
+from tokkit.engine.files import hash_file, require_file_inside
+from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import KINDS, MANIFEST, TRAINING, Manifest
 from tokkit.errors import TokkitError, plural
 from tokkit.pretraining.training.run_record import RUN
 from tokkit.shards.counts import count_instances
-from tokkit.shards.reader import Shard, ShardFolder, count_tokens, require_file_inside
+from tokkit.shards.reader import Shard, ShardFolder, count_tokens
 from tokkit.tokenizer.tokenizer import load_tokenizer
+from tokkit.vocab.training_record import TrainingRecord
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def require_kind(path: Path, manifest: Manifest) -> None:
 
 def _check_file(
     folder: Path,
-    row: Mapping[str, Any],
+    row: FileRow,
     manifest: Manifest,
     counted: Accounts,
     shards: dict[str, Shard],
@@ -150,8 +151,7 @@ def _check_batches(shard: Shard, manifest: Manifest, counted: Accounts) -> None:
                 counted.count(figure, number)
     shard.require_unchanged()
     shard.check_totals(rows, tokens)
-    allowed = manifest.options.get("max_predictions_per_seq", 0)
-    if most_masked > allowed:
+    if most_masked > (allowed := manifest.max_predictions):
         raise TokkitError(
             f"{shard.path}: an instance has {most_masked} masked positions, the manifest says at "
             f"most {allowed}; recreate the folder"
@@ -200,11 +200,11 @@ def _check_figures(manifest: Manifest, counted: Accounts) -> Iterator[str]:
 
 def _verify_tokenizer(path: Path) -> Verification:
     """Check that a tokenizer folder loads, and is the one that its training record describes."""
-    record = read_json(path / TRAINING)
+    record = TrainingRecord.read(path)
     files = [file for file in sorted(path.iterdir()) if file.is_file()]
     faults = []
     try:
-        if load_tokenizer(path).fingerprint != record.get("tokenizer_fingerprint"):
+        if load_tokenizer(path).fingerprint != record.tokenizer_fingerprint:
             faults.append(f"{path}: tokenizer.json is not the one that {TRAINING} describes")
     except TokkitError as error:
         faults.append(str(error))

@@ -8,6 +8,7 @@ from typing import Any
 
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.folder import refuse_overlap
+from tokkit.engine.json_files import input_row
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.spec import StageSpec, find_finished
 from tokkit.engine.stage import Stage, run_stage
@@ -53,10 +54,7 @@ def build(config: BuildConfig) -> Manifest:
         options=_describe_options(config),
         tokenizer_fingerprint=tokenizer.fingerprint,
         seed=config.seed,
-        inputs=[
-            {name: row[name] for name in ("name", "bytes", "sha256")}
-            for row in folder.manifest.shards
-        ],
+        inputs=[input_row(row) for row in folder.manifest.shards],
     )
     if not config.overwrite and (finished := find_finished(spec)) is not None:
         log.info("%s: up to date", config.output)

@@ -8,19 +8,21 @@ A folder that changes while it is read is refused: a shard is one file with one 
 change, which each visit compares.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import pyarrow as pa
 
+from tokkit.engine.files import FileIdentity, require_file_inside
+from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import Manifest
-from tokkit.errors import TokkitError, describe_os_error, wrap_os_errors
+from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.shards.checks import check_batch
 from tokkit.shards.mapping import has_unreadable_pages, map_file
+from tokkit.shards.objectives import OBJECTIVES
 from tokkit.shards.schema import Header, expected_schema
 
 # What pyarrow and NumPy raise if a file is damaged, or changes while they look at it.
@@ -47,44 +49,6 @@ class MadeIds(Protocol):
 
     @property
     def special_ids(self) -> Mapping[str, int]: ...  # noqa: D102
-
-
-class FileIdentity(NamedTuple):
-    """What tells whether a path is still the same file with the same content."""
-
-    device: int
-    inode: int
-    size: int
-    changed_ns: int
-
-    @classmethod
-    def of(cls, path: Path) -> "FileIdentity":
-        """Return the identity of the file at ``path``, after links.
-
-        Raises:
-            TokkitError: it is missing.
-        """
-        try:  # not wrap_os_errors, which takes as long as the call: loaders make it at each step
-            found = os.stat(path)  # noqa: PTH116  half of the time of Path.stat
-        except OSError as error:
-            raise TokkitError(f"{path}: {describe_os_error(error)}") from error
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def require_file_inside(path: Path, folder: Path) -> None:
-    """Refuse what is not a regular file, which may never end, or a link out of the folder.
-
-    Raises:
-        TokkitError: also if it is missing.
-    """
-    with wrap_os_errors(path):
-        path.stat()  # raises if it is missing
-        if not path.is_file():
-            raise TokkitError(f"{path}: is not a regular file; recreate the folder")
-        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-            raise TokkitError(
-                f"{path}: is a link to a file outside the folder; replace it with a copy of the file"
-            )
 
 
 def open_shard(path: Path) -> pa.RecordBatchFileReader:
@@ -164,7 +128,7 @@ class Shard:
     identity: FileIdentity
 
     @classmethod
-    def open(cls, folder: Path, row: Mapping[str, Any], manifest: Manifest) -> "Shard":
+    def open(cls, folder: Path, row: FileRow, manifest: Manifest) -> "Shard":
         """Open a shard and compare its size, header and columns with the manifest.
 
         Raises:
@@ -180,7 +144,7 @@ class Shard:
             )
         schema = open_shard(path).schema
         header, columns = header_of(schema, path), tuple(schema.names)
-        shard = cls(path, row["rows"], row["tokens"], header, columns, identity)
+        shard = cls(path, row.get("rows", 0), row.get("tokens", 0), header, columns, identity)
         shard.require_unchanged()
         shard.compare(manifest)
         return shard
@@ -245,6 +209,10 @@ class Shard:
             raise TokkitError(
                 f"{self.path}: made with another tokenizer than the manifest says; "
                 f"recreate the folder"
+            )
+        if header.kind == "instances" and options.get("objective") not in OBJECTIVES:
+            raise TokkitError(
+                f"{self.path}: its manifest names no --objective of tokkit build; recreate the folder"
             )
         length = options.get("max_seq_length", header.max_seq_length)
         if header.kind == "instances" and header.max_seq_length != length:

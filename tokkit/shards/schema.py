@@ -15,14 +15,24 @@ ids, so that shards of two tokenizers are never mixed:
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
+import msgspec
 import numpy.typing as npt
 import pyarrow as pa
 
+from tokkit.engine.json_files import RECREATE
 from tokkit.engine.manifest import FORMAT_VERSION
 from tokkit.errors import TokkitError
 from tokkit.shards.arrow import id_dtype
 from tokkit.shards.objectives import TARGET_COLUMNS
+
+LARGEST_VOCABULARY = 1 << 32
+LONGEST_INSTANCE = 1 << 16  # positions are uint16
+
+_Size = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_VOCABULARY)]
+_Id = Annotated[int, msgspec.Meta(ge=0, lt=LARGEST_VOCABULARY)]
+_Length = Annotated[int, msgspec.Meta(ge=0, le=LONGEST_INSTANCE)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +48,11 @@ class Header:
         max_seq_length: maximum tokens of an instance; 0 for token shards.
     """
 
-    kind: str
+    kind: Literal["tokens", "instances"]
     tokenizer_fingerprint: str
-    vocab_size: int
-    special_ids: Mapping[str, int]
-    max_seq_length: int = 0
+    vocab_size: _Size
+    special_ids: Mapping[str, _Id]
+    max_seq_length: _Length = 0
 
     @property
     def id_dtype(self) -> npt.DTypeLike:
@@ -87,15 +97,14 @@ class Header:
                 f"release, which reads {FORMAT_VERSION}; install the release that wrote it"
             )
         try:
-            return cls(
-                kind=ours["kind"],
-                tokenizer_fingerprint=ours["tokenizer"],
-                vocab_size=int(ours["vocab_size"]),
-                special_ids={k: int(v) for k, v in json.loads(ours["special_ids"]).items()},
-                max_seq_length=int(ours.get("max_seq_length", "0")),
-            )
-        except (KeyError, ValueError, AttributeError) as error:
-            raise TokkitError(f"{path}: damaged metadata ({error}); recreate the folder") from error
+            data = {
+                **ours,
+                "tokenizer_fingerprint": ours["tokenizer"],
+                "special_ids": msgspec.json.decode(ours["special_ids"], type=dict[str, _Id]),
+            }
+            return msgspec.convert(data, cls, strict=False)
+        except (KeyError, ValueError, RecursionError) as error:
+            raise TokkitError(f"{path}: damaged metadata ({error}); {RECREATE}") from error
 
 
 def tokens_schema(header: Header) -> pa.Schema:

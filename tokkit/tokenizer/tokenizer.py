@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokkit.engine.files import canonical_json
+from tokkit.engine.json_files import canonical_json
 from tokkit.errors import TokkitError, UsageError
 from tokkit.tokenizer.definitions import (
     SPLIT_DIGITS,

@@ -15,12 +15,14 @@ the first of all.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import msgspec
 import pyarrow as pa
 
 from tokkit.corpus.file_systems import printable
@@ -28,7 +30,9 @@ from tokkit.corpus.readers import read_and_count
 from tokkit.corpus.sources import STDIN
 from tokkit.corpus.units import CorpusUnit, Group
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import HashedFile
+from tokkit.engine.files import HashedFile, hash_file
+from tokkit.engine.journal import UnitLine
+from tokkit.engine.json_files import Count, FileRow
 from tokkit.engine.stage import Stage, StagePlan, complete_units, list_inputs, sum_accounts
 from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError, wrap_os_errors
@@ -46,6 +50,15 @@ _THOUSAND = 1000
 _BYTES_PER_BYTE = 16
 
 
+class _Notes(TypedDict):
+    """The notes of a unit; see ``count_unit``."""
+
+    run_start: Count
+    sum: Count
+    first_factor: Count | None
+    removed: dict[str, Count]
+
+
 @dataclass(frozen=True)
 class CountedCorpus:
     """The words of a corpus, and what else is recorded of it.
@@ -61,7 +74,7 @@ class CountedCorpus:
 
     words: WordCounts
     held_out: pa.LargeStringArray
-    inputs: list[dict[str, Any]]
+    inputs: list[FileRow]
     accounts: Accounts
     removed: dict[str, int]
 
@@ -215,24 +228,27 @@ def _require_sum(names: str, total: int) -> None:
 
 
 def _merge(
-    context: CountContext, lines: Sequence[Mapping[str, Any]], inputs: list[dict[str, Any]]
+    context: CountContext, lines: Sequence[UnitLine], inputs: list[FileRow]
 ) -> CountedCorpus:
     """Merge the counts of all units, and decide about the first text document of each."""
     config = context.config
     names = ", ".join(config.inputs)
-    notes = [line["notes"] for line in lines]
     paths = [config.output / line["name"] for line in lines]
+    notes = [_read_notes(path, line) for path, line in zip(paths, lines, strict=True)]
     runs = [Run(path, note["run_start"]) for path, note in zip(paths, notes, strict=True)]
     _require_sum(names, sum(note["sum"] for note in notes))
     removed = Counter[str]()
     for note in notes:
         removed.update(note["removed"])
     accounts = sum_accounts(lines)
-    drawn = [number for number, note in enumerate(notes) if note["first_factor"]]
-    first = next((n for n, note in enumerate(notes) if note["first_factor"] is not None), None)
-    if first in drawn:
-        drawn.remove(first)
-        context.counter.set_factor(notes[first]["first_factor"])
+    factors = {
+        n: factor for n, note in enumerate(notes) if (factor := note["first_factor"]) is not None
+    }
+    first = min(factors, default=None)
+    num_drawn = sum(factor > 0 for factor in factors.values())
+    if first is not None and factors[first]:
+        num_drawn -= 1
+        context.counter.set_factor(factors[first])
         context.counter.add(read_texts(paths[first])[:1])
         runs.append(Run(context.folder / "first.tmp"))
         with wrap_os_errors(runs[-1].path), runs[-1].path.open("wb") as file:
@@ -240,7 +256,7 @@ def _merge(
         accounts.keep("documents", 1)
     else:
         first = None
-    accounts.drop("documents", HELD_OUT, len(drawn))
+    accounts.drop("documents", HELD_OUT, num_drawn)
     accounts.check()
     if not accounts.kept("documents"):
         raise TokkitError(f"{names}: no document is left to learn from; see --documents")
@@ -258,6 +274,19 @@ def _merge(
         accounts=accounts,
         removed=dict(sorted(removed.items(), key=lambda item: (-item[1], item[0]))),
     )
+
+
+def _read_notes(path: Path, line: UnitLine) -> _Notes:
+    """Return what was recorded of a unit's file, whose bytes kernels read unchecked.
+
+    Raises:
+        TokkitError: if the file or its notes have changed since.
+    """
+    with suppress(ValueError):
+        notes = msgspec.convert(line.get("notes"), _Notes)
+        if hash_file(path) == line["sha256"]:
+            return notes
+    raise TokkitError(f"{path}: has changed since it was written; pass --overwrite to count again")
 
 
 def _require_totals(config: TrainConfig, names: str, num_words: int, num_bytes: int) -> None:

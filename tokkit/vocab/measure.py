@@ -12,7 +12,6 @@ the same text, and words are what stands between white space, whatever a tokeniz
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,34 +27,12 @@ from tokkit.tokenizer.definitions import (
 from tokkit.tokenizer.encoder import Encoder
 from tokkit.tokenizer.hub_names import find_folder
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from tokkit.vocab.training_record import HeldOutText, RemovedCharacter, Report
 
 _NUM_LONGEST = 10
 _NUM_REMOVED = 50
 _BLANK = byte_level_alphabet()[ord(" ")]
 _BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """The report in ``training.json``.
-
-    Attributes:
-        entries: number of tokens of each kind.
-        longest: tokens with the most characters, as text, longest first.
-        coverage: share of the held-out characters, except white space, that are tokens after
-            normalization; None without such text.
-        removed: rows with ``character``, ``name`` and ``count`` of the characters that
-            normalization removed from the corpus, most frequent first; at most 50.
-        held_out: number of ``documents``, ``words`` and ``characters`` in the measured text.
-        measured: ``tokens_per_word``, ``characters_per_token`` and ``unknown``; empty without text.
-    """
-
-    entries: Mapping[str, int]
-    longest: Sequence[str]
-    coverage: float | None
-    removed: Sequence[Mapping[str, Any]]
-    held_out: Mapping[str, int]
-    measured: Mapping[str, float]
 
 
 def make_report(
@@ -74,7 +51,7 @@ def make_report(
         longest=_find_longest(tokenizer),
         coverage=_measure_coverage(tokenizer, texts),
         removed=_name_characters(removed),
-        held_out={"documents": len(held_out), **_count_text(texts)},
+        held_out=_count_text(len(held_out), texts),
         measured=measure(tokenizer, texts),
     )
 
@@ -108,7 +85,7 @@ def split_lines(texts: pa.LargeStringArray) -> pa.LargeStringArray:
 
 def measure(tokenizer: Tokenizer, texts: pa.LargeStringArray) -> dict[str, float]:
     """Return tokens per word, characters per token and the share of unknown tokens, if any text."""
-    sizes = _count_text(texts)
+    sizes = _count_text(0, texts)
     if not sizes["words"]:
         return {}
     ids = Encoder(tokenizer).encode(texts).ids
@@ -165,8 +142,9 @@ def _find_longest(tokenizer: Tokenizer) -> list[str]:
     return sorted(texts, key=lambda text: (-len(text), text))[:_NUM_LONGEST]
 
 
-def _count_text(texts: pa.LargeStringArray) -> dict[str, int]:
+def _count_text(documents: int, texts: pa.LargeStringArray) -> HeldOutText:
     return {
+        "documents": documents,
         "words": sum(len(text.as_py().split()) for text in texts),
         "characters": int(pc.sum(pc.utf8_length(texts)).as_py() or 0),
     }
@@ -191,7 +169,7 @@ def _measure_coverage(tokenizer: Tokenizer, texts: pa.LargeStringArray) -> float
     return num_covered / num_characters if num_characters else None
 
 
-def _name_characters(counts: Mapping[str, int]) -> list[dict[str, Any]]:
+def _name_characters(counts: Mapping[str, int]) -> list[RemovedCharacter]:
     """Return rows about the most frequent characters."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [

@@ -10,16 +10,14 @@ different ``--vocab-size``.
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from tokkit import __version__
 from tokkit.corpus.units import UNIT_BYTES, Group, list_left_out, plan_groups
-from tokkit.engine.files import STATE_FOLDER, write_atomically, write_json
+from tokkit.engine.files import STATE_FOLDER, write_atomically
 from tokkit.engine.folder import refuse_overlap
-from tokkit.engine.manifest import TRAINING, read_record
+from tokkit.engine.manifest import TRAINING
 from tokkit.engine.spec import locked_folder
 from tokkit.engine.stage import StagePlan, require_same_inputs
 from tokkit.tokenizer.hub_names import find_folder
@@ -27,10 +25,10 @@ from tokkit.tokenizer.loading import TokenizerFiles
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import load_tokenizer, make_tokenizer
 from tokkit.vocab.train_config import TrainConfig
+from tokkit.vocab.training_record import TrainingRecord
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 2
 COUNTS_FOLDER = f"{STATE_FOLDER}/counts"
 
 # Options that do not change the vocabulary, or of which only the content is in the key.
@@ -52,56 +50,6 @@ _LEARNING_OPTIONS = frozenset(
         "byte_fallback",
     )
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingRecord:
-    """The content of ``training.json``: what a vocabulary was learned from, and how.
-
-    Attributes:
-        key: content key over inputs and options.
-        options: every option that the vocabulary depends on.
-        tokenizer_fingerprint: fingerprint of the tokenizer that was made.
-        vocab_size: number of tokens in its vocabulary.
-        inputs: rows with ``name``, ``bytes`` and ``sha256``.
-        accounts: see ``tokkit.engine.accounts``: documents, and for WordPiece characters.
-        trainer: name and version of the trainer.
-        report: see ``tokkit.vocab.measure.Report``.
-        left_out: files of the inputs that were left out.
-        compared: rows of ``measure.compare``; not in the file, since the vocabulary does not depend
-            on the tokenizers that it is compared with.
-        format_version: version of the file's format.
-        tokkit_version: release that wrote the file.
-    """
-
-    key: str
-    options: Mapping[str, Any]
-    tokenizer_fingerprint: str
-    vocab_size: int
-    inputs: Sequence[Mapping[str, Any]]
-    accounts: Mapping[str, Any]
-    trainer: str
-    report: Mapping[str, Any]
-    left_out: Sequence[str] = ()
-    compared: Sequence[Mapping[str, Any]] = field(default=(), compare=False)
-    format_version: int = FORMAT_VERSION
-    tokkit_version: str = __version__
-
-    def write(self, folder: Path) -> None:
-        """Write the record atomically, which makes the folder finished."""
-        data = asdict(self)
-        del data["compared"]
-        write_json(folder / TRAINING, data)
-
-    @classmethod
-    def read(cls, folder: Path) -> "TrainingRecord | None":
-        """Read a folder's record; None if there is none.
-
-        Raises:
-            TokkitError: if it is damaged, or has an unknown format version.
-        """
-        path = folder / TRAINING
-        return read_record(path, cls, FORMAT_VERSION) if path.is_file() else None
 
 
 def train(config: TrainConfig) -> TrainingRecord:
@@ -168,9 +116,11 @@ def _find_finished(config: TrainConfig, plan: StagePlan) -> TrainingRecord | Non
 
     If the ``--save-counts`` file is missing, words are counted again.
     """
+    if not (plan.output / TRAINING).is_file():
+        return None
     training = TrainingRecord.read(plan.output)
     files = [plan.output / "tokenizer.json", *filter(None, [config.save_counts])]
-    if training is None or training.key != plan.key or not all(path.is_file() for path in files):
+    if training.key != plan.key or not all(path.is_file() for path in files):
         return None
     return training
 
@@ -214,7 +164,7 @@ def _count_and_learn(config: TrainConfig, plan: StagePlan) -> TrainingRecord:
         inputs=corpus.inputs,
         accounts=corpus.accounts.as_dict(),
         trainer=learned.trainer,
-        report=asdict(make_report(tokenizer, corpus.held_out, corpus.removed)),
+        report=make_report(tokenizer, corpus.held_out, corpus.removed),
         left_out=plan.left_out,
     )
     training.write(config.output)

@@ -153,7 +153,7 @@ class InstanceReader:
 
     def _map(self, batches: Int64) -> None:
         """Map those of the record batches that are not mapped yet."""
-        allowed = self._folder.manifest.options.get("max_predictions_per_seq", 0)
+        allowed = self._folder.manifest.max_predictions
         for number in np.unique(batches[self._table["input_ids"][batches] == 0]).tolist():
             columns, first_bit = _map_columns(self._folder, self._refs[number])
             most_masked = int(np.diff(columns["masked_offsets"]).max())

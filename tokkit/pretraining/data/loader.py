@@ -86,7 +86,7 @@ class Sources:
         if self.is_causal:
             return self.max_seq_length
         return max(
-            masks.max_predictions if masks else folder.manifest.options["max_predictions_per_seq"]
+            masks.max_predictions if masks else folder.manifest.max_predictions
             for folder, masks in zip(self.folders, self.masks, strict=True)
         )
 
@@ -136,7 +136,7 @@ def _mask_options(
 ) -> MaskOptions | None:
     options = folder.manifest.options
     is_masked = options["objective"] in MASKED
-    if is_masked and options["masking"] == "dynamic":
+    if is_masked and options.get("masking") == "dynamic":
         return MaskOptions.make(config, tokenizer, folder.header)
     if config.changed_mask_option is not None:
         built, remedy = "--masking static", "leave it out, or build with --masking dynamic"

@@ -11,14 +11,16 @@ import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from tokkit.engine.files import canonical_json, hash_file, read_json
+from tokkit.engine.files import hash_file
+from tokkit.engine.json_files import canonical_json, read_json
 from tokkit.errors import TokkitError
 from tokkit.shards.objectives import MASKED
 from tokkit.tokenizer.tokenizer import load_tokenizer
 
 CONFIG = "config.json"
+DOWNLOAD = "download it again"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 SIZES = (
@@ -51,6 +53,10 @@ SUPPORTED: Mapping[str, tuple[Any, ...]] = {
 }
 
 
+class _WeightIndex(TypedDict):
+    weight_map: dict[str, str]
+
+
 def fingerprint_folder(folder: Path) -> str:
     """Return the SHA-256, in hexadecimal, of the folder's config, weights and tokenizer.
 
@@ -76,11 +82,12 @@ def find_weights(folder: Path) -> tuple[Path, ...]:
             return (folder / name,)
         index = folder / f"{name}.index.json"
         if index.is_file():
-            data = read_json(index)
-            parts = data.get("weight_map") if isinstance(data, dict) else None
-            if not isinstance(parts, dict) or not parts:
-                raise TokkitError(f"{index}: names no files; download it again")
-            return tuple(folder / part for part in sorted(set(map(str, parts.values()))))
+            names = sorted({*read_json(index, _WeightIndex, DOWNLOAD)["weight_map"].values()})
+            if not names or any(Path(part).name != part or "\0" in part for part in names):
+                raise TokkitError(
+                    f"{index}: names no files, or others than its folder's; {DOWNLOAD}"
+                )
+            return tuple(folder / part for part in names)
     raise TokkitError(
         f"{folder}: contains neither {' nor '.join(WEIGHTS)}; name a Hugging Face folder of a BERT"
     )
@@ -103,10 +110,7 @@ def read_bert_config(folder: Path, *, objective: str, max_seq_length: int) -> di
             f"{folder}: instances of {objective} train a GPT-2, but --init-from takes a BERT; "
             f"leave it out, or build with one of {', '.join(MASKED)}"
         )
-    data = read_json(path)
-    if not isinstance(data, dict):
-        raise TokkitError(f"{path}: not a JSON object; download it again")
-    data = {**DEFAULTS, **data}
+    data = {**DEFAULTS, **read_json(path, dict[str, Any], DOWNLOAD)}
     for name, supported in SUPPORTED.items():
         if data[name] not in supported:
             raise TokkitError(
@@ -115,9 +119,7 @@ def read_bert_config(folder: Path, *, objective: str, max_seq_length: int) -> di
             )
     for name in ("vocab_size", *SIZES):
         if not isinstance(data.get(name), int):
-            raise TokkitError(
-                f"{path}: {name} is {data.get(name)}, not a number; download it again"
-            )
+            raise TokkitError(f"{path}: {name} is {data.get(name)}, not a number; {DOWNLOAD}")
     _check_sizes(path, data)
     if data["max_position_embeddings"] < max_seq_length:
         raise TokkitError(

@@ -23,10 +23,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
-from tokkit.engine.files import hash_file, read_json, write_folder_atomically, write_json
+from tokkit.engine.files import hash_file, write_folder_atomically
+from tokkit.engine.json_files import FileRow, read_json, write_json
 from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.models.architectures import (
@@ -53,7 +55,7 @@ Answer = tuple[str, float]
 
 def write_export(
     folder: Path, weights: Mapping[str, Tensor], config: ModelConfig, tokenizer: Tokenizer
-) -> list[dict[str, Any]]:
+) -> list[FileRow]:
     """Write the folder, whole or not at all.
 
     Args:
@@ -63,7 +65,7 @@ def write_export(
         tokenizer: of the instances.
 
     Returns:
-        A row for each of its files: ``name``, ``bytes``, ``sha256``.
+        A row for each of its files.
 
     Raises:
         TokkitError: where the disk is full, or a GPT-2's vocabulary has no end-of-text token.
@@ -76,7 +78,7 @@ def write_export(
         save_tokenizer(tokenizer, written)
         _fit_tokenizer(written, config, tokenizer)
     return [
-        {"name": path.name, "bytes": path.stat().st_size, "sha256": hash_file(path)}
+        FileRow(name=path.name, bytes=path.stat().st_size, sha256=hash_file(path))
         for path in sorted(folder.iterdir())
     ]
 
@@ -94,13 +96,13 @@ def describe_model(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
 
 def _fit_tokenizer(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
     """Adapt the tokenizer's files to the model: its longest input, and for a GPT-2 see above."""
-    data = read_json(folder / TOKENIZER_CONFIG)
+    data = read_json(folder / TOKENIZER_CONFIG, dict[str, Any])
     data["model_max_length"] = config.max_position_embeddings
     if config.is_causal:
         data["model_input_names"] = ["input_ids", "attention_mask"]
         data["bos_token"] = data["eos_token"] = tokenizer.tokens[tokenizer.end_of_text_id()]
         if tokenizer.library is not None:
-            definition = {**read_json(folder / TOKENIZER), "post_processor": None}
+            definition = {**read_json(folder / TOKENIZER, dict[str, Any]), "post_processor": None}
             write_json(folder / TOKENIZER, definition)
     write_json(folder / TOKENIZER_CONFIG, data)
 
@@ -124,9 +126,9 @@ def read_config(folder: Path) -> ModelConfig:
         TokkitError: where ``config.json`` is missing, or not that of an export.
     """
     path = folder / CONFIG
-    data = read_json(path)
+    data = read_json(path, dict[str, Any])
     kind = data.get("model_type")
-    if kind not in ARCHITECTURES:
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise TokkitError(
             f"{path}: model_type is {kind}, not {', '.join(ARCHITECTURES)}; "
             f"name the export folder of a run"
@@ -135,7 +137,10 @@ def read_config(folder: Path) -> ModelConfig:
     if missing := [their_name for their_name in names.values() if their_name not in data]:
         raise TokkitError(f"{path}: {missing[0]} is missing; name the export folder of a run")
     values = {name: data[their_name] for name, their_name in names.items()}
-    return ModelConfig(**values, share_layers=kind == "albert")
+    try:
+        return msgspec.convert({**values, "share_layers": kind == "albert"}, ModelConfig)
+    except msgspec.ValidationError as error:
+        raise TokkitError(f"{path}: {error}; name the export folder of a run") from error
 
 
 def fill_mask(folder: Path, sentence: str, top: int = 5) -> list[list[Answer]]:

@@ -37,7 +37,7 @@ def wrap_damage_errors(path: Path) -> Iterator[None]:
         raise DamagedError(f"{path}: no such file; recreate it") from error
     except OSError as error:
         raise TokkitError(f"{path}: {describe_os_error(error)}") from error
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedError(f"{path}: damaged ({error}); recreate it") from error
 
 

@@ -41,6 +41,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -53,9 +54,12 @@ from tokkit.pretraining.models.tensor_files import (
     wrap_damage_errors,
     write_tensors,
 )
+from tokkit.pretraining.training.metrics import TrainingState
 from tokkit.pretraining.training.optimizers import MOMENTS
 from tokkit.pretraining.training.run_record import (
     STATE,
+    BestCheckpoint,
+    CheckpointRecord,
     checkpoint_path,
     checkpoint_step,
     list_checkpoints,
@@ -69,14 +73,6 @@ LONG_WAIT_SECONDS = 5.0
 Snapshot = Mapping[str, Mapping[str, Tensor]]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class BestCheckpoint:
-    """The checkpoint with the lowest held-out loss so far."""
-
-    step: int
-    loss: float
 
 
 @dataclass(frozen=True)
@@ -221,10 +217,12 @@ def load_checkpoint(path: Path, expected: Snapshot) -> Checkpoint:
         TokkitError: if a file cannot be read, or is of another model.
     """
     with wrap_damage_errors(path / STATE):
-        data = json.loads((path / STATE).read_bytes())
-        state, best, files = data["state"], data["best"], data["files"]
-        best = None if best is None else BestCheckpoint(**best)
-    for row in files:
+        data = msgspec.json.decode((path / STATE).read_bytes(), type=CheckpointRecord)
+        state, best = data["state"], data["best"]
+        is_complete = expected.keys() <= {row["name"] for row in data["files"]}
+        if msgspec.convert(state, TrainingState).step != checkpoint_step(path) or not is_complete:
+            raise ValueError("it is of another step, or lacks files")
+    for row in data["files"]:
         with wrap_damage_errors(path / row["name"]):
             if (size := (path / row["name"]).stat().st_size) != row["bytes"]:
                 raise ValueError(f"it has {size} of {row['bytes']} bytes")

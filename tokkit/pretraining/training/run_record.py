@@ -27,14 +27,23 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
+
+import msgspec
 
 from tokkit import __version__
-from tokkit.engine.files import read_json
 from tokkit.engine.folder import refuse_overlap
+from tokkit.engine.json_files import (
+    RECREATE,
+    Count,
+    FileRow,
+    check_options,
+    input_row,
+    read_json,
+)
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.spec import StageSpec, read_previous_run
-from tokkit.errors import require, wrap_os_errors
+from tokkit.errors import TokkitError, UsageError, require, wrap_os_errors
 from tokkit.pretraining.models.bert_folder import fingerprint_folder
 from tokkit.pretraining.pretrain_config import DEFAULT_PRESET, PretrainConfig, require_objective
 
@@ -67,6 +76,49 @@ OPTIONS_OUTSIDE_KEY = frozenset(
         "seed",  # a stage's key has it anyway
     }
 )
+
+
+_Shape = dict[str, str | int | float | bool | None]
+
+
+class RunRecord(TypedDict):
+    """The content of ``run.json``; see the module."""
+
+    started: str
+    resumed: str | None
+    command: str
+    options: dict[str, Any]
+    model: _Shape
+    num_parameters: Count
+    device: str
+    num_processes: Count
+    cores: Count
+    instances_keys: list[str]
+    tokenizer_fingerprint: str | None
+    init_from_fingerprint: str | None
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class BestCheckpoint:
+    """The checkpoint with the lowest held-out loss so far."""
+
+    step: int
+    loss: float
+
+
+class CheckpointRecord(TypedDict):
+    """The content of a checkpoint's ``state.json``."""
+
+    state: dict[str, Any]
+    best: BestCheckpoint | None
+    files: list[FileRow]
+
+
+class _MetricsHead(TypedDict):
+    kind: Literal["train", "eval"]
+    step: Count
+    loss: float
 
 
 @dataclass(frozen=True)
@@ -106,7 +158,7 @@ class RunPlan:
         )
         held_out = (r for s in sources for r in s.shards if r["name"].startswith("eval-"))
         require(
-            config.eval_every is None or any(row["rows"] for row in held_out),
+            config.eval_every is None or any(row.get("rows") for row in held_out),
             "--eval-every has no effect, because no instances are held out; leave it out, or build "
             "with a larger --eval-fraction",
         )
@@ -118,13 +170,9 @@ class RunPlan:
         return cls(config, precision, sources, initial)
 
     @property
-    def inputs(self) -> list[dict[str, Any]]:
+    def inputs(self) -> list[FileRow]:
         """Name, bytes and SHA-256 of the instances' shards."""
-        return [
-            {name: row[name] for name in ("name", "bytes", "sha256")}
-            for source in self.sources
-            for row in source.shards
-        ]
+        return [input_row(row) for source in self.sources for row in source.shards]
 
     @property
     def spec(self) -> StageSpec:
@@ -159,7 +207,7 @@ def describe_run(
     num_parameters: int,
     device: str,
     num_processes: int = 1,
-) -> dict[str, Any]:
+) -> RunRecord:
     """Return the content of ``run.json``.
 
     Args:
@@ -171,7 +219,7 @@ def describe_run(
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     earlier = plan.config.output / RUN
-    started = read_json(earlier).get("started", now) if earlier.is_file() else now
+    started = read_json(earlier, RunRecord)["started"] if earlier.is_file() else now
     return {
         "started": started,
         "resumed": now if earlier.is_file() else None,
@@ -187,6 +235,26 @@ def describe_run(
         "init_from_fingerprint": plan.initial,
         "versions": _find_versions(),
     }
+
+
+def read_run(folder: Path) -> tuple[RunRecord, PretrainConfig]:
+    """Return the content of a run's ``run.json``, and its options as a config.
+
+    Raises:
+        TokkitError: it is damaged.
+    """
+    path = folder / RUN
+    record = read_json(path, RunRecord)
+    try:
+        check_options(record["options"])
+        config = msgspec.convert(record["options"], PretrainConfig, dec_hook=_make_path)
+    except (ValueError, UsageError) as error:
+        raise TokkitError(f"{path}: damaged options ({error}); {RECREATE}") from error
+    return record, config
+
+
+def _make_path(schema: type, value: Any) -> Any:
+    return schema(value)
 
 
 def _format_command(arguments: Sequence[str]) -> str:
@@ -234,8 +302,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     lines = []
     for line in data.split(b"\n")[:-1]:
         try:
-            lines.append(json.loads(line))
-        except ValueError:
+            found = json.loads(
+                line
+            )  # a gradient norm may be infinite, which msgspec does not parse
+            msgspec.convert(found, _MetricsHead)
+            lines.append(msgspec.convert(found, dict[str, str | int | float]))
+        except (ValueError, RecursionError):
             break
     return lines
 

@@ -11,8 +11,8 @@ from dataclasses import asdict, replace
 from torch import Tensor
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import write_json
 from tokkit.engine.folder import interruptible
+from tokkit.engine.json_files import FileRow, write_json
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.spec import locked_folder, prepare_folder
 from tokkit.pretraining.data.loader import Loader, Sources, open_sources, order_phases
@@ -180,6 +180,6 @@ def _write_results(
     accounts.count("steps", state.step)
     accounts.count("instances", state.step * config.batch_size)
     accounts.count("tokens", state.tokens)
-    shards = [{**row, "name": f"{EXPORT}/{row['name']}"} for row in files]
+    shards: list[FileRow] = [{**row, "name": f"{EXPORT}/{row['name']}"} for row in files]
     manifest = plan.spec.make_manifest(inputs=plan.inputs, shards=shards, accounts=accounts)
     manifest.write(config.output)
