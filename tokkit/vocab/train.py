@@ -10,7 +10,7 @@ different ``--vocab-size``.
 
 import logging
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
