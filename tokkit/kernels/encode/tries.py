@@ -40,10 +40,10 @@ CONTINUED = 1
 _CODE_BITS = np.uint64(21)
 
 # A cell: its label plus 1 (9 bits), its token plus 1 (27), the base of its children (28).
-_TOKEN = np.uint64(9)
-_BASE = np.uint64(36)
-_LABEL_MASK = np.uint64((1 << 9) - 1)
-_TOKEN_MASK = np.uint64((1 << 27) - 1)
+TOKEN_SHIFT = np.uint64(9)
+BASE_SHIFT = np.uint64(36)
+LABEL_MASK = np.uint64((1 << 9) - 1)
+TOKEN_MASK = np.uint64((1 << 27) - 1)
 # Free cells this far behind the last one taken are given up, since each search would pass them.
 _REACH = 512
 
@@ -119,16 +119,16 @@ def find_longest(cells: Cells, values: Bytes, start: int, stop: int) -> tuple[in
     """Return the longest token at ``start``, or ``NO_TOKEN``, and where it ends."""
     longest = np.uint64(0)
     end = start
-    base = cells[0] >> _BASE
+    base = cells[0] >> BASE_SHIFT
     for position in range(start, stop):
         byte = np.uint64(values[position])
         cell = cells[base ^ byte]
-        if cell & _LABEL_MASK != byte + np.uint64(1):
+        if cell & LABEL_MASK != byte + np.uint64(1):
             break
-        token = (cell >> _TOKEN) & _TOKEN_MASK
+        token = (cell >> TOKEN_SHIFT) & TOKEN_MASK
         longest = token or longest
         end = position + 1 if token else end
-        base = cell >> _BASE
+        base = cell >> BASE_SHIFT
     return signed(longest) - 1, end
 
 
@@ -189,7 +189,7 @@ def fill_cells(
         search = max(search, base - _REACH)
         out_has_base[base] = True
         own = out_cells[cell] if cell != 0 else np.uint64(0)
-        out_cells[cell] = own | np.uint64(base) << _BASE
+        out_cells[cell] = own | np.uint64(base) << BASE_SHIFT
         start = first
         while start < last:
             byte = values[offsets[start] + depth]
@@ -199,7 +199,7 @@ def fill_cells(
             child = base ^ signed(byte)
             out_cells[child] = np.uint64(byte) + np.uint64(1)
             if offsets[start + 1] - offsets[start] == depth + 1:
-                out_cells[child] |= np.uint64(ids[start] + 1) << _TOKEN
+                out_cells[child] |= np.uint64(ids[start] + 1) << TOKEN_SHIFT
             out_ranges[tail, 0] = child
             out_ranges[tail, 1] = start
             out_ranges[tail, 2] = stop

@@ -235,14 +235,23 @@ def _find_long(
 def _append_value(
     table: UInt64, value: int, spill: UInt32, row: int, num_tokens: int, out: TokenBuffer
 ) -> int:
-    """Append the tokens of a slot; returns the new number of tokens.
+    """Append the tokens of a slot; returns the new number of tokens."""
+    low = table[np.uint64(value)]
+    append_starts(out.starts, num_tokens, (low >> np.uint64(8)) & np.uint64(0xFF_FFFF))
+    return append_ids(table, value, spill, row, num_tokens, out)
+
+
+@splice
+def append_ids(
+    table: UInt64, value: int, spill: UInt32, row: int, num_tokens: int, out: TokenBuffer
+) -> int:
+    """Append the ids of a slot; returns the new number of tokens.
 
     Always writes three ids: a branch that is often mispredicted costs more.
     """
     low, high = table[np.uint64(value)], table[np.uint64(value + 1)]
     count = signed(low & np.uint64(0xFF))
     place = np.uint64(num_tokens)
-    append_starts(out.starts, num_tokens, (low >> np.uint64(8)) & np.uint64(0xFF_FFFF))
     out.ids[place] = low >> _HALF
     out.ids[place + np.uint64(1)] = high & _LOW_HALF
     out.ids[place + np.uint64(2)] = high >> _HALF

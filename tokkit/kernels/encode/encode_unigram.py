@@ -1,0 +1,106 @@
+"""Unigram: texts to ids, word by word; a word is a space and what follows up to the next one."""
+
+import numpy as np
+
+from tokkit.kernels.arrays import Bools, Bytes, Ids, Int64, UInt64
+from tokkit.kernels.encode.chunks import (
+    DONE,
+    LONG_WORD,
+    NUM_TOKENS,
+    Chunk,
+    Progress,
+    Queue,
+    Texts,
+    append_known,
+    process_chunks,
+    queue_metaspace_words,
+)
+from tokkit.kernels.encode.unigram_lattice import (
+    UnigramTables,
+    add_scores,
+    append_path,
+    append_unknown,
+    keep_best,
+    search_best,
+    take_score,
+)
+from tokkit.kernels.encode.word_cache import (
+    SHORT_KEY,
+    UNKNOWN,
+    WORD_MISSES,
+    TokenBuffer,
+    WordCache,
+    append_word,
+    drop_starts,
+    put_word,
+)
+from tokkit.kernels.jit import tuple_kernel, tuple_splice
+
+
+@tuple_splice
+def _append_chunk(
+    tables: tuple[UnigramTables, WordCache, TokenBuffer],
+    values: Bytes,
+    chunk: Chunk,
+    num_tokens: int,
+) -> Progress:
+    """Append the tokens of a word, and cache them; see ``process_chunks``."""
+    model, cache, out = tables
+    start, stop = chunk.start, chunk.stop
+    if stop - start <= SHORT_KEY:
+        cache.counters[WORD_MISSES] += 1
+    else:
+        last = append_word(cache, values, start, stop, num_tokens, out)
+        if last != UNKNOWN:
+            return last, stop, DONE, 0
+    last, origin, unknown = search_best(
+        keep_best, add_scores, take_score, values, start, stop, 0.0, model, num_tokens, out
+    )
+    if last == UNKNOWN:
+        return num_tokens, start, LONG_WORD, origin
+    last, unknown = append_path(
+        values, origin, stop - origin, model, num_tokens, unknown, last, out
+    )
+    if unknown >= 0:
+        last = append_unknown(values, unknown, stop, model, num_tokens, last, out)
+    put_word(cache, values, start, stop, num_tokens, last, out)
+    return last, stop, DONE, 0
+
+
+@tuple_kernel
+def encode_unigram(
+    values: Bytes,
+    offsets: Int64,
+    model: UnigramTables,
+    is_space: Bools,
+    cache: WordCache,
+    queue: Queue,
+    state: Int64,
+    out_ids: Ids,
+    out_starts: UInt64,
+    out_offsets: Int64,
+) -> int:
+    """Encode texts, from where ``state`` stands.
+
+    Args:
+        values: uint8, the texts in valid UTF-8, normalized, with a space for U+2581.
+        offsets: int64 ``[num_texts + 1]``, into ``values``.
+        model: the tokenizer.
+        is_space: bool ``[256]``, true for the space alone.
+        cache: the cache of this tokenizer.
+        queue: memory for this call.
+        state: see ``chunks``; updated.
+        out_ids: room for as many ids as the texts have bytes, and 32 more.
+        out_starts: uint64, a bit for each of ``out_ids`` and 128 more, set where a word starts; see
+            ``word_cache``.
+        out_offsets: int64 ``[num_texts + 1]``, into ``out_ids``; the first is set already.
+
+    Returns:
+        ``DONE`` or ``LONG_WORD``.
+    """
+    drop_starts(out_starts, state[NUM_TOKENS])
+    texts = Texts(values, offsets, is_space)
+    tables = (model, cache, TokenBuffer(out_ids, out_starts))
+    return process_chunks(
+        queue_metaspace_words, append_known, _append_chunk, texts, tables, queue, state, out_offsets
+    )
