@@ -1,75 +1,194 @@
-"""Unigram vocabularies of ``tokenizer.json`` files as tables for the kernel.
+"""Unigram vocabularies as tables for kernels, of ``tokenizer.json`` and sentencepiece's ``.model``.
 
 Tokens are stored with a space for U+2581, as the normalized text has it.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tokkit.kernels.encode.chunks import SPACE
-from tokkit.kernels.encode.cuts import new_rules
+from tokkit.kernels.encode.chunks import CUT, NO_CUT, NUM_CLASSES, SPACE, CutRules
 from tokkit.kernels.encode.encode_unigram import encode_unigram
+from tokkit.kernels.encode.encode_unigram_text import RunningSum, encode_unigram_text
 from tokkit.kernels.encode.tries import NO_TOKEN, make_cells
-from tokkit.kernels.encode.unigram_lattice import UnigramTables
+from tokkit.kernels.encode.unigram_lattice import UnigramTables, find_token_begins
+from tokkit.shards.arrow import read_only
 from tokkit.tokenizer.characters import UNICODE_SIZE
 from tokkit.tokenizer.definitions import WORD_BEGINNING
 from tokkit.tokenizer.encoded import forbidden_mask
+from tokkit.tokenizer.sentencepiece_model import BYTE, NORMAL, USER_DEFINED, read_sentencepiece
 from tokkit.tokenizer.tokenizer import Tokenizer
 
-LONGEST_WORD = 8 << 20  # bytes that cannot be cut, which take 200 MB
+LONGEST_WORD = 8 << 20  # bytes that cannot be cut, which take 256 MB
 _FIRST_WORD = 1 << 13
 _UNKNOWN_PENALTY = 10.0
+_USER_DEFINED_SCORE = 0.1  # for each byte of the token but the first
 _OTHER = 1
 
 
+class _Vocabulary(NamedTuple):
+    """A unigram vocabulary.
+
+    Attributes:
+        pieces: tokens that are found in text, with their ids and scores.
+        unknown_id: of unknown text.
+        unknown_score: of an unknown character.
+        byte_ids: for each byte the id of the token that spells it, or ``NO_TOKEN``.
+    """
+
+    pieces: list[tuple[str, int, float]]
+    unknown_id: int
+    unknown_score: float
+    byte_ids: list[int]
+
+
 class UnigramModel:
-    """Tables for ``encode_unigram``.
+    """Tables for ``encode_unigram``, or ``encode_unigram_text`` for a sentencepiece model.
 
     Args:
-        tokenizer: whose ``kind`` is ``unigram`` and whose words begin with U+2581.
+        tokenizer: whose words begin with U+2581.
         longest_word: most bytes of text that cannot be cut; None for ``LONGEST_WORD``.
 
     Attributes:
-        kinds: of characters, for ``find_cuts``.
-        rules: a text can be cut before a space.
-        joiner: as in ``find_cuts``.
-        num_bytes: None, because unknown text of any length is one token.
+        kernel: one of the two.
+        rules: where texts can be cut: before spaces, unless scores are summed over whole texts.
+        num_bytes: int32 ``[vocab_size]``, of the text that each token stands for; 0 for tokens that
+            stand for texts of several lengths.
     """
-
-    kernel: ClassVar[Callable[..., int]] = staticmethod(encode_unigram)
-    joiner: ClassVar[int] = -1
-    num_bytes: ClassVar[None] = None
 
     def __init__(self, tokenizer: Tokenizer, longest_word: int | None = None) -> None:
         self._longest_word = LONGEST_WORD if longest_word is None else longest_word
-        self._model = _make_tables(tokenizer)
-        self._is_space = np.zeros(256, np.bool_)
-        self._is_space[ord(" ")] = True
-        self.kinds = np.full(UNICODE_SIZE, _OTHER, np.uint8)
-        self.kinds[ord(" ")] = SPACE
-        self.rules = new_rules()
-        self.rules[:, SPACE] = True
+        is_whole = tokenizer.processor is not None
+        self.kernel: Callable[..., int] = encode_unigram_text if is_whole else encode_unigram
+        vocabulary = (_read_pieces if is_whole else _read_vocabulary)(tokenizer)
+        own_ids = np.arange(tokenizer.vocab_size)
+        own_ids[forbidden_mask(tokenizer)] = tokenizer.special_ids.get("unk", vocabulary.unknown_id)
+        self._tables = _make_tables(vocabulary, own_ids, joins_unknown=not is_whole)
+        self._words = _new_rules(before_spaces=True)
+        self.rules = _new_rules(before_spaces=not is_whole)
+        self.num_bytes = np.zeros(tokenizer.vocab_size, np.int32)
+        scores = np.full(tokenizer.vocab_size, np.nan)
+        several = {*vocabulary.byte_ids, vocabulary.unknown_id, tokenizer.special_ids.get("unk")}
+        for piece, number, score in vocabulary.pieces:
+            if number not in several and own_ids[number] == number:
+                self.num_bytes[number] = len(_to_bytes(piece))
+                scores[number] = score
+        largest = float(np.abs(self._tables.scores).max())
+        self._sum = RunningSum(scores, largest, np.zeros(1), np.zeros(1, np.int64))
 
     @property
     def tables(self) -> tuple[Any, ...]:
         """The kernel's arguments between the text and the cache."""
-        return self._model, self._is_space
+        if self.kernel is encode_unigram:
+            return self._tables, self._words
+        return self._tables, self._sum, self._words
 
     def allow_word(self, num_bytes: int) -> bool:
         """Allocate memory for words of this length; returns False if it is above the limit."""
         if num_bytes > self._longest_word:
             return False
-        self._model = _with_room(self._model, 2 * num_bytes)
+        self._tables = _with_room(self._tables, 2 * num_bytes)
         return True
 
+    def find_begins(self, data: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+        """Return the byte at which each token of some text begins: int64 ``[num_tokens]``.
 
-def _with_room(model: UnigramTables, num_bytes: int) -> UnigramTables:
+        Args:
+            data: normalized text that was cut where ``rules`` allow it.
+        """
+        begins = np.empty(len(data), np.int64)
+        is_single = self.kernel is encode_unigram_text
+        while True:
+            count = find_token_begins(read_only(data), self._tables, is_single, begins)
+            if count >= 0:
+                return begins[:count]
+            self._tables = _with_room(self._tables, -2 * count)
+
+
+def _read_vocabulary(tokenizer: Tokenizer) -> _Vocabulary:
+    """Return the vocabulary of a ``tokenizer.json``; of a doubled token the last counts."""
+    model = tokenizer.definition["model"]
+    ids = {token: number for number, (token, _) in enumerate(model["vocab"])}
+    spelled = [ids.get(f"<0x{byte:02X}>", NO_TOKEN) for byte in range(256)]
+    return _Vocabulary(
+        pieces=[(token, number, model["vocab"][number][1]) for token, number in ids.items()],
+        unknown_id=model["unk_id"],
+        unknown_score=min(score for _, score in model["vocab"]) - _UNKNOWN_PENALTY,
+        byte_ids=spelled if model["byte_fallback"] else [NO_TOKEN] * 256,
+    )
+
+
+def _read_pieces(tokenizer: Tokenizer) -> _Vocabulary:
+    """Return the vocabulary of a sentencepiece model, with its scores of single precision."""
+    assert tokenizer.processor is not None  # noqa: S101  a model has one
+    model = read_sentencepiece(tokenizer.processor.serialized_model_proto())
+    rows = list(zip(model.pieces, range(len(model.pieces)), model.scores, model.kinds, strict=True))
+    pieces = [(piece, number, score) for piece, number, score, kind in rows if kind == NORMAL]
+    lowest = min((score for _, _, score in pieces), default=float(np.finfo(np.float32).max))
+    for piece, number, _, kind in rows:
+        if kind == USER_DEFINED:
+            score = float(np.float32(_USER_DEFINED_SCORE * (len(piece.encode()) - 1)))
+            pieces.append((piece, number, score))
+    is_spelled = BYTE in model.kinds
+    spelled = [tokenizer.processor.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)]
+    return _Vocabulary(
+        pieces=pieces,
+        unknown_id=tokenizer.processor.unk_id(),
+        unknown_score=float(np.float32(lowest) - np.float32(_UNKNOWN_PENALTY)),
+        byte_ids=spelled if is_spelled else [NO_TOKEN] * 256,
+    )
+
+
+def _to_bytes(piece: str) -> bytes:
+    return piece.replace(WORD_BEGINNING, " ").encode()
+
+
+def _make_tables(
+    vocabulary: _Vocabulary, own_ids: npt.NDArray[np.int64], *, joins_unknown: bool
+) -> UnigramTables:
+    """Return the tables of a vocabulary.
+
+    Args:
+        vocabulary: the vocabulary.
+        own_ids: int64 ``[vocab_size]``: what each id becomes in text.
+        joins_unknown: see ``UnigramTables``.
+    """
+    # No text has a space where the library has U+2581, and an empty token is never found.
+    rows = sorted(
+        (_to_bytes(piece), number, score)
+        for piece, number, score in vocabulary.pieces
+        if piece and " " not in piece
+    )
+    tokens = [token for token, _, _ in rows]
+    numbers = np.array([number for _, number, _ in rows], np.int64)
+    is_unknown = np.flatnonzero(numbers == vocabulary.unknown_id)
+    ids = np.append(numbers, vocabulary.unknown_id)
+    no_scores, no_links = np.zeros(0), np.zeros(0, np.int64)
+    tables = UnigramTables(
+        cells=make_cells(
+            np.frombuffer(b"".join(tokens), np.uint8),
+            np.cumsum([0, *map(len, tokens)]),
+            np.arange(len(tokens)),
+        ),
+        scores=np.array([*(score for _, _, score in rows), vocabulary.unknown_score], np.float64),
+        ids=own_ids[ids],
+        unknown=int(is_unknown[0]) if is_unknown.size else NO_TOKEN,
+        byte_ids=np.array([n if n < 0 else own_ids[n] for n in vocabulary.byte_ids], np.int64),
+        joins_unknown=joins_unknown,
+        best=no_scores,
+        seconds=no_scores,
+        links=no_links,
+        path=no_links,
+    )
+    return _with_room(tables, _FIRST_WORD)
+
+
+def _with_room(tables: UnigramTables, num_bytes: int) -> UnigramTables:
     """Return the tables with memory for texts of so many bytes."""
     size = num_bytes + 1
-    return model._replace(
+    return tables._replace(
         best=np.zeros(size, np.float64),
         seconds=np.zeros(size, np.float64),
         links=np.zeros(size, np.int64),
@@ -77,44 +196,12 @@ def _with_room(model: UnigramTables, num_bytes: int) -> UnigramTables:
     )
 
 
-def _make_tables(tokenizer: Tokenizer) -> UnigramTables:
-    model = tokenizer.definition["model"]
-    vocabulary = model["vocab"]
-    unknown = model["unk_id"]
-    ids = {token: number for number, (token, _) in enumerate(vocabulary)}
-    # No text has a space where the library has U+2581, and an empty token is never found.
-    found = sorted(
-        (token.replace(WORD_BEGINNING, " ").encode(), number)
-        for token, number in ids.items()
-        if token and " " not in token
-    )
-    tokens = [token for token, _ in found]
-    numbers = np.array([number for _, number in found], np.int64)
-    scores = np.array([score for _, score in vocabulary], np.float64)
-    is_unknown = np.flatnonzero(numbers == unknown)
-    is_forbidden = forbidden_mask(tokenizer)
-    own_ids = np.arange(tokenizer.vocab_size)
-    own_ids[is_forbidden] = tokenizer.special_ids.get("unk", unknown)
-    byte_ids = np.full(256, NO_TOKEN, np.int64)
-    if model["byte_fallback"]:
-        for byte in range(256):
-            number = ids.get(f"<0x{byte:02X}>")
-            if number is not None:
-                byte_ids[byte] = own_ids[number]
-    nothing = np.zeros(0)
-    model = UnigramTables(
-        cells=make_cells(
-            np.frombuffer(b"".join(tokens), np.uint8),
-            np.cumsum([0, *map(len, tokens)]),
-            np.arange(len(tokens)),
-        ),
-        scores=np.append(scores[numbers], scores.min() - _UNKNOWN_PENALTY),
-        ids=np.append(own_ids[numbers], own_ids[unknown]),
-        unknown=int(is_unknown[0]) if is_unknown.size else NO_TOKEN,
-        byte_ids=byte_ids,
-        best=nothing,
-        seconds=nothing,
-        links=nothing,
-        path=nothing,
-    )
-    return _with_room(model, _FIRST_WORD)
+def _new_rules(*, before_spaces: bool) -> CutRules:
+    """Return the rules for cutting before each space, or nowhere."""
+    classes = np.full(UNICODE_SIZE, _OTHER, np.uint8)
+    classes[ord(" ")] = SPACE
+    allowed = np.zeros((NUM_CLASSES, NUM_CLASSES), np.bool_)
+    allowed[:, SPACE] = before_spaces
+    before = np.zeros((256, 64), np.uint8)
+    before[:, ord(" ")] = CUT if before_spaces else NO_CUT
+    return CutRules(classes, allowed, before.ravel(), np.zeros(64 * 256, np.uint8))

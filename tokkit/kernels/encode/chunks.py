@@ -202,6 +202,7 @@ def process_chunks(
     num_misses = 0
     reason = DONE
     while text < texts.offsets.size - 1 and reason == DONE:
+        state[TEXT] = text
         stop = texts.offsets[text + 1]
         cursor = (start, start)
         while start < stop and reason == DONE:

@@ -1,19 +1,18 @@
 """Unigram: texts to ids, word by word; a word is a space and what follows up to the next one."""
 
-import numpy as np
-
-from tokkit.kernels.arrays import Bools, Bytes, Ids, Int64, UInt64
+from tokkit.kernels.arrays import Bytes, Ids, Int64, UInt64
 from tokkit.kernels.encode.chunks import (
     DONE,
     LONG_WORD,
     NUM_TOKENS,
     Chunk,
+    CutRules,
     Progress,
     Queue,
     Texts,
     append_known,
     process_chunks,
-    queue_metaspace_words,
+    queue_stretches,
 )
 from tokkit.kernels.encode.unigram_lattice import (
     UnigramTables,
@@ -25,6 +24,7 @@ from tokkit.kernels.encode.unigram_lattice import (
     take_score,
 )
 from tokkit.kernels.encode.word_cache import (
+    CHUNK,
     SHORT_KEY,
     UNKNOWN,
     WORD_MISSES,
@@ -50,11 +50,21 @@ def _append_chunk(
     if stop - start <= SHORT_KEY:
         cache.counters[WORD_MISSES] += 1
     else:
-        last = append_word(cache, values, start, stop, num_tokens, out)
+        last = append_word(cache, values, start, stop, CHUNK, num_tokens, out)
         if last != UNKNOWN:
             return last, stop, DONE, 0
     last, origin, unknown = search_best(
-        keep_best, add_scores, take_score, values, start, stop, 0.0, model, num_tokens, out
+        keep_best,
+        add_scores,
+        take_score,
+        append_path,
+        values,
+        start,
+        stop,
+        0.0,
+        model,
+        num_tokens,
+        out,
     )
     if last == UNKNOWN:
         return num_tokens, start, LONG_WORD, origin
@@ -63,7 +73,7 @@ def _append_chunk(
     )
     if unknown >= 0:
         last = append_unknown(values, unknown, stop, model, num_tokens, last, out)
-    put_word(cache, values, start, stop, num_tokens, last, out)
+    put_word(cache, values, start, stop, CHUNK, num_tokens, last, out)
     return last, stop, DONE, 0
 
 
@@ -72,7 +82,7 @@ def encode_unigram(
     values: Bytes,
     offsets: Int64,
     model: UnigramTables,
-    is_space: Bools,
+    rules: CutRules,
     cache: WordCache,
     queue: Queue,
     state: Int64,
@@ -86,7 +96,7 @@ def encode_unigram(
         values: uint8, the texts in valid UTF-8, normalized, with a space for U+2581.
         offsets: int64 ``[num_texts + 1]``, into ``values``.
         model: the tokenizer.
-        is_space: bool ``[256]``, true for the space alone.
+        rules: a text is cut before each space.
         cache: the cache of this tokenizer.
         queue: memory for this call.
         state: see ``chunks``; updated.
@@ -99,8 +109,8 @@ def encode_unigram(
         ``DONE`` or ``LONG_WORD``.
     """
     drop_starts(out_starts, state[NUM_TOKENS])
-    texts = Texts(values, offsets, is_space)
+    texts = Texts(values, offsets, rules)
     tables = (model, cache, TokenBuffer(out_ids, out_starts))
     return process_chunks(
-        queue_metaspace_words, append_known, _append_chunk, texts, tables, queue, state, out_offsets
+        queue_stretches, append_known, _append_chunk, texts, tables, queue, state, out_offsets
     )

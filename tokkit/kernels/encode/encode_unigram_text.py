@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokkit.kernels.arrays import Bools, Bytes, Float64, Ids, Int64, UInt64
+from tokkit.kernels.arrays import Bytes, Float64, Ids, Int64, UInt64
 from tokkit.kernels.encode.chunks import (
     DONE,
     LONG_WORD,
@@ -20,15 +20,18 @@ from tokkit.kernels.encode.chunks import (
     POSITION,
     TEXT,
     Chunk,
+    CutRules,
     Progress,
     Queue,
     Texts,
     process_chunks,
-    queue_metaspace_words,
+    queue_stretches,
 )
 from tokkit.kernels.encode.unigram_lattice import (
+    LARGEST_SUM,
     UnigramTables,
     add_scores,
+    add_single,
     append_path,
     append_unknown,
     find_margin,
@@ -36,8 +39,10 @@ from tokkit.kernels.encode.unigram_lattice import (
     keep_two,
     search_best,
     take_score,
+    take_single,
 )
 from tokkit.kernels.encode.word_cache import (
+    CHUNK,
     SHORT_KEY,
     SPILL,
     UNKNOWN,
@@ -58,8 +63,6 @@ from tokkit.kernels.memory import signed
 
 # A sum of single precision is half a unit of its 24th bit from the exact one.
 _ROUNDING = 2.0**-24
-# Sentencepiece subtracts a sum beyond this from all that are still needed.
-_LARGEST_SUM = 100_000.0
 # A margin is stored as a multiple of this, in the 23 bits of a value behind the word's start.
 _MARGIN_UNIT = 2.0**-16
 _MARGIN_MASK = np.uint64((1 << 23) - 1)
@@ -89,27 +92,13 @@ _Model = tuple[UnigramTables, RunningSum, Int64]
 
 
 @tuple_splice
-def _add_single(left: float, right: float) -> float:
-    return np.float64(np.float32(left + right))  # type: ignore[return-value]  # float in a kernel
-
-
-@tuple_splice
-def _take_single(model: UnigramTables, place: int, reach: int) -> float:
-    best = model.best
-    offset = best[place]
-    if abs(offset) > _LARGEST_SUM:
-        for index in range(place, reach + 1):
-            best[index] = _add_single(best[index], -offset)
-    return best[place]
-
-
-@tuple_splice
 def _read_total(running: RunningSum, state: Int64) -> float:
     """Return the sum up to the current word, which is 0 where a text begins."""
     if running.text[0] != state[TEXT]:
         running.text[0] = state[TEXT]
         running.total[0] = 0.0
-    return running.total[0]
+    total: float = running.total[0]
+    return total
 
 
 @tuple_splice
@@ -119,7 +108,7 @@ def _find_error(total: float, largest: float, num_bytes: int) -> float:
     Each sum on the way is rounded, that of the best segmentation and that of another one.
     """
     size = abs(total) + num_bytes * largest
-    if size > _LARGEST_SUM:
+    if size > LARGEST_SUM:
         return np.inf
     return (2 * num_bytes + 4) * size * _ROUNDING
 
@@ -146,7 +135,7 @@ def _append_known(
     append_starts(out.starts, num_tokens, np.uint64(1))
     last = append_ids(cache.short, slot + 2, cache.short_spill, slot >> 2, num_tokens, out)
     for token in range(num_tokens, last):
-        total = _add_single(total, running.scores[out.ids[token]])
+        total = add_single(total, running.scores[out.ids[token]])
     running.total[0] = total
     return last
 
@@ -161,7 +150,17 @@ def _append_chunk(
     total = _read_total(running, state)
     cache.counters[WORD_MISSES] += 1
     last, origin, unknown = search_best(
-        keep_best, _add_single, _take_single, values, start, stop, total, model, num_tokens, out
+        keep_best,
+        add_single,
+        take_single,
+        append_path,
+        values,
+        start,
+        stop,
+        total,
+        model,
+        num_tokens,
+        out,
     )
     if last == UNKNOWN:
         return num_tokens, start, LONG_WORD, origin
@@ -192,11 +191,13 @@ def _put_word(
     for token in range(first, last):
         if np.isnan(running.scores[out.ids[token]]):
             return
-    search_best(keep_two, add_scores, take_score, values, start, stop, 0.0, model, first, out)
+    search_best(
+        keep_two, add_scores, take_score, append_path, values, start, stop, 0.0, model, first, out
+    )
     margin = find_margin(stop - start, model)
     if margin <= _find_error(total, running.largest, stop - start):
         return
-    put_short(cache, values, start, stop, first, last, out)
+    put_short(cache, values, start, stop, CHUNK, first, last, out)
     low, high = short_key(values, start, np.uint64(stop - start))
     slot = find_short(cache.short, find_bucket(low, high, cache.short_shift), low, high)
     units = min(margin / _MARGIN_UNIT, float(_MARGIN_MASK))
@@ -210,7 +211,7 @@ def encode_unigram_text(
     offsets: Int64,
     model: UnigramTables,
     running: RunningSum,
-    is_space: Bools,
+    rules: CutRules,
     cache: WordCache,
     queue: Queue,
     state: Int64,
@@ -225,8 +226,8 @@ def encode_unigram_text(
     drop_starts(out_starts, state[NUM_TOKENS])
     if state[POSITION] == offsets[state[TEXT]]:
         running.text[0] = -1  # forgets the sum of the last call
-    texts = Texts(values, offsets, is_space)
+    texts = Texts(values, offsets, rules)
     tables = ((model, running, state), cache, TokenBuffer(out_ids, out_starts))
     return process_chunks(
-        queue_metaspace_words, _append_known, _append_chunk, texts, tables, queue, state, out_offsets
+        queue_stretches, _append_known, _append_chunk, texts, tables, queue, state, out_offsets
     )

@@ -16,7 +16,7 @@ neighbors are one token, or are spelled with the tokens of their bytes.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,12 +31,14 @@ from tokkit.kernels.encode.tries import (
     find_longest,
 )
 from tokkit.kernels.encode.word_cache import UNKNOWN, TokenBuffer, append_starts
-from tokkit.kernels.jit import tuple_splice
+from tokkit.kernels.jit import tuple_kernel, tuple_splice
 from tokkit.kernels.memory import signed
 
 # Where all segmentations meet, the tokens before are written if they are this many bytes.
 _BLOCK = 1 << 10
 _NEVER = -np.inf
+# Sentencepiece subtracts a sum beyond this from all that are still needed.
+LARGEST_SUM = 100_000.0
 _START = 32  # of a link: where the token begins, above its number
 _NUMBER_MASK = (1 << _START) - 1
 
@@ -102,9 +104,28 @@ def add_scores(left: float, right: float) -> float:
 
 
 @tuple_splice
-def take_score(model: UnigramTables, place: int, reach: int) -> float:  # noqa: ARG001  see search_best
+def take_score(model: UnigramTables, place: int, reach: int) -> float:
     """Return the best score up to a place."""
-    return model.best[place]
+    score: float = model.best[place]
+    return score
+
+
+@tuple_splice
+def add_single(left: float, right: float) -> float:
+    """Add scores in single precision."""
+    return np.float64(np.float32(left + right))
+
+
+@tuple_splice
+def take_single(model: UnigramTables, place: int, reach: int) -> float:
+    """Return the best score up to a place, as sentencepiece does: a large one is subtracted first."""
+    best = model.best
+    offset = best[place]
+    if abs(offset) > LARGEST_SUM:
+        for index in range(place, reach + 1):
+            best[index] = add_single(best[index], -offset)
+    score: float = best[place]
+    return score
 
 
 @tuple_splice
@@ -112,13 +133,14 @@ def search_best(
     keep: Callable[[UnigramTables, int, float, int], None],
     add: Callable[[float, float], float],
     take: Callable[[UnigramTables, int, int], float],
+    write: Callable[..., tuple[int, int]],
     values: Bytes,
     start: int,
     stop: int,
     total: float,
     model: UnigramTables,
     num_tokens: int,
-    out: TokenBuffer,
+    out: Any,
 ) -> Search:
     """Find the best segmentation of a text, and write the tokens that become final.
 
@@ -127,13 +149,14 @@ def search_best(
         add: adds two scores.
         take: ``take(model, place, reach)`` returns the best score up to a place, and may lower all
             those from there to ``reach``.
+        write: ``append_path`` or ``note_path``.
         values: uint8, valid UTF-8.
         start: where the text begins.
         stop: where it ends.
         total: sum of the scores before the text.
         model: the tokenizer.
         num_tokens: number of tokens before the text.
-        out: where to write tokens.
+        out: for ``write``.
 
     Returns:
         See ``Search``.
@@ -144,19 +167,18 @@ def search_best(
     word = num_tokens
     unknown = -1
     origin = start
-    reach = np.int64(0)  # furthest end of a token so far, from ``origin``
+    reach = signed(0)  # furthest end of a token so far, from ``origin``
     best[0] = total
     position = start
     while position < stop:
         place = position - origin
         if place == reach and place >= _BLOCK:
-            num_tokens, unknown = append_path(
+            num_tokens, unknown = write(
                 values, origin, place, model, word, unknown, num_tokens, out
             )
             best[0] = best[place]
             origin = position
-            place = np.int64(0)
-            reach = np.int64(0)
+            place = reach = signed(0)
         score = take(model, place, reach)
         first = values[position]
         size = 1 + (first >= 0xC0) + (first >= 0xE0) + (first >= 0xF0)
@@ -202,7 +224,7 @@ def find_margin(size: int, model: UnigramTables) -> float:
         The least difference to another token at the end of one of its tokens, after ``search_best``
         with ``keep_two``.
     """
-    margin = np.inf
+    margin: float = np.inf
     place = size
     while place > 0:
         margin = min(margin, model.best[place] - model.seconds[place])
@@ -236,27 +258,30 @@ def append_path(
     Returns:
         The new number of tokens, and where unknown text at the end begins, or -1.
     """
-    count = 0
-    place = size
-    while place > 0:
-        link = model.links[place]
-        model.path[count] = link
-        count += 1
-        place = link >> _START
-    last = model.ids.size - 1
-    for index in range(count - 1, -1, -1):
+    for index in range(_read_path(size, model) - 1, -1, -1):
         link = model.path[index]
         number = link & _NUMBER_MASK
-        if number == last or number == model.unknown:
-            if unknown < 0:
-                unknown = origin + (link >> _START)
+        start = origin + (link >> _START)
+        if number == model.ids.size - 1 or number == model.unknown:
+            unknown = start if unknown < 0 else unknown
             continue
         if unknown >= 0:
-            stop = origin + (link >> _START)
-            num_tokens = append_unknown(values, unknown, stop, model, word, num_tokens, out)
+            num_tokens = append_unknown(values, unknown, start, model, word, num_tokens, out)
             unknown = -1
         num_tokens = _append_one(model.ids[number], num_tokens, num_tokens == word, out)
     return num_tokens, unknown
+
+
+@tuple_splice
+def _read_path(size: int, model: UnigramTables) -> int:
+    """Write the links of the best segmentation of some bytes to ``path``; return their number."""
+    count = 0
+    place = size
+    while place > 0:
+        model.path[count] = model.links[place]
+        place = model.links[place] >> _START
+        count += 1
+    return count
 
 
 @tuple_splice
@@ -269,22 +294,29 @@ def append_unknown(
     num_tokens: int,
     out: TokenBuffer,
 ) -> int:
-    """Append the tokens of unknown text; returns the new number of tokens.
+    """Append the tokens of unknown text; returns the new number of tokens."""
+    count, token_id = _read_unknown(values, start, stop, model)
+    if count == 1:
+        return _append_one(token_id, num_tokens, num_tokens == word, out)
+    for position in range(start, stop):
+        token_id = model.byte_ids[values[position]]
+        num_tokens = _append_one(token_id, num_tokens, num_tokens == word, out)
+    return num_tokens
+
+
+@tuple_splice
+def _read_unknown(values: Bytes, start: int, stop: int, model: UnigramTables) -> tuple[int, int]:
+    """Return the number of tokens of unknown text: one or as many as it has bytes; and the first.
 
     Scores above zero can make the characters of a token unknown one by one.
     """
     token, end = find_longest(model.cells, values, start, stop)
     if model.joins_unknown and token != NO_TOKEN and end == stop:
-        return _append_one(model.ids[token], num_tokens, num_tokens == word, out)
-    has_all = True
+        return 1, model.ids[token]
     for position in range(start, stop):
-        has_all &= model.byte_ids[values[position]] != NO_TOKEN
-    if not has_all:
-        return _append_one(model.ids[model.ids.size - 1], num_tokens, num_tokens == word, out)
-    for position in range(start, stop):
-        byte_id = model.byte_ids[values[position]]
-        num_tokens = _append_one(byte_id, num_tokens, num_tokens == word, out)
-    return num_tokens
+        if model.byte_ids[values[position]] == NO_TOKEN:
+            return 1, model.ids[model.ids.size - 1]
+    return stop - start, model.byte_ids[values[start]]
 
 
 @tuple_splice
@@ -293,3 +325,93 @@ def _append_one(token_id: int, num_tokens: int, starts_word: bool, out: TokenBuf
     out.ids[num_tokens] = token_id
     append_starts(out.starts, num_tokens, np.uint64(starts_word))
     return num_tokens + 1
+
+
+@tuple_splice
+def _note_path(
+    values: Bytes,
+    origin: int,
+    size: int,
+    model: UnigramTables,
+    word: int,
+    unknown: int,
+    num_tokens: int,
+    out: Int64,
+) -> tuple[int, int]:
+    """Write where each token begins, instead of the token; see ``append_path``."""
+    for index in range(_read_path(size, model) - 1, -1, -1):
+        link = model.path[index]
+        number = link & _NUMBER_MASK
+        start = origin + (link >> _START)
+        if number == model.ids.size - 1 or number == model.unknown:
+            unknown = start if unknown < 0 else unknown
+            continue
+        if unknown >= 0:
+            num_tokens = _note_unknown(values, unknown, start, model, num_tokens, out)
+            unknown = -1
+        out[num_tokens] = start
+        num_tokens += 1
+    return num_tokens, unknown
+
+
+@tuple_splice
+def _note_unknown(
+    values: Bytes, start: int, stop: int, model: UnigramTables, num_tokens: int, out: Int64
+) -> int:
+    """Write where the tokens of unknown text begin, which is where the text begins."""
+    count, _ = _read_unknown(values, start, stop, model)
+    for token in range(num_tokens, num_tokens + count):
+        out[token] = start
+    return num_tokens + count
+
+
+@tuple_kernel
+def find_token_begins(
+    values: Bytes, model: UnigramTables, is_single: bool, out_begins: Int64
+) -> int:
+    """Find where each token of a text begins.
+
+    Args:
+        values: uint8, valid UTF-8.
+        model: the tokenizer.
+        is_single: whether scores are added in single precision.
+        out_begins: int64 ``[values.size]``.
+
+    Returns:
+        The number of tokens; or less than 0, for how many bytes there must be room.
+    """
+    size = values.size
+    if is_single:
+        count, origin, unknown = search_best(
+            keep_best,
+            add_single,
+            take_single,
+            _note_path,
+            values,
+            0,
+            size,
+            0.0,
+            model,
+            0,
+            out_begins,
+        )
+    else:
+        count, origin, unknown = search_best(
+            keep_best,
+            add_scores,
+            take_score,
+            _note_path,
+            values,
+            0,
+            size,
+            0.0,
+            model,
+            0,
+            out_begins,
+        )
+    if count == UNKNOWN:
+        return -origin
+    count, unknown = _note_path(values, origin, size - origin, model, 0, unknown, count, out_begins)
+    if unknown >= 0:
+        count = _note_unknown(values, unknown, size, model, count, out_begins)
+    return count
