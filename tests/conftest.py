@@ -1,8 +1,10 @@
 """Fixtures that tests of several rooms use."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import forkserver
 import pytest
 from hypothesis import settings
 
@@ -38,6 +40,13 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the README's tests first: the quickstart takes longest, and others wait for it."""
     items.sort(key=lambda item: item.path.name != "test_readme.py")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def copies() -> Iterator[None]:
+    """Let ``multiprocessing`` copy a process that has imported everything, rather than start one."""
+    with forkserver.copy_spawned():
+        yield
 
 
 @pytest.fixture(scope="session")

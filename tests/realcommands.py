@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import forkserver
+
 from tokkit.engine.files import hash_file
 from tokkit.pretraining.training.run_record import read_metrics
 
@@ -29,9 +31,10 @@ def start_command(
     arguments: Sequence[str], program: Sequence[str] = (sys.executable, "-m", "tokkit")
 ) -> subprocess.Popen[str]:
     """Start a command in a new session, as a terminal does."""
-    return subprocess.Popen(
+    start = subprocess.Popen if "torch.distributed.run" in program else forkserver.Popen
+    return start(
         [*program, *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", forkserver.COPY_SPAWNED: "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

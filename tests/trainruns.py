@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forkserver
 import pytest
 
 from tokkit.errors import TokkitError
@@ -55,18 +56,19 @@ def fill(corpus: Path, output: Path, **options: Any) -> TrainingRecord:
 
 
 def run_apart(
-    output: Path, *inputs: str, seed: int = 0, **options: Any
+    output: Path, *inputs: str, seed: int | None = None, **options: Any
 ) -> "subprocess.Popen[bytes]":
-    """Start training in a process of its own, as the command does."""
+    """Start training in a process of its own; with a seed, in one whose hashes depend on it."""
     script = output.parent / "run_train.py"
     script.write_text(SCRIPT)
-    return subprocess.Popen(
+    start = forkserver.Popen if seed is None else subprocess.Popen
+    return start(
         [
             sys.executable,
             str(script),
             json.dumps({"inputs": inputs, "output": str(output), "progress": False, **options}),
         ],
-        env={**os.environ, "PYTHONHASHSEED": str(seed)},
+        env={**os.environ, "PYTHONHASHSEED": str(seed or 0)},
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

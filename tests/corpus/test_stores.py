@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+import forkserver
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -267,7 +268,7 @@ def test_no_answer_is_an_error_and_ctrl_c_ends_at_once() -> None:
         }
         commands = [
             stack.enter_context(
-                subprocess.Popen(
+                forkserver.Popen(
                     [sys.executable, "-c", script, str(seconds), *arguments, uri],
                     stderr=subprocess.PIPE,
                     text=True,

@@ -5,10 +5,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import forkserver
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -69,17 +70,23 @@ def run(inputs: Any, tokenizer: Path, output: Path, **options: Any) -> Manifest:
 
 
 def run_apart(
-    data: bytes, tokenizer: Path, output: Path, *inputs: str, **options: Any
+    data: bytes,
+    tokenizer: Path,
+    output: Path,
+    *inputs: str,
+    run: Callable[..., Any] = forkserver.run,
+    **options: Any,
 ) -> "subprocess.CompletedProcess[bytes]":
     script = output.parent / "run_encode.py"
     script.write_text(SCRIPT)
     options |= {"inputs": inputs, "tokenizer": str(tokenizer), "output": str(output)}
-    return subprocess.run(
+    ended: subprocess.CompletedProcess[bytes] = run(
         [sys.executable, str(script), json.dumps(options)],
         input=data,
         capture_output=True,
         check=False,
     )
+    return ended
 
 
 def rows(folder: Path) -> Iterator[dict[str, Any]]:
@@ -174,7 +181,7 @@ def test_a_second_run_is_up_to_date_without_compiling_anything(
 ) -> None:
     run(corpus, tokenizer, tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
-    again = run_apart(b"", tokenizer, tmp_path / "out", str(corpus), workers=3)
+    again = run_apart(b"", tokenizer, tmp_path / "out", str(corpus), run=subprocess.run, workers=3)
     assert again.stdout.decode().strip() == "[]", again.stderr
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
 

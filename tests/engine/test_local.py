@@ -5,6 +5,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import forkserver
 import pytest
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -42,7 +43,7 @@ def test_what_units_need_is_loaded_once_where_the_process_can_be_copied(
     script = tmp_path / "stage.py"
     text = textwrap.dedent(SCRIPT)
     script.write_text(text.format(tests=str(TESTS), here=str(tmp_path), threads=threads))
-    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    ended = forkserver.run([sys.executable, script], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     is_copied = sys.platform == "linux" and not threads
     assert ended.stderr.count("loaded once") == int(is_copied)

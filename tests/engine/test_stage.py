@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forkserver
 import pytest
 
 from tokkit.engine.files import HashedFile
@@ -111,7 +112,7 @@ def start(tmp_path: Path, workers: int, seconds: float) -> subprocess.Popen[byte
             """
         )
     )
-    return subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE)
+    return forkserver.Popen([sys.executable, script], stderr=subprocess.PIPE)
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
@@ -349,9 +350,7 @@ def test_a_file_size_limit_is_one_line(tmp_path: Path) -> None:
     )
     target = tmp_path / "out" / "big"
     target.parent.mkdir()
-    ended = subprocess.run(
-        [sys.executable, script, target], capture_output=True, text=True, check=False
-    )
+    ended = forkserver.run([sys.executable, script, target], capture_output=True, text=True)
     assert f"TokkitError: {target}: larger than the file system or a limit" in ended.stderr
     assert list(target.parent.iterdir()) == []
 

@@ -5,6 +5,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import forkserver
+
 from tokkit.engine.journal import Journal
 from tokkit.engine.stage import run_stage
 from toystage import squares
@@ -62,7 +64,7 @@ def run(here: Path, change: str, **context: int) -> subprocess.CompletedProcess[
     script = here / "script.py"
     text = textwrap.dedent(SCRIPT)
     script.write_text(text.format(tests=str(TESTS), here=str(here), change=change, context=context))
-    return subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    return forkserver.run([sys.executable, script], capture_output=True, text=True)
 
 
 def finished(folder: Path) -> list[str]:

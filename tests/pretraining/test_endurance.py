@@ -3,13 +3,13 @@
 import itertools
 import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forkserver
 import pytest
 from instancefolders import write_instance_folder
 from realcommands import outcome, pretrain_arguments, timeless_lines
@@ -43,7 +43,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 # rather than started, since importing torch and loading kernels takes longer than all else.
 KILLED = """
 import os, random, signal, sys, time
-import torch._dynamo, tokkit.pretraining.training.train_model
 from tokkit import InstanceLoader
 from tokkit.cli import main
 
@@ -86,7 +85,7 @@ def test_a_command_killed_at_any_moment_ends_with_the_same_weights(
     pretrain(unbroken)
     output = tmp_path / "killed"
     arguments = pretrain_arguments(folders, output, phases="16:0.5,32:0.5", **options)
-    ended = subprocess.run(
+    ended = forkserver.run(
         [sys.executable, "-W", "ignore", "-c", KILLED, *arguments],
         check=True,
         capture_output=True,

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import forkserver
 import psutil
 import pytest
 
@@ -164,13 +165,19 @@ SCRIPT = """
 """
 
 
-def start_script(folder: Path) -> subprocess.Popen[str]:
+def start_script(
+    folder: Path, start: type[subprocess.Popen[str]] = forkserver.Popen
+) -> subprocess.Popen[str]:
     """Start a program, in a session of its own as a terminal does, whose ranks wait for a signal."""
     script = folder / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
-    return subprocess.Popen(
+    return start(
         [sys.executable, script, folder],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])},
+        env={
+            **os.environ,
+            forkserver.COPY_SPAWNED: "1",
+            "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)]),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -197,7 +204,7 @@ def test_a_signal_lets_all_ranks_finish_the_step(
 
 
 def test_a_signal_waits_until_a_rank_can_handle_it(tmp_path: Path) -> None:
-    process = start_script(tmp_path)
+    process = start_script(tmp_path, subprocess.Popen)  # whose ranks import torch
     wait_until(lambda: len(ranks_of(process.pid)) == 2)
     process.terminate()  # they have only started to import
     printed, _ = process.communicate(timeout=TIMEOUT_SECONDS)

@@ -2,12 +2,12 @@
 
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forkserver
 import pytest
 import torch
 from instancefolders import write_instance_folder
@@ -89,9 +89,7 @@ def test_a_run_killed_in_the_middle_ends_with_the_same_weights(
 ) -> None:
     config = PretrainConfig(instances=unbroken.instances, output=tmp_path / "killed", **OPTIONS)
     script = RUN.format(module=module, name=name, number=number, options=OPTIONS)
-    killed = subprocess.run(
-        [sys.executable, "-c", script, *config.instances, config.output], check=False
-    )
+    killed = forkserver.run([sys.executable, "-c", script, *config.instances, config.output])
     assert killed.returncode == -signal.SIGKILL
     assert not (config.output / "manifest.json").exists()
     newest = list_checkpoints(config.output / "checkpoints")[-1]

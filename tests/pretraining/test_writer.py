@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forkserver
 import pytest
 import torch
 
@@ -265,7 +266,7 @@ print(found)
 
 def test_a_run_killed_at_any_moment_finds_its_last_checkpoint(tmp_path: Path) -> None:
     seed = os.getpid()  # another each time; it is in the error's command
-    ended = subprocess.run(
+    ended = forkserver.run(
         [sys.executable, "-W", "ignore", "-c", KILLED, tmp_path, str(seed)],
         check=True,
         stdout=subprocess.PIPE,

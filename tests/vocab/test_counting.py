@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -10,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import forkserver
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -171,7 +171,7 @@ def test_workers_copied_after_standard_input_was_counted_spill_apart(tmp_path: P
         path.write_text(text)
     # pyarrow and OpenBLAS start no thread, so that the process can be copied.
     one_thread = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-    ended = subprocess.run(
+    ended = forkserver.run(
         [sys.executable, "-c", COUNT_ALL, tmp_path / "out", "-", *paths],
         input=texts[0],
         env={**os.environ, **one_thread},
@@ -225,7 +225,7 @@ def test_the_first_text_document_is_learned_from_and_not_reported(
 
 def test_standard_input_is_read_once_whatever_is_held_out(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").touch()
-    ended = subprocess.run(
+    ended = forkserver.run(
         [sys.executable, "-c", COUNT_ALL, tmp_path / "out", tmp_path / "empty.txt", "-"],
         input="only once",
         capture_output=True,

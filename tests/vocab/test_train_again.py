@@ -5,13 +5,13 @@ import logging
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forkserver
 import pytest
 from trainruns import SENTENCES, files, run, run_apart
 
@@ -155,7 +155,7 @@ def test_what_a_killed_run_has_counted_is_not_counted_again(
     paths = [tmp_path / f"{number}.txt" for number in range(6)]
     for number, path in enumerate(paths):
         path.write_text(f"{SENTENCES[number % 3]} {number} times")
-    ended = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "out", *paths], check=False)
+    ended = forkserver.run([sys.executable, "-c", KILLED, tmp_path / "out", *paths])
     assert ended.returncode == -signal.SIGKILL
     config = TrainConfig(
         inputs=tuple(map(str, paths)), output=tmp_path / "out", vocab_size=60, workers=0

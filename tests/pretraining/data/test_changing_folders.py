@@ -3,13 +3,13 @@
 import os
 import pickle
 import shutil
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import forkserver
 import pytest
 import torch
 from instancefolders import write_instance_folder
@@ -136,7 +136,7 @@ try:
     for step in range(1_000_000):
         loader._loader.training_instances(step)
 except TokkitError as error:
-    print(error)
+    print(error, flush=True)
     os._exit(7)
 """
 
@@ -147,7 +147,7 @@ except TokkitError as error:
 def test_a_shard_that_changes_in_the_middle_of_a_batch_ends_no_process(
     folder: Path, change: str
 ) -> None:
-    done = subprocess.run(
+    done = forkserver.run(
         [sys.executable, "-c", HAMMER.format(change=change), str(folder)],
         capture_output=True,
         text=True,
