@@ -11,6 +11,8 @@ from hypothesis import settings
 # Two test processes share two cores. Torch reads this when the first test imports it, which may
 # be one of any room; with more threads than cores it spends most of its time waiting for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Torch's compiler would start processes of its own, each of which imports torch, for a few kernels.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 # The first call of a kernel compiles it, which takes seconds, so there are no deadlines.
 settings.register_profile("sample", deadline=None, max_examples=60)

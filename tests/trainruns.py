@@ -19,6 +19,9 @@ from tokkit.vocab.training_record import TrainingRecord
 SCRIPT = """
 import json, sys
 from pathlib import Path
+from tokkit.engine.local import import_single_threaded
+
+import_single_threaded()  # as the command does, so that its workers are copies
 from tokkit.errors import TokkitError
 from tokkit.vocab.train_config import TrainConfig
 from tokkit.vocab.train import train

@@ -1,4 +1,4 @@
-"""Losses over 200 steps go where those of transformers' padded model in fp32 go.
+"""Losses over 120 steps go where those of transformers' padded model in fp32 go.
 
 Both have the same weights, instances, masks, optimizer and rates. Without dropout the curves are
 one curve at first; then roundings grow apart, as they do between any two ways to add numbers up.
@@ -28,7 +28,7 @@ from tokkit.pretraining.training.optimizers import build_optimizer, clip_gradien
 from tokkit.pretraining.training.schedule import Schedule
 from tokkit.shards.instances import Instances
 
-NUM_STEPS = 200
+NUM_STEPS = 120
 Curve = npt.NDArray[np.float64]
 
 
@@ -58,7 +58,7 @@ def make_model(dropout: float) -> Bert:
         ModelConfig(
             vocab_size=48,
             hidden_size=64,
-            num_hidden_layers=2,
+            num_hidden_layers=1,
             num_attention_heads=2,
             intermediate_size=128,
             max_position_embeddings=24,
@@ -119,7 +119,7 @@ def test_without_dropout_there_is_one_curve(
 ) -> None:
     ours, theirs = (follow(config, batches, 0.0) for follow in (follow_ours, follow_theirs))
     assert windows(theirs)[-1] < windows(theirs)[0] - 1  # there is a curve
-    np.testing.assert_allclose(ours[:100], theirs[:100], atol=1e-4)
+    np.testing.assert_allclose(ours[:60], theirs[:60], atol=1e-4)
     np.testing.assert_allclose(windows(ours), windows(theirs), atol=1e-2)
 
 
@@ -128,7 +128,7 @@ def test_with_dropout_losses_differ_no_more_than_between_seeds(
 ) -> None:
     ours = [with_dropout, *(follow_ours(config, batches, 0.1, seed) for seed in (1, 2))]
     theirs = [follow_theirs(config, batches, 0.1, seed) for seed in range(3)]
-    ends = [np.array([curve[-50:].mean() for curve in curves]) for curves in (ours, theirs)]
+    ends = [np.array([curve[-30:].mean() for curve in curves]) for curves in (ours, theirs)]
     assert abs(ends[0].mean() - ends[1].mean()) < max(np.ptp(end) for end in ends)
 
 
