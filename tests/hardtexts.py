@@ -80,7 +80,9 @@ def random_texts(number: int, seed: int) -> list[str]:
     # In a few pages of 256, since an encoder learns the whole page of a character that it meets.
     pages = [*draws.integers(0, 0x200, 24), *draws.integers(0, 0x1100, 4)]
     places = draws.integers(0, 256, (len(pages), 12))
-    anything = [256 * page + place for page, row in zip(pages, places, strict=True) for place in row]
+    anything = [
+        256 * page + place for page, row in zip(pages, places, strict=True) for place in row
+    ]
     pools = (*POOLS, tuple(chr(code) for code in anything if _is_scalar(code)))
     texts = []
     for num_pieces in draws.geometric(0.08, number).tolist():
