@@ -26,9 +26,9 @@ def tokenizer(tmp_path: Path) -> Tokenizer:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"num_hidden_layers": 0}, "num_hidden_layers is 0, not 1 or more"),
-        ({"num_hidden_layers": -3}, "num_hidden_layers is -3, not 1 or more"),
-        ({"num_hidden_layers": True}, "num_hidden_layers is True, not 1 or more"),
+        ({"num_hidden_layers": 0}, "Expected `int` >= 1 - at .*num_hidden_layers"),
+        ({"num_hidden_layers": -3}, "Expected `int` >= 1 - at .*num_hidden_layers"),
+        ({"num_hidden_layers": True}, "Expected `int`, got `bool` - at .*num_hidden_layers"),
         ({"num_hidden_layers": 5_000_000_000}, "parameters, but the weights have"),
         ({"num_attention_heads": 7}, "hidden_size 64 cannot be divided among 7 attention heads"),
         (
@@ -38,9 +38,9 @@ def tokenizer(tmp_path: Path) -> Tokenizer:
         ({"hidden_size": 1 << 40}, "parameters, but the weights have"),
         ({"vocab_size": 10**30}, "parameters, but the weights have"),
         ({"max_position_embeddings": 1 << 50}, "parameters, but the weights have"),
-        ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan, not a positive number"),
-        ({"layer_norm_eps": "1e-12"}, "layer_norm_eps is 1e-12, not a positive number"),
-        ({"initializer_range": float("inf")}, "initializer_range is inf, not a positive number"),
+        ({"layer_norm_eps": float("nan")}, "JSON is malformed"),
+        ({"layer_norm_eps": "1e-12"}, "Expected `float`, got `str` - at .*layer_norm_eps"),
+        ({"initializer_range": 0}, "Expected `float` > 0.0 - at .*initializer_range"),
         ({"model_type": "x" * 10_000}, "model_type is x{100}, but"),
     ],
     ids=lambda value: None if isinstance(value, str) else ",".join(value),

@@ -241,7 +241,7 @@ def test_a_run_starts_from_our_own_export(
         ({"tie_word_embeddings": False}, "tie_word_embeddings is False"),
         ({"max_position_embeddings": 31}, "31 positions, but instances have up to 32 tokens"),
         ({"type_vocab_size": 1}, "type_vocab_size is 1"),
-        ({"hidden_size": None}, "hidden_size is None, not a number"),
+        ({"hidden_size": None}, "Expected `int`, got `null` - at .*hidden_size"),
         ({"vocab_size": 47}, r"word_embeddings.weight has shape \(48, 64\), .* \(47, 64\)"),
         ({"num_hidden_layers": 3}, "the weights lack bert.encoder.layer.2"),
     ],

@@ -8,10 +8,11 @@ first of these that exists:
 """
 
 import hashlib
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
+
+import msgspec
 
 from tokkit.engine.files import hash_file
 from tokkit.engine.json_files import canonical_json, read_json
@@ -51,6 +52,22 @@ SUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "is_decoder": (False,),
     "tie_word_embeddings": (True,),
 }
+
+
+_Size = Annotated[int, msgspec.Meta(ge=1)]
+_Positive = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class _BertSizes(TypedDict):
+    vocab_size: _Size
+    hidden_size: _Size
+    num_hidden_layers: _Size
+    num_attention_heads: _Size
+    intermediate_size: _Size
+    max_position_embeddings: _Size
+    type_vocab_size: _Size
+    layer_norm_eps: _Positive
+    initializer_range: _Positive
 
 
 class _WeightIndex(TypedDict):
@@ -117,10 +134,15 @@ def read_bert_config(folder: Path, *, objective: str, max_seq_length: int) -> di
                 f"{path}: {name} is {str(data[name])[:_LONGEST_SHOWN]}, but --init-from requires "
                 f"{' or '.join(map(str, supported))}; choose another model"
             )
-    for name in ("vocab_size", *SIZES):
-        if not isinstance(data.get(name), int):
-            raise TokkitError(f"{path}: {name} is {data.get(name)}, not a number; {DOWNLOAD}")
-    _check_sizes(path, data)
+    try:
+        msgspec.convert(data, _BertSizes)
+    except msgspec.ValidationError as error:
+        raise TokkitError(f"{path}: {error}; {DOWNLOAD}") from error
+    width, heads = data["hidden_size"], data["num_attention_heads"]
+    if width % heads:
+        raise TokkitError(
+            f"{path}: hidden_size {width} cannot be divided among {heads} attention heads; {DOWNLOAD}"
+        )
     if data["max_position_embeddings"] < max_seq_length:
         raise TokkitError(
             f"{path}: the model has {data['max_position_embeddings']} positions, but instances "
@@ -132,26 +154,6 @@ def read_bert_config(folder: Path, *, objective: str, max_seq_length: int) -> di
             f"segments; choose another model"
         )
     return data
-
-
-def _check_sizes(path: Path, data: Mapping[str, Any]) -> None:
-    """Refuse sizes that no model has."""
-    for name in ("vocab_size", *SIZES):
-        if isinstance(data[name], bool) or data[name] < 1:
-            raise TokkitError(f"{path}: {name} is {data[name]}, not 1 or more; download it again")
-    for name in ("layer_norm_eps", "initializer_range"):
-        value = data[name]
-        if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
-            shown = str(value)[:_LONGEST_SHOWN]
-            raise TokkitError(
-                f"{path}: {name} is {shown}, not a positive number; download it again"
-            )
-    width, heads = data["hidden_size"], data["num_attention_heads"]
-    if width % heads:
-        raise TokkitError(
-            f"{path}: hidden_size {width} cannot be divided among {heads} attention heads; download "
-            f"it again"
-        )
 
 
 def require_weights_of(folder: Path, data: Mapping[str, Any]) -> None:
