@@ -1,8 +1,8 @@
-"""Byte-level BPE, as in GPT-2 and RoBERTa: pre-tokenizer and merges as tables for the kernel.
+"""Byte-level BPE, as in GPT-2 and Llama 3: pre-tokenizer and merges as tables for the kernel.
 
-The kernel looks up tokens without merging where every byte is a token and every other token is made
-by one merge, which comes after those that make its parts, as trainers write them; see
-``tokkit.kernels.encode.bpe_lookup``. Words of other models are merged.
+The kernel looks up tokens without merging where every byte is a token and no merge comes before those
+that make its parts, as trainers write them; see ``tokkit.kernels.encode.bpe_lookup``. Words of other
+models are merged.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tokkit.kernels.encode.bpe_lookup import (
     MOST_TOKENS,
     NUM_BYTES,
     BpeLookup,
-    fill_pairs,
+    choose_merges,
     find_prefixes,
-    find_reachable,
 )
 from tokkit.kernels.encode.bpe_merges import Merges, fill_merges, new_buffers
 from tokkit.kernels.encode.chunks import CutRules
@@ -26,15 +26,16 @@ from tokkit.kernels.encode.encode_bpe import BpeTables, encode_bpe
 from tokkit.kernels.encode.tries import NO_TOKEN, make_cells
 from tokkit.kernels.string_columns import prefix_spaces
 from tokkit.shards.arrow import read_only, string_buffers
-from tokkit.tokenizer.encoded import NO_ID, read_merges
+from tokkit.tokenizer.encoded import NO_ID, read_merges, read_token_bytes
 from tokkit.tokenizer.splitter import TextSplitter
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 LONGEST_WORD = 4 << 20  # bytes; such a word takes 200 MB, and a longer one is the library's
 _FIRST_WORD = 1 << 10
-# Bytes of all tokens together, since each merge can double the length, and of what lies ahead.
+# Bytes of all tokens together.
 _MOST_BYTES = 1 << 26
 
+_Bytes = npt.NDArray[np.uint8]
 _Int64s = npt.NDArray[np.int64]
 
 
@@ -58,20 +59,28 @@ class BpeModel:
         self._add_prefix_space = tokenizer.add_prefix_space
         self._longest_word = LONGEST_WORD if longest_word is None else longest_word
         merges = read_merges(tokenizer)
+        values, offsets = read_token_bytes(tokenizer.tokens)
         self._merges = _make_merges(*merges)
-        self._lookup = make_lookup(*merges)
+        self._lookup = make_lookup(merges, values, offsets)
+        self._whole = np.zeros(256, np.uint64)
+        model = tokenizer.definition["model"]
+        if model.get("ignore_merges"):
+            vocabulary = np.fromiter(model["vocab"].values(), np.int64)
+            rest = np.setdiff1d(vocabulary, self._lookup.ids[: len(self._lookup.parts)])
+            rest = rest[offsets[rest] < offsets[rest + 1]]
+            order, token_values, token_offsets = sort_tokens(values, offsets, rest)
+            self._whole = make_cells(token_values, token_offsets, rest[order])
         self._buffers = new_buffers(_FIRST_WORD)
         self.characters = TextSplitter(tokenizer.definition["pre_tokenizer"])
-        byte_ids, *_ = merges
         self.num_bytes: npt.NDArray[np.int32] | None = None
-        if NO_ID not in byte_ids:
-            self.num_bytes = np.array([len(token) for token in tokenizer.tokens], np.int32)
+        if NO_ID not in merges[0]:
+            self.num_bytes = np.diff(offsets).astype(np.int32)
 
     @property
     def tables(self) -> tuple[Any, ...]:
         """The kernel's arguments between the text and the cache."""
         splitter = self.characters.tables
-        return (BpeTables(splitter, self._merges, self._lookup, self._buffers),)
+        return (BpeTables(splitter, self._whole, self._merges, self._lookup, self._buffers),)
 
     @property
     def rules(self) -> CutRules:
@@ -115,64 +124,73 @@ def _make_merges(
     return Merges(table, shift, known, byte_ids)
 
 
-def make_lookup(
-    byte_ids: _Int64s, left_ids: _Int64s, right_ids: _Int64s, merged_ids: _Int64s
-) -> BpeLookup:
+def make_lookup(merges: tuple[_Int64s, ...], values: _Bytes, offsets: _Int64s) -> BpeLookup:
     """Return the tables for looking up tokens; without any token if the model must merge.
 
-    Tokens are numbered in the order of their merges, after the 256 bytes. The arguments are what
-    ``read_merges`` returns.
+    Args:
+        merges: what ``read_merges`` returns.
+        values: uint8, the bytes of all tokens.
+        offsets: int64 ``[vocab_size + 1]``, into ``values``, by id.
     """
-    ids = np.concatenate([byte_ids, merged_ids])
-    numbers = {token_id: number for number, token_id in enumerate(ids.tolist())}
-    lefts, rights = (
-        np.array([*range(NUM_BYTES), *(numbers.get(i, MOST_TOKENS) for i in part_ids.tolist())])
-        for part_ids in (left_ids, right_ids)
-    )
-    is_known = len(numbers) == len(ids) <= MOST_TOKENS and NO_ID not in numbers
-    is_late = np.maximum(lefts, rights)[NUM_BYTES:] >= np.arange(NUM_BYTES, len(ids))
-    tokens = _join_parts(lefts, rights) if is_known and not is_late.any() else []
-    return _fill_lookup(ids[: len(tokens)], lefts[: len(tokens)], rights[: len(tokens)], tokens)
-
-
-def _join_parts(lefts: _Int64s, rights: _Int64s) -> list[bytes]:
-    """Return the bytes of each token; an empty list if they are too many."""
-    tokens = [bytes([byte]) for byte in range(NUM_BYTES)]
-    num_bytes = 0
-    for left, right in zip(lefts[NUM_BYTES:].tolist(), rights[NUM_BYTES:].tolist(), strict=True):
-        tokens.append(tokens[left] + tokens[right])
-        num_bytes += len(tokens[-1])
-        if num_bytes > _MOST_BYTES:
-            return []
-    return tokens
-
-
-def _fill_lookup(ids: _Int64s, lefts: _Int64s, rights: _Int64s, tokens: list[bytes]) -> BpeLookup:
-    bits = max(4, (2 * len(tokens)).bit_length())
+    byte_ids, left_ids, right_ids, merged_ids = merges
+    size = NUM_BYTES + len(merged_ids)
+    bits = max(4, (2 * size).bit_length())
     lookup = BpeLookup(
         cells=np.zeros(256, np.uint64),
-        parts=lefts.astype(np.uint64) << np.uint64(32) | rights.astype(np.uint64),
-        lengths=np.array([len(token) for token in tokens], np.int32),
-        prefixes=np.full((2, len(tokens)), NO_TOKEN, np.int32),
-        ids=ids.astype(np.uint32),
+        parts=np.arange(size, dtype=np.uint64) * np.uint64(1 + (1 << 32)),
+        lengths=np.empty(0, np.int32),
+        prefixes=np.empty((2, 0), np.int32),
+        ids=np.concatenate([byte_ids, merged_ids]),
         table=np.zeros(1 << bits, np.uint64),
         shift=64 - bits,
         known=np.zeros(1 << 14, np.uint64),
         earliest=np.full((256, 256), MOST_TOKENS, np.uint32),
     )
-    if not tokens:
-        return lookup
-    fill_pairs(lookup.parts, lookup.shift, lookup.table, lookup.known)
-    firsts = np.array([token[0] for token in tokens])
-    lasts = np.array([token[-1] for token in tokens])
-    merged = np.arange(NUM_BYTES, len(tokens))
-    seam = lasts[lefts[merged]], firsts[rights[merged]]
+    numbers = np.full(len(offsets) - 1, NO_TOKEN, np.int64)
+    numbers[byte_ids] = np.arange(NUM_BYTES)
+    count = -1
+    if len(np.unique(byte_ids)) == NUM_BYTES and NO_ID not in byte_ids and size < MOST_TOKENS:
+        ranks = np.full(size, -1, np.int64)
+        count = choose_merges(left_ids, right_ids, merged_ids, lookup, numbers, ranks)
+    if count < 0 or len(values) > _MOST_BYTES:
+        return lookup._replace(parts=lookup.parts[:0])
+    return _fill_lookup(lookup, count, values, offsets)
+
+
+def _fill_lookup(lookup: BpeLookup, count: int, values: _Bytes, offsets: _Int64s) -> BpeLookup:
+    """Fill in what follows from the parts of ``count`` tokens and their bytes."""
+    parts, ids = lookup.parts[:count], lookup.ids[:count]
+    starts, stops = offsets[ids], offsets[ids + 1]
+    lefts, rights = (parts >> np.uint64(32)).astype(np.int64), parts.astype(np.uint32)
+    merged = np.arange(NUM_BYTES, count)
+    seam = values[stops[lefts[merged]] - 1], values[starts[rights[merged]]]
     np.minimum.at(lookup.earliest, seam, merged.astype(np.uint32))
-    is_reachable = np.zeros(len(tokens), np.bool_)
-    find_reachable(lookup, is_reachable)
-    numbers = sorted(np.flatnonzero(is_reachable).tolist(), key=tokens.__getitem__)
-    values = np.frombuffer(b"".join(tokens[number] for number in numbers), np.uint8)
-    offsets = np.cumsum([0, *(len(tokens[number]) for number in numbers)])
-    order = np.array(numbers)
-    find_prefixes(values, offsets, order, np.empty(len(numbers), np.int64), lookup.prefixes)
-    return lookup._replace(cells=make_cells(values, offsets, order))
+    order, values, offsets = sort_tokens(values, offsets, ids)
+    prefixes = np.full((2, count), NO_TOKEN, np.int32)
+    find_prefixes(values, offsets, order, np.empty(count, np.int64), prefixes)
+    return lookup._replace(
+        cells=make_cells(values, offsets, order),
+        parts=parts,
+        lengths=(stops - starts).astype(np.int32),
+        prefixes=prefixes,
+        ids=ids,
+    )
+
+
+def sort_tokens(values: _Bytes, offsets: _Int64s, ids: _Int64s) -> tuple[_Int64s, _Bytes, _Int64s]:
+    """Sort tokens by their bytes.
+
+    Args:
+        values: uint8, the bytes of all tokens.
+        offsets: int64 ``[vocab_size + 1]``, into ``values``, by id.
+        ids: int64 ``[n]``, tokens to sort.
+
+    Returns:
+        Their indices in ``ids`` in order; and in this order, their bytes, and int64 ``[n + 1]``
+        offsets into these.
+    """
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(values)]
+    tokens = pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers).take(pa.array(ids))
+    order = pc.array_sort_indices(tokens)
+    values, offsets = string_buffers(tokens.take(order))
+    return order.to_numpy().astype(np.int64), values, offsets

@@ -1,5 +1,6 @@
 """What an encoder returns, and what it asks of a tokenizer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,3 +75,26 @@ def read_merges(tokenizer: Tokenizer) -> tuple[npt.NDArray[np.int64], ...]:
         np.array([vocabulary[right] for _, right in merges], np.int64),
         np.array([vocabulary[left + right] for left, right in merges], np.int64),
     )
+
+
+def read_token_bytes(
+    tokens: Sequence[str],
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return the bytes that tokens of byte-level BPE stand for.
+
+    Args:
+        tokens: by id; those with other characters than ``byte_level_alphabet`` have no bytes.
+
+    Returns:
+        uint8, and int64 ``[vocab_size + 1]`` offsets into it.
+    """
+    codes = np.frombuffer("".join(tokens).encode("utf-32-le", "surrogatepass"), np.uint32)
+    lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
+    found = np.full(512, -1)
+    found[list(map(ord, byte_level_alphabet()))] = np.arange(256)
+    values = found[np.minimum(codes, 511)]
+    owners = np.repeat(np.arange(len(tokens)), lengths)
+    is_known = np.ones(len(tokens), np.bool_)
+    is_known[owners[(values < 0) | (codes >= 512)]] = False
+    offsets = np.concatenate([[0], np.cumsum(np.where(is_known, lengths, 0))])
+    return values[is_known[owners]].astype(np.uint8), offsets

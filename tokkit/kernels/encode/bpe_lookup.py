@@ -1,6 +1,6 @@
 """Byte-pair encoding of one word without merging: look up the tokens that merges would end with.
 
-Where each token is made by one merge, after the merges of its parts, the encoding of a word is the
+Where each token is made after its parts, the encoding of a word is the
 only sequence of tokens in which every two neighbours are *compatible*: encoded as a word of their
 own, they stay as they are. So the word is read from left to right, trying the longest token first.
 A token that is not compatible with the one before is replaced by the next shorter one, and where
@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokkit.kernels.arrays import Bools, Bytes, Ids, Int32, Int64, UInt32, UInt64
+from tokkit.kernels.arrays import Bytes, Ids, Int32, Int64, UInt32, UInt64
 from tokkit.kernels.encode.bpe_merges import WordBuffers, mark_known, may_be_known
 from tokkit.kernels.encode.tries import NO_TOKEN, Cells, find_longest
 from tokkit.kernels.jit import inline, kernel, tuple_inline, tuple_kernel, tuple_splice
@@ -55,7 +55,7 @@ class BpeLookup(NamedTuple):
         lengths: int32 ``[num_tokens]``, in bytes.
         prefixes: int32 ``[2, num_tokens]``: the longest other token that a token begins with, or
             ``NO_TOKEN``; and the longest that ends between its characters.
-        ids: uint32 ``[num_tokens]``, in the vocabulary.
+        ids: int64 ``[num_tokens]``, in the vocabulary.
         table: uint64 ``[2 ** n]``: a hash table of left part, right part and token, 21 bits each; 0
             is free.
         shift: 64 - n.
@@ -68,31 +68,11 @@ class BpeLookup(NamedTuple):
     parts: UInt64
     lengths: Int32
     prefixes: Int32
-    ids: UInt32
+    ids: Int64
     table: UInt64
     shift: int
     known: UInt64
     earliest: UInt32
-
-
-@kernel
-def fill_pairs(parts: UInt64, shift: int, out_table: UInt64, out_known: UInt64) -> None:
-    """Insert all tokens but the bytes into an empty table, by their parts.
-
-    Args:
-        parts: uint64 ``[num_tokens]``.
-        shift: 64 - n.
-        out_table: uint64 ``[2 ** n]``, zeros; ``2 ** n`` is at least twice ``num_tokens``.
-        out_known: uint64 ``[2 ** 14]``, zeros.
-    """
-    for token in range(NUM_BYTES, parts.size):
-        pair = (parts[token] >> _HALF) << _TOKEN_BITS | (parts[token] & _LOW_HALF)
-        mixed = pair * HASH_PRIME
-        place = signed(mixed >> np.uint64(shift))
-        while out_table[place] != 0:
-            place = (place + 1) & (out_table.size - 1)
-        out_table[place] = pair << _TOKEN_BITS | np.uint64(token)
-        mark_known(out_known, mixed)
 
 
 @inline
@@ -193,20 +173,61 @@ def _is_compatible(
 
 
 @tuple_kernel
-def find_reachable(lookup: BpeLookup, out_is_reachable: Bools) -> None:
-    """Find the tokens that merging makes of their own bytes; others never occur.
+def choose_merges(
+    lefts: Int64,
+    rights: Int64,
+    merged: Int64,
+    lookup: BpeLookup,
+    numbers: Int64,
+    out_ranks: Int64,
+) -> int:
+    """Number the tokens in the order of the merges that make them of their own bytes.
+
+    Published vocabularies have several merges for a token, but only one of them ever occurs: where a
+    merge comes first in some word, it does so in the token alone. Tokens that merging does not make
+    of their own bytes never occur.
 
     Args:
-        lookup: parts and pairs must be filled in.
-        out_is_reachable: bool ``[num_tokens]``.
+        lefts: int64 ``[num_merges]``, ids by rank.
+        rights: int64 ``[num_merges]``, ids.
+        merged: int64 ``[num_merges]``, ids.
+        lookup: has room for all merges; parts, ids, table and known of the tokens are filled in.
+        numbers: int64, by id: those of the bytes, ``NO_TOKEN`` for others; updated.
+        out_ranks: int64 ``[256 + num_merges]``: the rank of the merge that makes each token; of
+            bytes -1, which is there already.
+
+    Returns:
+        The number of tokens; or -1 if words must be merged, because a merge may come before
+        those that make its parts.
     """
-    for token in range(lookup.parts.size):
-        left, right = lookup.parts[token] >> _HALF, lookup.parts[token] & _LOW_HALF
-        out_is_reachable[token] = token < NUM_BYTES or (
-            out_is_reachable[left]
-            and out_is_reachable[right]
-            and _is_compatible(lookup, left, right, np.uint64(token), np.uint64(0))
-        )
+    count = NUM_BYTES
+    for rank in range(lefts.size):
+        left, right = numbers[lefts[rank]], numbers[rights[rank]]
+        if left < 0 or right < 0 or numbers[merged[rank]] >= 0:
+            continue
+        pair = np.uint64(left) << _TOKEN_BITS | np.uint64(right)
+        if not _is_compatible(
+            lookup, np.uint64(left), np.uint64(right), np.uint64(count), np.uint64(0)
+        ):
+            continue
+        mixed = pair * HASH_PRIME
+        place = signed(mixed >> np.uint64(lookup.shift))
+        while lookup.table[place] != 0:
+            place = (place + 1) & (lookup.table.size - 1)
+        lookup.table[place] = pair << _TOKEN_BITS | np.uint64(count)
+        mark_known(lookup.known, mixed)
+        lookup.parts[count] = np.uint64(left) << _HALF | np.uint64(right)
+        lookup.ids[count] = merged[rank]
+        numbers[merged[rank]] = count
+        out_ranks[count] = rank
+        count += 1
+    for rank in range(lefts.size):
+        made = numbers[merged[rank]]
+        for part in (numbers[lefts[rank]], numbers[rights[rank]]):
+            is_late = part >= 0 and out_ranks[part] >= rank
+            if is_late and (made < 0 or out_ranks[made] >= out_ranks[part]):
+                return -1
+    return count
 
 
 @tuple_inline

@@ -28,6 +28,7 @@ from tokkit.kernels.encode.chunks import (
     queue_stretches,
 )
 from tokkit.kernels.encode.split_text import Splitter, next_piece, start_pieces
+from tokkit.kernels.encode.tries import NO_TOKEN, Cells, find_longest
 from tokkit.kernels.encode.word_cache import (
     CHUNK,
     PIECE,
@@ -49,12 +50,14 @@ class BpeTables(NamedTuple):
 
     Attributes:
         splitter: how texts are cut into pieces.
+        whole: tokens that a piece becomes as a whole, without merging.
         merges: the merges.
         lookup: tables to encode words without merging; empty where the merges do not allow that.
         buffers: memory for one word.
     """
 
     splitter: Splitter
+    whole: Cells
     merges: Merges
     lookup: BpeLookup
     buffers: WordBuffers
@@ -65,7 +68,11 @@ def _encode_piece(
     values: Bytes, start: int, stop: int, model: BpeTables, num_tokens: int, out: TokenBuffer
 ) -> int:
     """Append the tokens of a piece; returns the new number of tokens."""
-    if model.lookup.parts.size:
+    token, end = find_longest(model.whole, values, start, stop)
+    if end == stop and token != NO_TOKEN:
+        out.ids[num_tokens] = token
+        end = num_tokens + 1
+    elif model.lookup.parts.size:
         end = encode_word(values, start, stop, model.lookup, model.buffers, num_tokens, out.ids)
     else:
         end = merge_word(values, start, stop, model.merges, model.buffers, num_tokens, out.ids)
