@@ -6,6 +6,7 @@ models are merged.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,6 +28,7 @@ from tokkit.kernels.encode.tries import NO_TOKEN, make_cells
 from tokkit.kernels.string_columns import prefix_spaces
 from tokkit.shards.arrow import read_only, string_buffers
 from tokkit.tokenizer.encoded import NO_ID, read_merges, read_token_bytes
+from tokkit.tokenizer.segments import Segmenter, Segments
 from tokkit.tokenizer.splitter import TextSplitter
 from tokkit.tokenizer.tokenizer import Tokenizer
 
@@ -75,6 +77,9 @@ class BpeModel:
         self.num_bytes: npt.NDArray[np.int32] | None = None
         if NO_ID not in merges[0]:
             self.num_bytes = np.diff(offsets).astype(np.int32)
+            for row in tokenizer.definition["added_tokens"]:
+                self.num_bytes[row["id"]] = len(row["content"].encode())
+        self._segmenter = Segmenter(tokenizer)
 
     @property
     def tables(self) -> tuple[Any, ...]:
@@ -87,23 +92,22 @@ class BpeModel:
         """Where texts can be cut."""
         return self.characters.tables.rules
 
-    def read_text(
-        self, texts: pa.LargeStringArray, ends: _Int64s | None
-    ) -> tuple[npt.NDArray[np.uint8], _Int64s, _Int64s | None]:
-        """Return the bytes of the texts, their offsets, and the ends in these bytes.
+    def read_texts(self, texts: pa.LargeStringArray, ends: _Int64s | None) -> Segments:
+        """Return texts as the kernel gets them; see ``Segmenter.cut``.
 
-        The bytes include the space that the tokenizer adds to each text.
+        They have the space that the tokenizer adds to each.
         """
-        values, offsets = string_buffers(texts)
+        segments = self._segmenter.cut(*string_buffers(texts), ends)
         if not self._add_prefix_space:
-            return values, offsets, ends
-        num_bytes = int(offsets[-1] - offsets[0]) + len(texts)
+            return segments
+        values, bounds, ends = segments.values, segments.bounds, segments.ends
+        num_bytes = int(bounds[-1] - bounds[0]) + len(texts)
         out_values = np.empty(num_bytes, np.uint8)
-        out_offsets = np.empty(len(offsets), np.int64)
-        num_bytes = prefix_spaces(read_only(values), read_only(offsets), out_values, out_offsets)
+        out_bounds = np.empty(len(bounds), np.int64)
+        num_bytes = prefix_spaces(read_only(values), read_only(bounds), out_values, out_bounds)
         if ends is not None:
-            ends = ends + (out_offsets - offsets)[np.searchsorted(offsets, ends)]
-        return out_values[:num_bytes], out_offsets, ends
+            ends = ends + (out_bounds - bounds)[np.searchsorted(bounds, ends)]
+        return replace(segments, values=out_values[:num_bytes], bounds=out_bounds, ends=ends)
 
     def allow_word(self, num_bytes: int) -> bool:
         """Allocate memory for words of this length; returns False if it is above the limit."""

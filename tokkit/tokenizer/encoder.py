@@ -15,8 +15,6 @@ that is not in its table yet, a chunk that only the library can encode, a word t
 memory. The encoder provides that and calls the kernel again, which continues where it stopped.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -32,13 +30,14 @@ from tokkit.kernels.encode.chunks import (
     new_queue,
     new_state,
 )
-from tokkit.kernels.encode.cuts import count_before, find_cuts
+from tokkit.kernels.encode.cuts import count_before
 from tokkit.kernels.encode.word_cache import LONG_SPILL, append_tokens, new_cache
 from tokkit.shards.arrow import boolean_array, id_dtype, read_only
 from tokkit.tokenizer.bpe_model import BpeModel
 from tokkit.tokenizer.encoded import Encoded, Ids
 from tokkit.tokenizer.kernel_choice import choose_kernel
 from tokkit.tokenizer.library_encoder import LibraryEncoder
+from tokkit.tokenizer.segments import Cuts, Segments, cut_at_ends
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.wordpiece_model import WordPieceModel
 
@@ -52,23 +51,7 @@ _LONG_BITS = 16
 _BUFFER_BYTES = 16 << 20
 
 _Bits = npt.NDArray[np.uint64]
-_Bytes = npt.NDArray[np.uint8]
 _Int64s = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class _Cuts:
-    """Where texts are cut so that each end of a sentence is at a cut or between two.
-
-    Attributes:
-        bounds: int64 ``[num_cuts + 1]``, all cuts and the start of the first text, ascending.
-        before: int64 ``[num_ends]``, index in ``bounds`` of the last cut up to each end.
-        after: int64 ``[num_ends]``, index of the first cut from each end on.
-    """
-
-    bounds: _Int64s
-    before: _Int64s
-    after: _Int64s
 
 
 class Encoder:
@@ -113,33 +96,35 @@ class Encoder:
         model = self._model
         if model is None:
             return self._library.encode(texts, ends)
-        values, offsets, ends = model.read_text(texts, ends)
-        values, offsets = read_only(values), read_only(offsets)
+        segments = model.read_texts(texts, ends)
         cuts = None
-        if ends is not None and len(ends) > len(texts):
-            cuts = _find_cuts(model, values, offsets, ends)
-        bounds = offsets if cuts is None else cuts.bounds
-        num_bytes = int(offsets[-1] - offsets[0])
-        state = new_state(int(offsets[0]))
+        if segments.ends is not None and len(segments.ends) > len(texts):
+            segments, cuts = cut_at_ends(segments, model.rules)
+        values, bounds = read_only(segments.values), read_only(segments.bounds)
+        added = read_only(segments.added)
+        num_bytes = int(bounds[-1] - bounds[0])
+        state = new_state(int(bounds[0]))
         fits = num_bytes <= _BUFFER_BYTES
         ids, bits = self._buffers if fits else self._new_buffers(num_bytes)
         bits[0] = 0
-        token_offsets = np.zeros(len(bounds), np.int64)
-        rest = (self._cache, self._queue, state, ids, bits, token_offsets)
-        while (stop := model.kernel(values, read_only(bounds), *model.tables, *rest)) != DONE:
+        counts = np.zeros(len(bounds), np.int64)
+        rest = (self._cache, self._queue, state, ids, bits, counts)
+        while (stop := model.kernel(values, bounds, added, *model.tables, *rest)) != DONE:
             if stop == UNSEEN_CHARACTER:
                 model.characters.learn_page(int(state[DETAIL]))
             elif stop == NEEDS_LIBRARY:
-                self._encode_chunk(values, offsets, state, ids, bits)
+                self._encode_chunk(segments, state, ids, bits)
             elif not model.allow_word(int(state[DETAIL])):
                 state[DETAIL] = state[CHUNK_STOP]
-                self._encode_chunk(values, offsets, state, ids, bits)
+                self._encode_chunk(segments, state, ids, bits)
         num_tokens = int(state[NUM_TOKENS])
-        if ends is not None and cuts is not None:
-            token_offsets = self._count_tokens(values, ends, cuts, ids, token_offsets)
+        if cuts is not None:
+            counts = self._count_tokens(segments, cuts, ids, counts)
+        elif segments.firsts is not None:
+            counts = counts[segments.firsts]
         return Encoded(
             ids=ids[:num_tokens].copy(),
-            offsets=token_offsets,
+            offsets=counts,
             word_starts=boolean_array(bits[: num_tokens // 64 + 1].copy(), num_tokens),
         )
 
@@ -152,66 +137,52 @@ class Encoder:
         size = num_bytes + LONG_SPILL
         return np.empty(size, self._id_dtype), np.empty(size // 64 + 3, np.uint64)
 
-    def _encode_chunk(
-        self, values: _Bytes, offsets: _Int64s, state: _Int64s, ids: Ids, bits: _Bits
-    ) -> None:
+    def _encode_chunk(self, segments: Segments, state: _Int64s, ids: Ids, bits: _Bits) -> None:
         """Append the tokens of a chunk that only the library can encode, and move past it."""
         start, stop = int(state[POSITION]), int(state[DETAIL])
-        text = int(np.searchsorted(offsets, start, "right")) - 1
         num_tokens = int(state[NUM_TOKENS])
-        for found, starts in self._library.encode_within(values[start:stop], text):
-            assert num_tokens + len(found) <= stop - offsets[0]  # noqa: S101  a token has a byte
+        text = segments.find_text(start)
+        for found, starts in self._library.encode_within(segments.values[start:stop], text):
+            assert num_tokens + len(found) <= stop - segments.bounds[0]  # noqa: S101  each has a byte
             append_tokens(found, starts, num_tokens, ids, bits)
             num_tokens += len(found)
         state[NUM_TOKENS] = num_tokens
         state[POSITION] = stop
 
-    def _count_tokens(
-        self,
-        values: _Bytes,
-        ends: _Int64s,
-        cuts: _Cuts,
-        ids: Ids,
-        token_offsets: _Int64s,
-    ) -> _Int64s:
-        """Return the number of tokens that begin before each end, with a 0 in front."""
-        counts = np.concatenate([[0], token_offsets[cuts.before]])
-        num_bytes = None if self._model is None else self._model.num_bytes
+    def _count_tokens(self, segments: Segments, cuts: Cuts, ids: Ids, counts: _Int64s) -> _Int64s:
+        """Return the number of tokens that begin before each end, with a 0 in front.
+
+        Args:
+            segments: the segments.
+            cuts: where the ends are among their bounds.
+            ids: of all tokens.
+            counts: number of tokens before each bound.
+        """
+        bounds, ends = segments.bounds, segments.ends
+        assert self._model is not None  # noqa: S101  its kernel made the tokens
+        assert ends is not None  # noqa: S101  they are in ``cuts``
+        num_bytes = self._model.num_bytes
+        found = np.concatenate([[0], counts[cuts.before]])
         between = np.flatnonzero(cuts.before < cuts.after)
         if num_bytes is not None:
-            found = np.empty(len(between), np.int64)
+            inner = np.empty(len(between), np.int64)
             count_before(
                 ids,
-                read_only(token_offsets),
-                read_only(cuts.bounds),
+                read_only(counts),
+                read_only(bounds),
                 read_only(ends[between]),
                 read_only(cuts.before[between]),
                 read_only(num_bytes),
-                found,
+                inner,
             )
-            counts[between + 1] += found
-            return counts
+            found[between + 1] += inner
+            return found
         before = cuts.before[between]
         firsts = np.flatnonzero(np.diff(before, prepend=-1))
         for place, marks in zip(
             before[firsts].tolist(), np.split(between, firsts)[1:], strict=True
         ):
-            start, stop = cuts.bounds[place : place + 2].tolist()
-            begins = self._library.find_begins(values[start:stop])
-            counts[marks + 1] += np.searchsorted(begins, ends[marks] - start)
-        return counts
-
-
-def _find_cuts(
-    model: WordPieceModel | BpeModel, values: _Bytes, offsets: _Int64s, ends: _Int64s
-) -> _Cuts:
-    before = np.empty(len(ends), np.int64)
-    after = np.empty(len(ends), np.int64)
-    find_cuts(values, offsets, read_only(ends), model.rules, before, after)
-    if np.array_equal(before, after):
-        places = np.arange(1, len(ends) + 1)
-        return _Cuts(np.concatenate([offsets[:1], ends]), places, places)
-    # Both are nearly sorted, which this sort makes use of; numpy.unique hashes first.
-    bounds = np.sort(np.concatenate([offsets[:1], before, after]), kind="stable")
-    bounds = bounds[np.flatnonzero(np.diff(bounds, prepend=-1))]
-    return _Cuts(bounds, np.searchsorted(bounds, before), np.searchsorted(bounds, after))
+            start, stop = bounds[place : place + 2].tolist()
+            begins = self._library.find_begins(segments.values[start:stop])
+            found[marks + 1] += np.searchsorted(begins, ends[marks] - start)
+        return found

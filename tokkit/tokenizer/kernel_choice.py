@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tokkit.tokenizer.added_rows import explain_added
 from tokkit.tokenizer.encoded import NO_ID, forbidden_mask, read_merges
 from tokkit.tokenizer.split_pattern import PatternParser, UnknownPatternError, read_levels
 from tokkit.tokenizer.tokenizer import Tokenizer
@@ -69,8 +70,10 @@ def _byte_level_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
         yield str(error)
     if (normalizer := _first_normalizer(definition["normalizer"])) is not None:
         yield f"the normalizer {normalizer}"
-    if any(not row["special"] for row in definition["added_tokens"]):
-        yield "added tokens in text"
+    if (obstacle := explain_added(tokenizer, spaced=False)) is not None:
+        yield obstacle
+    if last["add_prefix_space"] and not all(row["special"] for row in definition["added_tokens"]):
+        yield "a space added to texts and added tokens"
     yield from _merge_obstacles(tokenizer)
 
 

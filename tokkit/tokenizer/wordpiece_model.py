@@ -13,6 +13,7 @@ from tokkit.kernels.encode.tries import CONTINUED, NO_TOKEN, ROOT, Trie, fill_tr
 from tokkit.shards.arrow import string_buffers
 from tokkit.tokenizer.characters import WordCharacters
 from tokkit.tokenizer.encoded import forbidden_mask
+from tokkit.tokenizer.segments import Segmenter, Segments
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 
@@ -46,16 +47,17 @@ class WordPieceModel:
             tokenizer, word_id=lambda char: single_ids.get(char, unknown)
         )
         self.tables: tuple[Any, ...] = (self.characters.characters, vocabulary)
+        self._segmenter = Segmenter(tokenizer)
         allowed = np.zeros((NUM_CLASSES, NUM_CLASSES), np.bool_)
         allowed[:, (SPACE, SINGLE)] = True
         allowed[(SPACE, SINGLE), WORD] = True
         self.rules = new_cut_rules(self.characters.characters.kinds, allowed)
 
-    def read_text(
+    def read_texts(
         self, texts: pa.LargeStringArray, ends: npt.NDArray[np.int64] | None
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
-        """Return the bytes of the texts, their offsets, and the ends as they are."""
-        return *string_buffers(texts), ends
+    ) -> Segments:
+        """Return texts as the kernel gets them; see ``Segmenter.cut``."""
+        return self._segmenter.cut(*string_buffers(texts), ends)
 
     def allow_word(self, num_bytes: int) -> bool:
         """Never called: a word of any length fits."""

@@ -27,6 +27,7 @@ from tokkit.kernels.encode.word_cache import (
     TokenBuffer,
     WordCache,
     append_short,
+    append_starts,
     find_bucket,
     find_short,
     key_length,
@@ -64,6 +65,7 @@ Queue = UInt64
 _FIRST, _SECOND, _START, _BUCKET = np.arange(4, dtype=np.uint64)
 _CHUNK_WORDS = np.uint64(4)
 NO_BUCKET = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+NO_ADDED = np.zeros(0, np.int64)
 
 # Kinds of characters that the tables of all tokenizers have; each adds its own.
 UNSEEN = 0  # not in the table yet
@@ -111,12 +113,15 @@ class Texts(NamedTuple):
     Attributes:
         values: uint8, valid UTF-8.
         offsets: int64 ``[num_texts + 1]``, into ``values``.
+        added: int64 ``[num_texts]``, -1, or the id of the added token that a text is; empty if there
+            are none.
         rules: ``CutRules``; or for ``queue_words`` bool ``[256]``, white space of one byte, all
             below 33.
     """
 
     values: Bytes
     offsets: Int64
+    added: Int64
     rules: Any
 
 
@@ -168,6 +173,7 @@ def process_chunks(
     queue_chunks: Callable[..., tuple[int, Cursor]],
     take_known: Callable[..., int],
     take_new: Callable[..., Progress],
+    take_added: Callable[..., int],
     texts: Texts,
     tables: tuple[Any, WordCache, Any],
     queue: Queue,
@@ -183,8 +189,10 @@ def process_chunks(
         take_new: ``take_new(tables, values, chunk, num_tokens)`` processes any chunk. Returns the
             new number of tokens; where it stopped, which is beyond the chunk where white space goes
             on; ``DONE`` or another reason; and its detail.
+        take_added: ``take_added(tables, added, num_tokens)`` processes a text that is an added token.
+            Returns the new number of tokens.
         texts: the texts.
-        tables: passed to ``take_known`` and ``take_new``. The second is the cache whose buckets are
+        tables: passed to these functions. The second is the cache whose buckets are
             fetched, and whose lookups of chunks are counted.
         queue: memory for this call.
         state: int64 ``[STATE_SIZE]``, updated.
@@ -204,6 +212,9 @@ def process_chunks(
     while text < texts.offsets.size - 1 and reason == DONE:
         state[TEXT] = text
         stop = texts.offsets[text + 1]
+        if texts.added.size and texts.added[text] >= 0:
+            num_tokens = take_added(tables, texts.added[text], num_tokens)
+            start = stop
         cursor = (start, start)
         while start < stop and reason == DONE:
             count, cursor = queue_chunks(texts, cursor, stop, cache, queue)
@@ -268,6 +279,21 @@ def append_known(
 
 
 @tuple_splice
+def append_added(tables: tuple[Any, WordCache, TokenBuffer], added: int, num_tokens: int) -> int:
+    """Append an added token, which is a word; returns the new number of tokens."""
+    _, _, out = tables
+    out.ids[num_tokens] = added
+    append_starts(out.starts, num_tokens, np.uint64(1))
+    return num_tokens + 1
+
+
+@tuple_splice
+def ignore_added(_tables: tuple[Any, WordCache, Any], _added: int, num_tokens: int) -> int:
+    """Leave out an added token; returns the number of tokens."""
+    return num_tokens
+
+
+@tuple_splice
 def queue_words(
     texts: Texts, cursor: Cursor, stop: int, cache: WordCache, queue: Queue
 ) -> tuple[int, Cursor]:
@@ -283,7 +309,7 @@ def queue_words(
     Returns:
         The number of chunks, and the cursor for the next call.
     """
-    values, _, is_space = texts
+    values, _, _, is_space = texts
     position, start = cursor
     count = 0
     while count < _AHEAD and start < stop:
@@ -308,7 +334,7 @@ def queue_stretches(
 
     Args and returns are those of ``queue_words``.
     """
-    values, _, rules = texts
+    values, _, _, rules = texts
     position, start = cursor
     count = 0
     while count < _AHEAD and start < stop:

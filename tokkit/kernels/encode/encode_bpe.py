@@ -23,6 +23,7 @@ from tokkit.kernels.encode.chunks import (
     Progress,
     Queue,
     Texts,
+    append_added,
     append_known,
     process_chunks,
     queue_stretches,
@@ -118,6 +119,7 @@ def _append_chunk(
 def encode_bpe(
     values: Bytes,
     offsets: Int64,
+    added: Int64,
     model: BpeTables,
     cache: WordCache,
     queue: Queue,
@@ -131,6 +133,7 @@ def encode_bpe(
     Args:
         values: uint8, the texts in valid UTF-8.
         offsets: int64 ``[num_texts + 1]``, into ``values``.
+        added: see ``Texts``.
         model: the tokenizer.
         cache: the cache of this tokenizer.
         queue: memory for this call.
@@ -144,8 +147,16 @@ def encode_bpe(
         ``DONE``, ``UNSEEN_CHARACTER`` or ``LONG_WORD``.
     """
     drop_starts(out_starts, state[NUM_TOKENS])
-    texts = Texts(values, offsets, model.splitter.rules)
+    texts = Texts(values, offsets, added, model.splitter.rules)
     tables = (model, cache, TokenBuffer(out_ids, out_starts))
     return process_chunks(
-        queue_stretches, append_known, _append_chunk, texts, tables, queue, state, out_offsets
+        queue_stretches,
+        append_known,
+        _append_chunk,
+        append_added,
+        texts,
+        tables,
+        queue,
+        state,
+        out_offsets,
     )

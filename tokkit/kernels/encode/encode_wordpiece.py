@@ -25,6 +25,7 @@ from tokkit.kernels.encode.chunks import (
     Progress,
     Queue,
     Texts,
+    append_added,
     append_known,
     process_chunks,
     queue_words,
@@ -212,6 +213,7 @@ def _append_chunk(
 def encode_wordpiece(
     values: Bytes,
     offsets: Int64,
+    added: Int64,
     characters: Characters,
     vocabulary: Vocabulary,
     cache: WordCache,
@@ -226,6 +228,7 @@ def encode_wordpiece(
     Args:
         values: uint8, the texts in valid UTF-8.
         offsets: int64 ``[num_texts + 1]``, into ``values``.
+        added: see ``Texts``.
         characters: their normalization.
         vocabulary: the model.
         cache: the cache of this tokenizer.
@@ -240,8 +243,16 @@ def encode_wordpiece(
         ``DONE``, ``UNSEEN_CHARACTER`` or ``NEEDS_LIBRARY``.
     """
     drop_starts(out_starts, state[NUM_TOKENS])
-    texts = Texts(values, offsets, characters.is_space)
+    texts = Texts(values, offsets, added, characters.is_space)
     tables = ((characters, vocabulary), cache, TokenBuffer(out_ids, out_starts))
     return process_chunks(
-        queue_words, append_known, _append_chunk, texts, tables, queue, state, out_offsets
+        queue_words,
+        append_known,
+        _append_chunk,
+        append_added,
+        texts,
+        tables,
+        queue,
+        state,
+        out_offsets,
     )

@@ -27,6 +27,7 @@ from tokkit.kernels.encode.chunks import (
     FULL_CHUNKS,
     FULL_WORDS,
     NEEDS_LIBRARY,
+    NO_ADDED,
     NO_BUCKET,
     POSITION,
     SPACE,
@@ -37,6 +38,7 @@ from tokkit.kernels.encode.chunks import (
     Progress,
     Queue,
     Texts,
+    ignore_added,
     process_chunks,
     queue_stretches,
     queue_words,
@@ -328,10 +330,10 @@ def count_chunks_of_words(
     Returns:
         ``DONE``, ``UNSEEN_CHARACTER``, ``NEEDS_LIBRARY``, ``FULL_CHUNKS`` or ``FULL_WORDS``.
     """
-    texts = Texts(values, offsets, rules.characters.is_space)
+    texts = Texts(values, offsets, NO_ADDED, rules.characters.is_space)
     tables = (rules, table.chunks, table)
     return process_chunks(
-        queue_words, _count_known, _count_new_words, texts, tables, queue, state, None
+        queue_words, _count_known, _count_new_words, ignore_added, texts, tables, queue, state, None
     )
 
 
@@ -348,8 +350,16 @@ def count_chunks_of_pieces(
     values: Bytes, offsets: Int64, splitter: Splitter, table: WordTable, queue: Queue, state: Int64
 ) -> int:
     """Count the chunks of texts; see ``count_chunks_of_words``."""
-    texts = Texts(values, offsets, splitter.rules)
+    texts = Texts(values, offsets, NO_ADDED, splitter.rules)
     tables = (splitter, table.chunks, table)
     return process_chunks(
-        queue_stretches, _count_known, _count_new_pieces, texts, tables, queue, state, None
+        queue_stretches,
+        _count_known,
+        _count_new_pieces,
+        ignore_added,
+        texts,
+        tables,
+        queue,
+        state,
+        None,
     )

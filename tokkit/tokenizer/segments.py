@@ -1,0 +1,129 @@
+"""Texts as a model's kernel gets them: cut at added tokens, normalized, cut at ends of sentences.
+
+text        "Le <mask> été. Oui."        ends 16, 21 (bytes)
+segments    "Le ", <mask>, " été. Oui."
+cuts        also before " Oui.", where a cut changes no token
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from tokkit.kernels.encode.chunks import NO_ADDED, CutRules
+from tokkit.kernels.encode.cuts import find_cuts
+from tokkit.shards.arrow import read_only
+from tokkit.tokenizer.added_tokens import make_added_tokens
+from tokkit.tokenizer.tokenizer import Tokenizer
+
+_Bytes = npt.NDArray[np.uint8]
+_Int64s = npt.NDArray[np.int64]
+_Text = tuple[_Bytes, _Int64s, _Int64s | None]
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Consecutive parts of texts.
+
+    Attributes:
+        values: uint8, valid UTF-8.
+        bounds: int64 ``[num_segments + 1]``, where each begins in ``values`` and the last ends.
+        added: int64 ``[num_segments]``, -1, or the id of the added token that a segment is; empty
+            if there are none.
+        firsts: int64 ``[num_texts + 1]``, the number of the first segment of each text, and of all
+            segments; None if each text is one.
+        ends: int64 ``[num_sentences]``, where sentences end in ``values``; None if each text is one.
+    """
+
+    values: _Bytes
+    bounds: _Int64s
+    added: _Int64s
+    firsts: _Int64s | None
+    ends: _Int64s | None
+
+    def find_text(self, position: int) -> int:
+        """Return the number of the text with a byte of ``values``."""
+        bounds = self.bounds if self.firsts is None else self.bounds[self.firsts]
+        return int(np.searchsorted(bounds, position, "right")) - 1
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Where each end of a sentence is among the bounds of segments.
+
+    Attributes:
+        before: int64 ``[num_ends]``, index of the last bound up to each end.
+        after: int64 ``[num_ends]``, index of the first bound from each end on.
+    """
+
+    before: _Int64s
+    after: _Int64s
+
+
+class Segmenter:
+    """Cuts texts at added tokens and normalizes what lies between them.
+
+    Args:
+        tokenizer: defines both.
+        spaced: whether normalized text has spaces in place of U+2581.
+        normalize: the normalizer; None if there is none.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        spaced: bool = False,
+        normalize: Callable[[_Bytes, _Int64s, _Int64s | None], _Text] | None = None,
+    ) -> None:
+        self._raw, self._normalized = make_added_tokens(tokenizer, spaced=spaced)
+        self._normalize = normalize
+
+    def cut(self, values: _Bytes, offsets: _Int64s, ends: _Int64s | None) -> Segments:
+        """Return the segments of texts.
+
+        Args:
+            values: uint8, valid UTF-8.
+            offsets: int64 ``[num_texts + 1]``, into ``values``.
+            ends: int64, where sentences end in ``values``, ascending; the end of each text is among
+                them. None if each text is one sentence.
+        """
+        bounds, added, firsts = offsets, None, None
+        if self._raw is not None:
+            bounds, added, firsts = self._raw.cut(values, bounds)
+        if self._normalize is not None:
+            values, bounds, ends = self._normalize(values, bounds, ends)
+        if self._normalized is not None:
+            bounds, added, again = self._normalized.cut(values, bounds, added)
+            if again is not None:
+                firsts = again if firsts is None else again[firsts]
+        return Segments(values, bounds, NO_ADDED if added is None else added, firsts, ends)
+
+
+def cut_at_ends(segments: Segments, rules: CutRules) -> tuple[Segments, Cuts]:
+    """Cut segments further, so that each end of a sentence is at a bound or between two.
+
+    Args:
+        segments: with ends.
+        rules: where texts can be cut.
+
+    Returns:
+        The segments, without empty ones, and where the ends are among them.
+    """
+    values, bounds, added, ends = segments.values, segments.bounds, segments.added, segments.ends
+    assert ends is not None  # noqa: S101  the caller has seen them
+    before, after = np.empty(len(ends), np.int64), np.empty(len(ends), np.int64)
+    find_cuts(values, read_only(bounds), read_only(ends), rules, before, after)
+    if len(added):
+        owners = np.searchsorted(bounds, ends) - 1
+        is_inside = (added[owners] >= 0) & (ends < bounds[owners + 1])
+        before = np.where(is_inside, bounds[owners], before)
+        after = np.where(is_inside, bounds[owners + 1], after)
+    # All three are nearly sorted, which this sort makes use of; numpy.unique hashes first.
+    places = np.sort(np.concatenate([bounds, before, after]), kind="stable")
+    places = places[np.flatnonzero(np.diff(places, prepend=-1))]
+    if len(added):
+        added = added[np.searchsorted(bounds, places[:-1], "right") - 1]
+    cuts = Cuts(np.searchsorted(places, before), np.searchsorted(places, after))
+    return replace(segments, bounds=places, added=added), cuts
