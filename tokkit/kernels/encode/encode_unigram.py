@@ -10,6 +10,7 @@ from tokkit.kernels.encode.chunks import (
     Progress,
     Queue,
     Texts,
+    append_added,
     append_known,
     process_chunks,
     queue_stretches,
@@ -81,6 +82,7 @@ def _append_chunk(
 def encode_unigram(
     values: Bytes,
     offsets: Int64,
+    added: Int64,
     model: UnigramTables,
     rules: CutRules,
     cache: WordCache,
@@ -95,6 +97,7 @@ def encode_unigram(
     Args:
         values: uint8, the texts in valid UTF-8, normalized, with a space for U+2581.
         offsets: int64 ``[num_texts + 1]``, into ``values``.
+        added: see ``Texts``.
         model: the tokenizer.
         rules: a text is cut before each space.
         cache: the cache of this tokenizer.
@@ -109,8 +112,16 @@ def encode_unigram(
         ``DONE`` or ``LONG_WORD``.
     """
     drop_starts(out_starts, state[NUM_TOKENS])
-    texts = Texts(values, offsets, rules)
+    texts = Texts(values, offsets, added, rules)
     tables = (model, cache, TokenBuffer(out_ids, out_starts))
     return process_chunks(
-        queue_stretches, append_known, _append_chunk, texts, tables, queue, state, out_offsets
+        queue_stretches,
+        append_known,
+        _append_chunk,
+        append_added,
+        texts,
+        tables,
+        queue,
+        state,
+        out_offsets,
     )

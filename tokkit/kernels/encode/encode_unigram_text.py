@@ -24,6 +24,7 @@ from tokkit.kernels.encode.chunks import (
     Progress,
     Queue,
     Texts,
+    append_added,
     process_chunks,
     queue_stretches,
 )
@@ -209,6 +210,7 @@ def _put_word(
 def encode_unigram_text(
     values: Bytes,
     offsets: Int64,
+    added: Int64,
     model: UnigramTables,
     running: RunningSum,
     rules: CutRules,
@@ -226,8 +228,16 @@ def encode_unigram_text(
     drop_starts(out_starts, state[NUM_TOKENS])
     if state[POSITION] == offsets[state[TEXT]]:
         running.text[0] = -1  # forgets the sum of the last call
-    texts = Texts(values, offsets, rules)
+    texts = Texts(values, offsets, added, rules)
     tables = ((model, running, state), cache, TokenBuffer(out_ids, out_starts))
     return process_chunks(
-        queue_stretches, _append_known, _append_chunk, texts, tables, queue, state, out_offsets
+        queue_stretches,
+        _append_known,
+        _append_chunk,
+        append_added,
+        texts,
+        tables,
+        queue,
+        state,
+        out_offsets,
     )
