@@ -3,88 +3,43 @@
 A normalizer is a sequence of steps. A step that works on characters is asked, once, what it makes
 of each character and of each group of characters that it may combine, and a kernel puts the
 answers together (``tokkit.kernels.encode.normalize``); so the library and we cannot disagree, as
-long as groups are large enough. What is too large for the tables, such as a letter with dozens of
-accents, is normalized by the library each time.
+long as texts are cut into groups where they can be (``character_rules``). What is too large for the
+tables, such as a letter with dozens of accents, is normalized by the library each time.
+
+In tokenizers whose sign for a space is U+2581, the space itself stands for it here, as in the
+models' tokens: so a text with nothing to normalize is not copied.
 """
 
-import unicodedata
-from collections.abc import Callable, Mapping
-from functools import cache
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tokkit.kernels.encode.normalize import (
-    CHANGED,
-    DETAIL,
-    DONE,
-    FLAG_SHIFT,
-    FORM_SHIFT,
-    IS_SAME,
-    LENGTH_BITS,
-    LONG_PIECE,
-    LONGEST_PIECE,
-    NEW_PIECES,
-    NUM_ASKED,
-    NUM_CLASSES,
-    NUM_PIECES,
-    PLAIN,
-    POSITION,
-    ROW_WORDS,
-    RUN,
-    SIZE,
-    STATE_SIZE,
-    UNSEEN_CHARACTER,
-    Normalization,
-    normalize_pieces,
-    replace_piece,
+from tokkit.tokenizer.character_rules import (
+    PatternRules,
+    PrecompiledRules,
+    SingleRules,
+    UnicodeRules,
+    UnknownNormalizerError,
 )
-from tokkit.shards.arrow import read_only
-from tokkit.tokenizer.characters import UNICODE_SIZE, page_of
+from tokkit.tokenizer.normalizer_steps import CharacterStep, ReplaceStep, Step, Text, TrimStep
+from tokkit.tokenizer.tokenizer import Tokenizer
+
+SPACE_SIGN = "\u2581"
 
 _Bytes = NDArray[np.uint8]
 _Int64s = NDArray[np.int64]
-_Text = tuple[_Bytes, _Int64s, _Int64s | None]
+_Bools = NDArray[np.bool_]
 
-# Binary logarithm of the rows in a table of pieces: 640 KB.
-_PIECE_BITS = 14
-_MOST_ASKED = 1024
-_MOST_PIECES = (1 << _PIECE_BITS) * 3 // 4 - _MOST_ASKED
-
-# Classes of characters, in addition to ``PLAIN``.
-_JOINED = 2  # never cut off from what is before
-
-# No character beyond is composed of two.
-_LAST_COMPOSITION = 0x20000
-_NO_ENDS = np.zeros(0, np.int64)
-
-
-class UnknownNormalizerError(Exception):
-    """A tokenizer's normalizer has a part that only its library knows; the message names it."""
-
-
-class _Step(Protocol):
-    """A part of a normalizer."""
-
-    def apply(self, values: _Bytes, bounds: _Int64s, ends: _Int64s | None) -> _Text:
-        """Normalize segments; see ``TextNormalizer.normalize``."""
-
-
-class _Rules(Protocol):
-    """What a step does to characters.
-
-    Attributes:
-        blocks: see ``Normalization``.
-    """
-
-    blocks: _Bytes
-
-    def normalize(self, texts: list[str]) -> list[str]:
-        """Normalize texts, each by itself."""
-
-    def classify(self, chars: list[str]) -> list[int]:
-        """Return the classes of characters."""
+_UNICODE = ("NFC", "NFD", "NFKC", "NFKD")
+_SINGLE = ("Lowercase", "StripAccents", "Nmt")
+# What Unicode calls White_Space, which later versions keep.
+_WHITE_SPACE = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+_ALL = np.ones(1, np.bool_)
 
 
 class TextNormalizer:
@@ -92,21 +47,50 @@ class TextNormalizer:
 
     Args:
         steps: what to do, in order.
+        prefix: what puts a space in front of texts, after that; None for nothing.
     """
 
-    def __init__(self, steps: list[_Step]) -> None:
+    def __init__(self, steps: Sequence[Step], prefix: "_Prefix | None" = None) -> None:
         self._steps = steps
+        self._prefix = prefix
 
     @classmethod
-    def of_definition(cls, normalizer: Mapping[str, Any] | None) -> "TextNormalizer":
-        """Return the normalizer that a ``tokenizer.json`` defines.
+    def of_tokenizer(cls, tokenizer: Tokenizer) -> "TextNormalizer":
+        """Return the normalizer of a tokenizer.
 
         Raises:
             UnknownNormalizerError: if only the library knows a part of it.
         """
-        return cls([_make_step(part) for part in _flatten(normalizer)])
+        if tokenizer.processor is not None:
+            raise UnknownNormalizerError("sentencepiece's normalizer")
+        definition = tokenizer.definition
+        return cls.of_definition(definition.get("normalizer"), definition.get("pre_tokenizer"))
 
-    def normalize(self, values: _Bytes, bounds: _Int64s, ends: _Int64s | None = None) -> _Text:
+    @classmethod
+    def of_definition(
+        cls, normalizer: Mapping[str, Any] | None, pre_tokenizer: Mapping[str, Any] | None = None
+    ) -> "TextNormalizer":
+        """Return what a ``tokenizer.json`` says.
+
+        Args:
+            normalizer: its normalizer.
+            pre_tokenizer: its pre-tokenizer: of it, ``Metaspace`` puts a space in front of texts.
+
+        Raises:
+            UnknownNormalizerError: if only the library knows a part of it.
+        """
+        steps = _Steps()
+        for part in _flatten(normalizer, "normalizers"):
+            steps.add(part)
+        parts = _flatten(pre_tokenizer, "pretokenizers")
+        metaspaces = [part for part in parts if part["type"] == "Metaspace"]
+        if not metaspaces:
+            return cls(steps.found)
+        if metaspaces[0]["replacement"] != SPACE_SIGN or len(metaspaces) > 1:
+            raise UnknownNormalizerError("its pre-tokenizer Metaspace")
+        return cls(steps.found, _Prefix(parts, is_escaped=steps.is_escaped))
+
+    def normalize(self, values: _Bytes, bounds: _Int64s, ends: _Int64s | None = None) -> Text:
         """Normalize segments of text, each by itself; what does not change is not copied.
 
         Args:
@@ -123,204 +107,166 @@ class TextNormalizer:
             values, bounds, ends = step.apply(values, bounds, ends)
         return values, bounds, ends
 
+    def add_prefix(
+        self,
+        values: _Bytes,
+        bounds: _Int64s,
+        ends: _Int64s | None = None,
+        is_first: _Bools | None = None,
+    ) -> Text:
+        """Put a space in front of the segments that the pre-tokenizer puts it in front of.
 
-def _flatten(normalizer: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    if normalizer is None:
+        Args:
+            values: uint8, normalized text.
+            bounds: int64 ``[num_segments + 1]``, into ``values``.
+            ends: see ``normalize``.
+            is_first: bool ``[num_segments]``, which segments begin a text; None for all.
+
+        Returns:
+            See ``normalize``.
+        """
+        if self._prefix is None:
+            return values, bounds, ends
+        return self._prefix.apply(values, bounds, ends, is_first)
+
+
+def _flatten(part: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any]]:
+    """Return the parts of a normalizer or pre-tokenizer that may be a sequence."""
+    if part is None:
         return []
-    if normalizer["type"] == "Sequence":
-        return [part for inner in normalizer["normalizers"] for part in _flatten(inner)]
-    return [normalizer]
+    if part["type"] == "Sequence":
+        return [inner for outer in part[name] for inner in _flatten(outer, name)]
+    return [part]
 
 
-def _make_step(part: Mapping[str, Any]) -> _Step:
-    kind = part["type"]
-    if kind in ("NFC", "NFD", "NFKC", "NFKD"):
-        return _CharacterStep(_UnicodeRules(kind))
-    raise UnknownNormalizerError(f"its normalizer {kind}")
+class _Steps:
+    """The steps of a normalizer, from its parts.
 
-
-class _Forms:
-    """A growing array of what characters or pieces are normalized to."""
+    Attributes:
+        found: the steps.
+        is_escaped: whether spaces have become U+2581 before, for which the space stands on.
+    """
 
     def __init__(self) -> None:
-        self.values = np.zeros(1 << 10, np.uint8)
-        self.size = 0
+        self.found: list[Step] = []
+        self.is_escaped = False
+        self._last_parts: list[Mapping[str, Any]] = []
 
-    def add(self, form: str) -> int:
-        """Append a text, and return where it is, as kernels take it."""
-        encoded = form.encode()
-        start, self.size = self.size, self.size + len(encoded)
-        if self.size > len(self.values):
-            self.values = np.concatenate([self.values, np.zeros(self.size, np.uint8)])
-        self.values[start : self.size] = np.frombuffer(encoded, np.uint8)
-        return start << LENGTH_BITS | len(encoded)
-
-
-class _CharacterStep:
-    """A step that works on groups of a few characters.
-
-    Args:
-        rules: where a text can be cut, and what becomes of the parts.
-    """
-
-    def __init__(self, rules: _Rules) -> None:
-        self._rules = rules
-        self._kinds = np.zeros(UNICODE_SIZE, np.uint8)
-        self._places = np.zeros(UNICODE_SIZE, np.uint64)
-        self._pieces = np.zeros(((1 << _PIECE_BITS), ROW_WORDS), np.uint64)
-        self._forms = _Forms()
-        self._piece_forms = _Forms()
-        self._asked = np.zeros(_MOST_ASKED, np.int64)
-        self._state = np.zeros(STATE_SIZE, np.int64)
-        self._learn_page(0)
-        is_plain = np.concatenate([[False], self._kinds[:128] == PLAIN, [False]])
-        runs = np.flatnonzero(np.diff(is_plain)).reshape(-1, 2).tolist()
-        lowest, stop = max(runs, key=lambda run: run[1] - run[0], default=(1, 1))
-        self._plain_ascii = lowest, stop - 1
-
-    def apply(self, values: _Bytes, bounds: _Int64s, ends: _Int64s | None) -> _Text:
-        """Normalize segments."""
-        state = self._state
-        state[:NUM_PIECES] = 0
-        state[POSITION] = state[RUN] = bounds[0]
-        values, bounds = read_only(values), read_only(bounds)
-        marks = read_only(_NO_ENDS if ends is None else ends)
-        out_values = np.empty(0, np.uint8)
-        out_bounds = np.zeros(len(bounds), np.int64)
-        out_marks = np.empty(len(marks), np.int64)
-
-        def run() -> int:
-            known = Normalization(
-                self._kinds,
-                self._places,
-                self._forms.values,
-                self._piece_forms.values,
-                self._rules.blocks,
-                self._pieces.reshape(-1),
-                64 - _PIECE_BITS,
-                *self._plain_ascii,
-            )
-            out = out_values, out_bounds, out_marks
-            return normalize_pieces(values, bounds, marks, known, state, self._asked, *out)
-
-        while (stop := run()) != DONE:
-            if stop == UNSEEN_CHARACTER:
-                self._learn_page(int(state[DETAIL]))
-            elif stop == NEW_PIECES:
-                self._learn_pieces()
-            elif stop == LONG_PIECE:
-                first, last = int(state[POSITION]), int(state[DETAIL])
-                form = self._rules.normalize([bytes(values[first:last]).decode()])[0].encode()
-                state[DETAIL] = first - state[RUN] + len(form)
-                out_values = _make_room(out_values, state, int(bounds[-1]))
-                place = np.frombuffer(form, np.uint8), np.uint64(len(form))
-                replace_piece(values, marks, first, last, *place, state, out_values, out_marks)
-                state[POSITION] = last
-            else:
-                out_values = _make_room(out_values, state, int(bounds[-1]))
-        if state[RUN] == bounds[0]:
-            return values, bounds, ends
-        return out_values[: state[SIZE]], out_bounds, None if ends is None else out_marks
-
-    def _learn_page(self, code: int) -> None:
-        """Ask about a character and those on its page."""
-        codes = page_of(code)
-        chars = list(map(chr, codes))
-        for other, char, form in zip(codes, chars, self._rules.normalize(chars), strict=True):
-            if form != char:
-                self._kinds[other] = CHANGED
-                self._places[other] = self._forms.add(form)
-        self._kinds[codes] |= np.array(self._rules.classify(chars), np.uint8)
-
-    def _learn_pieces(self) -> None:
-        """Ask about pieces that the kernel put into the table, or empty it if it is full."""
-        if self._state[NUM_PIECES] > _MOST_PIECES:
-            self._state[NUM_PIECES] = self._piece_forms.size = 0
-            self._pieces[:] = 0
+    def add(self, part: Mapping[str, Any]) -> None:
+        """Add a part; see ``TextNormalizer.of_definition``."""
+        kind = part["type"]
+        if self.is_escaped and kind not in ("Replace", "Prepend", "NFC", "NFD"):
+            raise UnknownNormalizerError(f"its normalizer {kind} after Replace of spaces")
+        if kind in _SINGLE and self._last_parts:
+            self._last_parts.append(part)
+            self.found[-1] = _make_character_step(self._last_parts)
             return
-        rows = self._asked[: self._state[NUM_ASKED]] // ROW_WORDS
-        values = self._pieces[rows, :-1].tobytes()
-        lengths = (self._pieces[rows, -1] & 0xFF).tolist()
-        texts = [
-            values[first : first + length].decode()
-            for first, length in zip(range(0, len(values), LONGEST_PIECE), lengths, strict=True)
-        ]
-        same = IS_SAME << FLAG_SHIFT
-        for row, length, text, form in zip(
-            rows.tolist(), lengths, texts, self._rules.normalize(texts), strict=True
-        ):
-            meaning = same if form == text else self._piece_forms.add(form) << FORM_SHIFT
-            self._pieces[row, -1] = meaning | length
+        self._last_parts = []
+        if kind in _UNICODE or kind in _SINGLE:
+            self._last_parts = [part]
+            self.found.append(_make_character_step(self._last_parts))
+        elif kind == "Precompiled":
+            self.found.append(CharacterStep(PrecompiledRules(part)))
+        elif kind == "Strip":
+            left = _WHITE_SPACE if part["strip_left"] else ""
+            self.found.append(TrimStep(left, _WHITE_SPACE if part["strip_right"] else ""))
+        elif kind == "Prepend":
+            self.found.append(TrimStep("", "", self._translate(part["prepend"])))
+        elif kind == "Replace":
+            self._add_replace(part)
+        else:
+            raise UnknownNormalizerError(f"its normalizer {kind}")
+
+    def _add_replace(self, part: Mapping[str, Any]) -> None:
+        ((form, pattern),) = part["pattern"].items()
+        content: str = part["content"]
+        is_regex = form == "Regex"
+        if content == SPACE_SIGN and (pattern == " " or (is_regex and pattern == " +")):
+            self._escape(joins=pattern == " +")
+        elif is_regex and pattern in (" {2,}", " +", r"\A +", r" +\z") and self.is_escaped:
+            pass  # no spaces are left
+        elif is_regex and pattern == " {2,}":
+            self.found.append(ReplaceStep("  ", content, is_run=True))
+        elif is_regex and pattern == r"\A +" and not content:
+            self.found.append(TrimStep(" ", ""))
+        elif is_regex and pattern in (r" +\z", rf"{SPACE_SIGN}+\z") and not content:
+            self.found.append(TrimStep("", self._translate(pattern[0])))
+        elif is_regex:
+            if self.is_escaped:
+                raise UnknownNormalizerError(f"its normalizer Replace of {pattern!r}")
+            self.found.append(CharacterStep(PatternRules(part)))
+        elif not (self.is_escaped and " " in pattern):
+            string, content = self._translate(pattern), self._translate(content)
+            if len(string.encode()) > 1:
+                self.found.append(ReplaceStep(string, content))
+            else:
+                single = {**part, "pattern": {"String": string}, "content": content}
+                self.found.append(CharacterStep(SingleRules(single)))
+
+    def _escape(self, *, joins: bool) -> None:
+        """Add that U+2581 replaces spaces: for us, that spaces replace U+2581.
+
+        Args:
+            joins: whether for several spaces in a row there is only one.
+        """
+        if self.is_escaped:
+            return
+        last = self.found[-1] if self.found else None
+        if isinstance(last, TrimStep) and last.prefix == SPACE_SIGN:
+            last.prefix = " "
+        if joins:
+            self.found.append(ReplaceStep("  ", " ", is_run=True))
+        self.found.append(ReplaceStep(SPACE_SIGN, " "))
+        self.is_escaped = True
+
+    def _translate(self, text: str) -> str:
+        """Return what stands for a text in the normalized text so far."""
+        if not self.is_escaped:
+            return text
+        if " " in text:
+            raise UnknownNormalizerError("its normalizer adds spaces after Replace of spaces")
+        return text.replace(SPACE_SIGN, " ")
 
 
-def _make_room(out_values: _Bytes, state: _Int64s, stop: int) -> _Bytes:
-    """Return an array with the bytes written so far and room for ``state[DETAIL]`` more."""
-    size, needed = int(state[SIZE]), int(state[DETAIL])
-    if size + needed <= len(out_values):
-        return out_values
-    num_left = stop - int(state[RUN])
-    grown = np.empty(size + size // 2 + needed + num_left + num_left // 8, np.uint8)
-    grown[:size] = out_values[:size]
-    return grown
+def _make_character_step(parts: Sequence[Mapping[str, Any]]) -> "CharacterStep":
+    is_unicode = parts[0]["type"] in _UNICODE
+    return CharacterStep(UnicodeRules(*parts) if is_unicode else SingleRules(*parts))
 
 
-class _UnicodeRules:
-    """NFC, NFD, NFKC and NFKD.
-
-    A text can be cut before a character that is normalized to something whose first character is
-    neither put into order with the marks before it nor composed with what is before it.
+class _Prefix:
+    """The spaces that a pre-tokenizer ``Metaspace`` puts in front of texts.
 
     Args:
-        name: of the normalizer.
+        parts: of the pre-tokenizer.
+        is_escaped: whether the space stands for U+2581 before.
     """
 
-    def __init__(self, name: str) -> None:
-        from tokenizers import normalizers
+    def __init__(self, parts: Sequence[Mapping[str, Any]], *, is_escaped: bool) -> None:
+        kinds = [part["type"] for part in parts]
+        metaspace = parts[kinds.index("Metaspace")]
+        self._scheme = metaspace["prepend_scheme"]
+        before = kinds[: kinds.index("Metaspace")]
+        splits_words = before == ["WhitespaceSplit"] and self._scheme == "always" and not is_escaped
+        if before and not splits_words:
+            raise UnknownNormalizerError(f"its pre-tokenizer {before[0]} before Metaspace")
+        self._steps: list[Step] = []
+        if splits_words:
+            white_space = {"type": "Replace", "pattern": {"Regex": r"\s"}, "content": " "}
+            self._steps = [
+                CharacterStep(SingleRules(white_space)),
+                ReplaceStep("  ", " ", is_run=True),
+                ReplaceStep(f" {SPACE_SIGN}", SPACE_SIGN),
+                TrimStep(" ", " "),
+            ]
+        if not is_escaped:
+            self._steps.append(ReplaceStep(SPACE_SIGN, " "))
+        self._last = TrimStep("", "", "" if self._scheme == "never" else " ", even_before=False)
 
-        self._normalize = getattr(normalizers, name)().normalize_str
-        self._decompose = getattr(normalizers, name.replace("C", "D"))().normalize_str
-        self._composes = name.endswith("C")
-        self.blocks = np.zeros((NUM_CLASSES, NUM_CLASSES), np.uint8)
-        self.blocks[:, _JOINED] = 0xFF
-
-    def normalize(self, texts: list[str]) -> list[str]:
-        """Normalize texts."""
-        return _normalize_each(self._normalize, texts)
-
-    def classify(self, chars: list[str]) -> list[int]:
-        """Return the classes of characters."""
-        if chars[0] == "\0":
-            return [PLAIN] * len(chars)
-        firsts = [form[0] for form in _normalize_each(self._decompose, chars)]
-        # U+0345 has the highest combining class: all other marks are moved before it.
-        ordered = _normalize_each(self._decompose, ["\u0345" + first for first in firsts])
-        is_joined = [
-            pair[0] != "\u0345" or first == "\u0345" or (self._composes and _may_compose(first))
-            for pair, first in zip(ordered, firsts, strict=True)
-        ]
-        return [_JOINED if joined else PLAIN for joined in is_joined]
-
-
-def _normalize_each(normalize: Callable[[str], str], texts: list[str]) -> list[str]:
-    """Normalize texts by NFC or the like, a few hundred in the time of two alone."""
-    found = normalize("\n".join(texts)).split("\n")
-    return found if len(found) == len(texts) else list(map(normalize, texts))
-
-
-def _may_compose(char: str) -> bool:
-    """Return whether NFC may compose a character with one before it.
-
-    What Python does not know at all may be new in the library's Unicode.
-    """
-    return char in _find_second_characters() or unicodedata.category(char) == "Cn"
-
-
-@cache
-def _find_second_characters() -> frozenset[str]:
-    """Return the characters that NFC composes with one before them, as far as Python knows."""
-    found = {chr(code) for code in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))}
-    for code in range(_LAST_COMPOSITION):
-        parts = unicodedata.decomposition(chr(code)).split()
-        if len(parts) == 2 and not parts[0].startswith("<"):
-            found.add(chr(int(parts[1], 16)))
-    return frozenset(found)
+    def apply(
+        self, values: _Bytes, bounds: _Int64s, ends: _Int64s | None, is_first: _Bools | None
+    ) -> Text:
+        """Add spaces; see ``TextNormalizer.add_prefix``."""
+        for step in self._steps:
+            values, bounds, ends = step.apply(values, bounds, ends)
+        takes_prefix = _ALL if is_first is None or self._scheme == "always" else is_first
+        return self._last.apply(values, bounds, ends, takes_prefix)

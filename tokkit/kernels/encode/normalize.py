@@ -20,10 +20,18 @@ from typing import NamedTuple
 import numpy as np
 
 from tokkit.kernels.arrays import Bytes, Int64, UInt64
+from tokkit.kernels.encode.replace import (
+    DETAIL,
+    POSITION,
+    RUN,
+    SEGMENT,
+    SIZE,
+    finish,
+    replace_part,
+)
 from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
 from tokkit.kernels.memory import (
     HASH_PRIME,
-    copy_values,
     decode_character,
     load_last_word,
     load_word,
@@ -33,7 +41,9 @@ from tokkit.kernels.memory import (
 
 # Classes of characters, the low bits of ``kinds``; the tables' owner gives the others a meaning.
 UNSEEN = 0  # not in the table yet
-PLAIN = 1  # normalized to itself; two of them can be cut apart
+PLAIN = 1  # two of them can be cut apart
+JOINED = 2  # these two belong to the character before them
+LINKER = 3
 CLASS_MASK = 7
 NUM_CLASSES = 8
 # A bit of ``kinds``: the character alone is not normalized to itself.
@@ -46,20 +56,12 @@ LONGEST_PIECE = 32
 IS_ASKED = 1  # the caller is asked what the piece is normalized to
 IS_SAME = 2  # the piece is normalized to itself
 FLAG_SHIFT = 8
-# The rest is where in ``piece_values`` its form is, as in ``forms``.
+# The rest is where its form is in ``piece_values``.
 FORM_SHIFT = 16
-LENGTH_BITS = 16
 
-# Indices into the state of a kernel.
-POSITION = 0  # the next piece begins here
-SEGMENT = 1
-RUN = 2  # start of the unchanged bytes that were not written yet
-SIZE = 3  # number of bytes written
-END = 4  # number of ends that were written
-DETAIL = 5
+# Indices into the state of the kernel, beyond those of ``replace``.
 NUM_ASKED = 6
 NUM_PIECES = 7
-STATE_SIZE = 8
 
 # Reasons to return, and the detail of each.
 DONE = 0
@@ -81,13 +83,13 @@ class Normalization(NamedTuple):
 
     Attributes:
         kinds: uint8 ``[0x110000]``: of each code point its class, and ``CHANGED``.
-        forms: uint64 ``[0x110000]``: where in ``values`` is what a changed character becomes: its
-            start ``<< LENGTH_BITS``, and its number of bytes.
+        forms: uint64 ``[0x110000]``: where in ``values`` is what a changed character becomes; see
+            ``replace``.
         values: uint8.
         piece_values: uint8, what pieces become.
         blocks: uint8 ``[NUM_CLASSES, NUM_CLASSES]``: a text can be cut between a character of the
-            first class and one of the second, unless the piece before the cut has a character of a
-            class whose bit is set here.
+            first class and one of the second, unless a bit is set here of a class that was seen
+            before the cut, back to the last character that is not joined.
         pieces: uint64 ``[2 ** n * ROW_WORDS]``, table of pieces, addressed by a hash.
         shift: ``64 - n``.
         lowest: first of a range of ASCII characters that are all plain.
@@ -172,74 +174,6 @@ def _piece_word(values: Bytes, position: int, stop: int) -> np.uint64:
 
 
 @tuple_kernel
-def replace_piece(
-    values: Bytes,
-    ends: Int64,
-    start: int,
-    stop: int,
-    forms: Bytes,
-    form: np.uint64,
-    state: Int64,
-    out_values: Bytes,
-    out_ends: Int64,
-) -> bool:
-    """Write the unchanged bytes before a piece, then what the piece becomes.
-
-    Args:
-        values: uint8.
-        ends: int64 ``[num_ends]``, into ``values``, ascending.
-        start: first byte of the piece.
-        stop: the byte after its last one.
-        forms: uint8.
-        form: where in ``forms`` its form is; see ``Normalization.forms``.
-        state: ``RUN``, ``SIZE`` and ``END`` are updated; ``DETAIL`` if there is no room.
-        out_values: uint8.
-        out_ends: int64 ``[num_ends]``; those within the piece are moved behind what it becomes.
-
-    Returns:
-        Whether there was room.
-    """
-    run, size, end = state[RUN], state[SIZE], state[END]
-    length = signed(form & np.uint64((1 << LENGTH_BITS) - 1))
-    if size + start - run + length > out_values.size:
-        state[DETAIL] = start - run + length
-        return False
-    while end < ends.size and ends[end] <= start:
-        out_ends[end] = ends[end] - run + size
-        end += 1
-    copy_values(values, run, out_values, size, start - run)
-    size += start - run
-    copy_values(forms, signed(form >> np.uint64(LENGTH_BITS)), out_values, size, length)
-    size += length
-    while end < ends.size and ends[end] < stop:
-        out_ends[end] = size
-        end += 1
-    state[RUN], state[SIZE], state[END] = stop, size, end
-    return True
-
-
-@tuple_inline
-def finish(
-    values: Bytes, stop: int, ends: Int64, state: Int64, out_values: Bytes, out_ends: Int64
-) -> bool:
-    """Write the unchanged bytes up to ``stop``, and the ends that are left.
-
-    Nothing is written where nothing was changed. Returns whether there was room.
-    """
-    run, size = state[RUN], state[SIZE]
-    if size + stop - run > out_values.size:
-        state[DETAIL] = stop - run
-        return False
-    copy_values(values, run, out_values, size, stop - run)
-    for end in range(state[END], ends.size):
-        out_ends[end] = ends[end] - run + size
-    state[SIZE] = size + stop - run
-    state[RUN] = stop
-    state[END] = ends.size
-    return True
-
-
-@tuple_kernel
 def normalize_pieces(
     values: Bytes,
     bounds: Int64,
@@ -310,8 +244,12 @@ def normalize_pieces(
                 else:
                     kind = right
                     position += size
-                    seen |= 1 << (kind & CLASS_MASK)
                     is_single = False
+                    number = kind & CLASS_MASK
+                    if number in (JOINED, LINKER):
+                        seen |= 1 << number
+                    else:
+                        seen = 1 << number
             if is_skip:
                 continue
             if kind == UNSEEN:
@@ -347,7 +285,7 @@ def normalize_pieces(
                     break
             elif is_changed:
                 forms = known.values if is_single else known.piece_values
-                has_room = replace_piece(
+                has_room = replace_part(
                     values, ends, start, position, forms, form, state, out_values, out_ends
                 )
                 if not has_room:

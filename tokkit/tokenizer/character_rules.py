@@ -1,0 +1,252 @@
+"""Where texts can be cut for a normalizer, and what it makes of the parts.
+
+Each kind of rules asks a library what it makes of characters and pieces of text, and finds out, also
+by asking, between which characters it never looks at both sides: there texts can be cut. To cut too
+seldom is never wrong; it makes pieces longer.
+"""
+
+import json
+import re
+import unicodedata
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokkit.kernels.encode.normalize import JOINED, LINKER, NUM_CLASSES, PLAIN
+
+# Classes of characters, in addition to those that the kernel knows.
+_BEGINNING = 4  # never cut off from what is behind, such as U+0600, which is before a number
+_CONSONANT = 5  # joined by a linker, in scripts of India
+_PICTURE = 6  # joined by U+200D
+_MEMBER = 4  # of what a regular expression matches
+
+# No character beyond is composed of two.
+_LAST_COMPOSITION = 0x20000
+# Of these scripts no character belongs to the one before it, in any version of Unicode.
+_ALONE = (range(0x3400, 0x4DC0), range(0x4E00, 0xA000), range(0xAC00, 0xD7A4))
+
+
+class UnknownNormalizerError(Exception):
+    """A tokenizer's normalizer has a part that only its library knows; the message names it."""
+
+
+class Rules(Protocol):
+    """What a step of a normalizer does to characters.
+
+    Attributes:
+        blocks: see ``tokkit.kernels.encode.normalize``.
+    """
+
+    blocks: NDArray[np.uint8]
+
+    def normalize(self, texts: list[str]) -> list[str]:
+        """Normalize texts, each by itself."""
+
+    def classify(self, chars: list[str]) -> list[int]:
+        """Return the classes of the characters on a page."""
+
+
+def _make_normalizer(*parts: Mapping[str, Any]) -> Callable[[str], str]:
+    """Return what some normalizers of a ``tokenizer.json`` do, one after the other."""
+    import tokenizers
+
+    empty = tokenizers.Tokenizer(tokenizers.models.BPE())
+    definition = json.loads(empty.to_str())
+    definition["normalizer"] = {"type": "Sequence", "normalizers": list(parts)}
+    library = tokenizers.Tokenizer.from_str(json.dumps(definition))
+    normalize: Callable[[str], str] = library.normalizer.normalize_str
+    return normalize
+
+
+def _normalize_each(normalize: Callable[[str], str], texts: list[str]) -> list[str]:
+    """Normalize texts that are not affected by line feeds around them, a few hundred in one call."""
+    found = normalize("\n".join(texts)).split("\n")
+    return found if len(found) == len(texts) else list(map(normalize, texts))
+
+
+def _joined_blocks() -> NDArray[np.uint8]:
+    blocks = np.zeros((NUM_CLASSES, NUM_CLASSES), np.uint8)
+    blocks[:, [JOINED, LINKER]] = 0xFF
+    return blocks
+
+
+class SingleRules:
+    """Normalizers that map each character by itself.
+
+    Args:
+        parts: of a ``tokenizer.json``: ``Lowercase``, ``StripAccents``, ``Nmt``, or ``Replace`` of
+            one character.
+    """
+
+    def __init__(self, *parts: Mapping[str, Any]) -> None:
+        self._normalize = _make_normalizer(*parts)
+        self.blocks = _joined_blocks()
+
+    def normalize(self, texts: list[str]) -> list[str]:
+        """Normalize texts, each by itself."""
+        return _normalize_each(self._normalize, texts)
+
+    def classify(self, chars: list[str]) -> list[int]:
+        """Return the classes of the characters on a page."""
+        return [PLAIN] * len(chars)
+
+
+class UnicodeRules:
+    """NFC, NFD, NFKC or NFKD, and then others that map each character by itself.
+
+    A text can be cut before a character that is decomposed into something whose first character is
+    neither put into order with the marks before it nor composed with what is before it.
+
+    Args:
+        parts: of a ``tokenizer.json``.
+    """
+
+    def __init__(self, *parts: Mapping[str, Any]) -> None:
+        name = parts[0]["type"]
+        self._normalize = _make_normalizer(*parts)
+        self._decompose = _make_normalizer({"type": name.replace("C", "D")})
+        self._composes = name.endswith("C")
+        self.blocks = _joined_blocks()
+
+    def normalize(self, texts: list[str]) -> list[str]:
+        """Normalize texts, each by itself."""
+        return _normalize_each(self._normalize, texts)
+
+    def classify(self, chars: list[str]) -> list[int]:
+        """Return the classes of the characters on a page."""
+        if chars[0] == "\0":
+            return [PLAIN] * len(chars)
+        firsts = [form[0] for form in _normalize_each(self._decompose, chars)]
+        # U+0345 has the highest combining class: all other marks are moved before it.
+        ordered = _normalize_each(self._decompose, ["\u0345" + first for first in firsts])
+        is_joined = [
+            pair[0] != "\u0345" or first == "\u0345" or (self._composes and _may_compose(first))
+            for pair, first in zip(ordered, firsts, strict=True)
+        ]
+        return [JOINED if joined else PLAIN for joined in is_joined]
+
+
+def _may_compose(char: str) -> bool:
+    """Return whether NFC may compose a character with one before it.
+
+    What Python does not know at all may be new in the library's Unicode.
+    """
+    return char in _find_second_characters() or unicodedata.category(char) == "Cn"
+
+
+@cache
+def _find_second_characters() -> frozenset[str]:
+    """Return the characters that NFC composes with one before them, as far as Python knows."""
+    found = {chr(code) for code in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))}
+    for code in range(_LAST_COMPOSITION):
+        parts = unicodedata.decomposition(chr(code)).split()
+        if len(parts) == 2 and not parts[0].startswith("<"):
+            found.add(chr(int(parts[1], 16)))
+    return frozenset(found)
+
+
+class PrecompiledRules:
+    """``Precompiled`` of tokenizers, which looks up whole grapheme clusters of up to five bytes.
+
+    In longer ones it looks up each character. So it does not matter where clusters are cut that are
+    long on both sides, and all that matters can be found out with a table in which every byte but
+    the line feed becomes an ``X``: a cluster of up to five bytes gives one, a longer one gives one
+    for each character.
+
+    Args:
+        part: of a ``tokenizer.json``.
+    """
+
+    def __init__(self, part: Mapping[str, Any]) -> None:
+        self._normalize = _make_normalizer(part)
+        self._probe = _make_normalizer(
+            {"type": "Precompiled", "precompiled_charsmap": b64encode(_probing_table()).decode()}
+        )
+        self.blocks = _joined_blocks()
+        self.blocks[_BEGINNING] = 0xFF
+        self.blocks[[JOINED, LINKER], _CONSONANT] = 1 << LINKER
+        self.blocks[[JOINED, LINKER], _PICTURE] = 1 << _PICTURE
+
+    def normalize(self, texts: list[str]) -> list[str]:
+        """Normalize texts, each by itself."""
+        return list(map(self._normalize, texts))
+
+    def classify(self, chars: list[str]) -> list[int]:
+        """Return the classes of the characters on a page."""
+        codes = ord(chars[0]), ord(chars[-1])
+        if any(codes[0] in alone and codes[1] in alone for alone in _ALONE):
+            return [PLAIN] * len(chars)
+        # What is joined by characters of four bytes is too long in any case, and no mark is joined
+        # to a control character.
+        num_bytes = np.array([len(char.encode()) for char in chars])
+        is_letter = (num_bytes < 4) & (self._count(chars, "{}\u0301") == 1)
+        classes = np.full(len(chars), PLAIN)
+        classes[is_letter & (self._count(chars, "क\u094d{}\u0301") == 4)] = _CONSONANT
+        classes[self._count(chars, "©\u200d{}") == 3] = _PICTURE
+        # First marks, then vowels and final consonants of Hangul, which follow what is before them.
+        classes[self._count(chars, "a{}") == 1] = JOINED
+        classes[is_letter & (self._count(chars, "가{}\u0301") == 3)] = JOINED
+        classes[self._count(chars, "क{}क\u0301") == 4] = LINKER
+        # Initial consonants of Hangul, then signs before numbers.
+        classes[is_letter & (self._count(chars, "{}가\u0301") == 3)] = _BEGINNING
+        classes[self._count(chars, "{}a") == 1] = _BEGINNING
+        if chars[0] == "\0":
+            classes[ord("\r")] = _BEGINNING  # joined to a line feed
+        found: list[int] = classes.tolist()
+        return found
+
+    def _count(self, chars: list[str], pattern: str) -> NDArray[np.int64]:
+        """Return how many ``X`` the characters give, put into a pattern; 0 for the line feed."""
+        texts = [pattern.format(char) if char not in "\r\n" else "" for char in chars]
+        lines = self._probe("\n".join(texts)).split("\n")
+        return np.array([line.count("X") for line in lines])
+
+
+def _probing_table() -> bytes:
+    """Return a table in which each byte but 0 and the line feed becomes an ``X``.
+
+    A double array, as the library reads it: unit 0 is the root, with its children at 256 and up, by
+    byte, and each of these has its value among the first 256.
+    """
+    units = np.zeros(512, np.uint32)
+    units[0] = 256 << 10
+    for byte in range(1, 256):
+        if byte != ord("\n"):
+            units[256 + byte] = 256 << 10 | 1 << 8 | byte
+    return (4 * len(units)).to_bytes(4, "little") + units.tobytes() + b"X\0"
+
+
+class PatternRules:
+    """``Replace`` of a simple regular expression: of characters, sets of them, and repetitions.
+
+    A match has only characters that the expression names, so a text can be cut at all others.
+
+    Args:
+        part: of a ``tokenizer.json``.
+
+    Raises:
+        UnknownNormalizerError: if the expression is not simple, or may match nothing.
+    """
+
+    def __init__(self, part: Mapping[str, Any]) -> None:
+        pattern = part["pattern"]["Regex"]
+        atom = r"\\[snrt]|\[(?:[^\[\]\\^&-]|\\[nrt])+\]|[^\\\[\](){}.^$*+?|]"
+        if not re.fullmatch(rf"(?:(?:{atom})(?:\+|\{{[1-9]\d*,\d*\}})?|(?<=.)\|(?=.))+", pattern):
+            raise UnknownNormalizerError(f"its normalizer Replace of {pattern!r}")
+        self._normalize = _make_normalizer(part)
+        names = "|".join(re.findall(atom, re.sub(r"\{[\d,]+\}", "", pattern)))
+        self._remove = _make_normalizer({**part, "pattern": {"Regex": names}, "content": ""})
+        self.blocks = _joined_blocks()
+        self.blocks[_MEMBER, _MEMBER] = 0xFF
+
+    def normalize(self, texts: list[str]) -> list[str]:
+        """Normalize texts, each by itself."""
+        return list(map(self._normalize, texts))
+
+    def classify(self, chars: list[str]) -> list[int]:
+        """Return the classes of the characters on a page."""
+        return [PLAIN if self._remove(char) else _MEMBER for char in chars]
