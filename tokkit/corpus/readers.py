@@ -21,7 +21,6 @@ from tokkit.corpus.documents import EMPTY, DocumentBatch, empty_batch
 from tokkit.corpus.languages import names_language
 from tokkit.corpus.records import read_records
 from tokkit.corpus.streams import open_stream, require_unchanged
-from tokkit.corpus.table_rows import read_rows
 from tokkit.corpus.text import read_text
 from tokkit.corpus.units import CorpusUnit, Group
 from tokkit.engine.accounts import Accounts
@@ -92,6 +91,8 @@ def _read(
     unit: CorpusUnit, config: CorpusConfig, digest: "hashlib._Hash | None", batch_bytes: int
 ) -> Iterator[DocumentBatch]:
     if unit.source.is_table:
+        from tokkit.corpus.table_rows import read_rows  # imports modules of pyarrow for 80 ms
+
         yield from read_rows(unit, config, digest, batch_bytes)
         return
     with open_stream(unit, digest) as stream:
@@ -116,6 +117,8 @@ def digest_unit(unit: CorpusUnit, config: CorpusConfig) -> str:
     """Return the SHA-256 of what ``read_documents`` reads of one unit."""
     digest = hashlib.sha256()
     if unit.source.is_table:
+        from tokkit.corpus.table_rows import read_rows
+
         for _ in read_rows(unit, config, digest, BATCH_BYTES):
             pass
     else:

@@ -34,7 +34,6 @@ from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.file_systems import changed_error, open_files
 from tokkit.corpus.formats import WHOLE_FILES
 from tokkit.corpus.sources import TO_THE_END, Source, find_sources
-from tokkit.corpus.table_files import plan_arrow, plan_parquet
 from tokkit.engine.unit import Unit
 from tokkit.errors import wrap_os_errors
 
@@ -178,10 +177,11 @@ def _cut_source(source: Source, config: CorpusConfig, unit_bytes: int) -> list[C
     """Return the units of one file."""
     if source.is_stdin or source.compression:
         return [CorpusUnit(source, 0, TO_THE_END, source.bytes)]
-    if source.format == "parquet":
-        return _weigh(source, *plan_parquet(source, config.text_field, unit_bytes))
-    if source.format == "arrow":
-        return _weigh(source, *plan_arrow(source, config.text_field, unit_bytes))
+    if source.is_table:
+        from tokkit.corpus.table_files import plan_arrow, plan_parquet
+
+        plan = plan_parquet if source.format == "parquet" else plan_arrow
+        return _weigh(source, *plan(source, config.text_field, unit_bytes))
     if source.format in WHOLE_FILES or (source.format == "text" and config.documents == "file"):
         bounds = [0, source.bytes]
     else:

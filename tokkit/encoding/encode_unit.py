@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tokkit.corpus.units import CorpusUnit, Group
 from tokkit.encoding.encode_config import EncodeConfig
@@ -104,6 +103,10 @@ class EncodeContext:
     def choose_encoder(self, texts: pa.LargeStringArray) -> "Encoder":
         """Return the encoder for texts; kernels do not know of special tokens in text."""
         allowed = self.config.allow_special_tokens
+        if not allowed:
+            return self.encoder
+        import pyarrow.compute as pc  # takes 60 ms
+
         rows = self.tokenizer.definition.get("added_tokens", ())
         # Those that are matched in normalized text may be written differently here.
         if any(row["normalized"] and row["content"] in allowed for row in rows) or any(
