@@ -1,8 +1,9 @@
 """Small files share a unit; large ones and parts of files do not."""
 
-from itertools import chain, pairwise
+from itertools import chain, groupby
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +11,7 @@ from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.formats import FileType
 from tokkit.corpus.readers import digest_group
 from tokkit.corpus.sources import Source
-from tokkit.corpus.units import CorpusUnit, group_units, plan_groups
+from tokkit.corpus.units import CorpusUnit, count_units, group_units, plan_groups
 from tokkit.engine.files import hash_file
 
 
@@ -38,9 +39,20 @@ def test_groups_keep_order_and_bounds(files: list[tuple[int, bool]], unit_bytes:
         if len(group) > 1:
             assert all(part.is_whole for part in group)
             assert sum(part.size for part in group) <= unit_bytes
-    for before, after in pairwise(groups):
-        if before[0].is_whole and after[0].is_whole:
-            assert sum(part.size for part in before) + after[0].size > unit_bytes
+    for is_whole, run in groupby(groups, lambda group: group[0].is_whole):
+        sizes = [sum(part.size for part in group) for group in run]
+        assert not is_whole or len(sizes) <= 2 * count_units(sum(sizes), unit_bytes)
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "number"), [(0, 1), (32, 1), (33, 2), (64, 2), (65, 4), (160, 8), (257, 16)]
+)
+def test_units_are_even_and_as_many_as_workers_share(megabytes: int, number: int) -> None:
+    assert count_units(megabytes << 20, 32 << 20) == number
+    small = [unit(index, 1 << 18, part=False) for index in range(megabytes << 2)]
+    sizes = [sum(part.size for part in group) for group in group_units(small, 32 << 20)]
+    assert len(sizes) == number * (megabytes > 0)
+    assert max(sizes, default=0) - min(sizes, default=0) <= 1 << 18
 
 
 def test_a_folder_of_small_files_is_one_unit(tmp_path: Path) -> None:

@@ -53,12 +53,8 @@ class ByteStream(io.RawIOBase):
         wanted = len(view)
         if self.unit.stop != TO_THE_END:
             view = view[: self.unit.stop - self.unit.start - self._num_read]
-        while filled < len(view):
-            read = self._read(view[filled:])
-            if not read:
-                break
+        while filled < len(view) and (read := self.read_once(view[filled:])):
             filled += read
-            self._num_read += read
         if filled < len(view) and self.unit.stop != TO_THE_END:
             raise changed_error(self.unit.source.name)
         if self._digest is not None:
@@ -83,10 +79,15 @@ class ByteStream(io.RawIOBase):
         self._reported = position
         return progress
 
-    def _read(self, view: memoryview) -> int:
+    def read_once(self, view: memoryview) -> int:
+        """Read what is there, without hashing it; return the number of bytes, 0 at the end.
+
+        Raises:
+            TokkitError: see ``fill``.
+        """
         source = self.unit.source
         try:
-            return self._reader.readinto(view)
+            read = self._reader.readinto(view)
         except ERRORS as error:
             if source.compression is None:
                 with wrap_os_errors(source.name):
@@ -95,6 +96,8 @@ class ByteStream(io.RawIOBase):
                 f"{source.name}: invalid {source.compression} data after {self._num_read} bytes of "
                 f"text ({first_line(error)}); it is damaged, truncated, or not what its name says"
             ) from error
+        self._num_read += read
+        return read
 
 
 class _Stdin(io.RawIOBase):
@@ -115,7 +118,7 @@ class _Stdin(io.RawIOBase):
     def readinto(self, buffer: Any, /) -> int:
         """Fill a part of the buffer; return the number of bytes, 0 at the end."""
         stdin: Any = sys.stdin.buffer
-        read: int = self._head.readinto(buffer) or stdin.readinto(buffer)
+        read: int = self._head.readinto(buffer) or stdin.readinto1(buffer)
         self._num_read += read
         return read
 
@@ -134,13 +137,20 @@ def open_stream(unit: CorpusUnit, digest: "hashlib._Hash | None") -> Iterator[By
     """
     source = unit.source
     if source.is_stdin:
-        stdin = _Stdin(source.head)
-        yield ByteStream(unit, stdin, open_reader(stdin, source.compression), digest)
+        yield open_stdin(unit, digest)
         return
     with open_files(source.uri).open(source.path) as raw:
         require_unchanged(source)
         raw.seek(unit.start)
         yield ByteStream(unit, raw, open_reader(raw, source.compression), digest)
+
+
+def open_stdin(unit: CorpusUnit, digest: "hashlib._Hash | None") -> ByteStream:
+    """Return the bytes of standard input, or of a part of it, which was hashed when it was read."""
+    is_all = unit.stop == TO_THE_END
+    stdin = _Stdin(unit.source.head)
+    reader = open_reader(stdin, unit.source.compression)
+    return ByteStream(unit, stdin, reader, digest if is_all else None)
 
 
 def require_unchanged(source: Source) -> None:

@@ -83,14 +83,14 @@ class FoundDocuments:
         """
         unit = self.stream.unit
         before = self.buffer[self.scanned_from : int(self.starts[index])].tobytes()
-        number = self.lines_before + _count_line_ends(before) + 1
-        if unit.start:
+        number = unit.lines_before + self.lines_before + count_line_ends(before) + 1
+        if unit.start and not unit.source.is_stdin:
             with open_files(unit.source.uri).open(unit.source.path) as file:
                 last = b""
                 for offset in range(0, unit.start, _READ_BYTES):
                     data = last + file.read(min(_READ_BYTES, unit.start - offset))
                     last = b"\r" if data.endswith(b"\r") else b""
-                    number += _count_line_ends(data.removesuffix(last))
+                    number += count_line_ends(data.removesuffix(last))
         return number
 
     def invalid_utf8(self, index: int, error: UnicodeDecodeError) -> TokkitError:
@@ -111,7 +111,8 @@ class FoundDocuments:
         )
 
 
-def _count_line_ends(data: bytes) -> int:
+def count_line_ends(data: bytes) -> int:
+    """Return how many lines end in some bytes."""
     return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
 
 

@@ -3,8 +3,8 @@ r"""Work units over a corpus: which bytes, row groups or batches are read as one
 A plan follows from the files and ``unit_bytes`` alone, never from the number of workers, so that
 the same shards come out of any. Large plain text and JSON lines are cut at document boundaries,
 Parquet between row groups, an Arrow file between record batches. What cannot be read from the
-middle is one unit: compressed files, Arrow streams, CSV, JSON arrays, standard input, and a file
-that is a document.
+middle is one unit: compressed files, Arrow streams, CSV, JSON arrays, and a file that is a document.
+Standard input, as the last INPUT, is cut while it is read; see ``tokkit.corpus.stdin_parts``.
 
     books.txt, 150 MB                 [0, 75000312) and [75000312, 150000000)
     wiki.parquet, 9 row groups        row groups [0, 5) and [5, 9)
@@ -26,13 +26,14 @@ one group, up to the size of a unit. With units of 64 MB:
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby, pairwise
 from typing import Any
 
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.file_systems import changed_error, open_files
-from tokkit.corpus.formats import WHOLE_FILES
+from tokkit.corpus.formats import HEAD_BYTES, WHOLE_FILES
 from tokkit.corpus.sources import TO_THE_END, Source, find_sources
 from tokkit.engine.unit import Unit
 from tokkit.errors import wrap_os_errors
@@ -51,6 +52,7 @@ BLANK_LINE = re.compile(rb"(?:\n|\r\n?+)" + _BLANK + rb"*+(?:\n|\r\n?+)")
 # A line end that only white space follows, whose last character may be incomplete.
 _OPEN_LINE = re.compile(rb"[\n\r]" + _BLANK + rb"*+[\xc2\xe1-\xe3\xef]?[\x80-\xbf]?\Z")
 
+_MOST_ALIKE = 8
 _FIRST_READ_BYTES = 1 << 16
 _LARGEST_READ_BYTES = 8 << 20
 _PARTS = {"parquet": "row groups", "arrow": "record batches"}
@@ -65,12 +67,14 @@ class CorpusUnit:
         start: first byte, row group or record batch.
         stop: the one after its last; ``TO_THE_END`` if only the whole file can be read.
         size: its share of the file's bytes; the shares of a file add up to ``source.bytes``.
+        lines_before: for a part of standard input, the number of lines before it.
     """
 
     source: Source
     start: int
     stop: int
     size: int
+    lines_before: int = 0
 
     @property
     def name(self) -> str:
@@ -115,7 +119,7 @@ def plan_groups(config: CorpusConfig, unit_bytes: int, shard: str) -> list[Unit]
     Raises:
         TokkitError: see ``plan_units``.
     """
-    return [
+    units = [
         Unit(
             name=_name_group(group),
             shard=shard.format(number),
@@ -128,6 +132,21 @@ def plan_groups(config: CorpusConfig, unit_bytes: int, shard: str) -> list[Unit]
         )
         for number, group in enumerate(group_units(plan_units(config, unit_bytes), unit_bytes))
     ]
+    source = units[-1].payload[0].source
+    boundary = _find_boundary_pattern(source, config)
+    is_short = len(source.head) < HEAD_BYTES
+    if not source.is_stdin or boundary is None or is_short:
+        return units
+    from tokkit.corpus.stdin_parts import StdinParts
+
+    first = len(units) - 1
+    name_shard = partial(_name_shard, shard, first)
+    open_stream = partial(StdinParts, source, unit_bytes, boundary, name_shard)
+    return [*units[:-1], replace(units[-1], open_stream=open_stream)]
+
+
+def _name_shard(shard: str, first: int, part: int) -> str:
+    return shard.format(first + part)
 
 
 def list_left_out(units: Sequence[Unit]) -> list[str]:
@@ -137,17 +156,35 @@ def list_left_out(units: Sequence[Unit]) -> list[str]:
 
 
 def group_units(units: Sequence[CorpusUnit], unit_bytes: int) -> list[Group]:
-    """Group consecutive whole files, up to ``unit_bytes`` a group."""
+    """Group consecutive whole files in even shares, up to ``unit_bytes`` a group."""
     groups: list[list[CorpusUnit]] = []
-    room = -1  # in the last group; negative if it takes no more
-    for unit in units:
-        alone = unit.source.is_stdin or not unit.is_whole
-        if alone or unit.size > room:
-            groups.append([])
-            room = unit_bytes
-        groups[-1].append(unit)
-        room = -1 if alone else room - unit.size
+    for is_alone, run in groupby(units, lambda unit: unit.source.is_stdin or not unit.is_whole):
+        files = list(run)
+        if is_alone:
+            groups += [[unit] for unit in files]
+            continue
+        total = sum(unit.size for unit in files)
+        num_shares = count_units(total, unit_bytes)
+        position, last_share, room = 0, -1, 0
+        for unit in files:
+            share = min(position * num_shares // max(total, 1), num_shares - 1)
+            if share > last_share or unit.size > room:
+                groups.append([])
+                last_share, room = share, unit_bytes
+            groups[-1].append(unit)
+            position += unit.size
+            room -= unit.size
     return [tuple(group) for group in groups]
+
+
+def count_units(num_bytes: int, unit_bytes: int) -> int:
+    """Return how many even shares have at most ``unit_bytes`` each.
+
+    They are so many that 2, 4 and 8 workers have the same number of them, if there are as many.
+    """
+    fewest = max(1, -(-num_bytes // unit_bytes))
+    multiple = min(_MOST_ALIKE, 1 << (fewest - 1).bit_length())
+    return -(-fewest // multiple) * multiple
 
 
 def _name_group(group: Group) -> str:
@@ -182,12 +219,17 @@ def _cut_source(source: Source, config: CorpusConfig, unit_bytes: int) -> list[C
 
         plan = plan_parquet if source.format == "parquet" else plan_arrow
         return _weigh(source, *plan(source, config.text_field, unit_bytes))
-    if source.format in WHOLE_FILES or (source.format == "text" and config.documents == "file"):
-        bounds = [0, source.bytes]
-    else:
-        blank_line = source.format == "text" and config.documents == "blank-line"
-        bounds = find_bounds(source, unit_bytes, BLANK_LINE if blank_line else LINE_END)
+    boundary = _find_boundary_pattern(source, config)
+    bounds = [0, source.bytes] if boundary is None else find_bounds(source, unit_bytes, boundary)
     return [CorpusUnit(source, start, stop, stop - start) for start, stop in pairwise(bounds)]
+
+
+def _find_boundary_pattern(source: Source, config: CorpusConfig) -> re.Pattern[bytes] | None:
+    """Return what a text can be cut after; None if it can only be read as a whole."""
+    if source.format in WHOLE_FILES or (source.format == "text" and config.documents == "file"):
+        return None
+    blank_line = source.format == "text" and config.documents == "blank-line"
+    return BLANK_LINE if blank_line else LINE_END
 
 
 def _weigh(source: Source, bounds: list[int], weights: list[int]) -> list[CorpusUnit]:
@@ -209,14 +251,14 @@ def find_bounds(source: Source, unit_bytes: int, boundary: re.Pattern[bytes]) ->
 
     Args:
         source: an uncompressed file.
-        unit_bytes: about how many bytes a unit has.
+        unit_bytes: about how many bytes a unit has at most.
         boundary: ``LINE_END`` or ``BLANK_LINE``.
 
     Raises:
         TokkitError: if the file cannot be read, or has another size than before.
     """
     bounds = [0]
-    num_units = max(1, round(source.bytes / unit_bytes))
+    num_units = count_units(source.bytes, unit_bytes)
     if num_units > 1:
         with wrap_os_errors(source.name), open_files(source.uri).open(source.path) as file:
             for index in range(1, num_units):
@@ -247,13 +289,13 @@ def _find_boundary(file: Any, source: Source, target: int, boundary: re.Pattern[
             return source.bytes
         # Keep what may begin a boundary: one that a "\n" may still extend, or the last line end
         # if only blanks follow it.
-        kept = match.start() if match else _trailing_line_end(data)
+        kept = match.start() if match else trailing_line_end(data)
         data = data[kept:]
         offset += kept
         read_bytes = min(2 * read_bytes, _LARGEST_READ_BYTES)
 
 
-def _trailing_line_end(data: bytes) -> int:
+def trailing_line_end(data: bytes) -> int:
     """Return the position of a line end that only blanks follow; the data's length without one."""
     last = max(data.rfind(b"\n"), data.rfind(b"\r"))
     return last if last >= 0 and _OPEN_LINE.match(data, last) else len(data)

@@ -50,7 +50,8 @@ def encode(config: EncodeConfig, stats: EncodeStats | None = None) -> Manifest:
     tokenizer.allow_in_text(config.allow_special_tokens)  # fail before reading
     stage = _plan(config, tokenizer, stats)
     # Starting a process takes longer than encoding a little text.
-    is_small = sum(unit.size for unit in stage.units) < SMALL_BYTES
+    is_stream = any(unit.open_stream for unit in stage.units)
+    is_small = not is_stream and sum(unit.size for unit in stage.units) < SMALL_BYTES
     workers = 0 if is_small else config.workers
     return run_stage(stage, workers=workers, overwrite=config.overwrite, progress=config.progress)
 

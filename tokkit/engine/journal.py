@@ -57,6 +57,7 @@ class UnitLine(TypedDict):
     tokens: Count
     accounts: dict[str, Any]
     notes: NotRequired[dict[str, Any]]
+    stream: NotRequired[str]  # the content key of the unit that it is a part of
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn, Self, cast
 
-from tokkit.engine.unit import Outcome, Task, Unit, WrittenUnit
+from tokkit.engine.unit import Outcome, Task, Unit, UnitStream, WrittenUnit
 from tokkit.errors import TokkitError
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,11 @@ def import_single_threaded() -> None:
 
 
 def run_units(
-    task: Task, units: Sequence[Unit], workers: int, report: Callable[[int], Any]
+    task: Task,
+    units: Sequence[Unit],
+    workers: int,
+    report: Callable[[int], Any],
+    stream: UnitStream | None = None,
 ) -> Generator[tuple[Unit, Outcome], None, None]:
     """Run ``task`` on each unit, yielding outcomes as they come.
 
@@ -80,6 +84,7 @@ def run_units(
         units: in the order in which they are started.
         workers: number of processes; 0 works in this one.
         report: called with the progress, in terms of the units' sizes.
+        stream: units that are done after the others.
 
     The processes end when the generator is closed.
 
@@ -88,15 +93,23 @@ def run_units(
     """
     for unit in units:
         if unit.in_parent or not workers:
-            try:
-                outcome = task.write(unit, report).commit()
-            except MemoryError as error:
-                raise _out_of_memory(unit) from error
-            yield unit, outcome
+            yield unit, _run_here(task, unit, report)
     distributed = [unit for unit in units if not unit.in_parent] if workers else []
-    if distributed:
-        with _Pool(task, min(workers, len(distributed))) as pool:
-            yield from pool.run(distributed, report)
+    if distributed or (stream is not None and workers):
+        num_workers = workers if stream is not None else min(workers, len(distributed))
+        with _Pool(task, num_workers) as pool:
+            yield from pool.run(distributed, report, stream)
+    while stream is not None and not stream.ended:
+        for unit in stream.read():
+            yield unit, _run_here(task, unit, report)
+
+
+def _run_here(task: Task, unit: Unit, report: Callable[[int], Any]) -> Outcome:
+    """Run a unit in this process."""
+    try:
+        return task.write(unit, report).commit()
+    except MemoryError as error:
+        raise _out_of_memory(unit) from error
 
 
 class _Pool:
@@ -108,6 +121,7 @@ class _Pool:
     def __init__(self, task: Task, num_workers: int) -> None:
         self._processes: dict[Connection, BaseProcess] = {}
         self._sent: dict[Connection, deque[Unit]] = {}
+        self._idle: deque[Connection] = deque()
         self._logged: set[str] = set()
         context = _choose_start(task)
         # A signal would break the start of a process, or print a traceback from a child that cannot
@@ -120,6 +134,7 @@ class _Pool:
                 process.start()
                 theirs.close()
                 self._processes[ours] = process
+                self._sent[ours] = deque()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -134,38 +149,54 @@ class _Pool:
             process.join()
 
     def run(
-        self, units: Sequence[Unit], report: Callable[[int], Any]
+        self, units: Sequence[Unit], report: Callable[[int], Any], stream: UnitStream | None = None
     ) -> Iterator[tuple[Unit, Outcome]]:
-        """Send out the units and yield their outcomes."""
-        waiting = deque(units)
-        for pipe in self._processes:
-            self._sent[pipe] = deque()
-            self._send_next(pipe, waiting)
-        while busy := [pipe for pipe, sent in self._sent.items() if sent]:
-            for pipe in cast("list[Connection]", wait(busy)):
-                kind, content = self._receive(pipe)
-                if kind == "progress":
-                    report(content)
-                elif kind == "log":
-                    if content not in self._logged:  # once if several workers log the same
-                        log.info("%s", content)
-                    self._logged.add(content)
-                elif kind == "written":
-                    self._send_next(pipe, waiting)
-                elif kind == "outcome":
-                    yield self._sent[pipe].popleft(), content
-                elif kind == "error":
-                    raise content
-                else:
-                    raise WorkerError(f"{self._sent[pipe][0].name}\n\n{content}")
+        """Send out the units, then those of the stream, and yield their outcomes.
 
-    def _send_next(self, pipe: Connection, waiting: deque[Unit]) -> None:
-        if waiting:
-            self._sent[pipe].append(unit := waiting.popleft())
-            try:
-                pipe.send(unit)
-            except BrokenPipeError:
-                self._raise_death(pipe)
+        The stream is read when there is something to read, at most one unit ahead.
+        """
+        waiting = deque(units)
+        self._idle.extend(self._processes)
+        while True:
+            while self._idle and waiting:
+                self._send(self._idle.popleft(), waiting.popleft())
+            sources: list[Any] = [pipe for pipe, sent in self._sent.items() if sent]
+            if stream is not None and not stream.ended and not waiting:
+                sources.append(stream)
+            if not sources:
+                return
+            for source in cast("list[Any]", wait(sources)):
+                if stream is not None and source is stream:
+                    waiting.extend(stream.read())
+                else:
+                    yield from self._handle_message(source, report)
+
+    def _handle_message(
+        self, pipe: Connection, report: Callable[[int], Any]
+    ) -> Iterator[tuple[Unit, Outcome]]:
+        """Receive one message from a worker, and yield the outcome if it is one."""
+        kind, content = self._receive(pipe)
+        if kind == "progress":
+            report(content)
+        elif kind == "log":
+            if content not in self._logged:  # once if several workers log the same
+                log.info("%s", content)
+            self._logged.add(content)
+        elif kind == "written":
+            self._idle.append(pipe)
+        elif kind == "outcome":
+            yield self._sent[pipe].popleft(), content
+        elif kind == "error":
+            raise content
+        else:
+            raise WorkerError(f"{self._sent[pipe][0].name}\n\n{content}")
+
+    def _send(self, pipe: Connection, unit: Unit) -> None:
+        self._sent[pipe].append(unit)
+        try:
+            pipe.send(unit)
+        except BrokenPipeError:
+            self._raise_death(pipe)
 
     def _receive(self, pipe: Connection) -> tuple[str, Any]:
         try:

@@ -69,13 +69,14 @@ class StagePlan(StageSpec):
 
     def unit_keys(self) -> list[str]:
         """Return the content key of each unit, in order."""
+        return [self.unit_key(unit) for unit in self.units]
+
+    def unit_key(self, unit: Unit) -> str:
+        """Return the content key of a unit."""
         metadata = self.metadata
         if self.unit_options is not None:
             metadata["options"] = dict(self.unit_options)
-        return [
-            content_key({**metadata, "unit": dict(unit.identity), "shard": unit.shard})
-            for unit in self.units
-        ]
+        return content_key({**metadata, "unit": dict(unit.identity), "shard": unit.shard})
 
     def work_keys(self) -> set[str]:
         """Return the content keys of the units."""
@@ -84,11 +85,11 @@ class StagePlan(StageSpec):
     def done_keys(self) -> set[str]:
         """Return the content keys of the units that the journal has, except those without rows.
 
-        Units without rows contain nothing to lose. If a wrong option dropped every document, the
+        A unit of a stream counts as the stream. Units without rows contain nothing to lose. If a wrong option dropped every document, the
         command can be run with the right one without ``--overwrite``.
         """
         units = Journal.read(self.output).units
-        return {key for key, line in units.items() if line.get("rows", 1)}
+        return {line.get("stream", key) for key, line in units.items() if line.get("rows", 1)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,13 +221,16 @@ def complete_units(
     journal = prepare_folder(stage, overwrite=overwrite)
     if stage.prepare is not None:
         stage.prepare(stage.output)
-    keys = dict(zip((unit.shard for unit in stage.units), stage.unit_keys(), strict=True))
+    units = [unit for unit in stage.units if unit.open_stream is None]
     lines = {
         unit.shard: line
-        for unit in stage.units
-        if (line := journal.units.get(keys[unit.shard])) and _is_done(stage, unit, line)
+        for unit, key in zip(units, stage.unit_keys(), strict=False)
+        if (line := journal.units.get(key)) and _is_done(stage, unit, line)
     }
-    missing = [unit for unit in stage.units if unit.shard not in lines]
+    missing = [unit for unit in units if unit.shard not in lines]
+    stream = None
+    if len(units) < len(stage.units):
+        stream = _RemainingStream(stage, journal, lines)
     if lines and missing:
         log.info(
             "%s: continuing; %d of %d units are done", stage.output, len(lines), len(stage.units)
@@ -239,13 +243,72 @@ def complete_units(
         show=progress,
     )
     task = Task(stage.function, stage.context, stage.output, stage.load)
-    with bar, closing(run_units(task, missing, workers, bar.update)) as outcomes:
+    with bar, closing(run_units(task, missing, workers, bar.update, stream)) as outcomes:
         for unit, outcome in outcomes:
             if stage.on_result is not None:
                 stage.on_result(outcome.result)
-            lines[unit.shard] = _make_line(keys[unit.shard], unit, outcome)
-            journal.append(lines[unit.shard])
-    return [lines[unit.shard] for unit in stage.units]
+            line = lines[unit.shard] = _make_line(stage.unit_key(unit), unit, outcome)
+            if stream is not None and unit.shard in stream.shards:
+                line["stream"] = stream.key
+            journal.append(line)
+    shards = [unit.shard for unit in units]
+    if stream is not None:
+        shards += stream.shards
+        stream.remove_others()
+    return [lines[shard] for shard in shards]
+
+
+class _RemainingStream:
+    """The units of a stage's stream that an earlier run did not finish.
+
+    Args:
+        stage: its last unit opens the stream.
+        journal: of the output folder.
+        lines: gets the journal lines of the finished units.
+
+    Attributes:
+        key: content key of the stream.
+        shards: the files of all units that were read.
+    """
+
+    def __init__(self, stage: Stage, journal: Journal, lines: dict[str, UnitLine]) -> None:
+        unit = stage.units[-1]
+        assert unit.open_stream is not None  # noqa: S101  the caller looked
+        self.key = stage.unit_key(unit)
+        self.shards: list[str] = []
+        self._stream = unit.open_stream()
+        self._stage = stage
+        self._journal = journal
+        self._lines = lines
+
+    @property
+    def ended(self) -> bool:
+        """Whether all units were returned."""
+        return self._stream.ended
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
+        return self._stream.fileno()
+
+    def read(self) -> list[Unit]:
+        """Read what is there, and return the units that end in it and are not done."""
+        missing = []
+        for unit in self._stream.read():
+            self.shards.append(unit.shard)
+            line = self._journal.units.get(self._stage.unit_key(unit))
+            if line is not None and _is_done(self._stage, unit, line):
+                self._lines[unit.shard] = line
+            else:
+                missing.append(unit)
+        return missing
+
+    def remove_others(self) -> None:
+        """Delete the files of a longer stream that was stopped."""
+        for line in self._journal.units.values():
+            path = self._stage.output / line["name"]
+            is_other = line.get("stream") == self.key and line["name"] not in self._lines
+            if is_other and path.parent == (self._stage.output / self.shards[0]).parent:
+                path.unlink(missing_ok=True)
 
 
 def _is_done(stage: StagePlan, unit: Unit, line: UnitLine) -> bool:
@@ -269,7 +332,7 @@ def _make_line(key: str, unit: Unit, outcome: Outcome) -> UnitLine:
     line: UnitLine = {
         "unit": key,
         "input": unit.name,
-        "input_sha256": list(result.input_sha256),
+        "input_sha256": list(unit.input_sha256 or result.input_sha256),
         "stamp": unit.stamp,
         "name": unit.shard,
         "bytes": outcome.bytes,
@@ -293,6 +356,8 @@ def sum_accounts(lines: Sequence[UnitLine]) -> Accounts:
 
 def list_inputs(stage: StagePlan, lines: Sequence[UnitLine]) -> list[FileRow]:
     """Return the manifest's input rows."""
+    # The last unit of a stream has the hash of all of it.
+    lines = [*lines[: len(stage.units) - 1], lines[-1]]
     return [
         {"name": name, "bytes": size, "sha256": sha256}
         for unit, line in zip(stage.units, lines, strict=True)

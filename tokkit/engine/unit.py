@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import HashedFile, PendingFile
@@ -23,6 +23,8 @@ class Unit:
         inputs: name and size of each file, or part of one, that it reads; empty if the manifest's
             rows on inputs are known at planning.
         in_parent: it must be done in the process that planned it, as standard input must.
+        open_stream: opens the units that it consists of, in its place; for the last unit of a plan.
+        input_sha256: SHA-256 of its inputs, if known before they are read.
     """
 
     name: str
@@ -33,6 +35,25 @@ class Unit:
     payload: Any
     inputs: Sequence[tuple[str, int]] = ()
     in_parent: bool = False
+    open_stream: Callable[[], "UnitStream"] | None = None
+    input_sha256: tuple[str, ...] = ()
+
+
+class UnitStream(Protocol):
+    """Units that come while they are read, such as those of standard input.
+
+    The ``input_sha256`` of each is that of everything up to its end.
+    """
+
+    @property
+    def ended(self) -> bool:
+        """Whether all units were returned."""
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
+
+    def read(self) -> Sequence[Unit]:
+        """Read what is there, and return the units that end in it."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,128 @@
+r"""Standard input as work units: cut at document boundaries while it is read.
+
+Nobody knows how long standard input is, so it is cut by bytes alone: a part ends at the first
+document boundary from ``unit_bytes`` on. The process that planned the work reads and decompresses,
+and sends each part to a worker. A part is identified by the SHA-256 of all bytes up to its end: if a
+run was stopped and gets the same bytes again, parts that are done are skipped.
+
+A boundary is what it is for files; see ``tokkit.corpus.units``.
+"""
+
+import fcntl
+import hashlib
+import re
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+
+from tokkit.corpus.sources import TO_THE_END, Source
+from tokkit.corpus.streams import open_stdin
+from tokkit.corpus.text import count_line_ends
+from tokkit.corpus.units import CorpusUnit, trailing_line_end
+from tokkit.engine.unit import Unit
+
+_READ_BYTES = 1 << 20
+
+
+class StdinParts:
+    """The parts of standard input, as units whose payload is a ``Group`` with their bytes.
+
+    Args:
+        source: standard input.
+        unit_bytes: about how many bytes a part has.
+        boundary: ``LINE_END`` or ``BLANK_LINE``.
+        name_shard: returns the name of the file of a part by its number.
+
+    Attributes:
+        ended: whether all parts were returned.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        unit_bytes: int,
+        boundary: re.Pattern[bytes],
+        name_shard: Callable[[int], str],
+    ) -> None:
+        self.ended = False
+        self._source = source
+        self._unit_bytes = unit_bytes
+        self._boundary = boundary
+        self._name_shard = name_shard
+        self._digest = hashlib.sha256()
+        self._stream = open_stdin(CorpusUnit(source, 0, TO_THE_END, 0), None)
+        self._buffer = np.empty(unit_bytes + _READ_BYTES, np.uint8)
+        self._filled = 0
+        self._searched = unit_bytes - 1
+        self._start = self._number = self._num_lines = 0
+        with suppress(OSError, AttributeError):  # a pipe, on Linux: fewer and larger reads
+            fcntl.fcntl(self.fileno(), fcntl.F_SETPIPE_SZ, _READ_BYTES)
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
+        return sys.stdin.fileno()
+
+    def read(self) -> list[Unit]:
+        """Read what is there, and return the parts that end in it."""
+        if self._filled == len(self._buffer):
+            larger = np.empty(2 * self._filled, np.uint8)
+            larger[: self._filled] = self._buffer
+            self._buffer = larger
+        stop = self._filled + _READ_BYTES
+        num_read = self._stream.read_once(self._buffer[self._filled : stop].data)
+        self._filled += num_read
+        self.ended = not num_read
+        parts = []
+        while cut := self._find_cut():
+            parts.append(self._take(cut))
+        return parts
+
+    def _find_cut(self) -> int:
+        """Return where the first part in the buffer ends; 0 if the bytes that tell are missing."""
+        if self._filled > self._searched:
+            view = self._buffer[: self._filled].data
+            match = self._boundary.search(view, self._searched)
+            if match and (self.ended or match.end() < self._filled):
+                return match.end()
+            rest = view[self._searched :].tobytes()
+            self._searched = match.start() if match else self._searched + trailing_line_end(rest)
+        return self._filled if self.ended else 0
+
+    def _take(self, num_bytes: int) -> Unit:
+        """Return the part that has the first bytes of the buffer."""
+        data = self._buffer[:num_bytes].tobytes()
+        self._digest.update(data)
+        rest = self._buffer[num_bytes : self._filled].copy()
+        self._buffer[: len(rest)] = rest
+        self._filled = len(rest)
+        self._searched = self._unit_bytes - 1
+        start, self._start = self._start, self._start + num_bytes
+        is_all = self.ended and not start and not self._filled
+        part = CorpusUnit(
+            replace(
+                self._source,
+                bytes=num_bytes if is_all else 0,
+                type=replace(self._source.type, compression=None),
+                head=data,
+            ),
+            start,
+            start + num_bytes,
+            num_bytes,
+            self._num_lines,
+        )
+        if self._source.format != "text":  # errors name lines
+            self._num_lines += count_line_ends(data)
+        number, self._number = self._number, self._number + 1
+        sha256 = self._digest.hexdigest()
+        return Unit(
+            name=part.name,
+            shard=self._name_shard(number),
+            identity={**part.identity, "sha256": sha256},
+            stamp=0,
+            size=num_bytes,
+            payload=(part,),
+            input_sha256=(sha256,),
+        )
