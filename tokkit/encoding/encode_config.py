@@ -47,7 +47,7 @@ class EncodeConfig(CorpusConfig, StageConfig):
     )
     compression: str = option("Compression of the shards.", default="none", choices=COMPRESSIONS)
     unit_bytes: int = option(
-        "Approximate size of the part of a large file that makes one shard.",
+        "Most bytes of a large file, approximately, that make one shard.",
         default=32 << 20,
         minimum=1 << 10,
         parse=parse_size,
