@@ -3,27 +3,28 @@
 ``.tokkit/journal.jsonl`` begins with a line about the stage and gains a line for each finished
 unit, which is synced before the next unit is recorded:
 
-    {"key": "9f…", "kind": "tokens", "options": {…}, …}
-    {"unit": "3c…", "stamp": 17…, "name": "shard-00000.arrow", "bytes": 812, "sha256": "…", …}
+    {"key": "9f…", "kind": "tokens", "options": {…}, …, "checksum": 29…}
+    {"unit": "3c…", "stamp": 17…, "name": "shard-00000.arrow", "bytes": 812, …, "checksum": 41…}
 
-A line that a crash cut short, or that is damaged, is ignored, so its unit is done again. A stage with other options that
-can use the same units adds a line about itself, and the last such line counts. The journal remains
-after the manifest is written: it has the time stamps of the inputs, which the manifest leaves out
-so that it is the same on every machine.
+A line that a crash cut short, or that has changed, is ignored, so its unit is done again. A stage
+with other options that can use the same units adds a line about itself, and the last such line
+counts. The journal remains after the manifest is written: it has the time stamps of the inputs,
+which the manifest leaves out so that it is the same on every machine.
 """
 
 import json
 import os
+import zlib
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
 
 import msgspec
 
-from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import STATE_FOLDER, sync_folder
-from tokkit.engine.json_files import Count, check_options
+from tokkit.engine.json_files import canonical_json
 from tokkit.errors import wrap_os_errors
 
 
@@ -51,10 +52,10 @@ class UnitLine(TypedDict):
     input_sha256: list[str]
     stamp: int | list[int]
     name: str
-    bytes: Count
+    bytes: int
     sha256: str
-    rows: Count
-    tokens: Count
+    rows: int
+    tokens: int
     accounts: dict[str, Any]
     notes: NotRequired[dict[str, Any]]
     stream: NotRequired[str]  # the content key of the unit that it is a part of
@@ -82,16 +83,14 @@ class Journal:
         if path.is_file():
             with wrap_os_errors(path):
                 data = path.read_bytes()
-        stage, units = None, {}
+        stage: StageLine | None = None
+        units: dict[str, UnitLine] = {}
         for line in data.split(b"\n")[:-1]:
-            with suppress(ValueError, RecursionError):
-                unit = msgspec.json.decode(line, type=UnitLine)
-                Accounts.from_dict(unit["accounts"])
-                units[unit["unit"]] = unit
-            with suppress(ValueError, RecursionError):
-                found = msgspec.json.decode(line, type=StageLine)
-                check_options(found["options"])
-                stage = found
+            found = _read_line(line)
+            if "unit" in found:
+                units[found["unit"]] = cast("UnitLine", found)
+            elif "kind" in found:
+                stage = cast("StageLine", found)
         return cls(path, stage, units if stage else {})
 
     def append(self, line: StageLine | UnitLine) -> None:
@@ -102,8 +101,22 @@ class Journal:
                 file.seek(size - 1)
                 if file.read(1) != b"\n":
                     file.write(b"\n")
-            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            whole = {**line, "checksum": _checksum(line)}
+            file.write(json.dumps(whole, ensure_ascii=False).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
             if not size:
                 sync_folder(self.path.parent)
+
+
+def _checksum(line: Mapping[str, Any]) -> int:
+    return zlib.crc32(canonical_json(line))
+
+
+def _read_line(text: bytes) -> dict[str, Any]:
+    """Return a line without its checksum; an empty one if it is damaged."""
+    with suppress(ValueError, RecursionError):
+        line = msgspec.json.decode(text, type=dict[str, Any])
+        if line.pop("checksum", None) == _checksum(line):
+            return line
+    return {}

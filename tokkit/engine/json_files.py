@@ -19,6 +19,8 @@ RECREATE = "recreate the folder"
 
 # A size, a number of rows or tokens, a step.
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+# A size of a model.
+Size = Annotated[int, msgspec.Meta(ge=1)]
 # The value of an option, as configs have it.
 _Scalar = str | int | float | bool | None
 _Option = _Scalar | list[_Scalar | list[_Scalar]] | dict[str, _Scalar]

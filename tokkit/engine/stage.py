@@ -319,7 +319,6 @@ def _is_done(stage: StagePlan, unit: Unit, line: UnitLine) -> bool:
     path = stage.output / unit.shard
     return (
         not unit.in_parent
-        and line["name"] == unit.shard
         and path.is_file()
         and path.stat().st_size == line["bytes"]
         and _has_same_content(stage, unit, line, line["input_sha256"])

@@ -16,13 +16,11 @@ the first of all.
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
-import msgspec
 import pyarrow as pa
 
 from tokkit.corpus.file_systems import printable
@@ -32,7 +30,7 @@ from tokkit.corpus.units import CorpusUnit, Group
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import HashedFile, hash_file
 from tokkit.engine.journal import UnitLine
-from tokkit.engine.json_files import Count, FileRow
+from tokkit.engine.json_files import FileRow
 from tokkit.engine.stage import Stage, StagePlan, complete_units, list_inputs, sum_accounts
 from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError, wrap_os_errors
@@ -48,15 +46,6 @@ HELD_OUT = "held out for the report"
 _THOUSAND = 1000
 # Memory that a trainer takes for each byte of the distinct words.
 _BYTES_PER_BYTE = 16
-
-
-class _Notes(TypedDict):
-    """The notes of a unit; see ``count_unit``."""
-
-    run_start: Count
-    sum: Count
-    first_factor: Count | None
-    removed: dict[str, Count]
 
 
 @dataclass(frozen=True)
@@ -234,7 +223,12 @@ def _merge(
     config = context.config
     names = ", ".join(config.inputs)
     paths = [config.output / line["name"] for line in lines]
-    notes = [_read_notes(path, line) for path, line in zip(paths, lines, strict=True)]
+    notes = [line["notes"] for line in lines]
+    for path, line in zip(paths, lines, strict=True):
+        if hash_file(path) != line["sha256"]:  # kernels read it unchecked
+            raise TokkitError(
+                f"{path}: has changed since it was written; pass --overwrite to count again"
+            )
     runs = [Run(path, note["run_start"]) for path, note in zip(paths, notes, strict=True)]
     _require_sum(names, sum(note["sum"] for note in notes))
     removed = Counter[str]()
@@ -274,19 +268,6 @@ def _merge(
         accounts=accounts,
         removed=dict(sorted(removed.items(), key=lambda item: (-item[1], item[0]))),
     )
-
-
-def _read_notes(path: Path, line: UnitLine) -> _Notes:
-    """Return what was recorded of a unit's file, whose bytes kernels read unchecked.
-
-    Raises:
-        TokkitError: if the file or its notes have changed since.
-    """
-    with suppress(ValueError):
-        notes = msgspec.convert(line.get("notes"), _Notes)
-        if hash_file(path) == line["sha256"]:
-            return notes
-    raise TokkitError(f"{path}: has changed since it was written; pass --overwrite to count again")
 
 
 def _require_totals(config: TrainConfig, names: str, num_words: int, num_bytes: int) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypedDict
 import msgspec
 
 from tokkit.engine.files import hash_file
-from tokkit.engine.json_files import canonical_json, read_json
+from tokkit.engine.json_files import Size, canonical_json, read_json
 from tokkit.errors import TokkitError
 from tokkit.shards.objectives import MASKED
 from tokkit.tokenizer.tokenizer import load_tokenizer
@@ -54,18 +54,17 @@ SUPPORTED: Mapping[str, tuple[Any, ...]] = {
 }
 
 
-_Size = Annotated[int, msgspec.Meta(ge=1)]
 _Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class _BertSizes(TypedDict):
-    vocab_size: _Size
-    hidden_size: _Size
-    num_hidden_layers: _Size
-    num_attention_heads: _Size
-    intermediate_size: _Size
-    max_position_embeddings: _Size
-    type_vocab_size: _Size
+    vocab_size: Size
+    hidden_size: Size
+    num_hidden_layers: Size
+    num_attention_heads: Size
+    intermediate_size: Size
+    max_position_embeddings: Size
+    type_vocab_size: Size
     layer_norm_eps: _Positive
     initializer_range: _Positive
 
@@ -138,11 +137,6 @@ def read_bert_config(folder: Path, *, objective: str, max_seq_length: int) -> di
         msgspec.convert(data, _BertSizes)
     except msgspec.ValidationError as error:
         raise TokkitError(f"{path}: {error}; {DOWNLOAD}") from error
-    width, heads = data["hidden_size"], data["num_attention_heads"]
-    if width % heads:
-        raise TokkitError(
-            f"{path}: hidden_size {width} cannot be divided among {heads} attention heads; {DOWNLOAD}"
-        )
     if data["max_position_embeddings"] < max_seq_length:
         raise TokkitError(
             f"{path}: the model has {data['max_position_embeddings']} positions, but instances "
@@ -156,14 +150,21 @@ def read_bert_config(folder: Path, *, objective: str, max_seq_length: int) -> di
     return data
 
 
-def require_weights_of(folder: Path, data: Mapping[str, Any]) -> None:
-    """Refuse a ``config.json`` whose model has more parameters than the weights have bytes.
+def require_possible(path: Path, data: Mapping[str, Any], num_bytes: int) -> None:
+    """Refuse the sizes of a ``config.json`` if heads do not divide, or the weights are too few.
 
-    Otherwise, memory for it would be asked for.
+    For a model with more parameters than the weights have bytes, memory would be asked for.
+
+    Args:
+        path: the file.
+        data: its sizes.
+        num_bytes: bytes of the weights.
     """
-    path = folder / CONFIG
-    width = data["hidden_size"]
-    num_bytes = sum(path.stat().st_size for path in find_weights(folder))
+    width, heads = data["hidden_size"], data["num_attention_heads"]
+    if width % heads:
+        raise TokkitError(
+            f"{path}: hidden_size {width} cannot be divided among {heads} attention heads; {DOWNLOAD}"
+        )
     rows = data["vocab_size"] + data["max_position_embeddings"] + data["type_vocab_size"]
     layer = 4 * width + 2 * data["intermediate_size"]
     num_parameters = width * (rows + data["num_hidden_layers"] * layer)

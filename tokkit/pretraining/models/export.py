@@ -39,8 +39,8 @@ from tokkit.pretraining.models.architectures import (
     outline_model,
     to_transformers,
 )
-from tokkit.pretraining.models.bert_folder import CONFIG
-from tokkit.pretraining.models.tensor_files import read_tensors, write_tensors
+from tokkit.pretraining.models.bert_folder import CONFIG, require_possible
+from tokkit.pretraining.models.tensor_files import read_tensors, wrap_damage_errors, write_tensors
 from tokkit.pretraining.models.transformer import Inputs, ModelConfig, Transformer
 from tokkit.tokenizer.masked_text import encode_masked
 from tokkit.tokenizer.saving import save_tokenizer
@@ -138,9 +138,14 @@ def read_config(folder: Path) -> ModelConfig:
         raise TokkitError(f"{path}: {missing[0]} is missing; name the export folder of a run")
     values = {name: data[their_name] for name, their_name in names.items()}
     try:
-        return msgspec.convert({**values, "share_layers": kind == "albert"}, ModelConfig)
+        config = msgspec.convert({**values, "share_layers": kind == "albert"}, ModelConfig)
     except msgspec.ValidationError as error:
         raise TokkitError(f"{path}: {error}; name the export folder of a run") from error
+    layers = 1 if config.share_layers else config.num_hidden_layers
+    with wrap_damage_errors(folder / MODEL):
+        num_bytes = (folder / MODEL).stat().st_size
+    require_possible(path, {**asdict(config), "num_hidden_layers": layers}, num_bytes)
+    return config
 
 
 def fill_mask(folder: Path, sentence: str, top: int = 5) -> list[list[Answer]]:

@@ -38,7 +38,7 @@ from tokkit.pretraining.models.bert_folder import (
     SIZES,
     find_weights,
     read_bert_config,
-    require_weights_of,
+    require_possible,
 )
 from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
@@ -108,7 +108,8 @@ def read_initial_weights(
         **{name: data[name] for name in SIZES},
     )
     weights = _modernize_names(_read_weights(folder))
-    require_weights_of(folder, data)
+    num_bytes = sum(path.stat().st_size for path in find_weights(folder))
+    require_possible(folder / CONFIG, data, num_bytes)
     tensors = _convert(weights, replace(config, vocab_size=data["vocab_size"]), folder)
     token_ids, rows = match_tokens(tokenizer, load_tokenizer(folder), data["vocab_size"])
     copied, total = f"{len(rows):,}", f"{config.vocab_size:,}"

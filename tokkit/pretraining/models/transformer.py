@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokkit.engine.json_files import Size
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.models.loss import TokenLoss
 from tokkit.pretraining.pretrain_config import PRESETS
@@ -82,13 +83,13 @@ class ModelConfig:
     ``objective`` decides which heads it has; with ``share_layers`` all layers have the same weights.
     """
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
+    vocab_size: Size
+    hidden_size: Size
+    num_hidden_layers: Size
+    num_attention_heads: Size
+    intermediate_size: Size
+    max_position_embeddings: Size = 512
+    type_vocab_size: Size = 2
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     layer_norm_eps: float = 1e-12
