@@ -8,15 +8,17 @@ seldom is never wrong; it makes pieces longer.
 import json
 import re
 import unicodedata
-from base64 import b64encode
+from abc import ABC, abstractmethod
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tokkit.kernels.encode.normalize import JOINED, LINKER, NUM_CLASSES, PLAIN
+from tokkit.kernels.encode.normalize import IN_CONTEXT, JOINED, LINKER, NUM_CLASSES, PLAIN
+from tokkit.tokenizer.sentencepiece_model import USER_DEFINED, SentencepieceModel
 
 # Classes of characters, in addition to those that the kernel knows.
 _BEGINNING = 4  # never cut off from what is behind, such as U+0600, which is before a number
@@ -24,8 +26,13 @@ _CONSONANT = 5  # joined by a linker, in scripts of India
 _PICTURE = 6  # joined by U+200D
 _MEMBER = 4  # of what a regular expression matches
 
+# Characters of what a key of a table becomes; a piece has at most 32 bytes, so 32 keys.
+_LONGEST_FORM = 1000
 # No character beyond is composed of two.
 _LAST_COMPOSITION = 0x20000
+# ModelProto.normalizer_spec without dummy prefix, removal of spaces, and U+2581 for them: a later
+# value of a field overrides an earlier one.
+_CHARSMAP_ALONE = b"\x1a\x06\x18\x00\x20\x00\x28\x00"
 # Of these scripts no character belongs to the one before it, in any version of Unicode.
 _ALONE = (range(0x3400, 0x4DC0), range(0x4E00, 0xA000), range(0xAC00, 0xD7A4))
 
@@ -34,20 +41,35 @@ class UnknownNormalizerError(Exception):
     """A tokenizer's normalizer has a part that only its library knows; the message names it."""
 
 
-class Rules(Protocol):
+class Rules(ABC):
     """What a step of a normalizer does to characters.
 
     Attributes:
         blocks: see ``tokkit.kernels.encode.normalize``.
     """
 
-    blocks: NDArray[np.uint8]
+    def __init__(self, normalize: Callable[[str], str]) -> None:
+        self._normalize = normalize
+        self.blocks = np.zeros((NUM_CLASSES, NUM_CLASSES), np.uint8)
+        self.blocks[:, [JOINED, LINKER]] = 0xFF
 
     def normalize(self, texts: list[str]) -> list[str]:
         """Normalize texts, each by itself."""
+        return list(map(self._normalize, texts))
 
+    @abstractmethod
     def classify(self, chars: list[str]) -> list[int]:
         """Return the classes of the characters on a page."""
+
+    def normalize_in_context(self, before: str, text: str) -> str:
+        """Normalize a text that begins with an ``IN_CONTEXT`` character, or is long.
+
+        Args:
+            before: some text that stands before it.
+            text: to normalize.
+        """
+        del before
+        return self._normalize(text)
 
 
 def _make_normalizer(*parts: Mapping[str, Any]) -> Callable[[str], str]:
@@ -68,13 +90,7 @@ def _normalize_each(normalize: Callable[[str], str], texts: list[str]) -> list[s
     return found if len(found) == len(texts) else list(map(normalize, texts))
 
 
-def _joined_blocks() -> NDArray[np.uint8]:
-    blocks = np.zeros((NUM_CLASSES, NUM_CLASSES), np.uint8)
-    blocks[:, [JOINED, LINKER]] = 0xFF
-    return blocks
-
-
-class SingleRules:
+class SingleRules(Rules):
     """Normalizers that map each character by itself.
 
     Args:
@@ -83,8 +99,7 @@ class SingleRules:
     """
 
     def __init__(self, *parts: Mapping[str, Any]) -> None:
-        self._normalize = _make_normalizer(*parts)
-        self.blocks = _joined_blocks()
+        super().__init__(_make_normalizer(*parts))
 
     def normalize(self, texts: list[str]) -> list[str]:
         """Normalize texts, each by itself."""
@@ -95,7 +110,7 @@ class SingleRules:
         return [PLAIN] * len(chars)
 
 
-class UnicodeRules:
+class UnicodeRules(Rules):
     """NFC, NFD, NFKC or NFKD, and then others that map each character by itself.
 
     A text can be cut before a character that is decomposed into something whose first character is
@@ -107,10 +122,9 @@ class UnicodeRules:
 
     def __init__(self, *parts: Mapping[str, Any]) -> None:
         name = parts[0]["type"]
-        self._normalize = _make_normalizer(*parts)
+        super().__init__(_make_normalizer(*parts))
         self._decompose = _make_normalizer({"type": name.replace("C", "D")})
         self._composes = name.endswith("C")
-        self.blocks = _joined_blocks()
 
     def normalize(self, texts: list[str]) -> list[str]:
         """Normalize texts, each by itself."""
@@ -149,7 +163,7 @@ def _find_second_characters() -> frozenset[str]:
     return frozenset(found)
 
 
-class PrecompiledRules:
+class PrecompiledRules(Rules):
     """``Precompiled`` of tokenizers, which looks up whole grapheme clusters of up to five bytes.
 
     In longer ones it looks up each character. So it does not matter where clusters are cut that are
@@ -162,18 +176,14 @@ class PrecompiledRules:
     """
 
     def __init__(self, part: Mapping[str, Any]) -> None:
-        self._normalize = _make_normalizer(part)
+        super().__init__(_make_normalizer(part))
+        read_forms(b64decode(part["precompiled_charsmap"]))
         self._probe = _make_normalizer(
             {"type": "Precompiled", "precompiled_charsmap": b64encode(_probing_table()).decode()}
         )
-        self.blocks = _joined_blocks()
         self.blocks[_BEGINNING] = 0xFF
         self.blocks[[JOINED, LINKER], _CONSONANT] = 1 << LINKER
         self.blocks[[JOINED, LINKER], _PICTURE] = 1 << _PICTURE
-
-    def normalize(self, texts: list[str]) -> list[str]:
-        """Normalize texts, each by itself."""
-        return list(map(self._normalize, texts))
 
     def classify(self, chars: list[str]) -> list[int]:
         """Return the classes of the characters on a page."""
@@ -220,7 +230,7 @@ def _probing_table() -> bytes:
     return (4 * len(units)).to_bytes(4, "little") + units.tobytes() + b"X\0"
 
 
-class PatternRules:
+class PatternRules(Rules):
     """``Replace`` of a simple regular expression: of characters, sets of them, and repetitions.
 
     A match has only characters that the expression names, so a text can be cut at all others.
@@ -237,16 +247,126 @@ class PatternRules:
         atom = r"\\[snrt]|\[(?:[^\[\]\\^&-]|\\[nrt])+\]|[^\\\[\](){}.^$*+?|]"
         if not re.fullmatch(rf"(?:(?:{atom})(?:\+|\{{[1-9]\d*,\d*\}})?|(?<=.)\|(?=.))+", pattern):
             raise UnknownNormalizerError(f"its normalizer Replace of {pattern!r}")
-        self._normalize = _make_normalizer(part)
+        super().__init__(_make_normalizer(part))
         names = "|".join(re.findall(atom, re.sub(r"\{[\d,]+\}", "", pattern)))
         self._remove = _make_normalizer({**part, "pattern": {"Regex": names}, "content": ""})
-        self.blocks = _joined_blocks()
         self.blocks[_MEMBER, _MEMBER] = 0xFF
-
-    def normalize(self, texts: list[str]) -> list[str]:
-        """Normalize texts, each by itself."""
-        return list(map(self._normalize, texts))
 
     def classify(self, chars: list[str]) -> list[int]:
         """Return the classes of the characters on a page."""
         return [PLAIN if self._remove(char) else _MEMBER for char in chars]
+
+
+class SentencepieceRules(Rules):
+    """What sentencepiece's normalizer does to characters: it replaces the longest keys of a table.
+
+    A text can be cut before a character that is in no key except at its start. Text that is a
+    user-defined piece is not normalized. As its characters stay as they are by themselves, that
+    matters only where a key begins with its last character: what follows it may not combine with
+    it, though it does with the same character elsewhere.
+
+    Args:
+        model: what the model says.
+        serialized: the model.
+
+    Raises:
+        UnknownNormalizerError: if only sentencepiece can tell what it does.
+    """
+
+    def __init__(self, model: SentencepieceModel, serialized: bytes) -> None:
+        import sentencepiece
+
+        processor = sentencepiece.SentencePieceProcessor(model_proto=serialized + _CHARSMAP_ALONE)
+        super().__init__(processor.normalize)
+        read_forms(model.charsmap)
+        later, before_others = _read_keys(model.charsmap)
+        self._later = later
+        self._texts = user_defined(model)
+        self._last_chars = {text[-1] for text in self._texts if ord(text[-1]) in before_others}
+        for text in self._texts:
+            is_plain = all(self._normalize(char) == char for char in text)
+            overlaps = any(
+                text[first:].startswith(other) or other.startswith(text[first:])
+                for first in range(1, len(text))
+                for other in self._texts
+                if len(other) > 1
+            )
+            if not is_plain or overlaps or later.intersection(map(ord, text)):
+                raise UnknownNormalizerError(f"its user-defined piece {text!r}")
+        self.blocks[IN_CONTEXT, [JOINED]] = 0xFF
+
+    def classify(self, chars: list[str]) -> list[int]:
+        """Return the classes of the characters on a page."""
+        return [
+            JOINED
+            if ord(char) in self._later
+            else IN_CONTEXT
+            if char in self._last_chars
+            else PLAIN
+            for char in chars
+        ]
+
+    def normalize_in_context(self, before: str, text: str) -> str:
+        """Normalize a text that begins with an ``IN_CONTEXT`` character, or is long."""
+        whole = before + text[0]
+        for piece in self._texts:
+            if whole.endswith(piece):
+                return self._normalize(piece + text[1:])[len(piece) - 1 :]
+        return self._normalize(text)
+
+
+def user_defined(model: SentencepieceModel) -> list[str]:
+    """Return the user-defined pieces of a model, long ones first, with spaces for U+2581."""
+    pairs = zip(model.pieces, model.kinds, strict=True)
+    texts = {piece.replace("\u2581", " ") for piece, kind in pairs if kind == USER_DEFINED}
+    return sorted(texts, key=len, reverse=True)
+
+
+def read_forms(charsmap: bytes) -> list[str]:
+    """Return what the keys of a table become.
+
+    Raises:
+        UnknownNormalizerError: if one is so long that what a piece becomes may not fit the kernel.
+    """
+    values = charsmap[4 + int.from_bytes(charsmap[:4], "little") :]
+    forms = values.decode().split("\0")
+    if max(map(len, forms)) > _LONGEST_FORM:
+        raise UnknownNormalizerError("its precompiled_charsmap with long texts")
+    return forms
+
+
+def _read_keys(charsmap: bytes) -> tuple[set[int], set[int]]:
+    """Return characters of the keys of a table: those after a first one, and those before a last.
+
+    The table is a double array of bytes, a trie: the children of a node are where the exclusive or
+    of the node and their byte points to. It is walked level by level.
+    """
+    size = int.from_bytes(charsmap[:4], "little")
+    units = np.frombuffer(charsmap[4 : 4 + size], np.uint32).astype(np.int64)
+    offsets = (units >> 10) << ((units & 0x200) >> 6)
+    labels = units & 0x8000_00FF
+    children = np.flatnonzero((labels > 0) & (labels < 256))
+    parents = children ^ labels[children]
+    order = np.argsort(parents, kind="stable")
+    children, parents = children[order], parents[order]
+    later: set[int] = set()
+    before_others: set[int] = set()
+    nodes = offsets[:1]
+    codes, num_left, num_chars = np.zeros((3, 1), np.int64)
+    while len(nodes):
+        firsts, stops = np.searchsorted(parents, nodes), np.searchsorted(parents, nodes, "right")
+        counts = stops - firsts
+        before_others.update(codes[(num_left == 0) & (counts > 0)].tolist())
+        rows = np.repeat(np.arange(len(nodes)), counts)
+        within = np.arange(len(rows)) - np.repeat(counts.cumsum() - counts, counts)
+        found = children[firsts[rows] + within]
+        byte = labels[found]
+        begins = num_left[rows] == 0
+        bits = np.select([byte < 0x80, byte < 0xE0, byte < 0xF0], [0x7F, 0x1F, 0xF], 7)
+        codes = np.where(begins, byte & bits, codes[rows] << 6 | byte & 0x3F)
+        size_left = np.select([byte < 0x80, byte < 0xE0, byte < 0xF0], [0, 1, 2], 3)
+        num_left = np.where(begins, size_left, num_left[rows] - 1)
+        num_chars = num_chars[rows] + begins
+        later.update(codes[(num_left == 0) & (num_chars > 1)].tolist())
+        nodes = found ^ offsets[found]
+    return later, before_others

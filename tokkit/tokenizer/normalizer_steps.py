@@ -10,7 +10,7 @@ from tokkit.kernels.encode.normalize import (
     CHANGED,
     DONE,
     FLAG_SHIFT,
-    FORM_SHIFT,
+    FORM_LENGTH_SHIFT,
     IS_SAME,
     LONG_PIECE,
     LONGEST_PIECE,
@@ -28,6 +28,7 @@ from tokkit.kernels.encode.replace import (
     LENGTH_BITS,
     POSITION,
     RUN,
+    SEGMENT,
     SIZE,
     new_state,
     replace_part,
@@ -49,6 +50,8 @@ _PIECE_BITS = 14
 _MOST_ASKED = 1024
 _MOST_PIECES = (1 << _PIECE_BITS) * 3 // 4 - _MOST_ASKED
 
+# What stands before a piece, for rules that need it.
+_CONTEXT_BYTES = 1024
 _NO_ENDS = np.zeros(0, np.int64)
 _ALL = np.ones(1, np.bool_)
 
@@ -212,7 +215,7 @@ class CharacterStep:
                 self._learn_pieces(state)
             elif stop == LONG_PIECE:
                 first, last = int(state[POSITION]), int(state[DETAIL])
-                form = self._rules.normalize([bytes(values[first:last]).decode()])[0].encode()
+                form = self._normalize_long(values, int(bounds[state[SEGMENT]]), first, last)
                 state[DETAIL] = first - state[RUN] + len(form)
                 out_values = _make_room(out_values, state, int(bounds[-1]))
                 place = np.frombuffer(form, np.uint8), np.uint64(len(form))
@@ -224,6 +227,12 @@ class CharacterStep:
         if state[RUN] == bounds[0]:
             return values, bounds, ends
         return out_values[: state[SIZE]], out_bounds, None if ends is None else out_marks
+
+    def _normalize_long(self, values: _Bytes, segment_start: int, start: int, stop: int) -> bytes:
+        """Return what the library makes of a piece that is not in the table."""
+        text = bytes(values[start:stop]).decode()
+        before = bytes(values[max(segment_start, start - _CONTEXT_BYTES) : start])
+        return self._rules.normalize_in_context(before.decode(errors="ignore"), text).encode()
 
     def _learn_page(self, code: int) -> None:
         """Ask about a character and those on its page."""
@@ -252,7 +261,11 @@ class CharacterStep:
         for row, length, text, form in zip(
             rows.tolist(), lengths, texts, self._rules.normalize(texts), strict=True
         ):
-            meaning = same if form == text else self._piece_forms.add(form) << FORM_SHIFT
+            meaning = same
+            if form != text:
+                place = self._piece_forms.add(form)
+                form_length = place & ((1 << LENGTH_BITS) - 1)
+                meaning = place - form_length | form_length << FORM_LENGTH_SHIFT
             self._pieces[row, -1] = meaning | length
 
 

@@ -19,11 +19,15 @@ from numpy.typing import NDArray
 from tokkit.tokenizer.character_rules import (
     PatternRules,
     PrecompiledRules,
+    SentencepieceRules,
     SingleRules,
     UnicodeRules,
     UnknownNormalizerError,
+    read_forms,
+    user_defined,
 )
 from tokkit.tokenizer.normalizer_steps import CharacterStep, ReplaceStep, Step, Text, TrimStep
+from tokkit.tokenizer.sentencepiece_model import read_sentencepiece
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 SPACE_SIGN = "\u2581"
@@ -62,7 +66,7 @@ class TextNormalizer:
             UnknownNormalizerError: if only the library knows a part of it.
         """
         if tokenizer.processor is not None:
-            raise UnknownNormalizerError("sentencepiece's normalizer")
+            return cls._of_model(tokenizer.processor.serialized_model_proto())
         definition = tokenizer.definition
         return cls.of_definition(definition.get("normalizer"), definition.get("pre_tokenizer"))
 
@@ -89,6 +93,25 @@ class TextNormalizer:
         if metaspaces[0]["replacement"] != SPACE_SIGN or len(metaspaces) > 1:
             raise UnknownNormalizerError("its pre-tokenizer Metaspace")
         return cls(steps.found, _Prefix(parts, is_escaped=steps.is_escaped))
+
+    @classmethod
+    def _of_model(cls, serialized: bytes) -> "TextNormalizer":
+        """Return what a sentencepiece model says."""
+        model = read_sentencepiece(serialized)
+        if not model.escape_whitespaces or model.treat_whitespace_as_suffix:
+            raise UnknownNormalizerError("its spaces, which are not before words as U+2581")
+        joins = model.remove_extra_whitespaces
+        texts = [*read_forms(model.charsmap), *user_defined(model)]
+        if joins and any("  " in text for text in texts):
+            raise UnknownNormalizerError("its spaces in a row")
+        steps: list[Step] = []
+        if model.charsmap:
+            steps.append(CharacterStep(SentencepieceRules(model, serialized)))
+        if joins:
+            steps += [TrimStep(" ", ""), ReplaceStep("  ", " ", is_run=True)]
+        steps.append(ReplaceStep(SPACE_SIGN, " "))
+        prefix = " " if model.add_dummy_prefix else ""
+        return cls([*steps, TrimStep("", " " if joins else "", prefix)])
 
     def normalize(self, values: _Bytes, bounds: _Int64s, ends: _Int64s | None = None) -> Text:
         """Normalize segments of text, each by itself; what does not change is not copied.

@@ -44,6 +44,7 @@ UNSEEN = 0  # not in the table yet
 PLAIN = 1  # two of them can be cut apart
 JOINED = 2  # these two belong to the character before them
 LINKER = 3
+IN_CONTEXT = 7  # what a piece that begins with it becomes depends on the text before
 CLASS_MASK = 7
 NUM_CLASSES = 8
 # A bit of ``kinds``: the character alone is not normalized to itself.
@@ -56,8 +57,8 @@ LONGEST_PIECE = 32
 IS_ASKED = 1  # the caller is asked what the piece is normalized to
 IS_SAME = 2  # the piece is normalized to itself
 FLAG_SHIFT = 8
-# The rest is where its form is in ``piece_values``.
-FORM_SHIFT = 16
+# Then two bytes are the length of its form, and four the start, in ``piece_values``.
+FORM_LENGTH_SHIFT = 16
 
 # Indices into the state of the kernel, beyond those of ``replace``.
 NUM_ASKED = 6
@@ -67,13 +68,14 @@ NUM_PIECES = 7
 DONE = 0
 UNSEEN_CHARACTER = 1  # a code point that is not in the table
 NEW_PIECES = 2  # no detail: ``asked[:state[NUM_ASKED]]`` are their rows
-LONG_PIECE = 3  # the end of a piece that is not in the table for its length
+LONG_PIECE = 3  # the end of a piece that is too long for the table, or depends on what is before
 FULL = 4  # number of bytes for which there was no room in the output
 
 # A kernel looks for so many bytes beyond an unknown piece for others, so that its caller is asked
 # about many at a time where most are unknown, and few bytes are read twice where few are.
 _LOOK_AHEAD = 1 << 15
 
+_FORM_START = np.uint64(0xFFFF_FFFF_0000_0000)
 _ONES = np.uint64(0x0101_0101_0101_0101)
 _HIGH_BITS = np.uint64(0x8080_8080_8080_8080)
 
@@ -124,12 +126,26 @@ def _skip_plain(values: Bytes, position: int, stop: int, below: np.uint64, above
 
 
 @tuple_splice
-def _is_plain(values: Bytes, position: int, below: np.uint64, above: np.uint64) -> bool:
-    """Return whether eight bytes are in the range of plain ASCII."""
-    if position + 8 > values.size:
-        return False
-    word = load_word(values, position)
-    return not (word | (word + above) | ~(word + below)) & _HIGH_BITS
+def _skip_plain_characters(
+    values: Bytes, position: int, stop: int, kinds: Bytes, below: np.uint64, above: np.uint64
+) -> tuple[int, int]:
+    """Pass over plain characters up to one that is not plain, or until eight ASCII bytes follow.
+
+    Returns:
+        Where it stopped, and where the last character before begins, or -1 if there is none.
+    """
+    last: int = signed(-1)
+    while position < stop:
+        code, size = decode_character(values, position)
+        if kinds[code] != PLAIN:
+            break
+        last = position
+        position += size
+        if size == 1 and position + 8 <= stop:
+            word = load_word(values, position)
+            if not (word | (word + above) | ~(word + below)) & _HIGH_BITS:
+                break
+    return position, last
 
 
 @tuple_inline
@@ -214,29 +230,25 @@ def normalize_pieces(
         stop = bounds[segment + 1]
         while start < stop:
             position = _skip_plain(values, start, stop, below, above)
+            last = position - 1 if position > start else np.int64(-1)
+            if position < stop:
+                found, before = _skip_plain_characters(values, position, stop, kinds, below, above)
+                last = before if before >= 0 else last
+                position = found
             if position == stop:
                 start = stop
                 break
-            if position > start:
-                start = position - 1  # what follows may combine with it
+            if last >= 0:
+                start = last  # what follows may combine with it
             first_code, size = decode_character(values, start)
-            kind = signed(kinds[first_code])
             code = first_code
+            kind = signed(kinds[code])
             position = start + size
             is_single = True
             seen = 1 << (kind & CLASS_MASK)
-            is_skip = False
             while position < stop and kind != UNSEEN:
                 code, size = decode_character(values, position)
                 right = signed(kinds[code])
-                if right == PLAIN and kind == PLAIN and is_single:
-                    start = position
-                    position += size
-                    first_code = code
-                    if size == 1 and _is_plain(values, start, below, above):
-                        is_skip = True
-                        break
-                    continue
                 if right == UNSEEN:
                     kind = right
                 elif not blocks[kind & CLASS_MASK, right & CLASS_MASK] & seen:
@@ -250,8 +262,6 @@ def normalize_pieces(
                         seen |= 1 << number
                     else:
                         seen = 1 << number
-            if is_skip:
-                continue
             if kind == UNSEEN:
                 state[DETAIL] = code
                 reason = UNSEEN_CHARACTER
@@ -261,7 +271,7 @@ def normalize_pieces(
             if is_single:
                 is_changed = kind & CHANGED != 0
                 form = known.forms[first_code]
-            elif position - start > LONGEST_PIECE:
+            elif position - start > LONGEST_PIECE or kinds[first_code] & CLASS_MASK == IN_CONTEXT:
                 if not num_asked:
                     state[DETAIL] = position
                     reason = LONG_PIECE
@@ -270,7 +280,8 @@ def normalize_pieces(
                 row, is_new = _find_row(values, start, position, pieces, known.shift)
                 meaning = pieces[row + 4]
                 flags = signed(meaning) >> FLAG_SHIFT
-                form = meaning >> np.uint64(FORM_SHIFT)
+                length = (meaning >> np.uint64(FORM_LENGTH_SHIFT)) & np.uint64(0xFFFF)
+                form = (meaning & _FORM_START) | length
                 is_changed = flags & IS_SAME == 0
                 if is_new:
                     state[NUM_PIECES] += 1

@@ -11,14 +11,14 @@ from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
 from tokkit.kernels.memory import (
     copy_values,
     decode_character,
-    load_word,
+    find_either,
     signed,
     trailing_zeros,
 )
 
 # A form, which replaces a part, is where it is in an array: its start ``<< LENGTH_BITS``, and its
 # number of bytes.
-LENGTH_BITS = 16
+LENGTH_BITS = 32
 
 # Indices into the state of a kernel.
 POSITION = 0  # the next part begins here
@@ -30,9 +30,6 @@ DETAIL = 5
 STATE_SIZE = 8
 
 SPACE = 32
-
-_LOW_BITS = np.uint64(0x7F7F_7F7F_7F7F_7F7F)
-_ONES = np.uint64(0x0101_0101_0101_0101)
 
 
 def new_state(start: int) -> Int64:
@@ -112,24 +109,15 @@ def finish(
 
 
 @tuple_splice
-def _equal_bytes(word: np.uint64, byte: np.uint64) -> np.uint64:
-    """Return a word with the high bit of each byte set where ``word`` has ``byte``, repeated."""
-    other = word ^ byte
-    return ~(((other & _LOW_BITS) + _LOW_BITS) | other | _LOW_BITS)
-
-
-@tuple_splice
 def _find_pair(values: Bytes, position: int, stop: int, first: int, second: int) -> int:
     """Return the first place of two bytes, next to each other, from ``position`` on, or ``stop``."""
-    first_byte, second_byte = _ONES * np.uint64(first), _ONES * np.uint64(second)
-    while position + 1 < stop and position + 9 <= values.size:
-        found = _equal_bytes(load_word(values, position), first_byte)
+    while position + 1 < stop and position + 65 <= values.size:
+        found = find_either(values, position, first, first)
+        found &= find_either(values, position + 1, second, second)
         if found:
-            found &= _equal_bytes(load_word(values, position + 1), second_byte)
-            if found:
-                position += signed(trailing_zeros(found) >> 3)
-                return position if position + 1 < stop else stop
-        position += 8
+            position += signed(trailing_zeros(found))
+            return position if position + 1 < stop else stop
+        position += 64
     while position + 1 < stop:
         if values[position] == first and values[position + 1] == second:
             return position
