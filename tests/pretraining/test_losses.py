@@ -1,4 +1,4 @@
-"""Losses over 120 steps go where those of transformers' padded model in fp32 go.
+"""Losses over 200 steps go where those of transformers' padded model in fp32 go.
 
 Both have the same weights, instances, masks, optimizer and rates. Without dropout the curves are
 one curve at first; then roundings grow apart, as they do between any two ways to add numbers up.
@@ -28,7 +28,8 @@ from tokkit.pretraining.training.optimizers import build_optimizer, clip_gradien
 from tokkit.pretraining.training.schedule import Schedule
 from tokkit.shards.instances import Instances
 
-NUM_STEPS = 120
+NUM_STEPS = 200
+NUM_STEPS_WITH_DROPOUT = 120  # of six runs, with a model of one layer
 Curve = npt.NDArray[np.float64]
 
 
@@ -58,7 +59,7 @@ def make_model(dropout: float) -> Bert:
         ModelConfig(
             vocab_size=48,
             hidden_size=64,
-            num_hidden_layers=1,
+            num_hidden_layers=1 if dropout else 2,
             num_attention_heads=2,
             intermediate_size=128,
             max_position_embeddings=24,
@@ -74,6 +75,7 @@ def follow_ours(
     config: PretrainConfig, batches: Sequence[Instances], dropout: float, seed: int = 0
 ) -> Curve:
     """What our step makes of flat batches."""
+    batches = batches[:NUM_STEPS_WITH_DROPOUT] if dropout else batches
     model = make_model(dropout)
     config = dataclasses.replace(config, seed=seed)
     trainer = make_trainer(config, model, [[lay_out(instances, PAD)] for instances in batches])
@@ -89,6 +91,7 @@ def follow_theirs(
     config: PretrainConfig, batches: Sequence[Instances], dropout: float, seed: int = 0
 ) -> Curve:
     """What a plain loop makes of padded batches with their model, in fp32."""
+    batches = batches[:NUM_STEPS_WITH_DROPOUT] if dropout else batches
     model = peer_of(make_model(dropout), "sdpa")
     model.train()
     optimizer, schedule = build_optimizer(model, config), Schedule.from_config(config)
@@ -119,7 +122,7 @@ def test_without_dropout_there_is_one_curve(
 ) -> None:
     ours, theirs = (follow(config, batches, 0.0) for follow in (follow_ours, follow_theirs))
     assert windows(theirs)[-1] < windows(theirs)[0] - 1  # there is a curve
-    np.testing.assert_allclose(ours[:60], theirs[:60], atol=1e-4)
+    np.testing.assert_allclose(ours[:100], theirs[:100], atol=1e-4)
     np.testing.assert_allclose(windows(ours), windows(theirs), atol=1e-2)
 
 
