@@ -107,13 +107,16 @@ def test_the_table_of_merges_is_a_dictionary(merges: list[tuple[int, int, int]])
     table = np.zeros(2 * 128, np.uint64)
     lefts, rights, merged = np.array(merges, np.int64).reshape(-1, 3).T.copy()
     known = np.zeros(1 << 14, np.uint64)
-    fill_merges(lefts, rights, merged, 64 - 7, table, known)
+    ranks = np.arange(len(merges)) * 3
+    fill_merges(lefts, rights, merged, ranks, 64 - 7, table, known)
     found = {
         divmod(key - 1, 1 << 32): divmod(value, 1 << 32)
         for key, value in table.reshape(-1, 2).tolist()
         if key
     }
-    assert found == {(left, right): (rank, to) for rank, (left, right, to) in enumerate(merges)}
+    assert found == {
+        (left, right): (3 * place, to) for place, (left, right, to) in enumerate(merges)
+    }
     assert bool(merges) == known.any()
 
 

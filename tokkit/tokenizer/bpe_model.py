@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 
 from tokkit.kernels.encode.bpe_lookup import (
     MOST_TOKENS,
-    NUM_BYTES,
     BpeLookup,
     choose_merges,
     find_prefixes,
@@ -62,7 +61,7 @@ class BpeModel:
         self._longest_word = LONGEST_WORD if longest_word is None else longest_word
         merges = read_merges(tokenizer)
         values, offsets = read_token_bytes(tokenizer.tokens)
-        self._merges = _make_merges(*merges)
+        self._merges = make_merges(*merges)
         self._lookup = make_lookup(merges, values, offsets)
         self._whole = np.zeros(256, np.uint64)
         model = tokenizer.definition["model"]
@@ -117,14 +116,21 @@ class BpeModel:
         return True
 
 
-def _make_merges(
-    byte_ids: _Int64s, left_ids: _Int64s, right_ids: _Int64s, merged_ids: _Int64s
+def make_merges(
+    byte_ids: _Int64s,
+    left_ids: _Int64s,
+    right_ids: _Int64s,
+    merged_ids: _Int64s,
+    ranks: _Int64s | None = None,
 ) -> Merges:
+    """Return the table of merges, whose ranks are their places unless others are given."""
+    if ranks is None:
+        ranks = np.arange(len(merged_ids))
     size = 1 << max(4, (2 * len(merged_ids)).bit_length())
     shift = 65 - size.bit_length()
     table = np.zeros(2 * size, np.uint64)
     known = np.zeros(1 << 14, np.uint64)
-    fill_merges(left_ids, right_ids, merged_ids, shift, table, known)
+    fill_merges(left_ids, right_ids, merged_ids, ranks, shift, table, known)
     return Merges(table, shift, known, byte_ids)
 
 
@@ -132,28 +138,31 @@ def make_lookup(merges: tuple[_Int64s, ...], values: _Bytes, offsets: _Int64s) -
     """Return the tables for looking up tokens; without any token if the model must merge.
 
     Args:
-        merges: what ``read_merges`` returns.
+        merges: what ``read_merges`` returns; or instead of bytes, other symbols.
         values: uint8, the bytes of all tokens.
         offsets: int64 ``[vocab_size + 1]``, into ``values``, by id.
     """
-    byte_ids, left_ids, right_ids, merged_ids = merges
-    size = NUM_BYTES + len(merged_ids)
+    symbol_ids, left_ids, right_ids, merged_ids = merges
+    num_symbols = len(symbol_ids)
+    size = num_symbols + len(merged_ids)
     bits = max(4, (2 * size).bit_length())
     lookup = BpeLookup(
+        num_symbols=num_symbols,
         cells=np.zeros(256, np.uint64),
         parts=np.arange(size, dtype=np.uint64) * np.uint64(1 + (1 << 32)),
         lengths=np.empty(0, np.int32),
         prefixes=np.empty((2, 0), np.int32),
-        ids=np.concatenate([byte_ids, merged_ids]),
+        ids=np.concatenate([symbol_ids, merged_ids]),
         table=np.zeros(1 << bits, np.uint64),
         shift=64 - bits,
         known=np.zeros(1 << 14, np.uint64),
         earliest=np.full((256, 256), MOST_TOKENS, np.uint32),
     )
     numbers = np.full(len(offsets) - 1, NO_TOKEN, np.int64)
-    numbers[byte_ids] = np.arange(NUM_BYTES)
+    numbers[symbol_ids] = np.arange(num_symbols)
     count = -1
-    if len(np.unique(byte_ids)) == NUM_BYTES and NO_ID not in byte_ids and size < MOST_TOKENS:
+    is_distinct = len(np.unique(symbol_ids)) == num_symbols and NO_ID not in symbol_ids
+    if is_distinct and size < MOST_TOKENS:
         ranks = np.full(size, -1, np.int64)
         count = choose_merges(left_ids, right_ids, merged_ids, lookup, numbers, ranks)
     if count < 0 or len(values) > _MOST_BYTES:
@@ -166,7 +175,7 @@ def _fill_lookup(lookup: BpeLookup, count: int, values: _Bytes, offsets: _Int64s
     parts, ids = lookup.parts[:count], lookup.ids[:count]
     starts, stops = offsets[ids], offsets[ids + 1]
     lefts, rights = (parts >> np.uint64(32)).astype(np.int64), parts.astype(np.uint32)
-    merged = np.arange(NUM_BYTES, count)
+    merged = np.arange(lookup.num_symbols, count)
     seam = values[stops[lefts[merged]] - 1], values[starts[rights[merged]]]
     np.minimum.at(lookup.earliest, seam, merged.astype(np.uint32))
     order, values, offsets = sort_tokens(values, offsets, ids)

@@ -37,6 +37,7 @@ from tokkit.tokenizer.bpe_model import BpeModel
 from tokkit.tokenizer.encoded import Encoded, Ids
 from tokkit.tokenizer.kernel_choice import choose_kernel
 from tokkit.tokenizer.library_encoder import LibraryEncoder
+from tokkit.tokenizer.metaspace_bpe_model import MetaspaceBpeModel
 from tokkit.tokenizer.segments import Cuts, Segments, cut_at_ends
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.wordpiece_model import WordPieceModel
@@ -70,11 +71,13 @@ class Encoder:
         kernel = choose_kernel(tokenizer).name
         self._id_dtype = id_dtype(tokenizer.vocab_size)
         self._library = LibraryEncoder(tokenizer)
-        self._model: WordPieceModel | BpeModel | None = None
+        self._model: WordPieceModel | BpeModel | MetaspaceBpeModel | None = None
         if kernel == "wordpiece":
             self._model = WordPieceModel(tokenizer)
         elif kernel == "bpe":
             self._model = BpeModel(tokenizer, longest_word)
+        elif kernel == "metaspace-bpe":
+            self._model = MetaspaceBpeModel(tokenizer, longest_word)
         self._cache = new_cache(_SHORT_BITS, _LONG_BITS)
         self._queue = new_queue()
         # Writing to the same memory again is a tenth faster than writing to new pages.
@@ -110,7 +113,7 @@ class Encoder:
         counts = np.zeros(len(bounds), np.int64)
         rest = (self._cache, self._queue, state, ids, bits, counts)
         while (stop := model.kernel(values, bounds, added, *model.tables, *rest)) != DONE:
-            if stop == UNSEEN_CHARACTER:
+            if stop == UNSEEN_CHARACTER and not isinstance(model, MetaspaceBpeModel):
                 model.characters.learn_page(int(state[DETAIL]))
             elif stop == NEEDS_LIBRARY:
                 self._encode_chunk(segments, state, ids, bits)

@@ -10,6 +10,7 @@ import numpy as np
 
 from tokkit.tokenizer.added_rows import explain_added
 from tokkit.tokenizer.encoded import NO_ID, forbidden_mask, read_merges
+from tokkit.tokenizer.metaspace_vocabulary import is_metaspace_bpe, metaspace_obstacles
 from tokkit.tokenizer.split_pattern import PatternParser, UnknownPatternError, read_levels
 from tokkit.tokenizer.tokenizer import Tokenizer
 
@@ -21,7 +22,7 @@ class KernelChoice(NamedTuple):
     """The answer to which kernel encodes.
 
     Attributes:
-        name: ``wordpiece``, ``bpe``, or None for the tokenizer's own library.
+        name: ``wordpiece``, ``bpe``, ``metaspace-bpe``, or None for the tokenizer's own library.
         obstacle: what no kernel knows, as a phrase; empty with a kernel.
     """
 
@@ -34,6 +35,8 @@ def choose_kernel(tokenizer: Tokenizer) -> KernelChoice:
     obstacles: Iterator[str]
     if tokenizer.kind == "wordpiece":
         name, obstacles = "wordpiece", _wordpiece_obstacles(tokenizer)
+    elif is_metaspace_bpe(tokenizer):
+        name, obstacles = "metaspace-bpe", metaspace_obstacles(tokenizer)
     elif tokenizer.kind == "bpe":
         name, obstacles = "bpe", _byte_level_obstacles(tokenizer)
     else:

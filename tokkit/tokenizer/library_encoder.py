@@ -31,8 +31,8 @@ import pyarrow as pa
 from tokkit.errors import TokkitError
 from tokkit.shards.arrow import id_dtype, string_buffers, to_arrow
 from tokkit.tokenizer.characters import WordCharacters, cut_at_words
-from tokkit.tokenizer.definitions import WORD_BEGINNING
 from tokkit.tokenizer.encoded import Encoded, Ids, TextTooLongError, forbidden_mask
+from tokkit.tokenizer.metaspace_vocabulary import find_word_tokens
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 WINDOW_BYTES = 1 << 20
@@ -71,7 +71,7 @@ class LibraryEncoder:
     """Encodes texts with ``tokenizers`` or ``sentencepiece``.
 
     A token begins a word if its word differs from that of the token before, or if it is the first
-    of its text; in sentencepiece if it begins with U+2581.
+    of its text; where U+2581 stands for spaces, if it begins with that, or at added tokens.
 
     Args:
         tokenizer: defines the ids.
@@ -94,10 +94,7 @@ class LibraryEncoder:
         self._longest_window = longest_window or LONGEST_WINDOW
         self._id_dtype = id_dtype(tokenizer.vocab_size)
         self._forbidden = forbidden_mask(tokenizer)
-        # Whether each token begins a word; None if the library must say.
-        self._begins_word: _Bools | None = None
-        if tokenizer.processor is not None or tokenizer.definition["pre_tokenizer"] is None:
-            self._begins_word = np.array([t.startswith(WORD_BEGINNING) for t in tokenizer.tokens])
+        self._word_tokens = find_word_tokens(tokenizer)
 
     def encode(self, texts: pa.LargeStringArray, ends: _Int64s | None = None) -> Encoded:
         """Encode texts, in order; see ``Encoder.encode``."""
@@ -317,8 +314,10 @@ class LibraryEncoder:
         lengths = np.fromiter(map(len, lists), np.int64, len(lists))
         num_tokens = int(lengths.sum())
         ids: Ids = np.fromiter(chain.from_iterable(lists), self._id_dtype, num_tokens)
-        if self._begins_word is not None:
-            word_starts = self._begins_word[ids]
+        if self._word_tokens is not None:
+            begins, is_added = self._word_tokens[:, ids]
+            word_starts = begins | is_added
+            word_starts[1:] |= is_added[:-1]
         else:
             numbers = np.fromiter(chain.from_iterable(words), np.int64, num_tokens)
             word_starts = np.diff(numbers, prepend=-1) != 0

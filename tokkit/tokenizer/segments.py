@@ -5,7 +5,7 @@ segments    "Le ", <mask>, " été. Oui."
 cuts        also before " Oui.", where a cut changes no token
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,8 @@ import numpy.typing as npt
 from tokkit.kernels.encode.chunks import NO_ADDED, CutRules
 from tokkit.kernels.encode.cuts import find_cuts
 from tokkit.shards.arrow import read_only
-from tokkit.tokenizer.added_tokens import make_added_tokens
+from tokkit.tokenizer.added_tokens import AddedTokens, make_added_tokens
+from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 _Bytes = npt.NDArray[np.uint8]
@@ -99,6 +100,32 @@ class Segmenter:
             if again is not None:
                 firsts = again if firsts is None else again[firsts]
         return Segments(values, bounds, NO_ADDED if added is None else added, firsts, ends)
+
+
+class MetaspaceSegmenter(Segmenter):
+    """Cuts and normalizes texts of a tokenizer in which U+2581 stands for spaces.
+
+    Args:
+        tokenizer: defines both.
+        pieces: further tokens to search for in normalized text, with their ids.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, pieces: Mapping[bytes, int]) -> None:
+        self._prefixer = TextNormalizer.of_tokenizer(tokenizer)
+        super().__init__(tokenizer, spaced=True, normalize=self._prefixer.normalize)
+        if pieces:
+            self._normalized = AddedTokens(pieces)
+
+    def cut(self, values: _Bytes, offsets: _Int64s, ends: _Int64s | None) -> Segments:
+        """Return the segments of texts, with spaces in front; see ``Segmenter.cut``."""
+        segments = super().cut(values, offsets, ends)
+        is_first = None
+        if segments.firsts is not None:
+            is_first = np.zeros(len(segments.bounds) - 1, np.bool_)
+            is_first[segments.firsts[:-1]] = True
+        text = segments.values, segments.bounds, segments.ends
+        values, bounds, ends = self._prefixer.add_prefix(*text, is_first)
+        return replace(segments, values=values, bounds=bounds, ends=ends)
 
 
 def cut_at_ends(segments: Segments, rules: CutRules) -> tuple[Segments, Cuts]:

@@ -6,6 +6,7 @@ The file is a protobuf message; see ``sentencepiece_model.proto`` in google/sent
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 # Kinds of pieces.
@@ -52,6 +53,7 @@ class SentencepieceModel:
     treat_whitespace_as_suffix: bool
 
 
+@lru_cache(maxsize=1)
 def read_sentencepiece(model: bytes) -> SentencepieceModel:
     """Return what a model says, which sentencepiece has loaded before."""
     pieces = []

@@ -30,7 +30,6 @@ from tokkit.kernels.encode.tries import NO_TOKEN, Cells, find_longest
 from tokkit.kernels.jit import inline, kernel, tuple_inline, tuple_kernel, tuple_splice
 from tokkit.kernels.memory import HASH_PRIME, signed
 
-NUM_BYTES = 256
 MOST_TOKENS = (1 << 21) - 1
 
 # Rows of ``BpeLookup.prefixes``, in the order in which they are tried: prefixes that end between
@@ -46,11 +45,12 @@ _LOW_HALF = np.uint64(0xFFFF_FFFF)
 
 
 class BpeLookup(NamedTuple):
-    """A model whose tokens are numbered in the order of their merges, after the 256 bytes.
+    """A model whose tokens are numbered in the order of their merges, after bytes or characters.
 
     Attributes:
+        num_symbols: number of tokens that no merge makes: 256 bytes, or characters.
         cells: double array over the tokens; see ``tries``.
-        parts: uint64 ``[num_tokens]``: left and right part of a token, 32 bits each; for a byte,
+        parts: uint64 ``[num_tokens]``: left and right part of a token, 32 bits each; for a symbol,
             itself. Empty where the model is not of this kind.
         lengths: int32 ``[num_tokens]``, in bytes.
         prefixes: int32 ``[2, num_tokens]``: the longest other token that a token begins with, or
@@ -64,6 +64,7 @@ class BpeLookup(NamedTuple):
             with one byte and whose right part begins with another.
     """
 
+    num_symbols: int
     cells: Cells
     parts: UInt64
     lengths: Int32
@@ -167,7 +168,7 @@ def _is_compatible(
         limit = later + np.uint64(not is_left)
         left = parts & _LOW_HALF if is_left else left
         right = right if is_left else parts >> _HALF
-        if limit <= NUM_BYTES:
+        if limit <= np.uint64(lookup.num_symbols):
             return True
     return True
 
@@ -192,15 +193,15 @@ def choose_merges(
         rights: int64 ``[num_merges]``, ids.
         merged: int64 ``[num_merges]``, ids.
         lookup: has room for all merges; parts, ids, table and known of the tokens are filled in.
-        numbers: int64, by id: those of the bytes, ``NO_TOKEN`` for others; updated.
-        out_ranks: int64 ``[256 + num_merges]``: the rank of the merge that makes each token; of
-            bytes -1, which is there already.
+        numbers: int64, by id: those of the symbols, ``NO_TOKEN`` for others; updated.
+        out_ranks: int64 ``[num_symbols + num_merges]``: the rank of the merge that makes each
+            token; of symbols -1, which is there already.
 
     Returns:
         The number of tokens; or -1 if words must be merged, because a merge may come before
         those that make its parts.
     """
-    count = NUM_BYTES
+    count = lookup.num_symbols
     for rank in range(lefts.size):
         left, right = numbers[lefts[rank]], numbers[rights[rank]]
         if left < 0 or right < 0 or numbers[merged[rank]] >= 0:

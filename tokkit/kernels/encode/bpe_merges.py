@@ -13,7 +13,7 @@ import numpy as np
 from tokkit.kernels.arrays import Bools, Bytes, Ids, Int64, UInt32, UInt64
 from tokkit.kernels.heap import move_down, move_up
 from tokkit.kernels.jit import kernel, tuple_inline, tuple_splice
-from tokkit.kernels.memory import HASH_PRIME, signed
+from tokkit.kernels.memory import HASH_PRIME, decode_character, signed
 
 NO_MERGE = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 NO_ID = -1
@@ -122,25 +122,32 @@ def _find_merge(merges: Merges, left: int, right: int) -> np.uint64:
 
 @kernel
 def fill_merges(
-    lefts: Int64, rights: Int64, merged: Int64, shift: int, out_table: UInt64, out_known: UInt64
+    lefts: Int64,
+    rights: Int64,
+    merged: Int64,
+    ranks: Int64,
+    shift: int,
+    out_table: UInt64,
+    out_known: UInt64,
 ) -> None:
-    """Insert merges into an empty table, by rank; of equal pairs the last counts.
+    """Insert merges into an empty table; of equal pairs the last counts.
 
     Args:
         lefts: int64 ``[num_merges]``, ids.
         rights: int64 ``[num_merges]``, ids.
         merged: int64 ``[num_merges]``, ids.
+        ranks: int64 ``[num_merges]``; of pairs with the same rank the leftmost is merged first.
         shift: 64 - n.
         out_table: uint64 ``[2 ** n * 2]``, zeros; ``2 ** n`` is at least 1.5 ``num_merges``.
         out_known: uint64 ``[2 ** 14]``, zeros.
     """
-    for rank in range(lefts.size):
-        key = (np.uint64(lefts[rank]) << _HALF | np.uint64(rights[rank])) + np.uint64(1)
+    for merge in range(lefts.size):
+        key = (np.uint64(lefts[merge]) << _HALF | np.uint64(rights[merge])) + np.uint64(1)
         place = signed((key * HASH_PRIME) >> np.uint64(shift)) * 2
         while out_table[place] != 0 and out_table[place] != key:
             place = (place + 2) & (out_table.size - 1)
         out_table[place] = key
-        out_table[place + 1] = np.uint64(rank) << _HALF | np.uint64(merged[rank])
+        out_table[place + 1] = np.uint64(ranks[merge]) << _HALF | np.uint64(merged[merge])
         mark_known(out_known, key * HASH_PRIME)
 
 
@@ -154,16 +161,61 @@ def merge_word(
     num_tokens: int,
     out_ids: Ids,
 ) -> int:
-    """Append the tokens of a word; returns the new number of tokens."""
-    ids, nexts = buffers.ids, buffers.nexts
+    """Append the tokens of a word that is merged from bytes; returns the new number of tokens."""
     length = 0
     for position in range(start, stop):
         number = merges.byte_ids[values[position]]
         if number != NO_ID:
-            ids[length] = number
-            nexts[length] = length + 1
-            buffers.befores[length] = length - 1
+            buffers.ids[length] = number
             length += 1
+    return _merge_symbols(merges, buffers, length, num_tokens, out_ids)
+
+
+@tuple_inline
+def merge_characters(
+    values: Bytes,
+    start: int,
+    stop: int,
+    symbols: UInt32,
+    merges: Merges,
+    buffers: WordBuffers,
+    num_tokens: int,
+    out_ids: Ids,
+) -> int:
+    """Append the tokens of a word that is merged from characters.
+
+    Args:
+        values: uint8, valid UTF-8.
+        start: where the word begins.
+        stop: where it ends.
+        symbols: uint32 ``[0x110000]``, the id of each character plus 1; all in the word have one.
+        merges: the merges.
+        buffers: memory for the word.
+        num_tokens: number of tokens before.
+        out_ids: the tokens.
+
+    Returns:
+        The new number of tokens.
+    """
+    length = 0
+    position = start
+    while position < stop:
+        code, size = decode_character(values, position)
+        buffers.ids[length] = signed(symbols[code]) - 1
+        length += 1
+        position += size
+    return _merge_symbols(merges, buffers, length, num_tokens, out_ids)
+
+
+@tuple_inline
+def _merge_symbols(
+    merges: Merges, buffers: WordBuffers, length: int, num_tokens: int, out_ids: Ids
+) -> int:
+    """Merge the symbols in ``buffers.ids`` and append the tokens that are left."""
+    ids, nexts = buffers.ids, buffers.nexts
+    for place in range(length):
+        nexts[place] = place + 1
+        buffers.befores[place] = place - 1
     for place in range(length - 1):
         buffers.pairs[place] = _find_merge(merges, ids[place], ids[place + 1])
     if length <= _SHORT_WORD:

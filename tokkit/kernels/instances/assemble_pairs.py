@@ -158,10 +158,6 @@ def borrow_segments(
         while length < pair["b_length"] and sentence < end:
             length += sentence_lengths[sentence]
             sentence += 1
-        # Another process may write to the file, and then lengths are not what was checked.
-        stop = token_offsets[row + 1]
-        start = min(max(start, token_offsets[row]), stop)
-        length = min(max(length, np.int64(0)), stop - start)
 
         _, loss = _share_loss(pair["a_length"], length, max_tokens)
         kept = length - loss

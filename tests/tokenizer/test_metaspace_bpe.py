@@ -1,0 +1,193 @@
+"""sentencepiece's BPE is equal to its library, from either kind of file."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from exactness import as_bools, ask_encoder, assert_same, batches, column
+from hardtexts import random_texts
+from hypothesis import given
+from hypothesis import strategies as st
+from metaspacetokenizers import (
+    GEMMA,
+    LLAMA,
+    make_metaspace_bpe,
+    make_sentencepiece_bpe,
+    metaspace,
+    metaspace_bpes,
+    scored_pieces,
+)
+
+from tokkit.tokenizer.encoder import Encoder
+from tokkit.tokenizer.kernel_choice import choose_kernel
+from tokkit.tokenizer.library_encoder import LibraryEncoder
+from tokkit.tokenizer.metaspace_bpe_model import MetaspaceBpeModel
+from tokkit.tokenizer.sentencepiece_model import NORMAL, UNUSED, USER_DEFINED
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
+
+TEXTS = st.lists(
+    st.text("aab\u00e9\u5b57  \u2581\n\tx\U0001f600", max_size=30), min_size=1, max_size=8
+)
+CHARACTERS = [*range(0xD800), *range(0xE000, 0x3134F), *range(0xE0000, 0xE01F0), 0x10FFFF]
+
+
+def assert_exact(tokenizer: Tokenizer, texts: Iterable[str]) -> None:
+    """Assert that the kernel gives what the library gives, and that there is a kernel."""
+    assert choose_kernel(tokenizer) == ("metaspace-bpe", "")
+    encoder, library = Encoder(tokenizer), LibraryEncoder(tokenizer)
+    for batch in batches(filter(None, texts)):
+        encoded = library.encode(column(batch))
+        wanted = encoded.ids, encoded.offsets, as_bools(encoded.word_starts)
+        assert_same(tokenizer, batch, ask_encoder(encoder, column(batch)), wanted)
+
+
+@given(metaspace_bpes(), TEXTS)
+def test_any_bpe_is_exact(tokenizer: Tokenizer, texts: list[str]) -> None:
+    assert_exact(tokenizer, texts)
+
+
+@given(scored_pieces(), st.booleans(), TEXTS)
+def test_any_sentencepiece_bpe_is_exact(
+    tmp_path_factory: pytest.TempPathFactory,
+    pieces: list[tuple[str, float, int]],
+    byte_fallback: bool,
+    texts: list[str],
+) -> None:
+    folder = tmp_path_factory.mktemp("model")
+    assert_exact(make_sentencepiece_bpe(folder, pieces, byte_fallback=byte_fallback), texts)
+
+
+def added(*contents: str, normalized: bool = False) -> list[dict[str, Any]]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "special"), False)
+    return [
+        {"id": 0, "content": content, "normalized": normalized, **flags} for content in contents
+    ]
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize(
+    "parts", [LLAMA, GEMMA, metaspace("first", split=False)], ids=["llama", "gemma", "first"]
+)
+def test_added_tokens_are_exact(parts: dict[str, Any], normalized: bool) -> None:
+    rows = added("<b>", "\n\n", "ba", "\u5b57\u5b57", normalized=normalized)
+    merges = [("\u2581", "a"), ("\u2581a", "b"), ("a", "b"), ("\u2581", "\u2581"), ("b", "b")]
+    tokenizer = make_metaspace_bpe(merges, parts, added=rows)
+    pieces = ["<b>", "\n\n", " ", "a", "b", "\u5b57", "<", "\u2581", "\u00e9\u5b57\u5b57"]
+    texts = [a + b + c + d for a in pieces for b in pieces for c in pieces for d in pieces[::2]]
+    assert_exact(tokenizer, texts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "obstacle"),
+    [
+        (
+            {"merges": [("a", "\u2581")]},
+            "the token 'a ', which has a space after another character",
+        ),
+        ({"symbols": "ab"}, "no token for a space"),
+        ({"end_of_word_suffix": "</w>"}, "end_of_word_suffix in BPE"),
+        ({"ignore_merges": True}, "ignore_merges in BPE"),
+        ({"unk_token": None, "byte_fallback": False}, "no token for unknown characters"),
+        ({"merges": [("a", "<0x41>")]}, "merges of tokens for unknown characters"),
+        (
+            {"parts": {**LLAMA, "pre_tokenizer": {"type": "Digits", "individual_digits": True}}},
+            "the pre-tokenizer Digits before BPE",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_the_kernel_does_not_know_is_named(changes: dict[str, Any], obstacle: str) -> None:
+    tokenizer = make_metaspace_bpe(**{"merges": [("a", "b")], **changes})
+    assert choose_kernel(tokenizer) == (None, obstacle)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "obstacle"),
+    [
+        ([("ab", -1.0, UNUSED)], "the unused piece 'ab'"),
+        ([("ac", -1.0, NORMAL)], "the piece 'ac', which has characters without a piece"),
+        ([("a b", -1.0, USER_DEFINED)], "the user-defined piece 'a b'"),
+    ],
+)
+def test_what_the_kernel_does_not_know_of_pieces_is_named(
+    tmp_path: Path, pieces: list[tuple[str, float, int]], obstacle: str
+) -> None:
+    symbols = [(char, -9.0, NORMAL) for char in "\u2581ab"]
+    tokenizer = make_sentencepiece_bpe(tmp_path, [*symbols, *pieces])
+    assert choose_kernel(tokenizer) == (None, obstacle)
+
+
+def test_long_words_are_exact() -> None:
+    """The kernel asks for memory, and leaves words that need too much to the library."""
+    merges = [("a", "a"), ("aa", "aa"), ("\u2581", "aa"), ("b", "a")]
+    tokenizer = make_metaspace_bpe(merges)
+    texts = ["a" * size + " b" + "a" * size for size in (1, 2, 63, 64, 65, 500, 5000)]
+    assert_exact(tokenizer, texts)
+
+
+def assert_characters(tokenizer: Tokenizer, *, step: int) -> None:
+    """Compare characters alone, between letters, doubled and between spaces."""
+    chars = list(map(chr, CHARACTERS[:0x300] + CHARACTERS[0x300::step]))
+    forms = [text for char in chars for text in (char, f"a{char}b", char * 2, f" {char} {char}s")]
+    assert_exact(tokenizer, forms)
+
+
+MODELS = ["modern/mistral-v3.model", "sentencepiece/bpe-en-hi-te.model"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_published_models_are_exact(shared: Path, name: str) -> None:
+    tokenizer = load_tokenizer(shared / "vocabs" / name)
+    assert_characters(tokenizer, step=401)
+    assert_exact(tokenizer, [*random_texts(300, seed=3), *_read_corpora(shared, 2_000)])
+
+
+def _read_corpora(shared: Path, num_chars: int) -> list[str]:
+    files = [path for path in sorted((shared / "corpora").glob("*/*")) if path.is_file()]
+    folders = {path.parent: path for path in files}
+    texts = [
+        path.read_bytes()[: 4 * num_chars].decode(errors="replace") for path in folders.values()
+    ]
+    return [text[:num_chars] for text in texts]
+
+
+@pytest.mark.parametrize(
+    "parts", [LLAMA, GEMMA, metaspace("always", split=True)], ids=["llama", "gemma", "split"]
+)
+def test_models_of_llamas_kind_are_exact(shared: Path, parts: dict[str, Any]) -> None:
+    """Merges are those that transformers makes of the pieces of a sentencepiece model."""
+    source = load_tokenizer(shared / "vocabs/modern/mistral-v3.model")
+    assert source.processor is not None
+    tokens = {token: source.processor.get_score(i) for i, token in enumerate(source.tokens)}
+    merges = [
+        (score, len(token[:cut]), token[:cut], token[cut:])
+        for token, score in tokens.items()
+        for cut in range(1, len(token))
+        if token[:cut] in tokens and token[cut:] in tokens
+    ]
+    merges.sort(key=lambda row: row[:2], reverse=True)
+    tokenizer = make_metaspace_bpe(
+        [row[2:] for row in merges],
+        parts,
+        symbols="".join(token for token in tokens if len(token) == 1),
+        added=added(*(f"<unused{number}>" for number in range(200)), "\n\n", "<h1>"),
+    )
+    model = MetaspaceBpeModel(tokenizer)
+    assert model.tables[0].lookup.parts.size > 30_000
+    assert_characters(tokenizer, step=901)
+    assert_exact(tokenizer, [*random_texts(100, seed=4), *_read_corpora(shared, 1_000)])
+
+
+def test_ends_of_sentences_change_no_ids() -> None:
+    tokenizer = make_metaspace_bpe([("\u2581", "a"), ("a", "b"), ("\u2581a", "b")])
+    texts: Sequence[str] = ["a ab. ab\u5b57x ab", "\u00e9 a\nb  ab"]
+    array = column(texts)
+    whole = Encoder(tokenizer).encode(array)
+    lengths = [len(text.encode()) for text in texts]
+    ends = np.array([3, 6, 9, 14, lengths[0], lengths[0] + 5, sum(lengths)])
+    parts = Encoder(tokenizer).encode(array, ends)
+    wanted = LibraryEncoder(tokenizer).encode(array, ends)
+    assert parts.ids.tolist() == whole.ids.tolist() == wanted.ids.tolist()
+    assert parts.offsets.tolist() == wanted.offsets.tolist()

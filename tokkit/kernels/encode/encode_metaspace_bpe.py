@@ -1,0 +1,267 @@
+r"""sentencepiece's byte-pair encoding, in which U+2581 marks spaces: texts to ids.
+
+To the library a whole text is one word. But merges never go over two characters that stand next to
+each other in no token, so the text can be cut there, and what lies between is encoded by itself:
+
+    chunk    up to a run of spaces, with the run before it; no token has a space after a character
+    piece    a part of a chunk whose neighboring characters are neighbors in some token
+    tokens   of the pieces, by merges
+
+    text     It's   a cat.\n                here spaces are in place of U+2581
+    chunks   It's |   a |  cat. | \n        pieces  It | 's |   a |  cat | . | \n
+
+Chunks are looked up in the cache, those that are new piece by piece. Text without spaces is looked
+up by pieces: in Japanese they have two characters on average. A character that is no token is a
+piece of its own, and becomes its bytes or the unknown token.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tokkit.kernels.arrays import Bools, Bytes, Ids, Int64, UInt32, UInt64
+from tokkit.kernels.encode.bpe_lookup import BpeLookup, encode_word
+from tokkit.kernels.encode.bpe_merges import NO_ID, Merges, WordBuffers, merge_characters
+from tokkit.kernels.encode.chunks import (
+    DONE,
+    LONG_WORD,
+    NUM_TOKENS,
+    Chunk,
+    CutRules,
+    Progress,
+    Queue,
+    Texts,
+    append_added,
+    append_known,
+    process_chunks,
+    queue_stretches,
+)
+from tokkit.kernels.encode.word_cache import (
+    CHUNK,
+    SHORT_KEY,
+    SPILL,
+    UNKNOWN,
+    TokenBuffer,
+    WordCache,
+    append_starts,
+    append_word,
+    drop_starts,
+    put_short,
+    put_word,
+)
+from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
+from tokkit.kernels.memory import HASH_PRIME, HASH_PRIME_2, decode_character, signed
+
+_BLANK = 32
+_BIT = np.uint64(63)
+
+
+class MetaspaceTables(NamedTuple):
+    """The tables of a tokenizer, in whose text spaces are in place of U+2581.
+
+    Attributes:
+        symbols: uint32 ``[0x110000]``, the id of each character that is a token, plus 1.
+        pairs: uint64 ``[2 ** n]``, a bit is set for each two characters that are neighbors in a
+            token; see ``hash_pair``.
+        pair_shift: 64 - 6 - n.
+        begins_word: bool ``[vocab_size]``, whether a token begins with a space.
+        rules: where texts are cut: before runs of spaces, and around bytes below 33 that are no
+            neighbors of other characters.
+        unknown_id: id of a character that is no token, or ``NO_ID`` if it becomes its bytes.
+        fuses_unknown: whether characters that are no tokens become one token together.
+        merges: the merges, and the ids of bytes.
+        lookup: tables to encode words without merging; empty where the merges do not allow that.
+        merges_spaces: whether words with two spaces in a row must be merged in any case.
+        buffers: memory for one word.
+    """
+
+    symbols: UInt32
+    pairs: UInt64
+    pair_shift: int
+    begins_word: Bools
+    rules: CutRules
+    unknown_id: int
+    fuses_unknown: bool
+    merges: Merges
+    lookup: BpeLookup
+    merges_spaces: bool
+    buffers: WordBuffers
+
+
+@tuple_splice
+def hash_pair(left: int, right: int, shift: int) -> np.uint64:
+    """Return the bit of two characters in ``MetaspaceTables.pairs``."""
+    mixed = np.uint64(left) * HASH_PRIME + np.uint64(right) * HASH_PRIME_2
+    return mixed >> np.uint64(shift)
+
+
+@tuple_kernel
+def mark_pairs(lefts: UInt32, rights: UInt32, shift: int, out_pairs: UInt64) -> None:
+    """Set the bits of neighboring characters.
+
+    Args:
+        lefts: uint32 ``[n]``, code points.
+        rights: uint32 ``[n]``, code points.
+        shift: 64 - 6 - n.
+        out_pairs: uint64 ``[2 ** n]``.
+    """
+    for index in range(lefts.size):
+        bit = hash_pair(signed(lefts[index]), signed(rights[index]), shift)
+        out_pairs[bit >> np.uint64(6)] |= np.uint64(1) << (bit & _BIT)
+
+
+@tuple_splice
+def _find_piece(values: Bytes, start: int, stop: int, model: MetaspaceTables) -> tuple[int, int]:
+    """Find the piece that begins at ``start``.
+
+    Returns:
+        Its end; and its id if it is one character, else ``NO_ID``.
+    """
+    left, size = decode_character(values, start)
+    symbol = signed(model.symbols[left]) - 1
+    end = start + size
+    if symbol == NO_ID:
+        return end, NO_ID
+    while end < stop:
+        right, size = decode_character(values, end)
+        bit = hash_pair(left, right, model.pair_shift)
+        if not model.pairs[bit >> np.uint64(6)] >> (bit & _BIT) & np.uint64(1):
+            break
+        if model.symbols[right] == 0:
+            break
+        symbol = NO_ID
+        left = right
+        end += size
+    return end, symbol
+
+
+@tuple_inline
+def _append_unknown(
+    values: Bytes, start: int, stop: int, model: MetaspaceTables, num_tokens: int, out: TokenBuffer
+) -> int:
+    """Append the tokens of a character that is none; returns the new number of tokens."""
+    if model.unknown_id != NO_ID:
+        out.ids[num_tokens] = model.unknown_id
+        append_starts(out.starts, num_tokens, np.uint64(0))
+        return num_tokens + 1
+    for place in range(start, stop):
+        out.ids[num_tokens] = model.merges.byte_ids[values[place]]
+        append_starts(out.starts, num_tokens, np.uint64(0))
+        num_tokens += 1
+    return num_tokens
+
+
+@tuple_inline
+def _encode_piece(
+    values: Bytes, start: int, stop: int, model: MetaspaceTables, num_tokens: int, out: TokenBuffer
+) -> int:
+    """Append the tokens of a piece; returns the new number of tokens."""
+    merges = model.lookup.parts.size == 0
+    if model.merges_spaces and stop - start > 1:
+        merges |= values[start] == _BLANK and values[start + 1] == _BLANK
+    if merges:
+        end = merge_characters(
+            values, start, stop, model.symbols, model.merges, model.buffers, num_tokens, out.ids
+        )
+    else:
+        end = encode_word(values, start, stop, model.lookup, model.buffers, num_tokens, out.ids)
+    for token in range(num_tokens, end):
+        append_starts(out.starts, token, np.uint64(model.begins_word[out.ids[token]]))
+    return end
+
+
+@tuple_splice
+def _append_chunk(
+    tables: tuple[MetaspaceTables, WordCache, TokenBuffer],
+    values: Bytes,
+    chunk: Chunk,
+    num_tokens: int,
+) -> Progress:
+    """Append the tokens of a chunk, piece by piece, and cache them; see ``process_chunks``."""
+    model, cache, out = tables
+    start, stop = chunk.start, chunk.stop
+    before = num_tokens
+    position = start
+    is_kept = stop - start <= SHORT_KEY
+    follows_unknown = False
+    while position < stop:
+        end, symbol = _find_piece(values, position, stop, model)
+        if end - position > model.buffers.ids.size:
+            return num_tokens, position, LONG_WORD, end - position
+        first = signed(values[position])
+        if symbol != NO_ID:
+            out.ids[num_tokens] = symbol
+            append_starts(out.starts, num_tokens, np.uint64(first == _BLANK))
+            num_tokens += 1
+            follows_unknown = False
+        elif model.symbols[decode_character(values, position)[0]] == 0:
+            if not (model.fuses_unknown and follows_unknown):
+                num_tokens = _append_unknown(values, position, end, model, num_tokens, out)
+            follows_unknown = True
+        else:
+            last = append_word(cache, values, position, end, CHUNK, num_tokens, out)
+            if last == UNKNOWN:
+                last = _encode_piece(values, position, end, model, num_tokens, out)
+                if last - num_tokens <= SPILL:
+                    put_word(cache, values, position, end, CHUNK, num_tokens, last, out)
+            num_tokens = last
+            is_kept &= end - position < stop - start  # else it is cached as a piece
+            follows_unknown = False
+        position = end
+    if is_kept:
+        put_short(cache, values, start, stop, CHUNK, before, num_tokens, out)
+    return num_tokens, position, DONE, 0
+
+
+@tuple_kernel
+def encode_metaspace_bpe(
+    values: Bytes,
+    offsets: Int64,
+    added: Int64,
+    model: MetaspaceTables,
+    cache: WordCache,
+    queue: Queue,
+    state: Int64,
+    out_ids: Ids,
+    out_starts: UInt64,
+    out_offsets: Int64,
+) -> int:
+    """Encode texts, from where ``state`` stands.
+
+    Args:
+        values: uint8, the texts in valid UTF-8, with spaces in place of U+2581.
+        offsets: int64 ``[num_texts + 1]``, into ``values``.
+        added: int64 ``[num_texts]``, -1, or the id of the added token that a text is; empty if
+            there are none.
+        model: the tokenizer.
+        cache: the cache of this tokenizer.
+        queue: memory for this call.
+        state: see ``chunks``; updated.
+        out_ids: room for as many ids as the texts have bytes, and 32 more.
+        out_starts: uint64, a bit for each of ``out_ids`` and 128 more, set where a token begins
+            with a space, and for the first of each text; see ``word_cache``.
+        out_offsets: int64 ``[num_texts + 1]``, into ``out_ids``; the first is set already.
+
+    Returns:
+        ``DONE`` or ``LONG_WORD``.
+    """
+    drop_starts(out_starts, state[NUM_TOKENS])
+    texts = Texts(values, offsets, added, model.rules)
+    tables = (model, cache, TokenBuffer(out_ids, out_starts))
+    reason = process_chunks(
+        queue_stretches,
+        append_known,
+        _append_chunk,
+        append_added,
+        texts,
+        tables,
+        queue,
+        state,
+        out_offsets,
+    )
+    if reason == DONE:
+        for text in range(offsets.size - 1):
+            first = out_offsets[text]
+            if first < out_offsets[text + 1]:
+                out_starts[first >> 6] |= np.uint64(1) << np.uint64(first & 63)
+    return reason

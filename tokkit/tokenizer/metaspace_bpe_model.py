@@ -1,0 +1,192 @@
+"""sentencepiece's byte-pair encoding as tables for the kernel.
+
+The kernel looks up tokens without merging where each token's parts are made before it; see
+``tokkit.kernels.encode.bpe_lookup``. In some models this does not hold for tokens of spaces alone,
+because all have one score. Words with two spaces in a row are merged then.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tokkit.kernels.encode.bpe_lookup import BpeLookup
+from tokkit.kernels.encode.bpe_merges import new_buffers
+from tokkit.kernels.encode.chunks import CUT, NO_CUT, NUM_CLASSES, SPACE, CutRules
+from tokkit.kernels.encode.encode_metaspace_bpe import (
+    MetaspaceTables,
+    encode_metaspace_bpe,
+    mark_pairs,
+)
+from tokkit.shards.arrow import string_buffers
+from tokkit.tokenizer.bpe_model import make_lookup, make_merges
+from tokkit.tokenizer.characters import UNICODE_SIZE
+from tokkit.tokenizer.definitions import WORD_BEGINNING
+from tokkit.tokenizer.encoded import NO_ID
+from tokkit.tokenizer.metaspace_vocabulary import (
+    MetaspaceVocabulary,
+    find_added_ids,
+    read_vocabulary,
+    split_symbols,
+)
+from tokkit.tokenizer.segments import MetaspaceSegmenter, Segments
+from tokkit.tokenizer.tokenizer import Tokenizer
+
+LONGEST_WORD = 4 << 20  # bytes
+_FIRST_WORD = 1 << 10
+_SPACE = 32
+_BITS_A_PAIR = 16
+
+_Int64s = npt.NDArray[np.int64]
+
+
+class MetaspaceBpeModel:
+    """Tables for ``encode_metaspace_bpe``.
+
+    Args:
+        tokenizer: for which ``metaspace_obstacles`` yields nothing.
+        longest_word: most bytes of a word; None for ``LONGEST_WORD``.
+
+    Attributes:
+        num_bytes: int32 ``[vocab_size]``, of the text that each token stands for; None where
+            unknown text becomes one token.
+    """
+
+    kernel: ClassVar[Callable[..., int]] = staticmethod(encode_metaspace_bpe)
+
+    def __init__(self, tokenizer: Tokenizer, longest_word: int | None = None) -> None:
+        self._longest_word = LONGEST_WORD if longest_word is None else longest_word
+        vocabulary = read_vocabulary(tokenizer)
+        pieces = {}
+        if tokenizer.processor is not None:
+            unknown = tokenizer.special_ids["unk"]
+            for number in find_added_ids(tokenizer):
+                is_special = number in tokenizer.all_special_ids
+                pieces[_to_bytes(tokenizer.tokens[number])] = unknown if is_special else number
+        self._segmenter = MetaspaceSegmenter(tokenizer, pieces)
+        self._tables = _make_tables(vocabulary, tokenizer.vocab_size)
+        self.num_bytes: npt.NDArray[np.int32] | None = None
+        if vocabulary.byte_ids:
+            self.num_bytes = np.array([len(_to_bytes(t)) for t in tokenizer.tokens], np.int32)
+            self.num_bytes[vocabulary.byte_ids] = 1
+
+    @property
+    def tables(self) -> tuple[Any, ...]:
+        """The kernel's arguments between the text and the cache."""
+        return (self._tables,)
+
+    @property
+    def rules(self) -> CutRules:
+        """Where texts can be cut."""
+        return self._tables.rules
+
+    def read_texts(self, texts: pa.LargeStringArray, ends: _Int64s | None) -> Segments:
+        """Return texts as the kernel gets them; see ``MetaspaceSegmenter``."""
+        return self._segmenter.cut(*string_buffers(texts), ends)
+
+    def allow_word(self, num_bytes: int) -> bool:
+        """Allocate memory for words of this length; returns False if it is above the limit."""
+        if num_bytes > self._longest_word:
+            return False
+        self._tables = self._tables._replace(buffers=new_buffers(2 * num_bytes))
+        return True
+
+
+def _to_bytes(token: str) -> bytes:
+    return token.replace(WORD_BEGINNING, " ").encode()
+
+
+def _make_tables(vocabulary: MetaspaceVocabulary, vocab_size: int) -> MetaspaceTables:
+    merged_texts, symbols = split_symbols(vocabulary)
+    table = np.zeros(UNICODE_SIZE, np.uint32)
+    for text, number in symbols.items():
+        table[ord(text)] = number + 1
+    symbol_ids = np.array(list(symbols.values()), np.int64)
+    lookup, merges_spaces = _make_lookup(vocabulary, symbol_ids, vocab_size)
+    pairs, shift = _make_pairs(merged_texts)
+    begins_word = np.zeros(vocab_size, np.bool_)
+    texts = vocabulary.texts.items()
+    begins_word[[number for number, text in texts if text.startswith(" ")]] = True
+    lefts, rights, merged, ranks = np.ascontiguousarray(vocabulary.merges.T)
+    byte_ids = np.array(vocabulary.byte_ids or [NO_ID] * 256, np.int64)
+    return MetaspaceTables(
+        symbols=table,
+        pairs=pairs,
+        pair_shift=shift,
+        begins_word=begins_word,
+        rules=_make_rules(vocabulary, set("".join(merged_texts)), symbols),
+        unknown_id=NO_ID if vocabulary.byte_ids else vocabulary.unknown_id,
+        fuses_unknown=vocabulary.fuses_unknown and not vocabulary.byte_ids,
+        merges=make_merges(byte_ids, lefts, rights, merged, ranks),
+        lookup=lookup,
+        merges_spaces=merges_spaces,
+        buffers=new_buffers(_FIRST_WORD),
+    )
+
+
+def _make_rules(
+    vocabulary: MetaspaceVocabulary, merged: set[str], symbols: Mapping[str, int]
+) -> CutRules:
+    """Return where texts can be cut: before runs of spaces, in chunks also around other bytes.
+
+    Args:
+        vocabulary: the vocabulary.
+        merged: characters that are merged with others.
+        symbols: characters that are tokens.
+    """
+    is_fused = vocabulary.fuses_unknown and not vocabulary.byte_ids
+    before, after = np.zeros((256, 64), np.uint8), np.zeros((64, 256), np.uint8)
+    for byte in range(_SPACE):
+        if chr(byte) not in merged and (chr(byte) in symbols or not is_fused):
+            before[:, byte] = after[byte] = CUT
+    before[:, _SPACE] = CUT
+    if not vocabulary.splits_spaces:
+        before[_SPACE, _SPACE] = NO_CUT
+    classes = np.zeros(UNICODE_SIZE, np.uint8)
+    classes[_SPACE] = SPACE
+    allowed = np.zeros((NUM_CLASSES, NUM_CLASSES), np.bool_)
+    allowed[0, SPACE] = True
+    return CutRules(classes, allowed, before.ravel(), after.ravel())
+
+
+def _make_pairs(texts: list[str]) -> tuple[npt.NDArray[np.uint64], int]:
+    """Return bits for neighboring characters of these texts, and their shift."""
+    codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
+    ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
+    is_inner = np.ones(len(codes), np.bool_)
+    is_inner[ends - 1] = False
+    places = np.flatnonzero(is_inner)
+    neighbors = np.unique(codes[places].astype(np.uint64) << np.uint64(32) | codes[places + 1])
+    bits = max(6, (_BITS_A_PAIR * len(neighbors)).bit_length())
+    pairs = np.zeros(1 << (bits - 6), np.uint64)
+    lefts, rights = (neighbors >> np.uint64(32)).astype(np.uint32), neighbors.astype(np.uint32)
+    mark_pairs(lefts, rights, 64 - bits, pairs)
+    return pairs, 64 - bits
+
+
+def _make_lookup(
+    vocabulary: MetaspaceVocabulary, symbol_ids: _Int64s, vocab_size: int
+) -> tuple[BpeLookup, bool]:
+    """Return the tables for looking up tokens, and whether they lack tokens of spaces.
+
+    Args:
+        vocabulary: the vocabulary.
+        symbol_ids: int64, ids of single characters.
+        vocab_size: number of ids.
+    """
+    data = [vocabulary.texts.get(number, "").encode() for number in range(vocab_size)]
+    values = np.frombuffer(b"".join(data), np.uint8)
+    offsets = np.cumsum([0, *map(len, data)])
+    merges = vocabulary.merges
+    is_run = np.array([not data[number].strip(b" ") for number in merges[:, 2].tolist()], np.bool_)
+    for lacks_runs, kept in ((False, merges), (True, merges[~is_run])):
+        lefts, rights, merged, ranks = np.ascontiguousarray(kept.T)
+        # Tokens of one rank have no order.
+        if not np.any((np.diff(ranks) == 0) & (np.diff(merged) != 0)):
+            lookup = make_lookup((symbol_ids, lefts, rights, merged), values, offsets)
+            if lookup.parts.size:
+                return lookup, lacks_runs
+    nothing = np.zeros(0, np.int64)
+    return make_lookup((nothing, nothing, nothing, nothing), values, offsets), False
