@@ -188,6 +188,7 @@ class CharacterStep:
         """Normalize segments."""
         state = new_state(int(bounds[0]))
         state[NUM_PIECES] = self._num_pieces
+        text = values, bounds, ends
         values, bounds = read_only(values), read_only(bounds)
         marks = read_only(_NO_ENDS if ends is None else ends)
         out_values = np.empty(0, np.uint8)
@@ -225,7 +226,7 @@ class CharacterStep:
                 out_values = _make_room(out_values, state, int(bounds[-1]))
         self._num_pieces = int(state[NUM_PIECES])
         if state[RUN] == bounds[0]:
-            return values, bounds, ends
+            return text
         return out_values[: state[SIZE]], out_bounds, None if ends is None else out_marks
 
     def _normalize_long(self, values: _Bytes, segment_start: int, start: int, stop: int) -> bytes:
