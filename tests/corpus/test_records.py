@@ -197,7 +197,7 @@ def test_real_records(shared: Path) -> None:
 
 @given(
     texts=st.lists(st.text(st.sampled_from('a\n,[]{}"\\é '), max_size=9), min_size=1),
-    layout=st.sampled_from(["array", "lines of an array", "pretty", "member", "objects"]),
+    layout=st.sampled_from(["array", "lines of an array", "pretty", "member", "later", "objects"]),
     batch_bytes=st.integers(1, 100),
 )
 def test_json_of_any_layout_holds_the_same_records(
@@ -209,6 +209,7 @@ def test_json_of_any_layout_holds_the_same_records(
         "lines of an array": "[\n" + ",\r\n".join(map(json.dumps, records)) + "\n]\n",
         "pretty": "\ufeff" + json.dumps(records, indent=2),
         "member": json.dumps({"version": "1.0 [", "count": 5, "data": records, "end": "]"}),
+        "later": json.dumps({"info": {"by": "x}", "n": 1}, "tags": ["a", 2], "data": records}),
         "objects": "\n".join(json.dumps(record, indent=1) for record in records),
     }[layout]
     path = tmp_path_factory.mktemp("json") / "a.json"
@@ -235,6 +236,7 @@ def test_json_of_any_layout_holds_the_same_records(
     [
         ('[{"text": "a"}, {"text": "b"}', "the JSON array does not end; the file is truncated"),
         ('{"data": [{"text": "a"}', "the JSON array does not end"),
+        ('{"i": {"j": {}}, "d": [{"text": "a"}]}', "an array of objects in 'd'.* jq -c '.d"),
         ('[{"text": "a"}, {"te', "record 2: broken JSON at column|the JSON array does not end"),
         ('[{"text": "a"}] x', "record 1: broken JSON"),
         ('[{"text": "a"}, 5]', "record 2: a number, not an object"),

@@ -17,6 +17,7 @@ import io
 import logging
 import os
 import re
+import shutil
 import stat
 import threading
 import time
@@ -167,6 +168,9 @@ class RemoteFiles:
         if self._scheme == "hf":
             self._system, self.path = self._request(shown, self._connect_hub, location)
         elif self._scheme in _ARROW_SCHEMES:
+            if self._scheme.startswith("abfs") and shutil.which("az") is None:
+                # Or Azure's library starts a shell, which prints that there is no az.
+                os.environ.setdefault("AZURE_TOKEN_CREDENTIALS", "prod")
             encoded = "?".join([quote(location, safe=_SAFE), *query])
             self._system, self.path = self._request(shown, pyarrow.fs.FileSystem.from_uri, encoded)
         else:

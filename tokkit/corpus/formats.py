@@ -105,9 +105,10 @@ _STRING = rb'"(?:[^"\\]|\\.)*+"'
 _OBJECT = re.compile(rb"\s*+\{\s*+%b\s*+:" % _STRING, re.DOTALL)
 _OPENING = re.compile(rb"\s*+\[")
 _ARRAY = re.compile(rb"\s*+\[(?=\s*+\{\s*+[\"}])")
+# A string, a number, or an array or object without others in it.
+_FLAT = rb'(?:%b|[-+.\w]++|[\[{](?:[^"{}\[\]]++|%b)*+[}\]])' % (_STRING, _STRING)
 _ARRAY_FIELD = re.compile(
-    rb"\s*+\{(?:\s*+%b\s*+:\s*+(?:%b|[-+.\w]++)\s*+,)*+\s*+%b\s*+:\s*+\[(?=\s*+\{)"
-    % (_STRING, _STRING, _STRING),
+    rb"\s*+\{(?:\s*+%b\s*+:\s*+%b\s*+,)*+\s*+%b\s*+:\s*+\[(?=\s*+\{)" % (_STRING, _FLAT, _STRING),
     re.DOTALL,
 )
 

@@ -224,6 +224,7 @@ def _parse(found: FoundDocuments, config: CorpusConfig) -> Iterator[Rows]:
         record = _load(line, found, index)
         text, reason = _find_text(record, config.text_field)
         if text is None:
+            _refuse_inner_records(record, found, index)
             rows.dropped[reason] += 1
             continue
         if "\\u" in line and LONE_SURROGATE.search(text):
@@ -243,6 +244,21 @@ def _parse(found: FoundDocuments, config: CorpusConfig) -> Iterator[Rows]:
             rows.languages.append(as_name(_look_up(record, language_field)))
     line, record, text = "", {}, None  # 200 MB of text would stay in memory twice more
     yield rows
+
+
+def _refuse_inner_records(record: dict[str, Any], found: FoundDocuments, index: int) -> None:
+    """Refuse a file of one object without a text that has the records in one of its members."""
+    source = found.stream.unit.source
+    is_rest = found.stops[index] < source.bytes - len("\r\n")
+    if found.base + found.starts[index] or is_rest or source.compression:
+        return
+    for name, value in record.items():
+        is_array = isinstance(value, list) and any(isinstance(item, dict) for item in value)
+        if is_array:
+            raise TokkitError(
+                f"{source.name}: an object with an array of objects in {name!r}; if these are the records, "
+                f"pipe them in, as in jq -c '.{name}[]'"
+            )
 
 
 def may_replace(errors: str, rows: Rows, make_error: Callable[[], TokkitError]) -> bool:

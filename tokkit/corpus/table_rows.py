@@ -148,6 +148,7 @@ def _read_parquet(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
             max(1, min(fitting, _MOST_ROWS)),
             row_groups=list(range(unit.start, unit.stop)),
             columns=columns,
+            use_threads=False,  # or Ctrl-C waits for their requests to a store
         ):
             done += rows.num_rows
             yield _Piece(rows, source.name, first, done / total)
