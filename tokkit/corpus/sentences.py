@@ -109,6 +109,8 @@ def _split_lines(texts: pa.LargeStringArray) -> Sentences:
     values = read_only(values)
     inside = values[offsets[0] : offsets[-1]]
     most = len(texts) + count_byte(inside, LF) + count_byte(inside, CR)
+    if most == len(texts):  # documents are lines
+        return _keep_whole(texts)
     starts = np.empty(most, dtype=np.int64)
     stops = np.empty_like(starts)
     line_offsets = np.empty(len(texts) + 1, dtype=np.int64)

@@ -31,6 +31,9 @@ _UNKNOWN_DOCUMENTS = 16
 _UNKNOWN_BYTES = 4096
 
 _CONTROL = re.compile(rb"[\0-\x08\v\f\x0e-\x1f\x7f]|\xc2[\x80-\x9f]|\xef\xbf\xbd")
+# By byte: the regular expression alone took a twentieth of the time of a whole command.
+_BEGINS_CONTROL = np.array([byte < 32 or byte in (0x7F, 0xC2, 0xEF) for byte in range(256)])
+_BEGINS_CONTROL[[9, 10, 13]] = False
 
 # Limits of the warnings. Novels of a paragraph a line have up to 1.4 MB.
 _HUGE_FILE = 1_500_000
@@ -97,12 +100,15 @@ class TextSurvey:
             return
         step = min(-(-size // self._room), len(texts))
         if len(texts) > 1 < step:
-            values, offsets = string_buffers(texts.take(pa.array(np.arange(0, len(texts), step))))
+            rows = zip(offsets[:-1:step].tolist(), offsets[1::step].tolist(), strict=True)
+            parts = [values[start:stop] for start, stop in rows]
+            values, offsets = np.concatenate(parts), np.cumsum([0, *map(len, parts)])
         data = values[offsets[0] : offsets[-1]][: self._room].tobytes()
         self._room -= len(data)
         bounds = offsets - offsets[0]
         self.counts["sampled"] += int(np.searchsorted(bounds, len(data)))
-        found = [match.start() for match in _CONTROL.finditer(data)]
+        suspects = np.flatnonzero(_BEGINS_CONTROL[np.frombuffer(data, np.uint8)]).tolist()
+        found = [place for place in suspects if _CONTROL.match(data, place)]
         documents = np.unique(np.searchsorted(bounds, found, "right"))
         self.counts["with controls"] += len(documents)
         for character, number in _count_characters(data.decode(errors="ignore")):
