@@ -16,10 +16,13 @@ tokenizers library gives: of a doubled token the last counts, and an added token
 gets the next id, whatever its file says. Two tokens with one id are refused.
 """
 
+import json
 import re
 from base64 import b64encode
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
+
+import msgspec
 
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.special_tokens import SPECIAL_TOKENS, find_special_ids
@@ -201,6 +204,20 @@ def letters(ids: Mapping[str, int], *, unknown: str, special: Collection[str]) -
         "decoder": None,
         "model": {"type": "WordLevel", "vocab": dict(ids), "unk_token": unknown},
     }
+
+
+def encode_definition(
+    definition: Mapping[str, Any], *, sort_keys: bool = False, indent: int | None = None
+) -> bytes:
+    """Return what ``json.dumps`` returns with these options, mostly in a tenth of its time."""
+    if isinstance(definition["model"]["vocab"], dict):
+        data = msgspec.json.encode(definition, order="sorted" if sort_keys else None)
+        return data if indent is None else msgspec.json.format(data, indent=indent)
+    # Scores of tokens: msgspec writes 0.00001 where json writes 1e-05.
+    separators = (",", ":") if indent is None else None
+    return json.dumps(
+        definition, sort_keys=sort_keys, indent=indent, separators=separators, ensure_ascii=False
+    ).encode()
 
 
 def byte_level_alphabet() -> list[str]:

@@ -19,7 +19,11 @@ from typing import Any
 
 from tokkit.engine.files import write_atomically
 from tokkit.errors import wrap_os_errors
-from tokkit.tokenizer.definitions import CONTINUING_SUBWORD_PREFIX, MAX_INPUT_CHARS_PER_WORD
+from tokkit.tokenizer.definitions import (
+    CONTINUING_SUBWORD_PREFIX,
+    MAX_INPUT_CHARS_PER_WORD,
+    encode_definition,
+)
 from tokkit.tokenizer.special_tokens import ROLES, named_token
 from tokkit.tokenizer.tokenizer import Tokenizer
 
@@ -46,7 +50,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     if tokenizer.processor is not None:
         files["tokenizer.model"] = tokenizer.processor.serialized_model_proto()
     if tokenizer.definition:
-        files["tokenizer.json"] = _json(tokenizer.definition)
+        definition = encode_definition(tokenizer.definition, indent=2)
+        files["tokenizer.json"] = definition + b"\n"
     with wrap_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():

@@ -13,7 +13,6 @@ fingerprint of each tokenizer with such a token, so the folders made with it are
 """
 
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -22,13 +21,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokkit.engine.json_files import canonical_json
+import msgspec
+
 from tokkit.errors import TokkitError, UsageError
 from tokkit.tokenizer.definitions import (
     SPLIT_DIGITS,
     SPLIT_WORDS,
     added_token,
     check_unknown,
+    encode_definition,
     mark_special_tokens,
     order_tokens,
     suggest_case,
@@ -275,7 +276,7 @@ def make_tokenizer(files: TokenizerFiles) -> Tokenizer:
                 *(path, row["content"], row["id"], ids[row["content"]]),
             )
     library.encode_special_tokens = True
-    definition = json.loads(library.to_str())
+    definition = msgspec.json.decode(library.to_str())
     library.post_processor = None  # it may trim the offsets of tokens
     model = definition["model"]
     check_unknown(model, tokens, path)
@@ -306,7 +307,7 @@ def _make_library(definition: Mapping[str, Any], path: str) -> "tokenizers.Token
     model = {name: value for name, value in definition["model"].items() if name != "dropout"}
     data = {**definition, "truncation": None, "padding": None, "model": model}
     try:
-        return tokenizers.Tokenizer.from_str(json.dumps(data))
+        return tokenizers.Tokenizer.from_str(msgspec.json.encode(data).decode())
     except BaseException as error:
         # The library raises nothing narrower; where it panics, it is not even an Exception.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
@@ -367,7 +368,7 @@ def _canonical(definition: Mapping[str, Any], special_ids: Mapping[str, int]) ->
     data["model"] = {key: None if value == "" else value for key, value in data["model"].items()}
     data["pre_tokenizer"] = _without_offsets(definition["pre_tokenizer"])
     data["special_ids"] = dict(special_ids)
-    return canonical_json(data)
+    return encode_definition(data, sort_keys=True)
 
 
 def _without_offsets(part: Any) -> Any:
