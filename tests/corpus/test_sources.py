@@ -10,8 +10,9 @@ import pytest
 from corpusfiles import read_corpus
 
 from tokkit.corpus.corpus_config import CorpusConfig
-from tokkit.corpus.file_systems import LocalFiles, RemoteFiles, printable
+from tokkit.corpus.file_systems import LocalFiles, printable
 from tokkit.corpus.formats import identify
+from tokkit.corpus.remote_files import RemoteFiles
 from tokkit.corpus.sources import Source, find_sources
 from tokkit.corpus.units import plan_units
 from tokkit.errors import TokkitError, UsageError

@@ -254,7 +254,7 @@ def test_a_uri_with_a_password_is_refused() -> None:
 def test_no_answer_is_an_error_and_ctrl_c_ends_at_once() -> None:
     """In processes of their own: pyarrow goes on waiting in the background for minutes."""
     script = (
-        "import sys, tokkit.corpus.file_systems as f; from tokkit.cli import main;"
+        "import sys, tokkit.corpus.remote_files as f; from tokkit.cli import main;"
         "f.REQUEST_SECONDS = float(sys.argv.pop(1)); main()"
     )
     arguments = ["train", "-o", "none"]

@@ -54,16 +54,16 @@ def test_what_units_need_is_loaded_once_where_the_process_can_be_copied(
 COMMAND = """
     import sys
     from tokkit.cli import main
-    from tokkit.engine import local
+    from tokkit.engine import worker_pool
 
-    choose = local._choose_start
+    choose = worker_pool._choose_start
 
     def tell(task):
         context = choose(task)
         sys.stderr.write(f"started by {context.get_start_method()}\\n")
         return context
 
-    local._choose_start = tell
+    worker_pool._choose_start = tell
     if __name__ == "__main__":
         main()
 """

@@ -19,9 +19,9 @@ import pytest
 
 from tokkit.engine.files import HashedFile
 from tokkit.engine.journal import Journal
-from tokkit.engine.local import WorkerError
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.stage import Stage, run_stage
+from tokkit.engine.worker_pool import WorkerError
 from tokkit.errors import TokkitError
 from toystage import squares
 

@@ -16,7 +16,7 @@ import forkserver
 import psutil
 import pytest
 
-from tokkit.engine.local import WorkerError
+from tokkit.engine.worker_pool import WorkerError
 from tokkit.errors import Interrupted, TokkitError, UsageError
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.launch import launch

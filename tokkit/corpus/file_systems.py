@@ -12,55 +12,22 @@ Credentials come from the environment. A file of the Hub is read at the commit t
 when the work was planned; of any other, size and modification time must stay the same.
 """
 
-import dataclasses
-import io
-import logging
 import os
 import re
-import shutil
 import stat
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import sha256
-from importlib import import_module
-from queue import Empty, SimpleQueue
-from typing import Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
-import pyarrow.fs
 
-from tokkit.corpus.corpus_config import REQUEST_THREAD
 from tokkit.errors import TokkitError, wrap_os_errors
 
-# Time for one request, repetitions included.
-REQUEST_SECONDS = 25
-# With a block of this size a connection of 100 kB/s is fast enough for REQUEST_SECONDS.
-_REQUEST_BYTES = 2 << 20
-_BUFFER_BYTES = 1 << 20
-_ATTEMPTS = 3
-_TRANSIENT_STATUS = {429, 500, 502, 503, 504}
-
-_ARROW_SCHEMES = {"file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"}
-_CREDENTIALS = {
-    "hf": "HF_TOKEN",
-    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION",
-    "gs": "GOOGLE_APPLICATION_CREDENTIALS, or gs://anonymous@BUCKET for a public one",
-    "abfs": "AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET",
-    "hdfs": "HADOOP_HOME, JAVA_HOME, CLASSPATH",
-}
-_PACKAGES = {"hf": "tokkit[hub]", "http": "fsspec[http]", "https": "fsspec[http]"}
+if TYPE_CHECKING:
+    from tokkit.corpus.remote_files import RemoteFiles
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_QUERY = re.compile(r"\?(?=\w+=)")
-_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
-_USER = re.compile(r"(?<=://)[^/@]*@")
-_REQUEST_ID = re.compile(r"\s*\(Request ID[^)]*\)")
-# In a name, "?" and "#" are characters as any other; a query has been cut off.
-_SAFE = "!$%&'()*+,-./:;=@_~"
 
 
 @dataclass(frozen=True)
@@ -136,215 +103,17 @@ class LocalFiles:
             return pa.OSFile(os.fsencode(path))
 
 
-class RemoteFiles:
-    """The file system behind a URI such as ``s3://bucket/folder``.
-
-    Each request is made in another thread, because a library that waits for a server handles no
-    signal, and some wait for minutes.
-
-    Args:
-        uri: as the user wrote it, or the attribute ``uri`` of another object.
-
-    Attributes:
-        uri: what other processes open to read the same files.
-        path: path of the URI within the file system.
-
-    Raises:
-        TokkitError: if the URI cannot be read.
-    """
-
-    def __init__(self, uri: str) -> None:
-        location, *query = _QUERY.split(uri, maxsplit=1)
-        self._scheme = location.split("://", 1)[0].lower()
-        # Without user and options: this may be written into a manifest.
-        self._root = self._shown_root = ""
-        shown = printable(_USER.sub("", location))
-        if _PASSWORD.search(location):
-            raise TokkitError(
-                f"{shown}: the URI holds a password, which would be written into manifests; leave it "
-                f"out, and set {self._credentials}"
-            )
-        self.uri = uri
-        if self._scheme == "hf":
-            self._system, self.path = self._request(shown, self._connect_hub, location)
-        elif self._scheme in _ARROW_SCHEMES:
-            if self._scheme.startswith("abfs") and shutil.which("az") is None:
-                # Or Azure's library starts a shell, which prints that there is no az.
-                os.environ.setdefault("AZURE_TOKEN_CREDENTIALS", "prod")
-            encoded = "?".join([quote(location, safe=_SAFE), *query])
-            self._system, self.path = self._request(shown, pyarrow.fs.FileSystem.from_uri, encoded)
-        else:
-            self._system, self.path = self._request(shown, self._connect_fsspec, uri)
-
-    def name(self, path: str) -> str:
-        """Return the URI of a path, without secrets and options."""
-        shown = path.replace(self._root, self._shown_root, 1)
-        shown = _QUERY.split(shown, maxsplit=1)[0]
-        return printable(shown if is_uri(shown) else f"{self._scheme}://{shown}")
-
-    def find(self, path: str) -> Entry | None:
-        """Return what is at ``path``, or None."""
-        entry = _remote_entry(self._request(self.name(path), self._system.get_file_info, path))
-        return entry if entry.is_file or entry.is_folder else None
-
-    def children(self, folder: str, wanted: Callable[[str], bool]) -> Iterator[Entry]:
-        """Yield what a folder holds under a name that is ``wanted``, in any order."""
-        selector = pyarrow.fs.FileSelector(folder)
-        infos = self._request(self.name(folder), self._system.get_file_info, selector)
-        return (entry for entry in map(_remote_entry, infos) if wanted(entry.name))
-
-    def resolve(self, folder: str) -> str:
-        """Return the folder's path, which is its only one."""
-        return folder
-
-    def open(self, path: str) -> Any:
-        """Open a file as a ``pyarrow.NativeFile``, which can seek, and reads what is asked for."""
-        name = self.name(path)
-        entry = self.find(path)
-        if entry is None:
-            raise changed_error(name)
-        file = self._request(name, self._system.open_input_file, path)
-
-        # Not file.size() and file.read_at(), during which no other thread of Python runs.
-        def read(position: int, num_bytes: int) -> bytes:
-            file.seek(position)
-            return bytes(file.read(num_bytes))
-
-        def read_at(position: int, num_bytes: int) -> bytes:
-            data: bytes = self._request(name, read, position, num_bytes)
-            if len(data) != num_bytes:
-                raise changed_error(name)
-            return data
-
-        return pa.PythonFile(
-            io.BufferedReader(_RangeReader(entry.bytes, read_at), _BUFFER_BYTES), "r"
-        )
-
-    def _connect_hub(self, location: str) -> tuple[Any, str]:
-        """Return the file system of the Hugging Face Hub, and the path at the present commit."""
-        hub = import_module("huggingface_hub")
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs each repetition
-        system = hub.HfFileSystem(skip_instance_cache=True)
-        found = system.resolve_path(location)
-        path: str = found.unresolve()
-        if not path.startswith("buckets/"):
-            details = {"repo_type": found.repo_type, "revision": found.revision}
-            commit = hub.HfApi().repo_info(found.repo_id, **details).sha
-            pinned = dataclasses.replace(found, revision=commit, _raw_revision=None)
-            self._root, self._shown_root = pinned.root, found.root
-            path = pinned.unresolve()
-            self.uri = f"hf://{path}"
-        return pyarrow.fs.PyFileSystem(_FsspecHandler(system)), path
-
-    def _connect_fsspec(self, uri: str) -> tuple[Any, str]:
-        """Return another file system of fsspec, and the path of the URI."""
-        system, path = import_module("fsspec.core").url_to_fs(uri)
-        return pyarrow.fs.PyFileSystem(_FsspecHandler(system)), path
-
-    def _request(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function of a library, and turn its errors into one line about ``name``."""
-        answers: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
-
-        def call() -> None:
-            for attempt in range(_ATTEMPTS):
-                try:
-                    answers.put((function(*arguments), None))
-                except Exception as error:  # noqa: BLE001  libraries raise errors of their own
-                    status = getattr(getattr(error, "response", None), "status_code", None)
-                    if status in _TRANSIENT_STATUS and attempt + 1 < _ATTEMPTS:
-                        time.sleep(attempt + 1)
-                        continue
-                    answers.put((None, error))
-                return
-
-        threading.Thread(target=call, name=REQUEST_THREAD, daemon=True).start()
-        try:
-            answer, error = answers.get(timeout=REQUEST_SECONDS)
-        except Empty:
-            error = TimeoutError(f"no answer within {REQUEST_SECONDS} seconds")
-        if error is not None:
-            raise TokkitError(f"{name}: {self._describe(error)}") from error
-        return answer
-
-    def _describe(self, error: Exception) -> str:
-        """Return what is wrong, and what to do about it."""
-        if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
-            error = error.__cause__  # which says why
-        if isinstance(error, ImportError):
-            package = _PACKAGES.get(self._scheme, f"fsspec[{self._scheme}]")
-            return f"reading {self._scheme}:// needs a package: pip install '{package}'"
-        lines = [line for line in _REQUEST_ID.sub("", str(error)).splitlines() if line.strip()]
-        # The Hub's errors begin with a status; pyarrow's end with lines for its own developers.
-        reason = printable(" ".join(lines[: 2 if self._scheme == "hf" else 1])).rstrip(".")
-        remedy = f"check the name, the network and the credentials ({self._credentials})"
-        if type(error).__name__ == "GatedRepoError":
-            remedy = "ask for access on its page, then set HF_TOKEN"
-        return f"cannot be read ({reason or type(error).__name__}); {remedy}"
-
-    @property
-    def _credentials(self) -> str:
-        return _CREDENTIALS.get(self._scheme, "those of its package")
-
-
-class _FsspecHandler(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]  # no annotations
-    """A file system of fsspec for pyarrow, which reports errors and versions."""
-
-    @staticmethod
-    def _create_file_info(path: str, info: dict[str, Any]) -> Any:
-        is_folder = info["type"] == "directory"
-        kind = pyarrow.fs.FileType.Directory if is_folder else pyarrow.fs.FileType.File
-        # Whatever the server says of the file, such as its ETag.
-        version = sha256(str(sorted({**info, "name": ""}.items(), key=str)).encode()).digest()
-        return pyarrow.fs.FileInfo(
-            path, kind, size=info["size"], mtime_ns=int.from_bytes(version[:7])
-        )
-
-    def get_file_info_selector(self, selector: Any) -> list[Any]:
-        infos = self.fs.ls(selector.base_dir, detail=True)
-        return [self._create_file_info(info["name"], info) for info in infos]
-
-    def open_input_file(self, path: str) -> Any:
-        return pa.PythonFile(self.fs.open(path, mode="rb", cache_type="none"), mode="r")
-
-
-class _RangeReader(io.RawIOBase):
-    """Reads a file in ranges.
-
-    Args:
-        size: bytes in the file.
-        read_at: returns a number of bytes at a position.
-    """
-
-    def __init__(self, size: int, read_at: Callable[[int, int], bytes]) -> None:
-        self._size = size
-        self._read_at = read_at
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + (0, self._position, self._size)[whence]
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        num_bytes = max(0, min(len(buffer), self._size - self._position, _REQUEST_BYTES))
-        if num_bytes:
-            buffer[:num_bytes] = self._read_at(self._position, num_bytes)
-            self._position += num_bytes
-        return num_bytes
-
-
-Files = LocalFiles | RemoteFiles
+Files: TypeAlias = "LocalFiles | RemoteFiles"
 
 
 @lru_cache(maxsize=8)
 def open_files(uri: str | None) -> Files:
     """Return the file system behind a URI, or this machine's for None."""
-    return LocalFiles() if uri is None else RemoteFiles(uri)
+    if uri is None:
+        return LocalFiles()
+    from tokkit.corpus.remote_files import RemoteFiles  # imports pyarrow.fs, which takes 15 ms
+
+    return RemoteFiles(uri)
 
 
 def is_uri(text: str) -> bool:
@@ -372,13 +141,3 @@ def changed_error(name: str) -> TokkitError:
 def first_line(error: BaseException) -> str:
     """Return an error's message without the lines that pyarrow adds for its own developers."""
     return str(error).strip().split("\n", 1)[0].rstrip(".")
-
-
-def _remote_entry(info: Any) -> Entry:
-    return Entry(
-        info.path,
-        info.type == pyarrow.fs.FileType.Directory,
-        info.type == pyarrow.fs.FileType.File,
-        info.size or 0,
-        info.mtime_ns or 0,
-    )

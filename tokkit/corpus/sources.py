@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from tokkit.corpus.corpus_config import CorpusConfig
-from tokkit.corpus.file_systems import Entry, Files, LocalFiles, RemoteFiles, is_uri, printable
+from tokkit.corpus.file_systems import Entry, Files, LocalFiles, is_uri, printable
 from tokkit.corpus.formats import TABLES, FileType, identify, read_head
 from tokkit.engine.files import STATE_FOLDER
 from tokkit.engine.manifest import RECORDS
@@ -125,6 +125,8 @@ def _find(text: str, config: CorpusConfig) -> list[Source]:
         return [_stdin(config.format)]
     # A file may be named "http://x" or "a*b", so the literal name comes first.
     if is_uri(text) and not os.path.lexists(text):
+        from tokkit.corpus.remote_files import RemoteFiles
+
         remote = RemoteFiles(text)
         files: Files = remote
         uri, path = remote.uri, remote.path

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import HashedFile, PendingFile
+from tokkit.errors import TokkitError
 
 
 @dataclass(frozen=True)
@@ -129,3 +130,8 @@ class Task:
         with PendingFile(self.folder / unit.shard) as file:
             result = self.function(self.context, unit.payload, file.sink, report)
         return WrittenUnit(result, file)
+
+
+def out_of_memory(unit: Unit) -> TokkitError:
+    """Return the error for a unit for which memory was short."""
+    return TokkitError(f"{unit.name}: out of memory; use fewer --workers, or smaller units")
