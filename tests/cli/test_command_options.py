@@ -18,6 +18,12 @@ from tokkit.options import Config
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.vocab.train_config import TrainConfig
 
+CONTEXT = click.Context(cli)
+COMMANDS = {
+    name: command
+    for name in cli.list_commands(CONTEXT)
+    if (command := cli.get_command(CONTEXT, name))
+}
 CONFIGS: dict[str, type[Config]] = {
     "train": TrainConfig,
     "encode": EncodeConfig,
@@ -27,13 +33,13 @@ CONFIGS: dict[str, type[Config]] = {
 
 
 def options_on(command: str) -> dict[str, click.Parameter]:
-    return {str(option.name): option for option in cli.commands[command].params}
+    return {str(option.name): option for option in COMMANDS[command].params}
 
 
 @pytest.mark.parametrize("command", CONFIGS)
 def test_a_command_has_the_options_of_its_config_with_their_defaults(command: str) -> None:
     shown = options_on(command)
-    context = click.Context(cli.commands[command])
+    context = click.Context(COMMANDS[command])
     for name, declared in CONFIGS[command].options.items():
         option = shown[name]
         if isinstance(option, click.Option) and not option.required:
@@ -98,7 +104,7 @@ def test_an_option_without_effect_is_wrong_usage(
 
 def test_an_option_without_effect_is_refused_in_a_recipe() -> None:
     table = {"sentences": "none", "language": "en"}
-    options = read_table(cli.commands["encode"], table, "recipe.toml, [encode]")
+    options = read_table(COMMANDS["encode"], table, "recipe.toml, [encode]")
     config = EncodeConfig(inputs=("a",), tokenizer=Path("t"), output=Path("o"), **options)
     with pytest.raises(UsageError, match="--language has no effect with --sentences none"):
         config.require_effect(options)

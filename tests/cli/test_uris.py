@@ -12,12 +12,18 @@ from tokkit.cli.command_options import LocalPath
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.errors import UsageError
 
+CONTEXT = click.Context(cli)
+COMMANDS = {
+    name: command
+    for name in cli.list_commands(CONTEXT)
+    if (command := cli.get_command(CONTEXT, name))
+}
 URI = "s3://bucket/folder"
 
 
 def command_lines() -> Iterator[list[str]]:
     """Each command with a URI for each of its paths in turn, and what it requires besides."""
-    for name, command in cli.commands.items():
+    for name, command in COMMANDS.items():
         for uri in (param for param in command.params if isinstance(param.type, click.Path)):
             arguments = [name]
             for param in command.params:
@@ -43,7 +49,7 @@ def test_all_paths_of_commands_are_local() -> None:
     """So the test above has them all: ``-o`` of each stage, folders, shards and recipes."""
     paths = {
         f"{name} {param.name}"
-        for name, command in cli.commands.items()
+        for name, command in COMMANDS.items()
         for param in command.params
         if isinstance(param.type, click.Path)
     }
@@ -54,7 +60,7 @@ def test_all_paths_of_commands_are_local() -> None:
     }
     assert all(
         isinstance(param.type, LocalPath)
-        for command in cli.commands.values()
+        for command in COMMANDS.values()
         for param in command.params
         if isinstance(param.type, click.Path)
     )

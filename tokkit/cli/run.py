@@ -13,8 +13,9 @@ from tokkit.cli.command_options import (
     number_type,
     read_table,
 )
+from tokkit.cli.pretrain import pretrain
 from tokkit.cli.recipe import FOLDERS, Recipe, read_recipe
-from tokkit.cli.stages import COMMANDS
+from tokkit.cli.stages import build, encode, train
 from tokkit.cli.streams import echo
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.local import import_single_threaded
@@ -23,6 +24,7 @@ from tokkit.errors import UsageError, require
 from tokkit.options import Config
 from tokkit.vocab.train_config import TrainConfig
 
+COMMANDS = {"train": train, "encode": encode, "build": build, "pretrain": pretrain}
 STAGES = tuple(FOLDERS)
 ANSWERS_SHOWN = 5
 

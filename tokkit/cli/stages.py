@@ -1,17 +1,12 @@
-"""``tokkit train``, ``encode``, ``build`` and ``pretrain``: the commands of the stages."""
-
-import os
-from collections.abc import Mapping
+"""``tokkit train``, ``encode`` and ``build``: the commands of the stages that work in units."""
 
 import click
 
-from tokkit.cli.command_options import StageCommand, stage_command
+from tokkit.cli.command_options import stage_command
 from tokkit.cli.output import print_manifest, print_training
-from tokkit.cli.pretraining_output import print_estimate, print_pretraining
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.local import import_single_threaded
 from tokkit.instances.build_config import BuildConfig
-from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.vocab.train_config import TrainConfig
 
 
@@ -57,34 +52,3 @@ def build(config: BuildConfig, *, as_json: bool) -> None:
     from tokkit.instances.build import build as run
 
     print_manifest(config.output, run(config), as_json=as_json)
-
-
-@stage_command(PretrainConfig)
-@click.option(
-    "--dry-run", is_flag=True, help="Print what the run needs and how long it takes, and exit."
-)
-def pretrain(config: PretrainConfig, *, dry_run: bool, as_json: bool) -> None:
-    """Pretrain BERT or GPT-2 on INSTANCES.
-
-    INSTANCES are folders that build wrote with the objective nsp, sop, mlm or clm. Run the same
-    command again to resume from the last checkpoint.
-    """
-    from tokkit.pretraining.pretrain import estimate_run
-    from tokkit.pretraining.pretrain import pretrain as run
-    from tokkit.pretraining.training.launch_info import is_first_process
-
-    is_first = is_first_process(os.environ)  # one of several processes prints
-    if not dry_run:
-        manifest = run(config)
-        if is_first:
-            print_pretraining(config.output, manifest, as_json=as_json)
-    elif is_first:
-        print_estimate(estimate_run(config), as_json=as_json)
-
-
-COMMANDS: Mapping[str, StageCommand] = {
-    "train": train,
-    "encode": encode,
-    "build": build,
-    "pretrain": pretrain,
-}

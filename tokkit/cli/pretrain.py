@@ -1,0 +1,32 @@
+"""``tokkit pretrain``: the command of the stage that trains a model."""
+
+import os
+
+import click
+
+from tokkit.cli.command_options import stage_command
+from tokkit.cli.pretraining_output import print_estimate, print_pretraining
+from tokkit.pretraining.pretrain_config import PretrainConfig
+
+
+@stage_command(PretrainConfig)
+@click.option(
+    "--dry-run", is_flag=True, help="Print what the run needs and how long it takes, and exit."
+)
+def pretrain(config: PretrainConfig, *, dry_run: bool, as_json: bool) -> None:
+    """Pretrain BERT or GPT-2 on INSTANCES.
+
+    INSTANCES are folders that build wrote with the objective nsp, sop, mlm or clm. Run the same
+    command again to resume from the last checkpoint.
+    """
+    from tokkit.pretraining.pretrain import estimate_run
+    from tokkit.pretraining.pretrain import pretrain as run
+    from tokkit.pretraining.training.launch_info import is_first_process
+
+    is_first = is_first_process(os.environ)  # one of several processes prints
+    if not dry_run:
+        manifest = run(config)
+        if is_first:
+            print_pretraining(config.output, manifest, as_json=as_json)
+    elif is_first:
+        print_estimate(estimate_run(config), as_json=as_json)
