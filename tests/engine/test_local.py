@@ -91,7 +91,8 @@ RECIPE = """
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no process is copied elsewhere")
 def test_commands_have_one_thread_when_their_workers_start(tmp_path: Path) -> None:
-    (tmp_path / "corpus.txt").write_text("A cat sat.\n\nA dog ran.\n\n" * 1000)
+    # More than the megabyte that encode does in its own process.
+    (tmp_path / "corpus.txt").write_text(("A cat sat. A dog ran. " * 50 + "\n\n") * 1000)
     (tmp_path / "recipe.toml").write_text(textwrap.dedent(RECIPE))
     (tmp_path / "command.py").write_text(textwrap.dedent(COMMAND))
     commands = {
