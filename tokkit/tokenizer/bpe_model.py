@@ -28,6 +28,7 @@ from tokkit.shards.arrow import read_only, string_buffers
 from tokkit.tokenizer.encoded import NO_ID, read_merges, read_token_bytes
 from tokkit.tokenizer.segments import Segmenter, Segments
 from tokkit.tokenizer.splitter import TextSplitter
+from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 LONGEST_WORD = 4 << 20  # bytes; such a word takes 200 MB, and a longer one is the library's
@@ -77,7 +78,8 @@ class BpeModel:
             self.num_bytes = np.diff(offsets).astype(np.int32)
             for row in tokenizer.definition["added_tokens"]:
                 self.num_bytes[row["id"]] = len(row["content"].encode())
-        self._segmenter = Segmenter(tokenizer)
+        normalizer = TextNormalizer.of_definition(tokenizer.definition["normalizer"])
+        self._segmenter = Segmenter(tokenizer, normalize=normalizer.normalize)
 
     @property
     def tables(self) -> tuple[Any, ...]:

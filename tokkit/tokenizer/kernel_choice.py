@@ -1,17 +1,16 @@
-"""Which kernel encodes for a tokenizer, or why its own library must.
-
-Nothing here imports Numba: a stage asks which kernel it will use before it needs one.
-"""
+"""Which kernel encodes for a tokenizer, or why its own library must."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from tokkit.tokenizer.added_rows import explain_added
-from tokkit.tokenizer.encoded import NO_ID, forbidden_mask, read_merges
+from tokkit.tokenizer.encoded import NO_ID, forbidden_mask, read_merges, read_token_bytes
 from tokkit.tokenizer.metaspace_vocabulary import is_metaspace_bpe, metaspace_obstacles
 from tokkit.tokenizer.split_pattern import PatternParser, UnknownPatternError, read_levels
+from tokkit.tokenizer.splitter import TextSplitter
+from tokkit.tokenizer.text_normalizer import TextNormalizer, UnknownNormalizerError
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 MOST_MERGES = 1 << 21
@@ -71,8 +70,10 @@ def _byte_level_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
         list(read_levels(definition["pre_tokenizer"], PatternParser()))
     except UnknownPatternError as error:
         yield str(error)
-    if (normalizer := _first_normalizer(definition["normalizer"])) is not None:
-        yield f"the normalizer {normalizer}"
+    try:
+        TextNormalizer.of_definition(definition["normalizer"])
+    except UnknownNormalizerError as error:
+        yield str(error)
     if (obstacle := explain_added(tokenizer, spaced=False)) is not None:
         yield obstacle
     if last["add_prefix_space"] and not all(row["special"] for row in definition["added_tokens"]):
@@ -96,12 +97,10 @@ def _merge_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
     reachable = np.concatenate([byte_ids[~is_missing], merged_ids])
     if model.get("ignore_merges"):
         reachable = np.fromiter(model["vocab"].values(), np.int64)
-    if forbidden_mask(tokenizer)[reachable].any():
-        yield "bytes that are merged to a special token"
-
-
-def _first_normalizer(part: Any) -> str | None:
-    """Return the type of the first normalizer that is not an empty sequence."""
-    if part is not None and part["type"] == "Sequence":
-        return next(filter(None, map(_first_normalizer, part["normalizers"])), None)
-    return None if part is None else str(part["type"])
+    special = reachable[forbidden_mask(tokenizer)[reachable]]
+    if len(special):
+        splitter = TextSplitter(tokenizer.definition["pre_tokenizer"])
+        for number in special.tolist():
+            values, _ = read_token_bytes([tokenizer.tokens[number]])
+            if not splitter.is_always_cut(values.tobytes()):
+                yield f"its special token {tokenizer.tokens[number]!r}, which merges make of text"

@@ -107,7 +107,8 @@ class PatternParser:
     def _compile(self, node: Node, *, repeat: bool) -> tuple[Instruction, ...]:
         program = _Program()
         program.add(("repeat", (node, 1, -1, True)) if repeat else node)
-        program.append("match")
+        if program.can_be_empty(0, program.append("match")):
+            raise UnknownPatternError("a pattern that matches an empty text")
         self._check_folding(program.instructions)
         return tuple(program.instructions)
 
@@ -284,6 +285,18 @@ class _Program:
         else:
             self._add_repeat(*parts)  # type: ignore[arg-type]  # as ``_parse_repeat`` makes it
 
+    def can_be_empty(self, start: int, end: int) -> bool:
+        """Return whether a program gets from one instruction to another without a character."""
+        seen, stack = set(), [start]
+        while stack:
+            place = stack.pop()
+            if place == end:
+                return True
+            if place not in seen and self.instructions[place].kind != "char":
+                stack.extend(self.instructions[place].targets)
+            seen.add(place)
+        return False
+
     def _add_alternatives(self, nodes: tuple[Node, ...]) -> None:
         jumps = []
         for node, _ in pairwise(nodes):
@@ -308,7 +321,7 @@ class _Program:
             self._point(again, self._order(start, again + 1, is_greedy))
             if least == 0:
                 self._point(split, self._order(start, again + 1, is_greedy))
-            if self._can_be_empty(start, again):
+            if self.can_be_empty(start, again):
                 raise UnknownPatternError("a repeat of what may be empty")
             return
         splits = []
@@ -323,18 +336,6 @@ class _Program:
 
     def _point(self, place: int, targets: tuple[int, ...]) -> None:
         self.instructions[place] = Instruction("split", targets=targets)
-
-    def _can_be_empty(self, start: int, end: int) -> bool:
-        """Return whether a program gets from one instruction to another without a character."""
-        seen, stack = set(), [start]
-        while stack:
-            place = stack.pop()
-            if place == end:
-                return True
-            if place not in seen and self.instructions[place].kind != "char":
-                stack.extend(self.instructions[place].targets)
-            seen.add(place)
-        return False
 
 
 def read_levels(

@@ -37,7 +37,6 @@ from tokkit.tokenizer.split_pattern import (
     PUNCTUATION,
     Instruction,
     PatternParser,
-    UnknownPatternError,
     read_levels,
 )
 
@@ -120,7 +119,7 @@ class TextSplitter:
         tables: the automata and classes, for kernels.
 
     Raises:
-        UnknownPatternError: naming what is not known.
+        tokkit.tokenizer.split_pattern.UnknownPatternError: naming what is not known.
     """
 
     def __init__(self, pre_tokenizer: Mapping[str, Any]) -> None:
@@ -132,8 +131,6 @@ class TextSplitter:
         self._members = {END_OF_TEXT: 0}
         self._classes = np.full(UNICODE_SIZE, UNSEEN, np.uint8)
         self.learn_page(0)
-        if any(step & MATCH for level in self._levels for step in level.steps[1].values()):
-            raise UnknownPatternError("a pattern that matches an empty text")
 
     def learn_page(self, code: int) -> None:
         """Fill in a character and those on its page."""
@@ -157,6 +154,15 @@ class TextSplitter:
         if len(classes) >= len(self._members):
             self._members.update({kind: found for found, kind in classes.items()})
             self._extend()
+
+    def is_always_cut(self, text: bytes) -> bool:
+        """Return whether a text is in no case within one piece."""
+        codes = [ord(char) for char in text.decode(errors="replace")]
+        for code in codes:
+            if self._classes[code] == UNSEEN:
+                self.learn_page(code)
+        allowed, classes = self.tables.rules.allowed, self._classes[codes]
+        return bool(allowed[classes[:-1], classes[1:]].any())
 
     def _extend(self) -> None:
         """Make the tables anew for more classes."""
