@@ -11,7 +11,7 @@ import pyarrow as pa
 from reference.bpe import ByteLevelBPE
 from reference.wordpiece import WordPiece
 from tokkit.tokenizer.encoder import Encoder
-from tokkit.tokenizer.library_encoder import library_threads
+from tokkit.tokenizer.library_calls import library_threads
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 # The library makes objects of about 150 bytes a token, so it encodes only this much in a call.

@@ -240,6 +240,7 @@ def _encode_batch(
 ) -> pa.RecordBatch:
     """Split and encode a batch of documents."""
     from tokkit.corpus.sentences import split_sentences
+    from tokkit.tokenizer.library_calls import LibraryError
 
     config, encoder = context.config, context.choose_encoder(batch.texts)
     method = "lines" if batch.in_lines and config.sentences == "auto" else config.sentences
@@ -250,6 +251,8 @@ def _encode_batch(
     except TextTooLongError as error:
         name = batch.names[sentences.find_document(error.text)]
         raise TokkitError(f"{unit.source.name}, document {name}: {error}") from error
+    except LibraryError as error:
+        raise TokkitError(f"{unit.name}: {error}") from error
     measured["seconds"] += time.perf_counter() - started
     _, offsets = string_buffers(sentences.texts)
     measured["bytes"] += int(offsets[-1] - offsets[0])

@@ -1,13 +1,17 @@
 """Work units, and how a process runs one."""
 
+import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import HashedFile, PendingFile
 from tokkit.errors import TokkitError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -127,9 +131,42 @@ class Task:
 
     def write(self, unit: Unit, report: Callable[[int], None]) -> WrittenUnit:
         """Run a unit; the caller commits its file."""
+        _process.unit = unit.name
         with PendingFile(self.folder / unit.shard) as file:
             result = self.function(self.context, unit.payload, file.sink, report)
         return WrittenUnit(result, file)
+
+
+@dataclass
+class _Process:
+    """What this process does, for ``abort_work``."""
+
+    unit: str = ""
+    send: Callable[[str, TokkitError], None] | None = None
+
+
+_process = _Process()
+
+
+def send_aborts(send: Callable[[str, TokkitError], None]) -> None:
+    """Let ``abort_work`` send the error to this worker's parent."""
+    _process.send = send
+
+
+def abort_work(fault: str) -> NoReturn:
+    """End this process from another thread, because its work neither returns nor can be interrupted.
+
+    Nothing is cleaned up, as if the process were killed: the folder resumes.
+
+    Args:
+        fault: what is wrong and what to do, as one line.
+    """
+    error = TokkitError(f"{_process.unit}: {fault}" if _process.unit else fault)
+    if _process.send is not None:
+        _process.send("error", error)
+    else:
+        log.error("%s", error)
+    os._exit(error.exit_status)
 
 
 def out_of_memory(unit: Unit) -> TokkitError:

@@ -38,7 +38,15 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn, Self, cast
 
-from tokkit.engine.unit import Outcome, Task, Unit, UnitStream, WrittenUnit, out_of_memory
+from tokkit.engine.unit import (
+    Outcome,
+    Task,
+    Unit,
+    UnitStream,
+    WrittenUnit,
+    out_of_memory,
+    send_aborts,
+)
 from tokkit.errors import TokkitError
 
 log = logging.getLogger(__name__)
@@ -189,6 +197,7 @@ def _work(task: Task, pipe: Connection) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_SIGNALS)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     messages = _MessagePipe(pipe)
+    send_aborts(messages.send)
     logger = logging.getLogger("tokkit")
     logger.handlers = [_LogSender(messages)]
     logger.propagate = False

@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from tokkit.errors import TokkitError
+from tokkit.tokenizer.limits import check_tokens
 from tokkit.tokenizer.special_tokens import SPECIAL_TOKENS, find_special_ids
 
 CONTINUING_SUBWORD_PREFIX = "##"
@@ -318,13 +319,17 @@ def check_vocabulary(definition: Mapping[str, Any], path: str) -> None:
                 raise TokkitError(f"{path}: token {number} is not a string with a score")
     else:
         raise TokkitError(f"{path}: not a tokenizer.json: its model has no vocabulary")
+    check_tokens(vocab if isinstance(vocab, dict) else (token for token, _ in vocab), path)
     rows = definition.get("added_tokens") or []
     if not vocab and not rows:
         raise TokkitError(f"{path}: the vocabulary is empty")
     for row in rows if isinstance(rows, list) else [rows]:
         number = row.get("id") if isinstance(row, dict) else None
         if type(number) is not int or number < 0 or not isinstance(row.get("content"), str):
-            raise TokkitError(f"{path}: the added token {row!r} lacks its content or its id")
+            raise TokkitError(
+                f"{path}: the added token {str(row)[:200]} lacks its content or its id"
+            )
+        check_tokens([row["content"]], path)
 
 
 def order_tokens(ids: Mapping[str, int], path: str) -> tuple[tuple[str, ...], tuple[int, ...]]:

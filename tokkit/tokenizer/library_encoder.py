@@ -15,10 +15,8 @@ they agree at none of several cuts, the window grows.
 """
 
 import json
-import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise
@@ -32,6 +30,8 @@ from tokkit.errors import TokkitError
 from tokkit.shards.arrow import id_dtype, string_buffers, to_arrow
 from tokkit.tokenizer.characters import WordCharacters, cut_at_words
 from tokkit.tokenizer.encoded import Encoded, Ids, TextTooLongError, forbidden_mask
+from tokkit.tokenizer.library_calls import LibraryError, library_threads, watch_library
+from tokkit.tokenizer.limits import find_growth
 from tokkit.tokenizer.metaspace_vocabulary import find_word_tokens
 from tokkit.tokenizer.tokenizer import Tokenizer
 
@@ -87,7 +87,9 @@ class LibraryEncoder:
         longest_window: int | None = None,
     ) -> None:
         self._tokenizer = tokenizer
-        self._window_bytes = window_bytes or WINDOW_BYTES
+        # Normalized text takes as much memory as it is longer.
+        growth = find_growth(tokenizer.definition.get("normalizer"), tokenizer.path)
+        self._window_bytes = int((window_bytes or WINDOW_BYTES) / max(1, growth / 4))
         self._whole_bytes = self._window_bytes
         if tokenizer.processor is not None and window_bytes is None:
             self._whole_bytes = WHOLE_TEXT_BYTES
@@ -174,7 +176,13 @@ class LibraryEncoder:
             bounds: int64 ``[num_texts + 1]``, into ``values``.
             marks: int64, where sentences end within texts, into ``values``.
         """
-        lengths, ids, word_starts, find_spans = self._call_library(texts, self._libraries[0])
+        try:
+            called = self._call_library(texts, self._libraries[0])
+        except LibraryError:
+            for one in texts:  # which of them it is
+                self._call_library([one], self._libraries[0])
+            raise
+        lengths, ids, word_starts, find_spans = called
         counts = lengths.cumsum()
         if marks.size:
             rows = np.searchsorted(marks, bounds)
@@ -296,7 +304,7 @@ class LibraryEncoder:
             that returns the spans of the tokens of one text.
         """
         words: Iterable[list[int | None]] = ()
-        with library_threads(1):
+        with library_threads(1), watch_library(self._tokenizer.path, texts):
             if self._tokenizer.processor is not None:
                 lists = library.encode(texts, out_type=int, num_threads=1)
             else:
@@ -374,26 +382,3 @@ def _without_prefix(part: Any) -> Any:
         return None
     never = {"add_prefix_space": False, "prepend_scheme": "never"}
     return {name: never.get(name, _without_prefix(value)) for name, value in part.items()}
-
-
-@contextmanager
-def library_threads(count: int) -> Iterator[None]:
-    """Set how many threads the tokenizers library uses within the block; 0 and 1 use this one.
-
-    The library reads its switch from the environment at each call, but makes its thread pool once
-    in a process, with as many threads as ``RAYON_NUM_THREADS`` says at the first call.
-    """
-    switches = {
-        "TOKENIZERS_PARALLELISM": "true" if count > 1 else "false",
-        "RAYON_NUM_THREADS": str(max(count, 1)),
-    }
-    before = {name: os.environ.get(name) for name in switches}
-    os.environ.update(switches)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)  # another thread may have removed it
-            else:
-                os.environ[name] = value

@@ -51,6 +51,7 @@ from tokkit.tokenizer.definitions import (
     refuse_missing_unknown,
     wordpiece,
 )
+from tokkit.tokenizer.limits import check_json, read_file
 from tokkit.tokenizer.special_tokens import ROLES, named_roles, named_token
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
         is_plain = name in (None, GENERAL) or "tokenizer_class" not in config
         if path.suffix in _SENTENCEPIECE_SUFFIXES and is_plain:
             with wrap_os_errors(path):
-                return TokenizerFiles(path, None, path.read_bytes(), config)
+                return TokenizerFiles(path, None, read_file(path), config)
         definition = _read_definition(path, name, {**tokens, **config})
     if definition is None:
         definition, tokens = convert_folder(folder, str(name), config)
@@ -317,8 +318,7 @@ def _read_merges(path: Path, ids: Mapping[str, int]) -> list[list[str]]:
 
 
 def _read_lines(path: Path) -> list[str]:
-    with wrap_os_errors(path):
-        data = path.read_bytes()
+    data = read_file(path)
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -341,8 +341,8 @@ def _read_optional(path: Path) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; of a doubled key the last counts, as in the library."""
-    with wrap_os_errors(path):
-        content = path.read_bytes()
+    content = read_file(path)
+    check_json(content, path)
     try:
         data = json.loads(content)
     except (ValueError, RecursionError) as error:

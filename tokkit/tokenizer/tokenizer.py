@@ -34,6 +34,8 @@ from tokkit.tokenizer.definitions import (
     order_tokens,
     suggest_case,
 )
+from tokkit.tokenizer.library_calls import is_library_fault, silence_panics
+from tokkit.tokenizer.limits import check_parts, check_tokens
 from tokkit.tokenizer.loading import TokenizerFiles, read_tokenizer_files
 from tokkit.tokenizer.special_tokens import (
     ENDS_OF_TEXT,
@@ -306,11 +308,12 @@ def _make_library(definition: Mapping[str, Any], path: str) -> "tokenizers.Token
     # Truncation and padding would drop and add ids, and dropout would draw them at random.
     model = {name: value for name, value in definition["model"].items() if name != "dropout"}
     data = {**definition, "truncation": None, "padding": None, "model": model}
+    check_parts(data, path)
     try:
-        return tokenizers.Tokenizer.from_str(msgspec.json.encode(data).decode())
+        with silence_panics():
+            return tokenizers.Tokenizer.from_str(msgspec.json.encode(data).decode())
     except BaseException as error:
-        # The library raises nothing narrower; where it panics, it is not even an Exception.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        if not is_library_fault(error) and not isinstance(error, (ValueError, RecursionError)):
             raise
         raise TokkitError(
             f"{path}: the tokenizers library cannot load it ({error}); save it with a release of "
@@ -336,6 +339,7 @@ def _make_sentencepiece(files: TokenizerFiles) -> Tokenizer:
             )
         raise TokkitError(f"{path}: {fault}") from error
     tokens = tuple(processor.id_to_piece(number) for number in range(len(processor)))
+    check_tokens(tokens, path)
     ids = {token: number for number, token in enumerate(tokens)}
     special_ids = find_special_ids(ids, {"unk": tokens[processor.unk_id()]})
     special = {
