@@ -34,12 +34,13 @@ from tokkit.kernels.encode.cuts import count_before
 from tokkit.kernels.encode.word_cache import LONG_SPILL, append_tokens, new_cache
 from tokkit.shards.arrow import boolean_array, id_dtype, read_only
 from tokkit.tokenizer.bpe_model import BpeModel
-from tokkit.tokenizer.encoded import Encoded, Ids
+from tokkit.tokenizer.encoded import Encoded, Ids, TextTooLongError
 from tokkit.tokenizer.kernel_choice import choose_kernel
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.metaspace_bpe_model import MetaspaceBpeModel
 from tokkit.tokenizer.segments import Cuts, Segments, cut_at_ends
 from tokkit.tokenizer.tokenizer import Tokenizer
+from tokkit.tokenizer.unigram_model import UnigramModel
 from tokkit.tokenizer.wordpiece_model import WordPieceModel
 
 # Binary logarithms of the cache's slots: 16 MB for short keys and 8 MB for long ones, and up to
@@ -71,13 +72,15 @@ class Encoder:
         kernel = choose_kernel(tokenizer).name
         self._id_dtype = id_dtype(tokenizer.vocab_size)
         self._library = LibraryEncoder(tokenizer)
-        self._model: WordPieceModel | BpeModel | MetaspaceBpeModel | None = None
+        self._model: WordPieceModel | BpeModel | MetaspaceBpeModel | UnigramModel | None = None
         if kernel == "wordpiece":
             self._model = WordPieceModel(tokenizer)
         elif kernel == "bpe":
             self._model = BpeModel(tokenizer, longest_word)
         elif kernel == "metaspace-bpe":
             self._model = MetaspaceBpeModel(tokenizer, longest_word)
+        elif kernel == "unigram":
+            self._model = UnigramModel(tokenizer, longest_word)
         self._cache = new_cache(_SHORT_BITS, _LONG_BITS)
         self._queue = new_queue()
         # Writing to the same memory again is a tenth faster than writing to new pages.
@@ -113,11 +116,14 @@ class Encoder:
         counts = np.zeros(len(bounds), np.int64)
         rest = (self._cache, self._queue, state, ids, bits, counts)
         while (stop := model.kernel(values, bounds, added, *model.tables, *rest)) != DONE:
-            if stop == UNSEEN_CHARACTER and not isinstance(model, MetaspaceBpeModel):
+            if stop == UNSEEN_CHARACTER and isinstance(model, WordPieceModel | BpeModel):
                 model.characters.learn_page(int(state[DETAIL]))
             elif stop == NEEDS_LIBRARY:
                 self._encode_chunk(segments, state, ids, bits)
             elif not model.allow_word(int(state[DETAIL])):
+                if isinstance(model, UnigramModel):  # the library cannot go on from its sums
+                    text = segments.find_text(int(state[POSITION]))
+                    raise TextTooLongError(int(state[DETAIL]), text)
                 state[DETAIL] = state[CHUNK_STOP]
                 self._encode_chunk(segments, state, ids, bits)
         num_tokens = int(state[NUM_TOKENS])
@@ -167,25 +173,25 @@ class Encoder:
         num_bytes = self._model.num_bytes
         found = np.concatenate([[0], counts[cuts.before]])
         between = np.flatnonzero(cuts.before < cuts.after)
-        if num_bytes is not None:
-            inner = np.empty(len(between), np.int64)
-            count_before(
-                ids,
-                read_only(counts),
-                read_only(bounds),
-                read_only(ends[between]),
-                read_only(cuts.before[between]),
-                read_only(num_bytes),
-                inner,
-            )
-            found[between + 1] += inner
-            return found
         before = cuts.before[between]
-        firsts = np.flatnonzero(np.diff(before, prepend=-1))
-        for place, marks in zip(
-            before[firsts].tolist(), np.split(between, firsts)[1:], strict=True
-        ):
-            start, stop = bounds[place : place + 2].tolist()
-            begins = self._library.find_begins(segments.values[start:stop])
-            found[marks + 1] += np.searchsorted(begins, ends[marks] - start)
+        inner = np.full(len(between), -1)
+        if num_bytes is not None:
+            rows = read_only(ends[between]), read_only(before), read_only(num_bytes)
+            count_before(ids, read_only(counts), read_only(bounds), *rows, inner)
+        unknown = np.flatnonzero(inner < 0)
+        firsts = np.flatnonzero(np.diff(before[unknown], prepend=-1))
+        for marks in np.split(unknown, firsts)[1:]:
+            place = before[marks[0]]
+            begins = self._find_begins(segments, place)
+            inner[marks] = np.searchsorted(begins, ends[between[marks]] - bounds[place])
+        found[between + 1] += inner
         return found
+
+    def _find_begins(self, segments: Segments, place: int) -> _Int64s:
+        """Return the byte at which each token of a segment begins: int64 ``[num_tokens]``."""
+        if segments.added.size and segments.added[place] >= 0:
+            return np.zeros(1, np.int64)
+        data = segments.values[segments.bounds[place] : segments.bounds[place + 1]]
+        if isinstance(self._model, UnigramModel):
+            return self._model.find_begins(data)
+        return self._library.find_begins(data)

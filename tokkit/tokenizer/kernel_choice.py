@@ -13,6 +13,7 @@ from tokkit.tokenizer.split_pattern import PatternParser, UnknownPatternError, r
 from tokkit.tokenizer.splitter import TextSplitter
 from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
+from tokkit.tokenizer.unigram_vocabulary import is_unigram, unigram_obstacles
 
 MOST_MERGES = 1 << 21
 _MOST_WORD_CHARS = 1 << 20
@@ -22,7 +23,8 @@ class KernelChoice(NamedTuple):
     """The answer to which kernel encodes.
 
     Attributes:
-        name: ``wordpiece``, ``bpe``, ``metaspace-bpe``, or None for the tokenizer's own library.
+        name: ``wordpiece``, ``bpe``, ``metaspace-bpe``, ``unigram``, or None for the tokenizer's own
+            library.
         obstacle: what no kernel knows, as a phrase; empty with a kernel.
     """
 
@@ -39,6 +41,8 @@ def choose_kernel(tokenizer: Tokenizer) -> KernelChoice:
         name, obstacles = "metaspace-bpe", metaspace_obstacles(tokenizer)
     elif tokenizer.kind == "bpe":
         name, obstacles = "bpe", _byte_level_obstacles(tokenizer)
+    elif is_unigram(tokenizer):
+        name, obstacles = "unigram", unigram_obstacles(tokenizer)
     else:
         return KernelChoice(None, f"a {tokenizer.kind} model")
     obstacle = next(obstacles, "")

@@ -4,51 +4,39 @@ Tokens are stored with a space for U+2581, as the normalized text has it.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from tokkit.kernels.encode.chunks import CUT, NO_CUT, NUM_CLASSES, SPACE, CutRules
 from tokkit.kernels.encode.encode_unigram import encode_unigram
 from tokkit.kernels.encode.encode_unigram_text import RunningSum, encode_unigram_text
 from tokkit.kernels.encode.tries import NO_TOKEN, make_cells
-from tokkit.kernels.encode.unigram_lattice import UnigramTables, find_token_begins
-from tokkit.shards.arrow import read_only
+from tokkit.kernels.encode.unigram_begins import find_token_begins
+from tokkit.kernels.encode.unigram_lattice import UnigramTables
+from tokkit.kernels.encode.word_cache import SHORT_KEY
+from tokkit.shards.arrow import read_only, string_buffers
 from tokkit.tokenizer.characters import UNICODE_SIZE
 from tokkit.tokenizer.definitions import WORD_BEGINNING
 from tokkit.tokenizer.encoded import forbidden_mask
-from tokkit.tokenizer.sentencepiece_model import BYTE, NORMAL, USER_DEFINED, read_sentencepiece
+from tokkit.tokenizer.segments import Segmenter, Segments
+from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
+from tokkit.tokenizer.unigram_vocabulary import UnigramVocabulary, read_vocabulary
 
-LONGEST_WORD = 8 << 20  # bytes that cannot be cut, which take 256 MB
+LONGEST_WORD = 8 << 20  # bytes that cannot be cut, which take 200 MB
 _FIRST_WORD = 1 << 13
-_UNKNOWN_PENALTY = 10.0
-_USER_DEFINED_SCORE = 0.1  # for each byte of the token but the first
 _OTHER = 1
-
-
-class _Vocabulary(NamedTuple):
-    """A unigram vocabulary.
-
-    Attributes:
-        pieces: tokens that are found in text, with their ids and scores.
-        unknown_id: of unknown text.
-        unknown_score: of an unknown character.
-        byte_ids: for each byte the id of the token that spells it, or ``NO_TOKEN``.
-    """
-
-    pieces: list[tuple[str, int, float]]
-    unknown_id: int
-    unknown_score: float
-    byte_ids: list[int]
 
 
 class UnigramModel:
     """Tables for ``encode_unigram``, or ``encode_unigram_text`` for a sentencepiece model.
 
     Args:
-        tokenizer: whose words begin with U+2581.
+        tokenizer: for which ``unigram_obstacles`` yields nothing.
         longest_word: most bytes of text that cannot be cut; None for ``LONGEST_WORD``.
 
     Attributes:
@@ -62,7 +50,7 @@ class UnigramModel:
         self._longest_word = LONGEST_WORD if longest_word is None else longest_word
         is_whole = tokenizer.processor is not None
         self.kernel: Callable[..., int] = encode_unigram_text if is_whole else encode_unigram
-        vocabulary = (_read_pieces if is_whole else _read_vocabulary)(tokenizer)
+        vocabulary = read_vocabulary(tokenizer)
         own_ids = np.arange(tokenizer.vocab_size)
         own_ids[forbidden_mask(tokenizer)] = tokenizer.special_ids.get("unk", vocabulary.unknown_id)
         self._tables = _make_tables(vocabulary, own_ids, joins_unknown=not is_whole)
@@ -76,6 +64,8 @@ class UnigramModel:
                 self.num_bytes[number] = len(_to_bytes(piece))
                 scores[number] = score
         largest = float(np.abs(self._tables.scores).max())
+        self._normalizer = TextNormalizer.of_tokenizer(tokenizer)
+        self._segmenter = Segmenter(tokenizer, spaced=True, normalize=self._normalizer.normalize)
         self._sum = RunningSum(scores, largest, np.zeros(1), np.zeros(1, np.int64))
 
     @property
@@ -85,11 +75,25 @@ class UnigramModel:
             return self._tables, self._words
         return self._tables, self._sum, self._words
 
+    def read_texts(
+        self, texts: pa.LargeStringArray, ends: npt.NDArray[np.int64] | None
+    ) -> Segments:
+        """Return texts as the kernel gets them, with spaces in front; see ``Segmenter.cut``."""
+        segments = self._segmenter.cut(*string_buffers(texts), ends)
+        is_first = None
+        if segments.firsts is not None:
+            is_first = np.zeros(len(segments.bounds) - 1, np.bool_)
+            is_first[segments.firsts[:-1]] = True
+        values, bounds, ends = self._normalizer.add_prefix(
+            segments.values, segments.bounds, segments.ends, is_first
+        )
+        return replace(segments, values=values, bounds=bounds, ends=ends)
+
     def allow_word(self, num_bytes: int) -> bool:
         """Allocate memory for words of this length; returns False if it is above the limit."""
         if num_bytes > self._longest_word:
             return False
-        self._tables = _with_room(self._tables, 2 * num_bytes)
+        self._tables = _with_room(self._tables, min(2 * num_bytes, self._longest_word))
         return True
 
     def find_begins(self, data: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
@@ -107,46 +111,12 @@ class UnigramModel:
             self._tables = _with_room(self._tables, -2 * count)
 
 
-def _read_vocabulary(tokenizer: Tokenizer) -> _Vocabulary:
-    """Return the vocabulary of a ``tokenizer.json``; of a doubled token the last counts."""
-    model = tokenizer.definition["model"]
-    ids = {token: number for number, (token, _) in enumerate(model["vocab"])}
-    spelled = [ids.get(f"<0x{byte:02X}>", NO_TOKEN) for byte in range(256)]
-    return _Vocabulary(
-        pieces=[(token, number, model["vocab"][number][1]) for token, number in ids.items()],
-        unknown_id=model["unk_id"],
-        unknown_score=min(score for _, score in model["vocab"]) - _UNKNOWN_PENALTY,
-        byte_ids=spelled if model["byte_fallback"] else [NO_TOKEN] * 256,
-    )
-
-
-def _read_pieces(tokenizer: Tokenizer) -> _Vocabulary:
-    """Return the vocabulary of a sentencepiece model, with its scores of single precision."""
-    assert tokenizer.processor is not None  # noqa: S101  a model has one
-    model = read_sentencepiece(tokenizer.processor.serialized_model_proto())
-    rows = list(zip(model.pieces, range(len(model.pieces)), model.scores, model.kinds, strict=True))
-    pieces = [(piece, number, score) for piece, number, score, kind in rows if kind == NORMAL]
-    lowest = min((score for _, _, score in pieces), default=float(np.finfo(np.float32).max))
-    for piece, number, _, kind in rows:
-        if kind == USER_DEFINED:
-            score = float(np.float32(_USER_DEFINED_SCORE * (len(piece.encode()) - 1)))
-            pieces.append((piece, number, score))
-    is_spelled = BYTE in model.kinds
-    spelled = [tokenizer.processor.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)]
-    return _Vocabulary(
-        pieces=pieces,
-        unknown_id=tokenizer.processor.unk_id(),
-        unknown_score=float(np.float32(lowest) - np.float32(_UNKNOWN_PENALTY)),
-        byte_ids=spelled if is_spelled else [NO_TOKEN] * 256,
-    )
-
-
 def _to_bytes(piece: str) -> bytes:
     return piece.replace(WORD_BEGINNING, " ").encode()
 
 
 def _make_tables(
-    vocabulary: _Vocabulary, own_ids: npt.NDArray[np.int64], *, joins_unknown: bool
+    vocabulary: UnigramVocabulary, own_ids: npt.NDArray[np.int64], *, joins_unknown: bool
 ) -> UnigramTables:
     """Return the tables of a vocabulary.
 
@@ -178,7 +148,7 @@ def _make_tables(
         byte_ids=np.array([n if n < 0 else own_ids[n] for n in vocabulary.byte_ids], np.int64),
         joins_unknown=joins_unknown,
         best=no_scores,
-        seconds=no_scores,
+        seconds=np.zeros(SHORT_KEY + 1, np.float64),
         links=no_links,
         path=no_links,
     )
@@ -190,7 +160,6 @@ def _with_room(tables: UnigramTables, num_bytes: int) -> UnigramTables:
     size = num_bytes + 1
     return tables._replace(
         best=np.zeros(size, np.float64),
-        seconds=np.zeros(size, np.float64),
         links=np.zeros(size, np.int64),
         path=np.zeros(size, np.int64),
     )

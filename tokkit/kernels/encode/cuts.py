@@ -78,16 +78,20 @@ def count_before(
         bounds: int64 ``[num_cuts + 1]``, bytes at which texts are cut.
         ends: int64 ``[num_ends]``, ascending.
         before: int64 ``[num_ends]``, index in ``bounds`` of the last cut before each end.
-        num_bytes: int32 ``[vocab_size]``, bytes of text that each token stands for.
-        out_counts: int64 ``[num_ends]``.
+        num_bytes: int32 ``[vocab_size]``, bytes of text that each token stands for; 0 for a token
+            that stands for texts of several lengths.
+        out_counts: int64 ``[num_ends]``; -1 where such a token is before the end.
     """
     place = token = position = np.int64(-1)
+    is_known = True
     for index in range(ends.size):
         if before[index] != place:
             place = before[index]
             token = token_offsets[place]
             position = bounds[place]
+            is_known = True
         while token < token_offsets[place + 1] and position < ends[index]:
             position += num_bytes[ids[token]]
+            is_known &= num_bytes[ids[token]] > 0
             token += 1
-        out_counts[index] = token - token_offsets[place]
+        out_counts[index] = token - token_offsets[place] if is_known else -1

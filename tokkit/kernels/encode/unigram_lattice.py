@@ -31,7 +31,7 @@ from tokkit.kernels.encode.tries import (
     find_longest,
 )
 from tokkit.kernels.encode.word_cache import UNKNOWN, TokenBuffer, append_starts
-from tokkit.kernels.jit import tuple_kernel, tuple_splice
+from tokkit.kernels.jit import tuple_splice
 from tokkit.kernels.memory import signed
 
 # Where all segmentations meet, the tokens before are written if they are this many bytes.
@@ -39,8 +39,8 @@ _BLOCK = 1 << 10
 _NEVER = -np.inf
 # Sentencepiece subtracts a sum beyond this from all that are still needed.
 LARGEST_SUM = 100_000.0
-_START = 32  # of a link: where the token begins, above its number
-_NUMBER_MASK = (1 << _START) - 1
+START_SHIFT = 32  # of a link: where the token begins, above its number
+NUMBER_MASK = (1 << START_SHIFT) - 1
 
 
 class UnigramTables(NamedTuple):
@@ -55,7 +55,8 @@ class UnigramTables(NamedTuple):
             for bytes that have none.
         joins_unknown: whether unknown neighbors that are a token together become that token.
         best: float64 ``[n]``, memory for a text: score of the best segmentation up to each byte.
-        seconds: float64 ``[n]``: score of the best other segmentation whose last token differs.
+        seconds: float64 ``[SHORT_KEY + 1]``: in a word that is cached, score of the best segmentation
+            with another last token.
         links: int64 ``[n]``: where the last token of the best one begins, and its number.
         path: int64 ``[n]``: links of the best segmentation, backwards.
     """
@@ -149,7 +150,7 @@ def search_best(
         add: adds two scores.
         take: ``take(model, place, reach)`` returns the best score up to a place, and may lower all
             those from there to ``reach``.
-        write: ``append_path`` or ``note_path``.
+        write: ``append_path``, or what does the same.
         values: uint8, valid UTF-8.
         start: where the text begins.
         stop: where it ends.
@@ -205,13 +206,13 @@ def search_best(
                 reach += 1
                 best[reach] = _NEVER
             is_known |= index - position == size
-            keep(model, end, add(score, model.scores[number]), place << _START | number)
+            keep(model, end, add(score, model.scores[number]), place << START_SHIFT | number)
         if not is_known:
             end = place + size
             while reach < end:
                 reach += 1
                 best[reach] = _NEVER
-            keep(model, end, add(score, model.scores[last]), place << _START | last)
+            keep(model, end, add(score, model.scores[last]), place << START_SHIFT | last)
         position += size
     return num_tokens, origin, unknown
 
@@ -228,7 +229,7 @@ def find_margin(size: int, model: UnigramTables) -> float:
     place = size
     while place > 0:
         margin = min(margin, model.best[place] - model.seconds[place])
-        place = model.links[place] >> _START
+        place = model.links[place] >> START_SHIFT
     return margin
 
 
@@ -258,10 +259,10 @@ def append_path(
     Returns:
         The new number of tokens, and where unknown text at the end begins, or -1.
     """
-    for index in range(_read_path(size, model) - 1, -1, -1):
+    for index in range(read_path(size, model) - 1, -1, -1):
         link = model.path[index]
-        number = link & _NUMBER_MASK
-        start = origin + (link >> _START)
+        number = link & NUMBER_MASK
+        start = origin + (link >> START_SHIFT)
         if number == model.ids.size - 1 or number == model.unknown:
             unknown = start if unknown < 0 else unknown
             continue
@@ -273,13 +274,13 @@ def append_path(
 
 
 @tuple_splice
-def _read_path(size: int, model: UnigramTables) -> int:
+def read_path(size: int, model: UnigramTables) -> int:
     """Write the links of the best segmentation of some bytes to ``path``; return their number."""
     count = 0
     place = size
     while place > 0:
         model.path[count] = model.links[place]
-        place = model.links[place] >> _START
+        place = model.links[place] >> START_SHIFT
         count += 1
     return count
 
@@ -295,7 +296,7 @@ def append_unknown(
     out: TokenBuffer,
 ) -> int:
     """Append the tokens of unknown text; returns the new number of tokens."""
-    count, token_id = _read_unknown(values, start, stop, model)
+    count, token_id = read_unknown(values, start, stop, model)
     if count == 1:
         return _append_one(token_id, num_tokens, num_tokens == word, out)
     for position in range(start, stop):
@@ -305,7 +306,7 @@ def append_unknown(
 
 
 @tuple_splice
-def _read_unknown(values: Bytes, start: int, stop: int, model: UnigramTables) -> tuple[int, int]:
+def read_unknown(values: Bytes, start: int, stop: int, model: UnigramTables) -> tuple[int, int]:
     """Return the number of tokens of unknown text: one or as many as it has bytes; and the first.
 
     Scores above zero can make the characters of a token unknown one by one.
@@ -325,93 +326,3 @@ def _append_one(token_id: int, num_tokens: int, starts_word: bool, out: TokenBuf
     out.ids[num_tokens] = token_id
     append_starts(out.starts, num_tokens, np.uint64(starts_word))
     return num_tokens + 1
-
-
-@tuple_splice
-def _note_path(
-    values: Bytes,
-    origin: int,
-    size: int,
-    model: UnigramTables,
-    word: int,
-    unknown: int,
-    num_tokens: int,
-    out: Int64,
-) -> tuple[int, int]:
-    """Write where each token begins, instead of the token; see ``append_path``."""
-    for index in range(_read_path(size, model) - 1, -1, -1):
-        link = model.path[index]
-        number = link & _NUMBER_MASK
-        start = origin + (link >> _START)
-        if number == model.ids.size - 1 or number == model.unknown:
-            unknown = start if unknown < 0 else unknown
-            continue
-        if unknown >= 0:
-            num_tokens = _note_unknown(values, unknown, start, model, num_tokens, out)
-            unknown = -1
-        out[num_tokens] = start
-        num_tokens += 1
-    return num_tokens, unknown
-
-
-@tuple_splice
-def _note_unknown(
-    values: Bytes, start: int, stop: int, model: UnigramTables, num_tokens: int, out: Int64
-) -> int:
-    """Write where the tokens of unknown text begin, which is where the text begins."""
-    count, _ = _read_unknown(values, start, stop, model)
-    for token in range(num_tokens, num_tokens + count):
-        out[token] = start
-    return num_tokens + count
-
-
-@tuple_kernel
-def find_token_begins(
-    values: Bytes, model: UnigramTables, is_single: bool, out_begins: Int64
-) -> int:
-    """Find where each token of a text begins.
-
-    Args:
-        values: uint8, valid UTF-8.
-        model: the tokenizer.
-        is_single: whether scores are added in single precision.
-        out_begins: int64 ``[values.size]``.
-
-    Returns:
-        The number of tokens; or less than 0, for how many bytes there must be room.
-    """
-    size = values.size
-    if is_single:
-        count, origin, unknown = search_best(
-            keep_best,
-            add_single,
-            take_single,
-            _note_path,
-            values,
-            0,
-            size,
-            0.0,
-            model,
-            0,
-            out_begins,
-        )
-    else:
-        count, origin, unknown = search_best(
-            keep_best,
-            add_scores,
-            take_score,
-            _note_path,
-            values,
-            0,
-            size,
-            0.0,
-            model,
-            0,
-            out_begins,
-        )
-    if count == UNKNOWN:
-        return -origin
-    count, unknown = _note_path(values, origin, size - origin, model, 0, unknown, count, out_begins)
-    if unknown >= 0:
-        count = _note_unknown(values, unknown, size, model, count, out_begins)
-    return count

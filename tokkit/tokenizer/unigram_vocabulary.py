@@ -1,0 +1,139 @@
+"""Unigram vocabularies of ``tokenizer.json`` files and of sentencepiece models."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from tokkit.kernels.encode.tries import NO_TOKEN
+from tokkit.tokenizer.added_rows import explain_added
+from tokkit.tokenizer.character_rules import UnknownNormalizerError
+from tokkit.tokenizer.definitions import WORD_BEGINNING
+from tokkit.tokenizer.encoded import forbidden_mask
+from tokkit.tokenizer.sentencepiece_model import (
+    BYTE,
+    NORMAL,
+    USER_DEFINED,
+    SentencepieceModel,
+    read_sentencepiece,
+)
+from tokkit.tokenizer.text_normalizer import TextNormalizer
+from tokkit.tokenizer.tokenizer import Tokenizer
+
+_UNKNOWN_PENALTY = 10.0
+_USER_DEFINED_SCORE = 0.1  # for each byte of the token but the first
+_LARGEST_SCORE = 1e100  # sums of larger ones may be infinite
+# The release whose rules for scores of whole texts these are.
+_KNOWN_SENTENCEPIECE = "0.2.3"
+
+
+class UnigramVocabulary(NamedTuple):
+    """A unigram vocabulary.
+
+    Attributes:
+        pieces: tokens that are found in text, with their ids and scores.
+        unknown_id: of unknown text.
+        unknown_score: of an unknown character.
+        byte_ids: for each byte the id of the token that spells it, or ``NO_TOKEN``.
+    """
+
+    pieces: list[tuple[str, int, float]]
+    unknown_id: int
+    unknown_score: float
+    byte_ids: list[int]
+
+
+def is_unigram(tokenizer: Tokenizer) -> bool:
+    """Return whether a tokenizer has a unigram model, in either kind of file."""
+    if tokenizer.processor is None:
+        return tokenizer.kind == "unigram"
+    return _read_model(tokenizer).algorithm == "unigram"
+
+
+def unigram_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield what the kernels do not know of a tokenizer with a unigram model."""
+    if tokenizer.processor is None:
+        yield from _definition_obstacles(tokenizer)
+    else:
+        yield from _model_obstacles(_read_model(tokenizer))
+    try:
+        TextNormalizer.of_tokenizer(tokenizer)
+    except UnknownNormalizerError as error:
+        yield str(error)
+    if (obstacle := explain_added(tokenizer, spaced=True)) is not None:
+        yield obstacle
+    vocabulary = read_vocabulary(tokenizer)
+    if max(abs(score) for _, _, score in vocabulary.pieces) > _LARGEST_SCORE:
+        yield f"scores above {_LARGEST_SCORE}"
+    has_space = any(piece == WORD_BEGINNING for piece, _, _ in vocabulary.pieces)
+    is_spelled = max(vocabulary.byte_ids) > NO_TOKEN
+    if not has_space and (is_spelled or tokenizer.processor is not None):
+        yield "no token for a space"  # it is one byte in our texts, and three in others
+    if "unk" not in tokenizer.special_ids and forbidden_mask(tokenizer).any():
+        yield "special tokens without one for unknown words"
+
+
+def _definition_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield what the kernel does not know of a ``tokenizer.json``."""
+    *before, last = tokenizer.pre_tokenizers
+    kinds = " and ".join(str(part["type"]) for part in (*before, last))
+    is_known = last["type"] == "Metaspace" and last["split"]
+    if not is_known or before not in ([], [{"type": "WhitespaceSplit"}]):
+        yield f"the pre-tokenizer {kinds} before Unigram"
+    if tokenizer.definition["model"]["unk_id"] is None:
+        yield "no token for unknown words"
+
+
+def _model_obstacles(model: SentencepieceModel) -> Iterator[str]:
+    """Yield what the kernel does not know of a sentencepiece model."""
+    import sentencepiece
+
+    if sentencepiece.__version__ != _KNOWN_SENTENCEPIECE:
+        yield f"unigram models of sentencepiece {sentencepiece.__version__}"
+    if not model.escape_whitespaces or model.treat_whitespace_as_suffix:
+        yield "words that do not begin with U+2581"
+    for piece, kind in zip(model.pieces, model.kinds, strict=True):
+        if kind in (NORMAL, USER_DEFINED) and WORD_BEGINNING in piece[1:]:
+            yield f"the token {piece!r}, which has a space after another character"
+
+
+def read_vocabulary(tokenizer: Tokenizer) -> UnigramVocabulary:
+    """Return the vocabulary of a tokenizer with a unigram model."""
+    return (_read_definition if tokenizer.processor is None else _read_pieces)(tokenizer)
+
+
+def _read_definition(tokenizer: Tokenizer) -> UnigramVocabulary:
+    """Return the vocabulary of a ``tokenizer.json``; of a doubled token the last counts."""
+    model = tokenizer.definition["model"]
+    ids = {token: number for number, (token, _) in enumerate(model["vocab"])}
+    spelled = [ids.get(f"<0x{byte:02X}>", NO_TOKEN) for byte in range(256)]
+    return UnigramVocabulary(
+        pieces=[(token, number, model["vocab"][number][1]) for token, number in ids.items()],
+        unknown_id=model["unk_id"],
+        unknown_score=min(score for _, score in model["vocab"]) - _UNKNOWN_PENALTY,
+        byte_ids=spelled if model["byte_fallback"] else [NO_TOKEN] * 256,
+    )
+
+
+def _read_pieces(tokenizer: Tokenizer) -> UnigramVocabulary:
+    """Return the vocabulary of a sentencepiece model, with its scores of single precision."""
+    model = _read_model(tokenizer)
+    rows = list(zip(model.pieces, range(len(model.pieces)), model.scores, model.kinds, strict=True))
+    pieces = [(piece, number, score) for piece, number, score, kind in rows if kind == NORMAL]
+    lowest = min((score for _, _, score in pieces), default=float(np.finfo(np.float32).max))
+    for piece, number, _, kind in rows:
+        if kind == USER_DEFINED:
+            score = float(np.float32(_USER_DEFINED_SCORE * (len(piece.encode()) - 1)))
+            pieces.append((piece, number, score))
+    ids = {piece: number for piece, number, _, kind in rows if kind == BYTE}
+    return UnigramVocabulary(
+        pieces=pieces,
+        unknown_id=tokenizer.processor.unk_id() if tokenizer.processor else NO_TOKEN,
+        unknown_score=float(np.float32(lowest) - np.float32(_UNKNOWN_PENALTY)),
+        byte_ids=[ids.get(f"<0x{byte:02X}>", NO_TOKEN) for byte in range(256)],
+    )
+
+
+def _read_model(tokenizer: Tokenizer) -> SentencepieceModel:
+    assert tokenizer.processor is not None  # noqa: S101  the callers have seen it
+    return read_sentencepiece(tokenizer.processor.serialized_model_proto())
