@@ -134,7 +134,8 @@ def printable(path: str) -> str:
 def changed_error(name: str) -> TokkitError:
     """Return the error for a file that has changed since the work was planned."""
     return TokkitError(
-        f"{name}: changed while it was read; run the same command again when nothing writes to it"
+        f"{name}: changed while it was read; when nothing writes to it any more, run the same command "
+        f"again, with --overwrite if the folder is refused then"
     )
 
 
