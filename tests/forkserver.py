@@ -188,7 +188,8 @@ def main() -> None:
         # What it spawns are to be its children, so it gets a server of its own.
         _server, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if os.fork() == 0:
-            kept = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD, _FIRST_FREE)
+            kept = fcntl.fcntl(theirs.detach(), fcntl.F_DUPFD, _FIRST_FREE)
+            _server.detach()
             os.closerange(0, _FIRST_FREE)
             request = _serve(socket.socket(fileno=kept))
         else:
