@@ -1,0 +1,141 @@
+"""Whatever a JSON file of tokkit holds, readers accept it or refuse it in one line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from instancefolders import write_instance_folder
+from malformedjson import mutants
+from tokenfolders import write_token_folder
+
+from tokkit.cli import cli
+from tokkit.engine.folder import FolderLock
+from tokkit.engine.journal import Journal
+from tokkit.engine.json_files import write_json
+from tokkit.engine.manifest import Manifest
+from tokkit.engine.spec import StageSpec
+from tokkit.errors import TokkitError
+from tokkit.inspection.verify import verify
+from tokkit.pretraining.data.instance_loader import InstanceLoader
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.run_record import RUN, RunPlan, describe_run
+from tokkit.shards.reader import ShardFolder
+
+MUTANTS = 50
+
+
+def run(*arguments: object) -> None:
+    """Run a command in this process; only what the command line reports may end it."""
+    error = CliRunner().invoke(cli, [*map(str, arguments)]).exception
+    if error is not None and not isinstance(error, SystemExit):
+        raise error
+
+
+def try_all(path: Path, *readers: Callable[[], object]) -> None:
+    """Read mutants of a file with each reader."""
+    text = path.read_text()
+    refused = []
+    for mutant in mutants(text, seed=1, number=MUTANTS):
+        path.write_bytes(mutant)
+        for read in readers:
+            try:
+                read()
+            except TokkitError as error:
+                refused.append(error)
+    path.write_text(text)
+    assert len(refused) > 5
+    assert not any("\n" in str(error) or error.exit_status != 1 for error in refused)
+
+
+def test_a_manifest_of_instances(tmp_path: Path) -> None:
+    folder = write_instance_folder(tmp_path / "instances", static=True)
+    try_all(
+        folder / "manifest.json",
+        lambda: verify(folder),
+        lambda: run("inspect", folder),
+        lambda: InstanceLoader(folder, batch_size=4, seed=1).batch(0),
+    )
+
+
+def test_a_manifest_of_tokens(tmp_path: Path) -> None:
+    folder = write_token_folder(tmp_path / "tokens", [[[10] * 5, [20] * 4]] * 12, shards=[[12]])
+    try_all(
+        folder / "manifest.json",
+        lambda: verify(folder),
+        lambda: run("inspect", folder, "--json"),
+        lambda: ShardFolder.open(folder, "tokens"),
+    )
+
+
+def test_the_record_of_a_vocabulary(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("A cat sat.\n\nA dog ran.\n\n" * 9)
+    folder = tmp_path / "tokenizer"
+    train = ("train", tmp_path / "in.txt", "-o", folder, "--vocab-size", "27", "--workers", "0")
+    run(*train)
+    try_all(
+        folder / "training.json",
+        lambda: verify(folder),
+        lambda: run("inspect", folder),
+        lambda: run(*train),
+    )
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """A run folder as after its start."""
+    instances = write_instance_folder(tmp_path / "instances")
+    folder = tmp_path / "run"
+    config = PretrainConfig(instances=(instances,), output=folder, preset="tiny", batch_size=4)
+    plan = RunPlan(config, "fp32", (Manifest.read(instances),), initial=None)
+    with FolderLock(folder):
+        Journal.read(folder).append(plan.spec.describe())
+    write_json(folder / RUN, describe_run(plan, model={}, num_parameters=9, device="cpu"))
+    checkpoint = folder / "checkpoints" / "step-00000007"
+    checkpoint.mkdir(parents=True)
+    best = {"step": 7, "loss": 5.0}
+    write_json(checkpoint / "state.json", {"best": best, "state": {"step": 7}, "files": []})
+    return folder
+
+
+def test_the_record_of_a_run(run_folder: Path) -> None:
+    try_all(
+        run_folder / RUN,
+        lambda: run("inspect", run_folder),
+        lambda: run("inspect", run_folder, "--replay", "--rows", "1"),
+    )
+
+
+def test_the_state_of_a_checkpoint(run_folder: Path) -> None:
+    (state,) = run_folder.rglob("state.json")
+    try_all(state, lambda: run("inspect", run_folder))
+
+
+def test_lines_of_metrics(run_folder: Path) -> None:
+    line = {"kind": "train", "step": 3, "loss": 9.5, "gradient_norm": float("inf"), "tokens": 7}
+    for mutant in mutants(json.dumps(line), seed=1, number=MUTANTS):
+        good = json.dumps(line).encode()
+        (run_folder / "metrics.jsonl").write_bytes(b"\n".join([good, mutant, good, b""]))
+        run("inspect", run_folder)
+
+
+def test_lines_of_a_journal_that_have_changed_are_left_out(tmp_path: Path) -> None:
+    spec = StageSpec(kind="run", output=tmp_path, options={}, tokenizer_fingerprint="", seed=0)
+    with FolderLock(tmp_path):
+        Journal.read(tmp_path).append(spec.describe())
+    path = Journal.read(tmp_path).path
+    text = path.read_text()
+    for mutant in mutants(text, seed=1, number=MUTANTS):
+        path.write_bytes(mutant + b"\n")
+        assert Journal.read(tmp_path).stage in (None, spec.describe())
+    path.write_text(text)
+    assert Journal.read(tmp_path).stage == spec.describe()
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "training.json"])
+def test_a_folder_in_place_of_a_record(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    for read in (lambda: verify(tmp_path), lambda: run("inspect", tmp_path)):
+        with pytest.raises(TokkitError, match="unfinished, or not made by tokkit"):
+            read()
