@@ -51,6 +51,12 @@ _REMEDIES = {
     errno.EFBIG: "larger than the file system or a limit (ulimit -f) allows",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EISDIR: "it is a folder, not a file",
+    errno.EEXIST: "a file or a link to nothing is there; remove it, or choose another name",
+    errno.ELOOP: "a link that leads to itself; correct or remove it",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.EMFILE: "too many open files; raise the limit, as with ulimit -n 1024",
+    errno.ENFILE: "the system has too many open files; close some programs",
+    errno.ENOMEM: "out of memory; use fewer --workers, or raise a limit (ulimit -v)",
     errno.EIO: "the device reported an input/output error",
 }
 

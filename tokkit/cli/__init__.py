@@ -18,7 +18,7 @@ from tokkit import __version__
 from tokkit.cli.streams import OutputError, discard_output, echo, echo_lines, open_streams
 from tokkit.corpus.corpus_config import REQUEST_THREAD
 from tokkit.engine.progress import LineHandler
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, describe_os_error
 
 # The modules of the commands, in the order in which they are used.
 _MODULES = {
@@ -107,4 +107,22 @@ def _run(arguments: list[str]) -> int:
         return 130
     except BrokenPipeError:
         discard_output()  # the reader has enough
+    except (OSError, MemoryError, ImportError) as error:
+        if _is_out_of_memory(error):
+            fault = "out of memory; use fewer --workers, or raise a limit (ulimit -v)"
+        elif isinstance(error, OSError):
+            fault = f"{error.filename or 'the system'}: {describe_os_error(error)}"
+        else:
+            raise
+        echo(f"tokkit: {fault}", err=True)
+        return 1
     return 0
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Return whether memory was short, also for a library to be loaded into it."""
+    while error is not None:
+        if isinstance(error, MemoryError) or "failed to map segment" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -170,16 +170,21 @@ def _resolve_glob(text: str) -> tuple[Path, Path]:
     """
     path = Path(text)
     if path.exists():
-        return path.resolve(), path.resolve()
+        return _resolve(path), _resolve(path)
     parts = path.parts
     fixed = next((n for n, part in enumerate(parts) if _WILDCARDS.search(part)), len(parts))
-    root = Path(*parts[:fixed]).resolve()
+    root = _resolve(Path(*parts[:fixed]))
     return root.joinpath(*parts[fixed:]), root
+
+
+def _resolve(path: Path) -> Path:
+    """Return the real path; ``Path.resolve`` fails at links that lead to themselves."""
+    return Path(os.path.realpath(path))
 
 
 def _folders_above(path: Path) -> list[Path]:
     """Return the real path and its parents."""
-    resolved = path.resolve()
+    resolved = _resolve(path)
     return [resolved, *resolved.parents]
 
 
@@ -188,7 +193,7 @@ def _is_same(first: Path, second: Path) -> bool:
     try:
         return first.samefile(second)
     except OSError:
-        return first == second.resolve()
+        return first == _resolve(second)
 
 
 def clear_folder(folder: Path) -> None:

@@ -1,0 +1,132 @@
+"""What the environment refuses, such as memory, open files and odd paths: one line each."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tinytokenizers import write_vocab
+
+from tokkit.cli import _run
+
+PROGRAM = (sys.executable, "-m", "tokkit")
+
+
+@pytest.fixture
+def encode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The arguments that encode a small corpus, except the output."""
+    monkeypatch.chdir(tmp_path)
+    write_vocab(tmp_path / "tok")
+    (tmp_path / "a.txt").write_text("the cat sat on the mat\n")
+    return ["encode", "a.txt", "-t", "tok", "--workers", "0", "-o"]
+
+
+def make_loop(path: Path) -> None:
+    path.symlink_to(f"{path.name}2")
+    path.with_name(f"{path.name}2").symlink_to(path.name)
+
+
+def make_dangling(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def make_file(path: Path) -> None:
+    path.write_text("dear")
+
+
+@pytest.mark.parametrize(
+    ("make", "output", "fault"),
+    [
+        (make_loop, "out", "out: a link that leads to itself; correct or remove it"),
+        (make_loop, "out/deep", "out/deep: a link that leads to itself; correct or remove it"),
+        (make_dangling, "out", "out: a file or a link to nothing is there; remove it, or choose"),
+        (make_file, "out", "out: is a file; choose another folder"),
+        (make_file, "out/deep", "out/deep: is a file; choose another folder"),
+        (make_file, "x" * 300, "the name is too long"),
+    ],
+)
+def test_an_output_that_cannot_be_a_folder_is_one_line(
+    encode: list[str],
+    capfd: pytest.CaptureFixture[str],
+    make: Callable[[Path], None],
+    output: str,
+    fault: str,
+) -> None:
+    make(Path("out"))
+    assert _run([*encode, output]) == 1
+    errors = capfd.readouterr().err.splitlines()
+    assert errors[-1].startswith("tokkit: ")
+    assert fault in errors[-1]
+    assert not any(line.startswith("Traceback") for line in errors)
+
+
+@pytest.mark.parametrize("command", ["encode", "build", "inspect", "verify", "run", "pretrain"])
+def test_an_input_that_is_a_link_to_itself_is_one_line(
+    tmp_path: Path, encode: list[str], capfd: pytest.CaptureFixture[str], command: str
+) -> None:
+    make_loop(tmp_path / "loop")
+    arguments = [command, "loop", *(["-o", "x"] if command in ("build", "pretrain") else [])]
+    if command == "encode":
+        arguments = [*encode, "x"]
+        arguments[1] = "loop"
+    assert _run(arguments) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("tokkit: loop: ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, address space has no limit")
+@pytest.mark.parametrize("megabytes", [130, 200])
+def test_little_address_space_is_one_line(encode: list[str], megabytes: int) -> None:
+    """Libraries cannot be loaded, which are imported within the command."""
+    limit = megabytes << 20
+    ended = subprocess.run(
+        [*PROGRAM, *encode, "out"],
+        check=False,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
+    assert ended.returncode == 1
+    assert (
+        ended.stderr == "tokkit: out of memory; use fewer --workers, or raise a limit (ulimit -v)\n"
+    )
+
+
+def test_ctrl_c_during_imports_is_one_line() -> None:
+    """The module that is imported first sends the signal, as a person in a hurry would."""
+    script = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'click':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from tokkit.__main__ import main\n"
+        "main()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGINT, "tokkit: interrupted\n")
+
+
+def test_errors_of_the_system_are_lines(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("tokkit.inspection.inspect.inspect", fail)
+    error: BaseException = OSError(24, os.strerror(24), "a.arrow")
+    assert _run(["inspect", "x"]) == 1
+    assert "tokkit: a.arrow: too many open files; raise the limit" in capfd.readouterr().err
+    error = MemoryError()
+    assert _run(["inspect", "x"]) == 1
+    assert capfd.readouterr().err.startswith("tokkit: out of memory; use fewer --workers")
+    error = ImportError("a bug")
+    with pytest.raises(ImportError, match="a bug"):
+        _run(["inspect", "x"])
