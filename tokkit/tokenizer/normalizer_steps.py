@@ -50,6 +50,8 @@ _PIECE_BITS = 14
 _MOST_ASKED = 1024
 _MOST_PIECES = (1 << _PIECE_BITS) * 3 // 4 - _MOST_ASKED
 
+# First bytes in UTF-8 of ideographs and Hangul syllables, less 0xE0.
+_UNIFORM_LEADS = (4, 5, 6, 7, 8, 9, 0xB, 0xC)
 # What stands before a piece, for rules that need it.
 _CONTEXT_BYTES = 1024
 _NO_ENDS = np.zeros(0, np.int64)
@@ -178,6 +180,8 @@ class CharacterStep:
         self._piece_forms = _Forms()
         self._asked = np.zeros(_MOST_ASKED, np.int64)
         self._num_pieces = 0
+        self._is_plain = np.zeros(256, np.uint8)
+        self._is_plain[0x80:0xC0] = 1
         self._learn_page(0)
         is_plain = np.concatenate([[False], self._kinds[:128] == PLAIN, [False]])
         runs = np.flatnonzero(np.diff(is_plain)).reshape(-1, 2).tolist()
@@ -205,6 +209,7 @@ class CharacterStep:
                 self._pieces.reshape(-1),
                 64 - _PIECE_BITS,
                 *self._plain_ascii,
+                self._is_plain,
             )
             out = out_values, out_bounds, out_marks
             return normalize_pieces(values, bounds, marks, known, state, self._asked, *out)
@@ -236,14 +241,33 @@ class CharacterStep:
         return self._rules.normalize_in_context(before.decode(errors="ignore"), text).encode()
 
     def _learn_page(self, code: int) -> None:
-        """Ask about a character and those on its page."""
-        codes = page_of(code)
-        chars = list(map(chr, codes))
-        for other, char, form in zip(codes, chars, self._rules.normalize(chars), strict=True):
+        """Ask about a character and those on its page.
+
+        About all with its first byte in UTF-8, if these are all ideographs or Hangul syllables:
+        then the kernel need not look at each.
+        """
+        pages = [page_of(code)]
+        if code >> 12 in _UNIFORM_LEADS:
+            pages = list(map(page_of, range(code & ~0xFFF, (code | 0xFFF) + 1, len(pages[0]))))
+        for codes in pages:
+            chars = list(map(chr, codes))
+            classes = np.array(self._rules.classify(chars), np.uint8)
+            text = "".join(chars)
+            if np.any(classes != PLAIN) or self._rules.normalize([text])[0] != text:
+                self._learn_forms(chars)
+            self._kinds[codes] |= classes
+        self._is_plain[:0x80] = self._kinds[:0x80] == PLAIN
+        for lead in range(0xC2, 0xF0):
+            size = 1 << 6 if lead < 0xE0 else 1 << 12
+            first = (lead & 0x1F if lead < 0xE0 else lead & 0xF) * size
+            self._is_plain[lead] = np.all(self._kinds[first : first + size] == PLAIN)
+
+    def _learn_forms(self, chars: list[str]) -> None:
+        """Ask what characters become."""
+        for char, form in zip(chars, self._rules.normalize(chars), strict=True):
             if form != char:
-                self._kinds[other] = CHANGED
-                self._places[other] = self._forms.add(form)
-        self._kinds[codes] |= np.array(self._rules.classify(chars), np.uint8)
+                self._kinds[ord(char)] = CHANGED
+                self._places[ord(char)] = self._forms.add(form)
 
     def _learn_pieces(self, state: _Int64s) -> None:
         """Ask about pieces that the kernel put into the table, or empty it if it is full."""

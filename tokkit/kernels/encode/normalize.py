@@ -27,16 +27,16 @@ from tokkit.kernels.encode.replace import (
     SEGMENT,
     SIZE,
     finish,
-    replace_part,
+    write_part,
 )
-from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
+from tokkit.kernels.jit import tuple_kernel, tuple_splice
 from tokkit.kernels.memory import (
     HASH_PRIME,
+    HASH_PRIME_2,
     decode_character,
     load_last_word,
     load_word,
     signed,
-    trailing_zeros,
 )
 
 # Classes of characters, the low bits of ``kinds``; the tables' owner gives the others a meaning.
@@ -96,6 +96,8 @@ class Normalization(NamedTuple):
         shift: ``64 - n``.
         lowest: first of a range of ASCII characters that are all plain.
         highest: the last one.
+        is_plain: uint8 ``[256]``: 1 for first bytes of characters that are all plain, and for the
+            other bytes of characters.
     """
 
     kinds: Bytes
@@ -107,86 +109,98 @@ class Normalization(NamedTuple):
     shift: int
     lowest: int
     highest: int
+    is_plain: Bytes
 
 
 @tuple_splice
-def _skip_plain(values: Bytes, position: int, stop: int, below: np.uint64, above: np.uint64) -> int:
-    """Return the first byte from ``position`` on that is not in the range of plain ASCII.
+def _skip_plain(values: Bytes, position: int, stop: int, known: Normalization) -> int:
+    """Return the first character from ``position`` on that is not plain, or ``stop``.
 
-    The carry of a byte that is not ASCII disturbs only bytes behind it.
+    Eight bytes at a time where all are plain ASCII, or in characters that their first bytes show to
+    be plain: 3 GB/s in English, where to look at each character reaches 0.8, and twice as fast in
+    Russian. Where first bytes do not show it, as in kana, each character is looked at until four
+    follow where they do.
     """
-    while position < stop and position + 8 <= values.size:
-        word = load_word(values, position)
-        found = (word | (word + above) | ~(word + below)) & _HIGH_BITS
-        if found:
-            position += signed(trailing_zeros(found) >> 3)
-            break
-        position += 8
-    return min(stop, position)
-
-
-@tuple_splice
-def _skip_plain_characters(
-    values: Bytes, position: int, stop: int, kinds: Bytes, below: np.uint64, above: np.uint64
-) -> tuple[int, int]:
-    """Pass over plain characters up to one that is not plain, or until eight ASCII bytes follow.
-
-    Returns:
-        Where it stopped, and where the last character before begins, or -1 if there is none.
-    """
-    last: int = signed(-1)
+    below = _ONES * np.uint64(128 - known.lowest)
+    above = _ONES * np.uint64(127 - known.highest)
+    is_plain = known.is_plain
     while position < stop:
-        code, size = decode_character(values, position)
-        if kinds[code] != PLAIN:
-            break
-        last = position
-        position += size
-        if size == 1 and position + 8 <= stop:
+        while position + 8 <= stop:
             word = load_word(values, position)
-            if not (word | (word + above) | ~(word + below)) & _HIGH_BITS:
-                break
-    return position, last
-
-
-@tuple_inline
-def _find_row(values: Bytes, start: int, stop: int, pieces: UInt64, shift: int) -> tuple[int, bool]:
-    """Return where in the table a piece is, or was put now, and whether it is new."""
-    length = stop - start
-    num_words = (length + 7) >> 3
-    hashed = np.uint64(length)
-    for index in range(num_words):
-        hashed = (hashed ^ _piece_word(values, start + 8 * index, stop)) * HASH_PRIME
-        hashed ^= hashed >> np.uint64(32)
-    mask = signed((np.uint64(1) << np.uint64(64 - shift)) - np.uint64(1))
-    slot = signed((hashed * HASH_PRIME) >> np.uint64(shift))
-    while True:
-        row = slot * ROW_WORDS
-        meaning = pieces[row + 4]
-        if not meaning:
-            for index in range(num_words):
-                pieces[row + index] = _piece_word(values, start + 8 * index, stop)
-            pieces[row + 4] = np.uint64(IS_ASKED << FLAG_SHIFT | length)
-            return row, True
-        is_same = (meaning & np.uint64(0xFF)) == np.uint64(length)
-        index = 0
-        while is_same and index < num_words:
-            is_same = pieces[row + index] == _piece_word(values, start + 8 * index, stop)
-            index += 1
-        if is_same:
-            return row, False
-        slot = (slot + 1) & mask
+            # The carry of a byte that is not ASCII disturbs only bytes behind it.
+            if (word | (word + above) | ~(word + below)) & _HIGH_BITS:
+                are_plain = (
+                    is_plain[values[position]]
+                    & is_plain[values[position + 1]]
+                    & is_plain[values[position + 2]]
+                    & is_plain[values[position + 3]]
+                    & is_plain[values[position + 4]]
+                    & is_plain[values[position + 5]]
+                    & is_plain[values[position + 6]]
+                    & is_plain[values[position + 7]]
+                )
+                if not are_plain:
+                    break
+            position += 8
+        while position < stop and values[position] & 0xC0 == 0x80:
+            position += 1
+        num_plain = 0
+        while position < stop and num_plain < 4:
+            code, size = decode_character(values, position)
+            if known.kinds[code] != PLAIN:
+                return position
+            num_plain = num_plain + 1 if is_plain[values[position]] else 0
+            position += size
+    return position
 
 
 @tuple_splice
 def _piece_word(values: Bytes, position: int, stop: int) -> np.uint64:
     """Return up to eight bytes of a piece that ends at ``stop``, followed by zeros."""
+    length = stop - position
+    if length <= 0:
+        return np.uint64(0)
     if position + 8 <= values.size:
         word: np.uint64 = load_word(values, position)
     else:
         word = load_last_word(values, position)
-    if position + 8 > stop:
-        word &= (np.uint64(1) << np.uint64(8 * (stop - position))) - np.uint64(1)
+    if length < 8:
+        word &= (np.uint64(1) << np.uint64(8 * length)) - np.uint64(1)
     return word
+
+
+@tuple_splice
+def _find_row(values: Bytes, start: int, stop: int, pieces: UInt64, shift: int) -> tuple[int, bool]:
+    """Return where in the table a piece is, or was put now, and whether it is new."""
+    length = np.uint64(stop - start)
+    first = _piece_word(values, start, stop)
+    second = _piece_word(values, start + 8, stop)
+    third = _piece_word(values, start + 16, stop)
+    fourth = _piece_word(values, start + 24, stop)
+    hashed = (first ^ length) * HASH_PRIME ^ second * HASH_PRIME_2
+    hashed = (hashed ^ (hashed >> np.uint64(32)) ^ third) * HASH_PRIME ^ fourth * HASH_PRIME_2
+    hashed = (hashed ^ (hashed >> np.uint64(32))) * HASH_PRIME
+    last_row = pieces.size - ROW_WORDS
+    row = signed(hashed >> np.uint64(shift)) * ROW_WORDS
+    while True:
+        meaning = pieces[row + 4]
+        if not meaning:
+            pieces[row] = first
+            pieces[row + 1] = second
+            pieces[row + 2] = third
+            pieces[row + 3] = fourth
+            pieces[row + 4] = np.uint64(IS_ASKED << FLAG_SHIFT) | length
+            return row, True
+        is_same = (
+            (pieces[row] == first)
+            & (pieces[row + 1] == second)
+            & (pieces[row + 2] == third)
+            & (pieces[row + 3] == fourth)
+            & ((meaning & np.uint64(0xFF)) == length)
+        )
+        if is_same:
+            return row, False
+        row = row + ROW_WORDS if row < last_row else 0
 
 
 @tuple_kernel
@@ -219,8 +233,6 @@ def normalize_pieces(
         Why it stopped; see the reasons.
     """
     kinds, blocks, pieces = known.kinds, known.blocks, known.pieces
-    below = _ONES * np.uint64(128 - known.lowest)
-    above = _ONES * np.uint64(127 - known.highest)
     start = state[POSITION]
     first_segment = state[SEGMENT]
     asked_start = asked_segment = look_until = np.int64(-1)
@@ -229,17 +241,14 @@ def normalize_pieces(
     for segment in range(first_segment, bounds.size - 1):
         stop = bounds[segment + 1]
         while start < stop:
-            position = _skip_plain(values, start, stop, below, above)
-            last = position - 1 if position > start else np.int64(-1)
-            if position < stop:
-                found, before = _skip_plain_characters(values, position, stop, kinds, below, above)
-                last = before if before >= 0 else last
-                position = found
+            position = _skip_plain(values, start, stop, known)
             if position == stop:
                 start = stop
                 break
-            if last >= 0:
-                start = last  # what follows may combine with it
+            if position > start:  # what follows may combine with the character before
+                start = position - 1
+                while values[start] & 0xC0 == 0x80:
+                    start -= 1
             first_code, size = decode_character(values, start)
             code = first_code
             kind = signed(kinds[code])
@@ -296,7 +305,7 @@ def normalize_pieces(
                     break
             elif is_changed:
                 forms = known.values if is_single else known.piece_values
-                has_room = replace_part(
+                has_room = write_part(
                     values, ends, start, position, forms, form, state, out_values, out_ends
                 )
                 if not has_room:

@@ -39,8 +39,8 @@ def new_state(start: int) -> Int64:
     return state
 
 
-@tuple_kernel
-def replace_part(
+@tuple_splice
+def write_part(
     values: Bytes,
     ends: Int64,
     start: int,
@@ -84,6 +84,22 @@ def replace_part(
         end += 1
     state[RUN], state[SIZE], state[END] = stop, size, end
     return True
+
+
+@tuple_kernel
+def replace_part(
+    values: Bytes,
+    ends: Int64,
+    start: int,
+    stop: int,
+    forms: Bytes,
+    form: np.uint64,
+    state: Int64,
+    out_values: Bytes,
+    out_ends: Int64,
+) -> bool:
+    """Do what ``write_part`` does, called from Python."""
+    return write_part(values, ends, start, stop, forms, form, state, out_values, out_ends)
 
 
 @tuple_inline
@@ -170,7 +186,7 @@ def replace_string(
             while is_run and place < stop and values[place] == last:
                 place += 1
             form = np.uint64(content.size)
-            replace_part(values, ends, start, place, content, form, state, out_values, out_ends)
+            write_part(values, ends, start, place, content, form, state, out_values, out_ends)
             start = place
         start = stop
         out_bounds[segment + 1] = stop - state[RUN] + state[SIZE]
@@ -232,10 +248,10 @@ def trim_segments(
             length = prefix.size
         if first > start or length:
             form = np.uint64(length)
-            replace_part(values, ends, start, first, prefix, form, state, out_values, out_ends)
+            write_part(values, ends, start, first, prefix, form, state, out_values, out_ends)
         if last < stop:
             form = np.uint64(0)
-            replace_part(values, ends, last, stop, prefix, form, state, out_values, out_ends)
+            write_part(values, ends, last, stop, prefix, form, state, out_values, out_ends)
         out_bounds[segment + 1] = stop - state[RUN] + state[SIZE]
     if state[RUN] > bounds[0] or state[SIZE] > 0:
         finish(values, bounds[bounds.size - 1], ends, state, out_values, out_ends)
