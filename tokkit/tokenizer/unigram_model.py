@@ -28,6 +28,7 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.unigram_vocabulary import UnigramVocabulary, read_vocabulary
 
 LONGEST_WORD = 8 << 20  # bytes that cannot be cut, which take 200 MB
+_SIGN = WORD_BEGINNING.encode()
 _FIRST_WORD = 1 << 13
 _OTHER = 1
 
@@ -64,6 +65,7 @@ class UnigramModel:
                 self.num_bytes[number] = len(_to_bytes(piece))
                 scores[number] = score
         largest = float(np.abs(self._tables.scores).max())
+        self._drops_spaces = {"type": "WhitespaceSplit"} in tokenizer.pre_tokenizers
         self._normalizer = TextNormalizer.of_tokenizer(tokenizer)
         self._segmenter = Segmenter(tokenizer, spaced=True, normalize=self._normalizer.normalize)
         self._sum = RunningSum(scores, largest, np.zeros(1), np.zeros(1, np.int64))
@@ -76,10 +78,11 @@ class UnigramModel:
         return self._tables, self._sum, self._words
 
     def read_texts(
-        self, texts: pa.LargeStringArray, ends: npt.NDArray[np.int64] | None
+        self, texts: pa.LargeStringArray, raw_ends: npt.NDArray[np.int64] | None
     ) -> Segments:
         """Return texts as the kernel gets them, with spaces in front; see ``Segmenter.cut``."""
-        segments = self._segmenter.cut(*string_buffers(texts), ends)
+        data, offsets = string_buffers(texts)
+        segments = self._segmenter.cut(data, offsets, raw_ends)
         is_first = None
         if segments.firsts is not None:
             is_first = np.zeros(len(segments.bounds) - 1, np.bool_)
@@ -87,6 +90,11 @@ class UnigramModel:
         values, bounds, ends = self._normalizer.add_prefix(
             segments.values, segments.bounds, segments.ends, is_first
         )
+        if ends is not None and raw_ends is not None and self._drops_spaces:
+            # A space in front of a word is not the one in the text, which is dropped, unless it was
+            # U+2581 there.
+            is_behind = (values[ends - 1] == ord(" ")) & (data[raw_ends - 1] != _SIGN[-1])
+            ends = ends - (is_behind & (ends > bounds[0]))
         return replace(segments, values=values, bounds=bounds, ends=ends)
 
     def allow_word(self, num_bytes: int) -> bool:
