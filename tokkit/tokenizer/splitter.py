@@ -127,7 +127,7 @@ class TextSplitter:
         self._levels = [
             _Level(program, _DROPS[drop]) for program, drop in read_levels(pre_tokenizer, parser)
         ]
-        self._sets = [_isolate(source) for source in parser.sets]
+        self._sets = [_make_set(source) for source in parser.sets]
         self._members = {END_OF_TEXT: 0}
         self._classes = np.full(UNICODE_SIZE, UNSEEN, np.uint8)
         self.learn_page(0)
@@ -135,13 +135,14 @@ class TextSplitter:
     def learn_page(self, code: int) -> None:
         """Fill in a character and those on its page."""
         page = page_of(code)
-        text = "".join(2 * chr(other) for other in page)
+        text = "".join(map(chr, page))
         members = np.zeros(len(page), np.int64)
-        for number, isolating in enumerate(self._sets):
-            # Two of the same character are parted if it is in the set.
-            spans = np.array([span for _, span in isolating.pre_tokenize_str(text)])
-            single = spans[np.diff(spans).ravel() == 1, 0] >> 1
-            members[single] |= 1 << number
+        for number, (isolate, join) in enumerate(self._sets):
+            # Runs of characters in the set take turns with those of others. Which come first shows
+            # with two of the first character, which are parted if it is in the set.
+            first = len(isolate.pre_tokenize_str(2 * text[0])) == 1
+            for start, stop in (span for _, span in join.pre_tokenize_str(text)[first::2]):
+                members[start:stop] |= 1 << number
         classes = {found: kind for kind, found in self._members.items() if kind != END_OF_TEXT}
         for found in np.unique(members).tolist():
             if found not in classes:
@@ -214,12 +215,13 @@ def _find_rules(
     return rules
 
 
-def _isolate(source: str) -> Any:
-    """Return a pre-tokenizer that makes each character of a set a piece."""
+def _make_set(source: str) -> tuple[Any, Any]:
+    """Return pre-tokenizers that make each character of a set, and each run of them, a piece."""
     from tokenizers import Regex, pre_tokenizers
 
     if source == DIGITS:
-        return pre_tokenizers.Digits(individual_digits=True)
+        return pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.Digits()
     if source == PUNCTUATION:
-        return pre_tokenizers.Punctuation("isolated")
-    return pre_tokenizers.Split(Regex(source), "isolated")
+        return pre_tokenizers.Punctuation("isolated"), pre_tokenizers.Punctuation("contiguous")
+    pattern = Regex(source)
+    return pre_tokenizers.Split(pattern, "isolated"), pre_tokenizers.Split(pattern, "contiguous")
