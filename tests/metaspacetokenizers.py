@@ -113,13 +113,14 @@ def _varint(value: int) -> bytes:
 
 @st.composite
 def metaspace_bpes(draw: st.DrawFn) -> Tokenizer:
-    """Any BPE that merges a few characters, in any order, without spaces after other characters."""
+    """Any BPE that merges a few characters, in any order, often only after spaces."""
     entries = ["\u2581", "a", "b", "\u00e9", "\u5b57"]
     merges = []
+    has_inner = draw(st.booleans())
     for _ in range(draw(st.integers(0, 16))):
         pair = draw(st.tuples(st.sampled_from(entries), st.sampled_from(entries)))
         token = "".join(pair)
-        if "\u2581" not in token.lstrip("\u2581") and len(token) < 10:
+        if len(token) < 10 and (has_inner or "\u2581" not in token.lstrip("\u2581")):
             merges.append(pair)
             entries.append(token)
     parts = [LLAMA, GEMMA, *(metaspace(scheme, split=False) for scheme in ("first", "never"))]
@@ -136,9 +137,8 @@ def scored_pieces(draw: st.DrawFn) -> list[tuple[str, float, int]]:
     """Pieces of a sentencepiece model, some with the same score."""
     symbols = ["\u2581", "a", "b", "\u00e9"]
     texts = st.text("ab\u00e9", min_size=1, max_size=5)
-    words = draw(
-        st.lists(st.tuples(st.sampled_from(["", "\u2581", "\u2581\u2581"]), texts), max_size=20)
-    )
+    before = st.sampled_from(["", "", "\u2581", "\u2581", "\u2581\u2581", "a\u2581"])
+    words = draw(st.lists(st.tuples(before, texts), max_size=20))
     runs = ["\u2581" * size for size in range(2, draw(st.integers(2, 6)))]
     several = dict.fromkeys(piece for piece in map("".join, words) if len(piece) > 1)
     scores = (

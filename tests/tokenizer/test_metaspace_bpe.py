@@ -24,7 +24,7 @@ from tokkit.tokenizer.encoder import Encoder
 from tokkit.tokenizer.kernel_choice import choose_kernel
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.metaspace_bpe_model import MetaspaceBpeModel
-from tokkit.tokenizer.sentencepiece_model import NORMAL, UNUSED, USER_DEFINED
+from tokkit.tokenizer.sentencepiece_model import CONTROL, NORMAL, UNUSED, USER_DEFINED
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 TEXTS = st.lists(
@@ -82,10 +82,6 @@ def test_added_tokens_are_exact(parts: dict[str, Any], normalized: bool) -> None
 @pytest.mark.parametrize(
     ("changes", "obstacle"),
     [
-        (
-            {"merges": [("a", "\u2581")]},
-            "the token 'a ', which has a space after another character",
-        ),
         ({"symbols": "ab"}, "no token for a space"),
         ({"end_of_word_suffix": "</w>"}, "end_of_word_suffix in BPE"),
         ({"ignore_merges": True}, "ignore_merges in BPE"),
@@ -107,6 +103,7 @@ def test_what_the_kernel_does_not_know_is_named(changes: dict[str, Any], obstacl
     ("pieces", "obstacle"),
     [
         ([("ab", -1.0, UNUSED)], "the unused piece 'ab'"),
+        ([("c", -1.0, CONTROL)], "the control piece 'c'"),
         ([("ac", -1.0, NORMAL)], "the piece 'ac', which has characters without a piece"),
         ([("a b", -1.0, USER_DEFINED)], "the user-defined piece 'a b'"),
     ],

@@ -5,6 +5,7 @@ The kernel looks up tokens without merging where each token's parts are made bef
 because all have one score. Words with two spaces in a row are merged then.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -37,6 +38,8 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 LONGEST_WORD = 4 << 20  # bytes
 _FIRST_WORD = 1 << 10
 _SPACE = 32
+_JOINED = 1  # class of characters before a space in some token
+_BEFORE_SPACE = re.compile("([^ ])(?= )", re.DOTALL)
 _BITS_A_PAIR = 16
 
 _Int64s = npt.NDArray[np.int64]
@@ -116,7 +119,7 @@ def _make_tables(vocabulary: MetaspaceVocabulary, vocab_size: int) -> MetaspaceT
         pairs=pairs,
         pair_shift=shift,
         begins_word=begins_word,
-        rules=_make_rules(vocabulary, set("".join(merged_texts)), symbols),
+        rules=_make_rules(vocabulary, merged_texts, symbols),
         unknown_id=NO_ID if vocabulary.byte_ids else vocabulary.unknown_id,
         fuses_unknown=vocabulary.fuses_unknown and not vocabulary.byte_ids,
         merges=make_merges(byte_ids, lefts, rights, merged, ranks),
@@ -127,15 +130,16 @@ def _make_tables(vocabulary: MetaspaceVocabulary, vocab_size: int) -> MetaspaceT
 
 
 def _make_rules(
-    vocabulary: MetaspaceVocabulary, merged: set[str], symbols: Mapping[str, int]
+    vocabulary: MetaspaceVocabulary, merged_texts: list[str], symbols: Mapping[str, int]
 ) -> CutRules:
     """Return where texts can be cut: before runs of spaces, in chunks also around other bytes.
 
     Args:
         vocabulary: the vocabulary.
-        merged: characters that are merged with others.
+        merged_texts: tokens that merges make.
         symbols: characters that are tokens.
     """
+    merged = set("".join(merged_texts))
     is_fused = vocabulary.fuses_unknown and not vocabulary.byte_ids
     before, after = np.zeros((256, 64), np.uint8), np.zeros((64, 256), np.uint8)
     for byte in range(_SPACE):
@@ -146,6 +150,9 @@ def _make_rules(
         before[_SPACE, _SPACE] = NO_CUT
     classes = np.zeros(UNICODE_SIZE, np.uint8)
     classes[_SPACE] = SPACE
+    for char in {left for text in merged_texts for left in _BEFORE_SPACE.findall(text)}:
+        before[char.encode()[-1], _SPACE] = NO_CUT
+        classes[ord(char)] = _JOINED
     allowed = np.zeros((NUM_CLASSES, NUM_CLASSES), np.bool_)
     allowed[0, SPACE] = True
     return CutRules(classes, allowed, before.ravel(), after.ravel())

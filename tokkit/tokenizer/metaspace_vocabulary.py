@@ -18,6 +18,7 @@ from tokkit.tokenizer.definitions import WORD_BEGINNING
 from tokkit.tokenizer.encoded import NO_ID, forbidden_mask
 from tokkit.tokenizer.sentencepiece_model import (
     BYTE,
+    CONTROL,
     NORMAL,
     UNKNOWN,
     UNUSED,
@@ -107,9 +108,6 @@ def metaspace_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
     merged = set(vocabulary.merges[:, 2].tolist())
     if " " not in symbols:
         yield "no token for a space"
-    for number in merged:
-        if " " in vocabulary.texts[number].lstrip(" "):
-            yield f"the token {vocabulary.texts[number]!r}, which has a space after another character"
     tokens = [*symbols.values(), *merged, *vocabulary.byte_ids]
     if forbidden_mask(tokenizer)[tokens].any():
         yield "text that becomes a special token"
@@ -162,6 +160,8 @@ def _piece_obstacles(model: SentencepieceModel) -> Iterator[str]:
     for piece, kind in pieces:
         if kind == UNUSED:
             yield f"the unused piece {piece!r}"
+        if kind == CONTROL and len(piece) == 1:
+            yield f"the control piece {piece!r}"
         if kind == NORMAL and not symbols.issuperset(piece):
             yield f"the piece {piece!r}, which has characters without a piece"
         if kind == USER_DEFINED and " " in piece:

@@ -3,14 +3,15 @@ r"""sentencepiece's byte-pair encoding, in which U+2581 marks spaces: texts to i
 To the library a whole text is one word. But merges never go over two characters that stand next to
 each other in no token, so the text can be cut there, and what lies between is encoded by itself:
 
-    chunk    up to a run of spaces, with the run before it; no token has a space after a character
+    chunk    up to a run of spaces, with the run before it
     piece    a part of a chunk whose neighboring characters are neighbors in some token
     tokens   of the pieces, by merges
 
     text     It's   a cat.\n                here spaces are in place of U+2581
     chunks   It's |   a |  cat. | \n        pieces  It | 's |   a |  cat | . | \n
 
-Chunks are looked up in the cache, those that are new piece by piece. Text without spaces is looked
+Chunks are looked up in the cache, those that are new piece by piece. (To cache chunks of 16 to 32
+bytes as a whole, too, made no difference.) Text without spaces is looked
 up by pieces: in Japanese they have two characters on average. A character that is no token is a
 piece of its own, and becomes its bytes or the unknown token.
 """
@@ -65,8 +66,8 @@ class MetaspaceTables(NamedTuple):
             token; see ``hash_pair``.
         pair_shift: 64 - 6 - n.
         begins_word: bool ``[vocab_size]``, whether a token begins with a space.
-        rules: where texts are cut: before runs of spaces, and around bytes below 33 that are no
-            neighbors of other characters.
+        rules: where texts are cut: before runs of spaces, unless these are neighbors of the
+            character before, and around bytes below 33 that are no neighbors of other characters.
         unknown_id: id of a character that is no token, or ``NO_ID`` if it becomes its bytes.
         fuses_unknown: whether characters that are no tokens become one token together.
         merges: the merges, and the ids of bytes.
@@ -157,8 +158,9 @@ def _encode_piece(
 ) -> int:
     """Append the tokens of a piece; returns the new number of tokens."""
     merges = model.lookup.parts.size == 0
-    if model.merges_spaces and stop - start > 1:
-        merges |= values[start] == _BLANK and values[start + 1] == _BLANK
+    if model.merges_spaces:
+        for place in range(start + 1, stop):
+            merges |= values[place - 1] == _BLANK and values[place] == _BLANK
     if merges:
         end = merge_characters(
             values, start, stop, model.symbols, model.merges, model.buffers, num_tokens, out.ids
