@@ -20,7 +20,7 @@ from tokkit.kernels.encode.normalize import (
     PLAIN,
     ROW_WORDS,
     UNSEEN_CHARACTER,
-    Normalization,
+    NormalizerTables,
     normalize_pieces,
 )
 from tokkit.kernels.encode.replace import (
@@ -200,7 +200,7 @@ class CharacterStep:
         out_marks = np.empty(len(marks), np.int64)
 
         def run() -> int:
-            known = Normalization(
+            known = NormalizerTables(
                 self._kinds,
                 self._places,
                 self._forms.values,

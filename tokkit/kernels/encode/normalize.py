@@ -12,7 +12,7 @@ over, and copied only if something before or behind them changes. Pieces of seve
 looked up in a table of pieces. A kernel that meets a character or a piece that is in no table
 stops; its caller asks the library, and calls the kernel again, which continues where it stopped.
 
-Where characters can be cut apart follows from their classes: see ``Normalization.blocks``.
+Where characters can be cut apart follows from their classes: see ``NormalizerTables.blocks``.
 """
 
 from typing import NamedTuple
@@ -80,7 +80,7 @@ _ONES = np.uint64(0x0101_0101_0101_0101)
 _HIGH_BITS = np.uint64(0x8080_8080_8080_8080)
 
 
-class Normalization(NamedTuple):
+class NormalizerTables(NamedTuple):
     """What is known of a normalizer.
 
     Attributes:
@@ -113,7 +113,7 @@ class Normalization(NamedTuple):
 
 
 @tuple_splice
-def _skip_plain(values: Bytes, position: int, stop: int, known: Normalization) -> int:
+def _skip_plain(values: Bytes, position: int, stop: int, known: NormalizerTables) -> int:
     """Return the first character from ``position`` on that is not plain, or ``stop``.
 
     Eight bytes at a time where all are plain ASCII, or in characters that their first bytes show to
@@ -208,7 +208,7 @@ def normalize_pieces(
     values: Bytes,
     bounds: Int64,
     ends: Int64,
-    known: Normalization,
+    known: NormalizerTables,
     state: Int64,
     asked: Int64,
     out_values: Bytes,
@@ -221,7 +221,7 @@ def normalize_pieces(
         values: uint8, valid UTF-8.
         bounds: int64 ``[num_segments + 1]``, into ``values``.
         ends: int64 ``[num_ends]``, into ``values``, ascending.
-        known: see ``Normalization``.
+        known: see ``NormalizerTables``.
         state: int64 ``[STATE_SIZE]``, updated; ``POSITION`` and ``RUN`` begin as ``bounds[0]``.
         asked: int64, where in the table the pieces are that the caller is asked about.
         out_values: uint8. A state whose ``RUN`` is ``bounds[0]`` when all is done changed nothing,
