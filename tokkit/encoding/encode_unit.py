@@ -11,7 +11,14 @@ tokens:
     sentences    3 and 2 tokens     0 tokens    0 and 4 tokens
     rows         a: [3, 2]          dropped     c: [4]
 
-What compiles kernels is imported within functions: a stage that has nothing to do never needs it.
+What loads kernels is imported within functions: a stage that has nothing to do never needs it.
+
+Of the processor time of 234 MB of English lines with BERT's vocabulary, the encoder takes 55 to 60%,
+SHA-256 of text and shards 10%, copying documents out of the buffer and dropping line ends 8%, finding
+documents 4%, reading and writing files 5%, joining batches 3%, counting line ends 3%, names 2%,
+checking UTF-8 2%, and the start most of the rest. Hashing and syncing in other threads would win
+nothing while every core has a worker; the disk is waited for by a thread of its own, and larger
+batches would change the record batches of shards.
 """
 
 import hashlib
@@ -175,7 +182,7 @@ class EncodeStats:
 def load_encoder(context: EncodeContext) -> None:
     """Load what all units need: modules, tables, and the compiled kernel.
 
-    The kernels that read take 15 ms each and are left to the workers.
+    The kernels that read take 1 ms each and are left to the workers.
     """
     import tokkit.corpus.readers
     import tokkit.corpus.sentences  # noqa: F401  only loaded here
