@@ -1,6 +1,8 @@
 """Whatever a JSON file of tokkit holds, readers accept it or refuse it in one line."""
 
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,6 +133,25 @@ def test_lines_of_a_journal_that_have_changed_are_left_out(tmp_path: Path) -> No
         assert Journal.read(tmp_path).stage in (None, spec.describe())
     path.write_text(text)
     assert Journal.read(tmp_path).stage == spec.describe()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    bad = os.fsdecode(b"\xff")
+    text = tmp_path / f"{bad}.txt"
+    text.write_text("A cat sat. A dog ran.\n\nA dog sat.\n\n" * 9)
+    tokenizer, tokens, instances = (tmp_path / f"{n}{bad}" for n in ("vocab", "tokens", "pairs"))
+    weight, quick = f"{text}=2", ("--workers", "0")
+    run("train", text, "-o", tokenizer, "--vocab-size", "27", "--weight", weight, *quick)
+    run("encode", text, "-t", tokenizer, "-o", tokens, *quick)
+    run("build", tokens, "-o", instances, "--max-seq-length", "16", *quick)
+    for folder in (tokenizer, tokens, instances):
+        assert not verify(folder).faults
+        run("inspect", folder)
+    with pytest.raises(TokkitError, match="is not valid UTF-8; give it another name"):
+        run("encode", text, "-t", tokenizer, "-o", tmp_path / "x", "--text-field", bad)
+    with pytest.raises(TokkitError, match="is not valid UTF-8; give it another name"):
+        run("pretrain", instances, "-o", tmp_path / "run")
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "training.json"])

@@ -66,6 +66,10 @@ HEADERS = {
     "kind": ({"tokkit.kind": "tokens"}, "its columns are not those of tokens"),
     "tokenizer": ({"tokkit.tokenizer": "0" * 64}, "another tokenizer than the manifest says"),
     "unknown kind": ({"tokkit.kind": "pictures"}, "pictures"),
+    "terabytes": ({"tokkit.max_seq_length": "10000000000"}, "<= 65536"),
+    "no number": ({"tokkit.vocab_size": "many"}, "Expected `int`"),
+    "no object": ({"tokkit.special_ids": "[" * 100_000}, "damaged metadata"),
+    "negative id": ({"tokkit.special_ids": '{"cls": -1}'}, ">= 0"),
 }
 
 

@@ -39,6 +39,7 @@ from tokkit.engine.spec import (
     prepare_folder,
 )
 from tokkit.engine.unit import Outcome, Task, Unit, UnitResult
+from tokkit.errors import escape_controls
 
 log = logging.getLogger(__name__)
 
@@ -330,7 +331,7 @@ def _make_line(key: str, unit: Unit, outcome: Outcome) -> UnitLine:
     result = outcome.result
     line: UnitLine = {
         "unit": key,
-        "input": unit.name,
+        "input": escape_controls(unit.name),  # JSON has no names that are not UTF-8
         "input_sha256": list(unit.input_sha256 or result.input_sha256),
         "stamp": unit.stamp,
         "name": unit.shard,

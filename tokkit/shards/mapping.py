@@ -8,6 +8,7 @@ there before. The layouts are those of Linux; elsewhere no handler is installed.
 
 import ctypes
 import mmap
+import os
 import signal
 import sys
 import weakref
@@ -83,7 +84,7 @@ def map_file(path: Path) -> pa.Buffer:
     Raises:
         OSError: it cannot be opened.
     """
-    pages = np.frombuffer(pa.memory_map(str(path)).read_buffer(), np.uint8)
+    pages = np.frombuffer(pa.memory_map(os.fsencode(path)).read_buffer(), np.uint8)
     start = pages.ctypes.data
     _unreadable.discard(path)
     _ranges[start] = start + len(pages), path

@@ -9,6 +9,7 @@ The first 16 MB of held-out texts are kept while a vocabulary is learned, and de
 a tokenizer is given to others, and the text that it was learned from need not be.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -86,7 +87,7 @@ def read_held_out(
 
 def read_texts(path: Path) -> pa.LargeStringArray:
     """Return all texts in a file of ``HeldOutWriter``, without a copy."""
-    table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+    table = pa.ipc.open_stream(pa.memory_map(os.fsencode(path))).read_all()
     return pa.concat_arrays([pa.array([], pa.large_string()), *table["text"].chunks])
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tokkit.corpus.file_systems import printable
 from tokkit.corpus.units import UNIT_BYTES, Group, list_left_out, plan_groups
 from tokkit.engine.files import STATE_FOLDER, write_atomically
 from tokkit.engine.folder import refuse_overlap
@@ -81,7 +82,7 @@ def train(config: TrainConfig) -> TrainingRecord:
 def plan_training(config: TrainConfig) -> StagePlan:
     """Return the stage's options, and its counting units."""
     options = config.describe(OPTIONS_OUTSIDE_KEY)
-    options["weights"] = dict(config.weights)
+    options["weights"] = {printable(name): weight for name, weight in config.weights.items()}
     if config.initial_alphabet is not None:  # the key depends on the characters, not the path
         from tokkit.vocab.trainers import read_characters
 

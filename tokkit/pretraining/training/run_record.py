@@ -37,6 +37,7 @@ from tokkit.engine.json_files import (
     RECREATE,
     Count,
     FileRow,
+    canonical_json,
     check_options,
     input_row,
     read_json,
@@ -147,6 +148,7 @@ class RunPlan:
             UsageError: if the run folder is an input, or an option has no effect.
             TokkitError: if an instance folder is unfinished or has an unknown objective.
         """
+        canonical_json(format_options(asdict(config)))  # refuses names that run.json cannot hold
         models = [] if config.init_from is None else [config.init_from]
         refuse_overlap(config.output, config.instances, models)
         sources = tuple(Manifest.read(folder, "instances") for folder in config.instances)
