@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import HashedFile
 from tokkit.engine.stage import Stage
-from tokkit.engine.unit import Unit, UnitResult
+from tokkit.engine.unit import Unit, UnitResult, abort_work
 from tokkit.errors import TokkitError
 
 
@@ -26,6 +27,9 @@ def square(
         os.kill(os.getpid(), signal.SIGKILL)
     if payload == context.get("exhaust"):
         raise MemoryError
+    if payload == context.get("hang"):
+        threading.Thread(target=abort_work, args=("does not return",)).start()
+        time.sleep(60)
     for _ in range(10):
         sink.write(f"{payload * payload}\n".encode())
         time.sleep(context.get("seconds", 0) / 10)

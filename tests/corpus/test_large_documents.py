@@ -175,3 +175,11 @@ def test_a_limit_is_a_size() -> None:
     assert option.parse is not None
     assert option.parse("2GB") == 2_000_000_000
     assert re.search("skip", option.help)
+
+
+def test_a_dictionary_that_rows_repeat_to_gigabytes_is_refused(tmp_path: Path) -> None:
+    values = pa.array(["a" * 1_000_000])
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 5000, pa.int32()), values)
+    pyarrow.feather.write_feather(pa.table({"text": column}), tmp_path / "a.arrow")
+    with pytest.raises(TokkitError, match=r"a.arrow: .* repeats values to 5,000,000,000 bytes"):
+        read_corpus(tmp_path / "a.arrow")

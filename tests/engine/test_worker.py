@@ -6,9 +6,11 @@ import textwrap
 from pathlib import Path
 
 import forkserver
+import pytest
 
 from tokkit.engine.journal import Journal
 from tokkit.engine.stage import run_stage
+from tokkit.errors import TokkitError
 from toystage import squares
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -97,3 +99,16 @@ def test_a_disk_that_fills_while_a_shard_is_committed_is_an_error(tmp_path: Path
         "square-00000.txt",
         "square-00001.txt",
     ]
+
+
+def test_work_that_cannot_be_interrupted_ends_the_worker_with_one_line_and_resumes(
+    tmp_path: Path,
+) -> None:
+    def run(workers: int, **context: int) -> None:
+        stage = squares(tmp_path / "out", tmp_path / "log", **context)
+        run_stage(stage, workers=workers, overwrite=False, progress=False)
+
+    with pytest.raises(TokkitError, match=r"^number 3: does not return$"):
+        run(1, hang=3)
+    run(0)
+    assert {*(tmp_path / "log").read_text().split()} == {*"012345"}

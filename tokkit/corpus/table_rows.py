@@ -49,6 +49,7 @@ from tokkit.shards.arrow import string_buffers
 # Fixed, and not the caller's batch_bytes, so that a unit has one digest.
 _READ_BYTES = 8 << 20
 _MOST_ROWS = 1 << 16
+_MOST_DECODED_BYTES = 1 << 30  # of a batch of rows, whose values a dictionary has only once
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,11 @@ def _decode(column: pa.Array) -> pa.Array:
     """Return the values of a dictionary as a plain column; pyarrow 26 cannot if they are views."""
     if not pa.types.is_dictionary(column.type):
         return column
-    return column.dictionary.cast(pa.large_binary()).take(column.indices)
+    values = column.dictionary.cast(pa.large_binary())
+    num_bytes = pc.sum(pc.binary_length(values).take(column.indices)).as_py() or 0
+    if num_bytes > _MOST_DECODED_BYTES:
+        raise pa.ArrowInvalid(f"a batch of rows that repeats values to {num_bytes:,} bytes")
+    return values.take(column.indices)
 
 
 def _ids(rows: pa.RecordBatch, id_field: str) -> pa.StringArray | None:
