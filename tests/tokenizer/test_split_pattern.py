@@ -16,13 +16,10 @@ from tokkit.tokenizer.encoder import Encoder
 from tokkit.tokenizer.kernel_choice import choose_kernel
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.loading import TokenizerFiles
-from tokkit.tokenizer.split_pattern import PatternParser, UnknownPatternError
+from tokkit.tokenizer.split_pattern import SPLIT_PATTERNS, PatternParser, UnknownPatternError
 from tokkit.tokenizer.tokenizer import Tokenizer, make_tokenizer
 
-_ENGLISH = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
-_UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
-_LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 
 
 def split(pattern: str, behavior: str = "Isolated", *, invert: bool = False) -> dict[str, Any]:
@@ -38,15 +35,11 @@ DIGITS = {"type": "Digits", "individual_digits": True}
 NUMBERS = {"type": "Digits", "individual_digits": False}
 GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 LAST = {**GPT2, "use_regex": False}
-GPT4 = rf"{_ENGLISH}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}"
 POSSESSIVE = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*"
     r"|\s*[\r\n]|\s+(?!\S)|\s+"
 )
-GPT4O = (
-    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_ENGLISH}?|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*"
-    rf"{_ENGLISH}?|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
-)
+GPT4, GPT4O = SPLIT_PATTERNS["gpt4"], SPLIT_PATTERNS["gpt4o"]
 PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
     "gpt2": [GPT2],
     "digits": [DIGITS, GPT2],

@@ -34,12 +34,15 @@ WORD_BEGINNING = "\u2581"  # sentencepiece's sign for a space
 SPLIT_DIGITS = {"type": "Digits", "individual_digits": True}
 # A ByteLevel pre-tokenizer contains it.
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-SPLIT_WORDS = {
-    "type": "Split",
-    "pattern": {"Regex": GPT2_PATTERN},
-    "behavior": "Isolated",
-    "invert": False,
-}
+
+
+def split_by(pattern: str) -> dict[str, Any]:
+    """Return the pre-tokenizer whose words are the matches of a pattern."""
+    regex = {"Regex": pattern}
+    return {"type": "Split", "pattern": regex, "behavior": "Isolated", "invert": False}
+
+
+SPLIT_WORDS = split_by(GPT2_PATTERN)
 
 _MOST_HOLES = 1 << 20
 
@@ -99,8 +102,10 @@ def byte_level_bpe(
     named: Mapping[str, str],
     add_prefix_space: bool,
     split_digits: bool = False,
+    pattern: str = GPT2_PATTERN,
+    normalizer: str | None = None,
 ) -> dict[str, Any]:
-    """Return the definition of byte-level BPE as in GPT-2 and RoBERTa.
+    """Return the definition of byte-level BPE as in GPT-2, RoBERTa and Llama 3.
 
     If the vocabulary has tokens for both ends of a sequence they are added as BERT does, because a
     model trained with them expects them.
@@ -111,6 +116,8 @@ def byte_level_bpe(
         named: special tokens that a configuration names, by role.
         add_prefix_space: put a space in front of text, so that its first word is like others.
         split_digits: make each digit a word, and also the space before it.
+        pattern: its matches are words.
+        normalizer: ``NFC``, ``NFKC`` or None.
     """
     byte_level = {
         "type": "ByteLevel",
@@ -119,8 +126,9 @@ def byte_level_bpe(
         "use_regex": True,
     }
     pre_tokenizer: dict[str, Any] = byte_level
-    if split_digits:
-        parts = [SPLIT_WORDS, SPLIT_DIGITS, {**byte_level, "use_regex": False}]
+    if split_digits or pattern != GPT2_PATTERN:
+        parts = [split_by(pattern), *([SPLIT_DIGITS] if split_digits else [])]
+        parts.append({**byte_level, "use_regex": False})
         pre_tokenizer = {"type": "Sequence", "pretokenizers": parts}
     # As a post-processor, ByteLevel leaves ids as they are; it trims the offsets of words.
     post_processor: dict[str, Any] = byte_level
@@ -129,7 +137,7 @@ def byte_level_bpe(
         post_processor = {"type": "Sequence", "processors": [byte_level, template]}
     return {
         **_EMPTY,
-        "normalizer": None,
+        "normalizer": None if normalizer is None else {"type": normalizer},
         "pre_tokenizer": pre_tokenizer,
         "post_processor": post_processor,
         "decoder": byte_level,

@@ -41,6 +41,23 @@ _FOLDED_PAIRS = ("ss", "ff", "fi", "fl", "st")
 # Sets that are no patterns.
 DIGITS = "Digits"
 PUNCTUATION = "Punctuation"
+_ENGLISH = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
+_LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+_GPT4 = rf"{_ENGLISH}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}"
+# By the models that use them: as in their ``tokenizer.json``, and o200k_base of OpenAI's tiktoken.
+SPLIT_PATTERNS = {
+    "gpt2": GPT2_PATTERN,
+    "gpt4": _GPT4,
+    "gpt4o": (
+        rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_ENGLISH}?"
+        rf"|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_ENGLISH}?"
+        rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
+    ),
+    "llama3": _GPT4,
+    "qwen": _GPT4.replace("{1,3}", ""),
+}
 _MOST_REPEATS = 64
 _MOST_INSTRUCTIONS = 4096
 _LAST = "\\z"

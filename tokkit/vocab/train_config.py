@@ -5,8 +5,9 @@ from pathlib import Path
 
 from tokkit.corpus.corpus_config import FORMAT_HELP, FORMATS, CorpusConfig
 from tokkit.engine.stage_config import StageConfig
-from tokkit.errors import require
+from tokkit.errors import UsageError, require
 from tokkit.options import option, parse_size, parse_weight
+from tokkit.tokenizer.split_pattern import SPLIT_PATTERNS, PatternParser, UnknownPatternError
 
 MODELS = ("wordpiece", "bpe", "unigram")
 SCORES = ("frequency", "likelihood")
@@ -19,7 +20,7 @@ LONGEST_UNIGRAM_TOKEN = 512
 class TrainConfig(CorpusConfig, StageConfig):
     """The options of ``train``: how the corpus is read, and which vocabulary is learned from it.
 
-    ``bpe`` is the byte-level BPE of GPT-2 and RoBERTa; its alphabet is always the 256 bytes.
+    ``bpe`` is the byte-level BPE of GPT-2 and Llama 3; its alphabet is always the 256 bytes.
     ``unigram`` is that of sentencepiece; its alphabet is the characters that make up 99.95% of the
     text. WordPiece merges the most frequent pair, as Hugging Face does, or by ``likelihood`` the
     pair that raises the likelihood of the corpus most, as published. Keep the accents where
@@ -92,6 +93,18 @@ class TrainConfig(CorpusConfig, StageConfig):
     split_digits: bool = option(
         "Make each digit a word of its own.", default=False, flags=("--split-digits",)
     )
+    split: str = option(
+        f"Words to merge within: those of a model ({', '.join(SPLIT_PATTERNS)}), or the matches of a "
+        f"regular expression.",
+        default="gpt2",
+        only_with={"model": ("bpe",)},
+    )
+    normalize: str = option(
+        "Unicode normalization.",
+        default="none",
+        choices=("none", "nfc", "nfkc"),
+        only_with={"model": ("bpe",)},
+    )
     byte_fallback: bool = option(
         "Spell characters that are not in the vocabulary as bytes.",
         default=False,
@@ -130,8 +143,18 @@ class TrainConfig(CorpusConfig, StageConfig):
             self.model != "unigram" or (self.max_token_length or 0) <= LONGEST_UNIGRAM_TOKEN,
             f"--max-token-length: sentencepiece takes at most {LONGEST_UNIGRAM_TOKEN}",
         )
+        self._check_split()
         self._check_weights()
         self._check_special_tokens()
+
+    def _check_split(self) -> None:
+        try:
+            PatternParser().parse(self.split_pattern)
+        except UnknownPatternError as error:
+            raise UsageError(
+                f"--split {self.split!r}: {error} is not known here; use {', '.join(SPLIT_PATTERNS)}, "
+                f"or a pattern of sets, groups, repeats and lookahead at one character"
+            ) from None
 
     def _check_weights(self) -> None:
         for source, weight in self.weights.items():
@@ -166,6 +189,11 @@ class TrainConfig(CorpusConfig, StageConfig):
             self.model != "unigram" or not {"[UNK]", "<unk>"}.isdisjoint(self.special_tokens),
             "--special-token: unigram needs [UNK] or <unk> among its special tokens",
         )
+
+    @property
+    def split_pattern(self) -> str:
+        """The pattern whose matches are words of ``bpe``."""
+        return SPLIT_PATTERNS.get(self.split, self.split)
 
     @property
     def unused_tokens(self) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import decoders, normalizers, pre_tokenizers
+from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 
 from tokkit import __version__
 from tokkit.engine.accounts import Accounts
@@ -227,7 +227,7 @@ def train_bpe(config: TrainConfig, words: WordCounts) -> dict[str, Any]:
 
     Args:
         config: sizes and special tokens.
-        words: matches of GPT-2's split pattern, as bytes of text.
+        words: matches of the split pattern, as bytes of text.
 
     Returns:
         The content of ``tokenizer.json``.
@@ -235,9 +235,10 @@ def train_bpe(config: TrainConfig, words: WordCounts) -> dict[str, Any]:
     Raises:
         TokkitError: see ``learn``.
     """
-    _refuse_words(
-        config, None, pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    )
+    split = pre_tokenizers.Split(Regex(config.split_pattern), "isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    splits = pre_tokenizers.Sequence([split, byte_level])
+    _refuse_words(config, None, splits, decoders.ByteLevel())
     spellings = byte_level_alphabet()
     tokens = [*config.special_tokens, *config.unused_tokens, *sorted(spellings)]
     ids = {token: number for number, token in enumerate(tokens)}
@@ -250,6 +251,8 @@ def train_bpe(config: TrainConfig, words: WordCounts) -> dict[str, Any]:
         named={},
         add_prefix_space=False,
         split_digits=config.split_digits,
+        pattern=config.split_pattern,
+        normalizer=None if config.normalize == "none" else config.normalize.upper(),
     )
     return mark_special_tokens(definition, config.special_tokens)
 

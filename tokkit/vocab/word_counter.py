@@ -71,7 +71,8 @@ class WordCounter:
 
     def add(self, texts: pa.LargeStringArray) -> None:
         """Count the words of texts, each of which counts once."""
-        values, offsets = (read_only(array) for array in string_buffers(texts))
+        values, offsets = self._splitter.normalize(*string_buffers(texts))
+        values, offsets = read_only(values), read_only(offsets)
         state = new_state(int(offsets[0]))
         while True:
             reason = self._splitter.count_chunks(
@@ -89,6 +90,7 @@ class WordCounter:
             offsets: int64 ``[num_texts + 1]``, bounds of the texts in ``values``.
             counts: int64 ``[num_texts]``.
         """
+        values, offsets = self._splitter.normalize(values, offsets)
         values, offsets = read_only(values), read_only(offsets)
         state = new_state(int(offsets[0]))
         while True:

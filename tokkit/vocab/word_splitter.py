@@ -1,7 +1,7 @@
 """Splits text into the words of a model, as the library's normalizer and pre-tokenizer do.
 
     wordpiece   words of BertNormalizer and BertPreTokenizer
-    bpe         matches of GPT-2's split pattern
+    bpe         matches of a split pattern
     unigram     what stands between white space
 
 If digits are split, each is a word. A splitter has two kernels, ``count_chunks`` for texts that
@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tokenizers import normalizers, pre_tokenizers
 
 from tokkit.kernels.vocab.count_words import (
@@ -31,9 +32,13 @@ from tokkit.tokenizer.characters import (
     is_mark,
     page_of,
 )
-from tokkit.tokenizer.definitions import SPLIT_DIGITS, SPLIT_WORDS
+from tokkit.tokenizer.definitions import SPLIT_DIGITS, split_by
 from tokkit.tokenizer.splitter import TextSplitter
+from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.vocab.train_config import TrainConfig
+
+_Bytes = npt.NDArray[np.uint8]
+_Int64s = npt.NDArray[np.int64]
 
 
 class WordSplitter:
@@ -69,6 +74,10 @@ class WordSplitter:
         """Fill the tables for a character and those on its page."""
         self._characters.learn_page(code)
         self._note_losses(code)
+
+    def normalize(self, values: _Bytes, offsets: _Int64s) -> tuple[_Bytes, _Int64s]:
+        """Return texts as they are, since the kernel normalizes them."""
+        return values, offsets
 
     def take_removed(self) -> dict[str, int]:
         """Return how often normalization removed each character since the last call."""
@@ -126,7 +135,9 @@ class PieceSplitter:
     split = staticmethod(split_pieces)
 
     def __init__(self, config: TrainConfig) -> None:
-        parts = [SPLIT_WORDS, *([SPLIT_DIGITS] if config.split_digits else [])]
+        parts = [split_by(config.split_pattern), *([SPLIT_DIGITS] if config.split_digits else [])]
+        normalizer = None if config.normalize == "none" else {"type": config.normalize.upper()}
+        self._normalizer = TextNormalizer.of_definition(normalizer)
         self._splitter = TextSplitter({"type": "Sequence", "pretokenizers": parts})
         self.learn_page = self._splitter.learn_page
 
@@ -134,6 +145,11 @@ class PieceSplitter:
     def rules(self) -> Any:
         """The automata for the kernels, which grow."""
         return self._splitter.tables
+
+    def normalize(self, values: _Bytes, offsets: _Int64s) -> tuple[_Bytes, _Int64s]:
+        """Return normalized texts."""
+        values, offsets, _ = self._normalizer.normalize(values, offsets)
+        return values, offsets
 
     def take_removed(self) -> dict[str, int]:
         """Return nothing, since there is no normalization."""
