@@ -148,6 +148,7 @@ def test_columns_and_bytes(work: Path) -> None:
     encode = ("encode", "table.csv", *ENCODE[2:])
     message = fail(*encode)
     assert "--text-field must name one of: title, body; or pass --text-column" in message
+    assert not (work / "tokens").exists()  # it is known before anything is begun
     succeed(*encode, "--text-field", "body")
     succeed(*encode, "--text-column", "2", "--overwrite")
     (work / "table.csv").write_bytes(b"title,text\na,The c\xe4t.\n")

@@ -25,11 +25,13 @@ from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.documents import EMPTY, ERRORS_OPTION, DocumentBatch
 from tokkit.corpus.file_systems import printable
 from tokkit.corpus.records import JOINT, LONE_SURROGATE, Rows, as_name, may_replace
-from tokkit.corpus.sources import Source
-from tokkit.corpus.streams import ByteStream
+from tokkit.corpus.sources import TO_THE_END, Source
+from tokkit.corpus.streams import ByteStream, open_stream
+from tokkit.corpus.units import CorpusUnit
 from tokkit.errors import TokkitError, UsageError
 
 _READ_BYTES = 1 << 20
+_HEADER_BYTES = 1 << 14
 _MOST_ROWS = 1 << 16
 _LARGE_ROW = 1 << 20
 _LARGEST_HEADER = 16 << 20
@@ -61,21 +63,8 @@ def read_csv(stream: ByteStream, config: CorpusConfig, batch_bytes: int) -> Iter
         TokkitError: for a column that is missing, a row that does not fit, and invalid UTF-8 if
             ``--errors strict``.
     """
-    file = io.TextIOWrapper(
-        io.BufferedReader(stream, _READ_BYTES),
-        encoding="utf-8-sig",
-        errors="surrogateescape",
-        newline="",
-    )
     source = stream.unit.source
-    lines = _RowLines(file, source, config)
-    first = next(lines, "")
-    if not first:
-        return
-    dialect = _find_dialect(source, first, config)
-    lines.delimiter = dialect["delimiter"]
-    records = _read_records(source, first, lines, dialect)
-    columns = None if config.text_column else _find_columns(source, next(records)[1], config)
+    records, columns = _open_rows(stream, config, _READ_BYTES)
     rows = Rows()
     num_bytes = 0
     for number, (line, record) in enumerate(records):
@@ -158,6 +147,35 @@ class _RowLines:
                 f"a stray quote joins rows"
             )
         return line
+
+
+def check_header(source: Source, config: CorpusConfig) -> None:
+    """Refuse a table that lacks a column, before any other file is read."""
+    stop = TO_THE_END if source.compression else source.bytes
+    with open_stream(CorpusUnit(source, 0, stop, source.bytes), None) as stream:
+        _open_rows(stream, config, _HEADER_BYTES)
+
+
+def _open_rows(
+    stream: ByteStream, config: CorpusConfig, buffer_bytes: int
+) -> tuple[Iterator[tuple[int, list[str]]], _Columns | None]:
+    """Return the rows after the header, and the columns; None if they are numbered."""
+    file = io.TextIOWrapper(
+        io.BufferedReader(stream, buffer_bytes),
+        encoding="utf-8-sig",
+        errors="surrogateescape",
+        newline="",
+    )
+    source = stream.unit.source
+    lines = _RowLines(file, source, config)
+    first = next(lines, "")
+    if not first:
+        return iter(()), None
+    dialect = _find_dialect(source, first, config)
+    lines.delimiter = dialect["delimiter"]
+    records = _read_records(source, first, lines, dialect)
+    columns = None if config.text_column else _find_columns(source, next(records)[1], config)
+    return records, columns
 
 
 def _find_dialect(source: Source, first: str, config: CorpusConfig) -> dict[str, Any]:

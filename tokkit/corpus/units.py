@@ -212,6 +212,10 @@ def plan_units(config: CorpusConfig, unit_bytes: int = UNIT_BYTES) -> list[Corpu
 
 def _cut_source(source: Source, config: CorpusConfig, unit_bytes: int) -> list[CorpusUnit]:
     """Return the units of one file."""
+    if source.format in ("csv", "tsv") and not source.is_stdin:
+        from tokkit.corpus.csv_rows import check_header  # which reads units
+
+        check_header(source, config)
     if source.is_stdin or source.compression:
         return [CorpusUnit(source, 0, TO_THE_END, source.bytes)]
     if source.is_table:
