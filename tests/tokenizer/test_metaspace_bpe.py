@@ -1,5 +1,6 @@
 """sentencepiece's BPE is equal to its library, from either kind of file."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -150,41 +151,56 @@ def _read_corpora(shared: Path, num_chars: int) -> list[str]:
     return [text[:num_chars] for text in texts]
 
 
-@pytest.mark.parametrize(
-    "parts", [LLAMA, GEMMA, metaspace("always", split=True)], ids=["llama", "gemma", "split"]
-)
-def test_models_of_llamas_kind_are_exact(shared: Path, parts: dict[str, Any]) -> None:
-    """Merges are those that transformers makes of the pieces of a sentencepiece model."""
-    source = load_tokenizer(shared / "vocabs/modern/mistral-v3.model")
+@functools.cache
+def _read_merges(path: Path) -> tuple[list[tuple[str, str]], str]:
+    """Return the merges and the single characters of a sentencepiece model."""
+    source = load_tokenizer(path)
     assert source.processor is not None
     tokens = {token: source.processor.get_score(i) for i, token in enumerate(source.tokens)}
-    merges = [
+    rows = [
         (score, len(token[:cut]), token[:cut], token[cut:])
         for token, score in tokens.items()
         for cut in range(1, len(token))
         if token[:cut] in tokens and token[cut:] in tokens
     ]
-    merges.sort(key=lambda row: row[:2], reverse=True)
+    rows.sort(key=lambda row: row[:2], reverse=True)
+    return [row[2:] for row in rows], "".join(token for token in tokens if len(token) == 1)
+
+
+@pytest.mark.parametrize(
+    "parts", [LLAMA, GEMMA, metaspace("always", split=True)], ids=["llama", "gemma", "split"]
+)
+def test_models_of_llamas_kind_are_exact(shared: Path, parts: dict[str, Any]) -> None:
+    """Merges are those that transformers makes of the pieces of a sentencepiece model."""
+    merges, symbols = _read_merges(shared / "vocabs/modern/mistral-v3.model")
     tokenizer = make_metaspace_bpe(
-        [row[2:] for row in merges],
+        merges,
         parts,
-        symbols="".join(token for token in tokens if len(token) == 1),
+        symbols=symbols,
         added=added(*(f"<unused{number}>" for number in range(200)), "\n\n", "<h1>"),
     )
     model = MetaspaceBpeModel(tokenizer)
     assert model.tables[0].lookup.parts.size > 30_000
-    assert_characters(tokenizer, step=901)
+    assert_characters(tokenizer, step=2001)
     assert_exact(tokenizer, [*random_texts(100, seed=4), *_read_corpora(shared, 1_000)])
 
 
-def test_ends_of_sentences_change_no_ids() -> None:
-    tokenizer = make_metaspace_bpe([("\u2581", "a"), ("a", "b"), ("\u2581a", "b")])
-    texts: Sequence[str] = ["a ab. ab\u5b57x ab", "\u00e9 a\nb  ab"]
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"byte_fallback": False}, {"byte_fallback": False, "fuse_unk": False}],
+    ids=["bytes", "fused", "unknown"],
+)
+def test_ends_of_sentences_change_no_ids(options: dict[str, Any]) -> None:
+    tokenizer = make_metaspace_bpe([("\u2581", "a"), ("a", "b"), ("\u2581a", "b")], **options)
+    texts: Sequence[str] = ["a ab. ab\u5b57x ab", "\u00e9 a\nb  ab", "\u8a9e\u8a9e!x\u8a9eb"]
     array = column(texts)
-    whole = Encoder(tokenizer).encode(array)
-    lengths = [len(text.encode()) for text in texts]
-    ends = np.array([3, 6, 9, 14, lengths[0], lengths[0] + 5, sum(lengths)])
-    parts = Encoder(tokenizer).encode(array, ends)
-    wanted = LibraryEncoder(tokenizer).encode(array, ends)
-    assert parts.ids.tolist() == whole.ids.tolist() == wanted.ids.tolist()
-    assert parts.offsets.tolist() == wanted.offsets.tolist()
+    encoder = Encoder(tokenizer)
+    whole = encoder.encode(array)
+    lengths = np.array([len(text.encode()) for text in texts])
+    characters = [i for i, byte in enumerate("".join(texts).encode()) if byte & 0xC0 != 0x80]
+    for step in (1, 2, 3):
+        ends = np.union1d(characters[1::step], lengths.cumsum())
+        parts = encoder.encode(array, ends)
+        wanted = LibraryEncoder(tokenizer).encode(array, ends)
+        assert parts.ids.tolist() == whole.ids.tolist() == wanted.ids.tolist()
+        assert parts.offsets.tolist() == wanted.offsets.tolist()

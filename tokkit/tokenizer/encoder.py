@@ -192,6 +192,6 @@ class Encoder:
         if segments.added.size and segments.added[place] >= 0:
             return np.zeros(1, np.int64)
         data = segments.values[segments.bounds[place] : segments.bounds[place + 1]]
-        if isinstance(self._model, UnigramModel):
+        if isinstance(self._model, UnigramModel | MetaspaceBpeModel):
             return self._model.find_begins(data)
         return self._library.find_begins(data)

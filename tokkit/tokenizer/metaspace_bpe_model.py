@@ -15,13 +15,26 @@ import pyarrow as pa
 
 from tokkit.kernels.encode.bpe_lookup import BpeLookup
 from tokkit.kernels.encode.bpe_merges import new_buffers
-from tokkit.kernels.encode.chunks import CUT, NO_CUT, NUM_CLASSES, SPACE, CutRules
+from tokkit.kernels.encode.chunks import (
+    CUT,
+    DETAIL,
+    DONE,
+    NO_ADDED,
+    NO_CUT,
+    NUM_CLASSES,
+    NUM_TOKENS,
+    SPACE,
+    CutRules,
+    new_queue,
+    new_state,
+)
 from tokkit.kernels.encode.encode_metaspace_bpe import (
     MetaspaceTables,
     encode_metaspace_bpe,
     mark_pairs,
 )
-from tokkit.shards.arrow import string_buffers
+from tokkit.kernels.encode.word_cache import LONG_SPILL, new_cache
+from tokkit.shards.arrow import id_dtype, read_only, string_buffers
 from tokkit.tokenizer.bpe_model import make_lookup, make_merges
 from tokkit.tokenizer.characters import UNICODE_SIZE
 from tokkit.tokenizer.definitions import WORD_BEGINNING
@@ -53,8 +66,8 @@ class MetaspaceBpeModel:
         longest_word: most bytes of a word; None for ``LONGEST_WORD``.
 
     Attributes:
-        num_bytes: int32 ``[vocab_size]``, of the text that each token stands for; None where
-            unknown text becomes one token.
+        num_bytes: int32 ``[vocab_size]``, of the text that each token stands for; 0 for the unknown
+            token, which stands for texts of several lengths.
     """
 
     kernel: ClassVar[Callable[..., int]] = staticmethod(encode_metaspace_bpe)
@@ -70,10 +83,8 @@ class MetaspaceBpeModel:
                 pieces[_to_bytes(tokenizer.tokens[number])] = unknown if is_special else number
         self._segmenter = MetaspaceSegmenter(tokenizer, pieces)
         self._tables = _make_tables(vocabulary, tokenizer.vocab_size)
-        self.num_bytes: npt.NDArray[np.int32] | None = None
-        if vocabulary.byte_ids:
-            self.num_bytes = np.array([len(_to_bytes(t)) for t in tokenizer.tokens], np.int32)
-            self.num_bytes[vocabulary.byte_ids] = 1
+        self.num_bytes = np.array([len(_to_bytes(t)) for t in tokenizer.tokens], np.int32)
+        self.num_bytes[vocabulary.byte_ids or [vocabulary.unknown_id]] = bool(vocabulary.byte_ids)
 
     @property
     def tables(self) -> tuple[Any, ...]:
@@ -88,6 +99,39 @@ class MetaspaceBpeModel:
     def read_texts(self, texts: pa.LargeStringArray, ends: _Int64s | None) -> Segments:
         """Return texts as the kernel gets them; see ``MetaspaceSegmenter``."""
         return self._segmenter.cut(*string_buffers(texts), ends)
+
+    def find_begins(self, data: npt.NDArray[np.uint8]) -> _Int64s:
+        """Return the byte at which each token of some text begins: int64 ``[num_tokens]``.
+
+        Args:
+            data: normalized text that was cut where ``rules`` allow it.
+        """
+        state = new_state(0)
+        size = len(data) + LONG_SPILL
+        ids = np.empty(size, id_dtype(len(self.num_bytes)))
+        bits = np.zeros(size // 64 + 3, np.uint64)
+        bounds = np.array([0, len(data)])
+        text = read_only(data), read_only(bounds), read_only(NO_ADDED)
+        rest = new_cache(4, 4), new_queue(), state, ids, bits, np.zeros(2, np.int64)
+        while self.kernel(*text, *self.tables, *rest) != DONE:
+            self._tables = self._tables._replace(buffers=new_buffers(2 * int(state[DETAIL])))
+        begins = np.empty(int(state[NUM_TOKENS]), np.int64)
+        position = 0
+        for token, length in enumerate(self.num_bytes[ids[: len(begins)]].tolist()):
+            begins[token] = position
+            position += length or self._measure_unknown(data, position)
+        return begins
+
+    def _measure_unknown(self, data: npt.NDArray[np.uint8], start: int) -> int:
+        """Return the number of bytes that the unknown token at ``start`` stands for."""
+        stop = start
+        while stop < len(data):
+            size = 1 + int(np.searchsorted([0xC0, 0xE0, 0xF0], data[stop], "right"))
+            code = ord(data[stop : stop + size].tobytes().decode())
+            if self._tables.symbols[code] or (stop > start and not self._tables.fuses_unknown):
+                break
+            stop += size
+        return stop - start
 
     def allow_word(self, num_bytes: int) -> bool:
         """Allocate memory for words of this length; returns False if it is above the limit."""
