@@ -105,7 +105,8 @@ def unigrams(draw: st.DrawFn) -> Tokenizer:
         scores |= {token: draw(SCORES) for token in BYTES[draw(st.sampled_from([0, 0, 33])) :]}
         scores.setdefault("\u2581", draw(SCORES))
     unknown = draw(st.sampled_from(["<unk>", *scores]))
-    pre_tokenizer = draw(st.sampled_from([METASPACE, WORDS]))
+    schemes = [{**METASPACE, "prepend_scheme": scheme} for scheme in ("always", "first", "never")]
+    pre_tokenizer = draw(st.sampled_from([*schemes, WORDS]))
     return make_unigram(
         scores, unknown=unknown, byte_fallback=byte_fallback, pre_tokenizer=pre_tokenizer
     )
@@ -238,13 +239,21 @@ def test_text_that_cannot_be_cut_within_the_limit_is_refused() -> None:
             lambda: make_unigram({"<unk>": 0, "a": -1, "<0x61>": 0}, byte_fallback=True),
             "no token for a space",
         ),
+        (
+            lambda: make_unigram(
+                {"<unk>": 0, "a": -1},
+                pre_tokenizer={**METASPACE, "prepend_scheme": "first"},
+                normalizer={"type": "StripAccents"},
+            ),
+            "prepend_scheme first after the normalizer StripAccents",
+        ),
         (lambda: make_unigram({"<unk>": 0, "a": -1e200}), "scores above 1e"),
         (
             lambda: make_unigram({"[X]": 0, "</s>": -1}, unknown="[X]"),
             "special tokens without one for unknown words",
         ),
     ],
-    ids=["no pre-tokenizer", "no split", "bytes", "scores", "special tokens"],
+    ids=["no pre-tokenizer", "no split", "bytes", "first", "scores", "special tokens"],
 )
 def test_what_no_kernel_knows_is_named(make: Callable[[], Tokenizer], obstacle: str) -> None:
     choice = choose_kernel(make())

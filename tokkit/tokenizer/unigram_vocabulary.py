@@ -1,7 +1,7 @@
 """Unigram vocabularies of ``tokenizer.json`` files and of sentencepiece models."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -80,8 +80,31 @@ def _definition_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
     is_known = last["type"] == "Metaspace" and last["split"]
     if not is_known or before not in ([], [{"type": "WhitespaceSplit"}]):
         yield f"the pre-tokenizer {kinds} before Unigram"
+    if is_known and last["prepend_scheme"] == "first":
+        # The library puts no space in front of a text whose first character was removed.
+        for part in _flatten(tokenizer.definition["normalizer"]):
+            if not _keeps_beginnings(part):
+                yield f"prepend_scheme first after the normalizer {part['type']}"
     if tokenizer.definition["model"]["unk_id"] is None:
         yield "no token for unknown words"
+
+
+def _flatten(part: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    """Yield the parts of a normalizer that may be a sequence."""
+    if part is not None and part["type"] == "Sequence":
+        for inner in part["normalizers"]:
+            yield from _flatten(inner)
+    elif part is not None:
+        yield part
+
+
+def _keeps_beginnings(part: Mapping[str, Any]) -> bool:
+    """Return whether a normalizer never removes the first character of a text."""
+    if part["type"] == "Strip":
+        return not part["strip_left"]
+    if part["type"] == "Replace":
+        return bool(part["content"])
+    return part["type"] in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Prepend")
 
 
 def _model_obstacles(model: SentencepieceModel) -> Iterator[str]:
