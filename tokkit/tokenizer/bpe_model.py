@@ -20,7 +20,7 @@ from tokkit.kernels.encode.bpe_lookup import (
     find_prefixes,
 )
 from tokkit.kernels.encode.bpe_merges import Merges, fill_merges, new_buffers
-from tokkit.kernels.encode.chunks import CutRules
+from tokkit.kernels.encode.cut_rules import CutRules
 from tokkit.kernels.encode.encode_bpe import BpeTables, encode_bpe
 from tokkit.kernels.encode.tries import NO_TOKEN, make_cells
 from tokkit.kernels.string_columns import prefix_spaces

@@ -9,8 +9,8 @@ from tokkit.tokenizer.added_rows import explain_added
 from tokkit.tokenizer.character_rules import UnknownNormalizerError
 from tokkit.tokenizer.encoded import NO_ID, forbidden_mask, read_merges, read_token_bytes
 from tokkit.tokenizer.metaspace_vocabulary import is_metaspace_bpe, metaspace_obstacles
-from tokkit.tokenizer.split_pattern import PatternParser, UnknownPatternError, read_levels
-from tokkit.tokenizer.splitter import TextSplitter
+from tokkit.tokenizer.split_pattern import PatternParser, UnknownPatternError
+from tokkit.tokenizer.splitter import TextSplitter, read_levels
 from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.unigram_vocabulary import is_unigram, unigram_obstacles

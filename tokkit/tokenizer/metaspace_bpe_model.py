@@ -16,18 +16,15 @@ import pyarrow as pa
 from tokkit.kernels.encode.bpe_lookup import BpeLookup
 from tokkit.kernels.encode.bpe_merges import new_buffers
 from tokkit.kernels.encode.chunks import (
-    CUT,
     DETAIL,
     DONE,
     NO_ADDED,
-    NO_CUT,
-    NUM_CLASSES,
     NUM_TOKENS,
     SPACE,
-    CutRules,
     new_queue,
     new_state,
 )
+from tokkit.kernels.encode.cut_rules import CUT, NO_CUT, NUM_CLASSES, CutRules
 from tokkit.kernels.encode.encode_metaspace_bpe import (
     MetaspaceTables,
     encode_metaspace_bpe,

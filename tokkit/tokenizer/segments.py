@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from tokkit.kernels.encode.chunks import NO_ADDED, CutRules
+from tokkit.kernels.encode.chunks import NO_ADDED
+from tokkit.kernels.encode.cut_rules import CutRules
 from tokkit.kernels.encode.cuts import find_cuts
 from tokkit.shards.arrow import read_only
 from tokkit.tokenizer.added_tokens import AddedTokens, make_added_tokens

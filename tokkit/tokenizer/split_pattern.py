@@ -22,9 +22,8 @@ Approach", 2009.)
 """
 
 import re
-from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tokkit.tokenizer.definitions import GPT2_PATTERN
 
@@ -353,49 +352,3 @@ class _Program:
 
     def _point(self, place: int, targets: tuple[int, ...]) -> None:
         self.instructions[place] = Instruction("split", targets=targets)
-
-
-def read_levels(
-    part: Mapping[str, Any], parser: PatternParser
-) -> Iterator[tuple[tuple[Instruction, ...], str]]:
-    """Read a pre-tokenizer of byte-level BPE.
-
-    Yields:
-        The program of each level; and whether it drops ``matches``, what lies between them
-        (``others``), or nothing (``""``).
-
-    Raises:
-        UnknownPatternError: naming the part that is not known.
-    """
-    kind = part["type"]
-    if kind == "Sequence":
-        for inner in part["pretokenizers"]:
-            yield from read_levels(inner, parser)
-    elif kind == "ByteLevel":
-        if part["use_regex"]:
-            yield parser.parse(GPT2_PATTERN), ""
-    elif kind in ("Split", DIGITS, PUNCTUATION):
-        yield _read_level(part, parser)
-    else:
-        raise UnknownPatternError(f"the pre-tokenizer {kind}")
-
-
-def _read_level(
-    part: Mapping[str, Any], parser: PatternParser
-) -> tuple[tuple[Instruction, ...], str]:
-    """Return the program of a level, and what it drops."""
-    kind, behavior = part["type"], part.get("behavior")
-    if kind == DIGITS:
-        behavior = "Isolated" if part["individual_digits"] else "Contiguous"
-    if behavior not in ("Isolated", "Contiguous", "Removed"):
-        raise UnknownPatternError(f"the behavior {behavior}")
-    drop = ""
-    if behavior == "Removed":
-        drop = "others" if part.get("invert") else "matches"
-    repeat = behavior == "Contiguous"
-    if kind != "Split":
-        return parser.add_set(kind, repeat=repeat), drop
-    source = part["pattern"].get("Regex")
-    if source is None:
-        source = "".join(rf"\x{{{ord(char):x}}}" for char in part["pattern"]["String"])
-    return parser.parse(source, repeat=repeat), drop

@@ -13,7 +13,7 @@ automata follows between which classes every text can be cut: where no piece ext
 other, and neither side can tell whether the other is there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tokkit.errors import TokkitError
-from tokkit.kernels.encode.chunks import NUM_CLASSES, UNSEEN, new_cut_rules
+from tokkit.kernels.encode.chunks import UNSEEN
+from tokkit.kernels.encode.cut_rules import NUM_CLASSES, new_cut_rules
 from tokkit.kernels.encode.split_text import (
     DEAD,
     DROP_MATCHES,
@@ -32,12 +33,13 @@ from tokkit.kernels.encode.split_text import (
     Splitter,
 )
 from tokkit.tokenizer.characters import UNICODE_SIZE, page_of
+from tokkit.tokenizer.definitions import GPT2_PATTERN
 from tokkit.tokenizer.split_pattern import (
     DIGITS,
     PUNCTUATION,
     Instruction,
     PatternParser,
-    read_levels,
+    UnknownPatternError,
 )
 
 _DROPS = {"": KEEP, "matches": DROP_MATCHES, "others": DROP_OTHERS}
@@ -213,6 +215,52 @@ def _find_rules(
     rules &= is_covered[:, None] | is_covered
     rules[END_OF_TEXT] = rules[:, END_OF_TEXT] = False
     return rules
+
+
+def read_levels(
+    part: Mapping[str, Any], parser: PatternParser
+) -> Iterator[tuple[tuple[Instruction, ...], str]]:
+    """Read a pre-tokenizer of byte-level BPE.
+
+    Yields:
+        The program of each level; and whether it drops ``matches``, what lies between them
+        (``others``), or nothing (``""``).
+
+    Raises:
+        UnknownPatternError: naming the part that is not known.
+    """
+    kind = part["type"]
+    if kind == "Sequence":
+        for inner in part["pretokenizers"]:
+            yield from read_levels(inner, parser)
+    elif kind == "ByteLevel":
+        if part["use_regex"]:
+            yield parser.parse(GPT2_PATTERN), ""
+    elif kind in ("Split", DIGITS, PUNCTUATION):
+        yield _read_level(part, parser)
+    else:
+        raise UnknownPatternError(f"the pre-tokenizer {kind}")
+
+
+def _read_level(
+    part: Mapping[str, Any], parser: PatternParser
+) -> tuple[tuple[Instruction, ...], str]:
+    """Return the program of a level, and what it drops."""
+    kind, behavior = part["type"], part.get("behavior")
+    if kind == DIGITS:
+        behavior = "Isolated" if part["individual_digits"] else "Contiguous"
+    if behavior not in ("Isolated", "Contiguous", "Removed"):
+        raise UnknownPatternError(f"the behavior {behavior}")
+    drop = ""
+    if behavior == "Removed":
+        drop = "others" if part.get("invert") else "matches"
+    repeat = behavior == "Contiguous"
+    if kind != "Split":
+        return parser.add_set(kind, repeat=repeat), drop
+    source = part["pattern"].get("Regex")
+    if source is None:
+        source = "".join(rf"\x{{{ord(char):x}}}" for char in part["pattern"]["String"])
+    return parser.parse(source, repeat=repeat), drop
 
 
 def _make_set(source: str) -> tuple[Any, Any]:

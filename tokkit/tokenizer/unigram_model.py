@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tokkit.kernels.encode.chunks import CUT, NO_CUT, NUM_CLASSES, SPACE, CutRules
+from tokkit.kernels.encode.chunks import SPACE
+from tokkit.kernels.encode.cut_rules import CUT, NO_CUT, NUM_CLASSES, CutRules
 from tokkit.kernels.encode.encode_unigram import encode_unigram
 from tokkit.kernels.encode.encode_unigram_text import RunningSum, encode_unigram_text
 from tokkit.kernels.encode.tries import NO_TOKEN, make_cells

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tokkit.kernels.encode.chunks import NUM_CLASSES, SPACE, new_cut_rules
+from tokkit.kernels.encode.chunks import SPACE
+from tokkit.kernels.encode.cut_rules import NUM_CLASSES, new_cut_rules
 from tokkit.kernels.encode.encode_wordpiece import SINGLE, WORD, Vocabulary, encode_wordpiece
 from tokkit.kernels.encode.tries import CONTINUED, NO_TOKEN, ROOT, Trie, fill_trie
 from tokkit.shards.arrow import string_buffers

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tokkit.kernels.arrays import Bools, Bytes, Int64, UInt64
+from tokkit.kernels.arrays import Bytes, Int64, UInt64
+from tokkit.kernels.encode.cut_rules import COLUMN_BITS, CUT, LOOK, can_cut
 from tokkit.kernels.encode.word_cache import (
     CHUNK_HITS,
     CHUNK_MISSES,
@@ -33,9 +34,8 @@ from tokkit.kernels.encode.word_cache import (
     key_length,
     short_key,
 )
-from tokkit.kernels.jit import tuple_inline, tuple_splice
+from tokkit.kernels.jit import tuple_splice
 from tokkit.kernels.memory import (
-    decode_character,
     find_last_small_bytes,
     find_small_bytes,
     prefetch,
@@ -71,40 +71,15 @@ NO_ADDED = np.zeros(0, np.int64)
 UNSEEN = 0  # not in the table yet
 SPACE = 3
 
-NUM_CLASSES = 64
-# What is known of the place between two bytes.
-NO_CUT = 0
-CUT = 1
-LOOK = 2  # the classes of the characters tell
-
 _AHEAD = 32
 _BLOCK = 64
 _ONE = np.uint64(1)
-_COLUMN_BITS = np.uint64(6)
 
 
 # Where a text was read to, and where the unfinished chunk begins.
 Cursor = tuple[int, int]
 # The new number of tokens, where a function stopped, the reason, and its detail.
 Progress = tuple[int, int, int, int]
-
-
-class CutRules(NamedTuple):
-    """Between which characters texts can be cut without changing their tokens.
-
-    Attributes:
-        classes: uint8 ``[0x110000]``, of characters; below ``NUM_CLASSES``, and ``UNSEEN`` for those
-            that were not looked at yet.
-        allowed: bool ``[NUM_CLASSES, NUM_CLASSES]``, by the classes of two neighbors.
-        before: uint8 ``[256 * 64]``: ``NO_CUT``, ``CUT`` or ``LOOK`` for a byte and the next one, if
-            that is below 33.
-        after: uint8 ``[64 * 256]``: the same for a byte below 33 and the next one.
-    """
-
-    classes: Bytes
-    allowed: Bools
-    before: Bytes
-    after: Bytes
 
 
 class Texts(NamedTuple):
@@ -143,17 +118,6 @@ class Chunk(NamedTuple):
     first: np.uint64
     second: np.uint64
     bucket: np.uint64
-
-
-def new_cut_rules(classes: Bytes, allowed: Bools) -> CutRules:
-    """Return the rules for these classes; the bytes of ASCII must have theirs."""
-    rules = np.full((256, 256), LOOK, np.uint8)
-    ascii_classes = classes[:128]
-    rules[:128, :128] = allowed[np.ix_(ascii_classes, ascii_classes)]
-    before = np.ascontiguousarray(rules[:, : 1 << int(_COLUMN_BITS)])
-    after = np.ascontiguousarray(rules[: 1 << int(_COLUMN_BITS)])
-    # A byte that no character begins with does not follow white space.
-    return CutRules(classes, allowed, before.ravel(), after.ravel())
 
 
 def new_queue() -> Queue:
@@ -349,7 +313,7 @@ def queue_stretches(
                 break
             byte = np.uint64(values[np.uint64(end)])
             if end > start:
-                rule = rules.before[np.uint64(values[np.uint64(end - 1)]) << _COLUMN_BITS | byte]
+                rule = rules.before[np.uint64(values[np.uint64(end - 1)]) << COLUMN_BITS | byte]
                 if rule == CUT or (rule == LOOK and can_cut(values, end, rules)):
                     _queue_chunk(values, start, end, cache, queue, count)
                     count += 1
@@ -362,19 +326,6 @@ def queue_stretches(
                     start = end + 1
         position += _BLOCK
     return count, (position, start)
-
-
-@tuple_inline
-def can_cut(values: Bytes, position: int, rules: CutRules) -> bool:
-    """Return whether a text can be cut at a byte that is neither its first nor behind its last."""
-    if values[position] & 0xC0 == 0x80:
-        return False
-    before = position - 1
-    while values[before] & 0xC0 == 0x80:
-        before -= 1
-    left, _ = decode_character(values, before)
-    right, _ = decode_character(values, position)
-    return bool(rules.allowed[rules.classes[left], rules.classes[right]])
 
 
 @tuple_splice

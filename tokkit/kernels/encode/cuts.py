@@ -12,7 +12,7 @@ Whether a text can be cut between two characters follows from their classes alon
 import numpy as np
 
 from tokkit.kernels.arrays import Bytes, Ids, Int32, Int64
-from tokkit.kernels.encode.chunks import CutRules, can_cut
+from tokkit.kernels.encode.cut_rules import CutRules, can_cut
 from tokkit.kernels.jit import kernel, tuple_kernel
 
 

@@ -28,7 +28,6 @@ from tokkit.kernels.encode.chunks import (
     LONG_WORD,
     NUM_TOKENS,
     Chunk,
-    CutRules,
     Progress,
     Queue,
     Texts,
@@ -37,6 +36,7 @@ from tokkit.kernels.encode.chunks import (
     process_chunks,
     queue_stretches,
 )
+from tokkit.kernels.encode.cut_rules import CutRules
 from tokkit.kernels.encode.word_cache import (
     CHUNK,
     SHORT_KEY,

@@ -6,7 +6,6 @@ from tokkit.kernels.encode.chunks import (
     LONG_WORD,
     NUM_TOKENS,
     Chunk,
-    CutRules,
     Progress,
     Queue,
     Texts,
@@ -15,6 +14,7 @@ from tokkit.kernels.encode.chunks import (
     process_chunks,
     queue_stretches,
 )
+from tokkit.kernels.encode.cut_rules import CutRules
 from tokkit.kernels.encode.unigram_lattice import (
     UnigramTables,
     add_scores,

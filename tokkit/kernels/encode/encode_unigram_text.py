@@ -20,7 +20,6 @@ from tokkit.kernels.encode.chunks import (
     POSITION,
     TEXT,
     Chunk,
-    CutRules,
     Progress,
     Queue,
     Texts,
@@ -28,6 +27,7 @@ from tokkit.kernels.encode.chunks import (
     process_chunks,
     queue_stretches,
 )
+from tokkit.kernels.encode.cut_rules import CutRules
 from tokkit.kernels.encode.unigram_lattice import (
     LARGEST_SUM,
     UnigramTables,

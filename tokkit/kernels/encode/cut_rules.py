@@ -1,0 +1,66 @@
+r"""Between which characters texts can be cut without changing their tokens.
+
+    GPT-2's pattern    "it is"    between "t" and " ", since a word begins with the space before it
+    GPT-4's pattern    "it.\n"    not between "." and "\n", which are one word
+
+A tokenizer puts characters into classes, and says for each two whether a text can always be cut
+between a character of the first and one of the second.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tokkit.kernels.arrays import Bools, Bytes
+from tokkit.kernels.jit import tuple_inline
+from tokkit.kernels.memory import decode_character
+
+NUM_CLASSES = 64
+# What is known of the place between two bytes.
+NO_CUT = 0
+CUT = 1
+LOOK = 2  # the classes of the characters tell
+
+COLUMN_BITS = np.uint64(6)
+
+
+class CutRules(NamedTuple):
+    """Between which characters texts can be cut without changing their tokens.
+
+    Attributes:
+        classes: uint8 ``[0x110000]``, of characters; below ``NUM_CLASSES``, and ``UNSEEN`` for those
+            that were not looked at yet.
+        allowed: bool ``[NUM_CLASSES, NUM_CLASSES]``, by the classes of two neighbors.
+        before: uint8 ``[256 * 64]``: ``NO_CUT``, ``CUT`` or ``LOOK`` for a byte and the next one, if
+            that is below 33.
+        after: uint8 ``[64 * 256]``: the same for a byte below 33 and the next one.
+    """
+
+    classes: Bytes
+    allowed: Bools
+    before: Bytes
+    after: Bytes
+
+
+def new_cut_rules(classes: Bytes, allowed: Bools) -> CutRules:
+    """Return the rules for these classes; the bytes of ASCII must have theirs."""
+    rules = np.full((256, 256), LOOK, np.uint8)
+    ascii_classes = classes[:128]
+    rules[:128, :128] = allowed[np.ix_(ascii_classes, ascii_classes)]
+    before = np.ascontiguousarray(rules[:, : 1 << int(COLUMN_BITS)])
+    after = np.ascontiguousarray(rules[: 1 << int(COLUMN_BITS)])
+    # A byte that no character begins with does not follow white space.
+    return CutRules(classes, allowed, before.ravel(), after.ravel())
+
+
+@tuple_inline
+def can_cut(values: Bytes, position: int, rules: CutRules) -> bool:
+    """Return whether a text can be cut at a byte that is neither its first nor behind its last."""
+    if values[position] & 0xC0 == 0x80:
+        return False
+    before = position - 1
+    while values[before] & 0xC0 == 0x80:
+        before -= 1
+    left, _ = decode_character(values, before)
+    right, _ = decode_character(values, position)
+    return bool(rules.allowed[rules.classes[left], rules.classes[right]])
