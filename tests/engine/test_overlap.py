@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tokkit.engine.files import write_atomically
 from tokkit.engine.folder import refuse_overlap
-from tokkit.errors import UsageError
+from tokkit.errors import TokkitError, UsageError
 
 
 @pytest.fixture
@@ -86,3 +87,11 @@ def test_folders_are_compared_as_the_system_identifies_them(
     monkeypatch.setattr(Path, "stat", without_case)
     with pytest.raises(UsageError, match="is in the input"):
         refuse_overlap(corpus.parent / "CORPUS" / "tokens", ["corpus"])
+
+
+def test_an_output_that_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "words.tsv"
+    os.mkfifo(pipe)
+    with pytest.raises(TokkitError, match="not a regular file"), write_atomically(pipe):
+        pass
+    assert pipe.is_fifo()

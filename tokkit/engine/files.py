@@ -75,9 +75,14 @@ class PendingFile:
 
     Attributes:
         sink: the file to write to.
+
+    Raises:
+        TokkitError: if it is a device or a pipe.
     """
 
     def __init__(self, path: Path) -> None:
+        if path.is_char_device() or path.is_block_device() or path.is_fifo() or path.is_socket():
+            raise TokkitError(f"{path}: not a regular file, which would be replaced; name another")
         self.path = path
         self._temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         with wrap_os_errors(path):
