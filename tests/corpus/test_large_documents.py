@@ -5,8 +5,11 @@ import gzip
 import io
 import json
 import re
+import sys
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.feather
@@ -18,6 +21,7 @@ from hypothesis import strategies as st
 
 from reference import scan as reference
 from tokkit.corpus.corpus_config import DOCUMENTS, CorpusConfig
+from tokkit.corpus.units import plan_groups
 from tokkit.errors import TokkitError
 
 LIMIT = 60
@@ -183,3 +187,31 @@ def test_a_dictionary_that_rows_repeat_to_gigabytes_is_refused(tmp_path: Path) -
     pyarrow.feather.write_feather(pa.table({"text": column}), tmp_path / "a.arrow")
     with pytest.raises(TokkitError, match=r"a.arrow: .* repeats values to 5,000,000,000 bytes"):
         read_corpus(tmp_path / "a.arrow")
+
+
+def test_a_large_document_of_standard_input_ends_the_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``/dev/zero`` never ends."""
+    read = 0
+
+    class Endless(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any, /) -> int:
+            nonlocal read
+            read += len(buffer)
+            buffer[:] = b"a" * len(buffer)
+            return len(buffer)
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Endless())))
+    config = CorpusConfig(inputs=("-",), max_document_bytes=5_000_000)
+    (unit,) = plan_groups(config, 1 << 20, "{}")
+    assert unit.open_stream is not None
+    stream = unit.open_stream()
+    with pytest.raises(
+        TokkitError, match=r"stdin: the document at byte .* more than 5,000,000 bytes"
+    ):
+        deque(iter(stream.read, None))
+    assert read < 20_000_000

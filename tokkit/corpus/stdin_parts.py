@@ -23,6 +23,7 @@ from tokkit.corpus.streams import open_stdin
 from tokkit.corpus.text import count_line_ends
 from tokkit.corpus.units import CorpusUnit, trailing_line_end
 from tokkit.engine.unit import Unit
+from tokkit.errors import TokkitError
 
 _READ_BYTES = 1 << 20
 
@@ -35,6 +36,7 @@ class StdinParts:
         unit_bytes: about how many bytes a part has.
         boundary: ``LINE_END`` or ``BLANK_LINE``.
         name_shard: returns the name of the file of a part by its number.
+        max_document_bytes: size of the largest document.
 
     Attributes:
         ended: whether all parts were returned.
@@ -46,12 +48,14 @@ class StdinParts:
         unit_bytes: int,
         boundary: re.Pattern[bytes],
         name_shard: Callable[[int], str],
+        max_document_bytes: int,
     ) -> None:
         self.ended = False
         self._source = source
         self._unit_bytes = unit_bytes
         self._boundary = boundary
         self._name_shard = name_shard
+        self._max_document_bytes = max_document_bytes
         self._digest = hashlib.sha256()
         self._stream = open_stdin(CorpusUnit(source, 0, TO_THE_END, 0), None)
         self._buffer = np.empty(unit_bytes + _READ_BYTES, np.uint8)
@@ -66,7 +70,17 @@ class StdinParts:
         return sys.stdin.fileno()
 
     def read(self) -> list[Unit]:
-        """Read what is there, and return the parts that end in it."""
+        """Read what is there, and return the parts that end in it.
+
+        Raises:
+            TokkitError: if no document ends where the largest one would.
+        """
+        if self._filled > self._unit_bytes + self._max_document_bytes:
+            raise TokkitError(
+                f"{self._source.name}: the document at byte {self._start + self._unit_bytes} has more "
+                f"than {self._max_document_bytes:,} bytes; raise --max-document-bytes, or write the "
+                f"text to a file, from which --errors skip drops such documents"
+            )
         if self._filled == len(self._buffer):
             larger = np.empty(2 * self._filled, np.uint8)
             larger[: self._filled] = self._buffer

@@ -141,7 +141,8 @@ def plan_groups(config: CorpusConfig, unit_bytes: int, shard: str) -> list[Unit]
 
     first = len(units) - 1
     name_shard = partial(_name_shard, shard, first)
-    open_stream = partial(StdinParts, source, unit_bytes, boundary, name_shard)
+    limit = config.max_document_bytes
+    open_stream = partial(StdinParts, source, unit_bytes, boundary, name_shard, limit)
     return [*units[:-1], replace(units[-1], open_stream=open_stream)]
 
 
