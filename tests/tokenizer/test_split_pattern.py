@@ -60,6 +60,13 @@ PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
     "han": [split(rf"[\p{{Han}}]+|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}&&[^\p{{Han}}]]+|{_SPACES}"), LAST],
     "dropped": [split(r"\s+", "Removed"), NUMBERS, split("the|[a-c]{2,3}?x?", "Contiguous"), LAST],
     "punctuation": [{"type": "Punctuation", "behavior": "Contiguous"}, GPT2],
+    "falcon": [
+        {"type": "Punctuation", "behavior": "Contiguous"},
+        GPT2,
+        NUMBERS,
+        split("[0-9][0-9][0-9]"),
+    ],
+    "spelled": [LAST, DIGITS, split("\u0120?[a-z\u00a1-\u00ff]+|[^\u0120]")],
     "lazy": [split(r"a+?b?|(?:x|yz)*?[0-9]{2,}|\p{L}(?=\p{N})|."), LAST],
 }
 TEXTS = (
@@ -132,17 +139,18 @@ SETS = st.sampled_from(["a", "[ab]", r"\p{L}", r"\s", r"[^\s\p{L}]", "1", " ", r
 
 
 def patterns() -> st.SearchStrategy[str]:
-    repeated = st.tuples(
-        SETS, st.sampled_from(["", "?", "+", "*", "+?", "{2}", "{1,3}", "?+", "++"])
-    )
-    item = repeated.map("".join) | st.tuples(st.sampled_from(["(?!", "(?="]), SETS).map(
-        lambda parts: f"{parts[0]}{parts[1]})"
-    )
-    group = st.lists(item, min_size=1, max_size=3).map("".join)
-    nested = st.tuples(group, group, st.sampled_from(["", "?", "+"])).map(
-        lambda parts: f"(?:{parts[0]}|{parts[1]}){parts[2]}"
-    )
-    return st.lists(group | nested, min_size=1, max_size=4).map("|".join)
+    """Patterns of which each alternative takes a character at least."""
+
+    def join(*parts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+        return st.tuples(*parts).map("".join)
+
+    solid = join(SETS, st.sampled_from(["", "+", "{2}", "{1,3}", "+?", "++"]))
+    item = join(SETS, st.sampled_from(["", "?", "+", "*", "+?", "??", "{2}", "{,2}", "?+", "*+"]))
+    ahead = join(st.sampled_from(["(?!", "(?="]), SETS, st.just(")"))
+    group = join(st.just("(?:"), solid, item, st.just("|"), item, solid, st.just(")"))
+    loop = join(group, st.sampled_from(["", "?", "+", "*"]))
+    rest = st.lists(item | ahead | loop, max_size=2).map("".join)
+    return st.lists(join(solid | group, rest), min_size=1, max_size=4).map("|".join)
 
 
 @given(

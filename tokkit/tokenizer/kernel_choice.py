@@ -10,7 +10,7 @@ from tokkit.tokenizer.character_rules import UnknownNormalizerError
 from tokkit.tokenizer.encoded import NO_ID, forbidden_mask, read_merges, read_token_bytes
 from tokkit.tokenizer.metaspace_vocabulary import is_metaspace_bpe, metaspace_obstacles
 from tokkit.tokenizer.split_pattern import PatternParser, UnknownPatternError
-from tokkit.tokenizer.splitter import TextSplitter, read_levels
+from tokkit.tokenizer.splitter import TextSplitter, list_parts, read_levels
 from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.unigram_vocabulary import is_unigram, unigram_obstacles
@@ -63,14 +63,14 @@ def _wordpiece_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
 def _byte_level_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
     """Yield what the kernel of byte-level BPE does not know."""
     definition = tokenizer.definition
-    *before, last = tokenizer.pre_tokenizers
-    if last["type"] != "ByteLevel":
-        yield f"the pre-tokenizer {last['type']} before BPE"
+    parts = list_parts(definition["pre_tokenizer"] or {"type": "Sequence", "pretokenizers": []})
+    places = [place for place, part in enumerate(parts) if part["type"] == "ByteLevel"]
+    if len(places) != 1:
+        yield "BPE without one pre-tokenizer ByteLevel"
         return
-    if before and last["add_prefix_space"]:
+    adds_space = parts[places[0]]["add_prefix_space"]
+    if places[0] and adds_space:
         yield "a space added to words"
-    if any(part["type"] == "ByteLevel" for part in before):
-        yield "a pre-tokenizer after ByteLevel"
     try:
         list(read_levels(definition["pre_tokenizer"], PatternParser()))
     except UnknownPatternError as error:
@@ -81,7 +81,7 @@ def _byte_level_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
         yield str(error)
     if (obstacle := explain_added(tokenizer, spaced=False)) is not None:
         yield obstacle
-    if last["add_prefix_space"] and not all(row["special"] for row in definition["added_tokens"]):
+    if adds_space and not all(row["special"] for row in definition["added_tokens"]):
         yield "a space added to texts and added tokens"
     yield from _merge_obstacles(tokenizer)
 

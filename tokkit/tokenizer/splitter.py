@@ -15,6 +15,7 @@ other, and neither side can tell whether the other is there.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from tokkit.kernels.encode.split_text import (
     Splitter,
 )
 from tokkit.tokenizer.characters import UNICODE_SIZE, page_of
-from tokkit.tokenizer.definitions import GPT2_PATTERN
+from tokkit.tokenizer.definitions import GPT2_PATTERN, byte_level_alphabet
 from tokkit.tokenizer.split_pattern import (
     DIGITS,
     PUNCTUATION,
@@ -45,6 +46,9 @@ from tokkit.tokenizer.split_pattern import (
 _DROPS = {"": KEEP, "matches": DROP_MATCHES, "others": DROP_OTHERS}
 _MOST_STATES = 1 << 14
 
+_Bools = npt.NDArray[np.bool_]
+_Int64s = npt.NDArray[np.int64]
+_Steps = npt.NDArray[np.uint16]
 # A state: the instructions from which a match can go on, the preferred one first.
 _State = tuple[int, ...]
 
@@ -56,12 +60,14 @@ class _Level:
     Attributes:
         program: its pattern.
         drop: ``KEEP``, ``DROP_MATCHES`` or ``DROP_OTHERS``.
+        spells: whether it reads the characters that stand for bytes, since it comes after ByteLevel.
         states: by number.
         steps: for each state the next one, plus ``MATCH``, by class.
     """
 
     program: tuple[Instruction, ...]
     drop: int
+    spells: bool
     states: list[_State] = field(default_factory=lambda: [(), (0,)])
     steps: list[dict[int, int]] = field(default_factory=lambda: [{}])
 
@@ -127,12 +133,16 @@ class TextSplitter:
     def __init__(self, pre_tokenizer: Mapping[str, Any]) -> None:
         parser = PatternParser()
         self._levels = [
-            _Level(program, _DROPS[drop]) for program, drop in read_levels(pre_tokenizer, parser)
+            _Level(program, _DROPS[drop], spells)
+            for program, drop, spells in read_levels(pre_tokenizer, parser)
         ]
-        self._sets = [_make_set(source) for source in parser.sets]
+        self._alphabet = np.array(list(map(ord, byte_level_alphabet())), np.int64)
+        self._is_ascii = 1 << len(parser.sets)
+        self._sets = [_make_set(source) for source in (*parser.sets, r"[\x{0}-\x{7f}]")]
         self._members = {END_OF_TEXT: 0}
         self._classes = np.full(UNICODE_SIZE, UNSEEN, np.uint8)
         self.learn_page(0)
+        self.learn_page(int(self._alphabet.max()))
 
     def learn_page(self, code: int) -> None:
         """Fill in a character and those on its page."""
@@ -180,66 +190,91 @@ class TextSplitter:
                     state = step & ~MATCH
                     transitions[number, kind] = (first + state if state else 0) | (step & MATCH)
         seen = np.array([kind for kind in kinds if kind != END_OF_TEXT])
-        rules = _find_rules(transitions, starts, seen)
+        allowed = self._find_rules(transitions, starts, seen)
         self.tables = Splitter(
-            rules=new_cut_rules(self._classes, rules),
+            rules=new_cut_rules(self._classes, allowed),
             transitions=transitions.ravel(),
             starts=starts[:-1] + 1,
             drops=np.array([level.drop for level in self._levels], np.int64),
+            spells=np.array([level.spells for level in self._levels], np.bool_),
+            alphabet=self._alphabet,
             ends=np.zeros(len(self._levels), np.int64),
         )
 
+    def _find_rules(self, transitions: _Steps, starts: _Int64s, kinds: _Int64s) -> _Bools:
+        """Return between which classes texts can be cut.
 
-def _find_rules(
-    transitions: npt.NDArray[np.uint16], starts: npt.NDArray[np.int64], kinds: npt.NDArray[np.int64]
-) -> npt.NDArray[np.bool_]:
-    """Return between which classes texts can be cut.
-
-    They can where, at each level, all ways of matching end, and end as they do at the end of a text;
-    and where at one level at least either character is always in a match, so that they do not lie
-    together between two matches.
-    """
-    nexts, is_match = transitions & ~np.uint16(MATCH), transitions & MATCH != 0
-    rules = np.zeros((NUM_CLASSES, NUM_CLASSES), np.bool_)
-    rules[np.ix_(kinds, kinds)] = True
-    is_covered = np.zeros(NUM_CLASSES, np.bool_)
-    ends = [*kinds.tolist(), END_OF_TEXT]
-    for start, stop in zip(starts.tolist(), starts[1:].tolist(), strict=False):
-        rows = np.arange(start + 1, stop + 1)
+        They can where, at each level, all ways of matching end, and end as they do at the end of a
+        text; and where at one level at least either character is always in a match, so that they do
+        not lie together between two matches.
+        """
+        nexts, is_match = transitions & ~np.uint16(MATCH), transitions & MATCH != 0
         ends_same = (nexts == DEAD) & (is_match == is_match[:, [END_OF_TEXT]])
-        first = nexts[start + 1]
-        is_covered[kinds] |= (first[kinds] != DEAD) & is_match[first[kinds]][:, ends].all(axis=1)
-        for kind in kinds.tolist():
-            after = np.unique(nexts[rows, kind])
-            rules[kind] &= ends_same[after[after != DEAD]].all(axis=0)
-    rules &= is_covered[:, None] | is_covered
-    rules[END_OF_TEXT] = rules[:, END_OF_TEXT] = False
-    return rules
+        rules = np.zeros((NUM_CLASSES, NUM_CLASSES), np.bool_)
+        rules[np.ix_(kinds, kinds)] = True
+        is_covered = np.zeros(NUM_CLASSES, np.bool_)
+        ends = [*kinds.tolist(), END_OF_TEXT]
+        for level, (start, stop) in zip(self._levels, pairwise(starts.tolist()), strict=True):
+            own = np.zeros_like(rules)
+            for kind in kinds.tolist():
+                after = np.unique(nexts[start + 1 : stop + 1, kind])
+                own[kind] = ends_same[after[after != DEAD]].all(axis=0)
+            if level.spells:
+                rules &= self._spell(own, kinds)
+                continue
+            rules &= own
+            first = nexts[start + 1]
+            always = is_match[first[kinds]][:, ends].all(axis=1)
+            is_covered[kinds] |= (first[kinds] != DEAD) & always
+        rules &= is_covered[:, None] | is_covered
+        rules[END_OF_TEXT] = rules[:, END_OF_TEXT] = False
+        return rules
+
+    def _spell(self, rules: _Bools, kinds: _Int64s) -> _Bools:
+        """Return rules for characters, from those for the characters that stand for their bytes.
+
+        Only between two characters of ASCII is a cut allowed.
+        """
+        is_ascii = np.zeros(NUM_CLASSES, np.bool_)
+        is_ascii[[kind for kind in kinds.tolist() if self._members[kind] & self._is_ascii]] = True
+        spelled = is_ascii[:, None] & is_ascii
+        own, stands = self._classes[:128], self._classes[self._alphabet[:128]]
+        pairs = np.unique(np.stack([own, stands], axis=1), axis=0)
+        for left, left_stands in pairs.tolist():
+            for right, right_stands in pairs.tolist():
+                spelled[left, right] &= rules[left_stands, right_stands]
+        return spelled
 
 
 def read_levels(
-    part: Mapping[str, Any], parser: PatternParser
-) -> Iterator[tuple[tuple[Instruction, ...], str]]:
+    pre_tokenizer: Mapping[str, Any], parser: PatternParser
+) -> Iterator[tuple[tuple[Instruction, ...], str, bool]]:
     """Read a pre-tokenizer of byte-level BPE.
 
     Yields:
-        The program of each level; and whether it drops ``matches``, what lies between them
-        (``others``), or nothing (``""``).
+        The program of each level; whether it drops ``matches``, what lies between them
+        (``others``), or nothing (``""``); and whether it comes after ByteLevel.
 
     Raises:
         UnknownPatternError: naming the part that is not known.
     """
-    kind = part["type"]
-    if kind == "Sequence":
-        for inner in part["pretokenizers"]:
-            yield from read_levels(inner, parser)
-    elif kind == "ByteLevel":
-        if part["use_regex"]:
-            yield parser.parse(GPT2_PATTERN), ""
-    elif kind in ("Split", DIGITS, PUNCTUATION):
-        yield _read_level(part, parser)
-    else:
-        raise UnknownPatternError(f"the pre-tokenizer {kind}")
+    spells = False
+    for part in list_parts(pre_tokenizer):
+        if part["type"] == "ByteLevel":
+            if part["use_regex"]:
+                yield parser.parse(GPT2_PATTERN), "", spells
+            spells = True
+        elif part["type"] in ("Split", DIGITS, PUNCTUATION):
+            yield *_read_level(part, parser), spells
+        else:
+            raise UnknownPatternError(f"the pre-tokenizer {part['type']}")
+
+
+def list_parts(pre_tokenizer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the parts of a pre-tokenizer in order, also those of sequences within sequences."""
+    if pre_tokenizer["type"] != "Sequence":
+        return [pre_tokenizer]
+    return [part for inner in pre_tokenizer["pretokenizers"] for part in list_parts(inner)]
 
 
 def _read_level(

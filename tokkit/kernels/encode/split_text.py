@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokkit.kernels.arrays import Bytes, Int64, UInt16
+from tokkit.kernels.arrays import Bools, Bytes, Int64, UInt16
 from tokkit.kernels.encode.chunks import UNSEEN
 from tokkit.kernels.encode.cut_rules import NUM_CLASSES, CutRules
 from tokkit.kernels.jit import tuple_inline, tuple_splice
@@ -46,6 +46,9 @@ class Splitter(NamedTuple):
             plus ``MATCH``.
         starts: int64 ``[num_levels]``, states to start in.
         drops: int64 ``[num_levels]``: ``KEEP``, ``DROP_MATCHES`` or ``DROP_OTHERS``.
+        spells: bool ``[num_levels]``: whether a level reads bytes, each as the character that stands
+            for it.
+        alphabet: int64 ``[256]``, these characters.
         ends: int64 ``[num_levels]``, memory for where the piece of each level ends.
     """
 
@@ -53,7 +56,19 @@ class Splitter(NamedTuple):
     transitions: UInt16
     starts: Int64
     drops: Int64
+    spells: Bools
+    alphabet: Int64
     ends: Int64
+
+
+@tuple_splice
+def _read_character(
+    values: Bytes, position: int, splitter: Splitter, level: int
+) -> tuple[int, int]:
+    """Return the code point that a level reads at a byte, and how many bytes it takes."""
+    if splitter.spells[level]:
+        return signed(splitter.alphabet[values[position]]), 1
+    return decode_character(values, position)
 
 
 @tuple_splice
@@ -65,13 +80,13 @@ def _find_match(
     Returns:
         Where the match ends, or -1, and -1; or anything and a code point without a class.
     """
-    rules, transitions, starts, _, _ = splitter
-    state = np.uint64(starts[level])
+    transitions, classes = splitter.transitions, splitter.rules.classes
+    state = np.uint64(splitter.starts[level])
     position = start
     end = -1
     while position < stop:
-        code, size = decode_character(values, position)
-        kind = rules.classes[code]
+        code, size = _read_character(values, position, splitter, level)
+        kind = classes[code]
         if kind == UNSEEN:
             return end, code
         step = np.uint64(transitions[state * np.uint64(NUM_CLASSES) + np.uint64(kind)])
@@ -98,7 +113,7 @@ def _find_piece(
         return end, True, unseen
     position = start
     while position < stop:
-        _, size = decode_character(values, position)
+        _, size = _read_character(values, position, splitter, level)
         position += size
         if position < stop:
             end, unseen = _find_match(values, position, stop, splitter, level)
