@@ -10,11 +10,11 @@ from tokkit.pretraining.training.reporting import MetricsLog
 from tokkit.pretraining.training.run_record import read_metrics
 
 LINES = [
-    {"kind": "eval", "step": 0},
-    {"kind": "train", "step": 10},
-    {"kind": "eval", "step": 10},
-    {"kind": "train", "step": 20},
-    {"kind": "eval", "step": 20},
+    {"kind": "eval", "step": 0, "loss": 1.5},
+    {"kind": "train", "step": 10, "loss": 1.5},
+    {"kind": "eval", "step": 10, "loss": 1.5},
+    {"kind": "train", "step": 20, "loss": 1.5},
+    {"kind": "eval", "step": 20, "loss": 1.5},
 ]
 
 
@@ -46,8 +46,8 @@ def test_a_line_that_a_crash_cut_short_is_not_there(tmp_path: Path) -> None:
         write_lines(path, tail)
         assert read_metrics(path) == LINES
         with MetricsLog(path, 21) as metrics:
-            metrics.write({"kind": "train", "step": 30})
-        assert read_metrics(path) == [*LINES, {"kind": "train", "step": 30}]
+            metrics.write({"kind": "train", "step": 30, "loss": 1.5})
+        assert read_metrics(path) == [*LINES, {"kind": "train", "step": 30, "loss": 1.5}]
 
 
 def test_there_are_none_without_a_file(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_an_option_that_changes_the_weights_is_refused_by_name(instances: Path) 
         ({"learning_rate": 0.5}, "--learning-rate was 0.001, not 0.5"),
         ({"seed": 1}, "--seed was 0, not 1"),
         ({"mask_unit": "word"}, "--mask-unit was token, not word"),
-        ({"mask_ratios": (1.0, 0.0, 0.0)}, "--mask-ratios was 0.8,0.1,0.1, not 1.0,0.0,0.0"),
+        ({"mask_ratios": (1.0, 0.0, 0.0)}, "--mask-ratios was 0.8,0.1,0.1, not 1,0,0"),
     ):
         with pytest.raises(TokkitError, match=fault) as caught:
             pretrain(dataclasses.replace(config, **options))

@@ -233,7 +233,7 @@ def make_folder(path: Path, _elsewhere: Path) -> None:
         (make_pipe, "is not a regular file"),
         (link_to_device, "is not a regular file"),
         (link_outside, "is a link to a file outside the folder"),
-        (link_to_itself, "symbolic links"),
+        (link_to_itself, "a link that leads to itself"),
         (make_folder, "is not a regular file"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
