@@ -1,6 +1,7 @@
 """Whatever a JSON file of tokkit holds, readers accept it or refuse it in one line."""
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -136,7 +137,9 @@ def test_lines_of_a_journal_that_have_changed_are_left_out(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
-def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Test processes exchange what pytest captures of the log, as UTF-8.
+    monkeypatch.setattr(logging.getLogger("tokkit"), "propagate", False)
     bad = os.fsdecode(b"\xff")
     text = tmp_path / f"{bad}.txt"
     text.write_text("A cat sat. A dog ran.\n\nA dog sat.\n\n" * 9)
