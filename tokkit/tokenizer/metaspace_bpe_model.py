@@ -196,7 +196,8 @@ def _make_rules(
         classes[ord(char)] = _JOINED
     allowed = np.zeros((NUM_CLASSES, NUM_CLASSES), np.bool_)
     allowed[0, SPACE] = True
-    return CutRules(classes, allowed, before.ravel(), after.ravel())
+    runs = np.zeros(64 * 256, np.uint8)
+    return CutRules(classes, allowed, before.ravel(), after.ravel(), allowed, runs)
 
 
 def _make_pairs(texts: list[str]) -> tuple[npt.NDArray[np.uint64], int]:

@@ -190,9 +190,9 @@ class TextSplitter:
                     state = step & ~MATCH
                     transitions[number, kind] = (first + state if state else 0) | (step & MATCH)
         seen = np.array([kind for kind in kinds if kind != END_OF_TEXT])
-        allowed = self._find_rules(transitions, starts, seen)
+        allowed, allowed_runs = self._find_rules(transitions, starts, seen)
         self.tables = Splitter(
-            rules=new_cut_rules(self._classes, allowed),
+            rules=new_cut_rules(self._classes, allowed, allowed_runs),
             transitions=transitions.ravel(),
             starts=starts[:-1] + 1,
             drops=np.array([level.drop for level in self._levels], np.int64),
@@ -201,24 +201,38 @@ class TextSplitter:
             ends=np.zeros(len(self._levels), np.int64),
         )
 
-    def _find_rules(self, transitions: _Steps, starts: _Int64s, kinds: _Int64s) -> _Bools:
-        """Return between which classes texts can be cut.
+    def _find_rules(
+        self, transitions: _Steps, starts: _Int64s, kinds: _Int64s
+    ) -> tuple[_Bools, _Bools]:
+        r"""Return where texts can be cut; see ``CutRules``.
 
         They can where, at each level, all ways of matching end, and end as they do at the end of a
         text; and where at one level at least either character is always in a match, so that they do
-        not lie together between two matches.
+        not lie together between two matches. Before a space, ways that go on may also end behind it,
+        as ``\s+(?!\S)`` does, which then takes what is before the space: but with one level alone,
+        since another one may end the text behind the space.
         """
         nexts, is_match = transitions & ~np.uint16(MATCH), transitions & MATCH != 0
-        ends_same = (nexts == DEAD) & (is_match == is_match[:, [END_OF_TEXT]])
+        is_end = is_match[:, END_OF_TEXT]
+        ends_same = (nexts == DEAD) & (is_match == is_end[:, None])
         rules = np.zeros((NUM_CLASSES, NUM_CLASSES), np.bool_)
         rules[np.ix_(kinds, kinds)] = True
+        runs = rules.copy()
         is_covered = np.zeros(NUM_CLASSES, np.bool_)
         ends = [*kinds.tolist(), END_OF_TEXT]
+        space = self._classes[ord(" ")]
+        # By the state before the space, and the class behind it: whether the match ends before it.
+        behind = nexts[:, space]
+        falls_back = (is_match[:, space] & is_end)[:, None]
+        falls_back = falls_back & (nexts[behind] == DEAD) & ~is_match[behind]
         for level, (start, stop) in zip(self._levels, pairwise(starts.tolist()), strict=True):
-            own = np.zeros_like(rules)
+            own, own_runs = np.zeros_like(rules), np.zeros_like(rules)
             for kind in kinds.tolist():
                 after = np.unique(nexts[start + 1 : stop + 1, kind])
-                own[kind] = ends_same[after[after != DEAD]].all(axis=0)
+                after = after[after != DEAD]
+                own[kind] = ends_same[after].all(axis=0)
+                own_runs[kind] = (falls_back[after] | ends_same[after, space][:, None]).all(axis=0)
+            runs &= own_runs & (len(self._levels) == 1)
             if level.spells:
                 rules &= self._spell(own, kinds)
                 continue
@@ -227,8 +241,9 @@ class TextSplitter:
             always = is_match[first[kinds]][:, ends].all(axis=1)
             is_covered[kinds] |= (first[kinds] != DEAD) & always
         rules &= is_covered[:, None] | is_covered
+        runs &= (is_covered | is_covered[space])[:, None]
         rules[END_OF_TEXT] = rules[:, END_OF_TEXT] = False
-        return rules
+        return rules, runs
 
     def _spell(self, rules: _Bools, kinds: _Int64s) -> _Bools:
         """Return rules for characters, from those for the characters that stand for their bytes.

@@ -182,4 +182,5 @@ def _new_rules(*, before_spaces: bool) -> CutRules:
     allowed[:, SPACE] = before_spaces
     before = np.zeros((256, 64), np.uint8)
     before[:, ord(" ")] = CUT if before_spaces else NO_CUT
-    return CutRules(classes, allowed, before.ravel(), np.zeros(64 * 256, np.uint8))
+    none = np.zeros(64 * 256, np.uint8)
+    return CutRules(classes, allowed, before.ravel(), none, allowed, none)

@@ -4,7 +4,7 @@ A lookup in a large table waits for memory. So some forty chunks are found first
 lines of their slots are fetched, and then taken from a queue:
 
     "a cat,  sat\n"   queue_words             a | cat, | sat
-                      queue_stretches         a | _cat, | __sat | \n
+                      queue_stretches         a | _cat, | _ | _sat | \n
 
 White space is found 64 bytes at a time, as bits of a word.
 
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tokkit.kernels.arrays import Bytes, Int64, UInt64
-from tokkit.kernels.encode.cut_rules import COLUMN_BITS, CUT, LOOK, can_cut
+from tokkit.kernels.encode.cut_rules import COLUMN_BITS, CUT, LOOK, can_cut, can_cut_run
 from tokkit.kernels.encode.word_cache import (
     CHUNK_HITS,
     CHUNK_MISSES,
@@ -74,6 +74,7 @@ SPACE = 3
 _AHEAD = 32
 _BLOCK = 64
 _ONE = np.uint64(1)
+_SPACE = np.uint64(32)
 
 
 # Where a text was read to, and where the unfinished chunk begins.
@@ -313,8 +314,12 @@ def queue_stretches(
                 break
             byte = np.uint64(values[np.uint64(end)])
             if end > start:
-                rule = rules.before[np.uint64(values[np.uint64(end - 1)]) << COLUMN_BITS | byte]
-                if rule == CUT or (rule == LOOK and can_cut(values, end, rules)):
+                last = np.uint64(values[np.uint64(end - 1)])
+                rule = rules.before[last << COLUMN_BITS | byte]
+                cuts = rule == CUT or (rule == LOOK and can_cut(values, end, rules))
+                if byte == _SPACE and last <= _SPACE and end + 1 < stop:
+                    cuts = cuts or can_cut_run(values, end, rules)
+                if cuts:
                     _queue_chunk(values, start, end, cache, queue, count)
                     count += 1
                     start = end

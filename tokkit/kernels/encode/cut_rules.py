@@ -34,23 +34,36 @@ class CutRules(NamedTuple):
         before: uint8 ``[256 * 64]``: ``NO_CUT``, ``CUT`` or ``LOOK`` for a byte and the next one, if
             that is below 33.
         after: uint8 ``[64 * 256]``: the same for a byte below 33 and the next one.
+        allowed_runs: bool ``[NUM_CLASSES, NUM_CLASSES]``: whether texts can be cut before a space
+            between a character of the first class and one of the second.
+        runs: uint8 ``[64 * 256]``: the same for a byte below 33 and the one behind the space.
     """
 
     classes: Bytes
     allowed: Bools
     before: Bytes
     after: Bytes
+    allowed_runs: Bools
+    runs: Bytes
 
 
-def new_cut_rules(classes: Bytes, allowed: Bools) -> CutRules:
+def new_cut_rules(classes: Bytes, allowed: Bools, allowed_runs: Bools | None = None) -> CutRules:
     """Return the rules for these classes; the bytes of ASCII must have theirs."""
-    rules = np.full((256, 256), LOOK, np.uint8)
-    ascii_classes = classes[:128]
-    rules[:128, :128] = allowed[np.ix_(ascii_classes, ascii_classes)]
-    before = np.ascontiguousarray(rules[:, : 1 << int(COLUMN_BITS)])
-    after = np.ascontiguousarray(rules[: 1 << int(COLUMN_BITS)])
+    if allowed_runs is None:
+        allowed_runs = np.zeros_like(allowed)
+    rows = 1 << int(COLUMN_BITS)
+    rules = _by_bytes(classes, allowed)
+    before = np.ascontiguousarray(rules[:, :rows]).ravel()
+    runs = _by_bytes(classes, allowed_runs)[:rows].ravel()
     # A byte that no character begins with does not follow white space.
-    return CutRules(classes, allowed, before.ravel(), after.ravel())
+    return CutRules(classes, allowed, before, rules[:rows].ravel(), allowed_runs, runs)
+
+
+def _by_bytes(classes: Bytes, allowed: Bools) -> Bytes:
+    """Return what is known of the place between two bytes: uint8 ``[256, 256]``."""
+    rules = np.full((256, 256), LOOK, np.uint8)
+    rules[:128, :128] = allowed[np.ix_(classes[:128], classes[:128])]
+    return rules
 
 
 @tuple_inline
@@ -64,3 +77,20 @@ def can_cut(values: Bytes, position: int, rules: CutRules) -> bool:
     left, _ = decode_character(values, before)
     right, _ = decode_character(values, position)
     return bool(rules.allowed[rules.classes[left], rules.classes[right]])
+
+
+@tuple_inline
+def can_cut_run(values: Bytes, position: int, rules: CutRules) -> bool:
+    """Return whether a text can be cut before a space that follows a byte below 33.
+
+    Args:
+        values: uint8, valid UTF-8.
+        position: of the space, which is not the last byte.
+        rules: the rules.
+    """
+    before = np.uint64(values[np.uint64(position - 1)])
+    rule = rules.runs[before << np.uint64(8) | np.uint64(values[np.uint64(position + 1)])]
+    if rule == LOOK:
+        code, _ = decode_character(values, position + 1)
+        return bool(rules.allowed_runs[rules.classes[before], rules.classes[code]])
+    return bool(rule == CUT)

@@ -9,7 +9,7 @@ By characters, for WordPiece and unigram:
 By split patterns, here GPT-2's, for byte-level BPE, whose words are the pieces:
 
     text      I don't,  no
-    chunks    I | _don't, | __no           a space belongs to what follows; see ``chunks``
+    chunks    I | _don't, | _ | _no         a space belongs to what follows; see ``chunks``
     pieces    I | _don | 't | , | _ | _no
 
 Longer chunks, and with them most text without spaces between words, are split at once.
