@@ -39,11 +39,20 @@ from benchmarks.texts import CORPORA, Texts
 
 SHORTEST_CALL = 0.1  # seconds
 SAMPLE_BYTES = 1_000_000  # on which ids are compared
-MODELS = {"wordpiece": "WordPiece", "bpe": "Byte-level BPE"}
+MODELS = {
+    "wordpiece": "WordPiece",
+    "bpe": "Byte-level BPE with GPT-2's words",
+    "llama3": "Byte-level BPE with Llama 3's words",
+    "gpt4o": "Byte-level BPE with GPT-4o's words",
+    "mistral": "BPE with byte fallback: Mistral's sentencepiece model",
+    "unigram": "Unigram",
+}
 TINY_LANGUAGES = ["random"]
 FROM_FILES: dict[str, dict[str, Callable[[Path], peers.Contestant]]] = {
     "wordpiece": {"nanotoken": peers.Nanotoken},
     "bpe": {"gigatoken": peers.Gigatoken},
+    "llama3": {"gigatoken": peers.Gigatoken},
+    "gpt4o": {"gigatoken": peers.Gigatoken},
 }
 
 
@@ -109,11 +118,15 @@ def measure_corpus(model: str, code: str, texts: Texts, options: argparse.Namesp
         return None
     files = texts.random_words(num_texts) if code == "random" else [corpus] * num_texts
     folder = texts.tokenizer(model, code)
+    if folder is None:
+        return None
     makers: dict[str, Callable[[Path], peers.Contestant]] = {
         "tokenizers": peers.Library,
-        **FROM_FILES[model],
+        **FROM_FILES.get(model, {}),
         "tokenizers 1.0": partial(peers.OtherPython, python=options.peer_python),
     }
+    if folder.suffix == ".model":
+        makers = {"sentencepiece": peers.SentencePiece}
     sample = texts.cache / "sample.txt"
     documents = files[0].read_bytes().split(b"\n")
     sample.write_bytes(b"\n".join(peers.spread(documents, SAMPLE_BYTES)))
@@ -123,7 +136,7 @@ def measure_corpus(model: str, code: str, texts: Texts, options: argparse.Namesp
     notes = []
     for column, make in makers.items():
         try:
-            able[column] = make(folder / "tokenizer.json")
+            able[column] = make(folder if folder.is_file() else folder / "tokenizer.json")
         except peers.PeerError as error:
             notes.append(str(error))
         else:
@@ -139,6 +152,7 @@ def measure_corpus(model: str, code: str, texts: Texts, options: argparse.Namesp
 def measure_command(model: str, texts: Texts, options: argparse.Namespace) -> Row:
     """Compare ``tokkit encode`` with the encoders on the same text."""
     folder = texts.tokenizer(model, "en")
+    assert folder is not None
     text = texts.new_words(options.command * 1_000_000)
     ours, command = peers.Encoders(folder), peers.WholeCommand(folder)
     in_memory, whole = take_turns([ours, command], [text] * (options.rounds + 1))
@@ -219,7 +233,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if row := measure_corpus(model, code, texts, options):
                 rows.append(row)
             else:
-                measuring.write(f"{CORPORA[code][0]}: left out, not in {options.shared}/corpora")
+                measuring.write(f"{model}, {CORPORA[code][0]}: left out, not in {options.shared}")
+        if not rows:
+            continue
         measuring.write(f"\n## {MODELS[model]}\n\n{format_table(rows)}")
         if options.command:
             rows.append(measure_command(model, texts, options))

@@ -136,6 +136,7 @@ def compare(
 ) -> list[dict[str, float]]:
     """Print how fast one text becomes instances, how large they are, and the memory of ``build``."""
     vocabulary = texts.tokenizer("wordpiece", "en")
+    assert vocabulary is not None
     tokenizer = load_tokenizer(vocabulary)
     lines = split_sentences(texts.books(), num_bytes)
     sample = split_sentences(texts.books(), sample_bytes)

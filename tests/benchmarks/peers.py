@@ -188,6 +188,30 @@ class Library(Contestant):
         return [encoding.ids for encoding in self.encode(1)]
 
 
+class SentencePiece(Contestant):
+    """The ``sentencepiece`` library, on a part of the text, since it is slow."""
+
+    def __init__(self, model: Path) -> None:
+        library = import_module("sentencepiece")
+        self.name = f"sentencepiece {library.__version__}"
+        self._processor = library.SentencePieceProcessor(model_file=str(model))
+        self._documents: list[str] = []
+
+    def open(self, text: Path) -> int:
+        documents = spread(text.read_bytes().split(b"\n"), PART_BYTES)
+        self._documents = [document.decode() for document in documents]
+        return count_bytes(documents)
+
+    def encode(self, repeat: int) -> Any:
+        return self._processor.encode(
+            self._documents * repeat, out_type=int, num_threads=NUM_THREADS
+        )
+
+    def rows(self) -> Rows:
+        rows: Rows = self.encode(1)
+        return rows
+
+
 class _FromFiles(Contestant):
     """A library's ``encode_files``, from a file in the page cache.
 

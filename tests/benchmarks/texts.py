@@ -20,15 +20,18 @@ from benchmarks.peers import spread
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import load_tokenizer
 from tokkit.vocab.train import train
-from tokkit.vocab.train_config import TrainConfig
+from tokkit.vocab.train_config import MODELS, TrainConfig
 
 TRAINING_BYTES = 16_000_000
 SOURCE_CODE_BYTES = 30_000_000
 RANDOM_BYTES = 20_000_000
 TINY_BYTES = 100_000
-TINY_VOCAB_SIZE = 2000
+VOCAB_SIZE = 30_522
+UNIGRAM_VOCAB_SIZE = 16_000  # small corpora give no more
+TINY_VOCAB_SIZE = 1500
 DEFAULT_ALPHABET = TrainConfig.limit_alphabet
 BERT = "bert-base-uncased"
+MISTRAL = "modern/mistral-v3.model"
 
 # Title of each corpus, and its files in the folder of corpora; the last two are made here.
 CORPORA = {
@@ -109,8 +112,14 @@ class Texts:
                 num_bytes -= len(data)
         return path
 
-    def tokenizer(self, model: str, code: str) -> Path:
-        """Return a tokenizer folder for a corpus: BERT's for English WordPiece, else learned from it."""
+    def tokenizer(self, model: str, code: str) -> Path | None:
+        """Return a tokenizer for a corpus, published or learned from it; None if it is missing.
+
+        WordPiece of English is BERT's. ``mistral`` is for every language, and a file.
+        """
+        if model == "mistral":
+            path = self._shared / "vocabs" / MISTRAL
+            return path if path.is_file() else None
         language = "en" if code == "random" else code
         published = self._shared / "vocabs" / BERT
         if (model, language) == ("wordpiece", "en") and published.is_dir() and not self._tiny:
@@ -122,6 +131,7 @@ class Texts:
         sample = b"\n".join(spread(text.read_bytes().split(b"\n"), TRAINING_BYTES))
         name = f"{language}-{model}-{hashlib.sha256(sample).hexdigest()[:8]}"
         folder = self.cache / name
+        vocab_size = UNIGRAM_VOCAB_SIZE if model == "unigram" else VOCAB_SIZE
         if not (folder / "training.json").is_file():
             write(f"learning {model} from {len(sample):,} bytes of {CORPORA[language][0]}")
             path = self.cache / f"{name}.txt"
@@ -131,8 +141,9 @@ class Texts:
                     inputs=(str(path),),
                     documents="line",
                     output=folder,
-                    model=model,
-                    vocab_size=TINY_VOCAB_SIZE if self._tiny else 30_522,
+                    model=model if model in MODELS else "bpe",
+                    split="gpt2" if model in MODELS else model,
+                    vocab_size=TINY_VOCAB_SIZE if self._tiny else vocab_size,
                     workers=0 if self._tiny else NUM_THREADS,
                     progress=False,
                     # Chinese has more characters than WordPiece keeps by default; of BPE it is no option.
