@@ -134,7 +134,7 @@ def test_an_option_without_effect_is_refused(
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--phases", "32:1", "--phases was left out, not 32:1.0"),
+        ("--phases", "32:1", "--phases was left out, not 32:1"),
         ("--optimizer", "lamb", "--optimizer was adamw, not lamb"),
         ("--share-layers", None, "--share-layers was off, not on"),
         ("--warmup-steps", "1", "--warmup-steps was left out, not 1"),
