@@ -27,7 +27,7 @@ SOURCE_CODE_BYTES = 30_000_000
 RANDOM_BYTES = 20_000_000
 TINY_BYTES = 100_000
 VOCAB_SIZE = 30_522
-UNIGRAM_VOCAB_SIZE = 16_000  # small corpora give no more
+SMALLER_VOCAB_SIZE = 12_000  # small corpora give no more
 TINY_VOCAB_SIZE = 1500
 DEFAULT_ALPHABET = TrainConfig.limit_alphabet
 BERT = "bert-base-uncased"
@@ -131,7 +131,8 @@ class Texts:
         sample = b"\n".join(spread(text.read_bytes().split(b"\n"), TRAINING_BYTES))
         name = f"{language}-{model}-{hashlib.sha256(sample).hexdigest()[:8]}"
         folder = self.cache / name
-        vocab_size = UNIGRAM_VOCAB_SIZE if model == "unigram" else VOCAB_SIZE
+        is_small = model == "unigram" or (model, language) == ("wordpiece", "zh")
+        vocab_size = SMALLER_VOCAB_SIZE if is_small else VOCAB_SIZE
         if not (folder / "training.json").is_file():
             write(f"learning {model} from {len(sample):,} bytes of {CORPORA[language][0]}")
             path = self.cache / f"{name}.txt"
