@@ -131,7 +131,9 @@ class Texts:
         sample = b"\n".join(spread(text.read_bytes().split(b"\n"), TRAINING_BYTES))
         name = f"{language}-{model}-{hashlib.sha256(sample).hexdigest()[:8]}"
         folder = self.cache / name
-        is_small = model == "unigram" or (model, language) == ("wordpiece", "zh")
+        is_small = (
+            model == "unigram" or language == "ar" or (model, language) == ("wordpiece", "zh")
+        )
         vocab_size = SMALLER_VOCAB_SIZE if is_small else VOCAB_SIZE
         if not (folder / "training.json").is_file():
             write(f"learning {model} from {len(sample):,} bytes of {CORPORA[language][0]}")
