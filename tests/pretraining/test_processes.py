@@ -68,7 +68,7 @@ def test_two_processes_are_stopped_and_one_resumes(
     process = start_command(
         pretrain_arguments(unbroken.instances, output, nproc_per_node=2, **OPTIONS)
     )
-    wait_until(lambda: trained_steps(output) >= 20)
+    wait_until(lambda: trained_steps(output) >= 10)  # of 60, which is early enough
     process.send_signal(signal.SIGTERM)
     status, printed, errors = end_command(process)
     (newest,) = list_checkpoints(output / "checkpoints")[-1:]
@@ -80,7 +80,7 @@ def test_two_processes_are_stopped_and_one_resumes(
         f"run the same command again to resume"
     )
     assert [line for line in errors[:-1] if ", held out: " not in line] == []
-    assert 20 <= step < NUM_STEPS
+    assert 10 <= step < NUM_STEPS
     pretrain(PretrainConfig(instances=unbroken.instances, output=output, **OPTIONS))
     assert_same_run(output, unbroken.output)
 
@@ -105,7 +105,7 @@ def test_one_process_is_stopped_and_two_resume_with_either_launcher(
     # A rank that dies ends all, with one line.
     arguments = pretrain_arguments(config.instances, config.output, **OPTIONS)
     process = start_command([*arguments, "--nproc-per-node", "2", "--fsdp"])
-    wait_until(lambda: trained_steps(config.output) >= 30)
+    wait_until(lambda: trained_steps(config.output) >= 20)
     ranks = [
         rank
         for rank in psutil.Process(process.pid).children()

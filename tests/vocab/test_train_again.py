@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -96,21 +97,58 @@ def test_standard_input_is_learned_from_like_a_file(tmp_path: Path, corpus: Path
     assert not list((tmp_path / "pipe").rglob("*.tmp"))
 
 
-def test_an_interrupted_run_leaves_a_folder_that_resumes(tmp_path: Path, languages: Path) -> None:
+PAUSED = """
+import sys, time
+from importlib import import_module
+from pathlib import Path
+from tokkit.errors import TokkitError
+from tokkit.vocab.train import train
+from tokkit.vocab.train_config import TrainConfig
+
+corpus, output, module, function = sys.argv[1:]
+
+def pause(*arguments):
+    Path(output, "paused.tmp").touch()
+    time.sleep(60)
+
+setattr(import_module(module), function, pause)
+try:
+    train(TrainConfig(inputs=(corpus,), output=Path(output), vocab_size=50, workers=0))
+except TokkitError as error:
+    sys.exit(f"{error.exit_status}: {error}")
+"""
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        ("tokkit.vocab.counting", "count_unit"),
+        ("tokkit.vocab.trainers", "learn"),
+        ("tokkit.vocab.train", "save_tokenizer"),
+        ("tokkit.vocab.measure", "make_report"),
+    ],
+    ids=["counting", "learning", "writing", "measuring"],
+)
+def test_an_interrupted_run_leaves_a_folder_that_resumes(
+    tmp_path: Path, corpus: Path, moment: tuple[str, str]
+) -> None:
+    """The run waits for the signal at that moment, however fast the machine is."""
     output = tmp_path / "out"
-    process = run_apart(output, str(languages), model="bpe", vocab_size=7000, held_out=0.0)
-    while not (output / ".tokkit" / "journal.jsonl").exists():
-        assert process.poll() is None
+    process = forkserver.Popen(
+        [sys.executable, "-c", PAUSED, corpus, output, *moment], stderr=subprocess.PIPE
+    )
+    while not (output / "paused.tmp").exists():
+        assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    _, line = process.communicate(timeout=20)
+    _, line = process.communicate(timeout=50)
     assert line.startswith(b"130: "), line
     assert not (output / "training.json").exists()
     with pytest.raises(TokkitError, match="unfinished"):
         load_tokenizer(output)
-    run(languages, output, model="bpe", vocab_size=7000)
-    assert load_tokenizer(output).vocab_size == 7000
+    run(corpus, output, held_out=0.01)
+    run(corpus, tmp_path / "whole", held_out=0.01)
+    assert files(output) == files(tmp_path / "whole")
 
 
 KILLED = """
