@@ -1,5 +1,7 @@
 """Pairs equal their twin's to the last token, however the documents are laid out."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,8 +22,10 @@ from tokkit.shards.reader import ShardFolder
 Row = tuple[int, list[int], int, bool, list[bool]]  # document, ids, segment length, label, words
 
 
-def built_pairs(folder: Path, pairing: Pairing, *, held_out: bool, number: int) -> list[Row]:
-    """The instances that the kernels make of a token folder."""
+def built_pairs(
+    folder: Path, pairing: Pairing, *, held_out: bool, number: int, lent: Sequence[int] = ()
+) -> list[Row]:
+    """The instances that the kernels make of a token folder, or of record batches lent by it."""
     tokens = ShardFolder.open(folder, "tokens")
     reader = DocumentReader(tokens, tokens.batch_refs())
     seed = np.uint64(pairing.seed)
@@ -36,7 +40,8 @@ def built_pairs(folder: Path, pairing: Pairing, *, held_out: bool, number: int) 
     )
     documents = reader.read(0, len(reader.refs), split)
     rows = []
-    for block in pair_documents(documents, reader, split, options, number):
+    lenders = reader.lend(np.array(lent)) if lent else reader.lend_all()
+    for block in pair_documents(documents, lenders, split, options, number):
         for pairs in cut_pairs(block, 300):
             made = lay_out_pairs(block, pairs, options)
             words = np.unpackbits(made.word_starts, bitorder="little").astype(bool)
@@ -106,6 +111,7 @@ def test_pairs_equal_the_twins(
     batches = [b - a for a, b in pairwise([0, *cuts, len(documents)])]
     first = data.draw(st.integers(0, len(batches)))
     shards = [part for part in (batches[:first], batches[first:]) if part]
+    drawn = data.draw(st.lists(st.integers(0, len(cuts)), max_size=5))
     with TemporaryDirectory() as folder:
         path = write_token_folder(
             Path(folder),
@@ -116,7 +122,15 @@ def test_pairs_equal_the_twins(
         )
         for split, size in ((True, len(held_out)), (False, len(documents) - len(held_out))):
             if size >= 2:  # a random segment comes from another document
-                built = built_pairs(path, pairing, held_out=split, number=number)
+                bounds = [*pairwise([0, *cuts, len(documents)])]
+                lent = [
+                    n for n in drawn if any((d in held_out) == split for d in range(*bounds[n]))
+                ]
+                lenders = [range(*bounds[n]) for n in lent]
+                if sum((d in held_out) == split for d in {d for r in lenders for d in r}) < 2:
+                    lent, lenders = [], []
+                pairing = replace(pairing, lenders=lenders)
+                built = built_pairs(path, pairing, held_out=split, number=number, lent=lent)
                 assert built == expected_pairs(pairing, held_out=split, number=number)
 
 

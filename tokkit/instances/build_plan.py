@@ -13,6 +13,16 @@ Held-out documents are passed over once, in longer runs, since few of each are u
 are packed, a unit also knows how far the sequence is filled that an earlier unit began, and reads
 on beyond its end until its own last sequence is full. The plan depends on the folder and the
 options alone.
+
+Random segments come from the whole folder where it has at most 32 record batches. Else a unit draws
+32 of them, so that it reads a bounded part of a folder of any size: the documents of the split, in
+their order, are cut into 32 equal parts, and a record batch is that of a random document of each. A
+segment is from a random document of a random one of these, so every document is equally likely.
+With 2 in place of 32, and documents 0 to 9 in batches of 1, 4, 3 and 2:
+
+    0 │ 1 2 3 4 │ 5 6 7 │ 8 9      parts 0 to 4 and 5 to 9; drawn: 3 and 8, so batches 1 and 3
+                                   document 2:  1/2 by the first part, 4/5 by batch 1, 1/4 by itself
+                                   document 8:  1/2 by the second, 2/5 by batch 3, 1/2 by itself
 """
 
 import hashlib
@@ -24,9 +34,11 @@ import numpy as np
 from tokkit.engine.unit import Unit
 from tokkit.errors import TokkitError
 from tokkit.instances.build_config import BuildConfig
-from tokkit.instances.document_reader import DocumentReader, Split
+from tokkit.instances.document_reader import DocumentReader, Int64, Lenders, Split
 from tokkit.instances.packs import PackOptions, SpanNoise, measure_fillings, size_block
 from tokkit.instances.pairs import PairOptions
+from tokkit.kernels.instances.pair_sentences import draw_strata
+from tokkit.kernels.philox import LENDERS, stream_of
 from tokkit.masking.masks import MaskOptions
 from tokkit.shards.objectives import OBJECTIVES
 from tokkit.shards.reader import BatchRef
@@ -34,7 +46,7 @@ from tokkit.shards.schema import Header
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 MAX_DOCUMENTS = 1 << 32  # a pair's draws name its document in 40 bits, and bounds have 32
-_COUNTED_AT_ONCE = 1 << 20
+NUM_LENDERS = 32  # record batches that a unit's random segments come from
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,7 @@ class BuildContext:
         header: of the shards.
         objective: of the instances.
         eval_fraction: share of the documents that is held out.
+        held_out_before: int64, number of held-out documents before each record batch, and of all.
         seed: random seed.
         options: how documents become pairs, or packed sequences.
         masks: how instances are masked; None leaves that to the loader.
@@ -56,6 +69,7 @@ class BuildContext:
     header: Header
     objective: str
     eval_fraction: float
+    held_out_before: Int64
     seed: np.uint64
     options: PairOptions | PackOptions
     masks: MaskOptions | None
@@ -64,6 +78,19 @@ class BuildContext:
     def split(self, *, held_out: bool) -> Split:
         """The documents to train on, or those held out."""
         return Split(held_out, self.eval_fraction, self.seed)
+
+    def draw_lenders(self, unit: "BuildUnit") -> Lenders:
+        """The record batches that a unit's random segments come from."""
+        if len(self.reader.refs) <= NUM_LENDERS:
+            return self.reader.lend_all()
+        before = self.held_out_before
+        if not unit.held_out:
+            before = self.reader.starts - before
+        ranks = np.empty(NUM_LENDERS, np.uint64)
+        stream = stream_of(LENDERS, unit.number)
+        index = np.uint64(unit.start << 1 | unit.held_out)
+        draw_strata(np.uint64(before[-1]), self.seed, stream, index, ranks)
+        return self.reader.lend(np.searchsorted(before, ranks.astype(np.int64), side="right") - 1)
 
 
 @dataclass(frozen=True)
@@ -103,11 +130,13 @@ def make_context(config: BuildConfig, reader: DocumentReader, tokenizer: Tokeniz
     )
     is_paired = OBJECTIVES[config.objective].has_pairs
     is_static = config.masking == "static"
+    held_out_before, eval_fraction = _hold_out(config, reader)
     return BuildContext(
         reader=reader,
         header=header,
         objective=config.objective,
-        eval_fraction=_choose_eval_fraction(config, reader),
+        eval_fraction=eval_fraction,
+        held_out_before=held_out_before,
         seed=np.uint64(config.seed),
         options=_pair_options(config, tokenizer)
         if is_paired
@@ -117,10 +146,10 @@ def make_context(config: BuildConfig, reader: DocumentReader, tokenizer: Tokeniz
     )
 
 
-def _choose_eval_fraction(config: BuildConfig, reader: DocumentReader) -> float:
-    """The share of the documents to hold out: as configured, or 0 where that is too few of them.
+def _hold_out(config: BuildConfig, reader: DocumentReader) -> tuple[Int64, float]:
+    """The documents held out before each record batch, and their share of all.
 
-    A split of pairs needs two documents, since a random segment is from another one; else one.
+    The share is as configured, or 0 where that is too few of them. A split of pairs needs two documents, since a random segment is from another one; else one.
     """
     fewest = 2 if config.objective == "nsp" else 1
     total = reader.num_documents
@@ -136,23 +165,21 @@ def _choose_eval_fraction(config: BuildConfig, reader: DocumentReader) -> float:
             f"split the text into documents with encode --documents line or blank-line, or build "
             f"with --objective sop or mlm"
         )
-    num_held_out = 0
+    before = np.zeros(len(reader.starts), np.int64)
     if config.eval_fraction:
         split = Split(
             held_out=True, eval_fraction=config.eval_fraction, seed=np.uint64(config.seed)
         )
-        num_held_out = sum(
-            len(split.select(start, min(start + _COUNTED_AT_ONCE, total)))
-            for start in range(0, total, _COUNTED_AT_ONCE)
-        )
+        before = reader.count_before(split)
+    num_held_out = int(before[-1])
     if num_held_out < fewest or total == 1:
-        return 0.0
+        return np.zeros_like(before), 0.0
     if total - num_held_out < fewest:
         raise TokkitError(
             f"{folder}: --eval-fraction {config.eval_fraction} leaves {total - num_held_out} of "
             f"{total} documents to train on, but {fewest} are needed; pass a smaller one, or 0"
         )
-    return config.eval_fraction
+    return before, config.eval_fraction
 
 
 def _pair_options(config: BuildConfig, tokenizer: Tokenizer) -> PairOptions:

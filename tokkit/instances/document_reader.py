@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,20 @@ class DocumentReader:
     def num_documents(self) -> int:
         """Number of documents in the whole folder."""
         return int(self.starts[-1])
+
+    def lend(self, numbers: Int64) -> "Lenders":
+        """Return record batches as lenders; one occurs twice if it has twice the share."""
+        starts = self.starts.astype(np.uint64)
+        return Lenders(self, starts[numbers], starts[numbers + 1] - starts[numbers])
+
+    def lend_all(self) -> "Lenders":
+        """Return the whole folder as one lender."""
+        return Lenders(self, np.zeros(1, np.uint64), np.array([self.num_documents], np.uint64))
+
+    def count_before(self, split: Split) -> Int64:
+        """int64 [num_batches + 1], number of documents of a split before each record batch."""
+        bounds = pairwise(self.starts.tolist())
+        return np.cumsum([0, *(len(split.select(*bound)) for bound in bounds)], dtype=np.int64)
 
     @contextmanager
     def map_documents(self, number: int) -> Iterator[Documents]:
@@ -209,6 +224,21 @@ class DocumentReader:
             word_starts=word_starts,
             first_bit=0,
         )
+
+
+@dataclass(frozen=True)
+class Lenders:
+    """Ranges of documents that random segments are from, each as often as any other.
+
+    Attributes:
+        reader: of their folder.
+        starts: uint64 [num_lenders], the first document of each.
+        sizes: uint64 [num_lenders], number of documents in each.
+    """
+
+    reader: DocumentReader
+    starts: npt.NDArray[np.uint64]
+    sizes: npt.NDArray[np.uint64]
 
 
 def _running_sum(lengths: list[Int64]) -> Int64:
