@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from metaspacetokenizers import (
     GEMMA,
     LLAMA,
+    REPLACE,
     make_metaspace_bpe,
     make_sentencepiece_bpe,
     metaspace,
@@ -21,6 +22,7 @@ from metaspacetokenizers import (
     scored_pieces,
 )
 
+from tokkit.tokenizer.encoded import TextTooLongError
 from tokkit.tokenizer.encoder import Encoder
 from tokkit.tokenizer.kernel_choice import choose_kernel
 from tokkit.tokenizer.library_encoder import LibraryEncoder
@@ -31,6 +33,7 @@ from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 TEXTS = st.lists(
     st.text("aab\u00e9\u5b57  \u2581\n\tx\U0001f600", max_size=30), min_size=1, max_size=8
 )
+SIDES = {"strip_left": True, "strip_right": True}
 CHARACTERS = [*range(0xD800), *range(0xE000, 0x3134F), *range(0xE0000, 0xE01F0), 0x10FFFF]
 
 
@@ -123,6 +126,41 @@ def test_long_words_are_exact() -> None:
     tokenizer = make_metaspace_bpe(merges)
     texts = ["a" * size + " b" + "a" * size for size in (1, 2, 63, 64, 65, 500, 5000)]
     assert_exact(tokenizer, texts)
+
+
+@pytest.mark.parametrize(
+    ("first", "continues"), [([], True), ([{"type": "Strip", **SIDES}], False)]
+)
+def test_a_word_whose_space_the_library_would_drop_is_refused(
+    first: list[dict[str, Any]], continues: bool
+) -> None:
+    """A word that needs too much memory is the library's, which must not normalize it again."""
+    parts = {"normalizer": {"type": "Sequence", "normalizers": [*first, REPLACE]}}
+    tokenizer = make_metaspace_bpe([("a", "a"), ("\u2581", "aa")], parts)
+    texts = column(["b " + "a" * 5000])
+    encoder = Encoder(tokenizer, longest_word=4000)
+    if continues:
+        ids = encoder.encode(texts).ids.tolist()
+        assert ids == LibraryEncoder(tokenizer).encode(texts).ids.tolist()
+    else:
+        with pytest.raises(TextTooLongError, match="must take in one piece"):
+            encoder.encode(texts)
+
+
+@pytest.mark.parametrize("trims", [True, False])
+def test_a_word_that_sentencepiece_would_trim_is_refused(tmp_path: Path, trims: bool) -> None:
+    pieces = [(char, -9.0, NORMAL) for char in "\u2581ab"]
+    made = make_sentencepiece_bpe(
+        tmp_path, [*pieces, ("aa", -1.0, NORMAL)], normalizer={4: int(trims)}
+    )
+    encoder = Encoder(made, longest_word=4000)
+    texts = column(["b " + "a" * 5000])
+    if trims:
+        with pytest.raises(TextTooLongError, match="must take in one piece"):
+            encoder.encode(texts)
+    else:
+        ids = encoder.encode(texts).ids.tolist()
+        assert ids == LibraryEncoder(made).encode(texts).ids.tolist()
 
 
 def assert_characters(tokenizer: Tokenizer, *, step: int) -> None:

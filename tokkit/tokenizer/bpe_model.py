@@ -25,6 +25,7 @@ from tokkit.kernels.encode.encode_bpe import BpeTables, encode_bpe
 from tokkit.kernels.encode.tries import NO_TOKEN, make_cells
 from tokkit.kernels.string_columns import prefix_spaces
 from tokkit.shards.arrow import read_only, string_buffers
+from tokkit.tokenizer.definition_parts import list_parts
 from tokkit.tokenizer.encoded import NO_ID, read_merges, read_token_bytes
 from tokkit.tokenizer.segments import Segmenter, Segments
 from tokkit.tokenizer.splitter import TextSplitter
@@ -33,6 +34,8 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 
 LONGEST_WORD = 4 << 20  # bytes; such a word takes 200 MB, and a longer one is the library's
 _FIRST_WORD = 1 << 10
+# Normalizers that change nothing in what they have normalized, nor in a part of it.
+_SAME_TWICE = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase"}
 # Bytes of all tokens together.
 _MOST_BYTES = 1 << 26
 
@@ -51,6 +54,8 @@ class BpeModel:
         characters: how text is cut into pieces.
         num_bytes: int32 ``[vocab_size]``, of the text that each token stands for; None if bytes
             that are not in the vocabulary are left out.
+        library_continues: whether the library gives a part of a normalized text the ids that it has
+            within the text.
     """
 
     kernel: ClassVar[Callable[..., int]] = staticmethod(encode_bpe)
@@ -78,6 +83,8 @@ class BpeModel:
             self.num_bytes = np.diff(offsets).astype(np.int32)
             for row in tokenizer.definition["added_tokens"]:
                 self.num_bytes[row["id"]] = len(row["content"].encode())
+        parts = list_parts(tokenizer.definition["normalizer"])
+        self.library_continues = len(parts) <= 1 and {p["type"] for p in parts} <= _SAME_TWICE
         normalizer = TextNormalizer.of_definition(tokenizer.definition["normalizer"])
         self._segmenter = Segmenter(tokenizer, normalize=normalizer.normalize)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,6 @@ from tokkit.tokenizer.definitions import byte_level_alphabet
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 NO_ID = -1  # as in ``tokkit.kernels.encode.bpe_merges``
-MOST_MERGES = 1 << 26
-_MOST_WORD_CHARS = 1 << 20
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -61,6 +60,7 @@ def forbidden_mask(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
     return mask
 
 
+@lru_cache(maxsize=1)
 def read_merges(tokenizer: Tokenizer) -> tuple[npt.NDArray[np.int64], ...]:
     """Return the ids of single bytes, ``NO_ID`` for missing ones, and those of the merges by rank.
 

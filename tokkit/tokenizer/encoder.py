@@ -8,7 +8,8 @@
 
 A text may be a document of several sentences. Where these end changes none of its ids: it is only
 counted how many tokens begin before. Text never becomes a special token: ``[SEP]`` in a text is
-three words. BERT's and GPT-2's tokenizers are encoded by our kernels, others by their library.
+three words. Our kernels encode for most tokenizers, and the tokenizer's library for what they do not
+know (``tokkit.tokenizer.kernel_choice``).
 
 A kernel runs over a batch until it is done, or until it meets what it cannot do alone: a character
 that is not in its table yet, a chunk that only the library can encode, a word that needs more
@@ -121,7 +122,7 @@ class Encoder:
             elif stop == NEEDS_LIBRARY:
                 self._encode_chunk(segments, state, ids, bits)
             elif not model.allow_word(int(state[DETAIL])):
-                if isinstance(model, UnigramModel):  # the library cannot go on from its sums
+                if not model.library_continues:
                     text = segments.find_text(int(state[POSITION]))
                     raise TextTooLongError(int(state[DETAIL]), text)
                 state[DETAIL] = state[CHUNK_STOP]

@@ -1,21 +1,23 @@
 """Which kernel encodes for a tokenizer, or why its own library must."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from tokkit.tokenizer.added_rows import explain_added
 from tokkit.tokenizer.character_rules import UnknownNormalizerError
+from tokkit.tokenizer.definition_parts import list_parts
 from tokkit.tokenizer.encoded import NO_ID, forbidden_mask, read_merges, read_token_bytes
 from tokkit.tokenizer.metaspace_vocabulary import is_metaspace_bpe, metaspace_obstacles
 from tokkit.tokenizer.split_pattern import PatternParser, UnknownPatternError
-from tokkit.tokenizer.splitter import TextSplitter, list_parts, read_levels
+from tokkit.tokenizer.splitter import TextSplitter, read_levels
 from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.unigram_vocabulary import is_unigram, unigram_obstacles
 
-MOST_MERGES = 1 << 21
+_MOST_MERGES = 1 << 26  # ranks that fit in the keys of ``tokkit.kernels.encode.bpe_merges``
 _MOST_WORD_CHARS = 1 << 20
 
 
@@ -32,6 +34,7 @@ class KernelChoice(NamedTuple):
     obstacle: str = ""
 
 
+@lru_cache(maxsize=1)
 def choose_kernel(tokenizer: Tokenizer) -> KernelChoice:
     """Return which kernel gives the ids of a tokenizer."""
     obstacles: Iterator[str]
@@ -63,7 +66,7 @@ def _wordpiece_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
 def _byte_level_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
     """Yield what the kernel of byte-level BPE does not know."""
     definition = tokenizer.definition
-    parts = list_parts(definition["pre_tokenizer"] or {"type": "Sequence", "pretokenizers": []})
+    parts = list_parts(definition["pre_tokenizer"])
     places = [place for place, part in enumerate(parts) if part["type"] == "ByteLevel"]
     if len(places) != 1:
         yield "BPE without one pre-tokenizer ByteLevel"
@@ -92,7 +95,7 @@ def _merge_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
     for option in ("continuing_subword_prefix", "end_of_word_suffix"):
         if model[option]:
             yield f"a {option} in BPE"
-    if len(model["merges"]) >= MOST_MERGES:
+    if len(model["merges"]) >= _MOST_MERGES:
         yield f"{len(model['merges']):,} merges"
         return
     byte_ids, _, _, merged_ids = read_merges(tokenizer)

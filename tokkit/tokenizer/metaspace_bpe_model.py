@@ -39,6 +39,7 @@ from tokkit.tokenizer.encoded import NO_ID
 from tokkit.tokenizer.metaspace_vocabulary import (
     MetaspaceVocabulary,
     find_added_ids,
+    keeps_normalized,
     read_vocabulary,
     split_symbols,
 )
@@ -65,12 +66,15 @@ class MetaspaceBpeModel:
     Attributes:
         num_bytes: int32 ``[vocab_size]``, of the text that each token stands for; 0 for the unknown
             token, which stands for texts of several lengths.
+        library_continues: whether the library gives a part of a normalized text the ids that it has
+            within the text: not where it normalizes that part again, and drops its space.
     """
 
     kernel: ClassVar[Callable[..., int]] = staticmethod(encode_metaspace_bpe)
 
     def __init__(self, tokenizer: Tokenizer, longest_word: int | None = None) -> None:
         self._longest_word = LONGEST_WORD if longest_word is None else longest_word
+        self.library_continues = keeps_normalized(tokenizer)
         vocabulary = read_vocabulary(tokenizer)
         pieces = {}
         if tokenizer.processor is not None:

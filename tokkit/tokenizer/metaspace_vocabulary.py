@@ -7,13 +7,14 @@ the piece of the highest score first, of equal ones the leftmost.
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tokkit.tokenizer.added_rows import explain_added
 from tokkit.tokenizer.character_rules import UnknownNormalizerError
+from tokkit.tokenizer.definition_parts import list_parts
 from tokkit.tokenizer.definitions import WORD_BEGINNING
 from tokkit.tokenizer.encoded import NO_ID, forbidden_mask
 from tokkit.tokenizer.sentencepiece_model import (
@@ -57,9 +58,18 @@ def is_metaspace_bpe(tokenizer: Tokenizer) -> bool:
     """Return whether a tokenizer is BPE in which U+2581 stands for the spaces of a text."""
     if tokenizer.processor is not None:
         return _read_model(tokenizer).algorithm == "bpe"
-    normalizers = _flatten(tokenizer.definition["normalizer"], "normalizers")
+    normalizers = list_parts(tokenizer.definition["normalizer"])
     kinds = [part["type"] for part in tokenizer.pre_tokenizers]
     return tokenizer.kind == "bpe" and (_REPLACEMENT in normalizers or "Metaspace" in kinds)
+
+
+def keeps_normalized(tokenizer: Tokenizer) -> bool:
+    """Return whether the normalizer changes nothing in a normalized text, nor in a part of one."""
+    if tokenizer.processor is not None:
+        model = _read_model(tokenizer)
+        return not model.remove_extra_whitespaces and not model.charsmap
+    parts = list_parts(tokenizer.definition["normalizer"])
+    return all(part == _REPLACEMENT or part["type"] == "Prepend" for part in parts)
 
 
 def find_added_ids(tokenizer: Tokenizer) -> list[int]:
@@ -123,7 +133,7 @@ def _definition_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
     """Yield what the kernel does not know of a ``tokenizer.json``."""
     model = tokenizer.definition["model"]
     vocabulary = model["vocab"]
-    normalizers = _flatten(tokenizer.definition["normalizer"], "normalizers")
+    normalizers = list_parts(tokenizer.definition["normalizer"])
     *before, last = tokenizer.pre_tokenizers
     split = {"type": "Split", "pattern": {"String": " "}, "invert": False}
     is_known = (
@@ -235,12 +245,3 @@ def _sort_merges(rows: list[tuple[int, int, int, int]]) -> npt.NDArray[np.int64]
 
 def _byte_ids(ids: Mapping[str, int]) -> list[int]:
     return [ids[token] for token in _BYTES]
-
-
-def _flatten(part: Any, name: str) -> list[dict[str, Any]]:
-    """Return the parts of a sequence of sequences, in order."""
-    if part is None:
-        return []
-    if part["type"] == "Sequence":
-        return [inner for element in part[name] for inner in _flatten(element, name)]
-    return [part]

@@ -34,6 +34,7 @@ from tokkit.kernels.encode.split_text import (
     Splitter,
 )
 from tokkit.tokenizer.characters import UNICODE_SIZE, page_of
+from tokkit.tokenizer.definition_parts import list_parts
 from tokkit.tokenizer.definitions import GPT2_PATTERN, byte_level_alphabet
 from tokkit.tokenizer.split_pattern import (
     DIGITS,
@@ -262,7 +263,7 @@ class TextSplitter:
 
 
 def read_levels(
-    pre_tokenizer: Mapping[str, Any], parser: PatternParser
+    pre_tokenizer: Mapping[str, Any] | None, parser: PatternParser
 ) -> Iterator[tuple[tuple[Instruction, ...], str, bool]]:
     """Read a pre-tokenizer of byte-level BPE.
 
@@ -283,13 +284,6 @@ def read_levels(
             yield *_read_level(part, parser), spells
         else:
             raise UnknownPatternError(f"the pre-tokenizer {part['type']}")
-
-
-def list_parts(pre_tokenizer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the parts of a pre-tokenizer in order, also those of sequences within sequences."""
-    if pre_tokenizer["type"] != "Sequence":
-        return [pre_tokenizer]
-    return [part for inner in pre_tokenizer["pretokenizers"] for part in list_parts(inner)]
 
 
 def _read_level(

@@ -26,6 +26,7 @@ from tokkit.tokenizer.character_rules import (
     read_forms,
     user_defined,
 )
+from tokkit.tokenizer.definition_parts import list_parts
 from tokkit.tokenizer.normalizer_steps import CharacterStep, ReplaceStep, Step, Text, TrimStep
 from tokkit.tokenizer.sentencepiece_model import read_sentencepiece
 from tokkit.tokenizer.tokenizer import Tokenizer
@@ -84,9 +85,9 @@ class TextNormalizer:
             UnknownNormalizerError: if only the library knows a part of it.
         """
         steps = _Steps()
-        for part in _flatten(normalizer, "normalizers"):
+        for part in list_parts(normalizer):
             steps.add(part)
-        parts = _flatten(pre_tokenizer, "pretokenizers")
+        parts = list_parts(pre_tokenizer)
         metaspaces = [part for part in parts if part["type"] == "Metaspace"]
         if not metaspaces:
             return cls(steps.found)
@@ -151,15 +152,6 @@ class TextNormalizer:
         if self._prefix is None:
             return values, bounds, ends
         return self._prefix.apply(values, bounds, ends, is_first)
-
-
-def _flatten(part: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any]]:
-    """Return the parts of a normalizer or pre-tokenizer that may be a sequence."""
-    if part is None:
-        return []
-    if part["type"] == "Sequence":
-        return [inner for outer in part[name] for inner in _flatten(outer, name)]
-    return [part]
 
 
 class _Steps:

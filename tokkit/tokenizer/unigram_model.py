@@ -5,7 +5,7 @@ Tokens are stored with a space for U+2581, as the normalized text has it.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,8 @@ class UnigramModel:
         num_bytes: int32 ``[vocab_size]``, of the text that each token stands for; 0 for tokens that
             stand for texts of several lengths.
     """
+
+    library_continues: ClassVar[bool] = False  # the library cannot go on from the sums of scores
 
     def __init__(self, tokenizer: Tokenizer, longest_word: int | None = None) -> None:
         self._longest_word = LONGEST_WORD if longest_word is None else longest_word

@@ -8,6 +8,7 @@ import numpy as np
 from tokkit.kernels.encode.tries import NO_TOKEN
 from tokkit.tokenizer.added_rows import explain_added
 from tokkit.tokenizer.character_rules import UnknownNormalizerError
+from tokkit.tokenizer.definition_parts import list_parts
 from tokkit.tokenizer.definitions import WORD_BEGINNING
 from tokkit.tokenizer.encoded import forbidden_mask
 from tokkit.tokenizer.sentencepiece_model import (
@@ -82,20 +83,11 @@ def _definition_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
         yield f"the pre-tokenizer {kinds} before Unigram"
     if is_known and last["prepend_scheme"] == "first":
         # The library puts no space in front of a text whose first character was removed.
-        for part in _flatten(tokenizer.definition["normalizer"]):
+        for part in list_parts(tokenizer.definition["normalizer"]):
             if not _keeps_beginnings(part):
                 yield f"prepend_scheme first after the normalizer {part['type']}"
     if tokenizer.definition["model"]["unk_id"] is None:
         yield "no token for unknown words"
-
-
-def _flatten(part: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
-    """Yield the parts of a normalizer that may be a sequence."""
-    if part is not None and part["type"] == "Sequence":
-        for inner in part["normalizers"]:
-            yield from _flatten(inner)
-    elif part is not None:
-        yield part
 
 
 def _keeps_beginnings(part: Mapping[str, Any]) -> bool:

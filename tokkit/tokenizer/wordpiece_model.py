@@ -29,6 +29,7 @@ class WordPieceModel:
     """
 
     num_bytes: ClassVar[None] = None
+    library_continues: ClassVar[bool] = True  # it goes on at white space
 
     kernel: ClassVar[Callable[..., int]] = staticmethod(encode_wordpiece)
 
