@@ -313,6 +313,7 @@ def queue_stretches(
                 start = end
                 break
             byte = np.uint64(values[np.uint64(end)])
+            cuts = False
             if end > start:
                 last = np.uint64(values[np.uint64(end - 1)])
                 rule = rules.before[last << COLUMN_BITS | byte]
@@ -323,7 +324,8 @@ def queue_stretches(
                     _queue_chunk(values, start, end, cache, queue, count)
                     count += 1
                     start = end
-            if end + 1 < stop:
+            # After a space that begins a chunk, another cut is seldom found.
+            if not (cuts and byte == _SPACE) and end + 1 < stop:
                 rule = rules.after[byte << np.uint64(8) | np.uint64(values[np.uint64(end + 1)])]
                 if rule == CUT or (rule == LOOK and can_cut(values, end + 1, rules)):
                     _queue_chunk(values, start, end + 1, cache, queue, count)
