@@ -14,6 +14,7 @@ from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.manifest import Manifest
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
+from tokkit.tokenizer.kernel_choice import KernelChoice
 
 WORDS = [first + second for first in "bcdfghklmn" for second in ("a", "ee", "it", "on", "us", "ay")]
 HEALTHY = "Bus bit hit. Fit kit lit? Can a bee say hus. Bay day! Mon bon.\nLus gus hit.\n\n"
@@ -99,6 +100,10 @@ def test_texts_that_sentencepiece_gets_in_windows(
     monkeypatch.setattr("tokkit.tokenizer.library_encoder.WHOLE_TEXT_BYTES", 1000)
     model = write_sentencepiece(tmp_path / "words.model", [HEALTHY] * 50)
     path = write(tmp_path / "in.txt", HEALTHY * 3 + HEALTHY.strip() * 20)
+    assert run(path, model, tmp_path / "kernel").warnings == []
+    monkeypatch.setattr(
+        "tokkit.tokenizer.encoder.choose_kernel", lambda _: KernelChoice(None, "a test")
+    )
     (warning,) = run(path, model, tmp_path / "out").warnings
     assert warning.startswith("1 text reached sentencepiece in overlapping windows")
     assert run(path, model, tmp_path / "lines", sentences="none").warnings == [warning]

@@ -269,7 +269,8 @@ def _encode_batch(
     unknown_id = context.tokenizer.special_ids.get("unk", -1)
     places = np.flatnonzero(encoded.ids == unknown_id)
     num_unknown = len(places)
-    survey.add_texts(offsets)
+    if encoder.uses_library:
+        survey.add_texts(offsets)
     survey.add_documents(batch.texts, np.diff(sentences.offsets))
     if num_unknown:
         survey.add_unknown(batch.texts, encoded.offsets[sentences.offsets], places)

@@ -88,6 +88,11 @@ class Encoder:
         self._buffers = self._new_buffers(_BUFFER_BYTES)
         self.counters: _Int64s = self._cache.counters
 
+    @property
+    def uses_library(self) -> bool:
+        """Whether no kernel knows the tokenizer."""
+        return self._model is None
+
     def encode(self, texts: pa.LargeStringArray, ends: _Int64s | None = None) -> Encoded:
         """Encode texts, in order.
 
@@ -132,10 +137,12 @@ class Encoder:
             counts = self._count_tokens(segments, cuts, ids, counts)
         elif segments.firsts is not None:
             counts = counts[segments.firsts]
+        # Memory for a long text is not used again: to copy its ids would take hundreds of megabytes.
+        ids, bits = ids[:num_tokens], bits[: num_tokens // 64 + 1]
         return Encoded(
-            ids=ids[:num_tokens].copy(),
+            ids=ids.copy() if fits else ids,
             offsets=counts,
-            word_starts=boolean_array(bits[: num_tokens // 64 + 1].copy(), num_tokens),
+            word_starts=boolean_array(bits.copy() if fits else bits, num_tokens),
         )
 
     def _new_buffers(self, num_bytes: int) -> tuple[Ids, _Bits]:
