@@ -108,17 +108,24 @@ class CorpusUnit:
 Group = tuple[CorpusUnit, ...]
 
 
-def plan_groups(config: CorpusConfig, unit_bytes: int, shard: str) -> list[Unit]:
+def plan_groups(
+    config: CorpusConfig, unit_bytes: int, shard: str, most_units: int | None = None
+) -> list[Unit]:
     """Return the work units of a stage that reads a corpus; the payload of each is a ``Group``.
 
     Args:
         config: which inputs, and how they fall into documents.
         unit_bytes: about how many bytes a unit has.
         shard: name of a unit's file, with a place for the unit's number: ``shard-{:05}.arrow``.
+        most_units: about the largest number of units; they are larger in a corpus that would have more.
 
     Raises:
         TokkitError: see ``plan_units``.
     """
+    sources = find_sources(config)
+    if most_units is not None:
+        unit_bytes = max(unit_bytes, sum(source.bytes for source in sources) // most_units)
+    parts = [part for source in sources for part in _cut_source(source, config, unit_bytes)]
     units = [
         Unit(
             name=_name_group(group),
@@ -130,7 +137,7 @@ def plan_groups(config: CorpusConfig, unit_bytes: int, shard: str) -> list[Unit]
             inputs=[(unit.name, unit.size) for unit in group],
             in_parent=group[0].source.is_stdin,
         )
-        for number, group in enumerate(group_units(plan_units(config, unit_bytes), unit_bytes))
+        for number, group in enumerate(group_units(parts, unit_bytes))
     ]
     source = units[-1].payload[0].source
     boundary = _find_boundary_pattern(source, config)

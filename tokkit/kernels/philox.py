@@ -35,7 +35,7 @@ bits walks up to four times. (Black and Rogaway, "Ciphers with arbitrary finite 
 
 ``sample_names`` draws documents by a hash of their names (FNV-1a, then the finalizer of
 MurmurHash3), so that the draw does not depend on how the corpus is cut into work units. Folders
-are left out of the hash: a corpus may move.
+are left out of the hash: a corpus may move. Draws for two purposes have different salts.
 """
 
 import math
@@ -183,13 +183,16 @@ def permute_range(
 
 
 @kernel
-def sample_names(values: Bytes, offsets: Int32, threshold: np.uint64, out_drawn: Bools) -> None:
+def sample_names(
+    values: Bytes, offsets: Int32, threshold: np.uint64, salt: np.uint64, out_drawn: Bools
+) -> None:
     """Draw the names whose hash is below a threshold.
 
     Args:
         values: uint8, the names.
         offsets: int32 ``[num_names + 1]``, into ``values``.
         threshold: 2^64 times the share to draw.
+        salt: of the hash; draws with different salts are independent.
         out_drawn: bool ``[num_names]``, whether each name is drawn.
     """
     for name in range(out_drawn.size):
@@ -198,6 +201,7 @@ def sample_names(values: Bytes, offsets: Int32, threshold: np.uint64, out_drawn:
             mixed = (mixed ^ np.uint64(values[index])) * _FNV_PRIME
             if values[index] == _SLASH:
                 mixed = _FNV_BASIS
+        mixed ^= salt
         mixed = (mixed ^ (mixed >> _MIX_SHIFT)) * _MIX_1
         mixed = (mixed ^ (mixed >> _MIX_SHIFT)) * _MIX_2
         out_drawn[name] = (mixed ^ (mixed >> _MIX_SHIFT)) < threshold

@@ -35,7 +35,14 @@ from tokkit.engine.stage import Stage, StagePlan, complete_units, list_inputs, s
 from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.vocab.count_files import LARGEST_SUM, read_counts
-from tokkit.vocab.held_out import HeldOutWriter, draw_held_out, read_held_out, read_texts
+from tokkit.vocab.held_out import (
+    HeldOutWriter,
+    draw_held_out,
+    read_held_out,
+    read_texts,
+    take_sample,
+)
+from tokkit.vocab.sample import choose_share, count_bytes
 from tokkit.vocab.train_config import TrainConfig
 from tokkit.vocab.word_counter import WordCounter
 from tokkit.vocab.word_counts import Run, WordCounts, merge_runs, read_run, text_arrays
@@ -76,15 +83,17 @@ class CountContext:
         config: what to count, and how.
         folder: folder of the units' files.
         memory: approximate size of a process's tables, in bytes.
+        share: share of the documents that is counted.
     """
 
     config: TrainConfig
     folder: Path
     memory: int
+    share: float
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the tables, which another process makes for itself."""
-        return {"config": self.config, "folder": self.folder, "memory": self.memory}
+        return {name: getattr(self, name) for name in ("config", "folder", "memory", "share")}
 
     @cached_property
     def counter(self) -> WordCounter:
@@ -120,8 +129,10 @@ def count_corpus(
         TokkitError: if nothing is left to learn from, the distinct words are too many to learn
             from within ``memory``, or the disk is full; also of the readers.
     """
-    share = config.memory // (config.workers + 1)
-    context = CountContext(config, folder, share if table_memory is None else table_memory)
+    if table_memory is None:
+        table_memory = config.memory // (config.workers + 1)
+    units = [part for unit in plan.units for part in unit.payload]
+    context = CountContext(config, folder, table_memory, choose_share(config, units))
     stage = Stage(
         **vars(plan),
         function=count_unit,
@@ -142,8 +153,8 @@ def count_unit(
 ) -> UnitResult:
     """Write the held-out texts and the counts of one unit.
 
-    The notes of the result are ``run_start``, where the counts begin in the file; ``sum``, the
-    weighted sum of the files of counts; ``first_factor``, the weight of the first text document if
+    The notes of the result are ``run_start``, where the counts begin in the file; ``share``, of the
+    documents that were counted; ``sum``, the weighted sum of the files of counts; ``first_factor``, the weight of the first text document if
     it was drawn to be held out, 0 if it was counted, and None without one; and ``removed``, the
     characters that normalization removed.
     """
@@ -159,7 +170,12 @@ def count_unit(
             if unit.source.format == "counts":
                 counted_sum += factor * _count_words(context, unit, accounts, digest, report)
                 continue
-            for batch in read_and_count(unit, context.config, accounts, digest):
+            for whole_batch in read_and_count(unit, context.config, accounts, digest):
+                batch = take_sample(whole_batch, context.share)
+                num_left_out = len(whole_batch.texts) - len(batch.texts)
+                accounts.drop("documents", "not in the sample", num_left_out)
+                if context.share < 1:
+                    accounts.count("sample_bytes", count_bytes(batch))
                 texts, drawn = batch.texts, draw_held_out(batch, context.config.held_out)
                 if first_factor is None and len(texts):
                     first_factor = factor if drawn[0] else 0
@@ -182,6 +198,7 @@ def count_unit(
         input_sha256=tuple(digest.hexdigest() for digest in digests),
         notes={
             "run_start": run_start,
+            "share": context.share,
             "sum": counted_sum,
             "first_factor": first_factor,
             "removed": removed,
@@ -229,6 +246,10 @@ def _merge(
             raise TokkitError(
                 f"{path}: has changed since it was written; pass --overwrite to count again"
             )
+    if any(note["share"] != context.share for note in notes):
+        raise TokkitError(
+            f"{names}: have changed since counting began; pass --overwrite to count again"
+        )
     runs = [Run(path, note["run_start"]) for path, note in zip(paths, notes, strict=True)]
     _require_sum(names, sum(note["sum"] for note in notes))
     removed = Counter[str]()
@@ -253,7 +274,8 @@ def _merge(
     accounts.drop("documents", HELD_OUT, num_drawn)
     accounts.check()
     if not accounts.kept("documents"):
-        raise TokkitError(f"{names}: no document is left to learn from; see --documents")
+        option = "--sample" if context.share < 1 else "--documents"
+        raise TokkitError(f"{names}: no document is left to learn from; see {option}")
     merged = context.folder / "merged.tmp"
     divisor = _THOUSAND if config.weights else 1
     with wrap_os_errors(merged), merged.open("wb") as file:

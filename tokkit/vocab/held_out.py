@@ -11,6 +11,7 @@ a tokenizer is given to others, and the text that it was learned from need not b
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,22 +24,38 @@ from tokkit.corpus.readers import read_documents
 from tokkit.corpus.units import CorpusUnit
 from tokkit.kernels.philox import sample_names
 from tokkit.shards.arrow import read_only
+from tokkit.vocab.sample import choose_share
 from tokkit.vocab.train_config import TrainConfig
 
 MOST_BYTES = 16 << 20
+_SAMPLE_SALT = np.uint64(
+    0x53A3_F1B6_9D27_4C05
+)  # never changes, nor does the 0 of held-out documents
 
 _SCHEMA = pa.schema([("text", pa.large_string())])
 
 
 def draw_held_out(batch: DocumentBatch, share: float) -> npt.NDArray[np.bool_]:
     """Return which documents are drawn to be held out, bool ``[num_documents]``."""
+    return _draw(batch, share, np.uint64(0))
+
+
+def take_sample(batch: DocumentBatch, share: float) -> DocumentBatch:
+    """Return a batch with those of its documents that are drawn for ``--sample``."""
+    if share >= 1:
+        return batch
+    drawn = pa.array(_draw(batch, share, _SAMPLE_SALT))
+    return replace(batch, texts=batch.texts.filter(drawn), names=batch.names.filter(drawn))
+
+
+def _draw(batch: DocumentBatch, share: float, salt: np.uint64) -> npt.NDArray[np.bool_]:
     drawn = np.zeros(len(batch.texts), np.bool_)
     if len(drawn) and share > 0:
         _, bounds, data = batch.names.buffers()
         offsets = np.frombuffer(bounds, np.int32)[batch.names.offset :][: len(drawn) + 1]
         values = np.frombuffer(data if data is not None else b"", np.uint8)
         threshold = np.uint64(min(int(share * 2**64), 2**64 - 1))
-        sample_names(read_only(values), read_only(offsets), threshold, drawn)
+        sample_names(read_only(values), read_only(offsets), threshold, salt, drawn)
     return drawn
 
 
@@ -91,19 +108,21 @@ def read_texts(path: Path) -> pa.LargeStringArray:
     return pa.concat_arrays([pa.array([], pa.large_string()), *table["text"].chunks])
 
 
-def find_held_out(config: TrainConfig, units: Iterable[CorpusUnit]) -> pa.LargeStringArray:
+def find_held_out(config: TrainConfig, units: Sequence[CorpusUnit]) -> pa.LargeStringArray:
     """Read the corpus again for the texts that were held out when it was learned from.
 
     Raises:
         TokkitError: see ``read_documents``.
     """
+    sample_share = choose_share(config, units)
 
     def texts() -> Iterator[pa.LargeStringArray]:
         is_first = True
         for unit in units:
             if unit.source.format == "counts" or unit.source.is_stdin:
                 continue
-            for batch in read_documents(unit, config):
+            for whole_batch in read_documents(unit, config):
+                batch = take_sample(whole_batch, sample_share)
                 drawn = draw_held_out(batch, config.held_out)
                 if is_first and len(drawn):
                     drawn[0] = is_first = False

@@ -19,7 +19,7 @@ from tokkit.corpus.units import UNIT_BYTES, Group, list_left_out, plan_groups
 from tokkit.engine.files import STATE_FOLDER, write_atomically
 from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.manifest import TRAINING
-from tokkit.engine.spec import locked_folder
+from tokkit.engine.spec import content_key, locked_folder
 from tokkit.engine.stage import StagePlan, require_same_inputs
 from tokkit.tokenizer.hub_names import find_folder
 from tokkit.tokenizer.loading import TokenizerFiles
@@ -30,6 +30,8 @@ from tokkit.vocab.training_record import TrainingRecord
 
 log = logging.getLogger(__name__)
 
+# The counts of a unit are a file, so that a large corpus must have larger units.
+MOST_UNITS = 1024
 COUNTS_FOLDER = f"{STATE_FOLDER}/counts"
 
 # Options that do not change the vocabulary, or of which only the content is in the key.
@@ -87,14 +89,18 @@ def plan_training(config: TrainConfig) -> StagePlan:
         from tokkit.vocab.trainers import read_characters
 
         options["initial_alphabet"] = "".join(sorted(set(read_characters(config.initial_alphabet))))
-    units = plan_groups(config, UNIT_BYTES, COUNTS_FOLDER + "/{:05}")
+    units = plan_groups(config, UNIT_BYTES, COUNTS_FOLDER + "/{:05}", MOST_UNITS)
+    inputs = [part.identity for unit in units for part in unit.payload]
+    if config.sample is not None:  # the share that is counted of each unit depends on all of them
+        corpus = content_key(inputs)
+        units = [replace(unit, identity={**unit.identity, "corpus": corpus}) for unit in units]
     return StagePlan(
         kind="tokenizer",
         output=config.output,
         options=options,
         tokenizer_fingerprint="",
         seed=None,
-        inputs=[part.identity for unit in units for part in unit.payload],
+        inputs=inputs,
         flags={name: option.flag for name, option in config.options.items()},
         fingerprints=frozenset({"initial_alphabet"}),
         units=units,

@@ -124,6 +124,14 @@ class TrainConfig(CorpusConfig, StageConfig):
         below=1,
         only_with={"format": FORMATS},
     )
+    sample: int | None = option(
+        "Count about so much text, such as 150GB, of documents that are drawn by their names.",
+        default=None,
+        minimum=1,
+        parse=parse_size,
+        only_with={"format": FORMATS},
+        shown_default="all text",
+    )
     memory: int = option(
         "Maximum memory for counting, such as 512MB or 4GiB; what exceeds it goes to disk.",
         default=2 << 30,
@@ -142,6 +150,10 @@ class TrainConfig(CorpusConfig, StageConfig):
         require(
             self.model != "unigram" or (self.max_token_length or 0) <= LONGEST_UNIGRAM_TOKEN,
             f"--max-token-length: sentencepiece takes at most {LONGEST_UNIGRAM_TOKEN}",
+        )
+        require(
+            self.sample is None or "-" not in self.inputs,
+            "--sample draws from files, and the size of standard input (-) is not known; leave it out",
         )
         self._check_split()
         self._check_weights()

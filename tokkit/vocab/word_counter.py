@@ -3,7 +3,6 @@
 texts  →  table of chunks  →  table of words  →  sorted runs, when it is full  →  one run
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tokkit.errors import wrap_os_errors
 from tokkit.kernels.encode.chunks import (
     DETAIL,
     DONE,
@@ -32,7 +30,7 @@ from tokkit.kernels.vocab.word_table import (
     take_chunks,
 )
 from tokkit.shards.arrow import read_only, string_buffers
-from tokkit.vocab.word_counts import Run, merge_runs, text_arrays, write_table
+from tokkit.vocab.word_counts import Run, merge_runs, open_partial_run, text_arrays, write_table
 from tokkit.vocab.word_splitter import Splitter
 
 _CHUNKS_AT_ONCE = 1 << 14
@@ -49,7 +47,7 @@ class WordCounter:
     Args:
         splitter: splits text into words.
         memory: approximate size of the tables, in bytes.
-        folder: folder for runs of words that did not fit, named after the process.
+        folder: folder for runs of words that did not fit, which other processes may use, too.
     """
 
     def __init__(self, splitter: Splitter, memory: int, folder: Path) -> None:
@@ -156,7 +154,6 @@ class WordCounter:
 
     def _spill(self) -> None:
         """Write the words of the table to a run on disk, and empty the table."""
-        path = self._folder / f"spilled.{os.getpid()}.{len(self._spilled)}.tmp"
-        with wrap_os_errors(path), path.open("wb") as file:
+        with open_partial_run(self._folder) as file:
             write_table(self._table, self._factor, file)
-        self._spilled.append(Run(path))
+        self._spilled.append(Run(Path(file.name)))

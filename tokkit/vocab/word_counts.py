@@ -15,11 +15,11 @@ so that no more of them is in memory at once. ``tokkit.kernels.vocab.sorted_runs
     run 0   a 3   cat 1          run 1   a 2   the 5          merged   a 5   cat 1   the 5
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -128,6 +128,16 @@ def write_table(table: WordTable, factor: int, file: Any) -> None:
     table.filled[NUM_WORDS] = table.filled[NUM_BYTES] = 0
 
 
+@contextmanager
+def open_partial_run(folder: Path) -> Iterator[Any]:
+    """Open a file for a run, of a name that no process of any machine has in the folder."""
+    with (
+        wrap_os_errors(folder),
+        NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file,
+    ):
+        yield file
+
+
 def merge_runs(
     runs: Sequence[Run], file: Any, memory: int, *, divisor: int = 1, smallest: int = 1
 ) -> RunTotals:
@@ -143,11 +153,10 @@ def merge_runs(
     waiting = list(runs)
     partial: list[Path] = []
     while len(waiting) > _MOST_RUNS:
-        path = waiting[0].path.with_name(f"merged-{os.getpid()}-{len(partial)}.tmp")
-        with wrap_os_errors(path), path.open("wb") as merged:
+        with open_partial_run(waiting[0].path.parent) as merged:
             _merge(waiting[:_MOST_RUNS], merged, memory, 1, 1)
-        partial.append(path)
-        waiting = [*waiting[_MOST_RUNS:], Run(path)]
+        partial.append(Path(merged.name))
+        waiting = [*waiting[_MOST_RUNS:], Run(partial[-1])]
     totals = _merge(waiting, file, memory, divisor, smallest)
     for path in partial:
         path.unlink()
