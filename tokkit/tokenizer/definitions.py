@@ -1,4 +1,4 @@
-"""The object of a ``tokenizer.json``: what tokkit makes of BERT's, GPT-2's and T5's kind, and checks.
+"""The object of a ``tokenizer.json``: what tokkit makes of BERT's, GPT-2's, Llama's and T5's kind.
 
 Such an object says how text becomes ids: a normalizer, a pre-tokenizer that cuts words, a model
 that cuts words into tokens, added tokens that are found before all this, and a post-processor that
@@ -10,27 +10,27 @@ puts ``[CLS]`` and ``[SEP]`` around sequences:
                         post-processor [CLS] world , una ##ffa ##ble [SEP]
 
 The definitions made here are those that transformers makes of the same vocabularies.
-
-Published vocabularies have tokens that occur twice, and ids without a token. Ids are those that the
-tokenizers library gives: of a doubled token the last counts, and an added token that the model lacks
-gets the next id, whatever its file says. Two tokens with one id are refused.
 """
 
 import json
 import re
 from base64 import b64encode
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
-from tokkit.errors import TokkitError
-from tokkit.tokenizer.limits import check_tokens
 from tokkit.tokenizer.special_tokens import SPECIAL_TOKENS, find_special_ids
 
 CONTINUING_SUBWORD_PREFIX = "##"
 MAX_INPUT_CHARS_PER_WORD = 100
 WORD_BEGINNING = "\u2581"  # sentencepiece's sign for a space
+METASPACE = {
+    "type": "Metaspace",
+    "replacement": WORD_BEGINNING,
+    "prepend_scheme": "always",
+    "split": True,
+}
 SPLIT_DIGITS = {"type": "Digits", "individual_digits": True}
 # A ByteLevel pre-tokenizer contains it.
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -43,8 +43,6 @@ def split_by(pattern: str) -> dict[str, Any]:
 
 
 SPLIT_WORDS = split_by(GPT2_PATTERN)
-
-_MOST_HOLES = 1 << 20
 
 _EMPTY: dict[str, Any] = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": []}
 
@@ -145,6 +143,40 @@ def byte_level_bpe(
     }
 
 
+def metaspace_bpe(
+    ids: Mapping[str, int],
+    merges: Sequence[Sequence[str]],
+    *,
+    unknown: str,
+    byte_fallback: bool,
+    normalizer: str | None,
+) -> dict[str, Any]:
+    """Return the definition of BPE of characters, whose words begin with ``\u2581``.
+
+    Args:
+        ids: the vocabulary.
+        merges: pairs of tokens, by rank.
+        unknown: the token for a run of characters that the vocabulary lacks.
+        byte_fallback: spell such characters with the tokens ``<0x00>`` to ``<0xFF>``.
+        normalizer: ``NFC``, ``NFKC`` or None.
+    """
+    return {
+        **_EMPTY,
+        "normalizer": None if normalizer is None else {"type": normalizer},
+        "pre_tokenizer": METASPACE,
+        "post_processor": _sequence_template(ids, {}),
+        "decoder": _metaspace_decoder(byte_fallback=byte_fallback),
+        "model": {
+            "type": "BPE",
+            "unk_token": unknown,
+            "fuse_unk": True,
+            "byte_fallback": byte_fallback,
+            "vocab": dict(ids),
+            "merges": [list(merge) for merge in merges],
+        },
+    }
+
+
 def unigram(
     pieces: Sequence[tuple[str, float]], *, unknown: int, charsmap: bytes, byte_fallback: bool
 ) -> dict[str, Any]:
@@ -167,17 +199,13 @@ def unigram(
         replace(rf"{WORD_BEGINNING}+\z", ""),
         {"type": "Prepend", "prepend": WORD_BEGINNING},
     ]
-    metaspace = {"type": "Metaspace", "replacement": WORD_BEGINNING, "split": True}
-    decoders = [{**metaspace, "prepend_scheme": "always"}]
-    if byte_fallback:
-        decoders.insert(0, {"type": "ByteFallback"})
     ids = {token: number for number, (token, _) in enumerate(pieces)}
     return {
         **_EMPTY,
         "normalizer": {"type": "Sequence", "normalizers": normalizers},
-        "pre_tokenizer": {**metaspace, "prepend_scheme": "never"},
+        "pre_tokenizer": {**METASPACE, "prepend_scheme": "never"},
         "post_processor": _sequence_template(ids, {}),
-        "decoder": {"type": "Sequence", "decoders": decoders},
+        "decoder": _metaspace_decoder(byte_fallback=byte_fallback),
         "model": {
             "type": "Unigram",
             "unk_id": unknown,
@@ -185,6 +213,11 @@ def unigram(
             "byte_fallback": byte_fallback,
         },
     }
+
+
+def _metaspace_decoder(*, byte_fallback: bool) -> dict[str, Any]:
+    bytes_first = [{"type": "ByteFallback"}] if byte_fallback else []
+    return {"type": "Sequence", "decoders": [*bytes_first, METASPACE]}
 
 
 def letters(ids: Mapping[str, int], *, unknown: str, special: Collection[str]) -> dict[str, Any]:
@@ -227,6 +260,11 @@ def encode_definition(
     return json.dumps(
         definition, sort_keys=sort_keys, indent=indent, separators=separators, ensure_ascii=False
     ).encode()
+
+
+def fallback_tokens() -> list[str]:
+    """Return sentencepiece's 256 tokens for the bytes of characters that have no token, by byte."""
+    return [f"<0x{byte:02X}>" for byte in range(256)]
 
 
 def byte_level_alphabet() -> list[str]:
@@ -302,98 +340,3 @@ def mark_special_tokens(definition: Mapping[str, Any], names: Iterable[str]) -> 
         elif token in ids:
             rows[token] = added_token(token, ids[token], special=True)
     return {**definition, "added_tokens": sorted(rows.values(), key=lambda row: row["id"])}
-
-
-def check_vocabulary(definition: Mapping[str, Any], path: str) -> None:
-    """Refuse tokens and ids that the library would report without naming them, or not at all.
-
-    Args:
-        definition: the object of a ``tokenizer.json``, with a model.
-        path: its file, for errors.
-
-    Raises:
-        TokkitError: naming the token.
-    """
-    vocab = definition["model"].get("vocab")
-    if isinstance(vocab, dict):
-        for token, number in vocab.items():
-            if type(number) is not int or number < 0:
-                raise TokkitError(
-                    f"{path}: the token {token!r} has id {number!r}; ids must be 0 or more"
-                )
-    elif isinstance(vocab, list):
-        for number, piece in enumerate(vocab):
-            if not (isinstance(piece, list) and len(piece) == 2 and isinstance(piece[0], str)):
-                raise TokkitError(f"{path}: token {number} is not a string with a score")
-    else:
-        raise TokkitError(f"{path}: not a tokenizer.json: its model has no vocabulary")
-    check_tokens(vocab if isinstance(vocab, dict) else (token for token, _ in vocab), path)
-    rows = definition.get("added_tokens") or []
-    if not vocab and not rows:
-        raise TokkitError(f"{path}: the vocabulary is empty")
-    for row in rows if isinstance(rows, list) else [rows]:
-        number = row.get("id") if isinstance(row, dict) else None
-        if type(number) is not int or number < 0 or not isinstance(row.get("content"), str):
-            raise TokkitError(
-                f"{path}: the added token {str(row)[:200]} lacks its content or its id"
-            )
-        check_tokens([row["content"]], path)
-
-
-def order_tokens(ids: Mapping[str, int], path: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return the tokens by id, and the ids that have none, which are called ``[hole 7]``.
-
-    Args:
-        ids: the ids that the library gives.
-        path: their file, for errors.
-
-    Raises:
-        TokkitError: if two tokens have the same id, or an id is so large that it must be an error.
-    """
-    size = max(ids.values()) + 1
-    if size > len(ids) + _MOST_HOLES:
-        token = max(ids, key=ids.__getitem__)
-        raise TokkitError(f"{path}: the token {token!r} has id {size - 1:,}, far beyond the others")
-    tokens: list[str | None] = [None] * size
-    for token, number in ids.items():
-        if (other := tokens[number]) is not None:
-            first, second = sorted((token, other))
-            raise TokkitError(
-                f"{path}: the token {second!r} has the same id, {number}, as {first!r}; each id "
-                f"must have one token"
-            )
-        tokens[number] = token
-    holes = tuple(number for number, token in enumerate(tokens) if token is None)
-    named = (f"[hole {n}]" if token is None else token for n, token in enumerate(tokens))
-    return tuple(named), holes
-
-
-def check_unknown(model: Mapping[str, Any], tokens: Sequence[str], path: str) -> None:
-    """Refuse a model that would fail at the first word it does not know.
-
-    Args:
-        model: as the library writes it, with every default.
-        tokens: its tokens.
-        path: its file, for errors.
-    """
-    unknown = model.get("unk_token")
-    if unknown is not None and unknown not in model["vocab"]:
-        refuse_missing_unknown(unknown, tokens, path)
-    number = model.get("unk_id")
-    if number is not None and number not in range(len(tokens)):
-        raise TokkitError(f"{path}: unk_id is {number}, but there are {len(tokens)} tokens")
-
-
-def refuse_missing_unknown(unknown: str, tokens: Iterable[str], path: object) -> NoReturn:
-    """Raise the error for a vocabulary without the token for unknown words."""
-    raise TokkitError(
-        f"{path}: no token {unknown!r}{suggest_case([unknown], tokens)}, which the model needs for "
-        f"words it does not know; put it back, or use another vocabulary"
-    )
-
-
-def suggest_case(wanted: Iterable[str], tokens: Iterable[str]) -> str:
-    """Return a remark for errors if a token differs from a wanted one only in its case, or ``""``."""
-    folded = {token.casefold() for token in wanted}
-    similar = next((token for token in tokens if token.casefold() in folded), None)
-    return "" if similar is None else f" (it has {similar!r}: capitals matter)"

@@ -46,13 +46,12 @@ from tokkit.tokenizer.definitions import (
     CONTINUING_SUBWORD_PREFIX,
     byte_level_alphabet,
     byte_level_bpe,
-    check_vocabulary,
     letters,
-    refuse_missing_unknown,
     wordpiece,
 )
 from tokkit.tokenizer.limits import check_json, read_file
 from tokkit.tokenizer.special_tokens import ROLES, named_roles, named_token
+from tokkit.tokenizer.vocabulary_checks import check_vocabulary, refuse_missing_unknown
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tokkit.tokenizer.added_rows import explain_added
 from tokkit.tokenizer.character_rules import UnknownNormalizerError
 from tokkit.tokenizer.definition_parts import list_parts
-from tokkit.tokenizer.definitions import WORD_BEGINNING
+from tokkit.tokenizer.definitions import WORD_BEGINNING, fallback_tokens
 from tokkit.tokenizer.encoded import NO_ID, forbidden_mask
 from tokkit.tokenizer.sentencepiece_model import (
     BYTE,
@@ -30,7 +30,7 @@ from tokkit.tokenizer.sentencepiece_model import (
 from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
 
-_BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+_BYTES = fallback_tokens()
 _REPLACEMENT = {"type": "Replace", "pattern": {"String": " "}, "content": WORD_BEGINNING}
 
 

@@ -28,11 +28,8 @@ from tokkit.tokenizer.definitions import (
     SPLIT_DIGITS,
     SPLIT_WORDS,
     added_token,
-    check_unknown,
     encode_definition,
     mark_special_tokens,
-    order_tokens,
-    suggest_case,
 )
 from tokkit.tokenizer.library_calls import is_library_fault, silence_panics
 from tokkit.tokenizer.limits import check_parts, check_tokens
@@ -47,6 +44,7 @@ from tokkit.tokenizer.special_tokens import (
     named_roles,
     named_token,
 )
+from tokkit.tokenizer.vocabulary_checks import check_unknown, order_tokens, suggest_case
 
 if TYPE_CHECKING:
     import sentencepiece

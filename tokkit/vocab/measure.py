@@ -23,16 +23,18 @@ from tokkit.tokenizer.definitions import (
     CONTINUING_SUBWORD_PREFIX,
     WORD_BEGINNING,
     byte_level_alphabet,
+    fallback_tokens,
 )
 from tokkit.tokenizer.encoder import Encoder
 from tokkit.tokenizer.hub_names import find_folder
+from tokkit.tokenizer.metaspace_vocabulary import is_metaspace_bpe
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from tokkit.vocab.training_record import HeldOutText, RemovedCharacter, Report
 
 _NUM_LONGEST = 10
 _NUM_REMOVED = 50
 _BLANK = byte_level_alphabet()[ord(" ")]
-_BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
+_BYTES = frozenset(fallback_tokens())
 
 
 def make_report(
@@ -102,13 +104,18 @@ def count_entries(tokenizer: Tokenizer) -> dict[str, int]:
     """Return the number of tokens of each kind, in the order of the report."""
     control, unused = set(tokenizer.all_special_ids), set(tokenizer.unused_ids)
     counts: Counter[str] = Counter()
+    kind = "byte-level" if _is_byte_level(tokenizer) else tokenizer.kind
     for number, token in enumerate(tokenizer.tokens):
         if number in control or number in unused:
             counts["unused" if number in unused else "control"] += 1
         else:
-            counts[_kind_of(token, tokenizer.kind)] += 1
+            counts[_kind_of(token, kind)] += 1
     kinds = ("control", "unused", "bytes", "characters", "word beginnings", "continuations")
     return {kind: counts[kind] for kind in kinds if counts[kind]}
+
+
+def _is_byte_level(tokenizer: Tokenizer) -> bool:
+    return tokenizer.kind == "bpe" and not is_metaspace_bpe(tokenizer)
 
 
 def _kind_of(token: str, kind: str) -> str:
@@ -118,7 +125,7 @@ def _kind_of(token: str, kind: str) -> str:
         if len(bare or token) == 1:
             return "characters"
         return "word beginnings" if bare == token else "continuations"
-    if kind == "bpe":
+    if kind == "byte-level":
         if len(token) == 1:
             return "bytes"
         return "word beginnings" if token.startswith(_BLANK) else "continuations"
@@ -133,7 +140,7 @@ def _find_longest(tokenizer: Tokenizer) -> list[str]:
     """Return the longest tokens as text."""
     apart = {*tokenizer.all_special_ids, *tokenizer.unused_ids}
     tokens = [token for number, token in enumerate(tokenizer.tokens) if number not in apart]
-    if tokenizer.kind == "bpe":
+    if _is_byte_level(tokenizer):
         byte_of = {char: byte for byte, char in enumerate(byte_level_alphabet())}
         data = (bytes(byte_of[char] for char in token) for token in tokens)
         tokens = [word.decode(errors="replace") for word in data]
@@ -152,7 +159,7 @@ def _count_text(documents: int, texts: pa.LargeStringArray) -> HeldOutText:
 
 def _measure_coverage(tokenizer: Tokenizer, texts: pa.LargeStringArray) -> float | None:
     """Return the share of characters that are tokens, each normalized by itself."""
-    if tokenizer.kind == "bpe" or set(tokenizer.tokens) >= _BYTES:
+    if _is_byte_level(tokenizer) or set(tokenizer.tokens) >= _BYTES:
         return 1.0
     counts = Counter[str]()
     for text in texts:

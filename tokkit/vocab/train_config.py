@@ -20,7 +20,8 @@ LONGEST_UNIGRAM_TOKEN = 512
 class TrainConfig(CorpusConfig, StageConfig):
     """The options of ``train``: how the corpus is read, and which vocabulary is learned from it.
 
-    ``bpe`` is the byte-level BPE of GPT-2 and Llama 3; its alphabet is always the 256 bytes.
+    ``bpe`` is the byte-level BPE of GPT-2 and Llama 3, whose alphabet is always the 256 bytes; with
+    ``--metaspace`` it is that of Llama 2 and Mistral, whose alphabet is the most frequent characters.
     ``unigram`` is that of sentencepiece; its alphabet is the characters that make up 99.95% of the
     text. WordPiece merges the most frequent pair, as Hugging Face does, or by ``likelihood`` the
     pair that raises the likelihood of the corpus most, as published. Keep the accents where
@@ -56,12 +57,11 @@ class TrainConfig(CorpusConfig, StageConfig):
         "Maximum number of distinct characters, the most frequent first.",
         default=1000,
         minimum=1,
-        only_with={"model": ("wordpiece",)},
+        only_with={"model": ("wordpiece", "bpe")},
     )
     initial_alphabet: Path | None = option(
         "File whose characters are in the alphabet even if they do not occur.",
         default=None,
-        only_with={"model": ("wordpiece", "unigram")},
     )
     max_token_length: int | None = option(
         "Maximum number of characters in a token, without ##.",
@@ -105,11 +105,17 @@ class TrainConfig(CorpusConfig, StageConfig):
         choices=("none", "nfc", "nfkc"),
         only_with={"model": ("bpe",)},
     )
+    metaspace: bool = option(
+        "Merge characters in place of bytes, in words that begin with \u2581 for a space.",
+        default=False,
+        flags=("--metaspace",),
+        only_with={"model": ("bpe",)},
+    )
     byte_fallback: bool = option(
         "Spell characters that are not in the vocabulary as bytes.",
         default=False,
         flags=("--byte-fallback",),
-        only_with={"model": ("unigram",)},
+        only_with={"model": ("unigram", "bpe")},
     )
     weights: Mapping[str, float] = option(
         "How many times the words of an INPUT count, as in books.txt=2.0; repeatable.",
@@ -155,11 +161,20 @@ class TrainConfig(CorpusConfig, StageConfig):
             self.sample is None or "-" not in self.inputs,
             "--sample draws from files, and the size of standard input (-) is not known; leave it out",
         )
-        self._check_split()
+        self._check_bpe()
         self._check_weights()
         self._check_special_tokens()
 
-    def _check_split(self) -> None:
+    def _check_bpe(self) -> None:
+        if self.model == "bpe":
+            of_bytes = {"split", "split_digits"}
+            of_characters = {"limit_alphabet", "initial_alphabet", "byte_fallback"}
+            for name in sorted(of_bytes if self.metaspace else of_characters):
+                require(
+                    getattr(self, name) == self.options[name].default,
+                    f"{self.options[name].flag} has no effect with --model bpe "
+                    f"{'and' if self.metaspace else 'without'} --metaspace; leave it out",
+                )
         try:
             PatternParser().parse(self.split_pattern)
         except UnknownPatternError as error:
@@ -188,7 +203,8 @@ class TrainConfig(CorpusConfig, StageConfig):
         doubled = sorted(set(self.special_tokens) & set(self.unused_tokens))
         require(not doubled, f"--special-token {' '.join(doubled)}: --unused adds it already")
         least = len(self.special_tokens) + self.unused
-        least += 256 if self.model == "bpe" or self.byte_fallback else 1
+        is_byte_level = self.model == "bpe" and not self.metaspace
+        least += 256 if is_byte_level or self.byte_fallback else 1
         require(
             self.vocab_size >= least,
             f"--vocab-size must be at least {least:,} (special tokens, unused ones and alphabet)",
@@ -197,15 +213,21 @@ class TrainConfig(CorpusConfig, StageConfig):
             self.model != "wordpiece" or "[UNK]" in self.special_tokens,
             "--special-token: wordpiece needs [UNK] among its special tokens",
         )
+        what = "--metaspace" if self.metaspace else "unigram"
         require(
-            self.model != "unigram" or not {"[UNK]", "<unk>"}.isdisjoint(self.special_tokens),
-            "--special-token: unigram needs [UNK] or <unk> among its special tokens",
+            not (self.metaspace or self.model == "unigram") or self.unknown_token is not None,
+            f"--special-token: {what} needs [UNK] or <unk> among its special tokens",
         )
 
     @property
     def split_pattern(self) -> str:
         """The pattern whose matches are words of ``bpe``."""
         return SPLIT_PATTERNS.get(self.split, self.split)
+
+    @property
+    def unknown_token(self) -> str | None:
+        """The special token for unknown characters."""
+        return next((token for token in self.special_tokens if token in ("[UNK]", "<unk>")), None)
 
     @property
     def unused_tokens(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ Tokens have their ids in this order, and those made by merging in the order of t
 
     wordpiece   [PAD] [UNK] [CLS] [SEP] [MASK]   [unused0] …     ! g n o   ##n ##o   on ##on go …
     bpe         [PAD] [UNK] [CLS] [SEP] [MASK]   [unused0] …     ! " # … Ġ ġ …       Ġt he Ġthe …
+    metaspace   [PAD] [UNK] [CLS] [SEP] [MASK]   <0x00> … <0xFF> ! g n o ▁           ▁t he ▁the …
                 special tokens                   for later use   alphabet            merged
 
 Byte-level BPE is what the trainer of the tokenizers library learns. Its WordPiece trainer gives
@@ -24,6 +25,7 @@ Characters that the user names go before all others, whether they occur or not.
 A unigram vocabulary is learned by sentencepiece; see ``tokkit.vocab.unigram_trainer``.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -43,9 +45,12 @@ from tokkit.kernels.vocab.symbols import NO_SYMBOL, Words, count_characters, lay
 from tokkit.tokenizer.characters import UNICODE_SIZE
 from tokkit.tokenizer.definitions import (
     CONTINUING_SUBWORD_PREFIX,
+    WORD_BEGINNING,
     byte_level_alphabet,
     byte_level_bpe,
+    fallback_tokens,
     mark_special_tokens,
+    metaspace_bpe,
     wordpiece,
 )
 from tokkit.vocab.train_config import TrainConfig
@@ -92,9 +97,10 @@ def learn(config: TrainConfig, words: WordCounts, accounts: Accounts) -> Learned
         model = train_apart(config, words)
         definition = define_unigram(model, config.special_tokens)
         return LearnedVocabulary(definition, f"sentencepiece {sentencepiece.__version__}", model)
-    if config.model == "bpe":
+    if config.model == "bpe" and not config.metaspace:
         return LearnedVocabulary(train_bpe(config, words), f"tokkit {__version__}")
-    definition, alphabet = train_wordpiece(config, words)
+    train = train_metaspace_bpe if config.metaspace else train_wordpiece
+    definition, alphabet = train(config, words)
     accounts.add("characters", alphabet.num_characters)
     accounts.keep("characters", alphabet.num_characters - alphabet.num_removed)
     accounts.drop("characters", "beyond --limit-alphabet", alphabet.num_removed)
@@ -105,7 +111,7 @@ def learn(config: TrainConfig, words: WordCounts, accounts: Accounts) -> Learned
 
 @dataclass(frozen=True)
 class Alphabet:
-    """The characters that a WordPiece vocabulary is made of.
+    """The characters that a vocabulary is made of.
 
     Attributes:
         characters: kept characters, by code point.
@@ -255,6 +261,48 @@ def train_bpe(config: TrainConfig, words: WordCounts) -> dict[str, Any]:
         normalizer=None if config.normalize == "none" else config.normalize.upper(),
     )
     return mark_special_tokens(definition, config.special_tokens)
+
+
+def train_metaspace_bpe(config: TrainConfig, words: WordCounts) -> tuple[dict[str, Any], Alphabet]:
+    """Learn a BPE vocabulary of characters, whose words begin with ``\u2581``.
+
+    Args:
+        config: sizes, special tokens and normalization.
+        words: UTF-8, normalized, with a space for ``\u2581``.
+
+    Returns:
+        The content of ``tokenizer.json``, and the alphabet.
+
+    Raises:
+        TokkitError: see ``learn``; or if merges make a special token, which text must not become.
+    """
+    initial = {" "}
+    if config.initial_alphabet is not None:
+        initial.update(*read_characters(config.initial_alphabet).split())
+    alphabet = count_alphabet(words, config.limit_alphabet, initial - {WORD_BEGINNING})
+    symbols = sorted(char.replace(" ", WORD_BEGINNING) for char in alphabet.characters)
+    outside = fallback_tokens() if config.byte_fallback else []
+    tokens = [*config.special_tokens, *config.unused_tokens, *outside, *symbols]
+    ids = {token: number for number, token in enumerate(tokens)}
+    symbol_ids = np.full(UNICODE_SIZE, NO_SYMBOL, np.int32)
+    for char in alphabet.characters:
+        symbol_ids[ord(char)] = ids[char.replace(" ", WORD_BEGINNING)]
+    laid_out = _lay_out(words, symbol_ids, symbol_ids, as_bytes=False)
+    merges = _merge(config, laid_out, tokens, len(symbols), merge_by_frequency, prefix="")
+    if len(ids := {token: number for number, token in enumerate(tokens)}) < len(tokens):
+        token = Counter(tokens).most_common(1)[0][0]
+        raise TokkitError(
+            f"the corpus has {token} so often that it would become a token of text; remove it from "
+            f"the text, or pass other tokens as --special-token"
+        )
+    definition = metaspace_bpe(
+        ids,
+        merges,
+        unknown=str(config.unknown_token),
+        byte_fallback=config.byte_fallback,
+        normalizer=None if config.normalize == "none" else config.normalize.upper(),
+    )
+    return mark_special_tokens(definition, config.special_tokens), alphabet
 
 
 def _refuse_words(

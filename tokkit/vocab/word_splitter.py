@@ -3,6 +3,7 @@
     wordpiece   words of BertNormalizer and BertPreTokenizer
     bpe         matches of a split pattern
     unigram     what stands between white space
+    metaspace   what begins with a space, also at the beginning of a text
 
 If digits are split, each is a word. A splitter has two kernels, ``count_chunks`` for texts that
 count once and ``split`` for texts that each count several times, and ``rules``, their character
@@ -32,10 +33,12 @@ from tokkit.tokenizer.characters import (
     is_mark,
     page_of,
 )
-from tokkit.tokenizer.definitions import SPLIT_DIGITS, split_by
+from tokkit.tokenizer.definitions import METASPACE, SPLIT_DIGITS, split_by
 from tokkit.tokenizer.splitter import TextSplitter
 from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.vocab.train_config import TrainConfig
+
+_SPACED_WORD = " [^ ]*|[^ ]+"
 
 _Bytes = npt.NDArray[np.uint8]
 _Int64s = npt.NDArray[np.int64]
@@ -135,9 +138,11 @@ class PieceSplitter:
     split = staticmethod(split_pieces)
 
     def __init__(self, config: TrainConfig) -> None:
-        parts = [split_by(config.split_pattern), *([SPLIT_DIGITS] if config.split_digits else [])]
+        pattern = _SPACED_WORD if config.metaspace else config.split_pattern
+        parts = [split_by(pattern), *([SPLIT_DIGITS] if config.split_digits else [])]
         normalizer = None if config.normalize == "none" else {"type": config.normalize.upper()}
-        self._normalizer = TextNormalizer.of_definition(normalizer)
+        metaspace = METASPACE if config.metaspace else None
+        self._normalizer = TextNormalizer.of_definition(normalizer, metaspace)
         self._splitter = TextSplitter({"type": "Sequence", "pretokenizers": parts})
         self.learn_page = self._splitter.learn_page
 
@@ -147,8 +152,9 @@ class PieceSplitter:
         return self._splitter.tables
 
     def normalize(self, values: _Bytes, offsets: _Int64s) -> tuple[_Bytes, _Int64s]:
-        """Return normalized texts."""
+        """Return normalized texts; with ``--metaspace``, a space is in front of each, and for U+2581."""
         values, offsets, _ = self._normalizer.normalize(values, offsets)
+        values, offsets, _ = self._normalizer.add_prefix(values, offsets)
         return values, offsets
 
     def take_removed(self) -> dict[str, int]:
