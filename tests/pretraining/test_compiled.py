@@ -11,6 +11,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from tokkit.pretraining.data.batches import Rounding, lay_out
+from tokkit.pretraining.models.modernbert import ModernBertConfig
 from tokkit.pretraining.models.transformer import Inputs, ModelConfig
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
@@ -29,18 +30,27 @@ pytestmark = [
 ROUNDING = Rounding(tokens=32, sequences=4, predictions=8, max_seqlen=40)
 
 
-def test_a_compiled_model_has_the_same_loss_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+SIZES: dict[str, Any] = {
+    "vocab_size": 101,
+    "hidden_size": 32,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+BERT = ModelConfig(num_hidden_layers=1, **SIZES)
+MODERN = ModernBertConfig(num_hidden_layers=2, objective="mlm", local_attention=8, **SIZES)
+
+
+@pytest.mark.parametrize(
+    ("config", "backend"), [(BERT, "inductor"), (MODERN, "aot_eager")], ids=["bert", "modernbert"]
+)
+def test_a_compiled_model_has_the_same_loss_and_gradients(
+    config: ModelConfig, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Predictions are cut into two parts, so that the loop over them is compiled as one.
     monkeypatch.setattr("tokkit.pretraining.models.loss.CHUNK_LOGITS", 10 * 128)
-    config = ModelConfig(
-        vocab_size=101,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
+    monkeypatch.setattr("tokkit.pretraining.models.attention.BLOCK", 8)
     model = make_model(config)
     batch = lay_out(make_instances([5, 40, 33, 8], config.vocab_size), 0, ROUNDING)
 
@@ -54,7 +64,9 @@ def test_a_compiled_model_has_the_same_loss_and_gradients(monkeypatch: pytest.Mo
         return {**{name: t.detach() for name, t in sums._asdict().items()}, **found}
 
     expected = follow()
-    model.compile(dynamic=False, fullgraph=True)  # as a whole: there is nothing that breaks a graph
+    model.compile(
+        dynamic=False, fullgraph=True, backend=backend
+    )  # as a whole: there is nothing that breaks a graph
     for name, tensor in follow().items():
         torch.testing.assert_close(tensor, expected[name], atol=2e-6, rtol=2e-5, msg=name)
 

@@ -12,9 +12,13 @@ from tokkit.errors import TokkitError
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
-from tokkit.pretraining.models.architectures import VOCAB_TENSORS, to_transformers
+from tokkit.pretraining.models.architectures import (
+    CONFIG_CLASSES,
+    VOCAB_TENSORS,
+    to_transformers,
+)
 from tokkit.pretraining.models.export import read_export, write_export
-from tokkit.pretraining.models.transformer import ModelConfig, Transformer
+from tokkit.pretraining.models.transformer import Transformer
 from tokkit.pretraining.training.metrics import total_loss
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -22,16 +26,19 @@ NUM_ENTRIES = 48
 INSTANCES = make_instances([24, 9, 17], NUM_ENTRIES)
 POOLER = {"pooler.dense.bias", "pooler.dense.weight"}, {"pooler.bias", "pooler.weight"}
 
-# Objective, whether layers are shared, what loads all of it, and what loads a part of it.
+# Objective and model: what loads all of it, and what loads a part of it.
 KINDS = {
-    "nsp": (False, "BertForPreTraining", "BertForMaskedLM"),
-    "sop": (False, "BertForPreTraining", "BertForMaskedLM"),
-    "mlm": (False, "BertForMaskedLM", "AutoModelForMaskedLM"),
-    "nsp-shared": (True, "AlbertForPreTraining", "AlbertForMaskedLM"),
-    "sop-shared": (True, "AlbertForPreTraining", "AlbertForMaskedLM"),
-    "mlm-shared": (True, "AlbertForMaskedLM", "AutoModelForMaskedLM"),
-    "clm": (False, "GPT2LMHeadModel", "AutoModelForCausalLM"),
+    "nsp": ("BertForPreTraining", "BertForMaskedLM"),
+    "sop": ("BertForPreTraining", "BertForMaskedLM"),
+    "mlm": ("BertForMaskedLM", "AutoModelForMaskedLM"),
+    "nsp-shared": ("AlbertForPreTraining", "AlbertForMaskedLM"),
+    "sop-shared": ("AlbertForPreTraining", "AlbertForMaskedLM"),
+    "mlm-shared": ("AlbertForMaskedLM", "AutoModelForMaskedLM"),
+    "clm": ("GPT2LMHeadModel", "AutoModelForCausalLM"),
+    "mlm-modern": ("ModernBertForMaskedLM", "AutoModelForMaskedLM"),
+    "clm-modern": ("ModernBertDecoderForCausalLM", "AutoModelForCausalLM"),
 }
+DECODERS = pytest.mark.parametrize("kind", ["clm", "clm-modern"], indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -57,14 +64,15 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def model(kind: str) -> Transformer:
     """A model with random weights; what fills up its vocabulary is random too."""
+    is_modern = kind.endswith("-modern")
     return make_model(
-        ModelConfig.from_preset(
-            "tiny",
+        CONFIG_CLASSES["modernbert" if is_modern else "bert"].from_preset(
+            "17m" if is_modern else "tiny",
             vocab_size=NUM_ENTRIES,
             max_seq_length=32,
             dropout=0.1,
-            objective=kind.removesuffix("-shared"),
-            share_layers=KINDS[kind][0],
+            objective=kind.partition("-")[0],
+            share_layers=kind.endswith("-shared"),
         )
     ).eval()
 
@@ -87,7 +95,7 @@ def run_theirs(peer: Any) -> tuple[Any, torch.Tensor]:
     """A peer's output, and where its tokens are real."""
     batch = padded_batch(INSTANCES, 0)
     del batch["labels"]
-    if peer.config.model_type == "gpt2":
+    if "type_vocab_size" not in peer.config.to_dict():
         del batch["token_type_ids"]
     with torch.inference_mode():
         return peer(**batch), batch["attention_mask"] > 0
@@ -104,9 +112,9 @@ def run_ours(model: Transformer) -> tuple[torch.Tensor, torch.Tensor | None]:
 def test_transformers_loads_the_whole_model_with_the_same_logits(
     folder: Path, kind: str, model: Transformer, messages: pytest.LogCaptureFixture
 ) -> None:
-    peer, info = load_peer(KINDS[kind][1], folder)
+    peer, info = load_peer(KINDS[kind][0], folder)
     assert not any(info.values()), info
-    assert peer.config.architectures == [KINDS[kind][1]]
+    assert peer.config.architectures == [KINDS[kind][0]]
     theirs, is_real_BT = run_theirs(peer)
     logits_MV, logits_SC = run_ours(model)
     their_logits_BTV = theirs.prediction_logits if logits_SC is not None else theirs.logits
@@ -120,11 +128,12 @@ def test_transformers_loads_the_whole_model_with_the_same_logits(
 def test_transformers_computes_the_same_loss_and_gradients(
     folder: Path, kind: str, model: Transformer
 ) -> None:
-    peer, _ = load_peer(KINDS[kind][1], folder)
+    peer, _ = load_peer(KINDS[kind][0], folder)
     batch = padded_batch(INSTANCES, 0)
-    is_causal = kind == "clm"
-    if is_causal:
+    is_causal = kind.startswith("clm")
+    if "type_vocab_size" not in peer.config.to_dict():
         del batch["token_type_ids"]
+    if is_causal:
         batch["labels"] = batch["input_ids"].where(batch["attention_mask"] > 0, NO_LABEL)
     if model.config.has_pairs:
         label = "sentence_order_label" if "shared" in kind else "next_sentence_label"
@@ -148,7 +157,7 @@ def test_transformers_computes_the_same_loss_and_gradients(
 def test_transformers_loads_the_head_alone_with_the_same_logits(
     folder: Path, kind: str, model: Transformer
 ) -> None:
-    peer, info = load_peer(KINDS[kind][2], folder)
+    peer, info = load_peer(KINDS[kind][1], folder)
     assert not info["missing_keys"]
     theirs, is_real_BT = run_theirs(peer)
     torch.testing.assert_close(run_ours(model)[0], theirs.logits[is_real_BT], atol=1e-4, rtol=0)
@@ -158,7 +167,7 @@ def test_transformers_loads_the_encoder_with_the_same_output(
     folder: Path, kind: str, model: Transformer
 ) -> None:
     peer, info = load_peer("AutoModel", folder)
-    if kind.startswith("mlm"):
+    if kind in {"mlm", "mlm-shared"}:
         assert info["missing_keys"] in POOLER
     else:
         assert not info["missing_keys"]
@@ -171,7 +180,7 @@ def test_transformers_loads_the_encoder_with_the_same_output(
 def test_an_export_has_exactly_the_vocabulary(
     folder: Path, kind: str, tokenizer: Tokenizer
 ) -> None:
-    peer, _ = load_peer(KINDS[kind][1], folder)
+    peer, _ = load_peer(KINDS[kind][0], folder)
     loaded = transformers.AutoTokenizer.from_pretrained(folder)
     assert peer.get_input_embeddings().weight.shape[0] == NUM_ENTRIES == len(loaded)
     assert peer.config.pad_token_id == loaded.pad_token_id
@@ -190,7 +199,7 @@ def test_an_export_is_read_back_as_it_was(folder: Path, model: Transformer) -> N
         assert not read[num_rows:].any(), name
 
 
-@pytest.mark.parametrize("kind", ["clm"], indirect=True)
+@DECODERS
 def test_a_decoder_generates_the_most_likely_tokens(folder: Path, model: Transformer) -> None:
     peer, _ = load_peer("AutoModelForCausalLM", folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -231,3 +240,12 @@ def test_an_export_of_another_shape_is_refused(folder: Path) -> None:
     config.write_text('{"model_type": "t5"}')
     with pytest.raises(TokkitError, match=r"config\.json: model_type is t5, not bert"):
         read_export(folder)
+
+
+@pytest.mark.parametrize("kind", ["mlm-modern"], indirect=True)
+def test_a_modernbert_gets_no_segments_from_its_tokenizer(folder: Path) -> None:
+    """4.48 refuses them."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    encoded = tokenizer("word1 [MASK] word3", return_tensors="pt")
+    assert set(encoded) == {"input_ids", "attention_mask"}
+    assert encoded["input_ids"].tolist() == [[2, 6, 4, 8, 3]]

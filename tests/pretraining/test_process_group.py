@@ -20,8 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tokkit.errors import TokkitError
 from tokkit.pretraining.data.batches import Batch, lay_out
-from tokkit.pretraining.models.bert import Bert
-from tokkit.pretraining.models.transformer import ModelConfig
+from tokkit.pretraining.models.architectures import build_model
+from tokkit.pretraining.models.modernbert import ModernBertConfig
+from tokkit.pretraining.models.transformer import ModelConfig, Transformer
 from tokkit.pretraining.pretrain_config import OPTIMIZERS, PretrainConfig
 from tokkit.pretraining.training.distributed import (
     ProcessGroup,
@@ -41,6 +42,17 @@ VOCAB_SIZE = 101
 LENGTHS = [[[16, 5, 40], [7]], [[33], [8]]]  # of the sequences of each micro-batch of each rank
 TINY = ModelConfig.from_preset("tiny", vocab_size=VOCAB_SIZE, max_seq_length=64, dropout=0.0)
 SHARED = dataclasses.replace(TINY, share_layers=True)
+MODERN = ModernBertConfig(
+    vocab_size=VOCAB_SIZE,
+    hidden_size=32,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    intermediate_size=48,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+    local_attention=8,
+    objective="mlm",
+)
 CPU = torch.device("cpu")
 
 
@@ -54,11 +66,9 @@ def make_config(folder: Path, num_processes: int | None = 2) -> PretrainConfig:
     )
 
 
-def make_model(config: ModelConfig) -> Bert:
+def make_model(config: ModelConfig) -> Transformer:
     torch.manual_seed(0)
-    model = Bert(config)
-    model.initialize()
-    return model
+    return build_model(config)
 
 
 def make_batch(lengths: list[int]) -> Batch:
@@ -194,10 +204,9 @@ def check_everything(config: PretrainConfig) -> None:
         torch.set_num_threads(1)
         check_agreement(group)
         check_optimizers()
-        check_training(group, TINY, fsdp=False)
-        check_training(group, TINY, fsdp=True)
-        check_training(group, SHARED, fsdp=False)
-        check_training(group, SHARED, fsdp=True)
+        for shape in (TINY, SHARED, MODERN):
+            check_training(group, shape, fsdp=False)
+            check_training(group, shape, fsdp=True)
         (config.output / f"{group.rank}.json").write_text(json.dumps([group.rank, group.size]))
         group.barrier()
         if group.rank == 1:

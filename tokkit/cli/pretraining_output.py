@@ -37,7 +37,9 @@ def name_model(options: Mapping[str, Any]) -> str:
     """Return the size of a run's model, or the folder that it started from."""
     if options.get("init_from"):
         return f"from {options['init_from']}"
-    return str(options.get("preset") or DEFAULT_PRESET)
+    family = options.get("architecture")
+    preset = str(options.get("preset") or DEFAULT_PRESET)
+    return f"modernbert {preset}" if family == "modernbert" else preset
 
 
 def describe_metrics(line: Mapping[str, Any]) -> str:

@@ -54,6 +54,7 @@ def input_row(row: FileRow) -> FileRow:
 class KnownOptions(TypedDict, total=False):
     """The options of a stage that readers of its folder look at."""
 
+    architecture: str | None
     documents: str
     dupe_factor: Count
     init_from: str | None

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from tokkit.engine.stage_config import OutputConfig
 from tokkit.errors import TokkitError, require
 from tokkit.masking.mask_config import MaskConfig
 from tokkit.options import LARGEST_SEED, option, parse_duration, parse_numbers, parse_phases
-from tokkit.shards.objectives import TRAINABLE
+from tokkit.shards.objectives import MASKED, TRAINABLE
 
 PRESETS = {  # layers, hidden size, heads: https://github.com/google-research/bert
     "tiny": (2, 128, 2),
@@ -19,11 +19,41 @@ PRESETS = {  # layers, hidden size, heads: https://github.com/google-research/be
     "base": (12, 768, 12),
     "large": (24, 1024, 16),
 }
+# The same, and the feed-forward size: https://github.com/JHU-CLSP/ettin-encoder-vs-decoder, in
+# pretraining/configs/standard; its encoders and decoders have the same sizes.
+MODERNBERT_PRESETS = {
+    "17m": (7, 256, 4, 384),
+    "32m": (10, 384, 6, 576),
+    "68m": (19, 512, 8, 768),
+    "base": (22, 768, 12, 1152),  # 150 million parameters
+    "large": (28, 1024, 16, 2624),  # 400 million
+}
 # The keys of ``optimizers.BUILDERS``, repeated because this module must not import torch.
 OPTIMIZERS = ("adamw", "lamb")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
 COMPILE = ("auto", "on", "off")
+
+
+class Family(NamedTuple):
+    """What ``--architecture`` stands for.
+
+    Attributes:
+        objectives: of the instances that it learns from.
+        presets: names of its sizes.
+        dropout: the default.
+    """
+
+    objectives: tuple[str, ...]
+    presets: tuple[str, ...]
+    dropout: float
+
+
+FAMILIES = {
+    "bert": Family(MASKED, tuple(PRESETS), 0.1),
+    "gpt2": Family(("clm",), tuple(PRESETS), 0.1),
+    "modernbert": Family(("mlm", "clm"), tuple(MODERNBERT_PRESETS), 0.0),
+}
 
 DEFAULT_PRESET = "base"
 DEFAULT_MAX_STEPS = 100_000
@@ -74,13 +104,22 @@ class LoaderConfig(MaskConfig):
 class PretrainConfig(LoaderConfig, OutputConfig):
     """The options of ``pretrain``: the model, its schedule and optimizer, and where it runs.
 
-    Presets are the sizes of google-research/bert. ``phases`` go through the instance folders one
+    Presets are the sizes of google-research/bert, and of Ettin for a ModernBERT. ``phases`` go through the instance folders one
     after the other. With ``max_time`` the schedule follows the clock.
     """
 
     output: Path = option("Run folder to write.", flags=("-o", "--output"))
+    architecture: str | None = option(
+        "Architecture of the model; modernbert is for instances of mlm and clm.",
+        default=None,
+        choices=tuple(FAMILIES),
+        shown_default="bert, or gpt2 for clm",
+    )
     preset: str | None = option(
-        "Size of the model.", default=None, choices=tuple(PRESETS), shown_default=DEFAULT_PRESET
+        "Size of the model; 17m, 32m and 68m are those of modernbert, base and large of all.",
+        default=None,
+        choices=tuple(dict.fromkeys((*PRESETS, *MODERNBERT_PRESETS))),
+        shown_default=DEFAULT_PRESET,
     )
     init_from: Path | None = option(
         "Hugging Face folder of the model to start from, or its name on the Hugging Face Hub; its size "
@@ -131,8 +170,12 @@ class PretrainConfig(LoaderConfig, OutputConfig):
     max_gradient_norm: float = option(
         "Norm to which the gradients are clipped; 0 does not clip.", default=1.0, minimum=0
     )
-    dropout: float = option(
-        "Dropout probability of hidden states and attention.", default=0.1, minimum=0, below=1
+    dropout: float | None = option(
+        "Dropout probability of hidden states and attention.",
+        default=None,
+        minimum=0,
+        below=1,
+        shown_default="0.1; 0 for modernbert",
     )
     micro_batch_tokens: int = option(
         "Number of tokens that go through the model at once; a step accumulates the gradients of "
@@ -181,6 +224,20 @@ class PretrainConfig(LoaderConfig, OutputConfig):
             "--preset has no effect with --init-from, whose model has its own size; leave one out",
         )
         require(
+            self.architecture is None or self.init_from is None,
+            "--architecture has no effect with --init-from, whose model has its own; leave one out",
+        )
+        family = self.architecture or "bert"
+        require(
+            self.preset is None or self.preset in FAMILIES[family].presets,
+            f"--preset {self.preset} is no size of {family}; use one of "
+            f"{', '.join(FAMILIES[family].presets)}, or another --architecture",
+        )
+        require(
+            not self.share_layers or family == "bert",
+            f"--share-layers has no effect with --architecture {family}; leave one out",
+        )
+        require(
             not self.share_layers or self.init_from is None,
             "--share-layers has no effect with --init-from, whose layers differ; leave one out",
         )
@@ -211,6 +268,25 @@ class PretrainConfig(LoaderConfig, OutputConfig):
             min(shares) > 0 and math.isclose(sum(shares), 1, abs_tol=1e-9),
             "the shares of --phases must be above 0 and add up to 1, such as 128:0.9,512:0.1",
         )
+
+    def choose_family(self, objective: str) -> str:
+        """Return the architecture of a run without ``init_from``, on instances of an objective.
+
+        Raises:
+            UsageError: if the architecture does not learn from them.
+        """
+        family = self.architecture or ("bert" if objective in MASKED else "gpt2")
+        objectives = FAMILIES[family].objectives
+        require(
+            objective in objectives,
+            f"--architecture {family} learns from {', '.join(objectives)}, but the instances were "
+            f"built with --objective {objective}; use another one, or build again",
+        )
+        return family
+
+    def choose_dropout(self, family: str) -> float:
+        """Return the dropout of a run with a model of an architecture."""
+        return FAMILIES[family].dropout if self.dropout is None else self.dropout
 
     @property
     def num_steps(self) -> int:

@@ -1,9 +1,11 @@
 """The architectures, and their names in ``transformers``, of tensors and of config fields.
 
-    objective              layers        architecture
-    nsp, sop, mlm          separate      bert
-    nsp, sop, mlm          shared        albert
-    clm                    separate      gpt2
+    objective              layers        --architecture     architecture
+    nsp, sop, mlm          separate      bert               bert
+    nsp, sop, mlm          shared        bert               albert
+    clm                    separate      gpt2               gpt2
+    mlm                    separate      modernbert         modernbert
+    clm                    separate      modernbert         modernbert-decoder
 
 Our single projection of queries, keys and values is theirs stacked. GPT-2 stacks them in the same
 order, and stores the matrices of its layers transposed:
@@ -26,17 +28,29 @@ from torch import Tensor
 
 from tokkit.pretraining.models.bert import ALBERT, BERT
 from tokkit.pretraining.models.gpt2 import GPT2
+from tokkit.pretraining.models.modernbert import (
+    MODERNBERT,
+    MODERNBERT_DECODER,
+    ModernBertConfig,
+)
 from tokkit.pretraining.models.transformer import Architecture, ModelConfig, Transformer
 
-ARCHITECTURES = {architecture.model_type: architecture for architecture in (BERT, ALBERT, GPT2)}
+ARCHITECTURES = {
+    architecture.model_type: architecture
+    for architecture in (BERT, ALBERT, GPT2, MODERNBERT, MODERNBERT_DECODER)
+}
+# The class of the shape for each ``--architecture``.
+CONFIG_CLASSES: Mapping[str, type[ModelConfig]] = {
+    "bert": ModelConfig,
+    "gpt2": ModelConfig,
+    "modernbert": ModernBertConfig,
+}
 VOCAB_TENSORS = ("embeddings.words.weight", "masked_token_head.bias")  # with a row for each token
 
 
 def choose_architecture(config: ModelConfig) -> Architecture:
     """Return the architecture of a model."""
-    if config.is_causal:
-        return GPT2
-    return ALBERT if config.share_layers else BERT
+    return ARCHITECTURES[config.model_type]
 
 
 def build_model(config: ModelConfig) -> Transformer:
@@ -55,7 +69,8 @@ def outline_model(config: ModelConfig) -> Transformer:
 def config_names(architecture: Architecture) -> dict[str, str]:
     """Return the fields of our config that exist in theirs, and their names there."""
     theirs = {"share_layers": None, **architecture.config}
-    named = {ours.name: theirs.get(ours.name, ours.name) for ours in fields(ModelConfig)}
+    ours = (field.name for field in fields(architecture.config_class))
+    named = {name: theirs.get(name, name) for name in ours}
     return {name: their_name for name, their_name in named.items() if their_name is not None}
 
 

@@ -32,6 +32,7 @@ class NormedEmbeddings(Embeddings):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
+        self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.segments = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
@@ -79,12 +80,17 @@ class Layer(nn.Module):
 
 
 class MaskedTokenHead(nn.Module):
-    """The transform before the decoder, whose weight is the word embedding itself."""
+    """The transform before the decoder, whose weight is the word embedding itself.
 
-    def __init__(self, config: ModelConfig) -> None:
+    Args:
+        config: of the model.
+        bias: whether the transform and its norm have one; the decoder always has.
+    """
+
+    def __init__(self, config: ModelConfig, *, bias: bool = True) -> None:
         super().__init__()
-        self.transform = nn.Linear(config.hidden_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.transform = nn.Linear(config.hidden_size, config.hidden_size, bias=bias)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=bias)
         self.bias = nn.Parameter(torch.zeros(config.padded_vocab_size))
 
     def forward(self, x_MD: Tensor) -> Tensor:

@@ -8,14 +8,16 @@ It has ``config.json`` and ``model.safetensors`` under its names, and the tokeni
     nsp, sop; shared layers    AlbertForPreTraining                  AlbertForMaskedLM, AutoModel
     mlm; shared layers         AlbertForMaskedLM                     AutoModel
     clm                        GPT2LMHeadModel                       AutoModelForCausalLM, AutoModel
+    mlm; modernbert            ModernBertForMaskedLM                 AutoModelForMaskedLM, AutoModel
+    clm; modernbert            ModernBertDecoderForCausalLM          AutoModelForCausalLM, AutoModel
 
 ``mlm`` trains no pooler, so AutoModel draws one at random and says so; ``add_pooling_layer=False``
 leaves it out. The pair's label of ``sop`` is 0 in order and 1 swapped, that of ``nsp`` 0 next and 1
 random, in both models.
 
-A tokenizer adds BERT's ``[CLS]`` and ``[SEP]`` and numbers the segments. A GPT-2 was trained on
-neither, and would take segment numbers for token ids: in its export both are left out, and the
-end-of-text token is named.
+A tokenizer adds BERT's ``[CLS]`` and ``[SEP]`` and numbers the segments. A decoder was trained on
+neither, and a GPT-2 would take segment numbers for token ids: in its export both are left out, and
+the end-of-text token is named. A ModernBERT knows no segments.
 """
 
 from collections.abc import Mapping
@@ -98,8 +100,9 @@ def _fit_tokenizer(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> N
     """Adapt the tokenizer's files to the model: its longest input, and for a GPT-2 see above."""
     data = read_json(folder / TOKENIZER_CONFIG, dict[str, Any])
     data["model_max_length"] = config.max_position_embeddings
-    if config.is_causal:
+    if "type_vocab_size" not in config_names(choose_architecture(config)):
         data["model_input_names"] = ["input_ids", "attention_mask"]
+    if config.is_causal:
         data["bos_token"] = data["eos_token"] = tokenizer.tokens[tokenizer.end_of_text_id()]
         if tokenizer.library is not None:
             definition = {**read_json(folder / TOKENIZER, dict[str, Any]), "post_processor": None}
@@ -133,18 +136,23 @@ def read_config(folder: Path) -> ModelConfig:
             f"{path}: model_type is {kind}, not {', '.join(ARCHITECTURES)}; "
             f"name the export folder of a run"
         )
-    names = config_names(ARCHITECTURES[kind])
+    architecture = ARCHITECTURES[kind]
+    names = config_names(architecture)
     if missing := [their_name for their_name in names.values() if their_name not in data]:
         raise TokkitError(f"{path}: {missing[0]} is missing; name the export folder of a run")
     values = {name: data[their_name] for name, their_name in names.items()}
     try:
-        config = msgspec.convert({**values, "share_layers": kind == "albert"}, ModelConfig)
+        fields = {**values, "share_layers": kind == "albert"}
+        config = msgspec.convert(fields, architecture.config_class)
     except msgspec.ValidationError as error:
         raise TokkitError(f"{path}: {error}; name the export folder of a run") from error
     layers = 1 if config.share_layers else config.num_hidden_layers
     with wrap_damage_errors(folder / MODEL):
         num_bytes = (folder / MODEL).stat().st_size
-    require_possible(path, {**asdict(config), "num_hidden_layers": layers}, num_bytes)
+    sizes = {**asdict(config), "num_hidden_layers": layers}
+    if "embeddings.positions" not in architecture.outer:
+        sizes |= {"max_position_embeddings": 0, "type_vocab_size": 0}
+    require_possible(path, sizes, num_bytes)
     return config
 
 
@@ -167,8 +175,8 @@ def fill_mask(folder: Path, sentence: str, top: int = 5) -> list[list[Answer]]:
     config = read_config(folder)
     if config.is_causal:
         raise TokkitError(
-            f"{folder}: a GPT-2 predicts the next token and fills no masks; "
-            f"use GPT2LMHeadModel of transformers to generate text"
+            f"{folder}: a decoder predicts the next token and fills no masks; "
+            f"use AutoModelForCausalLM of transformers to generate text"
         )
     tokenizer = load_tokenizer(folder)
     ids = encode_masked(tokenizer, sentence)

@@ -29,6 +29,10 @@ RESIDUAL = ("attention.output", "down")  # the projections whose outputs are add
 class TokenEmbeddings(Embeddings):
     """The sum of the vectors of a token and its position."""
 
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+
     def forward(self, inputs: Inputs) -> Tensor:
         """Return x_ND."""
         x_ND = self.words(inputs.input_ids_N) + self.positions(inputs.position_ids_N)

@@ -2,8 +2,8 @@
 
 An architecture is one file, such as ``bert.py``: a subclass of ``Transformer``, and an
 ``Architecture`` that says which model of ``transformers`` computes the same. To add one, write such
-a file and add it to ``ARCHITECTURES`` and ``choose_architecture`` in ``architectures.py``. What
-trains, saves and exports a model knows nothing else of it.
+a file and add it to ``ARCHITECTURES`` in ``architectures.py``. What trains, saves and exports a model
+knows nothing else of it.
 
 There is no padding: sequences are concatenated from the embedding to the heads, and logits are
 computed for the predicted positions only, a chunk at a time. The vocabulary is padded to a multiple
@@ -18,7 +18,7 @@ Names of tensors carry their shape:
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +98,13 @@ class ModelConfig:
     share_layers: bool = False
 
     @property
+    def model_type(self) -> str:
+        """The name of the architecture in ``config.json``."""
+        if self.is_causal:
+            return "gpt2"
+        return "albert" if self.share_layers else "bert"
+
+    @property
     def padded_vocab_size(self) -> int:
         """The number of rows of the word embedding."""
         return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
@@ -122,31 +129,37 @@ class ModelConfig:
         dropout: float,
         objective: str = "nsp",
         share_layers: bool = False,
-    ) -> "ModelConfig":
+    ) -> Self:
         """Return the shape of a preset, with more positions where sequences are longer."""
-        num_layers, hidden_size, num_heads = PRESETS[preset]
         return cls(
             vocab_size=vocab_size,
-            hidden_size=hidden_size,
-            num_hidden_layers=num_layers,
-            num_attention_heads=num_heads,
-            intermediate_size=4 * hidden_size,
             max_position_embeddings=max(512, max_seq_length),
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
-            layer_norm_eps=1e-5 if OBJECTIVES[objective].is_causal else 1e-12,  # as published
             objective=objective,
             share_layers=share_layers,
+            **cls.preset_fields(preset, objective),
         )
+
+    @classmethod
+    def preset_fields(cls, preset: str, objective: str) -> dict[str, Any]:
+        """Return the fields that a preset decides, as published."""
+        num_layers, hidden_size, num_heads = PRESETS[preset]
+        return {
+            "hidden_size": hidden_size,
+            "num_hidden_layers": num_layers,
+            "num_attention_heads": num_heads,
+            "intermediate_size": 4 * hidden_size,
+            "layer_norm_eps": 1e-5 if OBJECTIVES[objective].is_causal else 1e-12,
+        }
 
 
 class Embeddings(nn.Module):
-    """The vectors of tokens and positions; what is made of them is up to the architecture."""
+    """The vectors of tokens; what is added to them, and made of them, is up to the architecture."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.words = nn.Embedding(config.padded_vocab_size, config.hidden_size)
-        self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.dropout_prob = config.hidden_dropout_prob
 
 
@@ -185,6 +198,14 @@ class Transformer(nn.Module):
         """Return logits_SC of the label of each pair; None for a model of single sequences."""
         del x_ND, inputs
         return None
+
+    def count_attended(self, length: float) -> float:
+        """Return how many tokens a token attends to in all layers together.
+
+        Args:
+            length: to how many it attends where it sees its whole sequence.
+        """
+        return self.config.num_hidden_layers * length
 
     def count_head_parameters(self) -> int:
         """Return how many parameters a predicted token passes after the encoder."""
@@ -239,22 +260,24 @@ class Architecture:
 
     Attributes:
         model_type: its name in ``config.json``.
-        build: makes ours; its weights are not initialized.
+        build: makes ours from its ``config_class``; its weights are not initialized.
         outer: our modules outside the layers, and theirs.
         layer: prefix of a layer there, with a place for its number.
         inner: our modules in a layer, and theirs; several where ours is theirs stacked.
         describe: returns what ``config.json`` has besides the fields of ``ModelConfig``.
         config: our config fields that have another name there; None where they have none.
+        config_class: of its shape.
         transposed: whether the matrices of layers are transposed there.
         add_tensors: returns the tensors that only theirs has.
     """
 
     model_type: str
-    build: Callable[[ModelConfig], Transformer]
+    build: Callable[[Any], Transformer]
     outer: Mapping[str, str]
     layer: str
     inner: Mapping[str, tuple[str, ...]]
-    describe: Callable[[ModelConfig, Tokenizer], dict[str, Any]]
+    describe: Callable[[Any, Tokenizer], dict[str, Any]]
     config: Mapping[str, str | None] = field(default_factory=dict)
+    config_class: type[ModelConfig] = ModelConfig
     transposed: bool = False
     add_tensors: Callable[[ModelConfig], dict[str, Tensor]] = lambda _: {}

@@ -259,5 +259,5 @@ def count_flops_per_token(model: Transformer, sample: Sample) -> float:
     shape = model.config
     encoder = sum(parameter.numel() for parameter in model.layers.parameters())
     encoder *= shape.num_hidden_layers // len(model.layers)  # 1, or all where layers are shared
-    attention = 12 * shape.num_hidden_layers * shape.hidden_size * sample.length
+    attention = 12 * shape.hidden_size * model.count_attended(sample.length)
     return 6 * encoder + attention + 6 * model.count_head_parameters() * sample.masked_share

@@ -154,6 +154,8 @@ class RunPlan:
         sources = tuple(Manifest.read(folder, "instances") for folder in config.instances)
         for folder, source in zip(config.instances, sources, strict=True):
             require_objective(source.options, str(folder))
+        if config.init_from is None:
+            config.choose_family(sources[0].options["objective"])
         require(
             not config.share_layers or sources[0].options["objective"] != "clm",
             "--share-layers has no effect on a GPT-2, which instances of clm train; leave it out",
@@ -187,7 +189,9 @@ class RunPlan:
         }
         # An option that is given with its default value makes no other run.
         if config.init_from is None:
-            options["preset"] = config.preset or DEFAULT_PRESET
+            family = config.choose_family(self.sources[0].options["objective"])
+            options |= {"architecture": family, "preset": config.preset or DEFAULT_PRESET}
+            options["dropout"] = config.choose_dropout(family)
         if config.max_time is None:
             options["max_steps"] = config.num_steps
         options |= {"init_from": self.initial, "precision": self.precision}

@@ -17,11 +17,14 @@ from tokkit.engine.manifest import Manifest
 from tokkit.engine.spec import locked_folder, prepare_folder
 from tokkit.pretraining.data.loader import Loader, Sources, open_sources, order_phases
 from tokkit.pretraining.data.prefetcher import Prefetcher
-from tokkit.pretraining.models.architectures import build_model
+from tokkit.pretraining.models.architectures import CONFIG_CLASSES, build_model
 from tokkit.pretraining.models.export import write_export
 from tokkit.pretraining.models.initial_weights import InitialWeights, read_initial_weights
 from tokkit.pretraining.models.transformer import ModelConfig
-from tokkit.pretraining.pretrain_config import DEFAULT_PRESET, PretrainConfig
+from tokkit.pretraining.pretrain_config import (
+    DEFAULT_PRESET,
+    PretrainConfig,
+)
 from tokkit.pretraining.training.device import (
     choose_precision,
     describe_device,
@@ -142,14 +145,15 @@ def choose_model(
             sources.tokenizer,
             objective=sources.objective,
             max_seq_length=sources.max_seq_length,
-            dropout=config.dropout,
+            dropout=config.choose_dropout("bert"),
         )
         return initial.config, initial
-    model_config = ModelConfig.from_preset(
+    family = config.choose_family(sources.objective)
+    model_config = CONFIG_CLASSES[family].from_preset(
         config.preset or DEFAULT_PRESET,
         vocab_size=sources.tokenizer.vocab_size,
         max_seq_length=sources.max_seq_length,
-        dropout=config.dropout,
+        dropout=config.choose_dropout(family),
         objective=sources.objective,
         share_layers=config.share_layers,
     )

@@ -1,0 +1,245 @@
+"""ModernBERT (Warner et al. 2024, arXiv:2412.13663), for ``mlm``, and as a decoder for ``clm``.
+
+It is a pre-norm encoder without biases. The embedding is normalized, so the first layer has no norm
+before its attention; one more norm follows the last layer. Positions are rotary. Every third layer,
+from the first, attends to the whole sequence; the others to a window of 128 tokens, 64 on each side,
+with another base of the rotary positions. The feed-forward network is a GeGLU (Shazeer 2020,
+arXiv:2002.05202). The head is BERT's without biases, but for that of the decoder.
+
+It computes what ``transformers.ModernBertForMaskedLM`` computes, and for ``clm``
+``ModernBertDecoderForCausalLM``, whose window is a token and the 63 before it. Dropout is where
+``transformers`` has it. The presets are the sizes of Ettin (Weller et al. 2025, arXiv:2507.11412),
+an encoder and a decoder each, of which ``base`` and ``large`` are those of ModernBERT.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tokkit.engine.json_files import Size
+from tokkit.pretraining.models.attention import SelfAttention, Window
+from tokkit.pretraining.models.bert import MaskedTokenHead
+from tokkit.pretraining.models.transformer import (
+    Architecture,
+    Embeddings,
+    Inputs,
+    ModelConfig,
+    Transformer,
+)
+from tokkit.pretraining.pretrain_config import MODERNBERT_PRESETS
+from tokkit.tokenizer.tokenizer import Tokenizer
+
+GLOBAL, LOCAL = "full_attention", "sliding_attention"
+RESIDUAL = ("attention.output", "down", "masked_token_head.transform")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModernBertConfig(ModelConfig):
+    """The shape of a ModernBERT, with the fields of ``config.json`` that only it has.
+
+    The bases of the rotary positions are those of the paper's last phase; pretraining at 1,024
+    tokens had 10,000 in all layers, and Ettin has 160,000 in all.
+    """
+
+    layer_norm_eps: float = 1e-5
+    local_attention: Size = 128
+    global_attn_every_n_layers: Size = 3
+    global_rope_theta: float = 160_000.0
+    local_rope_theta: float = 10_000.0
+
+    @property
+    def model_type(self) -> str:
+        """The name of the architecture in ``config.json``."""
+        return "modernbert-decoder" if self.is_causal else "modernbert"
+
+    @property
+    def window(self) -> Window:
+        """To which tokens a token attends in a local layer."""
+        half = self.local_attention // 2
+        return (half - 1, 0) if self.is_causal else (half, half)
+
+    @property
+    def layer_types(self) -> list[str]:
+        """Whether each layer is global or local, in the words of ``config.json``."""
+        every = self.global_attn_every_n_layers
+        return [LOCAL if number % every else GLOBAL for number in range(self.num_hidden_layers)]
+
+    @classmethod
+    def preset_fields(cls, preset: str, objective: str) -> dict[str, Any]:
+        """Return the fields that a preset decides, as published."""
+        del objective
+        names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+        return dict(zip(names, MODERNBERT_PRESETS[preset], strict=True))
+
+
+class WordEmbeddings(Embeddings):
+    """The normalized vectors of tokens, without those of positions."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.norm = make_norm(config)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Return x_ND."""
+        x_ND = self.norm(self.words(inputs.input_ids_N))
+        return F.dropout(x_ND, self.dropout_prob, self.training)
+
+
+class ModernBertLayer(nn.Module):
+    """A norm and attention, global or local, then a norm and a gated feed-forward network."""
+
+    def __init__(self, config: ModernBertConfig, number: int) -> None:
+        super().__init__()
+        is_global = config.layer_types[number] == GLOBAL
+        self.attention_norm = make_norm(config) if number else nn.Identity()
+        self.attention = SelfAttention(
+            config,
+            bias=False,
+            window=None if is_global else config.window,
+            rope_theta=config.global_rope_theta if is_global else config.local_rope_theta,
+        )
+        self.up_norm = make_norm(config)
+        self.up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.attention_dropout_prob = config.attention_probs_dropout_prob
+        self.dropout_prob = config.hidden_dropout_prob
+
+    def forward(self, x_ND: Tensor, inputs: Inputs) -> Tensor:
+        """Pass x_ND through the layer."""
+        mixed_ND = self.attention(self.attention_norm(x_ND), inputs)
+        x_ND = x_ND + F.dropout(mixed_ND, self.attention_dropout_prob, self.training)
+        h_NF, gate_NF = self.up(self.up_norm(x_ND)).chunk(2, 1)
+        h_NF = F.dropout(F.gelu(h_NF) * gate_NF, self.dropout_prob, self.training)
+        out_ND: Tensor = x_ND + self.down(h_NF)
+        return out_ND
+
+
+class ModernBert(Transformer):
+    """The model; token types and pairs in ``Inputs`` have no effect."""
+
+    config: ModernBertConfig
+
+    def __init__(self, config: ModernBertConfig) -> None:
+        layers = (ModernBertLayer(config, number) for number in range(config.num_hidden_layers))
+        super().__init__(config, WordEmbeddings(config), layers)
+        self.norm = make_norm(config)
+        self.masked_token_head = MaskedTokenHead(config, bias=False)
+
+    def initialize(self) -> None:
+        """Draw the weights: normal, truncated at two deviations; norms 1, the decoder's bias 0.
+
+        The projections that add to the residual are smaller, by the number of additions.
+        """
+        deviation = self.config.initializer_range
+        smaller = deviation / math.sqrt(2 * self.config.num_hidden_layers)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                std = smaller if name.endswith(RESIDUAL) else deviation
+                nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+
+    def encode(self, inputs: Inputs) -> Tensor:
+        """Return the output of the last norm, x_ND."""
+        normed_ND: Tensor = self.norm(super().encode(inputs))
+        return normed_ND
+
+    def transform(self, x_MD: Tensor) -> Tensor:
+        """Return the output of the head."""
+        transformed_MD: Tensor = self.masked_token_head(x_MD)
+        return transformed_MD
+
+    @property
+    def decoder_bias(self) -> Tensor:
+        """The bias of the head."""
+        return self.masked_token_head.bias
+
+    def count_attended(self, length: float) -> float:
+        """Return how many tokens a token attends to in all layers together."""
+        seen = min(length, 1 + sum(self.config.window))
+        return sum(length if kind == GLOBAL else seen for kind in self.config.layer_types)
+
+    def count_head_parameters(self) -> int:
+        """Return how many parameters a predicted token passes, the decoder's bias left out."""
+        head = self.masked_token_head
+        own = head.transform.weight.numel() + head.norm.weight.numel()
+        return own + super().count_head_parameters()
+
+
+def make_norm(config: ModelConfig) -> nn.LayerNorm:
+    """Return a norm without bias."""
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=False)
+
+
+def describe_modernbert(
+    config: ModernBertConfig, tokenizer: Tokenizer, *, architecture: str
+) -> dict[str, Any]:
+    """Return what ``config.json`` says of a ModernBERT, in the words of transformers 5 and of 4.48.
+
+    The older words for the layers and their bases are fields of ``ModernBertConfig``.
+    """
+    first, last = tokenizer.special_ids.get("cls"), tokenizer.special_ids.get("sep")
+    described: dict[str, Any] = {}
+    if config.is_causal:  # transformers demands that it has an id for padding
+        first = last = tokenizer.end_of_text_id()
+        described["pad_token_id"] = tokenizer.special_ids.get("pad", last)
+    return described | {
+        "architectures": [architecture],
+        "bos_token_id": first,
+        "cls_token_id": first,
+        "eos_token_id": last,
+        "sep_token_id": last,
+        "embedding_dropout": config.hidden_dropout_prob,
+        "layer_types": config.layer_types,
+        "rope_parameters": {
+            GLOBAL: {"rope_type": "default", "rope_theta": config.global_rope_theta},
+            LOCAL: {"rope_type": "default", "rope_theta": config.local_rope_theta},
+        },
+        "tie_word_embeddings": True,
+    }
+
+
+OUTER = {
+    "embeddings.words": "model.embeddings.tok_embeddings",
+    "embeddings.norm": "model.embeddings.norm",
+    "norm": "model.final_norm",
+    "masked_token_head": "decoder",  # has the bias
+}
+INNER = {
+    "attention_norm": ("attn_norm",),
+    "attention.qkv": ("attn.Wqkv",),
+    "attention.output": ("attn.Wo",),
+    "up_norm": ("mlp_norm",),
+    "up": ("mlp.Wi",),
+    "down": ("mlp.Wo",),
+}
+CONFIG_NAMES = {
+    "type_vocab_size": None,
+    "hidden_dropout_prob": "mlp_dropout",
+    "attention_probs_dropout_prob": "attention_dropout",
+    "layer_norm_eps": "norm_eps",
+}
+MODERNBERT = Architecture(
+    model_type="modernbert",
+    build=ModernBert,
+    outer=OUTER
+    | {"masked_token_head.transform": "head.dense", "masked_token_head.norm": "head.norm"},
+    layer="model.layers.{}",
+    inner=INNER,
+    describe=partial(describe_modernbert, architecture="ModernBertForMaskedLM"),
+    config=CONFIG_NAMES,
+    config_class=ModernBertConfig,
+)
+MODERNBERT_DECODER = Architecture(
+    model_type="modernbert-decoder",
+    build=ModernBert,
+    outer=OUTER
+    | {"masked_token_head.transform": "lm_head.dense", "masked_token_head.norm": "lm_head.norm"},
+    layer="model.layers.{}",
+    inner=INNER | {"attention.qkv": ("attn.q_proj", "attn.k_proj", "attn.v_proj")},
+    describe=partial(describe_modernbert, architecture="ModernBertDecoderForCausalLM"),
+    config=CONFIG_NAMES,
+    config_class=ModernBertConfig,
+)
