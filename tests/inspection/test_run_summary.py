@@ -24,7 +24,7 @@ from tokkit.pretraining.training.run_record import METRICS, RUN, RunPlan, descri
 MANIFEST = Manifest(
     kind="instances",
     key="key of the instances",
-    options={},
+    options={"objective": "nsp"},
     seed=0,
     tokenizer_fingerprint="fingerprint",
     inputs=[],

@@ -87,6 +87,12 @@ def fingerprint_folder(folder: Path) -> str:
     return hashlib.sha256(canonical_json(data)).hexdigest()
 
 
+def read_family(folder: Path) -> str:
+    """Return the ``--architecture`` of a folder's model; ``bert`` where it is none that we know."""
+    kind = read_json(folder / CONFIG, dict[str, Any], DOWNLOAD).get("model_type")
+    return "modernbert" if kind in {"modernbert", "modernbert-decoder"} else "bert"
+
+
 def find_weights(folder: Path) -> tuple[Path, ...]:
     """Return the files that hold the weights.
 

@@ -15,8 +15,9 @@ an encoder and a decoder each, of which ``base`` and ``large`` are those of Mode
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,6 +34,7 @@ from tokkit.pretraining.models.transformer import (
 from tokkit.pretraining.pretrain_config import MODERNBERT_PRESETS
 from tokkit.tokenizer.tokenizer import Tokenizer
 
+Positive = Annotated[float, msgspec.Meta(gt=0)]
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 RESIDUAL = ("attention.output", "down", "masked_token_head.transform")
 
@@ -48,8 +50,16 @@ class ModernBertConfig(ModelConfig):
     layer_norm_eps: float = 1e-5
     local_attention: Size = 128
     global_attn_every_n_layers: Size = 3
-    global_rope_theta: float = 160_000.0
-    local_rope_theta: float = 10_000.0
+    global_rope_theta: Positive = 160_000.0
+    local_rope_theta: Positive = 10_000.0
+
+    def __post_init__(self) -> None:
+        """Refuse heads whose dimensions cannot be turned in pairs."""
+        if self.hidden_size % (2 * self.num_attention_heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} cannot be divided among "
+                f"{self.num_attention_heads} attention heads of an even size"
+            )
 
     @property
     def model_type(self) -> str:

@@ -45,7 +45,7 @@ from tokkit.engine.json_files import (
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.spec import StageSpec, read_previous_run
 from tokkit.errors import TokkitError, UsageError, require, wrap_os_errors
-from tokkit.pretraining.models.bert_folder import fingerprint_folder
+from tokkit.pretraining.models.bert_folder import fingerprint_folder, read_family
 from tokkit.pretraining.pretrain_config import DEFAULT_PRESET, PretrainConfig, require_objective
 
 KIND = "run"
@@ -189,9 +189,11 @@ class RunPlan:
         }
         # An option that is given with its default value makes no other run.
         if config.init_from is None:
+            options["preset"] = config.preset or DEFAULT_PRESET
             family = config.choose_family(self.sources[0].options["objective"])
-            options |= {"architecture": family, "preset": config.preset or DEFAULT_PRESET}
-            options["dropout"] = config.choose_dropout(family)
+        else:
+            family = read_family(config.init_from)
+        options |= {"architecture": family, "dropout": config.choose_dropout(family)}
         if config.max_time is None:
             options["max_steps"] = config.num_steps
         options |= {"init_from": self.initial, "precision": self.precision}

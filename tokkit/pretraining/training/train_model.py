@@ -18,6 +18,7 @@ from tokkit.engine.spec import locked_folder, prepare_folder
 from tokkit.pretraining.data.loader import Loader, Sources, open_sources, order_phases
 from tokkit.pretraining.data.prefetcher import Prefetcher
 from tokkit.pretraining.models.architectures import CONFIG_CLASSES, build_model
+from tokkit.pretraining.models.bert_folder import read_family
 from tokkit.pretraining.models.export import write_export
 from tokkit.pretraining.models.initial_weights import InitialWeights, read_initial_weights
 from tokkit.pretraining.models.transformer import ModelConfig
@@ -145,7 +146,7 @@ def choose_model(
             sources.tokenizer,
             objective=sources.objective,
             max_seq_length=sources.max_seq_length,
-            dropout=config.choose_dropout("bert"),
+            dropout=config.choose_dropout(read_family(config.init_from)),
         )
         return initial.config, initial
     family = config.choose_family(sources.objective)
