@@ -41,6 +41,7 @@ ROOMS_OF_LIBRARY: dict[str, set[str]] = {
     "tokenizers": {"tokenizer", "vocab", "encoding"},
     "sentencepiece": {"tokenizer", "vocab", "encoding"},
     "sentencex": {"corpus"},
+    "ray": {"engine"},
     "numba": {"kernels"},
     "llvmlite": {"kernels"},
 }

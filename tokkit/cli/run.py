@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from tokkit.cli.stages import build, encode, train
 from tokkit.cli.streams import echo
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.local import import_single_threaded
-from tokkit.engine.stage_config import OutputConfig
+from tokkit.engine.stage_config import OutputConfig, StageConfig
 from tokkit.errors import UsageError, require
 from tokkit.options import Config
 from tokkit.vocab.train_config import TrainConfig
 
 COMMANDS = {"train": train, "encode": encode, "build": build, "pretrain": pretrain}
 STAGES = tuple(FOLDERS)
+ENGINE_OPTIONS = ("engine", "ray_address")
 ANSWERS_SHOWN = 5
 
 
@@ -38,6 +40,7 @@ ANSWERS_SHOWN = 5
     type=number_type(int, 0),
     help="Number of worker processes of every stage, in place of the recipe's.",
 )
+@config_options(*(replace(StageConfig.options[name], default=None) for name in ENGINE_OPTIONS))
 @config_options(*OutputConfig.options.values())
 def run(
     recipe: Path,
@@ -45,6 +48,8 @@ def run(
     last: str | None,
     *,
     workers: int | None,
+    engine: str | None,
+    ray_address: str | None,
     overwrite: bool,
     progress: bool,
 ) -> None:
@@ -55,12 +60,13 @@ def run(
     plan = read_recipe(recipe)
     stages = choose_stages(plan, first, last)
     shared: dict[str, Any] = {"overwrite": overwrite, "progress": progress}
-    if workers is not None:
-        require(
-            not {"train", "encode", "build"}.isdisjoint(stages),
-            f"--workers has no effect on {' and '.join(stages)}; leave it out",
-        )
-        shared["workers"] = workers
+    for name, value in (("workers", workers), ("engine", engine), ("ray_address", ray_address)):
+        if value is not None:
+            require(
+                not {"train", "encode", "build"}.isdisjoint(stages),
+                f"{StageConfig.options[name].flag} has no effect on {' and '.join(stages)}; leave it out",
+            )
+            shared[name] = value
     configs = {stage: make_config(plan, stage, shared) for stage in stages if stage in COMMANDS}
     import_single_threaded()
     has_examples = bool(plan.examples) and "pretrain" in stages

@@ -18,6 +18,7 @@ from tokkit.engine.accounts import Accounts
 from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.stage import Stage, run_stage
+from tokkit.engine.stage_config import StageConfig
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.hub_names import find_folder
 from tokkit.tokenizer.kernel_choice import choose_kernel
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 TOKENIZER_FOLDER = "tokenizer"
 SMALL_BYTES = 1 << 20
 
-OPTIONS_OUTSIDE_KEY = ("inputs", "tokenizer", "output", "workers", "overwrite", "progress")
+OPTIONS_OUTSIDE_KEY = ("inputs", "tokenizer", "output", *StageConfig.options)
 
 
 def encode(config: EncodeConfig, stats: EncodeStats | None = None) -> Manifest:
@@ -107,4 +108,5 @@ def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None)
         check_accounts=require_documents,
         find_warnings=find_warnings_of,
         on_result=None if stats is None else stats.add,
+        cluster=config.cluster,
     )

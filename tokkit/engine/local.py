@@ -1,4 +1,4 @@
-"""Runs work units in this process, or in worker processes of this machine."""
+"""Runs work units in this process, in worker processes of this machine, or on a Ray cluster."""
 
 import os
 import sys
@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from tokkit.engine.unit import Outcome, Task, Unit, UnitStream, out_of_memory
+from tokkit.errors import require_library
 
 
 def import_single_threaded() -> None:
@@ -48,6 +49,8 @@ def run_units(
     workers: int,
     report: Callable[[int], Any],
     stream: UnitStream | None = None,
+    *,
+    cluster: str | None = None,
 ) -> Generator[tuple[Unit, Outcome], None, None]:
     """Run ``task`` on each unit, yielding outcomes as they come.
 
@@ -57,16 +60,25 @@ def run_units(
         workers: number of processes; 0 works in this one.
         report: called with the progress, in terms of the units' sizes.
         stream: units that are done after the others.
+        cluster: address of a Ray cluster that does all units but those of this process and of the
+            stream; None for none.
 
     The processes end when the generator is closed.
 
     Raises:
         TokkitError: raised by a unit, or naming the unit whose worker died.
     """
+    is_remote = cluster is not None
     for unit in units:
-        if unit.in_parent or not workers:
+        if unit.in_parent or not (workers or is_remote):
             yield unit, _run_here(task, unit, report)
-    distributed = [unit for unit in units if not unit.in_parent] if workers else []
+    distributed = [unit for unit in units if not unit.in_parent] if workers or is_remote else []
+    if distributed and cluster is not None:
+        require_library("ray", "--engine ray", "ray")
+        from tokkit.engine.ray import run_on_ray
+
+        yield from run_on_ray(task, distributed, cluster, workers, report)
+        distributed = []
     if distributed or (stream is not None and workers):
         from tokkit.engine.worker_pool import (
             WorkerPool,  # imports multiprocessing, which takes 15 ms

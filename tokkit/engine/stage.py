@@ -111,6 +111,7 @@ class Stage(StagePlan):
         find_warnings: returns lines about what looks wrong, from the accounts and the notes of each
             unit; they are logged, and kept in the manifest.
         on_result: called with the result of each unit that is done in this run.
+        cluster: address of the Ray cluster that does the units; None works on this machine.
     """
 
     function: Callable[[Any, Any, HashedFile, Callable[[int], None]], UnitResult]
@@ -121,6 +122,7 @@ class Stage(StagePlan):
     check_accounts: Callable[[Accounts], None] | None = None
     find_warnings: Callable[[Accounts, Sequence[Mapping[str, Any]]], list[str]] | None = None
     on_result: Callable[[UnitResult], None] | None = None
+    cluster: str | None = None
 
 
 def run_stage(stage: Stage, *, workers: int, overwrite: bool, progress: bool) -> Manifest:
@@ -244,7 +246,8 @@ def complete_units(
         show=progress,
     )
     task = Task(stage.function, stage.context, stage.output, stage.load)
-    with bar, closing(run_units(task, missing, workers, bar.update, stream)) as outcomes:
+    outcomes = run_units(task, missing, workers, bar.update, stream, cluster=stage.cluster)
+    with bar, closing(outcomes):
         for unit, outcome in outcomes:
             if stage.on_result is not None:
                 stage.on_result(outcome.result)

@@ -95,6 +95,7 @@ def _plan(config: BuildConfig, spec: StageSpec, folder: ShardFolder, tokenizer: 
         prepare=lambda output: save_tokenizer(tokenizer, output / "tokenizer"),
         check_accounts=lambda accounts: _require_instances(accounts, config),
         find_warnings=lambda accounts, _: _find_warnings(accounts, folder),
+        cluster=config.cluster,
     )
 
 

@@ -26,10 +26,12 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -276,6 +278,31 @@ def _list_folders() -> tuple[Path, ...]:
         return (Path(chosen) / name,)
     caches = Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
     return package / "__pycache__", Path(os.environ.get("XDG_CACHE_HOME") or caches) / name
+
+
+def keep_kernels_on_machine() -> None:
+    """Store kernels in a folder of this machine from now on, unless ``NUMBA_CACHE_DIR`` is set.
+
+    The package may be on a file system of a whole cluster, where locks are slow or missing. Kernels
+    that are stored with it are copied. A folder of another user is not trusted.
+    """
+    folder = Path(tempfile.gettempdir()) / f"tokkit-kernels-{os.getuid()}"
+    if "NUMBA_CACHE_DIR" in os.environ:
+        return
+    stored = [path for other in _list_folders() for path in other.glob(f"*{_SUFFIX}")]
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+            return
+        os.environ["NUMBA_CACHE_DIR"] = str(folder)
+        _list_folders.cache_clear()
+        if (own := find_folder()) is None:
+            return
+        for path in stored:
+            if not (own / path.name).exists():
+                draft = own / f"{path.name}.{os.getpid()}.tmp"
+                shutil.copyfile(path, draft)
+                draft.rename(own / path.name)
 
 
 @cache

@@ -138,6 +138,7 @@ def count_corpus(
         function=count_unit,
         context=context,
         prepare=lambda _: folder.mkdir(exist_ok=True),
+        cluster=config.cluster,
     )
     lines = complete_units(
         stage,

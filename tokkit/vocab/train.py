@@ -21,6 +21,7 @@ from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.manifest import TRAINING
 from tokkit.engine.spec import content_key, locked_folder
 from tokkit.engine.stage import StagePlan, require_same_inputs
+from tokkit.engine.stage_config import StageConfig
 from tokkit.tokenizer.hub_names import find_folder
 from tokkit.tokenizer.loading import TokenizerFiles
 from tokkit.tokenizer.saving import save_tokenizer
@@ -36,7 +37,7 @@ COUNTS_FOLDER = f"{STATE_FOLDER}/counts"
 
 # Options that do not change the vocabulary, or of which only the content is in the key.
 OPTIONS_OUTSIDE_KEY = frozenset(
-    ("inputs", "output", "workers", "memory", "save_counts", "compare", "overwrite", "progress")
+    ("inputs", "output", "memory", "save_counts", "compare", *StageConfig.options)
 )
 # Options that do not affect the counts, only what is learned from them.
 _LEARNING_OPTIONS = frozenset(

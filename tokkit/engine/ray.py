@@ -1,0 +1,333 @@
+"""Runs work units on a Ray cluster, where each unit is a task.
+
+    driver               a process of node 1         a process of node 2
+    put(task)
+    unit 0, unit 1  ──▶  get(task), once
+                         unit 0: a file              get(task), once
+                         ▼                           unit 1: a file
+    outcome 0  ◀───────── ready                      ▼
+    outcome 1  ◀──────────────────────────────────── ready
+
+Every node has the same release of tokkit and sees the folders under the same paths. About twice as
+many units are submitted as the cluster has processors, so that none waits for the driver and few
+are lost with it. A process keeps what the units need (tokenizer, kernels) until it gets another task.
+
+A unit is a pure function, so that it may run again, even twice at a time. Ray would repeat a unit
+that was killed for memory forever; the driver therefore does it: one that was lost with its process
+or node runs up to four times, one that was killed for memory once more, with twice the memory. An
+error of the unit itself ends the work.
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from tokkit import __version__
+from tokkit.engine.unit import Outcome, Task, Unit, out_of_memory
+from tokkit.engine.worker_pool import WorkerError
+from tokkit.errors import TokkitError, describe_os_error
+from tokkit.kernels.compiled import keep_kernels_on_machine
+
+log = logging.getLogger(__name__)
+
+UNIT_MEMORY = 1 << 30  # what a unit takes, which the scheduler counts
+MOST_RUNS = 4
+RUNS_PER_PROCESSOR = 2
+
+_WAIT_SECONDS = 1.0
+_CONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = 60.0  # in which a node starts a process
+_OBJECT_STORE_BYTES = 256 << 20  # of a local instance: only the task is kept there
+# What begins HTTP/2: the client's preface with empty settings, and the type of the server's first frame.
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+_SETTINGS = 4
+
+
+def run_on_ray(
+    task: Task, units: Sequence[Unit], address: str, workers: int, report: Callable[[int], Any]
+) -> Generator[tuple[Unit, Outcome], None, None]:
+    """Run ``task`` on each unit, yielding outcomes as they come.
+
+    Args:
+        task: what to do; picklable.
+        units: in the order in which they are started.
+        address: ``HOST:PORT`` of the cluster; ``auto`` for the one of this machine, or if it has
+            none, for an instance that is started here and stopped at the end.
+        workers: number of processors of such an instance.
+        report: called with the size of each finished unit.
+
+    Raises:
+        TokkitError: raised by a unit; or the cluster cannot be reached, has another release of
+            tokkit, or has lost a unit too often.
+    """
+    with _connect(address, workers):
+        _refuse_other_releases()
+        yield from _Driver(task).run(units, report)
+
+
+@contextmanager
+def _connect(address: str, workers: int) -> Iterator[None]:
+    """Connect this process with a cluster inside the block, unless it is connected already."""
+    if ray.is_initialized():
+        yield
+        return
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", address)
+    if address != "auto":
+        _probe(address)
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    # Ray replaces the handlers that turn signals into ``Interrupted``.
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        try:
+            ray.init(address=address, **options)
+        except ConnectionError:
+            if address != "auto":
+                raise
+            log.info("no Ray cluster on this machine; starting an instance of its own")
+            ray.init(
+                num_cpus=max(1, workers),
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                **options,
+            )
+        if in_main_thread:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        yield
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        if ray.is_initialized():
+            raise
+        reason = str(error).strip().split("\n", 1)[0]
+        raise TokkitError(
+            f"--ray-address {address}: {reason}; join this machine to the cluster with ray start "
+            f"--address HOST:PORT"
+        ) from error
+    finally:
+        ray.shutdown()
+
+
+def _probe(address: str) -> None:
+    """Refuse an address where no Ray is, for which Ray itself would try for minutes.
+
+    Ray's servers speak HTTP/2, so that each begins with a frame of settings.
+    """
+    host, _, port = address.rpartition(":")
+    remedy = "name HOST:PORT of a cluster's head, as ray status shows it, or leave it out"
+    if not host or not port.isdigit():
+        raise TokkitError(f"--ray-address {address}: not HOST:PORT; {remedy}")
+    try:
+        with socket.create_connection((host, int(port)), _CONNECT_SECONDS) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return
+            connection.sendall(_PREFACE)
+            answer = connection.recv(9)
+    except (OSError, OverflowError) as error:
+        reason = describe_os_error(error) if isinstance(error, OSError) else str(error)
+        raise TokkitError(f"--ray-address {address}: {reason}; {remedy}") from error
+    if len(answer) < 4 or answer[3] != _SETTINGS:
+        raise TokkitError(f"--ray-address {address}: what answers there is not Ray; {remedy}")
+
+
+def _refuse_other_releases() -> None:
+    """Refuse a cluster whose nodes have another release of tokkit, which may write other bytes."""
+
+    def find_release() -> str:  # sent as code, since a node may have no tokkit
+        try:
+            from tokkit import __version__ as release
+        except ImportError:
+            return "none"
+        return release
+
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    asked = {}
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ask = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(find_release)
+        asked[ask.remote()] = node
+    answered, _ = ray.wait([*asked], num_returns=len(asked), timeout=_ANSWER_SECONDS)
+    for answer in answered:
+        with suppress(RayError):  # the node was lost; others are there, or nothing will be done
+            if (release := ray.get(answer)) != __version__:
+                host = asked[answer]["NodeManagerHostname"]
+                raise TokkitError(
+                    f"Ray node {host} ({asked[answer]['NodeManagerAddress']}) has tokkit {release}, and "
+                    f"this machine {__version__}; install the same release on all nodes"
+                )
+
+
+@dataclass(frozen=True)
+class _Submission:
+    """A unit that was sent to the cluster: with how much memory, and the how manyth time."""
+
+    unit: Unit
+    memory: int
+    number: int = 1
+
+
+class _Driver:
+    """Sends units to the cluster that this process is connected with."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = ray.put(task)
+        self._run_unit = ray.remote(num_cpus=1, max_retries=0)(run_unit)
+        self._logged: set[str] = set()
+        self._looked = -60.0
+        self._look()
+
+    def run(
+        self, units: Sequence[Unit], report: Callable[[int], Any]
+    ) -> Iterator[tuple[Unit, Outcome]]:
+        """Send out the units, and yield their outcomes."""
+        memory = min(UNIT_MEMORY, self._largest_memory)
+        waiting = deque(_Submission(unit, memory) for unit in units)
+        running: dict[Any, _Submission] = {}
+        try:
+            while waiting or running:
+                self._look()
+                while waiting and len(running) < self._most_running:
+                    submission = waiting.popleft()
+                    running[self._submit(submission)] = submission
+                for reference in ray.wait([*running], timeout=_WAIT_SECONDS)[0]:
+                    submission = running.pop(reference)
+                    outcome = self._receive(reference, submission)
+                    if isinstance(outcome, _Submission):
+                        waiting.appendleft(outcome)
+                    else:
+                        report(submission.unit.size)
+                        yield submission.unit, outcome
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
+
+    def _look(self) -> None:
+        """Look how large the cluster is, every few seconds: nodes come and go."""
+        if time.monotonic() - self._looked < 5 * _WAIT_SECONDS:
+            return
+        self._looked = time.monotonic()
+        resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        workers = [each for each in resources if each.get("CPU")]
+        num_processors = sum(each["CPU"] for each in workers)
+        self._most_running = max(1, int(RUNS_PER_PROCESSOR * num_processors))
+        self._largest_memory = int(max((each.get("memory", 0) for each in workers), default=0))
+
+    def _submit(self, submission: _Submission) -> Any:
+        run = self._run_unit.options(memory=submission.memory)
+        return run.remote([self._task], __version__, submission.unit)
+
+    def _receive(self, reference: Any, submission: _Submission) -> "Outcome | _Submission":
+        """Return the outcome of a unit, or what is to be submitted again."""
+        unit = submission.unit
+        try:
+            kind, content, messages = ray.get(reference)
+        except OutOfMemoryError as error:
+            return self._give_more_memory(submission, error)
+        except RayTaskError as error:
+            raise WorkerError(f"{unit.name}\n\n{error}") from error
+        except RayError as error:
+            if submission.number == MOST_RUNS:
+                reason = str(error).strip().split("\n", 1)[0]
+                raise TokkitError(
+                    f"{unit.name}: its process or node was lost {MOST_RUNS} times ({reason}). It may "
+                    f"have run out of memory. Finished units are kept: run the same command again"
+                ) from error
+            return replace(submission, number=submission.number + 1)
+        for message in messages:
+            if message not in self._logged:  # once if several processes log the same
+                log.info("%s", message)
+            self._logged.add(message)
+        if kind == "memory":
+            return self._give_more_memory(submission, content)
+        if kind == "error":
+            raise content
+        if kind == "bug":
+            raise WorkerError(f"{unit.name}\n\n{content}")
+        assert isinstance(content, Outcome)  # noqa: S101  the last of four kinds
+        return content
+
+    def _give_more_memory(self, submission: _Submission, error: Exception) -> _Submission:
+        more = min(2 * submission.memory, self._largest_memory)
+        if submission.memory > UNIT_MEMORY or more <= submission.memory:
+            raise out_of_memory(submission.unit) from error
+        log.info("%s: out of memory; running it again with twice as much", submission.unit.name)
+        return replace(submission, memory=more)
+
+
+class _MessageList(logging.Handler):
+    """Keeps the messages of a unit, which the driver logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one message."""
+        self.messages.append(record.getMessage())
+
+
+# The task of this process, by the name of its object; at most one.
+_tasks: dict[str, Task] = {}
+
+
+def run_unit(reference: Sequence[Any], release: str, unit: Unit) -> tuple[str, Any, list[str]]:
+    """Run one unit in a process of the cluster.
+
+    Args:
+        reference: that of the task, in a list, since Ray would get the task for each unit.
+        release: of tokkit on the driver.
+        unit: to run.
+
+    Returns:
+        A kind, a content, and messages: ``outcome``, or ``error`` with a ``TokkitError``,
+        ``memory`` with a ``MemoryError``, or ``bug`` with a traceback.
+    """
+    kept = _MessageList()
+    logger = logging.getLogger("tokkit")
+    logger.handlers, logger.propagate = [kept], False
+    logger.setLevel(logging.INFO)
+    try:
+        _require_release(release)
+        outcome = _find_task(reference[0]).write(unit, lambda _: None).commit()
+    except TokkitError as error:
+        return "error", error, kept.messages
+    except MemoryError as error:
+        return "memory", error, kept.messages
+    except Exception:  # noqa: BLE001  whatever it is, the driver must know
+        return "bug", traceback.format_exc(), kept.messages
+    return "outcome", outcome, kept.messages
+
+
+def _require_release(release: str) -> None:
+    """Refuse a driver of another release, where a node came after the others were asked."""
+    if release != __version__:
+        raise TokkitError(
+            f"Ray node {socket.gethostname()} has tokkit {__version__}, and the driver {release}; "
+            f"install the same release on all nodes"
+        )
+
+
+def _find_task(reference: Any) -> Task:
+    """Return the task, with what all units need loaded once in a process."""
+    name = reference.hex()
+    if name not in _tasks:
+        _tasks.clear()
+        keep_kernels_on_machine()
+        task: Task = ray.get(reference)
+        task.load()
+        _tasks[name] = task
+    return _tasks[name]
