@@ -23,10 +23,11 @@ The packages, from the top floor of the house down. Each imports only from floor
     errors        the errors that a user sees (a module)
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+# Nothing is imported here, not even typing, so that Ctrl-C soon meets the handler of __main__.
+TYPE_CHECKING = False  # type checkers take it for True, as they do that of typing
 if TYPE_CHECKING:
+    from typing import Any
+
     from tokkit.encoding.encode import encode as encode
     from tokkit.encoding.encode_config import EncodeConfig as EncodeConfig
     from tokkit.errors import TokkitError as TokkitError
@@ -58,8 +59,10 @@ _HOMES = {
 __all__ = [*sorted(_HOMES)]  # noqa: PLE0604  the names are the keys above, all strings
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import a public name from its home on first use (PEP 562)."""
+    from importlib import import_module
+
     if name not in _HOMES:
         raise AttributeError(f"module 'tokkit' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

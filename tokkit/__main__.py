@@ -1,13 +1,14 @@
 """``tokkit`` and ``python -m tokkit``, as ``torchrun -m tokkit pretrain …`` starts it."""
 
+# The built-in part of signal, which itself imports for milliseconds before there is a handler.
+import _signal  # type: ignore[import-not-found]
 import os
-import signal
 
 
 def main() -> None:
     """Run the command; Ctrl-C ends it with one line, even while it is imported."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _interrupt)
     from tokkit.cli import main as run
 
     run()

@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+from ast import literal_eval
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,6 +113,14 @@ def test_ctrl_c_during_imports_is_one_line() -> None:
         [sys.executable, "-c", script], check=False, capture_output=True, text=True
     )
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGINT, "tokkit: interrupted\n")
+
+
+def test_nothing_is_imported_before_ctrl_c_is_handled() -> None:
+    script = "import sys; before = {*sys.modules}; import tokkit.__main__; print({*sys.modules} - before)"
+    ended = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    assert literal_eval(ended.stdout) == {"tokkit", "tokkit.__main__"}
 
 
 def test_errors_of_the_system_are_lines(
