@@ -37,21 +37,23 @@ def mutants(text: str, seed: int, number: int) -> Iterator[bytes]:
     """
     yield from WHOLE
     data = json.loads(text)
-    places = [*_places(data)]
     rng = random.Random(seed)  # noqa: S311  not for cryptography
-    for _ in range(number):
-        changed = copy.deepcopy(data)
-        *above, key = rng.choice(places)
-        parent = changed
-        for part in above:
-            parent = parent[part]
-        value = rng.choice((None, *VALUES))
-        if value is None:
-            del parent[key]
-            yield json.dumps(changed).encode()
-            continue
-        parent[key] = _MARK
-        yield json.dumps(changed).replace(json.dumps(_MARK), value).encode()
+    yield from (change_value(data, rng) for _ in range(number))
+
+
+def change_value(data: Any, rng: random.Random) -> bytes:
+    """Return JSON in which one value of an object or a list is another one, or is missing."""
+    changed = copy.deepcopy(data)
+    *above, key = rng.choice([*_places(data)])
+    parent = changed
+    for part in above:
+        parent = parent[part]
+    value = rng.choice((None, *VALUES))
+    if value is None:
+        del parent[key]
+        return json.dumps(changed).encode()
+    parent[key] = _MARK
+    return json.dumps(changed).replace(json.dumps(_MARK), value).encode()
 
 
 def _places(data: Any) -> Iterator[tuple[Any, ...]]:

@@ -23,7 +23,8 @@ from tokkit.errors import TokkitError
 from tokkit.inspection.verify import verify
 from tokkit.pretraining.data.instance_loader import InstanceLoader
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.run_record import RUN, RunPlan, describe_run
+from tokkit.pretraining.training.reporting import MetricsLog
+from tokkit.pretraining.training.run_record import RUN, RunPlan, describe_run, read_metrics
 from tokkit.shards.reader import ShardFolder
 
 MUTANTS = 50
@@ -116,11 +117,15 @@ def test_the_state_of_a_checkpoint(run_folder: Path) -> None:
 
 
 def test_lines_of_metrics(run_folder: Path) -> None:
-    line = {"kind": "train", "step": 3, "loss": 9.5, "gradient_norm": float("inf"), "tokens": 7}
+    line = {"kind": "train", "step": 3, "loss": 9.5, "gradient_norm": 1.5, "tokens": 7}
     for mutant in mutants(json.dumps(line), seed=1, number=MUTANTS):
         good = json.dumps(line).encode()
         (run_folder / "metrics.jsonl").write_bytes(b"\n".join([good, mutant, good, b""]))
         run("inspect", run_folder)
+        (run_folder / "metrics.jsonl").write_bytes(b"\n".join([good, mutant, b""]))
+        run("inspect", run_folder)
+        with MetricsLog(run_folder / "metrics.jsonl", step=3):
+            assert read_metrics(run_folder / "metrics.jsonl")[0] == line
 
 
 def test_lines_of_a_journal_that_have_changed_are_left_out(tmp_path: Path) -> None:

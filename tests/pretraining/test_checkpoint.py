@@ -72,7 +72,8 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def save(folder: Path, step: int, best: BestCheckpoint | None = None) -> None:
-    write_checkpoint(folder, name_tensors(*make_trained(1)), {"step": step}, best)
+    state = {"step": step, "elapsed": 1.5}
+    write_checkpoint(folder, name_tensors(*make_trained(1)), state, best)
 
 
 def steps(folder: Path) -> list[int]:
@@ -172,11 +173,15 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+def misspell(path: Path) -> None:
+    path.write_text(path.read_text().replace('"elapsed"', '"elapsee"'))
+
+
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
         *((name, damage) for name in (MODEL, OPTIMIZER) for damage in (cut, flip, Path.unlink)),
-        *((STATE, damage) for damage in (cut, Path.unlink)),
+        *((STATE, damage) for damage in (cut, misspell, Path.unlink)),
     ],
 )
 def test_a_damaged_file_is_named_and_the_checkpoint_before_it_taken(

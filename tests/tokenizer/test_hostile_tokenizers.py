@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import sentencepiece
+from malformedjson import mutants
+from tinytokenizers import write_vocab
 
 from tokkit.errors import TokkitError
 from tokkit.tokenizer import library_calls, limits
@@ -145,6 +147,38 @@ def test_a_pattern_that_backtracks_is_one_line_that_names_the_text(
         encoder.encode(pa.array(["good", "bad " + "a" * 40 + "b"], pa.large_string()))
     assert "\n" not in str(caught.value)
     assert not capfd.readouterr().err
+
+
+ROW = {"content": "[CLS]", "lstrip": False, "rstrip": False, "special": True}
+CONFIG = {
+    "cls_token": ROW,
+    "model_max_length": 512,
+    "do_lower_case": True,
+    "additional_special_tokens": ["[E1]", {**ROW, "content": "[E2]"}],
+}
+FILES: dict[str, dict[str, Any]] = {
+    "tokenizer_config.json": {**CONFIG, "added_tokens_decoder": {"2": ROW}},
+    "special_tokens_map.json": CONFIG,
+    "added_tokens.json": {"[E1]": 90, "[E2]": 91},
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_beside_a_vocabulary_that_are_malformed_are_one_line(
+    tmp_path: Path, name: str
+) -> None:
+    write_vocab(tmp_path)
+    (tmp_path / name).write_text(json.dumps(FILES[name]))
+    num_tokens = load_tokenizer(tmp_path).vocab_size
+    refused = []
+    for mutant in mutants(json.dumps(FILES[name]), seed=1, number=60):
+        (tmp_path / name).write_bytes(mutant)
+        try:
+            assert load_tokenizer(tmp_path).vocab_size <= num_tokens + 1
+        except TokkitError as error:
+            refused.append(str(error))
+    assert len(refused) > 7
+    assert not any("\n" in error for error in refused)
 
 
 def test_a_call_that_does_not_return_ends_the_process_with_one_line(

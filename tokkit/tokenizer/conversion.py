@@ -15,7 +15,9 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
+
+import msgspec
 
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.definitions import added_token, model_ids
@@ -95,6 +97,34 @@ def find_class(folder: Path, config: Mapping[str, Any], model: Mapping[str, Any]
 def is_ours(name: str | None) -> bool:
     """Return whether ``tokkit.tokenizer.loading`` reads what ``find_class`` returned."""
     return name is None or name in (GENERAL, *_CLASSES)
+
+
+class _TokenRow(TypedDict):
+    content: str
+
+
+_TokenRows = list[str | _TokenRow] | dict[str, str | _TokenRow] | None
+
+
+class _TokenConfig(TypedDict, total=False):
+    added_tokens_decoder: dict[Annotated[str, msgspec.Meta(max_length=20)], _TokenRow] | None
+    additional_special_tokens: _TokenRows
+    extra_special_tokens: _TokenRows
+
+
+def check_config(config: Mapping[str, Any], path: Path) -> None:
+    """Refuse a ``tokenizer_config.json`` whose tokens are neither strings nor have a content.
+
+    Args:
+        config: the object of it, or of ``special_tokens_map.json``.
+        path: of the file.
+    """
+    named = {key: row for key, row in config.items() if key.endswith("_token")}
+    try:
+        msgspec.convert(config, _TokenConfig)
+        msgspec.convert([row for row in named.values() if isinstance(row, dict)], list[_TokenRow])
+    except ValueError as error:  # of msgspec; or a string is not UTF-8
+        raise TokkitError(f"{path}: damaged ({error}); download it again") from error
 
 
 def add_tokens(

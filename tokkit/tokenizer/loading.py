@@ -38,6 +38,7 @@ from tokkit.tokenizer.conversion import (
     GPT2,
     ROBERTA,
     add_tokens,
+    check_config,
     convert_folder,
     find_class,
     is_ours,
@@ -111,9 +112,9 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
         raise TokkitError(
             f"{folder}: unfinished (it has no {TRAINING}); run the same tokkit train again"
         )
-    config = _read_optional(folder / "tokenizer_config.json")
+    config = _read_config(folder / "tokenizer_config.json")
     if "added_tokens_decoder" not in config:
-        config = {**config, **_read_optional(folder / "special_tokens_map.json")}
+        config = {**config, **_read_config(folder / "special_tokens_map.json")}
     if path.is_file() and path.suffix == ".json" and not _is_classic_bpe(path):
         return TokenizerFiles(path, _read_definition(path, GENERAL, config), config=config)
     name = find_class(folder, config, _read_optional(folder / "config.json"))
@@ -131,6 +132,8 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
         definition, tokens = convert_folder(folder, str(name), config)
         return TokenizerFiles(folder, definition, config={**config, **tokens})
     added = _read_optional(folder / "added_tokens.json")
+    if any(type(number) is not int for number in added.values()):
+        raise TokkitError(f"{folder / 'added_tokens.json'}: an id is no integer; download it again")
     definition = add_tokens(definition, config, added, tokens)
     return TokenizerFiles(path, definition, config={**tokens, **config})
 
@@ -336,6 +339,13 @@ def _read_lines(path: Path) -> list[str]:
 def _read_optional(path: Path) -> dict[str, Any]:
     """Read a JSON object; empty if there is no file."""
     return _read_json(path) if path.is_file() else {}
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Read ``tokenizer_config.json`` or ``special_tokens_map.json``; empty if there is none."""
+    config = _read_optional(path)
+    check_config(config, path)
+    return config
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -4,7 +4,8 @@
                               optimizer.safetensors   the optimizer's moments, by the weights' names
                               state.json              {"state": {"step": 1000, …},
                                                        "best": {"step": 800, "loss": 2.31},
-                                                       "files": [{"name": …, "bytes": …, "sha256": …}, …]}
+                                                       "files": [{"name": …, "bytes": …, "sha256": …}, …],
+                                                       "sha256": …}
 
 There is no state of a random generator and no position in the data: both are functions of the
 step. A tensor that several modules share is stored once. The number of updates, which an optimizer
@@ -29,6 +30,7 @@ logged and does not end the run.
 """
 
 import copy
+import hashlib
 import itertools
 import json
 import logging
@@ -47,6 +49,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tokkit.engine.files import hash_file, write_folder_atomically
+from tokkit.engine.json_files import canonical_json
 from tokkit.errors import TokkitError
 from tokkit.pretraining.models.tensor_files import (
     DamagedError,
@@ -150,7 +153,8 @@ def write_checkpoint(
     """
     with write_folder_atomically(checkpoint_path(folder, state["step"])) as temporary:
         files = [write_tensors(temporary / name, tensors[name]) for name in tensors]
-        data = {"state": state, "best": best and asdict(best), "files": files}
+        data: dict[str, Any] = {"state": state, "best": best and asdict(best), "files": files}
+        data["sha256"] = hashlib.sha256(canonical_json(data)).hexdigest()
         (temporary / STATE).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
@@ -217,8 +221,13 @@ def load_checkpoint(path: Path, expected: Snapshot) -> Checkpoint:
         TokkitError: if a file cannot be read, or is of another model.
     """
     with wrap_damage_errors(path / STATE):
-        data = msgspec.json.decode((path / STATE).read_bytes(), type=CheckpointRecord)
+        content = (path / STATE).read_bytes()
+        data = msgspec.json.decode(content, type=CheckpointRecord)
         state, best = data["state"], data["best"]
+        written = msgspec.json.decode(content, type=dict[str, Any])
+        digest = written.pop("sha256", None)
+        if digest not in (None, hashlib.sha256(canonical_json(written)).hexdigest()):
+            raise ValueError("its SHA-256 has changed")
         is_complete = expected.keys() <= {row["name"] for row in data["files"]}
         if msgspec.convert(state, TrainingState).step != checkpoint_step(path) or not is_complete:
             raise ValueError("it is of another step, or lacks files")

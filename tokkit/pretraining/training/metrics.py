@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -191,7 +192,7 @@ class TrainingState:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "TrainingState":
         """Return the state that ``asdict`` turned into ``data``."""
-        return cls(**{**data, "interval": MetricSums(**data["interval"])})
+        return msgspec.convert(data, cls)
 
     @property
     def phase(self) -> int:

@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import msgspec
 
@@ -114,6 +114,7 @@ class CheckpointRecord(TypedDict):
     state: dict[str, Any]
     best: BestCheckpoint | None
     files: list[FileRow]
+    sha256: NotRequired[str]  # of the rest
 
 
 class _MetricsHead(TypedDict):
@@ -310,11 +311,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     lines = []
     for line in data.split(b"\n")[:-1]:
         try:
-            found = json.loads(
-                line
-            )  # a gradient norm may be infinite, which msgspec does not parse
+            found = msgspec.json.decode(line, type=dict[str, Any])
             msgspec.convert(found, _MetricsHead)
-            lines.append(msgspec.convert(found, dict[str, str | int | float]))
+            msgspec.convert({**found, "kind": 0}, dict[str, float])
+            lines.append(found)
         except (ValueError, RecursionError):
             break
     return lines
