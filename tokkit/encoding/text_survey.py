@@ -111,9 +111,9 @@ class TextSurvey:
         found = [place for place in suspects if _CONTROL.match(data, place)]
         documents = np.unique(np.searchsorted(bounds, found, "right"))
         self.counts["with controls"] += len(documents)
-        for character, number in _count_characters(data.decode(errors="ignore")):
+        for character, number in count_characters(data.decode(errors="ignore")):
             if character.isalpha():
-                self.counts[f"letters {_script(character)}"] += number
+                self.counts[f"letters {script_of(character)}"] += number
 
     def add_texts(self, offsets: npt.NDArray[np.int64]) -> None:
         """Count texts that sentencepiece does not get whole: int64 ``[num_texts + 1]``, in bytes."""
@@ -141,8 +141,8 @@ class TextSurvey:
         step = -(-len(documents) // _UNKNOWN_DOCUMENTS)
         for document in documents[:: max(step, 1)].tolist():
             text = values[bounds[document] : bounds[document + 1]][:_UNKNOWN_BYTES].tobytes()
-            for character, number in _count_characters(text.decode(errors="ignore")):
-                if _is_unknown(self._tokenizer, character):
+            for character, number in count_characters(text.decode(errors="ignore")):
+                if is_unknown_character(self._tokenizer, character):
                     self.counts[f"unknown {character}"] += number
 
 
@@ -226,7 +226,8 @@ def _commonest(counts: Mapping[str, int], name: str, number: int) -> list[str]:
     return [key for _, key in found[:number]]
 
 
-def _count_characters(text: str) -> list[tuple[str, int]]:
+def count_characters(text: str) -> list[tuple[str, int]]:
+    """Return the characters of a text and how often each occurs, in the order of code points."""
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
     numbers = np.bincount(codes)
     found = np.flatnonzero(numbers)
@@ -234,14 +235,14 @@ def _count_characters(text: str) -> list[tuple[str, int]]:
 
 
 @cache
-def _script(letter: str) -> str:
+def script_of(letter: str) -> str:
     """Return the first word of a letter's name, as its script, such as ``THAI``."""
     name = unicodedata.name(letter, "unnamed").split()[0]
     return "HAN" if name == "CJK" else name
 
 
 @cache
-def _is_unknown(tokenizer: Tokenizer, character: str) -> bool:
+def is_unknown_character(tokenizer: Tokenizer, character: str) -> bool:
     """Return whether a character alone becomes the unknown token."""
     if tokenizer.library is not None:
         ids = tokenizer.library.encode(character, add_special_tokens=False).ids
@@ -267,7 +268,7 @@ def _count_tokens(tokenizer: Tokenizer, script: str) -> int | None:
         text = token
         if values:
             text = bytes(values.get(char, 0) for char in token).decode(errors="ignore")
-        scripts = [_script(char) for char in text if char.isalpha()]
+        scripts = [script_of(char) for char in text if char.isalpha()]
         numbers.update(name for name in set(scripts) if name == "HAN" or scripts.count(name) > 1)
         if numbers[script] >= limit:
             return None

@@ -98,6 +98,7 @@ def split_instances(instances: Instances) -> list[Row]:
             "document": instances.documents[number],
             "input_ids": instances.input_ids[start:stop].tolist(),
             "word_starts": word_starts[start:stop].tolist(),
+            "segment_length": int(instances.segment_lengths[number]),
             "masked_positions": masks.positions[first:last].tolist(),
             "masked_labels": masks.labels[first:last].tolist(),
             "next_sentence_label": None if labels[number] == NO_LABEL else labels[number],

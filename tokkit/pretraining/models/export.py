@@ -185,7 +185,20 @@ def fill_mask(folder: Path, sentence: str, top: int = 5) -> list[list[Answer]]:
             f"{folder}: the sentence has {len(ids)} tokens, but the model "
             f"{config.max_position_embeddings} positions; shorten it"
         )
-    model = read_export(folder)
+    return predict_masked(read_export(folder), tokenizer, ids, top)
+
+
+def predict_masked(
+    model: Transformer, tokenizer: Tokenizer, ids: list[int], top: int
+) -> list[list[Answer]]:
+    """Return the most likely tokens of each mask among ``ids``, best first.
+
+    Args:
+        model: in evaluation mode.
+        tokenizer: of the model.
+        ids: from ``encode_masked``, at most as many as the model has positions.
+        top: number of answers for each mask.
+    """
     with torch.inference_mode():
         logits_MV, _ = model.logits(_make_inputs(ids, tokenizer.special_ids["mask"]))
     best = logits_MV.softmax(dim=1).topk(min(top, tokenizer.vocab_size))

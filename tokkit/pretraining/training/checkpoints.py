@@ -51,12 +51,14 @@ from torch.optim import Optimizer
 from tokkit.engine.files import hash_file, write_folder_atomically
 from tokkit.engine.json_files import canonical_json
 from tokkit.errors import TokkitError
+from tokkit.pretraining.models.architectures import outline_model
 from tokkit.pretraining.models.tensor_files import (
     DamagedError,
     read_tensors,
     wrap_damage_errors,
     write_tensors,
 )
+from tokkit.pretraining.models.transformer import ModelConfig, Transformer
 from tokkit.pretraining.training.metrics import TrainingState
 from tokkit.pretraining.training.optimizers import MOMENTS
 from tokkit.pretraining.training.run_record import (
@@ -141,6 +143,27 @@ def restore_tensors(snapshot: Snapshot, step: int, model: nn.Module, optimizer: 
     }
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def read_model(path: Path, config: ModelConfig) -> Transformer:
+    """Return the model of a checkpoint, on the CPU in evaluation mode.
+
+    Args:
+        path: folder of the checkpoint.
+        config: of the model.
+
+    Raises:
+        TokkitError: if the file is damaged or of another model.
+    """
+    model = outline_model(config)
+    names = _name_weights(model)
+    tensors = read_tensors(path / MODEL, names)
+    weights = model.state_dict(keep_vars=True)
+    first: dict[Tensor, str] = {}
+    for name, tensor in weights.items():
+        first.setdefault(tensor, name)
+    model.load_state_dict({name: tensors[first[weights[name]]] for name in weights}, assign=True)
+    return model.eval()
 
 
 def write_checkpoint(

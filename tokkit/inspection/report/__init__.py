@@ -1,0 +1,1 @@
+"""Reports: what is in folders, as one HTML page with pictures."""

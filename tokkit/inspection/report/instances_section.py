@@ -1,0 +1,342 @@
+"""The part of a report about an instance folder: lengths, pairs, masks, and what they look like.
+
+Of a large folder, a sample is read: instances at even distances, 4 million tokens together. Dynamic
+masks are those of the first epoch with the default options of ``tokkit pretrain``.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tokkit.inspection.report.markup import (
+    Column,
+    Markup,
+    card,
+    element,
+    facts_list,
+    folded,
+    format_bytes,
+    join,
+    stats_list,
+    table,
+    tiles,
+)
+from tokkit.inspection.report.page import Section, list_warnings
+from tokkit.inspection.report.plots import Axes, Series, plot_bars, plot_lines
+from tokkit.inspection.report.token_spans import draw_sample, list_tokens
+from tokkit.inspection.report.tokens_section import (
+    choose_evenly,
+    draw_flows,
+    draw_options,
+    summarize,
+)
+from tokkit.inspection.row_text import LABELS, split_instances
+from tokkit.kernels.instances.flatten import NO_LABEL
+from tokkit.masking.masks import MaskOptions, mask_instances
+from tokkit.pretraining.data.instance_reader import InstanceReader
+from tokkit.pretraining.pretrain_config import LoaderConfig
+from tokkit.shards.arrow import ragged
+from tokkit.shards.counts import count_replacements
+from tokkit.shards.instances import Instances
+from tokkit.shards.objectives import OBJECTIVES, PAIRED, TARGET_COLUMNS
+from tokkit.shards.reader import ShardFolder
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
+
+MOST_TOKENS = 4_000_000
+NUM_SAMPLES = 5
+NUM_BINS = 32
+MOST_POSITIONS = 512  # points of the plot of masks
+TRAINING = "train-"
+
+# Figures of masks, in the order of the shares in ``--mask-ratios``.
+REPLACEMENTS = {
+    "masked_by_mask": "became the mask token",
+    "masked_by_random_tokens": "became a random token",
+    "masked_by_themselves": "stayed as they were",
+}
+
+
+def describe_instances(path: Path) -> Section:
+    """Read an instance folder, and return its part of the page.
+
+    Raises:
+        TokkitError: if the folder is damaged.
+    """
+    folder = ShardFolder.open(path, "instances")
+    manifest, header = folder.manifest, folder.header
+    tokenizer = load_tokenizer(folder.tokenizer_path)
+    folder.require_tokenizer(tokenizer)
+    objective = manifest.options["objective"]
+    figures: dict[str, Any] = {
+        "path": str(path),
+        "state": "finished",
+        "objective": objective,
+        "masking": manifest.options.get("masking"),
+        "max_seq_length": header.max_seq_length,
+        "bytes": sum(row["bytes"] for row in manifest.shards),
+        "shards": len(manifest.shards),
+        "instances": manifest.num_rows,
+        "tokens": manifest.num_tokens,
+        "held_out": sum(
+            row.get("rows", 0) for row in manifest.shards if not row["name"].startswith(TRAINING)
+        ),
+        "tokenizer": manifest.tokenizer_fingerprint,
+        "options": manifest.options,
+        "accounts": manifest.accounts,
+        "warnings": manifest.warnings,
+    }
+    reader = InstanceReader(folder, TRAINING, with_words=True)
+    if not len(reader):
+        return Section(str(path), "instances", figures, _draw_empty(figures))
+    instances = _gather(reader, header.max_seq_length)
+    if OBJECTIVES[objective].has_masks:
+        config = LoaderConfig(instances=(path,))
+        if manifest.options.get("masking") == "dynamic":
+            options = MaskOptions.make(config, tokenizer, header)
+            instances = mask_instances(instances, options, seed=config.seed, epoch=0)
+        figures["masks"] = _count_masks(instances, manifest.options, tokenizer)
+    lengths = np.diff(instances.offsets)
+    figures |= {
+        "instances_read": len(instances),
+        "is_whole": len(instances) == len(reader),
+        "lengths": summarize(lengths),
+        "by_length": _count_in_bins(lengths, header.max_seq_length),
+        "filled": float(lengths.mean() / header.max_seq_length),
+    }
+    if objective in PAIRED:
+        figures["pairs"] = _count_pairs(instances, lengths, objective, header.max_seq_length)
+    if (targets := _count_targets(folder)) is not None:
+        figures["target_lengths"] = targets
+    figures["samples"] = _show_samples(instances, tokenizer, objective)
+    return Section(str(path), "instances", figures, _draw(figures))
+
+
+def _gather(reader: InstanceReader, max_seq_length: int) -> Instances:
+    """Return training instances at even distances."""
+    number = min(len(reader), max(NUM_SAMPLES, MOST_TOKENS // max_seq_length))
+    places = np.arange(number, dtype=np.uint64) * np.uint64(len(reader)) // np.uint64(number)
+    return reader.gather(places)
+
+
+def _count_in_bins(lengths: npt.NDArray[np.int64], longest: int) -> dict[str, Any]:
+    width = -(-longest // NUM_BINS)
+    num_bins = -(-longest // width)
+    counts = np.bincount((lengths - 1).clip(0) // width, minlength=num_bins)
+    return {
+        "edges": [place * width for place in range(num_bins + 1)],
+        "counts": counts.tolist(),
+    }
+
+
+def _count_pairs(
+    instances: Instances, lengths: npt.NDArray[np.int64], objective: str, longest: int
+) -> dict[str, Any]:
+    labels = instances.next_sentence_labels
+    a = instances.segment_lengths - 2
+    known = int(np.count_nonzero(labels != NO_LABEL))
+    ones = int(np.count_nonzero(labels == 1))
+    return {
+        "labelled": known,
+        "share_of_label_1": ones / max(known, 1),
+        "label_0": LABELS[objective][0].removeprefix(", "),
+        "label_1": LABELS[objective][1].removeprefix(", "),
+        "a": _count_in_bins(a, longest),
+        "b": _count_in_bins(lengths - a - 3, longest),
+    }
+
+
+def _count_masks(
+    instances: Instances, options: Mapping[str, Any], tokenizer: Tokenizer
+) -> dict[str, Any]:
+    """Count what is masked at each position, and what replaced it."""
+    lengths, masks = np.diff(instances.offsets), instances.masks
+    longest = int(lengths.max(initial=1))
+    at_position = np.cumsum(np.bincount(lengths, minlength=longest + 1)[::-1])[::-1][1:]
+    masked = np.bincount(masks.positions, minlength=longest)[:longest]
+    every = -(-longest // MOST_POSITIONS)
+    starts = np.arange(0, longest, every)
+    shares = np.add.reduceat(masked, starts) / np.add.reduceat(at_position, starts)
+    found = instances.input_ids[instances.masked_tokens]
+    counted = count_replacements(found, masks.labels, tokenizer.special_ids.get("mask", -1))
+    return {
+        "masked": len(masks.labels),
+        "share": len(masks.labels) / max(int(lengths.sum()), 1),
+        "per_instance": summarize(np.diff(masks.offsets)),
+        "by_position": {"positions": starts.tolist(), "shares": shares.tolist()},
+        "replaced": compare_with_expected(counted, options),
+    }
+
+
+def compare_with_expected(
+    counted: Mapping[str, int], options: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return what replaced masked tokens, next to what should have.
+
+    ``deviation`` is in standard errors of independent draws; None if what replaces the tokens of a
+    word is drawn together.
+    """
+    total = counted["masked_tokens"]
+    ratios: Sequence[float] = options.get("mask_ratios") or LoaderConfig.mask_ratios
+    is_independent = options.get("mask_draw", "token") != "word"
+    rows = []
+    for (name, shown), expected in zip(REPLACEMENTS.items(), ratios, strict=True):
+        share = counted[name] / max(total, 1)
+        error = math.sqrt(expected * (1 - expected) / max(total, 1))
+        is_known = is_independent and error > 0
+        rows.append(
+            {
+                "name": name,
+                "shown": shown,
+                "tokens": counted[name],
+                "share": share,
+                "expected": expected,
+                "deviation": (share - expected) / error if is_known else None,
+            }
+        )
+    return rows
+
+
+def _count_targets(folder: ShardFolder) -> dict[str, float] | None:
+    """Return the number of targets in an instance; None if the objective has none."""
+    refs = choose_evenly(folder.batch_refs(TRAINING), MOST_TOKENS)
+    for name in TARGET_COLUMNS:
+        if name in next(iter(folder.shards.values())).columns:
+            columns = (folder.read_batch(ref).column(name) for ref in refs)
+            return summarize(np.concatenate([np.diff(ragged(column)[1]) for column in columns]))
+    return None
+
+
+def _show_samples(
+    instances: Instances, tokenizer: Tokenizer, objective: str
+) -> list[dict[str, Any]]:
+    rows = split_instances(instances)
+    number = min(NUM_SAMPLES, len(rows))
+    samples = []
+    for place in range(number):
+        row = rows[len(rows) * (2 * place + 1) // (2 * number)]
+        is_pair = objective in PAIRED
+        tokens = list_tokens(
+            row["input_ids"],
+            row["word_starts"],
+            tokenizer,
+            segment_length=row["segment_length"] if is_pair else None,
+            masks=dict(zip(row["masked_positions"], row["masked_labels"], strict=True)),
+        )
+        label = LABELS.get(objective, {}).get(row["next_sentence_label"], "")
+        samples.append(
+            {
+                "document": int(row["document"]),
+                "num_tokens": len(row["input_ids"]),
+                "masked": len(row["masked_positions"]),
+                "label": label.removeprefix(", "),
+                "tokens": tokens,
+            }
+        )
+    return samples
+
+
+def _draw_empty(figures: Mapping[str, Any]) -> Markup:
+    return join((element("p", "No training instances.", class_="warning"), draw_options(figures)))
+
+
+def _draw(figures: Mapping[str, Any]) -> Markup:
+    masks, pairs = figures.get("masks"), figures.get("pairs")
+    lengths = figures["by_length"]
+    note = "" if figures["is_whole"] else f"Of a sample of {figures['instances_read']:,} instances."
+    return join(
+        (
+            tiles(
+                {
+                    "instances": figures["instances"],
+                    "of them held out": figures["held_out"],
+                    "tokens": figures["tokens"],
+                    f"of {figures['max_seq_length']:,} tokens filled": f"{figures['filled']:.1%}",
+                    "tokens to predict": f"{masks['share']:.2%}" if masks else None,
+                    "on disk": format_bytes(figures["bytes"]),
+                }
+            ),
+            list_warnings(figures["warnings"]),
+            Markup('<div class="cards">'),
+            card(
+                "Instances by length",
+                plot_bars(
+                    {"instances": lengths["counts"]}, lengths["edges"], "tokens of an instance"
+                ),
+                stats_list(figures["lengths"]),
+                note=note,
+            ),
+            _draw_pairs(pairs) if pairs else None,
+            *(_draw_masks(masks, figures["masking"]) if masks else ()),
+            card("Targets of an instance", stats_list(figures["target_lengths"]))
+            if figures.get("target_lengths")
+            else None,
+            *draw_flows(figures["accounts"]),
+            _draw_samples(figures),
+            Markup("</div>"),
+            folded("Options, counts and tokenizer", _draw_counts(figures), draw_options(figures)),
+        )
+    )
+
+
+def _draw_pairs(pairs: Mapping[str, Any]) -> Markup:
+    edges = pairs["a"]["edges"]
+    series = [
+        Series(f"segment {name.upper()}", [*zip(edges[1:], pairs[name]["counts"], strict=True)], n)
+        for n, name in enumerate(("a", "b"))
+    ]
+    share = pairs["share_of_label_1"]
+    facts = {pairs["label_1"]: f"{share:.2%} of pairs", pairs["label_0"]: f"{1 - share:.2%}"}
+    return card(
+        "Pairs",
+        plot_lines(series, Axes("tokens of a segment, at most", from_zero=True)),
+        stats_list(facts),
+    )
+
+
+def _draw_masks(masks: Mapping[str, Any], masking: str | None) -> tuple[Markup, ...]:
+    places = masks["by_position"]
+    points = [*zip(places["positions"], places["shares"], strict=True)]
+    mean = [(points[0][0], masks["share"]), (points[-1][0], masks["share"])]
+    note = "Drawn as in the first epoch, with default options." if masking == "dynamic" else ""
+    columns = (
+        Column("shown", "masked tokens"),
+        Column("tokens", "number", ","),
+        Column("share", "share", ".2%", is_bar=True),
+        Column("expected", "expected", ".0%"),
+        Column("deviation", "standard errors", "+.1f"),
+    )
+    by_position = card(
+        "Masks by position",
+        plot_lines(
+            [Series("share masked", points), Series("mean", mean, 1, "dashed")],
+            Axes("position", ".0%", from_zero=True),
+        ),
+        element("p", "Masked tokens of an instance:", class_="note"),
+        stats_list(masks["per_instance"]),
+        note=note,
+    )
+    replaced = card("What replaced masked tokens", table(columns, masks["replaced"]), wide=True)
+    return by_position, replaced
+
+
+def _draw_samples(figures: Mapping[str, Any]) -> Markup:
+    note = "Blue is segment A, green is segment B; yellow is masked, with the token to predict."
+    if "pairs" not in figures:
+        note = "Yellow is masked, with the token to predict." if "masks" in figures else ""
+    shown = []
+    for row in figures["samples"]:
+        words = [f"document {row['document']:,}", f"{row['num_tokens']:,} tokens"]
+        words += [f"{row['masked']} masked"] * bool(row["masked"]) + [row["label"]] * bool(
+            row["label"]
+        )
+        shown.append(draw_sample(" · ".join(words), row["tokens"]))
+    return card("Sample instances", *shown, wide=True, note=note)
+
+
+def _draw_counts(figures: Mapping[str, Any]) -> Markup:
+    counts = figures["accounts"].get("figures", {})
+    return facts_list({name: number for name, number in counts.items() if number})

@@ -1,0 +1,194 @@
+r"""HTML and SVG elements, in which text from files is escaped wherever it stands.
+
+    >>> element("td", "<b>", element("i", "a\u202eb"), class_="number")
+    '<td class="number">&lt;b&gt;<i>a\\u202eb</i></td>'
+
+A plain string is text: markup in it is shown as it is, and control characters and controls of
+bidirectional text are shown by their code points, as in a terminal. Only ``element`` and ``join``
+make a ``Markup``, which is not escaped again.
+"""
+
+import html
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokkit.errors import escape_controls
+
+_VOID = frozenset({"meta", "input", "br", "hr", "rect", "line", "path", "circle"})
+
+
+class Markup(str):
+    """Text that is markup already."""
+
+    __slots__ = ()
+
+
+Content = str | int | float | None
+
+
+def escape(content: Content) -> str:
+    """Return content as markup: text escaped, numbers with separators, nothing for None."""
+    if isinstance(content, Markup):
+        return content
+    if content is None:
+        return ""
+    text = content if isinstance(content, str) else format_number(content)
+    return html.escape(escape_controls(text))
+
+
+def element(name: str, /, *children: Content, **attributes: Content | bool) -> Markup:
+    """Return an element.
+
+    Args:
+        name: of the element.
+        children: its content, in order.
+        attributes: a trailing underscore is removed, others become hyphens, as in ``aria_label``;
+            None and False leave an attribute out.
+    """
+    given = "".join(
+        f" {key.rstrip('_').replace('_', '-')}"
+        + (f'="{_escape_attribute(value)}"' * (value is not True))
+        for key, value in attributes.items()
+        if value is not None and value is not False
+    )
+    if name in _VOID and not children:
+        return Markup(f"<{name}{given}/>")
+    return Markup(f"<{name}{given}>{''.join(map(escape, children))}</{name}>")
+
+
+def join(parts: Iterable[Content], separator: str = "") -> Markup:
+    """Return contents one after the other."""
+    return Markup(html.escape(separator).join(map(escape, parts)))
+
+
+def _escape_attribute(value: Content) -> str:
+    """Return a value as an attribute has it: numbers without separators, coordinates rounded."""
+    if isinstance(value, Markup):
+        return value
+    return escape(f"{value:.6g}" if isinstance(value, float) else str(value))
+
+
+def format_number(number: float, digits: int = 4) -> str:
+    """Return a number as a reader expects it, such as ``1,669``, ``0.0352`` or ``1.2e-07``."""
+    if isinstance(number, int) or (math.isfinite(number) and abs(number) >= 10**digits):
+        return f"{number:,.0f}"
+    return f"{number:.{digits}g}"
+
+
+def format_bytes(number: float) -> str:
+    """Return a size, such as ``1.45 MB``."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000 or unit == "GB":
+            break
+        number /= 1000
+    return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.3g} {unit}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        key: of the value in each row.
+        title: heading.
+        format: how a number is shown, such as ``.1%``; empty is ``format_number``.
+        is_bar: whether a bar behind the number shows its share of the column's largest.
+    """
+
+    key: str
+    title: str
+    format: str = ""
+    is_bar: bool = False
+
+
+def table(
+    columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], caption: str = ""
+) -> Markup:
+    """Return a table whose columns sort when their heading is pressed.
+
+    A row may have ``class``. A cell that is ``Markup`` sorts by its text.
+    """
+    largest = {
+        column.key: max((float(row[column.key]) for row in rows if row[column.key]), default=0.0)
+        for column in columns
+        if column.is_bar
+    }
+    head = join(
+        element("th", element("button", column.title, type="button"), scope="col")
+        for column in columns
+    )
+    body = join(
+        element("tr", *(_cell(column, row.get(column.key), largest) for column in columns))
+        for row in rows
+    )
+    return element(
+        "div",
+        element(
+            "table",
+            element("caption", caption) if caption else None,
+            element("thead", element("tr", head)),
+            element("tbody", body),
+            class_="sortable",
+        ),
+        class_="scroll",
+    )
+
+
+def _cell(column: Column, value: Any, largest: Mapping[str, float]) -> Markup:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return element("td", value, dir="auto")
+    shown = f"{value:{column.format}}" if column.format else format_number(value)
+    bar = share_bar(value / (largest[column.key] or 1)) if column.is_bar else None
+    return element("td", bar, shown, class_="number", data_value=repr(value))
+
+
+def share_bar(share: float, class_: str = "c0") -> Markup:
+    """Return a bar that is as wide as a share of its place."""
+    filled = element("rect", width=f"{100 * min(max(share, 0.0), 1.0):.2f}%", height=8, rx=2)
+    return element("svg", filled, class_=f"bar {class_}", aria_hidden="true")
+
+
+def facts_list(facts: Mapping[str, Content]) -> Markup:
+    """Return names and values, one below the other, without those that are empty."""
+    rows = (
+        element("div", element("dt", name.replace("_", " ")), element("dd", value, dir="auto"))
+        for name, value in facts.items()
+        if value not in (None, "")
+    )
+    return element("dl", join(rows), class_="facts")
+
+
+def stats_list(figures: Mapping[str, Content]) -> Markup:
+    """Return a few numbers with their names, next to each other."""
+    rows = (
+        element("div", element("dt", name), element("dd", value)) for name, value in figures.items()
+    )
+    return element("dl", join(rows), class_="stats")
+
+
+def tiles(figures: Mapping[str, Content]) -> Markup:
+    """Return the figures that a reader looks for first, in large type."""
+    shown = (
+        element("div", element("strong", value), element("span", name), class_="tile")
+        for name, value in figures.items()
+        if value is not None
+    )
+    return element("div", join(shown), class_="tiles")
+
+
+def card(title: str, *children: Content, wide: bool = False, note: str = "") -> Markup:
+    """Return a part of the page with a heading, and a note in small type below it."""
+    return element(
+        "section",
+        element("h3", title),
+        element("p", note, class_="note") if note else None,
+        *children,
+        class_="card wide" if wide else "card",
+    )
+
+
+def folded(summary: str, *children: Content) -> Markup:
+    """Return content that opens when it is asked for; it is open on paper."""
+    return element("details", element("summary", summary), *children)

@@ -1,0 +1,411 @@
+"""The part of a report about runs: curves against steps, tokens and time, and the model's answers.
+
+Runs are drawn over each other, a colour each. An evaluation knows its step alone; the tokens and the
+time until then are found between the training lines around it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from tokkit.errors import TokkitError, plural
+from tokkit.inspection.report.markup import (
+    Column,
+    Markup,
+    card,
+    element,
+    facts_list,
+    folded,
+    format_bytes,
+    join,
+    table,
+    tiles,
+)
+from tokkit.inspection.report.page import Section, list_warnings
+from tokkit.inspection.report.plots import Axes, Series, plot_lines
+from tokkit.inspection.run_summary import inspect_run
+from tokkit.pretraining.training.run_record import (
+    CHECKPOINTS,
+    EXPORT,
+    METRICS,
+    checkpoint_path,
+    read_metrics,
+)
+from tokkit.tokenizer.masked_text import encode_masked
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
+
+ANSWERS_SHOWN = 5
+AXES = {"step": "step", "tokens": "tokens", "elapsed": "minutes"}
+_CLASSES = {"step": "step", "tokens": "tokens-axis", "elapsed": "time"}
+# Metrics in the order of the page, with their titles and formats; accuracies are added as they come.
+SPEED = {
+    "learning_rate": ("Learning rate", ""),
+    "gradient_norm": ("Gradient norm", ""),
+    "tokens_per_second": ("Tokens per second", ",.0f"),
+    "data_wait": ("Share of the time spent waiting for data", ".0%"),
+    "mfu": ("Model FLOPs utilization", ".0%"),
+}
+
+
+def describe_runs(paths: Sequence[Path], examples: Sequence[str] = ()) -> Section:
+    """Read runs, finished or not, and return their part of the page.
+
+    Args:
+        paths: run folders.
+        examples: sentences with masks that each kept checkpoint fills in.
+
+    Raises:
+        TokkitError: if a file is damaged.
+    """
+    runs = [_read_run(path, examples) for path in paths]
+    title = str(paths[0]) if len(paths) == 1 else f"{len(paths)} runs"
+    kind = "run" if len(paths) == 1 else "runs"
+    return Section(title, kind, {"runs": runs}, _draw(runs))
+
+
+def _read_run(path: Path, examples: Sequence[str]) -> dict[str, Any]:
+    facts = inspect_run(path)
+    lines = read_metrics(path / METRICS)
+    figures: dict[str, Any] = {
+        "path": str(path),
+        "state": facts["state"],
+        "step": facts["step"],
+        "run": facts.get("run"),
+        "changed": facts.get("changed", {}),
+        "checkpoints": facts["checkpoints"],
+        "metrics": _locate(lines),
+        "not_finite": _find_not_finite(lines),
+    }
+    figures["answers"], figures["without_answers"] = [], None
+    if examples and facts.get("run"):
+        try:
+            figures["answers"] = answer_examples(path, facts, examples)
+        except (TokkitError, msgspec.ValidationError) as error:
+            figures["without_answers"] = str(error)
+    return figures
+
+
+def _locate(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return training and evaluation lines, evaluations with their tokens and time."""
+    train = [dict(line) for line in lines if line["kind"] == "train"]
+    evals = [dict(line) for line in lines if line["kind"] == "eval"]
+    for name in ("tokens", "elapsed"):
+        known = [(line["step"], line[name]) for line in train if name in line]
+        steps, values = np.array([(0, 0), *known], float).T
+        for line in evals:
+            line[name] = float(np.interp(line["step"], steps, values))
+    return {"training": train, "evaluation": evals}
+
+
+def _find_not_finite(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return which metrics have values that are not finite, how many, and the first step of them."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        for name, value in line.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                entry = found.setdefault(name, {"metric": name, "lines": 0, "step": line["step"]})
+                entry["lines"] += 1
+    return list(found.values())
+
+
+def answer_examples(
+    path: Path, facts: Mapping[str, Any], examples: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Let each kept checkpoint fill in the masks of examples.
+
+    Args:
+        path: run folder.
+        facts: of the run.
+        examples: sentences with masks.
+
+    Returns:
+        For each example and mask a row with ``example``, ``mask`` and ``checkpoints``: the step of
+        each with its most likely tokens and their probabilities.
+
+    Raises:
+        TokkitError: if the model fills no masks, or its tokenizer is not there.
+    """
+    from tokkit.pretraining.models.export import predict_masked
+    from tokkit.pretraining.models.transformer import ModelConfig
+    from tokkit.pretraining.training.checkpoints import read_model
+
+    config = msgspec.convert(facts["run"]["model"], ModelConfig)
+    if config.is_causal:
+        raise TokkitError(f"{path}: its model predicts the next token, and fills no masks")
+    tokenizer = _find_tokenizer(path, facts["run"])
+    rows: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for checkpoint in facts["checkpoints"]:
+        model = read_model(checkpoint_path(path / CHECKPOINTS, checkpoint["step"]), config)
+        for example in examples:
+            ids = encode_masked(tokenizer, example)[: config.max_position_embeddings]
+            for mask, answers in enumerate(predict_masked(model, tokenizer, ids, ANSWERS_SHOWN)):
+                found = [{"token": token, "probability": share} for token, share in answers]
+                entry = {"step": checkpoint["step"], "answers": found}
+                rows.setdefault((example, mask), []).append(entry)
+    return [
+        {"example": example, "mask": mask, "checkpoints": found}
+        for (example, mask), found in rows.items()
+    ]
+
+
+def _find_tokenizer(path: Path, run: Mapping[str, Any]) -> Tokenizer:
+    """Return the tokenizer of a run: that of its export, or of its instances.
+
+    Raises:
+        TokkitError: if there is none, or it is another one.
+    """
+    places = [path / EXPORT, *(Path(name) / "tokenizer" for name in run["options"]["instances"])]
+    for place in places:
+        if (place / "tokenizer.json").is_file():
+            tokenizer = load_tokenizer(place)
+            if tokenizer.fingerprint == run["tokenizer_fingerprint"] or place == path / EXPORT:
+                return tokenizer
+    raise TokkitError(f"{path}: its tokenizer is not there, so nothing can be asked of its model")
+
+
+def _draw(runs: Sequence[Mapping[str, Any]]) -> Markup:
+    parts: list[Markup] = [_draw_state(run, is_single=len(runs) == 1) for run in runs]
+    if len(runs) > 1:
+        parts.append(_compare(runs))
+    if any(run["metrics"]["training"] or run["metrics"]["evaluation"] for run in runs):
+        parts.append(_draw_curves(runs))
+    parts += [_draw_answers(run) for run in runs if run["answers"]]
+    parts += [
+        element("p", f"No answers to the examples: {run['without_answers']}", class_="note")
+        for run in runs
+        if run["without_answers"]
+    ]
+    parts += [_draw_facts(run, len(runs)) for run in runs]
+    return join(parts)
+
+
+def _draw_state(run: Mapping[str, Any], *, is_single: bool) -> Markup:
+    training, evaluation = run["metrics"]["training"], run["metrics"]["evaluation"]
+    last, held_out = (training or [{}])[-1], (evaluation or [{}])[-1]
+    warnings = [
+        f"{run['path']}: {plural(entry['lines'], 'line')} of metrics with a {entry['metric']} that "
+        f"is not finite, the first at step {entry['step']:,}; such values are not drawn"
+        for entry in run["not_finite"]
+    ]
+    if not training and not evaluation:
+        warnings.append(f"{run['path']}: {run['state']}, without a line of metrics yet")
+    shown = list_warnings(warnings)
+    if not is_single:
+        return shown
+    figures = {
+        "state": run["state"],
+        "steps": run["step"],
+        "tokens": last.get("tokens"),
+        "time of training": _format_minutes(last.get("elapsed")),
+        "last training loss": _short(last.get("loss")),
+        "held-out loss": _short(held_out.get("loss")),
+        "tokens per second": last.get("tokens_per_second"),
+        "parameters": (run["run"] or {}).get("num_parameters"),
+    }
+    return join((tiles(figures), shown))
+
+
+def _short(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3f}"
+
+
+def _format_minutes(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:,.1f} min"
+
+
+def _compare(runs: Sequence[Mapping[str, Any]]) -> Markup:
+    """Return a table with a row for each run, and the options in which they differ."""
+    options = [(run["run"] or {}).get("options", {}) for run in runs]
+    names = sorted({name for given in options for name in given} - {"output"})
+    differing = [name for name in names if len({str(given.get(name)) for given in options}) > 1]
+    columns = [
+        Column("path", "run"),
+        Column("state", "state"),
+        Column("step", "steps", ","),
+        Column("held_out", "held-out loss", ".4f"),
+        Column("loss", "training loss", ".4f"),
+        Column("speed", "tokens/s", ",.0f", is_bar=True),
+        *(Column(name, name.replace("_", " ")) for name in differing),
+    ]
+    rows = []
+    for run, given in zip(runs, options, strict=True):
+        last = (run["metrics"]["training"] or [{}])[-1]
+        held_out = (run["metrics"]["evaluation"] or [{}])[-1]
+        row = {
+            "path": run["path"],
+            "state": run["state"],
+            "step": run["step"],
+            "held_out": held_out.get("loss"),
+            "loss": last.get("loss"),
+            "speed": last.get("tokens_per_second", 0.0),
+        }
+        rows.append({**{name: str(given.get(name)) for name in differing}, **row})
+    return element("div", card("Runs", table(columns, rows), wide=True), class_="cards")
+
+
+def _draw_curves(runs: Sequence[Mapping[str, Any]]) -> Markup:
+    """Return the plots against each axis; which of the three is seen is chosen without a script."""
+    choices = join(
+        element(
+            "label",
+            element(
+                "input",
+                type="radio",
+                name="axis",
+                class_=f"axis-{_CLASSES[axis].removesuffix('-axis')}",
+                checked=axis == "step",
+            ),
+            "time" if axis == "elapsed" else f"{axis.removesuffix('s')}s",
+        )
+        for axis in AXES
+    )
+    grids = join(
+        element("div", *_draw_metrics(runs, axis), class_=f"cards {_CLASSES[axis]}")
+        for axis in AXES
+    )
+    choice = element("div", "against", choices, class_="choice", role="radiogroup")
+    return element("div", choice, grids, class_="by-axis")
+
+
+def _draw_metrics(runs: Sequence[Mapping[str, Any]], axis: str) -> list[Markup]:
+    lines = [line for run in runs for part in run["metrics"].values() for line in part]
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    losses = [name for name in names if name.endswith("loss")]
+    shown = {name: (f"{_title(name)}", "") for name in losses if name == "loss" or len(losses) > 2}
+    shown |= {name: (_title(name), ".0%") for name in names if name.endswith("_accuracy")}
+    shown |= {name: entry for name, entry in SPEED.items() if name in names}
+    return [
+        card(title, _draw_metric(runs, name, axis, y_format))
+        for name, (title, y_format) in shown.items()
+    ]
+
+
+def _title(name: str) -> str:
+    """Return ``mlm_loss`` as ``MLM loss``."""
+    first, _, rest = name.partition("_")
+    return f"{first.upper()} {rest}" if rest else name.capitalize()
+
+
+def _draw_metric(runs: Sequence[Mapping[str, Any]], name: str, axis: str, y_format: str) -> Markup:
+    series = []
+    for color, run in enumerate(runs):
+        prefix = f"{run['path']}, " if len(runs) > 1 else ""
+        for part, style in (("training", "line"), ("evaluation", "dots")):
+            points = [
+                (_scale(line[axis], axis), line[name])
+                for line in run["metrics"][part]
+                if name in line and axis in line
+            ]
+            label = prefix + ("held out" if part == "evaluation" else "training")
+            own_color = color if len(runs) > 1 else (style == "dots") * 1
+            series.append(Series(label, points, own_color, style))
+    axes = Axes(
+        AXES[axis],
+        y_format,
+        from_zero=name in ("tokens_per_second", "data_wait", "mfu"),
+        marks=[mark for run in runs for mark in _mark_checkpoints(run, axis)],
+        shades=_shade_phases(runs[0], axis) if len(runs) == 1 else (),
+    )
+    return plot_lines(series, axes)
+
+
+def _scale(value: float, axis: str) -> float:
+    return value / 60 if axis == "elapsed" else value
+
+
+def _mark_checkpoints(run: Mapping[str, Any], axis: str) -> list[tuple[float, str, bool]]:
+    """Return where the kept checkpoints are on an axis."""
+    training = run["metrics"]["training"]
+    known = [(line["step"], line[axis]) for line in training if axis in line]
+    if not known:
+        return []
+    steps, values = np.array([(0, 0), *known], float).T
+    return [
+        (
+            _scale(float(np.interp(row["step"], steps, values)), axis),
+            f"checkpoint of step {row['step']:,}{', the best' if row['is_best'] else ''}",
+            row["is_best"],
+        )
+        for row in run["checkpoints"]
+    ]
+
+
+def _shade_phases(run: Mapping[str, Any], axis: str) -> list[tuple[float, float, str]]:
+    """Return the stretch of each phase on an axis."""
+    bounds: dict[int, list[float]] = {}
+    for line in run["metrics"]["training"]:
+        if "phase" in line and axis in line:
+            bounds.setdefault(line["phase"], []).append(_scale(line[axis], axis))
+    stretches = []
+    start = 0.0
+    for phase, places in sorted(bounds.items()):
+        stretches.append((start, places[-1], f"phase {phase}"))
+        start = places[-1]
+    return stretches
+
+
+def _draw_answers(run: Mapping[str, Any]) -> Markup:
+    cards = []
+    for row in run["answers"]:
+        rows = [
+            {
+                "step": entry["step"],
+                "answers": join(
+                    element(
+                        "span",
+                        answer["token"],
+                        " ",
+                        element("small", f"{answer['probability']:.0%}"),
+                        class_="answer",
+                        dir="auto",
+                    )
+                    for answer in entry["answers"]
+                ),
+            }
+            for entry in row["checkpoints"]
+        ]
+        columns = (Column("step", "checkpoint", ","), Column("answers", "most likely"))
+        mask = f", mask {row['mask'] + 1}" if row["mask"] else ""
+        cards.append(card(f"{row['example']}{mask}", table(columns, rows)))
+    return join(
+        (
+            element("h3", f"What the model answers: {run['path']}"),
+            element("div", *cards, class_="cards"),
+        )
+    )
+
+
+def _draw_facts(run: Mapping[str, Any], num_runs: int) -> Markup:
+    record = run["run"]
+    if not record:
+        return Markup()
+    changed = {
+        name.replace("_", " "): " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in run["changed"].items()
+    }
+    checkpoints = [
+        f"step {row['step']:,} ({format_bytes(row['bytes'])}{', the best' if row['is_best'] else ''})"
+        for row in run["checkpoints"]
+    ]
+    facts = facts_list(
+        {
+            "command": record["command"],
+            "device": record["device"],
+            "processes": record["num_processes"],
+            "versions": ", ".join(f"{name} {value}" for name, value in record["versions"].items()),
+            "started": record["started"],
+            "resumed": record["resumed"],
+            "checkpoints": ", ".join(checkpoints) or "none",
+            "tokenizer": record["tokenizer_fingerprint"],
+            "instances": ", ".join(record["instances_keys"]),
+            "model": ", ".join(f"{key} {value}" for key, value in record["model"].items()),
+        }
+    )
+    title = "Options and facts" if num_runs == 1 else f"Options and facts of {run['path']}"
+    return folded(title, facts_list(changed), facts)

@@ -1,0 +1,205 @@
+"""The parts of a report about all stages of a recipe, and about folders that are unfinished.
+
+``tokkit run`` leaves ``recipe.json`` in the folder that its stages write into:
+
+    {"format_version": 1, "recipe": "corpora/quickstart.toml", "examples": ["The [MASK] is empty."],
+     "seconds": {"encode": 0.3, "build": 0.2}}
+
+so that its report can be made again from that folder alone. A stage keeps the seconds of the last
+time when it was not up to date.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokkit.engine.folder import is_being_written
+from tokkit.engine.journal import Journal
+from tokkit.engine.json_files import write_json
+from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest, read_record
+from tokkit.errors import plural
+from tokkit.inspection.report.markup import (
+    Column,
+    Markup,
+    card,
+    element,
+    facts_list,
+    format_bytes,
+    join,
+    table,
+    tiles,
+)
+from tokkit.inspection.report.page import Section, list_warnings
+from tokkit.inspection.run_summary import find_state, is_run
+
+RECIPE = "recipe.json"
+FORMAT_VERSION = 1
+# The folders of a recipe, by the stage that writes them.
+FOLDERS = {
+    "corpus": "corpus",
+    "train": "tokenizer",
+    "encode": "tokens",
+    "build": "instances",
+    "pretrain": "run",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeRecord:
+    """The content of ``recipe.json``; see the module."""
+
+    recipe: str
+    examples: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def write(self, folder: Path) -> None:
+        """Write the record atomically."""
+        write_json(folder / RECIPE, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "RecipeRecord | None":
+        """Return the record of a folder; None without one.
+
+        Raises:
+            TokkitError: it is damaged.
+        """
+        path = folder / RECIPE
+        return read_record(path, cls, FORMAT_VERSION) if path.is_file() else None
+
+
+def find_kind(path: Path) -> str | None:
+    """Return what a folder holds, finished or not; None if nothing of ours."""
+    if (path / MANIFEST).is_file():
+        return Manifest.read(path).kind
+    if (path / "tokenizer.json").is_file() or (path / TRAINING).is_file():
+        return "tokenizer"
+    if is_run(path):
+        return "run"
+    stage = Journal.read(path).stage
+    return None if stage is None else stage["kind"]
+
+
+def describe_unfinished(path: Path, kind: str) -> Section:
+    """Return the part of a page about a folder without its manifest."""
+    journal = Journal.read(path)
+    units = list(journal.units.values())
+    figures: dict[str, Any] = {
+        "path": str(path),
+        "state": "being written" if is_being_written(path) else "unfinished",
+        "units": len(units),
+        "rows": sum(unit["rows"] for unit in units),
+        "tokens": sum(unit["tokens"] for unit in units),
+        "bytes": sum(unit["bytes"] for unit in units),
+        "options": journal.stage["options"] if journal.stage else {},
+    }
+    remedy = "it is still being written" if is_being_written(path) else "run its command again"
+    line = f"{path}: unfinished; {remedy}. What is done so far is counted here."
+    options = {
+        name: " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in figures["options"].items()
+        if value is not None
+    }
+    body = join(
+        (
+            list_warnings([line]),
+            tiles(
+                {
+                    "work units done": figures["units"],
+                    "rows": figures["rows"],
+                    "tokens": figures["tokens"],
+                    "on disk": format_bytes(figures["bytes"]),
+                }
+            ),
+            element("div", card("Options", facts_list(options), wide=True), class_="cards"),
+        )
+    )
+    return Section(str(path), kind, figures, body)
+
+
+def describe_corpus(path: Path) -> Section:
+    """Return the part of a page about the output of a recipe's command."""
+    manifest = Manifest.read(path, "corpus")
+    figures: dict[str, Any] = {
+        "path": str(path),
+        "state": "finished",
+        "bytes": sum(row["bytes"] for row in manifest.shards),
+        "options": manifest.options,
+        "files": [{"name": row["name"], "bytes": row["bytes"]} for row in manifest.shards],
+    }
+    facts = {
+        "command": manifest.options.get("command"),
+        "size": format_bytes(figures["bytes"]),
+        "file": ", ".join(row["name"] for row in manifest.shards),
+    }
+    body = element("div", card("Corpus", facts_list(facts), wide=True), class_="cards")
+    return Section(str(path), "corpus", figures, body)
+
+
+def describe_stages(
+    title: str, folders: Mapping[str, Path], record: RecipeRecord | None
+) -> Section:
+    """Return the part of a page that shows what each stage of a recipe made, in what time.
+
+    Args:
+        title: of the recipe, or of the folder that its stages write into.
+        folders: of the stages.
+        record: for the times; None if ``tokkit run`` did not run them.
+    """
+    seconds = record.seconds if record else {}
+    rows = [_describe_stage(stage, path, seconds.get(stage)) for stage, path in folders.items()]
+    figures = {"stages": rows, "recipe": record.recipe if record else None}
+    columns = (
+        Column("stage", "stage"),
+        Column("folder", "folder"),
+        Column("state", "state"),
+        Column("seconds", "seconds", ",.1f", is_bar=True),
+        Column("rows", "rows", ","),
+        Column("tokens", "tokens", ","),
+        Column("size", "size"),
+    )
+    timed: Sequence[float] = [row["seconds"] for row in rows if row["seconds"]]
+    body = join(
+        (
+            tiles(
+                {
+                    "stages finished": f"{sum(r['state'] == 'finished' for r in rows)} of {len(rows)}",
+                    "time": f"{sum(timed):,.1f} s" if timed else None,
+                    "on disk": format_bytes(sum(row["bytes"] for row in rows)),
+                }
+            ),
+            element("div", card("Stages", table(columns, rows), wide=True), class_="cards"),
+        )
+    )
+    return Section(title, "recipe", figures, body)
+
+
+def _describe_stage(stage: str, path: Path, seconds: float | None) -> dict[str, Any]:
+    state, rows, tokens = "missing", None, None
+    if path.is_dir():
+        is_tokenizer = (path / TRAINING).is_file()
+        state = "finished" if is_tokenizer or (path / MANIFEST).is_file() else "unfinished"
+        if is_run(path):
+            state = find_state(path)
+        if state == "finished" and not is_tokenizer:
+            manifest = Manifest.read(path)
+            rows, tokens = manifest.num_rows or None, manifest.num_tokens or None
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return {
+        "stage": stage,
+        "folder": str(path),
+        "state": state,
+        "seconds": seconds,
+        "rows": rows,
+        "tokens": tokens,
+        "bytes": size,
+        "size": Markup(f'<span data-bytes="{size}">{format_bytes(size)}</span>') if size else "",
+    }
+
+
+def describe_states(paths: Sequence[Path], kinds: Sequence[str]) -> str:
+    """Return the title of a page about several folders."""
+    if len(paths) == 1:
+        return str(paths[0])
+    return f"{plural(len(paths), 'folder')}: {', '.join(dict.fromkeys(kinds))}"

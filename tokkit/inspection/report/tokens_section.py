@@ -1,0 +1,331 @@
+"""The part of a report about a token folder: what came in, how long it is, what it looks like.
+
+Of a large folder, a sample is read: record batches at even distances, 20 million tokens together.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tokkit.engine.journal import Journal
+from tokkit.engine.manifest import Manifest
+from tokkit.inspection.report.markup import (
+    Column,
+    Markup,
+    card,
+    facts_list,
+    folded,
+    format_bytes,
+    join,
+    stats_list,
+    table,
+    tiles,
+)
+from tokkit.inspection.report.page import Section, list_warnings
+from tokkit.inspection.report.plots import join_figures, plot_bars, plot_flow
+from tokkit.inspection.report.token_spans import draw_sample, list_tokens
+from tokkit.shards.arrow import ragged
+from tokkit.shards.reader import BatchRef, ShardFolder
+from tokkit.tokenizer.tokenizer import load_tokenizer
+
+MOST_TOKENS = 20_000_000
+NUM_SAMPLES = 4
+NUM_LONGEST = 10
+NUM_DUPLICATES = 10
+MOST_SOURCES = 7  # with a colour each
+OTHER = "all others"
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass
+class _Sample:
+    """What was read of a folder."""
+
+    names: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    lengths: list[Int64] = field(default_factory=list)
+    sentence_lengths: list[Int64] = field(default_factory=list)
+    firsts: dict[bytes, int] = field(default_factory=dict)  # a document by its ids
+    copies: Counter[int] = field(default_factory=Counter)
+    num_batches: int = 0
+
+
+def describe_tokens(path: Path) -> Section:
+    """Read a token folder, and return its part of the page.
+
+    Raises:
+        TokkitError: if the folder is damaged.
+    """
+    folder = ShardFolder.open(path, "tokens")
+    manifest = folder.manifest
+    refs = folder.batch_refs()
+    sample = _read_sample(folder, choose_evenly(refs, MOST_TOKENS))
+    lengths = np.concatenate([np.zeros(0, np.int64), *sample.lengths])
+    sentence_lengths = np.concatenate([np.zeros(0, np.int64), *sample.sentence_lengths])
+    is_whole = sample.num_batches == len(refs)
+    figures = {
+        "path": str(path),
+        "state": "finished",
+        "bytes": sum(row["bytes"] for row in manifest.shards),
+        "shards": len(manifest.shards),
+        "documents": manifest.num_rows,
+        "tokens": manifest.num_tokens,
+        "vocab_size": folder.header.vocab_size,
+        "tokenizer": manifest.tokenizer_fingerprint,
+        "options": manifest.options,
+        "accounts": manifest.accounts,
+        "warnings": manifest.warnings,
+        "left_out": manifest.left_out,
+        "documents_read": len(lengths),
+        "is_whole": is_whole,
+        "document_lengths": summarize(lengths),
+        "sentence_lengths": summarize(sentence_lengths),
+        "documents_by_length": count_by_doubling(lengths, sample.sources),
+        "sentences_by_length": count_by_doubling(sentence_lengths),
+        "longest": _find_longest(sample.names, lengths),
+        "duplicates": _find_duplicates(sample),
+        "samples": _show_samples(folder, refs),
+    }
+    return Section(str(path), "tokens", figures, _draw(figures))
+
+
+def choose_evenly(refs: Sequence[BatchRef], most_tokens: int) -> list[BatchRef]:
+    """Return record batches at even distances, at least one, with about so many tokens."""
+    total = sum(ref.tokens for ref in refs)
+    every = max(1, -(-total // most_tokens))
+    return list(refs[::every])
+
+
+def _read_sample(folder: ShardFolder, refs: Sequence[BatchRef]) -> _Sample:
+    sample = _Sample(num_batches=len(refs))
+    source_of = find_sources_of_shards(folder.path, folder.manifest)
+    for ref in refs:
+        batch = folder.read_batch(ref)
+        ids, offsets = ragged(batch.column("input_ids"))
+        names = batch.column("document").to_pylist()
+        data, size = ids.tobytes(), ids.itemsize
+        for row, (start, stop) in enumerate(pairwise(offsets.tolist())):
+            first = sample.firsts.setdefault(
+                data[start * size : stop * size], row + len(sample.names)
+            )
+            if first != row + len(sample.names):
+                sample.copies[first] += 1
+        sample.sources += [
+            _source_of_document(name, source_of.get(ref.shard, ())) for name in names
+        ]
+        sample.names += names
+        sample.lengths.append(np.diff(offsets))
+        sample.sentence_lengths.append(ragged(batch.column("sentence_lengths"))[0].astype(np.int64))
+    return sample
+
+
+def find_sources_of_shards(path: Path, manifest: Manifest) -> dict[str, Sequence[str]]:
+    """Return the INPUTs of each shard; of all, where the journal does not tell them apart."""
+    everything = list(manifest.accounts.get("sources", {}))
+    found: dict[str, Sequence[str]] = {row["name"]: everything for row in manifest.shards}
+    if len(everything) > 1:
+        for unit in Journal.read(path).units.values():
+            found[unit["name"]] = list(unit["accounts"].get("sources", everything))
+    return found
+
+
+def _source_of_document(name: str, sources: Sequence[str]) -> str:
+    if len(sources) == 1:
+        return sources[0]
+    return next((source for source in sources if name.startswith(source)), OTHER)
+
+
+def summarize(lengths: Int64) -> dict[str, float]:
+    """Return what a reader asks of lengths first; nothing for none."""
+    if not len(lengths):
+        return {}
+    quantiles = np.quantile(lengths, [0.0, 0.05, 0.5, 0.95, 1.0], method="nearest").tolist()
+    names = ("shortest", "5%", "median", "95%", "longest")
+    return {**dict(zip(names, quantiles, strict=True)), "mean": float(lengths.mean())}
+
+
+def count_by_doubling(
+    lengths: Int64, groups: Sequence[str] | None = None, name: str = "all"
+) -> dict[str, Any]:
+    """Count lengths between powers of two: ``{"edges": [1, 2, 4, 8], "counts": {"all": [0, 2, 5]}}``."""
+    if not len(lengths):
+        return {"edges": [1, 2], "counts": {name: [0]}}
+    bins = np.floor(np.log2(np.maximum(lengths, 1))).astype(np.int64)
+    low, num_bins = int(bins.min()), int(bins.max()) - int(bins.min()) + 1
+    named = np.array(groups if groups is not None else [name] * len(lengths), object)
+    common = [group for group, _ in Counter(named.tolist()).most_common(MOST_SOURCES)]
+    counts = {
+        group: np.bincount(bins[named == group] - low, minlength=num_bins).tolist()
+        for group in common
+    }
+    rest = ~np.isin(named, np.array(common, object))
+    if rest.any():
+        counts[OTHER] = np.bincount(bins[rest] - low, minlength=num_bins).tolist()
+    return {"edges": [2**place for place in range(low, low + num_bins + 1)], "counts": counts}
+
+
+def _find_longest(names: Sequence[str], lengths: Int64) -> list[dict[str, Any]]:
+    order = np.argsort(-lengths, kind="stable")[:NUM_LONGEST].tolist()
+    return [{"document": names[row], "tokens": int(lengths[row])} for row in order]
+
+
+def _find_duplicates(sample: _Sample) -> dict[str, Any]:
+    """Return how many documents have the tokens of an earlier one, and the commonest."""
+    common = sorted(sample.copies.items(), key=lambda item: (-item[1], item[0]))[:NUM_DUPLICATES]
+    return {
+        "documents": sample.copies.total(),
+        "commonest": [{"document": sample.names[row], "copies": n} for row, n in common],
+    }
+
+
+def _show_samples(folder: ShardFolder, refs: Sequence[BatchRef]) -> list[dict[str, Any]]:
+    tokenizer = load_tokenizer(folder.tokenizer_path)
+    folder.require_tokenizer(tokenizer)
+    num_rows = sum(ref.rows for ref in refs)
+    wanted = sorted(
+        {num_rows * (2 * place + 1) // (2 * NUM_SAMPLES) for place in range(NUM_SAMPLES)}
+    )
+    samples, start = [], 0
+    for ref in refs:
+        for row in (number - start for number in wanted if start <= number < start + ref.rows):
+            found = folder.read_batch(ref).slice(row, 1).to_pylist()[0]
+            ends = set(accumulate(found["sentence_lengths"]))
+            tokens = list_tokens(
+                found["input_ids"], found["word_starts"], tokenizer, sentence_ends=ends
+            )
+            samples.append(
+                {
+                    "document": found["document"],
+                    "sentences": len(found["sentence_lengths"]),
+                    "num_tokens": len(found["input_ids"]),
+                    "tokens": tokens,
+                }
+            )
+        start += ref.rows
+    return samples
+
+
+def _draw(figures: Mapping[str, Any]) -> Markup:
+    accounts = figures["accounts"]
+    counts = accounts.get("figures", {})
+    words, unknown = counts.get("words"), counts.get("unknown_tokens")
+    return join(
+        (
+            tiles(
+                {
+                    "documents": figures["documents"],
+                    "tokens": figures["tokens"],
+                    "tokens per word": f"{figures['tokens'] / words:.3f}" if words else None,
+                    "unknown tokens": None
+                    if unknown is None
+                    else f"{unknown / max(figures['tokens'], 1):.3%}",
+                    "duplicates": figures["duplicates"]["documents"],
+                    "on disk": format_bytes(figures["bytes"]),
+                }
+            ),
+            list_warnings(figures["warnings"]),
+            Markup('<div class="cards">'),
+            *draw_flows(accounts),
+            card(
+                "Documents by length",
+                plot_bars(**_bars(figures["documents_by_length"]), x_title="tokens of a document"),
+                stats_list(figures["document_lengths"]),
+                note=_note_sample(figures),
+            ),
+            card(
+                "Sentences by length",
+                plot_bars(**_bars(figures["sentences_by_length"]), x_title="tokens of a sentence"),
+                stats_list(figures["sentence_lengths"]),
+            ),
+            _draw_sources(accounts.get("sources", {})),
+            _draw_names(figures),
+            card(
+                "Sample documents",
+                *(
+                    draw_sample(
+                        f"{row['document']} · {row['sentences']:,} sentences, "
+                        f"{row['num_tokens']:,} tokens",
+                        row["tokens"],
+                    )
+                    for row in figures["samples"]
+                ),
+                wide=True,
+                note="A colour is a token; a red line is the end of a sentence.",
+            ),
+            Markup("</div>"),
+            folded("Options and tokenizer", draw_options(figures)),
+        )
+    )
+
+
+def _bars(binned: Mapping[str, Any]) -> dict[str, Any]:
+    return {"counts": binned["counts"], "edges": binned["edges"]}
+
+
+def _note_sample(figures: Mapping[str, Any]) -> str:
+    if figures["is_whole"]:
+        return ""
+    return f"Of a sample of {figures['documents_read']:,} documents, at even distances."
+
+
+def draw_flows(accounts: Mapping[str, Any]) -> list[Markup]:
+    """Return a card for what came in, was dropped and was kept."""
+    flows = [
+        plot_flow(entry["in"], entry["kept"], entry["dropped"], what)
+        for what, entry in accounts.items()
+        if what not in ("figures", "sources") and (entry["dropped"] or what == "documents")
+    ]
+    return [card("From in to kept", join_figures(flows))] if flows else []
+
+
+def _draw_sources(sources: Mapping[str, Mapping[str, int]]) -> Markup:
+    if not sources:
+        return Markup()
+    columns = (
+        Column("source", "source"),
+        Column("tokens", "tokens", ",", is_bar=True),
+        Column("words", "words", ","),
+        Column("fertility", "tokens per word", ".3f"),
+        Column("unknown", "unknown", ".3%"),
+    )
+    rows = [
+        {
+            "source": name,
+            **figures,
+            "fertility": figures["tokens"] / max(figures["words"], 1),
+            "unknown": figures["unknown_tokens"] / max(figures["tokens"], 1),
+        }
+        for name, figures in sources.items()
+    ]
+    return card("Sources", table(columns, rows), wide=True)
+
+
+def _draw_names(figures: Mapping[str, Any]) -> Markup:
+    name = Column("document", "document")
+    longest = card(
+        "Longest documents",
+        table((name, Column("tokens", "tokens", ",", is_bar=True)), figures["longest"]),
+    )
+    duplicates = figures["duplicates"]
+    if not duplicates["documents"]:
+        return longest
+    columns = (name, Column("copies", "further copies", ",", is_bar=True))
+    note = f"{duplicates['documents']:,} documents have the same tokens as an earlier one."
+    return join((longest, card("Duplicates", table(columns, duplicates["commonest"]), note=note)))
+
+
+def draw_options(figures: Mapping[str, Any]) -> Markup:
+    """Return the options of a stage, and the fingerprint of its tokenizer."""
+    options = {
+        name: " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in figures["options"].items()
+        if value is not None
+    }
+    return facts_list({**options, "tokenizer": figures["tokenizer"]})
