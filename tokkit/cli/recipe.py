@@ -25,17 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.errors import TokkitError, UsageError, require, wrap_os_errors
+from tokkit.inspection.report.report_config import FOLDERS
 from tokkit.options import require_local
 from tokkit.shards.objectives import MASKED
 
-# The stages in order, with the folders that they write.
-FOLDERS = {
-    "corpus": "corpus",
-    "train": "tokenizer",
-    "encode": "tokens",
-    "build": "instances",
-    "pretrain": "run",
-}
 CORPUS_OPTIONS = (
     *("format", "documents", "text-field", "text-column", "quotes", "no-quotes"),
     *("id-field", "errors", "max-document-bytes"),

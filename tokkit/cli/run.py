@@ -15,13 +15,14 @@ from tokkit.cli.command_options import (
     read_table,
 )
 from tokkit.cli.pretrain import pretrain
-from tokkit.cli.recipe import FOLDERS, Recipe, read_recipe
+from tokkit.cli.recipe import Recipe, read_recipe
 from tokkit.cli.stages import build, encode, train
 from tokkit.cli.streams import echo
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.local import import_single_threaded
 from tokkit.engine.stage_config import OutputConfig, StageConfig
-from tokkit.errors import UsageError, require
+from tokkit.errors import TokkitError, UsageError, require
+from tokkit.inspection.report.report_config import FOLDERS, ReportConfig
 from tokkit.options import Config
 from tokkit.vocab.train_config import TrainConfig
 
@@ -42,6 +43,9 @@ ANSWERS_SHOWN = 5
 )
 @config_options(*(replace(StageConfig.options[name], default=None) for name in ENGINE_OPTIONS))
 @config_options(*OutputConfig.options.values())
+@click.option(
+    "--report/--no-report", "has_report", default=True, help="Show all stages on one HTML page."
+)
 def run(
     recipe: Path,
     first: str | None,
@@ -52,6 +56,7 @@ def run(
     ray_address: str | None,
     overwrite: bool,
     progress: bool,
+    has_report: bool,
 ) -> None:
     """Run all stages of RECIPE, a TOML file.
 
@@ -73,6 +78,7 @@ def run(
     if has_examples:
         check_examples(plan, stages)
     rows = []
+    taken: dict[str, float] = {}
     for stage in stages:
         folder = plan.folder(stage)
         shown = f"{plan.command} > {plan.inputs[0]}" if stage == "corpus" else folder
@@ -83,10 +89,14 @@ def run(
             check_examples(plan, ("pretrain",))
         seconds = time.monotonic() - started
         has_changed = _last_change(folder) != before
+        if has_changed:
+            taken[stage] = round(seconds, 1)
         rows.append((stage, str(folder), f"{seconds:.1f} s" if has_changed else "up to date"))
     _print_summary(rows)
     if has_examples and rows[-1][2] != "up to date":
         _print_examples(plan)
+    if has_report:
+        _write_report(plan, taken)
 
 
 def choose_stages(recipe: Recipe, first: str | None, last: str | None) -> tuple[str, ...]:
@@ -181,6 +191,34 @@ def check_examples(recipe: Recipe, stages: Collection[str]) -> None:
         tokenizer = load_tokenizer(path)
         for example in recipe.examples:
             encode_masked(tokenizer, example)
+
+
+def _write_report(recipe: Recipe, taken: Mapping[str, float]) -> None:
+    """Show all stages on one page, unless nothing has changed since; a failure fails no stage.
+
+    Args:
+        recipe: the recipe.
+        taken: seconds of the stages that did something.
+    """
+    from tokkit.inspection.report.report import report
+    from tokkit.inspection.report.stages_section import RecipeRecord
+
+    path = recipe.output / "report.html"
+    try:
+        earlier = RecipeRecord.read(recipe.output)
+        record = RecipeRecord(
+            recipe=str(recipe.path),
+            examples=list(recipe.examples),
+            seconds={**(earlier.seconds if earlier else {}), **taken},
+        )
+        if record != earlier or not path.is_file():
+            record.write(recipe.output)
+            report(ReportConfig(paths=(recipe.output,), output=path))
+    except TokkitError as error:
+        echo(f"tokkit: no report: {error}", err=True)
+        return
+    echo()
+    echo(f"report: {path}")
 
 
 def _print_summary(rows: Sequence[tuple[str, str, str]]) -> None:

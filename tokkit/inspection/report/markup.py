@@ -77,6 +77,17 @@ def format_number(number: float, digits: int = 4) -> str:
     return f"{number:.{digits}g}"
 
 
+def shorten_names(names: Sequence[str]) -> dict[str, str]:
+    """Return names without the folder that all of them are in; one name alone stays as it is."""
+    parts = [name.split("/") for name in names]
+    shared = 0
+    while len(names) > 1 and all(
+        len(own) > shared + 1 and own[shared] == parts[0][shared] for own in parts
+    ):
+        shared += 1
+    return {name: "/".join(own[shared:]) for name, own in zip(names, parts, strict=True)}
+
+
 def format_bytes(number: float) -> str:
     """Return a size, such as ``1.45 MB``."""
     for unit in ("bytes", "kB", "MB", "GB"):

@@ -11,15 +11,14 @@ from tokkit.engine.files import write_atomically
 from tokkit.engine.manifest import KINDS, MANIFEST, Manifest
 from tokkit.errors import TokkitError, UsageError, require, wrap_os_errors
 from tokkit.inspection.report.instances_section import describe_instances
+from tokkit.inspection.report.markup import shorten_names
 from tokkit.inspection.report.page import Section, make_page
-from tokkit.inspection.report.report_config import ReportConfig
+from tokkit.inspection.report.report_config import FOLDERS, ReportConfig
 from tokkit.inspection.report.run_section import describe_runs
 from tokkit.inspection.report.stages_section import (
-    FOLDERS,
     RecipeRecord,
     describe_corpus,
     describe_stages,
-    describe_states,
     describe_unfinished,
     find_kind,
 )
@@ -71,7 +70,8 @@ def make_report(config: ReportConfig) -> str:
         if finished:
             sections += _describe(kind, finished, config, tuple(dict.fromkeys(examples)))
         sections += (describe_unfinished(path, kind) for path in unfinished)
-    return make_page(describe_states(config.paths, kinds), sections)
+    names = shorten_names([str(path) for path in config.paths])
+    return make_page(", ".join(names.values()), sections)
 
 
 def find_stages(path: Path) -> Mapping[str, Path]:

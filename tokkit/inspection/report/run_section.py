@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from tokkit.errors import TokkitError, plural
+from tokkit.inspection.report.example_answers import answer_examples, draw_answers
 from tokkit.inspection.report.markup import (
     Column,
     Markup,
@@ -22,6 +23,7 @@ from tokkit.inspection.report.markup import (
     folded,
     format_bytes,
     join,
+    shorten_names,
     table,
     tiles,
 )
@@ -29,16 +31,10 @@ from tokkit.inspection.report.page import Section, list_warnings
 from tokkit.inspection.report.plots import Axes, Series, plot_lines
 from tokkit.inspection.run_summary import inspect_run
 from tokkit.pretraining.training.run_record import (
-    CHECKPOINTS,
-    EXPORT,
     METRICS,
-    checkpoint_path,
     read_metrics,
 )
-from tokkit.tokenizer.masked_text import encode_masked
-from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
-ANSWERS_SHOWN = 5
 AXES = {"step": "step", "tokens": "tokens", "elapsed": "minutes"}
 _CLASSES = {"step": "step", "tokens": "tokens-axis", "elapsed": "time"}
 # Metrics in the order of the page, with their titles and formats; accuracies are added as they come.
@@ -112,68 +108,13 @@ def _find_not_finite(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
     return list(found.values())
 
 
-def answer_examples(
-    path: Path, facts: Mapping[str, Any], examples: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Let each kept checkpoint fill in the masks of examples.
-
-    Args:
-        path: run folder.
-        facts: of the run.
-        examples: sentences with masks.
-
-    Returns:
-        For each example and mask a row with ``example``, ``mask`` and ``checkpoints``: the step of
-        each with its most likely tokens and their probabilities.
-
-    Raises:
-        TokkitError: if the model fills no masks, or its tokenizer is not there.
-    """
-    from tokkit.pretraining.models.export import predict_masked
-    from tokkit.pretraining.models.transformer import ModelConfig
-    from tokkit.pretraining.training.checkpoints import read_model
-
-    config = msgspec.convert(facts["run"]["model"], ModelConfig)
-    if config.is_causal:
-        raise TokkitError(f"{path}: its model predicts the next token, and fills no masks")
-    tokenizer = _find_tokenizer(path, facts["run"])
-    rows: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for checkpoint in facts["checkpoints"]:
-        model = read_model(checkpoint_path(path / CHECKPOINTS, checkpoint["step"]), config)
-        for example in examples:
-            ids = encode_masked(tokenizer, example)[: config.max_position_embeddings]
-            for mask, answers in enumerate(predict_masked(model, tokenizer, ids, ANSWERS_SHOWN)):
-                found = [{"token": token, "probability": share} for token, share in answers]
-                entry = {"step": checkpoint["step"], "answers": found}
-                rows.setdefault((example, mask), []).append(entry)
-    return [
-        {"example": example, "mask": mask, "checkpoints": found}
-        for (example, mask), found in rows.items()
-    ]
-
-
-def _find_tokenizer(path: Path, run: Mapping[str, Any]) -> Tokenizer:
-    """Return the tokenizer of a run: that of its export, or of its instances.
-
-    Raises:
-        TokkitError: if there is none, or it is another one.
-    """
-    places = [path / EXPORT, *(Path(name) / "tokenizer" for name in run["options"]["instances"])]
-    for place in places:
-        if (place / "tokenizer.json").is_file():
-            tokenizer = load_tokenizer(place)
-            if tokenizer.fingerprint == run["tokenizer_fingerprint"] or place == path / EXPORT:
-                return tokenizer
-    raise TokkitError(f"{path}: its tokenizer is not there, so nothing can be asked of its model")
-
-
 def _draw(runs: Sequence[Mapping[str, Any]]) -> Markup:
     parts: list[Markup] = [_draw_state(run, is_single=len(runs) == 1) for run in runs]
     if len(runs) > 1:
         parts.append(_compare(runs))
     if any(run["metrics"]["training"] or run["metrics"]["evaluation"] for run in runs):
         parts.append(_draw_curves(runs))
-    parts += [_draw_answers(run) for run in runs if run["answers"]]
+    parts += [draw_answers(run) for run in runs if run["answers"]]
     parts += [
         element("p", f"No answers to the examples: {run['without_answers']}", class_="note")
         for run in runs
@@ -294,8 +235,9 @@ def _title(name: str) -> str:
 
 def _draw_metric(runs: Sequence[Mapping[str, Any]], name: str, axis: str, y_format: str) -> Markup:
     series = []
+    labels = shorten_names([run["path"] for run in runs])
     for color, run in enumerate(runs):
-        prefix = f"{run['path']}, " if len(runs) > 1 else ""
+        prefix = f"{labels[run['path']]}, " if len(runs) > 1 else ""
         for part, style in (("training", "line"), ("evaluation", "dots")):
             points = [
                 (_scale(line[axis], axis), line[name])
@@ -348,37 +290,6 @@ def _shade_phases(run: Mapping[str, Any], axis: str) -> list[tuple[float, float,
         stretches.append((start, places[-1], f"phase {phase}"))
         start = places[-1]
     return stretches
-
-
-def _draw_answers(run: Mapping[str, Any]) -> Markup:
-    cards = []
-    for row in run["answers"]:
-        rows = [
-            {
-                "step": entry["step"],
-                "answers": join(
-                    element(
-                        "span",
-                        answer["token"],
-                        " ",
-                        element("small", f"{answer['probability']:.0%}"),
-                        class_="answer",
-                        dir="auto",
-                    )
-                    for answer in entry["answers"]
-                ),
-            }
-            for entry in row["checkpoints"]
-        ]
-        columns = (Column("step", "checkpoint", ","), Column("answers", "most likely"))
-        mask = f", mask {row['mask'] + 1}" if row["mask"] else ""
-        cards.append(card(f"{row['example']}{mask}", table(columns, rows)))
-    return join(
-        (
-            element("h3", f"What the model answers: {run['path']}"),
-            element("div", *cards, class_="cards"),
-        )
-    )
 
 
 def _draw_facts(run: Mapping[str, Any], num_runs: int) -> Markup:

@@ -18,7 +18,6 @@ from tokkit.engine.folder import is_being_written
 from tokkit.engine.journal import Journal
 from tokkit.engine.json_files import write_json
 from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest, read_record
-from tokkit.errors import plural
 from tokkit.inspection.report.markup import (
     Column,
     Markup,
@@ -31,18 +30,10 @@ from tokkit.inspection.report.markup import (
     tiles,
 )
 from tokkit.inspection.report.page import Section, list_warnings
+from tokkit.inspection.report.report_config import RECIPE
 from tokkit.inspection.run_summary import find_state, is_run
 
-RECIPE = "recipe.json"
 FORMAT_VERSION = 1
-# The folders of a recipe, by the stage that writes them.
-FOLDERS = {
-    "corpus": "corpus",
-    "train": "tokenizer",
-    "encode": "tokens",
-    "build": "instances",
-    "pretrain": "run",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,10 +187,3 @@ def _describe_stage(stage: str, path: Path, seconds: float | None) -> dict[str, 
         "bytes": size,
         "size": Markup(f'<span data-bytes="{size}">{format_bytes(size)}</span>') if size else "",
     }
-
-
-def describe_states(paths: Sequence[Path], kinds: Sequence[str]) -> str:
-    """Return the title of a page about several folders."""
-    if len(paths) == 1:
-        return str(paths[0])
-    return f"{plural(len(paths), 'folder')}: {', '.join(dict.fromkeys(kinds))}"

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tokkit.encoding.text_survey import count_characters, is_unknown_character, script_of
+from tokkit.encoding.text_survey import count_characters, is_unknown_character
 from tokkit.engine.manifest import TRAINING
 from tokkit.inspection.report.markup import (
     Column,
@@ -26,23 +26,25 @@ from tokkit.inspection.report.markup import (
     facts_list,
     folded,
     join,
+    shorten_names,
     table,
     tiles,
 )
 from tokkit.inspection.report.page import Section
-from tokkit.inspection.report.plots import plot_bars
 from tokkit.inspection.report.text_samples import (
     SampleConfig,
     read_samples,
     read_training_text,
 )
 from tokkit.inspection.report.token_spans import draw_tokens, list_tokens
-from tokkit.shards.arrow import string_buffers
-from tokkit.tokenizer.definitions import (
-    CONTINUING_SUBWORD_PREFIX,
-    WORD_BEGINNING,
-    byte_level_alphabet,
+from tokkit.inspection.report.vocabulary_section import (
+    count_lengths,
+    count_scripts,
+    draw_vocabulary,
+    name_script,
+    read_entries,
 )
+from tokkit.shards.arrow import string_buffers
 from tokkit.tokenizer.encoder import Encoder
 from tokkit.tokenizer.hub_names import find_folder
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
@@ -52,8 +54,6 @@ from tokkit.vocab.training_record import TrainingRecord
 NUM_UNKNOWN = 100
 NUM_LINES = 8  # cut side by side
 LINE_LENGTHS = (40, 220)
-LONGEST_LENGTH = 24  # longer tokens are counted together
-NUM_EXAMPLES = 6
 MOST_UNKNOWN_TESTED = 20_000
 WHITE_SPACE = np.isin(np.arange(256), np.frombuffer(b" \t\n\r\v\f", np.uint8))
 
@@ -143,8 +143,8 @@ def _describe(
     texts: Mapping[str, _Text],
     record: TrainingRecord | None,
 ) -> dict[str, Any]:
-    encoder = Encoder(tokenizer)
-    entries = _read_entries(tokenizer)
+    encoder = Encoder(tokenizer) if texts else None
+    entries = read_entries(tokenizer)
     return {
         "name": name,
         "model": tokenizer.kind,
@@ -152,10 +152,12 @@ def _describe(
         "tokenizer": tokenizer.fingerprint,
         "special": {role: tokenizer.tokens[n] for role, n in tokenizer.special_ids.items()},
         "entries": count_entries(tokenizer),
-        "by_length": _count_lengths(entries),
-        "scripts": _count_scripts(entries),
+        "by_length": count_lengths(entries),
+        "scripts": count_scripts(entries),
         "measured": [
-            {"text": text, **_measure(tokenizer, encoder, found)} for text, found in texts.items()
+            {"text": text, **_measure(tokenizer, encoder, found)}
+            for text, found in texts.items()
+            if encoder is not None
         ],
         "unknown_characters": _find_unknown(tokenizer, texts),
         "training": None
@@ -201,61 +203,9 @@ def _find_unknown(tokenizer: Tokenizer, texts: Mapping[str, _Text]) -> list[dict
     common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_UNKNOWN_TESTED]
     unknown = [(c, n) for c, n in common if is_unknown_character(tokenizer, c)][:NUM_UNKNOWN]
     return [
-        {"character": c, "code": f"U+{ord(c):04X}", "script": _script(c), "count": n}
+        {"character": c, "code": f"U+{ord(c):04X}", "script": name_script(c), "count": n}
         for c, n in unknown
     ]
-
-
-def _read_entries(tokenizer: Tokenizer) -> list[str]:
-    """Return the text of each token that is neither special nor unused, without marks."""
-    apart = {*tokenizer.all_special_ids, *tokenizer.unused_ids}
-    tokens = [token for number, token in enumerate(tokenizer.tokens) if number not in apart]
-    if "ByteLevel" in str(tokenizer.definition.get("decoder")):
-        byte_of = {char: byte for byte, char in enumerate(byte_level_alphabet())}
-        return [
-            bytes(byte_of[char] for char in token).decode(errors="replace")
-            if all(char in byte_of for char in token)
-            else token
-            for token in tokens
-        ]
-    mark = CONTINUING_SUBWORD_PREFIX if tokenizer.kind == "wordpiece" else WORD_BEGINNING
-    return [token.removeprefix(mark) for token in tokens]
-
-
-def _count_lengths(entries: Sequence[str]) -> dict[str, Any]:
-    lengths = np.array([len(entry.strip()) for entry in entries], np.int64).clip(0, LONGEST_LENGTH)
-    counts = np.bincount(lengths, minlength=LONGEST_LENGTH + 1)
-    used = int(np.flatnonzero(counts).max(initial=1))
-    return {"edges": [*range(used + 2)], "counts": counts[: used + 1].tolist()}
-
-
-def _script(text: str) -> str:
-    """Return the script of a token's letters, or what it is made of instead."""
-    for char in text:
-        if char.isalpha():
-            return script_of(char).title()
-    if any(char.isdigit() for char in text):
-        return "digits"
-    if "\N{REPLACEMENT CHARACTER}" in text:
-        return "parts of characters"
-    return "punctuation and signs" if text.strip() else "white space"
-
-
-def _count_scripts(entries: Sequence[str]) -> list[dict[str, Any]]:
-    """Return how many tokens each script has, with its longest ones as examples."""
-    groups: dict[str, list[str]] = {}
-    for entry in entries:
-        groups.setdefault(_script(entry), []).append(entry)
-    rows = [
-        {
-            "script": script,
-            "tokens": len(found),
-            "share": len(found) / len(entries),
-            "longest": sorted(set(found), key=lambda entry: (-len(entry), entry))[:NUM_EXAMPLES],
-        }
-        for script, found in groups.items()
-    ]
-    return sorted(rows, key=lambda row: (-row["tokens"], row["script"]))
 
 
 def _cut_lines(
@@ -293,20 +243,21 @@ def cut_text(tokenizer: Tokenizer, text: str) -> list[dict[str, Any]]:
 
 
 def _draw(figures: Mapping[str, Any]) -> Markup:
-    tokenizers = figures["tokenizers"]
+    labels = shorten_names([one["name"] for one in figures["tokenizers"]])
+    tokenizers = [{**one, "name": labels[one["name"]]} for one in figures["tokenizers"]]
     parts: list[Markup] = []
     if len(tokenizers) == 1:
         parts.append(_draw_tiles(tokenizers[0]))
     parts.append(Markup('<div class="cards">'))
     if figures["texts"]:
-        parts.append(_draw_measured(figures))
+        parts.append(_draw_measured(figures, tokenizers))
         if len(tokenizers) > 1:
-            parts.append(_draw_matrix(figures))
+            parts.append(_draw_matrix(figures, tokenizers))
     else:
         note = "There is no text to measure on; name some with --text."
         parts.append(card("Measured on text", element("p", note, class_="note")))
     for one in tokenizers:
-        parts += _draw_vocabulary(one, is_single=len(tokenizers) == 1)
+        parts += draw_vocabulary(one, is_single=len(tokenizers) == 1)
     if figures["lines"]:
         parts.append(_draw_lines(figures["lines"], is_single=len(tokenizers) == 1))
     parts.append(Markup("</div>"))
@@ -330,10 +281,8 @@ def _format(value: float | None, how: str) -> str | None:
     return None if value is None else f"{value:{how}}"
 
 
-def _draw_measured(figures: Mapping[str, Any]) -> Markup:
-    rows = [
-        {"name": one["name"], **row} for one in figures["tokenizers"] for row in one["measured"]
-    ]
+def _draw_measured(figures: Mapping[str, Any], tokenizers: Sequence[Mapping[str, Any]]) -> Markup:
+    rows = [{"name": one["name"], **row} for one in tokenizers for row in one["measured"]]
     columns = [
         Column("name", "tokenizer"),
         Column("text", "text"),
@@ -344,16 +293,15 @@ def _draw_measured(figures: Mapping[str, Any]) -> Markup:
         Column("unknown", "unknown", ".3%"),
         Column("tokens", "tokens", ","),
     ]
-    shown = columns[1:] if len(figures["tokenizers"]) == 1 else columns
+    shown = columns[1:] if len(tokenizers) == 1 else columns
     note = "On the first 256 kB of each text."
     if figures["is_training_text"]:
         note = "On the first 256 kB of what the first vocabulary was learned from."
     return card("Measured on text", table(shown, rows), wide=True, note=note)
 
 
-def _draw_matrix(figures: Mapping[str, Any]) -> Markup:
+def _draw_matrix(figures: Mapping[str, Any], tokenizers: Sequence[Mapping[str, Any]]) -> Markup:
     """Return tokens per word, with a row for each text and a column for each tokenizer."""
-    tokenizers = figures["tokenizers"]
     columns = [Column("text", "text")]
     columns += [
         Column(str(number), one["name"], ".3f", is_bar=True)
@@ -372,54 +320,17 @@ def _draw_matrix(figures: Mapping[str, Any]) -> Markup:
     return card("Tokens per word", table(columns, rows), wide=True)
 
 
-def _draw_vocabulary(one: Mapping[str, Any], *, is_single: bool) -> list[Markup]:
-    suffix = "" if is_single else f": {one['name']}"
-    lengths = one["by_length"]
-    total = sum(one["entries"].values())
-    kinds = [
-        {"kind": "special" if kind == "control" else kind, "tokens": n, "share": n / max(total, 1)}
-        for kind, n in one["entries"].items()
-    ]
-    counted = (Column("tokens", "tokens", ",", is_bar=True), Column("share", "share", ".1%"))
-    scripts = [
-        {**row, "longest": join((element("bdi", token) for token in row["longest"]), "  ")}
-        for row in one["scripts"]
-    ]
-    cards = [
-        card(
-            f"Tokens by length{suffix}",
-            plot_bars({"tokens": lengths["counts"]}, lengths["edges"], "characters of a token"),
-        ),
-        card(
-            f"What the vocabulary is spent on{suffix}",
-            table((Column("kind", "kind"), *counted), kinds),
-        ),
-        card(
-            f"Tokens by script{suffix}",
-            table((Column("script", "script"), *counted, Column("longest", "longest")), scripts),
-            wide=True,
-        ),
-    ]
-    if one["unknown_characters"]:
-        columns = (
-            Column("character", "character"),
-            Column("code", "code point"),
-            Column("script", "script"),
-            Column("count", "times", ",", is_bar=True),
-        )
-        shown = table(columns, one["unknown_characters"])
-        cards.append(card(f"Commonest unknown characters{suffix}", shown))
-    return cards
-
-
 def _draw_lines(lines: Sequence[Mapping[str, Any]], *, is_single: bool) -> Markup:
     blocks, texts = [], {row["text"] for row in lines}
     for row in lines:
         title = element("h4", row["text"], dir="auto") if len(texts) > 1 else None
         cuts = []
+        labels = shorten_names(list(row["cut"]))
         for name, tokens in row["cut"].items():
             size = f"{len(tokens)} tokens"
-            cuts.append(element("p", size if is_single else f"{name}: {size}", class_="note"))
+            cuts.append(
+                element("p", size if is_single else f"{labels[name]}: {size}", class_="note")
+            )
             cuts.append(draw_tokens(tokens))
         blocks.append(element("div", title, *cuts, class_="sample"))
     return card("Sample lines", *blocks, wide=True, note="A colour is a token.")
