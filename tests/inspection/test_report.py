@@ -163,7 +163,7 @@ def test_runs_are_laid_over_each_other(tmp_path: Path) -> None:
     assert section["title"] == "2 runs"
     (held_out,) = section["runs"][0]["metrics"]["evaluation"]
     assert (held_out["tokens"], held_out["elapsed"]) == (30_000, 1.5)  # between its neighbours
-    assert f"{two}, held out" in page
+    assert ">two, held out<" in page
     assert "batch size" in page
 
 
@@ -251,3 +251,24 @@ def test_options_without_effect_are_refused(work: Path) -> None:
         show(work / "tokens", example=("[MASK]",))
     with pytest.raises(UsageError, match="--language-field requires --text"):
         ReportConfig(paths=(work,), language_field="lang")
+
+
+def test_a_recipe_ends_with_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in.txt").write_text("The cat sat. It purred.\n\nA dog ran. It barked.\n\n" * 9)
+    Path("all.toml").write_text('[corpus]\ninputs = ["in.txt"]\n[train]\nvocab-size = 40\n')
+    without = CliRunner().invoke(cli, ["run", "all.toml", "--no-report", "--workers", "0"])
+    assert without.exit_code == 0, without.output
+    assert not Path("all/report.html").exists()
+    for _ in range(2):
+        result = CliRunner().invoke(cli, ["run", "all.toml", "--workers", "0"])
+        assert result.stdout.endswith("\nreport: all/report.html\n")
+    made = Path("all/report.html").read_bytes()
+    page, (recipe, *others) = show(Path("all"))
+    assert page.encode() == made
+    assert [row["state"] for row in recipe["stages"]] == ["finished"] * 3
+    assert [section["kind"] for section in others] == ["tokenizer", "tokens", "instances"]
+    again = CliRunner().invoke(cli, ["run", "all.toml", "--overwrite", "--workers", "0"])
+    assert again.exit_code == 0, again.output
+    seconds = show(Path("all"))[1][0]["stages"][0]["seconds"]
+    assert isinstance(seconds, float)
