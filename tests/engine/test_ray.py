@@ -161,13 +161,24 @@ def test_what_was_finished_is_not_done_again_when_the_driver_was_ended(
     assert sum(times.values()) <= 12 + 2 + 2  # two more may have ended before they were reported
 
 
+UNIT = Unit(name="a unit", shard="file", identity={}, stamp=0, size=7, payload=None)
+
+
 def test_an_error_of_a_unit_is_not_tried_again(cluster: Any, tmp_path: Path) -> None:
+    def fail(log: Path, *_: object) -> UnitResult:
+        with log.open("a") as file:
+            file.write("tried\n")
+        raise TokkitError("a unit: no good")
+
     assert cluster.address
-    with pytest.raises(TokkitError, match=r"^number 2: cannot be squared$"):
-        run(squares(tmp_path / "out", tmp_path / "log", fail=2))
-    with pytest.raises(WorkerError, match="ZeroDivisionError: a bug"):
-        run(squares(tmp_path / "out", tmp_path / "log", crash=3))
-    assert max(Counter(done(tmp_path / "log")).values()) == 1
+    log = tmp_path / "log"
+    with pytest.raises(TokkitError, match=r"^a unit: no good$"):
+        [*engine.run_on_ray(Task(fail, log, tmp_path), [UNIT], "auto", 1, print)]
+    assert log.read_text() == "tried\n"
+    with pytest.raises(WorkerError, match=r"number 3\n\n(.*\n)*ZeroDivisionError: a bug"):
+        run(squares(tmp_path / "crash", log, crash=3))
+    with pytest.raises(TokkitError, match=r"^number 4: does not return$"):
+        run(squares(tmp_path / "hang", log, hang=4))
 
 
 def test_a_unit_that_kills_its_process_is_given_up(cluster: Any, tmp_path: Path) -> None:
@@ -188,14 +199,13 @@ def test_a_unit_gets_twice_the_memory_once(cluster: Any, tmp_path: Path) -> None
         return UnitResult(rows=1, tokens=0, accounts=Accounts())
 
     assert cluster.address
-    unit = Unit(name="a unit", shard="file", identity={}, stamp=0, size=7, payload=None)
     reported: list[int] = []
     task = Task(need, 2 << 30, tmp_path)
-    assert len([*engine.run_on_ray(task, [unit], "auto", 1, reported.append)]) == 1
+    assert len([*engine.run_on_ray(task, [UNIT], "auto", 1, reported.append)]) == 1
     assert (tmp_path / "file").read_bytes() == b"%d" % (2 << 30)
     assert reported == [7]
     with pytest.raises(TokkitError, match="a unit: out of memory"):
-        [*engine.run_on_ray(Task(need, 3 << 30, tmp_path), [unit], "auto", 1, reported.append)]
+        [*engine.run_on_ray(Task(need, 3 << 30, tmp_path), [UNIT], "auto", 1, reported.append)]
 
 
 def test_a_node_with_another_release_is_refused_before_the_first_unit(

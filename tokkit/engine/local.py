@@ -9,6 +9,9 @@ from typing import Any
 from tokkit.engine.unit import Outcome, Task, Unit, UnitStream, out_of_memory
 from tokkit.errors import require_library
 
+# What a unit takes, approximately, which the scheduler of a cluster counts.
+UNIT_MEMORY = 1 << 30
+
 
 def import_single_threaded() -> None:
     """Import NumPy and pyarrow without the threads that they would start, and no stage uses.

@@ -29,6 +29,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from queue import SimpleQueue
 from typing import Any
 
 import ray
@@ -36,14 +37,14 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tokkit import __version__
-from tokkit.engine.unit import Outcome, Task, Unit, out_of_memory
+from tokkit.engine.local import UNIT_MEMORY
+from tokkit.engine.unit import Outcome, Task, Unit, out_of_memory, send_aborts
 from tokkit.engine.worker_pool import WorkerError
 from tokkit.errors import TokkitError, describe_os_error
 from tokkit.kernels.compiled import keep_kernels_on_machine
 
 log = logging.getLogger(__name__)
 
-UNIT_MEMORY = 1 << 30  # what a unit takes, which the scheduler counts
 MOST_RUNS = 4
 RUNS_PER_PROCESSOR = 2
 
@@ -284,7 +285,10 @@ class _MessageList(logging.Handler):
 _tasks: dict[str, Task] = {}
 
 
-def run_unit(reference: Sequence[Any], release: str, unit: Unit) -> tuple[str, Any, list[str]]:
+Answer = tuple[str, Any, list[str]]
+
+
+def run_unit(reference: Sequence[Any], release: str, unit: Unit) -> Answer:
     """Run one unit in a process of the cluster.
 
     Args:
@@ -296,13 +300,30 @@ def run_unit(reference: Sequence[Any], release: str, unit: Unit) -> tuple[str, A
         A kind, a content, and messages: ``outcome``, or ``error`` with a ``TokkitError``,
         ``memory`` with a ``MemoryError``, or ``bug`` with a traceback.
     """
+    answers: SimpleQueue[Answer] = SimpleQueue()
+
+    def send_abort(kind: str, error: TokkitError) -> None:
+        answers.put((kind, error, []))
+        time.sleep(_ANSWER_SECONDS)  # before this process is ended, the driver gets the answer
+
+    send_aborts(send_abort)
+    # In a thread, since work that neither returns nor can be interrupted is answered for by another.
+    work = threading.Thread(
+        target=lambda: answers.put(_try(reference[0], release, unit)), daemon=True
+    )
+    work.start()
+    return answers.get()
+
+
+def _try(reference: Any, release: str, unit: Unit) -> Answer:
+    """Run one unit, and return what became of it."""
     kept = _MessageList()
     logger = logging.getLogger("tokkit")
     logger.handlers, logger.propagate = [kept], False
     logger.setLevel(logging.INFO)
     try:
         _require_release(release)
-        outcome = _find_task(reference[0]).write(unit, lambda _: None).commit()
+        outcome = _find_task(reference).write(unit, lambda _: None).commit()
     except TokkitError as error:
         return "error", error, kept.messages
     except MemoryError as error:

@@ -31,6 +31,7 @@ from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import HashedFile, hash_file
 from tokkit.engine.journal import UnitLine
 from tokkit.engine.json_files import FileRow
+from tokkit.engine.local import UNIT_MEMORY
 from tokkit.engine.stage import Stage, StagePlan, complete_units, list_inputs, sum_accounts
 from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError, wrap_os_errors
@@ -131,6 +132,8 @@ def count_corpus(
     """
     if table_memory is None:
         table_memory = config.memory // (config.workers + 1)
+        if config.cluster is not None:
+            table_memory = min(config.memory, UNIT_MEMORY) // 2
     units = [part for unit in plan.units for part in unit.payload]
     context = CountContext(config, folder, table_memory, choose_share(config, units))
     stage = Stage(
