@@ -89,7 +89,7 @@ def write_instance_folder(
             for start in range(0, num_rows, BATCH_ROWS)
         ]
         for start in range(0, len(batches), SHARD_BATCHES):
-            path = folder / f"{prefix}-{start // SHARD_BATCHES:05d}.arrow"
+            path = folder / f"{prefix}-{start // SHARD_BATCHES:07d}.arrow"
             rows.append(write_shard(path, batches[start : start + SHARD_BATCHES], compression))
     Manifest(
         kind="instances",

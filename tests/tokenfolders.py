@@ -76,7 +76,7 @@ def write_token_folder(
     rows = []
     start = 0
     for number, batches in enumerate(shards or [[len(documents)]]):
-        name = f"shard-{number:05d}.arrow"
+        name = f"shard-{number:07d}.arrow"
         first, tokens = start, 0
         with write_atomically(folder / name) as sink, open_writer(sink, schema) as writer:
             for size in batches:

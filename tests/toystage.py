@@ -2,15 +2,21 @@
 
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forkserver
+
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import HashedFile
-from tokkit.engine.stage import Stage
+from tokkit.engine.manifest import Manifest
+from tokkit.engine.stage import Stage, run_stage
 from tokkit.engine.unit import Unit, UnitResult, abort_work
 from tokkit.errors import TokkitError
 
@@ -74,3 +80,50 @@ def squares(
         context={"log": str(log), **context},
         hash_inputs=hash_inputs,
     )
+
+
+def run(stage: Stage, *, workers: int = 0, overwrite: bool = False) -> Manifest:
+    return run_stage(stage, workers=workers, overwrite=overwrite, progress=False)
+
+
+def done(log: Path) -> list[int]:
+    return sorted(int(line) for line in log.read_text().split()) if log.exists() else []
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def start(tmp_path: Path, workers: int, seconds: float) -> subprocess.Popen[bytes]:
+    """Start a slow run in a process of its own, which writes ``out`` and ``log``."""
+    script = tmp_path / "slow.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import sys
+            sys.path.insert(0, {str(Path(__file__).parent)!r})
+            from pathlib import Path
+            from toystage import squares
+            from tokkit.engine.stage import run_stage
+            from tokkit.errors import TokkitError, UsageError
+
+            if __name__ == "__main__":
+                here = Path({str(tmp_path)!r})
+                stage = squares(here / "out", here / "log", seconds={seconds})
+                try:
+                    run_stage(stage, workers={workers}, overwrite=False, progress=False)
+                except TokkitError as error:
+                    sys.stderr.write(str(error))
+                    sys.exit(error.exit_status)
+            """
+        )
+    )
+    return forkserver.Popen([sys.executable, script], stderr=subprocess.PIPE)
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1].decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -231,7 +231,7 @@ def test_json_is_the_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
         seed=0,
         tokenizer_fingerprint="f",
         inputs=[],
-        shards=[{"name": "train-00000.arrow", "bytes": 9, "sha256": "s", "rows": 2, "tokens": 5}],
+        shards=[{"name": "train-0000000.arrow", "bytes": 9, "sha256": "s", "rows": 2, "tokens": 5}],
         accounts={
             "documents": {"in": 3, "kept": 2, "dropped": {"empty": 1}},
             "figures": {"random_pairs": 1},

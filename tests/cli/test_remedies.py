@@ -94,21 +94,21 @@ def test_a_folder_of_other_options_or_tokenizer(work: Path) -> None:
     succeed(*ENCODE, "--sentences", "lines", "--overwrite")
 
 
-def test_a_folder_that_lost_its_journal(work: Path) -> None:
+def test_a_folder_that_lost_its_statement(work: Path) -> None:
     succeed(*ENCODE)
     (work / "tokens" / "manifest.json").unlink()
     shutil.rmtree(work / "tokens" / ".tokkit")
     assert "choose another folder" in fail(*ENCODE)
     succeed(*ENCODE, "-o", "others")
     (work / "others" / "manifest.json").unlink()
-    (work / "others" / ".tokkit" / "journal.jsonl").write_text("{}\n")
+    (work / "others" / ".tokkit" / "stage.json").write_text("{}\n")
     assert "pass --overwrite to replace it" in fail(*ENCODE, "-o", "others")
     succeed(*ENCODE, "-o", "others", "--overwrite")
 
 
 def test_a_damaged_folder_is_recreated(work: Path) -> None:
     succeed(*ENCODE)
-    shard = work / "tokens" / "shard-00000.arrow"
+    shard = work / "tokens" / "shard-0000000.arrow"
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)

@@ -86,7 +86,7 @@ def test_no_command_sends_what_is_in_files_to_the_terminal(
     recipe = work / f"{HOSTILE}.toml"
     recipe.write_text(f"output = {json.dumps(str(work / 'out'))}\n[corpus]\ninputs = ['no']\n")
     assert run_harmlessly(["run", str(recipe)], capfd)[0] != 0
-    shard = Path(tokens) / "shard-00000.arrow"
+    shard = Path(tokens) / "shard-0000000.arrow"
     shard.write_bytes(shard.read_bytes()[:-9])
     status, _, errors = run_harmlessly(["verify", tokens], capfd)
     assert status == 1

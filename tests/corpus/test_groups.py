@@ -59,9 +59,9 @@ def test_a_folder_of_small_files_is_one_unit(tmp_path: Path) -> None:
     for number in range(100):
         (tmp_path / f"{number:03}.txt").write_text(f"Text {number}.\n")
     config = CorpusConfig(inputs=(str(tmp_path),))
-    (work,) = plan_groups(config, 64 << 20, "shard-{:05}.arrow")
+    (work,) = plan_groups(config, 64 << 20, "shard-{:07}.arrow")
     assert work.name == f"{tmp_path}/000.txt to {tmp_path}/099.txt (100 files)"
-    assert work.shard == "shard-00000.arrow"
+    assert work.shard == "shard-0000000.arrow"
     assert isinstance(work.stamp, list)
     assert len(work.stamp) == len(work.inputs) == 100
     files = sorted(tmp_path.glob("*.txt"))

@@ -44,7 +44,7 @@ def cut(
     stdin = io.TextIOWrapper(io.BufferedReader(raw, 1 << 12))
     monkeypatch.setattr(sys, "stdin", stdin)
     config = CorpusConfig(inputs=("-",), documents=documents)
-    (unit,) = plan_groups(config, unit_bytes, "shard-{:05}.arrow")
+    (unit,) = plan_groups(config, unit_bytes, "shard-{:07}.arrow")
     assert unit.open_stream is not None
     stream = unit.open_stream()
     parts: list[Unit] = []
@@ -75,7 +75,7 @@ def test_parts_have_the_documents_of_the_file(
         at_once = cut(monkeypatch, data, [1 << 20], unit_bytes, documents)
         parts = cut(monkeypatch, data, sizes, unit_bytes, documents)
     assert parts == at_once
-    assert [unit.shard for unit in parts] == [f"shard-{n:05}.arrow" for n in range(len(parts))]
+    assert [unit.shard for unit in parts] == [f"shard-{n:07}.arrow" for n in range(len(parts))]
     assert sum(unit.size for unit in parts) == len(data)
     assert all(unit.size >= unit_bytes for unit in parts[:-1])
     assert parts[-1].input_sha256 == (hash_file(path),)

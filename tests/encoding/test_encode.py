@@ -234,7 +234,7 @@ def test_a_shard_has_batches_of_bounded_size(
     path = tmp_path / "many.txt"
     path.write_text("the cat\n\n" * 100)
     run(path, tokenizer, tmp_path / "out")
-    with pa.ipc.open_file(tmp_path / "out" / "shard-00000.arrow") as shard:
+    with pa.ipc.open_file(tmp_path / "out" / "shard-0000000.arrow") as shard:
         batches = [shard.get_batch(number) for number in range(shard.num_record_batches)]
     lengths = [sum(map(len, batch["input_ids"].to_pylist())) for batch in batches]
     assert sum(lengths) == 200

@@ -74,7 +74,7 @@ def test_other_inputs_come_before_it(
     assert names[-1] == "stdin"
     assert names.count("stdin") == 1
     assert [row["name"] for row in manifest.shards] == [
-        f"shard-{number:05}.arrow" for number in range(len(manifest.shards))
+        f"shard-{number:07}.arrow" for number in range(len(manifest.shards))
     ]
     assert manifest.accounts["documents"]["kept"] == (len(TEXT) + CUT) // 39
 

@@ -67,7 +67,7 @@ def run(folder: Path, tokenizer: Path, text: str, *allowed: str) -> tuple[list[i
         progress=False,
     )
     fingerprint = str(encode(config).tokenizer_fingerprint)
-    table = pa.ipc.open_file(folder / "out" / "shard-00000.arrow").read_all()
+    table = pa.ipc.open_file(folder / "out" / "shard-0000000.arrow").read_all()
     return table["input_ids"].to_pylist()[0], fingerprint
 
 

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import textwrap
 import time
@@ -18,26 +17,11 @@ import forkserver
 import pytest
 
 from tokkit.engine.files import HashedFile
-from tokkit.engine.journal import Journal
 from tokkit.engine.manifest import Manifest
-from tokkit.engine.stage import Stage, run_stage
+from tokkit.engine.receipts import write_statement
 from tokkit.engine.worker_pool import WorkerError
 from tokkit.errors import TokkitError
-from toystage import squares
-
-TESTS = Path(__file__).resolve().parent.parent
-
-
-def run(stage: Stage, *, workers: int = 0, overwrite: bool = False) -> Manifest:
-    return run_stage(stage, workers=workers, overwrite=overwrite, progress=False)
-
-
-def done(log: Path) -> list[int]:
-    return sorted(int(line) for line in log.read_text().split()) if log.exists() else []
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+from toystage import contents, done, run, squares, start, wait_for
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -88,46 +72,11 @@ def test_a_bug_in_a_worker_keeps_its_traceback(tmp_path: Path) -> None:
         run(squares(tmp_path / "out", tmp_path / "log", crash=2), workers=1)
 
 
-def start(tmp_path: Path, workers: int, seconds: float) -> subprocess.Popen[bytes]:
-    """Start a slow run in a process of its own."""
-    script = tmp_path / "slow.py"
-    script.write_text(
-        textwrap.dedent(
-            f"""
-            import sys
-            sys.path.insert(0, {str(TESTS)!r})
-            from pathlib import Path
-            from toystage import squares
-            from tokkit.engine.stage import run_stage
-            from tokkit.errors import TokkitError, UsageError
-
-            if __name__ == "__main__":
-                here = Path({str(tmp_path)!r})
-                stage = squares(here / "out", here / "log", seconds={seconds})
-                try:
-                    run_stage(stage, workers={workers}, overwrite=False, progress=False)
-                except TokkitError as error:
-                    sys.stderr.write(str(error))
-                    sys.exit(error.exit_status)
-            """
-        )
-    )
-    return forkserver.Popen([sys.executable, script], stderr=subprocess.PIPE)
-
-
-def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert process.poll() is None, process.communicate()[1].decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_killed_at_any_moment_resumes_to_the_same_bytes(tmp_path: Path, workers: int) -> None:
     for moment in (0.05, 0.12, 0.31):
         process = start(tmp_path, workers, seconds=0.2)
-        wait_for(tmp_path / "out" / ".tokkit" / "journal.jsonl", process)
+        wait_for(tmp_path / "out" / ".tokkit" / "stage.json", process)
         time.sleep(moment)
         process.kill()
         process.communicate()
@@ -150,15 +99,6 @@ def test_a_signal_ends_a_run_with_its_exit_status(
     assert f"stopped by {number.name}; run the same command again to continue" in error.decode()
     assert not list((tmp_path / "out").glob("*.tmp"))
     run(squares(tmp_path / "out", tmp_path / "log"))
-
-
-def test_a_second_writer_is_refused_with_the_first_ones_process_id(tmp_path: Path) -> None:
-    process = start(tmp_path, 0, seconds=1)
-    wait_for(tmp_path / "out" / ".tokkit" / "journal.jsonl", process)
-    with pytest.raises(TokkitError, match=f"process {process.pid} is writing this folder"):
-        run(squares(tmp_path / "out", tmp_path / "log"))
-    process.kill()
-    process.communicate()
 
 
 def test_another_run_is_refused_naming_what_differs(tmp_path: Path) -> None:
@@ -192,7 +132,7 @@ def test_an_unfinished_folder_of_another_kind_is_refused(tmp_path: Path) -> None
     output = tmp_path / "run"
     (output / ".tokkit").mkdir(parents=True)
     stage = squares(output, tmp_path / "log")
-    Journal.read(output).append({**stage.describe(), "kind": "run"})
+    write_statement(output, {**stage.describe(), "kind": "run"}, only_new=True)
     with pytest.raises(TokkitError, match="its kind is run, not squares"):
         run(stage)
 
@@ -215,7 +155,7 @@ def test_shards_that_a_crash_left_behind_do_not_join_another_run(tmp_path: Path)
     assert len(contents(output)) == 2 + 1
 
 
-def test_content_is_compared_where_the_journal_is_gone(
+def test_content_is_compared_where_the_receipts_are_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output, log = tmp_path / "out", tmp_path / "log"
@@ -256,12 +196,17 @@ def test_a_folder_that_tokkit_did_not_make_is_refused(tmp_path: Path) -> None:
         run(squares(tmp_path / "thesis.tex", tmp_path.parent / "log"))
 
 
-def test_a_torn_journal_loses_one_unit_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [b"", b"{}", b"\xff", b'{"rows": 2, '])
+def test_a_receipt_that_has_changed_loses_one_unit_only(tmp_path: Path, change: bytes) -> None:
     output, log = tmp_path / "out", tmp_path / "log"
     with pytest.raises(TokkitError):
         run(squares(output, log, fail=5))
-    journal = output / ".tokkit" / "journal.jsonl"
-    journal.write_bytes(journal.read_bytes()[:-7])
+    (receipt,) = (
+        path
+        for path in (output / ".tokkit" / "done").iterdir()
+        if b'"square-00004.txt"' in path.read_bytes()
+    )
+    receipt.write_bytes(change + receipt.read_bytes()[len(change) :] if change else b"")
     log.unlink()
     run(squares(output, log))
     assert done(log) == [4, 5]
@@ -270,17 +215,17 @@ def test_a_torn_journal_loses_one_unit_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"\x00\x00\n"])
-def test_files_without_a_readable_journal_are_refused_and_stay(
+def test_files_without_a_readable_statement_are_refused_and_stay(
     tmp_path: Path, content: bytes | None
 ) -> None:
     output, log = tmp_path / "out", tmp_path / "log"
     with pytest.raises(TokkitError):
         run(squares(output, log, fail=5))
-    journal = output / ".tokkit" / "journal.jsonl"
-    journal.unlink()
+    statement = output / ".tokkit" / "stage.json"
+    statement.unlink()
     if content is not None:
-        journal.write_bytes(content)
-    with pytest.raises(TokkitError, match=r"its journal is missing or damaged.*--overwrite"):
+        statement.write_bytes(content)
+    with pytest.raises(TokkitError, match=r"stage.json is missing, damaged or .*--overwrite"):
         run(squares(output, log))
     assert (output / "square-00004.txt").exists()
     run(squares(output, log), overwrite=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import forkserver
 import pytest
 
-from tokkit.engine.journal import Journal
+from tokkit.engine.receipts import read_receipts
 from tokkit.engine.stage import run_stage
 from tokkit.errors import TokkitError
 from toystage import squares
@@ -70,7 +70,7 @@ def run(here: Path, change: str, **context: int) -> subprocess.CompletedProcess[
 
 
 def finished(folder: Path) -> list[str]:
-    return sorted(line["input"] for line in Journal.read(folder).units.values())
+    return sorted(receipt["input"] for receipt in read_receipts(folder).values())
 
 
 def test_the_next_unit_is_done_while_a_shard_is_committed(tmp_path: Path) -> None:

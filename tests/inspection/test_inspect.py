@@ -70,7 +70,7 @@ def test_dynamic_masks_are_those_of_the_loader(work: Path) -> None:
     tokenizer = load_tokenizer(folder.tokenizer_path)
     config = LoaderConfig(instances=(folder.path,), batch_size=4)
     instances = next(Loader(open_sources(config), config).held_out_instances(config.batch_size))
-    rows = inspect(work / "instances", rows=4, shard="eval-00000.arrow").rows
+    rows = inspect(work / "instances", rows=4, shard="eval-0000000.arrow").rows
     labels = [
         label for row in rows for _, label in re.findall(r"\[([^\[\]\s]+)→([^\[\]\s]+)\]", row)
     ]
@@ -81,7 +81,7 @@ def test_dynamic_masks_are_those_of_the_loader(work: Path) -> None:
 
 
 def test_a_shard_by_itself_is_shown(work: Path) -> None:
-    seen = inspect(work / "static" / "eval-00000.arrow", rows=1)
+    seen = inspect(work / "static" / "eval-0000000.arrow", rows=1)
     assert seen.kind == "instances"
     assert seen.facts["rows"] > 0
     assert "→" in seen.rows[0]
@@ -151,14 +151,14 @@ def test_verify_exits_with_1_and_a_line_for_each_fault(
         with pytest.raises(SystemExit) as end:
             main()
         assert end.value.code == expected
-        (folder / "shard-00000.arrow").unlink(missing_ok=True)
-    assert "shard-00000.arrow: no such file" in capsys.readouterr().err
+        (folder / "shard-0000000.arrow").unlink(missing_ok=True)
+    assert "shard-0000000.arrow: no such file" in capsys.readouterr().err
 
 
 def test_rows_and_shard_are_wrong_usage_without_rows_or_shards(work: Path, tmp_path: Path) -> None:
     save_output("echo text", tmp_path / "corpus" / "a.txt", overwrite=False, progress=False)
     for path, options, fault in (
-        (work / "tokens" / "shard-00000.arrow", {"shard": "x"}, "is a shard itself; leave out"),
+        (work / "tokens" / "shard-0000000.arrow", {"shard": "x"}, "is a shard itself; leave out"),
         (work / "tokenizer", {"shard": "x"}, "a tokenizer has no shards; leave out --shard"),
         (tmp_path / "corpus", {"shard": "x"}, "a corpus has no shards; leave out --shard"),
         (tmp_path / "corpus", {"rows": 1}, "a corpus has no rows; leave out --rows"),
@@ -189,5 +189,5 @@ def test_a_single_file_or_fault_has_no_plural(work: Path, tmp_path: Path) -> Non
     folder = Path(shutil.copytree(work / "tokens", tmp_path / "tokens"))
     sound = CliRunner().invoke(cli, ["verify", str(folder)]).stdout
     assert re.fullmatch(rf"{folder}: tokens, 1 file, [\d,]+ bytes: no faults\n", sound)
-    shutil.copy(folder / "shard-00000.arrow", folder / "stray.arrow")
+    shutil.copy(folder / "shard-0000000.arrow", folder / "stray.arrow")
     assert CliRunner().invoke(cli, ["verify", str(folder)]).stdout.endswith("bytes: 1 fault\n")

@@ -15,9 +15,9 @@ from tokenfolders import write_token_folder
 
 from tokkit.cli import cli
 from tokkit.engine.folder import FolderLock
-from tokkit.engine.journal import Journal
 from tokkit.engine.json_files import write_json
 from tokkit.engine.manifest import Manifest
+from tokkit.engine.receipts import read_statement, write_statement
 from tokkit.engine.spec import StageSpec
 from tokkit.errors import TokkitError
 from tokkit.inspection.verify import verify
@@ -94,7 +94,7 @@ def run_folder(tmp_path: Path) -> Path:
     config = PretrainConfig(instances=(instances,), output=folder, preset="tiny", batch_size=4)
     plan = RunPlan(config, "fp32", (Manifest.read(instances),), initial=None)
     with FolderLock(folder):
-        Journal.read(folder).append(plan.spec.describe())
+        write_statement(folder, plan.spec.describe(), only_new=True)
     write_json(folder / RUN, describe_run(plan, model={}, num_parameters=9, device="cpu"))
     checkpoint = folder / "checkpoints" / "step-00000007"
     checkpoint.mkdir(parents=True)
@@ -128,17 +128,17 @@ def test_lines_of_metrics(run_folder: Path) -> None:
             assert read_metrics(run_folder / "metrics.jsonl")[0] == line
 
 
-def test_lines_of_a_journal_that_have_changed_are_left_out(tmp_path: Path) -> None:
+def test_a_statement_that_has_changed_is_left_out(tmp_path: Path) -> None:
     spec = StageSpec(kind="run", output=tmp_path, options={}, tokenizer_fingerprint="", seed=0)
     with FolderLock(tmp_path):
-        Journal.read(tmp_path).append(spec.describe())
-    path = Journal.read(tmp_path).path
+        write_statement(tmp_path, spec.describe(), only_new=True)
+    path = tmp_path / ".tokkit" / "stage.json"
     text = path.read_text()
     for mutant in mutants(text, seed=1, number=MUTANTS):
         path.write_bytes(mutant + b"\n")
-        assert Journal.read(tmp_path).stage in (None, spec.describe())
+        assert read_statement(tmp_path) in (None, spec.describe())
     path.write_text(text)
-    assert Journal.read(tmp_path).stage == spec.describe()
+    assert read_statement(tmp_path) == spec.describe()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")

@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 
 from tokkit.cli import cli
 from tokkit.engine.folder import FolderLock, is_being_written
-from tokkit.engine.journal import Journal
 from tokkit.engine.json_files import write_json
 from tokkit.engine.manifest import Manifest
+from tokkit.engine.receipts import write_statement
 from tokkit.engine.spec import StageSpec
 from tokkit.errors import TokkitError, UsageError
 from tokkit.inspection.inspect import inspect
@@ -37,7 +37,7 @@ def begin(run: Path, **options: Any) -> None:
     config = PretrainConfig(instances=(Path("instances"),), output=run, **options)
     plan = RunPlan(config, "fp32", (MANIFEST,), initial=None)
     with FolderLock(run):
-        Journal.read(run).append(plan.spec.describe())
+        write_statement(run, plan.spec.describe(), only_new=True)
     facts = describe_run(plan, model={}, num_parameters=1_024_514, device="cpu, 1 thread")
     write_json(run / RUN, facts)
 
@@ -90,7 +90,7 @@ def state_of(run: Path) -> str:
 def test_a_run_is_shown_from_start_to_end(run: Path) -> None:
     spec = StageSpec(kind="run", output=run, options={}, tokenizer_fingerprint="", seed=0)
     with FolderLock(run):
-        Journal.read(run).append(spec.describe())
+        write_statement(run, spec.describe(), only_new=True)
         assert state_of(run) == "training at step 0"
     assert state_of(run) == "not started"
     begin(run, preset="tiny", max_steps=400)
@@ -171,7 +171,7 @@ def test_an_incomplete_checkpoint_is_not_listed(run: Path) -> None:
 def test_a_run_has_neither_shards_nor_rows(run: Path) -> None:
     begin(run)
     with pytest.raises(UsageError, match="a run has no shards; leave out --shard"):
-        inspect(run, shard="train-00000.arrow")
+        inspect(run, shard="train-0000000.arrow")
     with pytest.raises(UsageError, match="a run has no rows; leave out --rows"):
         inspect(run, rows=1)
 

@@ -40,11 +40,11 @@ def truncate(path: Path) -> None:
 DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "a flipped byte",
-        lambda f: flip_byte(f / "shard-00000.arrow"),
+        lambda f: flip_byte(f / "shard-0000000.arrow"),
         "SHA-256 is not that of the manifest",
     ),
-    ("a truncated shard", lambda f: truncate(f / "shard-00000.arrow"), "the manifest says"),
-    ("a missing shard", lambda f: (f / "shard-00000.arrow").unlink(), "no such file"),
+    ("a truncated shard", lambda f: truncate(f / "shard-0000000.arrow"), "the manifest says"),
+    ("a missing shard", lambda f: (f / "shard-0000000.arrow").unlink(), "no such file"),
     (
         "a wrong count",
         lambda f: edit_manifest(f, lambda m: m["shards"][0].update(rows=1)),
@@ -94,7 +94,7 @@ def test_damage_is_named(
 
 def test_any_flipped_byte_is_found(work: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(work / "static", tmp_path / "static"))
-    shard = folder / "eval-00000.arrow"
+    shard = folder / "eval-0000000.arrow"
     good = shard.read_bytes()
     for place in range(0, len(good), 31):
         data = bytearray(good)
@@ -105,8 +105,8 @@ def test_any_flipped_byte_is_found(work: Path, tmp_path: Path) -> None:
 
 def test_a_stray_shard_is_named(work: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(work / "tokens", tmp_path / "tokens"))
-    shutil.copy(folder / "shard-00000.arrow", folder / "shard-00009.arrow")
-    assert "shard-00009.arrow: is not in the manifest" in verify(folder).faults[0]
+    shutil.copy(folder / "shard-0000000.arrow", folder / "shard-0000009.arrow")
+    assert "shard-0000009.arrow: is not in the manifest" in verify(folder).faults[0]
 
 
 def test_all_faults_are_named_at_once(work: Path, tmp_path: Path) -> None:

@@ -138,7 +138,10 @@ def test_masks_are_all_that_static_masking_changes(tokens: Path, tmp_path: Path)
 
 def test_each_pass_draws_anew(tokens: Path, tmp_path: Path) -> None:
     manifest = make(tokens, tmp_path / "out", dupe_factor=2, unit_tokens=1 << 24, eval_fraction=0)
-    assert [row["name"] for row in manifest.shards] == ["train-00000.arrow", "train-00001.arrow"]
+    assert [row["name"] for row in manifest.shards] == [
+        "train-0000000.arrow",
+        "train-0000001.arrow",
+    ]
     first, second = (
         {tuple(row["input_ids"]) for row in read_rows(tmp_path / "out", f"train-0000{n}")}
         for n in (0, 1)
@@ -223,7 +226,7 @@ def test_the_folder_stands_alone_and_is_not_made_twice(tokens: Path, tmp_path: P
     folder = ShardFolder.open(tmp_path / "out", "instances")
     assert load_tokenizer(folder.tokenizer_path).fingerprint == first.tokenizer_fingerprint
     assert folder.header.max_seq_length == 128
-    assert {row["name"] for row in first.inputs} == {f"shard-0000{n}.arrow" for n in range(3)}
+    assert {row["name"] for row in first.inputs} == {f"shard-000000{n}.arrow" for n in range(3)}
 
 
 def test_other_options_or_tokens_are_another_run(tokens: Path, tmp_path: Path) -> None:
@@ -309,13 +312,13 @@ def test_damaged_and_unfinished_token_folders_are_refused(tokens: Path, tmp_path
         make(source, tmp_path / "out")
     save_tokenizer(toy_tokenizer(), source / "tokenizer")
 
-    shard = source / "shard-00001.arrow"
+    shard = source / "shard-0000001.arrow"
     content = shard.read_bytes()
     batch = pa.ipc.open_file(pa.BufferReader(content)).get_batch(0)
     lengths = ragged(batch.column("sentence_lengths"))[0][:4].tobytes()
     assert content.count(lengths) == 1
     shard.write_bytes(content.replace(lengths, b"\xff" * len(lengths)))
-    with pytest.raises(TokkitError, match=r"shard-00001\.arrow, record batch 0: .*sentence"):
+    with pytest.raises(TokkitError, match=r"shard-0000001\.arrow, record batch 0: .*sentence"):
         make(source, tmp_path / "out")
 
     ids = ragged(batch.column("input_ids"))[0][:4].tobytes()

@@ -49,10 +49,12 @@ def test_a_shard_that_changes_is_refused(
     reader = open_reader(folder)
     if used:
         reader.read(0, 4, SPLIT)
-    change(folder / "shard-00001.arrow")
+    change(folder / "shard-0000001.arrow")
     copy = pickle.loads(pickle.dumps(reader))  # noqa: S301  as worker processes get it
     for each in (reader, copy):
-        with pytest.raises(TokkitError, match=r"shard-00001\.arrow: has changed while it was read"):
+        with pytest.raises(
+            TokkitError, match=r"shard-0000001\.arrow: has changed while it was read"
+        ):
             each.read(0, 4, SPLIT)
 
 
@@ -64,7 +66,7 @@ def test_a_shard_that_changes_while_its_documents_are_used_is_refused(
 
     def use_documents() -> None:
         with reader.map_documents(3) as documents:
-            change(folder / "shard-00001.arrow")
+            change(folder / "shard-0000001.arrow")
             documents.ids.sum()  # of a file that was cut, without a signal
 
     with pytest.raises(TokkitError, match="has changed while it was read"):

@@ -298,9 +298,11 @@ class TestRefusals:
         self.check(make_config(instances), "is not the tokenizer that made the shards")
 
     def test_a_truncated_shard(self, instances: Path) -> None:
-        shard = instances / "train-00000.arrow"
+        shard = instances / "train-0000000.arrow"
         shard.write_bytes(shard.read_bytes()[:-8])
-        self.check(make_config(instances), r"train-00000\.arrow: has \d+ bytes, the manifest says")
+        self.check(
+            make_config(instances), r"train-0000000\.arrow: has \d+ bytes, the manifest says"
+        )
 
     def test_a_device_that_is_not_there(self, instances: Path) -> None:
         if torch.cuda.is_available():
@@ -326,7 +328,7 @@ class TestRefusals:
     def test_the_instances_are_not_overwritten(self, instances: Path) -> None:
         with pytest.raises(UsageError, match="is or contains the input"):
             pretrain(make_config(instances, output=instances, overwrite=True))
-        assert (instances / "train-00000.arrow").is_file()
+        assert (instances / "train-0000000.arrow").is_file()
 
     def test_a_folder_that_another_process_writes(self, instances: Path) -> None:
         config = make_config(instances)

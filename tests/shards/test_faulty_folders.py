@@ -16,7 +16,7 @@ from tokkit.inspection.inspect import inspect
 from tokkit.inspection.verify import verify
 from tokkit.pretraining.data.instance_loader import InstanceLoader
 
-SHARD = "train-00002.arrow"
+SHARD = "train-0000002.arrow"
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_a_header_of_one_shard_that_differs_is_refused(
 
 def test_a_shard_with_wider_ids_than_the_others_is_refused(folder: Path) -> None:
     rewrite_shard(folder, SHARD, metadata={"tokkit.vocab_size": "70000"}, id_type=pa.uint32())
-    require_refused(folder, "its vocab_size is 70000, but that of train-00000.arrow is 48")
+    require_refused(folder, "its vocab_size is 70000, but that of train-0000000.arrow is 48")
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def read_all_ways(folder: Path) -> list[str]:
 
 NAMES = [
     "/dev/zero",
-    "../static/train-00000.arrow",
+    "../static/train-0000000.arrow",
     "a/b.arrow",
     "",
     ".",
@@ -241,14 +241,14 @@ def make_folder(path: Path, _elsewhere: Path) -> None:
 def test_a_shard_that_is_no_file_of_the_folder_is_refused(
     folder: Path, tmp_path: Path, make: Callable[[Path, Path], None], fault: str
 ) -> None:
-    shard = folder / "train-00000.arrow"
+    shard = folder / "train-0000000.arrow"
     elsewhere = shard.rename(tmp_path / "elsewhere.arrow")
     make(shard, elsewhere)
     assert all(fault in said for said in read_all_ways(folder))
 
 
 def test_a_link_to_a_file_of_the_folder_is_read(folder: Path) -> None:
-    shard = folder / "train-00000.arrow"
+    shard = folder / "train-0000000.arrow"
     shard.rename(folder / "blob")
     shard.symlink_to("blob")
     load_all(folder)

@@ -55,19 +55,19 @@ def documents(
 def write_folder(folder: Path, batches: list[pa.RecordBatch], compression: str = "none") -> None:
     folder.mkdir()
     with (
-        write_atomically(folder / "shard-00000.arrow") as sink,
+        write_atomically(folder / "shard-0000000.arrow") as sink,
         open_writer(sink, batches[0].schema, compression) as writer,
     ):
         for batch in batches:
             writer.write(batch)
     row: FileRow = {
-        "name": "shard-00000.arrow",
+        "name": "shard-0000000.arrow",
         "bytes": sink.size,
         "sha256": sink.sha256,
         "rows": sum(map(len, batches)),
         "tokens": sum(len(ragged(batch.column("input_ids"))[0]) for batch in batches),
     }
-    assert hash_file(folder / "shard-00000.arrow") == row["sha256"]
+    assert hash_file(folder / "shard-0000000.arrow") == row["sha256"]
     Manifest(
         kind="tokens",
         key="k",
@@ -133,7 +133,7 @@ def test_offsets_that_run_backwards_or_out_of_bounds_are_refused(
     tmp_path: Path, offsets: list[int]
 ) -> None:
     write_folder(tmp_path / "tokens", [documents([[5, 6], [7]], [[2], [1]])])
-    shard = tmp_path / "tokens" / "shard-00000.arrow"
+    shard = tmp_path / "tokens" / "shard-0000000.arrow"
     good, bad = (np.array(row, np.int64).tobytes() for row in ([0, 2, 3], offsets))
     assert shard.read_bytes().count(good) == 2  # of input_ids and of word_starts
     shard.write_bytes(shard.read_bytes().replace(good, bad, 1))
@@ -146,7 +146,7 @@ def test_offsets_that_run_backwards_or_out_of_bounds_are_refused(
 
 def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
     write_folder(tmp_path / "tokens", [documents([[5]], [[1]])])
-    shard = tmp_path / "tokens" / "shard-00000.arrow"
+    shard = tmp_path / "tokens" / "shard-0000000.arrow"
     shard.write_bytes(shard.read_bytes().replace(b"document 0", b"document\xff0"))
     folder = ShardFolder.open(tmp_path / "tokens", "tokens")
     with pytest.raises(TokkitError, match="document holds damaged text"):
@@ -195,7 +195,7 @@ def test_instances_that_contradict_themselves_are_refused(
 
 def test_damaged_folders_are_refused(tmp_path: Path) -> None:
     write_folder(tmp_path / "good", [documents([[5, 6, 7]], [[3]])])
-    shard = "shard-00000.arrow"
+    shard = "shard-0000000.arrow"
 
     def damaged(name: str) -> Path:
         return Path(shutil.copytree(tmp_path / "good", tmp_path / name))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tokkit.corpus.readers import read_documents
 from tokkit.corpus.units import plan_units
-from tokkit.engine.spec import locked_folder
+from tokkit.engine.spec import shared_folder
 from tokkit.errors import TokkitError
 from tokkit.vocab.count_files import read_counts, write_counts
 from tokkit.vocab.counting import CountedCorpus, count_corpus
@@ -24,7 +24,7 @@ def count(path: Path, **options: Any) -> CountedCorpus:
     options = {"workers": 0, "overwrite": True, **reading, **options}
     config = TrainConfig(inputs=(str(path),), output=path.parent / "out", **options)
     plan = plan_training(config)
-    with locked_folder(plan, overwrite=True):
+    with shared_folder(plan, overwrite=True):
         return count_corpus(config, plan, config.output / COUNTS_FOLDER)
 
 

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reference.counting import count_words
-from tokkit.engine.spec import locked_folder
+from tokkit.engine.spec import shared_folder
 from tokkit.errors import TokkitError
 from tokkit.kernels.vocab.word_table import LONGEST_WORD
 from tokkit.vocab.counting import CountedCorpus, count_corpus
@@ -54,7 +54,7 @@ def config_of(*inputs: Path, **options: Any) -> TrainConfig:
 
 def count(config: TrainConfig, **options: Any) -> CountedCorpus:
     plan = plan_training(config)
-    with locked_folder(plan, overwrite=True):
+    with shared_folder(plan, overwrite=True):
         return count_corpus(
             replace(config, overwrite=True), plan, config.output / COUNTS_FOLDER, **options
         )
@@ -146,7 +146,7 @@ def test_the_same_for_any_workers_memory_and_units(
 COUNT_ALL = """
 import sys
 from pathlib import Path
-from tokkit.engine.spec import locked_folder
+from tokkit.engine.spec import shared_folder
 from tokkit.vocab import train
 from tokkit.vocab.counting import count_corpus
 from tokkit.vocab.train_config import TrainConfig
@@ -157,7 +157,7 @@ if __name__ == "__main__":
     share = 0.999 if "-" in inputs[1:] else 0.0
     config = TrainConfig(inputs=tuple(inputs), output=Path(output), workers=2, held_out=share)
     plan = train.plan_training(config)
-    with locked_folder(plan, overwrite=False):
+    with shared_folder(plan, overwrite=False):
         folder = config.output / train.COUNTS_FOLDER
         for word, number in count_corpus(config, plan, folder, table_memory=1024).words:
             print(word.decode(), number)

@@ -40,7 +40,7 @@ MASKING = MaskConfig.options.values()
     help="Number of rows to show.",
     show_default="3; all with --replay",
 )
-@click.option("--shard", help="Shard of the folder to show, such as eval-00000.arrow.")
+@click.option("--shard", help="Shard of the folder to show, such as eval-0000000.arrow.")
 @JSON_OPTION
 @click.option("--replay", is_flag=True, help="Show a batch as pretraining sees it.")
 @click.option("--phase", help="Phase of a run with phases, from 0.", **REPLAY)

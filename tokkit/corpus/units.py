@@ -116,7 +116,7 @@ def plan_groups(
     Args:
         config: which inputs, and how they fall into documents.
         unit_bytes: about how many bytes a unit has.
-        shard: name of a unit's file, with a place for the unit's number: ``shard-{:05}.arrow``.
+        shard: name of a unit's file, with a place for the unit's number: ``shard-{:07}.arrow``.
         most_units: about the largest number of units; they are larger in a corpus that would have more.
 
     Raises:

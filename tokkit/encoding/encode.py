@@ -89,7 +89,7 @@ def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None)
             counts.update(each)
         return find_warnings(counts, accounts, tokenizer, config)
 
-    units = plan_groups(config, config.unit_bytes, "shard-{:05}.arrow")
+    units = plan_groups(config, config.unit_bytes, "shard-{:07}.arrow")
     return Stage(
         kind="tokens",
         output=config.output,

@@ -3,19 +3,86 @@
 A file is written under a temporary name, synced, renamed, and its folder synced: after a crash at
 any moment the name has the old content or the new one, never a part. The content is hashed while it
 is written, so that nothing is read again for its SHA-256.
+
+Several processes, on several machines, may write the same file at once, so each writes a draft of its own:
+
+    shard-0000003.arrow.5d1f0c3a-4711-9e0c1d2e.tmp    machine, process, a random number
+
+A draft that a killed process left is deleted by another process of the same machine, which sees that
+its writer is gone, or by any after a day.
 """
 
+import errno
 import hashlib
 import os
+import platform
+import re
+import secrets
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self, cast
 
 from tokkit.errors import TokkitError, describe_os_error, wrap_os_errors
 
 STATE_FOLDER = ".tokkit"
+
+# Age at which a draft of another machine is taken for abandoned.
+LEASE_SECONDS = 24 * 3600
+# What file systems say that have no hard links.
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
+_DRAFT = re.compile(r".*\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.tmp", re.DOTALL)
+
+
+@cache
+def _identify_machine() -> str:
+    """Return what tells whether two process ids are of the same system: machine, boot, container."""
+    parts = [platform.node()]
+    with suppress(OSError):  # Linux has these
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def draft_path(path: Path) -> Path:
+    """Return a new name for a draft of a file, which no other process uses."""
+    token = f"{_identify_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f"{path.name}.{token}.tmp")
+
+
+def remove_drafts(folder: Path) -> None:
+    """Delete the drafts in a folder that this process or one that was killed left."""
+    for path in folder.rglob("*.tmp"):
+        with suppress(OSError):
+            if _is_abandoned(path):
+                path.unlink()
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Return whether nobody writes a draft any more, except this process."""
+    draft = _DRAFT.fullmatch(path.name)
+    if draft is None or draft["machine"] != _identify_machine():
+        return time.time() - path.stat().st_mtime > LEASE_SECONDS
+    process = int(draft["process"])
+    return process == os.getpid() or not _is_running(process)
+
+
+def _is_running(process: int) -> bool:
+    """Return whether a process of this machine has not ended; zombies have."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    try:
+        return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
+    except OSError:  # it ended just now, or this is no Linux
+        return sys.platform != "linux"
 
 
 class HashedFile:
@@ -84,7 +151,7 @@ class PendingFile:
         if path.is_char_device() or path.is_block_device() or path.is_fifo() or path.is_socket():
             raise TokkitError(f"{path}: not a regular file, which would be replaced; name another")
         self.path = path
-        self._temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        self._temporary = draft_path(path)
         with wrap_os_errors(path):
             self._file = self._temporary.open("wb")
         self.sink = HashedFile(cast("BinaryIO", self._file))
@@ -98,8 +165,11 @@ class PendingFile:
         if isinstance(error, OSError):
             raise TokkitError(f"{self.path}: {describe_os_error(error)}") from error
 
-    def commit(self) -> None:
+    def commit(self, *, only_new: bool = False) -> None:
         """Sync the file and give it its name; may be called in another thread.
+
+        Args:
+            only_new: leave a file that has the name already, and discard this one.
 
         Raises:
             TokkitError: if the operating system refuses, as on a full disk; the file is discarded.
@@ -108,8 +178,24 @@ class PendingFile:
             with self._file as file:
                 file.flush()
                 os.fsync(file.fileno())
-            self._temporary.replace(self.path)
+            if not only_new:
+                self._temporary.replace(self.path)
+            else:
+                self._link()
             sync_folder(self.path.parent)
+
+    def _link(self) -> None:
+        """Give the file its name unless another one has it."""
+        try:
+            self.path.hardlink_to(self._temporary)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if not self.path.exists():
+                self._temporary.replace(self.path)
+        self._temporary.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Delete the file."""
@@ -120,11 +206,12 @@ class PendingFile:
 
 
 @contextmanager
-def write_atomically(path: Path) -> Iterator[HashedFile]:
+def write_atomically(path: Path, *, only_new: bool = False) -> Iterator[HashedFile]:
     """Write ``path`` so that it appears complete or not at all.
 
     Args:
         path: final name of the file; its folder must exist.
+        only_new: leave a file that is there already, also one that appears while this one is written.
 
     Yields:
         The file to write to. When the block ends without an exception the file is synced and
@@ -135,7 +222,7 @@ def write_atomically(path: Path) -> Iterator[HashedFile]:
     """
     with PendingFile(path) as file:
         yield file.sink
-    file.commit()
+    file.commit(only_new=only_new)
 
 
 @contextmanager

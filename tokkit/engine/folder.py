@@ -1,12 +1,15 @@
 """An output folder: who may write it, and what a signal leaves of it.
 
-A folder of tokkit holds the hidden folder ``.tokkit`` with the lock and the journal, and, when it
-is finished, a record that was written last: ``manifest.json`` or a tokenizer's ``training.json``.
+A folder of tokkit holds the hidden folder ``.tokkit`` with the lock, the statement and the receipts
+(see ``tokkit.engine.receipts``), and, when it is finished, a record that was written last:
+``manifest.json`` or a tokenizer's ``training.json``.
 """
 
+import errno
 import fcntl
 import fnmatch
 import os
+import platform
 import re
 import shutil
 import signal
@@ -28,46 +31,91 @@ from tokkit.errors import (
 )
 
 _LOCK = "lock"
+# What file systems say that have no locks, such as Lustre where it is mounted without.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _WILDCARDS = re.compile(r"[*?\[]")
 
 
 class FolderLock:
-    """Lets one process at a time write a folder, and creates the folder where it is missing.
+    """Lets one process at a time write a folder, or several that share it; creates the folder.
 
     The lock is the operating system's (``flock``), so it ends with the process that holds it,
-    however that ends. The lock file contains the process id, for the error that others get.
+    however that ends. The lock file contains the process id, for the error that others get. File
+    systems without such locks have none: there, only the folder's statement refuses other commands.
+
+    Args:
+        folder: created where it is missing.
+        shared: others may share the folder, too.
 
     Raises:
         TokkitError: if another process holds the lock, or the folder cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, shared: bool = False) -> None:
         self.folder = folder
+        self._mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
 
     def __enter__(self) -> Self:
         state = self.folder / STATE_FOLDER
         with wrap_os_errors(self.folder):
             state.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(state / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            self._holder = os.pread(self._descriptor, 256, 0).decode(errors="replace").strip()
             try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.read(self._descriptor, 32).decode(errors="replace").strip()
+                self._acquire(self._mode)
+            except TokkitError:
                 os.close(self._descriptor)
-                raise TokkitError(
-                    f"{self.folder}: process {holder or 'unknown'} is writing this folder; "
-                    f"wait until it ends, or choose another folder"
-                ) from None
-            os.ftruncate(self._descriptor, 0)
-            os.write(self._descriptor, f"{os.getpid()}\n".encode())
+                raise
+            self._write_holder(f"{os.getpid()} on {platform.node()}")
         return self
 
     def __exit__(self, *exception: object) -> None:
         os.close(self._descriptor)
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the lock alone inside the block.
+
+        Raises:
+            TokkitError: if another process shares it.
+        """
+        try:
+            self._acquire(fcntl.LOCK_EX)
+        except TokkitError:
+            self._write_holder(self._holder)
+            raise
+        try:
+            yield
+        finally:
+            self._acquire(self._mode)
+
+    def _write_holder(self, holder: str) -> None:
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{holder}\n".encode(), 0)
+
+    def _acquire(self, mode: int) -> None:
+        try:
+            _lock(self._descriptor, mode)
+        except BlockingIOError:
+            raise TokkitError(
+                f"{self.folder}: process {self._holder or 'unknown'} is writing this folder; "
+                f"wait until it ends, or choose another folder"
+            ) from None
+
+
+def _lock(descriptor: int, mode: int) -> None:
+    """Lock a file, where its file system has locks; raise BlockingIOError if another one has it."""
+    try:
+        fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+
 
 def is_being_written(folder: Path) -> bool:
-    """Return whether a process holds the folder's lock.
+    """Return whether a process holds the folder's lock alone.
 
     To find out, this takes a shared lock for an instant.
     """
@@ -76,7 +124,7 @@ def is_being_written(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        _lock(descriptor, fcntl.LOCK_SH)
     except BlockingIOError:
         return True
     finally:
@@ -210,10 +258,3 @@ def clear_folder(folder: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of processes that were killed."""
-    for path in folder.rglob("*.tmp"):
-        with suppress(OSError):
-            path.unlink()

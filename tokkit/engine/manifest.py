@@ -16,7 +16,11 @@ from tokkit.errors import TokkitError
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+# Version 1 numbered shards with five digits. Readers take names from the manifest, so they read both.
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+# Version of the content behind a content key, which is the same in both formats.
+KEY_VERSION = 1
 MANIFEST = "manifest.json"
 # The record of a tokenizer folder; see ``tokkit.vocab.train``.
 TRAINING = "training.json"
@@ -30,22 +34,22 @@ class _Versioned(TypedDict):
     format_version: int
 
 
-def read_record(path: Path, schema: type[R], format_version: int) -> R:
+def read_record(path: Path, schema: type[R], *format_versions: int) -> R:
     """Read the record of a finished folder.
 
     Args:
         path: JSON file with an object that has a ``format_version``.
         schema: of the object.
-        format_version: the only one that is accepted.
+        format_versions: those that are accepted.
 
     Raises:
         TokkitError: if the file is damaged, or has another format version.
     """
     version = read_json(path, _Versioned)["format_version"]
-    if version != format_version:
+    if version not in format_versions:
         raise TokkitError(
             f"{path}: unknown format version {version}; tokkit {__version__} reads version "
-            f"{format_version}, so install the release that wrote it"
+            f"{' and '.join(map(str, format_versions))}, so install the release that wrote it"
         )
     return read_json(path, schema)
 
@@ -131,7 +135,7 @@ class Manifest:
                 f"{folder}: unfinished, or not made by tokkit (it has no {MANIFEST}); "
                 f"run the command that makes it again"
             )
-        manifest = read_record(path, cls, FORMAT_VERSION)
+        manifest = read_record(path, cls, *READABLE_VERSIONS)
         _check_names([row["name"] for row in manifest.shards], manifest.kind, path)
         if kind is not None and manifest.kind != kind:
             raise TokkitError(f"{folder}: holds {manifest.kind}, but {kind} are needed here")

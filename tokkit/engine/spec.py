@@ -2,37 +2,31 @@
 
 A folder is in one of four states for a stage:
 
-    empty         no record, no journal                    the stage starts it
-    unfinished    a journal of the same run                the stage continues it
+    empty         no record, no statement                  the stage starts it
+    unfinished    a statement of the same run              the stage continues it
     finished      a record with the stage's content key    there is nothing to do
     another run   options, inputs or tokenizer differ      refused, unless --overwrite is given
 
 ``locked_folder`` and ``prepare_folder`` are all that a stage needs to write a folder:
 
-    with locked_folder(spec, overwrite=False):    # refuses another run
-        prepare_folder(spec, overwrite=False)     # from here on, the folder is this run's
-        ...                                       # work, and write the record last
+    with locked_folder(spec, overwrite=False) as lock:      # refuses another run
+        prepare_folder(spec, lock, overwrite=False)         # from here on, the folder is this run's
+        ...                                                 # work, and write the record last
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import STATE_FOLDER
-from tokkit.engine.folder import (
-    FolderLock,
-    clear_folder,
-    interruptible,
-    refuse_foreign,
-    remove_leftovers,
-)
-from tokkit.engine.journal import Journal, StageLine, StageMetadata
-from tokkit.engine.json_files import FileRow, canonical_json
-from tokkit.engine.manifest import FORMAT_VERSION, MANIFEST, RECORDS, Manifest
+from tokkit.engine.files import STATE_FOLDER, remove_drafts
+from tokkit.engine.folder import FolderLock, clear_folder, interruptible, refuse_foreign
+from tokkit.engine.json_files import FileRow
+from tokkit.engine.manifest import KEY_VERSION, MANIFEST, RECORDS, Manifest
+from tokkit.engine.receipts import StageMetadata, Statement, read_statement, write_statement
+from tokkit.engine.unit import content_key
 from tokkit.errors import TokkitError, wrap_os_errors
 
 
@@ -68,7 +62,7 @@ class StageSpec:
     def metadata(self) -> StageMetadata:
         """What the content keys of a stage and its units have in common."""
         return {
-            "format_version": FORMAT_VERSION,
+            "format_version": KEY_VERSION,
             "kind": self.kind,
             "options": dict(self.options),
             "seed": self.seed,
@@ -80,9 +74,13 @@ class StageSpec:
         """Content key of the stage."""
         return content_key({**self.metadata, "inputs": self.inputs})
 
-    def describe(self) -> StageLine:
-        """Return the journal line of the stage."""
+    def describe(self) -> Statement:
+        """Return the statement of the stage."""
         return {"key": self.key, **self.metadata}
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields by name, for a class that adds others."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
 
     def make_manifest(
         self,
@@ -116,11 +114,6 @@ class StageSpec:
         return set() if past is None else {past["key"]}
 
 
-def content_key(data: Any) -> str:
-    """Return the SHA-256 of a JSON value."""
-    return hashlib.sha256(canonical_json(data)).hexdigest()
-
-
 def find_finished(spec: StageSpec) -> Manifest | None:
     """Return the manifest of a folder that contains what ``spec`` describes, by key and sizes."""
     if not (spec.output / MANIFEST).is_file():
@@ -132,40 +125,66 @@ def find_finished(spec: StageSpec) -> Manifest | None:
 
 
 @contextmanager
-def locked_folder(spec: StageSpec, *, overwrite: bool) -> Iterator[None]:
+def locked_folder(
+    spec: StageSpec, *, overwrite: bool, shared: bool = False
+) -> Iterator[FolderLock]:
     """Hold the lock of the output folder, and turn signals into ``Interrupted``, inside the block.
 
-    Nothing is changed yet; see ``prepare_folder``. Temporary files are deleted at the end.
+    Nothing is changed yet; see ``prepare_folder``. Drafts are deleted at the end.
+
+    Args:
+        spec: what the folder will contain.
+        overwrite: it may hold another run.
+        shared: other processes may do the same work at the same time.
 
     Raises:
         TokkitError: if another process holds the folder, tokkit did not make it, or, unless it may
             be overwritten, it holds another run.
     """
     refuse_foreign(spec.output)
-    with FolderLock(spec.output), interruptible(spec.output):
+    with FolderLock(spec.output, shared=shared) as lock, interruptible(spec.output):
         if not overwrite:
             _refuse_other_run(spec)
         try:
-            yield
+            yield lock
         finally:
-            remove_leftovers(spec.output)
+            remove_drafts(spec.output)
 
 
-def prepare_folder(spec: StageSpec, *, overwrite: bool) -> Journal:
-    """Prepare a locked folder for ``spec``, and return its journal.
+def prepare_folder(spec: StageSpec, lock: FolderLock, *, overwrite: bool) -> None:
+    """Prepare a locked folder for ``spec``.
 
     Work that was done for the same run stays, unless ``overwrite`` is set; all else is deleted.
+
+    Raises:
+        TokkitError: if something is to be deleted, and another process writes the folder, too; or
+            another command has just begun to.
     """
-    if overwrite or not spec.done_keys() & spec.work_keys():
-        clear_folder(spec.output)
-    journal = Journal.read(spec.output)
-    if journal.stage != spec.describe():
-        journal.append(spec.describe())
-    with wrap_os_errors(spec.output):
-        for name in RECORDS:  # of a finished folder that lost a file
-            (spec.output / name).unlink(missing_ok=True)
-    remove_leftovers(spec.output)
-    return Journal.read(spec.output)
+    found = read_statement(spec.output)
+    is_new = found is None and not any((spec.output / name).exists() for name in RECORDS)
+    if is_new and not overwrite:
+        write_statement(spec.output, spec.describe(), only_new=True)
+        found = read_statement(spec.output)
+        if found is None or found["key"] != spec.key:
+            raise other_run_error(spec, "which has just begun")
+    elif overwrite or found is None or found["key"] != spec.key:
+        with lock.alone():
+            if overwrite or not spec.done_keys() & spec.work_keys():
+                clear_folder(spec.output)
+            write_statement(spec.output, spec.describe(), only_new=False)
+    if find_finished(spec) is None:  # another process may have finished just now
+        with wrap_os_errors(spec.output):
+            for name in RECORDS:  # of a finished folder that lost a file
+                (spec.output / name).unlink(missing_ok=True)
+    remove_drafts(spec.output)
+
+
+@contextmanager
+def shared_folder(spec: StageSpec, *, overwrite: bool) -> Iterator[None]:
+    """Lock and prepare a folder that other processes with the same command may write, too."""
+    with locked_folder(spec, overwrite=overwrite, shared=True) as lock:
+        prepare_folder(spec, lock, overwrite=overwrite)
+        yield
 
 
 def _refuse_other_run(spec: StageSpec) -> None:
@@ -174,12 +193,15 @@ def _refuse_other_run(spec: StageSpec) -> None:
     Raises:
         TokkitError: naming the first difference.
     """
+    # Names first: whoever begins the same work writes the statement before anything else.
+    names = {path.name for path in spec.output.iterdir() if path.suffix != ".tmp"}
     past = read_previous_run(spec.output)
     if past is None:
-        # Files without a journal may be checkpoints of weeks: ``prepare_folder`` would delete them.
-        names = {path.name for path in spec.output.iterdir() if path.suffix != ".tmp"}
+        # Files without a statement may be checkpoints of weeks: ``prepare_folder`` would delete them.
         if names - {STATE_FOLDER}:
-            raise other_run_error(spec, "its journal is missing or damaged")
+            raise other_run_error(
+                spec, f"its {STATE_FOLDER}/stage.json is missing, damaged or of an earlier release"
+            )
         return
     difference = _describe_difference(past, spec)
     if difference is None:
@@ -202,7 +224,7 @@ def read_previous_run(folder: Path) -> Mapping[str, Any] | None:
     """Return the spec recorded in a folder, or None."""
     if (folder / MANIFEST).is_file():
         return vars(Manifest.read(folder))
-    return Journal.read(folder).stage
+    return read_statement(folder)
 
 
 def _describe_difference(past: Mapping[str, Any], spec: StageSpec) -> str | None:

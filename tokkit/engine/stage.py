@@ -4,10 +4,10 @@ A stage plans work units from its inputs and options alone, maps a pure function
 unit in and one file out, and commits by writing its record last. A finished unit is recognized by
 its content key, so running the same command again resumes:
 
-    plan:    unit 0, unit 1, unit 2          keys k0, k1, k2
-    journal: k0, k2 are done                 (the process was killed during unit 1)
-    map:     unit 1                          the others are skipped
-    commit:  manifest.json                   three rows
+    plan:     unit 0, unit 1, unit 2          keys k0, k1, k2
+    receipts: of k0 and k2                    (the process was killed during unit 1)
+    map:      unit 1                          the others are skipped
+    commit:   manifest.json                   three rows
 
 ``run_stage`` does all of it for stages whose files are shards. The stage ``train`` is different: its
 files are counts, from which it learns a vocabulary, and it commits another record. So
@@ -18,28 +18,25 @@ files are counts, from which it learns a vocabulary, and it commits another reco
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import HashedFile
-from tokkit.engine.folder import FolderLock
-from tokkit.engine.journal import Journal, UnitLine
 from tokkit.engine.json_files import FileRow
 from tokkit.engine.local import run_units
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.progress import open_bar
+from tokkit.engine.receipts import Receipt, read_receipts, write_receipt
 from tokkit.engine.spec import (
     StageSpec,
-    content_key,
     find_finished,
-    locked_folder,
     other_run_error,
-    prepare_folder,
+    shared_folder,
 )
-from tokkit.engine.unit import Outcome, Task, Unit, UnitResult
-from tokkit.errors import escape_controls
+from tokkit.engine.unit import Task, Unit, UnitResult, content_key, require_statement
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +56,7 @@ class StagePlan(StageSpec):
     unit_options: Mapping[str, Any] | None = None
     hash_inputs: Callable[[Any], Sequence[str]] | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Content key of the stage."""
         if self.inputs is not None:
@@ -68,29 +65,28 @@ class StagePlan(StageSpec):
             {**self.metadata, "inputs": [dict(unit.identity) for unit in self.units]}
         )
 
+    @cached_property
+    def digest(self) -> str:
+        """Content key of what the units have in common."""
+        options = self.options if self.unit_options is None else self.unit_options
+        return content_key({**self.metadata, "options": dict(options)})
+
     def unit_keys(self) -> list[str]:
         """Return the content key of each unit, in order."""
-        return [self.unit_key(unit) for unit in self.units]
-
-    def unit_key(self, unit: Unit) -> str:
-        """Return the content key of a unit."""
-        metadata = self.metadata
-        if self.unit_options is not None:
-            metadata["options"] = dict(self.unit_options)
-        return content_key({**metadata, "unit": dict(unit.identity), "shard": unit.shard})
+        return [unit.key(self.digest) for unit in self.units]
 
     def work_keys(self) -> set[str]:
         """Return the content keys of the units."""
         return set(self.unit_keys())
 
     def done_keys(self) -> set[str]:
-        """Return the content keys of the units that the journal has, except those without rows.
+        """Return the content keys of the units that have receipts, except those without rows.
 
         A unit of a stream counts as the stream. Units without rows contain nothing to lose. If a wrong option dropped every document, the
         command can be run with the right one without ``--overwrite``.
         """
-        units = Journal.read(self.output).units
-        return {line.get("stream", key) for key, line in units.items() if line.get("rows", 1)}
+        receipts = read_receipts(self.output)
+        return {receipt.get("stream", key) for key, receipt in receipts.items() if receipt["rows"]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,32 +141,33 @@ def run_stage(stage: Stage, *, workers: int, overwrite: bool, progress: bool) ->
         require_same_inputs(stage, finished.inputs)
         finished.log_warnings(stage.output)
         return finished
-    with locked_folder(stage, overwrite=overwrite):
-        lines = complete_units(stage, workers=workers, overwrite=overwrite, progress=progress)
-        accounts = sum_accounts(lines)
+    with shared_folder(stage, overwrite=overwrite):
+        receipts = complete_units(stage, workers=workers, progress=progress)
+        accounts = sum_accounts(receipts)
         accounts.check()
         if stage.check_accounts is not None:
             stage.check_accounts(accounts)
         warnings = []
         if stage.find_warnings is not None:
-            notes = [line.get("notes", {}) for line in lines]
+            notes = [receipt.get("notes", {}) for receipt in receipts]
             warnings = stage.find_warnings(accounts, notes)
         manifest = stage.make_manifest(
-            inputs=list_inputs(stage, lines) if stage.inputs is None else stage.inputs,
+            inputs=list_inputs(stage, receipts) if stage.inputs is None else stage.inputs,
             shards=[
                 FileRow(
-                    name=line["name"],
-                    bytes=line["bytes"],
-                    sha256=line["sha256"],
-                    rows=line["rows"],
-                    tokens=line["tokens"],
+                    name=receipt["name"],
+                    bytes=receipt["bytes"],
+                    sha256=receipt["sha256"],
+                    rows=receipt["rows"],
+                    tokens=receipt["tokens"],
                 )
-                for line in lines
+                for receipt in receipts
             ],
             accounts=accounts,
             warnings=warnings,
         )
         manifest.log_warnings(stage.output)
+        require_statement(stage.output, stage.key)
         manifest.write(stage.output)
         return manifest
 
@@ -185,81 +182,77 @@ def require_same_inputs(stage: StagePlan, inputs: Sequence[FileRow]) -> None:
     Raises:
         TokkitError: if an input has changed, or cannot be compared, as standard input cannot.
     """
-    journal = Journal.read(stage.output)
+    receipts = read_receipts(stage.output)
     rows = iter(inputs)
     for unit, key in zip(stage.units, stage.unit_keys(), strict=True):
-        # If the folder was copied without its journal, the record still has the hashes.
+        # If the folder was copied without its receipts, the record still has the hashes.
         hashes = [row["sha256"] for _, row in zip(unit.inputs, rows, strict=False)]
-        line = journal.units.get(key)
+        receipt = receipts.get(key)
         if unit.in_parent:
             raise other_run_error(
                 stage, "standard input cannot be compared with that of the earlier run"
             )
-        if not _has_same_content(stage, unit, line, hashes):
+        if not _has_same_content(stage, unit, receipt, hashes):
             raise other_run_error(stage, f"{unit.name} has changed since")
-        if line is not None and line["stamp"] != unit.stamp:
-            with FolderLock(stage.output):
-                journal.append({**line, "stamp": unit.stamp})  # the next run need not hash it
+        if receipt is not None and receipt["stamp"] != unit.stamp:
+            # The next run need not hash it.
+            write_receipt(stage.output, key, {**receipt, "stamp": unit.stamp})
     log.info("%s: up to date", stage.output)
 
 
 def _has_same_content(
-    stage: StagePlan, unit: Unit, line: UnitLine | None, hashes: Sequence[str]
+    stage: StagePlan, unit: Unit, receipt: Receipt | None, hashes: Sequence[str]
 ) -> bool:
     """Return whether a unit's inputs are what they were when its file was written."""
-    if stage.hash_inputs is None or (line is not None and line["stamp"] == unit.stamp):
+    if stage.hash_inputs is None or (receipt is not None and receipt["stamp"] == unit.stamp):
         return True
     log.info("%s: its modification time changed; comparing its content", unit.name)
     return list(stage.hash_inputs(unit.payload)) == list(hashes)
 
 
-def complete_units(
-    stage: Stage, *, workers: int, overwrite: bool, progress: bool
-) -> list[UnitLine]:
-    """Do the units of a stage that are not done yet, in its locked folder.
+def complete_units(stage: Stage, *, workers: int, progress: bool) -> list[Receipt]:
+    """Do the units of a stage that are not done yet, in its prepared folder.
 
     Returns:
-        The journal line of each unit, in the order of the units.
+        The receipt of each unit, in the order of the units.
     """
-    journal = prepare_folder(stage, overwrite=overwrite)
     if stage.prepare is not None:
         stage.prepare(stage.output)
+    found = read_receipts(stage.output)
     units = [unit for unit in stage.units if unit.open_stream is None]
-    lines = {
-        unit.shard: line
+    receipts = {
+        unit.shard: receipt
         for unit, key in zip(units, stage.unit_keys(), strict=False)
-        if (line := journal.units.get(key)) and _is_done(stage, unit, line)
+        if (receipt := found.get(key)) and _is_done(stage, unit, receipt)
     }
-    missing = [unit for unit in units if unit.shard not in lines]
+    missing = [unit for unit in units if unit.shard not in receipts]
     stream = None
     if len(units) < len(stage.units):
-        stream = _RemainingStream(stage, journal, lines)
-    if lines and missing:
+        stream = _RemainingStream(stage, found, receipts)
+    if receipts and missing:
         log.info(
-            "%s: continuing; %d of %d units are done", stage.output, len(lines), len(stage.units)
+            "%s: continuing; %d of %d units are done",
+            *(stage.output, len(receipts), len(stage.units)),
         )
     bar = open_bar(
         stage.kind,
         stage.progress_unit,
         total=sum(unit.size for unit in stage.units),
-        initial=sum(unit.size for unit in stage.units if unit.shard in lines),
+        initial=sum(unit.size for unit in stage.units if unit.shard in receipts),
         show=progress,
     )
-    task = Task(stage.function, stage.context, stage.output, stage.load)
+    task = Task(stage.function, stage.context, stage.output, stage.load, stage.key, stage.digest)
     outcomes = run_units(task, missing, workers, bar.update, stream, cluster=stage.cluster)
     with bar, closing(outcomes):
         for unit, outcome in outcomes:
             if stage.on_result is not None:
                 stage.on_result(outcome.result)
-            line = lines[unit.shard] = _make_line(stage.unit_key(unit), unit, outcome)
-            if stream is not None and unit.shard in stream.shards:
-                line["stream"] = stream.key
-            journal.append(line)
+            receipts[unit.shard] = outcome.receipt
     shards = [unit.shard for unit in units]
     if stream is not None:
         shards += stream.shards
         stream.remove_others()
-    return [lines[shard] for shard in shards]
+    return [receipts[shard] for shard in shards]
 
 
 class _RemainingStream:
@@ -267,23 +260,24 @@ class _RemainingStream:
 
     Args:
         stage: its last unit opens the stream.
-        journal: of the output folder.
-        lines: gets the journal lines of the finished units.
+        found: receipts of the output folder.
+        receipts: gets the receipts of the finished units.
 
     Attributes:
-        key: content key of the stream.
         shards: the files of all units that were read.
     """
 
-    def __init__(self, stage: Stage, journal: Journal, lines: dict[str, UnitLine]) -> None:
+    def __init__(
+        self, stage: Stage, found: Mapping[str, Receipt], receipts: dict[str, Receipt]
+    ) -> None:
         unit = stage.units[-1]
         assert unit.open_stream is not None  # noqa: S101  the caller looked
-        self.key = stage.unit_key(unit)
         self.shards: list[str] = []
+        self._key = unit.key(stage.digest)
         self._stream = unit.open_stream()
         self._stage = stage
-        self._journal = journal
-        self._lines = lines
+        self._found = found
+        self._receipts = receipts
 
     @property
     def ended(self) -> bool:
@@ -299,23 +293,23 @@ class _RemainingStream:
         missing = []
         for unit in self._stream.read():
             self.shards.append(unit.shard)
-            line = self._journal.units.get(self._stage.unit_key(unit))
-            if line is not None and _is_done(self._stage, unit, line):
-                self._lines[unit.shard] = line
+            receipt = self._found.get(unit.key(self._stage.digest))
+            if receipt is not None and _is_done(self._stage, unit, receipt):
+                self._receipts[unit.shard] = receipt
             else:
-                missing.append(unit)
+                missing.append(replace(unit, stream=self._key))
         return missing
 
     def remove_others(self) -> None:
         """Delete the files of a longer stream that was stopped."""
-        for line in self._journal.units.values():
-            path = self._stage.output / line["name"]
-            is_other = line.get("stream") == self.key and line["name"] not in self._lines
+        for receipt in self._found.values():
+            path = self._stage.output / receipt["name"]
+            is_other = receipt.get("stream") == self._key and receipt["name"] not in self._receipts
             if is_other and path.parent == (self._stage.output / self.shards[0]).parent:
                 path.unlink(missing_ok=True)
 
 
-def _is_done(stage: StagePlan, unit: Unit, line: UnitLine) -> bool:
+def _is_done(stage: StagePlan, unit: Unit, receipt: Receipt) -> bool:
     """Return whether a unit's file is complete, and its inputs are unchanged.
 
     A unit of standard input is never done.
@@ -324,45 +318,25 @@ def _is_done(stage: StagePlan, unit: Unit, line: UnitLine) -> bool:
     return (
         not unit.in_parent
         and path.is_file()
-        and path.stat().st_size == line["bytes"]
-        and _has_same_content(stage, unit, line, line["input_sha256"])
+        and path.stat().st_size == receipt["bytes"]
+        and _has_same_content(stage, unit, receipt, receipt["input_sha256"])
     )
 
 
-def _make_line(key: str, unit: Unit, outcome: Outcome) -> UnitLine:
-    """Return the journal line of a finished unit."""
-    result = outcome.result
-    line: UnitLine = {
-        "unit": key,
-        "input": escape_controls(unit.name),  # JSON has no names that are not UTF-8
-        "input_sha256": list(unit.input_sha256 or result.input_sha256),
-        "stamp": unit.stamp,
-        "name": unit.shard,
-        "bytes": outcome.bytes,
-        "sha256": outcome.sha256,
-        "rows": result.rows,
-        "tokens": result.tokens,
-        "accounts": result.accounts.as_dict(),
-    }
-    if result.notes:
-        line["notes"] = dict(result.notes)
-    return line
-
-
-def sum_accounts(lines: Sequence[UnitLine]) -> Accounts:
+def sum_accounts(receipts: Sequence[Receipt]) -> Accounts:
     """Return the accounts of all units."""
     accounts = Accounts()
-    for line in lines:
-        accounts.merge(Accounts.from_dict(line["accounts"]))
+    for receipt in receipts:
+        accounts.merge(Accounts.from_dict(receipt["accounts"]))
     return accounts
 
 
-def list_inputs(stage: StagePlan, lines: Sequence[UnitLine]) -> list[FileRow]:
+def list_inputs(stage: StagePlan, receipts: Sequence[Receipt]) -> list[FileRow]:
     """Return the manifest's input rows."""
     # The last unit of a stream has the hash of all of it.
-    lines = [*lines[: len(stage.units) - 1], lines[-1]]
+    receipts = [*receipts[: len(stage.units) - 1], receipts[-1]]
     return [
         {"name": name, "bytes": size, "sha256": sha256}
-        for unit, line in zip(stage.units, lines, strict=True)
-        for (name, size), sha256 in zip(unit.inputs, line["input_sha256"], strict=True)
+        for unit, receipt in zip(stage.units, receipts, strict=True)
+        for (name, size), sha256 in zip(unit.inputs, receipt["input_sha256"], strict=True)
     ]

@@ -1,5 +1,6 @@
 """Work units, and how a process runs one."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,9 @@ from typing import Any, NoReturn, Protocol
 
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import HashedFile, PendingFile
-from tokkit.errors import TokkitError
+from tokkit.engine.json_files import canonical_json
+from tokkit.engine.receipts import Receipt, read_statement, write_receipt
+from tokkit.errors import TokkitError, escape_controls
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ class Unit:
         in_parent: it must be done in the process that planned it, as standard input must.
         open_stream: opens the units that it consists of, in its place; for the last unit of a plan.
         input_sha256: SHA-256 of its inputs, if known before they are read.
+        stream: content key of the unit that it is a part of; empty for a unit of the plan.
     """
 
     name: str
@@ -42,6 +46,20 @@ class Unit:
     in_parent: bool = False
     open_stream: Callable[[], "UnitStream"] | None = None
     input_sha256: tuple[str, ...] = ()
+    stream: str = ""
+
+    def key(self, stage_digest: str) -> str:
+        """Return its content key.
+
+        Args:
+            stage_digest: content key of what the units of a stage have in common.
+        """
+        return content_key({"stage": stage_digest, "unit": dict(self.identity), "file": self.shard})
+
+
+def content_key(data: Any) -> str:
+    """Return the SHA-256 of a JSON value."""
+    return hashlib.sha256(canonical_json(data)).hexdigest()
 
 
 class UnitStream(Protocol):
@@ -70,7 +88,7 @@ class UnitResult:
         tokens: number of tokens in the unit's file.
         accounts: the unit's accounts.
         input_sha256: SHA-256 of each of the unit's inputs, as they were read.
-        notes: what else the stage needs in order to commit, as JSON; kept in the journal.
+        notes: what else the stage needs in order to commit, as JSON; kept in the receipt.
         measured: seconds and the like; not saved.
     """
 
@@ -84,28 +102,10 @@ class UnitResult:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished unit: its result, and the size and SHA-256 of its file."""
+    """A finished unit: its result, and its receipt."""
 
     result: UnitResult
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class WrittenUnit:
-    """A unit whose file is written, but not safe on the disk yet."""
-
-    result: UnitResult
-    file: PendingFile
-
-    def commit(self) -> Outcome:
-        """Wait until the file is safe on the disk.
-
-        Raises:
-            TokkitError: if the operating system refuses, as on a full disk.
-        """
-        self.file.commit()
-        return Outcome(self.result, self.file.sink.size, self.file.sink.sha256)
+    receipt: Receipt
 
 
 @dataclass(frozen=True)
@@ -117,24 +117,87 @@ class Task:
         context: its first argument.
         folder: output folder.
         load_context: loads what all units need into the context, in a process that copies itself.
+        stage_key: content key of the stage, which the folder's statement must have whenever a unit
+            is finished; empty for work without receipts.
+        stage_digest: content key of what the units have in common.
     """
 
     function: Callable[[Any, Any, HashedFile, Callable[[int], None]], UnitResult]
     context: Any
     folder: Path
     load_context: Callable[[Any], None] | None = None
+    stage_key: str = ""
+    stage_digest: str = ""
 
     def load(self) -> None:
         """Load what all units need, once for the processes that are copied from this one."""
         if self.load_context is not None:
             self.load_context(self.context)
 
-    def write(self, unit: Unit, report: Callable[[int], None]) -> WrittenUnit:
+    def write(self, unit: Unit, report: Callable[[int], None]) -> "WrittenUnit":
         """Run a unit; the caller commits its file."""
         _process.unit = unit.name
         with PendingFile(self.folder / unit.shard) as file:
             result = self.function(self.context, unit.payload, file.sink, report)
-        return WrittenUnit(result, file)
+        return WrittenUnit(self, unit, result, file)
+
+
+@dataclass(frozen=True)
+class WrittenUnit:
+    """A unit whose file is written, but not safe on the disk yet."""
+
+    task: Task
+    unit: Unit
+    result: UnitResult
+    file: PendingFile
+
+    def commit(self) -> Outcome:
+        """Wait until the file is safe on the disk, and write the receipt.
+
+        Raises:
+            TokkitError: if the operating system refuses, as on a full disk; or another command has
+                replaced what the folder held.
+        """
+        task = self.task
+        if task.stage_key:
+            with self.file:
+                require_statement(task.folder, task.stage_key)
+        self.file.commit()
+        receipt = self._make_receipt()
+        if task.stage_key:
+            write_receipt(task.folder, self.unit.key(task.stage_digest), receipt)
+        return Outcome(self.result, receipt)
+
+    def _make_receipt(self) -> Receipt:
+        result, unit = self.result, self.unit
+        receipt: Receipt = {
+            "input": escape_controls(unit.name),  # JSON has no names that are not UTF-8
+            "input_sha256": list(unit.input_sha256 or result.input_sha256),
+            "stamp": unit.stamp,
+            "name": unit.shard,
+            "bytes": self.file.sink.size,
+            "sha256": self.file.sink.sha256,
+            "rows": result.rows,
+            "tokens": result.tokens,
+            "accounts": result.accounts.as_dict(),
+        }
+        if result.notes:
+            receipt["notes"] = dict(result.notes)
+        if unit.stream:
+            receipt["stream"] = unit.stream
+        return receipt
+
+
+def require_statement(folder: Path, stage_key: str) -> None:
+    """Refuse to go on in a folder that another command has replaced.
+
+    Locks say so earlier, but not on every file system of several machines.
+    """
+    statement = read_statement(folder)
+    if statement is None or statement["key"] != stage_key:
+        raise TokkitError(
+            f"{folder}: another command has replaced what this one wrote; choose another folder"
+        )
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 The state of a run follows from the files in its folder, which the run writes as it proceeds:
 
-    .tokkit/journal.jsonl    the options are known                             not started
+    .tokkit/stage.json       the options are known                             not started
     run.json                 torch, device and instances were checked          stopped at step n
     .tokkit/lock, held       a process is training                             training, at step n
     manifest.json            the run is complete                               finished
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.engine.folder import is_being_written
-from tokkit.engine.journal import Journal
 from tokkit.engine.json_files import read_json
 from tokkit.engine.manifest import MANIFEST, Manifest
+from tokkit.engine.receipts import read_statement
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.run_record import (
     CHECKPOINTS,
@@ -44,7 +44,7 @@ def is_run(folder: Path) -> bool:
         return Manifest.read(folder).kind == "run"
     if (folder / RUN).is_file():
         return True
-    stage = Journal.read(folder).stage
+    stage = read_statement(folder)
     return stage is not None and stage["kind"] == "run"
 
 

@@ -87,7 +87,7 @@ def _plan(config: BuildConfig, spec: StageSpec, folder: ShardFolder, tokenizer: 
     reader = DocumentReader(folder, [ref for ref in folder.batch_refs() if ref.rows])
     context = make_context(config, reader, tokenizer)
     return Stage(
-        **vars(spec),
+        **spec.fields(),
         units=plan_build(config, context),
         function=build_unit,
         context=context,

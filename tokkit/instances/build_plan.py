@@ -3,11 +3,11 @@
 A unit is a run of the token folder's record batches in one pass, for one split. With four record
 batches of 10 tokens, units of 20, two passes and half of the documents held out:
 
-    train-00000    pass 0    record batches 0, 1
-    train-00001    pass 0    record batches 2, 3
-    train-00002    pass 1    record batches 0, 1
-    train-00003    pass 1    record batches 2, 3
-    eval-00000     pass 0    record batches 0, 1, 2, 3
+    train-0000000    pass 0    record batches 0, 1
+    train-0000001    pass 0    record batches 2, 3
+    train-0000002    pass 1    record batches 0, 1
+    train-0000003    pass 1    record batches 2, 3
+    eval-0000000     pass 0    record batches 0, 1, 2, 3
 
 Held-out documents are passed over once, in longer runs, since few of each are used. Where sequences
 are packed, a unit also knows how far the sequence is filled that an earlier unit began, and reads
@@ -275,7 +275,7 @@ def _describe_unit(reader: DocumentReader, content: str, index: int, unit: Build
     return Unit(
         name=f"{reader.folder.path}, record batches {unit.start} to {unit.stop}, "
         f"pass {unit.number}, {split}",
-        shard=f"{split}-{index:05d}.arrow",
+        shard=f"{split}-{index:07d}.arrow",
         identity={
             "tokens": content,
             "split": split,

@@ -2,9 +2,9 @@
 
 A document's number is its place in the whole folder, in any shard and record batch:
 
-    shard-00000.arrow, record batch 0    documents 0, 1, 2
-    shard-00000.arrow, record batch 1    documents 3, 4
-    shard-00001.arrow, record batch 0    documents 5, 6, 7
+    shard-0000000.arrow, record batch 0    documents 0, 1, 2
+    shard-0000000.arrow, record batch 1    documents 3, 4
+    shard-0000001.arrow, record batch 0    documents 5, 6, 7
 
 Each record batch is mapped when it is read and released afterwards. A mapping that stayed open
 would count as memory all that was ever touched of it, and random segments touch everything.

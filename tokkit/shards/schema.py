@@ -4,7 +4,7 @@ A shard is an Arrow IPC file. Token ids are ``uint16`` if the vocabulary has at 
 else ``uint32``; nothing is padded. The schema's metadata identifies the tokenizer that made the
 ids, so that shards of two tokenizers are never mixed:
 
-    tokkit.format_version   1
+    tokkit.format_version   2
     tokkit.kind             tokens
     tokkit.tokenizer        SHA-256 of the canonical tokenizer.json
     tokkit.vocab_size       30522
@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.engine.json_files import RECREATE
-from tokkit.engine.manifest import FORMAT_VERSION
+from tokkit.engine.manifest import FORMAT_VERSION, READABLE_VERSIONS
 from tokkit.errors import TokkitError
 from tokkit.shards.arrow import id_dtype
 from tokkit.shards.objectives import TARGET_COLUMNS
@@ -91,10 +91,10 @@ class Header:
         }
         if not ours:
             raise TokkitError(f"{path}: an Arrow file, but not a shard of tokkit")
-        if ours.get("format_version") != str(FORMAT_VERSION):
+        if ours.get("format_version") not in {*map(str, READABLE_VERSIONS)}:
             raise TokkitError(
                 f"{path}: format version {ours.get('format_version')} is not known to this "
-                f"release, which reads {FORMAT_VERSION}; install the release that wrote it"
+                f"release, which reads {' and '.join(map(str, READABLE_VERSIONS))}; install the release that wrote it"
             )
         try:
             data = {

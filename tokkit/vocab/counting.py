@@ -28,10 +28,10 @@ from tokkit.corpus.readers import read_and_count
 from tokkit.corpus.sources import STDIN
 from tokkit.corpus.units import CorpusUnit, Group
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import HashedFile, hash_file
-from tokkit.engine.journal import UnitLine
+from tokkit.engine.files import HashedFile, draft_path, hash_file
 from tokkit.engine.json_files import FileRow
 from tokkit.engine.local import UNIT_MEMORY
+from tokkit.engine.receipts import Receipt
 from tokkit.engine.stage import Stage, StagePlan, complete_units, list_inputs, sum_accounts
 from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError, wrap_os_errors
@@ -121,7 +121,7 @@ def count_corpus(
 
     Args:
         config: what to count; the result does not depend on ``workers`` and ``memory``.
-        plan: units of the corpus; the caller holds the lock of its output folder.
+        plan: units of the corpus; the caller has prepared its output folder.
         folder: folder of the units' files.
         table_memory: approximate size of a process's tables in bytes; None for its share of
             ``memory``.
@@ -137,19 +137,14 @@ def count_corpus(
     units = [part for unit in plan.units for part in unit.payload]
     context = CountContext(config, folder, table_memory, choose_share(config, units))
     stage = Stage(
-        **vars(plan),
+        **plan.fields(),
         function=count_unit,
         context=context,
         prepare=lambda _: folder.mkdir(exist_ok=True),
         cluster=config.cluster,
     )
-    lines = complete_units(
-        stage,
-        workers=config.workers,
-        overwrite=config.overwrite,
-        progress=config.progress,
-    )
-    return _merge(context, lines, list_inputs(stage, lines))
+    receipts = complete_units(stage, workers=config.workers, progress=config.progress)
+    return _merge(context, receipts, list_inputs(stage, receipts))
 
 
 def count_unit(
@@ -238,15 +233,15 @@ def _require_sum(names: str, total: int) -> None:
 
 
 def _merge(
-    context: CountContext, lines: Sequence[UnitLine], inputs: list[FileRow]
+    context: CountContext, receipts: Sequence[Receipt], inputs: list[FileRow]
 ) -> CountedCorpus:
     """Merge the counts of all units, and decide about the first text document of each."""
     config = context.config
     names = ", ".join(config.inputs)
-    paths = [config.output / line["name"] for line in lines]
-    notes = [line["notes"] for line in lines]
-    for path, line in zip(paths, lines, strict=True):
-        if hash_file(path) != line["sha256"]:  # kernels read it unchecked
+    paths = [config.output / receipt["name"] for receipt in receipts]
+    notes = [receipt["notes"] for receipt in receipts]
+    for path, receipt in zip(paths, receipts, strict=True):
+        if hash_file(path) != receipt["sha256"]:  # kernels read it unchecked
             raise TokkitError(
                 f"{path}: has changed since it was written; pass --overwrite to count again"
             )
@@ -259,7 +254,7 @@ def _merge(
     removed = Counter[str]()
     for note in notes:
         removed.update(note["removed"])
-    accounts = sum_accounts(lines)
+    accounts = sum_accounts(receipts)
     factors = {
         n: factor for n, note in enumerate(notes) if (factor := note["first_factor"]) is not None
     }
@@ -269,7 +264,7 @@ def _merge(
         num_drawn -= 1
         context.counter.set_factor(factors[first])
         context.counter.add(read_texts(paths[first])[:1])
-        runs.append(Run(context.folder / "first.tmp"))
+        runs.append(Run(draft_path(context.folder / "first")))
         with wrap_os_errors(runs[-1].path), runs[-1].path.open("wb") as file:
             removed.update(context.counter.finish(file))
         accounts.keep("documents", 1)
@@ -280,7 +275,7 @@ def _merge(
     if not accounts.kept("documents"):
         option = "--sample" if context.share < 1 else "--documents"
         raise TokkitError(f"{names}: no document is left to learn from; see {option}")
-    merged = context.folder / "merged.tmp"
+    merged = draft_path(context.folder / "merged")
     divisor = _THOUSAND if config.weights else 1
     with wrap_os_errors(merged), merged.open("wb") as file:
         totals = merge_runs(

@@ -19,9 +19,11 @@ from tokkit.corpus.units import UNIT_BYTES, Group, list_left_out, plan_groups
 from tokkit.engine.files import STATE_FOLDER, write_atomically
 from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.manifest import TRAINING
-from tokkit.engine.spec import content_key, locked_folder
+from tokkit.engine.spec import shared_folder
 from tokkit.engine.stage import StagePlan, require_same_inputs
 from tokkit.engine.stage_config import StageConfig
+from tokkit.engine.unit import content_key
+from tokkit.errors import TokkitError
 from tokkit.tokenizer.hub_names import find_folder
 from tokkit.tokenizer.loading import TokenizerFiles
 from tokkit.tokenizer.saving import save_tokenizer
@@ -78,8 +80,14 @@ def train(config: TrainConfig) -> TrainingRecord:
     if not config.overwrite and (finished := _find_finished(config, plan)) is not None:
         require_same_inputs(plan, finished.inputs)
         return replace(finished, compared=_compare_again(config, plan))
-    with locked_folder(plan, overwrite=config.overwrite):
-        return _count_and_learn(config, plan)
+    with shared_folder(plan, overwrite=config.overwrite):
+        try:
+            return _count_and_learn(config, plan)
+        except (TokkitError, OSError):
+            # Another process with the same command has removed the counts when it was finished.
+            if (finished := _find_finished(config, plan)) is None:
+                raise
+            return replace(finished, compared=_compare_again(config, plan))
 
 
 def plan_training(config: TrainConfig) -> StagePlan:
@@ -90,7 +98,7 @@ def plan_training(config: TrainConfig) -> StagePlan:
         from tokkit.vocab.trainers import read_characters
 
         options["initial_alphabet"] = "".join(sorted(set(read_characters(config.initial_alphabet))))
-    units = plan_groups(config, UNIT_BYTES, COUNTS_FOLDER + "/{:05}", MOST_UNITS)
+    units = plan_groups(config, UNIT_BYTES, COUNTS_FOLDER + "/{:07}", MOST_UNITS)
     inputs = [part.identity for unit in units for part in unit.payload]
     if config.sample is not None:  # the share that is counted of each unit depends on all of them
         corpus = content_key(inputs)

@@ -18,12 +18,13 @@ so low that no text is cut into them; sentencepiece does not look for them in te
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import sentencepiece
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import STATE_FOLDER, HashedFile
+from tokkit.engine.files import STATE_FOLDER, HashedFile, draft_path
 from tokkit.engine.local import run_units
 from tokkit.engine.unit import Task, Unit, UnitResult
 from tokkit.errors import TokkitError
@@ -50,7 +51,7 @@ def train_apart(config: TrainConfig, words: WordCounts) -> bytes:
     """Train in another process, since sentencepiece does not react to Ctrl-C; see ``train_unigram``."""
     unit = Unit(
         name="sentencepiece",
-        shard=f"{STATE_FOLDER}/learned.tmp",
+        shard=str(draft_path(Path(STATE_FOLDER, "learned"))),
         identity={},
         stamp=0,
         size=0,

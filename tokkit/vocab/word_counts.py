@@ -19,12 +19,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from tokkit.engine.files import draft_path
 from tokkit.errors import wrap_os_errors
 from tokkit.kernels.vocab.sorted_runs import (
     MERGED,
@@ -131,10 +131,7 @@ def write_table(table: WordTable, factor: int, file: Any) -> None:
 @contextmanager
 def open_partial_run(folder: Path) -> Iterator[Any]:
     """Open a file for a run, of a name that no process of any machine has in the folder."""
-    with (
-        wrap_os_errors(folder),
-        NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file,
-    ):
+    with wrap_os_errors(folder), draft_path(folder / "partial").open("wb") as file:
         yield file
 
 

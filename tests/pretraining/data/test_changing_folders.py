@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from tokkit.errors import TokkitError
 from tokkit.pretraining.data.instance_loader import InstanceLoader
 
-SHARD = "train-00001.arrow"
+SHARD = "train-0000001.arrow"
 
 
 @pytest.fixture

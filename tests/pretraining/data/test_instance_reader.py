@@ -91,7 +91,7 @@ def test_an_id_beyond_the_vocabulary_is_refused_before_a_model_sees_it(tmp_path:
     ids[-2] = opened.header.vocab_size
     wrong = pa.LargeListArray.from_arrays(column.offsets, pa.array(ids))
     batch = batch.set_column(0, batch.schema.field("input_ids"), wrong)
-    row = write_shard(folder / "train-00000.arrow", [batch], "none")
+    row = write_shard(folder / "train-0000000.arrow", [batch], "none")
     manifest = Manifest.read(folder)
     manifest.shards[0].update(row)
     manifest.write(folder)

@@ -211,7 +211,7 @@ def test_damage_that_the_thread_finds_is_raised_where_batches_are_asked_for(tmp_
     wrong = pa.LargeListArray.from_arrays(batch.column("input_ids").offsets, pa.array(ids))
     batch = batch.set_column(0, batch.schema.field("input_ids"), wrong)
     manifest = Manifest.read(folder)
-    manifest.shards[0].update(write_shard(folder / "train-00000.arrow", [batch], "none"))
+    manifest.shards[0].update(write_shard(folder / "train-0000000.arrow", [batch], "none"))
     manifest.write(folder)
     loader = open_loader(folder, batch_size=1)
     with open_prefetcher(loader) as prefetcher, pytest.raises(TokkitError, match="holds id 48"):

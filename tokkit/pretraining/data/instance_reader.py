@@ -3,9 +3,9 @@
 All shards of one kind, ``train-`` or ``eval-``, are one sequence of instances, numbered through:
 
     shard                record batch   rows   numbers
-    train-00000.arrow    0              3      0, 1, 2
-    train-00000.arrow    1              2      3, 4
-    train-00001.arrow    0              4      5, 6, 7, 8
+    train-0000000.arrow    0              3      0, 1, 2
+    train-0000000.arrow    1              2      3, 4
+    train-0000001.arrow    0              4      5, 6, 7, 8
 
 so number 4 is row 1 of the second record batch. A list of record batches and where each begins is
 all that is held in memory; what is touched is paged in by the operating system. (A shard that was

@@ -12,7 +12,7 @@ A resumed run rewrites it, since it may resume on another machine, and keeps onl
 it started. ``tokkit inspect`` shows it, and replays any batch of the run from it.
 
 Which run a folder belongs to follows from the options and the manifests of the instances, so that
-"up to date" and "another run" are answered before torch is imported. The journal records it when
+"up to date" and "another run" are answered before torch is imported. The statement in ``.tokkit`` records it when
 the run starts, the manifest when it has finished.
 """
 

@@ -67,7 +67,7 @@ def train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
     config = replace(plan.config, precision=plan.precision)
     with ExitStack() as stack:
         if launch_info.is_first:
-            stack.enter_context(locked_folder(plan.spec, overwrite=config.overwrite))
+            lock = stack.enter_context(locked_folder(plan.spec, overwrite=config.overwrite))
         else:
             stack.enter_context(interruptible(config.output))
         group = stack.enter_context(join_process_group(config, launch_info))
@@ -76,7 +76,7 @@ def train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
         trainer = stack.enter_context(open_trainer(config, sources, group))
         if group.is_first:
             # Only now, so that a mistake in the options deletes nothing.
-            prepare_folder(plan.spec, overwrite=config.overwrite)
+            prepare_folder(plan.spec, lock, overwrite=config.overwrite)
         trainer.resume()
         if group.is_first:
             _write_run_record(plan, trainer)

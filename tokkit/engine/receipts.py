@@ -1,0 +1,131 @@
+"""What a folder knows of its work: a statement of what it is, and a receipt for each finished unit.
+
+    .tokkit/stage.json       {"key": "9f…", "kind": "tokens", "options": {…}, …, "checksum": 29…}
+    .tokkit/done/3c….json    {"stamp": 17…, "name": "shard-0000000.arrow", "bytes": 812, …, "checksum": 41…}
+
+The statement is written before anything else, and by one process alone: any other command is refused
+by it. A receipt is named for its unit's content key and written after the unit's file, so that no
+file has two writers, whatever machines they are on; two that do the same unit write the same. A
+receipt that has changed is ignored, so its unit is done again.
+
+Receipts remain after the manifest is written: they have the time stamps of the inputs, which the
+manifest leaves out so that it is the same on every machine.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict, TypeVar
+
+import msgspec
+
+from tokkit.engine.files import STATE_FOLDER, write_atomically
+from tokkit.engine.json_files import Count, canonical_json
+from tokkit.errors import wrap_os_errors
+
+STATEMENT = "stage.json"
+DONE_FOLDER = "done"
+
+R = TypeVar("R")
+
+
+class StageMetadata(TypedDict):
+    """What the content keys of a stage and its units have in common."""
+
+    format_version: int
+    kind: str
+    options: dict[str, Any]
+    seed: int | None
+    tokenizer_fingerprint: str | None
+
+
+class Statement(StageMetadata):
+    """What determines the content of a folder."""
+
+    key: str
+
+
+class Receipt(TypedDict):
+    """What is known of a finished unit; see ``UnitResult``."""
+
+    input: str
+    input_sha256: list[str]
+    stamp: int | list[int]
+    name: str
+    bytes: Count
+    sha256: str
+    rows: Count
+    tokens: Count
+    accounts: dict[str, Any]
+    notes: NotRequired[dict[str, Any]]
+    stream: NotRequired[str]  # the content key of the unit that it is a part of
+
+
+def read_statement(folder: Path) -> Statement | None:
+    """Return the statement of a folder; None if it is missing or damaged."""
+    return _read(folder / STATE_FOLDER / STATEMENT, Statement)
+
+
+def write_statement(folder: Path, statement: Statement, *, only_new: bool) -> None:
+    """Write the statement of a folder.
+
+    Args:
+        folder: has its state folder.
+        statement: what the folder will contain.
+        only_new: leave a statement that is there already.
+    """
+    _write(folder / STATE_FOLDER / STATEMENT, statement, only_new=only_new)
+
+
+def read_receipt(folder: Path, key: str) -> Receipt | None:
+    """Return the receipt of a unit; None if it is not done, or the receipt is damaged."""
+    return _read(_receipt_path(folder, key), Receipt)
+
+
+def read_receipts(folder: Path) -> dict[str, Receipt]:
+    """Return all receipts of a folder by the content keys of their units."""
+    done = folder / STATE_FOLDER / DONE_FOLDER
+    with wrap_os_errors(done):
+        names = os.listdir(done) if done.is_dir() else []  # noqa: PTH208  100,000 of them
+    keys = [name.removesuffix(".json") for name in names if name.endswith(".json")]
+    found = ((key, read_receipt(folder, key)) for key in keys)
+    return {key: receipt for key, receipt in found if receipt is not None}
+
+
+def write_receipt(folder: Path, key: str, receipt: Receipt) -> None:
+    """Record that a unit is done; survives a crash from when this returns."""
+    path = _receipt_path(folder, key)
+    with wrap_os_errors(path):
+        path.parent.mkdir(exist_ok=True)
+    _write(path, receipt)
+
+
+def _receipt_path(folder: Path, key: str) -> Path:
+    return folder / STATE_FOLDER / DONE_FOLDER / f"{key}.json"
+
+
+def _write(path: Path, record: Mapping[str, Any], *, only_new: bool = False) -> None:
+    whole = {**record, "checksum": _checksum(record)}
+    with write_atomically(path, only_new=only_new) as file:
+        file.write(json.dumps(whole, ensure_ascii=False).encode() + b"\n")
+
+
+def _checksum(record: Mapping[str, Any]) -> int:
+    return zlib.crc32(canonical_json(record))
+
+
+def _read(path: Path, schema: type[R]) -> R | None:
+    """Return a record without its checksum; None if it is missing or damaged."""
+    with wrap_os_errors(path):
+        try:
+            data = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+    with suppress(ValueError, RecursionError):
+        record = msgspec.json.decode(data, type=dict[str, Any])
+        if record.pop("checksum", None) == _checksum(record):
+            return msgspec.convert(record, schema)
+    return None
