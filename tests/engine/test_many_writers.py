@@ -121,9 +121,11 @@ def test_a_finished_unit_has_a_receipt_of_its_own(tmp_path: Path) -> None:
     run(stage)
     receipts = tmp_path / "out" / ".tokkit" / "done"
     assert {path.name for path in receipts.iterdir()} == {
-        f"{key}.json" for key in stage.unit_keys()
+        f"{key}.json" for key in map(stage.unit_key, stage.units)
     }
-    names = [read_receipts(tmp_path / "out")[key]["name"] for key in stage.unit_keys()]
+    names = [
+        read_receipts(tmp_path / "out")[key]["name"] for key in map(stage.unit_key, stage.units)
+    ]
     assert names == [f"square-0000{number}.txt" for number in range(6)]
 
 

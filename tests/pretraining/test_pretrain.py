@@ -333,7 +333,7 @@ class TestRefusals:
     def test_a_folder_that_another_process_writes(self, instances: Path) -> None:
         config = make_config(instances)
         with FolderLock(config.output):
-            self.check(config, r"process \d+ is writing this folder")
+            self.check(config, r"process \d+ on .* is writing this folder")
 
     def test_no_torch(self, instances: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)

@@ -15,6 +15,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from tokkit.engine.stage_config import ArrayConfig
 from tokkit.errors import UsageError
 from tokkit.options import Config, Option, require_local
 
@@ -22,7 +23,7 @@ Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
 
 # A recipe connects its stages itself, and how it runs is said on its own command line.
-NOT_IN_RECIPES = frozenset({"as_json", "output", "overwrite", "progress", "show_stats", "dry_run"})
+NOT_IN_RECIPES = frozenset({"as_json", "output", "show_stats", "dry_run", *ArrayConfig.options})
 
 JSON_OPTION: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON."

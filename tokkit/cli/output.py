@@ -13,6 +13,7 @@ from tokkit.errors import plural
 if TYPE_CHECKING:
     from tokkit.encoding.encode_unit import EncodeStats
     from tokkit.engine.manifest import Manifest
+    from tokkit.engine.parts import StepResult
     from tokkit.vocab.training_record import TrainingRecord
 
 LONGEST_SHOWN = 5
@@ -56,6 +57,21 @@ def print_manifest(
     title = f"{folder}: {plural(len(manifest.shards), 'shard')}, {plural(size, 'byte')}"
     speed = () if stats is None else describe_stats(stats.as_dict())
     print_lines(title, [*describe_accounts(manifest.accounts, manifest.options), *speed])
+
+
+def print_step(folder: Path, result: "StepResult", *, as_json: bool) -> None:
+    """Print what a step of an array job did; of missing parts the numbers alone, for a scheduler."""
+    missing = ",".join(map(str, result.missing))
+    lines = {
+        "plan": f"{folder}: planned {plural(result.units, 'unit')}",
+        "part": f"{folder}: the part's {plural(result.units, 'unit')} are done",
+        "missing": missing,
+        "finished": f"{folder}: finished",
+    }
+    if as_json:
+        print_json(asdict(result))
+    elif line := lines[result.step]:
+        echo(line)
 
 
 def print_training(folder: Path, training: "TrainingRecord", *, as_json: bool) -> None:

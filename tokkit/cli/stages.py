@@ -1,13 +1,20 @@
 """``tokkit train``, ``encode`` and ``build``: the commands of the stages that work in units."""
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import click
 
 from tokkit.cli.command_options import stage_command
-from tokkit.cli.output import print_manifest, print_training
+from tokkit.cli.output import print_manifest, print_step, print_training
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.local import import_single_threaded
+from tokkit.engine.stage_config import StageConfig
 from tokkit.instances.build_config import BuildConfig
 from tokkit.vocab.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from tokkit.engine.stage import Stage
 
 
 @stage_command(TrainConfig)
@@ -19,8 +26,12 @@ def train(config: TrainConfig, *, as_json: bool) -> None:
     .zst, .bz2, .xz or .lz4.
     """
     import_single_threaded()
+    from tokkit.vocab.train import make_train_stage
     from tokkit.vocab.train import train as run
 
+    if config.is_step:
+        take_step(config, make_train_stage(config), as_json=as_json)
+        return
     print_training(config.output, run(config), as_json=as_json)
 
 
@@ -34,9 +45,15 @@ def encode(config: EncodeConfig, *, show_stats: bool, as_json: bool) -> None:
     again to resume.
     """
     import_single_threaded()
+    from tokkit.encoding.encode import choose_workers, make_encode_stage
     from tokkit.encoding.encode import encode as run
     from tokkit.encoding.encode_unit import EncodeStats
 
+    if config.is_step:
+        stage = make_encode_stage(config)
+        workers = choose_workers(config, stage)
+        take_step(replace(config, workers=workers), stage, as_json=as_json)
+        return
     stats = EncodeStats() if show_stats else None
     print_manifest(config.output, run(config, stats), as_json=as_json, stats=stats)
 
@@ -50,5 +67,16 @@ def build(config: BuildConfig, *, as_json: bool) -> None:
     """
     import_single_threaded()
     from tokkit.instances.build import build as run
+    from tokkit.instances.build import make_build_stage
 
+    if config.is_step:
+        take_step(config, make_build_stage(config), as_json=as_json)
+        return
     print_manifest(config.output, run(config), as_json=as_json)
+
+
+def take_step(config: StageConfig, stage: "Stage", *, as_json: bool) -> None:
+    """Take one step of an array job, and print its result."""
+    from tokkit.engine.parts import run_step
+
+    print_step(stage.output, run_step(stage, config), as_json=as_json)

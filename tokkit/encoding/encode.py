@@ -17,6 +17,7 @@ from tokkit.encoding.encode_unit import EncodeContext, EncodeStats, encode_unit,
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.manifest import Manifest
+from tokkit.engine.parts import read_plan
 from tokkit.engine.stage import Stage, run_stage
 from tokkit.engine.stage_config import StageConfig
 from tokkit.errors import TokkitError
@@ -46,15 +47,30 @@ def encode(config: EncodeConfig, stats: EncodeStats | None = None) -> Manifest:
     Raises:
         TokkitError: for a fault in data or environment; finished shards stay.
     """
+    config.require_finish()
+    stage = make_encode_stage(config, stats)
+    return run_stage(
+        stage,
+        workers=choose_workers(config, stage),
+        overwrite=config.overwrite,
+        progress=config.progress,
+        commit=config.commit,
+    )
+
+
+def choose_workers(config: EncodeConfig, stage: Stage) -> int:
+    """Return the number of workers: none for a little text, as starting one takes longer."""
+    is_stream = any(unit.open_stream for unit in stage.units)
+    is_small = not is_stream and sum(unit.size for unit in stage.units) < SMALL_BYTES
+    return 0 if is_small else config.workers
+
+
+def make_encode_stage(config: EncodeConfig, stats: EncodeStats | None = None) -> Stage:
+    """Plan the stage, or read its plan where ``config`` is of a step after it."""
     refuse_overlap(config.output, config.inputs, [config.tokenizer])
     tokenizer = load_tokenizer(find_folder(config.tokenizer))
     tokenizer.allow_in_text(config.allow_special_tokens)  # fail before reading
-    stage = _plan(config, tokenizer, stats)
-    # Starting a process takes longer than encoding a little text.
-    is_stream = any(unit.open_stream for unit in stage.units)
-    is_small = not is_stream and sum(unit.size for unit in stage.units) < SMALL_BYTES
-    workers = 0 if is_small else config.workers
-    return run_stage(stage, workers=workers, overwrite=config.overwrite, progress=config.progress)
+    return _plan(config, tokenizer, stats)
 
 
 def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None) -> Stage:
@@ -89,7 +105,11 @@ def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None)
             counts.update(each)
         return find_warnings(counts, accounts, tokenizer, config)
 
-    units = plan_groups(config, config.unit_bytes, "shard-{:07}.arrow")
+    units = (
+        read_plan(config.output, Group)
+        if config.is_planned
+        else plan_groups(config, config.unit_bytes, "shard-{:07}.arrow")
+    )
     return Stage(
         kind="tokens",
         output=config.output,

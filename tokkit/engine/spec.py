@@ -180,10 +180,29 @@ def prepare_folder(spec: StageSpec, lock: FolderLock, *, overwrite: bool) -> Non
 
 
 @contextmanager
-def shared_folder(spec: StageSpec, *, overwrite: bool) -> Iterator[None]:
-    """Lock and prepare a folder that other processes with the same command may write, too."""
-    with locked_folder(spec, overwrite=overwrite, shared=True) as lock:
-        prepare_folder(spec, lock, overwrite=overwrite)
+def shared_folder(spec: StageSpec, *, overwrite: bool, planned: bool = False) -> Iterator[None]:
+    """Lock and prepare a folder that other processes with the same command may write, too.
+
+    Args:
+        spec: what the folder will contain.
+        overwrite: delete what another run left.
+        planned: another process has prepared the folder.
+
+    Raises:
+        TokkitError: see ``locked_folder`` and ``prepare_folder``; or the folder was prepared for
+            another command.
+    """
+    with locked_folder(spec, overwrite=overwrite or planned, shared=True) as lock:
+        if planned:
+            past = read_previous_run(spec.output)
+            difference = "it is missing" if past is None else _describe_difference(past, spec)
+            if difference is not None:
+                raise TokkitError(
+                    f"{spec.output}: its plan is of another run ({difference}); pass the options of "
+                    f"the plan, or plan again with --plan --overwrite"
+                )
+        else:
+            prepare_folder(spec, lock, overwrite=overwrite)
         yield
 
 

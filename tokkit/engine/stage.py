@@ -37,6 +37,7 @@ from tokkit.engine.spec import (
     shared_folder,
 )
 from tokkit.engine.unit import Task, Unit, UnitResult, content_key, require_statement
+from tokkit.errors import TokkitError
 
 log = logging.getLogger(__name__)
 
@@ -71,13 +72,13 @@ class StagePlan(StageSpec):
         options = self.options if self.unit_options is None else self.unit_options
         return content_key({**self.metadata, "options": dict(options)})
 
-    def unit_keys(self) -> list[str]:
-        """Return the content key of each unit, in order."""
-        return [unit.key(self.digest) for unit in self.units]
+    def unit_key(self, unit: Unit) -> str:
+        """Return the content key of a unit."""
+        return unit.key(self.digest)
 
     def work_keys(self) -> set[str]:
         """Return the content keys of the units."""
-        return set(self.unit_keys())
+        return {*map(self.unit_key, self.units)}
 
     def done_keys(self) -> set[str]:
         """Return the content keys of the units that have receipts, except those without rows.
@@ -121,7 +122,9 @@ class Stage(StagePlan):
     cluster: str | None = None
 
 
-def run_stage(stage: Stage, *, workers: int, overwrite: bool, progress: bool) -> Manifest:
+def run_stage(
+    stage: Stage, *, workers: int, overwrite: bool, progress: bool, commit: bool = False
+) -> Manifest:
     """Complete a stage's folder, doing only the units that are not done yet.
 
     Args:
@@ -129,6 +132,7 @@ def run_stage(stage: Stage, *, workers: int, overwrite: bool, progress: bool) ->
         workers: number of processes; 0 works in this one. The output is the same for any number.
         overwrite: delete what another run left in the folder.
         progress: show a progress bar if standard error is a terminal.
+        commit: all units were done in parts; see ``tokkit.engine.parts``.
 
     Returns:
         The folder's manifest.
@@ -141,8 +145,8 @@ def run_stage(stage: Stage, *, workers: int, overwrite: bool, progress: bool) ->
         require_same_inputs(stage, finished.inputs)
         finished.log_warnings(stage.output)
         return finished
-    with shared_folder(stage, overwrite=overwrite):
-        receipts = complete_units(stage, workers=workers, progress=progress)
+    with shared_folder(stage, overwrite=overwrite, planned=commit):
+        receipts = complete_units(stage, workers=workers, progress=progress, commit=commit)
         accounts = sum_accounts(receipts)
         accounts.check()
         if stage.check_accounts is not None:
@@ -184,9 +188,10 @@ def require_same_inputs(stage: StagePlan, inputs: Sequence[FileRow]) -> None:
     """
     receipts = read_receipts(stage.output)
     rows = iter(inputs)
-    for unit, key in zip(stage.units, stage.unit_keys(), strict=True):
+    for unit in stage.units:
         # If the folder was copied without its receipts, the record still has the hashes.
         hashes = [row["sha256"] for _, row in zip(unit.inputs, rows, strict=False)]
+        key = stage.unit_key(unit)
         receipt = receipts.get(key)
         if unit.in_parent:
             raise other_run_error(
@@ -210,35 +215,68 @@ def _has_same_content(
     return list(stage.hash_inputs(unit.payload)) == list(hashes)
 
 
-def complete_units(stage: Stage, *, workers: int, progress: bool) -> list[Receipt]:
+def find_done(
+    stage: StagePlan, units: Sequence[Unit], found: Mapping[str, Receipt]
+) -> dict[str, Receipt]:
+    """Return the receipts of those units that are done, by the names of their files.
+
+    Args:
+        stage: the stage.
+        units: some of its units.
+        found: receipts in the output folder.
+    """
+    return {
+        unit.shard: receipt
+        for unit in units
+        if (receipt := found.get(stage.unit_key(unit))) and _is_done(stage, unit, receipt)
+    }
+
+
+def complete_units(
+    stage: Stage,
+    *,
+    workers: int,
+    progress: bool,
+    part: tuple[int, int] | None = None,
+    commit: bool = False,
+) -> list[Receipt]:
     """Do the units of a stage that are not done yet, in its prepared folder.
+
+    Args:
+        stage: the stage.
+        workers: number of processes; 0 works in this one.
+        progress: show a progress bar if standard error is a terminal.
+        part: do units I, I+N, … alone; None for all.
+        commit: refuse to do a unit.
 
     Returns:
         The receipt of each unit, in the order of the units.
     """
-    if stage.prepare is not None:
+    if part is None and not commit and stage.prepare is not None:
         stage.prepare(stage.output)
-    found = read_receipts(stage.output)
-    units = [unit for unit in stage.units if unit.open_stream is None]
-    receipts = {
-        unit.shard: receipt
-        for unit, key in zip(units, stage.unit_keys(), strict=False)
-        if (receipt := found.get(key)) and _is_done(stage, unit, receipt)
-    }
+    first, step = part or (0, 1)
+    units = [unit for unit in stage.units if unit.open_stream is None][first::step]
+    found = read_receipts(stage.output, None if part is None else map(stage.unit_key, units))
+    receipts = find_done(stage, units, found)
     missing = [unit for unit in units if unit.shard not in receipts]
+    if missing and commit:
+        raise TokkitError(
+            f"{stage.output}: {len(missing):,} of {len(units):,} units are not done; run the parts "
+            f"that --missing prints, or the command without --commit"
+        )
     stream = None
-    if len(units) < len(stage.units):
+    if any(unit.open_stream for unit in stage.units):
         stream = _RemainingStream(stage, found, receipts)
     if receipts and missing:
         log.info(
             "%s: continuing; %d of %d units are done",
-            *(stage.output, len(receipts), len(stage.units)),
+            *(stage.output, len(receipts), len(units)),
         )
     bar = open_bar(
         stage.kind,
         stage.progress_unit,
-        total=sum(unit.size for unit in stage.units),
-        initial=sum(unit.size for unit in stage.units if unit.shard in receipts),
+        total=sum(unit.size for unit in units),
+        initial=sum(unit.size for unit in units if unit.shard in receipts),
         show=progress,
     )
     task = Task(stage.function, stage.context, stage.output, stage.load, stage.key, stage.digest)
@@ -273,7 +311,7 @@ class _RemainingStream:
         unit = stage.units[-1]
         assert unit.open_stream is not None  # noqa: S101  the caller looked
         self.shards: list[str] = []
-        self._key = unit.key(stage.digest)
+        self._key = stage.unit_key(unit)
         self._stream = unit.open_stream()
         self._stage = stage
         self._found = found
@@ -293,7 +331,7 @@ class _RemainingStream:
         missing = []
         for unit in self._stream.read():
             self.shards.append(unit.shard)
-            receipt = self._found.get(unit.key(self._stage.digest))
+            receipt = self._found.get(self._stage.unit_key(unit))
             if receipt is not None and _is_done(self._stage, unit, receipt):
                 self._receipts[unit.shard] = receipt
             else:

@@ -1,7 +1,9 @@
 """The options that all stages share."""
 
+import os
 from typing import ClassVar
 
+from tokkit.errors import require
 from tokkit.options import Config, option
 
 
@@ -16,7 +18,105 @@ class OutputConfig(Config):
     progress: bool = option("Show a progress bar if standard error is a terminal.", default=True)
 
 
-class StageConfig(OutputConfig):
+def parse_part(text: str) -> tuple[int, int]:
+    """Parse ``I/N``; ``auto`` and ``auto/N`` take what is left out from the scheduler's variables.
+
+    Slurm numbers the tasks of an array as the user says, so ``auto`` counts from the first one. Where
+    some are left out, as in ``--array=3,17,29``, their number says nothing about N.
+
+    Raises:
+        ValueError: with what is wrong.
+    """
+    index, _, number = text.partition("/")
+    if text != "auto" and not (number.isdecimal() and (index == "auto" or index.isdecimal())):
+        raise ValueError(f"{text!r} is not a part, such as 0/16, auto/16 or auto")
+    if index != "auto":
+        return int(index), int(number)
+    found = {
+        name: int(value)
+        for name, value in os.environ.items()
+        if name.startswith(("SLURM_ARRAY_TASK_", "JOB_COMPLETION_", "AWS_BATCH_JOB_ARRAY_"))
+        and value.isdecimal()
+    }
+    indices = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "AWS_BATCH_JOB_ARRAY_INDEX")
+    variable = next((name for name in indices if name in found), None)
+    if variable is None:
+        raise ValueError(f"auto needs one of {', '.join(indices)}; pass I/N")
+    if number:
+        return found[variable], int(number)
+    if "SLURM_ARRAY_TASK_ID" in found:
+        first, last, count, step = (
+            found.get(f"SLURM_ARRAY_TASK_{name}", 1) for name in ("MIN", "MAX", "COUNT", "STEP")
+        )
+        if (last - first) // step + 1 == count:
+            return (found[variable] - first) // step, count
+        raise ValueError("auto does not know N, since tasks of the array are left out; pass auto/N")
+    if "AWS_BATCH_JOB_ARRAY_SIZE" in found:
+        return found[variable], found["AWS_BATCH_JOB_ARRAY_SIZE"]
+    raise ValueError(f"{variable} comes without the number of parts; pass auto/N")
+
+
+class ArrayConfig(OutputConfig):
+    """The options of a stage whose units are done by the tasks of an array job.
+
+    All of them write one folder, and none knows of the others.
+    """
+
+    heading: ClassVar[str] = "Array jobs"
+
+    plan: bool = option(
+        "Write the plan of the work units, and stop.", default=False, flags=("--plan",)
+    )
+    part: tuple[int, int] | None = option(
+        "Do units I, I+N, I+2N, … of the plan, and stop: I/N with I from 0. auto takes I and N from "
+        "Slurm or AWS Batch; auto/N takes I from them, or from a Kubernetes indexed job.",
+        default=None,
+        parse=parse_part,
+    )
+    missing: int | None = option(
+        "Print which of N parts have units that are not done, as 3,17,29, and stop.",
+        default=None,
+        minimum=1,
+    )
+    commit: bool = option(
+        "Finish the folder; refuse to if a unit of the plan is not done.",
+        default=False,
+        flags=("--commit",),
+    )
+
+    @property
+    def is_step(self) -> bool:
+        """Whether the folder is not to be finished."""
+        return self.plan or self.part is not None or self.missing is not None
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether the units come from the plan in the folder."""
+        return self.part is not None or self.missing is not None or self.commit
+
+    def require_finish(self) -> None:
+        """Refuse the steps that do not finish the folder, in a function that returns its record."""
+        require(
+            not self.is_step,
+            "--plan, --part and --missing do not finish a folder: their function is "
+            "tokkit.engine.parts.run_step",
+        )
+
+    def __post_init__(self) -> None:
+        """Refuse options that exclude each other, and a part that is none of its number."""
+        super().__post_init__()
+        given = [self.plan, self.part is not None, self.missing is not None, self.commit]
+        require(sum(given) <= 1, "--plan, --part, --missing and --commit exclude each other")
+        require(
+            not (self.overwrite and self.is_planned),
+            "--overwrite would delete what other parts have done; pass it with --plan",
+        )
+        if self.part is not None:
+            index, number = self.part
+            require(0 <= index < number, f"--part {index}/{number}: I must be from 0 to N-1")
+
+
+class StageConfig(ArrayConfig):
     """The options of a stage that the engine runs; its output does not depend on them."""
 
     heading: ClassVar[str] = "Execution"

@@ -10,6 +10,7 @@ from tokkit.engine.accounts import Accounts
 from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.json_files import input_row
 from tokkit.engine.manifest import Manifest
+from tokkit.engine.parts import read_plan
 from tokkit.engine.spec import StageSpec, find_finished
 from tokkit.engine.stage import Stage, run_stage
 from tokkit.engine.stage_config import StageConfig
@@ -43,6 +44,28 @@ def build(config: BuildConfig) -> Manifest:
         TokkitError: the token folder is unfinished or damaged or has too few documents for the
             objective, or its tokenizer lacks a special token that the objective needs.
     """
+    config.require_finish()
+    spec, folder, tokenizer = _open(config)
+    if not config.overwrite and (finished := find_finished(spec)) is not None:
+        log.info("%s: up to date", config.output)
+        finished.log_warnings(config.output)
+        return finished
+    return run_stage(
+        _plan(config, spec, folder, tokenizer),
+        workers=config.workers,
+        overwrite=config.overwrite,
+        progress=config.progress,
+        commit=config.commit,
+    )
+
+
+def make_build_stage(config: BuildConfig) -> Stage:
+    """Plan the stage, or read its plan where ``config`` is of a step after it."""
+    return _plan(config, *_open(config))
+
+
+def _open(config: BuildConfig) -> tuple[StageSpec, ShardFolder, Tokenizer]:
+    """Open the token folder, and say what the instance folder will contain."""
     refuse_overlap(config.output, [config.tokens])
     folder = ShardFolder.open(config.tokens, "tokens")
     tokenizer = load_tokenizer(folder.tokenizer_path)
@@ -56,16 +79,7 @@ def build(config: BuildConfig) -> Manifest:
         seed=config.seed,
         inputs=[input_row(row) for row in folder.manifest.shards],
     )
-    if not config.overwrite and (finished := find_finished(spec)) is not None:
-        log.info("%s: up to date", config.output)
-        finished.log_warnings(config.output)
-        return finished
-    return run_stage(
-        _plan(config, spec, folder, tokenizer),
-        workers=config.workers,
-        overwrite=config.overwrite,
-        progress=config.progress,
-    )
+    return spec, folder, tokenizer
 
 
 def _require_special_tokens(config: BuildConfig, tokenizer: Tokenizer) -> None:
@@ -80,7 +94,7 @@ def _require_special_tokens(config: BuildConfig, tokenizer: Tokenizer) -> None:
 
 def _plan(config: BuildConfig, spec: StageSpec, folder: ShardFolder, tokenizer: Tokenizer) -> Stage:
     """Plan the stage. Imports are local because they load kernels."""
-    from tokkit.instances.build_plan import make_context, plan_build
+    from tokkit.instances.build_plan import BuildUnit, make_context, plan_build
     from tokkit.instances.build_unit import build_unit
     from tokkit.instances.document_reader import DocumentReader
 
@@ -88,7 +102,9 @@ def _plan(config: BuildConfig, spec: StageSpec, folder: ShardFolder, tokenizer: 
     context = make_context(config, reader, tokenizer)
     return Stage(
         **spec.fields(),
-        units=plan_build(config, context),
+        units=read_plan(config.output, BuildUnit)
+        if config.is_planned
+        else plan_build(config, context),
         function=build_unit,
         context=context,
         progress_unit=" tokens",

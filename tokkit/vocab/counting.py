@@ -130,21 +130,29 @@ def count_corpus(
         TokkitError: if nothing is left to learn from, the distinct words are too many to learn
             from within ``memory``, or the disk is full; also of the readers.
     """
+    stage = make_counting_stage(config, plan, folder, table_memory=table_memory)
+    receipts = complete_units(
+        stage, workers=config.workers, progress=config.progress, commit=config.commit
+    )
+    return _merge(stage.context, receipts, list_inputs(stage, receipts))
+
+
+def make_counting_stage(
+    config: TrainConfig, plan: StagePlan, folder: Path, *, table_memory: int | None = None
+) -> Stage:
+    """Return the stage that counts; see ``count_corpus``."""
     if table_memory is None:
         table_memory = config.memory // (config.workers + 1)
         if config.cluster is not None:
             table_memory = min(config.memory, UNIT_MEMORY) // 2
     units = [part for unit in plan.units for part in unit.payload]
-    context = CountContext(config, folder, table_memory, choose_share(config, units))
-    stage = Stage(
+    return Stage(
         **plan.fields(),
         function=count_unit,
-        context=context,
+        context=CountContext(config, folder, table_memory, choose_share(config, units)),
         prepare=lambda _: folder.mkdir(exist_ok=True),
         cluster=config.cluster,
     )
-    receipts = complete_units(stage, workers=config.workers, progress=config.progress)
-    return _merge(context, receipts, list_inputs(stage, receipts))
 
 
 def count_unit(

@@ -19,8 +19,9 @@ from tokkit.corpus.units import UNIT_BYTES, Group, list_left_out, plan_groups
 from tokkit.engine.files import STATE_FOLDER, write_atomically
 from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.manifest import TRAINING
+from tokkit.engine.parts import read_plan
 from tokkit.engine.spec import shared_folder
-from tokkit.engine.stage import StagePlan, require_same_inputs
+from tokkit.engine.stage import Stage, StagePlan, require_same_inputs
 from tokkit.engine.stage_config import StageConfig
 from tokkit.engine.unit import content_key
 from tokkit.errors import TokkitError
@@ -72,15 +73,14 @@ def train(config: TrainConfig) -> TrainingRecord:
         TokkitError: on invalid input or an environment error; finished units are kept.
         Interrupted: after SIGINT or SIGTERM; finished units are kept.
     """
-    for output in filter(None, (config.output, config.save_counts)):
-        refuse_overlap(output, config.inputs)
+    config.require_finish()
     plan = plan_training(config)
     for name in config.compare:
         load_tokenizer(find_folder(Path(name)))  # fail before training
     if not config.overwrite and (finished := _find_finished(config, plan)) is not None:
         require_same_inputs(plan, finished.inputs)
         return replace(finished, compared=_compare_again(config, plan))
-    with shared_folder(plan, overwrite=config.overwrite):
+    with shared_folder(plan, overwrite=config.overwrite, planned=config.commit):
         try:
             return _count_and_learn(config, plan)
         except (TokkitError, OSError):
@@ -90,15 +90,28 @@ def train(config: TrainConfig) -> TrainingRecord:
             return replace(finished, compared=_compare_again(config, plan))
 
 
+def make_train_stage(config: TrainConfig) -> Stage:
+    """Return the counting, whose units an array job may do."""
+    from tokkit.vocab.counting import make_counting_stage  # compiles kernels
+
+    return make_counting_stage(config, plan_training(config), config.output / COUNTS_FOLDER)
+
+
 def plan_training(config: TrainConfig) -> StagePlan:
-    """Return the stage's options, and its counting units."""
+    """Return the stage's options, and its counting units, which a step after the plan reads."""
+    for output in filter(None, (config.output, config.save_counts)):
+        refuse_overlap(output, config.inputs)
     options = config.describe(OPTIONS_OUTSIDE_KEY)
     options["weights"] = {printable(name): weight for name, weight in config.weights.items()}
     if config.initial_alphabet is not None:  # the key depends on the characters, not the path
         from tokkit.vocab.trainers import read_characters
 
         options["initial_alphabet"] = "".join(sorted(set(read_characters(config.initial_alphabet))))
-    units = plan_groups(config, UNIT_BYTES, COUNTS_FOLDER + "/{:07}", MOST_UNITS)
+    units = (
+        read_plan(config.output, Group)
+        if config.is_planned
+        else plan_groups(config, UNIT_BYTES, COUNTS_FOLDER + "/{:07}", MOST_UNITS)
+    )
     inputs = [part.identity for unit in units for part in unit.payload]
     if config.sample is not None:  # the share that is counted of each unit depends on all of them
         corpus = content_key(inputs)
