@@ -32,7 +32,7 @@ PART = """
     from tokkit.engine.stage_config import StageConfig
 
     here, part = Path({here!r}), (int(sys.argv[1]), 4)
-    stage = squares(here / "out", here / "log", num_units=14, seconds=0.2)
+    stage = squares(here / "out", here / "log", num_units=8, seconds=0.5)
     run_step(stage, StageConfig(part=part, workers=0))
 """
 
@@ -53,12 +53,12 @@ def start(here: Path, part: int) -> subprocess.Popen[bytes]:
 
 def test_four_parts_at_once_of_which_one_is_killed_and_run_again(tmp_path: Path) -> None:
     output, log = tmp_path / "out", tmp_path / "log"
-    stage = squares(output, log, num_units=14)
-    assert step(stage, plan=True) == StepResult("plan", 14)
+    stage = squares(output, log, num_units=8)
+    assert step(stage, plan=True) == StepResult("plan", 8)
     parts = [start(tmp_path, part) for part in range(4)]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     receipt = output / ".tokkit" / "done" / f"{stage.unit_key(stage.units[2])}.json"
-    while not receipt.exists():  # of the first of the third part's units 2, 6 and 10
+    while not receipt.exists():  # of the first of the third part's units 2 and 6
         assert time.monotonic() < deadline
         time.sleep(0.01)
     parts[2].kill()
@@ -66,16 +66,18 @@ def test_four_parts_at_once_of_which_one_is_killed_and_run_again(tmp_path: Path)
         _, error = process.communicate(timeout=60)
         assert process.returncode == (-signal.SIGKILL if number == 2 else 0), error.decode()
     assert step(stage, missing=4).missing == (2,)
-    with pytest.raises(TokkitError, match="of 14 units are not done; run the parts that --missing"):
+    with pytest.raises(
+        TokkitError, match=r"1 of 8 units are not done; run the parts that --missing"
+    ):
         commit(stage)
     log.unlink()
-    assert step(stage, part=(2, 4)) == StepResult("part", 3)
+    assert step(stage, part=(2, 4)) == StepResult("part", 2)
     assert 2 not in done(log)
     assert step(stage, missing=4).missing == ()
     log.unlink()
     commit(stage)
     assert not log.exists()
-    run(squares(tmp_path / "whole", log, num_units=14))
+    run(squares(tmp_path / "whole", log, num_units=8))
     assert contents(output) == contents(tmp_path / "whole")
 
 

@@ -9,7 +9,7 @@ import pytest
 from trainruns import run
 
 from reference.statistics import share_z
-from tokkit.engine.spec import locked_folder
+from tokkit.engine.spec import shared_folder
 from tokkit.errors import TokkitError, UsageError
 from tokkit.vocab import sample, train
 from tokkit.vocab.counting import CountedCorpus, count_corpus
@@ -33,7 +33,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 
 def count(config: TrainConfig) -> CountedCorpus:
     plan = train.plan_training(config)
-    with locked_folder(plan, overwrite=True):
+    with shared_folder(plan, overwrite=True):
         return count_corpus(
             replace(config, overwrite=True), plan, config.output / train.COUNTS_FOLDER
         )

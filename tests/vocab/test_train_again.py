@@ -108,7 +108,7 @@ from tokkit.vocab.train_config import TrainConfig
 corpus, output, module, function = sys.argv[1:]
 
 def pause(*arguments):
-    Path(output, "paused.tmp").touch()
+    Path(output).with_name("paused").touch()
     time.sleep(60)
 
 setattr(import_module(module), function, pause)
@@ -137,7 +137,7 @@ def test_an_interrupted_run_leaves_a_folder_that_resumes(
     process = forkserver.Popen(
         [sys.executable, "-c", PAUSED, corpus, output, *moment], stderr=subprocess.PIPE
     )
-    while not (output / "paused.tmp").exists():
+    while not (tmp_path / "paused").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
