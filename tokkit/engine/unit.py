@@ -23,7 +23,7 @@ class Unit:
 
     Attributes:
         name: name in errors, such as ``books.txt, bytes 0 to 67108864``.
-        shard: name of its file within the output folder, such as ``shard-00000.arrow``.
+        shard: name of its file within the output folder, such as ``shard-0000000.arrow``.
         identity: what its content key is made of, as JSON.
         stamp: time stamps of its inputs in nanoseconds; 0 if the identity includes their content.
         size: its share of the progress bar.
