@@ -81,7 +81,7 @@ def write_run_folder(run: Path, lines: list[dict[str, Any]], **options: Any) -> 
     source = Manifest(
         kind="instances",
         key="key of the instances",
-        options={},
+        options={"objective": "nsp"},
         seed=0,
         tokenizer_fingerprint="fingerprint",
         inputs=[],

@@ -1,6 +1,7 @@
 """A report shows what folders hold, whatever is in them, and is the same for the same folders."""
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -174,15 +175,12 @@ def test_a_run_without_a_line_of_metrics_says_so(tmp_path: Path) -> None:
     assert "svg" not in page.split("</style>")[1]
 
 
-def test_values_that_are_not_finite_are_counted_and_not_drawn(tmp_path: Path) -> None:
-    lines = [train_line(10), train_line(20, loss=float("nan"), gradient_norm=float("inf"))]
+def test_a_loss_that_is_not_finite_is_named_and_not_drawn(tmp_path: Path) -> None:
+    lines = [train_line(10), train_line(20), train_line(30, loss=math.nan), train_line(40)]
     page, (section,) = show(write_run_folder(tmp_path / "run", lines))
-    assert section["runs"][0]["not_finite"] == [
-        {"metric": "loss", "lines": 1, "step": 20},
-        {"metric": "gradient_norm", "lines": 1, "step": 20},
-    ]
-    assert section["runs"][0]["metrics"]["training"][1]["loss"] == "nan"
-    assert "1 line of metrics with a loss that is not finite, the first at step 20" in page
+    assert section["runs"][0]["unread_lines"] == 2
+    assert [line["step"] for line in section["runs"][0]["metrics"]["training"]] == [10, 20]
+    assert "line 3 of metrics.jsonl is damaged, or a number in it is not finite" in page
     assert "nan" not in "".join(re.findall(r' (?:d|x|y|cx|cy|width|height)="[^"]*"', page))
 
 

@@ -4,7 +4,6 @@ Runs are drawn over each other, a colour each. An evaluation knows its step alon
 time until then are found between the training lines around it.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tokkit.errors import TokkitError, plural
+from tokkit.errors import TokkitError, plural, wrap_os_errors
 from tokkit.inspection.report.example_answers import answer_examples, draw_answers
 from tokkit.inspection.report.markup import (
     Column,
@@ -74,7 +73,7 @@ def _read_run(path: Path, examples: Sequence[str]) -> dict[str, Any]:
         "changed": facts.get("changed", {}),
         "checkpoints": facts["checkpoints"],
         "metrics": _locate(lines),
-        "not_finite": _find_not_finite(lines),
+        "unread_lines": _count_unread(path / METRICS, len(lines)),
     }
     figures["answers"], figures["without_answers"] = [], None
     if examples and facts.get("run"):
@@ -97,15 +96,12 @@ def _locate(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]
     return {"training": train, "evaluation": evals}
 
 
-def _find_not_finite(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return which metrics have values that are not finite, how many, and the first step of them."""
-    found: dict[str, dict[str, Any]] = {}
-    for line in lines:
-        for name, value in line.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                entry = found.setdefault(name, {"metric": name, "lines": 0, "step": line["step"]})
-                entry["lines"] += 1
-    return list(found.values())
+def _count_unread(path: Path, num_lines: int) -> int:
+    """Return how many whole lines of metrics were not read."""
+    if not path.is_file():
+        return 0
+    with wrap_os_errors(path):
+        return path.read_bytes().count(b"\n") - num_lines
 
 
 def _draw(runs: Sequence[Mapping[str, Any]]) -> Markup:
@@ -127,11 +123,13 @@ def _draw(runs: Sequence[Mapping[str, Any]]) -> Markup:
 def _draw_state(run: Mapping[str, Any], *, is_single: bool) -> Markup:
     training, evaluation = run["metrics"]["training"], run["metrics"]["evaluation"]
     last, held_out = (training or [{}])[-1], (evaluation or [{}])[-1]
-    warnings = [
-        f"{run['path']}: {plural(entry['lines'], 'line')} of metrics with a {entry['metric']} that "
-        f"is not finite, the first at step {entry['step']:,}; such values are not drawn"
-        for entry in run["not_finite"]
-    ]
+    warnings = []
+    if unread := run["unread_lines"]:
+        number = len(training) + len(evaluation) + 1
+        warnings.append(
+            f"{run['path']}: line {number:,} of {METRICS} is damaged, or a number in it is not finite; "
+            f"{plural(unread, 'line')} from it on {'is' if unread == 1 else 'are'} not shown"
+        )
     if not training and not evaluation:
         warnings.append(f"{run['path']}: {run['state']}, without a line of metrics yet")
     shown = list_warnings(warnings)
