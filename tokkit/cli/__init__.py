@@ -29,6 +29,7 @@ _MODULES = {
     "run": "tokkit.cli.run",
     "inspect": "tokkit.cli.inspect",
     "verify": "tokkit.cli.inspect",
+    "tokenize": "tokkit.cli.tokenize",
     "report": "tokkit.cli.report",
 }
 

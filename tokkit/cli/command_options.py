@@ -29,6 +29,14 @@ JSON_OPTION: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON."
 )
 
+COLOR_OPTION: Decorator = click.option(
+    "--color",
+    type=click.Choice(("auto", "always", "never")),
+    default="auto",
+    show_default=True,
+    help="Tell tokens apart by colours; auto where the terminal has them, unless NO_COLOR is set.",
+)
+
 
 class ParsedValue(click.ParamType):  # type: ignore[type-arg]  # older releases of click take none
     """A value that a config's own function parses, such as ``parse_size``.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tokkit.cli.command_options import (
+    COLOR_OPTION,
     JSON_OPTION,
     GroupedOption,
     LocalPath,
@@ -16,11 +17,11 @@ from tokkit.cli.command_options import (
     given_options,
     number_type,
 )
-from tokkit.cli.output import describe_facts, print_json, print_lines
+from tokkit.cli.output import describe_facts, print_json
 from tokkit.cli.pretraining_output import print_run
-from tokkit.cli.streams import echo, echo_lines
+from tokkit.cli.streams import echo, echo_pages, shows_color
 from tokkit.engine.stage_config import OutputConfig
-from tokkit.errors import plural, require
+from tokkit.errors import escape_controls, plural, require
 from tokkit.masking.mask_config import MaskConfig
 from tokkit.pretraining.pretrain_config import LoaderConfig
 
@@ -41,6 +42,10 @@ MASKING = MaskConfig.options.values()
     show_default="3; all with --replay",
 )
 @click.option("--shard", help="Shard of the folder to show, such as eval-0000000.arrow.")
+@click.option("--grep", "text", help="Show rows that contain this text, in whatever case.")
+@click.option("--source", help="Show rows of documents whose name contains this.")
+@click.option("--longest", is_flag=True, help="Show the longest rows.")
+@COLOR_OPTION
 @JSON_OPTION
 @click.option("--replay", is_flag=True, help="Show a batch as pretraining sees it.")
 @click.option("--phase", help="Phase of a run with phases, from 0.", **REPLAY)
@@ -56,6 +61,10 @@ def inspect(
     *,
     rows: int | None,
     shard: str | None,
+    text: str | None,
+    source: str | None,
+    longest: bool,
+    color: str,
     replay: bool,
     as_json: bool,
     **options: Any,
@@ -68,30 +77,40 @@ def inspect(
     has its own batch size, seed and masking.
     """
     given = {name: options[name] for name in given_options(context, options)}
+    search: dict[str, Any] = {"text": text, "source": source, "longest": longest}
+    is_search = any(value not in (None, False) for value in search.values())
     require(
-        not as_json or (rows is None and shard is None),
-        "--rows and --shard have no effect with --json, which has no rows; leave them out",
+        not as_json or (rows is None and shard is None and not is_search),
+        "--rows, --shard, --grep, --source and --longest have no effect with --json, which has no "
+        "rows; leave them out",
     )
+    in_color = shows_color(color)
     if replay:
         require(shard is None, "--shard has no effect with --replay; leave it out")
+        require(
+            not is_search,
+            "--grep, --source and --longest have no effect with --replay; leave them out",
+        )
         from tokkit.inspection.replay import replay as run_again
 
-        kind, (facts, shown) = "batch", run_again(path, rows=0 if as_json else rows, **given)
+        kind, (facts, shown) = (
+            "batch",
+            run_again(path, rows=0 if as_json else rows, color=in_color, **given),
+        )
     else:
         flags = [name.replace("_", "-") for name in given]
         require(not given, f"--{' and --'.join(flags)} requires --replay")
         from tokkit.inspection.inspect import inspect as run
 
-        inspection = run(path, rows=0 if as_json else rows, shard=shard)
+        inspection = run(path, rows=0 if as_json else rows, shard=shard, color=in_color, **search)
         kind, facts, shown = inspection.kind, inspection.facts, inspection.rows
     if as_json:
         print_json({"path": str(path), "kind": kind, **facts})
     elif kind == "run":
         print_run(path, facts)
     else:
-        print_lines(f"{path}: {kind}", describe_facts(facts))
-        for row in shown:
-            echo_lines(f"\n{row}")
+        lines = [f"{path}: {kind}", *(f"  {line}" for line in describe_facts(facts))]
+        echo_pages("\n".join([*map(escape_controls, lines), *(f"\n{row}" for row in shown)]))
 
 
 @click.command()

@@ -6,6 +6,7 @@ that is opened would become the stream, and what a library prints would be writt
 
 import io
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -95,3 +96,23 @@ def echo_lines(text: str, *, err: bool = False) -> None:
     """Print several lines."""
     for line in text.split("\n"):
         echo(line, err=err)
+
+
+def echo_pages(text: str) -> None:
+    """Print text in which controls are escaped, through a pager if the terminal is too small for it."""
+    if sys.stdout.isatty() and text.count("\n") >= shutil.get_terminal_size().lines:
+        click.echo_via_pager(text, color=True)
+    else:
+        click.echo(text, color=True)
+
+
+def shows_color(choice: str) -> bool:
+    """Return whether standard output shows colours.
+
+    Args:
+        choice: ``always``, ``never``, or ``auto``: it is a terminal, and ``NO_COLOR`` is not set.
+    """
+    if choice != "auto":
+        return choice == "always"
+    is_dumb = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    return sys.stdout.isatty() and not is_dumb

@@ -12,6 +12,7 @@ from typing import Any
 from tokkit.corpus.formats import describe_head
 from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest
 from tokkit.errors import TokkitError, require, wrap_os_errors
+from tokkit.inspection.row_search import RowQuery
 from tokkit.inspection.row_text import show_rows
 from tokkit.inspection.run_summary import inspect_run, is_run
 from tokkit.inspection.verify import require_kind
@@ -40,24 +41,40 @@ class Inspection:
     rows: tuple[str, ...] = ()
 
 
-def inspect(path: Path, *, rows: int | None = None, shard: str | None = None) -> Inspection:
+def inspect(
+    path: Path,
+    *,
+    rows: int | None = None,
+    shard: str | None = None,
+    text: str | None = None,
+    source: str | None = None,
+    longest: bool = False,
+    color: bool = False,
+) -> Inspection:
     """Inspect a folder or a single shard.
 
     Args:
         path: a tokenizer, token, instance, run or corpus folder, or an Arrow shard.
         rows: number of rows to show; None is 3 for whatever has rows.
-        shard: name of the folder's shard that the rows are from; None is the first that has any.
+        shard: name of the folder's shard that the rows are from; None is the first that has any, or all of
+            them for a search.
+        text: show rows that contain it.
+        source: show rows of documents whose name contains it.
+        longest: show the longest rows.
+        color: whether rows are for a terminal that shows colours.
 
     Raises:
-        UsageError: if ``rows`` or ``shard`` has no effect on what ``path`` is.
+        UsageError: if an option has no effect on what ``path`` is.
         TokkitError: if it is missing, damaged, not made by tokkit, or unfinished and not a run.
     """
     num_rows = DEFAULT_ROWS if rows is None else rows
+    query = RowQuery(num_rows, text, source, longest)
     if path.is_file():
         require(shard is None, f"{path}: is a shard itself; leave out --shard")
-        return _inspect_shard(path, num_rows)
+        return _inspect_shard(path, query, color=color)
     if (path / "tokenizer.json").is_file() and not (path / MANIFEST).is_file():
         require(shard is None, f"{path}: a tokenizer has no shards; leave out --shard")
+        _refuse_search(path, "tokenizer", query)
         return _inspect_tokenizer(path, num_rows)
     kind = "run" if is_run(path) else Manifest.read(path).kind
     if (path / MANIFEST).is_file():
@@ -65,6 +82,7 @@ def inspect(path: Path, *, rows: int | None = None, shard: str | None = None) ->
     if kind not in ("tokens", "instances"):
         require(shard is None, f"{path}: a {kind} has no shards; leave out --shard")
         require(not rows, f"{path}: a {kind} has no rows; leave out --rows")
+        _refuse_search(path, kind, query)
     if kind == "run":
         return Inspection(kind, inspect_run(path))
     manifest = Manifest.read(path)
@@ -83,8 +101,17 @@ def inspect(path: Path, *, rows: int | None = None, shard: str | None = None) ->
         "warnings": manifest.warnings,
         "accounts": manifest.accounts,
     }
-    chosen = path / _choose_shard(path, manifest, shard)
-    return Inspection(kind, facts, tuple(show_rows(chosen, num_rows)))
+    chosen = [_choose_shard(path, manifest, shard)]
+    if query.is_search and shard is None:
+        chosen = [row["name"] for row in manifest.shards]
+    return Inspection(kind, facts, tuple(show_rows(path, chosen, query, color=color)))
+
+
+def _refuse_search(path: Path, kind: str, query: RowQuery) -> None:
+    require(
+        not query.is_search,
+        f"{path}: a {kind} has no rows to search; leave out --grep, --source and --longest",
+    )
 
 
 def _choose_shard(path: Path, manifest: Manifest, wanted: str | None) -> str:
@@ -100,7 +127,7 @@ def _choose_shard(path: Path, manifest: Manifest, wanted: str | None) -> str:
     return wanted
 
 
-def _inspect_shard(path: Path, num_rows: int) -> Inspection:
+def _inspect_shard(path: Path, query: RowQuery, *, color: bool) -> Inspection:
     with wrap_os_errors(path), path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     if not head.startswith(ARROW_MAGIC) and path.suffix != ".arrow":
@@ -118,7 +145,9 @@ def _inspect_shard(path: Path, num_rows: int) -> Inspection:
         "record_batches": reader.num_record_batches,
         "rows": reader.count_rows(),
     }
-    return Inspection(header.kind, facts, tuple(show_rows(path, num_rows)))
+    return Inspection(
+        header.kind, facts, tuple(show_rows(path.parent, [path.name], query, color=color))
+    )
 
 
 def _describe_file(head: bytes) -> str:

@@ -29,6 +29,7 @@ def replay(
     epoch: int = 0,
     step: int = 0,
     rows: int | None = None,
+    color: bool = False,
     **options: Any,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Show a batch.
@@ -39,6 +40,7 @@ def replay(
         epoch: number of the epoch over all folders' instances, from 0.
         step: number of the batch, from the first that begins in the epoch.
         rows: number of instances to show; None shows all.
+        color: whether instances are for a terminal that shows colours.
         options: of ``LoaderConfig``, for an instance folder; a run has its own.
 
     Returns:
@@ -62,7 +64,7 @@ def replay(
     first = -(-epoch * loader.num_instances // config.batch_size)
     instances = loader.training_instances(first + step)
     shown = [
-        show_instance(row, sources.tokenizer, sources.objective)
+        show_instance(row, sources.tokenizer, sources.objective, color=color)
         for row in split_instances(instances)[:rows]
     ]
     facts = {

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tokkit.errors import TokkitError, escape_controls, plural
+from tokkit.inspection.row_search import Place, RowQuery, contains_text, find_rows
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.masking.masks import MaskOptions, mask_instances
 from tokkit.pretraining.data.instance_reader import InstanceReader
@@ -27,66 +28,86 @@ Row = dict[str, Any]
 
 SENTENCES_SHOWN = 5
 
+# Pale backgrounds of a terminal's 256 colours, for black text.
+_BACKGROUNDS = (153, 223, 158, 225)
+_MASKED, _UNKNOWN = 220, 210
+
 LABELS = {
     "nsp": {0: ", B follows A", 1: ", B is random"},
     "sop": {0: ", A and B in order", 1: ", A and B swapped"},
 }
 
 
-def show_rows(path: Path, num_rows: int) -> list[str]:
-    """Return the first rows of a shard as text, with static masks or those of the first epoch.
+def show_rows(
+    path: Path, shards: Sequence[str], query: RowQuery, *, color: bool = False
+) -> list[str]:
+    """Return rows as text, with static masks or those of the first epoch.
 
     Args:
-        path: the shard, in its folder.
-        num_rows: maximum number of rows.
+        path: folder of the shards.
+        shards: names of the shards that are searched.
+        query: which rows.
+        color: whether to tell tokens apart by their background, for a terminal.
 
     Raises:
-        TokkitError: if the shard is damaged, or its folder is unfinished.
+        UsageError: if the query has no effect.
+        TokkitError: if a shard is damaged, or its folder is unfinished.
     """
-    kind = header_of(open_shard(path).schema, path).kind
-    folder = ShardFolder.open(path.parent, kind)
-    if path.name not in folder.shards:
-        raise TokkitError(f"{path}: is not in the manifest of its folder; remove it")
+    kind = header_of(open_shard(path / shards[0]).schema, path / shards[0]).kind
+    folder = ShardFolder.open(path, kind)
+    for name in shards:
+        if name not in folder.shards:
+            raise TokkitError(f"{path / name}: is not in the manifest of its folder; remove it")
     tokenizer = load_tokenizer(folder.tokenizer_path)
     folder.require_tokenizer(tokenizer)
+    places = find_rows(folder, shards, query, tokenizer)
     if folder.manifest.options.get("masking") == "dynamic":
-        rows = _read_masked(folder, path.name, num_rows, tokenizer)
+        rows = _read_masked(folder, places, tokenizer)
     else:
-        rows = _read_rows(folder, path.name, num_rows)
+        rows = _read_rows(folder, places)
     if folder.header.kind == "tokens":
-        return [show_document(row, tokenizer) for row in rows]
+        return [show_document(row, tokenizer, text=query.text, color=color) for row in rows]
     objective = folder.manifest.options["objective"]
-    return [show_instance(row, tokenizer, objective) for row in rows]
+    return [show_instance(row, tokenizer, objective, color=color) for row in rows]
 
 
-def _read_rows(folder: ShardFolder, shard: str, num_rows: int) -> list[Row]:
-    """Read the first rows of a shard, by the names of their columns."""
+def _read_rows(folder: ShardFolder, places: Sequence[Place]) -> list[Row]:
+    """Read rows, by the names of their columns."""
+    refs = {shard: folder.batch_refs(shard) for shard in dict.fromkeys(s for s, _ in places)}
     rows: list[Row] = []
-    for ref in folder.batch_refs(shard):
-        if len(rows) == num_rows:
-            break
-        rows += folder.read_batch(ref).slice(0, num_rows - len(rows)).to_pylist()
+    for shard, row in places:
+        place = row
+        for ref in refs[shard]:
+            if place < ref.rows:
+                rows += folder.read_batch(ref).slice(place, 1).to_pylist()
+                break
+            place -= ref.rows
     return rows
 
 
-def _read_masked(folder: ShardFolder, shard: str, num_rows: int, tokenizer: Tokenizer) -> list[Row]:
-    """Read the first instances of a shard, masked as in epoch 0 with the default options."""
-    prefix = shard.split("-", maxsplit=1)[0] + "-"
-    reader = InstanceReader(folder, prefix, with_words=True)
-    size = folder.shards[shard].rows
-    start = sum(row.rows for name, row in folder.shards.items() if prefix <= name < shard)
-    numbers = np.arange(start, start + min(num_rows, size), dtype=np.uint64)
-    if not len(numbers):
-        return []
+def _read_masked(folder: ShardFolder, places: Sequence[Place], tokenizer: Tokenizer) -> list[Row]:
+    """Read instances, masked as in epoch 0 with the default options."""
     config = LoaderConfig(instances=(folder.path,))
-    return split_instances(
-        mask_instances(
-            reader.gather(numbers),
-            MaskOptions.make(config, tokenizer, folder.header),
+    options = MaskOptions.make(config, tokenizer, folder.header)
+    rows: dict[Place, Row] = {}
+    for prefix in ("train-", "eval-"):
+        own = [place for place in places if place[0].startswith(prefix)]
+        if not own:
+            continue
+        starts, size = {}, 0
+        for name, shard in folder.shards.items():
+            if name.startswith(prefix):
+                starts[name] = size
+                size += shard.rows
+        numbers = np.array([starts[shard] + row for shard, row in own], np.uint64)
+        masked = mask_instances(
+            InstanceReader(folder, prefix, with_words=True).gather(numbers),
+            options,
             seed=config.seed,
             epoch=EVALUATION_EPOCH if prefix == "eval-" else 0,
         )
-    )
+        rows |= zip(own, split_instances(masked), strict=True)
+    return [rows[place] for place in places]
 
 
 def split_instances(instances: Instances) -> list[Row]:
@@ -109,20 +130,32 @@ def split_instances(instances: Instances) -> list[Row]:
     ]
 
 
-def show_document(row: Row, tokenizer: Tokenizer) -> str:
-    """Show a document: its name and size, and its first sentences, one per line."""
+def show_document(
+    row: Row, tokenizer: Tokenizer, *, text: str | None = None, color: bool = False
+) -> str:
+    """Show a document: its name and size, and its first sentences, one per line.
+
+    With ``text``, the sentences that contain it are shown, if any does by itself.
+    """
     lengths = row["sentence_lengths"]
     size = f"{plural(len(lengths), 'sentence')}, {plural(len(row['input_ids']), 'token')}"
     lines = [f"{escape_controls(row['document'])}: {size}"]
-    for start, stop in pairwise(accumulate(lengths[:SENTENCES_SHOWN], initial=0)):
-        words = show_tokens(row["input_ids"][start:stop], row["word_starts"][start:stop], tokenizer)
+    bounds = [*pairwise(accumulate(lengths, initial=0))]
+    if text is not None:
+        ids = row["input_ids"]
+        found = [b for b in bounds if contains_text(ids[slice(*b)], text, tokenizer)]
+        bounds = found or bounds
+    for start, stop in bounds[:SENTENCES_SHOWN]:
+        words = show_tokens(
+            row["input_ids"][start:stop], row["word_starts"][start:stop], tokenizer, color=color
+        )
         lines.append(f"  {words}")
-    if len(lengths) > SENTENCES_SHOWN:
-        lines.append(f"  ({len(lengths) - SENTENCES_SHOWN:,} more)")
+    if len(lengths) > len(lines) - 1:
+        lines.append(f"  ({len(lengths) - len(lines) + 1:,} more)")
     return "\n".join(lines)
 
 
-def show_instance(row: Row, tokenizer: Tokenizer, objective: str) -> str:
+def show_instance(row: Row, tokenizer: Tokenizer, objective: str, *, color: bool = False) -> str:
     """Show an instance: the document that it begins in, its tokens, and what is predicted."""
     facts = [plural(len(row["input_ids"]), "token")]
     masks: dict[int, int] = {}
@@ -131,7 +164,8 @@ def show_instance(row: Row, tokenizer: Tokenizer, objective: str) -> str:
         facts.append(f"{len(masks)} masked")
     label = LABELS.get(objective, {}).get(row["next_sentence_label"], "")
     lines = [f"document {row['document']}: {', '.join(facts)}{label}"]
-    lines.append(f"  {show_tokens(row['input_ids'], row['word_starts'], tokenizer, masks)}")
+    words = show_tokens(row["input_ids"], row["word_starts"], tokenizer, masks, color=color)
+    lines.append(f"  {words}")
     if "target_ids" in row:
         words = escape_controls(tokenizer.decode(row["target_ids"]))
         lines.append(f"  targets: {words}")
@@ -148,6 +182,9 @@ def show_tokens(
     word_starts: Sequence[bool],
     tokenizer: Tokenizer,
     masks: dict[int, int] | None = None,
+    *,
+    color: bool = False,
+    border: str = "",
 ) -> str:
     """Show tokens, those of one word without a space between them.
 
@@ -156,6 +193,8 @@ def show_tokens(
         word_starts: whether a word begins at each token; special tokens always stand alone.
         tokenizer: the tokenizer of the ids.
         masks: the id to be predicted at each masked position.
+        color: whether to tell tokens apart by their background, for a terminal.
+        border: what stands between the tokens of a word.
     """
     masks = masks or {}
     text = ""
@@ -165,9 +204,23 @@ def show_tokens(
             if token == tokenizer.special_ids.get("mask"):
                 shown = shown.strip("[]<>")
             shown = f"[{shown}→{show_token(masks[position], tokenizer)}]"
+        if color:
+            shown = _paint(shown, token, tokenizer, position, is_masked=position in masks)
         alone = begins_word or token in tokenizer.all_special_ids
-        text += f" {shown}" if alone else shown
+        text += f" {shown}" if alone else f"{border}{shown}"
     return text.strip()
+
+
+def _paint(text: str, token: int, tokenizer: Tokenizer, position: int, *, is_masked: bool) -> str:
+    """Return a token with the escape sequences of its background."""
+    background = _BACKGROUNDS[position % len(_BACKGROUNDS)]
+    if is_masked:
+        background = _MASKED
+    elif token == tokenizer.special_ids.get("unk"):
+        background = _UNKNOWN
+    elif token in tokenizer.all_special_ids:
+        return f"\x1b[2m{text}\x1b[0m"
+    return f"\x1b[30;48;5;{background}m{text}\x1b[0m"
 
 
 def show_token(token: int, tokenizer: Tokenizer) -> str:
