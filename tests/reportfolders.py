@@ -8,9 +8,9 @@ from typing import Any
 from tokkit.encoding.encode import encode
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.folder import FolderLock
-from tokkit.engine.journal import Journal
 from tokkit.engine.json_files import write_json
 from tokkit.engine.manifest import Manifest
+from tokkit.engine.receipts import write_statement
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
 from tokkit.pretraining.pretrain_config import PretrainConfig
@@ -90,7 +90,7 @@ def write_run_folder(run: Path, lines: list[dict[str, Any]], **options: Any) -> 
     config = PretrainConfig(instances=(Path("instances"),), output=run, **options)
     plan = RunPlan(config, "fp32", (source,), initial=None)
     with FolderLock(run):
-        Journal.read(run).append(plan.spec.describe())
+        write_statement(run, plan.spec.describe(), only_new=True)
     record = describe_run(plan, model={}, num_parameters=1_024_514, device="cpu, 1 thread")
     write_json(run / RUN, {**record, "started": "2026-03-01T09:12:44+00:00", "command": "tokkit"})
     (run / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.engine.folder import is_being_written
-from tokkit.engine.journal import Journal
 from tokkit.engine.json_files import write_json
 from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest, read_record
+from tokkit.engine.receipts import read_receipts, read_statement
 from tokkit.inspection.report.markup import (
     Column,
     Markup,
@@ -68,14 +68,14 @@ def find_kind(path: Path) -> str | None:
         return "tokenizer"
     if is_run(path):
         return "run"
-    stage = Journal.read(path).stage
+    stage = read_statement(path)
     return None if stage is None else stage["kind"]
 
 
 def describe_unfinished(path: Path, kind: str) -> Section:
     """Return the part of a page about a folder without its manifest."""
-    journal = Journal.read(path)
-    units = list(journal.units.values())
+    statement = read_statement(path)
+    units = list(read_receipts(path).values())
     figures: dict[str, Any] = {
         "path": str(path),
         "state": "being written" if is_being_written(path) else "unfinished",
@@ -83,7 +83,7 @@ def describe_unfinished(path: Path, kind: str) -> Section:
         "rows": sum(unit["rows"] for unit in units),
         "tokens": sum(unit["tokens"] for unit in units),
         "bytes": sum(unit["bytes"] for unit in units),
-        "options": journal.stage["options"] if journal.stage else {},
+        "options": statement["options"] if statement else {},
     }
     remedy = "it is still being written" if is_being_written(path) else "run its command again"
     line = f"{path}: unfinished; {remedy}. What is done so far is counted here."

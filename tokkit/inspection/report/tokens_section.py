@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tokkit.engine.journal import Journal
 from tokkit.engine.manifest import Manifest
+from tokkit.engine.receipts import read_receipts
 from tokkit.inspection.report.markup import (
     Column,
     Markup,
@@ -127,11 +127,11 @@ def _read_sample(folder: ShardFolder, refs: Sequence[BatchRef]) -> _Sample:
 
 
 def find_sources_of_shards(path: Path, manifest: Manifest) -> dict[str, Sequence[str]]:
-    """Return the INPUTs of each shard; of all, where the journal does not tell them apart."""
+    """Return the INPUTs of each shard; of all, where receipts do not tell them apart."""
     everything = list(manifest.accounts.get("sources", {}))
     found: dict[str, Sequence[str]] = {row["name"]: everything for row in manifest.shards}
     if len(everything) > 1:
-        for unit in Journal.read(path).units.values():
+        for unit in read_receipts(path).values():
             found[unit["name"]] = list(unit["accounts"].get("sources", everything))
     return found
 
