@@ -74,6 +74,20 @@ def config_names(architecture: Architecture) -> dict[str, str]:
     return {name: their_name for name, their_name in named.items() if their_name is not None}
 
 
+def describe_sizes(config: ModelConfig) -> dict[str, int]:
+    """Return the sizes on which a model's number of parameters depends."""
+    has_positions = "embeddings.positions" in choose_architecture(config).outer
+    return {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "intermediate_size": config.intermediate_size,
+        "max_position_embeddings": config.max_position_embeddings if has_positions else 0,
+        "type_vocab_size": config.type_vocab_size if has_positions else 0,
+    }
+
+
 def transformers_names(name: str, architecture: Architecture) -> tuple[str, ...]:
     """Return their name of one of our tensors; several names where theirs are stacked in it.
 

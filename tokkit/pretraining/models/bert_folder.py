@@ -46,7 +46,7 @@ DEFAULTS = {
 }
 # The values that our BERT computes. transformers has several GELUs; only these two are exact.
 SUPPORTED: Mapping[str, tuple[Any, ...]] = {
-    "model_type": ("bert",),
+    "model_type": ("bert",),  # or modernbert, see modernbert_folder.py
     "hidden_act": ("gelu", "gelu_python"),
     "position_embedding_type": ("absolute",),
     "is_decoder": (False,),
@@ -133,12 +133,7 @@ def read_bert_config(folder: Path, *, objective: str, max_seq_length: int) -> di
             f"leave it out, or build with one of {', '.join(MASKED)}"
         )
     data = {**DEFAULTS, **read_json(path, dict[str, Any], DOWNLOAD)}
-    for name, supported in SUPPORTED.items():
-        if data[name] not in supported:
-            raise TokkitError(
-                f"{path}: {name} is {str(data[name])[:_LONGEST_SHOWN]}, but --init-from requires "
-                f"{' or '.join(map(str, supported))}; choose another model"
-            )
+    require_supported(path, data, SUPPORTED)
     try:
         msgspec.convert(data, _BertSizes)
     except msgspec.ValidationError as error:
@@ -154,6 +149,24 @@ def read_bert_config(folder: Path, *, objective: str, max_seq_length: int) -> di
             f"segments; choose another model"
         )
     return data
+
+
+def require_supported(
+    path: Path, data: Mapping[str, Any], supported: Mapping[str, tuple[Any, ...]]
+) -> None:
+    """Refuse a ``config.json`` with other values than our model computes.
+
+    Args:
+        path: the file.
+        data: its contents, completed by defaults.
+        supported: values of each field.
+    """
+    for name, values in supported.items():
+        if data[name] not in values:
+            raise TokkitError(
+                f"{path}: {name} is {str(data[name])[:_LONGEST_SHOWN]}, but --init-from requires "
+                f"{' or '.join(map(str, values))}; choose another model"
+            )
 
 
 def require_possible(path: Path, data: Mapping[str, Any], num_bytes: int) -> None:

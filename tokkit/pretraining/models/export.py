@@ -37,6 +37,7 @@ from tokkit.pretraining.models.architectures import (
     ARCHITECTURES,
     choose_architecture,
     config_names,
+    describe_sizes,
     from_transformers,
     outline_model,
     to_transformers,
@@ -149,10 +150,7 @@ def read_config(folder: Path) -> ModelConfig:
     layers = 1 if config.share_layers else config.num_hidden_layers
     with wrap_damage_errors(folder / MODEL):
         num_bytes = (folder / MODEL).stat().st_size
-    sizes = {**asdict(config), "num_hidden_layers": layers}
-    if "embeddings.positions" not in architecture.outer:
-        sizes |= {"max_position_embeddings": 0, "type_vocab_size": 0}
-    require_possible(path, sizes, num_bytes)
+    require_possible(path, {**describe_sizes(config), "num_hidden_layers": layers}, num_bytes)
     return config
 
 

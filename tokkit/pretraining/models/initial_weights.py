@@ -1,7 +1,8 @@
-"""The first weights of a run with ``--init-from``, read from a Hugging Face folder of a BERT.
+"""The first weights of a run with ``--init-from``, read from a Hugging Face folder.
 
-Tensors are named as in ``BertForPreTraining``. The names of a bare ``BertModel``, without ``bert.``,
-and those of the first releases, ``LayerNorm.gamma`` and ``beta``, are accepted too. A head that is
+It holds a BERT, or a ModernBERT for ``mlm`` or its decoder for ``clm``. Tensors are named as in
+``BertForPreTraining`` and ``ModernBertForMaskedLM``. The names of a bare ``BertModel``, without
+``bert.``, and those of the first releases, ``LayerNorm.gamma`` and ``beta``, are accepted too. A head that is
 missing is drawn at random, and a tensor that our model lacks is ignored.
 
 The vocabulary may differ. Then the tensors with a row for each token, its embedding and its bias in
@@ -27,28 +28,33 @@ from torch import Tensor, nn
 from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.pretraining.models.architectures import (
     VOCAB_TENSORS,
+    choose_architecture,
+    describe_sizes,
     from_transformers,
     outline_model,
     to_transformers,
     transformers_names,
 )
-from tokkit.pretraining.models.bert import BERT
 from tokkit.pretraining.models.bert_folder import (
     CONFIG,
     SIZES,
     find_weights,
     read_bert_config,
+    read_family,
     require_possible,
 )
+from tokkit.pretraining.models.modernbert_folder import read_modernbert_config
 from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
-HEADS = ("cls.", "bert.pooler.")
-BARE = ("embeddings.", "encoder.", "pooler.")
+HEADS = ("cls.", "bert.pooler.", "head.", "lm_head.", "decoder.")
 OLD_NAMES = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
 # Another name of the same tensor; copies and constants that older releases saved as well.
 TIED = {"cls.predictions.decoder.bias": "cls.predictions.bias"}
-REDUNDANT = ("cls.predictions.decoder.weight", "bert.embeddings.position_ids")
+REDUNDANT = (
+    *("cls.predictions.decoder.weight", "decoder.weight"),
+    *("bert.embeddings.position_ids", "embeddings.position_ids"),
+)
 NUM_LOGGED = 5
 LONGEST_LOGGED = 100
 
@@ -85,7 +91,7 @@ class InitialWeights:
 def read_initial_weights(
     folder: Path, tokenizer: Tokenizer, *, objective: str, max_seq_length: int, dropout: float
 ) -> InitialWeights:
-    """Read a Hugging Face folder of a BERT.
+    """Read a Hugging Face folder of a BERT or a ModernBERT.
 
     Args:
         folder: with ``config.json``, weights and tokenizer; one that we exported is accepted too.
@@ -95,27 +101,38 @@ def read_initial_weights(
         dropout: of the run, which replaces that of the folder.
 
     Raises:
-        TokkitError: where something is missing or damaged, or our BERT does not compute the model.
+        TokkitError: where something is missing or damaged, or our model does not compute theirs.
     """
-    data = read_bert_config(folder, objective=objective, max_seq_length=max_seq_length)
-    config = ModelConfig(
+    theirs = _read_config(folder, objective, max_seq_length)
+    config = replace(
+        theirs,
         vocab_size=tokenizer.vocab_size,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
+    )
+    weights = _read_weights(folder)
+    num_bytes = sum(path.stat().st_size for path in find_weights(folder))
+    require_possible(folder / CONFIG, describe_sizes(theirs), num_bytes)
+    tensors = _convert(weights, theirs, folder)
+    token_ids, rows = match_tokens(tokenizer, load_tokenizer(folder), theirs.vocab_size)
+    copied, total = f"{len(rows):,}", f"{config.vocab_size:,}"
+    log.info("%s: copies the weights of %s of %s tokens", folder, copied, total)
+    tensors |= {name: tensors[name][rows] for name in VOCAB_TENSORS if name in tensors}
+    return InitialWeights(config, tensors, token_ids)
+
+
+def _read_config(folder: Path, objective: str, max_seq_length: int) -> ModelConfig:
+    """Return the shape of a folder's model, with its own vocabulary."""
+    if read_family(folder) == "modernbert":
+        return read_modernbert_config(folder, objective=objective, max_seq_length=max_seq_length)
+    data = read_bert_config(folder, objective=objective, max_seq_length=max_seq_length)
+    return ModelConfig(
+        vocab_size=data["vocab_size"],
         objective=objective,
         layer_norm_eps=data["layer_norm_eps"],
         initializer_range=data["initializer_range"],
         **{name: data[name] for name in SIZES},
     )
-    weights = _modernize_names(_read_weights(folder))
-    num_bytes = sum(path.stat().st_size for path in find_weights(folder))
-    require_possible(folder / CONFIG, data, num_bytes)
-    tensors = _convert(weights, replace(config, vocab_size=data["vocab_size"]), folder)
-    token_ids, rows = match_tokens(tokenizer, load_tokenizer(folder), data["vocab_size"])
-    copied, total = f"{len(rows):,}", f"{config.vocab_size:,}"
-    log.info("%s: copies the weights of %s of %s tokens", folder, copied, total)
-    tensors |= {name: tensors[name][rows] for name in VOCAB_TENSORS if name in tensors}
-    return InitialWeights(config, tensors, token_ids)
 
 
 def match_tokens(ours: Tokenizer, theirs: Tokenizer, num_rows: int) -> tuple[Tensor, Tensor]:
@@ -173,35 +190,48 @@ def _read_file(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _modernize_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors under the names that ``BertForPreTraining`` has today."""
+def _modernize_names(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str
+) -> dict[str, Tensor]:
+    """Return the tensors under the names that models with heads have today.
+
+    Args:
+        tensors: by their names in the folder.
+        expected: by the names of today.
+        prefix: what the names of a model without heads lack.
+    """
     renamed = {}
     for name, tensor in tensors.items():
-        new = f"bert.{name}" if name.startswith(BARE) else name
+        new = name
         for old_part, new_part in OLD_NAMES.items():
             new = new.replace(old_part, new_part)
         if new not in REDUNDANT:
+            new = f"{prefix}{new}" if f"{prefix}{new}" in expected else new
             renamed[TIED.get(new, new)] = tensor
     return renamed
 
 
-def _convert(weights: Mapping[str, Tensor], config: ModelConfig, folder: Path) -> dict[str, Tensor]:
+def _convert(loaded: Mapping[str, Tensor], config: ModelConfig, folder: Path) -> dict[str, Tensor]:
     """Return the tensors of our model that the weights contain.
 
     Args:
-        weights: by the names of ``BertForPreTraining``.
+        loaded: the weights.
         config: of our model with the vocabulary of the weights.
         folder: named in errors.
     """
-    if config.num_hidden_layers * len(BERT.inner) > len(weights):
-        last = BERT.layer.format(config.num_hidden_layers - 1)
-        raise TokkitError(f"{folder}: the weights lack {last}; they are not a complete BERT")
+    architecture = choose_architecture(config)
+    # The first layer of a ModernBERT has a tensor less than the others.
+    if config.num_hidden_layers * len(architecture.inner) > len(loaded) + 1:
+        last = architecture.layer.format(config.num_hidden_layers - 1)
+        raise TokkitError(f"{folder}: the weights lack {last}; they are not a complete model")
     outline = outline_model(config).state_dict()
     expected = to_transformers(outline, config)
+    prefix = architecture.outer["embeddings.words"].partition(".")[0] + "."
+    weights = _modernize_names(loaded, expected, prefix)
     missing = [name for name in expected if name not in weights]
     for name in missing:
         if not name.startswith(HEADS):
-            raise TokkitError(f"{folder}: the weights lack {name}; they are not a complete BERT")
+            raise TokkitError(f"{folder}: the weights lack {name}; they are not a complete model")
     for name, like in expected.items():
         if name in weights and weights[name].shape != like.shape:
             raise TokkitError(
@@ -217,7 +247,9 @@ def _convert(weights: Mapping[str, Tensor], config: ModelConfig, folder: Path) -
         log.info("%s: lacks these heads, which are drawn at random: %s", folder, _modules(missing))
     if ignored := weights.keys() - expected.keys():
         log.info("%s: ignores %s", folder, _modules(ignored))
-    names = [name for name in outline if found.keys() >= set(transformers_names(name, BERT))]
+    names = [
+        name for name in outline if found.keys() >= set(transformers_names(name, architecture))
+    ]
     return from_transformers(found, config, names)
 
 

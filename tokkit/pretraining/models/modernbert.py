@@ -13,7 +13,7 @@ an encoder and a decoder each, of which ``base`` and ``large`` are those of Mode
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -34,6 +34,7 @@ from tokkit.pretraining.models.transformer import (
 from tokkit.pretraining.pretrain_config import MODERNBERT_PRESETS
 from tokkit.tokenizer.tokenizer import Tokenizer
 
+LocalAttention = Annotated[int, msgspec.Meta(ge=2)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 RESIDUAL = ("attention.output", "down", "masked_token_head.transform")
@@ -48,7 +49,7 @@ class ModernBertConfig(ModelConfig):
     """
 
     layer_norm_eps: float = 1e-5
-    local_attention: Size = 128
+    local_attention: LocalAttention = 128
     global_attn_every_n_layers: Size = 3
     global_rope_theta: Positive = 160_000.0
     local_rope_theta: Positive = 10_000.0
@@ -216,40 +217,35 @@ OUTER = {
     "embeddings.norm": "model.embeddings.norm",
     "norm": "model.final_norm",
     "masked_token_head": "decoder",  # has the bias
-}
-INNER = {
-    "attention_norm": ("attn_norm",),
-    "attention.qkv": ("attn.Wqkv",),
-    "attention.output": ("attn.Wo",),
-    "up_norm": ("mlp_norm",),
-    "up": ("mlp.Wi",),
-    "down": ("mlp.Wo",),
-}
-CONFIG_NAMES = {
-    "type_vocab_size": None,
-    "hidden_dropout_prob": "mlp_dropout",
-    "attention_probs_dropout_prob": "attention_dropout",
-    "layer_norm_eps": "norm_eps",
+    "masked_token_head.transform": "head.dense",
+    "masked_token_head.norm": "head.norm",
 }
 MODERNBERT = Architecture(
     model_type="modernbert",
     build=ModernBert,
-    outer=OUTER
-    | {"masked_token_head.transform": "head.dense", "masked_token_head.norm": "head.norm"},
+    outer=OUTER,
     layer="model.layers.{}",
-    inner=INNER,
+    inner={
+        "attention_norm": ("attn_norm",),
+        "attention.qkv": ("attn.Wqkv",),
+        "attention.output": ("attn.Wo",),
+        "up_norm": ("mlp_norm",),
+        "up": ("mlp.Wi",),
+        "down": ("mlp.Wo",),
+    },
     describe=partial(describe_modernbert, architecture="ModernBertForMaskedLM"),
-    config=CONFIG_NAMES,
+    config={
+        "type_vocab_size": None,
+        "hidden_dropout_prob": "mlp_dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
+        "layer_norm_eps": "norm_eps",
+    },
     config_class=ModernBertConfig,
 )
-MODERNBERT_DECODER = Architecture(
+MODERNBERT_DECODER = replace(
+    MODERNBERT,
     model_type="modernbert-decoder",
-    build=ModernBert,
-    outer=OUTER
-    | {"masked_token_head.transform": "lm_head.dense", "masked_token_head.norm": "lm_head.norm"},
-    layer="model.layers.{}",
-    inner=INNER | {"attention.qkv": ("attn.q_proj", "attn.k_proj", "attn.v_proj")},
+    outer={name: theirs.replace("head.", "lm_head.") for name, theirs in OUTER.items()},
+    inner={**MODERNBERT.inner, "attention.qkv": ("attn.q_proj", "attn.k_proj", "attn.v_proj")},
     describe=partial(describe_modernbert, architecture="ModernBertDecoderForCausalLM"),
-    config=CONFIG_NAMES,
-    config_class=ModernBertConfig,
 )
