@@ -8,7 +8,7 @@ import pytest
 from benchmarks import measuring, peers
 
 
-@pytest.mark.parametrize("name", ["encode", "train", "instances", "loading", "pretrain"])
+@pytest.mark.parametrize("name", ["encode", "train", "instances", "loading", "pretrain", "lengths"])
 def test_a_benchmark_runs_from_an_empty_cache(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

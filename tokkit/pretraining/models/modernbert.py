@@ -187,10 +187,7 @@ def make_norm(config: ModelConfig) -> nn.LayerNorm:
 def describe_modernbert(
     config: ModernBertConfig, tokenizer: Tokenizer, *, architecture: str
 ) -> dict[str, Any]:
-    """Return what ``config.json`` says of a ModernBERT, in the words of transformers 5 and of 4.48.
-
-    The older words for the layers and their bases are fields of ``ModernBertConfig``.
-    """
+    """Return what ``config.json`` says in the words of transformers 5; those of 4.48 are fields."""
     first, last = tokenizer.special_ids.get("cls"), tokenizer.special_ids.get("sep")
     described: dict[str, Any] = {}
     if config.is_causal:  # transformers demands that it has an id for padding
