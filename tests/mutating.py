@@ -127,16 +127,16 @@ def replace(path: Path, rng: Rng) -> str:
 
 
 def change_json(path: Path, rng: Rng) -> str:
-    """Change a value in an object; in a journal, with a checksum that agrees."""
+    """Change a value in an object; in a statement or receipt, with a checksum that agrees."""
     try:
-        lines = path.read_text().splitlines(keepends=True) if path.suffix == ".jsonl" else []
-        if not lines:
-            changed = change_value(json.loads(path.read_text()), rng)
-            path.write_bytes(changed if rng.random() < 0.95 else rng.choice(WHOLE))
+        text = path.read_text()
+        if path.suffix != ".jsonl" and rng.random() >= 0.95:
+            path.write_bytes(changed := rng.choice(WHOLE))
             return f"is now {changed[:20_000]!r}"
+        lines = text.splitlines(keepends=True) if path.suffix == ".jsonl" else [text]
         number = rng.randrange(len(lines))
         line = json.loads(lines[number])
-        checksum = line.pop("checksum", None)
+        checksum = line.pop("checksum", None) if isinstance(line, dict) else None
         changed = change_value(line, rng)
         if checksum is not None:
             line = json.loads(changed)

@@ -27,7 +27,7 @@ def test_the_same_command_twice_at_once_ends_in_the_same_bytes(
 ) -> None:
     first, second = (start(tmp_path, workers, seconds=0.1) for _ in range(2))
     for process in (first, second):
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=300)
         assert process.returncode == 0, error.decode()
     assert len(done(tmp_path / "log")) > 6  # both worked
     run(squares(tmp_path / "whole", tmp_path / "log"))
@@ -72,7 +72,7 @@ def test_nothing_gets_its_name_in_a_folder_that_another_machine_has_replaced(
     wait_for(log, process)
     other = squares(output, log, power=3)
     write_statement(output, other.describe(), only_new=False)  # its lock is not ours
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 1
     assert b"another command has replaced what this one wrote" in error
     assert len(contents(output)) < 6

@@ -63,7 +63,7 @@ def test_four_parts_at_once_of_which_one_is_killed_and_run_again(tmp_path: Path)
         time.sleep(0.01)
     parts[2].kill()
     for number, process in enumerate(parts):
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=300)
         assert process.returncode == (-signal.SIGKILL if number == 2 else 0), error.decode()
     assert step(stage, missing=4).missing == (2,)
     with pytest.raises(

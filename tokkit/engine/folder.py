@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,8 @@ from tokkit.errors import (
 )
 
 _LOCK = "lock"
+# How long another process may hold a lock that only looks at the folder.
+_INSTANT_SECONDS = 0.2
 # What file systems say that have no locks, such as Lustre where it is mounted without.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _WILDCARDS = re.compile(r"[*?\[]")
@@ -94,42 +97,41 @@ class FolderLock:
         os.pwrite(self._descriptor, f"{holder}\n".encode(), 0)
 
     def _acquire(self, mode: int) -> None:
-        try:
-            _lock(self._descriptor, mode)
-        except BlockingIOError:
-            raise TokkitError(
-                f"{self.folder}: process {self._holder or 'unknown'} is writing this folder; "
-                f"wait until it ends, or choose another folder"
-            ) from None
+        deadline = time.monotonic() + _INSTANT_SECONDS
+        while not _lock(self._descriptor, mode):
+            if time.monotonic() > deadline:
+                raise TokkitError(
+                    f"{self.folder}: process {self._holder or 'unknown'} is writing this folder; "
+                    f"wait until it ends, or choose another folder"
+                )
+            time.sleep(_INSTANT_SECONDS / 10)
 
 
-def _lock(descriptor: int, mode: int) -> None:
-    """Lock a file, where its file system has locks; raise BlockingIOError if another one has it."""
+def _lock(descriptor: int, mode: int) -> bool:
+    """Lock a file, and return whether no other process has it locked; without locks none has."""
     try:
         fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise
+        return False
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
+    return True
 
 
 def is_being_written(folder: Path) -> bool:
-    """Return whether a process holds the folder's lock alone.
+    """Return whether a process holds the folder's lock.
 
-    To find out, this takes a shared lock for an instant.
+    To find out, this takes the lock for an instant, which writers wait for.
     """
     try:
         descriptor = os.open(folder / STATE_FOLDER / _LOCK, os.O_RDONLY)
     except OSError:
         return False
     try:
-        _lock(descriptor, fcntl.LOCK_SH)
-    except BlockingIOError:
-        return True
+        return not _lock(descriptor, fcntl.LOCK_EX)
     finally:
         os.close(descriptor)
-    return False
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from typing import Any, NotRequired, TypedDict, TypeVar
 
 import msgspec
 
+from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import STATE_FOLDER, write_atomically
 from tokkit.engine.json_files import Count, canonical_json
 from tokkit.errors import wrap_os_errors
@@ -114,9 +115,14 @@ def _receipt_path(folder: Path, key: str) -> Path:
 
 
 def _write(path: Path, record: Mapping[str, Any], *, only_new: bool = False) -> None:
-    whole = {**record, "checksum": _checksum(record)}
     with write_atomically(path, only_new=only_new) as file:
-        file.write(json.dumps(whole, ensure_ascii=False).encode() + b"\n")
+        file.write(seal(record))
+
+
+def seal(record: Mapping[str, Any]) -> bytes:
+    """Return the content of a record's file: JSON with a checksum."""
+    whole = {**record, "checksum": _checksum(record)}
+    return json.dumps(whole, ensure_ascii=False).encode() + b"\n"
 
 
 def _checksum(record: Mapping[str, Any]) -> int:
@@ -126,12 +132,12 @@ def _checksum(record: Mapping[str, Any]) -> int:
 def _read(path: Path, schema: type[R]) -> R | None:
     """Return a record without its checksum; None if it is missing or damaged."""
     with wrap_os_errors(path):
-        try:
-            data = path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        if not path.is_file():  # a device may never end
             return None
+        data = path.read_bytes()
     with suppress(ValueError, RecursionError):
         record = msgspec.json.decode(data, type=dict[str, Any])
         if record.pop("checksum", None) == _checksum(record):
+            Accounts.from_dict(record.get("accounts", {}))
             return msgspec.convert(record, schema)
     return None

@@ -1,0 +1,133 @@
+"""How long a stage takes to plan, to resume and to be opened, where it has 100,000 units.
+
+    python tests/benchmarks/planning.py [--units 100000] [--tiny] [--json FILE]
+
+The inputs are small files, one a unit. Their shards are links to one shard, and their receipts are
+fabricated, so that nothing is measured but what happens before and after the units.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.measuring import Usage, run_measured, tokkit
+from tinytokenizers import write_vocab
+
+from tokkit.encoding.encode import make_encode_stage
+from tokkit.encoding.encode_config import EncodeConfig
+from tokkit.engine.receipts import DONE_FOLDER, Receipt, read_receipts, seal
+from tokkit.engine.stage import Stage
+from tokkit.instances.build import make_build_stage
+from tokkit.instances.build_config import BuildConfig
+
+LINE = "The cat sat on the mat {}. The dogs sat.\n\n"
+# The most seconds that 100,000 units may take; all may take 1 GB.
+GOALS = {
+    "plan": 60,
+    "part": 60,
+    "resume": 60,
+    "up to date": 60,
+    "open tokens": 5,
+    "plan build": 60,
+    "plan build of blocks": 60,
+    "part of build": 60,
+    "resume build": 60,
+    "open instances": 5,
+}
+OPEN = """
+from pathlib import Path
+from tokkit.shards.reader import ShardFolder
+ShardFolder.open(Path({!r}), "tokens").batch_refs()
+"""
+LOAD = """
+from tokkit import InstanceLoader
+InstanceLoader({!r}, batch_size=32, seed=1).batch(0)
+"""
+
+
+def write_inputs(folder: Path, num_units: int) -> None:
+    """Write a small file for each unit, a thousand in a folder."""
+    for number in range(num_units):
+        below = folder / f"{number // 1000:03}"
+        if number % 1000 == 0:
+            below.mkdir(parents=True)
+        (below / f"{number:06}.txt").write_text("".join(LINE.format(n) for n in range(14)))
+
+
+def fabricate(stage: Stage) -> None:
+    """Give each unit but the last the shard and the receipt of the only one that is done."""
+    done = stage.output / ".tokkit" / DONE_FOLDER
+    ((_, receipt),) = read_receipts(stage.output).items()
+    made = stage.output / receipt["name"]
+    for unit in stage.units[:-1]:
+        path = stage.output / unit.shard
+        if path != made:
+            path.hardlink_to(made)
+        own: Receipt = {**receipt, "name": unit.shard, "input": unit.name, "stamp": unit.stamp}
+        (done / f"{stage.unit_key(unit)}.json").write_bytes(seal(own))
+
+
+def measure(folder: Path, num_units: int) -> Iterator[tuple[str, Usage]]:
+    """Yield what is measured, as it is."""
+    write_inputs(folder / "in", num_units)
+    tokenizer = write_vocab(folder / "tokenizer", do_lower_case=True)
+    tokens, instances = folder / "tokens", folder / "instances"
+    encode = tokkit("encode", folder / "in", "-t", tokenizer, "-o", tokens, "--unit-bytes", "1024")
+    yield "plan", run_measured([*encode, "--plan"])
+    yield "part", run_measured([*encode, "--part", f"0/{num_units}"])
+    encode_config = EncodeConfig(
+        inputs=(str(folder / "in"),),
+        tokenizer=tokenizer,
+        output=tokens,
+        unit_bytes=1024,
+        commit=True,
+    )
+    fabricate(make_encode_stage(encode_config))
+    yield "resume", run_measured(encode)
+    yield "up to date", run_measured(encode)
+    yield "open tokens", run_measured([sys.executable, "-c", OPEN.format(str(tokens))])
+    build = tokkit("build", tokens, "-o", instances, "--unit-tokens", "1", "--eval-fraction", "0")
+    yield "plan build", run_measured([*build, "--plan"])
+    yield (
+        "plan build of blocks",
+        run_measured([*build[:-4], "-o", folder / "blocks", "--objective", "clm", "--plan"]),
+    )
+    yield "part of build", run_measured([*build, "--part", f"0/{num_units}"])
+    build_config = BuildConfig(
+        tokens=tokens, output=instances, unit_tokens=1, eval_fraction=0.0, commit=True
+    )
+    fabricate(make_build_stage(build_config))
+    yield "resume build", run_measured(build)
+    yield "open instances", run_measured([sys.executable, "-c", LOAD.format(str(instances))])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--units", type=int, default=100_000)
+    parser.add_argument("--tiny", action="store_true", help="measure with 20 units")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args(arguments)
+    num_units = 20 if options.tiny else options.units
+    figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        sys.stdout.write(f"{num_units:,} units          seconds        MB        goal\n")
+        for name, usage in measure(Path(folder), num_units):
+            figures[name] = asdict(usage)
+            sys.stdout.write(
+                f"{name:<22}{usage.seconds:>9.1f}{usage.megabytes:>10.0f}{GOALS[name]:>12}\n"
+            )
+            sys.stdout.flush()
+    if options.json:
+        options.json.write_text(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
