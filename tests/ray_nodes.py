@@ -11,7 +11,6 @@ little to do: starts are left out. Commands take turns.
 import argparse
 import hashlib
 import os
-import random
 import signal
 import statistics
 import subprocess
@@ -20,10 +19,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 from ray.cluster_utils import Cluster
 
@@ -62,14 +61,14 @@ def cluster(num_nodes: int, num_processors: int = 1) -> Iterator[Any]:
 
 def write_corpus(path: Path, num_bytes: int) -> Path:
     """Write random words of a vocabulary of 30,000, the frequent ones as often as in a language."""
-    draw = random.Random(1)  # noqa: S311  it makes no secret
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    words = ["".join(draw.choices(letters, k=draw.randint(2, 9))) for _ in range(30_000)]
-    weights = [1 / rank for rank in range(1, len(words) + 1)]
-    lines = (
-        " ".join(draw.choices(words, weights, k=15)).capitalize() + ".\n" for _ in range(100_000)
+    draw = np.random.default_rng(1)
+    letters = draw.choice([*"abcdefghijklmnopqrstuvwxyz"], (30_000, 8))
+    words = np.array(["".join(row[: 2 + n % 7]) for n, row in enumerate(letters)])
+    weights = 1 / np.arange(1, len(words) + 1)
+    drawn = draw.choice(words, (40_000, 15), p=weights / weights.sum())
+    block = "".join(
+        " ".join(row) + (".\n\n" if n % 5 == 0 else ".\n") for n, row in enumerate(drawn)
     )
-    block = "".join(chain.from_iterable((line, "\n" * (draw.random() < 0.2)) for line in lines))
     with path.open("w") as file:
         for start in range(0, num_bytes, len(block)):
             file.write(f"Part {start}.\n\n{block[: num_bytes - start]}\n\n")
