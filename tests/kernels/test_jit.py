@@ -3,14 +3,17 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import toykernels
 
+from tokkit.kernels import compiled
 from tokkit.kernels.jit import kernel, tuple_kernel
 
 SIGNED, UNSIGNED = ("int16",), ("uint32",)
@@ -78,6 +81,28 @@ def test_where_kernels_cannot_be_kept_they_are_compiled_every_time(tmp_path: Pat
     occupied = tmp_path / "file"
     occupied.write_text("no folder")
     assert double_in_processes(occupied / "cache", SIGNED) == [""]
+
+
+def test_kernels_can_be_kept_on_a_machine_of_a_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kept(folder: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in folder.rglob("*.kernel")}
+
+    largest(1)  # is compiled
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "")
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = compiled.find_folder()
+    assert before is not None
+    try:
+        compiled.keep_kernels_on_machine()
+        folder = tmp_path / f"tokkit-kernels-{os.getuid()}"
+        assert folder in (compiled.find_folder() or Path()).parents
+        assert folder.stat().st_mode & 0o077 == 0
+        assert kept(folder).items() >= kept(before).items() > {}.items()
+    finally:
+        compiled._list_folders.cache_clear()
 
 
 class Pair(NamedTuple):
