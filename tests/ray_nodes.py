@@ -165,7 +165,7 @@ def check_cost(scratch: Path, megabytes: int) -> None:
             "local": ("--workers", 2),
             "ray": ("--engine", "ray", "--ray-address", made.address),
         }
-        works = {"little": (little, 1 << 20), "large": (corpus, 32 << 20), "tiny": (little, 1000)}
+        works = {"little": (little, 1 << 20), "large": (corpus, 32 << 20), "tiny": (little, 1024)}
         seconds: dict[tuple[str, str], list[float]] = {}
         for _ in range(3):
             for work, (text, unit_bytes) in works.items():
