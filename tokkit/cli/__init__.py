@@ -31,6 +31,7 @@ _MODULES = {
     "verify": "tokkit.cli.inspect",
     "tokenize": "tokkit.cli.tokenize",
     "report": "tokkit.cli.report",
+    "help": "tokkit.cli.help",
 }
 
 

@@ -6,6 +6,7 @@ import click
 
 from tokkit.cli.command_options import stage_command
 from tokkit.cli.pretraining_output import print_estimate, print_pretraining
+from tokkit.cli.streams import name_next
 from tokkit.pretraining.pretrain_config import PretrainConfig
 
 
@@ -28,5 +29,6 @@ def pretrain(config: PretrainConfig, *, dry_run: bool, as_json: bool) -> None:
         manifest = run(config)
         if is_first:
             print_pretraining(config.output, manifest, as_json=as_json)
+            name_next("report", config.output)
     elif is_first:
         print_estimate(estimate_run(config), as_json=as_json)

@@ -7,10 +7,12 @@ import click
 
 from tokkit.cli.command_options import stage_command
 from tokkit.cli.output import print_manifest, print_step, print_training
+from tokkit.cli.streams import name_next
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.local import import_single_threaded
 from tokkit.engine.stage_config import StageConfig
 from tokkit.instances.build_config import BuildConfig
+from tokkit.shards.objectives import TRAINABLE
 from tokkit.vocab.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ def train(config: TrainConfig, *, as_json: bool) -> None:
         take_step(config, make_train_stage(config), as_json=as_json)
         return
     print_training(config.output, run(config), as_json=as_json)
+    name_next("encode", *config.inputs, "-t", config.output, "-o", "tokens")
 
 
 @stage_command(EncodeConfig)
@@ -56,6 +59,7 @@ def encode(config: EncodeConfig, *, show_stats: bool, as_json: bool) -> None:
         return
     stats = EncodeStats() if show_stats else None
     print_manifest(config.output, run(config, stats), as_json=as_json, stats=stats)
+    name_next("build", config.output, "-o", "instances")
 
 
 @stage_command(BuildConfig)
@@ -73,6 +77,10 @@ def build(config: BuildConfig, *, as_json: bool) -> None:
         take_step(config, make_build_stage(config), as_json=as_json)
         return
     print_manifest(config.output, run(config), as_json=as_json)
+    if config.objective in TRAINABLE:
+        name_next("pretrain", config.output, "-o", "run")
+    else:
+        name_next("report", config.output)
 
 
 def take_step(config: StageConfig, stage: "Stage", *, as_json: bool) -> None:

@@ -6,6 +6,7 @@ that is opened would become the stream, and what a library prints would be writt
 
 import io
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -90,6 +91,11 @@ def echo(text: str = "", *, err: bool = False) -> None:
     """
     with suppress(OSError) if err else nullcontext():
         click.echo(escape_controls(text), err=err)
+
+
+def name_next(*arguments: object) -> None:
+    """Print on standard error which command may follow."""
+    echo(f"tokkit: next: {shlex.join(['tokkit', *map(str, arguments)])}", err=True)
 
 
 def echo_lines(text: str, *, err: bool = False) -> None:

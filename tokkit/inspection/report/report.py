@@ -27,7 +27,7 @@ from tokkit.inspection.report.tokenizer_section import describe_tokenizers
 from tokkit.inspection.report.tokens_section import describe_tokens
 from tokkit.inspection.verify import require_kind
 
-ORDER = ("tokenizer", "tokens", "instances", "run", "corpus")
+ORDER = ("corpus", "tokenizer", "tokens", "instances", "run")
 
 
 def report(config: ReportConfig) -> None:
