@@ -1,6 +1,7 @@
 """Models with random weights and instances of random ids, for comparing models."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from flatbatches import pair_instances
 
 from tokkit.pretraining.data.batches import Batch
+from tokkit.pretraining.models.albert import AlbertConfig
 from tokkit.pretraining.models.architectures import build_model
 from tokkit.pretraining.models.transformer import ModelConfig, Transformer
 from tokkit.pretraining.pretrain_config import PretrainConfig
@@ -56,6 +58,11 @@ def make_model(config: ModelConfig, seed: int = 0) -> Transformer:
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     return model
+
+
+def share_layers(config: ModelConfig) -> AlbertConfig:
+    """The shape of the ALBERT of the same size."""
+    return AlbertConfig(**asdict(config), embedding_size=config.hidden_size)
 
 
 def make_instances(lengths: list[int], vocab_size: int, seed: int = 0) -> Instances:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from instancefolders import write_instance_folder
+from randommodels import share_layers
 
 from tokkit.pretraining.data.loader import Loader, open_sources
 from tokkit.pretraining.models.architectures import build_model, outline_model
@@ -139,7 +140,7 @@ def test_a_step_that_runs_out_of_memory_is_no_error(
 
 
 def test_parameters_are_counted_by_part() -> None:
-    for shape in (SHAPE, replace(SHAPE, objective="clm"), replace(SHAPE, share_layers=True)):
+    for shape in (SHAPE, replace(SHAPE, objective="clm"), share_layers(SHAPE)):
         model = build_model(shape)
         counts = count_parameters(model)
         assert counts["total"] == sum(p.numel() for p in model.parameters())

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from flatbatches import make_batch
+from randommodels import share_layers
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -34,8 +35,9 @@ def test_a_token_passes_the_parameters_of_the_model() -> None:
     padding = BASE.padded_vocab_size - 30522
     own = sum(p.numel() for p in model.masked_token_head.parameters())
     assert head == own - padding + 30522 * 768
-    shared = outline_model(replace(BASE, share_layers=True))
-    assert count_flops_per_token(shared, make_sample(0, 0)) / 6 == encoder
+    shared = outline_model(share_layers(BASE))
+    mapping = 768 * 768 + 768
+    assert count_flops_per_token(shared, make_sample(0, 0)) / 6 == encoder + mapping
     decoder = outline_model(replace(BASE, objective="clm"))
     assert count_flops_per_token(decoder, make_sample(0, 1)) / 6 - encoder == 30522 * 768
 

@@ -19,8 +19,8 @@ from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.data.loader import Loader, open_sources
 from tokkit.pretraining.models.architectures import VOCAB_TENSORS, build_model
 from tokkit.pretraining.models.bert import Bert
-from tokkit.pretraining.models.bert_folder import fingerprint_folder
 from tokkit.pretraining.models.export import write_export
+from tokkit.pretraining.models.model_folder import fingerprint_folder
 from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.pretrain_config import LoaderConfig, PretrainConfig
 from tokkit.pretraining.training.metrics import total_loss
@@ -234,7 +234,7 @@ def test_a_run_starts_from_our_own_export(
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"model_type": "roberta"}, "model_type is roberta, but"),
+        ({"model_type": "electra"}, "model_type is electra, but --init-from requires bert, albert"),
         ({"hidden_act": "gelu_new"}, "hidden_act is gelu_new, .* gelu or gelu_python"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is relative_key"),
         ({"is_decoder": True}, "is_decoder is True"),
@@ -267,7 +267,7 @@ def test_incompatible_options_and_objectives_are_refused(
     tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     write_bert(tmp_path / "bert", tokenizer)
-    with pytest.raises(TokkitError, match="instances of clm train a GPT-2"):
+    with pytest.raises(TokkitError, match="is a bert, which learns from nsp, sop, mlm, but"):
         begin(tmp_path / "bert", tokenizer, "clm")
     with pytest.raises(UsageError, match="--share-layers has no effect with --init-from"):
         PretrainConfig(
@@ -329,7 +329,7 @@ def test_a_fingerprint_is_taken_without_torch(tmp_path: Path, tokenizer: Tokeniz
     write_bert(tmp_path / "bert", tokenizer)
     script = (
         "import sys\nfrom pathlib import Path\n"
-        "from tokkit.pretraining.models.bert_folder import fingerprint_folder\n"
+        "from tokkit.pretraining.models.model_folder import fingerprint_folder\n"
         f"print(fingerprint_folder(Path({str(tmp_path / 'bert')!r})))\n"
         "assert not {'torch', 'safetensors', 'transformers'} & set(sys.modules)\n"
     )

@@ -8,21 +8,20 @@ from randommodels import make_model
 from tinytokenizers import write_bpe
 
 from tokkit.errors import TokkitError, UsageError
+from tokkit.pretraining.models.architectures import CONFIG_CLASSES
 from tokkit.pretraining.models.export import fill_mask, write_export
-from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.tokenizer.tokenizer import load_tokenizer
 
 
 def write_model(folder: Path, objective: str, *, share_layers: bool = False) -> Path:
     """Write the export of a model with random weights."""
     tokenizer = write_counting_tokenizer(folder / "tokenizer")
-    config = ModelConfig.from_preset(
+    config = CONFIG_CLASSES["albert" if share_layers else "bert"].from_preset(
         "tiny",
         vocab_size=tokenizer.vocab_size,
         max_seq_length=32,
         dropout=0.1,
         objective=objective,
-        share_layers=share_layers,
     )
     write_export(folder / "export", make_model(config).state_dict(), config, tokenizer)
     return folder / "export"
@@ -51,7 +50,7 @@ def test_masks_are_filled_as_transformers_fills_them(
 def test_masks_are_spelled_as_the_tokenizer_spells_them_or_as_bert_does(tmp_path: Path) -> None:
     special = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
     tokenizer = load_tokenizer(write_bpe(tmp_path / "tokenizer", ["a t"], special))
-    config = ModelConfig.from_preset(
+    config = CONFIG_CLASSES["bert"].from_preset(
         "tiny", vocab_size=tokenizer.vocab_size, max_seq_length=32, dropout=0.1, objective="mlm"
     )
     write_export(tmp_path / "export", make_model(config).state_dict(), config, tokenizer)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from flatbatches import pair_instances
+from randommodels import share_layers
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -41,7 +42,7 @@ from tokkit.pretraining.training.optimizers import build_optimizer, clip_gradien
 VOCAB_SIZE = 101
 LENGTHS = [[[16, 5, 40], [7]], [[33], [8]]]  # of the sequences of each micro-batch of each rank
 TINY = ModelConfig.from_preset("tiny", vocab_size=VOCAB_SIZE, max_seq_length=64, dropout=0.0)
-SHARED = dataclasses.replace(TINY, share_layers=True)
+SHARED = share_layers(TINY)
 MODERN = ModernBertConfig(
     vocab_size=VOCAB_SIZE,
     hidden_size=32,

@@ -30,6 +30,7 @@ MODERNBERT_PRESETS = {
 }
 # The keys of ``optimizers.BUILDERS``, repeated because this module must not import torch.
 OPTIMIZERS = ("adamw", "lamb")
+EXTENSIONS = ("repeat", "interpolate")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
 COMPILE = ("auto", "on", "off")
@@ -51,6 +52,7 @@ class Family(NamedTuple):
 
 FAMILIES = {
     "bert": Family(MASKED, tuple(PRESETS), 0.1),
+    "roberta": Family(("mlm",), tuple(PRESETS), 0.1),
     "gpt2": Family(("clm",), tuple(PRESETS), 0.1),
     "modernbert": Family(("mlm", "clm"), tuple(MODERNBERT_PRESETS), 0.0),
 }
@@ -110,7 +112,7 @@ class PretrainConfig(LoaderConfig, OutputConfig):
 
     output: Path = option("Run folder to write.", flags=("-o", "--output"))
     architecture: str | None = option(
-        "Architecture of the model; modernbert is for instances of mlm and clm.",
+        "Architecture of the model; roberta is for instances of mlm, modernbert for mlm and clm.",
         default=None,
         choices=tuple(FAMILIES),
         shown_default="bert, or gpt2 for clm",
@@ -125,6 +127,13 @@ class PretrainConfig(LoaderConfig, OutputConfig):
         "Hugging Face folder of the model to start from, or its name on the Hugging Face Hub; its size "
         "replaces --preset.",
         default=None,
+    )
+    extend_positions: str | None = option(
+        "Give the model of --init-from as many positions as the instances need: repeat those that it "
+        "has, or interpolate between them (rotary positions: a larger base).",
+        default=None,
+        choices=EXTENSIONS,
+        shown_default="refuse longer instances",
     )
     share_layers: bool = option("Give all layers the same weights, as ALBERT does.", default=False)
     phases: tuple[tuple[int, float], ...] = option(
@@ -226,6 +235,10 @@ class PretrainConfig(LoaderConfig, OutputConfig):
         require(
             self.architecture is None or self.init_from is None,
             "--architecture has no effect with --init-from, whose model has its own; leave one out",
+        )
+        require(
+            self.extend_positions is None or self.init_from is not None,
+            "--extend-positions has no effect without --init-from; leave it out",
         )
         family = self.architecture or "bert"
         require(

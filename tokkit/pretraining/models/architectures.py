@@ -3,6 +3,7 @@
     objective              layers        --architecture     architecture
     nsp, sop, mlm          separate      bert               bert
     nsp, sop, mlm          shared        bert               albert
+    mlm                    separate      roberta            roberta
     clm                    separate      gpt2               gpt2
     mlm                    separate      modernbert         modernbert
     clm                    separate      modernbert         modernbert-decoder
@@ -16,35 +17,47 @@ order, and stores the matrices of its layers transposed:
                                             =  transformer.h.0.attn.c_attn.weight [D, 3 D], transposed
 
 The padding of the vocabulary does not exist there: it is cut off when writing, and zero after
-reading. The decoder's weight is the word embedding, which is stored once; ``transformers`` ties it
+reading. For the positions of a RoBERTa it is the other way round. The decoder's weight is the word embedding, which is stored once; ``transformers`` ties it
 again.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
-from tokkit.pretraining.models.bert import ALBERT, BERT
+from tokkit.errors import TokkitError
+from tokkit.pretraining.models.albert import ALBERT, AlbertConfig
+from tokkit.pretraining.models.bert import BERT
 from tokkit.pretraining.models.gpt2 import GPT2
+from tokkit.pretraining.models.model_folder import DOWNLOAD
 from tokkit.pretraining.models.modernbert import (
     MODERNBERT,
     MODERNBERT_DECODER,
     ModernBertConfig,
 )
+from tokkit.pretraining.models.roberta import ROBERTA, RobertaConfig
 from tokkit.pretraining.models.transformer import Architecture, ModelConfig, Transformer
 
 ARCHITECTURES = {
     architecture.model_type: architecture
-    for architecture in (BERT, ALBERT, GPT2, MODERNBERT, MODERNBERT_DECODER)
+    for architecture in (BERT, ALBERT, ROBERTA, GPT2, MODERNBERT, MODERNBERT_DECODER)
 }
-# The class of the shape for each ``--architecture``.
+# Models of transformers that compute the same as another.
+SIBLINGS = {"xlm-roberta": ROBERTA}
+# The class of the shape for each ``--architecture``, and with shared layers.
 CONFIG_CLASSES: Mapping[str, type[ModelConfig]] = {
     "bert": ModelConfig,
+    "albert": AlbertConfig,
+    "roberta": RobertaConfig,
     "gpt2": ModelConfig,
     "modernbert": ModernBertConfig,
 }
+POSITIONS = "embeddings.positions.weight"
 VOCAB_TENSORS = ("embeddings.words.weight", "masked_token_head.bias")  # with a row for each token
 
 
@@ -68,24 +81,30 @@ def outline_model(config: ModelConfig) -> Transformer:
 
 def config_names(architecture: Architecture) -> dict[str, str]:
     """Return the fields of our config that exist in theirs, and their names there."""
-    theirs = {"share_layers": None, **architecture.config}
     ours = (field.name for field in fields(architecture.config_class))
-    named = {name: theirs.get(name, name) for name in ours}
+    named = {name: architecture.config.get(name, name) for name in ours}
     return {name: their_name for name, their_name in named.items() if their_name is not None}
 
 
-def describe_sizes(config: ModelConfig) -> dict[str, int]:
-    """Return the sizes on which a model's number of parameters depends."""
-    has_positions = "embeddings.positions" in choose_architecture(config).outer
-    return {
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "intermediate_size": config.intermediate_size,
-        "max_position_embeddings": config.max_position_embeddings if has_positions else 0,
-        "type_vocab_size": config.type_vocab_size if has_positions else 0,
-    }
+def parse_config(data: Mapping[str, Any], architecture: Architecture, **values: Any) -> ModelConfig:
+    """Return the shape that ``config.json`` describes.
+
+    Args:
+        data: its contents.
+        architecture: of the model.
+        values: of our fields, in place of those of the file.
+
+    Raises:
+        KeyError: naming a field that is missing.
+        ValueError: if a field cannot be that of a model.
+    """
+    completed = architecture.read({**architecture.defaults, **data})
+    names = config_names(architecture)
+    found = {name: completed[theirs] for name, theirs in names.items() if name not in values}
+    try:
+        return msgspec.convert({**found, **values}, architecture.config_class)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
 
 
 def transformers_names(name: str, architecture: Architecture) -> tuple[str, ...]:
@@ -107,6 +126,8 @@ def to_transformers(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[
     architecture, named = choose_architecture(config), {}
     for name, tensor in tensors.items():
         rows = tensor[: config.vocab_size] if name in VOCAB_TENSORS else tensor
+        if name == POSITIONS:
+            rows = torch.cat([rows.new_zeros(config.position_offset, rows.shape[1]), rows])
         their_names = transformers_names(name, architecture)
         for their_name, part in zip(their_names, rows.chunk(len(their_names)), strict=True):
             named[their_name] = part.T if _is_transposed(name, part, architecture) else part
@@ -128,9 +149,40 @@ def from_transformers(
         if name in VOCAB_TENSORS:
             padding = config.padded_vocab_size - config.vocab_size
             tensor = torch.cat([tensor, tensor.new_zeros(padding, *tensor.shape[1:])])
+        if name == POSITIONS:
+            tensor = tensor[config.position_offset :]
         is_transposed = _is_transposed(name, tensor, architecture)
         found[name] = tensor.T.contiguous() if is_transposed else tensor
     return found
+
+
+def require_possible(path: Path, config: ModelConfig, num_bytes: int) -> None:
+    """Refuse the sizes of a ``config.json`` if heads do not divide, or the weights are too few.
+
+    For a model with more parameters than the weights have bytes, memory would be asked for.
+
+    Args:
+        path: the file.
+        config: what it says.
+        num_bytes: bytes of the weights.
+    """
+    width, heads = config.hidden_size, config.num_attention_heads
+    if width % heads:
+        raise TokkitError(
+            f"{path}: hidden_size {width} cannot be divided among {heads} attention heads; {DOWNLOAD}"
+        )
+    outer = choose_architecture(config).outer
+    num_rows = config.vocab_size
+    num_rows += config.max_position_embeddings if "embeddings.positions" in outer else 0
+    num_rows += config.type_vocab_size if "embeddings.segments" in outer else 0
+    num_layers = 1 if "albert" in config.model_type else config.num_hidden_layers
+    layer = width * (4 * width + 2 * config.intermediate_size)
+    num_parameters = config.word_size * num_rows + num_layers * layer
+    if num_parameters > num_bytes:
+        raise TokkitError(
+            f"{path}: makes a model of {num_parameters:,} parameters, but the weights have "
+            f"{num_bytes:,} bytes; download both again"
+        )
 
 
 def _is_transposed(name: str, tensor: Tensor, architecture: Architecture) -> bool:

@@ -1,12 +1,11 @@
-"""BERT (Devlin et al. 2018, arXiv:1810.04805) with its two pretraining heads, and as ALBERT.
+"""BERT (Devlin et al. 2018, arXiv:1810.04805) with its two pretraining heads.
 
 It is a post-norm encoder: the output of each sublayer passes dropout, is added to the sublayer's
 input, and is normalized. It computes what ``transformers.BertForPreTraining`` computes; queries,
-keys and values come from one projection. With shared layers it is an ALBERT, which puts a linear
-layer between embeddings and encoder: both have one size here, so the identity is exported.
+keys and values come from one projection.
 """
 
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,9 +21,8 @@ from tokkit.pretraining.models.transformer import (
     Transformer,
     to_autocast_dtype,
 )
+from tokkit.shards.objectives import MASKED
 from tokkit.tokenizer.tokenizer import Tokenizer
-
-MAPPING = "albert.encoder.embedding_hidden_mapping_in"
 
 
 class NormedEmbeddings(Embeddings):
@@ -32,9 +30,9 @@ class NormedEmbeddings(Embeddings):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.segments = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.positions = nn.Embedding(config.max_position_embeddings, config.word_size)
+        self.segments = nn.Embedding(config.type_vocab_size, config.word_size)
+        self.norm = nn.LayerNorm(config.word_size, eps=config.layer_norm_eps)
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Return x_ND."""
@@ -66,12 +64,13 @@ class Layer(nn.Module):
         self.down = nn.Linear(config.intermediate_size, config.hidden_size)
         self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout_prob = config.hidden_dropout_prob
+        self.gelu = config.gelu
 
     def forward(self, x_ND: Tensor, inputs: Inputs) -> Tensor:
         """Pass x_ND through the layer."""
         x_ND = self.attention_norm(x_ND + self._drop(self.attention(x_ND, inputs)))
         x_ND = to_autocast_dtype(x_ND)
-        h_NF = F.gelu(self.up(x_ND))
+        h_NF = F.gelu(self.up(x_ND), approximate=self.gelu)
         out_ND = self.output_norm(x_ND + self._drop(self.down(h_NF)))
         return to_autocast_dtype(out_ND)
 
@@ -89,13 +88,15 @@ class MaskedTokenHead(nn.Module):
 
     def __init__(self, config: ModelConfig, *, bias: bool = True) -> None:
         super().__init__()
-        self.transform = nn.Linear(config.hidden_size, config.hidden_size, bias=bias)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=bias)
+        self.transform = nn.Linear(config.hidden_size, config.word_size, bias=bias)
+        self.norm = nn.LayerNorm(config.word_size, eps=config.layer_norm_eps, bias=bias)
         self.bias = nn.Parameter(torch.zeros(config.padded_vocab_size))
+        self.gelu = config.gelu
 
     def forward(self, x_MD: Tensor) -> Tensor:
         """Transform the encoder's output at the predicted positions."""
-        return to_autocast_dtype(self.norm(F.gelu(self.transform(x_MD))))
+        transformed_MD = F.gelu(self.transform(x_MD), approximate=self.gelu)
+        return to_autocast_dtype(self.norm(transformed_MD))
 
 
 class NextSentenceHead(nn.Module):
@@ -113,13 +114,22 @@ class NextSentenceHead(nn.Module):
 
 
 class Bert(Transformer):
-    """The encoder with a head for masked tokens and, where there are pairs, one for their label."""
+    """The encoder with a head for masked tokens and, where there are pairs, one for their label.
 
-    def __init__(self, config: ModelConfig) -> None:
-        num_layers = 1 if config.share_layers else config.num_hidden_layers
-        super().__init__(
-            config, NormedEmbeddings(config), (Layer(config) for _ in range(num_layers))
-        )
+    Args:
+        config: its shape.
+        embeddings: None for those of a BERT.
+        num_layers: layers with weights of their own; None for all.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        embeddings: Embeddings | None = None,
+        num_layers: int | None = None,
+    ) -> None:
+        layers = (Layer(config) for _ in range(num_layers or config.num_hidden_layers))
+        super().__init__(config, embeddings or NormedEmbeddings(config), layers)
         self.masked_token_head = MaskedTokenHead(config)
         self.next_sentence_head = NextSentenceHead(config) if config.has_pairs else None
 
@@ -159,33 +169,36 @@ class Bert(Transformer):
         return own - padding + super().count_head_parameters()
 
 
-def describe_bert(config: ModelConfig, tokenizer: Tokenizer, *, name: str) -> dict[str, Any]:
-    """Return what ``config.json`` says of a BERT, whose class there begins with ``name``."""
+def describe_bert(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return what ``config.json`` says of a BERT."""
     del tokenizer
-    head = "ForPreTraining" if config.has_pairs else "ForMaskedLM"
-    return {"architectures": [f"{name}{head}"], "hidden_act": "gelu"}
+    return {"architectures": [f"Bert{name_head(config)}"], "hidden_act": "gelu"}
 
 
-def describe_albert(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return what ``config.json`` says of an ALBERT."""
-    return describe_bert(config, tokenizer, name="Albert") | {
-        "embedding_size": config.hidden_size,
-        "num_hidden_groups": 1,
-        "inner_group_num": 1,
-        "classifier_dropout_prob": config.hidden_dropout_prob,  # BERT's default
-        "bos_token_id": tokenizer.special_ids.get("cls"),
-        "eos_token_id": tokenizer.special_ids.get("sep"),
-    }
+def name_head(config: ModelConfig) -> str:
+    """Return the end of the name of a class in ``transformers`` with the heads of a model."""
+    return "ForPreTraining" if config.has_pairs else "ForMaskedLM"
 
 
-def make_mapping(config: ModelConfig) -> dict[str, Tensor]:
-    """Return the layer that an ALBERT has between embeddings and encoder: the identity."""
-    size = config.hidden_size
-    return {f"{MAPPING}.weight": torch.eye(size), f"{MAPPING}.bias": torch.zeros(size)}
-
-
+# What transformers assumes of BERT and its relatives where their config says nothing.
+DEFAULTS: Mapping[str, Any] = {
+    "hidden_act": "gelu",
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "initializer_range": 0.02,
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "tie_word_embeddings": True,
+}
+# transformers has several GELUs; only two are exact.
+SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+    "tie_word_embeddings": (True,),
+}
 BERT = Architecture(
     model_type="bert",
+    objectives=MASKED,
     build=Bert,
     outer={
         "embeddings.words": "bert.embeddings.word_embeddings",
@@ -207,31 +220,8 @@ BERT = Architecture(
         "down": ("output.dense",),
         "output_norm": ("output.LayerNorm",),
     },
-    describe=partial(describe_bert, name="Bert"),
-)
-ALBERT = Architecture(
-    model_type="albert",
-    build=Bert,
-    outer={
-        "embeddings.words": "albert.embeddings.word_embeddings",
-        "embeddings.positions": "albert.embeddings.position_embeddings",
-        "embeddings.segments": "albert.embeddings.token_type_embeddings",
-        "embeddings.norm": "albert.embeddings.LayerNorm",
-        "masked_token_head": "predictions",
-        "masked_token_head.transform": "predictions.dense",
-        "masked_token_head.norm": "predictions.LayerNorm",
-        "next_sentence_head.pooler": "albert.pooler",
-        "next_sentence_head.classifier": "sop_classifier.classifier",
-    },
-    layer="albert.encoder.albert_layer_groups.{}.albert_layers.0",
-    inner={
-        "attention.qkv": ("attention.query", "attention.key", "attention.value"),
-        "attention.output": ("attention.dense",),
-        "attention_norm": ("attention.LayerNorm",),
-        "up": ("ffn",),
-        "down": ("ffn_output",),
-        "output_norm": ("full_layer_layer_norm",),
-    },
-    describe=describe_albert,
-    add_tensors=make_mapping,
+    describe=describe_bert,
+    defaults=DEFAULTS,
+    supported=SUPPORTED | {"hidden_act": ("gelu", "gelu_python")},
+    redundant=("cls.predictions.decoder.weight", "embeddings.position_ids"),
 )

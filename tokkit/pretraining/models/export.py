@@ -5,6 +5,7 @@ It has ``config.json`` and ``model.safetensors`` under its names, and the tokeni
     objective, layers          loads as it was trained in            and in
     nsp, sop                   BertForPreTraining                    BertForMaskedLM, AutoModel
     mlm                        BertForMaskedLM                       AutoModel
+    mlm; roberta               RobertaForMaskedLM                    AutoModelForMaskedLM, AutoModel
     nsp, sop; shared layers    AlbertForPreTraining                  AlbertForMaskedLM, AutoModel
     mlm; shared layers         AlbertForMaskedLM                     AutoModel
     clm                        GPT2LMHeadModel                       AutoModelForCausalLM, AutoModel
@@ -25,7 +26,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 from torch import Tensor
 
@@ -37,12 +37,13 @@ from tokkit.pretraining.models.architectures import (
     ARCHITECTURES,
     choose_architecture,
     config_names,
-    describe_sizes,
     from_transformers,
     outline_model,
+    parse_config,
+    require_possible,
     to_transformers,
 )
-from tokkit.pretraining.models.bert_folder import CONFIG, require_possible
+from tokkit.pretraining.models.model_folder import CONFIG
 from tokkit.pretraining.models.tensor_files import read_tensors, wrap_damage_errors, write_tensors
 from tokkit.pretraining.models.transformer import Inputs, ModelConfig, Transformer
 from tokkit.tokenizer.masked_text import encode_masked
@@ -73,8 +74,7 @@ def write_export(
     Raises:
         TokkitError: where the disk is full, or a GPT-2's vocabulary has no end-of-text token.
     """
-    added = choose_architecture(config).add_tensors(config)
-    tensors = {**to_transformers(weights, config), **added}
+    tensors = to_transformers(weights, config)
     with wrap_os_errors(folder), write_folder_atomically(folder) as written:
         write_json(written / CONFIG, describe_model(config, tokenizer))
         write_tensors(written / MODEL, tensors)
@@ -137,20 +137,17 @@ def read_config(folder: Path) -> ModelConfig:
             f"{path}: model_type is {kind}, not {', '.join(ARCHITECTURES)}; "
             f"name the export folder of a run"
         )
-    architecture = ARCHITECTURES[kind]
-    names = config_names(architecture)
-    if missing := [their_name for their_name in names.values() if their_name not in data]:
-        raise TokkitError(f"{path}: {missing[0]} is missing; name the export folder of a run")
-    values = {name: data[their_name] for name, their_name in names.items()}
     try:
-        fields = {**values, "share_layers": kind == "albert"}
-        config = msgspec.convert(fields, architecture.config_class)
-    except msgspec.ValidationError as error:
+        config = parse_config(data, ARCHITECTURES[kind])
+    except KeyError as error:
+        raise TokkitError(
+            f"{path}: {error.args[0]} is missing; name the export folder of a run"
+        ) from error
+    except ValueError as error:
         raise TokkitError(f"{path}: {error}; name the export folder of a run") from error
-    layers = 1 if config.share_layers else config.num_hidden_layers
     with wrap_damage_errors(folder / MODEL):
         num_bytes = (folder / MODEL).stat().st_size
-    require_possible(path, {**describe_sizes(config), "num_hidden_layers": layers}, num_bytes)
+    require_possible(path, config, num_bytes)
     return config
 
 

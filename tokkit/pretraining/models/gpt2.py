@@ -8,6 +8,7 @@ there are no segments.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -105,8 +106,17 @@ def describe_gpt2(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
+def read_gpt2(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the contents of ``config.json`` with the feed-forward size, which it may leave out."""
+    width = data.get("n_embd")
+    if data["n_inner"] is None and isinstance(width, int):
+        return {**data, "n_inner": 4 * width}
+    return data
+
+
 GPT2 = Architecture(
     model_type="gpt2",
+    objectives=("clm",),
     build=Gpt2,
     outer={
         "embeddings.words": "transformer.wte",
@@ -135,4 +145,23 @@ GPT2 = Architecture(
     },
     transposed=True,
     describe=describe_gpt2,
+    defaults={
+        "n_inner": None,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "initializer_range": 0.02,
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "add_cross_attention": False,
+        "tie_word_embeddings": True,
+    },
+    supported={
+        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+        "scale_attn_weights": (True,),
+        "scale_attn_by_inverse_layer_idx": (False,),
+        "add_cross_attention": (False,),
+        "tie_word_embeddings": (True,),
+    },
+    read=read_gpt2,
+    redundant=("lm_head.weight", ".attn.bias", ".attn.masked_bias"),
 )

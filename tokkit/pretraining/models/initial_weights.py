@@ -1,9 +1,9 @@
-"""The first weights of a run with ``--init-from``, read from a Hugging Face folder.
+"""The first weights of a run with ``--init-from``, read from a Hugging Face folder of a model.
 
-It holds a BERT, or a ModernBERT for ``mlm`` or its decoder for ``clm``. Tensors are named as in
-``BertForPreTraining`` and ``ModernBertForMaskedLM``. The names of a bare ``BertModel``, without
-``bert.``, and those of the first releases, ``LayerNorm.gamma`` and ``beta``, are accepted too. A head that is
-missing is drawn at random, and a tensor that our model lacks is ignored.
+Tensors are named as in the class that an export loads as, such as ``BertForPreTraining``. The names of
+a bare ``BertModel``, without ``bert.``, and those of the first releases, ``LayerNorm.gamma`` and
+``beta``, are accepted too. A head that is missing is drawn at random, and a tensor that our model lacks
+is ignored.
 
 The vocabulary may differ. Then the tensors with a row for each token, its embedding and its bias in
 the decoder, are copied token by token: tokens are matched by their spelling, and special tokens by
@@ -12,6 +12,14 @@ their role. The row of a token that the folder lacks is drawn at random:
     theirs    0 <pad>  1 <mask>  2 the   3 ##ing  4 cat
     ours      0 [PAD]  1 [MASK]  2 cat   3 dog    4 ##ing  5 the
     rows      0        1         4       random   3        2
+
+The model may have fewer positions than the instances have tokens. With ``--extend-positions`` 4
+positions become 7 in one of these ways, of which the first leaves short sequences as they are:
+
+    repeat         0  1    2  3    0  1    2      Longformer's (Beltagy et al. 2020, arXiv:2004.05150)
+    interpolate    0  0.5  1  1.5  2  2.5  3      a new position is between two old ones
+
+Rotary positions have no rows to repeat; interpolated, they get a larger base.
 """
 
 import logging
@@ -25,36 +33,32 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tokkit.errors import TokkitError, wrap_os_errors
+from tokkit.engine.json_files import read_json
+from tokkit.errors import TokkitError, require, wrap_os_errors
 from tokkit.pretraining.models.architectures import (
+    ARCHITECTURES,
+    POSITIONS,
+    SIBLINGS,
     VOCAB_TENSORS,
     choose_architecture,
-    describe_sizes,
     from_transformers,
     outline_model,
+    parse_config,
+    require_possible,
     to_transformers,
     transformers_names,
 )
-from tokkit.pretraining.models.bert_folder import (
+from tokkit.pretraining.models.model_folder import (
     CONFIG,
-    SIZES,
+    DOWNLOAD,
     find_weights,
-    read_bert_config,
-    read_family,
-    require_possible,
+    read_model_type,
 )
-from tokkit.pretraining.models.modernbert_folder import read_modernbert_config
-from tokkit.pretraining.models.transformer import ModelConfig
+from tokkit.pretraining.models.transformer import Architecture, ModelConfig
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
-HEADS = ("cls.", "bert.pooler.", "head.", "lm_head.", "decoder.")
+HEADS = ("masked_token_head", "next_sentence_head")  # of ours, what may be drawn at random
 OLD_NAMES = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
-# Another name of the same tensor; copies and constants that older releases saved as well.
-TIED = {"cls.predictions.decoder.bias": "cls.predictions.bias"}
-REDUNDANT = (
-    *("cls.predictions.decoder.weight", "decoder.weight"),
-    *("bert.embeddings.position_ids", "embeddings.position_ids"),
-)
 NUM_LOGGED = 5
 LONGEST_LOGGED = 100
 
@@ -89,9 +93,15 @@ class InitialWeights:
 
 
 def read_initial_weights(
-    folder: Path, tokenizer: Tokenizer, *, objective: str, max_seq_length: int, dropout: float
+    folder: Path,
+    tokenizer: Tokenizer,
+    *,
+    objective: str,
+    max_seq_length: int,
+    dropout: float,
+    extend_positions: str | None = None,
 ) -> InitialWeights:
-    """Read a Hugging Face folder of a BERT or a ModernBERT.
+    """Read a Hugging Face folder of a model.
 
     Args:
         folder: with ``config.json``, weights and tokenizer; one that we exported is accepted too.
@@ -99,21 +109,20 @@ def read_initial_weights(
         objective: of the instances, on which the heads depend.
         max_seq_length: of the instances.
         dropout: of the run, which replaces that of the folder.
+        extend_positions: ``repeat`` or ``interpolate``, where the model has too few.
 
     Raises:
-        TokkitError: where something is missing or damaged, or our model does not compute theirs.
+        TokkitError: where something is missing or damaged, or no model of ours computes this one.
     """
-    theirs = _read_config(folder, objective, max_seq_length)
-    config = replace(
-        theirs,
-        vocab_size=tokenizer.vocab_size,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-    )
-    weights = _read_weights(folder)
+    theirs = _read_config(folder, objective, dropout)
+    extended = _extend_config(folder / CONFIG, theirs, max_seq_length, extend_positions)
+    weights = _modernize_names(_read_weights(folder), choose_architecture(theirs))
     num_bytes = sum(path.stat().st_size for path in find_weights(folder))
-    require_possible(folder / CONFIG, describe_sizes(theirs), num_bytes)
+    require_possible(folder / CONFIG, theirs, num_bytes)
     tensors = _convert(weights, theirs, folder)
+    if POSITIONS in tensors and extended is not theirs:
+        tensors[POSITIONS] = lengthen(tensors[POSITIONS], max_seq_length, extend_positions)
+    config = extended.fit(tokenizer)
     token_ids, rows = match_tokens(tokenizer, load_tokenizer(folder), theirs.vocab_size)
     copied, total = f"{len(rows):,}", f"{config.vocab_size:,}"
     log.info("%s: copies the weights of %s of %s tokens", folder, copied, total)
@@ -121,18 +130,83 @@ def read_initial_weights(
     return InitialWeights(config, tensors, token_ids)
 
 
-def _read_config(folder: Path, objective: str, max_seq_length: int) -> ModelConfig:
-    """Return the shape of a folder's model, with its own vocabulary."""
-    if read_family(folder) == "modernbert":
-        return read_modernbert_config(folder, objective=objective, max_seq_length=max_seq_length)
-    data = read_bert_config(folder, objective=objective, max_seq_length=max_seq_length)
-    return ModelConfig(
-        vocab_size=data["vocab_size"],
-        objective=objective,
-        layer_norm_eps=data["layer_norm_eps"],
-        initializer_range=data["initializer_range"],
-        **{name: data[name] for name in SIZES},
+def _read_config(folder: Path, objective: str, dropout: float) -> ModelConfig:
+    """Return the shape of a folder's model, with the heads and the dropout of the run."""
+    path, kind = folder / CONFIG, read_model_type(folder)
+    architecture = {**ARCHITECTURES, **SIBLINGS}[kind]
+    if objective not in architecture.objectives:
+        raise TokkitError(
+            f"{path}: the model is a {kind}, which learns from {', '.join(architecture.objectives)}, "
+            f"but the instances were built with --objective {objective}; choose another model, or "
+            f"build again"
+        )
+    data = {**architecture.defaults, **read_json(path, dict[str, Any], DOWNLOAD)}
+    for name, supported in architecture.supported.items():
+        if data.get(name, supported[0]) not in supported:
+            raise TokkitError(
+                f"{path}: {name} is {str(data[name])[:LONGEST_LOGGED]}, but --init-from requires "
+                f"{' or '.join(map(str, supported))}; choose another model"
+            )
+    try:
+        config = parse_config(
+            data,
+            architecture,
+            objective=objective,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+        )
+    except KeyError as error:
+        raise TokkitError(f"{path}: {error.args[0]} is missing; {DOWNLOAD}") from error
+    except ValueError as error:
+        raise TokkitError(f"{path}: {error}; {DOWNLOAD}") from error
+    if config.type_vocab_size < 2 and config.has_pairs:
+        raise TokkitError(
+            f"{path}: type_vocab_size is {config.type_vocab_size}, but instances have two "
+            f"segments; choose another model"
+        )
+    return config
+
+
+def _extend_config(
+    path: Path, config: ModelConfig, max_seq_length: int, extend_positions: str | None
+) -> ModelConfig:
+    """Return the shape with as many positions as the instances have tokens."""
+    num_positions = config.max_position_embeddings
+    too_few = (
+        f"{path}: the model has {num_positions} positions, but instances have up to "
+        f"{max_seq_length} tokens"
     )
+    if num_positions >= max_seq_length:
+        require(
+            extend_positions is None,
+            f"--extend-positions has no effect: the model has {num_positions} positions, and instances "
+            f"have up to {max_seq_length} tokens; leave it out",
+        )
+        return config
+    if extend_positions is None:
+        raise TokkitError(
+            f"{too_few}; pass --extend-positions, or build them with a smaller --max-seq-length"
+        )
+    is_learned = "embeddings.positions" in choose_architecture(config).outer
+    if is_learned:
+        return replace(config, max_position_embeddings=max_seq_length)
+    if extend_positions == "repeat":
+        raise TokkitError(
+            f"{too_few}, and its positions are rotary, which cannot be repeated; pass "
+            f"--extend-positions interpolate"
+        )
+    return config.stretch_positions(max_seq_length)
+
+
+def lengthen(rows_PD: Tensor, length: int, how: str | None) -> Tensor:
+    """Return the vectors of more positions, made of those that there are; see the module."""
+    if how == "repeat":
+        return rows_PD[torch.arange(length) % len(rows_PD)]
+    places = torch.arange(length, dtype=torch.float64) * ((len(rows_PD) - 1) / (length - 1))
+    below = places.long().clamp(max=len(rows_PD) - 1)
+    above = (below + 1).clamp(max=len(rows_PD) - 1)
+    share = (places - below).float()[:, None]
+    return rows_PD[below] * (1 - share) + rows_PD[above] * share
 
 
 def match_tokens(ours: Tokenizer, theirs: Tokenizer, num_rows: int) -> tuple[Tensor, Tensor]:
@@ -191,47 +265,51 @@ def _read_file(path: Path) -> Any:
 
 
 def _modernize_names(
-    tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str
+    tensors: Mapping[str, Tensor], architecture: Architecture
 ) -> dict[str, Tensor]:
-    """Return the tensors under the names that models with heads have today.
-
-    Args:
-        tensors: by their names in the folder.
-        expected: by the names of today.
-        prefix: what the names of a model without heads lack.
-    """
+    """Return the tensors under the names that an export has today."""
+    theirs = [*architecture.outer.values(), architecture.layer]
+    base = architecture.outer["embeddings.words"].split(".", 1)[0]
+    bare = {name.split(".")[1] for name in theirs if name.startswith(f"{base}.")}
+    head = architecture.outer.get("masked_token_head")
     renamed = {}
     for name, tensor in tensors.items():
-        new = name
+        new = f"{base}.{name}" if name.split(".", 1)[0] in bare else name
         for old_part, new_part in OLD_NAMES.items():
             new = new.replace(old_part, new_part)
-        if new not in REDUNDANT:
-            new = f"{prefix}{new}" if f"{prefix}{new}" in expected else new
-            renamed[TIED.get(new, new)] = tensor
+        if new == f"{head}.decoder.bias":  # another name of the same tensor
+            new = f"{head}.bias"
+        if not new.endswith(architecture.redundant):
+            renamed[new] = tensor
     return renamed
 
 
-def _convert(loaded: Mapping[str, Tensor], config: ModelConfig, folder: Path) -> dict[str, Tensor]:
+def _convert(weights: Mapping[str, Tensor], config: ModelConfig, folder: Path) -> dict[str, Tensor]:
     """Return the tensors of our model that the weights contain.
 
     Args:
-        loaded: the weights.
+        weights: by the names of an export.
         config: of our model with the vocabulary of the weights.
         folder: named in errors.
     """
-    architecture = choose_architecture(config)
+    architecture, kind = choose_architecture(config), config.model_type
     # The first layer of a ModernBERT has a tensor less than the others.
-    if config.num_hidden_layers * len(architecture.inner) > len(loaded) + 1:
+    num_layers = 1 if kind == "albert" else config.num_hidden_layers
+    if num_layers * len(architecture.inner) > len(weights) + 1:
         last = architecture.layer.format(config.num_hidden_layers - 1)
-        raise TokkitError(f"{folder}: the weights lack {last}; they are not a complete model")
+        raise TokkitError(f"{folder}: the weights lack {last}; they are not a complete {kind}")
     outline = outline_model(config).state_dict()
     expected = to_transformers(outline, config)
-    prefix = architecture.outer["embeddings.words"].partition(".")[0] + "."
-    weights = _modernize_names(loaded, expected, prefix)
+    heads = {
+        their_name
+        for name in outline
+        if name.startswith(HEADS)
+        for their_name in transformers_names(name, architecture)
+    }
     missing = [name for name in expected if name not in weights]
     for name in missing:
-        if not name.startswith(HEADS):
-            raise TokkitError(f"{folder}: the weights lack {name}; they are not a complete model")
+        if name not in heads:
+            raise TokkitError(f"{folder}: the weights lack {name}; they are not a complete {kind}")
     for name, like in expected.items():
         if name in weights and weights[name].shape != like.shape:
             raise TokkitError(

@@ -15,7 +15,7 @@ an encoder and a decoder each, of which ``base`` and ``large`` are those of Mode
 import math
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import msgspec
 from torch import Tensor, nn
@@ -24,19 +24,26 @@ from torch.nn import functional as F
 from tokkit.engine.json_files import Size
 from tokkit.pretraining.models.attention import SelfAttention, Window
 from tokkit.pretraining.models.bert import MaskedTokenHead
+from tokkit.pretraining.models.modernbert_folder import (
+    DEFAULTS,
+    GLOBAL,
+    LOCAL,
+    SUPPORTED,
+    name_layers,
+    read_modernbert,
+)
 from tokkit.pretraining.models.transformer import (
     Architecture,
     Embeddings,
     Inputs,
     ModelConfig,
+    Positive,
     Transformer,
 )
 from tokkit.pretraining.pretrain_config import MODERNBERT_PRESETS
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 LocalAttention = Annotated[int, msgspec.Meta(ge=2)]
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-GLOBAL, LOCAL = "full_attention", "sliding_attention"
 RESIDUAL = ("attention.output", "down", "masked_token_head.transform")
 
 
@@ -48,7 +55,7 @@ class ModernBertConfig(ModelConfig):
     tokens had 10,000 in all layers, and Ettin has 160,000 in all.
     """
 
-    layer_norm_eps: float = 1e-5
+    layer_norm_eps: Positive = 1e-5
     local_attention: LocalAttention = 128
     global_attn_every_n_layers: Size = 3
     global_rope_theta: Positive = 160_000.0
@@ -76,8 +83,7 @@ class ModernBertConfig(ModelConfig):
     @property
     def layer_types(self) -> list[str]:
         """Whether each layer is global or local, in the words of ``config.json``."""
-        every = self.global_attn_every_n_layers
-        return [LOCAL if number % every else GLOBAL for number in range(self.num_hidden_layers)]
+        return name_layers(self.num_hidden_layers, self.global_attn_every_n_layers)
 
     @classmethod
     def preset_fields(cls, preset: str, objective: str) -> dict[str, Any]:
@@ -85,6 +91,18 @@ class ModernBertConfig(ModelConfig):
         del objective
         names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
         return dict(zip(names, MODERNBERT_PRESETS[preset], strict=True))
+
+    def stretch_positions(self, max_seq_length: int) -> Self:
+        """Return the shape of the same model with a larger base of the rotary positions.
+
+        The slowest dimension turns as far over the new length as it did over the old one, and the
+        fastest is left as it is ("NTK-aware"; Peng et al. 2023, arXiv:2309.00071, section 3.1). Local
+        layers keep their base: their windows do not grow.
+        """
+        size = self.hidden_size // self.num_attention_heads
+        factor = max_seq_length / self.max_position_embeddings
+        theta = self.global_rope_theta * factor ** (size / max(1, size - 2))
+        return replace(super().stretch_positions(max_seq_length), global_rope_theta=theta)
 
 
 class WordEmbeddings(Embeddings):
@@ -219,6 +237,7 @@ OUTER = {
 }
 MODERNBERT = Architecture(
     model_type="modernbert",
+    objectives=("mlm",),
     build=ModernBert,
     outer=OUTER,
     layer="model.layers.{}",
@@ -238,10 +257,15 @@ MODERNBERT = Architecture(
         "layer_norm_eps": "norm_eps",
     },
     config_class=ModernBertConfig,
+    defaults=DEFAULTS,
+    supported=SUPPORTED,
+    read=read_modernbert,
+    redundant=("decoder.weight",),
 )
 MODERNBERT_DECODER = replace(
     MODERNBERT,
     model_type="modernbert-decoder",
+    objectives=("clm",),
     outer={name: theirs.replace("head.", "lm_head.") for name, theirs in OUTER.items()},
     inner={**MODERNBERT.inner, "attention.qkv": ("attn.q_proj", "attn.k_proj", "attn.v_proj")},
     describe=partial(describe_modernbert, architecture="ModernBertDecoderForCausalLM"),

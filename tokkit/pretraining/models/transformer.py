@@ -17,9 +17,10 @@ Names of tensors carry their shape:
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, NamedTuple, Self
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,6 +33,8 @@ from tokkit.shards.objectives import OBJECTIVES
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 VOCAB_MULTIPLE = 64
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class Inputs(NamedTuple):
@@ -80,7 +83,7 @@ class Sums(NamedTuple):
 class ModelConfig:
     """The shape of a model, with the field names of a Hugging Face ``config.json``.
 
-    ``objective`` decides which heads it has; with ``share_layers`` all layers have the same weights.
+    ``objective`` decides which heads it has.
     """
 
     vocab_size: Size
@@ -92,22 +95,34 @@ class ModelConfig:
     type_vocab_size: Size = 2
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
-    layer_norm_eps: float = 1e-12
-    initializer_range: float = 0.02
+    layer_norm_eps: Positive = 1e-12
+    initializer_range: Positive = 0.02
     objective: str = "nsp"
-    share_layers: bool = False
 
     @property
     def model_type(self) -> str:
         """The name of the architecture in ``config.json``."""
-        if self.is_causal:
-            return "gpt2"
-        return "albert" if self.share_layers else "bert"
+        return "gpt2" if self.is_causal else "bert"
 
     @property
     def padded_vocab_size(self) -> int:
         """The number of rows of the word embedding."""
         return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+
+    @property
+    def word_size(self) -> int:
+        """The size of the vectors of words."""
+        return self.hidden_size
+
+    @property
+    def gelu(self) -> str:
+        """Torch's name of the approximation of GELU."""
+        return "none"
+
+    @property
+    def position_offset(self) -> int:
+        """How many vectors of positions there are before the first in ``transformers``."""
+        return 0
 
     @property
     def has_pairs(self) -> bool:
@@ -128,7 +143,6 @@ class ModelConfig:
         max_seq_length: int,
         dropout: float,
         objective: str = "nsp",
-        share_layers: bool = False,
     ) -> Self:
         """Return the shape of a preset, with more positions where sequences are longer."""
         return cls(
@@ -137,7 +151,6 @@ class ModelConfig:
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
             objective=objective,
-            share_layers=share_layers,
             **cls.preset_fields(preset, objective),
         )
 
@@ -153,13 +166,21 @@ class ModelConfig:
             "layer_norm_eps": 1e-5 if OBJECTIVES[objective].is_causal else 1e-12,
         }
 
+    def fit(self, tokenizer: Tokenizer) -> Self:
+        """Return the shape of the same model with the vocabulary of a tokenizer."""
+        return replace(self, vocab_size=tokenizer.vocab_size)
+
+    def stretch_positions(self, max_seq_length: int) -> Self:
+        """Return the shape of the same model with more positions, which are closer together."""
+        return replace(self, max_position_embeddings=max_seq_length)
+
 
 class Embeddings(nn.Module):
     """The vectors of tokens; what is added to them, and made of them, is up to the architecture."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.words = nn.Embedding(config.padded_vocab_size, config.hidden_size)
+        self.words = nn.Embedding(config.padded_vocab_size, config.word_size)
         self.dropout_prob = config.hidden_dropout_prob
 
 
@@ -169,7 +190,7 @@ class Transformer(nn.Module):
     Args:
         config: its shape.
         embeddings: return x_ND for ``Inputs``.
-        layers: pass x_ND on, given ``Inputs``; the only one stands for all with ``share_layers``.
+        layers: pass x_ND on, given ``Inputs``; where there are fewer than the config has, in turn.
     """
 
     def __init__(
@@ -207,9 +228,14 @@ class Transformer(nn.Module):
         """
         return self.config.num_hidden_layers * length
 
+    def count_layer_parameters(self) -> int:
+        """Return how many parameters a token passes before the heads."""
+        own = sum(parameter.numel() for parameter in self.layers.parameters())
+        return own * self.config.num_hidden_layers // len(self.layers)
+
     def count_head_parameters(self) -> int:
         """Return how many parameters a predicted token passes after the encoder."""
-        return self.config.vocab_size * self.config.hidden_size
+        return self.config.vocab_size * self.config.word_size
 
     def forward(self, inputs: Inputs) -> Sums:
         """Return the losses of tokens and pairs."""
@@ -260,6 +286,7 @@ class Architecture:
 
     Attributes:
         model_type: its name in ``config.json``.
+        objectives: of the instances that it learns from.
         build: makes ours from its ``config_class``; its weights are not initialized.
         outer: our modules outside the layers, and theirs.
         layer: prefix of a layer there, with a place for its number.
@@ -268,10 +295,14 @@ class Architecture:
         config: our config fields that have another name there; None where they have none.
         config_class: of its shape.
         transposed: whether the matrices of layers are transposed there.
-        add_tensors: returns the tensors that only theirs has.
+        defaults: what ``transformers`` assumes where ``config.json`` says nothing.
+        supported: fields of ``config.json`` and those of their values that ours computes.
+        read: returns the contents of ``config.json`` with the fields that ``config`` names.
+        redundant: ends of the names of tensors that are copies or constants there.
     """
 
     model_type: str
+    objectives: tuple[str, ...]
     build: Callable[[Any], Transformer]
     outer: Mapping[str, str]
     layer: str
@@ -280,4 +311,7 @@ class Architecture:
     config: Mapping[str, str | None] = field(default_factory=dict)
     config_class: type[ModelConfig] = ModelConfig
     transposed: bool = False
-    add_tensors: Callable[[ModelConfig], dict[str, Tensor]] = lambda _: {}
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    supported: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    read: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda data: data
+    redundant: tuple[str, ...] = ()

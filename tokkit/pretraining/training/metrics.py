@@ -258,7 +258,9 @@ def mean_length(lengths: npt.NDArray[np.integer[Any]]) -> float:
 def count_flops_per_token(model: Transformer, sample: Sample) -> float:
     """Return the floating-point operations of a token, forward and backward."""
     shape = model.config
-    encoder = sum(parameter.numel() for parameter in model.layers.parameters())
-    encoder *= shape.num_hidden_layers // len(model.layers)  # 1, or all where layers are shared
     attention = 12 * shape.hidden_size * model.count_attended(sample.length)
-    return 6 * encoder + attention + 6 * model.count_head_parameters() * sample.masked_share
+    return (
+        6 * model.count_layer_parameters()
+        + attention
+        + 6 * model.count_head_parameters() * sample.masked_share
+    )

@@ -45,7 +45,7 @@ from tokkit.engine.json_files import (
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.spec import StageSpec, read_previous_run
 from tokkit.errors import TokkitError, UsageError, require, wrap_os_errors
-from tokkit.pretraining.models.bert_folder import fingerprint_folder, read_family
+from tokkit.pretraining.models.model_folder import fingerprint_folder, read_family
 from tokkit.pretraining.pretrain_config import DEFAULT_PRESET, PretrainConfig, require_objective
 
 KIND = "run"

@@ -18,9 +18,9 @@ from tokkit.engine.spec import locked_folder, prepare_folder
 from tokkit.pretraining.data.loader import Loader, Sources, open_sources, order_phases
 from tokkit.pretraining.data.prefetcher import Prefetcher
 from tokkit.pretraining.models.architectures import CONFIG_CLASSES, build_model
-from tokkit.pretraining.models.bert_folder import read_family
 from tokkit.pretraining.models.export import write_export
 from tokkit.pretraining.models.initial_weights import InitialWeights, read_initial_weights
+from tokkit.pretraining.models.model_folder import read_family
 from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.pretrain_config import (
     DEFAULT_PRESET,
@@ -147,18 +147,18 @@ def choose_model(
             objective=sources.objective,
             max_seq_length=sources.max_seq_length,
             dropout=config.choose_dropout(read_family(config.init_from)),
+            extend_positions=config.extend_positions,
         )
         return initial.config, initial
     family = config.choose_family(sources.objective)
-    model_config = CONFIG_CLASSES[family].from_preset(
+    shape = CONFIG_CLASSES["albert" if config.share_layers else family].from_preset(
         config.preset or DEFAULT_PRESET,
         vocab_size=sources.tokenizer.vocab_size,
         max_seq_length=sources.max_seq_length,
         dropout=config.choose_dropout(family),
         objective=sources.objective,
-        share_layers=config.share_layers,
     )
-    return model_config, None
+    return shape.fit(sources.tokenizer), None
 
 
 def _write_run_record(plan: RunPlan, trainer: Trainer) -> None:

@@ -1,0 +1,144 @@
+"""ALBERT (Lan et al. 2019, arXiv:1909.11942): a BERT whose layers all have the same weights.
+
+The vectors of words may be smaller than those of the encoder: a linear layer leads from one to the
+other, and the head for masked tokens leads back. The paper has words of 128 in all sizes; with
+``--share-layers`` both sizes are equal, and the linear layer starts as the identity. It computes
+what ``transformers.AlbertForPreTraining`` computes, with either GELU.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from tokkit.engine.json_files import Size
+from tokkit.pretraining.models.bert import (
+    DEFAULTS,
+    SUPPORTED,
+    Bert,
+    NormedEmbeddings,
+    name_head,
+)
+from tokkit.pretraining.models.transformer import Architecture, Inputs, ModelConfig
+from tokkit.shards.objectives import MASKED
+from tokkit.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlbertConfig(ModelConfig):
+    """The shape of an ALBERT, with the fields of ``config.json`` that only it has."""
+
+    embedding_size: Size
+    hidden_act: str = "gelu"
+
+    @property
+    def model_type(self) -> str:
+        """The name of the architecture in ``config.json``."""
+        return "albert"
+
+    @property
+    def word_size(self) -> int:
+        """The size of the vectors of words."""
+        return self.embedding_size
+
+    @property
+    def gelu(self) -> str:
+        """Torch's name of the approximation of GELU."""
+        return "none" if self.hidden_act in EXACT else "tanh"
+
+    @classmethod
+    def preset_fields(cls, preset: str, objective: str) -> dict[str, Any]:
+        """Return the fields that a preset decides: those of a BERT."""
+        fields = super().preset_fields(preset, objective)
+        return {**fields, "embedding_size": fields["hidden_size"]}
+
+
+class FactorizedEmbeddings(NormedEmbeddings):
+    """The embeddings of a BERT, led to the size of the encoder."""
+
+    def __init__(self, config: AlbertConfig) -> None:
+        super().__init__(config)
+        self.mapping = nn.Linear(config.embedding_size, config.hidden_size)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Return x_ND."""
+        x_ND: Tensor = self.mapping(super().forward(inputs))
+        return x_ND
+
+
+class Albert(Bert):
+    """The encoder, which passes its only layer several times."""
+
+    embeddings: FactorizedEmbeddings
+
+    def __init__(self, config: AlbertConfig) -> None:
+        super().__init__(config, FactorizedEmbeddings(config), num_layers=1)
+
+    def initialize(self) -> None:
+        """Draw the weights as those of a BERT, but for a linear layer that changes no size."""
+        super().initialize()
+        mapping = self.embeddings.mapping.weight
+        if mapping.shape[0] == mapping.shape[1]:
+            nn.init.eye_(mapping)
+
+    def count_layer_parameters(self) -> int:
+        """Return how many parameters a token passes before the heads."""
+        mapping = self.embeddings.mapping.parameters()
+        return super().count_layer_parameters() + sum(part.numel() for part in mapping)
+
+
+def describe_albert(config: AlbertConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return what ``config.json`` says of an ALBERT."""
+    return {
+        "architectures": [f"Albert{name_head(config)}"],
+        "num_hidden_groups": 1,
+        "inner_group_num": 1,
+        "classifier_dropout_prob": config.hidden_dropout_prob,  # BERT's default
+        "bos_token_id": tokenizer.special_ids.get("cls"),
+        "eos_token_id": tokenizer.special_ids.get("sep"),
+    }
+
+
+EXACT = ("gelu", "gelu_python")
+ALBERT = Architecture(
+    model_type="albert",
+    objectives=MASKED,
+    build=Albert,
+    outer={
+        "embeddings.words": "albert.embeddings.word_embeddings",
+        "embeddings.positions": "albert.embeddings.position_embeddings",
+        "embeddings.segments": "albert.embeddings.token_type_embeddings",
+        "embeddings.norm": "albert.embeddings.LayerNorm",
+        "embeddings.mapping": "albert.encoder.embedding_hidden_mapping_in",
+        "masked_token_head": "predictions",
+        "masked_token_head.transform": "predictions.dense",
+        "masked_token_head.norm": "predictions.LayerNorm",
+        "next_sentence_head.pooler": "albert.pooler",
+        "next_sentence_head.classifier": "sop_classifier.classifier",
+    },
+    layer="albert.encoder.albert_layer_groups.{}.albert_layers.0",
+    inner={
+        "attention.qkv": ("attention.query", "attention.key", "attention.value"),
+        "attention.output": ("attention.dense",),
+        "attention_norm": ("attention.LayerNorm",),
+        "up": ("ffn",),
+        "down": ("ffn_output",),
+        "output_norm": ("full_layer_layer_norm",),
+    },
+    describe=describe_albert,
+    config_class=AlbertConfig,
+    defaults={
+        **DEFAULTS,
+        "embedding_size": 128,
+        "hidden_act": "gelu_new",
+        "num_hidden_groups": 1,
+        "inner_group_num": 1,
+    },
+    supported=SUPPORTED
+    | {
+        "hidden_act": (*EXACT, "gelu_new", "gelu_pytorch_tanh"),
+        "num_hidden_groups": (1,),
+        "inner_group_num": (1,),
+    },
+    redundant=("predictions.decoder.weight", "embeddings.position_ids"),
+)
