@@ -96,6 +96,7 @@ def write_instance_folder(
         key=f"instances {seed}",
         options={
             "objective": objective,
+            "max_seq_length": max_seq_length,
             "masking": "static" if static else "dynamic",
             **({"max_predictions_per_seq": NUM_MASKED} if static else {}),
         },

@@ -16,6 +16,7 @@ from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.distributed import ProcessGroup
 from tokkit.pretraining.training.loop import Trainer
 from tokkit.pretraining.training.optimizers import build_optimizer
+from tokkit.pretraining.training.schedule import Schedule
 from tokkit.shards.instances import Instances
 
 
@@ -41,6 +42,7 @@ def make_trainer(
     prefetcher: Any = FixedBatches(batches)
     return Trainer(
         config=config,
+        schedule=Schedule.from_config(config),
         group=ProcessGroup(0, 1, torch.device("cpu")),
         loaders=(),
         prefetcher=prefetcher,

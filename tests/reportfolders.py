@@ -14,7 +14,8 @@ from tokkit.engine.receipts import write_statement
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.run_record import METRICS, RUN, RunPlan, describe_run
+from tokkit.pretraining.training.run_plan import RunPlan, describe_run
+from tokkit.pretraining.training.run_record import METRICS, RUN
 from tokkit.vocab.train import train
 from tokkit.vocab.train_config import TrainConfig
 

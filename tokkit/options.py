@@ -17,6 +17,7 @@ Values that are more than a number or a word are written as text:
     24h                  86,400 seconds; so are 1d and 23h60m
     0.9,0.999            two numbers
     128:0.9,512:0.1      sequences up to 128 for nine tenths of a run, then up to 512
+    128:0.1,512          batches of 128 for a tenth of the steps, then of 512
     books.txt=2.0        the words of the input books.txt count twice
 """
 
@@ -243,6 +244,22 @@ def parse_phases(text: str) -> tuple[tuple[int, float], ...]:
     except ValueError:
         raise ValueError(
             f"{text!r} is not lengths with their shares, such as 128:0.9,512:0.1"
+        ) from None
+
+
+def parse_batch_size(text: str) -> int | tuple[tuple[int, float], ...]:
+    """Parse the size of all batches, or sizes with their shares of the steps; the last has the rest."""
+    *parts, last = [part.split(":") for part in text.split(",")]
+    try:
+        stages = [(int(size), float(share)) for size, share in parts]
+        if not stages:
+            return int(text)
+        rest = round(1 - sum(share for _, share in stages), 9)
+        size, share = last if len(last) > 1 else (last[0], str(rest))
+        return (*stages, (int(size), float(share)))
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is neither a number nor sizes with their shares, such as 128:0.1,512"
         ) from None
 
 

@@ -46,8 +46,8 @@ from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.kernels.instances.mask_tokens import replacement_ids
 from tokkit.masking.masks import MaskOptions, mask_instances
 from tokkit.pretraining.data.loader import Loader, open_sources
+from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.pretraining.data.prefetcher import Prefetcher
-from tokkit.pretraining.pretrain_config import LoaderConfig
 from tokkit.shards.instances import Instances, Masks
 
 NUM_STEPS = 40

@@ -117,7 +117,9 @@ class TransformersLoop:
         self._max_norm = config.max_gradient_norm
         self._device = device
         loader = Loader(sources, config)
-        plan = MicroBatches.plan(loader, loader.rank_size, config.micro_batch_tokens, static=False)
+        plan = MicroBatches.plan(
+            loader, loader.rank_sizes[0], config.micro_batch_tokens, static=False
+        )
         self._batches = {
             step: _lay_out(loader, step, plan.bounds, sources.pad_id, device) for step in steps
         }
@@ -203,7 +205,7 @@ def choose_steps(config: PretrainConfig, num_steps: int, num_shapes: int) -> lis
     Compiling a model for a shape takes as long as thousands of steps.
     """
     loader = Loader(open_sources(config), config)
-    plan = MicroBatches.plan(loader, loader.rank_size, config.micro_batch_tokens, static=True)
+    plan = MicroBatches.plan(loader, loader.rank_sizes[0], config.micro_batch_tokens, static=True)
     shapes = {}
     for step in range(2 * num_steps):
         instances = loader.training_instances(step)
@@ -219,7 +221,7 @@ def count_tokens(config: PretrainConfig, steps: Sequence[int]) -> tuple[int, flo
     """Return the real tokens of some steps, and their share of all tokens with padding."""
     loader = Loader(open_sources(config), config)
     num_tokens = sum(len(loader.training_instances(step).input_ids) for step in steps)
-    return num_tokens, num_tokens / (len(steps) * config.batch_size * loader.max_seq_length)
+    return num_tokens, num_tokens / (len(steps) * loader.rank_sizes[0] * loader.max_seq_length)
 
 
 def time_steps(loop: TrainingLoop, steps: Sequence[int]) -> tuple[float, float]:

@@ -13,7 +13,9 @@ from tokkit.pretraining.pretrain_config import PretrainConfig
 
 
 @click.command()
-@config_options(*(PretrainConfig.options[name] for name in ("max_time", "phases", "betas")))
+@config_options(
+    *(PretrainConfig.options[name] for name in ("max_time", "phases", "betas", "batch_size"))
+)
 def command(**options: Any) -> None:
     raise RuntimeError(options)
 
@@ -70,6 +72,14 @@ def test_invalid_phases_are_refused(text: str) -> None:
     assert "is not lengths with their shares, such as 128:0.9,512:0.1" in read("phases", text)
 
 
+def test_batch_sizes_are_one_or_several_with_shares() -> None:
+    assert read("batch-size", "64") == 64
+    assert read("batch-size", "64:0.1,128:0.2,512") == ((64, 0.1), (128, 0.2), (512, 0.7))
+    assert read("batch-size", "64:0.1,512:0.9") == ((64, 0.1), (512, 0.9))
+    for text in ("", "a", "64:0.1", "64,512", "64:0.1,512:0.9:1", "1.5"):
+        assert "is neither a number nor sizes with their shares" in read("batch-size", text)
+
+
 def test_numbers_are_separated_by_commas() -> None:
     assert read("betas", "0.9,0.98") == (0.9, 0.98)
     assert "is not numbers between commas" in read("betas", "0.9;0.98")
@@ -82,6 +92,7 @@ def test_defaults_are_those_of_the_config() -> None:
         "max_time": None,
         "phases": (),
         "betas": PretrainConfig.betas,
+        "batch_size": 256,
     }
 
 
@@ -91,6 +102,7 @@ def test_defaults_are_those_of_the_config() -> None:
         ({"betas": [0.9, 0.98]}, {"betas": "0.9,0.98"}),
         ({"mask-ratios": [0.8, 0.1, 0.1]}, {"mask-ratios": "0.8,0.1,0.1"}),
         ({"weights": [0.7, 0.3]}, {"weights": "0.7,0.3"}),
+        ({"batch-size": [[128, 0.1], 512]}, {"batch-size": "128:0.1,512"}),
         ({"phases": [[128, 0.9], [512, 0.1]]}, {"phases": "128:0.9,512:0.1"}),
     ],
 )

@@ -64,7 +64,7 @@ def test_static_masks_are_those_on_disk(work: Path) -> None:
 
 def test_dynamic_masks_are_those_of_the_loader(work: Path) -> None:
     from tokkit.pretraining.data.loader import Loader, open_sources
-    from tokkit.pretraining.pretrain_config import LoaderConfig
+    from tokkit.pretraining.data.loader_config import LoaderConfig
 
     folder = ShardFolder.open(work / "instances", "instances")
     tokenizer = load_tokenizer(folder.tokenizer_path)

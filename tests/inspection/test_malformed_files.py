@@ -24,7 +24,8 @@ from tokkit.inspection.verify import verify
 from tokkit.pretraining.data.instance_loader import InstanceLoader
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.reporting import MetricsLog
-from tokkit.pretraining.training.run_record import RUN, RunPlan, describe_run, read_metrics
+from tokkit.pretraining.training.run_plan import RunPlan, describe_run
+from tokkit.pretraining.training.run_record import RUN, read_metrics
 from tokkit.shards.reader import ShardFolder
 
 MUTANTS = 50

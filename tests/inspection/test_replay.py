@@ -14,9 +14,11 @@ from tokkit.engine.json_files import write_json
 from tokkit.errors import TokkitError, UsageError
 from tokkit.inspection.replay import choose_phase, replay
 from tokkit.pretraining.data.loader import Loader, Sources, open_sources
+from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.pretraining.pretrain import pretrain
-from tokkit.pretraining.pretrain_config import LoaderConfig, PretrainConfig
-from tokkit.pretraining.training.run_record import RUN, RunPlan, describe_run
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.run_plan import RunPlan, describe_run
+from tokkit.pretraining.training.run_record import RUN
 from tokkit.shards.instances import Instances
 
 MASKS: dict[str, Any] = {"mask_unit": "span", "mask_draw": "word", "masked_lm_prob": 0.2, "seed": 7}
@@ -59,10 +61,10 @@ def run(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_is_replayed_by_its_own_options(run: Path) -> None:
-    config = choose_phase(run)
+    config, sizes = choose_phase(run)
     assert (config.weights, config.batch_size, config.mask_unit) == ((0.75, 0.25), 8, "span")
     sources = open_sources(config)
-    loader = Loader(sources, config)
+    loader = Loader(sources, config, sizes)
     facts, rows = replay(run, epoch=3, step=12)
     step = -(-3 * loader.num_instances // 8) + 12
     assert facts["step"] == step

@@ -19,7 +19,8 @@ from tokkit.errors import TokkitError, UsageError
 from tokkit.inspection.inspect import inspect
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.reporting import MetricsLog
-from tokkit.pretraining.training.run_record import METRICS, RUN, RunPlan, describe_run
+from tokkit.pretraining.training.run_plan import RunPlan, describe_run
+from tokkit.pretraining.training.run_record import METRICS, RUN
 
 MANIFEST = Manifest(
     kind="instances",

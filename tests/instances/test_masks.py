@@ -17,7 +17,7 @@ from tokkit.kernels.instances.mask_words import length_shares
 from tokkit.masking.mask_config import MaskConfig
 from tokkit.masking.masks import MaskOptions
 from tokkit.pretraining.data.loader import Loader, open_sources
-from tokkit.pretraining.pretrain_config import LoaderConfig
+from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.shards.reader import ShardFolder
 from tokkit.shards.schema import Header
 from tokkit.tokenizer.tokenizer import load_tokenizer

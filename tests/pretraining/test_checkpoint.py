@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from tokkit.engine.files import write_folder_atomically
 from tokkit.errors import TokkitError
 from tokkit.pretraining.models.tensor_files import write_tensors
+from tokkit.pretraining.training.checkpoint_writer import SnapshotBuffer
 from tokkit.pretraining.training.checkpoints import (
     MODEL,
     OPTIMIZER,
-    SnapshotBuffer,
     load_checkpoint,
     load_newest_checkpoint,
     name_tensors,

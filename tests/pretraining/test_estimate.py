@@ -21,6 +21,8 @@ from tokkit.pretraining.training.metrics import (
     count_parameters,
     sample_instances,
 )
+from tokkit.pretraining.training.run_plan import RunPlan
+from tokkit.pretraining.training.schedule import Schedule
 
 SAMPLE = Sample(num_instances=1000, num_held_out=512, tokens=100.0, length=120.0, masked_share=0.15)
 SHAPE = ModelConfig.from_preset("tiny", vocab_size=30522, max_seq_length=128, dropout=0.1)
@@ -33,9 +35,15 @@ def make_config(**options: Any) -> PretrainConfig:
     return PretrainConfig(instances=folders, output=Path("run"), **options)
 
 
+def summarize_run(
+    config: PretrainConfig, samples: list[Sample], seconds: list[float]
+) -> dict[str, Any]:
+    return summarize(config, MODEL, samples, seconds, Schedule.from_config(config))
+
+
 def test_a_run_by_steps() -> None:
     """The figures are those of the module's example."""
-    figures = summarize(make_config(), MODEL, [SAMPLE], [0.5])
+    figures = summarize_run(make_config(), [SAMPLE], [0.5])
     (phase,) = figures["phases"]
     assert phase["tokens_per_step"] == 25_600
     assert phase["steps_per_epoch"] == 1000 / 256
@@ -48,7 +56,7 @@ def test_a_run_by_steps() -> None:
 
 
 def test_a_run_by_the_clock() -> None:
-    figures = summarize(make_config(max_steps=None, max_time=3600.0), MODEL, [SAMPLE], [0.5])
+    figures = summarize_run(make_config(max_steps=None, max_time=3600.0), [SAMPLE], [0.5])
     first = 2 * 0.5 / 3  # the evaluation before the first step is extra
     assert figures["steps"] == pytest.approx(3600 / (0.5 + first / 100))
     assert figures["seconds"] == pytest.approx(3600 + first)
@@ -57,7 +65,7 @@ def test_a_run_by_the_clock() -> None:
 def test_each_phase_has_its_own_share_of_the_steps_and_its_own_time() -> None:
     long = replace(SAMPLE, tokens=400.0, length=480.0, num_instances=250)
     config = make_config(phases=((128, 0.9), (512, 0.1)))
-    figures = summarize(config, MODEL, [SAMPLE, long], [0.5, 2.0])
+    figures = summarize_run(config, [SAMPLE, long], [0.5, 2.0])
     first, second = figures["phases"]
     assert (first["steps"], second["steps"]) == (900, 100)
     assert second["tokens_per_step"] == 4 * first["tokens_per_step"]
@@ -66,11 +74,11 @@ def test_each_phase_has_its_own_share_of_the_steps_and_its_own_time() -> None:
 
 
 def test_what_was_not_measured_is_none() -> None:
-    figures = summarize(make_config(), MODEL, [SAMPLE], [math.nan])
+    figures = summarize_run(make_config(), [SAMPLE], [math.nan])
     assert figures["seconds"] is figures["training_seconds"] is None
     assert figures["phases"][0]["seconds_per_step"] is None
     assert figures["tokens"] == 25_600_000
-    by_clock = summarize(make_config(max_steps=None, max_time=60.0), MODEL, [SAMPLE], [math.nan])
+    by_clock = summarize_run(make_config(max_steps=None, max_time=60.0), [SAMPLE], [math.nan])
     assert by_clock["steps"] is by_clock["tokens"] is by_clock["flops"] is None
 
 
@@ -92,10 +100,14 @@ def run_config(*instances: Path, **options: Any) -> PretrainConfig:
     )
 
 
+def measure(config: PretrainConfig, num_processes: int = 1) -> dict[str, Any]:
+    return measure_run(RunPlan.from_config(config), num_processes)
+
+
 def test_time_and_memory_are_measured_on_a_few_steps(instances: Path) -> None:
     """The larger model is measured second: the peak of a process never falls."""
-    tiny = measure_run(run_config(instances), 1)
-    small = measure_run(run_config(instances, preset="medium"), 1)
+    tiny = measure(run_config(instances), 1)
+    small = measure(run_config(instances, preset="medium"), 1)
     assert 0 < tiny["phases"][0]["seconds_per_step"] < small["phases"][0]["seconds_per_step"]
     assert small["peak_memory"] > 12 * small["parameters"]["total"]  # weights and moments in fp32
     assert small["peak_memory"] < small["available_memory"]
@@ -107,7 +119,7 @@ def test_time_and_memory_are_measured_on_a_few_steps(instances: Path) -> None:
 def test_every_phase_is_measured(instances: Path) -> None:
     shorter = write_instance_folder(instances.parent / "short", static=True, max_seq_length=16)
     config = run_config(shorter, instances, phases=((16, 0.9), (32, 0.1)))
-    first, second = measure_run(config, 1)["phases"]
+    first, second = measure(config)["phases"]
     assert first["seconds_per_step"] > 0
     assert second["seconds_per_step"] > 0
     assert first["tokens_per_step"] < second["tokens_per_step"]
@@ -116,15 +128,15 @@ def test_every_phase_is_measured(instances: Path) -> None:
 def test_a_model_that_exceeds_the_memory_is_not_measured(
     instances: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    total = measure_run(run_config(instances), 2)["parameters"]["total"]
+    total = measure(run_config(instances), 2)["parameters"]["total"]
     for available, timed_steps in ((2 * 16 * total, 3), (2 * 16 * total - 2, 0)):
         monkeypatch.setattr(module, "find_available_memory", lambda _, there=available: there)
-        figures = measure_run(run_config(instances), 2)
+        figures = measure(run_config(instances), 2)
         assert figures["timed_steps"] == timed_steps
         assert figures["available_memory"] == available // 2
     assert figures["peak_memory"] is figures["seconds"] is None
     assert figures["fits"] is False
-    assert measure_run(run_config(instances, fsdp=True), 2)["fits"] is None
+    assert measure(run_config(instances, fsdp=True), 2)["fits"] is None
 
 
 def test_a_step_that_runs_out_of_memory_is_no_error(
@@ -134,7 +146,7 @@ def test_a_step_that_runs_out_of_memory_is_no_error(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(module, "_time_steps", fail)
-    figures = measure_run(run_config(instances), 1)
+    figures = measure(run_config(instances), 1)
     assert figures["peak_memory"] is figures["seconds"] is None
     assert figures["fits"] is False
 

@@ -17,12 +17,13 @@ from tokkit.errors import TokkitError, UsageError
 from tokkit.pretraining.data.batches import lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.data.loader import Loader, open_sources
+from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.pretraining.models.architectures import VOCAB_TENSORS, build_model
 from tokkit.pretraining.models.bert import Bert
 from tokkit.pretraining.models.export import write_export
 from tokkit.pretraining.models.model_folder import fingerprint_folder
 from tokkit.pretraining.models.transformer import ModelConfig
-from tokkit.pretraining.pretrain_config import LoaderConfig, PretrainConfig
+from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.metrics import total_loss
 from tokkit.shards.instances import Instances
 from tokkit.tokenizer.saving import save_tokenizer

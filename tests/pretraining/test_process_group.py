@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -181,7 +182,8 @@ def check_optimizers() -> None:
     for name in OPTIMIZERS:
         torch.manual_seed(5)
         # Split by rows: evenly, unevenly, and with nothing for the second process.
-        whole = nn.Sequential(nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 3), nn.Linear(3, 1))
+        layers = nn.Sequential(nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 3), nn.Linear(3, 1))
+        whole = nn.Sequential(OrderedDict(layers=layers, head=nn.Linear(1, 2)))
         split = copy.deepcopy(whole)
         fully_shard(split, mesh=mesh)
         config = PretrainConfig(instances=(Path(),), output=Path(), optimizer=name)
@@ -189,7 +191,9 @@ def check_optimizers() -> None:
         for step in range(3):
             norms = []
             for model, optimizer in zip((whole, split), optimizers, strict=True):
-                torch.autograd.backward(model(torch.ones(2, 6) * (step + 1)).square().sum())
+                # Of full rank, so that Muon does not make an update of what is only rounding.
+                inputs = torch.randn(64, 6, generator=torch.Generator().manual_seed(step))
+                torch.autograd.backward(model(inputs).square().sum())
                 norms.append(clip_gradients(model, 0.5))
                 update_weights(optimizer, rate=0.1)
             assert not isinstance(norms[1], DTensor)

@@ -27,7 +27,7 @@ LINE = {
 def make_reporter(folder: Path, **options: Any) -> Reporter:
     """The reporter of a run that resumes at step 20, after 24.5 seconds."""
     config = PretrainConfig(instances=(folder,), output=folder, **options)
-    return Reporter(config, TrainingState(step=20, elapsed=24.5))
+    return Reporter(config, TrainingState(step=20, elapsed=24.5), config.num_steps)
 
 
 class Terminal(io.StringIO):

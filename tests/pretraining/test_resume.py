@@ -139,7 +139,9 @@ def test_an_option_changed_in_the_middle_is_refused(
     def interrupt(*_arguments: object, **_options: object) -> None:
         raise Interrupted("stopped", 130)
 
-    monkeypatch.setattr("tokkit.pretraining.training.checkpoints.CheckpointWriter.save", interrupt)
+    monkeypatch.setattr(
+        "tokkit.pretraining.training.checkpoint_writer.CheckpointWriter.save", interrupt
+    )
     with pytest.raises(Interrupted):
         pretrain(config)
     changed = PretrainConfig(

@@ -10,7 +10,8 @@ from instancefolders import write_instance_folder
 from tokkit.engine.json_files import write_json
 from tokkit.engine.manifest import Manifest
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.run_record import RUN, RunPlan, RunRecord, describe_run
+from tokkit.pretraining.training.run_plan import RunPlan, describe_run
+from tokkit.pretraining.training.run_record import RUN, RunRecord
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from tokkit.errors import UsageError
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.schedule import Schedule
+from tokkit.pretraining.training.schedule import Origin, Schedule
 
 HERE = (Path(),)
 
@@ -53,6 +54,97 @@ def test_rates_are_those_of_the_table() -> None:
     assert [by_steps.rate(step, 1e9 * step) for step in range(6)] == table
     by_clock = schedule(max_time=60, warmup_steps=2)
     assert [by_clock.rate(step, 10 * step) for step in range(6)] == table
+
+
+def test_the_rate_falls_as_a_cosine() -> None:
+    run = schedule(max_steps=10, warmup_steps=2, schedule="cosine")
+    rates = [run.rate(step, 0.0) for step in range(10)]
+    assert rates[:3] == [0.5, 1.0, 1.0]
+    assert rates[6] == pytest.approx(0.5)
+    assert rates[9] == pytest.approx((1 + math.cos(math.pi * 7 / 8)) / 2)
+    by_clock = schedule(max_time=100, warmup_steps=2, schedule="cosine")
+    assert [by_clock.rate(step, 10.0 * step) for step in range(10)] == pytest.approx(rates)
+
+
+def test_the_rate_of_wsd_stays_until_the_decay_of_the_table() -> None:
+    run = schedule(max_steps=10, warmup_steps=2, schedule="wsd", decay_steps=4)
+    rates = [run.rate(step, 0.0) for step in range(10)]
+    assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.5, 1 - 0.5**0.5, 1 - 0.75**0.5])
+    assert (run.decay_start, run.last_step) == (6, 10)
+    quiet = {"is_over": False, "is_stopping": False, "is_best": False}
+    assert [step for step in range(1, 10) if run.is_checkpoint_due(step, **quiet)] == [6]
+    # By default it is a tenth, of the steps or of the time.
+    tenth = schedule(max_steps=100, schedule="wsd")
+    assert (tenth.decay_start, tenth.rate(90, 0.0)) == (90, 1.0)
+    by_clock = schedule(max_time=100, schedule="wsd")
+    assert by_clock.decay_start is None
+    assert by_clock.rate(7, 97.5) == pytest.approx(1 - 0.75**0.5)
+
+
+@given(st.integers(4, 300), st.integers(1, 300), st.sampled_from(("linear", "cosine", "wsd")))
+def test_more_steps_change_nothing_of_those_before(planned: int, more: int, shape: str) -> None:
+    """Nothing at all in a run of wsd before its decay; otherwise all but the rate's fall."""
+    options: dict[str, Any] = {
+        "schedule": shape,
+        "phases": ((32, 0.5), (64, 0.5)),
+        "batch_size": ((2, 0.3), (6, 0.7)),
+    }
+    run = schedule(max_steps=planned, **options)
+    grown = Schedule.from_config(
+        PretrainConfig(
+            output=Path(),
+            instances=HERE * 2,
+            max_steps=planned + more,
+            **{**options, "learning_rate": 1.0},
+        ),
+        Origin(planned_steps=planned),
+    )
+    assert grown.last_step == planned + more
+    assert grown.warmup_steps == run.warmup_steps
+    assert [grown.batch_sizes(phase) for phase in (0, 1)] == [run.batch_sizes(p) for p in (0, 1)]
+    for step in range(planned):
+        assert grown.phase_starts(step, 0.0, [0]) == run.phase_starts(step, 0.0, [0])
+        if step < (run.warmup_steps or 0) or (
+            run.decay_start is not None and step < run.decay_start
+        ):
+            assert grown.rate(step, 0.0) == run.rate(step, 0.0)
+
+
+@given(st.data())
+def test_each_step_takes_the_instances_after_those_before_it(data: st.DataObject) -> None:
+    shares = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
+    stages = tuple((n + 1, share / sum(shares)) for n, share in enumerate(shares))
+    phases = ((32, 0.4), (64, 0.6)) if data.draw(st.booleans()) else ()
+    run = schedule(max_steps=data.draw(st.integers(4, 60)), batch_size=stages, phases=phases)
+    position, phase, taken = 0, 0, []
+    for step in range(run.last_step):
+        starts = run.phase_starts(step, 0.0, [0])
+        if len(starts) - 1 > phase:
+            position, phase = 0, len(starts) - 1
+        sizes = run.batch_sizes(phase)
+        assert sizes.at(step - starts[-1])[0] == position
+        assert sizes.find_step(position) == step - starts[-1]
+        assert sizes.find_step(position + 1) == step - starts[-1] + 1
+        taken.append(sizes.at(step - starts[-1])[1])
+        position += taken[-1]
+    assert taken == sorted(taken)
+    for size, share in stages:
+        assert taken.count(size) == pytest.approx(share * run.last_step, abs=len(stages))
+        assert size in taken
+
+
+def test_a_warm_up_in_tokens_goes_by_batch_sizes_and_phases() -> None:
+    options: dict[str, Any] = {
+        "phases": ((32, 0.5), (64, 0.5)),
+        "batch_size": ((2, 0.25), (4, 0.75)),
+    }
+    run = schedule(max_steps=20, warmup_tokens=1, **options)
+    # Steps of 20 tokens, from step 5 on of 40, from step 10 on of 80.
+    for tokens, steps in ((1, 1), (20, 1), (21, 2), (100, 5), (101, 6), (300, 10), (301, 11)):
+        assert run.with_warmup_tokens(tokens, (10.0, 20.0)).warmup_steps == steps
+    assert run.with_warmup_tokens(1100, (10.0, 20.0)).warmup_steps == 20
+    with pytest.raises(UsageError, match="--warmup-tokens 1,101 are more than the run has"):
+        run.with_warmup_tokens(1101, (10.0, 20.0))
 
 
 def test_a_tenth_is_warm_up_by_default() -> None:

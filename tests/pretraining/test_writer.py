@@ -16,11 +16,8 @@ import torch
 from tokkit.engine.files import HashedFile
 from tokkit.pretraining.models.tensor_files import write_tensors
 from tokkit.pretraining.training import checkpoints as checkpoint
-from tokkit.pretraining.training.checkpoints import (
-    CheckpointWriter,
-    Snapshot,
-    load_newest_checkpoint,
-)
+from tokkit.pretraining.training.checkpoint_writer import CheckpointWriter
+from tokkit.pretraining.training.checkpoints import Snapshot, load_newest_checkpoint
 from tokkit.pretraining.training.run_record import BestCheckpoint, list_checkpoints
 
 
@@ -215,7 +212,8 @@ KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-from tokkit.pretraining.training.checkpoints import CheckpointWriter, load_newest_checkpoint
+from tokkit.pretraining.training.checkpoint_writer import CheckpointWriter
+from tokkit.pretraining.training.checkpoints import load_newest_checkpoint
 from tokkit.pretraining.training.run_record import BestCheckpoint, list_checkpoints
 
 def make_tensors(step):

@@ -183,12 +183,12 @@ def _gather(
 
 def _value_type(option: Option) -> tuple[Any, bool]:
     """Return the click type of an option, and whether it may be repeated."""
-    kind = option.type
-    if isinstance(kind, types.UnionType):
-        (kind,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
+    kinds = typing.get_args(option.type) if isinstance(option.type, types.UnionType) else ()
+    kind, *_ = [part for part in kinds if part is not types.NoneType] or [option.type]
     origin = typing.get_origin(kind)
     if option.parse is not None:
-        return ParsedValue(option.parse, is_list=origin is tuple), origin is Mapping
+        is_list = any(typing.get_origin(part) is tuple for part in kinds or (kind,))
+        return ParsedValue(option.parse, is_list=is_list), origin is Mapping
     if option.choices is not None:
         return click.Choice(option.choices), False
     if origin is tuple:

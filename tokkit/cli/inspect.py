@@ -23,7 +23,7 @@ from tokkit.cli.streams import echo, echo_pages, shows_color
 from tokkit.engine.stage_config import OutputConfig
 from tokkit.errors import escape_controls, plural, require
 from tokkit.masking.mask_config import MaskConfig
-from tokkit.pretraining.pretrain_config import LoaderConfig
+from tokkit.pretraining.data.loader_config import LoaderConfig
 
 if TYPE_CHECKING:
     from tokkit.inspection.verify import Verification

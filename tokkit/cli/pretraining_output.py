@@ -35,8 +35,9 @@ def print_pretraining(folder: Path, manifest: "Manifest", *, as_json: bool) -> N
 
 def name_model(options: Mapping[str, Any]) -> str:
     """Return the size of a run's model, or the folder that it started from."""
-    if options.get("init_from"):
-        return f"from {options['init_from']}"
+    for name in ("init_from", "continue_from", "decay_from"):
+        if options.get(name):
+            return f"from {options[name]}"
     family = options.get("architecture")
     preset = str(options.get("preset") or DEFAULT_PRESET)
     return f"modernbert {preset}" if family == "modernbert" else preset
@@ -95,6 +96,8 @@ def describe_state(facts: Mapping[str, Any]) -> str:
     text = f"{state} at step {step:,}"
     if options := facts.get("run", {}).get("options"):
         end = f"{options['max_steps'] or DEFAULT_MAX_STEPS:,}"
+        if options.get("decay_from"):
+            end = f"{facts['run']['origin']['planned_steps']:,}"
         if options.get("max_time") is not None:
             end = f"a run of {describe_duration(options['max_time'])}"
         text += f" of {end}"

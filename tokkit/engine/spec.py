@@ -16,7 +16,7 @@ A folder is in one of four states for a stage:
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class StageSpec:
         fingerprints: options whose value here is a file's content or fingerprint, which an error
             does not show.
         left_out: files of the inputs that are not read.
+        adjustable: options that may differ from those of the run that the folder holds, whose work
+            stays valid; the folder becomes that of the new ones.
     """
 
     kind: str
@@ -57,6 +59,7 @@ class StageSpec:
     flags: Mapping[str, str] = field(default_factory=dict)
     fingerprints: frozenset[str] = frozenset()
     left_out: Sequence[str] = ()
+    adjustable: frozenset[str] = frozenset()
 
     @property
     def metadata(self) -> StageMetadata:
@@ -104,9 +107,14 @@ class StageSpec:
             warnings=list(warnings),
         )
 
+    def adjust(self, past: Mapping[str, Any] | None) -> "StageSpec":
+        """Return the spec with the adjustable options of the run that the folder holds."""
+        kept = {n: past["options"][n] for n in self.adjustable if past and n in past["options"]}
+        return replace(self, options={**self.options, **kept}) if kept else self
+
     def work_keys(self) -> set[str]:
         """Return the content keys of the work to do."""
-        return {self.key}
+        return {self.key, self.adjust(read_previous_run(self.output)).key}
 
     def done_keys(self) -> set[str]:
         """Return the content keys of the work that was done in the folder by any run."""
@@ -222,7 +230,7 @@ def _refuse_other_run(spec: StageSpec) -> None:
                 spec, f"its {STATE_FOLDER}/stage.json is missing, damaged or of an earlier release"
             )
         return
-    difference = _describe_difference(past, spec)
+    difference = _describe_difference(past, spec.adjust(past))
     if difference is None:
         return
     finished = any((spec.output / name).is_file() for name in RECORDS)

@@ -6,7 +6,8 @@ few instances into it: of 10 instances in batches of 4, step 0 of epoch 1 is ste
 which begins at position 12, the third instance of that epoch.
 
 Each phase of a run takes the folder that was built with the phase's length, and counts its own
-steps and epochs.
+steps and epochs. So does a run that goes on with another one; if it has the same instances, it goes on
+in the middle of an epoch, and earlier epochs have no step of it.
 """
 
 from dataclasses import fields
@@ -16,9 +17,11 @@ from typing import Any
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError, require
 from tokkit.inspection.row_text import show_instance, split_instances
+from tokkit.pretraining.data.batch_sizes import BatchSizes
 from tokkit.pretraining.data.loader import Loader, open_sources
-from tokkit.pretraining.pretrain_config import LoaderConfig
-from tokkit.pretraining.training.run_record import RUN, read_run
+from tokkit.pretraining.data.loader_config import DataConfig, LoaderConfig
+from tokkit.pretraining.training.run_record import RUN, find_origin, read_run
+from tokkit.pretraining.training.schedule import Schedule
 from tokkit.shards.reader import ShardFolder
 
 
@@ -54,14 +57,14 @@ def replay(
         if options:
             flags = (LoaderConfig.options[name].flag for name in options)
             raise UsageError(f"{path}: a run has its own options; leave out {', '.join(flags)}")
-        config = choose_phase(path, phase)
+        config, sizes = choose_phase(path, phase)
     else:
         require(phase is None, f"{path}: --phase requires a run; leave it out")
-        config = LoaderConfig(instances=(path,), **options)
+        config, sizes = LoaderConfig(instances=(path,), **options), None
         config.require_effect(options)
     sources = open_sources(config)
-    loader = Loader(sources, config, with_words=True)
-    first = -(-epoch * loader.num_instances // config.batch_size)
+    loader = Loader(sources, config, sizes, with_words=True)
+    first = loader.sizes.find_step(epoch * loader.num_instances)
     instances = loader.training_instances(first + step)
     shown = [
         show_instance(row, sources.tokenizer, sources.objective, color=color)
@@ -69,7 +72,7 @@ def replay(
     ]
     facts = {
         "instances": ", ".join(map(str, config.instances)),
-        "batch_size": config.batch_size,
+        "batch_size": loader.sizes.at(first + step)[1],
         "seed": config.seed,
         "epoch": epoch,
         "step": first + step,
@@ -79,8 +82,8 @@ def replay(
     return facts, tuple(shown)
 
 
-def choose_phase(path: Path, phase: int | None = None) -> LoaderConfig:
-    """Return the loader's options of a run, or of one of its phases.
+def choose_phase(path: Path, phase: int | None = None) -> tuple[LoaderConfig, BatchSizes]:
+    """Return the loader's options and batch sizes of a run, or of one of its phases.
 
     Raises:
         UsageError: if the run has phases and ``phase`` is none of them, or the other way round.
@@ -106,5 +109,7 @@ def choose_phase(path: Path, phase: int | None = None) -> LoaderConfig:
         )
     else:
         require(phase is None, f"{path}: has no phases; leave out --phase")
-    options = {entry.name: getattr(config, entry.name) for entry in fields(LoaderConfig)}
-    return LoaderConfig(**{**options, "instances": folders})
+    options = {entry.name: getattr(config, entry.name) for entry in fields(DataConfig)}
+    sizes = Schedule.from_config(config, find_origin(run)).batch_sizes(phase or 0)
+    options |= {"instances": folders, "batch_size": sizes.sizes[-1]}
+    return LoaderConfig(**options), sizes

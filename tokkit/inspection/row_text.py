@@ -19,7 +19,7 @@ from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.masking.masks import MaskOptions, mask_instances
 from tokkit.pretraining.data.instance_reader import InstanceReader
 from tokkit.pretraining.data.loader import EVALUATION_EPOCH
-from tokkit.pretraining.pretrain_config import LoaderConfig
+from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.shards.instances import Instances
 from tokkit.shards.reader import ShardFolder, header_of, open_shard
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer

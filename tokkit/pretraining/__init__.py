@@ -24,16 +24,16 @@ and exports; ``Trainer.run`` (training/loop.py) says what happens between two st
     7  MetricSums.add                          training/metrics.py       read a step later on a GPU
 
 Between steps: ``Reporter.write`` (training/reporting.py), ``Trainer._evaluate``,
-``CheckpointWriter.save`` (training/checkpoints.py), and the signals of training/stopping.py.
+``CheckpointWriter.save`` (training/checkpoint_writer.py), and the signals of training/stopping.py.
 
 What to change to add
 
     an architecture          a file next to models/bert.py; ARCHITECTURES in models/architectures.py
-    an optimizer             BUILDERS and MOMENTS in training/optimizers.py; OPTIMIZERS in pretrain_config.py
+    an optimizer             BUILDERS in training/optimizers.py; OPTIMIZERS in pretrain_config.py
     a rule for checkpoints   Schedule.is_checkpoint_due in training/schedule.py
     a metric                 MetricSums in training/metrics.py; it is logged, plotted and resumed
     an option                its field in pretrain_config.py; OPTIONS_OUTSIDE_KEY in
-                             training/run_record.py if the weights do not depend on it
+                             training/run_plan.py if the weights do not depend on it
     a column of instances    InstanceReader in data/instance_reader.py; Buffers in data/batches.py
     a launcher               detect_launcher in training/launch_info.py
 """

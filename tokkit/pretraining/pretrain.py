@@ -19,7 +19,8 @@ from tokkit.errors import require, require_library
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.launch import launch
 from tokkit.pretraining.training.launch_info import LaunchInfo, detect_launcher, log_on_first_rank
-from tokkit.pretraining.training.run_record import KIND, RunPlan
+from tokkit.pretraining.training.run_plan import RunPlan
+from tokkit.pretraining.training.run_record import KIND
 from tokkit.tokenizer.hub_names import WEIGHT_FILES, find_folder
 
 log = logging.getLogger(__name__)
@@ -66,12 +67,12 @@ def estimate_run(config: PretrainConfig) -> dict[str, Any]:
     """
     launch_info = detect_launcher(os.environ, config.nproc_per_node)
     config = _find_initial_model(config)
-    RunPlan.from_config(config)
+    plan = RunPlan.from_config(config)
     num_processes = _count_processes(config, launch_info)
     _require_libraries(config)
     from tokkit.pretraining.training.estimate import measure_run
 
-    return measure_run(config, num_processes)
+    return measure_run(plan, num_processes)
 
 
 def _find_initial_model(config: PretrainConfig) -> PretrainConfig:
@@ -89,11 +90,12 @@ def _count_processes(config: PretrainConfig, launch_info: LaunchInfo) -> int:
         "--fsdp has no effect on a single process, which keeps the whole model; leave it out, or "
         "start several with --nproc-per-node",
     )
-    require(
-        config.batch_size % num_processes == 0,
-        f"--batch-size {config.batch_size} cannot be divided among {num_processes} processes; "
-        f"choose a multiple of {num_processes}",
-    )
+    for size, _ in config.batch_stages:
+        require(
+            size % num_processes == 0,
+            f"--batch-size {size} cannot be divided among {num_processes} processes; choose a "
+            f"multiple of {num_processes}",
+        )
     return num_processes
 
 

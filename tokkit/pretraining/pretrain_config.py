@@ -1,15 +1,20 @@
-"""The options of ``tokkit pretrain``, and of its batches."""
+"""The options of ``tokkit pretrain``."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from tokkit.engine.stage_config import OutputConfig
-from tokkit.errors import TokkitError, require
-from tokkit.masking.mask_config import MaskConfig
-from tokkit.options import LARGEST_SEED, option, parse_duration, parse_numbers, parse_phases
-from tokkit.shards.objectives import MASKED, TRAINABLE
+from tokkit.errors import require
+from tokkit.options import (
+    option,
+    parse_batch_size,
+    parse_duration,
+    parse_numbers,
+    parse_phases,
+)
+from tokkit.pretraining.data.loader_config import DEFAULT_BATCH_SIZE, DataConfig
+from tokkit.shards.objectives import MASKED
 
 PRESETS = {  # layers, hidden size, heads: https://github.com/google-research/bert
     "tiny": (2, 128, 2),
@@ -29,7 +34,8 @@ MODERNBERT_PRESETS = {
     "large": (28, 1024, 16, 2624),  # 400 million
 }
 # The keys of ``optimizers.BUILDERS``, repeated because this module must not import torch.
-OPTIMIZERS = ("adamw", "lamb")
+OPTIMIZERS = ("adamw", "lamb", "stable-adamw", "muon")
+SCHEDULES = ("linear", "cosine", "wsd")
 EXTENSIONS = ("repeat", "interpolate")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -62,52 +68,13 @@ DEFAULT_MAX_STEPS = 100_000
 DEFAULT_EVAL_EVERY = 1000
 
 
-class LoaderConfig(MaskConfig):
-    """The options of a loader. Those of masking are for instances without static masks."""
-
-    heading: ClassVar[str] = "Batches"
-
-    instances: tuple[Path, ...] = option(
-        "Instance folders that build wrote.", argument="INSTANCES..."
-    )
-    weights: tuple[float, ...] = option(
-        "Share of each of several INSTANCES in the batches, such as 0.7,0.3.",
-        default=(),
-        above=0,
-        parse=parse_numbers,
-        shown_default="1 for a single folder",
-    )
-    batch_size: int = option(
-        "Number of instances per step, over all processes.", default=256, minimum=1
-    )
-    seed: int = option("Random seed.", default=0, minimum=0, maximum=LARGEST_SEED)
-
-    def __post_init__(self) -> None:
-        """Refuse weights that do not fit the folders, and what every config refuses."""
-        super().__post_init__()
-        require(len(self.instances) >= 1, "no INSTANCES: name an instance folder")
-        self._check_folders()
-
-    def _check_folders(self) -> None:
-        require(
-            len(self.instances) == 1 or len(self.weights) == len(self.instances),
-            f"--weights must be {len(self.instances)} shares, one for each instance folder",
-        )
-        require(
-            len(self.instances) > 1 or not self.weights,
-            "--weights requires several instance folders; leave it out",
-        )
-        require(
-            not self.weights or math.isclose(sum(self.weights), 1, abs_tol=1e-9),
-            "--weights must add up to 1, such as 0.7,0.3",
-        )
-
-
-class PretrainConfig(LoaderConfig, OutputConfig):
+class PretrainConfig(DataConfig, OutputConfig):
     """The options of ``pretrain``: the model, its schedule and optimizer, and where it runs.
 
-    Presets are the sizes of google-research/bert, and of Ettin for a ModernBERT. ``phases`` go through the instance folders one
-    after the other. With ``max_time`` the schedule follows the clock.
+    Presets are the sizes of google-research/bert, and of Ettin for a ModernBERT. ``phases`` go
+    through the instance folders one after the other. With ``max_time`` the schedule follows the clock. A run that ``continue_from``
+    or ``decay_from`` names gives its model and its optimizer's state to this one, whose schedule
+    begins there.
     """
 
     output: Path = option("Run folder to write.", flags=("-o", "--output"))
@@ -135,6 +102,16 @@ class PretrainConfig(LoaderConfig, OutputConfig):
         choices=EXTENSIONS,
         shown_default="refuse longer instances",
     )
+    continue_from: Path | None = option(
+        "Run folder, or one of its checkpoints, whose model and moments this run goes on with, up to "
+        "--max-steps, which includes the steps already done.",
+        default=None,
+    )
+    decay_from: Path | None = option(
+        "Run folder, or one of its checkpoints, to finish: --decay-steps steps, in which the "
+        "learning rate falls from where it is to 0.",
+        default=None,
+    )
     share_layers: bool = option("Give all layers the same weights, as ALBERT does.", default=False)
     phases: tuple[tuple[int, float], ...] = option(
         "Sequence length of each of several INSTANCES and its share of the run, such as "
@@ -143,8 +120,14 @@ class PretrainConfig(LoaderConfig, OutputConfig):
         parse=parse_phases,
         shown_default="none",
     )
+    batch_size: int | tuple[tuple[int, float], ...] = option(
+        "Number of instances per step, over all processes; or several with their shares of the "
+        "steps, such as 128:0.1,512.",
+        default=DEFAULT_BATCH_SIZE,
+        parse=parse_batch_size,
+    )
     max_steps: int | None = option(
-        "Number of optimizer steps.",
+        "Number of optimizer steps; a run that has ended goes on when it is given more.",
         default=None,
         minimum=1,
         shown_default=f"{DEFAULT_MAX_STEPS:,}",
@@ -156,13 +139,33 @@ class PretrainConfig(LoaderConfig, OutputConfig):
         parse=parse_duration,
     )
     optimizer: str = option(
-        "Optimizer; LAMB is for batches of thousands.", default="adamw", choices=OPTIMIZERS
+        "Optimizer; LAMB is for batches of thousands; Muon is for the matrices of the layers, with "
+        "AdamW for all else.",
+        default="adamw",
+        choices=OPTIMIZERS,
     )
     learning_rate: float = option("Learning rate after warm-up.", default=1e-4, above=0)
+    schedule: str = option(
+        "How the learning rate falls after warm-up: as a line or a cosine, or (wsd) only in "
+        "--decay-steps at the end.",
+        default="linear",
+        choices=SCHEDULES,
+    )
     warmup_steps: int | None = option(
         "Number of steps over which the learning rate rises.",
         default=None,
         minimum=0,
+        shown_default="a tenth of the run; 0 with --continue-from",
+    )
+    warmup_tokens: int | None = option(
+        "Number of tokens over which the learning rate rises, in place of --warmup-steps.",
+        default=None,
+        minimum=1,
+    )
+    decay_steps: int | None = option(
+        "Number of steps of the decay of wsd, or of --decay-from.",
+        default=None,
+        minimum=1,
         shown_default="a tenth of the run",
     )
     weight_decay: float = option(
@@ -259,11 +262,64 @@ class PretrainConfig(LoaderConfig, OutputConfig):
             "--max-steps and --max-time both say when the run ends; leave one out",
         )
         require(self.max_time is None or math.isfinite(self.max_time), "--max-time must be finite")
-        require(
-            self.max_time is not None or (self.warmup_steps or 0) <= self.num_steps,
-            f"--warmup-steps must be at most --max-steps, {self.num_steps:,}",
-        )
+        self._check_schedule()
+        self._check_origin()
         require(len(self.betas) == 2, "--betas must be two numbers, such as 0.9,0.999")
+
+    def _check_schedule(self) -> None:
+        require(
+            self.warmup_tokens is None or self.warmup_steps is None,
+            "--warmup-steps and --warmup-tokens both say how long the warm-up is; leave one out",
+        )
+        require(
+            self.decay_steps is None or self.schedule == "wsd" or self.decay_from is not None,
+            "--decay-steps has no effect without --schedule wsd or --decay-from; leave it out",
+        )
+        if self.max_time is None and self.origin_path is None:
+            decay = (self.schedule == "wsd") * (self.decay_steps or 1)
+            require(
+                (self.warmup_steps or 0) + decay <= self.num_steps,
+                f"--warmup-steps must be at most --max-steps, {self.num_steps:,}"
+                + ", less --decay-steps" * (self.schedule == "wsd"),
+            )
+        sizes, shares = zip(*self.batch_stages, strict=True)
+        require(min(sizes) >= 1, "--batch-size must be at least 1")
+        require(
+            min(shares) > 0 and math.isclose(sum(shares), 1, abs_tol=1e-9),
+            "the shares of --batch-size must be above 0 and leave a rest for the last, such as "
+            "128:0.1,512",
+        )
+        by_clock = {
+            "--warmup-tokens": self.warmup_tokens,
+            "--decay-steps": self.decay_steps,
+            "--continue-from": self.continue_from,
+            "--decay-from": self.decay_from,
+            "--batch-size in stages": sizes[1:] or None,
+        }
+        for flag, value in by_clock.items():
+            require(
+                value is None or self.max_time is None,
+                f"{flag} goes by steps, --max-time by the clock; leave one out",
+            )
+
+    def _check_origin(self) -> None:
+        require(
+            self.continue_from is None or self.decay_from is None,
+            "--continue-from and --decay-from both say where the run begins; leave one out",
+        )
+        if self.origin_path is None:
+            return
+        flag, given = "--continue-from", ["architecture", "preset", "init_from", "share_layers"]
+        if self.decay_from is not None:
+            require(self.decay_steps is not None, "--decay-from requires --decay-steps")
+            flag = "--decay-from"
+            given += ["max_steps", "learning_rate", "schedule", "warmup_steps", "warmup_tokens"]
+        for name in given:
+            require(
+                getattr(self, name) == self.options[name].default,
+                f"{self.options[name].flag} has no effect with {flag}, whose run decides it; leave "
+                "it out",
+            )
 
     def _check_folders(self) -> None:
         if not self.phases:
@@ -302,26 +358,21 @@ class PretrainConfig(LoaderConfig, OutputConfig):
         return FAMILIES[family].dropout if self.dropout is None else self.dropout
 
     @property
+    def origin_path(self) -> Path | None:
+        """The run or checkpoint that this run goes on from."""
+        return self.decay_from if self.continue_from is None else self.continue_from
+
+    @property
+    def batch_stages(self) -> tuple[tuple[int, float], ...]:
+        """The sizes of batches, one after the other, and their shares of the steps."""
+        return self.batch_size if isinstance(self.batch_size, tuple) else ((self.batch_size, 1.0),)
+
+    @property
     def num_steps(self) -> int:
-        """Steps of a run that goes by steps."""
+        """The step at which a run that goes by steps ends, unless it has ``decay_from``."""
         return DEFAULT_MAX_STEPS if self.max_steps is None else self.max_steps
 
     @property
     def eval_steps(self) -> int:
         """Steps between evaluations."""
         return DEFAULT_EVAL_EVERY if self.eval_every is None else self.eval_every
-
-
-def require_objective(options: Mapping[str, object], where: str) -> None:
-    """Refuse instances that no model here learns from.
-
-    Args:
-        options: of the folder's manifest.
-        where: what the error calls the folder.
-    """
-    objective = options.get("objective")
-    if objective not in TRAINABLE:
-        raise TokkitError(
-            f"{where}: was built with --objective {objective}, but what is trained here learns "
-            f"from {', '.join(TRAINABLE)}; build it again"
-        )

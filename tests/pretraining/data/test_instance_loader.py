@@ -21,7 +21,7 @@ from tokkit import InstanceLoader
 from tokkit.errors import UsageError
 from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.data.loader import Loader, open_sources
-from tokkit.pretraining.pretrain_config import LoaderConfig
+from tokkit.pretraining.data.loader_config import LoaderConfig
 
 
 @pytest.fixture(scope="module")

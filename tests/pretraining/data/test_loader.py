@@ -14,7 +14,7 @@ from tokkit.errors import TokkitError
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.instance_loader import TensorBatch, padded_batch
 from tokkit.pretraining.data.loader import Loader, open_sources, split_epochs
-from tokkit.pretraining.pretrain_config import LoaderConfig
+from tokkit.pretraining.data.loader_config import LoaderConfig
 
 
 class Batches:

@@ -12,7 +12,7 @@ from instancefolders import write_instance_folder
 
 from tokkit.errors import TokkitError, UsageError
 from tokkit.pretraining.data.loader import Loader, interleave, open_sources, split_epochs
-from tokkit.pretraining.pretrain_config import LoaderConfig
+from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.shards.instances import Instances
 
 

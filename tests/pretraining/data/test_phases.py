@@ -12,7 +12,8 @@ from tokkit.errors import TokkitError, UsageError
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
 from tokkit.pretraining.data.loader import Loader, open_sources, order_phases
-from tokkit.pretraining.pretrain_config import LoaderConfig, PretrainConfig
+from tokkit.pretraining.data.loader_config import LoaderConfig
+from tokkit.pretraining.pretrain_config import PretrainConfig
 
 PHASES = ((32, 0.9), (64, 0.1))
 

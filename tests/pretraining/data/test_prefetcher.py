@@ -15,8 +15,8 @@ from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
 from tokkit.pretraining.data.batches import Batch, lay_out
 from tokkit.pretraining.data.loader import Loader, open_sources
+from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.pretraining.data.prefetcher import Prefetcher
-from tokkit.pretraining.pretrain_config import LoaderConfig
 from tokkit.shards.reader import ShardFolder
 
 Rows = list[tuple[Any, ...]]

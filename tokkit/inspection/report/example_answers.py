@@ -32,11 +32,11 @@ def answer_examples(
     Raises:
         TokkitError: if the model fills no masks, or its tokenizer is not there.
     """
+    from tokkit.pretraining.models.architectures import read_shape
     from tokkit.pretraining.models.export import predict_masked
-    from tokkit.pretraining.models.transformer import ModelConfig
     from tokkit.pretraining.training.checkpoints import read_model
 
-    config = msgspec.convert(facts["run"]["model"], ModelConfig)
+    config = read_shape(facts["run"]["model"])
     if config.is_causal:
         raise TokkitError(f"{path}: its model predicts the next token, and fills no masks")
     tokenizer = _find_tokenizer(path, facts["run"])

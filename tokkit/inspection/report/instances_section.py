@@ -38,7 +38,7 @@ from tokkit.inspection.row_text import LABELS, split_instances
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.masking.masks import MaskOptions, mask_instances
 from tokkit.pretraining.data.instance_reader import InstanceReader
-from tokkit.pretraining.pretrain_config import LoaderConfig
+from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.shards.arrow import ragged
 from tokkit.shards.counts import count_replacements
 from tokkit.shards.instances import Instances

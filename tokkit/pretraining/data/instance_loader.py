@@ -34,7 +34,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from tokkit.errors import require
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.loader import Loader, open_sources
-from tokkit.pretraining.pretrain_config import LoaderConfig
+from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.shards.instances import Instances, Int64
 from tokkit.shards.mapping import protect_maps
 from tokkit.shards.objectives import OBJECTIVES

@@ -7,9 +7,10 @@ the next ``batch_size`` of it. With 10 instances and batches of 4:
     position  0 1 2 3      4 5 6 7      8 9 | 0 1             2 3 4 5
     epoch     0            0            0   | 1               1
 
-So no instance is dropped, every batch has the same size, and step s begins at position
-``s * batch_size``, also after a crash: a run resumes by its step alone. (The alternative, a shorter
-batch at the end of each epoch, would give its instances more weight.) Ranks take consecutive parts
+So no instance is dropped, every batch has the size that is asked for, and step s begins at position
+``s * batch_size``, also after a crash: a run resumes by its step alone (see ``BatchSizes`` for sizes
+that change). (The alternative, a shorter batch at the end of each epoch, would give its instances
+more weight.) Ranks take consecutive parts
 of a batch, so any number of them that divides it sees the same batches.
 
 Where folders are mixed, their sequences are interleaved by weight, evenly rather than at random: of
@@ -33,8 +34,10 @@ import numpy as np
 from tokkit.errors import TokkitError, UsageError, require
 from tokkit.kernels.philox import SHUFFLE, permute_range, stream_of
 from tokkit.masking.masks import MaskOptions, mask_instances
+from tokkit.pretraining.data.batch_sizes import BatchSizes
 from tokkit.pretraining.data.instance_reader import InstanceReader, join_instances
-from tokkit.pretraining.pretrain_config import LoaderConfig, PretrainConfig, require_objective
+from tokkit.pretraining.data.loader_config import DataConfig, LoaderConfig, require_objective
+from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.shards.instances import Instances, Int64
 from tokkit.shards.objectives import MASKED, OBJECTIVES
 from tokkit.shards.reader import ShardFolder
@@ -90,12 +93,22 @@ class Sources:
             for folder, masks in zip(self.folders, self.masks, strict=True)
         )
 
+    @property
+    def mean_tokens(self) -> tuple[float, ...]:
+        """Mean number of tokens in a training instance of each folder, from its manifest."""
+        means = []
+        for folder in self.folders:
+            rows = [row for row in folder.manifest.shards if row["name"].startswith("train-")]
+            tokens = sum(row.get("tokens", 0) for row in rows)
+            means.append(tokens / max(1, sum(row.get("rows", 0) for row in rows)))
+        return tuple(means)
+
     def folder(self, number: int) -> "Sources":
         """One folder alone, as a phase takes it."""
         return Sources((self.folders[number],), self.tokenizer, (self.masks[number],))
 
 
-def open_sources(config: LoaderConfig) -> Sources:
+def open_sources(config: DataConfig) -> Sources:
     """Open the folders of instances.
 
     Raises:
@@ -132,7 +145,7 @@ def open_sources(config: LoaderConfig) -> Sources:
 
 
 def _mask_options(
-    config: LoaderConfig, folder: ShardFolder, tokenizer: Tokenizer
+    config: DataConfig, folder: ShardFolder, tokenizer: Tokenizer
 ) -> MaskOptions | None:
     options = folder.manifest.options
     is_masked = options["objective"] in MASKED
@@ -186,7 +199,8 @@ class Loader:
 
     Args:
         sources: the folders.
-        config: seed, batch size and weights.
+        config: seed and weights.
+        sizes: of the batches; those of the config where they are left out.
         rank: which part of each batch to read.
         world_size: number of equal parts that a batch is divided into.
         with_words: read where words start even if masks do not depend on it.
@@ -194,9 +208,10 @@ class Loader:
     Attributes:
         max_seq_length: of the longest instance.
         max_predictions: most predictions in one instance.
-        rank_size: instances of each batch that it reads.
+        rank_sizes: instances of a batch that it reads, for each size of batches.
         pad_id: id of padding.
         is_causal: whether each token is predicted from those before it.
+        sizes: of the batches.
 
     Raises:
         UsageError: the batch cannot be divided into so many parts.
@@ -206,17 +221,22 @@ class Loader:
     def __init__(
         self,
         sources: Sources,
-        config: LoaderConfig,
+        config: LoaderConfig | PretrainConfig,
+        sizes: BatchSizes | None = None,
         *,
         rank: int = 0,
         world_size: int = 1,
         with_words: bool = False,
     ) -> None:
-        require(
-            0 <= rank < world_size and config.batch_size % world_size == 0,
-            f"--batch-size {config.batch_size} cannot be divided among {world_size} ranks, "
-            f"or rank {rank} is none of them",
-        )
+        if sizes is None:
+            assert isinstance(config.batch_size, int)  # noqa: S101  stages need a schedule
+            sizes = BatchSizes(((0, config.batch_size),))
+        for size in sizes.sizes:
+            require(
+                0 <= rank < world_size and size % world_size == 0,
+                f"--batch-size {size} cannot be divided among {world_size} ranks, or rank {rank} "
+                "is none of them",
+            )
         self._training, self._held_out = (
             tuple(
                 InstanceReader(
@@ -237,11 +257,11 @@ class Loader:
         self.max_predictions = sources.max_predictions
         self.pad_id = sources.pad_id
         self.is_causal = sources.is_causal
-        self.rank_size = config.batch_size // world_size
+        self.rank_sizes = tuple(size // world_size for size in sizes.sizes)
+        self.sizes = sizes
         self._masks = sources.masks
         self._weights = config.weights
-        self._batch_size = config.batch_size
-        self._rank = rank
+        self._rank, self._world_size = rank, world_size
         self._seed = np.uint64(config.seed)
 
     @property
@@ -260,9 +280,10 @@ class Loader:
         Args:
             step: from 0.
         """
-        start = step * self._batch_size + self._rank * self.rank_size
-        sizes = tuple(map(len, self._training))
-        parts = split_epochs(start, self.rank_size, sizes, self._weights)
+        position, size = self.sizes.at(step)
+        size //= self._world_size
+        counts = tuple(map(len, self._training))
+        parts = split_epochs(position + self._rank * size, size, counts, self._weights)
         return join_instances([self._read_part(part) for part in parts], [p.rows for p in parts])
 
     def held_out_instances(self, size: int) -> Iterator[Instances]:

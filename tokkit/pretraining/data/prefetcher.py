@@ -52,8 +52,13 @@ class Prefetcher:
         self._loaders = tuple(loaders)
         self._micro_batch_tokens = micro_batch_tokens
         self._static = static
-        self._plans = [self._plan(loader, loader.rank_size) for loader in loaders]
-        room = [max(sizes) for sizes in zip(*(plan.room for plan in self._plans), strict=True)]
+        self._plans = {
+            (phase, size): self._plan(loader, size)
+            for phase, loader in enumerate(loaders)
+            for size in loader.rank_sizes
+        }
+        rooms = (plan.room for plan in self._plans.values())
+        room = [max(sizes) for sizes in zip(*rooms, strict=True)]
         self._sets = [Buffers(*room, pin=pin) for _ in range(NUM_SETS)]
         self._held: deque[Buffers] = deque(maxlen=NUM_SETS - 1)  # of the last steps handed out
         self._next: tuple[int, int, Future[Prepared]] | None = None
@@ -119,8 +124,9 @@ class Prefetcher:
         return self._executor.submit(self._prepare, free, phase, step)
 
     def _prepare(self, free: Buffers, phase: int, step: int) -> Prepared:
-        loader, plan = self._loaders[phase], self._plans[phase]
+        loader = self._loaders[phase]
         instances = loader.training_instances(step)
+        plan = self._plans[phase, len(instances)]
         sizes = Sizes.measure(instances, plan.bounds, plan.rounding, causal=loader.is_causal)
         if free.copied is not None:
             free.copied.synchronize()

@@ -66,6 +66,18 @@ def choose_architecture(config: ModelConfig) -> Architecture:
     return ARCHITECTURES[config.model_type]
 
 
+def read_shape(data: Mapping[str, Any]) -> ModelConfig:
+    """Return the shape of a model from its fields and its ``model_type``, as ``run.json`` has them.
+
+    Raises:
+        msgspec.ValidationError: if they are no shape.
+    """
+    kind = data.get("model_type")
+    if kind not in ARCHITECTURES:
+        raise msgspec.ValidationError(f"{kind!r} is no model_type")
+    return msgspec.convert(data, ARCHITECTURES[kind].config_class)
+
+
 def build_model(config: ModelConfig) -> Transformer:
     """Return a model on the CPU with weights drawn from torch's generator."""
     model = choose_architecture(config).build(config)

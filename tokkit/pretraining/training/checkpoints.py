@@ -17,31 +17,20 @@ disk itself is detected by the hashes; then the run resumes from the checkpoint 
 the steps since to the same bits. Nothing is unpickled.
 
 The last few checkpoints are kept, and the best one: that with the lowest held-out loss. Each records
-which one that is, so that a resumed run knows it. When one is written is up to
-``Schedule.is_checkpoint_due``. Training waits for a copy, not for the disk:
-
-    training   … step 1000 │copy│ step 1001   step 1002 …        step 2000 │wait│copy│ …
-    thread                      │write, sync, rename, delete old│                     │write …
-
-One write is in progress at a time, and there is memory for one copy: a checkpoint that is due before
-the last one is on disk waits for it. For ``base``, 1.3 GB, on two busy cores the copy took 0.5 s, the
-first, which allocates the memory, 3 s, and the write 5 s. A write that fails, as on a full disk, is
-logged and does not end the run.
+which one that is, so that a resumed run knows it. The one before the decay of ``--schedule wsd`` is
+kept too: a run that is given more steps goes on from it. When one is written is up to
+``Schedule.is_checkpoint_due``.
 """
 
-import copy
 import hashlib
-import itertools
 import json
 import logging
 import shutil
-import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 import torch
@@ -49,8 +38,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tokkit.engine.files import hash_file, write_folder_atomically
-from tokkit.engine.json_files import canonical_json
-from tokkit.errors import TokkitError
+from tokkit.engine.json_files import canonical_json, read_json
+from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.pretraining.models.architectures import outline_model
 from tokkit.pretraining.models.tensor_files import (
     DamagedError,
@@ -59,8 +48,8 @@ from tokkit.pretraining.models.tensor_files import (
     write_tensors,
 )
 from tokkit.pretraining.models.transformer import ModelConfig, Transformer
-from tokkit.pretraining.training.metrics import TrainingState
-from tokkit.pretraining.training.optimizers import MOMENTS
+from tokkit.pretraining.training.metrics import MetricSums, TrainingState
+from tokkit.pretraining.training.optimizers import name_moments
 from tokkit.pretraining.training.run_record import (
     STATE,
     BestCheckpoint,
@@ -72,7 +61,6 @@ from tokkit.pretraining.training.run_record import (
 
 MODEL = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
-LONG_WAIT_SECONDS = 5.0
 
 # The tensors of one step: for each file of a checkpoint, its tensors by name.
 Snapshot = Mapping[str, Mapping[str, Tensor]]
@@ -101,10 +89,11 @@ def name_tensors(model: nn.Module, optimizer: Optimizer) -> Snapshot:
     Before the first step, parameters stand for their moments, which have the same shape and device:
     these are the tensors that a checkpoint must hold.
     """
+    kept = name_moments(optimizer)
     moments = {
         f"{name}.{moment}": optimizer.state.get(parameter, {}).get(moment, parameter)
         for name, parameter in model.named_parameters()
-        for moment in MOMENTS[type(optimizer)]
+        for moment in kept[parameter]
     }
     return {MODEL: _name_weights(model), OPTIMIZER: moments}
 
@@ -129,17 +118,13 @@ def restore_tensors(snapshot: Snapshot, step: int, model: nn.Module, optimizer: 
     with torch.no_grad():
         for name, tensor in _name_weights(model).items():
             tensor.copy_(snapshot[MODEL][name])
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    parameters = itertools.chain(*(group["params"] for group in optimizer.param_groups))
+    names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     state = {
         number: {
             "step": torch.tensor(float(step)),  # load_state_dict moves it to where kernels want it
-            **{
-                moment: snapshot[OPTIMIZER][f"{names[parameter]}.{moment}"]
-                for moment in MOMENTS[type(optimizer)]
-            },
+            **{moment: snapshot[OPTIMIZER][f"{names[parameter]}.{moment}"] for moment in moments},
         }
-        for number, parameter in enumerate(parameters)
+        for number, (parameter, moments) in enumerate(name_moments(optimizer).items())
     }
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -182,9 +167,13 @@ def write_checkpoint(
 
 
 def remove_old_checkpoints(
-    folder: Path, step: int, num_kept: int, best: BestCheckpoint | None
+    folder: Path,
+    step: int,
+    num_kept: int,
+    best: BestCheckpoint | None,
+    kept_step: int | None = None,
 ) -> None:
-    """Keep the last ``num_kept`` checkpoints up to ``step``, and the best.
+    """Keep the last ``num_kept`` checkpoints up to ``step``, the best, and that of ``kept_step``.
 
     A checkpoint of a later step is damaged, or the run would have resumed from it. One that cannot
     be removed now is tried again after the next checkpoint.
@@ -193,6 +182,8 @@ def remove_old_checkpoints(
     kept = [path for path in paths if checkpoint_step(path) <= step][-num_kept:]
     if best is not None:
         kept.append(checkpoint_path(folder, best.step))
+    if kept_step is not None:
+        kept.append(checkpoint_path(folder, kept_step))
     for path in paths:
         if path not in kept:
             with suppress(OSError):
@@ -206,8 +197,16 @@ def remove_incomplete_checkpoints(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def load_newest_checkpoint(folder: Path, expected: Snapshot) -> Checkpoint | None:
+def load_newest_checkpoint(
+    folder: Path, expected: Snapshot, decay_start: int | None = None
+) -> Checkpoint | None:
     """Load the newest undamaged checkpoint of a run, and warn of newer ones that are damaged.
+
+    Args:
+        folder: of the run's checkpoints.
+        expected: see ``name_tensors``.
+        decay_start: step with which the rate's decay starts. A checkpoint with steps of another
+            decay, which ended the run before it got more steps, is loaded only if all have some.
 
     Returns:
         None if there is no checkpoint.
@@ -215,8 +214,9 @@ def load_newest_checkpoint(folder: Path, expected: Snapshot) -> Checkpoint | Non
     Raises:
         TokkitError: if all of them are damaged, or the newest is of another model.
     """
-    faults = []
-    for path in reversed(list_checkpoints(folder)):
+    paths, faults = list_checkpoints(folder), []
+    decayed = [path for path in paths if _find_decay(path) not in (None, decay_start)]
+    for path in (*reversed([path for path in paths if path not in decayed]), *reversed(decayed)):
         try:
             checkpoint = load_checkpoint(path, expected)
         except DamagedError as error:
@@ -230,6 +230,31 @@ def load_newest_checkpoint(folder: Path, expected: Snapshot) -> Checkpoint | Non
             f"{faults[0]}; no checkpoint in {folder} is undamaged, pass --overwrite to start again"
         )
     return None
+
+
+def _find_decay(path: Path) -> int | None:
+    """Return ``decay_start`` of a checkpoint's state; None for one that is damaged."""
+    with suppress(TokkitError):
+        decay_start: int | None = read_json(path / STATE, CheckpointRecord)["state"].get(
+            "decay_start"
+        )
+        return decay_start
+    return None
+
+
+def copy_checkpoint(path: Path, folder: Path, expected: Snapshot) -> None:
+    """Copy the checkpoint of another run, as the start of a new one, into a folder of checkpoints.
+
+    Raises:
+        TokkitError: if it is damaged or of another model, or cannot be written.
+    """
+    checkpoint = load_checkpoint(path, expected)
+    past = TrainingState.from_dict(checkpoint.state)
+    state = replace(past, phase_starts=[past.step], interval=MetricSums(), decay_start=None)
+    state.evaluated_step = state.best_loss = None
+    with wrap_os_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(folder, checkpoint.tensors, asdict(state), None)
 
 
 def load_checkpoint(path: Path, expected: Snapshot) -> Checkpoint:
@@ -264,123 +289,3 @@ def load_checkpoint(path: Path, expected: Snapshot) -> Checkpoint:
     if best is not None and not checkpoint_path(path.parent, best.step).is_dir():
         best = None  # removed for a better one, which is damaged
     return Checkpoint(tensors, state, best)
-
-
-class SnapshotBuffer:
-    """Main memory for one snapshot, which the next one overwrites.
-
-    For tensors of a GPU it is pinned, so that all copies run at once; torch rounds what it pins up
-    to a power of two, which makes 2.1 GB of the 1.3 of ``base``.
-    """
-
-    def __init__(self) -> None:
-        self._buffers: dict[str, dict[str, Tensor]] = {}
-
-    def copy(self, tensors: Snapshot) -> Snapshot:
-        """Copy tensors as fp32; they may change once this returns."""
-        devices = set()
-        for file, named in tensors.items():
-            buffers = self._buffers.setdefault(file, {})
-            for name, tensor in named.items():
-                pinned = tensor.is_cuda
-                if name not in buffers:
-                    buffers[name] = torch.empty(
-                        tensor.shape, dtype=torch.float32, pin_memory=pinned
-                    )
-                buffers[name].copy_(tensor.detach(), non_blocking=pinned)
-                if pinned:
-                    devices.add(tensor.device)
-        for device in devices:
-            torch.cuda.synchronize(device)
-        return self._buffers
-
-
-class CheckpointWriter:
-    """Writes a run's checkpoints in a thread, and keeps the last few and the best.
-
-    Args:
-        folder: folder of the run's checkpoints.
-        num_kept: how many of the last ones are kept.
-        resumed: checkpoint from which the run resumed.
-
-    Attributes:
-        saved_step: step of the newest checkpoint that is on disk; 0 if there is none.
-        fault: why the last write failed; None if it did not.
-        best: best checkpoint on disk.
-    """
-
-    def __init__(self, folder: Path, num_kept: int, resumed: Checkpoint | None = None) -> None:
-        self.folder = folder
-        self.num_kept = num_kept
-        self.saved_step: int = resumed.state["step"] if resumed else 0
-        self.best = resumed.best if resumed else None
-        self.fault: str | None = None
-        self._buffer = SnapshotBuffer()
-        self._write_in_progress: Future[None] | None = None
-        self._has_logged_wait = False
-
-    def __enter__(self) -> Self:
-        remove_incomplete_checkpoints(self.folder)
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._executor.shutdown()
-        self.wait()
-
-    def save(
-        self, tensors: Snapshot, state: Mapping[str, Any], *, loss: float | None = None
-    ) -> None:
-        """Copy the tensors of a step and start writing them; they may change once this returns.
-
-        Args:
-            tensors: tensors on any device.
-            state: JSON with the ``step``.
-            loss: held-out loss of these weights, if they were evaluated.
-        """
-        started = time.perf_counter()
-        self.wait()
-        seconds = time.perf_counter() - started
-        if seconds > LONG_WAIT_SECONDS and not self._has_logged_wait:
-            self._has_logged_wait = True
-            log.info(
-                "%s: training waited %.0f s until the last checkpoint was written; "
-                "a larger --checkpoint-every avoids that",
-                checkpoint_path(self.folder, state["step"]),
-                seconds,
-            )
-        copied = self._buffer.copy(tensors)
-        self._write_in_progress = self._executor.submit(
-            self._write, copied, copy.deepcopy(state), loss
-        )
-
-    def wait(self) -> None:
-        """Wait until nothing is being written; ``saved_step`` and ``fault`` are final then."""
-        writing, self._write_in_progress = self._write_in_progress, None
-        if writing is not None:
-            writing.result()
-
-    def describe_saved(self) -> str:
-        """Return which checkpoint a run would resume from, as the end of a message."""
-        if self.saved_step == 0:
-            return "there is no checkpoint yet"
-        return f"the last checkpoint is {checkpoint_path(self.folder, self.saved_step)}"
-
-    def _write(self, tensors: Snapshot, state: Mapping[str, Any], loss: float | None) -> None:
-        step: int = state["step"]
-        best = self.best
-        if loss is not None and (best is None or loss < best.loss):
-            best = BestCheckpoint(step, loss)
-        try:
-            write_checkpoint(self.folder, tensors, state, best)
-        except OSError as error:
-            self.fault = (error.strerror or str(error)).lower()
-            log.warning(
-                "%s: not written (%s); training continues and %s; free some space before the next",
-                checkpoint_path(self.folder, step),
-                self.fault,
-                self.describe_saved(),
-            )
-            return
-        self.best, self.saved_step, self.fault = best, step, None
-        remove_old_checkpoints(self.folder, step, self.num_kept, best)

@@ -43,24 +43,34 @@ from tokkit.pretraining.training.metrics import (
     count_parameters,
     sample_instances,
 )
-from tokkit.pretraining.training.train_model import choose_model, open_loaders, open_trainer
+from tokkit.pretraining.training.run_plan import RunPlan
+from tokkit.pretraining.training.schedule import Schedule
+from tokkit.pretraining.training.train_model import (
+    choose_model,
+    make_schedule,
+    open_loaders,
+    open_trainer,
+)
 
 NUM_TIMED = 3
 BYTES_PER_PARAMETER = 4 * 4  # weight, gradient and two moments of the optimizer, in fp32
 
 
-def measure_run(config: PretrainConfig, num_processes: int) -> dict[str, Any]:
+def measure_run(plan: RunPlan, num_processes: int) -> dict[str, Any]:
     """Return what a run needs: parameters, bytes of memory, tokens, operations, seconds.
 
     Nothing is written. What is not known is None.
     """
+    config = plan.config
     with (
         join_process_group(config, SINGLE_PROCESS) as group,
         torch_settings(config, group.device),
     ):
         sources = open_sources(config)
-        samples = [sample_instances(loader) for loader in open_loaders(config, sources, group)]
-        shape, _ = choose_model(config, sources)
+        schedule = make_schedule(config, sources, plan.origin)
+        loaders = open_loaders(config, sources, group, schedule)
+        samples = [sample_instances(loader) for loader in loaders]
+        shape, _ = choose_model(config, sources, plan.model)
         model = outline_model(shape)
         parameters = count_parameters(model)
         available = find_available_memory(group.device)
@@ -68,7 +78,7 @@ def measure_run(config: PretrainConfig, num_processes: int) -> dict[str, Any]:
             available //= num_processes
         seconds, peak = [math.nan] * len(samples), None
         if available is None or BYTES_PER_PARAMETER * parameters["total"] <= available:
-            seconds, peak = _measure(config, sources, group, num_processes)
+            seconds, peak = _measure(plan, sources, group, num_processes)
     fits = None
     if available is not None and (peak is not None or not config.fsdp):
         fits = peak is not None and peak <= available
@@ -77,30 +87,37 @@ def measure_run(config: PretrainConfig, num_processes: int) -> dict[str, Any]:
         "peak_memory": peak,
         "available_memory": available,
         "fits": fits,
-        **summarize(config, model, samples, seconds),
+        **summarize(config, model, samples, seconds, schedule),
         "timed_steps": 0 if math.isnan(seconds[0]) else NUM_TIMED,
     }
 
 
 def _measure(
-    config: PretrainConfig, sources: Sources, group: ProcessGroup, num_processes: int
+    plan: RunPlan, sources: Sources, group: ProcessGroup, num_processes: int
 ) -> tuple[list[float], int | None]:
-    """Return seconds per step of each phase, NaN where the memory does not suffice, and the peak."""
+    """Return seconds per step of each phase, NaN where the memory does not suffice, and the peak.
+
+    Steps are of the last batch size, which is the largest of batches that grow.
+    """
+    config = plan.config
     # In a run by the clock, of which no time passes, the phase remains what it is set to.
+    left_out: dict[str, Any] = dict.fromkeys(
+        ("max_steps", "warmup_tokens", "decay_steps", "continue_from", "decay_from")
+    )
     own = replace(
         config,
-        batch_size=config.batch_size // num_processes,
+        batch_size=config.batch_stages[-1][0] // num_processes,
         nproc_per_node=None,
         fsdp=False,
-        max_steps=None,
         max_time=1e9,
+        **left_out,
     )
     if group.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(group.device)
     before = find_peak_memory(group.device)
     seconds = [math.nan] * max(1, len(config.phases))
     try:
-        with open_trainer(own, sources, group) as trainer:
+        with open_trainer(own, sources, group, model_shape=plan.model) as trainer:
             seconds = [_time_steps(trainer, phase) for phase in range(len(seconds))]
     except torch.OutOfMemoryError:
         return seconds, None
@@ -124,6 +141,7 @@ def summarize(
     model: Transformer,
     samples: Sequence[Sample],
     seconds_per_step: Sequence[float],
+    schedule: Schedule,
 ) -> dict[str, Any]:
     """Return the figures of each phase and of the whole run; None for what is not known.
 
@@ -131,27 +149,32 @@ def summarize(
         config: of the run.
         model: with or without data.
         samples: one for each phase; a run without phases is one phase.
-        seconds_per_step: of each phase, NaN if not measured.
+        seconds_per_step: of each phase, with batches of the last size; NaN if not measured.
+        schedule: of the run.
     """
-    shares = [share for _, share in config.phases] or [1.0]
     phases: list[dict[str, float]] = []
     evaluation_seconds = 0.0
-    for share, sample, seconds in zip(shares, samples, seconds_per_step, strict=True):
-        evaluation = sample.num_held_out / config.batch_size * seconds / 3
-        if config.max_time is None:
-            steps = share * config.num_steps
+    last_size = config.batch_stages[-1][0]
+    for number, (sample, seconds) in enumerate(zip(samples, seconds_per_step, strict=True)):
+        share, sizes = schedule.shares[number], schedule.batch_sizes(number)
+        evaluation = sample.num_held_out / last_size * seconds / 3
+        if not schedule.by_clock:
+            steps = share * schedule.end
         else:  # evaluations take part of the same time
-            steps = share * config.max_time / (seconds + evaluation / config.eval_steps)
+            steps = share * schedule.end / (seconds + evaluation / config.eval_steps)
+        size = float(last_size)
+        if len(sizes.stages) > 1:
+            size = (sizes.at(round(steps))[0] - sizes.start) / max(1, round(steps))
         # One evaluation comes before the first step.
         evaluation_seconds += evaluation * (steps / config.eval_steps + (not phases))
         phases.append(
             {
                 "steps": steps,
-                "tokens_per_step": config.batch_size * sample.tokens,
-                "steps_per_epoch": sample.num_instances / config.batch_size,
-                "epochs": steps * config.batch_size / sample.num_instances,
+                "tokens_per_step": size * sample.tokens,
+                "steps_per_epoch": sample.num_instances / size,
+                "epochs": steps * size / sample.num_instances,
                 "flops_per_token": count_flops_per_token(model, sample),
-                "seconds_per_step": seconds,
+                "seconds_per_step": seconds * size / last_size,
             }
         )
     training = sum(phase["steps"] * phase["seconds_per_step"] for phase in phases)

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from signal import Signals
 
 import torch
@@ -34,9 +35,10 @@ from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.prefetcher import Prefetcher
 from tokkit.pretraining.models.transformer import Sums, Transformer
 from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.checkpoint_writer import CheckpointWriter
 from tokkit.pretraining.training.checkpoints import (
     Checkpoint,
-    CheckpointWriter,
+    copy_checkpoint,
     load_newest_checkpoint,
     name_tensors,
     restore_tensors,
@@ -63,7 +65,7 @@ from tokkit.pretraining.training.metrics import (
 )
 from tokkit.pretraining.training.optimizers import clip_gradients, update_weights
 from tokkit.pretraining.training.reporting import Reporter
-from tokkit.pretraining.training.run_record import CHECKPOINTS
+from tokkit.pretraining.training.run_record import CHECKPOINTS, list_checkpoints
 from tokkit.pretraining.training.schedule import Schedule
 from tokkit.pretraining.training.stopping import StopRequest, find_agreed_signal, hold_signals
 
@@ -76,6 +78,7 @@ class Trainer:
 
     Attributes:
         config: options of the run.
+        schedule: what is due at which step.
         group: processes that share the run.
         loaders: one for each phase; without phases one for all folders.
         prefetcher: prepares this process's batches.
@@ -86,6 +89,7 @@ class Trainer:
     """
 
     config: PretrainConfig
+    schedule: Schedule
     group: ProcessGroup
     loaders: Sequence[Loader]
     prefetcher: Prefetcher
@@ -95,8 +99,7 @@ class Trainer:
     state: TrainingState = field(default_factory=TrainingState)
 
     def __post_init__(self) -> None:
-        """Make the schedule of the options; nothing is resumed, logged or written yet."""
-        self.schedule = Schedule.from_config(self.config)
+        """Initialize what changes during the run; nothing is resumed, logged or written yet."""
         self._resumed: Checkpoint | None = None
         self._writer: CheckpointWriter | None = None
         self._reporter: Reporter | None = None
@@ -104,15 +107,22 @@ class Trainer:
         self._started = 0.0  # clock reading at which elapsed time was 0
         self._last_save_step = self._logged_step = 0
         self._pending: deque[tuple[int, Sequence[Batch], StepMetrics]] = deque()
-        self._rate = self._gradient_norm = 0.0  # of the last step, for its log line
+        self._gradient_norm = 0.0  # of the last step, for its log line
         self._peak_flops: float | None = None  # of all devices together
         self._flops_per_token: Sequence[float] = ()  # in each phase, where the peak is known
 
     def resume(self) -> None:
-        """Load the newest checkpoint if there is one; rank 0 reads it and broadcasts it."""
+        """Load the newest checkpoint if there is one; rank 0 reads it and broadcasts it.
+
+        Before the first step of a run that goes on with another one, that is a copy of its
+        checkpoint. After more steps of wsd have been asked for, it is the newest without decay.
+        """
         checkpoint, expected = None, name_tensors(self.model, self.optimizer)
         if self.group.is_first:
-            checkpoint = load_newest_checkpoint(self.config.output / CHECKPOINTS, expected)
+            folder, origin = self.config.output / CHECKPOINTS, self.schedule.origin
+            if origin.checkpoint is not None and not list_checkpoints(folder):
+                copy_checkpoint(Path(origin.checkpoint), folder, expected)
+            checkpoint = load_newest_checkpoint(folder, expected, self.schedule.decay_start)
         data = self.group.broadcast(None if checkpoint is None else checkpoint.state)
         if data is None:
             return
@@ -173,9 +183,14 @@ class Trainer:
                 count_flops_per_token(self.model, sample_instances(loader))
                 for loader in self.loaders
             ]
-        self._reporter = stack.enter_context(Reporter(config, self.state))
+        self._reporter = stack.enter_context(Reporter(config, self.state, self.schedule.last_step))
         self._writer = stack.enter_context(
-            CheckpointWriter(config.output / CHECKPOINTS, config.keep_checkpoints, self._resumed)
+            CheckpointWriter(
+                config.output / CHECKPOINTS,
+                config.keep_checkpoints,
+                self._resumed,
+                kept_step=self.schedule.decay_start,
+            )
         )
 
     def _agree_on_signal_and_time(self) -> tuple[Signals | None, float]:
@@ -191,7 +206,7 @@ class Trainer:
         model, prefetcher = self.wrapped_model, self.prefetcher
         starts = self.schedule.phase_starts(state.step, state.elapsed, state.phase_starts)
         state.phase_starts = starts
-        self._rate = self.schedule.rate(state.step, state.elapsed)
+        state.learning_rate = self.schedule.rate(state.step, state.elapsed)
 
         batches = prefetcher.next_batches(state.phase, state.step - starts[-1])
         num_predicted, num_pairs, num_tokens = group.sum(
@@ -215,9 +230,12 @@ class Trainer:
                 torch.autograd.backward(loss * group.size)
 
         gradient_norm = clip_gradients(model, config.max_gradient_norm)
-        update_weights(self.optimizer, self._rate)
+        update_weights(self.optimizer, state.learning_rate)
 
         self._pending.append((state.step, batches, StepMetrics(sums, gradient_norm)))
+        decay_start = self.schedule.decay_start
+        state.decay_start = None if state.step < (decay_start or 0) else decay_start
+        state.instances += self.schedule.batch_sizes(state.phase).at(state.step - starts[-1])[1]
         state.step += 1
         state.tokens += int(num_tokens)
         state.interval.waited += prefetcher.waited
@@ -270,7 +288,7 @@ class Trainer:
         self._logged_step, state.interval = state.step, MetricSums()
         if self._reporter is None:
             return
-        seen = (state.step - state.phase_starts[phase]) * self.config.batch_size
+        seen, _ = self.loaders[phase].sizes.at(state.step - state.phase_starts[phase])
         flops = self._flops_per_token[phase] if self._flops_per_token else 0.0
         self._reporter.write(
             {
@@ -279,7 +297,7 @@ class Trainer:
                 **({"phase": phase} if self.config.phases else {}),
                 "epoch": seen / self.loaders[phase].num_instances,
                 **interval.means(self.model.config.objective),
-                "learning_rate": self._rate,
+                "learning_rate": state.learning_rate,
                 "gradient_norm": self._gradient_norm,
                 "tokens": state.tokens,
                 **interval.speed(state.elapsed, flops, self._peak_flops),

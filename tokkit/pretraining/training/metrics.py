@@ -174,6 +174,10 @@ class TrainingState:
     Attributes:
         step: updates so far.
         tokens: tokens in all of them, without padding.
+        instances: instances in all of them.
+        learning_rate: rate of the last update.
+        decay_start: step with which the decay started that some of them belong to; see
+            ``Schedule.decay_start``.
         elapsed: seconds of training, without those in which the run was stopped.
         phase_starts: first step of each phase that has started.
         evaluated_step: last step that was evaluated.
@@ -183,6 +187,9 @@ class TrainingState:
 
     step: int = 0
     tokens: int = 0
+    instances: int = 0
+    learning_rate: float = 0.0
+    decay_start: int | None = None
     elapsed: float = 0.0
     phase_starts: list[int] = field(default_factory=lambda: [0])
     evaluated_step: int | None = None
@@ -230,7 +237,7 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 
 def sample_instances(loader: Loader) -> Sample:
     """Return statistics of a loader's first instances, a random sample."""
-    num_steps = max(1, min(NUM_SAMPLED, loader.num_instances) // loader.rank_size)
+    num_steps = max(1, min(NUM_SAMPLED, loader.num_instances) // loader.rank_sizes[0])
     batches = [loader.training_instances(step) for step in range(num_steps)]
     lengths = np.concatenate([np.diff(batch.offsets) for batch in batches])
     num_tokens = int(lengths.sum())

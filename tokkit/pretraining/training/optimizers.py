@@ -1,12 +1,13 @@
-"""Optimizers: AdamW and LAMB with BERT's weight decay, and what a step does with gradients.
+"""Optimizers: AdamW, LAMB, StableAdamW and Muon, and what a step does with gradients.
 
-To add one, write a function that builds it and add it to ``BUILDERS`` and ``MOMENTS`` below, and its
-name to the choices of ``--optimizer`` in ``pretrain_config.py``. If it does not keep exactly two
-moments of the parameter's shape, also change ``BYTES_PER_PARAMETER`` in ``estimate.py``, which counts
-two, and ``expect_tensors`` in ``checkpoints.py``, which expects that shape.
+To add one, write a function that builds it and add it to ``BUILDERS`` below, and its name to the
+choices of ``--optimizer`` in ``pretrain_config.py``. If it does not keep AdamW's two moments, the
+parameter group says under ``moments`` what it keeps; tensors of another shape than the parameter's
+also need a change of ``name_tensors`` in ``checkpoints.py``. ``BYTES_PER_PARAMETER`` in
+``estimate.py`` counts two moments, which is the most that any of these keeps.
 
 Everything here works on plain parameters and on those that FSDP2 (``fully_shard``) has split among
-processes, where norms are those of whole tensors.
+processes, where norms are those of whole tensors. Decay is BERT's: none for biases and norms.
 
 LAMB is Adam with updates in proportion to the weights, for batches of thousands: You et al. 2020,
 "Large Batch Optimization for Deep Learning" (arXiv:1904.00962v5, algorithm 2). With gradient g,
@@ -26,20 +27,39 @@ correction, which google-research/albert leaves out, and without the ratio and d
 norms, as in both. apex takes a decay of 0 to mean the same for all weights; here ``adapt`` says it,
 so ``--weight-decay 0`` is still LAMB. A ratio belongs to a tensor, and the three projections of
 attention are one tensor here.
+
+StableAdamW is AdamW that takes smaller steps where a gradient is larger than the second moment
+expects, by Adafactor's clipping, so it needs no clipping of gradients: Wortsman et al. 2023, "Stable
+and low-precision training for large-scale vision-language models" (arXiv:2304.13013, algorithm 2).
+ModernBERT was trained with it. With moments m and v that are corrected by their weights,
+beta' = beta (1 - beta^(step-1)) / (1 - beta^step), for each tensor
+
+    m = beta1' * m + (1 - beta1') * g
+    v = beta2' * v + (1 - beta2') * g^2
+    rate' = rate / max(1, root of the mean of g^2 / max(v, epsilon^2))
+    w = w - rate' * decay * w - rate' * m / (sqrt(v) + epsilon)
+
+Muon is torch's own, for the matrices of the layers; all else, embeddings and heads as well, has
+AdamW, as in Keller Jordan's post (kellerjordan.github.io/posts/muon): momentum 0.95 of Nesterov, five
+steps of Newton-Schulz. An update is scaled by 0.2 * sqrt(max(rows, columns)), which makes it as long as
+AdamW's, so one learning rate and one weight decay serve both: Liu et al. 2025, "Muon is scalable for
+LLM training" (arXiv:2502.16982). A shard of a matrix cannot be orthogonalized, so under FSDP2 each
+process gathers the momentum of one matrix after the other and keeps its own rows of the update.
 """
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from tokkit.pretraining.pretrain_config import PretrainConfig
 
 EPSILON = 1e-6
+ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 Groups = list[dict[str, Any]]
 
@@ -53,14 +73,19 @@ def build_optimizer(model: nn.Module, config: PretrainConfig) -> Optimizer:
         model: its parameters are updated; one that several modules share occurs once.
         config: options of the run.
     """
-    parameters = list(model.parameters())
+    parameters = dict(model.named_parameters())
+    is_muon = config.optimizer == "muon"
+    hidden = [p for name, p in parameters.items() if "layers." in name and p.dim() == 2]
+    matrices = {*hidden} if is_muon else set()
     groups: Groups = [
         {
-            "params": [p for p in parameters if p.dim() > 1],
+            "params": [p for p in parameters.values() if p.dim() > 1 and p not in matrices],
             "weight_decay": config.weight_decay,
         },
-        {"params": [p for p in parameters if p.dim() == 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters.values() if p.dim() == 1], "weight_decay": 0.0},
     ]
+    if is_muon:
+        groups.append({"params": hidden, "weight_decay": config.weight_decay})
     return BUILDERS[config.optimizer](groups, (config.betas[0], config.betas[1]))
 
 
@@ -74,27 +99,35 @@ def _build_adamw(groups: Groups, betas: tuple[float, float]) -> Optimizer:
 
 
 def _build_lamb(groups: Groups, betas: tuple[float, float]) -> Optimizer:
-    _, one_dimensional = groups
-    one_dimensional["adapt"] = False
+    groups[1]["adapt"] = False
     return Lamb(groups, lr=0.0, betas=betas, eps=EPSILON)
 
 
-class Lamb(torch.optim.Optimizer):
-    """LAMB on fp32 parameters, whether or not FSDP2 has split them.
+def _build_stable_adamw(groups: Groups, betas: tuple[float, float]) -> Optimizer:
+    return StableAdamW(groups, lr=0.0, betas=betas, eps=EPSILON)
+
+
+def _build_muon(groups: Groups, betas: tuple[float, float]) -> Optimizer:
+    *others, matrices = groups
+    return MuonAdamW([matrices], _build_adamw(others, betas))
+
+
+class AdamFamily(torch.optim.Optimizer):
+    """What LAMB and StableAdamW share: two moments of fp32 parameters, split by FSDP2 or not.
 
     Each parameter's state has AdamW's names: ``step``, ``exp_avg``, ``exp_avg_sq``.
 
-    It updates one tensor at a time: ``torch._foreach_*`` took a quarter more time for ``base`` on a
-    CPU, and needs memory for another copy of all weights. Fewer launches on a GPU would save
-    milliseconds of the seconds that a step over thousands of sequences takes.
+    They update one tensor at a time: for LAMB ``torch._foreach_*`` took a quarter more time for
+    ``base`` on a CPU, and needs memory for another copy of all weights. Fewer launches on a GPU would
+    save milliseconds of the seconds that a step over thousands of sequences takes.
 
     Args:
         params: parameters, or groups of them with options of their own.
         lr: learning rate.
         betas: decay rates of the two moments.
         eps: added to the denominator, for weights that have never had a gradient.
-        weight_decay: share of the weight that is added to its update.
-        adapt: scale updates by the trust ratio |w| / |u|; without it this is AdamW.
+        weight_decay: share of the weight that a step of rate 1 takes away.
+        options: further options of a subclass.
     """
 
     def __init__(
@@ -105,10 +138,10 @@ class Lamb(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-6,
         weight_decay: float = 0.01,
-        adapt: bool = True,
+        **options: Any,
     ) -> None:
-        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, options | {"adapt": adapt})
+        shared = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, shared | options)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -127,18 +160,28 @@ class Lamb(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
+                    state = self.state[parameter]
+                    if not state:
+                        state["step"] = torch.zeros((), device=parameter.device)
+                        state["exp_avg"] = torch.zeros_like(parameter)
+                        state["exp_avg_sq"] = torch.zeros_like(parameter)
+                    state["step"] += 1
                     self._update(parameter, parameter.grad, group)
         return loss
 
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.zeros((), device=parameter.device)
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
-        beta1, beta2 = group["betas"]
+        raise NotImplementedError
+
+
+class Lamb(AdamFamily):
+    """LAMB; ``adapt=False``, an option of a group, leaves out the trust ratio, which makes it AdamW."""
+
+    def __init__(self, params: Any, *, adapt: bool = True, **options: Any) -> None:
+        super().__init__(params, adapt=adapt, **options)
+
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state, (beta1, beta2) = self.state[parameter], group["betas"]
         mean, square = state["exp_avg"], state["exp_avg_sq"]
-        state["step"] += 1
         mean.lerp_(gradient, 1 - beta1)
         square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         # In place: for base on one thread of a CPU 0.44 s a step, with another temporary 0.73.
@@ -148,6 +191,79 @@ class Lamb(torch.optim.Optimizer):
         if group["adapt"]:
             update.mul_(_trust_ratio(parameter, update))
         parameter.sub_(update, alpha=group["lr"])
+
+
+class StableAdamW(AdamFamily):
+    """StableAdamW; see the module."""
+
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state, (beta1, beta2) = self.state[parameter], group["betas"]
+        mean, square = state["exp_avg"], state["exp_avg_sq"]
+        # 1 - beta' is (1 - beta) / (1 - beta^step). Not as moment + share * (new - moment), which
+        # loses what is small next to the moment.
+        share = (1 - beta1) / _correction(beta1, state["step"])
+        mean.mul_(1 - share).add_(gradient * share)
+        share = (1 - beta2) / _correction(beta2, state["step"])
+        square.mul_(1 - share).add_((gradient * gradient).mul_(share))
+        root = square.sqrt()
+        excess = torch.linalg.vector_norm(gradient / root.clamp(min=group["eps"]))
+        rate = group["lr"] / (excess / math.sqrt(parameter.numel())).clamp(min=1)
+        update = root.add_(group["eps"]).reciprocal_().mul_(mean)
+        parameter.sub_(update.add_(parameter, alpha=group["weight_decay"]).mul_(rate))
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """torch's Muon for matrices, and another optimizer for all else, as one optimizer.
+
+    Args:
+        groups: groups of matrices, with their weight decay.
+        others: optimizer of the other parameters.
+    """
+
+    def __init__(self, groups: Groups, others: Optimizer) -> None:
+        self._others = others
+        self._muon = torch.optim.Muon(groups, lr=0.0, adjust_lr_fn="match_rms_adamw")
+        for group in self._muon.param_groups:
+            group["moments"] = ("momentum_buffer",)
+        super().__init__([*self._muon.param_groups, *others.param_groups], {})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        del closure
+        # Loading a state replaces these objects.
+        first = len(self._muon.param_groups)
+        self._muon.param_groups = self.param_groups[:first]
+        self._others.param_groups = self.param_groups[first:]
+        self._muon.state = self._others.state = self.state
+        self._others.step()
+        for group in self._muon.param_groups:
+            for parameter in group["params"]:
+                if isinstance(parameter.grad, DTensor):
+                    self._update_rows(parameter, parameter.grad, group)
+                    parameter.grad = None
+        self._muon.step()  # type: ignore[no-untyped-call]
+
+    def _update_rows(self, parameter: Tensor, gradient: DTensor, group: dict[str, Any]) -> None:
+        """Update this process's rows of a matrix that is split among processes.
+
+        A step of torch's Muon without momentum, on a matrix of zeros, is the update.
+        """
+        state = self.state[parameter]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        buffer = state["momentum_buffer"]
+        buffer.lerp_(gradient, 1 - group["momentum"])
+        averaged = cast("DTensor", gradient.lerp(buffer, group["momentum"]))
+        update = nn.Parameter(torch.zeros(averaged.shape, device=averaged.device))
+        update.grad = averaged.full_tensor()
+        options = {name: group[name] for name in ("lr", "ns_steps", "adjust_lr_fn")}
+        muon = torch.optim.Muon([update], weight_decay=0, momentum=0, nesterov=False, **options)
+        muon.step()  # type: ignore[no-untyped-call]
+        rows = distribute_tensor(
+            update.data, gradient.device_mesh, gradient.placements, src_data_rank=None
+        )
+        parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(rows)
 
 
 def _correction(beta: float, step: Tensor) -> Tensor:
@@ -169,14 +285,21 @@ def _trust_ratio(parameter: Tensor, update: Tensor) -> Tensor:
 BUILDERS: dict[str, Callable[[Groups, tuple[float, float]], Optimizer]] = {
     "adamw": _build_adamw,
     "lamb": _build_lamb,
+    "stable-adamw": _build_stable_adamw,
+    "muon": _build_muon,
 }
 
-# Tensors that an optimizer keeps for each parameter, in its shape: what a checkpoint holds besides
-# the weights.
-MOMENTS: dict[type[Optimizer], tuple[str, ...]] = {
-    torch.optim.AdamW: ("exp_avg", "exp_avg_sq"),
-    Lamb: ("exp_avg", "exp_avg_sq"),
-}
+
+def name_moments(optimizer: Optimizer) -> dict[Tensor, tuple[str, ...]]:
+    """Return the tensors that an optimizer keeps for each parameter, in the parameter's shape.
+
+    They are what a checkpoint holds besides the weights.
+    """
+    return {
+        parameter: group.get("moments", ADAM_MOMENTS)
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:

@@ -71,9 +71,10 @@ class Reporter:
     Args:
         config: options of the run.
         state: state from which the run starts or resumes.
+        last_step: at which a run by steps ends.
     """
 
-    def __init__(self, config: PretrainConfig, state: TrainingState) -> None:
+    def __init__(self, config: PretrainConfig, state: TrainingState, last_step: int) -> None:
         self._max_time = config.max_time
         is_evaluated = state.evaluated_step == state.step
         with ExitStack() as stack:
@@ -88,9 +89,7 @@ class Reporter:
             by_clock = config.max_time is not None
             self._bar = stack.enter_context(
                 tqdm(
-                    total=config.num_steps
-                    if config.max_time is None
-                    else math.ceil(config.max_time),
+                    total=last_step if config.max_time is None else math.ceil(config.max_time),
                     initial=int(state.elapsed) if by_clock else state.step,
                     unit=" s" if by_clock else "",
                     bar_format=BAR_FORMAT,

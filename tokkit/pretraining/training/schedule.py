@@ -1,4 +1,4 @@
-"""When things happen in a run: its learning rate, phases, log lines, evaluations, checkpoints and end.
+"""When things happen in a run: its learning rate, batch sizes, phases, evaluations and checkpoints.
 
 A run ends after a number of steps or, with ``--max-time``, of seconds. Everything here is a function
 of the updates so far and the seconds trained, so a resumed run has nothing to restore but these two
@@ -10,7 +10,20 @@ a peak of 1.0, two steps of warm-up and six steps in all:
     step  0    1    2    3     4    5
     rate  0.5  1.0  1.0  0.75  0.5  0.25
 
-google-research/bert spends its first update on a rate of 0; here the first one counts.
+google-research/bert spends its first update on a rate of 0; here the first one counts. With
+``--schedule cosine`` it falls as half a cosine instead. With ``wsd`` (warm-up, stable, decay) it stays
+until the last ``decay_steps``, in which it falls to 0 as 1 - sqrt(x): Hagele et al. 2024, "Scaling laws
+and compute-optimal training beyond fixed training durations" (arXiv:2405.18392); a tenth of the run is
+their choice and MiniCPM's. With four steps of decay after a peak of 1.0: 1.0, 0.5, 0.29, 0.13.
+
+A run may be given more steps. Then only its end moves: warm-up, phases and batch sizes remain where the
+first ``max_steps`` put them (``Origin.planned_steps``), so no step that is done changes, and any batch
+can be found again. A run of ``wsd`` keeps the checkpoint before its decay, and goes on from it: it
+becomes the run that it would have been with more steps from the start, bit for bit.
+
+A run with ``--continue-from`` or ``--decay-from`` goes on with the steps of another one, and its
+schedule counts its own steps only, from ``Origin.step``. ``--decay-from`` is the decay of wsd from any
+checkpoint: it starts at the rate of that checkpoint's last step.
 
 By the clock, a tenth of the time is warm-up unless it is given in steps: the rate is a function of
 the seconds alone, and 0 at second 0. If warm-up is given in steps, its duration is not known in
@@ -19,38 +32,67 @@ advance, and recording it would be state. But if all steps up to ``step`` took t
 
     peak * (max_time - elapsed) / (max_time - elapsed * warmup_steps / step)
 
-which is the peak at the end of warm-up and 0 at the end of the time, falls from each step to the
+(here of the linear schedule) which is the peak at the end of warm-up and 0 at the end of the time, falls from each step to the
 next however the pace changes, and at an even pace is what a run by steps has: the table above,
 where the six steps take 10 seconds each and ``max_time`` is 60. (The lesser of ramp and remaining
 share of the time is simpler, but never reaches the peak.)
 
 An option of the schedule is added to ``PretrainConfig``, as an attribute of ``Schedule``, and in
 ``Schedule.from_config``. If the weights do not depend on it, as on ``--eval-every``, its name is also
-added to ``OPTIONS_OUTSIDE_KEY`` in ``run_record.py``.
+added to ``OPTIONS_OUTSIDE_KEY`` in ``run_plan.py``.
 """
 
 import itertools
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from tokkit.engine.json_files import Count
 from tokkit.errors import require
+from tokkit.pretraining.data.batch_sizes import BatchSizes
 from tokkit.pretraining.pretrain_config import PretrainConfig
 
 LOG_EVERY = 10
 
 
 @dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a run begins, which stays the same when it is resumed or given more steps.
+
+    Attributes:
+        planned_steps: the step at which the run was to end when it started.
+        step: updates before its first.
+        position: instances of the first phase that the run before it has taken.
+        rate: learning rate from which it decays; None if it does not just decay.
+        checkpoint: of the run before it; None if there is none.
+        fingerprint: of that checkpoint.
+    """
+
+    planned_steps: Count
+    step: Count = 0
+    position: Count = 0
+    rate: float | None = None
+    checkpoint: str | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Schedule:
     """What is due at which step.
 
-    Steps count from 0. ``elapsed`` is the seconds of training before a step, and is ignored in a
-    run by steps.
+    Steps count from 0, those before ``origin`` included. ``elapsed`` is the seconds of training
+    before a step, and is ignored in a run by steps.
 
     Attributes:
-        end: steps or, by the clock, seconds of the run.
+        end: own steps of the run or, by the clock, its seconds.
         by_clock: whether ``end`` is in seconds.
         peak: learning rate at the end of warm-up.
         warmup_steps: None, only by the clock, is a tenth of the time.
+        shape: how the rate falls: ``linear``, ``cosine`` or ``wsd``.
+        decay: length of the decay of wsd, in the unit of ``end``.
+        origin: where it begins.
         shares: share of each phase in the run; one share of 1 without phases.
+        batch_stages: sizes of batches, and their shares of the run.
         eval_every: steps between evaluations.
         checkpoint_every: steps between checkpoints.
     """
@@ -59,39 +101,100 @@ class Schedule:
     by_clock: bool
     peak: float
     warmup_steps: int | None
-    shares: tuple[float, ...] = (1.0,)
-    eval_every: int = 1000
-    checkpoint_every: int = 1000
+    shape: str
+    decay: float
+    origin: Origin
+    shares: tuple[float, ...]
+    batch_stages: tuple[tuple[int, float], ...]
+    eval_every: int
+    checkpoint_every: int
 
     @classmethod
-    def from_config(cls, config: PretrainConfig) -> "Schedule":
-        """Return the schedule that a run's options ask for.
+    def from_config(cls, config: PretrainConfig, origin: Origin | None = None) -> "Schedule":
+        """Return the schedule that a run's options ask for; see ``with_warmup_tokens``.
+
+        Args:
+            config: options of the run.
+            origin: where it begins; left out for a new run.
 
         Raises:
-            UsageError: if there are fewer steps than phases.
+            UsageError: if there are fewer steps than phases, batch sizes, or warm-up and decay.
         """
         shares = tuple(share for _, share in config.phases) or (1.0,)
         by_clock, warmup_steps = config.max_time is not None, config.warmup_steps
+        origin = origin or Origin(planned_steps=config.num_steps)
+        last = config.num_steps if config.decay_from is None else origin.planned_steps
+        end = last - origin.step if config.max_time is None else config.max_time
+        decay = config.decay_steps or end / 10
         if not by_clock:
-            require(
-                config.num_steps >= len(shares),
-                f"--max-steps must be at least {len(shares)}, a step for each of --phases",
-            )
+            planned = origin.planned_steps - origin.step
+            for flag, number in (("phases", len(shares)), ("batch-size", len(config.batch_stages))):
+                require(
+                    planned >= number,
+                    f"--max-steps must be at least {number}, a step for each of --{flag}",
+                )
             if warmup_steps is None:
-                warmup_steps = config.num_steps // 10
+                warmup_steps = 0 if config.origin_path or config.warmup_tokens else planned // 10
+            require(warmup_steps <= end, f"--warmup-steps must be at most the run's steps, {end:,}")
+            decay = config.decay_steps or max(1, min(int(end) // 10, int(end) - warmup_steps))
+            require(
+                config.schedule != "wsd" or warmup_steps + decay <= end,
+                f"--warmup-steps and --decay-steps together must be at most the run's steps, {end:,}",
+            )
         return cls(
-            end=config.num_steps if config.max_time is None else config.max_time,
+            end=end,
             by_clock=by_clock,
-            peak=config.learning_rate,
+            peak=config.learning_rate if origin.rate is None else origin.rate,
             warmup_steps=warmup_steps,
+            shape=config.schedule if config.decay_from is None else "wsd",
+            decay=decay,
+            origin=origin,
             shares=shares,
+            batch_stages=config.batch_stages,
             eval_every=config.eval_steps,
             checkpoint_every=config.checkpoint_every,
         )
 
+    def with_warmup_tokens(
+        self, num_tokens: int, tokens_per_instance: Sequence[float]
+    ) -> "Schedule":
+        """Return the schedule with the warm-up whose steps hold that many tokens.
+
+        Args:
+            num_tokens: tokens of the warm-up.
+            tokens_per_instance: mean number of tokens of an instance, in each phase.
+
+        Raises:
+            UsageError: if the run does not hold them.
+        """
+        step, left = 0, float(num_tokens)
+        firsts = [*self._first_steps(self.shares), self._planned]
+        for phase, tokens in enumerate(tokens_per_instance):
+            sizes = self.batch_sizes(phase)
+            needed = sizes.find_step(sizes.start + math.ceil(left / max(tokens, 1)))
+            step = min(firsts[phase] + needed, firsts[phase + 1])
+            left -= (sizes.at(step - firsts[phase])[0] - sizes.start) * tokens
+            if left <= 0:
+                break
+        require(
+            left <= 0 and step + (self.shape == "wsd") * self.decay <= self.end,
+            f"--warmup-tokens {num_tokens:,} are more than the run has before its decay",
+        )
+        return replace(self, warmup_steps=step)
+
+    @property
+    def last_step(self) -> int:
+        """The step at which a run that goes by steps ends."""
+        return self.origin.step + int(self.end)
+
+    @property
+    def decay_start(self) -> int | None:
+        """The step with which the decay of wsd starts; None without one, or by the clock."""
+        return None if self.by_clock or self.shape != "wsd" else self.last_step - int(self.decay)
+
     def progress(self, step: int, elapsed: float) -> float:
         """Return the share of the run that is done before ``step``."""
-        return (elapsed if self.by_clock else step) / self.end
+        return (elapsed if self.by_clock else step - self.origin.step) / self.end
 
     def is_over(self, step: int, elapsed: float) -> bool:
         """Return whether the run ends before ``step``."""
@@ -116,10 +219,12 @@ class Schedule:
             is_stopping: a signal stops the run here.
             is_best: an evaluation has just found the lowest held-out loss so far.
         """
-        return step % self.checkpoint_every == 0 or is_over or is_stopping or is_best
+        is_regular = step % self.checkpoint_every == 0 or step == self.decay_start
+        return is_regular or is_over or is_stopping or is_best
 
     def rate(self, step: int, elapsed: float) -> float:
         """Return the learning rate of update ``step``, before which the run is not over."""
+        step -= self.origin.step
         now = elapsed if self.by_clock else step
         if self.warmup_steps is None:
             warm_up = self.end / 10
@@ -130,6 +235,11 @@ class Schedule:
                 return self.peak * (step + 1) / self.warmup_steps
             pace = elapsed / max(step, 1) if self.by_clock else 1
             warm_up = self.warmup_steps * pace
+        if self.shape == "wsd":
+            return self.peak * (1 - math.sqrt(max(0.0, now - self.end + self.decay) / self.decay))
+        if self.shape == "cosine":
+            done = (now - warm_up) / (self.end - warm_up)
+            return self.peak * (1 + math.cos(math.pi * done)) / 2
         return self.peak * (self.end - now) / (self.end - warm_up)
 
     def phase_starts(self, step: int, elapsed: float, earlier: list[int]) -> list[int]:
@@ -143,19 +253,38 @@ class Schedule:
         Args:
             step: step of the run.
             elapsed: seconds of training before it.
-            earlier: the result for the step before; ``[0]`` for the first step.
+            earlier: the result for the step before; ``[origin.step]`` for the first step.
         """
         if not self.by_clock:
-            return [first for first in self._first_steps() if first <= step]
+            firsts = (self.origin.step + first for first in self._first_steps(self.shares))
+            return [first for first in firsts if first <= step]
         passed = sum(self.shares[: len(earlier)])
         is_due = len(earlier) < len(self.shares) and self.progress(step, elapsed) >= passed
         return [*earlier, step] if is_due and step > earlier[-1] else earlier
 
-    def _first_steps(self) -> list[int]:
-        """Return the first step of each phase of a run by steps, so that each has at least one."""
-        num_steps, num_phases = int(self.end), len(self.shares)
+    def batch_sizes(self, phase: int) -> BatchSizes:
+        """Return the batch sizes of a phase, whose steps count from its first."""
+        position = 0 if phase else self.origin.position
+        if self.by_clock:  # there are no stages
+            return BatchSizes(((0, self.batch_stages[0][0]),), position)
+        first = self._first_steps(self.shares)[phase]
+        sizes = [size for size, _ in self.batch_stages]
+        starts = self._first_steps([share for _, share in self.batch_stages])
+        is_later = [start > first for start in starts]
+        current = is_later.count(False) - 1
+        stages = [(0, sizes[current])]
+        stages += [(starts[n] - first, sizes[n]) for n in range(current + 1, len(sizes))]
+        return BatchSizes(tuple(stages), position)
+
+    @property
+    def _planned(self) -> int:
+        return self.origin.planned_steps - self.origin.step
+
+    def _first_steps(self, shares: Sequence[float]) -> list[int]:
+        """Return the first step of each part of a run by steps, so that each has at least one."""
+        num_parts = len(shares)
         firsts = [0]
-        for phase, passed in enumerate(itertools.accumulate(self.shares[:-1]), start=1):
-            latest = num_steps - (num_phases - phase)
-            firsts.append(min(max(round(passed * num_steps), firsts[-1] + 1), latest))
+        for part, passed in enumerate(itertools.accumulate(shares[:-1]), start=1):
+            latest = self._planned - (num_parts - part)
+            firsts.append(min(max(round(passed * self._planned), firsts[-1] + 1), latest))
         return firsts

@@ -7,6 +7,7 @@ the lock of the run folder, and the others wait for it where that matters.
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -17,7 +18,11 @@ from tokkit.engine.manifest import Manifest
 from tokkit.engine.spec import locked_folder, prepare_folder
 from tokkit.pretraining.data.loader import Loader, Sources, open_sources, order_phases
 from tokkit.pretraining.data.prefetcher import Prefetcher
-from tokkit.pretraining.models.architectures import CONFIG_CLASSES, build_model
+from tokkit.pretraining.models.architectures import (
+    CONFIG_CLASSES,
+    build_model,
+    read_shape,
+)
 from tokkit.pretraining.models.export import write_export
 from tokkit.pretraining.models.initial_weights import InitialWeights, read_initial_weights
 from tokkit.pretraining.models.model_folder import read_family
@@ -45,7 +50,9 @@ from tokkit.pretraining.training.launch_info import LaunchInfo
 from tokkit.pretraining.training.loop import Trainer
 from tokkit.pretraining.training.metrics import count_parameters
 from tokkit.pretraining.training.optimizers import build_optimizer
-from tokkit.pretraining.training.run_record import EXPORT, KIND, RUN, RunPlan, describe_run
+from tokkit.pretraining.training.run_plan import RunPlan, describe_run, family_of
+from tokkit.pretraining.training.run_record import EXPORT, KIND, RUN
+from tokkit.pretraining.training.schedule import Origin, Schedule
 
 
 def train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
@@ -73,7 +80,7 @@ def train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
         group = stack.enter_context(join_process_group(config, launch_info))
         stack.enter_context(torch_settings(config, group.device))
         sources = open_sources(config)
-        trainer = stack.enter_context(open_trainer(config, sources, group))
+        trainer = stack.enter_context(open_trainer(config, sources, group, plan.origin, plan.model))
         if group.is_first:
             # Only now, so that a mistake in the options deletes nothing.
             prepare_folder(plan.spec, lock, overwrite=config.overwrite)
@@ -90,16 +97,28 @@ def train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
 
 @contextmanager
 def open_trainer(
-    config: PretrainConfig, sources: Sources, group: ProcessGroup
+    config: PretrainConfig,
+    sources: Sources,
+    group: ProcessGroup,
+    origin: Origin | None = None,
+    model_shape: Mapping[str, Any] | None = None,
 ) -> Iterator[Trainer]:
     """Put batches, model and optimizer together in their initial state.
+
+    Args:
+        config: options of the run.
+        sources: its instances.
+        group: processes that share it.
+        origin: where it begins, if not as a new run.
+        model_shape: see ``choose_model``.
 
     Raises:
         UsageError: if options contradict each other or the instances.
         TokkitError: if instance folders are damaged or do not match.
     """
-    loaders = open_loaders(config, sources, group)
-    model_config, initial = choose_model(config, sources)
+    schedule = make_schedule(config, sources, origin)
+    loaders = open_loaders(config, sources, group, schedule)
+    model_config, initial = choose_model(config, sources, model_shape)
     seed_torch(config.seed, "weights")
     model = build_model(model_config)
     if initial is not None:
@@ -117,6 +136,7 @@ def open_trainer(
     ) as prefetcher:
         yield Trainer(
             config=config,
+            schedule=schedule,
             group=group,
             loaders=loaders,
             prefetcher=prefetcher,
@@ -126,20 +146,59 @@ def open_trainer(
         )
 
 
+def make_schedule(
+    config: PretrainConfig, sources: Sources, origin: Origin | None = None
+) -> Schedule:
+    """Return the schedule of a run; a warm-up in tokens goes by the mean length of the instances."""
+    schedule = Schedule.from_config(config, origin)
+    if config.warmup_tokens is None:
+        return schedule
+    parts = divide_sources(config, sources)
+    weights = [1.0] if config.phases else config.weights or [1.0]
+    means = [
+        sum(weight * mean for weight, mean in zip(weights, part.mean_tokens, strict=True))
+        for part in parts
+    ]
+    return schedule.with_warmup_tokens(config.warmup_tokens, means)
+
+
+def divide_sources(config: PretrainConfig, sources: Sources) -> tuple[Sources, ...]:
+    """Return the folders of each phase; without phases all are of one."""
+    if not config.phases:
+        return (sources,)
+    return tuple(sources.folder(number) for number in order_phases(config, sources))
+
+
 def open_loaders(
-    config: PretrainConfig, sources: Sources, group: ProcessGroup
+    config: PretrainConfig, sources: Sources, group: ProcessGroup, schedule: Schedule
 ) -> tuple[Loader, ...]:
     """Return the loader of each phase; without phases one for all folders."""
-    parts = [sources]
-    if config.phases:
-        parts = [sources.folder(number) for number in order_phases(config, sources)]
-    return tuple(Loader(part, config, rank=group.rank, world_size=group.size) for part in parts)
+    return tuple(
+        Loader(part, config, schedule.batch_sizes(phase), rank=group.rank, world_size=group.size)
+        for phase, part in enumerate(divide_sources(config, sources))
+    )
 
 
 def choose_model(
-    config: PretrainConfig, sources: Sources
+    config: PretrainConfig, sources: Sources, shape: Mapping[str, Any] | None = None
 ) -> tuple[ModelConfig, InitialWeights | None]:
-    """Return the shape of the model, and the weights of ``init_from`` if it is given."""
+    """Return the shape of the model, and the weights of ``init_from`` if it is given.
+
+    Args:
+        config: options of the run.
+        sources: its instances.
+        shape: of the model of the run that this one goes on with.
+    """
+    if shape is not None:
+        model_config = read_shape(shape)
+        dropout = config.choose_dropout(family_of(shape))
+        length = max(model_config.max_position_embeddings, sources.max_seq_length)
+        return replace(
+            model_config,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+            max_position_embeddings=length,
+        ), None
     if config.init_from is not None:
         initial = read_initial_weights(
             config.init_from,
@@ -151,22 +210,23 @@ def choose_model(
         )
         return initial.config, initial
     family = config.choose_family(sources.objective)
-    shape = CONFIG_CLASSES["albert" if config.share_layers else family].from_preset(
+    fresh = CONFIG_CLASSES["albert" if config.share_layers else family].from_preset(
         config.preset or DEFAULT_PRESET,
         vocab_size=sources.tokenizer.vocab_size,
         max_seq_length=sources.max_seq_length,
         dropout=config.choose_dropout(family),
         objective=sources.objective,
     )
-    return shape.fit(sources.tokenizer), None
+    return fresh.fit(sources.tokenizer), None
 
 
 def _write_run_record(plan: RunPlan, trainer: Trainer) -> None:
+    shape = trainer.model.config
     write_json(
         plan.config.output / RUN,
         describe_run(
             plan,
-            model=asdict(trainer.model.config),
+            model={"model_type": shape.model_type, **asdict(shape)},  # see ``read_shape``
             num_parameters=count_parameters(trainer.model)["total"],
             device=describe_device(trainer.group.device),
             num_processes=trainer.group.size,
@@ -183,7 +243,7 @@ def _write_results(
     accounts = Accounts()
     accounts.count("parameters", count_parameters(trainer.model)["total"])
     accounts.count("steps", state.step)
-    accounts.count("instances", state.step * config.batch_size)
+    accounts.count("instances", state.instances)
     accounts.count("tokens", state.tokens)
     shards: list[FileRow] = [{**row, "name": f"{EXPORT}/{row['name']}"} for row in files]
     manifest = plan.spec.make_manifest(inputs=plan.inputs, shards=shards, accounts=accounts)

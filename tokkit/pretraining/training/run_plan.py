@@ -1,0 +1,318 @@
+"""What a run is, as its options and the manifests of its instances define it, before torch is imported.
+
+So "up to date", "another run" and "more steps" are answered at once. The folder records what the run
+is when it starts, the manifest when it has finished. Of the options, ``max_steps`` alone may change
+in a folder that holds a run: the run goes on to the new end. All others make another run.
+
+A run with ``--continue-from`` or ``--decay-from`` takes over a checkpoint: model, moments and step.
+It copies it into its own folder when it starts, and never reads the other run again. Its position in
+the data goes on if it has the same instances, and is 0 if they are others.
+"""
+
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tokkit import __version__
+from tokkit.engine.folder import refuse_overlap
+from tokkit.engine.json_files import FileRow, canonical_json, input_row, read_json
+from tokkit.engine.manifest import Manifest
+from tokkit.engine.spec import StageSpec, read_previous_run
+from tokkit.engine.unit import content_key
+from tokkit.errors import TokkitError, require
+from tokkit.pretraining.data.loader_config import require_objective
+from tokkit.pretraining.models.model_folder import fingerprint_folder, read_family
+from tokkit.pretraining.pretrain_config import DEFAULT_MAX_STEPS, DEFAULT_PRESET, PretrainConfig
+from tokkit.pretraining.training.run_record import (
+    CHECKPOINTS,
+    KIND,
+    RUN,
+    STATE,
+    CheckpointRecord,
+    RunRecord,
+    checkpoint_step,
+    count_processors,
+    find_origin,
+    find_run,
+    format_options,
+    list_checkpoints,
+    read_run,
+)
+from tokkit.pretraining.training.schedule import Origin, Schedule
+
+# Options on which the weights do not depend, or only through rounding and through which activations
+# dropout leaves out. All others are part of the content key.
+OPTIONS_OUTSIDE_KEY = frozenset(
+    {
+        "instances",  # their content is in the key, their paths are not
+        "init_from",  # the same
+        "continue_from",  # the same
+        "decay_from",  # the same
+        "output",
+        "micro_batch_tokens",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "eval_every",
+        "tensorboard",
+        "device",
+        "compile",
+        "nproc_per_node",
+        "fsdp",
+        "threads",
+        "overwrite",
+        "progress",
+        "seed",  # a stage's key has it anyway
+    }
+)
+
+
+NEW_RUN = Origin(planned_steps=DEFAULT_MAX_STEPS)
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A run as its options and the manifests of its instances define it.
+
+    Attributes:
+        config: options of the run.
+        precision: ``fp32`` or ``bf16``; ``auto`` until the device is known. In a folder that holds a
+            run, ``auto`` is that run's precision, so a run that started with one of the two resumes
+            with the other.
+        sources: manifests of the instance folders.
+        initial: fingerprint of the model in ``init_from``; None without it.
+        origin: where it begins.
+        model: shape of the model that it takes over from another run; None if it does not.
+    """
+
+    config: PretrainConfig
+    precision: str
+    sources: tuple[Manifest, ...]
+    initial: str | None
+    origin: Origin = NEW_RUN
+    model: Mapping[str, Any] | None = None
+
+    @classmethod
+    def from_config(cls, config: PretrainConfig) -> "RunPlan":
+        """Read the manifests that the options name.
+
+        Raises:
+            UsageError: if the run folder is an input, or an option has no effect.
+            TokkitError: if an instance folder is unfinished or has an unknown objective, a run that
+                is to go on is of another model, or more steps are done than there are to be.
+        """
+        canonical_json(format_options(asdict(config)))  # refuses names that run.json cannot hold
+        models = [path for path in (config.init_from, config.origin_path) if path is not None]
+        refuse_overlap(config.output, config.instances, models)
+        sources = tuple(Manifest.read(folder, "instances") for folder in config.instances)
+        for folder, source in zip(config.instances, sources, strict=True):
+            require_objective(source.options, str(folder))
+        if not (config.init_from or config.origin_path):
+            config.choose_family(sources[0].options["objective"])
+        require(
+            not config.share_layers or sources[0].options["objective"] != "clm",
+            "--share-layers has no effect on a GPT-2, which instances of clm train; leave it out",
+        )
+        held_out = (r for s in sources for r in s.shards if r["name"].startswith("eval-"))
+        require(
+            config.eval_every is None or any(row.get("rows") for row in held_out),
+            "--eval-every has no effect, because no instances are held out; leave it out, or build "
+            "with a larger --eval-fraction",
+        )
+        initial = None if config.init_from is None else fingerprint_folder(config.init_from)
+        precision = config.precision
+        if precision == "auto" and not config.overwrite:
+            past = read_previous_run(config.output)
+            precision = past["options"].get("precision", "auto") if past else "auto"
+        origin, model = _find_origin(config, sources)
+        last_step = Schedule.from_config(config, origin).last_step
+        done = max(map(checkpoint_step, list_checkpoints(config.output / CHECKPOINTS)), default=0)
+        if config.max_time is None and not config.overwrite and done > last_step:
+            raise TokkitError(
+                f"{config.output}: {done:,} steps are done, more than --max-steps {last_step:,}; "
+                f"pass --max-steps {done} or more, or --overwrite to start again"
+            )
+        return cls(config, precision, sources, initial, origin, model)
+
+    def choose_family(self) -> str:
+        """Return the ``--architecture`` of the model."""
+        if self.model is not None:
+            return family_of(self.model)
+        if self.config.init_from is not None:
+            return read_family(self.config.init_from)
+        return self.config.choose_family(self.sources[0].options["objective"])
+
+    @property
+    def inputs(self) -> list[FileRow]:
+        """Name, bytes and SHA-256 of the instances' shards."""
+        return [input_row(row) for source in self.sources for row in source.shards]
+
+    @property
+    def spec(self) -> StageSpec:
+        """Everything on which the weights depend."""
+        config = self.config
+        options = {
+            name: value
+            for name, value in format_options(asdict(config)).items()
+            if name not in OPTIONS_OUTSIDE_KEY
+        }
+        # An option that is given with its default value makes no other run.
+        by_steps = config.max_time is None and config.decay_from is None
+        if not (config.init_from or config.origin_path):
+            options["preset"] = config.preset or DEFAULT_PRESET
+        family = self.choose_family()
+        options |= {"architecture": family, "dropout": config.choose_dropout(family)}
+        if by_steps:
+            options["max_steps"] = config.num_steps
+        options |= {"init_from": self.initial, "precision": self.precision}
+        if config.origin_path is not None:
+            name = "decay_from" if config.continue_from is None else "continue_from"
+            options[name] = self.origin.fingerprint
+        return StageSpec(
+            kind=KIND,
+            output=config.output,
+            options=options,
+            tokenizer_fingerprint=self.sources[0].tokenizer_fingerprint or "",
+            seed=config.seed,
+            inputs=self.inputs,
+            fingerprints=frozenset({"init_from", "continue_from", "decay_from"}),
+            adjustable=frozenset({"max_steps"} if by_steps else ()),
+        )
+
+
+def _find_origin(
+    config: PretrainConfig, sources: Sequence[Manifest]
+) -> tuple[Origin, Mapping[str, Any] | None]:
+    """Return where a run begins, and the shape of the model that it takes over if it does."""
+    if (config.output / RUN).is_file() and not config.overwrite:
+        record, past = read_run(config.output)
+        if (past.continue_from, past.decay_from) == (config.continue_from, config.decay_from):
+            return find_origin(record), record["model"] if config.origin_path else None
+    if config.origin_path is None:
+        return Origin(planned_steps=config.num_steps), None
+    run, checkpoint = find_run(config.origin_path)
+    record, past = read_run(run)
+    _require_same_model(config, record, past, sources)
+    saved = read_json(checkpoint / STATE, CheckpointRecord)
+    state, step = saved["state"], checkpoint_step(checkpoint)
+    is_decay = config.decay_from is not None
+    last_step = step + (config.decay_steps or 0) if is_decay else config.num_steps
+    if step >= last_step:
+        raise TokkitError(
+            f"{checkpoint}: {step:,} steps are done, and --max-steps is {last_step:,}; it includes "
+            f"them, so pass more"
+        )
+    position = 0
+    has_same_data = record["instances_keys"] == [source.key for source in sources]
+    if has_same_data and not past.phases and not config.phases:
+        origin = find_origin(record)
+        position, _ = Schedule.from_config(past, origin).batch_sizes(0).at(step - origin.step)
+    return Origin(
+        planned_steps=last_step,
+        step=step,
+        position=position,
+        rate=float(state.get("learning_rate", 0.0)) if is_decay else None,
+        checkpoint=str(checkpoint),
+        fingerprint=content_key({"step": step, "files": saved["files"]}),
+    ), record["model"]
+
+
+def family_of(model: Mapping[str, Any]) -> str:
+    """Return the ``--architecture`` of a model's shape, as ``run.json`` has it."""
+    return str(model["model_type"]).removesuffix("-decoder").replace("albert", "bert")
+
+
+def _require_same_model(
+    config: PretrainConfig, record: RunRecord, past: PretrainConfig, sources: Sequence[Manifest]
+) -> None:
+    """Refuse to go on with a model that the instances or the optimizer do not fit."""
+    path, model = config.origin_path, record["model"]
+    if config.optimizer != past.optimizer:
+        raise TokkitError(
+            f"{path}: was trained with --optimizer {past.optimizer}, whose moments "
+            f"{config.optimizer} cannot use; pass --optimizer {past.optimizer}"
+        )
+    for folder, source in zip(config.instances, sources, strict=True):
+        objective, length = source.options["objective"], source.options.get("max_seq_length", 0)
+        if source.tokenizer_fingerprint != record["tokenizer_fingerprint"]:
+            raise TokkitError(
+                f"{folder}: was made with another tokenizer than that of {path}; encode its text "
+                f"with the tokenizer of the run"
+            )
+        if objective != model["objective"]:
+            raise TokkitError(
+                f"{folder}: was built with --objective {objective}, but the model of {path} learns "
+                f"{model['objective']}; build it again"
+            )
+        # A ModernBERT has no vectors of positions, and learns longer sequences.
+        if family_of(model) != "modernbert" and length > int(model["max_position_embeddings"] or 0):
+            raise TokkitError(
+                f"{folder}: was built with --max-seq-length {length}, but the model of {path} has "
+                f"{model['max_position_embeddings']} positions; build it again"
+            )
+
+
+def describe_run(
+    plan: RunPlan,
+    *,
+    model: Mapping[str, Any],
+    num_parameters: int,
+    device: str,
+    num_processes: int = 1,
+) -> RunRecord:
+    """Return the content of ``run.json``.
+
+    Args:
+        plan: its output may hold the ``run.json`` of an earlier start.
+        model: shape of the model, under the names of a Hugging Face ``config.json``.
+        num_parameters: parameters of the model; shared ones count once.
+        device: description of the device.
+        num_processes: processes that share each batch.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    earlier = plan.config.output / RUN
+    started = read_json(earlier, RunRecord)["started"] if earlier.is_file() else now
+    return {
+        "started": started,
+        "resumed": now if earlier.is_file() else None,
+        "command": _format_command(sys.argv),
+        "options": format_options(asdict(plan.config)),
+        "model": dict(model),
+        "num_parameters": num_parameters,
+        "device": device,
+        "num_processes": num_processes,
+        "cores": count_processors(),
+        "instances_keys": [manifest.key for manifest in plan.sources],
+        "tokenizer_fingerprint": plan.sources[0].tokenizer_fingerprint,
+        "init_from_fingerprint": plan.initial,
+        "origin": asdict(plan.origin),
+        "versions": _find_versions(),
+    }
+
+
+def _format_command(arguments: Sequence[str]) -> str:
+    """Return a command line as a user would type it."""
+    name = Path(arguments[0]).name
+    program = ["python", "-m", "tokkit"] if name == "__main__.py" else [name]
+    return shlex.join([*program, *arguments[1:]])
+
+
+def _find_versions() -> dict[str, str]:
+    """Return the versions of everything on which weights or speed may depend."""
+    import torch
+
+    versions = {
+        "tokkit": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": version("numpy"),
+        "numba": version("numba"),
+    }
+    if torch.version.cuda is not None:
+        versions["cuda"] = torch.version.cuda
+    return versions
