@@ -16,12 +16,13 @@ from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.data.loader import Loader, open_sources
+from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.pretraining.models.architectures import CONFIG_CLASSES, VOCAB_TENSORS, build_model
 from tokkit.pretraining.models.export import read_export, write_export
 from tokkit.pretraining.models.initial_weights import lengthen, read_initial_weights
 from tokkit.pretraining.models.transformer import Transformer
 from tokkit.pretraining.pretrain import pretrain
-from tokkit.pretraining.pretrain_config import LoaderConfig, PretrainConfig
+from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.metrics import total_loss
 from tokkit.shards.instances import Instances
 from tokkit.tokenizer.saving import save_tokenizer

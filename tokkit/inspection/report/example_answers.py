@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from tokkit.errors import TokkitError
 from tokkit.inspection.report.markup import Column, Markup, card, element, join, table
 from tokkit.pretraining.training.run_record import CHECKPOINTS, EXPORT, checkpoint_path
