@@ -87,7 +87,7 @@ def test_options_of_a_config_come_before_those_that_it_inherits() -> None:
         ("pretrain i -o o --mask-draw word", "--mask-draw has no effect with --mask-unit token"),
         ("pretrain i -o o --weights 1", "--weights requires several instance folders"),
         ("inspect a --seed 3", "--seed requires --replay"),
-        ("inspect a --rows 3 --json", "--rows and --shard have no effect with --json"),
+        ("inspect a --rows 3 --json", "--source and --longest have no effect with --json"),
         ("inspect a --replay --shard x", "--shard has no effect with --replay"),
     ],
 )

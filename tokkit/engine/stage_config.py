@@ -3,6 +3,7 @@
 import os
 from typing import ClassVar
 
+from tokkit.engine.processors import count_processors
 from tokkit.errors import require
 from tokkit.options import Config, option
 
@@ -123,7 +124,8 @@ class StageConfig(ArrayConfig):
 
     workers: int = option(
         "Number of worker processes; 0 works in the main process. A Ray cluster uses all of its processors.",
-        default=1,
+        default=count_processors,
+        shown_default="the processors that the process may use",
         minimum=0,
     )
     engine: str = option(

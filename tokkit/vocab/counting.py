@@ -142,7 +142,8 @@ def make_counting_stage(
 ) -> Stage:
     """Return the stage that counts; see ``count_corpus``."""
     if table_memory is None:
-        table_memory = config.memory // (config.workers + 1)
+        num_processes = min(config.workers, len(plan.units)) + 1
+        table_memory = config.memory // num_processes
         if config.cluster is not None:
             table_memory = min(config.memory, UNIT_MEMORY) // 2
     units = [part for unit in plan.units for part in unit.payload]

@@ -45,12 +45,12 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from tokkit.engine.folder import interruptible
+from tokkit.engine.processors import count_processors
 from tokkit.engine.progress import LineHandler
 from tokkit.engine.worker_pool import WorkerError
 from tokkit.errors import Interrupted, TokkitError
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.launch_info import RankLost
-from tokkit.pretraining.training.run_record import count_processors
 from tokkit.pretraining.training.stopping import SIGNALS
 
 if TYPE_CHECKING:

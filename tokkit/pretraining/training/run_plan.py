@@ -23,6 +23,7 @@ from tokkit import __version__
 from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.json_files import FileRow, canonical_json, input_row, read_json
 from tokkit.engine.manifest import Manifest
+from tokkit.engine.processors import count_processors
 from tokkit.engine.spec import StageSpec, read_previous_run
 from tokkit.engine.unit import content_key
 from tokkit.errors import TokkitError, require
@@ -37,7 +38,6 @@ from tokkit.pretraining.training.run_record import (
     CheckpointRecord,
     RunRecord,
     checkpoint_step,
-    count_processors,
     find_origin,
     find_run,
     format_options,

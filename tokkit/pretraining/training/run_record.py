@@ -15,7 +15,6 @@ run from it.
 """
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -137,13 +136,6 @@ def format_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options as JSON values: paths become strings, tuples become lists."""
     formatted: dict[str, Any] = json.loads(json.dumps(options, default=str))
     return formatted
-
-
-def count_processors() -> int:
-    """Return the number of processors that this process may use, or that the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
