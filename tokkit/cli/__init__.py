@@ -20,6 +20,8 @@ from tokkit.corpus.corpus_config import REQUEST_THREAD
 from tokkit.engine.progress import LineHandler
 from tokkit.errors import TokkitError, describe_os_error
 
+COMPLETION = "_TOKKIT_COMPLETE"
+SHELLS = ("bash", "zsh", "fish")  # whose completion can be installed
 # The modules of the commands, in the order in which they are used.
 _MODULES = {
     "train": "tokkit.cli.stages",
@@ -31,6 +33,7 @@ _MODULES = {
     "verify": "tokkit.cli.inspect",
     "tokenize": "tokkit.cli.tokenize",
     "report": "tokkit.cli.report",
+    "init": "tokkit.cli.init",
     "help": "tokkit.cli.help",
 }
 
@@ -52,8 +55,28 @@ class WorkflowGroup(click.Group):
         return command
 
 
+def _install_completion(context: click.Context, _: click.Parameter, shell: str | None) -> None:
+    if shell is None or context.resilient_parsing:
+        return
+    from tokkit.cli.completion import install_completion
+
+    for path in install_completion(cli, shell):
+        echo(f"{path}: written")
+    echo(f"tokkit: start {shell} again to use it", err=True)
+    context.exit()
+
+
 @click.group(cls=WorkflowGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tokkit")
+@click.option(
+    "--install-completion",
+    "shell",
+    type=click.Choice(SHELLS),
+    expose_value=False,
+    callback=_install_completion,
+    is_eager=True,
+    help="Let a shell complete commands, options and files from its next start on.",
+)
 def cli() -> None:
     """From raw text to a pretrained BERT, one command a stage.
 
@@ -75,6 +98,10 @@ def main() -> None:
     gc.set_threshold(100_000)
     open_streams()
     _log_to_standard_error()
+    if COMPLETION in os.environ:  # a shell asks what may follow
+        from tokkit.cli.completion import complete
+
+        sys.exit(complete(cli))
     status = _run(sys.argv[1:])
     if any(thread.name == REQUEST_THREAD for thread in threading.enumerate()):
         # A server does not answer; at exit, the library that waits for it would be waited for.

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from tokkit.engine.stage_config import ArrayConfig
 from tokkit.errors import UsageError
@@ -145,7 +146,12 @@ def _parameter(option: Option, heading: str) -> Decorator:
     if option.argument is not None:
         num_values = -1 if repeats else 1
         return click.argument(
-            option.name, type=value_type, nargs=num_values, required=True, metavar=option.argument
+            option.name,
+            type=value_type,
+            nargs=num_values,
+            required=True,
+            metavar=option.argument,
+            shell_complete=_complete_path,
         )
     flags = option.flags or (option.flag,)
     required = [
@@ -169,6 +175,13 @@ def _parameter(option: Option, heading: str) -> Decorator:
     if typing.get_origin(option.type) is Mapping:
         attributes |= {"callback": _gather, "default": ()}
     return click.option(*flags, option.name, type=value_type, multiple=repeats, **attributes)
+
+
+def _complete_path(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Let the shell complete the name of a file, as most arguments may be one."""
+    return [CompletionItem(incomplete, type="file")]
 
 
 def _gather(
