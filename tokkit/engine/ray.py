@@ -86,7 +86,7 @@ def _connect(address: str, workers: int) -> Iterator[None]:
         yield
         return
     if address == "auto":
-        address = os.environ.get("RAY_ADDRESS", address)
+        address = os.environ.get("RAY_ADDRESS") or address
     if address != "auto":
         _probe(address)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
