@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from tokkit.cli import cli
 from tokkit.encoding.encode import encode
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.stage import Stage, run_stage
 from tokkit.engine.unit import Task, Unit, UnitResult
 from tokkit.engine.worker_pool import WorkerError
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, UsageError
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
 from tokkit.vocab.train import train
@@ -247,3 +249,18 @@ def test_an_address_without_ray_is_a_line_within_seconds(
         run(squares(tmp_path / "out", tmp_path / "log"), cluster=address)
     assert "\n" not in str(error.value)
     assert time.monotonic() - started < 10
+
+
+def test_a_recipe_s_stages_run_where_the_command_line_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("one two\n\nthree")
+    Path("recipe.toml").write_text('[corpus]\ninputs = ["a.txt"]\n[train]\n')
+    arguments = ["run", "recipe.toml", "--engine", "ray", "--ray-address", "127.0.0.1:1"]
+    with pytest.raises(TokkitError, match=r"^--ray-address 127\.0\.0\.1:1: connection refused"):
+        CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    with pytest.raises(UsageError, match="--ray-address has no effect with --engine local"):
+        CliRunner().invoke(cli, arguments[:2] + arguments[4:], catch_exceptions=False)
