@@ -18,6 +18,8 @@ SMALLER = {
     "eval-fraction": "0.2",
     "max-steps": "4",
     "batch-size": "4",
+    "warmup-steps": "1",
+    "decay-steps": "2",
 }
 
 
