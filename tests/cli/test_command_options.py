@@ -61,7 +61,7 @@ def test_help_is_a_full_phrase_with_choices_and_range(command: str) -> None:
 def test_options_of_a_config_come_before_those_that_it_inherits() -> None:
     lines = CliRunner().invoke(cli, ["build", "--help"]).output.splitlines()
     headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-    assert headings == ["Options:", "Masking:", "Execution:"]
+    assert headings == ["Options:", "Masking:", "Execution:", "Array jobs:"]
     options = [line.split()[0] for line in lines if line.startswith(("  -", "  --"))]
     assert options[:3] == ["-o,", "--objective", "--max-seq-length"]
     assert options.index("--seed") < options.index("--mask-unit") < options.index("--workers")

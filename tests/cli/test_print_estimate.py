@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tokkit.cli.pretraining_output import describe_duration, describe_estimate, print_estimate
+from tokkit.cli.pretraining_output import describe_estimate, print_estimate
+from tokkit.engine.progress import describe_duration
 
 PHASE = {
     "steps": 1000.0,

@@ -1,4 +1,5 @@
 import io
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,19 @@ def test_no_bar_without_a_terminal_or_a_wish(
     with make_reporter(tmp_path, progress=enabled) as reporter:
         reporter.write(LINE)
     assert not there.getvalue()
+
+
+def test_a_run_without_a_terminal_logs_a_line_every_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    now = [0.0]
+    monkeypatch.setattr("tokkit.engine.progress.time.monotonic", lambda: now[0])
+    with make_reporter(tmp_path, max_steps=100) as reporter:
+        reporter.write(LINE)
+        for step in (26, 30, 31):
+            now[0] += 50
+            reporter.advance(step, 30.0)
+    assert caplog.messages == [
+        f"{tmp_path}: 30% done, about 11 min 40 s left, {summarize_line(LINE)}"
+    ]

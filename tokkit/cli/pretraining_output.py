@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokkit.cli.output import describe_accounts, format_value, print_json, print_lines
 from tokkit.cli.streams import echo, echo_lines
+from tokkit.engine.progress import describe_duration
 from tokkit.errors import plural
 from tokkit.pretraining.pretrain_config import DEFAULT_MAX_STEPS, DEFAULT_PRESET
 
@@ -186,14 +187,3 @@ def _describe_phase(phase: Mapping[str, Any]) -> Iterator[str]:
 
 def _describe_bytes(number: int) -> str:
     return f"{number / 1e9:,.2f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
-
-
-def describe_duration(seconds: float) -> str:
-    """Return a duration in its two largest units, such as ``1 d 3 h`` or ``12 s``."""
-    left = round(seconds)
-    numbers: list[tuple[int, str]] = []
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
-        number, left = divmod(left, size)
-        if number or numbers or unit == "s":
-            numbers.append((number, unit))
-    return " ".join(f"{n} {unit}" for place, (n, unit) in enumerate(numbers[:2]) if n or not place)

@@ -54,6 +54,7 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from tokkit.engine.files import write_atomically
+from tokkit.engine.progress import ProgressLog
 from tokkit.errors import describe_os_error, wrap_os_errors
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.metrics import TrainingState
@@ -98,6 +99,10 @@ class Reporter:
                     disable=not (config.progress and sys.stderr.isatty()),
                 )
             )
+            self._log = None
+            if config.progress and not sys.stderr.isatty():
+                self._log = ProgressLog(str(config.output), self._bar.total, self._bar.n)
+            self._words = ""
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -110,6 +115,8 @@ class Reporter:
         """Move the bar after a step."""
         reached = step if self._max_time is None else min(int(elapsed), self._bar.total)
         self._bar.update(reached - self._bar.n)
+        if self._log is not None:
+            self._log.update(reached - self._log.done, self._words)
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Write a line of metrics, and show those of training in the bar."""
@@ -125,6 +132,7 @@ class Reporter:
         if self._max_time is not None:
             words = f"step {line['step']} {words}"
         self._bar.set_postfix_str(words, refresh=False)
+        self._words = words
         self.advance(line["step"], line["elapsed"])
 
     def sync(self) -> None:
