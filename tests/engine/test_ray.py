@@ -115,7 +115,7 @@ def test_units_of_a_node_that_is_lost_are_done_by_others(cluster: Any, tmp_path:
             time.sleep(0.02)
         cluster.remove_node(node, allow_graceful=False)
 
-    thread = threading.Thread(target=lose)
+    thread = threading.Thread(target=lose, daemon=True)
     thread.start()
     files = run(squares(tmp_path / "out", log, num_units=12, seconds=0.5))
     thread.join()
