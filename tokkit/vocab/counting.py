@@ -84,17 +84,22 @@ class CountContext:
         config: what to count, and how.
         folder: folder of the units' files.
         memory: approximate size of a process's tables, in bytes.
-        share: share of the documents that is counted.
+        units: all units of the corpus, in the process that planned them.
     """
 
     config: TrainConfig
     folder: Path
     memory: int
-    share: float
+    units: Sequence[CorpusUnit]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the tables, which another process makes for itself."""
         return {name: getattr(self, name) for name in ("config", "folder", "memory", "share")}
+
+    @cached_property
+    def share(self) -> float:
+        """Share of the documents that is counted."""
+        return choose_share(self.config, self.units)
 
     @cached_property
     def counter(self) -> WordCounter:
@@ -150,10 +155,16 @@ def make_counting_stage(
     return Stage(
         **plan.fields(),
         function=count_unit,
-        context=CountContext(config, folder, table_memory, choose_share(config, units)),
+        context=CountContext(config, folder, table_memory, units),
+        load=load_share,
         prepare=lambda _: folder.mkdir(exist_ok=True),
         cluster=config.cluster,
     )
+
+
+def load_share(context: CountContext) -> None:
+    """Find out which share of the documents is counted."""
+    _ = context.share
 
 
 def count_unit(
@@ -162,9 +173,9 @@ def count_unit(
     """Write the held-out texts and the counts of one unit.
 
     The notes of the result are ``run_start``, where the counts begin in the file; ``share``, of the
-    documents that were counted; ``sum``, the weighted sum of the files of counts; ``first_factor``, the weight of the first text document if
-    it was drawn to be held out, 0 if it was counted, and None without one; and ``removed``, the
-    characters that normalization removed.
+    documents that were counted; ``sum``, the weighted sum of the files of counts; ``first_factor``,
+    the weight of the first text document if it was drawn to be held out, 0 if it was counted, and
+    None without one; and ``removed``, the characters that normalization removed.
     """
     accounts = Accounts()
     digests = []
