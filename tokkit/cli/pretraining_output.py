@@ -10,7 +10,7 @@ from tokkit.cli.output import describe_accounts, format_value, print_json, print
 from tokkit.cli.streams import echo, echo_lines
 from tokkit.engine.progress import describe_duration
 from tokkit.errors import plural
-from tokkit.pretraining.pretrain_config import DEFAULT_MAX_STEPS, DEFAULT_PRESET
+from tokkit.pretraining.pretrain_config import DEFAULT_MAX_STEPS, FAMILIES
 
 if TYPE_CHECKING:
     from tokkit.engine.manifest import Manifest
@@ -39,9 +39,9 @@ def name_model(options: Mapping[str, Any]) -> str:
     for name in ("init_from", "continue_from", "decay_from"):
         if options.get(name):
             return f"from {options[name]}"
-    family = options.get("architecture")
-    preset = str(options.get("preset") or DEFAULT_PRESET)
-    return f"modernbert {preset}" if family == "modernbert" else preset
+    family = str(options.get("architecture") or "bert")
+    preset = str(options.get("preset") or FAMILIES[family].preset)
+    return f"{family} {preset}" if family in {"modernbert", "roberta"} else preset
 
 
 def describe_metrics(line: Mapping[str, Any]) -> str:

@@ -77,7 +77,7 @@ def replay(
         "epoch": epoch,
         "step": first + step,
         "tokens": len(instances.input_ids),
-        "masked": len(instances.masks.labels),
+        "masked" if instances.targets is None else "targets": len(instances.predictions.labels),
     }
     return facts, tuple(shown)
 

@@ -113,19 +113,22 @@ def _read_masked(folder: ShardFolder, places: Sequence[Place], tokenizer: Tokeni
 def split_instances(instances: Instances) -> list[Row]:
     """Split ragged instances into rows by the names of their columns."""
     word_starts = np.unpackbits(instances.word_starts, bitorder="little").astype(np.bool_)
-    labels, masks = instances.next_sentence_labels.tolist(), instances.masks
+    labels, predicted = instances.next_sentence_labels.tolist(), instances.predictions
+    if instances.targets is None:
+        names = {"masked_positions": predicted.positions, "masked_labels": predicted.labels}
+    else:
+        names = {instances.targets.column: predicted.labels}
     return [
         {
             "document": instances.documents[number],
             "input_ids": instances.input_ids[start:stop].tolist(),
             "word_starts": word_starts[start:stop].tolist(),
             "segment_length": int(instances.segment_lengths[number]),
-            "masked_positions": masks.positions[first:last].tolist(),
-            "masked_labels": masks.labels[first:last].tolist(),
+            **{name: values[first:last].tolist() for name, values in names.items()},
             "next_sentence_label": None if labels[number] == NO_LABEL else labels[number],
         }
         for number, ((start, stop), (first, last)) in enumerate(
-            zip(pairwise(instances.offsets), pairwise(masks.offsets), strict=True)
+            zip(pairwise(instances.offsets), pairwise(predicted.offsets), strict=True)
         )
     ]
 

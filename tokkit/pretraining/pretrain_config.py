@@ -33,6 +33,12 @@ MODERNBERT_PRESETS = {
     "base": (22, 768, 12, 1152),  # 150 million parameters
     "large": (28, 1024, 16, 2624),  # 400 million
 }
+# The same: https://github.com/google-research/text-to-text-transfer-transformer, t5.1.1
+T5_PRESETS = {
+    "t5-small": (8, 512, 6, 1024),  # 77 million parameters
+    "t5-base": (12, 768, 12, 2048),  # 248 million
+    "t5-large": (24, 1024, 16, 2816),  # 783 million
+}
 # The keys of ``optimizers.BUILDERS``, repeated because this module must not import torch.
 OPTIMIZERS = ("adamw", "lamb", "stable-adamw", "muon")
 SCHEDULES = ("linear", "cosine", "wsd")
@@ -49,11 +55,13 @@ class Family(NamedTuple):
         objectives: of the instances that it learns from.
         presets: names of its sizes.
         dropout: the default.
+        preset: the default.
     """
 
     objectives: tuple[str, ...]
     presets: tuple[str, ...]
     dropout: float
+    preset: str = "base"
 
 
 FAMILIES = {
@@ -61,9 +69,9 @@ FAMILIES = {
     "roberta": Family(("mlm",), tuple(PRESETS), 0.1),
     "gpt2": Family(("clm",), tuple(PRESETS), 0.1),
     "modernbert": Family(("mlm", "clm"), tuple(MODERNBERT_PRESETS), 0.0),
+    "t5": Family(("span-corruption",), tuple(T5_PRESETS), 0.0, "t5-base"),
 }
 
-DEFAULT_PRESET = "base"
 DEFAULT_MAX_STEPS = 100_000
 DEFAULT_EVAL_EVERY = 1000
 
@@ -82,13 +90,13 @@ class PretrainConfig(DataConfig, OutputConfig):
         "Architecture of the model; roberta is for instances of mlm, modernbert for mlm and clm.",
         default=None,
         choices=tuple(FAMILIES),
-        shown_default="bert, or gpt2 for clm",
+        shown_default="bert, gpt2 for clm, t5 for span-corruption",
     )
     preset: str | None = option(
-        "Size of the model; 17m, 32m and 68m are those of modernbert, base and large of all.",
+        "Size of the model; 17m, 32m and 68m are those of modernbert, and t5 has its own.",
         default=None,
-        choices=tuple(dict.fromkeys((*PRESETS, *MODERNBERT_PRESETS))),
-        shown_default=DEFAULT_PRESET,
+        choices=tuple(dict.fromkeys((*PRESETS, *MODERNBERT_PRESETS, *T5_PRESETS))),
+        shown_default="base, or t5-base",
     )
     init_from: Path | None = option(
         "Hugging Face folder of the model to start from, or its name on the Hugging Face Hub; its size "
@@ -244,11 +252,8 @@ class PretrainConfig(DataConfig, OutputConfig):
             "--extend-positions has no effect without --init-from; leave it out",
         )
         family = self.architecture or "bert"
-        require(
-            self.preset is None or self.preset in FAMILIES[family].presets,
-            f"--preset {self.preset} is no size of {family}; use one of "
-            f"{', '.join(FAMILIES[family].presets)}, or another --architecture",
-        )
+        if self.architecture is not None:
+            self._check_preset(family)
         require(
             not self.share_layers or family == "bert",
             f"--share-layers has no effect with --architecture {family}; leave one out",
@@ -338,19 +343,33 @@ class PretrainConfig(DataConfig, OutputConfig):
             "the shares of --phases must be above 0 and add up to 1, such as 128:0.9,512:0.1",
         )
 
+    def _check_preset(self, family: str) -> None:
+        require(
+            self.preset is None or self.preset in FAMILIES[family].presets,
+            f"--preset {self.preset} is no size of {family}; use one of "
+            f"{', '.join(FAMILIES[family].presets)}, or another --architecture",
+        )
+
+    def choose_preset(self, family: str) -> str:
+        """Return the preset of a run with a model of an architecture."""
+        return self.preset or FAMILIES[family].preset
+
     def choose_family(self, objective: str) -> str:
         """Return the architecture of a run without ``init_from``, on instances of an objective.
 
         Raises:
             UsageError: if the architecture does not learn from them.
         """
-        family = self.architecture or ("bert" if objective in MASKED else "gpt2")
+        family = self.architecture or {"clm": "gpt2", "span-corruption": "t5"}.get(
+            objective, "bert"
+        )
         objectives = FAMILIES[family].objectives
         require(
             objective in objectives,
             f"--architecture {family} learns from {', '.join(objectives)}, but the instances were "
             f"built with --objective {objective}; use another one, or build again",
         )
+        self._check_preset(family)
         return family
 
     def choose_dropout(self, family: str) -> float:

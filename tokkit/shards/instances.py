@@ -92,6 +92,14 @@ class Instances:
         return len(self.indices)
 
     @property
+    def predictions(self) -> Masks:
+        """The masked tokens; or the targets, whose positions are no input's and are 0."""
+        targets = self.targets
+        if targets is None:
+            return self.masks
+        return Masks(np.zeros(len(targets.values), np.uint16), targets.values, targets.offsets)
+
+    @property
     def positions(self) -> Int64:
         """int64 ``[num_tokens]``, the position of each token in its instance."""
         return np.arange(self.offsets[-1]) - np.repeat(self.offsets[:-1], np.diff(self.offsets))

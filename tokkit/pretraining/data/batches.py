@@ -39,7 +39,7 @@ from torch import Tensor
 
 from tokkit.kernels.instances.flatten import flatten_batches
 from tokkit.pretraining.data.loader import Loader
-from tokkit.pretraining.models.transformer import Inputs
+from tokkit.pretraining.models.transformer import NO_TARGETS, Inputs
 from tokkit.shards.instances import Instances, Int64
 
 LENGTH_MULTIPLE = 8  # of the padded block that attention may need
@@ -127,7 +127,7 @@ class Sizes:
         rows = np.array(bounds)
         num_rows = np.diff(rows)
         num_tokens = np.diff(instances.offsets[rows])
-        num_predicted = np.diff(instances.masks.offsets[rows])
+        num_predicted = np.diff(instances.predictions.offsets[rows])
         if causal:
             num_predicted = num_tokens - num_rows
         if rounding.max_seqlen is None:
@@ -181,14 +181,15 @@ class Buffers:
         self, instances: Instances, sizes: Sizes, pad_id: int, *, causal: bool
     ) -> tuple[Batch, ...]:
         """Lay batches out in one call of a kernel, and return them as views of the memory."""
+        predicted = instances.predictions
         flatten_batches(
             instances.input_ids,
             instances.offsets,
             instances.segment_lengths,
             instances.next_sentence_labels,
-            instances.masks.positions,
-            instances.masks.labels,
-            instances.masks.offsets,
+            predicted.positions,
+            predicted.labels,
+            predicted.offsets,
             sizes.bounds,
             np.array(sizes.max_seqlen),
             pad_id,
@@ -197,9 +198,17 @@ class Buffers:
         )
         views = []
         for number, ends in enumerate(pairwise(sizes.bounds.T.tolist())):
-            (_, *starts), (_, *stops) = ends
+            (first_row, *starts), (last_row, *stops) = ends
             tokens, sequences, predictions = map(slice, starts, stops)
-            ids, types, positions, rows, cu_seqlens, predicted, labels, pairs = self._tensors
+            ids, types, positions, rows, cu_seqlens, places, labels, pairs = self._tensors
+            target_cu_seqlens, max_target_len = NO_TARGETS, 0
+            if instances.targets is not None:
+                bounds = predicted.offsets[first_row : last_row + 1]
+                max_target_len = round_up(int(np.diff(bounds).max()), LENGTH_MULTIPLE)
+                # Sequences of padding have no targets.
+                num_padding = stops[1] - starts[1] - (last_row - first_row)
+                padded = np.pad(bounds - bounds[0], (0, num_padding), mode="edge")
+                target_cu_seqlens = torch.from_numpy(padded.astype(np.int32))
             views.append(
                 Batch(
                     inputs=Inputs(
@@ -210,10 +219,12 @@ class Buffers:
                         cu_seqlens=cu_seqlens[
                             sequences.start + number : sequences.stop + number + 1
                         ],
-                        predicted_positions_M=predicted[predictions],
+                        predicted_positions_M=places[predictions],
                         labels_M=labels[predictions],
                         pair_labels_S=pairs[sequences],
                         max_seqlen=sizes.max_seqlen[number],
+                        target_cu_seqlens=target_cu_seqlens,
+                        max_target_len=max_target_len,
                     ),
                     num_tokens=sizes.num_tokens[number],
                     num_predicted=sizes.num_predicted[number],
@@ -275,7 +286,8 @@ class MicroBatches:
             rounding = Rounding(
                 tokens=multiple,
                 sequences=rows + -(-multiple // longest),
-                predictions=max(1, predictions // PREDICTION_PARTS),
+                # Targets, which build makes of one length, need no padding, which a decoder would read.
+                predictions=1 if loader.has_targets else max(1, predictions // PREDICTION_PARTS),
                 max_seqlen=longest,
             )
         room = (

@@ -20,6 +20,9 @@ For ``clm``, ``labels`` equals ``input_ids``: causal models of ``transformers`` 
 prediction at each position with the label at the next one. The first token of an instance has no
 label, so that ragged instances are not predicted from each other. There are no ``token_type_ids``,
 which GPT-2 would take for words.
+
+For ``span-corruption``, ``labels`` are the targets of T5: of a width of their own, or one after the
+other, where ``target_cu_seqlens`` marks where those of an instance begin.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,7 +38,7 @@ from tokkit.errors import require
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.loader import Loader, open_sources
 from tokkit.pretraining.data.loader_config import LoaderConfig
-from tokkit.shards.instances import Instances, Int64
+from tokkit.shards.instances import Instances, Int64, Targets
 from tokkit.shards.mapping import protect_maps
 from tokkit.shards.objectives import OBJECTIVES
 
@@ -148,7 +151,7 @@ class InstanceLoader(IterableDataset[TensorBatch]):
             batch = ragged_batch(instances, causal=causal)
         else:
             batch = padded_batch(instances, self._loader.pad_id, causal=causal)
-        if causal:
+        if causal or instances.targets is not None:
             del batch["token_type_ids"]
         if self._objective.has_pairs:
             batch["next_sentence_label"] = torch.from_numpy(instances.next_sentence_labels)
@@ -166,16 +169,36 @@ def padded_batch(instances: Instances, pad_id: int, *, causal: bool = False) -> 
         block = np.full(is_real.shape, padding[name], np.int64)
         block[is_real] = values
         batch[name] = torch.from_numpy(block)
+    if instances.targets is not None:
+        batch["labels"] = _pad_targets(instances.targets)
     return batch
+
+
+def _pad_targets(targets: Targets) -> torch.Tensor:
+    """Return targets as a tensor of shape [instances, longest]."""
+    lengths = np.diff(targets.offsets)
+    is_real = (
+        np.arange(-(-int(lengths.max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE) < lengths[:, None]
+    )
+    block = np.full(is_real.shape, NO_LABEL, np.int64)
+    block[is_real] = targets.values
+    return torch.from_numpy(block)
 
 
 def ragged_batch(instances: Instances, *, causal: bool = False) -> TensorBatch:
     """Lay instances out without padding: tensors of shape [tokens], and where instances begin."""
     columns = _token_columns(instances, causal=causal) | {"position_ids": instances.positions}
+    of_targets = {}
+    if instances.targets is not None:
+        columns["labels"] = instances.targets.values.astype(np.int64)
+        of_targets["target_cu_seqlens"] = torch.from_numpy(
+            instances.targets.offsets.astype(np.int32)
+        )
     return {
         **{name: torch.from_numpy(values) for name, values in columns.items()},
         "cu_seqlens": torch.from_numpy(instances.offsets.astype(np.int32)),
         "max_seqlen": int(np.diff(instances.offsets).max()),
+        **of_targets,
     }
 
 

@@ -27,8 +27,9 @@ from tokkit.kernels.instances.gather import TABLE_DTYPE, find_rows, gather_rows
 from tokkit.kernels.ragged import take_bit_rows, take_rows
 from tokkit.shards.arrow import packed_bits, ragged
 from tokkit.shards.checks import check_ids_below
-from tokkit.shards.instances import Instances, Masks
+from tokkit.shards.instances import Instances, Masks, Targets
 from tokkit.shards.mapping import has_unreadable_pages, protect_maps
+from tokkit.shards.objectives import OBJECTIVES
 from tokkit.shards.reader import BatchRef, ShardFolder
 
 Int64 = npt.NDArray[np.int64]
@@ -52,6 +53,8 @@ class InstanceReader:
         self._refs = [ref for ref in folder.batch_refs(prefix) if ref.rows]
         self._starts = np.cumsum([0, *(ref.rows for ref in self._refs)], dtype=np.int64)
         self._shards = [folder.shards[name] for name in {ref.shard: None for ref in self._refs}]
+        objective = folder.manifest.options["objective"]
+        self._has_targets = OBJECTIVES[objective].targets == "target_ids"
         self._start_mapping()
 
     def _start_mapping(self) -> None:
@@ -64,7 +67,7 @@ class InstanceReader:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is mapped, whose addresses are those of this process."""
-        kept = {"_folder", "_with_words", "_refs", "_starts", "_shards"}
+        kept = {"_folder", "_with_words", "_refs", "_starts", "_shards", "_has_targets"}
         return {name: value for name, value in vars(self).items() if name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -119,6 +122,10 @@ class InstanceReader:
         # read the whole corpus before the first steps, which touch every batch of it.
         check_ids_below(np.array([largest]), header.vocab_size, f"{self._folder.path}: an instance")
         num_tokens, num_masked = offsets[-1], masked_offsets[-1]
+        predicted, targets = masked_labels[:num_masked], None
+        if self._has_targets:
+            targets = Targets("target_ids", predicted, masked_offsets)
+        masks = Masks(masked_positions[:num_masked], predicted, masked_offsets)
         return Instances(
             input_ids=input_ids[:num_tokens],
             offsets=offsets,
@@ -127,7 +134,8 @@ class InstanceReader:
             documents=documents,
             next_sentence_labels=next_sentence_labels,
             indices=numbers,
-            masks=Masks(masked_positions[:num_masked], masked_labels[:num_masked], masked_offsets),
+            masks=masks if targets is None else Masks.none(num_rows, header.id_dtype),
+            targets=targets,
         )
 
     def _require_unchanged(self, *, is_damaged: bool) -> None:
@@ -154,6 +162,8 @@ class InstanceReader:
     def _map(self, batches: Int64) -> None:
         """Map those of the record batches that are not mapped yet."""
         allowed = self._folder.manifest.max_predictions
+        if self._has_targets:
+            allowed = self._folder.header.max_seq_length
         for number in np.unique(batches[self._table["input_ids"][batches] == 0]).tolist():
             columns, first_bit = _map_columns(self._folder, self._refs[number])
             most_masked = int(np.diff(columns["masked_offsets"]).max())
@@ -182,6 +192,9 @@ def _map_columns(folder: ShardFolder, ref: BatchRef) -> tuple[Columns, int]:
     if "masked_positions" in batch.schema.names:
         positions, masked_offsets = ragged(batch.column("masked_positions"))
         masks = Masks(positions, ragged(batch.column("masked_labels"))[0], masked_offsets)
+    if "target_ids" in batch.schema.names:  # the kernel copies them as it does masks
+        values, target_offsets = ragged(batch.column("target_ids"))
+        masks = Masks(np.zeros(len(values), np.uint16), values, target_offsets)
     word_starts, first_bit = packed_bits(batch.column("word_starts"))
     columns = {
         "input_ids": input_ids,
@@ -212,9 +225,18 @@ def join_instances(parts: Sequence[Instances], rows: Sequence[Int64]) -> Instanc
         joined: npt.NDArray[Any] = np.concatenate([getattr(part, name) for part in parts])[order]
         return joined
 
-    masks = [part.masks for part in parts]
+    masks = [part.predictions for part in parts]
     all_offsets = _join_offsets([part.offsets for part in parts])
     masked_offsets = _join_offsets([mask.offsets for mask in masks])
+    predictions = Masks(
+        positions=_take([mask.positions for mask in masks], masked_offsets, order),
+        labels=_take([mask.labels for mask in masks], masked_offsets, order),
+        offsets=_reorder(masked_offsets, order),
+    )
+    targets = None
+    if parts[0].targets is not None:
+        targets = Targets(parts[0].targets.column, predictions.labels, predictions.offsets)
+        predictions = Masks.none(len(order), predictions.labels.dtype)
     return Instances(
         input_ids=_take([part.input_ids for part in parts], all_offsets, order),
         offsets=_reorder(all_offsets, order),
@@ -223,11 +245,8 @@ def join_instances(parts: Sequence[Instances], rows: Sequence[Int64]) -> Instanc
         documents=join("documents"),
         next_sentence_labels=join("next_sentence_labels"),
         indices=join("indices"),
-        masks=Masks(
-            positions=_take([mask.positions for mask in masks], masked_offsets, order),
-            labels=_take([mask.labels for mask in masks], masked_offsets, order),
-            offsets=_reorder(masked_offsets, order),
-        ),
+        masks=predictions,
+        targets=targets,
     )
 
 

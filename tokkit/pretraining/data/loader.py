@@ -79,6 +79,11 @@ class Sources:
         return OBJECTIVES[self.objective].is_causal
 
     @property
+    def has_targets(self) -> bool:
+        """Whether a decoder predicts tokens of their own."""
+        return OBJECTIVES[self.objective].targets is not None
+
+    @property
     def pad_id(self) -> int:
         """The id of ``[PAD]``; 0 where there is none and any would do."""
         return self.tokenizer.special_ids.get("pad", 0)
@@ -86,7 +91,7 @@ class Sources:
     @property
     def max_predictions(self) -> int:
         """Most predictions in one instance of any folder."""
-        if self.is_causal:
+        if self.is_causal or self.has_targets:
             return self.max_seq_length
         return max(
             masks.max_predictions if masks else folder.manifest.max_predictions
@@ -137,6 +142,8 @@ def open_sources(config: DataConfig) -> Sources:
             )
     if first.manifest.options["objective"] in MASKED:
         tokenizer.require_special("pad", "cls", "sep", "mask")
+    elif OBJECTIVES[first.manifest.options["objective"]].targets is not None:
+        tokenizer.require_special("pad")  # with which the decoder begins
     return Sources(
         folders=folders,
         tokenizer=tokenizer,
@@ -212,6 +219,7 @@ class Loader:
         pad_id: id of padding.
         is_causal: whether each token is predicted from those before it.
         sizes: of the batches.
+        has_targets: whether a decoder predicts tokens of their own.
 
     Raises:
         UsageError: the batch cannot be divided into so many parts.
@@ -259,6 +267,7 @@ class Loader:
         self.is_causal = sources.is_causal
         self.rank_sizes = tuple(size // world_size for size in sizes.sizes)
         self.sizes = sizes
+        self.has_targets = sources.has_targets
         self._masks = sources.masks
         self._weights = config.weights
         self._rank, self._world_size = rank, world_size

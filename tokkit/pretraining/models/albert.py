@@ -46,6 +46,10 @@ class AlbertConfig(ModelConfig):
         """Torch's name of the approximation of GELU."""
         return "none" if self.hidden_act in EXACT else "tanh"
 
+    def count_layer_weights(self) -> int:
+        """Return how many numbers the matrices of the only layer have."""
+        return super().count_layer_weights() // self.num_hidden_layers
+
     @classmethod
     def preset_fields(cls, preset: str, objective: str) -> dict[str, Any]:
         """Return the fields that a preset decides: those of a BERT."""

@@ -7,6 +7,7 @@
     clm                    separate      gpt2               gpt2
     mlm                    separate      modernbert         modernbert
     clm                    separate      modernbert         modernbert-decoder
+    span-corruption        separate      t5                 t5
 
 Our single projection of queries, keys and values is theirs stacked. GPT-2 stacks them in the same
 order, and stores the matrices of its layers transposed:
@@ -41,11 +42,21 @@ from tokkit.pretraining.models.modernbert import (
     ModernBertConfig,
 )
 from tokkit.pretraining.models.roberta import ROBERTA, RobertaConfig
+from tokkit.pretraining.models.t5 import T5_ARCHITECTURE
+from tokkit.pretraining.models.t5_layers import T5Config
 from tokkit.pretraining.models.transformer import Architecture, ModelConfig, Transformer
 
 ARCHITECTURES = {
     architecture.model_type: architecture
-    for architecture in (BERT, ALBERT, ROBERTA, GPT2, MODERNBERT, MODERNBERT_DECODER)
+    for architecture in (
+        BERT,
+        ALBERT,
+        ROBERTA,
+        GPT2,
+        MODERNBERT,
+        MODERNBERT_DECODER,
+        T5_ARCHITECTURE,
+    )
 }
 # Models of transformers that compute the same as another.
 SIBLINGS = {"xlm-roberta": ROBERTA}
@@ -56,9 +67,11 @@ CONFIG_CLASSES: Mapping[str, type[ModelConfig]] = {
     "roberta": RobertaConfig,
     "gpt2": ModelConfig,
     "modernbert": ModernBertConfig,
+    "t5": T5Config,
 }
 POSITIONS = "embeddings.positions.weight"
-VOCAB_TENSORS = ("embeddings.words.weight", "masked_token_head.bias")  # with a row for each token
+# With a row for each token.
+VOCAB_TENSORS = ("embeddings.words.weight", "masked_token_head.bias", "lm_head.weight")
 
 
 def choose_architecture(config: ModelConfig) -> Architecture:
@@ -126,11 +139,13 @@ def transformers_names(name: str, architecture: Architecture) -> tuple[str, ...]
     ('bert.encoder.layer.3.intermediate.dense.bias',)
     """
     module, parameter = name.rsplit(".", 1)
-    if not module.startswith("layers."):
+    if not module.startswith(("layers.", "decoder_layers.")):
         return (f"{architecture.outer[module]}.{parameter}",)
-    _, number, part = module.split(".", 2)
-    layer = architecture.layer.format(number)
-    return tuple(f"{layer}.{their}.{parameter}" for their in architecture.inner[part])
+    stack, number, part = module.split(".", 2)
+    layer, inner = architecture.layer, architecture.inner
+    if stack == "decoder_layers":
+        layer, inner = architecture.decoder_layer, architecture.decoder_inner
+    return tuple(f"{layer.format(number)}.{their}.{parameter}" for their in inner[part])
 
 
 def to_transformers(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
@@ -179,7 +194,7 @@ def require_possible(path: Path, config: ModelConfig, num_bytes: int) -> None:
         num_bytes: bytes of the weights.
     """
     width, heads = config.hidden_size, config.num_attention_heads
-    if width % heads:
+    if config.divides_width and width % heads:
         raise TokkitError(
             f"{path}: hidden_size {width} cannot be divided among {heads} attention heads; {DOWNLOAD}"
         )
@@ -187,9 +202,7 @@ def require_possible(path: Path, config: ModelConfig, num_bytes: int) -> None:
     num_rows = config.vocab_size
     num_rows += config.max_position_embeddings if "embeddings.positions" in outer else 0
     num_rows += config.type_vocab_size if "embeddings.segments" in outer else 0
-    num_layers = 1 if "albert" in config.model_type else config.num_hidden_layers
-    layer = width * (4 * width + 2 * config.intermediate_size)
-    num_parameters = config.word_size * num_rows + num_layers * layer
+    num_parameters = config.word_size * num_rows + config.count_layer_weights()
     if num_parameters > num_bytes:
         raise TokkitError(
             f"{path}: makes a model of {num_parameters:,} parameters, but the weights have "

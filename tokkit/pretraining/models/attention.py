@@ -183,6 +183,56 @@ def attend_blocks(qkv_N3HK: Tensor, inputs: Inputs, dropout_prob: float, window:
     return x_BHQK.transpose(1, 2).reshape(B * BLOCK, H, K)[:N]
 
 
+def attend_biased(
+    q_MHK: Tensor,
+    k_NHK: Tensor,
+    v_NHK: Tensor,
+    queries: Inputs,
+    keys: Inputs,
+    *,
+    bias_HTT: Tensor | None,
+    dropout_prob: float,
+) -> Tensor:
+    """Return x_MHK: attention of each query to the keys of its sequence, in a padded block.
+
+    Scores are not divided by a root. FlashAttention has no bias, so this is for any device.
+
+    Args:
+        q_MHK: of the tokens of ``queries``.
+        k_NHK: of the tokens of ``keys``, which may be the same.
+        v_NHK: of the same.
+        queries: sequences.
+        keys: as many sequences.
+        bias_HTT: added to the scores of a sequence's queries and keys; None for nothing.
+        dropout_prob: of the attention's weights.
+    """
+    q_SHTK, cells_M = _pad_rows(q_MHK, queries)
+    (k_SHTK, cells_N), (v_SHTK, _) = _pad_rows(k_NHK, keys), _pad_rows(v_NHK, keys)
+    mask = None if bias_HTT is None else bias_HTT.to(q_MHK.dtype)[None]
+    if cells_N is not None:
+        places_T = torch.arange(keys.max_seqlen, device=k_NHK.device)
+        is_padding_ST = places_T >= keys.cu_seqlens.diff()[:, None]
+        # Finite, because a sequence of padding may have no key at all.
+        hidden_ST = is_padding_ST.to(q_MHK.dtype) * (torch.finfo(q_MHK.dtype).min / 2)
+        hidden = hidden_ST[:, None, None, :]
+        mask = hidden if mask is None else mask + hidden
+    x_SHTK = F.scaled_dot_product_attention(
+        q_SHTK, k_SHTK, v_SHTK, attn_mask=mask, dropout_p=dropout_prob, scale=1.0
+    )
+    x_MHK = x_SHTK.transpose(1, 2).flatten(0, 1)
+    return x_MHK if cells_M is None else x_MHK.index_select(0, cells_M)
+
+
+def _pad_rows(x_NHK: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+    """Return x_SHTK, and where in it each token is; None where all sequences are full."""
+    S, T = len(inputs.cu_seqlens) - 1, inputs.max_seqlen
+    cells_N = None
+    if len(x_NHK) != S * T:
+        cells_N = inputs.row_ids_N * T + inputs.position_ids_N
+        x_NHK = x_NHK.new_zeros(S * T, *x_NHK.shape[1:]).index_copy(0, cells_N, x_NHK)
+    return x_NHK.view(S, T, *x_NHK.shape[1:]).transpose(1, 2), cells_N
+
+
 def attend_padded(
     qkv_N3HK: Tensor,
     inputs: Inputs,

@@ -11,6 +11,7 @@ It has ``config.json`` and ``model.safetensors`` under its names, and the tokeni
     clm                        GPT2LMHeadModel                       AutoModelForCausalLM, AutoModel
     mlm; modernbert            ModernBertForMaskedLM                 AutoModelForMaskedLM, AutoModel
     clm; modernbert            ModernBertDecoderForCausalLM          AutoModelForCausalLM, AutoModel
+    span-corruption            T5ForConditionalGeneration            AutoModelForSeq2SeqLM, AutoModel
 
 ``mlm`` trains no pooler, so AutoModel draws one at random and says so; ``add_pooling_layer=False``
 leaves it out. The pair's label of ``sop`` is 0 in order and 1 swapped, that of ``nsp`` 0 next and 1
@@ -168,10 +169,11 @@ def fill_mask(folder: Path, sentence: str, top: int = 5) -> list[list[Answer]]:
             or the sentence is too long.
     """
     config = read_config(folder)
-    if config.is_causal:
+    if not config.has_masks:
         raise TokkitError(
             f"{folder}: a decoder predicts the next token and fills no masks; "
-            f"use AutoModelForCausalLM of transformers to generate text"
+            f"use AutoModel{'ForCausalLM' if config.is_causal else 'ForSeq2SeqLM'} of transformers to "
+            f"generate text"
         )
     tokenizer = load_tokenizer(folder)
     ids = encode_masked(tokenizer, sentence)

@@ -172,6 +172,12 @@ def _extend_config(
 ) -> ModelConfig:
     """Return the shape with as many positions as the instances have tokens."""
     num_positions = config.max_position_embeddings
+    if not config.limits_length:
+        require(
+            extend_positions is None,
+            "--extend-positions has no effect: the model's positions are relative; leave it out",
+        )
+        return replace(config, max_position_embeddings=max(num_positions, max_seq_length))
     too_few = (
         f"{path}: the model has {num_positions} positions, but instances have up to "
         f"{max_seq_length} tokens"

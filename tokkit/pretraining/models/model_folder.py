@@ -29,6 +29,7 @@ FAMILY_OF = {
     "gpt2": "gpt2",
     "modernbert": "modernbert",
     "modernbert-decoder": "modernbert",
+    "t5": "t5",
 }
 _LONGEST_SHOWN = 100
 

@@ -185,8 +185,9 @@ class ModernBert(Transformer):
         """The bias of the head."""
         return self.masked_token_head.bias
 
-    def count_attended(self, length: float) -> float:
+    def count_attended(self, length: float, predicted_share: float = 0.0) -> float:
         """Return how many tokens a token attends to in all layers together."""
+        del predicted_share
         seen = min(length, 1 + sum(self.config.window))
         return sum(length if kind == GLOBAL else seen for kind in self.config.layer_types)
 

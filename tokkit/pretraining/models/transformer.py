@@ -34,6 +34,8 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 
 VOCAB_MULTIPLE = 64
 
+NO_TARGETS = torch.empty(0, dtype=torch.int32)
+
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -50,6 +52,9 @@ class Inputs(NamedTuple):
         labels_M: ids to predict there; ``NO_LABEL`` for none.
         pair_labels_S: label of a pair; ``NO_LABEL`` for none.
         max_seqlen: at least the length of the longest sequence.
+        target_cu_seqlens: int32 ``[S + 1]``, offsets of the sequences' targets from 0 to M, where a
+            decoder predicts them; else empty.
+        max_target_len: at least the length of the longest of them.
     """
 
     input_ids_N: Tensor
@@ -61,6 +66,8 @@ class Inputs(NamedTuple):
     labels_M: Tensor
     pair_labels_S: Tensor
     max_seqlen: int
+    target_cu_seqlens: Tensor = NO_TARGETS
+    max_target_len: int = 0
 
 
 class Sums(NamedTuple):
@@ -125,9 +132,24 @@ class ModelConfig:
         return 0
 
     @property
+    def divides_width(self) -> bool:
+        """Whether the hidden size is divided among the heads."""
+        return True
+
+    @property
+    def limits_length(self) -> bool:
+        """Whether there are only so many positions."""
+        return True
+
+    @property
     def has_pairs(self) -> bool:
         """Whether there is a head for the pair's label."""
         return OBJECTIVES[self.objective].has_pairs
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether masked tokens are predicted."""
+        return OBJECTIVES[self.objective].has_masks
 
     @property
     def is_causal(self) -> bool:
@@ -165,6 +187,11 @@ class ModelConfig:
             "intermediate_size": 4 * hidden_size,
             "layer_norm_eps": 1e-5 if OBJECTIVES[objective].is_causal else 1e-12,
         }
+
+    def count_layer_weights(self) -> int:
+        """Return how many numbers the matrices of all layers have."""
+        layer = self.hidden_size * (4 * self.hidden_size + 2 * self.intermediate_size)
+        return self.num_hidden_layers * layer
 
     def fit(self, tokenizer: Tokenizer) -> Self:
         """Return the shape of the same model with the vocabulary of a tokenizer."""
@@ -220,12 +247,18 @@ class Transformer(nn.Module):
         del x_ND, inputs
         return None
 
-    def count_attended(self, length: float) -> float:
+    def list_layers(self) -> list[nn.Module]:
+        """Return the layers, each of which is distributed by itself."""
+        return list(self.layers)
+
+    def count_attended(self, length: float, predicted_share: float = 0.0) -> float:
         """Return how many tokens a token attends to in all layers together.
 
         Args:
             length: to how many it attends where it sees its whole sequence.
+            predicted_share: predictions per token.
         """
+        del predicted_share
         return self.config.num_hidden_layers * length
 
     def count_layer_parameters(self) -> int:
@@ -291,6 +324,8 @@ class Architecture:
         outer: our modules outside the layers, and theirs.
         layer: prefix of a layer there, with a place for its number.
         inner: our modules in a layer, and theirs; several where ours is theirs stacked.
+        decoder_layer: the same of a decoder next to an encoder.
+        decoder_inner: the same of its layers.
         describe: returns what ``config.json`` has besides the fields of ``ModelConfig``.
         config: our config fields that have another name there; None where they have none.
         config_class: of its shape.
@@ -308,6 +343,8 @@ class Architecture:
     layer: str
     inner: Mapping[str, tuple[str, ...]]
     describe: Callable[[Any, Tokenizer], dict[str, Any]]
+    decoder_layer: str = ""
+    decoder_inner: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     config: Mapping[str, str | None] = field(default_factory=dict)
     config_class: type[ModelConfig] = ModelConfig
     transposed: bool = False

@@ -190,7 +190,7 @@ def distribute(model: Transformer, group: ProcessGroup, *, fsdp: bool = False) -
     if not fsdp:
         return DistributedDataParallel(model, gradient_as_bucket_view=True)
     mesh = init_device_mesh(group.device.type, (group.size,))
-    for layer in model.layers:
+    for layer in model.list_layers():
         fully_shard(layer, mesh=mesh)
     # By default the root's weights stay gathered until the backward pass, but an evaluation has none.
     fully_shard(model, mesh=mesh, reshard_after_forward=True)

@@ -98,7 +98,7 @@ class MetricSums:
 
     def means(self, objective: str) -> dict[str, float]:
         """Return losses and accuracies: means over predicted tokens, and over pairs if any."""
-        tokens = "clm" if OBJECTIVES[objective].is_causal else "mlm"
+        tokens = "mlm" if OBJECTIVES[objective].has_masks else objective.replace("-", "_")
         loss = self.token_loss / max(1, self.num_predicted)
         means = {
             "loss": loss,
@@ -230,7 +230,7 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     """Return the parameters of each part, and ``total``; what layers share counts once."""
     counts = {"embeddings": 0, "layers": 0, "heads": 0}
     for name, parameter in model.named_parameters():
-        part = name.split(".", 1)[0]
+        part = name.split(".", 1)[0].removeprefix("decoder_")
         counts[part if part in counts else "heads"] += parameter.numel()
     return {**counts, "total": sum(counts.values())}
 
@@ -241,7 +241,7 @@ def sample_instances(loader: Loader) -> Sample:
     batches = [loader.training_instances(step) for step in range(num_steps)]
     lengths = np.concatenate([np.diff(batch.offsets) for batch in batches])
     num_tokens = int(lengths.sum())
-    num_predicted = sum(len(batch.masks.labels) for batch in batches)
+    num_predicted = sum(len(batch.predictions.labels) for batch in batches)
     if loader.is_causal:  # all tokens but the first of each instance
         num_predicted = num_tokens - len(lengths)
     return Sample(
@@ -265,7 +265,7 @@ def mean_length(lengths: npt.NDArray[np.integer[Any]]) -> float:
 def count_flops_per_token(model: Transformer, sample: Sample) -> float:
     """Return the floating-point operations of a token, forward and backward."""
     shape = model.config
-    attention = 12 * shape.hidden_size * model.count_attended(sample.length)
+    attention = 12 * shape.hidden_size * model.count_attended(sample.length, sample.masked_share)
     return (
         6 * model.count_layer_parameters()
         + attention

@@ -29,7 +29,7 @@ from tokkit.engine.unit import content_key
 from tokkit.errors import TokkitError, require
 from tokkit.pretraining.data.loader_config import require_objective
 from tokkit.pretraining.models.model_folder import fingerprint_folder, read_family
-from tokkit.pretraining.pretrain_config import DEFAULT_MAX_STEPS, DEFAULT_PRESET, PretrainConfig
+from tokkit.pretraining.pretrain_config import DEFAULT_MAX_STEPS, PretrainConfig
 from tokkit.pretraining.training.run_record import (
     CHECKPOINTS,
     KIND,
@@ -45,6 +45,7 @@ from tokkit.pretraining.training.run_record import (
     read_run,
 )
 from tokkit.pretraining.training.schedule import Origin, Schedule
+from tokkit.shards.objectives import MASKED
 
 # Options on which the weights do not depend, or only through rounding and through which activations
 # dropout leaves out. All others are part of the content key.
@@ -114,9 +115,11 @@ class RunPlan:
             require_objective(source.options, str(folder))
         if not (config.init_from or config.origin_path):
             config.choose_family(sources[0].options["objective"])
+        objective = sources[0].options["objective"]
         require(
-            not config.share_layers or sources[0].options["objective"] != "clm",
-            "--share-layers has no effect on a GPT-2, which instances of clm train; leave it out",
+            not config.share_layers or objective in MASKED,
+            f"--share-layers has no effect on a {'GPT-2' if objective == 'clm' else 'T5'}, which "
+            f"instances of {objective} train; leave it out",
         )
         held_out = (r for s in sources for r in s.shards if r["name"].startswith("eval-"))
         require(
@@ -164,7 +167,7 @@ class RunPlan:
         # An option that is given with its default value makes no other run.
         by_steps = config.max_time is None and config.decay_from is None
         if not (config.init_from or config.origin_path):
-            options["preset"] = config.preset or DEFAULT_PRESET
+            options["preset"] = config.choose_preset(self.choose_family())
         family = self.choose_family()
         options |= {"architecture": family, "dropout": config.choose_dropout(family)}
         if by_steps:
@@ -249,8 +252,10 @@ def _require_same_model(
                 f"{folder}: was built with --objective {objective}, but the model of {path} learns "
                 f"{model['objective']}; build it again"
             )
-        # A ModernBERT has no vectors of positions, and learns longer sequences.
-        if family_of(model) != "modernbert" and length > int(model["max_position_embeddings"] or 0):
+        # ModernBERT and T5 have no vectors of positions, and learn longer sequences.
+        if family_of(model) not in {"modernbert", "t5"} and length > int(
+            model["max_position_embeddings"] or 0
+        ):
             raise TokkitError(
                 f"{folder}: was built with --max-seq-length {length}, but the model of {path} has "
                 f"{model['max_position_embeddings']} positions; build it again"

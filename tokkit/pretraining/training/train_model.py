@@ -27,10 +27,7 @@ from tokkit.pretraining.models.export import write_export
 from tokkit.pretraining.models.initial_weights import InitialWeights, read_initial_weights
 from tokkit.pretraining.models.model_folder import read_family
 from tokkit.pretraining.models.transformer import ModelConfig
-from tokkit.pretraining.pretrain_config import (
-    DEFAULT_PRESET,
-    PretrainConfig,
-)
+from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import (
     choose_precision,
     describe_device,
@@ -211,7 +208,7 @@ def choose_model(
         return initial.config, initial
     family = config.choose_family(sources.objective)
     fresh = CONFIG_CLASSES["albert" if config.share_layers else family].from_preset(
-        config.preset or DEFAULT_PRESET,
+        config.choose_preset(family),
         vocab_size=sources.tokenizer.vocab_size,
         max_seq_length=sources.max_seq_length,
         dropout=config.choose_dropout(family),

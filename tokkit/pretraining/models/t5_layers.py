@@ -1,0 +1,223 @@
+"""The parts of a T5: its shape, the positions of attention, and the layers of both stacks; see ``t5``.
+
+M are the targets of all sequences, which the decoder reads; its rows are those of the encoder.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Self
+
+import msgspec
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tokkit.engine.json_files import Size
+from tokkit.pretraining.models.attention import attend_biased
+from tokkit.pretraining.models.transformer import Inputs, ModelConfig, Positive
+from tokkit.pretraining.pretrain_config import T5_PRESETS
+from tokkit.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class T5Config(ModelConfig):
+    """The shape of a T5, with the fields of ``config.json`` that only it has."""
+
+    layer_norm_eps: Positive = 1e-6
+    d_kv: Size = 64
+    num_decoder_layers: Size
+    relative_attention_num_buckets: Annotated[int, msgspec.Meta(ge=4)] = 32
+    relative_attention_max_distance: Size = 128
+    initializer_factor: Positive = 1.0
+    decoder_start_token_id: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        """Refuse buckets of which none is for a larger distance."""
+        if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 2:
+            raise ValueError(
+                "relative_attention_max_distance is no larger than half of the buckets"
+            )
+
+    @property
+    def model_type(self) -> str:
+        """The name of the architecture in ``config.json``."""
+        return "t5"
+
+    @property
+    def inner_size(self) -> int:
+        """The size of the queries of all heads together."""
+        return self.num_attention_heads * self.d_kv
+
+    @property
+    def divides_width(self) -> bool:
+        """Whether the hidden size is divided among the heads."""
+        return False
+
+    @property
+    def limits_length(self) -> bool:
+        """Whether there are only so many positions; these are relative."""
+        return False
+
+    def count_layer_weights(self) -> int:
+        """Return how many numbers the matrices of all layers have."""
+        attention, feed_forward = 4 * self.inner_size, 3 * self.intermediate_size
+        encoder = self.num_hidden_layers * (attention + feed_forward)
+        decoder = self.num_decoder_layers * (2 * attention + feed_forward)
+        return self.hidden_size * (encoder + decoder)
+
+    @classmethod
+    def preset_fields(cls, preset: str, objective: str) -> dict[str, Any]:
+        """Return the fields that a preset decides, as published."""
+        del objective
+        num_layers, hidden_size, num_heads, feed_forward = T5_PRESETS[preset]
+        return {
+            "num_hidden_layers": num_layers,
+            "num_decoder_layers": num_layers,
+            "hidden_size": hidden_size,
+            "num_attention_heads": num_heads,
+            "intermediate_size": feed_forward,
+        }
+
+    def fit(self, tokenizer: Tokenizer) -> Self:
+        """Return the shape of the same model with the vocabulary of a tokenizer."""
+        return replace(super().fit(tokenizer), decoder_start_token_id=tokenizer.special_ids["pad"])
+
+
+class RelativePositions(nn.Module):
+    """What is added to the scores of attention for the distance between two tokens.
+
+    Args:
+        config: of the model.
+        is_causal: a decoder's, which sees no later tokens, and so needs no buckets for them.
+    """
+
+    def __init__(self, config: T5Config, *, is_causal: bool) -> None:
+        super().__init__()
+        self.buckets = nn.Embedding(
+            config.relative_attention_num_buckets, config.num_attention_heads
+        )
+        self.max_distance = config.relative_attention_max_distance
+        self.is_causal = is_causal
+
+    def forward(self, length: int) -> Tensor:
+        """Return bias_HTT for the queries and keys of sequences of a length."""
+        weight = self.buckets.weight
+        places_T = torch.arange(length, device=weight.device)
+        after_TT = places_T - places_T[:, None]  # by how much a key comes after a query
+        bias_HTT: Tensor = self.buckets(self._find_buckets(after_TT)).permute(2, 0, 1)
+        if self.is_causal:
+            bias_HTT = bias_HTT.masked_fill(after_TT > 0, torch.finfo(bias_HTT.dtype).min / 2)
+        return bias_HTT
+
+    def _find_buckets(self, after_TT: Tensor) -> Tensor:
+        """Half of the buckets have a distance each; the others are equally wide in its logarithm."""
+        number = len(self.buckets.weight)
+        if self.is_causal:
+            first_TT, distances_TT = torch.zeros_like(after_TT), (-after_TT).clamp(min=0)
+        else:
+            number //= 2
+            first_TT, distances_TT = number * (after_TT > 0), after_TT.abs()
+        exact = number // 2
+        width = math.log(self.max_distance / exact) / (number - exact)
+        wide_TT = exact + ((distances_TT.clamp(min=1) / exact).log() / width).long()
+        small = distances_TT < exact
+        return first_TT + torch.where(small, distances_TT, wide_TT.clamp(max=number - 1))
+
+
+class Sublayer(nn.Module):
+    """A norm before, and dropout and the residual after."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout_prob = config.hidden_dropout_prob
+
+    def _drop(self, x_ND: Tensor) -> Tensor:
+        return F.dropout(x_ND, self.dropout_prob, self.training)
+
+
+class BiasedSelfAttention(Sublayer):
+    """Multi-head attention of each token to its sequence."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__(config)
+        self.shape = (3, config.num_attention_heads, config.d_kv)
+        self.attention_dropout_prob = config.attention_probs_dropout_prob
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.inner_size, bias=False)
+        self.output = nn.Linear(config.inner_size, config.hidden_size, bias=False)
+
+    def forward(self, x_ND: Tensor, inputs: Inputs, bias_HTT: Tensor) -> Tensor:
+        """Return x_ND with what the tokens attended to."""
+        q_NHK, k_NHK, v_NHK = self.qkv(self.norm(x_ND)).unflatten(1, self.shape).unbind(1)
+        dropout_prob = self.attention_dropout_prob if self.training else 0.0
+        x_NHK = attend_biased(
+            q_NHK, k_NHK, v_NHK, inputs, inputs, bias_HTT=bias_HTT, dropout_prob=dropout_prob
+        )
+        return x_ND + self._drop(self.output(x_NHK.flatten(1)))
+
+
+class CrossAttention(Sublayer):
+    """Multi-head attention of each target to its inputs."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__(config)
+        self.shape = (config.num_attention_heads, config.d_kv)
+        self.attention_dropout_prob = config.attention_probs_dropout_prob
+        self.query = nn.Linear(config.hidden_size, config.inner_size, bias=False)
+        self.kv = nn.Linear(config.hidden_size, 2 * config.inner_size, bias=False)
+        self.output = nn.Linear(config.inner_size, config.hidden_size, bias=False)
+
+    def forward(self, y_MD: Tensor, targets: Inputs, x_ND: Tensor, inputs: Inputs) -> Tensor:
+        """Return y_MD with what the targets attended to in x_ND."""
+        q_MHK = self.query(self.norm(y_MD)).unflatten(1, self.shape)
+        k_NHK, v_NHK = self.kv(x_ND).unflatten(1, (2, *self.shape)).unbind(1)
+        dropout_prob = self.attention_dropout_prob if self.training else 0.0
+        y_MHK = attend_biased(
+            q_MHK, k_NHK, v_NHK, targets, inputs, bias_HTT=None, dropout_prob=dropout_prob
+        )
+        return y_MD + self._drop(self.output(y_MHK.flatten(1)))
+
+
+class GatedFeedForward(Sublayer):
+    """A GeGLU."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__(config)
+        self.up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """Pass x_ND through the network."""
+        h_NF, gate_NF = self.up(self.norm(x_ND)).chunk(2, 1)
+        h_NF = self._drop(F.gelu(h_NF, approximate="tanh") * gate_NF)
+        return x_ND + self._drop(self.down(h_NF))
+
+
+class EncoderLayer(nn.Module):
+    """Attention and a feed-forward network."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.attention = BiasedSelfAttention(config)
+        self.feed_forward = GatedFeedForward(config)
+
+    def forward(self, x_ND: Tensor, inputs: Inputs, bias_HTT: Tensor) -> Tensor:
+        """Pass x_ND through the layer."""
+        out_ND: Tensor = self.feed_forward(self.attention(x_ND, inputs, bias_HTT))
+        return out_ND
+
+
+class DecoderLayer(EncoderLayer):
+    """The same, with attention to the inputs in between."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__(config)
+        self.cross_attention = CrossAttention(config)
+
+    def forward(  # type: ignore[override]
+        self, y_MD: Tensor, targets: Inputs, bias_HTT: Tensor, x_ND: Tensor, inputs: Inputs
+    ) -> Tensor:
+        """Pass y_MD through the layer."""
+        y_MD = self.attention(y_MD, targets, bias_HTT)
+        out_MD: Tensor = self.feed_forward(self.cross_attention(y_MD, targets, x_ND, inputs))
+        return out_MD
