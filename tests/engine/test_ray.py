@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -41,13 +42,15 @@ NODE = {"num_cpus": 1, "memory": 4 << 30, "object_store_memory": 80 << 20}
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A cluster of two nodes of one processor each, to which this process is connected."""
-    with pytest.MonkeyPatch.context() as patch:
+    # Names of sockets are short, so that Ray's files cannot be where pytest's are.
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(prefix="ray") as folder:
         patch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}")
         patch.chdir(
             tmp_path_factory.mktemp("driver")
         )  # nodes import from the driver's folder first
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+        head = {**NODE, "include_dashboard": False, "temp_dir": folder}
+        made = Cluster(initialize_head=True, head_node_args=head)
         try:
             made.add_node(**NODE)
             ray.init(address=made.address, log_to_driver=False)
