@@ -53,7 +53,7 @@ def write_hostile_folders(work: Path) -> Path:
 
 
 def hostile_line(step: int) -> dict[str, Any]:
-    return {**train_line(step), HOSTILE[1]: 1.0}
+    return {**train_line(step), f"{HOSTILE[1]}_accuracy": 1.0}
 
 
 def train_line(step: int, **changes: Any) -> dict[str, Any]:

@@ -168,6 +168,26 @@ def test_runs_are_laid_over_each_other(tmp_path: Path) -> None:
     assert "batch size" in page
 
 
+def test_a_long_run_makes_a_page_of_under_5_mb(tmp_path: Path) -> None:
+    run = write_run_folder(tmp_path / "run", [train_line(step) for step in range(10, 80_010, 10)])
+    page, (section,) = show(run)
+    assert len(page) < 2_000_000
+    lines = section["runs"][0]["metrics"]["training"]
+    assert lines[-1]["step"] == 80_000
+    assert len(lines) == 4000  # means of two lines each
+    assert lines[0]["loss"] == pytest.approx(
+        sum(train_line(step)["loss"] for step in range(10, 30, 10)) / 2
+    )
+    assert lines[0]["tokens"] == train_line(20)["tokens"]
+
+
+def test_an_output_that_cannot_be_written_is_one_line(work: Path, tmp_path: Path) -> None:
+    arguments = ["report", str(work / "tokenizer"), "-o", str(tmp_path)]
+    error = CliRunner().invoke(cli, arguments).exception
+    assert isinstance(error, TokkitError)
+    assert str(error).startswith(f"{tmp_path}: ")
+
+
 def test_a_run_without_a_line_of_metrics_says_so(tmp_path: Path) -> None:
     page, (section,) = show(write_run_folder(tmp_path / "run", []))
     assert section["runs"][0]["state"] == "stopped"

@@ -9,10 +9,12 @@ import pytest
 from tokenfolders import begins_word, toy_tokenizer, write_token_folder
 
 from tokkit.inspection.inspect import inspect
+from tokkit.inspection.report.report import make_report
+from tokkit.inspection.report.report_config import ReportConfig
 from tokkit.inspection.verify import verify
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
-from tokkit.shards.objectives import OBJECTIVES
+from tokkit.shards.objectives import MASKED, OBJECTIVES, PAIRED
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,15 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
         )
     return work
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_report_shows_what_an_objective_has(built: Path, objective: str) -> None:
+    page = make_report(ReportConfig(paths=(built / objective,)))
+    assert ("Pairs" in page) == (objective in PAIRED)
+    assert ("Masks by position" in page) == (objective in MASKED)
+    assert ("Targets of an instance" in page) == (objective in ("span-corruption", "plm"))
+    assert page.count('class="sample"') == 5
 
 
 def rows_of(built: Path, objective: str) -> list[str]:

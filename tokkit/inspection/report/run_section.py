@@ -34,6 +34,9 @@ from tokkit.pretraining.training.run_record import (
     read_metrics,
 )
 
+MOST_LINES = 4000  # of metrics, of all runs together
+# What a line counts from the start of the run, of which there are no means.
+COUNTED = ("step", "epoch", "tokens", "elapsed", "phase")
 AXES = {"step": "step", "tokens": "tokens", "elapsed": "minutes"}
 _CLASSES = {"step": "step", "tokens": "tokens-axis", "elapsed": "time"}
 # Metrics in the order of the page, with their titles and formats; accuracies are added as they come.
@@ -56,13 +59,13 @@ def describe_runs(paths: Sequence[Path], examples: Sequence[str] = ()) -> Sectio
     Raises:
         TokkitError: if a file is damaged.
     """
-    runs = [_read_run(path, examples) for path in paths]
+    runs = [_read_run(path, examples, MOST_LINES // len(paths) + 1) for path in paths]
     title = str(paths[0]) if len(paths) == 1 else f"{len(paths)} runs"
     kind = "run" if len(paths) == 1 else "runs"
     return Section(title, kind, {"runs": runs}, _draw(runs))
 
 
-def _read_run(path: Path, examples: Sequence[str]) -> dict[str, Any]:
+def _read_run(path: Path, examples: Sequence[str], most_lines: int) -> dict[str, Any]:
     facts = inspect_run(path)
     lines = read_metrics(path / METRICS)
     figures: dict[str, Any] = {
@@ -72,7 +75,8 @@ def _read_run(path: Path, examples: Sequence[str]) -> dict[str, Any]:
         "run": facts.get("run"),
         "changed": facts.get("changed", {}),
         "checkpoints": facts["checkpoints"],
-        "metrics": _locate(lines),
+        "metrics": {part: _thin_out(own, most_lines) for part, own in _locate(lines).items()},
+        "lines": len(lines),
         "unread_lines": _count_unread(path / METRICS, len(lines)),
     }
     figures["answers"], figures["without_answers"] = [], None
@@ -94,6 +98,23 @@ def _locate(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]
         for line in evals:
             line[name] = float(np.interp(line["step"], steps, values))
     return {"training": train, "evaluation": evals}
+
+
+def _thin_out(lines: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """Return lines, or the means over as many stretches of them as a page has room for."""
+    every = -(-len(lines) // most)
+    if every <= 1:
+        return list(lines)
+    groups = [lines[start : start + every] for start in range(0, len(lines), every)]
+    return [
+        {
+            name: value
+            if name in COUNTED or not isinstance(value, int | float)
+            else sum(line.get(name, value) for line in group) / len(group)
+            for name, value in group[-1].items()
+        }
+        for group in groups
+    ]
 
 
 def _count_unread(path: Path, num_lines: int) -> int:
@@ -125,7 +146,7 @@ def _draw_state(run: Mapping[str, Any], *, is_single: bool) -> Markup:
     last, held_out = (training or [{}])[-1], (evaluation or [{}])[-1]
     warnings = []
     if unread := run["unread_lines"]:
-        number = len(training) + len(evaluation) + 1
+        number = run["lines"] + 1
         warnings.append(
             f"{run['path']}: line {number:,} of {METRICS} is damaged, or a number in it is not finite; "
             f"{plural(unread, 'line')} from it on {'is' if unread == 1 else 'are'} not shown"

@@ -39,6 +39,7 @@ NUM_SAMPLES = 4
 NUM_LONGEST = 10
 NUM_DUPLICATES = 10
 MOST_SOURCES = 7  # with a colour each
+MOST_NAME = 500  # characters of a document's name
 OTHER = "all others"
 
 Int64 = npt.NDArray[np.int64]
@@ -109,7 +110,7 @@ def _read_sample(folder: ShardFolder, refs: Sequence[BatchRef]) -> _Sample:
     for ref in refs:
         batch = folder.read_batch(ref)
         ids, offsets = ragged(batch.column("input_ids"))
-        names = batch.column("document").to_pylist()
+        names = [name[:MOST_NAME] for name in batch.column("document").to_pylist()]
         data, size = ids.tobytes(), ids.itemsize
         for row, (start, stop) in enumerate(pairwise(offsets.tolist())):
             first = sample.firsts.setdefault(
@@ -202,7 +203,7 @@ def _show_samples(folder: ShardFolder, refs: Sequence[BatchRef]) -> list[dict[st
             )
             samples.append(
                 {
-                    "document": found["document"],
+                    "document": found["document"][:MOST_NAME],
                     "sentences": len(found["sentence_lengths"]),
                     "num_tokens": len(found["input_ids"]),
                     "tokens": tokens,
