@@ -11,6 +11,8 @@ from instancefolders import write_instance_folder
 from randommodels import make_instances, make_model
 from realcommands import outcome, timeless_lines
 from tokenfolders import toy_tokenizer, write_token_folder
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from tokkit.errors import Interrupted, UsageError
 from tokkit.instances.build import build
@@ -25,7 +27,12 @@ from tokkit.pretraining.models.architectures import (
     outline_model,
     to_transformers,
 )
-from tokkit.pretraining.models.attention import attend_blocks, attend_flat, attend_padded
+from tokkit.pretraining.models.attention import (
+    attend,
+    attend_blocks,
+    attend_flat,
+    attend_padded,
+)
 from tokkit.pretraining.models.export import describe_model
 from tokkit.pretraining.models.modernbert import ModernBertConfig
 from tokkit.pretraining.models.transformer import Transformer
@@ -157,6 +164,22 @@ def test_a_token_sees_the_window_of_its_own_sequence(
         expected = (scores.softmax(2) @ v).transpose(0, 1)
         for x_NHK in found:
             torch.testing.assert_close(x_NHK[start:stop], expected)
+
+
+def test_attention_to_a_window_costs_the_same_at_any_length() -> None:
+    """The products of matrices are counted, for as many tokens."""
+
+    def count(length: int, window: tuple[int, int] | None) -> int:
+        inputs = make_batch("mlm", [length] * (2048 // length)).inputs
+        qkv_N3HK = torch.zeros(2048, 3, 1, 16, requires_grad=True)
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            x_NHK = attend(qkv_N3HK, inputs, 0.0, causal=False, window=window)
+            torch.autograd.backward(x_NHK.sum())
+        return int(counter.get_total_flops())
+
+    assert count(512, (64, 64)) == count(1024, (64, 64)) == count(2048, (64, 64))
+    assert count(2048, (32, 32)) < count(2048, (64, 64)) < count(2048, None) / 10
+    assert count(2048, None) == 4 * count(512, None)
 
 
 @pytest.mark.parametrize("window", [None, (64, 64), (63, 0)], ids=str)
