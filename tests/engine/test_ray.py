@@ -1,5 +1,6 @@
 """A Ray cluster gives the files of one process, whatever becomes of its nodes and of the driver."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +25,7 @@ from tokkit.engine.accounts import Accounts
 from tokkit.engine.stage import Stage, run_stage
 from tokkit.engine.unit import Task, Unit, UnitResult
 from tokkit.engine.worker_pool import WorkerError
-from tokkit.errors import TokkitError, UsageError
+from tokkit.errors import TokkitError, UsageError, wrap_os_errors
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
 from tokkit.vocab.train import train
@@ -184,6 +186,28 @@ def test_an_error_of_a_unit_is_not_tried_again(cluster: Any, tmp_path: Path) -> 
         run(squares(tmp_path / "crash", log, crash=3))
     with pytest.raises(TokkitError, match=r"^number 4: does not return$"):
         run(squares(tmp_path / "hang", log, hang=4))
+
+
+@pytest.mark.parametrize(("num_faults", "num_runs"), [(2, 3), (9, 4)])
+def test_what_a_shared_file_system_may_not_say_again_is_tried_again(
+    cluster: Any, tmp_path: Path, num_faults: int, num_runs: int
+) -> None:
+    def read(log: Path, *_: object) -> UnitResult:
+        with log.open("a") as file:
+            file.write("tried\n")
+        if log.read_text().count("tried") <= num_faults:
+            with wrap_os_errors("input"):
+                raise OSError(errno.ESTALE, "Stale file handle")
+        return UnitResult(rows=1, tokens=0, accounts=Accounts())
+
+    assert cluster.address
+    log = tmp_path / "log"
+    with (
+        nullcontext() if num_faults < num_runs else pytest.raises(TokkitError, match="input: stale")
+    ):
+        assert len([*engine.run_on_ray(Task(read, log, tmp_path), [UNIT], "auto", 1, print)]) == 1
+    assert log.read_text().count("tried") == num_runs
+    assert (tmp_path / "file").exists() == (num_faults < num_runs)
 
 
 def test_a_unit_that_kills_its_process_is_given_up(cluster: Any, tmp_path: Path) -> None:

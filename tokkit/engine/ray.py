@@ -15,9 +15,11 @@ are lost with it. A process keeps what the units need (tokenizer, kernels) until
 A unit is a pure function, so that it may run again, even twice at a time. Ray would repeat a unit
 that was killed for memory forever; the driver therefore does it: one that was lost with its process
 or node runs up to four times, one that was killed for memory once more, with twice the memory. An
-error of the unit itself ends the work.
+error of the unit itself ends the work, unless a file system of several machines gives it that may
+be gone the next time.
 """
 
+import errno
 import logging
 import os
 import signal
@@ -55,6 +57,7 @@ _OBJECT_STORE_BYTES = 256 << 20  # of a local instance: only the task is kept th
 # What begins HTTP/2: the client's preface with empty settings, and the type of the server's first frame.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _SETTINGS = 4
+_TRANSIENT = (errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ECONNRESET, errno.EAGAIN)
 
 
 def run_on_ray(
@@ -248,18 +251,24 @@ class _Driver:
                     f"have run out of memory. Finished units are kept: run the same command again"
                 ) from error
             return replace(submission, number=submission.number + 1)
+        self._log(messages)
+        if kind == "memory":
+            return self._give_more_memory(submission, content)
+        if kind == "transient" and submission.number < MOST_RUNS:
+            log.info("%s; running it again", content)
+            return replace(submission, number=submission.number + 1)
+        if kind in ("error", "transient"):
+            raise content
+        if kind == "bug":
+            raise WorkerError(f"{unit.name}\n\n{content}")
+        assert isinstance(content, Outcome)  # noqa: S101  the last kind
+        return content
+
+    def _log(self, messages: Sequence[str]) -> None:
         for message in messages:
             if message not in self._logged:  # once if several processes log the same
                 log.info("%s", message)
             self._logged.add(message)
-        if kind == "memory":
-            return self._give_more_memory(submission, content)
-        if kind == "error":
-            raise content
-        if kind == "bug":
-            raise WorkerError(f"{unit.name}\n\n{content}")
-        assert isinstance(content, Outcome)  # noqa: S101  the last of four kinds
-        return content
 
     def _give_more_memory(self, submission: _Submission, error: Exception) -> _Submission:
         more = min(2 * submission.memory, self._largest_memory)
@@ -297,8 +306,8 @@ def run_unit(reference: Sequence[Any], release: str, unit: Unit) -> Answer:
         unit: to run.
 
     Returns:
-        A kind, a content, and messages: ``outcome``, or ``error`` with a ``TokkitError``,
-        ``memory`` with a ``MemoryError``, or ``bug`` with a traceback.
+        A kind, a content, and messages: ``outcome``, or ``error`` or ``transient`` with a
+        ``TokkitError``, ``memory`` with a ``MemoryError``, or ``bug`` with a traceback.
     """
     answers: SimpleQueue[Answer] = SimpleQueue()
 
@@ -325,7 +334,9 @@ def _try(reference: Any, release: str, unit: Unit) -> Answer:
         _require_release(release)
         outcome = _find_task(reference).write(unit, lambda _: None).commit()
     except TokkitError as error:
-        return "error", error, kept.messages
+        cause = error.__cause__
+        is_transient = isinstance(cause, OSError) and cause.errno in _TRANSIENT
+        return "transient" if is_transient else "error", error, kept.messages
     except MemoryError as error:
         return "memory", error, kept.messages
     except Exception:  # noqa: BLE001  whatever it is, the driver must know
