@@ -179,6 +179,12 @@ def test_a_token_is_never_shown_as_nothing(tmp_path: Path) -> None:
     assert masked == "[##→##] [a→Ċ] ## Ċ"
 
 
+def test_parts_of_characters_are_shown_by_their_bytes(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(write_bpe(tmp_path, ["â Ĥ", "Ġ a"]))
+    ids = tokenizer.library.encode(" a€", add_special_tokens=False).ids  # type: ignore[union-attr]
+    assert show_tokens(ids, [True, True, False], tokenizer) == "a e2 82ac"
+
+
 def test_a_single_sentence_or_token_has_no_plural(work: Path) -> None:
     tokenizer = load_tokenizer(work / "tokenizer")
     row = {"document": "a", "sentence_lengths": [1], "input_ids": [7], "word_starts": [True]}

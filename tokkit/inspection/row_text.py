@@ -22,11 +22,13 @@ from tokkit.pretraining.data.loader import EVALUATION_EPOCH
 from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.shards.instances import Instances
 from tokkit.shards.reader import ShardFolder, header_of, open_shard
+from tokkit.tokenizer.definitions import byte_level_alphabet
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 Row = dict[str, Any]
 
 SENTENCES_SHOWN = 5
+_BYTES = {char: byte for byte, char in enumerate(byte_level_alphabet())}
 
 # Pale backgrounds of a terminal's 256 colours, for black text.
 _BACKGROUNDS = (153, 223, 158, 225)
@@ -227,8 +229,17 @@ def _paint(text: str, token: int, tokenizer: Tokenizer, position: int, *, is_mas
 
 
 def show_token(token: int, tokenizer: Tokenizer) -> str:
-    """Show a token without the mark of where it stands in a word; never as nothing."""
+    """Show a token without the mark of where it stands in a word; never as nothing.
+
+    A part of a character is shown by its bytes, as in ``e2 80``.
+    """
     text = tokenizer.decode([token]).strip()
+    if "\N{REPLACEMENT CHARACTER}" in text:
+        name = tokenizer.tokens[token]
+        is_byte_level = "ByteLevel" in str(tokenizer.definition.get("decoder"))
+        text = name  # such as <0xE2>
+        if is_byte_level:
+            text = " ".join(f"{_BYTES[char]:02x}" for char in name if char in _BYTES)
     if tokenizer.kind == "wordpiece":
         text = text.removeprefix("##")
     return escape_controls(text or tokenizer.tokens[token])

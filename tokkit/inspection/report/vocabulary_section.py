@@ -1,5 +1,6 @@
 """What a vocabulary is spent on: the lengths, kinds and scripts of its tokens."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from heapq import nsmallest
 from typing import Any
@@ -47,7 +48,7 @@ def count_lengths(entries: Sequence[str]) -> dict[str, Any]:
 def name_script(text: str) -> str:
     """Return the script of a token's letters, or what it is made of instead."""
     for char in text:
-        if char.isalpha():
+        if unicodedata.category(char)[0] in "LM":  # a letter, or a mark on one
             return script_of(char).title()
     if any(char.isdigit() for char in text):
         return "digits"
