@@ -119,8 +119,7 @@ def _connect(address: str, workers: int) -> Iterator[None]:
             raise
         reason = str(error).strip().split("\n", 1)[0]
         raise TokkitError(
-            f"--ray-address {address}: {reason}; join this machine to the cluster with ray start "
-            f"--address HOST:PORT"
+            f"--ray-address {address}: {reason}; run ray start on this machine, to join the cluster"
         ) from error
     finally:
         ray.shutdown()
