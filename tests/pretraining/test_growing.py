@@ -176,6 +176,8 @@ def test_a_decay_branches_off_any_checkpoint(
     rates = [line["learning_rate"] for line in timeless_lines(branches[0].output)[1:-1]]
     assert rates == pytest.approx([1e-3 * (1 - 0.75**0.5)])
     assert pretrain(branches[1]) == manifests[1]
+    relative = Path(os.path.relpath(checkpoint(unbroken, 8)))
+    assert pretrain(replace(branches[1], decay_from=relative)) == manifests[1]
     with pytest.raises(TokkitError, match=r"--decay-steps was 4, not 5"):
         pretrain(replace(branches[1], decay_steps=5))
 
@@ -188,11 +190,11 @@ def test_a_run_goes_on_on_other_instances_from_their_first(
         instances=(other, *unbroken.instances),
         weights=(0.75, 0.25),
         output=tmp_path / "run",
-        decay_from=unbroken.output,  # its newest checkpoint
+        decay_from=unbroken.output,  # its newest checkpoint without decay: step 8
         **{**FOLLOWING, "batch_size": 8, "dropout": 0.0},
     )
     stated = pretrain(config).accounts["figures"]
-    assert (stated["steps"], stated["instances"]) == (16, 48 + 4 * 8)
+    assert (stated["steps"], stated["instances"]) == (12, 32 + 4 * 8)
     start = PretrainConfig(instances=config.instances, weights=config.weights, output=Path())
     first = Loader(open_sources(start), replace(start, batch_size=8)).training_instances(0)
     facts, _ = replay(config.output)

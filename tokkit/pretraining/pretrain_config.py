@@ -117,7 +117,7 @@ class PretrainConfig(DataConfig, OutputConfig):
     )
     decay_from: Path | None = option(
         "Run folder, or one of its checkpoints, to finish: --decay-steps steps, in which the "
-        "learning rate falls from where it is to 0.",
+        "learning rate falls from where it is to 0. Of a run, the newest checkpoint without decay.",
         default=None,
     )
     share_layers: bool = option("Give all layers the same weights, as ALBERT does.", default=False)

@@ -189,7 +189,7 @@ class Trainer:
                 config.output / CHECKPOINTS,
                 config.keep_checkpoints,
                 self._resumed,
-                kept_step=self.schedule.decay_start,
+                kept_step=None if self.config.decay_from else self.schedule.decay_start,
             )
         )
 

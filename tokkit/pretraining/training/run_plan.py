@@ -192,18 +192,20 @@ def _find_origin(
     config: PretrainConfig, sources: Sequence[Manifest]
 ) -> tuple[Origin, Mapping[str, Any] | None]:
     """Return where a run begins, and the shape of the model that it takes over if it does."""
+    started = None
     if (config.output / RUN).is_file() and not config.overwrite:
         record, past = read_run(config.output)
+        started = find_origin(record)
         if (past.continue_from, past.decay_from) == (config.continue_from, config.decay_from):
-            return find_origin(record), record["model"] if config.origin_path else None
+            return started, record["model"] if config.origin_path else None
     if config.origin_path is None:
         return Origin(planned_steps=config.num_steps), None
-    run, checkpoint = find_run(config.origin_path)
+    is_decay = config.decay_from is not None
+    run, checkpoint = find_run(config.origin_path, undecayed=is_decay)
     record, past = read_run(run)
     _require_same_model(config, record, past, sources)
     saved = read_json(checkpoint / STATE, CheckpointRecord)
     state, step = saved["state"], checkpoint_step(checkpoint)
-    is_decay = config.decay_from is not None
     last_step = step + (config.decay_steps or 0) if is_decay else config.num_steps
     if step >= last_step:
         raise TokkitError(
@@ -215,14 +217,17 @@ def _find_origin(
     if has_same_data and not past.phases and not config.phases:
         origin = find_origin(record)
         position, _ = Schedule.from_config(past, origin).batch_sizes(0).at(step - origin.step)
-    return Origin(
+    found = Origin(
         planned_steps=last_step,
         step=step,
         position=position,
         rate=float(state.get("learning_rate", 0.0)) if is_decay else None,
         checkpoint=str(checkpoint),
         fingerprint=content_key({"step": step, "files": saved["files"]}),
-    ), record["model"]
+    )
+    if started is not None and started.fingerprint == found.fingerprint:
+        found = started  # under another path
+    return found, record["model"]
 
 
 def family_of(model: Mapping[str, Any]) -> str:

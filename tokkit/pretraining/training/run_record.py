@@ -81,8 +81,12 @@ class _MetricsHead(TypedDict):
     loss: float
 
 
-def find_run(path: Path) -> tuple[Path, Path]:
+def find_run(path: Path, *, undecayed: bool = False) -> tuple[Path, Path]:
     """Return the run folder and the checkpoint that a path names: a run's newest, or one of it.
+
+    Args:
+        path: of a run, or of a checkpoint in its folder.
+        undecayed: of a run take the newest without a decay, if there is one.
 
     Raises:
         TokkitError: if there is none.
@@ -99,6 +103,9 @@ def find_run(path: Path) -> tuple[Path, Path]:
     if not found or checkpoint not in (None, *found):
         names = ", ".join(path.name for path in found) or "none"
         raise TokkitError(f"{path}: no such checkpoint; {run} has {names}")
+    if checkpoint is None and undecayed:
+        states = {path: read_json(path / STATE, CheckpointRecord)["state"] for path in found}
+        found = [p for p in found if states[p].get("decay_start") is None] or found
     return run, checkpoint or found[-1]
 
 
