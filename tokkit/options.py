@@ -236,17 +236,6 @@ def parse_numbers(text: str) -> tuple[float, ...]:
         raise ValueError(f"{text!r} is not numbers between commas, such as 0.9,0.999") from None
 
 
-def parse_phases(text: str) -> tuple[tuple[int, float], ...]:
-    """Parse the longest sequence and the share of the run of each phase."""
-    try:
-        parts = [part.split(":") for part in text.split(",")]
-        return tuple((int(length), float(share)) for length, share in parts)
-    except ValueError:
-        raise ValueError(
-            f"{text!r} is not lengths with their shares, such as 128:0.9,512:0.1"
-        ) from None
-
-
 def parse_batch_size(text: str) -> int | tuple[tuple[int, float], ...]:
     """Parse the size of all batches, or sizes with their shares of the steps; the last has the rest."""
     *parts, last = [part.split(":") for part in text.split(",")]

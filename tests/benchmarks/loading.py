@@ -45,7 +45,8 @@ from tokkit import InstanceLoader
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.kernels.instances.mask_tokens import replacement_ids
 from tokkit.masking.masks import MaskOptions, mask_instances
-from tokkit.pretraining.data.loader import Loader, open_sources
+from tokkit.pretraining.data.instance_sources import open_sources
+from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.pretraining.data.prefetcher import Prefetcher
 from tokkit.shards.instances import Instances, Masks

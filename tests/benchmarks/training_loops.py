@@ -20,7 +20,8 @@ import torch
 
 from tokkit.pretraining.data.batches import Batch, MicroBatches, Sizes
 from tokkit.pretraining.data.instance_loader import padded_batch
-from tokkit.pretraining.data.loader import Loader, open_sources
+from tokkit.pretraining.data.instance_sources import open_sources
+from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.models.architectures import outline_model
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import autocast, choose_precision, torch_settings

@@ -63,7 +63,8 @@ def test_static_masks_are_those_on_disk(work: Path) -> None:
 
 
 def test_dynamic_masks_are_those_of_the_loader(work: Path) -> None:
-    from tokkit.pretraining.data.loader import Loader, open_sources
+    from tokkit.pretraining.data.instance_sources import open_sources
+    from tokkit.pretraining.data.loader import Loader
     from tokkit.pretraining.data.loader_config import LoaderConfig
 
     folder = ShardFolder.open(work / "instances", "instances")

@@ -13,7 +13,8 @@ from tokkit.cli import cli
 from tokkit.engine.json_files import write_json
 from tokkit.errors import TokkitError, UsageError
 from tokkit.inspection.replay import choose_phase, replay
-from tokkit.pretraining.data.loader import Loader, Sources, open_sources
+from tokkit.pretraining.data.instance_sources import Sources, open_sources
+from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig

@@ -16,7 +16,8 @@ from tokkit.instances.build_config import BuildConfig
 from tokkit.kernels.instances.mask_words import length_shares
 from tokkit.masking.mask_config import MaskConfig
 from tokkit.masking.masks import MaskOptions
-from tokkit.pretraining.data.loader import Loader, open_sources
+from tokkit.pretraining.data.instance_sources import open_sources
+from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.shards.reader import ShardFolder
 from tokkit.shards.schema import Header

@@ -9,7 +9,8 @@ import torch
 from instancefolders import write_instance_folder
 from randommodels import share_layers
 
-from tokkit.pretraining.data.loader import Loader, open_sources
+from tokkit.pretraining.data.instance_sources import open_sources
+from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.models.architectures import build_model, outline_model
 from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.pretrain_config import PretrainConfig

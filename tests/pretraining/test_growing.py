@@ -14,7 +14,8 @@ from tokkit.engine.files import hash_file
 from tokkit.engine.json_files import read_json
 from tokkit.errors import Interrupted, TokkitError, UsageError
 from tokkit.inspection.replay import replay
-from tokkit.pretraining.data.loader import Loader, open_sources
+from tokkit.pretraining.data.instance_sources import open_sources
+from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.pretrain import estimate_run, pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.optimizers import update_weights

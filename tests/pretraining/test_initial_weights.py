@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from tokkit.errors import TokkitError, UsageError
 from tokkit.pretraining.data.batches import lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
-from tokkit.pretraining.data.loader import Loader, open_sources
+from tokkit.pretraining.data.instance_sources import open_sources
+from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.pretraining.models.architectures import VOCAB_TENSORS, build_model
 from tokkit.pretraining.models.bert import Bert

@@ -18,7 +18,8 @@ from peermodels import peer_of
 from randommodels import make_trainer
 
 from tokkit.pretraining.data.batches import lay_out
-from tokkit.pretraining.data.loader import Loader, open_sources
+from tokkit.pretraining.data.instance_sources import open_sources
+from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.models.bert import Bert
 from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.pretrain_config import PretrainConfig

@@ -20,7 +20,8 @@ from tokkit.instances.build_config import BuildConfig
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import EXACT, Batch, Rounding, lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
-from tokkit.pretraining.data.loader import Loader, open_sources
+from tokkit.pretraining.data.instance_sources import open_sources
+from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.models.architectures import (
     build_model,
     from_transformers,

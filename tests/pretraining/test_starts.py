@@ -15,7 +15,8 @@ from tokkit.errors import TokkitError, UsageError
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
-from tokkit.pretraining.data.loader import Loader, open_sources
+from tokkit.pretraining.data.instance_sources import open_sources
+from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.pretraining.models.architectures import CONFIG_CLASSES, VOCAB_TENSORS, build_model
 from tokkit.pretraining.models.export import read_export, write_export

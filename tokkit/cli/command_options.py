@@ -297,6 +297,8 @@ def _join(value: Any) -> str:
     """Return a value as on a command line: ``[[128, 0.9], [512, 0.1]]`` is ``128:0.9,512:0.1``."""
     if not isinstance(value, list):
         return str(value)
+    if any(isinstance(part, dict) for part in value):
+        return json.dumps(value)
     return ",".join(
         ":".join(map(str, part)) if isinstance(part, list) else str(part) for part in value
     )

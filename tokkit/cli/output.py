@@ -226,7 +226,10 @@ def describe_facts(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def format_value(value: Any) -> str:
-    """Return a value as text, a list with spaces between its items."""
+    """Return a value as text: a list with spaces between its items, a table without empty ones."""
+    if isinstance(value, Mapping):
+        shown = (f"{name} {format_value(v)}" for name, v in value.items() if v not in (None, []))
+        return f"({', '.join(shown).replace('_', ' ')})"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " ".join(map(format_value, value))
     return str(value)

@@ -23,7 +23,8 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Size = Annotated[int, msgspec.Meta(ge=1)]
 # The value of an option, as configs have it.
 _Scalar = str | int | float | bool | None
-_Option = _Scalar | list[_Scalar | list[_Scalar]] | dict[str, _Scalar]
+_Part = _Scalar | list[_Scalar] | dict[str, _Scalar | list[_Scalar]]
+_Option = _Scalar | list[_Part] | dict[str, _Scalar]
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ steps and epochs. So does a run that goes on with another one; if it has the sam
 in the middle of an epoch, and earlier epochs have no step of it.
 """
 
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError, require
 from tokkit.inspection.row_text import show_instance, split_instances
 from tokkit.pretraining.data.batch_sizes import BatchSizes
-from tokkit.pretraining.data.loader import Loader, open_sources
-from tokkit.pretraining.data.loader_config import DataConfig, LoaderConfig
+from tokkit.pretraining.data.instance_sources import divide_phases, open_sources
+from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.pretraining.training.run_record import RUN, find_origin, read_run
 from tokkit.pretraining.training.schedule import Schedule
-from tokkit.shards.reader import ShardFolder
 
 
 def replay(
@@ -90,26 +90,17 @@ def choose_phase(path: Path, phase: int | None = None) -> tuple[LoaderConfig, Ba
         TokkitError: if the instances have changed since the run started.
     """
     run, config = read_run(path)
-    folders = config.instances
-    for folder, key in zip(folders, run["instances_keys"], strict=False):
+    for folder, key in zip(config.folders, run["instances_keys"], strict=False):
         if Manifest.read(folder, "instances").key != key:
             raise TokkitError(
                 f"{folder}: has changed since {path} was trained on it; build it as it was"
             )
-    if config.phases:
-        if phase is None or phase not in range(len(config.phases)):
-            raise UsageError(
-                f"{path}: has {len(config.phases)} phases; choose one with --phase, from 0"
-            )
-        folders = tuple(
-            folder
-            for folder in folders
-            if ShardFolder.open(folder, "instances").header.max_seq_length
-            == config.phases[phase][0]
-        )
-    else:
+    if not config.phases:
         require(phase is None, f"{path}: has no phases; leave out --phase")
-    options = {entry.name: getattr(config, entry.name) for entry in fields(DataConfig)}
+    elif phase is None or phase not in range(len(config.phases)):
+        raise UsageError(
+            f"{path}: has {len(config.phases)} phases; choose one with --phase, from 0"
+        )
     sizes = Schedule.from_config(config, find_origin(run)).batch_sizes(phase or 0)
-    options |= {"instances": folders, "batch_size": sizes.sizes[-1]}
-    return LoaderConfig(**options), sizes
+    _, own = divide_phases(config, open_sources(config))[phase or 0]
+    return replace(own, batch_size=sizes.sizes[-1]), sizes

@@ -90,7 +90,7 @@ def _count_processes(config: PretrainConfig, launch_info: LaunchInfo) -> int:
         "--fsdp has no effect on a single process, which keeps the whole model; leave it out, or "
         "start several with --nproc-per-node",
     )
-    for size, _ in config.batch_stages:
+    for size in config.all_batch_sizes:
         require(
             size % num_processes == 0,
             f"--batch-size {size} cannot be divided among {num_processes} processes; choose a "

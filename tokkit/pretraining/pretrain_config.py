@@ -11,9 +11,9 @@ from tokkit.options import (
     parse_batch_size,
     parse_duration,
     parse_numbers,
-    parse_phases,
 )
-from tokkit.pretraining.data.loader_config import DEFAULT_BATCH_SIZE, DataConfig
+from tokkit.pretraining.data.loader_config import DEFAULT_BATCH_SIZE
+from tokkit.pretraining.data.phases import PhasesConfig
 from tokkit.shards.objectives import MASKED
 
 PRESETS = {  # layers, hidden size, heads: https://github.com/google-research/bert
@@ -76,7 +76,7 @@ DEFAULT_MAX_STEPS = 100_000
 DEFAULT_EVAL_EVERY = 1000
 
 
-class PretrainConfig(DataConfig, OutputConfig):
+class PretrainConfig(PhasesConfig, OutputConfig):
     """The options of ``pretrain``: the model, its schedule and optimizer, and where it runs.
 
     Presets are the sizes of google-research/bert, and of Ettin for a ModernBERT. ``phases`` go
@@ -121,13 +121,6 @@ class PretrainConfig(DataConfig, OutputConfig):
         default=None,
     )
     share_layers: bool = option("Give all layers the same weights, as ALBERT does.", default=False)
-    phases: tuple[tuple[int, float], ...] = option(
-        "Sequence length of each of several INSTANCES and its share of the run, such as "
-        "128:0.9,512:0.1.",
-        default=(),
-        parse=parse_phases,
-        shown_default="none",
-    )
     batch_size: int | tuple[tuple[int, float], ...] = option(
         "Number of instances per step, over all processes; or several with their shares of the "
         "steps, such as 128:0.1,512.",
@@ -314,6 +307,11 @@ class PretrainConfig(DataConfig, OutputConfig):
         )
         if self.origin_path is None:
             return
+        require(
+            self.decay_from is None or not any(p.learning_rate for p in self.own_phases),
+            "the learning-rate of a phase has no effect with --decay-from, whose run decides it; "
+            "leave it out",
+        )
         flag, given = "--continue-from", ["architecture", "preset", "init_from", "share_layers"]
         if self.decay_from is not None:
             require(self.decay_steps is not None, "--decay-from requires --decay-steps")
@@ -325,23 +323,6 @@ class PretrainConfig(DataConfig, OutputConfig):
                 f"{self.options[name].flag} has no effect with {flag}, whose run decides it; leave "
                 "it out",
             )
-
-    def _check_folders(self) -> None:
-        if not self.phases:
-            super()._check_folders()
-            return
-        lengths = [length for length, _ in self.phases]
-        shares = [share for _, share in self.phases]
-        require(not self.weights, "--weights and --phases exclude each other; leave one out")
-        require(
-            len(self.phases) == len(self.instances),
-            f"--phases must name {len(self.instances)} phases, one for each instance folder",
-        )
-        require(len(set(lengths)) == len(lengths), "--phases names a length twice")
-        require(
-            min(shares) > 0 and math.isclose(sum(shares), 1, abs_tol=1e-9),
-            "the shares of --phases must be above 0 and add up to 1, such as 128:0.9,512:0.1",
-        )
 
     def _check_preset(self, family: str) -> None:
         require(
@@ -385,6 +366,12 @@ class PretrainConfig(DataConfig, OutputConfig):
     def batch_stages(self) -> tuple[tuple[int, float], ...]:
         """The sizes of batches, one after the other, and their shares of the steps."""
         return self.batch_size if isinstance(self.batch_size, tuple) else ((self.batch_size, 1.0),)
+
+    @property
+    def all_batch_sizes(self) -> set[int]:
+        """The sizes of batches in all phases."""
+        of_phases = {phase.batch_size for phase in self.own_phases if phase.batch_size}
+        return of_phases | {size for size, _ in self.batch_stages}
 
     @property
     def num_steps(self) -> int:

@@ -20,7 +20,8 @@ from transformers import (
 from tokkit import InstanceLoader
 from tokkit.errors import UsageError
 from tokkit.pretraining.data.instance_loader import padded_batch
-from tokkit.pretraining.data.loader import Loader, open_sources
+from tokkit.pretraining.data.instance_sources import open_sources
+from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.loader_config import LoaderConfig
 
 

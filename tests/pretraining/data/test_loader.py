@@ -13,7 +13,8 @@ from instancefolders import CLS, MASK, PAD, SEP, write_instance_folder
 from tokkit.errors import TokkitError
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.instance_loader import TensorBatch, padded_batch
-from tokkit.pretraining.data.loader import Loader, open_sources, split_epochs
+from tokkit.pretraining.data.instance_sources import open_sources
+from tokkit.pretraining.data.loader import Loader, split_epochs
 from tokkit.pretraining.data.loader_config import LoaderConfig
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from instancefolders import write_instance_folder
 
 from tokkit.errors import TokkitError, UsageError
-from tokkit.pretraining.data.loader import Loader, interleave, open_sources, split_epochs
+from tokkit.pretraining.data.instance_sources import open_sources
+from tokkit.pretraining.data.loader import Loader, interleave, split_epochs
 from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.shards.instances import Instances
 

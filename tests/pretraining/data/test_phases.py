@@ -11,7 +11,8 @@ from tokenfolders import toy_tokenizer, write_token_folder
 from tokkit.errors import TokkitError, UsageError
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
-from tokkit.pretraining.data.loader import Loader, open_sources, order_phases
+from tokkit.pretraining.data.instance_sources import divide_phases, open_sources
+from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.pretraining.pretrain_config import PretrainConfig
 
@@ -36,9 +37,9 @@ def test_phases_find_their_folders_in_whatever_order(folders: tuple[Path, Path])
     for given, expected in (((short, long), (0, 1)), ((long, short), (1, 0))):
         config = config_of(*given, phases=PHASES)
         sources = open_sources(config)
-        assert order_phases(config, sources) == expected
-        for number, (length, _) in zip(expected, PHASES, strict=True):
-            phase = sources.folder(number)
+        phases = divide_phases(config, sources)
+        for number, (length, _), (phase, own) in zip(expected, PHASES, phases, strict=True):
+            assert own.instances == (given[number],)
             assert phase.max_seq_length == length
             alone = config_of(given[number])
             expected_loader = Loader(open_sources(alone), alone)
@@ -55,10 +56,10 @@ def test_folders_that_no_phase_takes_are_named(folders: tuple[Path, Path]) -> No
     with pytest.raises(
         TokkitError, match="64: was built with --max-seq-length 64, but --phases has 32 and 128"
     ):
-        order_phases(other, open_sources(other))
+        divide_phases(other, open_sources(other))
     twice = config_of(short, short, phases=PHASES)
     with pytest.raises(TokkitError, match=r"32: was built with --max-seq-length 32, as was .*32;"):
-        order_phases(twice, open_sources(twice))
+        divide_phases(twice, open_sources(twice))
 
 
 def test_causal_instances_need_no_control_token_but_their_own(tmp_path: Path) -> None:

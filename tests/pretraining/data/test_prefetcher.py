@@ -14,7 +14,8 @@ from instancefolders import PAD, make_batch, write_instance_folder, write_shard
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
 from tokkit.pretraining.data.batches import Batch, lay_out
-from tokkit.pretraining.data.loader import Loader, open_sources
+from tokkit.pretraining.data.instance_sources import open_sources
+from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.pretraining.data.prefetcher import Prefetcher
 from tokkit.shards.reader import ShardFolder

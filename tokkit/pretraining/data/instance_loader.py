@@ -36,7 +36,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from tokkit.errors import require
 from tokkit.kernels.instances.flatten import NO_LABEL
-from tokkit.pretraining.data.loader import Loader, open_sources
+from tokkit.pretraining.data.instance_sources import open_sources
+from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.shards.instances import Instances, Int64, Targets
 from tokkit.shards.mapping import protect_maps

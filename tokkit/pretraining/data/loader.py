@@ -31,174 +31,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokkit.errors import TokkitError, UsageError, require
+from tokkit.errors import TokkitError, require
 from tokkit.kernels.philox import SHUFFLE, permute_range, stream_of
 from tokkit.masking.masks import MaskOptions, mask_instances
 from tokkit.pretraining.data.batch_sizes import BatchSizes
 from tokkit.pretraining.data.instance_reader import InstanceReader, join_instances
-from tokkit.pretraining.data.loader_config import DataConfig, LoaderConfig, require_objective
+from tokkit.pretraining.data.instance_sources import Sources
+from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.shards.instances import Instances, Int64
-from tokkit.shards.objectives import MASKED, OBJECTIVES
-from tokkit.shards.reader import ShardFolder
-from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 EVALUATION_EPOCH = (1 << 24) - 1  # the last that a stream can name; no training gets there
 
 _ONE = 1 << 32  # weights in fixed point
-
-
-@dataclass(frozen=True)
-class Sources:
-    """The instance folders of a run.
-
-    Attributes:
-        folders: of instances.
-        tokenizer: which made the ids of all.
-        masks: how each folder's instances are masked; None where masks are static, or there are
-            none.
-    """
-
-    folders: tuple[ShardFolder, ...]
-    tokenizer: Tokenizer
-    masks: tuple[MaskOptions | None, ...]
-
-    @property
-    def max_seq_length(self) -> int:
-        """The longest instance of any folder."""
-        return max(folder.header.max_seq_length for folder in self.folders)
-
-    @property
-    def objective(self) -> str:
-        """The objective of the instances."""
-        return str(self.folders[0].manifest.options["objective"])
-
-    @property
-    def is_causal(self) -> bool:
-        """Whether each token is predicted from those before it, rather than masked ones."""
-        return OBJECTIVES[self.objective].is_causal
-
-    @property
-    def has_targets(self) -> bool:
-        """Whether a decoder predicts tokens of their own."""
-        return OBJECTIVES[self.objective].targets is not None
-
-    @property
-    def pad_id(self) -> int:
-        """The id of ``[PAD]``; 0 where there is none and any would do."""
-        return self.tokenizer.special_ids.get("pad", 0)
-
-    @property
-    def max_predictions(self) -> int:
-        """Most predictions in one instance of any folder."""
-        if self.is_causal or self.has_targets:
-            return self.max_seq_length
-        return max(
-            masks.max_predictions if masks else folder.manifest.max_predictions
-            for folder, masks in zip(self.folders, self.masks, strict=True)
-        )
-
-    @property
-    def mean_tokens(self) -> tuple[float, ...]:
-        """Mean number of tokens in a training instance of each folder, from its manifest."""
-        means = []
-        for folder in self.folders:
-            rows = [row for row in folder.manifest.shards if row["name"].startswith("train-")]
-            tokens = sum(row.get("tokens", 0) for row in rows)
-            means.append(tokens / max(1, sum(row.get("rows", 0) for row in rows)))
-        return tuple(means)
-
-    def folder(self, number: int) -> "Sources":
-        """One folder alone, as a phase takes it."""
-        return Sources((self.folders[number],), self.tokenizer, (self.masks[number],))
-
-
-def open_sources(config: DataConfig) -> Sources:
-    """Open the folders of instances.
-
-    Raises:
-        UsageError: an option of masking is given where nothing is masked.
-        TokkitError: a folder is unfinished or damaged, its tokenizer differs from that of its
-            shards or of the first folder, or its objective differs or is not one that can be
-            trained.
-    """
-    folders = tuple(ShardFolder.open(path, "instances") for path in config.instances)
-    first = folders[0]
-    tokenizer = load_tokenizer(first.tokenizer_path)
-    first.require_tokenizer(tokenizer)
-    for folder in folders:
-        require_objective(folder.manifest.options, str(folder.path))
-        if folder.header.tokenizer_fingerprint != tokenizer.fingerprint:
-            raise TokkitError(
-                f"{folder.path}: was made with another tokenizer than {first.path}; "
-                f"encode both corpora with the same one"
-            )
-        folder.require_tokenizer(tokenizer)
-        objective, other = (x.manifest.options["objective"] for x in (folder, first))
-        if objective != other:
-            raise TokkitError(
-                f"{folder.path}: was built with --objective {objective}, but {first.path} with "
-                f"{other}; build one of them again"
-            )
-    if first.manifest.options["objective"] in MASKED:
-        tokenizer.require_special("pad", "cls", "sep", "mask")
-    elif OBJECTIVES[first.manifest.options["objective"]].targets is not None:
-        tokenizer.require_special("pad")  # with which the decoder begins
-    return Sources(
-        folders=folders,
-        tokenizer=tokenizer,
-        masks=tuple(_mask_options(config, folder, tokenizer) for folder in folders),
-    )
-
-
-def _mask_options(
-    config: DataConfig, folder: ShardFolder, tokenizer: Tokenizer
-) -> MaskOptions | None:
-    options = folder.manifest.options
-    is_masked = options["objective"] in MASKED
-    if is_masked and options.get("masking") == "dynamic":
-        return MaskOptions.make(config, tokenizer, folder.header)
-    if config.changed_mask_option is not None:
-        built, remedy = "--masking static", "leave it out, or build with --masking dynamic"
-        if not is_masked:
-            built, remedy = f"--objective {options['objective']}", "leave it out"
-        raise UsageError(
-            f"{folder.path}: was built with {built}, so {config.changed_mask_option} has no "
-            f"effect; {remedy}"
-        )
-    return None
-
-
-def order_phases(config: PretrainConfig, sources: Sources) -> tuple[int, ...]:
-    """Find the folder of each phase: the one that was built with its length.
-
-    Args:
-        config: its ``phases`` are in the order of the run, its folders in any order.
-        sources: of the config.
-
-    Returns:
-        Numbers of folders, one for each phase.
-
-    Raises:
-        TokkitError: a folder was built with a length that no phase has, or with the same length as
-            another folder.
-    """
-    lengths = [length for length, _ in config.phases]
-    found: dict[int, int] = {}
-    for number, folder in enumerate(sources.folders):
-        length = folder.header.max_seq_length
-        if length not in lengths:
-            raise TokkitError(
-                f"{folder.path}: was built with --max-seq-length {length}, but --phases has "
-                f"{' and '.join(map(str, lengths))}; build it again, or change --phases"
-            )
-        if length in found:
-            raise TokkitError(
-                f"{folder.path}: was built with --max-seq-length {length}, as was "
-                f"{sources.folders[found[length]].path}; each phase takes one folder"
-            )
-        found[length] = number
-    return tuple(found[length] for length in lengths)
 
 
 class Loader:
@@ -268,7 +113,7 @@ class Loader:
         self.rank_sizes = tuple(size // world_size for size in sizes.sizes)
         self.sizes = sizes
         self.has_targets = sources.has_targets
-        self._masks = sources.masks
+        self._masks, self._held_out_masks = sources.masks, sources.held_out_masks
         self._weights = config.weights
         self._rank, self._world_size = rank, world_size
         self._seed = np.uint64(config.seed)
@@ -298,10 +143,14 @@ class Loader:
     def held_out_instances(self, size: int) -> Iterator[Instances]:
         """The held-out instances in order, folder by folder, masked the same way every time.
 
+        Masked are 15%, whatever training masks, so that losses can be compared.
+
         Args:
             size: instances at a time; the last of a folder may be fewer.
         """
-        for folder, (reader, masks) in enumerate(zip(self._held_out, self._masks, strict=True)):
+        for folder, (reader, masks) in enumerate(
+            zip(self._held_out, self._held_out_masks, strict=True)
+        ):
             for start in range(0, len(reader), size):
                 numbers = np.arange(start, min(start + size, len(reader)), dtype=np.uint64)
                 yield self._mask(reader.gather(numbers), masks, EVALUATION_EPOCH - folder)

@@ -36,6 +36,11 @@ class DataConfig(MaskConfig):
         require(len(self.instances) >= 1, "no INSTANCES: name an instance folder")
         self._check_folders()
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All instance folders."""
+        return self.instances
+
     def _check_folders(self) -> None:
         require(
             len(self.instances) == 1 or len(self.weights) == len(self.instances),

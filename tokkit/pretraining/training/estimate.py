@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from tokkit.pretraining.data.loader import Sources, open_sources
+from tokkit.pretraining.data.instance_sources import Sources, open_sources
 from tokkit.pretraining.models.architectures import outline_model
 from tokkit.pretraining.models.transformer import Transformer
 from tokkit.pretraining.pretrain_config import PretrainConfig
@@ -107,6 +107,11 @@ def _measure(
     own = replace(
         config,
         batch_size=config.batch_stages[-1][0] // num_processes,
+        phases=tuple(
+            replace(p, batch_size=p.batch_size and p.batch_size // num_processes)
+            for p in config.own_phases
+        )
+        or config.phases,
         nproc_per_node=None,
         fsdp=False,
         max_time=1e9,
@@ -115,7 +120,7 @@ def _measure(
     if group.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(group.device)
     before = find_peak_memory(group.device)
-    seconds = [math.nan] * max(1, len(config.phases))
+    seconds = [math.nan] * len(config.shares)
     try:
         with open_trainer(own, sources, group, model_shape=plan.model) as trainer:
             seconds = [_time_steps(trainer, phase) for phase in range(len(seconds))]
@@ -154,9 +159,9 @@ def summarize(
     """
     phases: list[dict[str, float]] = []
     evaluation_seconds = 0.0
-    last_size = config.batch_stages[-1][0]
     for number, (sample, seconds) in enumerate(zip(samples, seconds_per_step, strict=True)):
         share, sizes = schedule.shares[number], schedule.batch_sizes(number)
+        last_size = sizes.sizes[-1]
         evaluation = sample.num_held_out / last_size * seconds / 3
         if not schedule.by_clock:
             steps = share * schedule.end

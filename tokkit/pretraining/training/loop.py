@@ -206,7 +206,7 @@ class Trainer:
         model, prefetcher = self.wrapped_model, self.prefetcher
         starts = self.schedule.phase_starts(state.step, state.elapsed, state.phase_starts)
         state.phase_starts = starts
-        state.learning_rate = self.schedule.rate(state.step, state.elapsed)
+        state.learning_rate = self.schedule.rate(state.step, state.elapsed, state.phase)
 
         batches = prefetcher.next_batches(state.phase, state.step - starts[-1])
         num_predicted, num_pairs, num_tokens = group.sum(

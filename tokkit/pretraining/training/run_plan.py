@@ -109,9 +109,9 @@ class RunPlan:
         """
         canonical_json(format_options(asdict(config)))  # refuses names that run.json cannot hold
         models = [path for path in (config.init_from, config.origin_path) if path is not None]
-        refuse_overlap(config.output, config.instances, models)
-        sources = tuple(Manifest.read(folder, "instances") for folder in config.instances)
-        for folder, source in zip(config.instances, sources, strict=True):
+        refuse_overlap(config.output, config.folders, models)
+        sources = tuple(Manifest.read(folder, "instances") for folder in config.folders)
+        for folder, source in zip(config.folders, sources, strict=True):
             require_objective(source.options, str(folder))
         if not (config.init_from or config.origin_path):
             config.choose_family(sources[0].options["objective"])
@@ -164,6 +164,10 @@ class RunPlan:
             for name, value in format_options(asdict(config)).items()
             if name not in OPTIONS_OUTSIDE_KEY
         }
+        if config.own_phases:
+            keys = dict(zip(config.folders, (source.key for source in self.sources), strict=True))
+            for phase, data in zip(config.own_phases, options["phases"], strict=True):
+                data["instances"] = [keys[folder] for folder in phase.instances]
         # An option that is given with its default value makes no other run.
         by_steps = config.max_time is None and config.decay_from is None
         if not (config.init_from or config.origin_path):
@@ -245,7 +249,7 @@ def _require_same_model(
             f"{path}: was trained with --optimizer {past.optimizer}, whose moments "
             f"{config.optimizer} cannot use; pass --optimizer {past.optimizer}"
         )
-    for folder, source in zip(config.instances, sources, strict=True):
+    for folder, source in zip(config.folders, sources, strict=True):
         objective, length = source.options["objective"], source.options.get("max_seq_length", 0)
         if source.tokenizer_fingerprint != record["tokenizer_fingerprint"]:
             raise TokkitError(

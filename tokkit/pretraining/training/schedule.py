@@ -86,7 +86,8 @@ class Schedule:
     Attributes:
         end: own steps of the run or, by the clock, its seconds.
         by_clock: whether ``end`` is in seconds.
-        peak: learning rate at the end of warm-up.
+        peaks: learning rate at the end of warm-up, in each phase.
+        sizes: batch size of each phase that has its own; None for those of ``batch_stages``.
         warmup_steps: None, only by the clock, is a tenth of the time.
         shape: how the rate falls: ``linear``, ``cosine`` or ``wsd``.
         decay: length of the decay of wsd, in the unit of ``end``.
@@ -99,7 +100,8 @@ class Schedule:
 
     end: float
     by_clock: bool
-    peak: float
+    peaks: tuple[float, ...]
+    sizes: tuple[int | None, ...]
     warmup_steps: int | None
     shape: str
     decay: float
@@ -120,7 +122,8 @@ class Schedule:
         Raises:
             UsageError: if there are fewer steps than phases, batch sizes, or warm-up and decay.
         """
-        shares = tuple(share for _, share in config.phases) or (1.0,)
+        shares, phases = config.shares, config.own_phases
+        peak = config.learning_rate if origin is None or origin.rate is None else origin.rate
         by_clock, warmup_steps = config.max_time is not None, config.warmup_steps
         origin = origin or Origin(planned_steps=config.num_steps)
         last = config.num_steps if config.decay_from is None else origin.planned_steps
@@ -144,7 +147,8 @@ class Schedule:
         return cls(
             end=end,
             by_clock=by_clock,
-            peak=config.learning_rate if origin.rate is None else origin.rate,
+            peaks=tuple(phase.learning_rate or peak for phase in phases) or (peak,) * len(shares),
+            sizes=tuple(phase.batch_size for phase in phases) or (None,) * len(shares),
             warmup_steps=warmup_steps,
             shape=config.schedule if config.decay_from is None else "wsd",
             decay=decay,
@@ -222,25 +226,26 @@ class Schedule:
         is_regular = step % self.checkpoint_every == 0 or step == self.decay_start
         return is_regular or is_over or is_stopping or is_best
 
-    def rate(self, step: int, elapsed: float) -> float:
-        """Return the learning rate of update ``step``, before which the run is not over."""
+    def rate(self, step: int, elapsed: float, phase: int = 0) -> float:
+        """Return the learning rate of update ``step`` of a phase, before which the run is not over."""
+        peak = self.peaks[phase]
         step -= self.origin.step
         now = elapsed if self.by_clock else step
         if self.warmup_steps is None:
             warm_up = self.end / 10
             if elapsed < warm_up:
-                return self.peak * elapsed / warm_up
+                return peak * elapsed / warm_up
         else:
             if step < self.warmup_steps:
-                return self.peak * (step + 1) / self.warmup_steps
+                return peak * (step + 1) / self.warmup_steps
             pace = elapsed / max(step, 1) if self.by_clock else 1
             warm_up = self.warmup_steps * pace
         if self.shape == "wsd":
-            return self.peak * (1 - math.sqrt(max(0.0, now - self.end + self.decay) / self.decay))
+            return peak * (1 - math.sqrt(max(0.0, now - self.end + self.decay) / self.decay))
         if self.shape == "cosine":
             done = (now - warm_up) / (self.end - warm_up)
-            return self.peak * (1 + math.cos(math.pi * done)) / 2
-        return self.peak * (self.end - now) / (self.end - warm_up)
+            return peak * (1 + math.cos(math.pi * done)) / 2
+        return peak * (self.end - now) / (self.end - warm_up)
 
     def phase_starts(self, step: int, elapsed: float, earlier: list[int]) -> list[int]:
         """Return the first step of each phase that has started by ``step``; the last is its phase.
@@ -265,6 +270,8 @@ class Schedule:
     def batch_sizes(self, phase: int) -> BatchSizes:
         """Return the batch sizes of a phase, whose steps count from its first."""
         position = 0 if phase else self.origin.position
+        if (size := self.sizes[phase]) is not None:
+            return BatchSizes(((0, size),), position)
         if self.by_clock:  # there are no stages
             return BatchSizes(((0, self.batch_stages[0][0]),), position)
         first = self._first_steps(self.shares)[phase]

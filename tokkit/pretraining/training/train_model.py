@@ -4,6 +4,7 @@ All processes of a run do the same, each on its part of every batch. Only the fi
 the lock of the run folder, and the others wait for it where that matters.
 """
 
+import operator
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
@@ -16,7 +17,8 @@ from tokkit.engine.folder import interruptible
 from tokkit.engine.json_files import FileRow, write_json
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.spec import locked_folder, prepare_folder
-from tokkit.pretraining.data.loader import Loader, Sources, open_sources, order_phases
+from tokkit.pretraining.data.instance_sources import Sources, divide_phases, open_sources
+from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.prefetcher import Prefetcher
 from tokkit.pretraining.models.architectures import (
     CONFIG_CLASSES,
@@ -150,20 +152,11 @@ def make_schedule(
     schedule = Schedule.from_config(config, origin)
     if config.warmup_tokens is None:
         return schedule
-    parts = divide_sources(config, sources)
-    weights = [1.0] if config.phases else config.weights or [1.0]
     means = [
-        sum(weight * mean for weight, mean in zip(weights, part.mean_tokens, strict=True))
-        for part in parts
+        sum(map(operator.mul, own.weights or (1.0,), part.mean_tokens))
+        for part, own in divide_phases(config, sources)
     ]
     return schedule.with_warmup_tokens(config.warmup_tokens, means)
-
-
-def divide_sources(config: PretrainConfig, sources: Sources) -> tuple[Sources, ...]:
-    """Return the folders of each phase; without phases all are of one."""
-    if not config.phases:
-        return (sources,)
-    return tuple(sources.folder(number) for number in order_phases(config, sources))
 
 
 def open_loaders(
@@ -171,8 +164,8 @@ def open_loaders(
 ) -> tuple[Loader, ...]:
     """Return the loader of each phase; without phases one for all folders."""
     return tuple(
-        Loader(part, config, schedule.batch_sizes(phase), rank=group.rank, world_size=group.size)
-        for phase, part in enumerate(divide_sources(config, sources))
+        Loader(part, own, schedule.batch_sizes(phase), rank=group.rank, world_size=group.size)
+        for phase, (part, own) in enumerate(divide_phases(config, sources))
     )
 
 
