@@ -41,6 +41,7 @@ class DisturbedStage:
 
     Attributes:
         num_calls: how many calls of an undisturbed run write.
+        whole: what it wrote.
     """
 
     def __init__(self, stage: str, work: Path, workers: int = 0) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 from instancefolders import write_shard
 
-from tokkit.shards.reader import open_shard
+from tokkit.shards.shard_file import open_shard
 
 
 def edit_manifest(folder: Path, change: Callable[[Any], object]) -> None:

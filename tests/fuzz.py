@@ -50,6 +50,8 @@ BUILDS = {
     "sop": ("--objective", "sop", "--masking", "static", "--dupe-factor", "2"),
 }
 
+SIZES = {"bpe": "280", "unigram": "60"}
+
 Read = Callable[[Path, Path], int]
 
 
@@ -135,28 +137,28 @@ def print_result(*parts: bytes) -> None:
     print(f"result {digest.hexdigest()}")
 
 
-def make_subjects(work: Path) -> list[Subject]:
-    """Write all sound folders; subjects that matter more are there more often."""
+def make_subjects(work: Path, *, quick: bool) -> list[Subject]:
+    """Write all sound folders, or few; subjects that matter more are there more often."""
     commands = [*make_inputs(work).values()]
+    trained, built = [*SIZES], [*BUILDS]
+    if quick:
+        trained, built = [], built[1:2]
+    else:
+        commands.append(stage_command("pretrain", work, work / "run"))
     corpus = str(work / "corpus")
     folder, output = work / "tokens", work / "output"
     names = {str(folder): "@", str(output): "+"}
     build = [names.get(part, part) for part in stage_command("build", work, output)]
-    for name, options in BUILDS.items():
-        commands.append([*stage_command("build", work, work / name), *options])
-    for model, size in (("bpe", "280"), ("unigram", "60")):
-        path = str(work / model)
-        commands.append(["train", corpus, "-o", path, "--model", model, "--vocab-size", size])
+    commands += [[*stage_command("build", work, work / name), *BUILDS[name]] for name in built]
+    for model in trained:
+        options = ("--model", model, "--vocab-size", SIZES[model])
+        commands.append(["train", corpus, "-o", str(work / model), *options])
     words = work / "words.tsv"
     counts = ("train", "@", "--format", "counts", "--vocab-size", "110", "--workers", "0")
     commands[0] += ["--save-counts", str(words)]
     for arguments in commands:
         ended = start(partial(call_command, *arguments)).wait(120)
         assert not ended.status, ended
-    shutil.copytree(work / "run", work / "stopped")
-    (work / "stopped" / "manifest.json").unlink()
-    shutil.rmtree(work / "stopped" / "export")
-    shutil.rmtree(work / "stopped" / "checkpoints" / "step-00000006")
 
     shows = {
         "inspect": command("inspect", "@"),
@@ -171,16 +173,26 @@ def make_subjects(work: Path) -> list[Subject]:
     }
     encode = {"encode": command("encode", corpus, "-t", "@", "-o", "+", "--workers", "0")}
     resume = {"pretrain": lambda folder, _: call_command(*stage_command("pretrain", work, folder))}
+    if quick:
+        shows, looks, builds = {}, {"verify": looks["verify"]}, {"build": builds["build"]}
     all_of = looks | replay | loads
     splits = {name: f"{name.split()[-1]}-" for name in loads}
     return [
         *[Subject(work / "tokens", looks | builds, dict.fromkeys(builds, "shard-"))] * 5,
-        *(Subject(work / name, all_of, splits) for name in (*BUILDS, *BUILDS)),
-        *(Subject(work / name, looks | encode) for name in ("tokenizer", "bpe", "unigram")),
-        Subject(work / "run", looks | replay),
-        Subject(work / "stopped", shows | replay | resume),
+        *(Subject(work / name, all_of, splits) for name in (*built, *built)),
+        *(Subject(work / name, looks | encode) for name in ("tokenizer", *trained)),
         Subject(words, {"train": command(*counts, "-o", "+")}),
+        *([] if quick else make_runs(work, looks | replay, shows | replay | resume)),
     ]
+
+
+def make_runs(work: Path, whole: dict[str, Read], stopped: dict[str, Read]) -> list[Subject]:
+    """Return a finished run, and a copy of it as it was in the middle."""
+    shutil.copytree(work / "run", work / "stopped")
+    (work / "stopped" / "manifest.json").unlink()
+    shutil.rmtree(work / "stopped" / "export")
+    shutil.rmtree(work / "stopped" / "checkpoints" / "step-00000006")
+    return [Subject(work / "run", whole), Subject(work / "stopped", stopped)]
 
 
 class Fuzzer:
@@ -189,16 +201,17 @@ class Fuzzer:
     Args:
         work: folder to write into.
         seed: random seed.
+        quick: leave out runs and other kinds that take long to make.
 
     Attributes:
         counts: how often readers ended in each way.
     """
 
-    def __init__(self, work: Path, seed: int) -> None:
+    def __init__(self, work: Path, seed: int, *, quick: bool = False) -> None:
         self.work = work
         self.seed = seed
         self.counts: Counter[str] = Counter()
-        self.subjects = make_subjects(work / "sound")
+        self.subjects = make_subjects(work / "sound", quick=quick)
         others = [subject.path for subject in self.subjects]
         self._others = sorted(set(others))
         # The first call of each reader loads its kernels, which copies then have.
@@ -330,6 +343,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--number", type=int, help="make this mutant alone, and show what is read")
     parser.add_argument("--keep", type=Path, help="work here, and leave the last mutant")
+    parser.add_argument("--quick", action="store_true", help="leave out runs and most tokenizers")
     arguments = parser.parse_args()
     import_all()
     use_small_batches()
@@ -338,7 +352,8 @@ def main() -> None:
         numbers = range(arguments.number, arguments.number + 1)
     started, faults = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as temporary:
-        fuzzer = Fuzzer(arguments.keep or Path(temporary), arguments.seed)
+        folder = arguments.keep or Path(temporary)
+        fuzzer = Fuzzer(folder, arguments.seed, quick=arguments.quick)
         print(f"seed {arguments.seed}; sound folders in {time.monotonic() - started:.1f} s")
         for number in numbers:
             for fault in fuzzer.try_mutant(number, verbose=arguments.number is not None):

@@ -84,9 +84,9 @@ def stage_command(stage: str, work: Path, output: Path, workers: int = 0) -> lis
 
 
 def make_inputs(work: Path) -> dict[str, list[str]]:
-    """Return the commands that fill a folder with what all stages read, in order."""
+    """Write a corpus; return the commands that make of it what the stages read, in order."""
     write_corpus(work / "corpus")
-    folders = {"train": "tokenizer", "encode": "tokens", "build": "instances", "pretrain": "run"}
+    folders = {"train": "tokenizer", "encode": "tokens", "build": "instances"}
     return {stage: stage_command(stage, work, work / name) for stage, name in folders.items()}
 
 

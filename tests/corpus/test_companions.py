@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from corpusfiles import read_corpus
 from datasets import Dataset, DatasetDict, disable_progress_bars
+from malformedjson import mutants
 
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.units import list_left_out, plan_groups
@@ -103,6 +104,22 @@ def test_an_incomplete_data_set_and_a_selection_are_refused(tmp_path: Path) -> N
         TokkitError, match=r"data-00001-of-00002.arrow is missing, which state.json"
     ):
         read_corpus(tmp_path)
+
+
+def test_a_state_that_is_malformed_is_one_line(tmp_path: Path) -> None:
+    DATA.save_to_disk(tmp_path, num_shards=2)
+    state = tmp_path / "state.json"
+    text = state.read_text()
+    damaged = b'{"_data_files": [{"filename": 7}]}'
+    faults = []
+    for mutant in (damaged, *mutants(text, seed=1, number=60)):
+        state.write_bytes(mutant)
+        try:
+            read_corpus(tmp_path)
+        except TokkitError as error:
+            faults.append(str(error))
+    assert faults[0].startswith(f"{tmp_path}: state.json is damaged (Expected `str`, got `int`")
+    assert not any("\n" in fault for fault in faults)
 
 
 def test_a_state_of_something_else_is_a_file_like_any_other(tmp_path: Path) -> None:

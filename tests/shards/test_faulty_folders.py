@@ -1,5 +1,6 @@
 """No fault of a folder reaches a kernel, also where hashes agree; verify finds what readers refuse."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -62,7 +63,7 @@ def test_a_sound_folder_is_accepted(folder: Path) -> None:
 HEADERS = {
     "vocabulary size": ({"tokkit.vocab_size": "40"}, "its vocab_size is 40, but that of"),
     "special ids": ({"tokkit.special_ids": '{"cls": 9}'}, "its special_ids is {'cls': 9}, but"),
-    "length": ({"tokkit.max_seq_length": "64"}, "its max_seq_length is 64, but that of"),
+    "length": ({"tokkit.max_seq_length": "64"}, "its max_seq_length is 64, the manifest says 32"),
     "kind": ({"tokkit.kind": "tokens"}, "its columns are not those of tokens"),
     "tokenizer": ({"tokkit.tokenizer": "0" * 64}, "another tokenizer than the manifest says"),
     "unknown kind": ({"tokkit.kind": "pictures"}, "pictures"),
@@ -177,6 +178,22 @@ def test_a_manifest_that_contradicts_its_shards_is_refused(
 ) -> None:
     edit_manifest(folder, change)
     require_refused(folder, fault)
+
+
+@pytest.mark.parametrize("claim", [1 << 31, 1 << 40, (1 << 63) - 1])
+def test_a_compressed_buffer_that_claims_terabytes_is_refused(tmp_path: Path, claim: int) -> None:
+    folder = write_instance_folder(tmp_path / "packed", static=True, compression="zstd")
+    assert faults_of(folder) == ""
+    shard = folder / SHARD
+    data = bytearray(shard.read_bytes())
+    start = data.index(b"\x28\xb5\x2f\xfd") - 8  # of Zstandard, after what it unpacks to
+    data[start : start + 8] = claim.to_bytes(8, "little")
+    shard.write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    edit_manifest(folder, lambda manifest: manifest["shards"][2].update(sha256=digest))
+    require_refused(folder, "record batch 0: claims to unpack ")
+    with pytest.raises(TokkitError, match="claims to unpack"):
+        inspect(shard)
 
 
 def read_all_ways(folder: Path) -> list[str]:

@@ -18,8 +18,9 @@ from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
 from tokkit.shards.arrow import large_list, ragged
 from tokkit.shards.checks import check_batch
-from tokkit.shards.reader import BatchRef, ShardFolder, header_of, open_shard
+from tokkit.shards.reader import BatchRef, ShardFolder, header_of
 from tokkit.shards.schema import Header, instances_schema, tokens_schema
+from tokkit.shards.shard_file import open_shard
 from tokkit.shards.writer import open_writer
 
 HEADER = Header(

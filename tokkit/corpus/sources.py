@@ -18,7 +18,6 @@ half of the files hold records or tables, their companions are, too: README.md, 
 
 import builtins
 import fnmatch
-import json
 import logging
 import os
 import re
@@ -27,6 +26,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypedDict
+
+import msgspec
 
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.file_systems import Entry, Files, LocalFiles, is_uri, printable
@@ -60,6 +62,10 @@ _COMPANION, _TOKENIZER_FILE = (
 _CORPUS = "corpus"  # kind of a folder with what a recipe's command printed
 _MOST_SHOWN = 5
 _MOST_STATE_BYTES = 16 << 20
+
+
+class _DataFile(TypedDict):
+    filename: str
 
 
 @dataclass(frozen=True)
@@ -256,8 +262,8 @@ def _find_output(files: Files, folder: str) -> str | None:
     is_unfinished = False
     for entry in files.children(folder, {STATE_FOLDER, *RECORDS}.__contains__):
         if entry.is_file:
-            with files.open(entry.path) as file, suppress(ValueError):
-                record = json.loads(file.read())
+            with files.open(entry.path) as file, suppress(ValueError, RecursionError):
+                record = msgspec.json.decode(file.read())
                 if isinstance(record, dict) and "tokkit_version" in record:
                     return str(record.get("kind", "tokenizer"))
         is_unfinished |= entry.name == STATE_FOLDER
@@ -273,8 +279,8 @@ def _read_state(files: Files, folder: str, entries: Sequence[Entry]) -> set[str]
     state: object = None
     for entry in entries:
         if entry.name == _STATE and entry.is_file and entry.bytes < _MOST_STATE_BYTES:
-            with files.open(entry.path) as file, suppress(ValueError):
-                state = json.loads(file.read())
+            with files.open(entry.path) as file, suppress(ValueError, RecursionError):
+                state = msgspec.json.decode(file.read())
     if not isinstance(state, dict) or "_data_files" not in state:
         return set()
     if state.get("_indices_files") or state.get("_indices_data_files"):
@@ -282,7 +288,12 @@ def _read_state(files: Files, folder: str, entries: Sequence[Entry]) -> set[str]
             f"{files.name(folder)}: a selection of the rows of a data set; save it again after "
             f"flatten_indices()"
         )
-    names = {str(row["filename"]) for row in state["_data_files"]}
+    try:
+        names = {row["filename"] for row in msgspec.convert(state["_data_files"], list[_DataFile])}
+    except msgspec.ValidationError as error:
+        raise TokkitError(
+            f"{files.name(folder)}: {_STATE} is damaged ({error}); copy the folder again"
+        ) from error
     if missing := names - {entry.name for entry in entries}:
         raise TokkitError(
             f"{files.name(folder)}: {printable(min(missing))} is missing, which {_STATE} names; copy "

@@ -16,7 +16,8 @@ from tokkit.inspection.row_search import RowQuery
 from tokkit.inspection.row_text import show_rows
 from tokkit.inspection.run_summary import inspect_run, is_run
 from tokkit.inspection.verify import require_kind
-from tokkit.shards.reader import header_of, open_shard
+from tokkit.shards.reader import header_of
+from tokkit.shards.shard_file import open_copy
 from tokkit.tokenizer.tokenizer import load_tokenizer
 from tokkit.vocab.training_record import TrainingRecord
 
@@ -135,7 +136,7 @@ def _inspect_shard(path: Path, query: RowQuery, *, color: bool) -> Inspection:
             f"{path}: is {_describe_file(head)}; inspect takes a folder that a stage wrote, or one "
             f"of its Arrow shards"
         )
-    reader = open_shard(path)
+    reader, size = open_copy(path)
     header = header_of(reader.schema, path)
     facts = {
         "tokenizer": header.tokenizer_fingerprint,
@@ -143,7 +144,7 @@ def _inspect_shard(path: Path, query: RowQuery, *, color: bool) -> Inspection:
         "special_ids": dict(header.special_ids),
         "bytes": path.stat().st_size,
         "record_batches": reader.num_record_batches,
-        "rows": reader.count_rows(),
+        "rows": size,
     }
     return Inspection(
         header.kind, facts, tuple(show_rows(path.parent, [path.name], query, color=color))

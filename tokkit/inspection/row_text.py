@@ -21,7 +21,8 @@ from tokkit.pretraining.data.instance_reader import InstanceReader
 from tokkit.pretraining.data.loader import EVALUATION_EPOCH
 from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.shards.instances import Instances
-from tokkit.shards.reader import ShardFolder, header_of, open_shard
+from tokkit.shards.reader import ShardFolder, header_of
+from tokkit.shards.shard_file import open_copy, read_schema
 from tokkit.tokenizer.definitions import byte_level_alphabet
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -55,7 +56,7 @@ def show_rows(
         UsageError: if the query has no effect.
         TokkitError: if a shard is damaged, or its folder is unfinished.
     """
-    kind = header_of(open_shard(path / shards[0]).schema, path / shards[0]).kind
+    kind = header_of(read_schema(path / shards[0]), path / shards[0]).kind
     folder = ShardFolder.open(path, kind)
     for name in shards:
         if name not in folder.shards:
@@ -74,14 +75,16 @@ def show_rows(
 
 
 def _read_rows(folder: ShardFolder, places: Sequence[Place]) -> list[Row]:
-    """Read rows, by the names of their columns."""
+    """Read rows, by the names of their columns; of copies, which no writer of a file changes."""
     refs = {shard: folder.batch_refs(shard) for shard in dict.fromkeys(s for s, _ in places)}
+    readers = {shard: open_copy(folder.shards[shard].path)[0] for shard in refs}
     rows: list[Row] = []
     for shard, row in places:
         place = row
         for ref in refs[shard]:
             if place < ref.rows:
-                rows += folder.read_batch(ref).slice(place, 1).to_pylist()
+                batch = folder.shards[shard].read_batch(readers[shard], ref.index)
+                rows += batch.slice(place, 1).to_pylist()
                 break
             place -= ref.rows
     return rows

@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
+from tokkit.errors import TokkitError
 from tokkit.kernels.instances.pair_sentences import mark_held_out
 from tokkit.kernels.philox import HOLD_OUT, chance_threshold, stream_of
 from tokkit.kernels.ragged import take_bit_rows, take_rows
@@ -135,6 +136,17 @@ class DocumentReader:
         ids, token_offsets = ragged(batch.column("input_ids"))
         sentence_lengths, sentence_offsets = ragged(batch.column("sentence_lengths"))
         word_starts, first_bit = packed_bits(batch.column("word_starts"))
+        # What kernels index by is copied, since the file may change after any check of it.
+        token_offsets, sentence_offsets = token_offsets.copy(), sentence_offsets.copy()
+        sentence_lengths = sentence_lengths.copy()
+        is_sound = (
+            0 <= first_bit <= 8 * len(word_starts) - len(ids)
+            and _is_partition(token_offsets, ref.rows, len(ids))
+            and _is_partition(sentence_offsets, ref.rows, len(sentence_lengths))
+            and _add_up(sentence_lengths, sentence_offsets, token_offsets)
+        )
+        if not is_sound:
+            self.refuse(ref.shard)
         start = int(self.starts[number])
         yield Documents(
             numbers=np.arange(start, start + ref.rows, dtype=np.uint64),
@@ -146,6 +158,18 @@ class DocumentReader:
             first_bit=first_bit,
         )
         self.folder.shards[ref.shard].require_unchanged()
+
+    def refuse(self, shard: str) -> NoReturn:
+        """Refuse a shard that was sound when it was opened.
+
+        Raises:
+            TokkitError: always.
+        """
+        self.folder.shards[shard].require_unchanged()
+        raise TokkitError(
+            f"{self.folder.path / shard}: was damaged while it was read; check the folder with "
+            f"tokkit verify"
+        )
 
     def check_ids(self, ids: npt.NDArray[Any], where: str) -> None:
         """Check that ids that were copied out of the folder are in the vocabulary."""
@@ -199,6 +223,7 @@ class DocumentReader:
                 numbers.append(source.numbers[rows])
                 num_tokens.append(lengths[: len(rows)])
                 num_sentences.append(np.diff(source.sentence_offsets)[rows])
+        counted = [*zip(num_tokens, num_sentences, strict=True)]
         token_offsets = _running_sum(num_tokens)
         sentence_offsets = _running_sum(num_sentences)
         ids = np.empty(token_offsets[-1], self.folder.header.id_dtype)
@@ -209,6 +234,10 @@ class DocumentReader:
         for number, chosen in enumerate(numbers, start):
             rows = chosen.astype(np.int64) - self.starts[number]
             with self.map_documents(number) as source:
+                bounds = source.token_offsets, source.sentence_offsets
+                again = [np.diff(offsets)[rows] for offsets in bounds]
+                if not all(map(np.array_equal, again, counted[number - start])):
+                    self.refuse(self.refs[number].shard)
                 starts, bits = source.token_offsets, source.word_starts
                 take_bit_rows(rows, bits, source.first_bit, starts, token, word_starts)
                 token = take_rows(rows, source.ids, starts, token, ids)
@@ -239,6 +268,22 @@ class Lenders:
     reader: DocumentReader
     starts: npt.NDArray[np.uint64]
     sizes: npt.NDArray[np.uint64]
+
+
+def _is_partition(offsets: Int64, num_rows: int, num_values: int) -> bool:
+    """Return whether offsets cut all values into rows."""
+    is_ascending = bool((offsets[1:] >= offsets[:-1]).all())
+    return len(offsets) == num_rows + 1 and is_ascending and offsets[-1] == num_values
+
+
+def _add_up(
+    sentence_lengths: npt.NDArray[np.int32], sentence_offsets: Int64, token_offsets: Int64
+) -> bool:
+    """Return whether sentences have tokens, and as many as their documents; documents have some."""
+    if (sentence_offsets[1:] <= sentence_offsets[:-1]).any() or sentence_lengths.min(initial=1) < 1:
+        return False
+    ends = np.cumsum(sentence_lengths, dtype=np.int64)
+    return np.array_equal(ends[sentence_offsets[1:] - 1], token_offsets[1:])
 
 
 def _running_sum(lengths: list[Int64]) -> Int64:

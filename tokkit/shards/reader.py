@@ -8,8 +8,7 @@ A folder that changes while it is read is refused: a shard is one file with one 
 change, which each visit compares.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
@@ -19,23 +18,12 @@ import pyarrow as pa
 from tokkit.engine.files import FileIdentity, require_file_inside
 from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import Manifest
-from tokkit.errors import TokkitError, wrap_os_errors
+from tokkit.errors import TokkitError
 from tokkit.shards.checks import check_batch
-from tokkit.shards.mapping import has_unreadable_pages, map_file
+from tokkit.shards.mapping import has_unreadable_pages
 from tokkit.shards.objectives import OBJECTIVES
 from tokkit.shards.schema import Header, expected_schema
-
-# What pyarrow and NumPy raise if a file is damaged, or changes while they look at it.
-DAMAGE = (pa.ArrowException, OSError, ValueError, SystemError, IndexError)
-
-
-@contextmanager
-def _report_damage(where: str, fault: str = "damaged") -> Iterator[None]:
-    try:
-        yield
-    except DAMAGE as error:
-        reason = str(error).split("\n", 1)[0]
-        raise TokkitError(f"{where}: {fault} ({reason}); recreate the folder") from error
+from tokkit.shards.shard_file import map_batch, open_shard, read_schema, report_damage
 
 
 class MadeIds(Protocol):
@@ -51,38 +39,6 @@ class MadeIds(Protocol):
     def special_ids(self) -> Mapping[str, int]: ...  # noqa: D102
 
 
-def open_shard(path: Path) -> pa.RecordBatchFileReader:
-    """Open one shard, memory-mapped.
-
-    From a buffer pyarrow reads the footer at once; for a file it would start threads.
-
-    Raises:
-        TokkitError: it is missing, truncated, or not an Arrow file.
-    """
-    require_file_inside(path, path.parent)
-    with _report_damage(str(path), "not a whole Arrow file"):
-        with wrap_os_errors(path):
-            mapped = map_file(path)
-        return pa.ipc.open_file(mapped)
-
-
-def map_batch(reader: pa.RecordBatchFileReader, index: int, where: str) -> pa.RecordBatch:
-    """Map one record batch, the sizes of its buffers checked.
-
-    Args:
-        reader: from ``open_shard``.
-        index: of the record batch.
-        where: its name in errors.
-
-    Raises:
-        TokkitError: it is damaged.
-    """
-    with _report_damage(where):
-        batch = reader.get_batch(index)
-        batch.validate()
-        return batch
-
-
 def count_tokens(batch: pa.RecordBatch) -> int:
     """Return the number of tokens of a record batch, from the ends of its offsets alone."""
     offsets = batch.column("input_ids").offsets
@@ -96,7 +52,7 @@ def header_of(schema: pa.Schema, path: Path) -> Header:
         TokkitError: it is not that of a shard of tokkit, or has other columns than its kind.
     """
     header = Header.from_metadata(schema.metadata, str(path))
-    with _report_damage(str(path)):
+    with report_damage(str(path)):
         expected = expected_schema(header, schema.names)
         found = ", ".join(str(field) for field in schema)
     if not schema.equals(expected):
@@ -142,7 +98,7 @@ class Shard:
                 f"{path}: has {identity.size} bytes, the manifest says {row['bytes']}; "
                 f"recreate the folder"
             )
-        schema = open_shard(path).schema
+        schema = read_schema(path)
         header, columns = header_of(schema, path), tuple(schema.names)
         shard = cls(path, row.get("rows", 0), row.get("tokens", 0), header, columns, identity)
         shard.require_unchanged()
@@ -176,7 +132,7 @@ class Shard:
         """Map one record batch; see ``ShardFolder.read_batch``.
 
         Args:
-            reader: from ``open_reader``.
+            reader: from ``open_reader``, or from ``open_copy`` of the file.
             index: of the record batch.
             check: whether to check values.
             check_ids: also check every id of ``input_ids``.
@@ -185,7 +141,7 @@ class Shard:
         try:
             batch = map_batch(reader, index, where)
             if check:
-                with _report_damage(where):
+                with report_damage(where):
                     check_batch(batch, self.header, where, check_ids=check_ids)
         except TokkitError:
             self.require_unchanged()  # which would be why it is damaged

@@ -10,7 +10,8 @@ from tokkit.errors import TokkitError
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.instance_reader import InstanceReader
 from tokkit.shards.instances import Instances
-from tokkit.shards.reader import ShardFolder, open_shard
+from tokkit.shards.reader import ShardFolder
+from tokkit.shards.shard_file import open_shard
 
 
 def split_rows(instances: Instances) -> list[dict[str, object]]:

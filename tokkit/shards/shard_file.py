@@ -1,0 +1,99 @@
+"""Opening one shard: mapped, or copied where nothing may change it.
+
+A map shows what another process writes into its file, and pyarrow follows references in it after it
+has checked them. Stages map shards, and compare their identities at each visit; what is read once,
+such as headers and the rows that ``inspect`` shows, is copied.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from tokkit.engine.files import require_file_inside
+from tokkit.errors import TokkitError, wrap_os_errors
+from tokkit.shards.claims import check_claims, read_footer
+from tokkit.shards.mapping import map_file
+
+# What pyarrow and NumPy raise if a file is damaged, or changes while they look at it.
+DAMAGE = (pa.ArrowException, OSError, ValueError, SystemError, IndexError, struct.error)
+
+
+@contextmanager
+def report_damage(where: str, fault: str = "damaged") -> Iterator[None]:
+    """Turn an exception of ``DAMAGE`` inside the block into a ``TokkitError``."""
+    try:
+        yield
+    except DAMAGE as error:
+        reason = str(error).split("\n", 1)[0]
+        raise TokkitError(f"{where}: {fault} ({reason}); recreate the folder") from error
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """Read the schema of a shard, and check what its record batches claim to unpack to.
+
+    What is read is copied first, since a map changes with its file.
+
+    Raises:
+        TokkitError: it is missing, truncated, or not an Arrow file.
+    """
+    require_file_inside(path, path.parent)
+    with (
+        wrap_os_errors(path),
+        path.open("rb") as file,
+        report_damage(str(path), "not a whole Arrow file"),
+    ):
+        footer = read_footer(file)
+        schema = pa.ipc.open_file(pa.py_buffer(footer)).schema
+        check_claims(file, footer, path)
+    return schema
+
+
+def open_shard(path: Path) -> pa.RecordBatchFileReader:
+    """Open one shard, memory-mapped.
+
+    From a buffer pyarrow reads the footer at once; for a file it would start threads.
+
+    Raises:
+        TokkitError: it is missing, truncated, or not an Arrow file.
+    """
+    require_file_inside(path, path.parent)
+    with report_damage(str(path), "not a whole Arrow file"):
+        with wrap_os_errors(path):
+            mapped = map_file(path)
+        return pa.ipc.open_file(mapped)
+
+
+def open_copy(path: Path) -> tuple[pa.RecordBatchFileReader, int]:
+    """Open one shard so that what is read of it is copied, which no writer of the file changes.
+
+    Returns:
+        The reader, and the number of rows.
+
+    Raises:
+        TokkitError: as ``read_schema``.
+    """
+    read_schema(path)
+    with report_damage(str(path)):
+        reader = pa.ipc.open_file(pa.OSFile(os.fsencode(path)))
+        return reader, reader.count_rows()
+
+
+def map_batch(reader: pa.RecordBatchFileReader, index: int, where: str) -> pa.RecordBatch:
+    """Map one record batch, the sizes of its buffers checked.
+
+    Args:
+        reader: from ``open_shard``.
+        index: of the record batch.
+        where: its name in errors.
+
+    Raises:
+        TokkitError: it is damaged.
+    """
+    with report_damage(where):
+        batch = reader.get_batch(index)
+        batch.validate()
+        return batch
