@@ -188,3 +188,11 @@ def test_normalized_tokens_with_spaces_are_found_where_the_normalizer_replaces_t
         _, ids, _ = table.cut(*as_values([text]))
         assert ids is not None
         assert len(ids) == 2
+
+
+def test_a_token_does_not_begin_in_the_text_before_where_memory_grows() -> None:
+    """The kernel returns at a text whose token it found, and is called again for the same block."""
+    runs = [(" " * size, True, False) for size in range(2, 8)]
+    tokenizer = make(make_rows(runs))
+    texts = ["a ", "     b"] * 2000  # three segments for two texts
+    assert cut(tokenizer, texts) == [[UNKNOWN], [4, UNKNOWN]] * 2000

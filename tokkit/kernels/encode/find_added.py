@@ -157,7 +157,8 @@ def find_added(
         while found:
             place = position + trailing_zeros(found)
             found &= found - _ONE
-            if place < state[REACHED] or place >= stop:
+            # After a second call, the block may begin before the text.
+            if place < max(state[REACHED], state[START]) or place >= stop:
                 continue
             while bounds[state[TEXT] + 1] <= place:
                 _end_text(bounds, ids, state, out_bounds, out_ids, out_firsts)
