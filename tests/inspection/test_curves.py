@@ -5,6 +5,7 @@ import re
 import pytest
 
 from tokkit.inspection.curves import draw_curves
+from tokkit.inspection.report.plots import find_ticks, label_ticks
 
 FALLING = [(step, 9 * math.exp(-step / 400) + 2) for step in range(10, 2001, 10)]
 MARKS = [(step, 9 * math.exp(-step / 400) + 2) for step in range(0, 2001, 250)]
@@ -80,3 +81,10 @@ def test_values_that_are_not_finite_are_left_out() -> None:
     assert draw_curves([], [], 80) == []
     assert draw_curves([(1, math.nan)], [(2, math.inf)], 80) == []
     assert draw_curves([*FALLING, (2010, math.nan)], MARKS, 80) == draw_curves(FALLING, MARKS, 80)
+
+
+def test_labels_of_percentages_tell_ticks_apart() -> None:
+    assert label_ticks([0, 0.2, 0.4], ".0%") == ["0%", "20%", "40%"]
+    assert label_ticks([0, 0.002, 0.004], ".0%") == ["0.0%", "0.2%", "0.4%"]
+    assert label_ticks(find_ticks(0, 25_000, 5), "") == ["0", "5,000", "10k", "15k", "20k", "25k"]
+    assert find_ticks(3.0, 3.0, 5) == [3.0]

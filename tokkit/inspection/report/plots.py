@@ -81,11 +81,11 @@ class _Frame:
         self.parts.append(element(name, *children, **attributes))
 
     def draw_y_axis(self, y_format: str) -> None:
-        for value in find_ticks(self.low[1], self.high[1], 5):
+        ticks = find_ticks(self.low[1], self.high[1], 5)
+        for label, value in zip(label_ticks(ticks, y_format), ticks, strict=True):
             y = self.y(value)
             self.draw("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid")
-            shown = shorten(value) if not y_format else f"{value:{y_format}}"
-            self.draw("text", shown, x=LEFT - 6, y=y + 4, text_anchor="end")
+            self.draw("text", label, x=LEFT - 6, y=y + 4, text_anchor="end")
 
     def draw_x_axis(self, title: str, labels: Iterable[tuple[float, str]]) -> None:
         bottom = HEIGHT - BOTTOM
@@ -305,6 +305,18 @@ def find_ticks(low: float, high: float, number: int) -> list[float]:
     step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [place * step for place in range(first, last + 1)]
+
+
+def label_ticks(ticks: Sequence[float], y_format: str) -> list[str]:
+    """Return the labels of ticks, percentages with as many digits as tell them apart."""
+    if not y_format.endswith("%"):
+        return [f"{value:{y_format}}" if y_format else shorten(value) for value in ticks]
+    return next(
+        labels
+        for digits in range(9)
+        if len({*(labels := [f"{value:.{digits}%}" for value in ticks])}) == len(ticks)
+        or digits == 8
+    )
 
 
 def shorten(value: float) -> str:
