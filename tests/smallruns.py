@@ -15,7 +15,7 @@ SENTENCES = (
 STAGES = ("train", "encode", "build", "pretrain", "run")
 CLOCK_FIELDS = {"tokens_per_second", "data_wait", "elapsed"}
 # Of a run's files, these tell of the machine and the time.
-_TIMED = {"run.json", "state.json", "recipe.toml"}
+_TIMED = {"run.json", "state.json", "recipe.toml", "recipe.json", "report.html"}
 _STEPS = (
     *("--preset", "tiny", "--max-steps", "6", "--batch-size", "4", "--checkpoint-every", "2"),
     *("--eval-every", "3", "--device", "cpu", "--threads", "1", "--learning-rate", "1e-3"),

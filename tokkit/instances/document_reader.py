@@ -272,8 +272,9 @@ class Lenders:
 
 def _is_partition(offsets: Int64, num_rows: int, num_values: int) -> bool:
     """Return whether offsets cut all values into rows."""
-    is_ascending = bool((offsets[1:] >= offsets[:-1]).all())
-    return len(offsets) == num_rows + 1 and is_ascending and offsets[-1] == num_values
+    if len(offsets) != num_rows + 1 or offsets[0] or offsets[-1] != num_values:
+        return False
+    return bool((offsets[1:] >= offsets[:-1]).all())
 
 
 def _add_up(
