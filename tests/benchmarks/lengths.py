@@ -83,6 +83,16 @@ def measure(contestant: str, options: argparse.Namespace, length: int) -> dict[s
     return {"seconds": statistics.median(seconds[1:]), "bytes": memory}
 
 
+def measure_apart(contestant: str, options: argparse.Namespace, length: int) -> dict[str, Any]:
+    """Return the same, measured in a process of its own."""
+    command = [sys.executable, __file__, "--measure", contestant, "--lengths", str(length)]
+    command += ["--preset", options.preset]
+    command += ["--tokens", str(options.tokens), "--rounds", str(options.rounds)]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
 def make_peer_step(config: ModernBertConfig, batch: dict[str, Any], device: torch.device) -> Any:
     """Return a function that takes a step with the model of transformers."""
     import transformers
@@ -118,11 +128,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     has_peer = importlib.util.find_spec("transformers") is not None
     for length in options.lengths:
         for contestant in (OURS, ALL_GLOBAL, PEER)[: 2 + has_peer]:
-            command = [sys.executable, __file__, "--measure", contestant]
-            command += ["--lengths", str(length), "--preset", options.preset]
-            command += ["--tokens", str(options.tokens), "--rounds", str(options.rounds)]
-            ended = subprocess.run(command, capture_output=True, text=True, check=True)
-            row = json.loads(ended.stdout) | {"length": length, "contestant": contestant}
+            if options.tiny:
+                found = measure(contestant, options, length)
+            else:
+                found = measure_apart(contestant, options, length)
+            row = {"length": length, "contestant": contestant, **found}
             rows.append(row)
             write(
                 f"  {length:>6}  {contestant:<26} {options.tokens / row['seconds']:>9,.0f} tokens/s"
