@@ -8,7 +8,9 @@ import pytest
 from benchmarks import measuring, peers
 
 
-@pytest.mark.parametrize("name", ["encode", "train", "instances", "loading", "pretrain", "lengths"])
+@pytest.mark.parametrize(
+    "name", ["encode", "train", "instances", "loading", "pretrain", "lengths", "planning"]
+)
 def test_a_benchmark_runs_from_an_empty_cache(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

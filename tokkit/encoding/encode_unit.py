@@ -224,6 +224,7 @@ def encode_unit(
         rows=accounts.kept("documents"),
         tokens=accounts.kept("tokens"),
         accounts=accounts,
+        batches=writer.batches,
         input_sha256=tuple(digest.hexdigest() for digest in digests),
         notes=dict(sorted(survey.counts.items())),
         measured=measured,

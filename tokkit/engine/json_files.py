@@ -38,6 +38,7 @@ class FileRow(TypedDict):
         sha256: of its content, in hexadecimal.
         rows: number of rows, of a shard.
         tokens: number of tokens, of a shard.
+        batches: rows and tokens of each record batch, of a shard.
     """
 
     name: str
@@ -45,6 +46,7 @@ class FileRow(TypedDict):
     sha256: str
     rows: NotRequired[Count]
     tokens: NotRequired[Count]
+    batches: NotRequired[list[tuple[Count, Count]]]
 
 
 def input_row(row: FileRow) -> FileRow:
@@ -90,6 +92,28 @@ def canonical_json(data: Any) -> bytes:
 def write_json(path: Path, data: Any) -> None:
     """Write an indented JSON file atomically."""
     content = _encode(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    with write_atomically(path) as file:
+        file.write(content)
+
+
+def write_record(path: Path, data: Mapping[str, Any]) -> None:
+    """Write an object as an indented JSON file, atomically, with a line for each file in it.
+
+    Such lines take a sixth of the time of indented ones.
+    """
+
+    def dump(value: Any, *, indent: int | None = None) -> str:
+        return json.dumps(value, indent=indent, ensure_ascii=False)
+
+    fields = []
+    for name, value in data.items():
+        if name in ("inputs", "shards") and value:
+            rows = ",\n".join(f"    {dump(row)}" for row in value)
+            fields.append(f"  {dump(name)}: [\n{rows}\n  ]")
+        else:
+            nested = dump(value, indent=2).replace("\n", "\n  ")
+            fields.append(f"  {dump(name)}: {nested}")
+    content = _encode("{\n" + ",\n".join(fields) + "\n}\n")
     with write_atomically(path) as file:
         file.write(content)
 

@@ -5,13 +5,13 @@ stage's content key, so that running the same command again finds that there is 
 """
 
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
 from tokkit import __version__
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.json_files import FileRow, check_options, read_json, write_json
+from tokkit.engine.json_files import FileRow, check_options, read_json, write_record
 from tokkit.errors import TokkitError
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write the manifest atomically, which makes the folder finished."""
-        write_json(folder / MANIFEST, asdict(self))
+        write_record(folder / MANIFEST, vars(self))
 
     @classmethod
     def read(cls, folder: Path, kind: str | None = None) -> "Manifest":

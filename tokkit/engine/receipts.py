@@ -61,6 +61,7 @@ class Receipt(TypedDict):
     rows: Count
     tokens: Count
     accounts: dict[str, Any]
+    batches: NotRequired[list[tuple[Count, Count]]]
     notes: NotRequired[dict[str, Any]]
     stream: NotRequired[str]  # the content key of the unit that it is a part of
 

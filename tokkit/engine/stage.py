@@ -157,16 +157,7 @@ def run_stage(
             warnings = stage.find_warnings(accounts, notes)
         manifest = stage.make_manifest(
             inputs=list_inputs(stage, receipts) if stage.inputs is None else stage.inputs,
-            shards=[
-                FileRow(
-                    name=receipt["name"],
-                    bytes=receipt["bytes"],
-                    sha256=receipt["sha256"],
-                    rows=receipt["rows"],
-                    tokens=receipt["tokens"],
-                )
-                for receipt in receipts
-            ],
+            shards=[_describe_shard(receipt) for receipt in receipts],
             accounts=accounts,
             warnings=warnings,
         )
@@ -174,6 +165,20 @@ def run_stage(
         require_statement(stage.output, stage.key)
         manifest.write(stage.output)
         return manifest
+
+
+def _describe_shard(receipt: Receipt) -> FileRow:
+    """Return the manifest's row of a unit's file."""
+    row = FileRow(
+        name=receipt["name"],
+        bytes=receipt["bytes"],
+        sha256=receipt["sha256"],
+        rows=receipt["rows"],
+        tokens=receipt["tokens"],
+    )
+    if "batches" in receipt:
+        row["batches"] = receipt["batches"]
+    return row
 
 
 def require_same_inputs(stage: StagePlan, inputs: Sequence[FileRow]) -> None:

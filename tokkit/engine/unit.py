@@ -87,6 +87,7 @@ class UnitResult:
         rows: number of rows in the unit's file.
         tokens: number of tokens in the unit's file.
         accounts: the unit's accounts.
+        batches: rows and tokens of each record batch of a shard.
         input_sha256: SHA-256 of each of the unit's inputs, as they were read.
         notes: what else the stage needs in order to commit, as JSON; kept in the receipt.
         measured: seconds and the like; not saved.
@@ -95,6 +96,7 @@ class UnitResult:
     rows: int
     tokens: int
     accounts: Accounts
+    batches: Sequence[tuple[int, int]] = ()
     input_sha256: tuple[str, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, float] = field(default_factory=dict)
@@ -181,6 +183,8 @@ class WrittenUnit:
             "tokens": result.tokens,
             "accounts": result.accounts.as_dict(),
         }
+        if result.batches:
+            receipt["batches"] = list(result.batches)
         if result.notes:
             receipt["notes"] = dict(result.notes)
         if unit.stream:

@@ -18,7 +18,8 @@ from tokkit.engine.manifest import KINDS, MANIFEST, TRAINING, Manifest
 from tokkit.errors import TokkitError, plural
 from tokkit.pretraining.training.run_record import RUN
 from tokkit.shards.counts import count_instances
-from tokkit.shards.reader import Shard, ShardFolder, count_tokens
+from tokkit.shards.reader import Shard, ShardFolder
+from tokkit.shards.writer import count_tokens
 from tokkit.tokenizer.tokenizer import load_tokenizer
 from tokkit.vocab.training_record import TrainingRecord
 
@@ -137,11 +138,11 @@ def _check_file(
 def _check_batches(shard: Shard, manifest: Manifest, counted: Accounts) -> None:
     """Check record batches and counts of one shard."""
     reader = shard.open_reader()
-    rows = tokens = most_masked = 0
+    sizes = []
+    most_masked = 0
     for index in range(reader.num_record_batches):
         batch = shard.read_batch(reader, index)
-        rows += len(batch)
-        tokens += count_tokens(batch)
+        sizes.append((len(batch), count_tokens(batch)))
         if "masked_positions" in shard.columns:
             lengths = np.diff(batch.column("masked_positions").offsets.to_numpy())
             most_masked = max(most_masked, int(lengths.max(initial=0)))
@@ -150,7 +151,12 @@ def _check_batches(shard: Shard, manifest: Manifest, counted: Accounts) -> None:
             for figure, number in count_instances(batch, shard.header, objective).items():
                 counted.count(figure, number)
     shard.require_unchanged()
-    shard.check_totals(rows, tokens)
+    shard.check_totals(sum(rows for rows, _ in sizes), sum(tokens for _, tokens in sizes))
+    if shard.batches is not None and sizes != [*shard.batches]:
+        raise TokkitError(
+            f"{shard.path}: its record batches have other sizes than the manifest says; recreate the "
+            f"folder"
+        )
     if most_masked > (allowed := manifest.max_predictions):
         raise TokkitError(
             f"{shard.path}: an instance has {most_masked} masked positions, the manifest says at "

@@ -54,7 +54,7 @@ def build_unit(
             reported = done
     report(unit.size - reported)
     accounts.count("instances", 0)
-    return UnitResult(rows=rows, tokens=tokens, accounts=accounts)
+    return UnitResult(rows=rows, tokens=tokens, accounts=accounts, batches=writer.batches)
 
 
 def _make_instances(

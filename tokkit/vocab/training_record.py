@@ -9,7 +9,7 @@ import msgspec
 
 from tokkit import __version__
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.json_files import Count, FileRow, check_options, write_json
+from tokkit.engine.json_files import Count, FileRow, check_options, write_record
 from tokkit.engine.manifest import TRAINING, read_record
 
 FORMAT_VERSION = 2
@@ -101,9 +101,9 @@ class TrainingRecord:
 
     def write(self, folder: Path) -> None:
         """Write the record atomically, which makes the folder finished."""
-        data = asdict(self)
+        data = {**vars(self), "report": asdict(self.report)}
         del data["compared"]
-        write_json(folder / TRAINING, data)
+        write_record(folder / TRAINING, data)
 
     @classmethod
     def read(cls, folder: Path) -> "TrainingRecord":
