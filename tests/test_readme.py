@@ -108,6 +108,7 @@ def prepare(block: str, finished: Path, folder: Path) -> None:
     left_out = None if "quickstart/run" in block else shutil.ignore_patterns("run")
     shutil.copytree(finished / "quickstart", folder / "quickstart", ignore=left_out)
     shutil.copytree(finished / "corpora", folder / "corpora")
+    block = re.sub(r"(?m)^tokkit: next: .*", "", block)  # which names a folder to be written
     for name in FOLDERS:
         is_read = re.search(rf"(?<![\w/-]){name}(?![\w-])", block)
         is_written = re.search(rf"(-o |output=Path\(\"){name}(?![\w-])", block)
@@ -166,6 +167,23 @@ def test_snippets_run(snippet: str, finished: Path, tmp_path: Path) -> None:
     prepare(snippet, finished, tmp_path)
     (tmp_path / "snippet.py").write_text(snippet)
     run("python snippet.py", tmp_path)
+
+
+def test_the_script_of_an_array_job_and_its_steps_make_the_folder(
+    finished: Path, tmp_path: Path
+) -> None:
+    (script,) = blocks("bash")
+    _, options, command = script.splitlines()
+    assert options == "#SBATCH --array=0-63"
+    prepare(script, finished, tmp_path)
+    part, step = "--part auto/64", command.replace("--part auto/64", "{}")
+    assert run(step.format("--plan"), tmp_path).stdout == "tokens: planned 1 unit\n"
+    run(f"SLURM_ARRAY_TASK_ID=3 {command}", tmp_path)
+    assert run(step.format("--missing 64"), tmp_path).stdout == "0\n"
+    run(f"JOB_COMPLETION_INDEX=0 {step.format(part)}", tmp_path)
+    assert not run(step.format("--missing 64"), tmp_path).stdout
+    run(step.format("--commit"), tmp_path)
+    run("tokkit verify tokens", tmp_path)
 
 
 def test_the_readme_s_two_commands_are_those_that_ci_and_newcomers_run() -> None:

@@ -15,7 +15,7 @@ TOPICS = {
     "objectives": ("Build training instances", "Pretrain a model"),
     "masking": ("Masking",),
     "resuming": ("Checkpoints and resuming", "Resuming, errors and exit statuses"),
-    "clusters": ("Several processes", "Recipes"),
+    "clusters": ("From a laptop to a cluster", "Several processes"),
 }
 
 

@@ -64,7 +64,7 @@ def print_step(folder: Path, result: "StepResult", *, as_json: bool) -> None:
     missing = ",".join(map(str, result.missing))
     lines = {
         "plan": f"{folder}: planned {plural(result.units, 'unit')}",
-        "part": f"{folder}: the part's {plural(result.units, 'unit')} are done",
+        "part": f"{folder}: part done, {plural(result.units, 'unit')}",
         "missing": missing,
         "finished": f"{folder}: finished",
     }
