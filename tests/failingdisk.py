@@ -75,6 +75,8 @@ class FailingDisk:
         if self.check(file):
             raise self.error()
         raw = _FailingFile(self, file, mode.replace("b", "").replace("t", ""))
+        if 0 in (options.get("buffering"), *arguments[:1]):
+            return raw
         buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
         if "b" in mode:
             return buffered
