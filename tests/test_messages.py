@@ -39,11 +39,14 @@ COMMANDS = {
 
 
 def options_of(command: str) -> set[str]:
-    parameters = COMMANDS[command].params
-    return {flag for one in parameters for flag in (*one.opts, *one.secondary_opts)}
+    return flags_of(COMMANDS[command]) | {"--help"}
 
 
-ALL_OPTIONS = set().union(*map(options_of, COMMANDS), {"--help", "--version"})
+def flags_of(command: click.Command) -> set[str]:
+    return {flag for one in command.params for flag in (*one.opts, *one.secondary_opts)}
+
+
+ALL_OPTIONS = set().union(*map(options_of, COMMANDS), flags_of(cli))
 
 
 def messages_of(path: Path) -> Iterator[tuple[int, str]]:

@@ -47,7 +47,7 @@ def find_part(heading: str) -> str:
         re.MULTILINE | re.DOTALL,
     )
     if match is None:
-        raise TokkitError(f"README.md: has no part called {heading}; install tokkit again")
+        raise TokkitError(f"README.md: has no part called {heading}; reinstall the package")
     return match[0].strip()
 
 
@@ -59,4 +59,4 @@ def _read_readme() -> str:
     try:
         return str(metadata("tokkit").get_payload())  # type: ignore[attr-defined]
     except PackageNotFoundError as error:
-        raise TokkitError("README.md: is not installed; install tokkit with pip") from error
+        raise TokkitError("README.md: is not installed; run pip install tokkit") from error

@@ -19,6 +19,7 @@ from tokkit.cli.recipe import Recipe, read_recipe
 from tokkit.cli.stages import build, encode, train
 from tokkit.cli.streams import echo
 from tokkit.encoding.encode_config import EncodeConfig
+from tokkit.engine.files import remove_drafts
 from tokkit.engine.local import import_single_threaded
 from tokkit.engine.stage_config import OutputConfig, StageConfig
 from tokkit.errors import TokkitError, UsageError, require
@@ -204,6 +205,7 @@ def _write_report(recipe: Recipe, taken: Mapping[str, float]) -> None:
     from tokkit.inspection.report.stages_section import RecipeRecord
 
     path = recipe.output / "report.html"
+    remove_drafts(recipe.output)  # a run that was killed may have left one of the page
     try:
         earlier = RecipeRecord.read(recipe.output)
         record = RecipeRecord(
