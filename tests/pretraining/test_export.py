@@ -239,8 +239,8 @@ def test_an_export_of_another_shape_is_refused(folder: Path) -> None:
     config.write_text('{"model_type": "bert"}')
     with pytest.raises(TokkitError, match=r"config\.json: vocab_size is missing"):
         read_export(folder)
-    config.write_text('{"model_type": "t5"}')
-    with pytest.raises(TokkitError, match=r"config\.json: model_type is t5, not bert"):
+    config.write_text('{"model_type": "llama"}')
+    with pytest.raises(TokkitError, match=r"config\.json: model_type is llama, not bert"):
         read_export(folder)
 
 

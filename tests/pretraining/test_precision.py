@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tokkit.pretraining.data.batches import Batch, Rounding, lay_out
 from tokkit.pretraining.models import attention
 from tokkit.pretraining.models.bert import Bert
-from tokkit.pretraining.models.transformer import Inputs, ModelConfig, Transformer
+from tokkit.pretraining.models.transformer import ModelConfig, Transformer
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import choose_precision
 from tokkit.pretraining.training.loop import compute_losses
@@ -146,9 +146,11 @@ def test_a_gpu_s_attention_is_traced_through_the_whole_model(
     monkeypatch.setattr(attention, "attend", attention.attend_flat)
     config = replace(CONFIG, attention_probs_dropout_prob=dropout)
     batch = make_batch()
+    fields = [name for name, part in batch.inputs._asdict().items() if isinstance(part, Tensor)]
 
     def follow(weights: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
-        inputs = Inputs._make([*tensors, batch.inputs.max_seqlen])
+        replaced: Any = dict(zip(fields, tensors, strict=True))
+        inputs = batch.inputs._replace(**replaced)
         with torch.autocast("cpu", torch.bfloat16):
             sums = functional_call(bert, dict(zip(names, weights, strict=True)), (inputs,))
         return list(torch.autograd.grad(total_loss(sums, 1, 1), weights))
@@ -156,7 +158,8 @@ def test_a_gpu_s_attention_is_traced_through_the_whole_model(
     with FakeTensorMode(allow_non_fake_inputs=True):
         bert = Bert(config)
         names = [name for name, _ in bert.named_parameters()]
-        tensors = [torch.empty_like(part) for part in batch.inputs if isinstance(part, Tensor)]
+        parts = batch.inputs._asdict().items()
+        tensors = [torch.empty_like(part) for _, part in parts if isinstance(part, Tensor)]
         weights = list(bert.parameters())
         graph: Any = make_fx(follow, tracing_mode="fake")(weights, tensors).graph
     calls = [node for node in graph.nodes if node.op == "call_function"]

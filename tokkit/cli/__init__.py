@@ -8,6 +8,7 @@ import gc
 import io
 import logging
 import os
+import resource
 import sys
 import threading
 from importlib import import_module
@@ -137,7 +138,7 @@ def _run(arguments: list[str]) -> int:
         return 130
     except BrokenPipeError:
         discard_output()  # the reader has enough
-    except (OSError, MemoryError, ImportError) as error:
+    except (OSError, MemoryError, ImportError, SystemError) as error:
         if _is_out_of_memory(error):
             fault = "out of memory; use fewer --workers, or raise a limit (ulimit -v)"
         elif isinstance(error, OSError):
@@ -153,6 +154,9 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
     """Return whether memory was short, also for a library to be loaded into it."""
     while error is not None:
         if isinstance(error, MemoryError) or "failed to map segment" in str(error):
+            return True
+        # So end modules that do not check what they allocate; without a limit it is their bug.
+        if isinstance(error, SystemError) and resource.getrlimit(resource.RLIMIT_AS)[0] >= 0:
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -216,7 +216,7 @@ class _Driver:
                         yield submission.unit, outcome
         finally:
             for reference in running:
-                ray.cancel(reference, force=True)
+                ray.cancel(reference, force=False)  # by force, Ray 2.60 may abort
 
     def _look(self) -> None:
         """Look how large the cluster is, every few seconds: nodes come and go."""

@@ -215,6 +215,8 @@ def _show_samples(
 ) -> list[dict[str, Any]]:
     rows = split_instances(instances)
     number = min(NUM_SAMPLES, len(rows))
+    targets = instances.targets
+    predicted = "masked_positions" if targets is None else targets.column
     samples = []
     for place in range(number):
         row = rows[len(rows) * (2 * place + 1) // (2 * number)]
@@ -224,14 +226,16 @@ def _show_samples(
             row["word_starts"],
             tokenizer,
             segment_length=row["segment_length"] if is_pair else None,
-            masks=dict(zip(row["masked_positions"], row["masked_labels"], strict=True)),
+            masks=dict(zip(row[predicted], row["masked_labels"], strict=True))
+            if targets is None
+            else {},
         )
         label = LABELS.get(objective, {}).get(row["next_sentence_label"], "")
         samples.append(
             {
                 "document": int(row["document"]),
                 "num_tokens": len(row["input_ids"]),
-                "masked": len(row["masked_positions"]),
+                "masked": len(row[predicted]),
                 "label": label.removeprefix(", "),
                 "tokens": tokens,
             }
@@ -330,7 +334,7 @@ def _draw_samples(figures: Mapping[str, Any]) -> Markup:
     shown = []
     for row in figures["samples"]:
         words = [f"document {row['document']:,}", f"{row['num_tokens']:,} tokens"]
-        words += [f"{row['masked']} masked"] * bool(row["masked"]) + [row["label"]] * bool(
+        words += [f"{row['masked']} to predict"] * bool(row["masked"]) + [row["label"]] * bool(
             row["label"]
         )
         shown.append(draw_sample(" · ".join(words), row["tokens"]))
