@@ -1,8 +1,8 @@
 """Parquet and Arrow files: opening them, and cutting them into units.
 
 A text column holds strings or binary values in any of Arrow's layouts, including dictionaries, or
-lists of them. It may be a field of a struct. Files are not memory-mapped, because a mapped file that another process truncates kills the reader with a bus
-error, where a read returns an error.
+lists of them. It may be a field of a struct. Files are not memory-mapped, because a mapped file
+that another process truncates kills the reader with a bus error, where a read returns an error.
 """
 
 from collections.abc import Iterator, Sequence

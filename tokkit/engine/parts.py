@@ -1,4 +1,4 @@
-"""Array jobs: a stage's units are planned once, done in parts by jobs that share nothing but the folder, and committed.
+"""Array jobs: units are planned once, done in parts by jobs that share the folder, and committed.
 
     --plan           .tokkit/plan.json: units 0, 1, 2, 3, 4
     --part 0/2       units 0, 2, 4      each leaves its file and its receipt

@@ -18,7 +18,8 @@ def open_bar(
 ) -> Any:
     """Return a tqdm bar on standard error, or a log of progress if that is no terminal.
 
-    The time left follows from the mean speed, so it does not jump from unit to unit. A bar has no thread that looks after slow bars, so a process of one thread can still be copied.
+    The time left follows from the mean speed, so it does not jump from unit to unit. A bar has no
+    thread that looks after slow bars, so a process of one thread can still be copied.
     """
     if not show:
         return _HiddenBar()

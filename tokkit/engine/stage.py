@@ -83,8 +83,9 @@ class StagePlan(StageSpec):
     def done_keys(self) -> set[str]:
         """Return the content keys of the units that have receipts, except those without rows.
 
-        A unit of a stream counts as the stream. Units without rows contain nothing to lose. If a wrong option dropped every document, the
-        command can be run with the right one without ``--overwrite``.
+        A unit of a stream counts as the stream. Units without rows contain nothing to lose. If a
+        wrong option dropped every document, the command can be run with the right one without
+        ``--overwrite``.
         """
         receipts = read_receipts(self.output)
         return {receipt.get("stream", key) for key, receipt in receipts.items() if receipt["rows"]}

@@ -149,7 +149,8 @@ def make_context(config: BuildConfig, reader: DocumentReader, tokenizer: Tokeniz
 def _hold_out(config: BuildConfig, reader: DocumentReader) -> tuple[Int64, float]:
     """The documents held out before each record batch, and their share of all.
 
-    The share is as configured, or 0 where that is too few of them. A split of pairs needs two documents, since a random segment is from another one; else one.
+    The share is as configured, or 0 where that is too few of them. A split of pairs needs two
+    documents, since a random segment is from another one; else one.
     """
     fewest = 2 if config.objective == "nsp" else 1
     total = reader.num_documents

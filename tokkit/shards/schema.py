@@ -94,7 +94,8 @@ class Header:
         if ours.get("format_version") not in {*map(str, READABLE_VERSIONS)}:
             raise TokkitError(
                 f"{path}: format version {ours.get('format_version')} is not known to this "
-                f"release, which reads {' and '.join(map(str, READABLE_VERSIONS))}; install the release that wrote it"
+                f"release, which reads {' and '.join(map(str, READABLE_VERSIONS))}; install the "
+                f"release that wrote it"
             )
         try:
             data = {

@@ -18,8 +18,8 @@ order, and stores the matrices of its layers transposed:
                                             =  transformer.h.0.attn.c_attn.weight [D, 3 D], transposed
 
 The padding of the vocabulary does not exist there: it is cut off when writing, and zero after
-reading. For the positions of a RoBERTa it is the other way round. The decoder's weight is the word embedding, which is stored once; ``transformers`` ties it
-again.
+reading. For the positions of a RoBERTa it is the other way round. The decoder's weight is the word
+embedding, which is stored once; ``transformers`` ties it again.
 """
 
 from collections.abc import Iterable, Mapping
