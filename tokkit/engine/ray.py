@@ -200,23 +200,21 @@ class _Driver:
         memory = min(UNIT_MEMORY, self._largest_memory)
         waiting = deque(_Submission(unit, memory) for unit in units)
         running: dict[Any, _Submission] = {}
-        try:
-            while waiting or running:
-                self._look()
-                while waiting and len(running) < self._most_running:
-                    submission = waiting.popleft()
-                    running[self._submit(submission)] = submission
-                for reference in ray.wait([*running], timeout=_WAIT_SECONDS)[0]:
-                    submission = running.pop(reference)
-                    outcome = self._receive(reference, submission)
-                    if isinstance(outcome, _Submission):
-                        waiting.appendleft(outcome)
-                    else:
-                        report(submission.unit.size)
-                        yield submission.unit, outcome
-        finally:
-            for reference in running:
-                ray.cancel(reference, force=False)  # by force, Ray 2.60 may abort
+        # What runs when this ends early is not cancelled: Ray 2.60 aborts where a unit's answer meets
+        # its cancelling. It ends with the connection, or else writes the same files as the next run.
+        while waiting or running:
+            self._look()
+            while waiting and len(running) < self._most_running:
+                submission = waiting.popleft()
+                running[self._submit(submission)] = submission
+            for reference in ray.wait([*running], timeout=_WAIT_SECONDS)[0]:
+                submission = running.pop(reference)
+                outcome = self._receive(reference, submission)
+                if isinstance(outcome, _Submission):
+                    waiting.appendleft(outcome)
+                else:
+                    report(submission.unit.size)
+                    yield submission.unit, outcome
 
     def _look(self) -> None:
         """Look how large the cluster is, every few seconds: nodes come and go."""
