@@ -176,7 +176,7 @@ def _refuse_other_releases() -> None:
 
 @dataclass(frozen=True)
 class _Submission:
-    """A unit that was sent to the cluster: with how much memory, and the how manyth time."""
+    """A unit that was sent to the cluster: with how much memory, and how often so far."""
 
     unit: Unit
     memory: int

@@ -1,4 +1,4 @@
-r"""HTML and SVG elements, in which text from files is escaped wherever it stands.
+r"""HTML and SVG elements, in which text from files is escaped everywhere.
 
     >>> element("td", "<b>", element("i", "a\u202eb"), class_="number")
     '<td class="number">&lt;b&gt;<i>a\\u202eb</i></td>'
