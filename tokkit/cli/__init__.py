@@ -150,13 +150,17 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
+def _has_memory_limit() -> bool:
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+
+
 def _is_out_of_memory(error: BaseException | None) -> bool:
     """Return whether memory was short, also for a library to be loaded into it."""
     while error is not None:
         if isinstance(error, MemoryError) or "failed to map segment" in str(error):
             return True
         # So end modules that do not check what they allocate; without a limit it is their bug.
-        if isinstance(error, SystemError) and resource.getrlimit(resource.RLIMIT_AS)[0] >= 0:
+        if isinstance(error, SystemError) and _has_memory_limit():
             return True
         error = error.__cause__ or error.__context__
     return False

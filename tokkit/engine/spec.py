@@ -166,7 +166,7 @@ def prepare_folder(spec: StageSpec, lock: FolderLock, *, overwrite: bool) -> Non
 
     Raises:
         TokkitError: if something is to be deleted, and another process writes the folder, too; or
-            another command has just begun to.
+            another command has just started to.
     """
     found = read_statement(spec.output)
     is_new = found is None and not any((spec.output / name).exists() for name in RECORDS)
@@ -174,7 +174,7 @@ def prepare_folder(spec: StageSpec, lock: FolderLock, *, overwrite: bool) -> Non
         write_statement(spec.output, spec.describe(), only_new=True)
         found = read_statement(spec.output)
         if found is None or found["key"] != spec.key:
-            raise other_run_error(spec, "which has just begun")
+            raise other_run_error(spec, "which has just started")
     elif overwrite or found is None or found["key"] != spec.key:
         with lock.alone():
             if overwrite or not spec.done_keys() & spec.work_keys():
@@ -220,7 +220,7 @@ def _refuse_other_run(spec: StageSpec) -> None:
     Raises:
         TokkitError: naming the first difference.
     """
-    # Names first: whoever begins the same work writes the statement before anything else.
+    # Names first: a process that starts the same work writes the statement before anything else.
     names = {path.name for path in spec.output.iterdir() if path.suffix != ".tmp"}
     past = read_previous_run(spec.output)
     if past is None:
