@@ -9,7 +9,8 @@ from benchmarks import measuring, peers
 
 
 @pytest.mark.parametrize(
-    "name", ["encode", "train", "instances", "loading", "pretrain", "lengths", "planning"]
+    "name",
+    ["encode", "train", "instances", "loading", "pretrain", "lengths", "learning", "planning"],
 )
 def test_a_benchmark_runs_from_an_empty_cache(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -19,7 +20,7 @@ def test_a_benchmark_runs_from_an_empty_cache(
     arguments = ["--tiny", "--json", str(tmp_path / "figures.json")]
     if name != "planning":
         arguments += ["--rounds", "1"]
-    if name in {"encode", "train", "instances"}:
+    if name in {"encode", "train", "instances", "learning"}:
         arguments += ["--cache", str(tmp_path), "--shared", str(tmp_path / "missing")]
     import_module(f"benchmarks.{name}").main(arguments)
     assert json.loads((tmp_path / "figures.json").read_text())
