@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import sentencepiece
@@ -183,6 +184,22 @@ def test_every_letter_of_a_protein_is_a_token(tmp_path: Path) -> None:
     assert [tokenizer.tokens[number] for number in encoded.ids] == ["A", "<unk>", "L"]
 
 
+@pytest.mark.parametrize("name", ["ByT5Tokenizer", "PerceiverTokenizer"])
+def test_bytes_are_tokens_with_the_ids_of_their_class(tmp_path: Path, name: str) -> None:
+    config = {"tokenizer_class": name, "added_tokens_decoder": {"400": {"content": "<xy>"}}}
+    write_json(tmp_path / "tokenizer_config.json", config)
+    tokenizer, other = load_tokenizer(tmp_path), theirs(tmp_path)
+    texts = [text.replace("<extra_id_0>", "") for text in (*TEXTS, "".join(map(chr, range(600))))]
+    encoded = Encoder(tokenizer).encode(pa.array(texts, pa.large_string()))
+    rows = np.split(encoded.ids, encoded.offsets[1:-1])
+    assert [row.tolist() for row in rows] == other(texts, add_special_tokens=False)["input_ids"]
+    assert [tokenizer.decode(row) for row in rows] == texts
+    assert {*other.all_special_ids} <= {*tokenizer.all_special_ids}
+    specials = "".join(tokenizer.tokens[number] for number in tokenizer.all_special_ids)
+    inside = Encoder(tokenizer).encode(pa.array([specials], pa.large_string()))
+    assert len(inside.ids) == len(specials)
+
+
 MERGES = ["a t", "Ġ c", "Ġc at", "Ġ t", "h e", "Ġt he"]
 CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "nothing": ({}, {}),
@@ -273,7 +290,7 @@ VOCAB = "".join(f"{token}\n" for token in TINY_VOCAB)
         ({"tokenizer_class": "RoFormerTokenizerFast"}, "vocab.txt", "needs jieba"),
         ({"tokenizer_class": "XLMTokenizer"}, "vocab.json", "needs Moses"),
         ({"tokenizer_class": "CanineTokenizer"}, "none.txt", "runs in Python"),
-        ({"tokenizer_class": "ByT5Tokenizer"}, "none.txt", "runs in Python"),
+        ({"tokenizer_class": "RagTokenizer"}, "vocab.txt", "RagTokenizer runs in Python"),
         ({"tokenizer_class": "NoSuchTokenizer"}, "vocab.txt", "cannot make NoSuchTokenizer"),
         ({"tokenizer_class": "XLMRobertaTokenizer"}, "none.txt", "does not read the vocabulary"),
         ({"tokenizer_class": "XLMRobertaTokenizer"}, "vocab.txt", "does not read the vocabulary"),

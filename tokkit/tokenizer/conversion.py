@@ -8,7 +8,9 @@ are added, so another reader of the same file gives other ids:
                                        6 to XLMRobertaTokenizer, which has <s>, <pad>, </s>, <unk>
 
 Classes that only cut words and look them up are read by ``tokkit.tokenizer.loading``. The others are
-made by transformers, which gives a tokenizer of the tokenizers library, or are refused.
+made by transformers, which gives a tokenizer of the tokenizers library. Of those that it runs in
+Python, ByT5's and Perceiver's are byte-level BPE without merges; the others are refused, since the
+ids of Python code can be had from that code alone, and a folder holds no code.
 """
 
 import json
@@ -20,7 +22,12 @@ from typing import Annotated, Any, TypedDict
 import msgspec
 
 from tokkit.errors import TokkitError
-from tokkit.tokenizer.definitions import added_token, model_ids
+from tokkit.tokenizer.definitions import (
+    added_token,
+    byte_level_alphabet,
+    byte_level_bpe,
+    model_ids,
+)
 from tokkit.tokenizer.special_tokens import ROLES
 
 GENERAL = "PreTrainedTokenizer"  # takes tokenizer.json as it is
@@ -62,6 +69,7 @@ _SEGMENTERS = {
     "RoFormerTokenizer": "jieba",
     "XLMTokenizer": "Moses",
 }
+_BYTES = ("ByT5Tokenizer", "PerceiverTokenizer")  # a token for each byte, without any file
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 _EXPECTED = ("sentencepiece library", "TikToken")  # in the warning before a tiktoken file is read
 
@@ -210,8 +218,10 @@ def convert_folder(
         made = AutoTokenizer.from_pretrained(
             str(folder), trust_remote_code=False, local_files_only=True
         )
-        if made.is_fast:
+        if getattr(made, "is_fast", False):
             definition = json.loads(made.backend_tokenizer.to_str())
+        elif name in _BYTES:
+            definition = _define_bytes(made)
     except Exception as error:  # noqa: BLE001  transformers raises errors of many types
         is_custom = "auto_map" in config
         warnings.faults[:] = [
@@ -223,10 +233,11 @@ def convert_folder(
         library_log.handlers = handlers
     if not definition and not warnings.faults:
         warnings.faults.append(
-            f"{type(made).__name__} runs in Python, not in the tokenizers library"
+            f"{type(made).__name__} runs in Python, not in the tokenizers library; take a tokenizer "
+            f"whose class is fast"
         )
     # A class that does not find its file makes a small vocabulary of its own.
-    elif definition and not has_json and 2 * len(model_ids(definition)) < _count_tokens(folder):
+    elif not (has_json or warnings.faults or name in _BYTES) and 2 * len(model_ids(definition)) < _count_tokens(folder):
         warnings.faults.append("it does not read the vocabulary that is there")
     if warnings.faults:
         raise TokkitError(
@@ -236,6 +247,21 @@ def convert_folder(
         f"{role}_token": getattr(made, f"{role}_token", None) for role in (*ROLES, "bos", "eos")
     }
     return definition, {key: str(token) for key, token in special.items() if token is not None}
+
+
+def _define_bytes(made: Any) -> dict[str, Any]:
+    """Return the definition of a class that has a token for each byte of UTF-8."""
+    ids = {
+        char: made.convert_tokens_to_ids(chr(byte))
+        for byte, char in enumerate(byte_level_alphabet())
+    }
+    rows = [
+        added_token(row.content, number, special=row.special or number in made.all_special_ids)
+        for number, row in sorted(made.added_tokens_decoder.items())
+    ]
+    # Within the model, because the library numbers tokens that are not in it itself.
+    ids |= {row["content"]: row["id"] for row in rows}
+    return {**byte_level_bpe(ids, [], named={}, add_prefix_space=False), "added_tokens": rows}
 
 
 def _count_tokens(folder: Path) -> int:
