@@ -175,9 +175,9 @@ def test_a_token_is_never_shown_as_nothing(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(write_bpe(tmp_path, merges))
     ids = [tokenizer.tokens.index(token) for token in ("##", "a", "Ġ##", "Ċ")]
     words = show_tokens(ids, [True, False, True, True], tokenizer)
-    assert words == "##a ## Ċ"
+    assert words == r"##a ## \n"
     masked = show_tokens(ids, [True] * 4, tokenizer, {0: ids[2], 1: ids[3]})
-    assert masked == "[##→##] [a→Ċ] ## Ċ"
+    assert masked == r"[##→##] [a→\n] ## \n"
 
 
 def test_parts_of_characters_are_shown_by_their_bytes(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.files import draft_path
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError
+from tokkit.inspection.report.markup import shorten_names
 from tokkit.inspection.report.report import make_report
 from tokkit.inspection.report.report_config import ReportConfig
 from tokkit.pretraining.pretrain import pretrain
@@ -75,6 +76,15 @@ def test_a_sample_shows_masks_segments_and_sentences(work: Path) -> None:
         sum("label" in t for t in row["tokens"]) == row["masked"] for row in instances["samples"]
     )
     assert {t["segment"] for row in instances["samples"] for t in row["tokens"]} == {"a", "b"}
+
+
+def test_paths_are_shortened_to_what_tells_them_apart() -> None:
+    assert shorten_names(["/a/x/run"]) == {"/a/x/run": "/a/x/run"}
+    assert shorten_names(["/a/x/run/", "b/y/run", "c"]) == {
+        "/a/x/run/": "x/run",
+        "b/y/run": "y/run",
+        "c": "c",
+    }
 
 
 def test_duplicate_documents_are_counted(work: Path, tmp_path: Path) -> None:

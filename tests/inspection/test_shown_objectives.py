@@ -50,6 +50,8 @@ def test_a_report_shows_what_an_objective_has(built: Path, objective: str) -> No
     assert ("Masks by position" in page) == (objective in MASKED)
     assert ("Targets of an instance" in page) == (objective in ("span-corruption", "plm"))
     assert page.count('class="sample"') == 5
+    assert page.count(">targets</h4>") == 5 * (objective == "span-corruption")
+    assert ('masked" title=' in page) == (objective in (*MASKED, "plm"))
 
 
 def rows_of(built: Path, objective: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,9 @@ def run(
         has_changed = _last_change(folder) != before
         if has_changed:
             taken[stage] = round(seconds, 1)
+            if has_report:
+                with suppress(TokkitError):  # is reported at the end
+                    _record_times(plan, taken)
         rows.append((stage, str(folder), f"{seconds:.1f} s" if has_changed else "up to date"))
     _print_summary(rows)
     if has_examples and rows[-1][2] != "up to date":
@@ -194,6 +198,20 @@ def check_examples(recipe: Recipe, stages: Collection[str]) -> None:
             encode_masked(tokenizer, example)
 
 
+def _record_times(recipe: Recipe, taken: Mapping[str, float]) -> bool:
+    """Record what stages took, also for a report of a recipe that still runs; return if it is new."""
+    from tokkit.inspection.report.stages_section import RecipeRecord
+
+    earlier = RecipeRecord.read(recipe.output)
+    record = RecipeRecord(
+        recipe=str(recipe.path),
+        examples=list(recipe.examples),
+        seconds={**(earlier.seconds if earlier else {}), **taken},
+    )
+    record.write(recipe.output)
+    return record != earlier
+
+
 def _write_report(recipe: Recipe, taken: Mapping[str, float]) -> None:
     """Show all stages on one page, unless nothing has changed since; a failure fails no stage.
 
@@ -202,19 +220,11 @@ def _write_report(recipe: Recipe, taken: Mapping[str, float]) -> None:
         taken: seconds of the stages that did something.
     """
     from tokkit.inspection.report.report import report
-    from tokkit.inspection.report.stages_section import RecipeRecord
 
     path = recipe.output / "report.html"
     remove_drafts(recipe.output)  # a run that was killed may have left one of the page
     try:
-        earlier = RecipeRecord.read(recipe.output)
-        record = RecipeRecord(
-            recipe=str(recipe.path),
-            examples=list(recipe.examples),
-            seconds={**(earlier.seconds if earlier else {}), **taken},
-        )
-        if record != earlier or not path.is_file():
-            record.write(recipe.output)
+        if _record_times(recipe, taken) or taken or not path.is_file():
             report(ReportConfig(paths=(recipe.output,), output=path))
     except TokkitError as error:
         echo(f"tokkit: no report: {error}", err=True)

@@ -234,9 +234,10 @@ def _paint(text: str, token: int, tokenizer: Tokenizer, position: int, *, is_mas
 def show_token(token: int, tokenizer: Tokenizer) -> str:
     """Show a token without the mark of where it stands in a word; never as nothing.
 
-    A part of a character is shown by its bytes, as in ``e2 80``.
+    A part of a character is shown by its bytes, as in ``e2 80``, and white space by escapes or ``␣``.
     """
-    text = tokenizer.decode([token]).strip()
+    decoded = tokenizer.decode([token])
+    text = decoded.strip() or decoded.encode("unicode_escape").decode().replace(" ", "␣")
     if "\N{REPLACEMENT CHARACTER}" in text:
         name = tokenizer.tokens[token]
         is_byte_level = "ByteLevel" in str(tokenizer.definition.get("decoder"))

@@ -27,7 +27,7 @@ from tokkit.inspection.report.markup import (
 )
 from tokkit.inspection.report.page import Section, list_warnings
 from tokkit.inspection.report.plots import Axes, Series, plot_bars, plot_lines
-from tokkit.inspection.report.token_spans import draw_sample, list_tokens
+from tokkit.inspection.report.token_spans import draw_sample, draw_tokens, list_tokens
 from tokkit.inspection.report.tokens_section import (
     choose_evenly,
     draw_flows,
@@ -154,8 +154,10 @@ def _count_masks(
 ) -> dict[str, Any]:
     """Count what is masked at each position, and what replaced it."""
     lengths, masks = np.diff(instances.offsets), instances.masks
-    longest = int(lengths.max(initial=1))
+    # Of positions that fewer than one in a hundred instances has, shares are chance.
+    longest = int(np.quantile(lengths, 0.99, method="lower"))
     at_position = np.cumsum(np.bincount(lengths, minlength=longest + 1)[::-1])[::-1][1:]
+    at_position = at_position[:longest]
     masked = np.bincount(masks.positions, minlength=longest)[:longest]
     every = -(-longest // MOST_POSITIONS)
     starts = np.arange(0, longest, every)
@@ -220,16 +222,18 @@ def _show_samples(
     samples = []
     for place in range(number):
         row = rows[len(rows) * (2 * place + 1) // (2 * number)]
-        is_pair = objective in PAIRED
+        ids = row["input_ids"]
+        masks = dict(zip(row[predicted], row.get("masked_labels", ()), strict=False))
         tokens = list_tokens(
-            row["input_ids"],
+            ids,
             row["word_starts"],
             tokenizer,
-            segment_length=row["segment_length"] if is_pair else None,
-            masks=dict(zip(row[predicted], row["masked_labels"], strict=True))
-            if targets is None
-            else {},
+            segment_length=row["segment_length"] if objective in PAIRED else None,
+            masks=masks,
         )
+        for order, position in enumerate(row.get("target_positions", ()), 1):
+            if position < len(tokens):
+                tokens[position]["label"] = f"{order:,}"
         label = LABELS.get(objective, {}).get(row["next_sentence_label"], "")
         samples.append(
             {
@@ -238,6 +242,9 @@ def _show_samples(
                 "masked": len(row[predicted]),
                 "label": label.removeprefix(", "),
                 "tokens": tokens,
+                "targets": list_tokens(
+                    row.get("target_ids", ()), [True] * len(row[predicted]), tokenizer
+                ),
             }
         )
     return samples
@@ -293,7 +300,7 @@ def _draw_pairs(pairs: Mapping[str, Any]) -> Markup:
         for n, name in enumerate(("a", "b"))
     ]
     share = pairs["share_of_label_1"]
-    facts = {pairs["label_1"]: f"{share:.2%} of pairs", pairs["label_0"]: f"{1 - share:.2%}"}
+    facts = {pairs["label_1"]: f"{share:.2%}", pairs["label_0"]: f"{1 - share:.2%}"}
     return card(
         "Pairs",
         plot_lines(series, Axes("tokens of a segment, at most", from_zero=True)),
@@ -328,16 +335,20 @@ def _draw_masks(masks: Mapping[str, Any], masking: str | None) -> tuple[Markup, 
 
 
 def _draw_samples(figures: Mapping[str, Any]) -> Markup:
-    note = "Blue is segment A, green is segment B; yellow is masked, with the token to predict."
-    if "pairs" not in figures:
-        note = "Yellow is masked, with the token to predict." if "masks" in figures else ""
+    note = "Yellow is masked, with the token to predict." if "masks" in figures else ""
+    if "pairs" in figures:
+        note = f"Blue is segment A, green is segment B. {note}"
+    if figures["objective"] == "plm":
+        note = "Yellow is predicted, in the order of its number."
     shown = []
     for row in figures["samples"]:
         words = [f"document {row['document']:,}", f"{row['num_tokens']:,} tokens"]
         words += [f"{row['masked']} to predict"] * bool(row["masked"]) + [row["label"]] * bool(
             row["label"]
         )
-        shown.append(draw_sample(" · ".join(words), row["tokens"]))
+        targets = element("h4", "targets"), draw_tokens(row["targets"])
+        more = targets if row["targets"] else ()
+        shown.append(draw_sample(" · ".join(words), row["tokens"], *more))
     return card("Sample instances", *shown, wide=True, note=note)
 
 

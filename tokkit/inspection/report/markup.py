@@ -16,6 +16,7 @@ from typing import Any
 
 from tokkit.errors import escape_controls
 
+MOST_IN_FULL = 10_000_000  # of a number in large type
 _VOID = frozenset({"meta", "input", "br", "hr", "rect", "line", "path", "circle"})
 
 
@@ -78,14 +79,21 @@ def format_number(number: float, digits: int = 4) -> str:
 
 
 def shorten_names(names: Sequence[str]) -> dict[str, str]:
-    """Return names without the folder that all of them are in; one name alone stays as it is."""
-    parts = [name.split("/") for name in names]
-    shared = 0
-    while len(names) > 1 and all(
-        len(own) > shared + 1 and own[shared] == parts[0][shared] for own in parts
-    ):
-        shared += 1
-    return {name: "/".join(own[shared:]) for name, own in zip(names, parts, strict=True)}
+    """Return the last parts of paths, as many as tell them apart; one alone stays as it is."""
+    parts = {name: name.rstrip("/").split("/") for name in names}
+    kept, longest = 1, max(map(len, parts.values()), default=1)
+    while kept < longest and len({tuple(own[-kept:]) for own in parts.values()}) < len(parts):
+        kept += 1
+    return {name: "/".join(own[-kept:]) if len(parts) > 1 else name for name, own in parts.items()}
+
+
+def shorten(value: float) -> str:
+    """Return a number for an axis, such as ``1.6k`` or ``0.002``."""
+    size = abs(value)
+    for unit, least in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
+        if size >= least:
+            return f"{value / (1e3 if unit == 'k' else least):.3g}{unit}"
+    return f"{value:,.4g}" if size < 1000 else f"{value:,.0f}"
 
 
 def format_bytes(number: float) -> str:
@@ -104,7 +112,7 @@ class Column:
     Attributes:
         key: of the value in each row.
         title: heading.
-        format: how a number is shown, such as ``.1%``; empty is ``format_number``.
+        format: how a number is shown, such as ``.1%`` or ``bytes``; empty is ``format_number``.
         is_bar: whether a bar behind the number shows its share of the column's largest.
     """
 
@@ -126,8 +134,16 @@ def table(
         for column in columns
         if column.is_bar
     }
+    numeric = {
+        column.key for column in columns if any(_is_number(row.get(column.key)) for row in rows)
+    }
     head = join(
-        element("th", element("button", column.title, type="button"), scope="col")
+        element(
+            "th",
+            element("button", column.title, type="button"),
+            scope="col",
+            class_="number" if column.key in numeric else None,
+        )
         for column in columns
     )
     body = join(
@@ -147,12 +163,21 @@ def table(
     )
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _cell(column: Column, value: Any, largest: Mapping[str, float]) -> Markup:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _is_number(value):
         return element("td", value, dir="auto")
-    shown = f"{value:{column.format}}" if column.format else format_number(value)
-    bar = share_bar(value / (largest[column.key] or 1)) if column.is_bar else None
-    return element("td", bar, shown, class_="number", data_value=repr(value))
+    shown = format_number(value)
+    if column.format:
+        shown = format_bytes(value) if column.format == "bytes" else f"{value:{column.format}}"
+    content: Content = shown
+    if column.is_bar:
+        bar = share_bar(value / (largest[column.key] or 1))
+        content = element("span", bar, shown, class_="barred")
+    return element("td", content, class_="number", data_value=repr(value))
 
 
 def share_bar(share: float, class_: str = "c0") -> Markup:
@@ -180,9 +205,16 @@ def stats_list(figures: Mapping[str, Content]) -> Markup:
 
 
 def tiles(figures: Mapping[str, Content]) -> Markup:
-    """Return the figures that a reader looks for first, in large type."""
+    """Return the figures that a reader looks for first, in large type; ten millions as ``10M``."""
     shown = (
-        element("div", element("strong", value), element("span", name), class_="tile")
+        element(
+            "div",
+            element("strong", shorten(value), title=format_number(value))
+            if isinstance(value, int) and value >= MOST_IN_FULL
+            else element("strong", value),
+            element("span", name),
+            class_="tile",
+        )
         for name, value in figures.items()
         if value is not None
     )

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tokkit.inspection.report.markup import Markup, element, format_number, join
+from tokkit.inspection.report.markup import Markup, element, format_number, shorten
 
 WIDTH, HEIGHT = 380.0, 220.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 12.0, 36.0
@@ -134,6 +134,8 @@ def plot_lines(series: Sequence[Series], axes: Axes) -> Markup:
     low, high = (min(0.0, *ys) if axes.from_zero else min(ys)), max(ys)
     if low == high:
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+    room = (high - low) * 0.04  # for what is drawn around the outermost points
+    low, high = low if low == 0 else low - room, high + room
     frame = _Frame((min(xs), low), (max(xs), high))
     for number, (start, stop, name) in enumerate(axes.shades):
         left, right = frame.x(max(start, min(xs))), frame.x(min(stop, max(xs)))
@@ -319,15 +321,6 @@ def label_ticks(ticks: Sequence[float], y_format: str) -> list[str]:
     )
 
 
-def shorten(value: float) -> str:
-    """Return a number for an axis, such as ``1.6k`` or ``0.002``."""
-    size = abs(value)
-    for unit, least in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
-        if size >= least:
-            return f"{value / (1e3 if unit == 'k' else least):.3g}{unit}"
-    return f"{value:,.4g}" if size < 1000 else f"{value:,.0f}"
-
-
 def join_figures(figures: Iterable[Markup]) -> Markup:
-    """Return figures one below the other."""
-    return join(figures)
+    """Return figures next to each other where there is room, else one below the other."""
+    return element("div", *figures, class_="figures")

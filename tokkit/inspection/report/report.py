@@ -70,7 +70,7 @@ def make_report(config: ReportConfig) -> str:
         if finished:
             sections += _describe(kind, finished, config, tuple(dict.fromkeys(examples)))
         sections += (describe_unfinished(path, kind) for path in unfinished)
-    names = shorten_names([str(path) for path in config.paths])
+    names = shorten_names([*map(str, config.paths), *config.compare])
     return make_page(", ".join(names.values()), sections)
 
 

@@ -20,7 +20,6 @@ from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest, read_record
 from tokkit.engine.receipts import read_receipts, read_statement
 from tokkit.inspection.report.markup import (
     Column,
-    Markup,
     card,
     element,
     facts_list,
@@ -148,7 +147,7 @@ def describe_stages(
         Column("seconds", "seconds", ",.1f", is_bar=True),
         Column("rows", "rows", ","),
         Column("tokens", "tokens", ","),
-        Column("size", "size"),
+        Column("bytes", "size", "bytes"),
     )
     timed: Sequence[float] = [row["seconds"] for row in rows if row["seconds"]]
     body = join(
@@ -185,5 +184,4 @@ def _describe_stage(stage: str, path: Path, seconds: float | None) -> dict[str, 
         "rows": rows,
         "tokens": tokens,
         "bytes": size,
-        "size": Markup(f'<span data-bytes="{size}">{format_bytes(size)}</span>') if size else "",
     }

@@ -244,7 +244,15 @@ def cut_text(tokenizer: Tokenizer, text: str) -> list[dict[str, Any]]:
 
 def _draw(figures: Mapping[str, Any]) -> Markup:
     labels = shorten_names([one["name"] for one in figures["tokenizers"]])
-    tokenizers = [{**one, "name": labels[one["name"]]} for one in figures["tokenizers"]]
+    texts = shorten_names(figures["texts"])
+    tokenizers = [
+        {
+            **one,
+            "name": labels[one["name"]],
+            "measured": [{**row, "text": texts[row["text"]]} for row in one["measured"]],
+        }
+        for one in figures["tokenizers"]
+    ]
     parts: list[Markup] = []
     if len(tokenizers) == 1:
         parts.append(_draw_tiles(tokenizers[0]))
@@ -252,14 +260,15 @@ def _draw(figures: Mapping[str, Any]) -> Markup:
     if figures["texts"]:
         parts.append(_draw_measured(figures, tokenizers))
         if len(tokenizers) > 1:
-            parts.append(_draw_matrix(figures, tokenizers))
+            parts.append(_draw_matrix(tokenizers))
     else:
         note = "There is no text to measure on; name some with --text."
         parts.append(card("Measured on text", element("p", note, class_="note")))
     for one in tokenizers:
         parts += draw_vocabulary(one, is_single=len(tokenizers) == 1)
     if figures["lines"]:
-        parts.append(_draw_lines(figures["lines"], is_single=len(tokenizers) == 1))
+        lines = [{**row, "text": texts[row["text"]]} for row in figures["lines"]]
+        parts.append(_draw_lines(lines, is_single=len(tokenizers) == 1))
     parts.append(Markup("</div>"))
     return join((*parts, *map(_draw_facts, tokenizers)))
 
@@ -294,13 +303,14 @@ def _draw_measured(figures: Mapping[str, Any], tokenizers: Sequence[Mapping[str,
         Column("tokens", "tokens", ","),
     ]
     shown = columns[1:] if len(tokenizers) == 1 else columns
-    note = "On the first 256 kB of each text."
-    if figures["is_training_text"]:
-        note = "On the first 256 kB of what the first vocabulary was learned from."
+    what = (
+        "what the first vocabulary was learned from" if figures["is_training_text"] else "each text"
+    )
+    note = f"On the first 256 kB of {what}. A word is what stands between white space."
     return card("Measured on text", table(shown, rows), wide=True, note=note)
 
 
-def _draw_matrix(figures: Mapping[str, Any], tokenizers: Sequence[Mapping[str, Any]]) -> Markup:
+def _draw_matrix(tokenizers: Sequence[Mapping[str, Any]]) -> Markup:
     """Return tokens per word, with a row for each text and a column for each tokenizer."""
     columns = [Column("text", "text")]
     columns += [
@@ -309,13 +319,13 @@ def _draw_matrix(figures: Mapping[str, Any], tokenizers: Sequence[Mapping[str, A
     ]
     rows = [
         {
-            "text": text,
+            "text": row["text"],
             **{
                 str(number): one["measured"][place]["tokens_per_word"]
                 for number, one in enumerate(tokenizers)
             },
         }
-        for place, text in enumerate(figures["texts"])
+        for place, row in enumerate(tokenizers[0]["measured"])
     ]
     return card("Tokens per word", table(columns, rows), wide=True)
 

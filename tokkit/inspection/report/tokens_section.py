@@ -4,7 +4,7 @@ Of a large folder, a sample is read: record batches at even distances, 20 millio
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.receipts import read_receipts
+from tokkit.errors import plural
 from tokkit.inspection.report.markup import (
     Column,
     Markup,
@@ -23,6 +24,7 @@ from tokkit.inspection.report.markup import (
     folded,
     format_bytes,
     join,
+    shorten_names,
     stats_list,
     table,
     tiles,
@@ -214,7 +216,7 @@ def _show_samples(folder: ShardFolder, refs: Sequence[BatchRef]) -> list[dict[st
 
 
 def _draw(figures: Mapping[str, Any]) -> Markup:
-    accounts = figures["accounts"]
+    accounts, shorten_name = figures["accounts"], _name_shortener(figures)
     counts = accounts.get("figures", {})
     words, unknown = counts.get("words"), counts.get("unknown_tokens")
     return join(
@@ -223,7 +225,9 @@ def _draw(figures: Mapping[str, Any]) -> Markup:
                 {
                     "documents": figures["documents"],
                     "tokens": figures["tokens"],
-                    "tokens per word": f"{figures['tokens'] / words:.3f}" if words else None,
+                    "tokens per word, punctuation apart": f"{figures['tokens'] / words:.3f}"
+                    if words
+                    else None,
                     "unknown tokens": None
                     if unknown is None
                     else f"{unknown / max(figures['tokens'], 1):.3%}",
@@ -236,23 +240,30 @@ def _draw(figures: Mapping[str, Any]) -> Markup:
             *draw_flows(accounts),
             card(
                 "Documents by length",
-                plot_bars(**_bars(figures["documents_by_length"]), x_title="tokens of a document"),
+                plot_bars(
+                    {
+                        shorten_name(n): c
+                        for n, c in figures["documents_by_length"]["counts"].items()
+                    },
+                    figures["documents_by_length"]["edges"],
+                    "tokens of a document",
+                ),
                 stats_list(figures["document_lengths"]),
                 note=_note_sample(figures),
             ),
             card(
                 "Sentences by length",
-                plot_bars(**_bars(figures["sentences_by_length"]), x_title="tokens of a sentence"),
+                plot_bars(**figures["sentences_by_length"], x_title="tokens of a sentence"),
                 stats_list(figures["sentence_lengths"]),
             ),
-            _draw_sources(accounts.get("sources", {})),
-            _draw_names(figures),
+            _draw_sources(accounts.get("sources", {}), shorten_name),
+            _draw_names(figures, shorten_name),
             card(
                 "Sample documents",
                 *(
                     draw_sample(
-                        f"{row['document']} · {row['sentences']:,} sentences, "
-                        f"{row['num_tokens']:,} tokens",
+                        f"{shorten_name(row['document'])} · "
+                        f"{plural(row['sentences'], 'sentence')}, {plural(row['num_tokens'], 'token')}",
                         row["tokens"],
                     )
                     for row in figures["samples"]
@@ -266,8 +277,15 @@ def _draw(figures: Mapping[str, Any]) -> Markup:
     )
 
 
-def _bars(binned: Mapping[str, Any]) -> dict[str, Any]:
-    return {"counts": binned["counts"], "edges": binned["edges"]}
+def _name_shortener(figures: Mapping[str, Any]) -> Callable[[str], str]:
+    """Return what shortens the names of sources, and those of documents, which begin with them."""
+    names = shorten_names(list(figures["accounts"].get("sources", {})))
+
+    def shorten_name(name: str) -> str:
+        source = max(filter(name.startswith, names), key=len, default="")
+        return names.get(source, "") + name[len(source) :]
+
+    return shorten_name
 
 
 def _note_sample(figures: Mapping[str, Any]) -> str:
@@ -286,7 +304,9 @@ def draw_flows(accounts: Mapping[str, Any]) -> list[Markup]:
     return [card("From in to kept", join_figures(flows))] if flows else []
 
 
-def _draw_sources(sources: Mapping[str, Mapping[str, int]]) -> Markup:
+def _draw_sources(
+    sources: Mapping[str, Mapping[str, int]], shorten_name: Callable[[str], str]
+) -> Markup:
     if not sources:
         return Markup()
     columns = (
@@ -298,28 +318,34 @@ def _draw_sources(sources: Mapping[str, Mapping[str, int]]) -> Markup:
     )
     rows = [
         {
-            "source": name,
+            "source": shorten_name(name),
             **figures,
             "fertility": figures["tokens"] / max(figures["words"], 1),
             "unknown": figures["unknown_tokens"] / max(figures["tokens"], 1),
         }
         for name, figures in sources.items()
     ]
-    return card("Sources", table(columns, rows), wide=True)
+    note = "Words as the tokenizer splits text, in which a punctuation mark is a word of its own."
+    return card("Sources", table(columns, rows), wide=True, note=note)
 
 
-def _draw_names(figures: Mapping[str, Any]) -> Markup:
+def _draw_names(figures: Mapping[str, Any], shorten_name: Callable[[str], str]) -> Markup:
+    def shown(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        return [{**row, "document": shorten_name(row["document"])} for row in rows]
+
     name = Column("document", "document")
     longest = card(
         "Longest documents",
-        table((name, Column("tokens", "tokens", ",", is_bar=True)), figures["longest"]),
+        table((name, Column("tokens", "tokens", ",", is_bar=True)), shown(figures["longest"])),
     )
     duplicates = figures["duplicates"]
     if not duplicates["documents"]:
         return longest
     columns = (name, Column("copies", "further copies", ",", is_bar=True))
     note = f"{duplicates['documents']:,} documents have the same tokens as an earlier one."
-    return join((longest, card("Duplicates", table(columns, duplicates["commonest"]), note=note)))
+    return join(
+        (longest, card("Duplicates", table(columns, shown(duplicates["commonest"])), note=note))
+    )
 
 
 def draw_options(figures: Mapping[str, Any]) -> Markup:
