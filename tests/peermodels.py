@@ -4,13 +4,18 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
+from randommodels import make_instances
 
+from tokkit.pretraining.data.batches import Batch
 from tokkit.pretraining.models.architectures import build_model, to_transformers
 from tokkit.pretraining.models.bert import Bert
 from tokkit.pretraining.models.initial_weights import read_initial_weights
 from tokkit.pretraining.models.transformer import Transformer
+from tokkit.pretraining.training.metrics import total_loss
+from tokkit.shards.instances import Instances, Masks, Targets
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer
 
@@ -63,3 +68,30 @@ def begin(folder: Path, tokenizer: Tokenizer, objective: str = "nsp") -> Bert:
     initial.load_into(model)
     assert isinstance(model, Bert)
     return model
+
+
+def make_targets(lengths: tuple[list[int], list[int]], vocab_size: int, seed: int = 0) -> Instances:
+    """Instances of random inputs and targets of these lengths."""
+    of_inputs, of_targets = lengths
+    instances = make_instances(of_inputs, vocab_size, seed)
+    values = np.random.default_rng(seed).integers(1, vocab_size, sum(of_targets))
+    return Instances(
+        **{
+            **vars(instances),
+            "masks": Masks.none(len(of_inputs), np.uint16),
+            "targets": Targets("target_ids", values.astype(np.uint16), np.cumsum([0, *of_targets])),
+        }
+    )
+
+
+def loss_of(model: Transformer, batch: Batch) -> torch.Tensor:
+    """The loss of a step."""
+    return total_loss(model(batch.inputs), batch.num_predicted, batch.num_pairs)
+
+
+def gradients_of(model: Transformer, batch: Batch) -> dict[str, torch.Tensor]:
+    """The gradients of a step, under their names."""
+    model.zero_grad()
+    torch.autograd.backward(loss_of(model, batch))
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    return to_transformers(gradients, model.config)

@@ -118,7 +118,7 @@ def permutations_of(
             epoch=epoch,
             index=index_of(packed),
         )
-        yield to_row(packed, ids, target_positions=targets)
+        yield {**to_row(packed, ids, target_positions=targets), "segment_length": len(ids) - 1}
 
 
 TWINS: dict[str, Callable[..., Iterator[Row]]] = {

@@ -74,5 +74,5 @@ def test_a_sentence_must_hold_a_mask_and_fit(tmp_path: Path) -> None:
 
 def test_a_decoder_fills_no_masks(tmp_path: Path) -> None:
     folder = write_model(tmp_path, "clm")
-    with pytest.raises(TokkitError, match="a decoder predicts the next token and fills no masks"):
+    with pytest.raises(TokkitError, match="trained without masks and fills no masks"):
         fill_mask(folder, "word1 [MASK]")

@@ -276,10 +276,6 @@ class TestRefusals:
     def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
         self.check(make_config(tmp_path / "nowhere"), "nowhere: no such folder")
 
-    def test_another_objective(self, tmp_path: Path) -> None:
-        folder = write_instance_folder(tmp_path / "instances", objective="plm")
-        self.check(make_config(folder), "built with --objective plm")
-
     def test_an_option_of_masking_for_static_masks(self, tmp_path: Path) -> None:
         folder = write_instance_folder(tmp_path / "instances", static=True)
         self.check(make_config(folder, mask_unit="word"), "static, so --mask-unit has no effect")

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from randommodels import make_instances, make_model
+from peermodels import gradients_of, loss_of, make_targets
+from randommodels import make_model
 from realcommands import outcome
 from safetensors.torch import load_file, save_file
 from tokenfolders import toy_tokenizer, write_token_folder
@@ -20,7 +21,7 @@ from tokkit import InstanceLoader
 from tokkit.errors import Interrupted, TokkitError, UsageError
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
-from tokkit.pretraining.data.batches import EXACT, Batch, Rounding, lay_out
+from tokkit.pretraining.data.batches import EXACT, Rounding, lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
@@ -36,9 +37,9 @@ from tokkit.pretraining.models.t5_layers import T5Config
 from tokkit.pretraining.models.transformer import Transformer
 from tokkit.pretraining.pretrain import estimate_run, pretrain
 from tokkit.pretraining.pretrain_config import T5_PRESETS, PretrainConfig
-from tokkit.pretraining.training.metrics import Sample, count_flops_per_token, total_loss
+from tokkit.pretraining.training.metrics import Sample, count_flops_per_token
 from tokkit.pretraining.training.optimizers import update_weights
-from tokkit.shards.instances import Instances, Masks, Targets
+from tokkit.shards.instances import Instances
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 VOCAB_SIZE = 101
@@ -59,31 +60,6 @@ SHAPE = T5Config(
 FULL = [32, 32], [16, 16]
 RAGGED = [5, 40, 33, 8], [3, 11, 16, 1]
 LENGTHS = pytest.mark.parametrize("lengths", [FULL, RAGGED], ids=["full", "ragged"])
-
-
-def make_targets(lengths: tuple[list[int], list[int]], seed: int = 0) -> Instances:
-    """Instances of random inputs and targets of these lengths."""
-    of_inputs, of_targets = lengths
-    instances = make_instances(of_inputs, VOCAB_SIZE, seed)
-    values = np.random.default_rng(seed).integers(1, VOCAB_SIZE, sum(of_targets))
-    return Instances(
-        **{
-            **vars(instances),
-            "masks": Masks.none(len(of_inputs), np.uint16),
-            "targets": Targets("target_ids", values.astype(np.uint16), np.cumsum([0, *of_targets])),
-        }
-    )
-
-
-def loss_of(model: Transformer, batch: Batch) -> torch.Tensor:
-    return total_loss(model(batch.inputs), batch.num_predicted, batch.num_pairs)
-
-
-def gradients_of(model: Transformer, batch: Batch) -> dict[str, torch.Tensor]:
-    model.zero_grad()
-    torch.autograd.backward(loss_of(model, batch))
-    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-    return to_transformers(gradients, model.config)
 
 
 def pad(instances: Instances) -> dict[str, Any]:
@@ -120,7 +96,7 @@ def test_logits_loss_and_every_gradient_equal_those_of_transformers(
         folder, output_loading_info=True
     )
     assert not any(info.values()), info
-    instances = make_targets(lengths)
+    instances = make_targets(lengths, VOCAB_SIZE)
     batch, padded = lay_out(instances, 0), pad(instances)
     theirs = peer.eval()(**padded)
     is_target = padded["labels"] >= 0
@@ -142,8 +118,8 @@ def test_logits_loss_and_every_gradient_equal_those_of_transformers(
 def test_rounded_sizes_change_neither_loss_nor_gradients(
     model: Transformer, lengths: tuple[list[int], list[int]]
 ) -> None:
-    rounding = Rounding(tokens=128, sequences=8, max_seqlen=40)
-    exact, rounded = (lay_out(make_targets(lengths), 0, r) for r in (EXACT, rounding))
+    rounding = Rounding(tokens=128, sequences=8, predictions=64, max_seqlen=40, max_target_len=16)
+    exact, rounded = (lay_out(make_targets(lengths, VOCAB_SIZE), 0, r) for r in (EXACT, rounding))
     assert len(rounded.inputs.input_ids_N) == 128 > len(exact.inputs.input_ids_N)
     torch.testing.assert_close(loss_of(model, rounded), loss_of(model, exact))
     expected = gradients_of(model, exact)
@@ -161,7 +137,7 @@ def test_an_export_is_read_back_as_it_was_and_is_a_start(
     )
     begun = build_model(initial.config)
     initial.load_into(begun)
-    batch = lay_out(make_targets(RAGGED), 0)
+    batch = lay_out(make_targets(RAGGED, VOCAB_SIZE), 0)
     torch.testing.assert_close(loss_of(begun, batch), loss_of(model, batch))
     named = to_transformers(model.state_dict(), model.config)
     back = from_transformers(named, model.config, model.state_dict())

@@ -12,7 +12,6 @@ from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.local import import_single_threaded
 from tokkit.engine.stage_config import StageConfig
 from tokkit.instances.build_config import BuildConfig
-from tokkit.shards.objectives import TRAINABLE
 from tokkit.vocab.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -77,10 +76,7 @@ def build(config: BuildConfig, *, as_json: bool) -> None:
         take_step(config, make_build_stage(config), as_json=as_json)
         return
     print_manifest(config.output, run(config), as_json=as_json)
-    if config.objective in TRAINABLE:
-        name_next("pretrain", config.output, "-o", "run")
-    else:
-        name_next("report", config.output)
+    name_next("pretrain", config.output, "-o", "run")
 
 
 def take_step(config: StageConfig, stage: "Stage", *, as_json: bool) -> None:

@@ -122,7 +122,7 @@ def split_instances(instances: Instances) -> list[Row]:
     if instances.targets is None:
         names = {"masked_positions": predicted.positions, "masked_labels": predicted.labels}
     else:
-        names = {instances.targets.column: predicted.labels}
+        names = {instances.targets.column: instances.targets.values}
     return [
         {
             "document": instances.documents[number],

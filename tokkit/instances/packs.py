@@ -292,4 +292,5 @@ def _order(instances: Instances, options: PackOptions, seed: np.uint64, number: 
         offsets,
     )
     targets = Targets("target_positions", positions[: offsets[-1]], offsets)
-    return replace(instances, targets=targets)
+    # ``[CLS]`` is a segment of its own, as in google's script.
+    return replace(instances, segment_lengths=instances.segment_lengths - 1, targets=targets)

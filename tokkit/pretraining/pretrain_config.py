@@ -70,7 +70,10 @@ FAMILIES = {
     "gpt2": Family(("clm",), tuple(PRESETS), 0.1),
     "modernbert": Family(("mlm", "clm"), tuple(MODERNBERT_PRESETS), 0.0),
     "t5": Family(("span-corruption",), tuple(T5_PRESETS), 0.0, "t5-base"),
+    "xlnet": Family(("plm",), tuple(PRESETS), 0.1),
 }
+# Where it is not bert.
+DEFAULT_FAMILIES = {"clm": "gpt2", "span-corruption": "t5", "plm": "xlnet"}
 
 DEFAULT_MAX_STEPS = 100_000
 DEFAULT_EVAL_EVERY = 1000
@@ -90,7 +93,7 @@ class PretrainConfig(PhasesConfig, OutputConfig):
         "Architecture of the model; roberta is for instances of mlm, modernbert for mlm and clm.",
         default=None,
         choices=tuple(FAMILIES),
-        shown_default="bert, gpt2 for clm, t5 for span-corruption",
+        shown_default="bert, gpt2 for clm, t5 for span-corruption, xlnet for plm",
     )
     preset: str | None = option(
         "Size of the model; 17m, 32m and 68m are those of modernbert, and t5 has its own.",
@@ -341,9 +344,7 @@ class PretrainConfig(PhasesConfig, OutputConfig):
         Raises:
             UsageError: if the architecture does not learn from them.
         """
-        family = self.architecture or {"clm": "gpt2", "span-corruption": "t5"}.get(
-            objective, "bert"
-        )
+        family = self.architecture or DEFAULT_FAMILIES.get(objective, "bert")
         objectives = FAMILIES[family].objectives
         require(
             objective in objectives,

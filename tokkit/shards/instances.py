@@ -93,10 +93,13 @@ class Instances:
 
     @property
     def predictions(self) -> Masks:
-        """The masked tokens; or the targets, whose positions are no input's and are 0."""
+        """The masked tokens; or the targets, whose positions are 0 where they are no input's."""
         targets = self.targets
         if targets is None:
             return self.masks
+        if targets.column == "target_positions":
+            places = np.repeat(self.offsets[:-1], np.diff(targets.offsets)) + targets.values
+            return Masks(targets.values, self.input_ids[places], targets.offsets)
         return Masks(np.zeros(len(targets.values), np.uint16), targets.values, targets.offsets)
 
     @property

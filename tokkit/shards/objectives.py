@@ -41,6 +41,4 @@ OBJECTIVES = {
 }
 PAIRED = tuple(name for name, has in OBJECTIVES.items() if has.has_pairs)
 MASKED = tuple(name for name, has in OBJECTIVES.items() if has.has_masks)
-# What the models of ``pretrain`` learn from.
-TRAINABLE = tuple(name for name, has in OBJECTIVES.items() if has.targets != "target_positions")
 TARGET_COLUMNS = tuple(has.targets for has in OBJECTIVES.values() if has.targets is not None)

@@ -59,12 +59,14 @@ class Rounding:
         sequences: for S.
         predictions: for M.
         max_seqlen: of all batches; None for the longest sequence of each.
+        max_target_len: the same of targets.
     """
 
     tokens: int = 1
     sequences: int = 1
     predictions: int = 1
     max_seqlen: int | None = None
+    max_target_len: int | None = None
 
 
 EXACT = Rounding()
@@ -105,12 +107,14 @@ class Sizes:
         num_tokens: of each, without padding.
         num_predicted: of each, tokens that have a label.
         max_seqlen: of each.
+        max_target_len: of each; None for the longest of each.
     """
 
     bounds: Int64
     num_tokens: list[int]
     num_predicted: list[int]
     max_seqlen: list[int]
+    max_target_len: int | None
 
     @classmethod
     def measure(
@@ -137,12 +141,21 @@ class Sizes:
             max_seqlen = np.full(len(num_rows), rounding.max_seqlen)
         tokens = round_up(num_tokens, rounding.tokens)
         num_padding = -(-(tokens - num_tokens) // max_seqlen)
-        sequences = round_up(num_rows + num_padding, rounding.sequences)
         predictions = round_up(num_predicted, rounding.predictions)
+        if rounding.max_target_len is not None:
+            rest = -(-(predictions - num_predicted) // rounding.max_target_len)
+            num_padding = np.maximum(num_padding, rest)
+        sequences = round_up(num_rows + num_padding, rounding.sequences)
         starts = np.zeros((4, len(rows)), np.int64)
         starts[0] = rows
         np.cumsum([tokens, sequences, predictions], axis=1, out=starts[1:, 1:])
-        return cls(starts, num_tokens.tolist(), num_predicted.tolist(), max_seqlen.tolist())
+        return cls(
+            starts,
+            num_tokens.tolist(),
+            num_predicted.tolist(),
+            max_seqlen.tolist(),
+            rounding.max_target_len,
+        )
 
 
 class Buffers:
@@ -201,13 +214,15 @@ class Buffers:
             (first_row, *starts), (last_row, *stops) = ends
             tokens, sequences, predictions = map(slice, starts, stops)
             ids, types, positions, rows, cu_seqlens, places, labels, pairs = self._tensors
-            target_cu_seqlens, max_target_len = NO_TARGETS, 0
+            target_cu_seqlens, max_target_len = NO_TARGETS, sizes.max_target_len or 0
             if instances.targets is not None:
                 bounds = predicted.offsets[first_row : last_row + 1]
-                max_target_len = round_up(int(np.diff(bounds).max()), LENGTH_MULTIPLE)
-                # Sequences of padding have no targets.
-                num_padding = stops[1] - starts[1] - (last_row - first_row)
-                padded = np.pad(bounds - bounds[0], (0, num_padding), mode="edge")
+                if not max_target_len:
+                    max_target_len = round_up(int(np.diff(bounds).max()), LENGTH_MULTIPLE)
+                # Sequences of padding take the targets of padding.
+                padded = np.full(stops[1] - starts[1] + 1, max_target_len, np.int64)
+                padded[: len(bounds)] = np.diff(bounds, prepend=bounds[0])
+                padded = padded.cumsum().clip(max=stops[2] - starts[2])
                 target_cu_seqlens = torch.from_numpy(padded.astype(np.int32))
             views.append(
                 Batch(
@@ -286,9 +301,9 @@ class MicroBatches:
             rounding = Rounding(
                 tokens=multiple,
                 sequences=rows + -(-multiple // longest),
-                # Targets, which build makes of one length, need no padding, which a decoder would read.
-                predictions=1 if loader.has_targets else max(1, predictions // PREDICTION_PARTS),
+                predictions=max(1, predictions // PREDICTION_PARTS),
                 max_seqlen=longest,
+                max_target_len=round_up(loader.max_predictions, LENGTH_MULTIPLE),
             )
         room = (
             number * round_up(tokens, rounding.tokens),

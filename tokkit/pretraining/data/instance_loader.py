@@ -21,8 +21,10 @@ prediction at each position with the label at the next one. The first token of a
 label, so that ragged instances are not predicted from each other. There are no ``token_type_ids``,
 which GPT-2 would take for words.
 
-For ``span-corruption``, ``labels`` are the targets of T5: of a width of their own, or one after the
-other, where ``target_cu_seqlens`` marks where those of an instance begin.
+For objectives with targets, ``labels`` are these: of a width of their own, or one after the other,
+where ``target_cu_seqlens`` marks where those of an instance begin. For ``plm``, ``target_mapping`` and
+``perm_mask`` say where they are and which tokens a token does not see; ragged, ``target_positions``
+are their positions in the order of factorization.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -152,7 +155,7 @@ class InstanceLoader(IterableDataset[TensorBatch]):
             batch = ragged_batch(instances, causal=causal)
         else:
             batch = padded_batch(instances, self._loader.pad_id, causal=causal)
-        if causal or instances.targets is not None:
+        if causal or self._objective.targets == "target_ids":
             del batch["token_type_ids"]
         if self._objective.has_pairs:
             batch["next_sentence_label"] = torch.from_numpy(instances.next_sentence_labels)
@@ -171,19 +174,27 @@ def padded_batch(instances: Instances, pad_id: int, *, causal: bool = False) -> 
         block[is_real] = values
         batch[name] = torch.from_numpy(block)
     if instances.targets is not None:
-        batch["labels"] = _pad_targets(instances.targets)
+        batch |= _pad_targets(instances.targets, instances.predictions.labels, is_real.shape[1])
     return batch
 
 
-def _pad_targets(targets: Targets) -> torch.Tensor:
-    """Return targets as a tensor of shape [instances, longest]."""
+def _pad_targets(targets: Targets, values: npt.NDArray[Any], num_columns: int) -> TensorBatch:
+    """Return targets as tensors; those of a permutation with where they are, and what sees them."""
     lengths = np.diff(targets.offsets)
     is_real = (
         np.arange(-(-int(lengths.max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE) < lengths[:, None]
     )
-    block = np.full(is_real.shape, NO_LABEL, np.int64)
-    block[is_real] = targets.values
-    return torch.from_numpy(block)
+    labels = np.full(is_real.shape, NO_LABEL, np.int64)
+    labels[is_real] = values
+    padded = {"labels": torch.from_numpy(labels)}
+    if targets.column == "target_positions":
+        rows, ranks = is_real.nonzero()
+        mapping = torch.zeros(*is_real.shape, num_columns)
+        mapping[rows, ranks, targets.values.astype(np.int64)] = 1
+        order = torch.einsum("smt,m->st", mapping, torch.arange(1.0, is_real.shape[1] + 1))
+        is_hidden = (order[:, None] > 0) & (order[:, None] >= order[..., None])
+        padded |= {"target_mapping": mapping, "perm_mask": is_hidden.float()}
+    return padded
 
 
 def ragged_batch(instances: Instances, *, causal: bool = False) -> TensorBatch:
@@ -191,7 +202,9 @@ def ragged_batch(instances: Instances, *, causal: bool = False) -> TensorBatch:
     columns = _token_columns(instances, causal=causal) | {"position_ids": instances.positions}
     of_targets = {}
     if instances.targets is not None:
-        columns["labels"] = instances.targets.values.astype(np.int64)
+        columns["labels"] = instances.predictions.labels.astype(np.int64)
+        if instances.targets.column == "target_positions":
+            columns["target_positions"] = instances.targets.values.astype(np.int64)
         of_targets["target_cu_seqlens"] = torch.from_numpy(
             instances.targets.offsets.astype(np.int32)
         )

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from tokkit.errors import TokkitError
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.kernels.instances.gather import TABLE_DTYPE, find_rows, gather_rows
+from tokkit.kernels.instances.noise import LONGEST_TARGET_SPAN
 from tokkit.kernels.ragged import take_bit_rows, take_rows
 from tokkit.shards.arrow import packed_bits, ragged
 from tokkit.shards.checks import check_ids_below
@@ -54,7 +55,7 @@ class InstanceReader:
         self._starts = np.cumsum([0, *(ref.rows for ref in self._refs)], dtype=np.int64)
         self._shards = [folder.shards[name] for name in {ref.shard: None for ref in self._refs}]
         objective = folder.manifest.options["objective"]
-        self._has_targets = OBJECTIVES[objective].targets == "target_ids"
+        self._targets = OBJECTIVES[objective].targets
         self._start_mapping()
 
     def _start_mapping(self) -> None:
@@ -67,7 +68,7 @@ class InstanceReader:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is mapped, whose addresses are those of this process."""
-        kept = {"_folder", "_with_words", "_refs", "_starts", "_shards", "_has_targets"}
+        kept = {"_folder", "_with_words", "_refs", "_starts", "_shards", "_targets"}
         return {name: value for name, value in vars(self).items() if name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -123,9 +124,11 @@ class InstanceReader:
         check_ids_below(np.array([largest]), header.vocab_size, f"{self._folder.path}: an instance")
         num_tokens, num_masked = offsets[-1], masked_offsets[-1]
         predicted, targets = masked_labels[:num_masked], None
-        if self._has_targets:
-            targets = Targets("target_ids", predicted, masked_offsets)
         masks = Masks(masked_positions[:num_masked], predicted, masked_offsets)
+        if self._targets is not None:
+            is_ids = self._targets == "target_ids"
+            values = predicted if is_ids else masks.positions
+            targets = Targets(self._targets, values, masked_offsets)
         return Instances(
             input_ids=input_ids[:num_tokens],
             offsets=offsets,
@@ -161,16 +164,14 @@ class InstanceReader:
 
     def _map(self, batches: Int64) -> None:
         """Map those of the record batches that are not mapped yet."""
-        allowed = self._folder.manifest.max_predictions
-        if self._has_targets:
-            allowed = self._folder.header.max_seq_length
+        allowed = most_predictions(self._folder)
         for number in np.unique(batches[self._table["input_ids"][batches] == 0]).tolist():
             columns, first_bit = _map_columns(self._folder, self._refs[number])
             most_masked = int(np.diff(columns["masked_offsets"]).max())
             if most_masked > allowed:
                 raise TokkitError(
-                    f"{self._folder.path}: an instance has {most_masked} masked positions, the "
-                    f"manifest says at most {allowed}; recreate the folder"
+                    f"{self._folder.path}: an instance has {most_masked} masked positions or targets, "
+                    f"the manifest says at most {allowed}; recreate the folder"
                 )
             self._most_masked = max(self._most_masked, most_masked)
             self._columns.append(columns)
@@ -178,6 +179,18 @@ class InstanceReader:
             addresses = (columns[name].ctypes.data for name in names)
             sizes = len(columns["input_ids"]), len(columns["masked_positions"])
             self._table[number] = (*addresses, first_bit, *sizes)
+
+
+def most_predictions(folder: ShardFolder) -> int:
+    """Return the most masks or targets of an instance, which the manifest tells."""
+    options, figures = folder.manifest.options, folder.manifest.accounts.get("figures", {})
+    longest = folder.header.max_seq_length
+    if options["objective"] == "span-corruption" and figures.get("instances"):
+        return int(-(-figures.get("targets", 0) // figures["instances"]))  # all have as many
+    if options["objective"] == "plm":  # see ``order_targets``
+        return min(longest, longest // int(options.get("predict_one_in", 1)) + LONGEST_TARGET_SPAN)
+    is_target = OBJECTIVES[options["objective"]].targets is not None
+    return longest if is_target else folder.manifest.max_predictions
 
 
 def _map_columns(folder: ShardFolder, ref: BatchRef) -> tuple[Columns, int]:
@@ -195,6 +208,9 @@ def _map_columns(folder: ShardFolder, ref: BatchRef) -> tuple[Columns, int]:
     if "target_ids" in batch.schema.names:  # the kernel copies them as it does masks
         values, target_offsets = ragged(batch.column("target_ids"))
         masks = Masks(np.zeros(len(values), np.uint16), values, target_offsets)
+    if "target_positions" in batch.schema.names:
+        values, target_offsets = ragged(batch.column("target_positions"))
+        masks = Masks(values, np.zeros(len(values), input_ids.dtype), target_offsets)
     word_starts, first_bit = packed_bits(batch.column("word_starts"))
     columns = {
         "input_ids": input_ids,
@@ -235,7 +251,9 @@ def join_instances(parts: Sequence[Instances], rows: Sequence[Int64]) -> Instanc
     )
     targets = None
     if parts[0].targets is not None:
-        targets = Targets(parts[0].targets.column, predictions.labels, predictions.offsets)
+        column = parts[0].targets.column
+        values = predictions.labels if column == "target_ids" else predictions.positions
+        targets = Targets(column, values, predictions.offsets)
         predictions = Masks.none(len(order), predictions.labels.dtype)
     return Instances(
         input_ids=_take([part.input_ids for part in parts], all_offsets, order),

@@ -7,6 +7,7 @@ from typing import Any
 from tokkit.errors import TokkitError, UsageError
 from tokkit.masking.mask_config import MaskConfig
 from tokkit.masking.masks import MaskOptions
+from tokkit.pretraining.data.instance_reader import most_predictions
 from tokkit.pretraining.data.loader_config import DataConfig, LoaderConfig, require_objective
 from tokkit.pretraining.data.phases import Phase
 from tokkit.pretraining.pretrain_config import PretrainConfig
@@ -48,11 +49,6 @@ class Sources:
         return OBJECTIVES[self.objective].is_causal
 
     @property
-    def has_targets(self) -> bool:
-        """Whether a decoder predicts tokens of their own."""
-        return OBJECTIVES[self.objective].targets is not None
-
-    @property
     def pad_id(self) -> int:
         """The id of ``[PAD]``; 0 where there is none and any would do."""
         return self.tokenizer.special_ids.get("pad", 0)
@@ -60,10 +56,10 @@ class Sources:
     @property
     def max_predictions(self) -> int:
         """Most predictions in one instance of any folder."""
-        if self.is_causal or self.has_targets:
+        if self.is_causal:
             return self.max_seq_length
         return max(
-            masks.max_predictions if masks else folder.manifest.max_predictions
+            masks.max_predictions if masks else most_predictions(folder)
             for folder, masks in zip(self.folders, self.masks, strict=True)
         )
 
@@ -114,7 +110,7 @@ def open_sources(config: DataConfig) -> Sources:
             )
     if first.manifest.options["objective"] in MASKED:
         tokenizer.require_special("pad", "cls", "sep", "mask")
-    elif OBJECTIVES[first.manifest.options["objective"]].targets is not None:
+    elif OBJECTIVES[first.manifest.options["objective"]].targets == "target_ids":
         tokenizer.require_special("pad")  # with which the decoder begins
     masks = (_mask_options(config, folder, tokenizer) for folder in folders)
     training, held_out = zip(*masks, strict=True)

@@ -64,7 +64,6 @@ class Loader:
         pad_id: id of padding.
         is_causal: whether each token is predicted from those before it.
         sizes: of the batches.
-        has_targets: whether a decoder predicts tokens of their own.
 
     Raises:
         UsageError: the batch cannot be divided into so many parts.
@@ -112,7 +111,6 @@ class Loader:
         self.is_causal = sources.is_causal
         self.rank_sizes = tuple(size // world_size for size in sizes.sizes)
         self.sizes = sizes
-        self.has_targets = sources.has_targets
         self._masks, self._held_out_masks = sources.masks, sources.held_out_masks
         self._weights = config.weights
         self._rank, self._world_size = rank, world_size

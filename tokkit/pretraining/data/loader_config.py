@@ -8,7 +8,7 @@ from typing import ClassVar
 from tokkit.errors import TokkitError, require
 from tokkit.masking.mask_config import MaskConfig
 from tokkit.options import LARGEST_SEED, option, parse_numbers
-from tokkit.shards.objectives import TRAINABLE
+from tokkit.shards.objectives import OBJECTIVES
 
 DEFAULT_BATCH_SIZE = 256
 
@@ -74,8 +74,8 @@ def require_objective(options: Mapping[str, object], where: str) -> None:
         where: what the error calls the folder.
     """
     objective = options.get("objective")
-    if objective not in TRAINABLE:
+    if objective not in OBJECTIVES:
         raise TokkitError(
             f"{where}: was built with --objective {objective}, but what is trained here learns "
-            f"from {', '.join(TRAINABLE)}; build it again"
+            f"from {', '.join(OBJECTIVES)}; build it again"
         )

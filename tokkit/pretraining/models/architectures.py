@@ -8,6 +8,7 @@
     mlm                    separate      modernbert         modernbert
     clm                    separate      modernbert         modernbert-decoder
     span-corruption        separate      t5                 t5
+    plm                    separate      xlnet              xlnet
 
 Our single projection of queries, keys and values is theirs stacked. GPT-2 stacks them in the same
 order, and stores the matrices of its layers transposed:
@@ -45,6 +46,7 @@ from tokkit.pretraining.models.roberta import ROBERTA, RobertaConfig
 from tokkit.pretraining.models.t5 import T5_ARCHITECTURE
 from tokkit.pretraining.models.t5_layers import T5Config
 from tokkit.pretraining.models.transformer import Architecture, ModelConfig, Transformer
+from tokkit.pretraining.models.xlnet import XLNET, XlnetConfig
 
 ARCHITECTURES = {
     architecture.model_type: architecture
@@ -56,6 +58,7 @@ ARCHITECTURES = {
         MODERNBERT,
         MODERNBERT_DECODER,
         T5_ARCHITECTURE,
+        XLNET,
     )
 }
 # Models of transformers that compute the same as another.
@@ -68,6 +71,7 @@ CONFIG_CLASSES: Mapping[str, type[ModelConfig]] = {
     "gpt2": ModelConfig,
     "modernbert": ModernBertConfig,
     "t5": T5Config,
+    "xlnet": XlnetConfig,
 }
 POSITIONS = "embeddings.positions.weight"
 # With a row for each token.

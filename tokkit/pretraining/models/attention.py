@@ -90,17 +90,59 @@ class SelfAttention(nn.Module):
         return mixed_ND
 
 
+class CrossAttention(nn.Module):
+    """Multi-head attention of each target to the inputs of its sequence.
+
+    Args:
+        config: of the model.
+        head_size: of a head, K.
+        bias: whether the projections have one.
+        scale: of scores.
+    """
+
+    def __init__(self, config: ModelConfig, head_size: int, *, bias: bool, scale: float) -> None:
+        super().__init__()
+        self.shape = (config.num_attention_heads, head_size)
+        self.dropout_prob, self.scale = config.attention_probs_dropout_prob, scale
+        inner_size = config.num_attention_heads * head_size
+        self.query = nn.Linear(config.hidden_size, inner_size, bias=bias)
+        self.kv = nn.Linear(config.hidden_size, 2 * inner_size, bias=bias)
+        self.output = nn.Linear(inner_size, config.hidden_size, bias=bias)
+
+    def forward(self, y_MD: Tensor, targets: Inputs, x_ND: Tensor, inputs: Inputs) -> Tensor:
+        """Return what the targets, y_MD, attended to in x_ND."""
+        q_MHK = self.query(y_MD).unflatten(1, self.shape)
+        k_NHK, v_NHK = self.kv(x_ND).unflatten(1, (2, *self.shape)).unbind(1)
+        mixed_MHK = attend_biased(
+            q_MHK,
+            k_NHK,
+            v_NHK,
+            targets,
+            inputs,
+            bias_SHTT=None,
+            dropout_prob=self.dropout_prob if self.training else 0.0,
+            scale=self.scale,
+        )
+        mixed_MD: Tensor = self.output(mixed_MHK.flatten(1))
+        return mixed_MD
+
+
 def rotate(qk_N2HK: Tensor, position_ids_N: Tensor, theta: float) -> Tensor:
     """Return queries and keys with rotary position embeddings (Su et al. 2021, arXiv:2104.09864).
 
     Dimensions k and k + K / 2 are a point of the plane, which is turned by position / theta^(2k / K).
     """
     K = qk_N2HK.shape[-1]
-    exponents = torch.arange(0, K, 2, device=qk_N2HK.device, dtype=torch.float32) / K
-    angles = position_ids_N[:, None].float() * (1.0 / theta**exponents)
-    cos, sin = angles.cos()[:, None, None], angles.sin()[:, None, None]
+    sin, cos = sinusoids(position_ids_N, K, theta)[:, None, None].chunk(2, -1)
     x, y = qk_N2HK.float().chunk(2, -1)
     return torch.cat((x * cos - y * sin, y * cos + x * sin), -1).to(qk_N2HK.dtype)
+
+
+def sinusoids(places_P: Tensor, size: int, theta: float = 10_000.0) -> Tensor:
+    """Return the sines of positions, then their cosines, fp32 ``[P, size]``, for falling frequencies."""
+    exponents = torch.arange(0, size, 2, device=places_P.device, dtype=torch.float32) / size
+    angles = places_P[:, None].float() * (1.0 / theta**exponents)
+    return torch.cat((angles.sin(), angles.cos()), -1)
 
 
 def attend(
@@ -195,12 +237,13 @@ def attend_biased(
     queries: Inputs,
     keys: Inputs,
     *,
-    bias_HTT: Tensor | None,
+    bias_SHTT: Tensor | None,
     dropout_prob: float,
+    scale: float = 1.0,
 ) -> Tensor:
     """Return x_MHK: attention of each query to the keys of its sequence, in a padded block.
 
-    Scores are not divided by a root. FlashAttention has no bias, so this is for any device.
+    FlashAttention has no bias, so this is for any device.
 
     Args:
         q_MHK: of the tokens of ``queries``.
@@ -208,12 +251,13 @@ def attend_biased(
         v_NHK: of the same.
         queries: sequences.
         keys: as many sequences.
-        bias_HTT: added to the scores of a sequence's queries and keys; None for nothing.
+        bias_SHTT: added to the scores of a sequence's queries and keys; None for nothing.
         dropout_prob: of the attention's weights.
+        scale: of scores, without the bias.
     """
     q_SHTK, cells_M = _pad_rows(q_MHK, queries)
     (k_SHTK, cells_N), (v_SHTK, _) = _pad_rows(k_NHK, keys), _pad_rows(v_NHK, keys)
-    mask = None if bias_HTT is None else bias_HTT.to(q_MHK.dtype)[None]
+    mask = None if bias_SHTT is None else bias_SHTT.to(q_MHK.dtype)
     if cells_N is not None:
         places_T = torch.arange(keys.max_seqlen, device=k_NHK.device)
         is_padding_ST = places_T >= keys.cu_seqlens.diff()[:, None]
@@ -222,7 +266,7 @@ def attend_biased(
         hidden = hidden_ST[:, None, None, :]
         mask = hidden if mask is None else mask + hidden
     x_SHTK = F.scaled_dot_product_attention(
-        q_SHTK, k_SHTK, v_SHTK, attn_mask=mask, dropout_p=dropout_prob, scale=1.0
+        q_SHTK, k_SHTK, v_SHTK, attn_mask=mask, dropout_p=dropout_prob, scale=scale
     )
     x_MHK = x_SHTK.transpose(1, 2).flatten(0, 1)
     return x_MHK if cells_M is None else x_MHK.index_select(0, cells_M)

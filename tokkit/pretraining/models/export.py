@@ -12,6 +12,7 @@ It has ``config.json`` and ``model.safetensors`` under its names, and the tokeni
     mlm; modernbert            ModernBertForMaskedLM                 AutoModelForMaskedLM, AutoModel
     clm; modernbert            ModernBertDecoderForCausalLM          AutoModelForCausalLM, AutoModel
     span-corruption            T5ForConditionalGeneration            AutoModelForSeq2SeqLM, AutoModel
+    plm                        XLNetLMHeadModel                      AutoModelForCausalLM, AutoModel
 
 ``mlm`` trains no pooler, so AutoModel draws one at random and says so; ``add_pooling_layer=False``
 leaves it out. The pair's label of ``sop`` is 0 in order and 1 swapped, that of ``nsp`` 0 next and 1
@@ -47,6 +48,7 @@ from tokkit.pretraining.models.architectures import (
 from tokkit.pretraining.models.model_folder import CONFIG
 from tokkit.pretraining.models.tensor_files import read_tensors, wrap_damage_errors, write_tensors
 from tokkit.pretraining.models.transformer import Inputs, ModelConfig, Transformer
+from tokkit.shards.objectives import OBJECTIVES
 from tokkit.tokenizer.masked_text import encode_masked
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
@@ -170,9 +172,10 @@ def fill_mask(folder: Path, sentence: str, top: int = 5) -> list[list[Answer]]:
     """
     config = read_config(folder)
     if not config.has_masks:
+        has_decoder = OBJECTIVES[config.objective].targets == "target_ids"
         raise TokkitError(
-            f"{folder}: a decoder predicts the next token and fills no masks; "
-            f"use AutoModel{'ForCausalLM' if config.is_causal else 'ForSeq2SeqLM'} of transformers to "
+            f"{folder}: the model was trained without masks and fills no masks; "
+            f"use AutoModel{'ForSeq2SeqLM' if has_decoder else 'ForCausalLM'} of transformers to "
             f"generate text"
         )
     tokenizer = load_tokenizer(folder)

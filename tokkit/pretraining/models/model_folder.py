@@ -30,6 +30,7 @@ FAMILY_OF = {
     "modernbert": "modernbert",
     "modernbert-decoder": "modernbert",
     "t5": "t5",
+    "xlnet": "xlnet",
 }
 _LONGEST_SHOWN = 100
 

@@ -7,19 +7,15 @@ attention, learned for each head and distance: distances are in buckets, the lar
 layers of a stack share these numbers. Scores are not divided by a root; the weights are drawn so that
 they need not be. The feed-forward network is a GeGLU, and the head is no word embedding.
 
-It computes what ``transformers.T5ForConditionalGeneration`` computes. The decoder begins with the id of
-padding. Two instances with targets of 2 and 1 tokens are M = 3 predictions:
-
-    labels_M            7 8 9      target_cu_seqlens    0 2 3
-    decoder's inputs    0 7 0      decoder's positions  0 1 0
+It computes what ``transformers.T5ForConditionalGeneration`` computes.
 """
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokkit.pretraining.models.encoder_decoder import EncoderDecoder
 from tokkit.pretraining.models.t5_layers import (
     DecoderLayer,
     EncoderLayer,
@@ -30,22 +26,21 @@ from tokkit.pretraining.models.transformer import (
     Architecture,
     Embeddings,
     Inputs,
-    Sums,
-    Transformer,
 )
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 
-class T5(Transformer):
-    """The encoder, ``layers``, and the decoder; both look up the same words."""
+class T5(EncoderDecoder):
+    """The encoder, ``layers``, and the decoder, each with positions and a last norm."""
 
     config: T5Config
 
     def __init__(self, config: T5Config) -> None:
-        layers = (EncoderLayer(config) for _ in range(config.num_hidden_layers))
-        super().__init__(config, Embeddings(config), layers)
-        self.decoder_layers = nn.ModuleList(
-            DecoderLayer(config) for _ in range(config.num_decoder_layers)
+        super().__init__(
+            config,
+            Embeddings(config),
+            (EncoderLayer(config) for _ in range(config.num_hidden_layers)),
+            (DecoderLayer(config) for _ in range(config.num_decoder_layers)),
         )
         self.positions = RelativePositions(config, is_causal=False)
         self.decoder_positions = RelativePositions(config, is_causal=True)
@@ -70,79 +65,30 @@ class T5(Transformer):
             elif name.endswith(".query"):
                 module.weight.data *= config.d_kv**-0.5
 
+    @property
+    def decoder_weight(self) -> Tensor:
+        """The weight of the head."""
+        return self.lm_head.weight
+
     def encode(self, inputs: Inputs) -> Tensor:
         """Return the encoder's output, x_ND."""
-        x_ND, bias_HTT = self._look_up(inputs), self.positions(inputs.max_seqlen)
+        x_ND, bias_SHTT = self._look_up(inputs), self.positions(inputs.max_seqlen)
         for layer in self.layers:
-            x_ND = layer(x_ND, inputs, bias_HTT)
+            x_ND = layer(x_ND, inputs, bias_SHTT)
         return self._drop(self.norm(x_ND))
 
-    def decode(self, x_ND: Tensor, inputs: Inputs) -> Tensor:
-        """Return the decoder's output, y_MD, for the encoder's."""
-        targets = self.shift_targets(inputs)
-        y_MD, bias_HTT = self._look_up(targets), self.decoder_positions(targets.max_seqlen)
+    def decode(self, targets: Inputs, x_ND: Tensor, inputs: Inputs) -> Tensor:
+        """Return the output of the last norm, y_MD, for what the decoder reads."""
+        y_MD, bias_SHTT = self._look_up(targets), self.decoder_positions(targets.max_seqlen)
         for layer in self.decoder_layers:
-            y_MD = layer(y_MD, targets, bias_HTT, x_ND, inputs)
-        return self.transform(self._drop(self.decoder_norm(y_MD)))
-
-    def shift_targets(self, inputs: Inputs) -> Inputs:
-        """Return what the decoder reads; see the module."""
-        labels_M, cu_seqlens = inputs.labels_M, inputs.target_cu_seqlens
-        places_M = torch.arange(len(labels_M), device=labels_M.device, dtype=cu_seqlens.dtype)
-        rows_M = torch.searchsorted(cu_seqlens, places_M, right=True) - 1
-        positions_M = places_M.long() - cu_seqlens.index_select(0, rows_M)
-        shifted_M = labels_M.roll(1).masked_fill(
-            positions_M == 0, self.config.decoder_start_token_id
-        )
-        return inputs._replace(
-            input_ids_N=shifted_M,
-            position_ids_N=positions_M,
-            row_ids_N=rows_M,
-            cu_seqlens=cu_seqlens,
-            max_seqlen=inputs.max_target_len,
-        )
-
-    def forward(self, inputs: Inputs) -> Sums:
-        """Return the loss of the targets."""
-        y_MD = self.decode(self.encode(inputs), inputs)
-        loss, correct = self.token_loss(y_MD, self.lm_head.weight, None, inputs.labels_M)
-        return Sums(loss, correct, torch.zeros_like(loss), correct * 0)
-
-    def logits(self, inputs: Inputs) -> tuple[Tensor, None]:
-        """Return logits_MV of the targets."""
-        y_MD = self.decode(self.encode(inputs), inputs)
-        return F.linear(y_MD, self.lm_head.weight[: self.config.vocab_size]), None
+            y_MD = layer(y_MD, targets, bias_SHTT, x_ND, inputs)
+        return self._drop(self.decoder_norm(y_MD))
 
     def _look_up(self, inputs: Inputs) -> Tensor:
         return self._drop(self.embeddings.words(inputs.input_ids_N))
 
     def _drop(self, x_ND: Tensor) -> Tensor:
         return F.dropout(x_ND, self.config.hidden_dropout_prob, self.training)
-
-    def list_layers(self) -> list[nn.Module]:
-        """Return the layers of both stacks."""
-        return [*self.layers, *self.decoder_layers]
-
-    def count_attended(self, length: float, predicted_share: float = 0.0) -> float:
-        """Return how many tokens a token of the inputs and its share of targets attend to."""
-        config, num_targets = self.config, length * predicted_share
-        own = config.num_hidden_layers * length
-        of_targets = config.num_decoder_layers * (num_targets / 2 + length)
-        return (own + predicted_share * of_targets) * config.inner_size / config.hidden_size
-
-    def count_layer_parameters(self) -> int:
-        """Return how many parameters a token of the inputs passes."""
-        return super().count_layer_parameters() + self._count_cross()
-
-    def count_head_parameters(self) -> int:
-        """Return how many parameters a target passes."""
-        decoder = sum(parameter.numel() for parameter in self.decoder_layers.parameters())
-        return decoder - self._count_cross() + super().count_head_parameters()
-
-    def _count_cross(self) -> int:
-        """Return how many parameters of the decoder the encoder's output passes."""
-        config = self.config
-        return config.num_decoder_layers * 2 * config.inner_size * config.hidden_size
 
 
 def describe_t5(config: T5Config, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -4,8 +4,8 @@ M are the targets of all sequences, which the decoder reads; its rows are those 
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Self
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import msgspec
 import torch
@@ -13,23 +13,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokkit.engine.json_files import Size
-from tokkit.pretraining.models.attention import attend_biased
-from tokkit.pretraining.models.transformer import Inputs, ModelConfig, Positive
+from tokkit.pretraining.models.attention import CrossAttention, attend_biased
+from tokkit.pretraining.models.encoder_decoder import EncoderDecoderConfig
+from tokkit.pretraining.models.transformer import Inputs, Positive
 from tokkit.pretraining.pretrain_config import T5_PRESETS
-from tokkit.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class T5Config(ModelConfig):
+class T5Config(EncoderDecoderConfig):
     """The shape of a T5, with the fields of ``config.json`` that only it has."""
 
     layer_norm_eps: Positive = 1e-6
     d_kv: Size = 64
-    num_decoder_layers: Size
     relative_attention_num_buckets: Annotated[int, msgspec.Meta(ge=4)] = 32
     relative_attention_max_distance: Size = 128
     initializer_factor: Positive = 1.0
-    decoder_start_token_id: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def __post_init__(self) -> None:
         """Refuse buckets of which none is for a larger distance."""
@@ -54,16 +52,9 @@ class T5Config(ModelConfig):
         return False
 
     @property
-    def limits_length(self) -> bool:
-        """Whether there are only so many positions; these are relative."""
-        return False
-
-    def count_layer_weights(self) -> int:
-        """Return how many numbers the matrices of all layers have."""
-        attention, feed_forward = 4 * self.inner_size, 3 * self.intermediate_size
-        encoder = self.num_hidden_layers * (attention + feed_forward)
-        decoder = self.num_decoder_layers * (2 * attention + feed_forward)
-        return self.hidden_size * (encoder + decoder)
+    def num_feed_forward(self) -> int:
+        """How many matrices a feed-forward network has."""
+        return 3
 
     @classmethod
     def preset_fields(cls, preset: str, objective: str) -> dict[str, Any]:
@@ -77,10 +68,6 @@ class T5Config(ModelConfig):
             "num_attention_heads": num_heads,
             "intermediate_size": feed_forward,
         }
-
-    def fit(self, tokenizer: Tokenizer) -> Self:
-        """Return the shape of the same model with the vocabulary of a tokenizer."""
-        return replace(super().fit(tokenizer), decoder_start_token_id=tokenizer.special_ids["pad"])
 
 
 class RelativePositions(nn.Module):
@@ -100,14 +87,14 @@ class RelativePositions(nn.Module):
         self.is_causal = is_causal
 
     def forward(self, length: int) -> Tensor:
-        """Return bias_HTT for the queries and keys of sequences of a length."""
+        """Return bias_SHTT, S = 1, for the queries and keys of sequences of a length."""
         weight = self.buckets.weight
         places_T = torch.arange(length, device=weight.device)
         after_TT = places_T - places_T[:, None]  # by how much a key comes after a query
-        bias_HTT: Tensor = self.buckets(self._find_buckets(after_TT)).permute(2, 0, 1)
+        bias_SHTT: Tensor = self.buckets(self._find_buckets(after_TT)).permute(2, 0, 1)[None]
         if self.is_causal:
-            bias_HTT = bias_HTT.masked_fill(after_TT > 0, torch.finfo(bias_HTT.dtype).min / 2)
-        return bias_HTT
+            bias_SHTT = bias_SHTT.masked_fill(after_TT > 0, torch.finfo(bias_SHTT.dtype).min / 2)
+        return bias_SHTT
 
     def _find_buckets(self, after_TT: Tensor) -> Tensor:
         """Half of the buckets have a distance each; the others are equally wide in its logarithm."""
@@ -146,36 +133,28 @@ class BiasedSelfAttention(Sublayer):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.inner_size, bias=False)
         self.output = nn.Linear(config.inner_size, config.hidden_size, bias=False)
 
-    def forward(self, x_ND: Tensor, inputs: Inputs, bias_HTT: Tensor) -> Tensor:
+    def forward(self, x_ND: Tensor, inputs: Inputs, bias_SHTT: Tensor) -> Tensor:
         """Return x_ND with what the tokens attended to."""
         q_NHK, k_NHK, v_NHK = self.qkv(self.norm(x_ND)).unflatten(1, self.shape).unbind(1)
         dropout_prob = self.attention_dropout_prob if self.training else 0.0
         x_NHK = attend_biased(
-            q_NHK, k_NHK, v_NHK, inputs, inputs, bias_HTT=bias_HTT, dropout_prob=dropout_prob
+            q_NHK, k_NHK, v_NHK, inputs, inputs, bias_SHTT=bias_SHTT, dropout_prob=dropout_prob
         )
         return x_ND + self._drop(self.output(x_NHK.flatten(1)))
 
 
-class CrossAttention(Sublayer):
-    """Multi-head attention of each target to its inputs."""
+class NormedCrossAttention(CrossAttention):
+    """Attention of each target to its inputs, with a norm before, and dropout and the residual after."""
 
     def __init__(self, config: T5Config) -> None:
-        super().__init__(config)
-        self.shape = (config.num_attention_heads, config.d_kv)
-        self.attention_dropout_prob = config.attention_probs_dropout_prob
-        self.query = nn.Linear(config.hidden_size, config.inner_size, bias=False)
-        self.kv = nn.Linear(config.hidden_size, 2 * config.inner_size, bias=False)
-        self.output = nn.Linear(config.inner_size, config.hidden_size, bias=False)
+        super().__init__(config, config.d_kv, bias=False, scale=1.0)
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.hidden_dropout_prob = config.hidden_dropout_prob
 
     def forward(self, y_MD: Tensor, targets: Inputs, x_ND: Tensor, inputs: Inputs) -> Tensor:
         """Return y_MD with what the targets attended to in x_ND."""
-        q_MHK = self.query(self.norm(y_MD)).unflatten(1, self.shape)
-        k_NHK, v_NHK = self.kv(x_ND).unflatten(1, (2, *self.shape)).unbind(1)
-        dropout_prob = self.attention_dropout_prob if self.training else 0.0
-        y_MHK = attend_biased(
-            q_MHK, k_NHK, v_NHK, targets, inputs, bias_HTT=None, dropout_prob=dropout_prob
-        )
-        return y_MD + self._drop(self.output(y_MHK.flatten(1)))
+        mixed_MD = super().forward(self.norm(y_MD), targets, x_ND, inputs)
+        return y_MD + F.dropout(mixed_MD, self.hidden_dropout_prob, self.training)
 
 
 class GatedFeedForward(Sublayer):
@@ -201,9 +180,9 @@ class EncoderLayer(nn.Module):
         self.attention = BiasedSelfAttention(config)
         self.feed_forward = GatedFeedForward(config)
 
-    def forward(self, x_ND: Tensor, inputs: Inputs, bias_HTT: Tensor) -> Tensor:
+    def forward(self, x_ND: Tensor, inputs: Inputs, bias_SHTT: Tensor) -> Tensor:
         """Pass x_ND through the layer."""
-        out_ND: Tensor = self.feed_forward(self.attention(x_ND, inputs, bias_HTT))
+        out_ND: Tensor = self.feed_forward(self.attention(x_ND, inputs, bias_SHTT))
         return out_ND
 
 
@@ -212,12 +191,12 @@ class DecoderLayer(EncoderLayer):
 
     def __init__(self, config: T5Config) -> None:
         super().__init__(config)
-        self.cross_attention = CrossAttention(config)
+        self.cross_attention = NormedCrossAttention(config)
 
     def forward(  # type: ignore[override]
-        self, y_MD: Tensor, targets: Inputs, bias_HTT: Tensor, x_ND: Tensor, inputs: Inputs
+        self, y_MD: Tensor, targets: Inputs, bias_SHTT: Tensor, x_ND: Tensor, inputs: Inputs
     ) -> Tensor:
         """Pass y_MD through the layer."""
-        y_MD = self.attention(y_MD, targets, bias_HTT)
+        y_MD = self.attention(y_MD, targets, bias_SHTT)
         out_MD: Tensor = self.feed_forward(self.cross_attention(y_MD, targets, x_ND, inputs))
         return out_MD

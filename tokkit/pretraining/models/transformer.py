@@ -52,8 +52,8 @@ class Inputs(NamedTuple):
         labels_M: ids to predict there; ``NO_LABEL`` for none.
         pair_labels_S: label of a pair; ``NO_LABEL`` for none.
         max_seqlen: at least the length of the longest sequence.
-        target_cu_seqlens: int32 ``[S + 1]``, offsets of the sequences' targets from 0 to M, where a
-            decoder predicts them; else empty.
+        target_cu_seqlens: int32 ``[S + 1]``, offsets of the sequences' targets from 0 to M, where
+            instances have targets; else empty.
         max_target_len: at least the length of the longest of them.
     """
 
@@ -237,6 +237,15 @@ class Transformer(nn.Module):
         """Return the input of the decoder for the encoder's output at the predicted positions."""
         return to_autocast_dtype(x_MD)
 
+    def predict(self, x_ND: Tensor, inputs: Inputs) -> Tensor:
+        """Return the input of the decoder, x_MD, for the encoder's output."""
+        return self.transform(x_ND.index_select(0, inputs.predicted_positions_M))
+
+    @property
+    def decoder_weight(self) -> Tensor:
+        """The weight of the decoder."""
+        return self.embeddings.words.weight
+
     @property
     def decoder_bias(self) -> Tensor | None:
         """The bias of the decoder, if it has one."""
@@ -273,11 +282,9 @@ class Transformer(nn.Module):
     def forward(self, inputs: Inputs) -> Sums:
         """Return the losses of tokens and pairs."""
         x_ND = self.encode(inputs)
+        x_MD = self.predict(x_ND, inputs)
         token_loss, token_correct = self.token_loss(
-            self.transform(x_ND.index_select(0, inputs.predicted_positions_M)),
-            self.embeddings.words.weight,
-            self.decoder_bias,
-            inputs.labels_M,
+            x_MD, self.decoder_weight, self.decoder_bias, inputs.labels_M
         )
         logits_SC = self.pair_logits(x_ND, inputs)
         if logits_SC is None:
@@ -296,10 +303,24 @@ class Transformer(nn.Module):
     def logits(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
         """Return logits_MV, and logits_SC where there are pairs."""
         x_ND, V = self.encode(inputs), self.config.vocab_size
-        x_MD = self.transform(x_ND.index_select(0, inputs.predicted_positions_M))
+        x_MD = self.predict(x_ND, inputs)
         bias = None if self.decoder_bias is None else self.decoder_bias[:V]
-        logits_MV = F.linear(x_MD, self.embeddings.words.weight[:V], bias)
+        logits_MV = F.linear(x_MD, self.decoder_weight[:V], bias)
         return logits_MV, self.pair_logits(x_ND, inputs)
+
+
+def index_targets(inputs: Inputs) -> Inputs:
+    """Return the sequences of a batch's targets, of which ``input_ids_N`` are the labels."""
+    labels_M, cu_seqlens = inputs.labels_M, inputs.target_cu_seqlens
+    places_M = torch.arange(len(labels_M), device=labels_M.device, dtype=cu_seqlens.dtype)
+    rows_M = torch.searchsorted(cu_seqlens, places_M, right=True) - 1
+    return inputs._replace(
+        input_ids_N=labels_M,
+        position_ids_N=places_M.long() - cu_seqlens.index_select(0, rows_M),
+        row_ids_N=rows_M,
+        cu_seqlens=cu_seqlens,
+        max_seqlen=inputs.max_target_len,
+    )
 
 
 def to_autocast_dtype(x: Tensor) -> Tensor:

@@ -67,7 +67,8 @@ Groups = list[dict[str, Any]]
 def build_optimizer(model: nn.Module, config: PretrainConfig) -> Optimizer:
     """Return the optimizer of a run.
 
-    Biases and norms, which are the parameters of one dimension, have no weight decay.
+    Biases and norms have no weight decay; but for XLNet's biases of heads, they are the parameters
+    of one dimension.
 
     Args:
         model: its parameters are updated; one that several modules share occurs once.
@@ -75,14 +76,17 @@ def build_optimizer(model: nn.Module, config: PretrainConfig) -> Optimizer:
     """
     parameters = dict(model.named_parameters())
     is_muon = config.optimizer == "muon"
-    hidden = [p for name, p in parameters.items() if "layers." in name and p.dim() == 2]
+    small = {p for name, p in parameters.items() if p.dim() == 1 or name.endswith("bias")}
+    hidden = [
+        p for name, p in parameters.items() if "layers." in name and p.dim() == 2 and p not in small
+    ]
     matrices = {*hidden} if is_muon else set()
     groups: Groups = [
         {
-            "params": [p for p in parameters.values() if p.dim() > 1 and p not in matrices],
+            "params": [p for p in parameters.values() if p not in small | matrices],
             "weight_decay": config.weight_decay,
         },
-        {"params": [p for p in parameters.values() if p.dim() == 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters.values() if p in small], "weight_decay": 0.0},
     ]
     if is_muon:
         groups.append({"params": hidden, "weight_decay": config.weight_decay})

@@ -118,8 +118,7 @@ class RunPlan:
         objective = sources[0].options["objective"]
         require(
             not config.share_layers or objective in MASKED,
-            f"--share-layers has no effect on a {'GPT-2' if objective == 'clm' else 'T5'}, which "
-            f"instances of {objective} train; leave it out",
+            f"--share-layers has no effect on instances of {objective}; leave it out",
         )
         held_out = (r for s in sources for r in s.shards if r["name"].startswith("eval-"))
         require(
@@ -261,8 +260,8 @@ def _require_same_model(
                 f"{folder}: was built with --objective {objective}, but the model of {path} learns "
                 f"{model['objective']}; build it again"
             )
-        # ModernBERT and T5 have no vectors of positions, and learn longer sequences.
-        if family_of(model) not in {"modernbert", "t5"} and length > int(
+        # These have no vectors of positions, and learn longer sequences.
+        if family_of(model) not in {"modernbert", "t5", "xlnet"} and length > int(
             model["max_position_embeddings"] or 0
         ):
             raise TokkitError(
