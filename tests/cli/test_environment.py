@@ -110,7 +110,12 @@ def test_ctrl_c_during_imports_is_one_line() -> None:
         "main()\n"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", script], check=False, capture_output=True, text=True
+        [sys.executable, "-c", script],
+        check=False,
+        capture_output=True,
+        text=True,
+        # Where the tests run in the background, the shell has made them ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGINT, "tokkit: interrupted\n")
 
