@@ -1,14 +1,14 @@
-"""tokkit takes raw text all the way to a pretrained BERT.
+"""tokkit takes raw text all the way to a pretrained transformer.
 
 Each stage is a function that takes one frozen config: ``train``, ``encode``, ``build`` and
-``pretrain``; ``InstanceLoader`` hands their instances to any training loop. All are imported on
+``pretrain``; ``InstanceLoader`` feeds the instances to any training loop. All are imported on
 first use, so that ``import tokkit`` costs nothing.
 
-The packages, from the top floor of the house down. Each imports only from floors below it:
+The packages, from the highest level to the lowest. Each imports only from levels below its own:
 
     cli           the commands
-    inspection    verify and inspect output folders
-    vocab, encoding, instances, pretraining: one floor, so none imports another
+    inspection    verify, inspect and report on output folders
+    vocab, encoding, instances, pretraining: one level, so none imports another
         vocab         the train stage: text in, vocabulary out
         encoding      the encode stage: text in, token shards out
         instances     the build stage: token shards in, instances out
@@ -21,6 +21,13 @@ The packages, from the top floor of the house down. Each imports only from floor
     kernels       compiled loops over arrays
     options       options as fields of configs (a module)
     errors        the errors that a user sees (a module)
+
+What to change to add something is told where it begins: a special token in
+``tokenizer/special_tokens.py``, a class of tokenizers in ``tokenizer/conversion.py``, a format of
+inputs in ``corpus/formats.py``, their compression in ``corpus/compression.py``, a way to find
+sentences in ``corpus/sentences.py``, a column of shards in ``shards/schema.py``, a section of reports in
+``inspection/report/page.py``, and models, optimizers, metrics and options of training in
+``pretraining/__init__.py``.
 """
 
 # Nothing is imported here, not even typing, so that Ctrl-C soon meets the handler of __main__.

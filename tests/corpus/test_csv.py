@@ -97,7 +97,7 @@ def test_columns_are_named_by_the_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "fault"),
     [
-        ("a,1\nb\n", "line 3: 1 fields, and not 2 as before"),
+        ("a,1\nb\n", "line 3: found 1 fields, expected 2"),
         ("a,1\n\nb,c,2\n", "line 4: 3 fields"),
         ('"a" b,1\n', "line 2: ',' expected after '\"'"),
         ('a,1\n"never closed,2\nc,3\n', "line 3: unexpected end of data"),

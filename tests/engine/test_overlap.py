@@ -31,7 +31,7 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_an_output_inside_an_input_is_refused(output: str, name: str) -> None:
     here = Path.cwd()
-    with pytest.raises(UsageError, match=r"is in the input .*; write to another path"):
+    with pytest.raises(UsageError, match=r"is inside the input .*; choose a path outside"):
         refuse_overlap(Path(output), [name.format(here=here.name, path=here / "corpus")])
 
 
@@ -85,7 +85,7 @@ def test_folders_are_compared_as_the_system_identifies_them(
         return stat(Path(str(path).replace("CORPUS", "corpus")))
 
     monkeypatch.setattr(Path, "stat", without_case)
-    with pytest.raises(UsageError, match="is in the input"):
+    with pytest.raises(UsageError, match="is inside the input"):
         refuse_overlap(corpus.parent / "CORPUS" / "tokens", ["corpus"])
 
 

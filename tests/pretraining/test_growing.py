@@ -334,7 +334,7 @@ HERE: dict[str, Any] = {"instances": (Path("instances"),), "output": Path("run")
         ({"batch_size": ((4, 0.5), (8, 0.0))}, "the shares of --batch-size must be above 0"),
         ({"batch_size": ((0, 0.5), (8, 0.5))}, "--batch-size must be at least 1"),
         ({"batch_size": ((4, 0.5), (8, 0.5)), "max_time": 60.0}, "--batch-size in stages goes by"),
-        ({"continue_from": Path("a"), "max_time": 60.0}, "--continue-from goes by steps"),
+        ({"continue_from": Path("a"), "max_time": 60.0}, "--continue-from counts steps"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: dict[str, Any], fault: str) -> None:

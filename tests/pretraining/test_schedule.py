@@ -143,7 +143,7 @@ def test_a_warm_up_in_tokens_goes_by_batch_sizes_and_phases() -> None:
     for tokens, steps in ((1, 1), (20, 1), (21, 2), (100, 5), (101, 6), (300, 10), (301, 11)):
         assert run.with_warmup_tokens(tokens, (10.0, 20.0)).warmup_steps == steps
     assert run.with_warmup_tokens(1100, (10.0, 20.0)).warmup_steps == 20
-    with pytest.raises(UsageError, match="--warmup-tokens 1,101 are more than the run has"):
+    with pytest.raises(UsageError, match="--warmup-tokens 1,101 do not fit"):
         run.with_warmup_tokens(1101, (10.0, 20.0))
 
 

@@ -224,7 +224,7 @@ def test_a_special_token_in_text_is_refused_without_a_token_for_unknown_words(
         "merges": [],
     }
     tokenizer = load_tokenizer(write_json(tmp_path / "tokenizer.json", form))
-    with pytest.raises(TokkitError, match="text becomes the special token '<s>'"):
+    with pytest.raises(TokkitError, match="text would be encoded as the special token '<s>'"):
         Encoder(tokenizer).encode(column(["<s>"]))
 
 

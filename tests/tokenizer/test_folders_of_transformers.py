@@ -291,10 +291,10 @@ VOCAB = "".join(f"{token}\n" for token in TINY_VOCAB)
         ({"tokenizer_class": "XLMTokenizer"}, "vocab.json", "needs Moses"),
         ({"tokenizer_class": "CanineTokenizer"}, "none.txt", "runs in Python"),
         ({"tokenizer_class": "RagTokenizer"}, "vocab.txt", "RagTokenizer runs in Python"),
-        ({"tokenizer_class": "NoSuchTokenizer"}, "vocab.txt", "cannot make NoSuchTokenizer"),
+        ({"tokenizer_class": "NoSuchTokenizer"}, "vocab.txt", "cannot load NoSuchTokenizer"),
         ({"tokenizer_class": "XLMRobertaTokenizer"}, "none.txt", "does not read the vocabulary"),
         ({"tokenizer_class": "XLMRobertaTokenizer"}, "vocab.txt", "does not read the vocabulary"),
-        ({"tokenizer_class": "BertTokenizer"}, "spiece.model", "cannot make BertTokenizer"),
+        ({"tokenizer_class": "BertTokenizer"}, "spiece.model", "cannot load BertTokenizer"),
         (
             {"tokenizer_class": "MyTokenizer", "auto_map": {"AutoTokenizer": ["x.A", None]}},
             *("vocab.txt", "code of its own"),

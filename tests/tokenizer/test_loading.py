@@ -265,7 +265,7 @@ def test_folders_without_one_tokenizer_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TokkitError, match=r"holds a\.model and b\.spm"):
         load_tokenizer(tmp_path)
     (tmp_path / "x.bin").touch()
-    with pytest.raises(TokkitError, match="not a tokenizer by its name"):
+    with pytest.raises(TokkitError, match="not the name of a tokenizer file"):
         load_tokenizer(tmp_path / "x.bin")
 
 

@@ -79,7 +79,7 @@ def _install_completion(context: click.Context, _: click.Parameter, shell: str |
     help="Let a shell complete commands, options and files from its next start on.",
 )
 def cli() -> None:
-    """From raw text to a pretrained BERT, one command a stage.
+    """From raw text to a pretrained transformer, one command per stage.
 
     Every stage reads a folder of plain files and writes one. Run the same command again to resume
     an interrupted stage; a finished one is up to date and is not repeated.

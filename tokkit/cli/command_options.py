@@ -8,7 +8,7 @@ import functools
 import json
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,14 +133,29 @@ def config_options(*options: Option, heading: str | None = None) -> Decorator:
     """
 
     def decorate(function: Function) -> Function:
+        choices = {option.name: option.choices for option in options}
         for option in reversed(options):
-            function = _parameter(option, heading or option.heading)(function)
+            conditions = (
+                _condition(other, values, choices.get(other))
+                for other, values in option.only_with.items()
+            )
+            help_text = "".join([option.help, *conditions])
+            function = _parameter(option, heading or option.heading, help_text)(function)
         return function
 
     return decorate
 
 
-def _parameter(option: Option, heading: str) -> Decorator:
+def _condition(other: str, values: Sequence[str], choices: Sequence[str] | None) -> str:
+    """Say with which values of another option an option has an effect, or without which if shorter."""
+    excluded = [choice for choice in choices or () if choice not in values]
+    verb, named = "Requires", values
+    if excluded and len(excluded) < len(values):
+        verb, named = "No effect with", excluded
+    return f" {verb} --{other.replace('_', '-')} {' or '.join(named)}."
+
+
+def _parameter(option: Option, heading: str, help_text: str) -> Decorator:
     """Return the click argument or option of one field."""
     value_type, repeats = _value_type(option)
     if option.argument is not None:
@@ -154,15 +169,11 @@ def _parameter(option: Option, heading: str) -> Decorator:
             shell_complete=_complete_path,
         )
     flags = option.flags or (option.flag,)
-    required = [
-        f" Requires --{other.replace('_', '-')} {' or '.join(values)}."
-        for other, values in option.only_with.items()
-    ]
     hides_default = option.required or option.default is False or option.default == {}
     attributes: dict[str, Any] = {
         "cls": GroupedOption,
         "heading": heading,
-        "help": option.help + "".join(required),
+        "help": help_text,
         "required": option.required,
         "show_default": option.shown_default or not hides_default,
     }

@@ -71,8 +71,8 @@ def inspect(
 ) -> None:
     """Show what is in PATH, a folder or a shard.
 
-    PATH is what a stage wrote. Rows are decoded; a masked position is shown as what is there and
-    what is to be predicted, as in [MASK→word]. A run is shown with its state, facts and loss
+    PATH is a folder that a stage wrote, or one of its shards. Rows are decoded; a masked position
+    shows the input token and its label, as in [MASK→word]. A run is shown with its state, facts and loss
     curves, even if it is not finished. With --replay, PATH is an instance or a run folder; a run
     has its own batch size, seed and masking.
     """

@@ -40,7 +40,7 @@ def train(config: TrainConfig, *, as_json: bool) -> None:
 @stage_command(EncodeConfig)
 @click.option("--stats", "show_stats", is_flag=True, help="Print speed and cache hit rates.")
 def encode(config: EncodeConfig, *, show_stats: bool, as_json: bool) -> None:
-    """Encode INPUT into Arrow shards of token ids, a document a row.
+    """Encode INPUT into Arrow shards of token ids, one document per row.
 
     INPUT is a file, folder, glob or URI, or - for standard input: plain text, JSON, CSV, TSV,
     Parquet or Arrow; text also compressed as .gz, .zst, .bz2, .xz or .lz4. Run the same command

@@ -32,9 +32,9 @@ def tokenize(
 ) -> None:
     """Show how TEXT becomes tokens.
 
-    TEXT is one document; without it, or as -, it is read from standard input. The first line of each
-    tokenizer shows the borders of tokens, the lines below it the tokens of its vocabulary and their
-    ids.
+    TEXT is one document; if it is omitted or -, standard input is read. The first line of each
+    tokenizer shows where tokens begin and end in the text, the lines below it the tokens of its
+    vocabulary and their ids.
     """
     from tokkit.inspection.tokenize import tokenize as run
 

@@ -64,7 +64,7 @@ class CorpusConfig(Config):
         choices=ERRORS,
     )
     max_document_bytes: int = option(
-        "Largest document, or record that holds one; a larger one is an error, or is dropped with --errors skip.",
+        "Maximum size of a document or record; a larger one is an error, or is dropped with --errors skip.",
         default=256_000_000,
         minimum=1,
         parse=parse_size,
@@ -84,7 +84,7 @@ class CorpusConfig(Config):
         require(self.inputs.count("-") <= 1, "standard input (-) can be read only once")
 
     def describe(self, outside_key: Container[str]) -> dict[str, Any]:
-        """Return the options that a content key is made of, as JSON.
+        """Return the options that enter the content key, as JSON values.
 
         Args:
             outside_key: options on which the result does not depend.

@@ -74,8 +74,8 @@ def read_csv(stream: ByteStream, config: CorpusConfig, batch_bytes: int) -> Iter
         columns = columns or _number_columns(source, len(record), config)
         if len(record) != columns.width:
             raise TokkitError(
-                f"{source.name}, line {line}: {len(record)} fields, and not {columns.width} as "
-                f"before; correct the line, or see --no-quotes"
+                f"{source.name}, line {line}: found {len(record)} fields, expected "
+                f"{columns.width}; correct the line, or see --no-quotes"
             )
         texts = [record[column] for column in columns.texts]
         text = texts[0] if len(texts) == 1 else JOINT.join(filter(str.strip, texts))

@@ -1,4 +1,4 @@
-r"""What a file is: its name proposes a format, and its first bytes decide.
+r"""Which format a file has: guessed from its name, decided by its first bytes.
 
 Without ``--format``, text that is records is read as records, and what is no text at all is
 refused, with what to do about it. Text is never taken for a table of CSV: only its name says that.
@@ -7,6 +7,9 @@ refused, with what to do about it. Text is never taken for a table of CSV: only 
     dump.txt        [\n  {"text": …},\n                         a JSON array
     dump            <mediawiki xml…                             refused: markup
     notes.txt       {curly braces} begin this sentence.         text
+
+To add a format, add its name to ``FORMATS`` in ``corpus_config.py``, its suffixes to ``_FORMATS``
+below, to ``WHOLE_FILES`` if it cannot be cut at line ends, and its reader to ``readers.py``.
 """
 
 import os
@@ -123,7 +126,7 @@ class FileType:
         compression: see ``open_reader``.
         records_start: the byte after the bracket that opens the array of records of ``json``; 0 if
             the records are in no array.
-        looks_like: what else it looks like, in spite of ``--format``; None for text.
+        looks_like: the unsupported format that it resembles although ``--format`` names another; None for text.
     """
 
     format: str

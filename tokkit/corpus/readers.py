@@ -27,6 +27,13 @@ from tokkit.engine.accounts import Accounts
 from tokkit.errors import TokkitError
 
 BATCH_BYTES = 8 << 20
+_READERS = {
+    "text": read_text,
+    "jsonl": read_records,
+    "json": read_records,
+    "csv": read_csv,
+    "tsv": read_csv,
+}
 
 
 def read_and_count(
@@ -96,12 +103,7 @@ def _read(
         yield from read_rows(unit, config, digest, batch_bytes)
         return
     with open_stream(unit, digest) as stream:
-        if unit.source.format in ("jsonl", "json"):
-            yield from read_records(stream, config, batch_bytes)
-        elif unit.source.format in ("csv", "tsv"):
-            yield from read_csv(stream, config, batch_bytes)
-        else:
-            yield from read_text(stream, config, batch_bytes)
+        yield from _READERS[unit.source.format](stream, config, batch_bytes)
 
 
 def digest_group(group: Group, config: CorpusConfig) -> list[str]:

@@ -186,8 +186,8 @@ def _source(
         file_type = identify(name, entry.path, read_head(file), config.format)
     if config.text_column and file_type.format not in ("csv", "tsv"):
         raise TokkitError(
-            f"{name}: no table of CSV or TSV by its name, so it has no --text-column; pass --format "
-            f"csv or tsv if it is one"
+            f"{name}: --text-column needs CSV or TSV, which the file name does not indicate; pass "
+            f"--format csv or tsv if it is one"
         )
     return Source(name, shown, entry.path, uri, entry.bytes, entry.mtime_ns, file_type)
 
@@ -285,8 +285,8 @@ def _read_state(files: Files, folder: str, entries: Sequence[Entry]) -> set[str]
         return set()
     if state.get("_indices_files") or state.get("_indices_data_files"):
         raise TokkitError(
-            f"{files.name(folder)}: a selection of the rows of a data set; save it again after "
-            f"flatten_indices()"
+            f"{files.name(folder)}: a data set with an indices mapping; call flatten_indices() and "
+            f"save it again"
         )
     try:
         names = {row["filename"] for row in msgspec.convert(state["_data_files"], list[_DataFile])}

@@ -263,8 +263,8 @@ class _Scan:
     def _is_too_long(self) -> bool:
         """Return whether the unfinished document is too long, whatever follows.
 
-        White space behind it, of which it may turn out to be a part, is taken for one if it would
-        fill the memory.
+        The white space after it, which may turn out to part it from the next, counts as a part of
+        it where keeping it would fill the memory.
         """
         state, limit = self._state, self._config.max_document_bytes
         start = first_needed(state)

@@ -25,7 +25,8 @@ class EncodeConfig(CorpusConfig, StageConfig):
     )
     output: Path = option("Token folder to write.", flags=("-o", "--output"))
     allow_special_tokens: tuple[str, ...] = option(
-        "Special token that becomes itself where text contains it; repeatable.", default=()
+        "Special token to recognize in text, where others are encoded as plain text; repeatable.",
+        default=(),
     )
     sentences: str = option(
         "How documents are split into sentences: by language, at line ends, or not at all.",
@@ -41,13 +42,13 @@ class EncodeConfig(CorpusConfig, StageConfig):
         only_with={"sentences": ("auto",), "format": RECORD_FORMATS},
     )
     words: str = option(
-        "What a word is for whole-word masking: the tokenizer's, or what stands between white space, for text that was segmented before.",
+        "Words for whole-word masking: the tokenizer's, or those that white space parts, for pre-segmented text.",
         default="tokenizer",
         choices=WORDS,
     )
     compression: str = option("Compression of the shards.", default="none", choices=COMPRESSIONS)
     unit_bytes: int = option(
-        "Most bytes of a large file, approximately, that make one shard.",
+        "Approximate maximum of input bytes for a shard of a large file.",
         default=32 << 20,
         minimum=1 << 10,
         parse=parse_size,

@@ -1,4 +1,4 @@
-"""What looks wrong about a corpus: measured in each unit, decided when the stage ends.
+"""Checks of the quality of a corpus: counted in each unit, evaluated when the stage ends.
 
 A survey counts, so that the counts of all units add up to the same for any number of workers. It
 looks at every file and every unknown token, and at a sample of whole documents: all of a small

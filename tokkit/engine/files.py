@@ -149,7 +149,9 @@ class PendingFile:
 
     def __init__(self, path: Path) -> None:
         if path.is_char_device() or path.is_block_device() or path.is_fifo() or path.is_socket():
-            raise TokkitError(f"{path}: not a regular file, which would be replaced; name another")
+            raise TokkitError(
+                f"{path}: not a regular file, so it is not overwritten; choose another path"
+            )
         self.path = path
         self._temporary = draft_path(path)
         with wrap_os_errors(path):

@@ -208,8 +208,8 @@ def refuse_overlap(output: Path, inputs: Iterable[str | Path], models: Iterable[
         is_read = is_matched or any(_is_same(folder, pattern) for folder in above_output)
         if is_read and name not in models:
             raise UsageError(
-                f"{output}: is in the input {name}, and would be read with it the next time; write "
-                f"to another path"
+                f"{output}: is inside the input {name}, so the next run would read it; choose a path "
+                f"outside"
             )
 
 

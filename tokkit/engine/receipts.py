@@ -1,4 +1,4 @@
-"""What a folder knows of its work: a statement of what it is, and a receipt for each finished unit.
+"""The state of an output folder: a statement of its stage, and a receipt for each finished unit.
 
     .tokkit/stage.json       {"key": "9f…", "kind": "tokens", "options": {…}, …, "checksum": 29…}
     .tokkit/done/3c….json    {"stamp": 17…, "name": "shard-0000000.arrow", "bytes": 812, …, "checksum": 41…}

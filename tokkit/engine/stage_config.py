@@ -51,7 +51,7 @@ def parse_part(text: str) -> tuple[int, int]:
         )
         if (last - first) // step + 1 == count:
             return (found[variable] - first) // step, count
-        raise ValueError("auto does not know N, since tasks of the array are left out; pass auto/N")
+        raise ValueError("auto cannot infer N, because the array skips task ids; pass auto/N")
     if "AWS_BATCH_JOB_ARRAY_SIZE" in found:
         return found[variable], found["AWS_BATCH_JOB_ARRAY_SIZE"]
     raise ValueError(f"{variable} comes without the number of parts; pass auto/N")
@@ -60,7 +60,7 @@ def parse_part(text: str) -> tuple[int, int]:
 class ArrayConfig(OutputConfig):
     """The options of a stage whose units are done by the tasks of an array job.
 
-    All of them write one folder, and none knows of the others.
+    All of them write one folder, and they do not communicate.
     """
 
     heading: ClassVar[str] = "Array jobs"
@@ -69,7 +69,7 @@ class ArrayConfig(OutputConfig):
         "Write the plan of the work units, and stop.", default=False, flags=("--plan",)
     )
     part: tuple[int, int] | None = option(
-        "Do units I, I+N, I+2N, … of the plan, and stop: I/N with I from 0. auto takes I and N from "
+        "Process part I/N of the plan, counted from 0 (units I, I+N, I+2N, …), and stop. auto takes I and N from "
         "Slurm or AWS Batch; auto/N takes I from them, or from a Kubernetes indexed job.",
         default=None,
         parse=parse_part,
@@ -80,14 +80,14 @@ class ArrayConfig(OutputConfig):
         minimum=1,
     )
     commit: bool = option(
-        "Finish the folder; refuse to if a unit of the plan is not done.",
+        "Finish the folder; fail if a unit of the plan is missing.",
         default=False,
         flags=("--commit",),
     )
 
     @property
     def is_step(self) -> bool:
-        """Whether the folder is not to be finished."""
+        """Whether this command leaves the folder unfinished."""
         return self.plan or self.part is not None or self.missing is not None
 
     @property
@@ -99,7 +99,7 @@ class ArrayConfig(OutputConfig):
         """Refuse the steps that do not finish the folder, in a function that returns its record."""
         require(
             not self.is_step,
-            "--plan, --part and --missing do not finish a folder: their function is "
+            "--plan, --part and --missing are not supported by this function; call "
             "tokkit.engine.parts.run_step",
         )
 
@@ -123,7 +123,7 @@ class StageConfig(ArrayConfig):
     heading: ClassVar[str] = "Execution"
 
     workers: int = option(
-        "Number of worker processes; 0 works in the main process. A Ray cluster uses all of its processors.",
+        "Number of worker processes; 0 runs in the main process. A Ray cluster uses all of its processors.",
         default=count_processors,
         shown_default="the processors that the process may use",
         minimum=0,

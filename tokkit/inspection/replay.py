@@ -93,7 +93,7 @@ def choose_phase(path: Path, phase: int | None = None) -> tuple[LoaderConfig, Ba
     for folder, key in zip(config.folders, run["instances_keys"], strict=False):
         if Manifest.read(folder, "instances").key != key:
             raise TokkitError(
-                f"{folder}: has changed since {path} was trained on it; build it as it was"
+                f"{folder}: has changed since {path} was trained on it; build it again with the same options"
             )
     if not config.phases:
         require(phase is None, f"{path}: has no phases; leave out --phase")

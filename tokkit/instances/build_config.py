@@ -44,13 +44,13 @@ class BuildConfig(MaskConfig, StageConfig):
         only_with={"objective": PAIRED},
     )
     single_sentence: str = option(
-        "What to do with a document of one sentence: pair it at random, or drop it.",
+        "Documents of a single sentence: pair them with a random segment, or drop them.",
         default="random",
         choices=SINGLE_SENTENCE,
         only_with={"objective": ("nsp",)},
     )
     packing: str = option(
-        "Whether an instance goes on with the next document, or ends with its own.",
+        "Whether an instance may continue into the next document (full-sentences) or not (doc-sentences).",
         default="full-sentences",
         choices=PACKINGS,
         only_with={"objective": ("mlm",)},
@@ -82,7 +82,7 @@ class BuildConfig(MaskConfig, StageConfig):
         maximum=(1 << 24) - 1,
     )
     masking: str = option(
-        "Mask here, once (static), or when instances are loaded, differently in each epoch.",
+        "Mask once, now (static), or when instances are loaded, differently in each epoch (dynamic).",
         default="dynamic",
         choices=MASKINGS,
         only_with={"objective": MASKED},

@@ -109,7 +109,7 @@ class DocumentReader:
         return int(self.starts[-1])
 
     def lend(self, numbers: Int64) -> "Lenders":
-        """Return record batches as lenders; one occurs twice if it has twice the share."""
+        """Return record batches to draw random segments from; one that is listed twice is drawn from twice as often."""
         starts = self.starts.astype(np.uint64)
         return Lenders(self, starts[numbers], starts[numbers + 1] - starts[numbers])
 

@@ -171,7 +171,7 @@ def pack_documents(
 def measure_fillings(
     reader: DocumentReader, split: Split, options: PackOptions
 ) -> npt.NDArray[np.int64]:
-    """How far a sequence is filled where each record batch begins: int64 [num_record_batches].
+    """Number of tokens in the open sequence where each record batch begins: int64 [num_record_batches].
 
     It reads the length of every sentence of the folder: 4 bytes for some 25 tokens.
     """

@@ -21,12 +21,12 @@ class MaskConfig(Config):
     heading: ClassVar[str] = "Masking"
 
     mask_unit: str = option(
-        "What is masked together: a token, a whole word, a span of words, or an n-gram of words.",
+        "Unit of masking: a token, a whole word, a span of words, or an n-gram of words.",
         default="token",
         choices=MASK_UNITS,
     )
     mask_draw: str = option(
-        "Draw what replaces the masked tokens for each token, or once for a word, span or n-gram.",
+        "Draw a replacement per token, or once per word, span or n-gram.",
         default="token",
         choices=MASK_DRAWS,
         only_with={"mask_unit": ("word", "span", "ngram")},
@@ -75,6 +75,6 @@ class MaskConfig(Config):
 
     @property
     def changed_mask_option(self) -> str | None:
-        """The flag of an option of masking that differs from its default; None without one."""
+        """The flag of a masking option that is not at its default; None if all are."""
         options = MaskConfig.options.items()
         return next((o.flag for name, o in options if getattr(self, name) != o.default), None)

@@ -28,13 +28,13 @@ Between steps: ``Reporter.write`` (training/reporting.py), ``Trainer._evaluate``
 
 What to change to add
 
-    an architecture          a file next to models/bert.py; ARCHITECTURES in models/architectures.py
+    an architecture          a file next to models/bert.py; see models/transformer.py
     an optimizer             BUILDERS in training/optimizers.py; OPTIMIZERS in pretrain_config.py
     a rule for checkpoints   Schedule.is_checkpoint_due in training/schedule.py
     an option of a phase     Phase in data/phases.py
     a metric                 MetricSums in training/metrics.py; it is logged, plotted and resumed
     an option                its field in pretrain_config.py; OPTIONS_OUTSIDE_KEY in
                              training/run_plan.py if the weights do not depend on it
-    a column of instances    InstanceReader in data/instance_reader.py; Buffers in data/batches.py
+    a column of instances    see shards/schema.py
     a launcher               detect_launcher in training/launch_info.py
 """

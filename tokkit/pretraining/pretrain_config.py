@@ -114,13 +114,13 @@ class PretrainConfig(PhasesConfig, OutputConfig):
         shown_default="refuse longer instances",
     )
     continue_from: Path | None = option(
-        "Run folder, or one of its checkpoints, whose model and moments this run goes on with, up to "
-        "--max-steps, which includes the steps already done.",
+        "Run folder, or one of its checkpoints, to continue from, with its optimizer state; --max-steps "
+        "includes the steps already done.",
         default=None,
     )
     decay_from: Path | None = option(
-        "Run folder, or one of its checkpoints, to finish: --decay-steps steps, in which the "
-        "learning rate falls from where it is to 0. Of a run, the newest checkpoint without decay.",
+        "Run folder, or one of its checkpoints, to finish: train --decay-steps steps while the learning "
+        "rate falls from its current value to 0. Of a run, the newest checkpoint without decay.",
         default=None,
     )
     share_layers: bool = option("Give all layers the same weights, as ALBERT does.", default=False)
@@ -131,7 +131,7 @@ class PretrainConfig(PhasesConfig, OutputConfig):
         parse=parse_batch_size,
     )
     max_steps: int | None = option(
-        "Number of optimizer steps; a run that has ended goes on when it is given more.",
+        "Number of optimizer steps; raise it to extend a finished run.",
         default=None,
         minimum=1,
         shown_default=f"{DEFAULT_MAX_STEPS:,}",
@@ -143,15 +143,15 @@ class PretrainConfig(PhasesConfig, OutputConfig):
         parse=parse_duration,
     )
     optimizer: str = option(
-        "Optimizer; LAMB is for batches of thousands; Muon is for the matrices of the layers, with "
-        "AdamW for all else.",
+        "Optimizer; lamb suits batches of thousands; muon updates the weight matrices of the layers, and "
+        "AdamW all else.",
         default="adamw",
         choices=OPTIMIZERS,
     )
     learning_rate: float = option("Learning rate after warm-up.", default=1e-4, above=0)
     schedule: str = option(
-        "How the learning rate falls after warm-up: as a line or a cosine, or (wsd) only in "
-        "--decay-steps at the end.",
+        "Learning rate after warm-up: linear or cosine decay, or constant and then decay over the last "
+        "--decay-steps (wsd).",
         default="linear",
         choices=SCHEDULES,
     )
@@ -300,7 +300,7 @@ class PretrainConfig(PhasesConfig, OutputConfig):
         for flag, value in by_clock.items():
             require(
                 value is None or self.max_time is None,
-                f"{flag} goes by steps, --max-time by the clock; leave one out",
+                f"{flag} counts steps, and --max-time seconds; leave one out",
             )
 
     def _check_origin(self) -> None:

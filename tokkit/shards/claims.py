@@ -1,4 +1,4 @@
-"""What compressed record batches claim to unpack to, read before memory is asked for.
+"""Checks the sizes that compressed record batches unpack to, before memory is allocated for them.
 
 In the body of a compressed record batch, each buffer begins with the number of bytes that it unpacks
 to. pyarrow allocates them before it looks at the rest, so a file of a few kilobytes can ask for

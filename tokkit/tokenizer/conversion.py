@@ -1,4 +1,4 @@
-"""Which class of transformers a folder is for, and what ``AutoTokenizer`` makes of it.
+"""Finds a folder's class in transformers, and converts the classes that tokkit does not read itself.
 
 A folder says by ``tokenizer_class``, else by the ``model_type`` of its model, which class reads its
 vocabulary. The class decides about normalization, about ids that are shifted, and about tokens that
@@ -11,6 +11,10 @@ Classes that only cut words and look them up are read by ``tokkit.tokenizer.load
 made by transformers, which gives a tokenizer of the tokenizers library. Of those that it runs in
 Python, ByT5's and Perceiver's are byte-level BPE without merges; the others are refused, since the
 ids of Python code can be had from that code alone, and a folder holds no code.
+
+So a class of transformers needs no change here, and another name of a class that tokkit reads is a
+line of ``_ALIASES``. For a class that tokkit is to read itself, add it to ``_CLASSES`` and
+``_BY_MODEL_TYPE``, and its special tokens to ``_CLASS_TOKENS`` in ``loading.py``.
 """
 
 import json
@@ -200,8 +204,7 @@ def convert_folder(
     other_way = "; or name its tokenizer.json, which is then taken as it is" if has_json else ""
     if segmenter := _SEGMENTERS.get(name):
         raise TokkitError(
-            f"{folder}: {name} needs {segmenter}, which tokkit does not run before it encodes"
-            f"{other_way}"
+            f"{folder}: {name} needs {segmenter}, which tokkit does not support{other_way}"
         )
     try:
         from transformers import AutoTokenizer
@@ -241,7 +244,7 @@ def convert_folder(
         warnings.faults.append("it does not read the vocabulary that is there")
     if warnings.faults:
         raise TokkitError(
-            f"{folder}: transformers cannot make {name}: {warnings.faults[0]}{other_way}"
+            f"{folder}: transformers cannot load {name}: {warnings.faults[0]}{other_way}"
         )
     special = {
         f"{role}_token": getattr(made, f"{role}_token", None) for role in (*ROLES, "bos", "eos")

@@ -27,7 +27,7 @@ class KernelChoice(NamedTuple):
     Attributes:
         name: ``wordpiece``, ``bpe``, ``metaspace-bpe``, ``unigram``, or None for the tokenizer's own
             library.
-        obstacle: what no kernel knows, as a phrase; empty with a kernel.
+        obstacle: the feature that no kernel supports, as a phrase; empty with a kernel.
     """
 
     name: str | None

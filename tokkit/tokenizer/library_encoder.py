@@ -348,9 +348,9 @@ class LibraryEncoder:
         unknown = self._tokenizer.special_ids.get("unk")
         if unknown is None:
             raise TokkitError(
-                f"{self._tokenizer.path}: text becomes the special token "
-                f"{self._tokenizer.tokens[ids[found[0]]]!r}, and there is no token for unknown words "
-                f"to replace it; name one as unk_token in a tokenizer_config.json next to this file"
+                f"{self._tokenizer.path}: text would be encoded as the special token "
+                f"{self._tokenizer.tokens[ids[found[0]]]!r}, and there is no unknown token to use "
+                f"instead; name one as unk_token in a tokenizer_config.json next to this file"
             )
         ids[found] = unknown
 

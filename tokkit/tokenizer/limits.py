@@ -1,4 +1,4 @@
-"""What a tokenizer may ask for: limits of sizes that no tokenizer of a model comes near.
+"""Limits of what a tokenizer's files may ask for, far above those of real ones.
 
 The libraries take whatever a file says, and end the process if memory is short. So these are checked
 before they see it:
@@ -38,7 +38,7 @@ def read_file(path: Path) -> bytes:
             content = file.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
             raise TokkitError(
-                f"{path}: more than {_MOST_BYTES:,} bytes, which no tokenizer has; name another"
+                f"{path}: more than {_MOST_BYTES:,} bytes, which no tokenizer has; pass another"
             )
     return content
 
@@ -47,7 +47,7 @@ def check_json(content: bytes, path: Path) -> None:
     """Refuse JSON of so many values that their objects would fill the memory."""
     if sum(map(content.count, (b",", b"[", b"{"))) > _MOST_VALUES:
         raise TokkitError(
-            f"{path}: more than {_MOST_VALUES:,} values, which no tokenizer has; name another"
+            f"{path}: more than {_MOST_VALUES:,} values, which no tokenizer has; pass another"
         )
 
 

@@ -51,7 +51,7 @@ from tokkit.tokenizer.definitions import (
     wordpiece,
 )
 from tokkit.tokenizer.limits import check_json, read_file
-from tokkit.tokenizer.special_tokens import ROLES, named_roles, named_token
+from tokkit.tokenizer.special_tokens import named_roles, named_token
 from tokkit.tokenizer.vocabulary_checks import check_vocabulary, refuse_missing_unknown
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,8 @@ _ACCENTED_SHARE = 0.02
 _FEWEST_ACCENTED = 3
 BERTS = (BERT, CONVBERT)
 GPTS = (GPT2, ROBERTA)
-_BERT_TOKENS = {f"{role}_token": f"[{role.upper()}]" for role in ROLES}
+_BERT_ROLES = ("unk", "sep", "pad", "cls", "mask")
+_BERT_TOKENS = {f"{role}_token": f"[{role.upper()}]" for role in _BERT_ROLES}
 _ROBERTA_TOKENS = {f"{role}_token": f"<{role}>" for role in ("unk", "pad", "mask")}
 # Special tokens of a class, unless its folder names others.
 _CLASS_TOKENS: Mapping[str | None, Mapping[str, str]] = {
@@ -106,7 +107,7 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
         TokkitError: if nothing is there, or it is no tokenizer, or one that contradicts itself.
     """
     if not path.exists():
-        raise TokkitError(f"{path}: no such file or folder; name {_ACCEPTED}")
+        raise TokkitError(f"{path}: no such file or folder; pass {_ACCEPTED}")
     folder = path if path.is_dir() else path.parent
     if path == folder and (folder / STATE_FOLDER).is_dir() and not (folder / TRAINING).is_file():
         raise TokkitError(
@@ -158,7 +159,7 @@ def _read_definition(
         return _read_tokenizer_json(path, name, config)
     if path.suffix in _SENTENCEPIECE_SUFFIXES:
         return None
-    raise TokkitError(f"{path}: not a tokenizer by its name; name {_ACCEPTED}")
+    raise TokkitError(f"{path}: not the name of a tokenizer file; pass {_ACCEPTED}")
 
 
 def _read_tokenizer_json(
@@ -200,10 +201,10 @@ def _find_in_folder(folder: Path) -> Path:
     with wrap_os_errors(folder):
         models = sorted(path for path in folder.iterdir() if path.suffix in _SENTENCEPIECE_SUFFIXES)
     if not models:
-        raise TokkitError(f"{folder}: no tokenizer in this folder; name {_ACCEPTED}")
+        raise TokkitError(f"{folder}: no tokenizer in this folder; pass {_ACCEPTED}")
     if len(models) > 1:
         raise TokkitError(
-            f"{folder}: holds {models[0].name} and {models[1].name}; name the one to use"
+            f"{folder}: holds {models[0].name} and {models[1].name}; pass the one to use"
         )
     return models[0]
 
@@ -211,7 +212,7 @@ def _find_in_folder(folder: Path) -> Path:
 def _read_vocab_txt(path: Path, name: str | None, config: Mapping[str, Any]) -> dict[str, Any]:
     lines = _read_lines(path)
     if lines[0].startswith("#version"):
-        raise TokkitError(f"{path}: holds merges; name the folder that also has the vocab.json")
+        raise TokkitError(f"{path}: holds merges; pass the folder that also has the vocab.json")
     # As the library reads them; white space alone is kept, since no text becomes it.
     ends = (line.rstrip() for line in lines)
     ids = {
@@ -326,7 +327,7 @@ def _read_lines(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         number = data.count(b"\n", 0, error.start) + 1
         raise TokkitError(
-            f"{path}, line {number}: invalid UTF-8 (byte {error.start}); name a vocabulary"
+            f"{path}, line {number}: invalid UTF-8 (byte {error.start}); pass a vocabulary in UTF-8"
         ) from error
     lines = [line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")]
     if lines[-1] == "":

@@ -118,7 +118,7 @@ class TrainConfig(CorpusConfig, StageConfig):
         only_with={"model": ("unigram", "bpe")},
     )
     weights: Mapping[str, float] = option(
-        "How many times the words of an INPUT count, as in books.txt=2.0; repeatable.",
+        "Factor for the word counts of an INPUT, as in books.txt=2.0; repeatable.",
         default=dict,
         flags=("--weight",),
         parse=parse_weight,
@@ -131,7 +131,7 @@ class TrainConfig(CorpusConfig, StageConfig):
         only_with={"format": FORMATS},
     )
     sample: int | None = option(
-        "Count about so much text, such as 150GB, of documents that are drawn by their names.",
+        "Approximate size of the sample to count, such as 150GB; documents are chosen by hashing their names.",
         default=None,
         minimum=1,
         parse=parse_size,
@@ -179,7 +179,7 @@ class TrainConfig(CorpusConfig, StageConfig):
             PatternParser().parse(self.split_pattern)
         except UnknownPatternError as error:
             raise UsageError(
-                f"--split {self.split!r}: {error} is not known here; use {', '.join(SPLIT_PATTERNS)}, "
+                f"--split {self.split!r}: {error} is not supported; use {', '.join(SPLIT_PATTERNS)}, "
                 f"or a pattern of sets, groups, repeats and lookahead at one character"
             ) from None
 

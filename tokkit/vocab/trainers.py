@@ -292,8 +292,8 @@ def train_metaspace_bpe(config: TrainConfig, words: WordCounts) -> tuple[dict[st
     if len(ids := {token: number for number, token in enumerate(tokens)}) < len(tokens):
         token = Counter(tokens).most_common(1)[0][0]
         raise TokkitError(
-            f"the corpus has {token} so often that it would become a token of text; remove it from "
-            f"the text, or pass other tokens as --special-token"
+            f"the corpus contains {token} so often that it would be learned as an ordinary token; "
+            f"remove it from the text, or pass other tokens as --special-token"
         )
     definition = metaspace_bpe(
         ids,

@@ -65,7 +65,9 @@ def _find_tokenizer(path: Path, run: Mapping[str, Any]) -> Tokenizer:
             tokenizer = load_tokenizer(place)
             if tokenizer.fingerprint == run["tokenizer_fingerprint"] or place == path / EXPORT:
                 return tokenizer
-    raise TokkitError(f"{path}: its tokenizer is not there, so nothing can be asked of its model")
+    raise TokkitError(
+        f"{path}: its tokenizer is missing, so its model cannot be asked the examples"
+    )
 
 
 def draw_answers(run: Mapping[str, Any]) -> Markup:

@@ -2,6 +2,8 @@
 
 Its content security policy names the hashes of its one style sheet and its one script, and forbids
 everything else, so text that were markup in spite of all would still neither run nor load anything.
+
+To add a section, write a function that returns a ``Section`` and call it in ``stages_section.py``.
 """
 
 import base64

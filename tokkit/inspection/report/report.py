@@ -102,7 +102,7 @@ def _require_kind(path: Path) -> str:
     if (path / MANIFEST).is_file():
         require_kind(path, Manifest.read(path))
     if kind not in (*KINDS, "tokenizer"):
-        raise UsageError(f"{path}: nothing is known about {kind}")
+        raise UsageError(f"{path}: {kind} cannot be reported on")
     return kind
 
 

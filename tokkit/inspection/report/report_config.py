@@ -29,7 +29,7 @@ class ReportConfig(Config):
         "Another tokenizer, as -t of encode takes it; repeatable.", default=()
     )
     text: tuple[str, ...] = option(
-        "Text to measure tokenizers on; repeatable.",
+        "File, folder, glob or URI of text to measure tokenizers on; repeatable.",
         default=(),
         shown_default="what the first was learned from",
     )

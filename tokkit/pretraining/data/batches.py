@@ -8,7 +8,7 @@ one token masked in each, make N = 8 and S = 2:
     position_ids_N         0 1 2 0 1 2 3 4
     row_ids_N              0 0 0 1 1 1 1 1
 
-A micro-batch has room for so many instances of the greatest length. A step's instances are cut into
+A micro-batch has room for ``micro_batch_tokens // max_seq_length`` instances, and at least for one. A step's instances are cut into
 as few nearly equal runs as have room: 10 instances with room for 4 make runs of 3, 3 and 4. So the
 number of runs depends on the options alone, and ranks that wait for each other agree on it.
 

@@ -1,7 +1,7 @@
 """ALBERT (Lan et al. 2019, arXiv:1909.11942): a BERT whose layers all have the same weights.
 
-The vectors of words may be smaller than those of the encoder: a linear layer leads from one to the
-other, and the head for masked tokens leads back. The paper has words of 128 in all sizes; with
+The token embedding may be smaller than the hidden size: a linear layer projects it up, and the head
+for masked tokens projects back. The paper has embeddings of 128 in all sizes; with
 ``--share-layers`` both sizes are equal, and the linear layer starts as the identity. It computes
 what ``transformers.AlbertForPreTraining`` computes, with either GELU.
 """

@@ -91,7 +91,7 @@ def read_shape(data: Mapping[str, Any]) -> ModelConfig:
     """
     kind = data.get("model_type")
     if kind not in ARCHITECTURES:
-        raise msgspec.ValidationError(f"{kind!r} is no model_type")
+        raise msgspec.ValidationError(f"unknown model_type {kind!r}")
     return msgspec.convert(data, ARCHITECTURES[kind].config_class)
 
 
@@ -209,7 +209,7 @@ def require_possible(path: Path, config: ModelConfig, num_bytes: int) -> None:
     num_parameters = config.word_size * num_rows + config.count_layer_weights()
     if num_parameters > num_bytes:
         raise TokkitError(
-            f"{path}: makes a model of {num_parameters:,} parameters, but the weights have "
+            f"{path}: describes a model of {num_parameters:,} parameters, but the weights have only "
             f"{num_bytes:,} bytes; download both again"
         )
 

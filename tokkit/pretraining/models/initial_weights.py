@@ -253,7 +253,9 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
             not isinstance(name, str) or not isinstance(tensor, Tensor)
             for name, tensor in loaded.items()
         ):
-            raise TokkitError(f"{path}: not a file of named tensors alone; download it again")
+            raise TokkitError(
+                f"{path}: contains objects other than named tensors; download it again"
+            )
         tensors |= loaded
     return tensors
 

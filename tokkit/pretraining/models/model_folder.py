@@ -91,7 +91,7 @@ def find_weights(folder: Path) -> tuple[Path, ...]:
             names = sorted({*read_json(index, _WeightIndex, DOWNLOAD)["weight_map"].values()})
             if not names or any(Path(part).name != part or "\0" in part for part in names):
                 raise TokkitError(
-                    f"{index}: names no files, or others than its folder's; {DOWNLOAD}"
+                    f"{index}: lists no files, or files outside its folder; {DOWNLOAD}"
                 )
             return tuple(folder / part for part in names)
     raise TokkitError(

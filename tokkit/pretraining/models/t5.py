@@ -3,7 +3,7 @@
 An encoder reads the inputs, in which sentinels stand for the spans that are missing; a decoder
 predicts the targets, each token from those before it and from the encoder's output. Both are pre-norm,
 without biases; norms only scale. A position enters as a number that is added to the scores of
-attention, learned for each head and distance: distances are in buckets, the larger the wider. All
+attention, learned for each head and distance: distances are in buckets, which widen with the distance. All
 layers of a stack share these numbers. Scores are not divided by a root; the weights are drawn so that
 they need not be. The feed-forward network is a GeGLU, and the head is no word embedding.
 

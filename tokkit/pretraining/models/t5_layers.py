@@ -33,7 +33,7 @@ class T5Config(EncoderDecoderConfig):
         """Refuse buckets of which none is for a larger distance."""
         if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 2:
             raise ValueError(
-                "relative_attention_max_distance is no larger than half of the buckets"
+                "relative_attention_max_distance must be larger than half of the buckets"
             )
 
     @property

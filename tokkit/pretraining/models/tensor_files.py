@@ -83,7 +83,7 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
         found = tuple(tensors[name].shape) if name in tensors else "none"
         if found != tuple(tensor.shape):
             raise TokkitError(
-                f"{path}: for {name} {tuple(tensor.shape)} is needed, the file has {found}; "
+                f"{path}: {name} should have the shape {tuple(tensor.shape)}, and has {found}; "
                 f"it belongs to another model"
             )
     return tensors

@@ -2,8 +2,9 @@
 
 An architecture is one file, such as ``bert.py``: a subclass of ``Transformer``, and an
 ``Architecture`` that says which model of ``transformers`` computes the same. To add one, write such
-a file and add it to ``ARCHITECTURES`` in ``architectures.py``. What trains, saves and exports a model
-knows nothing else of it.
+a file and add it to ``ARCHITECTURES`` and ``CONFIG_CLASSES`` in ``architectures.py`` and, if it is a
+choice of ``--architecture``, to ``FAMILIES`` in ``pretrain_config.py``. What trains, saves and exports
+a model knows nothing else of it.
 
 There is no padding: sequences are concatenated from the embedding to the heads, and logits are
 computed for the predicted positions only, a chunk at a time. The vocabulary is padded to a multiple
@@ -118,7 +119,7 @@ class ModelConfig:
 
     @property
     def word_size(self) -> int:
-        """The size of the vectors of words."""
+        """The size of the token embeddings."""
         return self.hidden_size
 
     @property
@@ -128,7 +129,7 @@ class ModelConfig:
 
     @property
     def position_offset(self) -> int:
-        """How many vectors of positions there are before the first in ``transformers``."""
+        """The number of unused rows at the start of the position embedding of ``transformers``."""
         return 0
 
     @property
@@ -138,7 +139,7 @@ class ModelConfig:
 
     @property
     def limits_length(self) -> bool:
-        """Whether there are only so many positions."""
+        """Whether the number of positions is limited."""
         return True
 
     @property
@@ -203,7 +204,7 @@ class ModelConfig:
 
 
 class Embeddings(nn.Module):
-    """The vectors of tokens; what is added to them, and made of them, is up to the architecture."""
+    """The token embedding; what an architecture adds to it, and computes of it, is in its own subclass."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -86,12 +86,17 @@ class Checkpoint:
 def name_tensors(model: nn.Module, optimizer: Optimizer) -> Snapshot:
     """Return the tensors of a model and of its optimizer.
 
-    Before the first step, parameters stand for their moments, which have the same shape and device:
-    these are the tensors that a checkpoint must hold.
+    Before the first step there are no moments, and parameters are returned in their place for shape
+    and device: these are the tensors that a checkpoint must hold.
+
+    Raises:
+        KeyError: if the optimizer keeps other moments than its parameter groups say.
     """
     kept = name_moments(optimizer)
     moments = {
-        f"{name}.{moment}": optimizer.state.get(parameter, {}).get(moment, parameter)
+        f"{name}.{moment}": optimizer.state[parameter][moment]
+        if optimizer.state.get(parameter)
+        else parameter
         for name, parameter in model.named_parameters()
         for moment in kept[parameter]
     }
@@ -227,7 +232,7 @@ def load_newest_checkpoint(
         return checkpoint
     if faults:
         raise TokkitError(
-            f"{faults[0]}; no checkpoint in {folder} is undamaged, pass --overwrite to start again"
+            f"{faults[0]}; all checkpoints in {folder} are damaged, pass --overwrite to start again"
         )
     return None
 

@@ -182,7 +182,7 @@ class Schedule:
                 break
         require(
             left <= 0 and step + (self.shape == "wsd") * self.decay <= self.end,
-            f"--warmup-tokens {num_tokens:,} are more than the run has before its decay",
+            f"--warmup-tokens {num_tokens:,} do not fit before the decay; lower them, or train longer",
         )
         return replace(self, warmup_steps=step)
 
@@ -227,7 +227,7 @@ class Schedule:
         return is_regular or is_over or is_stopping or is_best
 
     def rate(self, step: int, elapsed: float, phase: int = 0) -> float:
-        """Return the learning rate of update ``step`` of a phase, before which the run is not over."""
+        """Return the learning rate of update ``step`` of a phase; the run is not over before it."""
         peak = self.peaks[phase]
         step -= self.origin.step
         now = elapsed if self.by_clock else step
