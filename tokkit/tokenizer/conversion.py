@@ -240,7 +240,8 @@ def convert_folder(
             f"whose class is fast"
         )
     # A class that does not find its file makes a small vocabulary of its own.
-    elif not (has_json or warnings.faults or name in _BYTES) and 2 * len(model_ids(definition)) < _count_tokens(folder):
+    is_checked = not (has_json or warnings.faults or name in _BYTES)
+    if is_checked and 2 * len(model_ids(definition)) < _count_tokens(folder):
         warnings.faults.append("it does not read the vocabulary that is there")
     if warnings.faults:
         raise TokkitError(

@@ -90,5 +90,7 @@ def test_more_static_masks_than_the_manifest_allows_are_refused(tmp_path: Path) 
     assert '"max_predictions_per_seq": 3' in text
     path.write_text(text.replace('"max_predictions_per_seq": 3', '"max_predictions_per_seq": 2'))
     config = LoaderConfig(instances=(folder,))
-    with pytest.raises(TokkitError, match="has 3 masked positions or targets, the manifest says at most 2"):
+    with pytest.raises(
+        TokkitError, match="has 3 masked positions or targets, the manifest says at most 2"
+    ):
         Loader(open_sources(config), config).training_instances(0)
