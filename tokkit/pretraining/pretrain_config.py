@@ -119,7 +119,7 @@ class PretrainConfig(PhasesConfig, OutputConfig):
         default=None,
     )
     decay_from: Path | None = option(
-        "Run folder, or one of its checkpoints, to finish: train --decay-steps steps while the learning "
+        "Run folder, or one of its checkpoints, to finish, in --decay-steps steps over which the learning "
         "rate falls from its current value to 0. Of a run, the newest checkpoint without decay.",
         default=None,
     )
