@@ -1,12 +1,15 @@
 """Fixtures that tests of several rooms use."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import forkserver
 import pytest
 from hypothesis import settings
+from pyarrow.fs import S3FileSystem
 
 # Two test processes share two cores. Torch reads this when the first test imports it, which may
 # be one of any room; with more threads than cores it spends most of its time waiting for them.
@@ -17,6 +20,14 @@ os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 # The first call of a kernel compiles it, which takes seconds, so there are no deadlines.
 settings.register_profile("sample", deadline=None, max_examples=60)
 settings.register_profile("full", deadline=None, max_examples=1000)
+
+START_MOTO = """
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+input()
+"""
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -64,3 +75,30 @@ def shared() -> Path:
     if not (folder / "corpora").is_dir():
         pytest.skip("there is no folder of real corpora next to the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_address() -> Iterator[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", START_MOTO],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    yield f"127.0.0.1:{process.stdout.readline().strip()}"
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture
+def s3(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> S3FileSystem:
+    """A bucket called ``corpora``, empty, of which the environment holds the credentials."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{s3_address}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    store = S3FileSystem(endpoint_override=s3_address, scheme="http", allow_bucket_creation=True)
+    store.create_dir("corpora")
+    store.delete_dir_contents("corpora")
+    return store

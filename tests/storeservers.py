@@ -1,4 +1,4 @@
-"""Stand-ins for stores on this machine: a Hub, and servers that fail."""
+"""Stand-ins for stores on this machine: a Hub, servers that fail, and what fails before a server."""
 
 import json
 import re
@@ -6,8 +6,10 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from time import sleep
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -36,7 +38,14 @@ def serve(respond: Any) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             """Print nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with run_server(Handler) as url:
+        yield url
+
+
+@contextmanager
+def run_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Run a server inside the block; yield its URL."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
@@ -126,3 +135,49 @@ class Hub:
         if not rows:
             return 404, b"", {"X-Error-Code": "EntryNotFound"}
         return answer_json([*rows.values()])
+
+
+@contextmanager
+def fail_before(address: str, faults: list[tuple[str, str]]) -> Iterator[str]:
+    """Start a server that passes requests on to another, except for the faults; yield its URL.
+
+    Args:
+        address: of the other server.
+        faults: method and fault of a request, in the order in which they are used up: its status,
+            ``reset`` to hang up, ``half`` to hang up in the middle of the answer, or ``silence``.
+    """
+
+    class Proxy(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            fault = next((name for method, name in faults if method == self.command), "")
+            if fault:
+                faults.remove((self.command, fault))
+            self.close_connection = bool(fault)
+            if fault == "silence":
+                sleep(3)
+            if fault in ("reset", "silence"):
+                return
+            connection = HTTPConnection(address)
+            connection.request(self.command, self.path, body, dict(self.headers))
+            answer = connection.getresponse()
+            content = answer.read()
+            self.send_response(int(fault) if fault.isdigit() else answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("connection", "content-length", "date", "server"):
+                    self.send_header(name, value)
+            size = answer.getheader("Content-Length") if self.command == "HEAD" else len(content)
+            self.send_header("Content-Length", "0" if fault.isdigit() else str(size))
+            self.end_headers()
+            if not fault.isdigit():
+                self.wfile.write(content[: len(content) // 2] if fault == "half" else content)
+
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815  the names that are looked up
+
+        def log_message(self, *_: Any) -> None:
+            """Print nothing."""
+
+    with run_server(Proxy) as url:
+        yield url

@@ -11,11 +11,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# A folder in it has what is on an object store, as .tokkit-stores/s3/BUCKET/KEY.
+MIRRORS = ".tokkit-stores"
+_MIRROR = re.compile(rf"[^\s'\"]*/{re.escape(MIRRORS)}/(s3|gs)/")
+
+
+def name_uris(text: str) -> str:
+    """Return text with the URIs of objects in place of the paths of their copies here."""
+    return _MIRROR.sub(r"\1://", text) if MIRRORS in text else text
+
 
 class TokkitError(Exception):
     """A fault in data or environment; the message is one line."""
 
     exit_status = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(name_uris(message))
 
 
 class UsageError(TokkitError):

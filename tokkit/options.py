@@ -23,6 +23,7 @@ Values that are more than a number or a word are written as text:
 
 import math
 import operator
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
@@ -30,13 +31,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar, dataclass_transform
 
-from tokkit.errors import require
+from tokkit.errors import MIRRORS, require
 
 LARGEST_SEED = (1 << 64) - 1
 
 _UNITS = ("", "K", "M", "G", "T")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE | re.ASCII)
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # as a path has it, which joins slashes
+_STORE = re.compile(r"(s3|gs):/+([^/]+)(?:/(.*))?", re.DOTALL)
+_MIRROR = re.compile(rf".*/{re.escape(MIRRORS)}/(s3|gs)/([^/]+)(?:/(.*))?", re.DOTALL)
 _DURATION = re.compile(
     "".join(rf"(?:(\d+(?:\.\d+)?){unit}\s*)?" for unit in "dhms"), re.IGNORECASE | re.ASCII
 )
@@ -85,7 +88,7 @@ class Option:
         return self.flags[-1] if self.flags else f"--{self.name.replace('_', '-')}"
 
     def check(self, value: Any) -> None:
-        """Refuse a value that is no choice, is out of range, or is a URI in place of a path.
+        """Refuse a value that is no choice or is out of range.
 
         Raises:
             UsageError: naming the option and what it takes.
@@ -102,8 +105,6 @@ class Option:
         )
         wanted = [(word, holds, bound) for word, holds, bound in bounds if bound is not None]
         for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, Path):
-                require_local(part)
             require(
                 all(holds(part, bound) for _, holds, bound in wanted),
                 f"{self.flag} must be "
@@ -166,7 +167,14 @@ class Config:
             UsageError: naming the option.
         """
         for name, declared in self.options.items():
-            declared.check(getattr(self, name))
+            value = getattr(self, name)
+            if isinstance(value, Path):
+                value = find_local(value, getattr(self, "cache", None))
+                object.__setattr__(self, name, value)
+            elif isinstance(value, tuple) and any(isinstance(part, Path) for part in value):
+                value = tuple(find_local(part, getattr(self, "cache", None)) for part in value)
+                object.__setattr__(self, name, value)
+            declared.check(value)
         self.require_effect(
             name
             for name, declared in self.options.items()
@@ -194,17 +202,41 @@ class Config:
                 )
 
 
-def require_local(path: Path) -> None:
-    """Refuse a URI, of which a path would make a folder called ``s3:``.
+def find_local(path: Path, cache: Path | None = None) -> Path:
+    """Return where a folder is on this machine: for ``s3://`` and ``gs://`` its mirror.
+
+    Args:
+        path: as the user wrote it; a path joins the slashes of a URI.
+        cache: folder of the mirrors, in place of ``TOKKIT_CACHE`` and ``~/.cache/tokkit``.
 
     Raises:
-        UsageError: naming the URI.
+        UsageError: it is another URI, of which a path would make a folder called ``hf:``.
     """
-    uri = str(path).replace(":/", "://", 1)
+    text = str(path)
+    stored = _STORE.fullmatch(text)
+    if stored is not None:
+        folder = cache or Path(os.environ.get("TOKKIT_CACHE") or Path.home() / ".cache/tokkit")
+        return folder.absolute().joinpath(MIRRORS, *filter(None, stored.groups()))
+    uri = text.replace(":/", "://", 1)
     require(
-        _URI.match(str(path)) is None,
-        f"{uri}: is a URI, which only the INPUT of train and encode may be; name a local path",
+        _URI.match(text) is None,
+        f"{uri}: is a URI, which only the INPUT of train and encode may be; name a local path, or one "
+        f"on s3:// or gs://",
     )
+    return path
+
+
+def find_mirrored(path: Path) -> tuple[str, str, str] | None:
+    """Return scheme, bucket and key of the object that a path is the copy of; None if of none."""
+    text = str(path)
+    found = _MIRROR.fullmatch(text) if MIRRORS in text else None
+    return found and (found[1], found[2], found[3] or "")
+
+
+def uri_of(path: Path) -> str:
+    """Return the URI of what a path is the copy of, or the path."""
+    found = find_mirrored(path)
+    return str(path) if found is None else f"{found[0]}://{found[1]}/{found[2]}"
 
 
 def parse_size(text: str) -> int:

@@ -27,13 +27,6 @@ from tokkit.corpus.units import plan_units
 from tokkit.errors import TokkitError
 
 TEXT = "A cat sat.\n\nA dog ran.\n\n" * 300
-START_MOTO = """
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-print(server.get_host_and_port()[1], flush=True)
-input()
-"""
 
 
 def make_parquet(*texts: str, blob: int = 0) -> bytes:
@@ -64,29 +57,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.delenv("HF_TOKEN", raising=False)
         monkeypatch.setattr("time.sleep", lambda _: None)  # between repetitions
         yield hub
-
-
-@pytest.fixture(scope="session")
-def s3_address() -> Iterator[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", START_MOTO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    yield f"127.0.0.1:{process.stdout.readline().strip()}"
-    process.kill()
-    process.communicate()
-
-
-@pytest.fixture
-def s3(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> S3FileSystem:
-    """A bucket called ``corpora``, empty, of which the environment holds the credentials."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{s3_address}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    store = S3FileSystem(endpoint_override=s3_address, scheme="http", allow_bucket_creation=True)
-    store.create_dir("corpora")
-    store.delete_dir_contents("corpora")
-    return store
 
 
 def write(store: S3FileSystem, path: str, content: bytes) -> None:

@@ -17,8 +17,8 @@ import click
 
 from tokkit import __version__
 from tokkit.cli.streams import OutputError, discard_output, echo, echo_lines, open_streams
-from tokkit.corpus.corpus_config import REQUEST_THREAD
 from tokkit.engine.progress import LineHandler
+from tokkit.engine.requests import REQUEST_THREAD
 from tokkit.errors import TokkitError, describe_os_error
 
 COMPLETION = "_TOKKIT_COMPLETE"

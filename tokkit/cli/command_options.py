@@ -18,7 +18,7 @@ from click.shell_completion import CompletionItem
 
 from tokkit.engine.stage_config import ArrayConfig
 from tokkit.errors import UsageError
-from tokkit.options import Config, Option, require_local
+from tokkit.options import Config, Option, find_local
 
 Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
@@ -62,16 +62,16 @@ class ParsedValue(click.ParamType):  # type: ignore[type-arg]  # older releases 
 
 
 class LocalPath(click.Path):
-    """A path of this machine."""
+    """A path of this machine, or of a store, which a config or ``pull`` finds the copy of."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Return the path; refuse a URI."""
+        """Return the path; refuse a URI of another kind."""
         path = super().convert(value, param, ctx)
         assert isinstance(path, Path)  # noqa: S101  as path_type says
-        require_local(path)
+        find_local(path)
         return path
 
 

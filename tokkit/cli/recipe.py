@@ -26,7 +26,7 @@ from typing import Any
 
 from tokkit.errors import TokkitError, UsageError, require, wrap_os_errors
 from tokkit.inspection.report.report_config import FOLDERS
-from tokkit.options import require_local
+from tokkit.options import find_local, uri_of
 from tokkit.shards.objectives import MASKED
 
 CORPUS_OPTIONS = (
@@ -72,8 +72,12 @@ class Recipe:
         return {**inputs[stage], "output": self.folder(stage)}
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path, cache: Path | None = None) -> Recipe:
     """Read a recipe.
+
+    Args:
+        path: the file.
+        cache: folder for copies of what is on stores.
 
     Raises:
         TokkitError: if the file cannot be read or is not TOML.
@@ -90,7 +94,6 @@ def read_recipe(path: Path) -> Recipe:
         require(isinstance(table, dict), f"{path}: {stage} must be a table, written [{stage}]")
     output, examples = data.pop("output", path.stem), data.pop("examples", [])
     require(isinstance(output, str), f"{path}: output must be a string")
-    require_local(Path(output))
     if data:
         raise UsageError(
             f"{path}: unknown key {min(data)!r}; a recipe has output, examples, "
@@ -98,7 +101,8 @@ def read_recipe(path: Path) -> Recipe:
         )
     corpus, encode = tables.get("corpus", {}), tables.get("encode", {})
     reading = {key: corpus.pop(key) for key in CORPUS_OPTIONS if key in corpus}
-    command, inputs = _read_corpus(corpus, path, Path(output))
+    folder = find_local(Path(output), cache)
+    command, inputs = _read_corpus(corpus, path, folder)
     require(
         ("train" in tables) != ("tokenizer" in encode),
         f"{path}: needs either a [train] table or a tokenizer under [encode]",
@@ -114,7 +118,7 @@ def read_recipe(path: Path) -> Recipe:
     if "pretrain" in tables:
         stages["pretrain"] = tables["pretrain"]
     _check_examples(examples, path, stages)
-    return Recipe(path, Path(output), command, inputs, stages, tuple(examples))
+    return Recipe(path, folder, command, inputs, stages, tuple(examples))
 
 
 def _read_corpus(corpus: Table, path: Path, output: Path) -> tuple[str | None, tuple[str, ...]]:
@@ -140,7 +144,7 @@ def _read_corpus(corpus: Table, path: Path, output: Path) -> tuple[str | None, t
         isinstance(name, str) and Path(name).name == name,
         f"{path}, [corpus]: file must be a name without folders",
     )
-    return command, (str(output / FOLDERS["corpus"] / name),)
+    return command, (uri_of(output / FOLDERS["corpus"] / name),)
 
 
 def _check_examples(examples: Any, path: Path, stages: Mapping[str, Table]) -> None:

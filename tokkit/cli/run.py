@@ -20,7 +20,7 @@ from tokkit.cli.recipe import Recipe, read_recipe
 from tokkit.cli.stages import build, encode, train
 from tokkit.cli.streams import echo
 from tokkit.encoding.encode_config import EncodeConfig
-from tokkit.engine.files import remove_drafts
+from tokkit.engine.drafts import remove_drafts
 from tokkit.engine.local import import_single_threaded
 from tokkit.engine.stage_config import OutputConfig, StageConfig
 from tokkit.errors import TokkitError, UsageError, require
@@ -58,15 +58,16 @@ def run(
     ray_address: str | None,
     overwrite: bool,
     progress: bool,
+    cache: Path | None,
     has_report: bool,
 ) -> None:
     """Run all stages of RECIPE, a TOML file.
 
     A stage that is up to date is skipped, and one that was interrupted is resumed.
     """
-    plan = read_recipe(recipe)
+    plan = read_recipe(recipe, cache)
     stages = choose_stages(plan, first, last)
-    shared: dict[str, Any] = {"overwrite": overwrite, "progress": progress}
+    shared: dict[str, Any] = {"overwrite": overwrite, "progress": progress, "cache": cache}
     for name, value in (("workers", workers), ("engine", engine), ("ray_address", ray_address)):
         if value is not None:
             require(

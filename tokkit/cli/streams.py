@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import click
 
-from tokkit.errors import TokkitError, escape_controls
+from tokkit.errors import TokkitError, escape_controls, name_uris
 
 
 class OutputError(TokkitError):
@@ -90,7 +90,7 @@ def echo(text: str = "", *, err: bool = False) -> None:
         err: print on standard error, where that can be written.
     """
     with suppress(OSError) if err else nullcontext():
-        click.echo(escape_controls(text), err=err)
+        click.echo(escape_controls(name_uris(text)), err=err)
 
 
 def name_next(*arguments: object) -> None:

@@ -10,8 +10,6 @@ from tokkit.options import Config, option, parse_size
 FORMATS = ("auto", "text", "jsonl", "json", "csv", "tsv", "parquet", "arrow")
 DOCUMENTS = ("blank-line", "line", "file")
 ERRORS = ("strict", "replace", "skip")
-# Threads of this name wait for a server, and are not waited for at exit.
-REQUEST_THREAD = "request to a store"
 RECORD_FORMATS = tuple(name for name in FORMATS if name != "text")  # that may have fields
 FORMAT_HELP = "Format of the inputs; auto tells it from the file names and first bytes."
 

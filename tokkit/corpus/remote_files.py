@@ -6,20 +6,18 @@ import logging
 import os
 import re
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from importlib import import_module
-from queue import Empty, SimpleQueue
 from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.fs
 
-from tokkit.corpus.corpus_config import REQUEST_THREAD
 from tokkit.corpus.file_systems import Entry, changed_error, is_uri, printable
+from tokkit.engine.requests import call_in_thread
 from tokkit.errors import TokkitError
 
 # Time for one request, repetitions included.
@@ -155,28 +153,22 @@ class RemoteFiles:
 
     def _request(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function of a library, and turn its errors into one line about ``name``."""
-        answers: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
 
-        def call() -> None:
-            for attempt in range(_ATTEMPTS):
+        def call() -> Any:
+            for attempt in range(1, _ATTEMPTS + 1):
                 try:
-                    answers.put((function(*arguments), None))
-                except Exception as error:  # noqa: BLE001  libraries raise errors of their own
+                    return function(*arguments)
+                except Exception as error:
                     status = getattr(getattr(error, "response", None), "status_code", None)
-                    if status in _TRANSIENT_STATUS and attempt + 1 < _ATTEMPTS:
-                        time.sleep(attempt + 1)
-                        continue
-                    answers.put((None, error))
-                return
+                    if status not in _TRANSIENT_STATUS or attempt == _ATTEMPTS:
+                        raise
+                    time.sleep(attempt)
+            raise AssertionError
 
-        threading.Thread(target=call, name=REQUEST_THREAD, daemon=True).start()
         try:
-            answer, error = answers.get(timeout=REQUEST_SECONDS)
-        except Empty:
-            error = TimeoutError(f"no answer within {REQUEST_SECONDS} seconds")
-        if error is not None:
+            return call_in_thread(call, seconds=REQUEST_SECONDS)
+        except Exception as error:
             raise TokkitError(f"{name}: {self._describe(error)}") from error
-        return answer
 
     def _describe(self, error: Exception) -> str:
         """Return what is wrong, and what to do about it."""

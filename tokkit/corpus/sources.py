@@ -33,8 +33,8 @@ import msgspec
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.file_systems import Entry, Files, LocalFiles, is_uri, printable
 from tokkit.corpus.formats import TABLES, FileType, identify, read_head
-from tokkit.engine.files import STATE_FOLDER
 from tokkit.engine.manifest import RECORDS
+from tokkit.engine.mirrors import STATE_FOLDER
 from tokkit.errors import TokkitError, UsageError, wrap_os_errors
 
 log = logging.getLogger(__name__)

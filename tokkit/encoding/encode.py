@@ -67,7 +67,8 @@ def choose_workers(config: EncodeConfig, stage: Stage) -> int:
 
 def make_encode_stage(config: EncodeConfig, stats: EncodeStats | None = None) -> Stage:
     """Plan the stage, or read its plan where ``config`` is of a step after it."""
-    refuse_overlap(config.output, config.inputs, [config.tokenizer])
+    refuse_overlap(config.output, config.inputs, [config.tokenizer], cache=config.cache)
+    config.pull_folders()
     tokenizer = load_tokenizer(find_folder(config.tokenizer))
     tokenizer.allow_in_text(config.allow_special_tokens)  # fail before reading
     return _plan(config, tokenizer, stats)

@@ -39,6 +39,7 @@ from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.encoding.text_survey import TextSurvey
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import HashedFile
+from tokkit.engine.mirrors import pull
 from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError
 from tokkit.shards.arrow import large_list, string_array, string_buffers, to_arrow
@@ -86,6 +87,7 @@ class EncodeContext:
         """The tokenizer, loaded once in a process."""
         if self.given is not None:
             return self.given
+        pull(self.copy)
         tokenizer = load_tokenizer(self.copy)
         if tokenizer.fingerprint != self.fingerprint:
             raise TokkitError(

@@ -2,87 +2,34 @@
 
 A file is written under a temporary name, synced, renamed, and its folder synced: after a crash at
 any moment the name has the old content or the new one, never a part. The content is hashed while it
-is written, so that nothing is read again for its SHA-256.
-
-Several processes, on several machines, may write the same file at once, so each writes a draft of its own:
-
-    shard-0000003.arrow.5d1f0c3a-4711-9e0c1d2e.tmp    machine, process, a random number
-
-A draft that a killed process left is deleted by another process of the same machine, which sees that
-its writer is gone, or by any after a day.
+is written, so that nothing is read again for its SHA-256. A file of a folder on an object store goes
+up in place of the syncing; see ``tokkit.engine.mirrors``.
 """
 
 import errno
 import hashlib
 import os
-import platform
-import re
-import secrets
 import shutil
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self, cast
 
+from tokkit.engine.drafts import draft_path
+from tokkit.engine.mirrors import (
+    clear_store,
+    drop,
+    fetch,
+    find_size,
+    is_stored,
+    list_store,
+    push,
+)
+from tokkit.engine.object_store import read_object, read_objects
 from tokkit.errors import TokkitError, describe_os_error, wrap_os_errors
 
-STATE_FOLDER = ".tokkit"
-
-# Age at which a draft of another machine is taken for abandoned.
-LEASE_SECONDS = 24 * 3600
 # What file systems say that have no hard links.
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
-_DRAFT = re.compile(r".*\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.tmp", re.DOTALL)
-
-
-@cache
-def _identify_machine() -> str:
-    """Return what tells whether two process ids are of the same system: machine, boot, container."""
-    parts = [platform.node()]
-    with suppress(OSError):  # Linux has these
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
-        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
-
-
-def draft_path(path: Path) -> Path:
-    """Return a new name for a draft of a file, which no other process uses."""
-    token = f"{_identify_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
-    return path.with_name(f"{path.name}.{token}.tmp")
-
-
-def remove_drafts(folder: Path) -> None:
-    """Delete the drafts in a folder that this process or one that was killed left."""
-    for path in folder.rglob("*.tmp"):
-        with suppress(OSError):
-            if _is_abandoned(path):
-                path.unlink()
-
-
-def _is_abandoned(path: Path) -> bool:
-    """Return whether nobody writes a draft any more, except this process."""
-    draft = _DRAFT.fullmatch(path.name)
-    if draft is None or draft["machine"] != _identify_machine():
-        return time.time() - path.stat().st_mtime > LEASE_SECONDS
-    process = int(draft["process"])
-    return process == os.getpid() or not _is_running(process)
-
-
-def _is_running(process: int) -> bool:
-    """Return whether a process of this machine has not ended; zombies have."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is another user's
-        return True
-    try:
-        return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
-    except OSError:  # it ended just now, or this is no Linux
-        return sys.platform != "linux"
 
 
 class HashedFile:
@@ -155,6 +102,8 @@ class PendingFile:
         self.path = path
         self._temporary = draft_path(path)
         with wrap_os_errors(path):
+            if is_stored(path):  # the machine may be another one than that which made the folder
+                path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._temporary.open("wb")
         self.sink = HashedFile(cast("BinaryIO", self._file))
 
@@ -168,7 +117,7 @@ class PendingFile:
             raise TokkitError(f"{self.path}: {describe_os_error(error)}") from error
 
     def commit(self, *, only_new: bool = False) -> None:
-        """Sync the file and give it its name; may be called in another thread.
+        """Sync or upload the file and give it its name; may be called in another thread.
 
         Args:
             only_new: leave a file that has the name already, and discard this one.
@@ -179,7 +128,11 @@ class PendingFile:
         with self:
             with self._file as file:
                 file.flush()
-                os.fsync(file.fileno())
+                if not is_stored(self.path):
+                    os.fsync(file.fileno())
+            if is_stored(self.path):
+                push(self._temporary, self.path, only_new=only_new)
+                return
             if not only_new:
                 self._temporary.replace(self.path)
             else:
@@ -263,6 +216,13 @@ def _remove_folder(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
+def remove_folder(folder: Path) -> None:
+    """Delete a folder, as far as the operating system lets it."""
+    if is_stored(folder):
+        clear_store(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames inside ``folder`` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -270,6 +230,43 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_file(path: Path) -> bytes | None:
+    """Return the content of a small file; None if it is missing."""
+    if is_stored(path):
+        return read_object(path)
+    with wrap_os_errors(path):
+        return path.read_bytes() if path.is_file() else None  # a device may never end
+
+
+def read_files(paths: Sequence[Path]) -> Iterable[bytes | None]:
+    """Return the contents of small files."""
+    if paths and is_stored(paths[0]):
+        return read_objects(paths)
+    return map(read_file, paths)
+
+
+def list_names(folder: Path) -> list[str]:
+    """Return the names in a folder; none if it is missing."""
+    if is_stored(folder):
+        return [*{name.split("/", 1)[0]: None for name in list_store(folder)}]
+    with wrap_os_errors(folder):
+        return os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208  100,000 of them
+
+
+def remove_file(path: Path) -> None:
+    """Delete a file, unless it is missing."""
+    if is_stored(path):
+        drop([path])
+    path.unlink(missing_ok=True)
+
+
+def measure_file(path: Path) -> int | None:
+    """Return the size of a file in bytes; None if it is missing."""
+    if is_stored(path):
+        return find_size(path)
+    return path.stat().st_size if path.is_file() else None
 
 
 def hash_file(path: Path) -> str:
@@ -293,6 +290,8 @@ class FileIdentity(NamedTuple):
         Raises:
             TokkitError: it is missing.
         """
+        if is_stored(path):  # the copy in the cache is nobody else's, on whichever machine
+            return cls(0, 0, measure_file(path) or 0, 0)
         try:  # not wrap_os_errors, which takes as long as the call: loaders make it at each step
             found = os.stat(path)  # noqa: PTH116  half of the time of Path.stat
         except OSError as error:
@@ -306,6 +305,8 @@ def require_file_inside(path: Path, folder: Path) -> None:
     Raises:
         TokkitError: also if it is missing.
     """
+    if is_stored(path):
+        fetch(path)
     with wrap_os_errors(path):
         path.stat()  # raises if it is missing
         if not path.is_file():

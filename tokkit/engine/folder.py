@@ -21,8 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
-from tokkit.engine.files import STATE_FOLDER
 from tokkit.engine.manifest import RECORDS, Manifest
+from tokkit.engine.mirrors import STATE_FOLDER, clear_store, is_stored
 from tokkit.errors import (
     Interrupted,
     TokkitError,
@@ -30,6 +30,7 @@ from tokkit.errors import (
     describe_os_error,
     wrap_os_errors,
 )
+from tokkit.options import find_local
 
 _LOCK = "lock"
 # How long another process may hold a lock that only looks at the folder.
@@ -182,7 +183,13 @@ def refuse_foreign(folder: Path) -> None:
     raise TokkitError(f"{folder}: not empty, and not made by tokkit; choose another folder")
 
 
-def refuse_overlap(output: Path, inputs: Iterable[str | Path], models: Iterable[Path] = ()) -> None:
+def refuse_overlap(
+    output: Path,
+    inputs: Iterable[str | Path],
+    models: Iterable[Path] = (),
+    *,
+    cache: Path | None = None,
+) -> None:
     """Refuse an output in an input folder, which a second run would read, and an input in the output.
 
     Folders are compared as the operating system identifies them, so links and ``..`` do not matter.
@@ -191,6 +198,7 @@ def refuse_overlap(output: Path, inputs: Iterable[str | Path], models: Iterable[
         output: file or folder to write.
         inputs: files, folders, globs or URIs, of which folders are read completely.
         models: files and folders that the output may be in, but not contain.
+        cache: folder of the mirrors of stores.
 
     Raises:
         UsageError: naming the input.
@@ -199,6 +207,8 @@ def refuse_overlap(output: Path, inputs: Iterable[str | Path], models: Iterable[
     models = [*models]
     for name in (*inputs, *models):
         text = str(name).removeprefix("file://")
+        if text.startswith(("s3://", "gs://")):
+            text = str(find_local(Path(text), cache))
         pattern, fixed = _resolve_glob(text)
         if any(_is_same(folder, output) for folder in _folders_above(fixed)):
             raise UsageError(f"{output}: is or contains the input {name}; write to another path")
@@ -251,6 +261,8 @@ def clear_folder(folder: Path) -> None:
 
     The records go first, so that a folder that is half deleted never looks finished.
     """
+    if is_stored(folder):
+        clear_store(folder, RECORDS)
     with wrap_os_errors(folder):
         for name in RECORDS:
             (folder / name).unlink(missing_ok=True)

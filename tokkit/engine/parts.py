@@ -17,9 +17,10 @@ from typing import Any, Generic, TypedDict, TypeVar
 
 import msgspec
 
-from tokkit.engine.files import STATE_FOLDER, write_atomically
-from tokkit.engine.json_files import Count, read_json
+from tokkit.engine.files import read_file, write_atomically
+from tokkit.engine.json_files import Count, parse_json
 from tokkit.engine.manifest import RECORDS
+from tokkit.engine.mirrors import STATE_FOLDER
 from tokkit.engine.receipts import read_receipts
 from tokkit.engine.spec import locked_folder, shared_folder
 from tokkit.engine.stage import Stage, StagePlan, complete_units, find_done
@@ -92,9 +93,10 @@ def read_plan(folder: Path, payload: type[P]) -> list[Unit]:
         TokkitError: if there is no plan, or it is damaged.
     """
     path = folder / STATE_FOLDER / PLAN
-    if not path.is_file():
+    content = read_file(path)
+    if content is None:
         raise TokkitError(f"{folder}: has no plan; {_REMEDY}")
-    planned = read_json(path, list[PlannedUnit[payload]], _REMEDY)  # type: ignore[valid-type]
+    planned = parse_json(content, list[PlannedUnit[payload]], path, _REMEDY)  # type: ignore[valid-type]
     return [Unit(**fields) for fields in planned]
 
 

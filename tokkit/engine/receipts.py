@@ -13,7 +13,6 @@ manifest leaves out so that it is the same on every machine.
 """
 
 import json
-import os
 import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -23,8 +22,9 @@ from typing import Any, NotRequired, TypedDict, TypeVar
 import msgspec
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import STATE_FOLDER, write_atomically
+from tokkit.engine.files import list_names, read_file, read_files, write_atomically
 from tokkit.engine.json_files import Count, canonical_json
+from tokkit.engine.mirrors import STATE_FOLDER
 from tokkit.errors import wrap_os_errors
 
 STATEMENT = "stage.json"
@@ -68,7 +68,7 @@ class Receipt(TypedDict):
 
 def read_statement(folder: Path) -> Statement | None:
     """Return the statement of a folder; None if it is missing or damaged."""
-    return _read(folder / STATE_FOLDER / STATEMENT, Statement)
+    return _parse(read_file(folder / STATE_FOLDER / STATEMENT), Statement)
 
 
 def write_statement(folder: Path, statement: Statement, *, only_new: bool) -> None:
@@ -84,7 +84,7 @@ def write_statement(folder: Path, statement: Statement, *, only_new: bool) -> No
 
 def read_receipt(folder: Path, key: str) -> Receipt | None:
     """Return the receipt of a unit; None if it is not done, or the receipt is damaged."""
-    return _read(_receipt_path(folder, key), Receipt)
+    return _parse(read_file(_receipt_path(folder, key)), Receipt)
 
 
 def read_receipts(folder: Path, keys: Iterable[str] | None = None) -> dict[str, Receipt]:
@@ -96,10 +96,11 @@ def read_receipts(folder: Path, keys: Iterable[str] | None = None) -> dict[str, 
     """
     done = folder / STATE_FOLDER / DONE_FOLDER
     if keys is None:
-        with wrap_os_errors(done):
-            names = os.listdir(done) if done.is_dir() else []  # noqa: PTH208  100,000 of them
+        names = list_names(done)
         keys = (name.removesuffix(".json") for name in names if name.endswith(".json"))
-    found = ((key, read_receipt(folder, key)) for key in keys)
+    keys = [*keys]
+    contents = read_files([_receipt_path(folder, key) for key in keys])
+    found = ((key, _parse(data, Receipt)) for key, data in zip(keys, contents, strict=True))
     return {key: receipt for key, receipt in found if receipt is not None}
 
 
@@ -130,12 +131,10 @@ def _checksum(record: Mapping[str, Any]) -> int:
     return zlib.crc32(canonical_json(record))
 
 
-def _read(path: Path, schema: type[R]) -> R | None:
+def _parse(data: bytes | None, schema: type[R]) -> R | None:
     """Return a record without its checksum; None if it is missing or damaged."""
-    with wrap_os_errors(path):
-        if not path.is_file():  # a device may never end
-            return None
-        data = path.read_bytes()
+    if data is None:
+        return None
     with suppress(ValueError, RecursionError):
         record = msgspec.json.decode(data, type=dict[str, Any])
         if record.pop("checksum", None) == _checksum(record):

@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import STATE_FOLDER, remove_drafts
+from tokkit.engine.drafts import remove_drafts
+from tokkit.engine.files import list_names, measure_file, remove_file
 from tokkit.engine.folder import FolderLock, clear_folder, interruptible, refuse_foreign
 from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import KEY_VERSION, MANIFEST, RECORDS, Manifest
+from tokkit.engine.mirrors import STATE_FOLDER
 from tokkit.engine.receipts import StageMetadata, Statement, read_statement, write_statement
 from tokkit.engine.unit import content_key
 from tokkit.errors import TokkitError, wrap_os_errors
@@ -128,7 +130,7 @@ def find_finished(spec: StageSpec) -> Manifest | None:
         return None
     manifest = Manifest.read(spec.output)
     files = [(spec.output / row["name"], row["bytes"]) for row in manifest.shards]
-    complete = all(path.is_file() and path.stat().st_size == size for path, size in files)
+    complete = all(measure_file(path) == size for path, size in files)
     return manifest if complete and manifest.key == spec.key else None
 
 
@@ -183,7 +185,8 @@ def prepare_folder(spec: StageSpec, lock: FolderLock, *, overwrite: bool) -> Non
     if find_finished(spec) is None:  # another process may have finished just now
         with wrap_os_errors(spec.output):
             for name in RECORDS:  # of a finished folder that lost a file
-                (spec.output / name).unlink(missing_ok=True)
+                if (spec.output / name).exists():
+                    remove_file(spec.output / name)
     remove_drafts(spec.output)
 
 
@@ -221,7 +224,7 @@ def _refuse_other_run(spec: StageSpec) -> None:
         TokkitError: naming the first difference.
     """
     # Names first: a process that starts the same work writes the statement before anything else.
-    names = {path.name for path in spec.output.iterdir() if path.suffix != ".tmp"}
+    names = {name for name in list_names(spec.output) if not name.endswith(".tmp")}
     past = read_previous_run(spec.output)
     if past is None:
         # Files without a statement may be checkpoints of weeks: ``prepare_folder`` would delete them.

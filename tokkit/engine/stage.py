@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import HashedFile
+from tokkit.engine.files import HashedFile, measure_file, remove_file
 from tokkit.engine.json_files import FileRow
 from tokkit.engine.local import run_units
 from tokkit.engine.manifest import Manifest
@@ -350,7 +350,7 @@ class _RemainingStream:
             path = self._stage.output / receipt["name"]
             is_other = receipt.get("stream") == self._key and receipt["name"] not in self._receipts
             if is_other and path.parent == (self._stage.output / self.shards[0]).parent:
-                path.unlink(missing_ok=True)
+                remove_file(path)
 
 
 def _is_done(stage: StagePlan, unit: Unit, receipt: Receipt) -> bool:
@@ -358,11 +358,9 @@ def _is_done(stage: StagePlan, unit: Unit, receipt: Receipt) -> bool:
 
     A unit of standard input is never done.
     """
-    path = stage.output / unit.shard
     return (
         not unit.in_parent
-        and path.is_file()
-        and path.stat().st_size == receipt["bytes"]
+        and measure_file(stage.output / unit.shard) == receipt["bytes"]
         and _has_same_content(stage, unit, receipt, receipt["input_sha256"])
     )
 

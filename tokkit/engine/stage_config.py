@@ -1,8 +1,10 @@
 """The options that all stages share."""
 
 import os
+from pathlib import Path
 from typing import ClassVar
 
+from tokkit.engine.mirrors import pull
 from tokkit.engine.processors import count_processors
 from tokkit.errors import require
 from tokkit.options import Config, option
@@ -17,6 +19,19 @@ class OutputConfig(Config):
         "Replace the output of another run.", default=False, flags=("--overwrite",)
     )
     progress: bool = option("Show a progress bar if standard error is a terminal.", default=True)
+    cache: Path | None = option(
+        "Folder for copies of what is on s3:// or gs://.",
+        default=None,
+        shown_default="TOKKIT_CACHE, or ~/.cache/tokkit",
+    )
+
+    def pull_folders(self) -> None:
+        """Copy from stores what is small in the folders that the options name, the output's too."""
+        for name in self.options:
+            value = getattr(self, name)
+            for path in value if isinstance(value, tuple) else (value,):
+                if isinstance(path, Path):
+                    pull(path, is_output=name == "output")
 
 
 def parse_part(text: str) -> tuple[int, int]:

@@ -11,11 +11,13 @@ from typing import Any
 
 from tokkit.corpus.formats import describe_head
 from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest
+from tokkit.engine.mirrors import pull
 from tokkit.errors import TokkitError, require, wrap_os_errors
 from tokkit.inspection.row_search import RowQuery
 from tokkit.inspection.row_text import show_rows
 from tokkit.inspection.run_summary import inspect_run, is_run
 from tokkit.inspection.verify import require_kind
+from tokkit.options import find_local
 from tokkit.shards.reader import header_of
 from tokkit.shards.shard_file import open_copy
 from tokkit.tokenizer.tokenizer import load_tokenizer
@@ -70,6 +72,8 @@ def inspect(
     """
     num_rows = DEFAULT_ROWS if rows is None else rows
     query = RowQuery(num_rows, text, source, longest)
+    path = find_local(path)
+    pull(path)
     if path.is_file():
         require(shard is None, f"{path}: is a shard itself; leave out --shard")
         return _inspect_shard(path, query, color=color)

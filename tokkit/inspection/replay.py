@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.engine.manifest import Manifest
+from tokkit.engine.mirrors import pull
 from tokkit.errors import TokkitError, UsageError, require
 from tokkit.inspection.row_text import show_instance, split_instances
+from tokkit.options import find_local
 from tokkit.pretraining.data.batch_sizes import BatchSizes
 from tokkit.pretraining.data.instance_sources import divide_phases, open_sources
 from tokkit.pretraining.data.loader import Loader
@@ -53,6 +55,8 @@ def replay(
         UsageError: if an option has no effect.
         TokkitError: if the folders are damaged, or have changed since the run started.
     """
+    path = find_local(path)
+    pull(path)
     if (path / RUN).is_file():
         if options:
             flags = (LoaderConfig.options[name].flag for name in options)

@@ -15,7 +15,9 @@ from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import hash_file, require_file_inside
 from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import KINDS, MANIFEST, TRAINING, Manifest
+from tokkit.engine.mirrors import pull
 from tokkit.errors import TokkitError, plural
+from tokkit.options import find_local
 from tokkit.pretraining.training.run_record import RUN
 from tokkit.shards.counts import count_instances
 from tokkit.shards.reader import Shard, ShardFolder
@@ -54,6 +56,8 @@ def verify(path: Path, *, progress: bool = False) -> Verification:
         TokkitError: if the folder is missing, unfinished or not made by tokkit, so that there is
             nothing to compare with.
     """
+    path = find_local(path)
+    pull(path, shards=True)
     if (path / TRAINING).is_file() and not (path / MANIFEST).is_file():
         return _verify_tokenizer(path)
     manifest = Manifest.read(path)

@@ -67,6 +67,7 @@ def make_build_stage(config: BuildConfig) -> Stage:
 def _open(config: BuildConfig) -> tuple[StageSpec, ShardFolder, Tokenizer]:
     """Open the token folder, and say what the instance folder will contain."""
     refuse_overlap(config.output, [config.tokens])
+    config.pull_folders()
     folder = ShardFolder.open(config.tokens, "tokens")
     tokenizer = load_tokenizer(folder.tokenizer_path)
     folder.require_tokenizer(tokenizer)

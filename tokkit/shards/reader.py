@@ -18,6 +18,8 @@ import pyarrow as pa
 from tokkit.engine.files import FileIdentity, require_file_inside
 from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import Manifest
+from tokkit.engine.mirrors import fetch_files, is_stored
+from tokkit.engine.progress import open_bar
 from tokkit.errors import TokkitError
 from tokkit.shards.checks import check_batch
 from tokkit.shards.mapping import has_unreadable_pages
@@ -72,6 +74,7 @@ class Shard:
         tokens: number of tokens in the manifest.
         header: of the file.
         columns: names of its columns.
+        sha256: of the file in the manifest.
         identity: of the file when it was opened.
         batches: rows and tokens of each record batch in the manifest; None without them.
         is_read: whether the file was compared with the manifest when the folder was opened.
@@ -82,6 +85,7 @@ class Shard:
     tokens: int
     header: Header
     columns: tuple[str, ...]
+    sha256: str
     identity: FileIdentity
     batches: Sequence[tuple[int, int]] | None
     is_read: bool = True
@@ -94,12 +98,14 @@ class Shard:
             TokkitError: it is missing, damaged, or differs from what the manifest says.
         """
         path = folder / row["name"]
+        fetch_files([(path, row["sha256"], row["bytes"])])
         require_file_inside(path, folder)
         identity = _identify(path, row)
         schema = read_schema(path)
         header, columns = header_of(schema, path), tuple(schema.names)
         rows, tokens = row.get("rows", 0), row.get("tokens", 0)
-        shard = cls(path, rows, tokens, header, columns, identity, row.get("batches"))
+        batches = row.get("batches")
+        shard = cls(path, rows, tokens, header, columns, row["sha256"], identity, batches)
         shard.require_unchanged()
         shard.compare(manifest)
         return shard
@@ -116,6 +122,7 @@ class Shard:
             path=path,
             rows=row.get("rows", 0),
             tokens=row.get("tokens", 0),
+            sha256=row["sha256"],
             identity=_identify(path, row),
             batches=row.get("batches"),
             is_read=False,
@@ -142,6 +149,7 @@ class Shard:
 
     def open_reader(self) -> pa.RecordBatchFileReader:
         """Map the file that was opened, and no other that has its name now."""
+        fetch_files([(self.path, self.sha256, self.identity.size)])
         self.require_unchanged()
         reader = open_shard(self.path)
         self.require_unchanged()
@@ -286,8 +294,8 @@ class ShardFolder:
     def open(cls, path: Path, kind: str) -> "ShardFolder":
         """Open a folder and compare each shard with the manifest and with the first shard.
 
-        Of the shards after the first ``MOST_OPENED``, only the sizes are compared now: all else
-        when they are first read.
+        Of the shards after the first ``MOST_OPENED``, or of a store the first, only the sizes are
+        compared now: all else when they are first read.
 
         Args:
             path: the folder.
@@ -299,13 +307,14 @@ class ShardFolder:
         """
         manifest = Manifest.read(path, kind)
         rows = manifest.shards
-        shards = {row["name"]: Shard.open(path, row, manifest) for row in rows[:MOST_OPENED]}
+        num_opened = 1 if is_stored(path) else MOST_OPENED  # each is copied first
+        shards = {row["name"]: Shard.open(path, row, manifest) for row in rows[:num_opened]}
         if not shards:
             raise TokkitError(f"{path}: holds no shard; recreate the folder")
         first = next(iter(shards.values()))
         for shard in shards.values():
             shard.require_same_header(first)
-        shards |= {row["name"]: first.like(row) for row in rows[MOST_OPENED:]}
+        shards |= {row["name"]: first.like(row) for row in rows[num_opened:]}
         return cls(path, manifest, first.header, shards)
 
     @property
@@ -331,6 +340,14 @@ class ShardFolder:
                     f"{self.path}: the {name} of its shards is {said}, but that of the tokenizer "
                     f"next to them is {found}; recreate the folder"
                 )
+
+    def fetch(self, prefix: str) -> None:
+        """Copy the shards whose name begins with ``prefix`` from their store, if there is one."""
+        shards = [shard for name, shard in self.shards.items() if name.startswith(prefix)]
+        sizes = [shard.identity.size for shard in shards]
+        with open_bar("copy", "B", total=sum(sizes), show=is_stored(self.path)) as bar:
+            files = zip((s.path for s in shards), (s.sha256 for s in shards), sizes, strict=True)
+            fetch_files(files, bar.update)
 
     def batch_refs(self, prefix: str = "") -> list[BatchRef]:
         """List the record batches of the shards whose name begins with ``prefix``, in order.

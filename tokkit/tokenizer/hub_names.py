@@ -10,7 +10,9 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from tokkit.engine.mirrors import pull
 from tokkit.errors import TokkitError
+from tokkit.options import find_local
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +39,11 @@ def find_folder(name: Path, other_files: tuple[str, ...] = ()) -> Path:
         The path as it is if it exists, or could not be a name on the Hub.
 
     Raises:
+        UsageError: if it is a URI that no folder may be.
         TokkitError: if the Hub does not have it, cannot be reached, or huggingface_hub is missing.
     """
+    name = find_local(name)
+    pull(name)
     match = _NAME.fullmatch(name.as_posix())
     if name.exists() or not match or _FILE.fullmatch(name.suffix):
         return name

@@ -27,8 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokkit.engine.files import STATE_FOLDER
 from tokkit.engine.manifest import TRAINING
+from tokkit.engine.mirrors import STATE_FOLDER
 from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.tokenizer.conversion import (
     BERT,

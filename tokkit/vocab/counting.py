@@ -28,9 +28,11 @@ from tokkit.corpus.readers import read_and_count
 from tokkit.corpus.sources import STDIN
 from tokkit.corpus.units import CorpusUnit, Group
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import HashedFile, draft_path, hash_file
+from tokkit.engine.drafts import draft_path
+from tokkit.engine.files import HashedFile, hash_file
 from tokkit.engine.json_files import FileRow
 from tokkit.engine.local import UNIT_MEMORY
+from tokkit.engine.mirrors import fetch_files
 from tokkit.engine.receipts import Receipt
 from tokkit.engine.stage import Stage, StagePlan, complete_units, list_inputs, sum_accounts
 from tokkit.engine.unit import UnitResult
@@ -260,6 +262,9 @@ def _merge(
     names = ", ".join(config.inputs)
     paths = [config.output / receipt["name"] for receipt in receipts]
     notes = [receipt["notes"] for receipt in receipts]
+    fetch_files(
+        (path, row["sha256"], row["bytes"]) for path, row in zip(paths, receipts, strict=True)
+    )
     for path, receipt in zip(paths, receipts, strict=True):
         if hash_file(path) != receipt["sha256"]:  # kernels read it unchecked
             raise TokkitError(

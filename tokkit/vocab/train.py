@@ -9,16 +9,16 @@ different ``--vocab-size``.
 """
 
 import logging
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tokkit.corpus.file_systems import printable
 from tokkit.corpus.units import UNIT_BYTES, Group, list_left_out, plan_groups
-from tokkit.engine.files import STATE_FOLDER, write_atomically
+from tokkit.engine.files import remove_folder, write_atomically
 from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.manifest import TRAINING
+from tokkit.engine.mirrors import STATE_FOLDER
 from tokkit.engine.parts import read_plan
 from tokkit.engine.spec import shared_folder
 from tokkit.engine.stage import Stage, StagePlan, require_same_inputs
@@ -100,7 +100,8 @@ def make_train_stage(config: TrainConfig) -> Stage:
 def plan_training(config: TrainConfig) -> StagePlan:
     """Return the stage's options, and its counting units, which a step after the plan reads."""
     for output in filter(None, (config.output, config.save_counts)):
-        refuse_overlap(output, config.inputs)
+        refuse_overlap(output, config.inputs, cache=config.cache)
+    config.pull_folders()
     options = config.describe(OPTIONS_OUTSIDE_KEY)
     options["weights"] = {printable(name): weight for name, weight in config.weights.items()}
     if config.initial_alphabet is not None:  # the key depends on the characters, not the path
@@ -197,5 +198,5 @@ def _count_and_learn(config: TrainConfig, plan: StagePlan) -> TrainingRecord:
         left_out=plan.left_out,
     )
     training.write(config.output)
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_folder(folder)
     return replace(training, compared=compare(config.compare, corpus.held_out))

@@ -24,8 +24,10 @@ from typing import Any
 import sentencepiece
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import STATE_FOLDER, HashedFile, draft_path
+from tokkit.engine.drafts import draft_path
+from tokkit.engine.files import HashedFile
 from tokkit.engine.local import run_units
+from tokkit.engine.mirrors import STATE_FOLDER
 from tokkit.engine.unit import Task, Unit, UnitResult
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.definitions import mark_special_tokens, unigram

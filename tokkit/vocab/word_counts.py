@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
-from tokkit.engine.files import draft_path
+from tokkit.engine.drafts import draft_path
 from tokkit.errors import wrap_os_errors
 from tokkit.kernels.vocab.sorted_runs import (
     MERGED,

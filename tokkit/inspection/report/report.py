@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tokkit.engine.files import write_atomically
 from tokkit.engine.manifest import KINDS, MANIFEST, Manifest
+from tokkit.engine.mirrors import pull
 from tokkit.errors import TokkitError, UsageError, require, wrap_os_errors
 from tokkit.inspection.report.instances_section import describe_instances
 from tokkit.inspection.report.markup import shorten_names
@@ -48,6 +49,7 @@ def make_report(config: ReportConfig) -> str:
     paths: list[Path] = []
     examples = list(config.example)
     for path in config.paths:
+        pull(path)
         folders = find_stages(path)
         if not folders:
             paths.append(path)

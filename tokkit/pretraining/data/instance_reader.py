@@ -49,6 +49,7 @@ class InstanceReader:
     """
 
     def __init__(self, folder: ShardFolder, prefix: str, *, with_words: bool = False) -> None:
+        folder.fetch(prefix)
         self._folder = folder
         self._with_words = with_words
         self._refs = [ref for ref in folder.batch_refs(prefix) if ref.rows]

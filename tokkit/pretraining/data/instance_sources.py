@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tokkit.engine.mirrors import pull
 from tokkit.errors import TokkitError, UsageError
 from tokkit.masking.mask_config import MaskConfig
 from tokkit.masking.masks import MaskOptions
@@ -90,6 +91,8 @@ def open_sources(config: DataConfig) -> Sources:
             shards or of the first folder, or its objective differs or is not one that can be
             trained.
     """
+    for path in config.folders:
+        pull(path)
     folders = tuple(ShardFolder.open(path, "instances") for path in config.folders)
     first = folders[0]
     tokenizer = load_tokenizer(first.tokenizer_path)

@@ -22,6 +22,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from tokkit.engine.mirrors import push_folder
+from tokkit.errors import TokkitError
 from tokkit.pretraining.training.checkpoints import (
     Checkpoint,
     Snapshot,
@@ -151,8 +153,9 @@ class CheckpointWriter:
             best = BestCheckpoint(step, loss)
         try:
             write_checkpoint(self.folder, tensors, state, best)
-        except OSError as error:
-            self.fault = (error.strerror or str(error)).lower()
+            push_folder(self.folder.parent)
+        except (OSError, TokkitError) as error:
+            self.fault = str(getattr(error, "strerror", None) or error).lower()
             log.warning(
                 "%s: not written (%s); training continues and %s; free some space before the next",
                 checkpoint_path(self.folder, step),

@@ -23,6 +23,7 @@ from tokkit import __version__
 from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.json_files import FileRow, canonical_json, input_row, read_json
 from tokkit.engine.manifest import Manifest
+from tokkit.engine.mirrors import pull
 from tokkit.engine.processors import count_processors
 from tokkit.engine.spec import StageSpec, read_previous_run
 from tokkit.engine.unit import content_key
@@ -68,6 +69,7 @@ OPTIONS_OUTSIDE_KEY = frozenset(
         "threads",
         "overwrite",
         "progress",
+        "cache",
         "seed",  # a stage's key has it anyway
     }
 )
@@ -110,6 +112,9 @@ class RunPlan:
         canonical_json(format_options(asdict(config)))  # refuses names that run.json cannot hold
         models = [path for path in (config.init_from, config.origin_path) if path is not None]
         refuse_overlap(config.output, config.folders, models)
+        config.pull_folders()
+        for folder in {*config.folders} - {*config.instances}:  # of phases
+            pull(folder)
         sources = tuple(Manifest.read(folder, "instances") for folder in config.folders)
         for folder, source in zip(config.folders, sources, strict=True):
             require_objective(source.options, str(folder))

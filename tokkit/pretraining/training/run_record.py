@@ -25,6 +25,7 @@ import msgspec
 
 from tokkit.engine.json_files import RECREATE, Count, FileRow, check_options, read_json
 from tokkit.errors import TokkitError, UsageError, wrap_os_errors
+from tokkit.options import uri_of
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.schedule import Origin
 
@@ -140,8 +141,8 @@ def _make_path(schema: type, value: Any) -> Any:
 
 
 def format_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options as JSON values: paths become strings, tuples become lists."""
-    formatted: dict[str, Any] = json.loads(json.dumps(options, default=str))
+    """Return options as JSON values: paths become strings or URIs, tuples become lists."""
+    formatted: dict[str, Any] = json.loads(json.dumps(options, default=uri_of))
     return formatted
 
 

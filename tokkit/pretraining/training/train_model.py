@@ -16,6 +16,7 @@ from tokkit.engine.accounts import Accounts
 from tokkit.engine.folder import interruptible
 from tokkit.engine.json_files import FileRow, write_json
 from tokkit.engine.manifest import Manifest
+from tokkit.engine.mirrors import push_folder
 from tokkit.engine.spec import locked_folder, prepare_folder
 from tokkit.pretraining.data.instance_sources import Sources, divide_phases, open_sources
 from tokkit.pretraining.data.loader import Loader
@@ -237,4 +238,5 @@ def _write_results(
     accounts.count("tokens", state.tokens)
     shards: list[FileRow] = [{**row, "name": f"{EXPORT}/{row['name']}"} for row in files]
     manifest = plan.spec.make_manifest(inputs=plan.inputs, shards=shards, accounts=accounts)
+    push_folder(config.output)
     manifest.write(config.output)

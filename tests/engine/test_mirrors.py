@@ -1,0 +1,175 @@
+"""Folders on a store: the same bytes as here, from any machine, and whatever the network does."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from pyarrow.fs import FileSelector, S3FileSystem
+from storeservers import fail_before
+
+from tokkit.engine import mirrors, object_store
+from tokkit.engine.manifest import MANIFEST
+from tokkit.engine.mirrors import fetch, pull, push
+from tokkit.engine.stage import Stage
+from tokkit.errors import TokkitError
+from tokkit.options import find_local, uri_of
+from toystage import contents, done, run, squares
+
+URI = Path("s3://corpora/a b/é#?")
+
+
+@pytest.fixture
+def machine(s3: S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3FileSystem:
+    """The store, from a machine that has no copies yet."""
+    monkeypatch.setenv("TOKKIT_CACHE", str(tmp_path / "cache"))
+    object_store.open_client.cache_clear()
+    return s3
+
+
+def stored(store: S3FileSystem) -> dict[str, bytes]:
+    """What the store has next to the folder's state."""
+    infos = store.get_file_info(FileSelector("corpora/a b/é#?", recursive=True))
+    return {
+        info.base_name: store.open_input_stream(info.path).read()
+        for info in infos
+        if info.is_file and ".tokkit" not in info.path
+    }
+
+
+def pulled(log: Path, cache: str = "cache", **options: int) -> Stage:
+    """Return the stage as a command on a machine with this cache begins it."""
+    folder = find_local(URI, log.parent / cache)
+    pull(folder, is_output=True)
+    return squares(folder, log, **options)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_folder_on_a_store_has_the_bytes_of_one_here(
+    machine: S3FileSystem, tmp_path: Path, workers: int
+) -> None:
+    log = tmp_path / "log"
+    run(squares(tmp_path / "here", log))
+    log.unlink()
+    run(pulled(log), workers=workers)
+    assert stored(machine) == contents(tmp_path / "here")
+    assert done(log) == [*range(6)]
+
+
+def test_another_machine_goes_on_where_one_stopped(machine: S3FileSystem, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with pytest.raises(TokkitError, match="number 4: cannot be squared"):
+        run(pulled(log, fail=4))
+    assert MANIFEST not in stored(machine)
+    run(pulled(log, "other"))
+    assert done(log) == [*range(6)]
+    run(pulled(log, "third"))
+    assert done(log) == [*range(6)]
+    machine.delete_file("corpora/a b/é#?/square-00002.txt")
+    run(pulled(log, "other"))
+    assert done(log) == sorted([*range(6), 2])
+
+
+def test_another_command_is_refused_on_any_machine(machine: S3FileSystem, tmp_path: Path) -> None:
+    first, second = pulled(tmp_path / "log"), pulled(tmp_path / "log", "other", power=3)
+    run(first)
+    before = stored(machine)
+    for stage in (second, pulled(tmp_path / "log", "other", power=3)):
+        with pytest.raises(
+            TokkitError, match=r"^s3://corpora/a b/é#\?: holds another run"
+        ) as caught:
+            run(stage)
+        assert "--overwrite" in str(caught.value)
+    assert stored(machine) == before
+    run(second, overwrite=True)
+    assert len(stored(machine)) == len(before)
+
+
+def test_a_folder_of_somebody_else_is_left_alone(machine: S3FileSystem, tmp_path: Path) -> None:
+    with machine.open_output_stream("corpora/a b/é#?/theirs.txt") as file:
+        file.write(b"theirs")
+    with pytest.raises(TokkitError, match="not made by tokkit"):
+        pulled(tmp_path / "log")
+    assert stored(machine) == {"theirs.txt": b"theirs"}
+
+
+FAULTS = [
+    ("PUT", "500"),
+    ("PUT", "503"),
+    ("PUT", "reset"),
+    ("PUT", "silence"),
+    ("GET", "500"),
+    ("GET", "half"),
+    ("GET", "silence"),
+    ("HEAD", "reset"),
+]
+
+
+def test_requests_that_fail_stall_or_break_off_are_repeated(
+    machine: S3FileSystem, s3_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(object_store, "RETRY_SECONDS", 20.0)
+    run(squares(tmp_path / "here", tmp_path / "log"))
+    faults = [*FAULTS]
+    with fail_before(s3_address, faults) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        run(pulled(tmp_path / "log"))
+        run(pulled(tmp_path / "log", "other"))
+    assert not faults
+    assert stored(machine) == contents(tmp_path / "here")
+    assert contents(find_local(URI, tmp_path / "other")) == {
+        **contents(tmp_path / "here"),
+    }
+
+
+def test_a_server_that_is_gone_is_one_line(
+    machine: S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del machine
+    monkeypatch.setattr(object_store, "RETRY_SECONDS", 0.2)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(TokkitError, match=r"^s3://corpora/a b/é#\?: the store ") as caught:
+        pulled(tmp_path / "log")
+    assert "AWS_ACCESS_KEY_ID" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bucket_that_is_not_there_is_named(machine: S3FileSystem, tmp_path: Path) -> None:
+    del machine
+    folder = find_local(Path("s3://nowhere/out"), tmp_path / "cache")
+    with pytest.raises(TokkitError, match=r"^s3://nowhere/out: .*NoSuchBucket"):
+        pull(folder, is_output=True)
+    (tmp_path / "draft").write_bytes(b"text")
+    with pytest.raises(TokkitError, match=r"^s3://nowhere/out/a: .*NoSuchBucket"):
+        push(tmp_path / "draft", folder / "a")
+
+
+def test_a_copy_is_made_again_when_the_object_changes(
+    machine: S3FileSystem, tmp_path: Path
+) -> None:
+    run(squares(tmp_path / "here", tmp_path / "log"))
+    run(pulled(tmp_path / "log"))
+    copy = find_local(URI) / "square-00001.txt"
+    pull(find_local(URI))
+    before = copy.stat()
+    pull(find_local(URI))
+    assert copy.stat().st_ino == before.st_ino
+    with machine.open_output_stream("corpora/a b/é#?/square-00001.txt") as file:
+        file.write(b"9" * before.st_size)
+    pull(find_local(URI))
+    assert copy.read_bytes() == b"9" * before.st_size
+    mirrors._current.clear()
+    copy.unlink()
+    with pytest.raises(TokkitError, match="SHA-256"):
+        fetch(copy, "0" * 64)
+    assert not copy.exists()
+    shutil.rmtree(tmp_path / "cache")
+
+
+def test_names_of_mirrors() -> None:
+    for uri in ("s3://b", "s3://b/a/c d", "gs://b/é.arrow"):
+        path = find_local(Path(uri), Path("/cache"))
+        assert path.is_relative_to("/cache")
+        assert uri_of(path).rstrip("/") == uri
+        assert find_local(path) == path
+        assert str(TokkitError(f"{path}: x")) == f"{uri}: x"

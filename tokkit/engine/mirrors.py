@@ -1,0 +1,275 @@
+"""Folders on object stores: each has a mirror on the local disk.
+
+Stages and readers work in the mirror, and what they finish goes up, file by file:
+
+    s3://bucket/tokens/shard-0000000.arrow     CACHE/.tokkit-stores/s3/bucket/tokens/…
+
+    pull    one listing, then every file that differs comes down, except shards and the folder's state
+    fetch   one shard comes down when it is first read
+    push    a finished file goes up in one go, its size is compared, and a shard is deleted here
+
+A path of the mirror says by itself which object it is, so any process on any machine may push it.
+The store is what counts: what it does not list is deleted here. A file and its object are the same
+while the file's time of change is the number that ``_stamp`` makes of the object's ETag.
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tokkit.engine.object_store import (
+    NUM_REQUESTS,
+    StoredFile,
+    delete_objects,
+    find_object,
+    list_objects,
+    put_object,
+    receive_object,
+)
+from tokkit.errors import TokkitError, wrap_os_errors
+from tokkit.options import find_mirrored
+
+STATE_FOLDER = ".tokkit"
+SHARD_SUFFIX = ".arrow"
+
+# By the mirror of a folder: its files, by their names in it, as of the last ``pull``.
+_listings: dict[Path, dict[str, StoredFile]] = {}
+_current: set[Path] = set()  # shards that are known to be those of the store
+
+
+def is_stored(path: Path) -> bool:
+    """Return whether a path is in the mirror of a store."""
+    return find_mirrored(path) is not None
+
+
+def list_store(folder: Path) -> dict[str, StoredFile]:
+    """List a folder in its store, and remember what is there."""
+    _listings[folder] = list_objects(folder)
+    return _listings[folder]
+
+
+def find_listing(folder: Path) -> dict[str, StoredFile]:
+    """Return the files of a folder as of the last ``pull``."""
+    return _listings[folder] if folder in _listings else list_store(folder)
+
+
+def _find(path: Path) -> StoredFile | None:
+    """Return what the store says of a file, by the last listing if one has its folder."""
+    for folder in path.parents:
+        name = path.relative_to(folder).as_posix()
+        if name in _listings.get(folder, ()):
+            return _listings[folder][name]
+    return find_object(path)  # another process may have just pushed it
+
+
+def _note(path: Path, found: StoredFile | None) -> None:
+    """Keep listings up with what this process does."""
+    _current.discard(path)
+    for folder in path.parents:
+        if folder in _listings:
+            name = path.relative_to(folder).as_posix()
+            _listings[folder].pop(name, None)
+            if found is not None:
+                _listings[folder][name] = found
+
+
+def find_size(path: Path) -> int | None:
+    """Return the size of a file in the store; None if it is missing."""
+    found = _find(path)
+    return None if found is None else found.size
+
+
+def pull(path: Path, *, is_output: bool = False, shards: bool = False) -> None:
+    """Make the mirror of a folder, or of a single file, what the store has now.
+
+    Nothing happens to a path of this machine.
+
+    Args:
+        path: in a mirror.
+        is_output: refuse a folder of the store that tokkit did not make.
+        shards: copy them as well, which is done otherwise when they are first read.
+
+    Raises:
+        TokkitError: the store refuses or does not answer.
+    """
+    if not is_stored(path):
+        return
+    for other in [each for each in _listings if each.is_relative_to(path)]:
+        del _listings[other]
+    _current.clear()
+    listing = list_store(path)
+    if not listing and not is_output and _find(path) is None:
+        del _listings[path]
+        found = _find(path)
+        if found is not None:
+            _download(path, found)
+            return
+        raise TokkitError(f"{path}: no such file or folder")
+    marks = (f"{STATE_FOLDER}/", "manifest.json", "training.json")
+    if is_output and listing and not any(name.startswith(marks) for name in listing):
+        raise TokkitError(f"{path}: not empty, and not made by tokkit; choose another folder")
+    if listing and is_output:
+        with wrap_os_errors(path):
+            (path / STATE_FOLDER).mkdir(parents=True, exist_ok=True)  # where the store has it
+    _remove_others(path, listing)
+    wanted = [
+        (path / name, found)
+        for name, found in listing.items()
+        if STATE_FOLDER not in name.split("/") and (shards or not name.endswith(SHARD_SUFFIX))
+    ]
+    with ThreadPoolExecutor(NUM_REQUESTS) as threads:
+        for _ in threads.map(lambda each: _download(*each), wanted):
+            pass
+
+
+def _remove_others(folder: Path, listing: dict[str, StoredFile]) -> None:
+    """Delete from a mirror what the store no longer has."""
+    for file in sorted(folder.rglob("*"), reverse=True):
+        name = file.relative_to(folder).as_posix()
+        if STATE_FOLDER in name.split("/") or file.suffix in (".tmp", ".part"):
+            continue
+        if file.is_dir():
+            with suppress(OSError):  # it is not empty
+                file.rmdir()
+        elif (
+            name not in listing and find_object(file) is None
+        ):  # not just pushed by another process
+            file.unlink(missing_ok=True)
+
+
+def fetch(path: Path, sha256: str = "") -> None:
+    """Copy a file from its store, unless the copy is there.
+
+    Raises:
+        TokkitError: there is none, or it has another SHA-256.
+    """
+    if path in _current:
+        return
+    found = _find(path)
+    if found is None:
+        raise TokkitError(f"{path}: no such file or folder")
+    _download(path, found, sha256)
+    _current.add(path)
+
+
+def fetch_files(
+    files: Iterable[tuple[Path, str, int]], report: Callable[[int], Any] = lambda _: None
+) -> None:
+    """Copy files from stores, several at a time; those of this machine stay as they are.
+
+    Args:
+        files: each with its SHA-256 and its size.
+        report: called with the size of each.
+    """
+
+    def copy(file: tuple[Path, str, int]) -> int:
+        path, sha256, size = file
+        fetch(path, sha256)
+        return size
+
+    with ThreadPoolExecutor(NUM_REQUESTS // 4) as threads:
+        for size in threads.map(copy, [file for file in files if is_stored(file[0])]):
+            report(size)
+
+
+def _stamp(e_tag: str) -> int:
+    """Return a time of change, in nanoseconds, that stands for an ETag."""
+    return int.from_bytes(hashlib.sha256(e_tag.encode()).digest()[:7])
+
+
+def _is_same(path: Path, found: StoredFile | None) -> bool:
+    """Return whether a file here is a copy of what the store has."""
+    with suppress(OSError):
+        status = path.stat()
+        return found is not None and (status.st_size, status.st_mtime_ns) == (
+            found.size,
+            _stamp(found.e_tag),
+        )
+    return False
+
+
+def _download(path: Path, found: StoredFile, sha256: str = "") -> None:
+    """Copy an object, once for all processes of this machine."""
+    if _is_same(path, found):
+        return
+    part = path.with_name(f"{path.name}.part")
+    with wrap_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_same(path, found):  # another process has just done it
+                part.unlink(missing_ok=True)
+                return
+            size, digest = receive_object(path, part)
+            if size != found.size or (sha256 and digest != sha256):
+                fault = (
+                    "its SHA-256 is not that of the manifest" if size == found.size else "changed"
+                )
+                part.unlink()
+                raise TokkitError(
+                    f"{path}: {fault} in the store while it was copied; when nothing writes to it any "
+                    f"more, check the folder with tokkit verify"
+                )
+            os.utime(part, ns=(_stamp(found.e_tag),) * 2)
+            part.replace(path)
+
+
+def push(draft: Path, path: Path, *, only_new: bool = False) -> None:
+    """Upload a finished draft, and give it its name unless it is a shard, or the folder's state.
+
+    Args:
+        draft: file on this machine.
+        path: its name in the mirror.
+        only_new: leave an object that is there already.
+    """
+    found = put_object(draft, path, only_new=only_new)
+    _note(path, found)
+    is_state = STATE_FOLDER in path.parts and path.suffix == ".json"
+    if found is None or is_state or path.suffix == SHARD_SUFFIX:
+        draft.unlink()
+        return
+    os.utime(draft, ns=(_stamp(found.e_tag),) * 2)
+    draft.replace(path)
+
+
+def push_folder(folder: Path) -> None:
+    """Upload what has changed in the mirror of a folder, and delete what is gone from it.
+
+    JSON goes last, since it says that the files next to it are complete.
+    """
+    if not is_stored(folder):
+        return
+    listing = find_listing(folder)
+    files = {
+        file.relative_to(folder).as_posix(): file
+        for file in folder.rglob("*")
+        if file.is_file() and not any(part.endswith((".tmp", ".part")) for part in file.parts)
+    }
+    for name in sorted(files, key=lambda name: name.endswith(".json")):
+        file = files[name]
+        if not name.startswith(f"{STATE_FOLDER}/") and not _is_same(file, listing.get(name)):
+            found = put_object(file, file)
+            assert found is not None  # noqa: S101  it replaces what is there
+            _note(file, found)
+            os.utime(file, ns=(_stamp(found.e_tag),) * 2)
+    drop(folder / name for name in [*listing] if name not in files and STATE_FOLDER not in name)
+
+
+def drop(paths: Iterable[Path]) -> None:
+    """Delete files of one bucket from their store; some may be missing."""
+    paths = [*paths]
+    delete_objects(paths)
+    for path in paths:
+        _note(path, None)
+
+
+def clear_store(folder: Path, first: Sequence[str] = ()) -> None:
+    """Delete all that the store has of a folder, those files first that make it look finished."""
+    names = list_store(folder)
+    drop(folder / name for name in first if name in names)
+    drop([folder / name for name in names if name not in first])

@@ -1,0 +1,221 @@
+"""Requests to object stores: list, read, write and delete objects, named by their mirrors.
+
+A path of a mirror says by itself which object it is; see ``tokkit.engine.mirrors``. obstore repeats a
+request where the server fails, stalls or hangs up, and each is made in a thread of its own, so that
+Ctrl-C ends it. An object appears whole or not at all, whatever breaks off.
+"""
+
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tokkit.engine.requests import call_in_thread
+from tokkit.errors import TokkitError, require_library
+from tokkit.options import find_mirrored
+
+NUM_REQUESTS = 32  # at a time, of small files
+STALL_SECONDS = 30.0  # without a byte
+RETRY_SECONDS = 120.0
+_CHUNK_BYTES = 8 << 20
+_MOST_PARTS = 5000  # of the 10,000 that S3 takes
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+}
+
+
+class StoredFile(NamedTuple):
+    """What a store says of an object."""
+
+    size: int
+    e_tag: str
+
+
+def _locate(path: Path) -> tuple[str, str, str]:
+    """Return scheme, bucket and key of a path in a mirror."""
+    found = find_mirrored(path)
+    assert found is not None  # noqa: S101  callers look
+    return found
+
+
+@cache
+def open_client(scheme: str, bucket: str, _process: int) -> Any:
+    """Return obstore's client for a bucket, which a copy of the process cannot use."""
+    require_library("obstore", f"{scheme}:// for folders", "stores")
+    from obstore.store import from_url
+
+    return from_url(
+        f"{scheme}://{bucket}",
+        client_options={
+            "allow_http": os.environ.get("AWS_ENDPOINT_URL", "").startswith("http:"),
+            "connect_timeout": timedelta(seconds=STALL_SECONDS),
+            "read_timeout": timedelta(seconds=STALL_SECONDS),
+            "timeout": timedelta(hours=1),
+        },
+        retry_config={"max_retries": 6, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
+    )
+
+
+def _request(path: Path, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call ``function(client, key, *arguments)`` for a path, and turn errors into one line.
+
+    Raises:
+        FileNotFoundError: there is no such object, though the bucket is there.
+    """
+    scheme, bucket, key = _locate(path)
+    client = open_client(scheme, bucket, os.getpid())
+    from obstore.exceptions import BaseError, GenericError
+
+    last = time.monotonic() + RETRY_SECONDS
+    while True:
+        try:
+            return call_in_thread(function, client, key, *arguments)
+        except FileNotFoundError as error:
+            if "NoSuchBucket" not in str(error):
+                raise FileNotFoundError(errno.ENOENT, "no such object", str(path)) from error
+            raise _store_error(path, error) from error
+        except (BaseError, OSError) as error:
+            # obstore does not repeat what breaks off in the middle of an answer.
+            if (
+                not isinstance(error, GenericError)
+                or time.monotonic() > last
+                or "<Code>" in str(error)
+            ):
+                raise _store_error(path, error) from error
+            time.sleep(RETRY_SECONDS / 100)
+
+
+def _store_error(path: Path, error: Exception) -> TokkitError:
+    """Return what is wrong with a store, in one line."""
+    text = str(error)
+    code, _, rest = text.partition("<Code>")[2].partition("</Code>")
+    message = rest.partition("<Message>")[2].partition("</Message>")[0]
+    reason = ": ".join(filter(None, (code, message))) or " ".join(
+        text.partition("\n\nDebug source")[0].split()
+    )
+    return TokkitError(
+        f"{path}: the store refuses or does not answer ({reason.rstrip('.')}); check the name, the "
+        f"network and the credentials ({_CREDENTIALS[_locate(path)[0]]}), and run the same command "
+        f"again: what is finished is kept"
+    )
+
+
+def list_objects(folder: Path) -> dict[str, StoredFile]:
+    """List a folder with all that is below it, in a few requests: names in it, sizes and ETags."""
+
+    def run(client: Any, key: str) -> dict[str, StoredFile]:
+        import obstore
+
+        prefix = f"{key}/" if key else ""
+        return {
+            entry["path"].removeprefix(prefix): StoredFile(entry["size"], entry["e_tag"] or "")
+            for entries in obstore.list(client, prefix or None)
+            for entry in entries
+            if entry["size"]  # some programs leave empty objects that stand for folders
+        }
+
+    found: dict[str, StoredFile] = _request(folder, run)
+    return found
+
+
+def _head(client: Any, key: str) -> StoredFile:
+    import obstore
+
+    found = obstore.head(client, key)
+    return StoredFile(found["size"], found["e_tag"] or "")
+
+
+def find_object(path: Path) -> StoredFile | None:
+    """Return size and ETag of an object as it is now; None if it is missing."""
+    with suppress(FileNotFoundError):
+        found: StoredFile = _request(path, _head)
+        return found
+    return None
+
+
+def read_object(path: Path) -> bytes | None:
+    """Return the content of a small file as it is in the store now; None if it is missing."""
+
+    def run(client: Any, key: str) -> bytes:
+        import obstore
+
+        return bytes(obstore.get(client, key).bytes())
+
+    with suppress(FileNotFoundError):
+        content: bytes = _request(path, run)
+        return content
+    return None
+
+
+def read_objects(paths: Iterable[Path]) -> list[bytes | None]:
+    """Return the contents of small files, several of which are read at a time."""
+    with ThreadPoolExecutor(NUM_REQUESTS) as threads:
+        return [*threads.map(read_object, paths)]
+
+
+def receive_object(path: Path, part: Path) -> tuple[int, str]:
+    """Write an object into a file, and return its size and SHA-256."""
+
+    def run(client: Any, key: str) -> tuple[int, str]:
+        import obstore
+
+        digest = hashlib.sha256()
+        with part.open("wb") as file:
+            for chunk in obstore.get(client, key).stream(min_chunk_size=_CHUNK_BYTES):
+                digest.update(chunk)
+                file.write(chunk)
+            return file.tell(), digest.hexdigest()
+
+    received: tuple[int, str] = _request(path, run)
+    return received
+
+
+def put_object(source: Path, path: Path, *, only_new: bool = False) -> StoredFile | None:
+    """Put a file into the store in one go; None if an object is there already."""
+
+    def run(client: Any, key: str) -> StoredFile | None:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError
+
+        size = source.stat().st_size
+        chunk = max(_CHUNK_BYTES, size // _MOST_PARTS)
+        # What is small is read first, since a log of metrics may grow.
+        content = source.read_bytes() if size < chunk else source
+        if isinstance(content, bytes):
+            size = len(content)
+        try:
+            obstore.put(
+                client, key, content, mode="create" if only_new else "overwrite", chunk_size=chunk
+            )
+        except AlreadyExistsError:
+            return None
+        found = _head(client, key)
+        if found.size != size:
+            raise OSError(f"has {found.size:,} bytes after {size:,} were sent")
+        return found
+
+    try:
+        found: StoredFile | None = _request(path, run)
+    except FileNotFoundError as error:
+        raise _store_error(path, error) from error
+    return found
+
+
+def delete_objects(paths: Sequence[Path]) -> None:
+    """Delete objects of one bucket, of which some may be missing."""
+
+    def run(client: Any, _: str) -> None:
+        import obstore
+
+        obstore.delete(client, [_locate(path)[2] for path in paths])
+
+    if paths:
+        _request(paths[0], run)
