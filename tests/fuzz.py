@@ -1,12 +1,13 @@
 """Changes folders at random, and looks at what every reader makes of them.
 
-    python tests/fuzz.py --mutants 5000 [--seed N] [--number N] [--keep FOLDER]
+    python tests/fuzz.py --mutants 5000 [--seed N] [--start N] [--number N] [--keep FOLDER]
 
 Each mutant is read in a process of its own by every command that reads its kind of folder. It
 passes if each ends with its result, or with status 1 and one line, within bounds of time and
 memory. Where a shard was rewritten and the manifest agrees with it, ``verify`` must accept what the
 loader and ``build`` accept; of other mutants, those that it accepts must give the result of the
-sound folder. ``--number`` repeats one mutant, and prints all that its readers print.
+sound folder. ``--number`` repeats one mutant, and prints all that its readers print; ``--start``
+leaves out those before it.
 """
 
 # ruff: noqa: T201  it prints
@@ -30,7 +31,7 @@ from pathlib import Path
 import numpy as np
 from forkedcommands import Ended, call_command, import_all, start
 from mutating import mutate
-from smallruns import make_inputs, stage_command, use_small_batches
+from smallruns import SENTENCES, make_inputs, stage_command, use_small_batches
 
 from tokkit.cli.streams import echo
 from tokkit.errors import TokkitError
@@ -90,7 +91,7 @@ def command(*arguments: str) -> Read:
     def read(folder: Path, output: Path) -> int:
         names = {"@": folder, "+": output}
         status = call_command(*(names.get(argument, argument) for argument in arguments))
-        if not status:
+        if not status and output.is_dir():
             print_result(*(path.read_bytes() for path in sorted(output.glob("*.arrow"))))
         return status
 
@@ -154,7 +155,8 @@ def make_subjects(work: Path, *, quick: bool) -> list[Subject]:
         options = ("--model", model, "--vocab-size", SIZES[model])
         commands.append(["train", corpus, "-o", str(work / model), *options])
     words = work / "words.tsv"
-    counts = ("train", "@", "--format", "counts", "--vocab-size", "110", "--workers", "0")
+    small = ("--vocab-size", "110", "--workers", "0")
+    counts = ("train", "@", "--format", "counts", *small)
     commands[0] += ["--save-counts", str(words)]
     for arguments in commands:
         ended = start(partial(call_command, *arguments)).wait(120)
@@ -163,6 +165,7 @@ def make_subjects(work: Path, *, quick: bool) -> list[Subject]:
     shows = {
         "inspect": command("inspect", "@"),
         "inspect --json": command("inspect", "@", "--json"),
+        "report": command("report", "@", "-o", "+"),
     }
     looks = {"verify": command("verify", "@"), **shows}
     builds = {"build": command(*build), "build of mlm": command(*build, "--objective", "mlm")}
@@ -171,7 +174,11 @@ def make_subjects(work: Path, *, quick: bool) -> list[Subject]:
         f"loader of {name}": load(*name.split())
         for name in ("padded train", "ragged train", "padded eval")
     }
-    encode = {"encode": command("encode", corpus, "-t", "@", "-o", "+", "--workers", "0")}
+    encode = {
+        "encode": command("encode", corpus, "-t", "@", "-o", "+", "--workers", "0"),
+        "tokenize": command("tokenize", "-t", "@", SENTENCES[1]),
+        "train": command("train", corpus, "--compare", "@", *small, "-o", "+"),
+    }
     resume = {"pretrain": lambda folder, _: call_command(*stage_command("pretrain", work, folder))}
     if quick:
         shows, looks, builds = {}, {"verify": looks["verify"]}, {"build": builds["build"]}
@@ -230,6 +237,7 @@ class Fuzzer:
     def _empty_output(self) -> Path:
         output = self.work / "output"
         shutil.rmtree(output, ignore_errors=True)
+        output.unlink(missing_ok=True)
         return output
 
     def read_all(self, subject: Subject, number: int | None) -> tuple[str, dict[str, Outcome]]:
@@ -341,13 +349,14 @@ def main() -> None:
     )
     parser.add_argument("--mutants", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--start", type=int, default=0, help="number of the first mutant")
     parser.add_argument("--number", type=int, help="make this mutant alone, and show what is read")
     parser.add_argument("--keep", type=Path, help="work here, and leave the last mutant")
     parser.add_argument("--quick", action="store_true", help="leave out runs and most tokenizers")
     arguments = parser.parse_args()
     import_all()
     use_small_batches()
-    numbers = range(arguments.mutants)
+    numbers = range(arguments.start, arguments.start + arguments.mutants)
     if arguments.number is not None:
         numbers = range(arguments.number, arguments.number + 1)
     started, faults = time.monotonic(), 0
