@@ -211,6 +211,36 @@ def test_a_table_that_changes_is_refused(tmp_path: Path) -> None:
             list(read_documents(unit, config))
 
 
+def test_pages_and_repeated_values_are_bounded_before_they_are_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokkit.corpus.table_rows._MOST_PAGE_BYTES", 10_000)
+    table = pa.table({"other": ["b" * 30_000] * 500, "text": ["a" * 4000] * 500})
+    reads: list[int] = []
+    get = pq.ParquetFile.iter_batches
+
+    def read(file: pq.ParquetFile, rows: int, **options: Any) -> Any:
+        reads.append(rows)
+        return get(file, rows, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", read)
+    for number, options in enumerate(
+        ({}, {"use_dictionary": False, "column_encoding": {"text": "DELTA_BYTE_ARRAY"}})
+    ):
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(table.slice(0, 500), path, **options)
+        corpus = read_corpus(path, max_document_bytes=4000)
+        assert corpus.texts == ["a" * 4000] * 500
+    assert max(reads) <= 2  # rows, of which the file of some kilobytes has 500
+
+    plain = tmp_path / "plain.parquet"
+    pq.write_table(table, plain, use_dictionary=False)
+    with pytest.raises(TokkitError, match=r"group 0: a page of 2,0.*--max-document-bytes 20"):
+        read_corpus(plain, max_document_bytes=4000)
+    pq.write_table(table, plain, use_dictionary=False, data_page_size=1, write_batch_size=2)
+    assert read_corpus(plain, max_document_bytes=4000).texts == ["a" * 4000] * 500
+
+
 def test_large_groups_are_read_a_few_megabytes_at_a_time(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", {"text": ["x" * 1_000_000] * 40}, rows=40)
     config = CorpusConfig(inputs=(str(path),))

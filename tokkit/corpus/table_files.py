@@ -36,7 +36,7 @@ def wrap_arrow_errors(source: Source, part: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise TokkitError(
             f"{source.name}{part}: invalid {source.format.capitalize()} data "
             f"({first_line(error)}); it is damaged, truncated, or not what its name says"

@@ -8,12 +8,13 @@ that run backwards must not reach a kernel.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
+from functools import lru_cache, partial
+from itertools import islice, pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tokkit.corpus.corpus_config import CorpusConfig
@@ -28,7 +29,10 @@ from tokkit.corpus.documents import (
     name_documents,
     too_long_error,
 )
+from tokkit.corpus.file_systems import open_files
+from tokkit.corpus.parquet_pages import ColumnChunk, read_column_chunks, read_page_sizes
 from tokkit.corpus.records import JOINT
+from tokkit.corpus.sources import Source
 from tokkit.corpus.streams import require_unchanged
 from tokkit.corpus.table_files import (
     ColumnPath,
@@ -49,6 +53,7 @@ from tokkit.shards.arrow import string_buffers
 # Fixed, and not the caller's batch_bytes, so that a unit has one digest.
 _READ_BYTES = 8 << 20
 _MOST_ROWS = 1 << 16
+_MOST_PAGE_BYTES = 512_000_000  # unpacked; pyarrow writes pages of 1,024 values, however long
 _MOST_DECODED_BYTES = 1 << 30  # of a batch of rows, whose values a dictionary has only once
 
 
@@ -140,13 +145,15 @@ def _read_parquet(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
         require_unchanged(source)
         columns = [".".join(path) for path in _choose_columns(unit, table.schema_arrow, config)]
         groups = [table.metadata.row_group(index) for index in range(unit.stop)]
+        most_bytes = max(_MOST_PAGE_BYTES, 2 * config.max_document_bytes)
+        longest = _check_pages(unit, table, columns, most_bytes)
         first = sum(group.num_rows for group in groups[: unit.start])
         total = sum(group.num_rows for group in groups[unit.start :])
         num_bytes = sum(group.total_byte_size for group in groups[unit.start :])
         fitting = _READ_BYTES * total // max(1, num_bytes)
         done = 0
         for rows in table.iter_batches(
-            max(1, min(fitting, _MOST_ROWS)),
+            max(1, min(fitting, _MOST_ROWS, most_bytes // max(1, longest))),
             row_groups=list(range(unit.start, unit.stop)),
             columns=columns,
             use_threads=False,  # or Ctrl-C waits for their requests to a store
@@ -154,6 +161,48 @@ def _read_parquet(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
             done += rows.num_rows
             yield _Piece(rows, source.name, first, done / total)
             first += rows.num_rows
+
+
+def _check_pages(
+    unit: CorpusUnit, table: pq.ParquetFile, columns: list[str], most_bytes: int
+) -> int:
+    """Refuse pages that need too much memory; return how long a value may be that is repeated.
+
+    A page is unpacked as a whole, and its values are copied.
+
+    Raises:
+        TokkitError: a page is larger than ``most_bytes``.
+        ValueError: there are no pages where the footer says.
+    """
+    source, longest = unit.source, 0
+    names = tuple(f"{name}." for name in columns)
+    with open_files(source.uri).open(source.path) as file:
+        chunks = _find_columns(source)
+        for index in range(unit.start, unit.stop):
+            is_empty = not table.metadata.row_group(index).num_rows  # and has no pages
+            for column in [] if is_empty else chunks[index]:
+                if not f"{column.path}.".startswith(names):
+                    continue
+                pages = read_page_sizes(file, column)
+                # Elsewhere each header is a request, so of small columns only the first is read.
+                if source.uri is not None and column.unpacked <= most_bytes:
+                    pages = islice(pages, 1)
+                for size, repeats in pages:
+                    if size > most_bytes:
+                        raise TokkitError(
+                            f"{source.name}, row group {index}: a page of {size:,} bytes, which is "
+                            f"read as a whole; pass --max-document-bytes {size}, or write the file "
+                            f"with smaller pages"
+                        )
+                    longest = max(longest, size * repeats)
+    return longest
+
+
+@lru_cache(maxsize=1)
+def _find_columns(source: Source) -> list[list[ColumnChunk]]:
+    """Return the columns of a Parquet file's row groups; units of one file follow each other."""
+    with open_files(source.uri).open(source.path) as file:
+        return read_column_chunks(file)
 
 
 def _read_arrow(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
