@@ -3,15 +3,18 @@
 import json
 import re
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from time import sleep
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 Files = Mapping[str, bytes]
 Answer = tuple[int, bytes, Mapping[str, str]]
@@ -69,11 +72,44 @@ def answer_json(data: Any) -> Answer:
 
 def answer_range(content: bytes, headers: Mapping[str, str]) -> Answer:
     """Answer a request for a file, or for a range of it."""
-    wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", headers.get("Range", ""))
+    wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("Range", ""))
     if wanted is None:
         return 200, content, {}
-    start, stop = int(wanted[1]), min(int(wanted[2]) + 1, len(content))
+    start, stop = int(wanted[1]), min(int(wanted[2] or len(content)) + 1, len(content))
     return 206, content[start:stop], {"Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"}
+
+
+def answer_as_google(folder: Path, path: str, headers: Mapping[str, str]) -> Answer:
+    """Answer as Google's store does for a bucket ``corpora`` that holds the files of a folder.
+
+    The content of a file called ``busy`` is never sent.
+    """
+    url = urlsplit(path)
+    query = dict(parse_qsl(url.query))
+    bucket, _, name = url.path.removeprefix("/storage/v1/b/").partition("/o")
+    name = unquote(name.removeprefix("/"))
+
+    def describe(file: str) -> dict[str, str]:
+        size = str((folder / file).stat().st_size)
+        return {"name": file, "bucket": bucket, "size": size, "generation": "1"}
+
+    if name:
+        if bucket != "corpora" or not (folder / name).is_file():
+            return 404, b"", {}
+        if query.get("alt") == "media":
+            if name == "busy":
+                return 503, b"", {}
+            return answer_range((folder / name).read_bytes(), headers)
+        return answer_json(describe(name))
+    prefix, end = query.get("prefix", ""), query.get("delimiter", "//")
+    files = (str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    # Folders are not objects here, and pyarrow does not ask for the prefixes that stand for them.
+    items = [
+        describe(file)
+        for file in files
+        if file.startswith(prefix) and end not in file.removeprefix(prefix)
+    ]
+    return answer_json({"name": bucket, "items": items})
 
 
 @dataclass
@@ -181,3 +217,10 @@ def fail_before(address: str, faults: list[tuple[str, str]]) -> Iterator[str]:
 
     with run_server(Proxy) as url:
         yield url
+
+
+if __name__ == "__main__":
+    with serve(partial(answer_as_google, Path(sys.argv[1]))) as address:
+        sys.stdout.write(f"{address}\n")
+        sys.stdout.flush()
+        input()

@@ -16,6 +16,7 @@ import forkserver
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import storeservers
 from corpusfiles import Corpus, read_corpus
 from pyarrow.fs import S3FileSystem
 from storeservers import Hub, serve, silence
@@ -191,6 +192,43 @@ def test_a_bucket_is_read_as_files_are(s3: S3FileSystem, tmp_path: Path) -> None
     assert read("s3://corpora").texts == [*local.texts, *local.texts, "one", "two"]
     assert "no such file" in error_of("s3://corpora/none.txt")
     assert "no such file" in error_of("s3://no-such-bucket/a.txt")
+
+
+def test_a_bucket_of_google_is_read_as_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a server in another process: pyarrow lets no thread of Python run during some requests."""
+    for name in ("a b.txt", "deep/er/c.txt", "deep/d.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{name}\n\n{TEXT}")
+    (tmp_path / "x.parquet").write_bytes(make_parquet("one", "two"))
+    server = subprocess.Popen(
+        [sys.executable, storeservers.__file__, tmp_path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None
+    options = f"?endpoint_override={server.stdout.readline().strip()[7:]}&scheme=http"
+
+    def of_bucket(path: str) -> Corpus:
+        return read(f"gs://anonymous@corpora{path}{options}", unit_bytes=5000)
+
+    try:
+        whole = of_bucket("")
+        assert whole.texts == read(str(tmp_path)).texts
+        assert whole.names[0] == "gs://corpora/a b.txt:0"
+        single = of_bucket("/deep/er/c.txt")
+        local = read(str(tmp_path / "deep/er/c.txt"), unit_bytes=5000)
+        assert (single.texts, single.num_units) == (local.texts, local.num_units)
+        assert of_bucket("/**/d*.txt").texts == read(str(tmp_path / "deep/d.txt")).texts
+        assert "no such file" in error_of(f"gs://anonymous@corpora/none.txt{options}")
+        (tmp_path / "busy").write_text("A cat.")
+        monkeypatch.setattr("tokkit.corpus.remote_files.GOOGLE_SECONDS", 1)
+        assert "does not send its content" in error_of(f"gs://anonymous@corpora/busy{options}")
+    finally:
+        server.kill()
+        server.communicate()
 
 
 def test_an_object_that_changes_after_planning_is_an_error(s3: S3FileSystem) -> None:

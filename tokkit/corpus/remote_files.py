@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from importlib import import_module
 from typing import Any
@@ -22,6 +22,9 @@ from tokkit.errors import TokkitError
 
 # Time for one request, repetitions included.
 REQUEST_SECONDS = 25
+# Without a limit, pyarrow repeats a request to Google for 15 minutes, in which no other thread of
+# Python runs if it is the first for the content of an object.
+GOOGLE_SECONDS = 20
 # With a block of this size a connection of 100 kB/s is fast enough for REQUEST_SECONDS.
 _REQUEST_BYTES = 2 << 20
 _BUFFER_BYTES = 1 << 20
@@ -81,6 +84,8 @@ class RemoteFiles:
             if self._scheme.startswith("abfs") and shutil.which("az") is None:
                 # Or Azure's library starts a shell, which prints that there is no az.
                 os.environ.setdefault("AZURE_TOKEN_CREDENTIALS", "prod")
+            if self._scheme in ("gs", "gcs") and "retry_limit_seconds" not in "".join(query):
+                query = ["&".join([*query, f"retry_limit_seconds={GOOGLE_SECONDS}"])]
             encoded = "?".join([quote(location, safe=_SAFE), *query])
             self._system, self.path = self._request(shown, pyarrow.fs.FileSystem.from_uri, encoded)
         else:
@@ -99,9 +104,13 @@ class RemoteFiles:
 
     def children(self, folder: str, wanted: Callable[[str], bool]) -> Iterator[Entry]:
         """Yield what a folder holds under a name that is ``wanted``, in any order."""
-        selector = pyarrow.fs.FileSelector(folder)
+        is_google = self._system.type_name == "gcs"
+        selector = pyarrow.fs.FileSelector(folder, recursive=is_google)
         infos = self._request(self.name(folder), self._system.get_file_info, selector)
-        return (entry for entry in map(_remote_entry, infos) if wanted(entry.name))
+        entries: Iterable[Entry] = map(_remote_entry, infos)
+        if is_google:
+            entries = _fold(folder, entries)
+        return (entry for entry in entries if wanted(entry.name))
 
     def resolve(self, folder: str) -> str:
         """Return the folder's path, which is its only one."""
@@ -181,6 +190,8 @@ class RemoteFiles:
         # The Hub's errors begin with a status; pyarrow's end with lines for its own developers.
         reason = printable(" ".join(lines[: 2 if self._scheme == "hf" else 1])).rstrip(".")
         remedy = f"check the name, the network and the credentials ({self._credentials})"
+        if isinstance(error, ValueError) and "closed file" in reason:  # of pyarrow
+            reason = "the server does not send its content"
         if type(error).__name__ == "GatedRepoError":
             remedy = "ask for access on its page, then set HF_TOKEN"
         return f"cannot be read ({reason or type(error).__name__}); {remedy}"
@@ -240,6 +251,20 @@ class _RangeReader(io.RawIOBase):
             buffer[:num_bytes] = self._read_at(self._position, num_bytes)
             self._position += num_bytes
         return num_bytes
+
+
+def _fold(folder: str, below: Iterable[Entry]) -> Iterable[Entry]:
+    """Return what a folder holds, given all that is below it.
+
+    pyarrow names a folder of Google's stores only where an object marks it, which most tools leave out.
+    """
+    start = f"{folder.rstrip('/')}/"
+    found = {}
+    for entry in below:
+        name, *deeper = entry.path.removeprefix(start).split("/", maxsplit=1)
+        child = Entry(start + name, is_folder=True, is_file=False, bytes=0, mtime_ns=0)
+        found[name, bool(deeper) or entry.is_folder] = child if deeper else entry
+    return found.values()
 
 
 def _remote_entry(info: Any) -> Entry:
