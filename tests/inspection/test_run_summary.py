@@ -1,6 +1,7 @@
 """A run is shown at any time; nothing of it is trained here."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +143,10 @@ def test_curves_are_as_wide_as_the_terminal(run: Path, monkeypatch: pytest.Monke
         assert len(drawn) == 14
         assert max(map(len, drawn)) in (width - 1, width)
         assert sum(line.count("●") for line in drawn) == 4
+    plain, painted = (show(run, "--color", when).stdout for when in ("auto", "always"))
+    assert re.sub("\x1b\\[[0-9;]*m", "", painted) == plain
+    assert "  \x1b[2mstate:\x1b[0m stopped" in painted
+    assert "\x1b[1;33m●" in painted.partition("held out\n")[2]
 
 
 def test_json_has_all_facts(run: Path) -> None:

@@ -18,8 +18,8 @@ from tokkit.cli.command_options import (
     number_type,
 )
 from tokkit.cli.output import describe_facts, print_json
-from tokkit.cli.pretraining_output import print_run
-from tokkit.cli.streams import echo, echo_pages, shows_color
+from tokkit.cli.pretraining_output import describe_run, plot_losses
+from tokkit.cli.streams import dim_label, echo, echo_pages, shows_color
 from tokkit.engine.stage_config import OutputConfig
 from tokkit.errors import escape_controls, plural, require
 from tokkit.masking.mask_config import MaskConfig
@@ -106,11 +106,15 @@ def inspect(
         kind, facts, shown = inspection.kind, inspection.facts, inspection.rows
     if as_json:
         print_json({"path": str(path), "kind": kind, **facts})
-    elif kind == "run":
-        print_run(path, facts)
-    else:
-        lines = [f"{path}: {kind}", *(f"  {line}" for line in describe_facts(facts))]
-        echo_pages("\n".join([*map(escape_controls, lines), *(f"\n{row}" for row in shown)]))
+        return
+    described = describe_facts(facts)
+    if kind == "run":
+        described, shown = describe_run(facts), tuple(plot_losses(facts["losses"], color=in_color))
+    lines = [escape_controls(f"  {line}") for line in described]
+    if in_color:
+        lines = [*map(dim_label, lines)]
+    title = escape_controls(f"{path}: {kind}")
+    echo_pages("\n".join([title, *lines, *(f"\n{row}" for row in shown)]))
 
 
 @click.command()

@@ -1,5 +1,6 @@
 """What is printed about pretraining: its result, the state of a run, and the estimate before it."""
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokkit.cli.output import describe_accounts, format_value, print_json, print_lines
-from tokkit.cli.streams import echo, echo_lines
+from tokkit.cli.streams import echo
 from tokkit.engine.progress import describe_duration
 from tokkit.errors import plural
 from tokkit.pretraining.pretrain_config import DEFAULT_MAX_STEPS, FAMILIES
@@ -53,17 +54,17 @@ def describe_metrics(line: Mapping[str, Any]) -> str:
     )
 
 
-def print_run(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Print the facts of a run, from ``inspect_run``, and plot its losses."""
+def plot_losses(losses: Mapping[str, Any], *, color: bool) -> Iterator[str]:
+    """Yield a plot of the losses of a run, from ``inspect_run``, if there are any."""
     from tokkit.inspection.curves import draw_curves
 
-    print_lines(f"{folder}: run", describe_run(facts))
-    losses = facts["losses"]
     width = min(shutil.get_terminal_size().columns, PLOT_WIDTH)
     if drawn := draw_curves(losses["training"], losses["evaluation"], width):
-        echo_lines("\nloss by step: ⠒ training, ● held out\n")
-        for line in drawn:
-            echo(line)
+        text = "\n".join(["loss by step: ⠒ training, ● held out", "", *drawn])
+        if color:
+            text = re.sub("[\u2801-\u28ff]+", "\x1b[34m\\g<0>\x1b[0m", text)
+            text = text.replace("●", "\x1b[1;33m●\x1b[0m")
+        yield text
 
 
 def describe_run(facts: Mapping[str, Any]) -> Iterator[str]:

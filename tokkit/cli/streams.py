@@ -6,6 +6,7 @@ that is opened would become the stream, and what a library prints would be writt
 
 import io
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -110,6 +111,11 @@ def echo_pages(text: str) -> None:
         click.echo_via_pager(text, color=True)
     else:
         click.echo(text, color=True)
+
+
+def dim_label(line: str) -> str:
+    """Return a line with its label, up to the first colon, dim."""
+    return re.sub(r"[^\s:][^:]*:", "\x1b[2m\\g<0>\x1b[0m", line, count=1)
 
 
 def shows_color(choice: str) -> bool:

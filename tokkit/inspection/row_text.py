@@ -67,14 +67,14 @@ def show_rows(
     if folder.manifest.options.get("masking") == "dynamic":
         rows = _read_masked(folder, places, tokenizer)
     else:
-        rows = _read_rows(folder, places)
+        rows = read_rows(folder, places)
     if folder.header.kind == "tokens":
         return [show_document(row, tokenizer, text=query.text, color=color) for row in rows]
     objective = folder.manifest.options["objective"]
     return [show_instance(row, tokenizer, objective, color=color) for row in rows]
 
 
-def _read_rows(folder: ShardFolder, places: Sequence[Place]) -> list[Row]:
+def read_rows(folder: ShardFolder, places: Sequence[Place]) -> list[Row]:
     """Read rows, by the names of their columns; of copies, which no writer of a file changes."""
     refs = {shard: folder.batch_refs(shard) for shard in dict.fromkeys(s for s, _ in places)}
     readers = {shard: open_copy(folder.shards[shard].path)[0] for shard in refs}

@@ -34,7 +34,7 @@ from tokkit.inspection.report.tokens_section import (
     draw_options,
     summarize,
 )
-from tokkit.inspection.row_text import LABELS, split_instances
+from tokkit.inspection.row_text import LABELS, Row, read_rows, split_instances
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.masking.masks import MaskOptions, mask_instances
 from tokkit.pretraining.data.instance_reader import InstanceReader
@@ -111,7 +111,11 @@ def describe_instances(path: Path) -> Section:
         figures["pairs"] = _count_pairs(instances, lengths, objective, header.max_seq_length)
     if (targets := _count_targets(folder)) is not None:
         figures["target_lengths"] = targets
-    figures["samples"] = _show_samples(instances, tokenizer, objective)
+    rows = split_instances(instances)
+    if objective == "plm":  # whose targets are read by no loader
+        refs = folder.batch_refs(TRAINING)[:1]
+        rows = read_rows(folder, [(ref.shard, row) for ref in refs for row in range(ref.rows)])
+    figures["samples"] = _show_samples(rows, tokenizer, objective)
     return Section(str(path), "instances", figures, _draw(figures))
 
 
@@ -213,17 +217,17 @@ def _count_targets(folder: ShardFolder) -> dict[str, float] | None:
 
 
 def _show_samples(
-    instances: Instances, tokenizer: Tokenizer, objective: str
+    rows: Sequence[Row], tokenizer: Tokenizer, objective: str
 ) -> list[dict[str, Any]]:
-    rows = split_instances(instances)
     number = min(NUM_SAMPLES, len(rows))
-    targets = instances.targets
-    predicted = "masked_positions" if targets is None else targets.column
     samples = []
     for place in range(number):
         row = rows[len(rows) * (2 * place + 1) // (2 * number)]
         ids = row["input_ids"]
-        masks = dict(zip(row[predicted], row.get("masked_labels", ()), strict=False))
+        predicted = next(name for name in (*TARGET_COLUMNS, "masked_positions") if name in row)
+        masks = dict(
+            zip(row.get("masked_positions", ()), row.get("masked_labels", ()), strict=True)
+        )
         tokens = list_tokens(
             ids,
             row["word_starts"],
