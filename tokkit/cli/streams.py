@@ -108,7 +108,7 @@ def echo_lines(text: str, *, err: bool = False) -> None:
 def echo_pages(text: str) -> None:
     """Print text in which controls are escaped, through a pager if the terminal is too small for it."""
     if sys.stdout.isatty() and text.count("\n") >= shutil.get_terminal_size().lines:
-        click.echo_via_pager(text, color=True)
+        click.echo_via_pager(text)  # has less show colours, or leaves them out
     else:
         click.echo(text, color=True)
 
