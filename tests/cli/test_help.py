@@ -47,6 +47,7 @@ def test_each_stage_names_the_command_that_may_follow(
     monkeypatch.chdir(tmp_path)
     Path("a b.txt").write_text("The cat sat. It purred.\n\nA dog ran. It barked.\n\n" * 9)
     command = ["train", "a b.txt", "-o", "tokenizer", "--vocab-size", "40", "--workers", "0"]
+    command += ["--documents", "line"]
     followed = []
     for _ in range(3):
         ended = CliRunner().invoke(cli, command)
@@ -55,7 +56,7 @@ def test_each_stage_names_the_command_that_may_follow(
         followed.append(line)
         command = [*line.replace("'a b.txt'", "a?b.txt").split(), "--workers", "0"]
     assert followed == [
-        "encode 'a b.txt' -t tokenizer -o tokens",
+        "encode 'a b.txt' -t tokenizer -o tokens --documents line",
         "build tokens -o instances",
         "pretrain instances -o run",
     ]

@@ -46,10 +46,11 @@ def install_completion(group: click.Group, shell: str) -> list[Path]:
         return [script]
     line = f". {shlex.quote(str(script))}  # completion of tokkit"
     with wrap_os_errors(start):
-        text = start.read_text() if start.is_file() else ""
-        if line in text.splitlines():
+        text = start.read_bytes() if start.is_file() else b""
+        if line.encode() in text.splitlines():
             return [script]
-        start.write_text(f"{text.rstrip()}\n{line}\n".lstrip())
+        with start.open("ab") as file:
+            file.write(b"\n" * (text[-1:] not in (b"", b"\n")) + f"{line}\n".encode())
     return [script, start]
 
 

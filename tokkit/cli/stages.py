@@ -8,10 +8,12 @@ import click
 from tokkit.cli.command_options import stage_command
 from tokkit.cli.output import print_manifest, print_step, print_training
 from tokkit.cli.streams import name_next
+from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.local import import_single_threaded
 from tokkit.engine.stage_config import StageConfig
 from tokkit.instances.build_config import BuildConfig
+from tokkit.options import Config
 from tokkit.vocab.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -34,7 +36,11 @@ def train(config: TrainConfig, *, as_json: bool) -> None:
         take_step(config, make_train_stage(config), as_json=as_json)
         return
     print_training(config.output, run(config), as_json=as_json)
-    name_next("encode", *config.inputs, "-t", config.output, "-o", "tokens")
+    if config.format == "counts":
+        name_next("report", config.output)
+        return
+    read_as = _format_options(config, CorpusConfig)
+    name_next("encode", *config.inputs, "-t", config.output, "-o", "tokens", *read_as)
 
 
 @stage_command(EncodeConfig)
@@ -77,6 +83,21 @@ def build(config: BuildConfig, *, as_json: bool) -> None:
         return
     print_manifest(config.output, run(config), as_json=as_json)
     name_next("pretrain", config.output, "-o", "run")
+
+
+def _format_options(config: Config, declared: type[Config]) -> list[str]:
+    """Return the options of a base class that are not their defaults, as on a command line."""
+    arguments: list[str] = []
+    for name, option in declared.options.items():
+        value = getattr(config, name)
+        if option.argument or value == option.default:
+            continue
+        if isinstance(value, bool):
+            arguments.append(option.flag.split("/")[not value])
+            continue
+        parts = value if isinstance(value, tuple) else (value,)
+        arguments += [text for part in parts for text in (option.flag, str(part))]
+    return arguments
 
 
 def take_step(config: StageConfig, stage: "Stage", *, as_json: bool) -> None:

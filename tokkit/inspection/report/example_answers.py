@@ -82,7 +82,10 @@ def draw_answers(run: Mapping[str, Any]) -> Markup:
                         "span",
                         answer["token"],
                         " ",
-                        element("small", f"{answer['probability']:.0%}"),
+                        element(
+                            "small",
+                            f"{answer['probability']:.{0 if answer['probability'] >= 0.1 else 1}%}",
+                        ),
                         class_="answer",
                         dir="auto",
                     )

@@ -205,8 +205,14 @@ def _compare(runs: Sequence[Mapping[str, Any]]) -> Markup:
             "loss": last.get("loss"),
             "speed": last.get("tokens_per_second", 0.0),
         }
-        rows.append({**{name: str(given.get(name)) for name in differing}, **row})
+        rows.append({**{name: _show_option(given.get(name)) for name in differing}, **row})
     return element("div", card("Runs", table(columns, rows), wide=True), class_="cards")
+
+
+def _show_option(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "" if value is None else str(value)
 
 
 def _draw_curves(runs: Sequence[Mapping[str, Any]]) -> Markup:
@@ -316,8 +322,7 @@ def _draw_facts(run: Mapping[str, Any], num_runs: int) -> Markup:
     if not record:
         return Markup()
     changed = {
-        name.replace("_", " "): " ".join(map(str, value)) if isinstance(value, list) else str(value)
-        for name, value in run["changed"].items()
+        name.replace("_", " "): _show_option(value) for name, value in run["changed"].items()
     }
     checkpoints = [
         f"step {row['step']:,} ({format_bytes(row['bytes'])}{', the best' if row['is_best'] else ''})"
