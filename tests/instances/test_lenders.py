@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager
 from io import BytesIO
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from tokenfolders import toy_tokenizer, write_token_folder
 
 from reference.statistics import chi_square_z
+from tokkit.instances import document_reader
 from tokkit.instances import pairs as pairs_module
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
@@ -136,3 +138,15 @@ def test_the_bytes_depend_on_the_seed_and_not_on_the_number_of_workers(
     ]
     assert hashes[0] == hashes[1]
     assert not set(hashes[0]) & set(hashes[2])
+
+
+def test_held_out_documents_are_counted_before_each_record_batch(
+    tokens: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, _ = plan(tokens, eval_fraction=0.4)
+    reader, split = context.reader, context.split(held_out=True)
+    batches = pairwise(reader.starts.tolist())
+    expected = [0, *accumulate(len(split.select(*batch)) for batch in batches)]
+    for number in (NUM_DOCUMENTS, 50, 9, 1):
+        monkeypatch.setattr(document_reader, "_DRAWN", number)
+        assert reader.count_before(split).tolist() == expected

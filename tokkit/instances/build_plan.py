@@ -9,10 +9,8 @@ batches of 10 tokens, units of 20, two passes and half of the documents held out
     train-0000003    pass 1    record batches 2, 3
     eval-0000000     pass 0    record batches 0, 1, 2, 3
 
-Held-out documents are passed over once, in longer runs, since few of each are used. Where sequences
-are packed, a unit also knows how far the sequence is filled that an earlier unit began, and reads
-on beyond its end until its own last sequence is full. The plan depends on the folder and the
-options alone.
+Held-out documents are passed over once, in longer runs, since few of each are used. The plan depends
+on the folder's manifest and the options alone, so that it takes no longer for a folder on a store.
 
 Random segments come from the whole folder where it has at most 32 record batches. Else a unit draws
 32 of them, so that it reads a bounded part of a folder of any size: the documents of the split, in
@@ -35,7 +33,7 @@ from tokkit.engine.unit import Unit
 from tokkit.errors import TokkitError
 from tokkit.instances.build_config import BuildConfig
 from tokkit.instances.document_reader import DocumentReader, Int64, Lenders, Split
-from tokkit.instances.packs import PackOptions, SpanNoise, measure_fillings, size_block
+from tokkit.instances.packs import PackOptions, SpanNoise, size_block
 from tokkit.instances.pairs import PairOptions
 from tokkit.kernels.instances.pair_sentences import draw_strata
 from tokkit.kernels.philox import LENDERS, stream_of
@@ -103,7 +101,6 @@ class BuildUnit:
         stop: the one after the last.
         size: number of tokens, approximately, for the progress bar.
         held_out: the split is that for evaluation.
-        filled: of packed sequences: tokens of the sequence that an earlier unit began.
     """
 
     number: int
@@ -111,7 +108,6 @@ class BuildUnit:
     stop: int
     size: int
     held_out: bool
-    filled: int = 0
 
 
 def make_context(config: BuildConfig, reader: DocumentReader, tokenizer: Tokenizer) -> BuildContext:
@@ -233,14 +229,15 @@ def plan_build(config: BuildConfig, context: BuildContext) -> list[Unit]:
     content = hashlib.sha256()  # of all that a unit may read: any document may lend a segment
     for row in reader.folder.manifest.shards:
         content.update(row["sha256"].encode())
+    if isinstance(context.options, PackOptions):
+        content.update(b"2")  # in version 1, the last sequence of a unit went on in the next one
     planned = []
     for held_out, share in ((False, 1.0), (True, context.eval_fraction)):
         if not share:
             continue
-        fillings = _measure_fillings(context, held_out=held_out)
         runs = _cut_runs(reader.refs, int(config.unit_tokens / share))
         units = [
-            BuildUnit(number, start, stop, max(1, int(tokens * share)), held_out, fillings[start])
+            BuildUnit(number, start, stop, max(1, int(tokens * share)), held_out)
             for number in range(1 if held_out else config.dupe_factor)
             for start, stop, tokens in runs
         ]
@@ -249,14 +246,6 @@ def plan_build(config: BuildConfig, context: BuildContext) -> list[Unit]:
             for index, unit in enumerate(units)
         ]
     return planned
-
-
-def _measure_fillings(context: BuildContext, *, held_out: bool) -> list[int]:
-    """How far a sequence is filled when each record batch begins; 0 for pairs."""
-    if isinstance(context.options, PairOptions):
-        return [0] * len(context.reader.refs)
-    split = context.split(held_out=held_out)
-    return [*map(int, measure_fillings(context.reader, split, context.options))]
 
 
 def _cut_runs(refs: Sequence[BatchRef], num_tokens: int) -> list[tuple[int, int, int]]:

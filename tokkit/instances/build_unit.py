@@ -23,6 +23,7 @@ from tokkit.shards.schema import instances_schema
 from tokkit.shards.writer import Sink, open_writer
 
 BATCH_TOKENS = 4 << 20  # of a record batch, approximately
+LEFT_OVER = "at the end of a unit, less than a block"
 
 
 def build_unit(
@@ -90,14 +91,12 @@ def _make_pairs(
 def _make_packs(
     context: BuildContext, options: PackOptions, unit: BuildUnit, accounts: Accounts
 ) -> Iterator[tuple[Instances, float]]:
-    reader = context.reader
     split = context.split(held_out=unit.held_out)
-    documents = reader.read(unit.start, unit.stop, split, options.read_ahead)
-    num_own_rows = int(np.searchsorted(documents.numbers, np.uint64(reader.starts[unit.stop])))
-    _count_documents(accounts, documents, np.zeros(num_own_rows, np.bool_), unit)
-    sequences, _, num_left = pack_documents(documents, num_own_rows, unit.filled, options)
+    documents = context.reader.read(unit.start, unit.stop, split)
+    _count_documents(accounts, documents, np.zeros(len(documents), np.bool_), unit)
+    sequences, num_left = pack_documents(documents, options)
     if unit.number == 0:
-        accounts.drop("tokens", "at the end, less than a block", int(num_left))
+        accounts.drop("tokens", LEFT_OVER, int(num_left))
     step = BATCH_TOKENS // options.max_tokens
     for start in range(0, len(sequences), step):
         instances, num_tokens = lay_out_sequences(
@@ -120,13 +119,13 @@ def _count_documents(
 
     Args:
         accounts: of the unit.
-        documents: the unit's own, and after them those that its last sequence reaches into.
-        dropped: bool, of each of the unit's own.
+        documents: of the unit.
+        dropped: bool, of each.
         unit: only in the first pass is anything entered.
     """
     if unit.number:
         return
-    lengths = np.diff(documents.token_offsets)[: len(dropped)]
+    lengths = np.diff(documents.token_offsets)
     accounts.add("documents", len(dropped))
     accounts.drop("documents", "of one sentence", int(dropped.sum()))
     accounts.keep("documents", int((~dropped).sum()))

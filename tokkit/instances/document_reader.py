@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, NoReturn
 
 import numpy as np
@@ -29,6 +28,7 @@ from tokkit.shards.checks import check_ids_below
 from tokkit.shards.reader import BatchRef, ShardFolder
 
 Int64 = npt.NDArray[np.int64]
+_DRAWN = 1 << 24  # documents that are drawn at a time
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,14 @@ class DocumentReader:
 
     def count_before(self, split: Split) -> Int64:
         """int64 [num_batches + 1], number of documents of a split before each record batch."""
-        bounds = pairwise(self.starts.tolist())
-        return np.cumsum([0, *(len(split.select(*bound)) for bound in bounds)], dtype=np.int64)
+        before, total = np.zeros_like(self.starts), 0
+        for start in range(0, self.num_documents, _DRAWN):
+            stop = min(start + _DRAWN, self.num_documents)
+            here = (self.starts > start) & (self.starts <= stop)
+            numbers = start + split.select(start, stop)
+            before[here] = total + np.searchsorted(numbers, self.starts[here])
+            total += len(numbers)
+        return before
 
     @contextmanager
     def map_documents(self, number: int) -> Iterator[Documents]:
@@ -176,52 +182,23 @@ class DocumentReader:
         name = f"{self.folder.path}, {where}: input_ids"
         check_ids_below(ids, self.folder.header.vocab_size, name)
 
-    def read_lengths(self, number: int, split: Split) -> Documents:
-        """The documents of one split in a record batch, with lengths alone, without ids.
-
-        That is enough to know how they are packed.
-        """
-        rows = split.select(int(self.starts[number]), int(self.starts[number + 1]))
-        with self.map_documents(number) as source:
-            lengths = np.empty(len(source.sentence_lengths), np.int32)
-            sentence_offsets = _running_sum([np.diff(source.sentence_offsets)[rows]])
-            take_rows(rows, source.sentence_lengths, source.sentence_offsets, 0, lengths)
-            token_offsets = _running_sum([np.diff(source.token_offsets)[rows]])
-        return Documents(
-            numbers=source.numbers[rows],
-            ids=source.ids[:0],
-            token_offsets=token_offsets,
-            sentence_lengths=lengths[: sentence_offsets[-1]],
-            sentence_offsets=sentence_offsets,
-            word_starts=source.word_starts[:0],
-            first_bit=0,
-        )
-
-    def read(self, start: int, stop: int, split: Split, read_ahead: int = 0) -> Documents:
+    def read(self, start: int, stop: int, split: Split) -> Documents:
         """Copy the documents of one split out of the record batches ``start`` to ``stop``.
 
         Args:
             start: the first record batch.
             stop: the one after the last.
             split: of the documents.
-            read_ahead: read also those that follow, until they have this many tokens together.
 
         Raises:
             TokkitError: a record batch is damaged, or an id is beyond the vocabulary.
         """
         numbers, num_tokens, num_sentences = [], [], []
-        for number in range(start, len(self.refs)):
-            if number >= stop and read_ahead <= 0:
-                break
+        for number in range(start, stop):
             rows = split.select(int(self.starts[number]), int(self.starts[number + 1]))
             with self.map_documents(number) as source:
-                lengths = np.diff(source.token_offsets)[rows]
-                if number >= stop:
-                    ends = np.cumsum(lengths)
-                    rows = rows[: 1 + np.searchsorted(ends, read_ahead)]
-                    read_ahead -= int(ends[len(rows) - 1]) if len(rows) else 0
                 numbers.append(source.numbers[rows])
-                num_tokens.append(lengths[: len(rows)])
+                num_tokens.append(np.diff(source.token_offsets)[rows])
                 num_sentences.append(np.diff(source.sentence_offsets)[rows])
         counted = [*zip(num_tokens, num_sentences, strict=True)]
         token_offsets = _running_sum(num_tokens)

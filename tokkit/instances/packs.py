@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tokkit.instances.document_reader import DocumentReader, Documents, Split
+from tokkit.instances.document_reader import Documents
 from tokkit.kernels.arrays import INDEX_SHIFT, Integer
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.kernels.instances.noise import corrupt_spans, order_targets
@@ -77,16 +77,6 @@ class PackOptions:
         """Number of separators between two documents, 0 or 1."""
         return int(self.separator_id is not None)
 
-    @property
-    def crosses_documents(self) -> bool:
-        """Whether a sequence may continue with the next document."""
-        return self.packing != "doc-sentences"
-
-    @property
-    def read_ahead(self) -> int:
-        """Number of tokens after a unit's own that its last sequence may reach into."""
-        return self.max_tokens if self.crosses_documents else 0
-
 
 def size_block(
     inputs_length: int, noise_density: float, mean_length: float
@@ -123,20 +113,12 @@ def size_block(
     return cut(length)
 
 
-def pack_documents(
-    documents: Documents, num_own_rows: int, filled: Integer, options: PackOptions
-) -> tuple[Sequences, Integer, Integer]:
+def pack_documents(documents: Documents, options: PackOptions) -> tuple[Sequences, Integer]:
     """Cut documents into sequences.
 
-    Args:
-        documents: of one split, and as many of those that follow as sequences may reach into.
-        num_own_rows: number of documents that sequences begin in.
-        filled: tokens and separators of a sequence that began before the first document.
-        options: how.
-
     Returns:
-        ``SEQUENCE_DTYPE`` [num_sequences]; how far the last sequence is filled where the documents
-        end; the number of tokens at the end of the stream that do not fill a block.
+        ``SEQUENCE_DTYPE`` [num_sequences], and the number of tokens at the end that do not fill a
+        block.
     """
     num_tokens = int(documents.token_offsets[-1])
     if options.packing == "blocks":
@@ -145,45 +127,23 @@ def pack_documents(
         num_sequences, num_left = pack_blocks(
             documents.numbers,
             documents.token_offsets,
-            num_own_rows,
-            filled,
             options.max_tokens,
             options.num_separators,
             sequences,
         )
-        return sequences[:num_sequences], (filled + num_places) % options.max_tokens, num_left
+        return sequences[:num_sequences], num_left
     num_most = len(documents.sentence_lengths) + num_tokens // options.max_tokens
     sequences = np.empty(num_most, SEQUENCE_DTYPE)
-    num_sequences, filled = pack_sentences(
+    num_sequences = pack_sentences(
         documents.numbers,
         documents.token_offsets,
         documents.sentence_offsets,
         documents.sentence_lengths,
-        num_own_rows,
-        filled,
         options.max_tokens,
-        options.crosses_documents,
+        options.packing != "doc-sentences",
         sequences,
     )
-    return sequences[:num_sequences], filled, 0
-
-
-def measure_fillings(
-    reader: DocumentReader, split: Split, options: PackOptions
-) -> npt.NDArray[np.int64]:
-    """Number of tokens in the open sequence where each record batch begins: int64 [num_record_batches].
-
-    It reads the length of every sentence of the folder: 4 bytes for some 25 tokens.
-    """
-    fillings = np.zeros(len(reader.refs), np.int64)
-    if not options.crosses_documents:
-        return fillings
-    filled: Integer = 0
-    for number in range(len(reader.refs)):
-        fillings[number] = filled
-        documents = reader.read_lengths(number, split)
-        _, filled, _ = pack_documents(documents, len(documents), filled, options)
-    return fillings
+    return sequences[:num_sequences], 0
 
 
 def lay_out_sequences(

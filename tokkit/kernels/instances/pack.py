@@ -11,9 +11,7 @@ Blocks take the same stream by position. Blocks of 8, with a separator after eac
 
     0000 111 2    222 | 000 1    1111…
 
-In both cases a sequence may begin in one part of the corpus and end in the next. A worker that packs
-a part receives how full the sequence that starts before it is, continues with that, and keeps the
-sequences that begin in its own part; so the sequences do not depend on how the corpus is cut.
+Each unit of the work begins with an empty sequence, so that no unit depends on what is before it.
 
 Sources: Liu et al., "RoBERTa", 2019, section 4.2 (FULL-SENTENCES, DOC-SENTENCES); Radford et al.,
 "Language models are unsupervised multitask learners", 2019 (a stream of documents in blocks).
@@ -52,12 +50,10 @@ def pack_sentences(
     token_offsets: Int64,
     sentence_offsets: Int64,
     sentence_lengths: Int32,
-    num_own_rows: int,
-    filled: Integer,
     max_tokens: int,
     cross_documents: bool,
     out_sequences: Records,
-) -> tuple[int, Integer]:
+) -> int:
     """Pack whole sentences, as many as fit.
 
     Args:
@@ -65,18 +61,16 @@ def pack_sentences(
         token_offsets: int64 ``[num_rows + 1]``, where their tokens begin.
         sentence_offsets: int64 ``[num_rows + 1]``, into ``sentence_lengths``.
         sentence_lengths: int32, number of tokens of each sentence, at least 1.
-        num_own_rows: sequences that begin in later rows belong to another worker.
-        filled: tokens of a sequence that starts before the first row, or 0.
         max_tokens: room of a sequence.
         cross_documents: a sequence continues with the next document, after a separator.
         out_sequences: ``SEQUENCE_DTYPE``, with room for one per sentence and one per
             ``max_tokens``.
 
     Returns:
-        The number of sequences that begin in the own rows, and how far the last one is filled.
+        The number of sequences.
     """
     num_sequences = 0
-    length = np.int64(filled)
+    length = np.int64(0)
     for row in range(len(documents)):
         token = token_offsets[row]
         ordinal = np.uint64(0)
@@ -88,13 +82,10 @@ def pack_sentences(
             if length and length + separators + part <= max_tokens:
                 length += separators + part
                 token += part
-                if num_sequences:
-                    out_sequences[num_sequences - 1]["length"] = length
+                out_sequences[num_sequences - 1]["length"] = length
                 separators = 0
                 continue
             separators = 0
-            if row >= num_own_rows:
-                return num_sequences, 0
             while part > 0:
                 length = min(part, np.int64(max_tokens))
                 sequence = out_sequences[num_sequences]
@@ -106,15 +97,13 @@ def pack_sentences(
                 ordinal += np.uint64(1)
                 token += length
                 part -= length
-    return num_sequences, length
+    return num_sequences
 
 
 @kernel
 def pack_blocks(
     documents: UInt64,
     token_offsets: Int64,
-    num_own_rows: int,
-    filled: Integer,
     block_tokens: int,
     separators: int,
     out_sequences: Records,
@@ -124,19 +113,16 @@ def pack_blocks(
     Args:
         documents: uint64 ``[num_rows]``, their numbers in the token folder.
         token_offsets: int64 ``[num_rows + 1]``, where their tokens begin.
-        num_own_rows: blocks that begin in later rows belong to another worker.
-        filled: places of a block that starts before the first row, or 0.
         block_tokens: places of a block.
         separators: number of separators after each document, 1 or 0.
         out_sequences: ``SEQUENCE_DTYPE``, with room for one per ``block_tokens`` places.
 
     Returns:
-        The number of whole blocks that begin in the own rows, and the number of tokens left over in
-        a block that the rows do not fill.
+        The number of whole blocks, and the number of tokens left over in one that the rows do not fill.
     """
     num_sequences = 0
-    place = np.int64((block_tokens - filled) % block_tokens)  # within the row
-    for row in range(num_own_rows):
+    place = np.int64(0)  # within the row
+    for row in range(len(documents)):
         num_places = token_offsets[row + 1] - token_offsets[row] + separators
         ordinal = np.uint64(0)
         while place < num_places:
