@@ -96,7 +96,9 @@ def test_an_incomplete_data_set_and_a_selection_are_refused(tmp_path: Path) -> N
     state = tmp_path / "data" / "state.json"
     indices = {"_indices_data_files": [{"filename": "indices.arrow"}]}
     state.write_text(json.dumps({**json.loads(state.read_text()), **indices}))
-    with pytest.raises(TokkitError, match=r"data: a selection .* flatten_indices\(\)"):
+    with pytest.raises(
+        TokkitError, match=r"data: a data set with an indices mapping; call flatten_indices\(\)"
+    ):
         read_corpus(tmp_path)
     (tmp_path / "data" / "data-00001-of-00002.arrow").unlink()
     state.write_text(json.dumps({**json.loads(state.read_text()), "_indices_data_files": None}))
@@ -132,9 +134,21 @@ def test_a_state_of_something_else_is_a_file_like_any_other(tmp_path: Path) -> N
                 read_corpus(tmp_path)
 
 
-def test_a_delta_table_is_refused(tmp_path: Path) -> None:
-    write(tmp_path, "_delta_log/0.json")
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (["_delta_log/0.json"], "a Delta or Hudi table"),
+        ([".hoodie/hoodie.properties"], "a Delta or Hudi table"),
+        (["blobs/1", "refs/main", "snapshots/1/b.txt"], "name one of the folders in its snapshots"),
+    ],
+    ids=["Delta", "Hudi", "Hub"],
+)
+def test_a_folder_with_files_that_are_outdated_or_doubled_is_refused(
+    tmp_path: Path, names: list[str], what: str
+) -> None:
+    for name in names:
+        write(tmp_path, name)
     DATA.to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(TokkitError, match="a Delta table"):
+    with pytest.raises(TokkitError, match=what):
         read_corpus(tmp_path)
     assert len(read_corpus(tmp_path / "a.parquet").texts) == 3

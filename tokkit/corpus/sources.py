@@ -237,10 +237,15 @@ def _list_folder(
 
     entries = list(files.children(folder, is_wanted))
     left_out += [f"{folder.rstrip('/')}/{name}" for name in names if not _is_shown(name)]
-    if "_delta_log" in names:
+    if not {"_delta_log", ".hoodie"}.isdisjoint(names):
         raise TokkitError(
-            f"{files.name(folder)}: a Delta table, some of whose files may be outdated; export it to "
-            f"Parquet, or name the files"
+            f"{files.name(folder)}: a Delta or Hudi table, some of whose files may be outdated; export "
+            f"it to Parquet, or name the files"
+        )
+    if {"blobs", "refs", "snapshots"} <= {*names}:
+        raise TokkitError(
+            f"{files.name(folder)}: a cache of the Hugging Face Hub, which holds each file more than "
+            f"once; name one of the folders in its snapshots"
         )
     shards = _read_state(files, folder, entries)
     has_tokenizer = _TOKENIZER_CONFIG in names
