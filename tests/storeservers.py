@@ -21,14 +21,23 @@ Answer = tuple[int, bytes, Mapping[str, str]]
 
 
 @contextmanager
-def serve(respond: Any) -> Iterator[str]:
-    """Start a server that answers with what ``respond(path, headers)`` returns; yield its URL."""
+def serve(respond: Any, receive: Any = None) -> Iterator[str]:
+    """Start a server that answers with what ``respond(path, headers)`` returns; yield its URL.
+
+    A POST is answered with what ``receive(path, body)`` returns.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            status, body, headers = respond(self.path, self.headers)
+            self.answer(*respond(self.path, self.headers))
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(*receive(self.path, body))
+
+        def answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
             self.send_response(status)
             for name, value in {"Content-Length": str(len(body)), **headers}.items():
                 self.send_header(name, value)

@@ -37,7 +37,7 @@ ROOMS_OF_LIBRARY: dict[str, set[str]] = {
     "torch": {"pretraining"},
     "transformers": {"tokenizer"},
     "safetensors": {"pretraining"},
-    "tensorboard": {"pretraining"},
+    **{name: {"pretraining"} for name in ("tensorboard", "wandb", "trackio", "mlflow")},
     "tokenizers": {"tokenizer", "vocab", "encoding"},
     "sentencepiece": {"tokenizer", "vocab", "encoding"},
     "sentencex": {"corpus"},

@@ -67,7 +67,9 @@ def test_tensorboard_shows_what_was_logged_though_the_run_was_stopped(
     instances: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "run"
-    arguments = pretrain_arguments([instances], output, tensorboard=True, eval_every=10, **OPTIONS)
+    arguments = pretrain_arguments(
+        [instances], output, tracker="tensorboard", eval_every=10, **OPTIONS
+    )
     steps = 0
 
     def stop(*arguments: Any) -> None:
@@ -150,7 +152,9 @@ def test_a_changed_option_is_named_as_the_user_types_it(
     call(arguments)  # once, then it is up to date
     with pytest.raises(TokkitError, match=rf"another run \({said}\)"):
         call([*arguments, option, *([value] if value else [])])
-    free = "--micro-batch-tokens 99 --keep-checkpoints 5 --tensorboard --eval-every 7".split()
+    free = (
+        "--micro-batch-tokens 99 --keep-checkpoints 5 --tracker tensorboard --eval-every 7".split()
+    )
     assert call([*arguments, *free]).exit_code == 0
 
 

@@ -9,7 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tokkit.errors import TokkitError, require_library
-from tokkit.pretraining.training.reporting import EventLog
+from tokkit.pretraining.training.trackers import EventLog
 
 
 def train(step: int, loss: float) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def test_a_full_disk_ends_neither_the_run_nor_the_file(
 
 
 def test_a_missing_library_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    require_library("tensorboard", "--tensorboard", "tensorboard")
+    require_library("tensorboard", "--tracker tensorboard", "tensorboard")
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(TokkitError, match=r"pip install 'tokkit\[tensorboard\]'"):
-        require_library("tensorboard", "--tensorboard", "tensorboard")
+        require_library("tensorboard", "--tracker tensorboard", "tensorboard")

@@ -2,7 +2,7 @@
 
 run/run.json                     see tokkit.pretraining.training.run_record
     metrics.jsonl                see tokkit.pretraining.training.metrics
-    tensorboard/                 see tokkit.pretraining.training.reporting
+    tensorboard/                 see tokkit.pretraining.training.trackers
     checkpoints/step-00001000/   see tokkit.pretraining.training.checkpoints
     export/                      see tokkit.pretraining.models.export
     manifest.json                written last, when the run has finished
@@ -17,6 +17,7 @@ from tokkit.engine.manifest import Manifest
 from tokkit.engine.spec import find_finished
 from tokkit.errors import require, require_library
 from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.hub_upload import create_repository, upload_export
 from tokkit.pretraining.training.launch import launch
 from tokkit.pretraining.training.launch_info import LaunchInfo, detect_launcher, log_on_first_rank
 from tokkit.pretraining.training.run_plan import RunPlan
@@ -43,19 +44,35 @@ def pretrain(config: PretrainConfig) -> Manifest:
     """
     launch_info = detect_launcher(os.environ, config.nproc_per_node)
     with log_on_first_rank(launch_info):
+        if config.tracker is not None:
+            require_library(config.tracker, f"--tracker {config.tracker}", config.tracker)
+        if config.push_to_hub is not None:
+            require_library("huggingface_hub", "--push-to-hub", "hub")
         config = _find_initial_model(config)
         plan = RunPlan.from_config(config)
         _count_processes(config, launch_info)
-        if not config.overwrite and (finished := find_finished(plan.spec)) is not None:
-            log.info("%s: up to date", config.output)
-            return finished
-        _require_libraries(config)
-        if (config.nproc_per_node or 1) > 1:
-            launch(pretrain, config)
-            return Manifest.read(config.output, KIND)
-        from tokkit.pretraining.training.train_model import train
+        is_pushing = config.push_to_hub is not None and launch_info.is_first
+        if is_pushing:
+            create_repository(str(config.push_to_hub))
+        manifest = _train(plan, launch_info)
+        if is_pushing:
+            upload_export(config.output, str(config.push_to_hub), config.model_license)
+        return manifest
 
-        return train(plan, launch_info)
+
+def _train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
+    """Train unless the run has finished; see ``pretrain``."""
+    config = plan.config
+    if not config.overwrite and (finished := find_finished(plan.spec)) is not None:
+        log.info("%s: up to date", config.output)
+        return finished
+    _require_libraries()
+    if (config.nproc_per_node or 1) > 1:
+        launch(pretrain, replace(config, push_to_hub=None, model_license=None))
+        return Manifest.read(config.output, KIND)
+    from tokkit.pretraining.training.train_model import train
+
+    return train(plan, launch_info)
 
 
 def estimate_run(config: PretrainConfig) -> dict[str, Any]:
@@ -69,7 +86,7 @@ def estimate_run(config: PretrainConfig) -> dict[str, Any]:
     config = _find_initial_model(config)
     plan = RunPlan.from_config(config)
     num_processes = _count_processes(config, launch_info)
-    _require_libraries(config)
+    _require_libraries()
     from tokkit.pretraining.training.estimate import measure_run
 
     return measure_run(plan, num_processes)
@@ -99,8 +116,6 @@ def _count_processes(config: PretrainConfig, launch_info: LaunchInfo) -> int:
     return num_processes
 
 
-def _require_libraries(config: PretrainConfig) -> None:
+def _require_libraries() -> None:
     require_library("torch", "pretraining", "pretrain")
     require_library("safetensors", "pretraining", "pretrain")
-    if config.tensorboard:
-        require_library("tensorboard", "--tensorboard", "tensorboard")

@@ -42,6 +42,7 @@ T5_PRESETS = {
 # The keys of ``optimizers.BUILDERS``, repeated because this module must not import torch.
 OPTIMIZERS = ("adamw", "lamb", "stable-adamw", "muon")
 SCHEDULES = ("linear", "cosine", "wsd")
+TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")
 EXTENSIONS = ("repeat", "interpolate")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -209,7 +210,17 @@ class PretrainConfig(PhasesConfig, OutputConfig):
         minimum=1,
         shown_default=f"{DEFAULT_EVAL_EVERY:,}",
     )
-    tensorboard: bool = option("Write event files for TensorBoard as well.", default=False)
+    tracker: str | None = option(
+        "Tracker that gets the metrics as well.", default=None, choices=TRACKERS
+    )
+    push_to_hub: str | None = option(
+        "Name on the Hugging Face Hub, such as owner/name, under which the export is uploaded with a "
+        "model card, to a private repository if there is none.",
+        default=None,
+    )
+    model_license: str | None = option(
+        "License of the model for its card, as the Hub writes it: apache-2.0.", default=None
+    )
     device: str = option(
         "Device to train on; auto takes a GPU if there is one.", default="auto", choices=DEVICES
     )
@@ -246,6 +257,10 @@ class PretrainConfig(PhasesConfig, OutputConfig):
         require(
             self.extend_positions is None or self.init_from is not None,
             "--extend-positions has no effect without --init-from; leave it out",
+        )
+        require(
+            self.model_license is None or self.push_to_hub is not None,
+            "--model-license has no effect without --push-to-hub; leave it out",
         )
         family = self.architecture or "bert"
         if self.architecture is not None:

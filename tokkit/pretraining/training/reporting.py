@@ -21,31 +21,13 @@ no line is duplicated, none is missing.
 
 Lines that cannot be written, as on a full disk, are kept in memory until they can be, and the file
 never ends in an incomplete line: the run continues, and its log has no gap once there is space.
-
-With ``--tensorboard`` the lines of ``metrics.jsonl`` also go to event files:
-
-    tensorboard/train/events.out.tfevents.1764000000.host.4711    a scalar for each metric of a line
-                eval/events.out.tfevents.1764000000.host.4711
-
-Training and evaluation have a folder each and the same names of metrics, so TensorBoard draws
-both losses into one chart. A resumed run starts new files, whose first record makes TensorBoard drop
-what older ones have of steps that are done again: training lines after the checkpoint, and
-evaluations from it on, just as ``metrics.jsonl`` drops them.
-
-A record is a protocol buffer, framed by its length and two checksums. Records are written by
-TensorBoard's own ``RecordWriter``, in the training thread. ``torch.utils.tensorboard.SummaryWriter``
-writes them in another thread: if the disk is full, that thread dies with a traceback and leaves half
-a record, after which nothing can be read.
 """
 
-import io
 import json
 import logging
 import math
 import os
-import socket
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -55,12 +37,12 @@ from tqdm import tqdm
 
 from tokkit.engine.files import write_atomically
 from tokkit.engine.progress import ProgressLog
-from tokkit.errors import describe_os_error, wrap_os_errors
+from tokkit.errors import wrap_os_errors
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.metrics import TrainingState
 from tokkit.pretraining.training.run_record import METRICS, read_metrics
+from tokkit.pretraining.training.trackers import open_tracker
 
-EVENTS = "tensorboard"
 BAR_FORMAT = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} {remaining} left{postfix}"
 
 log = logging.getLogger(__name__)
@@ -82,10 +64,10 @@ class Reporter:
             self._metrics = stack.enter_context(
                 MetricsLog(config.output / METRICS, state.step, evaluated=is_evaluated)
             )
-            self._events = None
-            if config.tensorboard:
-                self._events = stack.enter_context(
-                    EventLog(config.output, state.step, evaluated=is_evaluated)
+            self._tracker = None
+            if config.tracker is not None:
+                self._tracker = stack.enter_context(
+                    open_tracker(config, state.step, evaluated=is_evaluated)
                 )
             by_clock = config.max_time is not None
             self._bar = stack.enter_context(
@@ -121,8 +103,8 @@ class Reporter:
     def write(self, line: Mapping[str, Any]) -> None:
         """Write a line of metrics, and show those of training in the bar."""
         self._metrics.write(line)
-        if self._events is not None:
-            self._events.write(line)
+        if self._tracker is not None:
+            self._tracker.write(line)
         if line["kind"] == "eval":
             named = (item for item in line.items() if item[0] not in {"kind", "step"})
             words = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in named)
@@ -231,79 +213,3 @@ class MetricsLog:
 
 def _format_line(line: Mapping[str, Any]) -> bytes:
     return json.dumps(line, allow_nan=False).encode() + b"\n"
-
-
-class EventLog:
-    """Writes a run's event files; none of them ever ends in an incomplete record.
-
-    Args:
-        folder: run folder.
-        step: where the run resumes; 0 drops everything that is there.
-        evaluated: whether the evaluation of that step is kept.
-    """
-
-    def __init__(self, folder: Path, step: int, *, evaluated: bool = False) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-
-        self.folder = folder / EVENTS
-        self._has_warned = False
-        self._files = {}
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
-        for kind, first_step in (("train", step + 1), ("eval", step + evaluated)):
-            path = self.folder / kind
-            with wrap_os_errors(path):
-                path.mkdir(parents=True, exist_ok=True)
-                # Readers sort files by name, and two may start in one second.
-                number = sum(1 for _ in path.iterdir())
-                self._files[kind] = (path / f"{name}.{number}").open("wb", buffering=0)
-                start = SessionLog(status=SessionLog.START)
-                self._append(
-                    kind,
-                    Event(wall_time=time.time(), file_version="brain.Event:2"),
-                    Event(wall_time=time.time(), step=first_step, session_log=start),
-                )
-
-    def write(self, line: Mapping[str, Any]) -> None:
-        """Write a line; if there is no space for it, it is left out, which is logged once."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        names = sorted(line.keys() - {"kind", "step"})
-        summary = Summary(value=[Summary.Value(tag=n, simple_value=line[n]) for n in names])
-        try:
-            self._append(
-                line["kind"], Event(wall_time=time.time(), step=line["step"], summary=summary)
-            )
-        except OSError as error:
-            if not self._has_warned:
-                log.warning(
-                    "%s: %s; training continues without the lines that do not fit",
-                    self.folder,
-                    describe_os_error(error),
-                )
-            self._has_warned = True
-
-    def _append(self, kind: str, *events: Any) -> None:
-        """Append complete records, or raise ``OSError`` and leave the file as it was."""
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        buffer = io.BytesIO()
-        writer = RecordWriter(buffer)
-        for event in events:
-            writer.write(event.SerializeToString())
-        records, file = memoryview(buffer.getvalue()), self._files[kind]
-        end = file.tell()
-        try:
-            while records:  # a full disk takes a part of them
-                records = records[file.write(records) :]
-        except OSError:
-            file.truncate(end)
-            file.seek(end)
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for file in self._files.values():
-            file.close()
