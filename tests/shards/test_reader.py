@@ -104,6 +104,16 @@ def test_uncompressed_ids_are_not_copied(tmp_path: Path) -> None:
     assert not values.flags.owndata
 
 
+def test_copies_keep_what_a_file_held_before_it_was_overwritten(tmp_path: Path) -> None:
+    write_folder(tmp_path / "tokens", [documents([[7, 8], [9]], [[2], [1]])])
+    folder = ShardFolder.open(tmp_path / "tokens", "tokens")
+    batch = folder.read_batch(*folder.batch_refs(), copied=True)
+    before = batch.to_pylist()
+    (path,) = (tmp_path / "tokens").glob("*.arrow")
+    path.write_bytes(b"\xff" * path.stat().st_size)  # the same file, and the same size
+    assert batch.to_pylist() == before
+
+
 @given(st.lists(st.lists(st.booleans(), max_size=9), max_size=9), st.data())
 def test_ragged_reads_slices_too(rows: list[list[bool]], data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(rows)))

@@ -77,7 +77,7 @@ def _match(
     folder: ShardFolder, ref: BatchRef, query: RowQuery, tokenizer: Tokenizer
 ) -> Iterator[tuple[int, int]]:
     """Yield the number and the length of each row of a record batch that matches."""
-    batch = folder.read_batch(ref)
+    batch = folder.read_batch(ref, copied=True)
     offsets = batch.column("input_ids").offsets.to_numpy()
     for row in range(len(batch)):
         if query.source is not None and query.source not in batch.column("document")[row].as_py():

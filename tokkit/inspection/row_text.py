@@ -22,7 +22,7 @@ from tokkit.pretraining.data.loader import EVALUATION_EPOCH
 from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.shards.instances import Instances
 from tokkit.shards.reader import ShardFolder, header_of
-from tokkit.shards.shard_file import open_copy, read_schema
+from tokkit.shards.shard_file import read_schema
 from tokkit.tokenizer.definitions import byte_level_alphabet
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -77,14 +77,12 @@ def show_rows(
 def read_rows(folder: ShardFolder, places: Sequence[Place]) -> list[Row]:
     """Read rows, by the names of their columns; of copies, which no writer of a file changes."""
     refs = {shard: folder.batch_refs(shard) for shard in dict.fromkeys(s for s, _ in places)}
-    readers = {shard: open_copy(folder.shards[shard].path)[0] for shard in refs}
     rows: list[Row] = []
     for shard, row in places:
         place = row
         for ref in refs[shard]:
             if place < ref.rows:
-                batch = folder.shards[shard].read_batch(readers[shard], ref.index)
-                rows += batch.slice(place, 1).to_pylist()
+                rows += folder.read_batch(ref, copied=True).slice(place, 1).to_pylist()
                 break
             place -= ref.rows
     return rows

@@ -25,7 +25,7 @@ from tokkit.shards.checks import check_batch
 from tokkit.shards.mapping import has_unreadable_pages
 from tokkit.shards.objectives import OBJECTIVES
 from tokkit.shards.schema import Header, expected_schema
-from tokkit.shards.shard_file import map_batch, open_shard, read_schema, report_damage
+from tokkit.shards.shard_file import map_batch, open_copy, open_shard, read_schema, report_damage
 from tokkit.shards.writer import count_tokens
 
 # Shards that are opened with their folder, so that a fault is found before any work; opening all of
@@ -364,12 +364,14 @@ class ShardFolder:
         return refs
 
     def read_batch(
-        self, ref: BatchRef, *, check: bool = True, check_ids: bool = True
+        self, ref: BatchRef, *, check: bool = True, check_ids: bool = True, copied: bool = False
     ) -> pa.RecordBatch:
         """Map one record batch into memory, every value checked that a kernel indexes by.
 
         Args:
             ref: from ``batch_refs``.
+            copied: copy it before it is checked, since pyarrow's own code is to follow its offsets,
+                which in a map another process may change after any check.
             check: whether to check values; False for a batch that was checked before.
             check_ids: also check every id of ``input_ids``, which reads the whole batch.
 
@@ -379,6 +381,8 @@ class ShardFolder:
         """
         shard = self.shards[ref.shard]
         reader = shard.open_reader()
+        if copied:
+            reader, _ = open_copy(shard.path)
         # A further record batch is none of the manifest's, and ``verify`` would refuse it.
         is_whole = shard.batches is None or len(shard.batches) == reader.num_record_batches
         if is_whole and ref.index < reader.num_record_batches:

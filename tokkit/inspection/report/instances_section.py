@@ -211,7 +211,7 @@ def _count_targets(folder: ShardFolder) -> dict[str, float] | None:
     refs = choose_evenly(folder.batch_refs(TRAINING), MOST_TOKENS)
     for name in TARGET_COLUMNS:
         if name in next(iter(folder.shards.values())).columns:
-            columns = (folder.read_batch(ref).column(name) for ref in refs)
+            columns = (folder.read_batch(ref, copied=True).column(name) for ref in refs)
             return summarize(np.concatenate([np.diff(ragged(column)[1]) for column in columns]))
     return None
 

@@ -110,7 +110,7 @@ def _read_sample(folder: ShardFolder, refs: Sequence[BatchRef]) -> _Sample:
     sample = _Sample(num_batches=len(refs))
     source_of = find_sources_of_shards(folder.path, folder.manifest)
     for ref in refs:
-        batch = folder.read_batch(ref)
+        batch = folder.read_batch(ref, copied=True)
         ids, offsets = ragged(batch.column("input_ids"))
         names = [name[:MOST_NAME] for name in batch.column("document").to_pylist()]
         data, size = ids.tobytes(), ids.itemsize
@@ -198,7 +198,7 @@ def _show_samples(folder: ShardFolder, refs: Sequence[BatchRef]) -> list[dict[st
     samples, start = [], 0
     for ref in refs:
         for row in (number - start for number in wanted if start <= number < start + ref.rows):
-            found = folder.read_batch(ref).slice(row, 1).to_pylist()[0]
+            found = folder.read_batch(ref, copied=True).slice(row, 1).to_pylist()[0]
             ends = set(accumulate(found["sentence_lengths"]))
             tokens = list_tokens(
                 found["input_ids"], found["word_starts"], tokenizer, sentence_ends=ends
