@@ -14,6 +14,7 @@ from malformedjson import mutants
 from tokenfolders import write_token_folder
 
 from tokkit.cli import cli
+from tokkit.engine.files import hash_file
 from tokkit.engine.folder import FolderLock
 from tokkit.engine.json_files import write_json
 from tokkit.engine.manifest import Manifest
@@ -23,6 +24,7 @@ from tokkit.errors import TokkitError
 from tokkit.inspection.verify import verify
 from tokkit.pretraining.data.instance_loader import InstanceLoader
 from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.checkpoints import load_checkpoint
 from tokkit.pretraining.training.reporting import MetricsLog
 from tokkit.pretraining.training.run_plan import RunPlan, describe_run
 from tokkit.pretraining.training.run_record import RUN, read_metrics
@@ -169,3 +171,20 @@ def test_a_folder_in_place_of_a_record(tmp_path: Path, name: str) -> None:
     for read in (lambda: verify(tmp_path), lambda: run("inspect", tmp_path)):
         with pytest.raises(TokkitError, match="unfinished, or not made by tokkit"):
             read()
+
+
+def test_devices_that_never_end_in_place_of_files(run_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(TokkitError, match="/dev/zero: more than 1,048,576 bytes"):
+        run("run", "/dev/zero")
+    (corpus := tmp_path / "corpus.txt").write_text("text")
+    with pytest.raises(TokkitError, match="/dev/zero: more than 16,777,216 bytes"):
+        run("train", corpus, "-o", tmp_path / "t", "--initial-alphabet", "/dev/zero")
+    (state,) = run_folder.rglob("state.json")
+    state.unlink()
+    state.symlink_to("/dev/zero")
+    with pytest.raises(TokkitError, match="is not a regular file"):
+        run("inspect", run_folder)
+    with pytest.raises(TokkitError, match=r"damaged \(it is not a regular file"):
+        load_checkpoint(state.parent, {})
+    with pytest.raises(TokkitError, match="is not a regular file"):
+        hash_file(Path("/dev/zero"))

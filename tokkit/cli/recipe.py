@@ -24,10 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokkit.errors import TokkitError, UsageError, require, wrap_os_errors
+from tokkit.engine.files import read_whole
+from tokkit.errors import TokkitError, UsageError, require
 from tokkit.inspection.report.report_config import FOLDERS
 from tokkit.options import find_local, uri_of
 from tokkit.shards.objectives import MASKED
+
+_MOST_BYTES = 1 << 20
 
 CORPUS_OPTIONS = (
     *("format", "documents", "text-field", "text-column", "quotes", "no-quotes"),
@@ -83,10 +86,8 @@ def read_recipe(path: Path, cache: Path | None = None) -> Recipe:
         TokkitError: if the file cannot be read or is not TOML.
         UsageError: naming an unknown key, or a value of the wrong type.
     """
-    with wrap_os_errors(path):
-        text = path.read_bytes()
     try:
-        data = tomllib.loads(text.decode())
+        data = tomllib.loads(read_whole(path, _MOST_BYTES).decode())
     except ValueError as error:
         raise TokkitError(f"{path}: not valid TOML: {error}") from error
     tables: dict[str, Table] = {stage: data.pop(stage) for stage in FOLDERS if stage in data}

@@ -16,6 +16,8 @@ from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.errors import TokkitError, escape_controls, plural
 from tokkit.inspection.report.report_config import ReportConfig
 
+_MOST_BYTES = 4 << 20  # each token is an object
+
 if TYPE_CHECKING:
     from tokkit.inspection.tokenize import CutText
 
@@ -52,9 +54,14 @@ def _read_stdin() -> str:
     """Return standard input, without the line end that it ends in.
 
     Raises:
-        TokkitError: it is no valid UTF-8.
+        TokkitError: it is too long, or no valid UTF-8.
     """
-    data = sys.stdin.buffer.read()
+    data = sys.stdin.buffer.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise TokkitError(
+            f"standard input: more than {_MOST_BYTES:,} bytes; pass a part, or encode a corpus of it "
+            f"with tokkit encode"
+        )
     try:
         return data.decode().removesuffix("\n")
     except UnicodeDecodeError as error:

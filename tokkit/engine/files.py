@@ -28,6 +28,9 @@ from tokkit.engine.mirrors import (
 from tokkit.engine.object_store import read_object, read_objects
 from tokkit.errors import TokkitError, describe_os_error, wrap_os_errors
 
+MOST_BYTES = 1 << 30  # of a manifest, of millions of shards, and of any other file read as a whole
+_PART_BYTES = 1 << 20
+
 # What file systems say that have no hard links.
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -232,12 +235,31 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def read_whole(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
+    """Return the content of a file, which may be a device that never ends.
+
+    Raises:
+        TokkitError: it has more than ``most_bytes``, or cannot be read.
+    """
+    with wrap_os_errors(path), path.open("rb", buffering=0) as file:
+        status = os.fstat(file.fileno())
+        content = bytearray()
+        while status.st_size <= most_bytes and len(content) <= most_bytes:
+            part = file.read(_PART_BYTES)
+            content += part
+            if not part:
+                return bytes(content)
+    raise TokkitError(
+        f"{path}: more than {most_bytes:,} bytes, which no such file has; name another, or restore it"
+    )
+
+
 def read_file(path: Path) -> bytes | None:
     """Return the content of a small file; None if it is missing."""
     if is_stored(path):
         return read_object(path)
     with wrap_os_errors(path):
-        return path.read_bytes() if path.is_file() else None  # a device may never end
+        return read_whole(path) if path.is_file() else None
 
 
 def read_files(paths: Sequence[Path]) -> Iterable[bytes | None]:
@@ -270,9 +292,17 @@ def measure_file(path: Path) -> int | None:
 
 
 def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal."""
-    with wrap_os_errors(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        TokkitError: it cannot be read, or is no file, which may never end.
+    """
+    with wrap_os_errors(path):
+        path.stat()  # raises if it is missing
+        if not path.is_file():
+            raise TokkitError(f"{path}: is not a regular file; restore the file")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class FileIdentity(NamedTuple):

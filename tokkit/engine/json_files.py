@@ -12,7 +12,7 @@ from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
 
 import msgspec
 
-from tokkit.engine.files import write_atomically
+from tokkit.engine.files import read_whole, write_atomically
 from tokkit.errors import TokkitError, wrap_os_errors
 
 RECREATE = "recreate the folder"
@@ -142,7 +142,7 @@ def read_json(path: Path, schema: type[T], remedy: str = RECREATE) -> T:
         path.stat()  # raises if it is missing
         if not (path.is_file() or path.is_dir()):
             raise TokkitError(f"{path}: is not a regular file; {remedy}")
-        data = path.read_bytes()
+        data = read_whole(path)
     return parse_json(data, schema, path, remedy)
 
 

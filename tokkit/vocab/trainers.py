@@ -38,6 +38,7 @@ from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 
 from tokkit import __version__
 from tokkit.engine.accounts import Accounts
+from tokkit.engine.files import read_whole
 from tokkit.errors import TokkitError, UsageError
 from tokkit.kernels.vocab.merge_by_frequency import merge_by_frequency
 from tokkit.kernels.vocab.merge_by_likelihood import merge_by_likelihood
@@ -56,6 +57,7 @@ from tokkit.tokenizer.definitions import (
 from tokkit.vocab.train_config import TrainConfig
 from tokkit.vocab.word_counts import WordCounts
 
+_MOST_ALPHABET_BYTES = 1 << 24  # four times all of Unicode
 _LARGEST = (1 << 31) - 1
 
 Ids = npt.NDArray[np.int32]
@@ -167,11 +169,7 @@ def read_characters(path: Path) -> str:
         TokkitError: if it cannot be read, or is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise TokkitError(
-            f"{path}: {error.strerror}; --initial-alphabet takes a file of characters"
-        ) from error
+        return read_whole(path, _MOST_ALPHABET_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise TokkitError(
             f"{path}: invalid UTF-8 at byte {error.start}; --initial-alphabet takes UTF-8"

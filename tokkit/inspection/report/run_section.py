@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tokkit.errors import TokkitError, plural, wrap_os_errors
+from tokkit.engine.files import read_whole
+from tokkit.errors import TokkitError, plural
 from tokkit.inspection.report.example_answers import answer_examples, draw_answers
 from tokkit.inspection.report.markup import (
     Column,
@@ -121,8 +122,7 @@ def _count_unread(path: Path, num_lines: int) -> int:
     """Return how many whole lines of metrics were not read."""
     if not path.is_file():
         return 0
-    with wrap_os_errors(path):
-        return path.read_bytes().count(b"\n") - num_lines
+    return read_whole(path).count(b"\n") - num_lines
 
 
 def _draw(runs: Sequence[Mapping[str, Any]]) -> Markup:

@@ -274,6 +274,8 @@ def load_checkpoint(path: Path, expected: Snapshot) -> Checkpoint:
         TokkitError: if a file cannot be read, or is of another model.
     """
     with wrap_damage_errors(path / STATE):
+        if (path / STATE).exists() and not (path / STATE).is_file():
+            raise ValueError("it is not a regular file")
         content = (path / STATE).read_bytes()
         data = msgspec.json.decode(content, type=CheckpointRecord)
         state, best = data["state"], data["best"]

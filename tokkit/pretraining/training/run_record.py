@@ -23,8 +23,9 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 import msgspec
 
+from tokkit.engine.files import read_whole
 from tokkit.engine.json_files import RECREATE, Count, FileRow, check_options, read_json
-from tokkit.errors import TokkitError, UsageError, wrap_os_errors
+from tokkit.errors import TokkitError, UsageError
 from tokkit.options import uri_of
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.schedule import Origin
@@ -150,8 +151,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the lines of ``metrics.jsonl``, up to one that a crash cut short; none without a file."""
     if not path.is_file():
         return []
-    with wrap_os_errors(path):
-        data = path.read_bytes()
+    data = read_whole(path)
     lines = []
     for line in data.split(b"\n")[:-1]:
         try:
