@@ -22,6 +22,7 @@ from tokkit.cli import cli
 from tokkit.encoding.encode import encode
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.accounts import Accounts
+from tokkit.engine.local import share_cluster
 from tokkit.engine.stage import Stage, run_stage
 from tokkit.engine.unit import Task, Unit, UnitResult
 from tokkit.engine.worker_pool import WorkerError
@@ -291,3 +292,39 @@ def test_a_recipe_s_stages_run_where_the_command_line_says(
         CliRunner().invoke(cli, arguments, catch_exceptions=False)
     with pytest.raises(UsageError, match="--ray-address has no effect with --engine local"):
         CliRunner().invoke(cli, arguments[:2] + arguments[4:], catch_exceptions=False)
+
+
+def test_stages_share_the_instance_that_the_first_one_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: calls[-1:] == ["init"])
+    monkeypatch.setattr(ray, "init", lambda **_: calls.append("init"))
+    monkeypatch.setattr(ray, "shutdown", lambda: calls.append("shutdown"))
+    monkeypatch.setattr(engine, "_probe", lambda _: None)
+    monkeypatch.setattr(engine, "_refuse_other_releases", lambda: None)
+    monkeypatch.setattr(engine, "_Driver", _IdleDriver)
+    stage = squares(tmp_path / "out", tmp_path / "log")
+    task = Task(stage.function, stage.context, stage.output)
+    for clusters, expected in (
+        ([None], ["init", "shutdown", "init", "shutdown"]),
+        (["a:1", None], ["init", "shutdown"]),
+    ):
+        calls.clear()
+        with share_cluster(clusters):
+            for _ in range(2):
+                assert not [*engine.run_on_ray(task, stage.units, "a:1", 1, lambda _: None)]
+        assert calls == expected
+    with share_cluster(["a:1"]):
+        calls.clear()
+        for address in ("a:1", "b:1"):
+            assert not [*engine.run_on_ray(task, stage.units, address, 1, lambda _: None)]
+        assert calls == ["init", "shutdown", "init"]
+
+
+class _IdleDriver:
+    def __init__(self, task: Task) -> None:
+        pass
+
+    def run(self, *_: object) -> list[None]:
+        return []

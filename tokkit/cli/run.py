@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tokkit.cli.stages import build, encode, train
 from tokkit.cli.streams import echo
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.drafts import remove_drafts
-from tokkit.engine.local import import_single_threaded
+from tokkit.engine.local import import_single_threaded, share_cluster
 from tokkit.engine.stage_config import OutputConfig, StageConfig
 from tokkit.errors import TokkitError, UsageError, require
 from tokkit.inspection.report.report_config import FOLDERS, ReportConfig
@@ -82,22 +82,23 @@ def run(
         check_examples(plan, stages)
     rows = []
     taken: dict[str, float] = {}
-    for stage in stages:
-        folder = plan.folder(stage)
-        shown = f"{plan.command} > {plan.inputs[0]}" if stage == "corpus" else folder
-        echo(f"tokkit: {stage}: {shown}", err=True)
-        before, started = _last_change(folder), time.monotonic()
-        _run_stage(plan, stage, configs.get(stage), shared)
-        if has_examples and stage == "build":
-            check_examples(plan, ("pretrain",))
-        seconds = time.monotonic() - started
-        has_changed = _last_change(folder) != before
-        if has_changed:
-            taken[stage] = round(seconds, 1)
-            if has_report:
-                with suppress(TokkitError):  # is reported at the end
-                    _record_times(plan, taken)
-        rows.append((stage, str(folder), f"{seconds:.1f} s" if has_changed else "up to date"))
+    clusters = [config.cluster for config in configs.values() if isinstance(config, StageConfig)]
+    with ExitStack() as stack:
+        stack.enter_context(share_cluster(clusters))
+        for stage in stages:
+            folder = plan.folder(stage)
+            before, started = _last_change(folder), time.monotonic()
+            _run_stage(plan, stage, configs.get(stage), shared, stack)
+            if has_examples and stage == "build":
+                check_examples(plan, ("pretrain",))
+            seconds = time.monotonic() - started
+            has_changed = _last_change(folder) != before
+            if has_changed:
+                taken[stage] = round(seconds, 1)
+                if has_report:
+                    with suppress(TokkitError):  # is reported at the end
+                        _record_times(plan, taken)
+            rows.append((stage, str(folder), f"{seconds:.1f} s" if has_changed else "up to date"))
     _print_summary(rows)
     if has_examples and rows[-1][2] != "up to date":
         _print_examples(plan)
@@ -137,8 +138,17 @@ def make_config(recipe: Recipe, stage: str, shared: Mapping[str, Any]) -> Config
 
 
 def _run_stage(
-    recipe: Recipe, stage: str, config: Config | None, shared: Mapping[str, Any]
+    recipe: Recipe,
+    stage: str,
+    config: Config | None,
+    shared: Mapping[str, Any],
+    connection: ExitStack,
 ) -> None:
+    folder = recipe.folder(stage)
+    shown = f"{recipe.command} > {recipe.inputs[0]}" if stage == "corpus" else folder
+    echo(f"tokkit: {stage}: {shown}", err=True)
+    if stage == "pretrain":  # which may take days, and does nothing on Ray
+        connection.close()
     if config is None:
         from tokkit.engine.command import save_output
 

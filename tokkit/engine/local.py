@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -44,6 +45,19 @@ class _NoPandas:
         """Raise ImportError for pandas."""
         if fullname == "pandas":
             raise ImportError(fullname)
+
+
+@contextmanager
+def share_cluster(clusters: Iterable[str | None]) -> Iterator[None]:
+    """Let stages inside the block share a connection with Ray, if any of them has a cluster."""
+    if not any(clusters):
+        yield
+        return
+    require_library("ray", "--engine ray", "ray")
+    from tokkit.engine.ray import share_connection
+
+    with share_connection():
+        yield
 
 
 def run_units(

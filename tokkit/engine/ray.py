@@ -82,14 +82,49 @@ def run_on_ray(
         yield from _Driver(task).run(units, report)
 
 
+@dataclass
+class _Shared:
+    """The connection that stages share: whether they do, and the address of what is connected."""
+
+    is_open: bool = False
+    address: str = ""
+
+
+_shared = _Shared()
+
+
+@contextmanager
+def share_connection() -> Iterator[None]:
+    """Let the stages inside the block share a connection, and the instance that is started for it."""
+    _shared.is_open = True
+    try:
+        yield
+    finally:
+        if _shared.address:
+            ray.shutdown()
+        _shared.is_open, _shared.address = False, ""
+
+
 @contextmanager
 def _connect(address: str, workers: int) -> Iterator[None]:
     """Connect this process with a cluster inside the block, unless it is connected already."""
+    if _shared.address not in ("", address):
+        ray.shutdown()  # the stage before had another cluster
     if ray.is_initialized():
         yield
         return
-    if address == "auto":
-        address = os.environ.get("RAY_ADDRESS") or address
+    try:
+        _start(address, workers)
+        _shared.address = address if _shared.is_open else ""
+        yield
+    finally:
+        if not _shared.address:
+            ray.shutdown()
+
+
+def _start(given: str, workers: int) -> None:
+    """Connect this process with a cluster, or start an instance where there is none."""
+    address = os.environ.get("RAY_ADDRESS") or given if given == "auto" else given
     if address != "auto":
         _probe(address)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -110,19 +145,14 @@ def _connect(address: str, workers: int) -> Iterator[None]:
                 include_dashboard=False,
                 **options,
             )
-        if in_main_thread:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        yield
     except (ConnectionError, RuntimeError, ValueError) as error:
-        if ray.is_initialized():
-            raise
         reason = str(error).strip().split("\n", 1)[0]
         raise TokkitError(
             f"--ray-address {address}: {reason}; run ray start on this machine, to join the cluster"
         ) from error
-    finally:
-        ray.shutdown()
+    if in_main_thread:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _probe(address: str) -> None:
