@@ -23,7 +23,14 @@ from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 # Options that do not change the instances, or that the manifest has in other places.
-OPTIONS_OUTSIDE_KEY = {"tokens", "output", "seed", *StageConfig.options, *MaskConfig.options}
+OPTIONS_OUTSIDE_KEY = {
+    "tokens",
+    "targets",
+    "output",
+    "seed",
+    *StageConfig.options,
+    *MaskConfig.options,
+}
 
 # Share of random pairs, half by design, above which a model learns little from them.
 MOST_RANDOM = 0.9
@@ -42,16 +49,17 @@ def build(config: BuildConfig) -> Manifest:
 
     Raises:
         TokkitError: the token folder is unfinished or damaged or has too few documents for the
-            objective, or its tokenizer lacks a special token that the objective needs.
+            objective, its tokenizer lacks a special token that the objective needs, or the two
+            sides of a translation have other numbers of documents.
     """
     config.require_finish()
-    spec, folder, tokenizer = _open(config)
+    spec, folders, tokenizer = _open(config)
     if not config.overwrite and (finished := find_finished(spec)) is not None:
         log.info("%s: up to date", config.output)
         finished.log_warnings(config.output)
         return finished
     return run_stage(
-        _plan(config, spec, folder, tokenizer),
+        _plan(config, spec, folders, tokenizer),
         workers=config.workers,
         overwrite=config.overwrite,
         progress=config.progress,
@@ -64,23 +72,28 @@ def make_build_stage(config: BuildConfig) -> Stage:
     return _plan(config, *_open(config))
 
 
-def _open(config: BuildConfig) -> tuple[StageSpec, ShardFolder, Tokenizer]:
-    """Open the token folder, and say what the instance folder will contain."""
-    refuse_overlap(config.output, [config.tokens])
+def _open(config: BuildConfig) -> tuple[StageSpec, list[ShardFolder], Tokenizer]:
+    """Open the token folder, and that of translations; say what the instance folder will contain."""
+    refuse_overlap(config.output, [path for path in (config.tokens, config.targets) if path])
     config.pull_folders()
     folder = ShardFolder.open(config.tokens, "tokens")
+    folders = [folder]
     tokenizer = load_tokenizer(folder.tokenizer_path)
     folder.require_tokenizer(tokenizer)
     _require_special_tokens(config, tokenizer)
+    if config.targets is not None:
+        from tokkit.instances.translations import open_translations
+
+        folders.append(open_translations(config.targets, folder))
     spec = StageSpec(
         kind="instances",
         output=config.output,
         options=_describe_options(config),
         tokenizer_fingerprint=tokenizer.fingerprint,
         seed=config.seed,
-        inputs=[input_row(row) for row in folder.manifest.shards],
+        inputs=[input_row(row) for side in folders for row in side.manifest.shards],
     )
-    return spec, folder, tokenizer
+    return spec, folders, tokenizer
 
 
 def _require_special_tokens(config: BuildConfig, tokenizer: Tokenizer) -> None:
@@ -88,19 +101,24 @@ def _require_special_tokens(config: BuildConfig, tokenizer: Tokenizer) -> None:
     if OBJECTIVES[config.objective].has_masks:
         tokenizer.require_special("cls", "sep", "mask")
         return
-    if config.objective == "plm":
-        tokenizer.require_special("cls", "sep")
+    roles = {"plm": ("cls", "sep"), "translation": ("pad",)}
+    tokenizer.require_special(*roles.get(config.objective, ()))
     tokenizer.end_of_text_id()  # called only to raise if there is none
 
 
-def _plan(config: BuildConfig, spec: StageSpec, folder: ShardFolder, tokenizer: Tokenizer) -> Stage:
+def _plan(
+    config: BuildConfig, spec: StageSpec, folders: list[ShardFolder], tokenizer: Tokenizer
+) -> Stage:
     """Plan the stage. Imports are local because they load kernels."""
     from tokkit.instances.build_plan import BuildUnit, make_context, plan_build
     from tokkit.instances.build_unit import build_unit
     from tokkit.instances.document_reader import DocumentReader
 
-    reader = DocumentReader(folder, [ref for ref in folder.batch_refs() if ref.rows])
-    context = make_context(config, reader, tokenizer)
+    reader, *others = (
+        DocumentReader(folder, [ref for ref in folder.batch_refs() if ref.rows])
+        for folder in folders
+    )
+    context = make_context(config, reader, tokenizer, *others)
     return Stage(
         **spec.fields(),
         units=read_plan(config.output, BuildUnit)
@@ -111,7 +129,7 @@ def _plan(config: BuildConfig, spec: StageSpec, folder: ShardFolder, tokenizer: 
         progress_unit=" tokens",
         prepare=lambda output: save_tokenizer(tokenizer, output / "tokenizer"),
         check_accounts=lambda accounts: _require_instances(accounts, config),
-        find_warnings=lambda accounts, _: _find_warnings(accounts, folder),
+        find_warnings=lambda accounts, _: _find_warnings(accounts, folders[0]),
         cluster=config.cluster,
     )
 
@@ -157,6 +175,11 @@ def _require_instances(accounts: Accounts, config: BuildConfig) -> None:
         raise TokkitError(
             f"{config.tokens}: no instances, since every document has only one sentence; "
             f"{remedy}encode with --sentences auto"
+        )
+    if config.targets is not None:
+        raise TokkitError(
+            f"{config.tokens}: no instances, since every pair has a side of --max-seq-length tokens or "
+            f"more; pass a larger one"
         )
     raise TokkitError(
         f"{config.tokens}: the corpus has fewer tokens than one instance; "

@@ -26,9 +26,15 @@ class BuildConfig(MaskConfig, StageConfig):
     output: Path = option("Instance folder to write.", flags=("-o", "--output"))
     objective: str = option(
         "Training objective: pairs of segments of BERT (nsp) or ALBERT (sop), RoBERTa's sequences "
-        "(mlm), GPT's blocks (clm), T5's spans (span-corruption) or XLNet's permutations (plm).",
+        "(mlm), GPT's blocks (clm), T5's spans (span-corruption), XLNet's permutations (plm) or texts "
+        "and their translations (translation).",
         default="nsp",
         choices=tuple(OBJECTIVES),
+    )
+    targets: Path | None = option(
+        "Token folder of the translations: its documents are those of TOKENS, in the same order.",
+        default=None,
+        only_with={"objective": ("translation",)},
     )
     max_seq_length: int = option(
         "Maximum length of an instance in tokens, special tokens included.",
@@ -101,10 +107,14 @@ class BuildConfig(MaskConfig, StageConfig):
         super().__post_init__()
         require(
             self.dupe_factor == 1
-            or self.objective not in ("mlm", "clm")
+            or self.objective not in ("mlm", "clm", "translation")
             or self.masking == "static",
             f"--dupe-factor without --masking static gives the same {self.objective} instances "
             f"again and again; train for more epochs instead",
+        )
+        require(
+            self.targets is not None or self.objective != "translation",
+            "--objective translation requires --targets, the token folder of the translations",
         )
 
     def require_effect(self, names: Iterable[str]) -> None:

@@ -35,6 +35,7 @@ from tokkit.instances.build_config import BuildConfig
 from tokkit.instances.document_reader import DocumentReader, Int64, Lenders, Split
 from tokkit.instances.packs import PackOptions, SpanNoise, size_block
 from tokkit.instances.pairs import PairOptions
+from tokkit.instances.translations import TranslationOptions
 from tokkit.kernels.instances.pair_sentences import draw_strata
 from tokkit.kernels.philox import LENDERS, stream_of
 from tokkit.masking.masks import MaskOptions
@@ -58,7 +59,7 @@ class BuildContext:
         eval_fraction: share of the documents that is held out.
         held_out_before: int64, number of held-out documents before each record batch, and of all.
         seed: random seed.
-        options: how documents become pairs, or packed sequences.
+        options: how documents become pairs, packed sequences or translations.
         masks: how instances are masked; None leaves that to the loader.
         compression: of the shards.
     """
@@ -69,7 +70,7 @@ class BuildContext:
     eval_fraction: float
     held_out_before: Int64
     seed: np.uint64
-    options: PairOptions | PackOptions
+    options: PairOptions | PackOptions | TranslationOptions
     masks: MaskOptions | None
     compression: str
 
@@ -110,7 +111,12 @@ class BuildUnit:
     held_out: bool
 
 
-def make_context(config: BuildConfig, reader: DocumentReader, tokenizer: Tokenizer) -> BuildContext:
+def make_context(
+    config: BuildConfig,
+    reader: DocumentReader,
+    tokenizer: Tokenizer,
+    translations: DocumentReader | None = None,
+) -> BuildContext:
     """Work out the context of a build.
 
     Raises:
@@ -124,7 +130,14 @@ def make_context(config: BuildConfig, reader: DocumentReader, tokenizer: Tokeniz
         special_ids=tokenizer.special_ids,
         max_seq_length=config.max_seq_length,
     )
-    is_paired = OBJECTIVES[config.objective].has_pairs
+    options: PairOptions | PackOptions | TranslationOptions
+    if translations is not None:
+        end_id = tokenizer.end_of_text_id()
+        options = TranslationOptions(translations, config.max_seq_length, end_id)
+    elif OBJECTIVES[config.objective].has_pairs:
+        options = _pair_options(config, tokenizer)
+    else:
+        options = _pack_options(config, tokenizer, header)
     is_static = config.masking == "static"
     held_out_before, eval_fraction = _hold_out(config, reader)
     return BuildContext(
@@ -134,9 +147,7 @@ def make_context(config: BuildConfig, reader: DocumentReader, tokenizer: Tokeniz
         eval_fraction=eval_fraction,
         held_out_before=held_out_before,
         seed=np.uint64(config.seed),
-        options=_pair_options(config, tokenizer)
-        if is_paired
-        else _pack_options(config, tokenizer, header),
+        options=options,
         masks=MaskOptions.make(config, tokenizer, header) if is_static else None,
         compression=config.compression,
     )
@@ -225,11 +236,13 @@ def _pack_options(config: BuildConfig, tokenizer: Tokenizer, header: Header) -> 
 
 def plan_build(config: BuildConfig, context: BuildContext) -> list[Unit]:
     """Plan every unit, in the order of the shards."""
-    reader = context.reader
+    reader, options = context.reader, context.options
     content = hashlib.sha256()  # of all that a unit may read: any document may lend a segment
-    for row in reader.folder.manifest.shards:
-        content.update(row["sha256"].encode())
-    if isinstance(context.options, PackOptions):
+    others = [options.reader] if isinstance(options, TranslationOptions) else []
+    for side in (reader, *others):
+        for row in side.folder.manifest.shards:
+            content.update(row["sha256"].encode())
+    if isinstance(options, PackOptions):
         content.update(b"2")  # in version 1, the last sequence of a unit went on in the next one
     planned = []
     for held_out, share in ((False, 1.0), (True, context.eval_fraction)):

@@ -15,6 +15,11 @@ from tokkit.instances.build_plan import BuildContext, BuildUnit
 from tokkit.instances.document_reader import Documents
 from tokkit.instances.packs import PackOptions, lay_out_sequences, pack_documents
 from tokkit.instances.pairs import PairBlock, PairOptions, cut_pairs, lay_out_pairs, pair_documents
+from tokkit.instances.translations import (
+    TranslationOptions,
+    find_pairs,
+    lay_out_translations,
+)
 from tokkit.masking.masks import mask_instances
 from tokkit.shards.counts import count_instances
 from tokkit.shards.instances import Instances, to_record_batch
@@ -65,6 +70,8 @@ def _make_instances(
     options = context.options
     if isinstance(options, PairOptions):
         made = _make_pairs(context, options, unit, accounts)
+    elif isinstance(options, TranslationOptions):
+        made = _make_translations(context, options, unit, accounts)
     else:
         made = _make_packs(context, options, unit, accounts)
     if (masks := context.masks) is None:
@@ -112,8 +119,29 @@ def _make_packs(
         yield instances, min(1, (start + step) / len(sequences))
 
 
+def _make_translations(
+    context: BuildContext, options: TranslationOptions, unit: BuildUnit, accounts: Accounts
+) -> Iterator[tuple[Instances, float]]:
+    split = context.split(held_out=unit.held_out)
+    documents = context.reader.read(unit.start, unit.stop, split)
+    translations, is_kept = find_pairs(documents, split, options)
+    _count_documents(accounts, documents, ~is_kept, unit, "of pairs longer than --max-seq-length")
+    num_kept = int(np.diff(documents.token_offsets)[is_kept].sum())
+    accounts.keep("tokens", num_kept)
+    accounts.count("tokens_packed", num_kept)
+    rows, step = np.flatnonzero(is_kept), BATCH_TOKENS // options.max_seq_length
+    for start in range(0, len(rows), step):
+        chosen = rows[start : start + step]
+        instances = lay_out_translations(documents, translations, chosen, options)
+        yield instances, min(1, (start + step) / len(rows))
+
+
 def _count_documents(
-    accounts: Accounts, documents: Documents, dropped: npt.NDArray[np.bool_], unit: BuildUnit
+    accounts: Accounts,
+    documents: Documents,
+    dropped: npt.NDArray[np.bool_],
+    unit: BuildUnit,
+    reason: str = "of one sentence",
 ) -> None:
     """Enter the unit's own documents, and their tokens as having come in.
 
@@ -121,16 +149,17 @@ def _count_documents(
         accounts: of the unit.
         documents: of the unit.
         dropped: bool, of each.
+        reason: for which.
         unit: only in the first pass is anything entered.
     """
     if unit.number:
         return
     lengths = np.diff(documents.token_offsets)
     accounts.add("documents", len(dropped))
-    accounts.drop("documents", "of one sentence", int(dropped.sum()))
+    accounts.drop("documents", reason, int(dropped.sum()))
     accounts.keep("documents", int((~dropped).sum()))
     accounts.add("tokens", int(lengths.sum()))
-    accounts.drop("tokens", "in documents of one sentence", int(lengths[dropped].sum()))
+    accounts.drop("tokens", f"in documents {reason}", int(lengths[dropped].sum()))
     accounts.count("eval_documents", len(dropped) if unit.held_out else 0)
 
 

@@ -39,6 +39,12 @@ T5_PRESETS = {
     "t5-base": (12, 768, 12, 2048),  # 248 million
     "t5-large": (24, 1024, 16, 2816),  # 783 million
 }
+# Vaswani et al. 2017, table 3, and transformer_tiny of github.com/tensorflow/tensor2tensor.
+MARIAN_PRESETS = {
+    "tiny": (2, 128, 4),
+    "base": (6, 512, 8),
+    "big": (6, 1024, 16),
+}
 # The keys of ``optimizers.BUILDERS``, repeated because this module must not import torch.
 OPTIMIZERS = ("adamw", "lamb", "stable-adamw", "muon")
 SCHEDULES = ("linear", "cosine", "wsd")
@@ -70,11 +76,12 @@ FAMILIES = {
     "roberta": Family(("mlm",), tuple(PRESETS), 0.1),
     "gpt2": Family(("clm",), tuple(PRESETS), 0.1),
     "modernbert": Family(("mlm", "clm"), tuple(MODERNBERT_PRESETS), 0.0),
-    "t5": Family(("span-corruption",), tuple(T5_PRESETS), 0.0, "t5-base"),
+    "t5": Family(("span-corruption", "translation"), tuple(T5_PRESETS), 0.0, "t5-base"),
     "xlnet": Family(("plm",), tuple(PRESETS), 0.1),
+    "marian": Family(("translation",), tuple(MARIAN_PRESETS), 0.1),
 }
 # Where it is not bert.
-DEFAULT_FAMILIES = {"clm": "gpt2", "span-corruption": "t5", "plm": "xlnet"}
+DEFAULT_FAMILIES = {"clm": "gpt2", "span-corruption": "t5", "plm": "xlnet", "translation": "marian"}
 
 DEFAULT_MAX_STEPS = 100_000
 DEFAULT_EVAL_EVERY = 1000
@@ -94,12 +101,12 @@ class PretrainConfig(PhasesConfig, OutputConfig):
         "Architecture of the model; roberta is for instances of mlm, modernbert for mlm and clm.",
         default=None,
         choices=tuple(FAMILIES),
-        shown_default="bert, gpt2 for clm, t5 for span-corruption, xlnet for plm",
+        shown_default="bert, gpt2 for clm, t5 for span-corruption, xlnet for plm, marian for translation",
     )
     preset: str | None = option(
         "Size of the model; 17m, 32m and 68m are those of modernbert, and t5 has its own.",
         default=None,
-        choices=tuple(dict.fromkeys((*PRESETS, *MODERNBERT_PRESETS, *T5_PRESETS))),
+        choices=tuple(dict.fromkeys((*PRESETS, *MODERNBERT_PRESETS, *T5_PRESETS, *MARIAN_PRESETS))),
         shown_default="base, or t5-base",
     )
     init_from: Path | None = option(

@@ -7,6 +7,7 @@
     clm                                  yes                   GPT's blocks
     span-corruption                                ids         T5's inputs and targets
     plm                                            positions   XLNet's permutations
+    translation                                    ids         a text and its translation
 
 It imports nothing heavy, so that the options of a command are checked without loading a stage.
 """
@@ -38,6 +39,7 @@ OBJECTIVES = {
     "clm": Objective(is_causal=True),
     "span-corruption": Objective(targets="target_ids"),
     "plm": Objective(targets="target_positions"),
+    "translation": Objective(targets="target_ids"),
 }
 PAIRED = tuple(name for name, has in OBJECTIVES.items() if has.has_pairs)
 MASKED = tuple(name for name, has in OBJECTIVES.items() if has.has_masks)

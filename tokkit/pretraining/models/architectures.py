@@ -9,6 +9,8 @@
     clm                    separate      modernbert         modernbert-decoder
     span-corruption        separate      t5                 t5
     plm                    separate      xlnet              xlnet
+    translation            separate      marian             marian
+    translation            separate      t5                 t5
 
 Our single projection of queries, keys and values is theirs stacked. GPT-2 stacks them in the same
 order, and stores the matrices of its layers transposed:
@@ -36,6 +38,7 @@ from tokkit.errors import TokkitError
 from tokkit.pretraining.models.albert import ALBERT, AlbertConfig
 from tokkit.pretraining.models.bert import BERT
 from tokkit.pretraining.models.gpt2 import GPT2
+from tokkit.pretraining.models.marian import MARIAN, MarianConfig
 from tokkit.pretraining.models.model_folder import DOWNLOAD
 from tokkit.pretraining.models.modernbert import (
     MODERNBERT,
@@ -59,6 +62,7 @@ ARCHITECTURES = {
         MODERNBERT_DECODER,
         T5_ARCHITECTURE,
         XLNET,
+        MARIAN,
     )
 }
 # Models of transformers that compute the same as another.
@@ -72,6 +76,7 @@ CONFIG_CLASSES: Mapping[str, type[ModelConfig]] = {
     "modernbert": ModernBertConfig,
     "t5": T5Config,
     "xlnet": XlnetConfig,
+    "marian": MarianConfig,
 }
 POSITIONS = "embeddings.positions.weight"
 # With a row for each token.

@@ -68,14 +68,20 @@ class Layer(nn.Module):
 
     def forward(self, x_ND: Tensor, inputs: Inputs) -> Tensor:
         """Pass x_ND through the layer."""
-        x_ND = self.attention_norm(x_ND + self._drop(self.attention(x_ND, inputs)))
-        x_ND = to_autocast_dtype(x_ND)
-        h_NF = F.gelu(self.up(x_ND), approximate=self.gelu)
-        out_ND = self.output_norm(x_ND + self._drop(self.down(h_NF)))
-        return to_autocast_dtype(out_ND)
+        return self.feed_forward(self.add(x_ND, self.attention(x_ND, inputs), self.attention_norm))
 
-    def _drop(self, x_ND: Tensor) -> Tensor:
-        return F.dropout(x_ND, self.dropout_prob, self.training)
+    def feed_forward(self, x_ND: Tensor) -> Tensor:
+        """Pass x_ND through the feed-forward network."""
+        return self.add(x_ND, self.down(self.activate(self.up(x_ND))), self.output_norm)
+
+    def add(self, x_ND: Tensor, out_ND: Tensor, norm: nn.Module) -> Tensor:
+        """Add the output of a sublayer to its input, with dropout before and a norm after."""
+        dropped_ND = F.dropout(out_ND, self.dropout_prob, self.training)
+        return to_autocast_dtype(norm(x_ND + dropped_ND))
+
+    def activate(self, h_NF: Tensor) -> Tensor:
+        """Apply the activation."""
+        return F.gelu(h_NF, approximate=self.gelu)
 
 
 class MaskedTokenHead(nn.Module):

@@ -13,6 +13,8 @@ It has ``config.json`` and ``model.safetensors`` under its names, and the tokeni
     clm; modernbert            ModernBertDecoderForCausalLM          AutoModelForCausalLM, AutoModel
     span-corruption            T5ForConditionalGeneration            AutoModelForSeq2SeqLM, AutoModel
     plm                        XLNetLMHeadModel                      AutoModelForCausalLM, AutoModel
+    translation                MarianMTModel                         AutoModelForSeq2SeqLM, AutoModel
+    translation; t5            T5ForConditionalGeneration            AutoModelForSeq2SeqLM, AutoModel
 
 ``mlm`` trains no pooler, so AutoModel draws one at random and says so; ``add_pooling_layer=False``
 leaves it out. The pair's label of ``sop`` is 0 in order and 1 swapped, that of ``nsp`` 0 next and 1
@@ -20,7 +22,8 @@ random, in both models.
 
 A tokenizer adds BERT's ``[CLS]`` and ``[SEP]`` and numbers the segments. A decoder was trained on
 neither, and a GPT-2 would take segment numbers for token ids: in its export both are left out, and
-the end-of-text token is named. A ModernBERT knows no segments.
+the end-of-text token is named. That of a model with an encoder and a decoder adds the end of text, and
+that of an XLNet ``[SEP] [CLS]``. A ModernBERT knows no segments.
 """
 
 from collections.abc import Mapping
@@ -28,7 +31,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from tokkit.engine.files import hash_file, write_folder_atomically
@@ -106,12 +111,32 @@ def _fit_tokenizer(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> N
     data["model_max_length"] = config.max_position_embeddings
     if "type_vocab_size" not in config_names(choose_architecture(config)):
         data["model_input_names"] = ["input_ids", "attention_mask"]
-    if config.is_causal:
-        data["bos_token"] = data["eos_token"] = tokenizer.tokens[tokenizer.end_of_text_id()]
+    if not config.has_masks:
+        data["eos_token"] = tokenizer.tokens[tokenizer.end_of_text_id()]
+        if config.is_causal:
+            data["bos_token"] = data["eos_token"]
         if tokenizer.library is not None:
-            definition = {**read_json(folder / TOKENIZER, dict[str, Any]), "post_processor": None}
+            definition = read_json(folder / TOKENIZER, dict[str, Any])
+            definition["post_processor"] = _add_special_tokens(config, tokenizer)
             write_json(folder / TOKENIZER, definition)
     write_json(folder / TOKENIZER_CONFIG, data)
+
+
+def _add_special_tokens(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any] | None:
+    """Return the post-processor that adds what instances without masks have; None for GPT-2's."""
+    if config.is_causal:
+        return None
+    ids = [tokenizer.end_of_text_id()]
+    if OBJECTIVES[config.objective].targets == "target_positions":
+        ids = [tokenizer.special_ids[role] for role in ("sep", "cls")]
+    tokens = [tokenizer.tokens[number] for number in ids]
+    end, last = tokens[0], [f"{token}:2" for token in tokens[1:]]
+    processor = TemplateProcessing(
+        single=["$A", end, *last],
+        pair=["$A", end, "$B:1", f"{end}:1", *last],
+        special_tokens=[*zip(tokens, ids, strict=True)],
+    )
+    return msgspec.json.decode(processor.__getstate__(), type=dict[str, Any])
 
 
 def read_export(folder: Path) -> Transformer:

@@ -276,7 +276,7 @@ def _modernize_names(
     tensors: Mapping[str, Tensor], architecture: Architecture
 ) -> dict[str, Tensor]:
     """Return the tensors under the names that an export has today."""
-    theirs = [*architecture.outer.values(), architecture.layer]
+    theirs = [*architecture.outer.values(), architecture.layer, architecture.decoder_layer]
     base = architecture.outer["embeddings.words"].split(".", 1)[0]
     bare = {name.split(".")[1] for name in theirs if name.startswith(f"{base}.")}
     head = architecture.outer.get("masked_token_head")
@@ -331,7 +331,14 @@ def _convert(weights: Mapping[str, Tensor], config: ModelConfig, folder: Path) -
     }
     if missing:
         log.info("%s: lacks these heads, which are drawn at random: %s", folder, _modules(missing))
-    if ignored := weights.keys() - expected.keys():
+    for name in weights.keys() - expected.keys():
+        if name.endswith(architecture.zero) and weights[name].any():
+            raise TokkitError(
+                f"{folder}: {name} is not 0, which is not supported; choose another model"
+            )
+    if ignored := {
+        n for n in weights.keys() - expected.keys() if not n.endswith(architecture.zero)
+    }:
         log.info("%s: ignores %s", folder, _modules(ignored))
     names = [
         name for name in outline if found.keys() >= set(transformers_names(name, architecture))

@@ -31,6 +31,7 @@ FAMILY_OF = {
     "modernbert-decoder": "modernbert",
     "t5": "t5",
     "xlnet": "xlnet",
+    "marian": "marian",
 }
 _LONGEST_SHOWN = 100
 

@@ -107,7 +107,7 @@ ATTENTION = "layer.0.SelfAttention"
 FED = "DenseReluDense"
 T5_ARCHITECTURE = Architecture(
     model_type="t5",
-    objectives=("span-corruption",),
+    objectives=("span-corruption", "translation"),
     build=T5,
     outer={
         "embeddings.words": "shared",

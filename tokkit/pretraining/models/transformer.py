@@ -356,6 +356,7 @@ class Architecture:
         supported: fields of ``config.json`` and those of their values that ours computes.
         read: returns the contents of ``config.json`` with the fields that ``config`` names.
         redundant: ends of the names of tensors that are copies or constants there.
+        zero: the same of tensors that ours lacks, which must be 0.
     """
 
     model_type: str
@@ -374,3 +375,4 @@ class Architecture:
     supported: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     read: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda data: data
     redundant: tuple[str, ...] = ()
+    zero: tuple[str, ...] = ()

@@ -268,7 +268,7 @@ def _require_same_model(
                 f"{model['objective']}; build it again"
             )
         # These have no vectors of positions, and learn longer sequences.
-        if family_of(model) not in {"modernbert", "t5", "xlnet"} and length > int(
+        if family_of(model) not in {"modernbert", "t5", "xlnet", "marian"} and length > int(
             model["max_position_embeddings"] or 0
         ):
             raise TokkitError(

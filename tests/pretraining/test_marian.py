@@ -1,0 +1,117 @@
+"""The Transformer of 2017 computes what ``MarianMTModel`` does, and learns to translate."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from peermodels import gradients_of, loss_of, make_targets
+from randommodels import make_model
+from safetensors.torch import load_file, save_file
+from tokenfolders import toy_tokenizer
+
+from tokkit.errors import TokkitError
+from tokkit.pretraining.data.batches import EXACT, Rounding, lay_out
+from tokkit.pretraining.data.instance_loader import padded_batch
+from tokkit.pretraining.models.architectures import build_model, outline_model
+from tokkit.pretraining.models.export import read_export, write_export
+from tokkit.pretraining.models.initial_weights import InitialWeights, read_initial_weights
+from tokkit.pretraining.models.marian import MarianConfig
+from tokkit.pretraining.models.transformer import Transformer
+
+VOCAB_SIZE = 101
+SHAPE = MarianConfig(
+    vocab_size=VOCAB_SIZE,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_decoder_layers=3,
+    num_attention_heads=4,
+    intermediate_size=48,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+    objective="translation",
+)
+LENGTHS = [([32, 32], [16, 16]), ([5, 40, 33, 8], [3, 11, 16, 1])]
+
+
+@pytest.fixture
+def model() -> Transformer:
+    """Has random weights."""
+    return make_model(SHAPE)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, model: Transformer) -> Path:
+    """Its export."""
+    write_export(tmp_path / "export", model.state_dict(), model.config, toy_tokenizer(VOCAB_SIZE))
+    return tmp_path / "export"
+
+
+def start(folder: Path) -> InitialWeights:
+    """What a run on long texts would start from."""
+    return read_initial_weights(
+        folder,
+        toy_tokenizer(VOCAB_SIZE),
+        objective="translation",
+        max_seq_length=2048,
+        dropout=0.0,
+    )
+
+
+def test_it_computes_what_transformers_computes(folder: Path, model: Transformer) -> None:
+    peer, info = transformers.MarianMTModel.from_pretrained(folder, output_loading_info=True)
+    assert not any(info.values()), info
+    for lengths in LENGTHS:
+        instances = make_targets(lengths, VOCAB_SIZE)
+        batch, padded = lay_out(instances, 0), padded_batch(instances, 0)
+        del padded["token_type_ids"]
+        peer.zero_grad()
+        theirs = peer.eval()(**padded)
+        with torch.inference_mode():
+            logits_MV, _ = model.logits(batch.inputs)
+        expected_MV = theirs.logits[padded["labels"] >= 0]
+        torch.testing.assert_close(logits_MV, expected_MV, atol=1e-4, rtol=0)
+        torch.testing.assert_close(loss_of(model, batch), theirs.loss, atol=1e-5, rtol=1e-5)
+        gradients = gradients_of(model, batch)
+        theirs.loss.backward()
+        expected = {name: p.grad for name, p in peer.named_parameters() if p.grad is not None}
+        assert gradients.keys() == expected.keys()
+        for name, gradient in gradients.items():
+            assert torch.allclose(gradient, expected[name], atol=1e-5, rtol=1e-4), name
+
+        rounding = Rounding(
+            tokens=128, sequences=8, predictions=64, max_seqlen=40, max_target_len=16
+        )
+        rounded = lay_out(instances, 0, rounding)
+        assert len(rounded.inputs.labels_M) == 64
+        for name, gradient in gradients_of(model, rounded).items():
+            torch.testing.assert_close(gradient, gradients[name], atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_an_export_is_a_start(
+    folder: Path, model: Transformer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    assert read_export(folder).config == model.config
+    transformers.MarianMTModel.from_pretrained(folder).save_pretrained(folder)
+    initial = start(folder)
+    assert not [line for line in caplog.messages if "ignores" in line or "lacks" in line]
+    begun = build_model(initial.config)
+    initial.load_into(begun)
+    batch = lay_out(make_targets(LENGTHS[1], VOCAB_SIZE), 0, EXACT)
+    torch.testing.assert_close(loss_of(begun, batch), loss_of(model, batch))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["final_logits_bias"] = torch.ones(1, VOCAB_SIZE)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(TokkitError, match="final_logits_bias is not 0"):
+        start(folder)
+
+
+def test_presets_have_the_parameters_of_the_paper() -> None:
+    for preset, millions in (("base", 63), ("big", 214)):
+        config = MarianConfig.from_preset(
+            preset, vocab_size=37000, max_seq_length=512, dropout=0.1, objective="translation"
+        )
+        number = sum(p.numel() for p in outline_model(config).parameters())
+        assert number == pytest.approx(millions * 1e6, rel=0.01)

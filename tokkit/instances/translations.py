@@ -1,0 +1,131 @@
+"""Pairs of a text and its translation: document n of one token folder, and document n of another.
+
+    inputs    the text's tokens, end of text        targets    the translation's tokens, end of text
+
+A pair with a side that is too long is dropped.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tokkit.errors import TokkitError, plural
+from tokkit.instances.document_reader import DocumentReader, Documents, Int64, Split
+from tokkit.kernels.arrays import INDEX_SHIFT
+from tokkit.kernels.instances.flatten import NO_LABEL
+from tokkit.kernels.ragged import take_bit_rows, take_rows
+from tokkit.shards.instances import Instances, Masks, Targets
+from tokkit.shards.reader import ShardFolder
+
+
+@dataclass(frozen=True)
+class TranslationOptions:
+    """How texts are paired.
+
+    Attributes:
+        reader: of the translations.
+        max_seq_length: most tokens of a side, the end included.
+        end_id: id of the end of text.
+    """
+
+    reader: DocumentReader
+    max_seq_length: int
+    end_id: int
+
+
+def open_translations(path: Path, source: ShardFolder) -> ShardFolder:
+    """Open the token folder of the translations.
+
+    Raises:
+        TokkitError: by its manifest, it does not have a document for each of the source.
+    """
+    folder = ShardFolder.open(path, "tokens")
+    if folder.header.tokenizer_fingerprint != source.header.tokenizer_fingerprint:
+        raise TokkitError(
+            f"{path}: was made with another tokenizer than {source.path}; encode both sides with one"
+        )
+    for side in (source, folder):
+        dropped = side.manifest.accounts.get("documents", {}).get("dropped", {})
+        if any(dropped.values()):
+            reasons = ", ".join(f"{number:,} {reason}" for reason, number in dropped.items())
+            raise TokkitError(
+                f"{side.path}: lacks documents that encode dropped ({reasons}), so the sides cannot "
+                f"be paired; remove these pairs from both inputs, and encode again"
+            )
+    sizes = [side.manifest.num_rows for side in (source, folder)]
+    if sizes[0] != sizes[1]:
+        raise TokkitError(
+            f"{path}: has {plural(sizes[1], 'document')}, but {source.path} has {sizes[0]:,}; encode "
+            f"two files of as many lines with --documents line, or two fields of the same records"
+        )
+    return folder
+
+
+def find_pairs(
+    documents: Documents, split: Split, options: TranslationOptions
+) -> tuple[Documents, npt.NDArray[np.bool_]]:
+    """Return the translations of documents, and whether each pair is short enough."""
+    reader, numbers = options.reader, documents.numbers
+    first, last = (int(numbers[0]), int(numbers[-1])) if len(numbers) else (0, 0)
+    start, stop = np.searchsorted(reader.starts, [first, last], side="right").tolist()
+    found = reader.read(start - 1, stop, split)
+    rows = np.flatnonzero(np.isin(found.numbers, numbers))
+    translations = Documents(
+        numbers=numbers,
+        ids=found.ids[found.token_offsets[rows[0]] :] if len(rows) else found.ids[:0],
+        token_offsets=_bounds(np.diff(found.token_offsets)[rows]),
+        sentence_lengths=found.sentence_lengths[:0],
+        sentence_offsets=np.zeros(len(rows) + 1, np.int64),
+        word_starts=found.word_starts[:0],
+        first_bit=0,
+    )
+    lengths = (np.diff(side.token_offsets) for side in (documents, translations))
+    return translations, np.maximum(*lengths) < options.max_seq_length
+
+
+def lay_out_translations(
+    documents: Documents, translations: Documents, rows: Int64, options: TranslationOptions
+) -> Instances:
+    """Lay the pairs of some rows out as instances."""
+    ids, offsets, is_end = _take_texts(documents, rows, options.end_id)
+    target_ids, target_offsets, _ = _take_texts(translations, rows, options.end_id)
+    packed = np.zeros(len(ids) // 8 + 1, np.uint8)
+    take_bit_rows(
+        rows, documents.word_starts, documents.first_bit, documents.token_offsets, 0, packed
+    )
+    begins = np.zeros(8 * len(packed), np.uint8)
+    begins[: len(ids)][~is_end] = np.unpackbits(packed, bitorder="little")[: len(ids) - len(rows)]
+    numbers = documents.numbers[rows]
+    return Instances(
+        input_ids=ids,
+        offsets=offsets,
+        word_starts=np.packbits(begins, bitorder="little"),
+        segment_lengths=np.diff(offsets),
+        documents=numbers,
+        next_sentence_labels=np.full(len(rows), NO_LABEL),
+        indices=numbers << INDEX_SHIFT,
+        masks=Masks.none(len(rows), ids.dtype),
+        targets=Targets("target_ids", target_ids, target_offsets),
+    )
+
+
+def _take_texts(
+    documents: Documents, rows: Int64, end_id: int
+) -> tuple[npt.NDArray[Any], Int64, npt.NDArray[np.bool_]]:
+    """Return the ids of some documents with ends, their offsets, and which ids are ends."""
+    lengths = np.diff(documents.token_offsets)[rows]
+    offsets = _bounds(lengths + 1)
+    is_end = np.zeros(offsets[-1], np.bool_)
+    is_end[offsets[1:] - 1] = True
+    taken = np.empty(lengths.sum(), documents.ids.dtype)
+    take_rows(rows, documents.ids, documents.token_offsets, 0, taken)
+    ids = np.full(len(is_end), end_id, taken.dtype)
+    ids[~is_end] = taken
+    return ids, offsets, is_end
+
+
+def _bounds(lengths: Int64) -> Int64:
+    return np.cumsum(np.concatenate([np.zeros(1, np.int64), lengths]))

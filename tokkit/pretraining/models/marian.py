@@ -1,0 +1,220 @@
+"""The Transformer (Vaswani et al. 2017, arXiv:1706.03762), for ``translation``.
+
+Encoder and decoder are post-norm, as BERT after them. The vectors of words are multiplied by the root
+of their size; what is added for a position is no weight, but sinusoids. The activation is ReLU, and the
+head is the word embedding, which both stacks share too.
+
+It computes what ``transformers.MarianMTModel`` computes with ``scale_embedding``, where sines come
+before cosines; in the paper they alternate, which is a permutation of the vector's dimensions. As in
+Marian, the vector of padding, with which the decoder begins, learns from the head alone. Weights are
+drawn as fairseq draws them, since the paper does not say how.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tokkit.pretraining.models.attention import CrossAttention, sinusoids
+from tokkit.pretraining.models.bert import Layer
+from tokkit.pretraining.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from tokkit.pretraining.models.transformer import (
+    Architecture,
+    Embeddings,
+    Inputs,
+    Positive,
+    to_autocast_dtype,
+)
+from tokkit.pretraining.pretrain_config import MARIAN_PRESETS
+from tokkit.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarianConfig(EncoderDecoderConfig):
+    """The shape of a Transformer."""
+
+    layer_norm_eps: Positive = 1e-5
+
+    @property
+    def model_type(self) -> str:
+        """The name of the architecture in ``config.json``."""
+        return "marian"
+
+    @classmethod
+    def preset_fields(cls, preset: str, objective: str) -> dict[str, Any]:
+        """Return the fields that a preset decides, as published."""
+        del objective
+        num_layers, hidden_size, num_heads = MARIAN_PRESETS[preset]
+        return {
+            "num_hidden_layers": num_layers,
+            "num_decoder_layers": num_layers,
+            "hidden_size": hidden_size,
+            "num_attention_heads": num_heads,
+            "intermediate_size": 4 * hidden_size,
+        }
+
+
+class SinusoidalEmbeddings(Embeddings):
+    """The vectors of tokens and the sinusoids of their positions."""
+
+    def __init__(self, config: MarianConfig) -> None:
+        super().__init__(config)
+        self.pad_id = config.decoder_start_token_id
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Return x_ND."""
+        D = self.words.embedding_dim
+        x_ND = F.embedding(inputs.input_ids_N, self.words.weight, self.pad_id) * math.sqrt(D)
+        x_ND = to_autocast_dtype(x_ND + sinusoids(inputs.position_ids_N, D))
+        return F.dropout(x_ND, self.dropout_prob, self.training)
+
+
+class ReluLayer(Layer):
+    """A layer of the encoder."""
+
+    def activate(self, h_NF: Tensor) -> Tensor:
+        """Apply the activation."""
+        return F.relu(h_NF)
+
+
+class DecoderReluLayer(ReluLayer):
+    """A layer of the decoder, which sees no later tokens, with attention to the inputs in between."""
+
+    def __init__(self, config: MarianConfig) -> None:
+        super().__init__(config)
+        self.attention.causal = True
+        size = config.hidden_size // config.num_attention_heads
+        self.cross_attention = CrossAttention(config, size, bias=True, scale=size**-0.5)
+        self.cross_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(  # type: ignore[override]
+        self, y_MD: Tensor, targets: Inputs, x_ND: Tensor, inputs: Inputs
+    ) -> Tensor:
+        """Pass y_MD through the layer."""
+        y_MD = self.add(y_MD, self.attention(y_MD, targets), self.attention_norm)
+        mixed_MD = self.cross_attention(y_MD, targets, x_ND, inputs)
+        return self.feed_forward(self.add(y_MD, mixed_MD, self.cross_norm))
+
+
+class Marian(EncoderDecoder):
+    """The encoder and the decoder."""
+
+    def __init__(self, config: MarianConfig) -> None:
+        super().__init__(
+            config,
+            SinusoidalEmbeddings(config),
+            (ReluLayer(config) for _ in range(config.num_hidden_layers)),
+            (DecoderReluLayer(config) for _ in range(config.num_decoder_layers)),
+        )
+
+    def initialize(self) -> None:
+        """Draw the weights: words normal, padding 0; others uniform by Glorot's rule, biases 0."""
+        words = self.embeddings.words.weight
+        nn.init.normal_(words, std=words.shape[1] ** -0.5)
+        nn.init.zeros_(words[self.config.decoder_start_token_id])
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def decode(self, targets: Inputs, x_ND: Tensor, inputs: Inputs) -> Tensor:
+        """Return the output of the last layer, y_MD, for what the decoder reads."""
+        y_MD: Tensor = self.embeddings(targets)
+        for layer in self.decoder_layers:
+            y_MD = layer(y_MD, targets, x_ND, inputs)
+        return y_MD
+
+
+def describe_marian(config: MarianConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return what ``config.json`` says of a Transformer."""
+    end = tokenizer.end_of_text_id()
+    return {
+        "architectures": ["MarianMTModel"],
+        "activation_function": "relu",
+        "scale_embedding": True,
+        "decoder_attention_heads": config.num_attention_heads,
+        "decoder_ffn_dim": config.intermediate_size,
+        "pad_token_id": config.decoder_start_token_id,
+        "eos_token_id": end,
+        "forced_eos_token_id": end,
+    }
+
+
+def read_marian(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the contents of ``config.json``.
+
+    Raises:
+        ValueError: if the stacks differ in more than their layers, or the decoder begins otherwise.
+    """
+    same = {
+        "decoder_attention_heads": "encoder_attention_heads",
+        "decoder_ffn_dim": "encoder_ffn_dim",
+        "decoder_start_token_id": "pad_token_id",
+    }
+    for name, other in same.items():
+        if data.get(name) != data.get(other):
+            raise ValueError(f"{name} and {other} differ, which is not supported")
+    return data
+
+
+MARIAN = Architecture(
+    model_type="marian",
+    objectives=("translation",),
+    build=Marian,
+    outer={"embeddings.words": "model.shared"},
+    layer="model.encoder.layers.{}",
+    inner={
+        "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "attention.output": ("self_attn.out_proj",),
+        "attention_norm": ("self_attn_layer_norm",),
+        "up": ("fc1",),
+        "down": ("fc2",),
+        "output_norm": ("final_layer_norm",),
+    },
+    decoder_layer="model.decoder.layers.{}",
+    decoder_inner={
+        "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "attention.output": ("self_attn.out_proj",),
+        "attention_norm": ("self_attn_layer_norm",),
+        "cross_attention.query": ("encoder_attn.q_proj",),
+        "cross_attention.kv": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
+        "cross_attention.output": ("encoder_attn.out_proj",),
+        "cross_norm": ("encoder_attn_layer_norm",),
+        "up": ("fc1",),
+        "down": ("fc2",),
+        "output_norm": ("final_layer_norm",),
+    },
+    describe=describe_marian,
+    config={
+        "hidden_size": "d_model",
+        "num_hidden_layers": "encoder_layers",
+        "num_decoder_layers": "decoder_layers",
+        "num_attention_heads": "encoder_attention_heads",
+        "intermediate_size": "encoder_ffn_dim",
+        "type_vocab_size": None,
+        "hidden_dropout_prob": "dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
+        "layer_norm_eps": None,
+        "initializer_range": None,
+    },
+    config_class=MarianConfig,
+    defaults={
+        "max_position_embeddings": 1024,
+        "activation_function": "gelu",
+        "scale_embedding": False,
+        "attention_dropout": 0.0,
+        "share_encoder_decoder_embeddings": True,
+        "tie_word_embeddings": True,
+    },
+    supported={
+        "activation_function": ("relu",),
+        "scale_embedding": (True,),
+        "share_encoder_decoder_embeddings": (True,),
+        "tie_word_embeddings": (True,),
+    },
+    redundant=("lm_head.weight", "embed_tokens.weight", "embed_positions.weight"),
+    zero=("final_logits_bias",),
+)
