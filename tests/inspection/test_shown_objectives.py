@@ -34,9 +34,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 tokens=work / "tokens",
                 output=work / objective,
                 objective=objective,
+                targets=work / "tokens" if objective == "translation" else None,
                 max_seq_length=32,
                 masking="static" if objective in ("nsp", "sop", "mlm") else "dynamic",
-                dupe_factor=1 if objective == "clm" else 2,
+                dupe_factor=1 if objective in ("clm", "translation") else 2,
                 workers=0,
             )
         )
@@ -48,9 +49,9 @@ def test_a_report_shows_what_an_objective_has(built: Path, objective: str) -> No
     page = make_report(ReportConfig(paths=(built / objective,)))
     assert ("Pairs" in page) == (objective in PAIRED)
     assert ("Masks by position" in page) == (objective in MASKED)
-    assert ("Targets of an instance" in page) == (objective in ("span-corruption", "plm"))
+    assert ("Targets of an instance" in page) == (OBJECTIVES[objective].targets is not None)
     assert page.count('class="sample"') == 5
-    assert page.count(">targets</h4>") == 5 * (objective == "span-corruption")
+    assert page.count(">targets</h4>") == 5 * (OBJECTIVES[objective].targets == "target_ids")
     assert ('masked" title=' in page) == (objective in (*MASKED, "plm"))
 
 

@@ -91,7 +91,9 @@ def test_one_document_is_enough_without_random_segments(tmp_path: Path) -> None:
         make(source, tmp_path / "nsp", eval_fraction=0.5)
     for objective in [*OBJECTIVES][1:]:
         output = tmp_path / objective
-        make(source, output, objective=objective, max_seq_length=32, eval_fraction=0.5)
+        sides = {"targets": source, "max_seq_length": 300} if objective == "translation" else {}
+        options: Row = {"max_seq_length": 32, **sides}
+        make(source, output, objective=objective, eval_fraction=0.5, **options)
         assert read_rows(output, "train-")
         assert not read_rows(output, "eval-")
 

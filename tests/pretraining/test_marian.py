@@ -2,16 +2,22 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from peermodels import gradients_of, loss_of, make_targets
 from randommodels import make_model
+from realcommands import timeless_lines
 from safetensors.torch import load_file, save_file
-from tokenfolders import toy_tokenizer
+from tokenfolders import toy_tokenizer, write_token_folder
 
+from tokkit import InstanceLoader
 from tokkit.errors import TokkitError
+from tokkit.instances.build import build
+from tokkit.instances.build_config import BuildConfig
 from tokkit.pretraining.data.batches import EXACT, Rounding, lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.models.architectures import build_model, outline_model
@@ -19,6 +25,8 @@ from tokkit.pretraining.models.export import read_export, write_export
 from tokkit.pretraining.models.initial_weights import InitialWeights, read_initial_weights
 from tokkit.pretraining.models.marian import MarianConfig
 from tokkit.pretraining.models.transformer import Transformer
+from tokkit.pretraining.pretrain import pretrain
+from tokkit.pretraining.pretrain_config import MARIAN_PRESETS, PretrainConfig
 
 VOCAB_SIZE = 101
 SHAPE = MarianConfig(
@@ -115,3 +123,50 @@ def test_presets_have_the_parameters_of_the_paper() -> None:
         )
         number = sum(p.numel() for p in outline_model(config).parameters())
         assert number == pytest.approx(millions * 1e6, rel=0.01)
+
+
+def test_it_learns_to_copy_and_to_reverse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first word says which: 60 to copy the others, 61 to reverse them."""
+    monkeypatch.setitem(MARIAN_PRESETS, "tiny", (1, 32, 2))
+    rng = np.random.default_rng(1)
+    texts = [rng.integers(62, 70, rng.integers(2, 5)).tolist() for _ in range(2000)]
+    how = rng.integers(60, 62, 2000).tolist()
+    translations = [
+        text[:: -1 if first == 61 else 1] for first, text in zip(how, texts, strict=True)
+    ]
+    sides = {
+        "texts": [[[first, *text]] for first, text in zip(how, texts, strict=True)],
+        "translations": [[text] for text in translations],
+    }
+    tokens, targets = (
+        write_token_folder(tmp_path / name, documents, tokenizer=toy_tokenizer(VOCAB_SIZE))
+        for name, documents in sides.items()
+    )
+    instances, run = tmp_path / "instances", tmp_path / "run"
+    options: dict[str, Any] = {"objective": "translation", "max_seq_length": 8, "workers": 0}
+    build(BuildConfig(tokens=tokens, targets=targets, output=instances, **options))
+    config = PretrainConfig(
+        instances=(instances,),
+        output=run,
+        preset="tiny",
+        batch_size=64,
+        max_steps=200,
+        learning_rate=1e-2,
+        dropout=0.0,
+        device="cpu",
+        threads=1,
+    )
+    pretrain(config)
+    *_, last = (line for line in timeless_lines(run) if line["kind"] == "eval")
+    assert last["loss"] == last["translation_loss"] < 0.3
+    peer = transformers.MarianMTModel.from_pretrained(run / "export").eval()
+    (batch,) = InstanceLoader(instances, batch_size=100, split="eval")
+    with torch.inference_mode():
+        assert float(peer(**batch).loss) == pytest.approx(last["loss"], abs=1e-4)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run / "export")
+    asked = tokenizer([f"word{how} word57 word58 word56" for how in (53, 54)], return_tensors="pt")
+    answers = peer.generate(**asked, max_new_tokens=6, num_beams=1)
+    assert tokenizer.batch_decode(answers, skip_special_tokens=True) == [
+        "word57 word58 word56",
+        "word56 word58 word57",
+    ]

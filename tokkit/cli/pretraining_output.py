@@ -35,14 +35,19 @@ def print_pretraining(folder: Path, manifest: "Manifest", *, as_json: bool) -> N
     print_lines(f"{folder}: {name_model(manifest.options)}", shown)
 
 
-def name_model(options: Mapping[str, Any]) -> str:
-    """Return the size of a run's model, or the folder that it started from."""
+def name_model(options: Mapping[str, Any], family: str | None = None) -> str:
+    """Return the size of a run's model, or the folder that it started from.
+
+    Args:
+        options: of the run.
+        family: of the model; None where the options name it.
+    """
     for name in ("init_from", "continue_from", "decay_from"):
         if options.get(name):
             return f"from {options[name]}"
-    family = str(options.get("architecture") or "bert")
+    family = family or str(options.get("architecture") or "bert")
     preset = str(options.get("preset") or FAMILIES[family].preset)
-    return f"{family} {preset}" if family in {"modernbert", "roberta"} else preset
+    return preset if family in {"bert", "gpt2", "t5"} else f"{family} {preset}"
 
 
 def describe_metrics(line: Mapping[str, Any]) -> str:
@@ -69,9 +74,12 @@ def plot_losses(losses: Mapping[str, Any], *, color: bool) -> Iterator[str]:
 
 def describe_run(facts: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines about a run, its state first."""
+    from tokkit.pretraining.training.run_plan import family_of
+
     yield f"state: {describe_state(facts)}"
     if run := facts.get("run"):
-        yield f"model: {name_model(run['options'])}, {plural(run['num_parameters'], 'parameter')}"
+        name = name_model(run["options"], family_of(run["model"]))
+        yield f"model: {name}, {plural(run['num_parameters'], 'parameter')}"
         number = run["num_processes"]
         yield f"device: {run['device']}" + (f", in each of {number} processes" * (number > 1))
         yield "versions: " + ", ".join(f"{name} {value}" for name, value in run["versions"].items())

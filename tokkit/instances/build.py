@@ -113,6 +113,7 @@ def _plan(
     from tokkit.instances.build_plan import BuildUnit, make_context, plan_build
     from tokkit.instances.build_unit import build_unit
     from tokkit.instances.document_reader import DocumentReader
+    from tokkit.instances.translations import warn_of_gaps
 
     reader, *others = (
         DocumentReader(folder, [ref for ref in folder.batch_refs() if ref.rows])
@@ -129,7 +130,10 @@ def _plan(
         progress_unit=" tokens",
         prepare=lambda output: save_tokenizer(tokenizer, output / "tokenizer"),
         check_accounts=lambda accounts: _require_instances(accounts, config),
-        find_warnings=lambda accounts, _: _find_warnings(accounts, folders[0]),
+        find_warnings=lambda accounts, _: [
+            *_find_warnings(accounts, folders[0]),
+            *(warning for side in folders[1:] for warning in warn_of_gaps(side)),
+        ],
         cluster=config.cluster,
     )
 

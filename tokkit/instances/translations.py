@@ -47,21 +47,34 @@ def open_translations(path: Path, source: ShardFolder) -> ShardFolder:
         raise TokkitError(
             f"{path}: was made with another tokenizer than {source.path}; encode both sides with one"
         )
-    for side in (source, folder):
-        dropped = side.manifest.accounts.get("documents", {}).get("dropped", {})
-        if any(dropped.values()):
-            reasons = ", ".join(f"{number:,} {reason}" for reason, number in dropped.items())
+    for count in (_count_documents, _count_kept):
+        expected, found = count(source), count(folder)
+        if expected != found:
             raise TokkitError(
-                f"{side.path}: lacks documents that encode dropped ({reasons}), so the sides cannot "
-                f"be paired; remove these pairs from both inputs, and encode again"
+                f"{path}: has {found}, but {source.path} has {expected}, so they cannot be paired; encode "
+                f"two files of as many lines with --documents line, or two fields of the same records"
             )
-    sizes = [side.manifest.num_rows for side in (source, folder)]
-    if sizes[0] != sizes[1]:
-        raise TokkitError(
-            f"{path}: has {plural(sizes[1], 'document')}, but {source.path} has {sizes[0]:,}; encode "
-            f"two files of as many lines with --documents line, or two fields of the same records"
-        )
     return folder
+
+
+def _count_documents(folder: ShardFolder) -> str:
+    number = folder.manifest.accounts.get("documents", {}).get("in", folder.manifest.num_rows)
+    return plural(number, "document")
+
+
+def _count_kept(folder: ShardFolder) -> str:
+    return f"{plural(folder.manifest.num_rows, 'document')} that encode kept"
+
+
+def warn_of_gaps(folder: ShardFolder) -> list[str]:
+    """Warn if encode dropped documents, of which the folder does not say which they were."""
+    dropped = folder.manifest.accounts.get("documents", {}).get("dropped", {})
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in dropped.items() if number)
+    warning = (
+        f"encode dropped as many documents of both sides ({reasons}), and the others are paired in "
+        f"order; if these were not the same lines, remove them from both files and encode again"
+    )
+    return [warning] if reasons else []
 
 
 def find_pairs(
