@@ -46,7 +46,7 @@ def name_model(options: Mapping[str, Any], family: str | None = None) -> str:
         if options.get(name):
             return f"from {options[name]}"
     family = family or str(options.get("architecture") or "bert")
-    preset = str(options.get("preset") or FAMILIES[family].preset)
+    preset = str(options.get("preset") or (FAMILIES[family].preset if family in FAMILIES else ""))
     return preset if family in {"bert", "gpt2", "t5"} else f"{family} {preset}"
 
 
@@ -78,7 +78,7 @@ def describe_run(facts: Mapping[str, Any]) -> Iterator[str]:
 
     yield f"state: {describe_state(facts)}"
     if run := facts.get("run"):
-        name = name_model(run["options"], family_of(run["model"]))
+        name = name_model(run["options"], family_of({"model_type": "bert", **run["model"]}))
         yield f"model: {name}, {plural(run['num_parameters'], 'parameter')}"
         number = run["num_processes"]
         yield f"device: {run['device']}" + (f", in each of {number} processes" * (number > 1))
