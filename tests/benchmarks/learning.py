@@ -36,12 +36,8 @@ from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
 from tokkit.pretraining.data.instance_sources import open_sources
-from tokkit.pretraining.pretrain_config import (
-    FAMILIES,
-    MODERNBERT_PRESETS,
-    PRESETS,
-    PretrainConfig,
-)
+from tokkit.pretraining.families import FAMILIES, MODERNBERT_PRESETS, PRESETS
+from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import torch_settings
 from tokkit.pretraining.training.distributed import join_process_group
 from tokkit.pretraining.training.launch_info import SINGLE_PROCESS

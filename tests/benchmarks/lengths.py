@@ -31,9 +31,9 @@ from randommodels import make_instances
 
 from tokkit.pretraining.data.batches import lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
+from tokkit.pretraining.families import MODERNBERT_PRESETS
 from tokkit.pretraining.models.architectures import build_model, config_names
 from tokkit.pretraining.models.modernbert import MODERNBERT, ModernBertConfig
-from tokkit.pretraining.pretrain_config import MODERNBERT_PRESETS
 from tokkit.pretraining.training.device import (
     autocast,
     choose_device,

@@ -53,7 +53,8 @@ from benchmarks.training_loops import (
     time_steps,
 )
 
-from tokkit.pretraining.pretrain_config import PRESETS, PretrainConfig
+from tokkit.pretraining.families import PRESETS
+from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import choose_device, describe_device
 
 Row = dict[str, Any]

@@ -11,7 +11,7 @@ from peermodels import write_bert
 from tinytokenizers import TINY_VOCAB, write_vocab
 
 from tokkit.cli import cli
-from tokkit.pretraining.pretrain_config import MODERNBERT_PRESETS
+from tokkit.pretraining.families import MODERNBERT_PRESETS
 from tokkit.pretraining.training.run_record import read_metrics
 from tokkit.tokenizer.tokenizer import load_tokenizer
 

@@ -20,13 +20,14 @@ from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
 from tokkit.pretraining.data.batches import EXACT, Rounding, lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
+from tokkit.pretraining.families import MARIAN_PRESETS
 from tokkit.pretraining.models.architectures import build_model, outline_model
 from tokkit.pretraining.models.export import read_export, write_export
 from tokkit.pretraining.models.initial_weights import InitialWeights, read_initial_weights
 from tokkit.pretraining.models.marian import MarianConfig
 from tokkit.pretraining.models.transformer import Transformer
 from tokkit.pretraining.pretrain import pretrain
-from tokkit.pretraining.pretrain_config import MARIAN_PRESETS, PretrainConfig
+from tokkit.pretraining.pretrain_config import PretrainConfig
 
 VOCAB_SIZE = 101
 SHAPE = MarianConfig(

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import EXACT, Batch, Rounding, lay_out
+from tokkit.pretraining.families import PRESETS
 from tokkit.pretraining.models.architectures import from_transformers, to_transformers
 from tokkit.pretraining.models.attention import attend_flat, attend_padded
 from tokkit.pretraining.models.bert import Bert
 from tokkit.pretraining.models.transformer import ModelConfig, Transformer
-from tokkit.pretraining.pretrain_config import PRESETS
 from tokkit.pretraining.training.metrics import total_loss
 
 VOCAB_SIZE = 101

@@ -22,6 +22,7 @@ from tokkit.pretraining.data.batches import EXACT, Batch, Rounding, lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.families import MODERNBERT_PRESETS
 from tokkit.pretraining.models.architectures import (
     build_model,
     from_transformers,
@@ -38,7 +39,7 @@ from tokkit.pretraining.models.export import describe_model
 from tokkit.pretraining.models.modernbert import ModernBertConfig
 from tokkit.pretraining.models.transformer import Transformer
 from tokkit.pretraining.pretrain import pretrain
-from tokkit.pretraining.pretrain_config import MODERNBERT_PRESETS, PretrainConfig
+from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.metrics import Sample, count_flops_per_token, total_loss
 from tokkit.pretraining.training.optimizers import update_weights
 

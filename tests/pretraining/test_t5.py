@@ -25,6 +25,7 @@ from tokkit.pretraining.data.batches import EXACT, Rounding, lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.families import T5_PRESETS
 from tokkit.pretraining.models.architectures import (
     build_model,
     from_transformers,
@@ -36,7 +37,7 @@ from tokkit.pretraining.models.initial_weights import read_initial_weights
 from tokkit.pretraining.models.t5_layers import T5Config
 from tokkit.pretraining.models.transformer import Transformer
 from tokkit.pretraining.pretrain import estimate_run, pretrain
-from tokkit.pretraining.pretrain_config import T5_PRESETS, PretrainConfig
+from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.metrics import Sample, count_flops_per_token
 from tokkit.pretraining.training.optimizers import update_weights
 from tokkit.shards.instances import Instances

@@ -21,13 +21,14 @@ from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
 from tokkit.pretraining.data.batches import EXACT, Rounding, lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
+from tokkit.pretraining.families import PRESETS
 from tokkit.pretraining.models.architectures import build_model, outline_model
 from tokkit.pretraining.models.export import fill_mask, read_export, write_export
 from tokkit.pretraining.models.initial_weights import read_initial_weights
 from tokkit.pretraining.models.transformer import Transformer
 from tokkit.pretraining.models.xlnet import XlnetConfig
 from tokkit.pretraining.pretrain import pretrain
-from tokkit.pretraining.pretrain_config import PRESETS, PretrainConfig
+from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.shards.instances import Instances, Masks, Targets
 from tokkit.tokenizer.tokenizer import Tokenizer
 

@@ -11,7 +11,8 @@ from tokkit.cli.output import describe_accounts, format_value, print_json, print
 from tokkit.cli.streams import echo
 from tokkit.engine.progress import describe_duration
 from tokkit.errors import plural
-from tokkit.pretraining.pretrain_config import DEFAULT_MAX_STEPS, FAMILIES
+from tokkit.pretraining.families import FAMILIES
+from tokkit.pretraining.pretrain_config import DEFAULT_MAX_STEPS
 
 if TYPE_CHECKING:
     from tokkit.engine.manifest import Manifest

@@ -52,7 +52,7 @@ def open_translations(path: Path, source: ShardFolder) -> ShardFolder:
         if expected != found:
             raise TokkitError(
                 f"{path}: has {found}, but {source.path} has {expected}, so they cannot be paired; encode "
-                f"two files of as many lines with --documents line, or two fields of the same records"
+                f"with --documents line two files of as many lines, or two fields of the same records"
             )
     return folder
 

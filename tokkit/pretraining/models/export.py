@@ -31,9 +31,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
-from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from tokkit.engine.files import hash_file, write_folder_atomically
@@ -130,13 +128,24 @@ def _add_special_tokens(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, 
     if OBJECTIVES[config.objective].targets == "target_positions":
         ids = [tokenizer.special_ids[role] for role in ("sep", "cls")]
     tokens = [tokenizer.tokens[number] for number in ids]
-    end, last = tokens[0], [f"{token}:2" for token in tokens[1:]]
-    processor = TemplateProcessing(
-        single=["$A", end, *last],
-        pair=["$A", end, "$B:1", f"{end}:1", *last],
-        special_tokens=[*zip(tokens, ids, strict=True)],
+
+    def piece(kind: str, name: str, segment: int) -> dict[str, Any]:
+        return {kind: {"id": name, "type_id": segment}}
+
+    first, second = (
+        [piece("Sequence", "AB"[segment], segment), piece("SpecialToken", tokens[0], segment)]
+        for segment in (0, 1)
     )
-    return msgspec.json.decode(processor.__getstate__(), type=dict[str, Any])
+    last = [piece("SpecialToken", token, 2) for token in tokens[1:]]
+    return {
+        "type": "TemplateProcessing",
+        "single": first + last,
+        "pair": first + second + last,
+        "special_tokens": {
+            token: {"id": token, "ids": [number], "tokens": [token]}
+            for token, number in zip(tokens, ids, strict=True)
+        },
+    }
 
 
 def read_export(folder: Path) -> Transformer:

@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokkit.pretraining.families import MARIAN_PRESETS
 from tokkit.pretraining.models.attention import CrossAttention, sinusoids
 from tokkit.pretraining.models.bert import Layer
 from tokkit.pretraining.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
@@ -28,7 +29,6 @@ from tokkit.pretraining.models.transformer import (
     Positive,
     to_autocast_dtype,
 )
-from tokkit.pretraining.pretrain_config import MARIAN_PRESETS
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokkit.engine.json_files import Size
+from tokkit.pretraining.families import MODERNBERT_PRESETS
 from tokkit.pretraining.models.attention import SelfAttention, Window
 from tokkit.pretraining.models.bert import MaskedTokenHead
 from tokkit.pretraining.models.modernbert_folder import (
@@ -40,7 +41,6 @@ from tokkit.pretraining.models.transformer import (
     Positive,
     Transformer,
 )
-from tokkit.pretraining.pretrain_config import MODERNBERT_PRESETS
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 LocalAttention = Annotated[int, msgspec.Meta(ge=2)]

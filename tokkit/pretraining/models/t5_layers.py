@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokkit.engine.json_files import Size
+from tokkit.pretraining.families import T5_PRESETS
 from tokkit.pretraining.models.attention import CrossAttention, attend_biased
 from tokkit.pretraining.models.encoder_decoder import EncoderDecoderConfig
 from tokkit.pretraining.models.transformer import Inputs, Positive
-from tokkit.pretraining.pretrain_config import T5_PRESETS
 
 
 @dataclass(frozen=True, kw_only=True)

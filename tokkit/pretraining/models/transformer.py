@@ -28,8 +28,8 @@ from torch.nn import functional as F
 
 from tokkit.engine.json_files import Size
 from tokkit.kernels.instances.flatten import NO_LABEL
+from tokkit.pretraining.families import PRESETS
 from tokkit.pretraining.models.loss import TokenLoss
-from tokkit.pretraining.pretrain_config import PRESETS
 from tokkit.shards.objectives import OBJECTIVES
 from tokkit.tokenizer.tokenizer import Tokenizer
 

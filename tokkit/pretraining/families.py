@@ -1,0 +1,67 @@
+"""The architectures that ``pretrain`` trains: what they learn from, and their sizes.
+
+It does not import torch, so that options are checked at once.
+"""
+
+from typing import NamedTuple
+
+from tokkit.shards.objectives import MASKED
+
+PRESETS = {  # layers, hidden size, heads: https://github.com/google-research/bert
+    "tiny": (2, 128, 2),
+    "mini": (4, 256, 4),
+    "small": (4, 512, 8),
+    "medium": (8, 512, 8),
+    "base": (12, 768, 12),
+    "large": (24, 1024, 16),
+}
+# The same, and the feed-forward size: https://github.com/JHU-CLSP/ettin-encoder-vs-decoder, in
+# pretraining/configs/standard; its encoders and decoders have the same sizes.
+MODERNBERT_PRESETS = {
+    "17m": (7, 256, 4, 384),
+    "32m": (10, 384, 6, 576),
+    "68m": (19, 512, 8, 768),
+    "base": (22, 768, 12, 1152),  # 150 million parameters
+    "large": (28, 1024, 16, 2624),  # 400 million
+}
+# The same: https://github.com/google-research/text-to-text-transfer-transformer, t5.1.1
+T5_PRESETS = {
+    "t5-small": (8, 512, 6, 1024),  # 77 million parameters
+    "t5-base": (12, 768, 12, 2048),  # 248 million
+    "t5-large": (24, 1024, 16, 2816),  # 783 million
+}
+# Vaswani et al. 2017, table 3, and transformer_tiny of github.com/tensorflow/tensor2tensor.
+MARIAN_PRESETS = {
+    "tiny": (2, 128, 4),
+    "base": (6, 512, 8),
+    "big": (6, 1024, 16),
+}
+
+
+class Family(NamedTuple):
+    """What ``--architecture`` stands for.
+
+    Attributes:
+        objectives: of the instances that it learns from.
+        presets: names of its sizes.
+        dropout: the default.
+        preset: the default.
+    """
+
+    objectives: tuple[str, ...]
+    presets: tuple[str, ...]
+    dropout: float
+    preset: str = "base"
+
+
+FAMILIES = {
+    "bert": Family(MASKED, tuple(PRESETS), 0.1),
+    "roberta": Family(("mlm",), tuple(PRESETS), 0.1),
+    "gpt2": Family(("clm",), tuple(PRESETS), 0.1),
+    "modernbert": Family(("mlm", "clm"), tuple(MODERNBERT_PRESETS), 0.0),
+    "t5": Family(("span-corruption", "translation"), tuple(T5_PRESETS), 0.0, "t5-base"),
+    "xlnet": Family(("plm",), tuple(PRESETS), 0.1),
+    "marian": Family(("translation",), tuple(MARIAN_PRESETS), 0.1),
+}
+# Where it is not bert.
+DEFAULT_FAMILIES = {"clm": "gpt2", "span-corruption": "t5", "plm": "xlnet", "translation": "marian"}
