@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -182,9 +182,21 @@ class Hub:
         return answer_json([*rows.values()])
 
 
+def _ask(
+    address: str, method: str, path: str, body: bytes, headers: dict[str, str]
+) -> HTTPResponse:
+    if headers.get("x-goog-if-generation-match") == "0":  # as S3 says it
+        headers["If-None-Match"] = "*"
+    connection = HTTPConnection(address)
+    connection.request(method, path, body, headers)
+    return connection.getresponse()
+
+
 @contextmanager
 def fail_before(address: str, faults: list[tuple[str, str]]) -> Iterator[str]:
-    """Start a server that passes requests on to another, except for the faults; yield its URL.
+    """Start a server that passes requests on to one of S3, except for the faults; yield its URL.
+
+    Requests of Google's XML interface are the same but for a header.
 
     Args:
         address: of the other server.
@@ -203,11 +215,11 @@ def fail_before(address: str, faults: list[tuple[str, str]]) -> Iterator[str]:
             self.close_connection = bool(fault)
             if fault == "silence":
                 sleep(3)
-            if fault in ("reset", "silence"):
+            if fault == "403":
+                self.send_error(403)
+            if fault in ("reset", "silence", "403"):
                 return
-            connection = HTTPConnection(address)
-            connection.request(self.command, self.path, body, dict(self.headers))
-            answer = connection.getresponse()
+            answer = _ask(address, self.command, self.path, body, dict(self.headers))
             content = answer.read()
             self.send_response(int(fault) if fault.isdigit() else answer.status)
             for name, value in answer.getheaders():

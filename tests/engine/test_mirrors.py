@@ -1,18 +1,27 @@
 """Folders on a store: the same bytes as here, from any machine, and whatever the network does."""
 
-import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyarrow.fs import FileSelector, S3FileSystem
 from storeservers import fail_before
+from tokenfolders import write_token_folder
 
 from tokkit.engine import mirrors, object_store
 from tokkit.engine.manifest import MANIFEST
 from tokkit.engine.mirrors import fetch, pull, push
+from tokkit.engine.object_store import put_object
 from tokkit.engine.stage import Stage
+from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError
+from tokkit.inspection.verify import verify
+from tokkit.instances.build import build
+from tokkit.instances.build_config import BuildConfig
 from tokkit.options import find_local, uri_of
+from tokkit.shards.reader import ShardFolder
 from toystage import contents, done, run, squares
 
 URI = Path("s3://corpora/a b/é#?")
@@ -163,7 +172,77 @@ def test_a_copy_is_made_again_when_the_object_changes(
     with pytest.raises(TokkitError, match="SHA-256"):
         fetch(copy, "0" * 64)
     assert not copy.exists()
-    shutil.rmtree(tmp_path / "cache")
+
+
+def test_a_folder_on_google_s_store_has_the_same_bytes(
+    machine: S3FileSystem, s3_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(squares(tmp_path / "here", tmp_path / "log"))
+    with fail_before(s3_address, []) as url:
+        monkeypatch.setenv("GOOGLE_BASE_URL", url)
+        monkeypatch.setenv("GOOGLE_BEARER_TOKEN", "token")
+        monkeypatch.setattr(sys.modules[__name__], "URI", Path("gs://corpora/a b/é#?"))
+        stages = [pulled(tmp_path / "log"), pulled(tmp_path / "log", "other", power=3)]
+        run(stages[0])
+        assert stored(machine) == contents(tmp_path / "here")
+        with pytest.raises(TokkitError, match=r"^gs://corpora/a b/é#\?: holds another run"):
+            run(stages[1])
+        run(stages[1], overwrite=True)
+
+
+def test_shards_are_copied_when_they_are_read(machine: S3FileSystem, tmp_path: Path) -> None:
+    documents = [[[50 + n, 60 + n, 70], [80 + n]] for n in range(40)]
+    here = write_token_folder(tmp_path / "tokens", documents, shards=[[10, 10], [20]])
+    there = find_local(URI)
+    for path in [*here.rglob("*.*")]:
+        put_object(path, there / path.relative_to(here))
+    options: dict[str, Any] = {"workers": 0, "max_seq_length": 16, "progress": False}
+    local = build(BuildConfig(tokens=here, output=tmp_path / "out", **options))
+    uri = Path("s3://corpora/out")
+    assert build(BuildConfig(tokens=URI, output=uri, **options)) == local
+    assert verify(uri).faults == ()
+    assert not [*find_local(uri).glob(".tokkit/done/*")]
+
+    pull(there)
+    folder = ShardFolder.open(there, "tokens")
+    first, last = folder.batch_refs()[0], folder.batch_refs()[-1]
+    assert folder.read_batch(first).num_rows == 10
+    copy = there / last.shard
+    copy.unlink()
+    mirrors._current.clear()
+    with machine.open_output_stream(f"corpora/a b/é#?/{last.shard}") as file:
+        file.write(bytes(folder.shards[last.shard].identity.size))
+    pull(there)
+    with pytest.raises(
+        TokkitError, match=rf"{last.shard}: its SHA-256 is not that of the manifest"
+    ):
+        folder.read_batch(last)
+    machine.delete_file(f"corpora/a b/é#?/{last.shard}")
+    pull(there)
+    with pytest.raises(TokkitError, match=f"{last.shard}: no such file"):
+        folder.read_batch(last)
+    assert verify(URI).faults[0].endswith(f"{last.shard}: no such file or folder")
+
+
+def test_credentials_that_expire_end_the_work_and_lose_nothing(
+    machine: S3FileSystem, s3_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults: list[tuple[str, str]] = []
+
+    def expire(_: UnitResult) -> None:
+        faults.append(("PUT", "403"))
+
+    with fail_before(s3_address, faults) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        stage = replace(pulled(tmp_path / "log"), on_result=expire)
+        with pytest.raises(TokkitError, match="AWS_SECRET_ACCESS_KEY") as caught:
+            run(stage)
+        assert "\n" not in str(caught.value)
+    assert [*stored(machine)] == ["square-00000.txt"]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{s3_address}")
+    object_store.open_client.cache_clear()
+    run(pulled(tmp_path / "log", "other"))
+    assert done(tmp_path / "log") == sorted([*range(6), 1])
 
 
 def test_names_of_mirrors() -> None:

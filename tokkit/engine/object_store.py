@@ -26,6 +26,7 @@ STALL_SECONDS = 30.0  # without a byte
 RETRY_SECONDS = 120.0
 _CHUNK_BYTES = 8 << 20
 _MOST_PARTS = 5000  # of the 10,000 that S3 takes
+_ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL"}
 _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
@@ -55,7 +56,7 @@ def open_client(scheme: str, bucket: str, _process: int) -> Any:
     return from_url(
         f"{scheme}://{bucket}",
         client_options={
-            "allow_http": os.environ.get("AWS_ENDPOINT_URL", "").startswith("http:"),
+            "allow_http": os.environ.get(_ENDPOINTS[scheme], "").startswith("http:"),
             "connect_timeout": timedelta(seconds=STALL_SECONDS),
             "read_timeout": timedelta(seconds=STALL_SECONDS),
             "timeout": timedelta(hours=1),
