@@ -79,6 +79,10 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def s3_address() -> Iterator[str]:
+    """Address of moto's server, or of another one that ``TOKKIT_TEST_S3`` names, such as SeaweedFS's."""
+    if address := os.environ.get("TOKKIT_TEST_S3"):
+        yield address
+        return
     process = subprocess.Popen(
         [sys.executable, "-c", START_MOTO],
         stdin=subprocess.PIPE,

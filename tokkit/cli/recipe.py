@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.engine.files import read_whole
+from tokkit.engine.mirrors import pull
 from tokkit.errors import TokkitError, UsageError, require
 from tokkit.inspection.report.report_config import FOLDERS
 from tokkit.options import find_local, uri_of
@@ -86,6 +87,8 @@ def read_recipe(path: Path, cache: Path | None = None) -> Recipe:
         TokkitError: if the file cannot be read or is not TOML.
         UsageError: naming an unknown key, or a value of the wrong type.
     """
+    path = find_local(path, cache)
+    pull(path)
     try:
         data = tomllib.loads(read_whole(path, _MOST_BYTES).decode())
     except ValueError as error:

@@ -31,7 +31,7 @@ class OutputConfig(Config):
             value = getattr(self, name)
             for path in value if isinstance(value, tuple) else (value,):
                 if isinstance(path, Path):
-                    pull(path, is_output=name == "output")
+                    pull(path, is_output=name in ("output", "save_counts"))
 
 
 def parse_part(text: str) -> tuple[int, int]:
