@@ -212,13 +212,12 @@ class _Scan:
 
     def find(self) -> Iterator[FoundDocuments]:
         """Find the documents that end in the buffer."""
-        view = read_only(self._buffer)
         limit = self._config.max_document_bytes
         count = self._starts.size
         while count == self._starts.size:
             before = self._state.copy()
             rest = (self.is_final, self._by_line, self._state, self._starts, self._stops)
-            count = find_documents(view, self._size, *rest)
+            count = find_documents(read_only(self._buffer), self._size, *rest)
             starts, stops = self._starts[:count], self._stops[:count]
             if self._is_cut and count:
                 if starts[0] == 0:
@@ -230,7 +229,7 @@ class _Scan:
             num_empty = int(self._state[NUM_EMPTY] - before[NUM_EMPTY])
             yield FoundDocuments(
                 self._stream,
-                view,
+                self._share_buffer(is_last=self.is_final and count < self._starts.size),
                 self._base,
                 starts[fits],
                 stops[fits],
@@ -239,6 +238,13 @@ class _Scan:
                 scanned_from=int(before[NEXT]),
                 lines_before=int(before[NUM_LINES]),
             )
+
+    def _share_buffer(self, *, is_last: bool) -> NDArray[np.uint8]:
+        """Return the buffer; the last time, forget it, so that a long document is in memory once."""
+        view = read_only(self._buffer)
+        if is_last:
+            self._buffer, self._size = np.empty(1, np.uint8), 0
+        return view
 
     def advance(self) -> None:
         """Move an unfinished document to the front of the buffer, and read on after it."""

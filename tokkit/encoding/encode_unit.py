@@ -44,7 +44,7 @@ from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError
 from tokkit.shards.arrow import large_list, string_array, string_buffers, to_arrow
 from tokkit.shards.schema import Header, tokens_schema
-from tokkit.shards.writer import open_writer
+from tokkit.shards.writer import count_tokens, open_writer
 from tokkit.tokenizer.encoded import Encoded, TextTooLongError
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -359,9 +359,10 @@ def _join_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]
     waiting: list[pa.RecordBatch] = []
     num_tokens = 0
     for batch in batches:
-        offsets = batch.column("input_ids").offsets
+        if not len(batch):  # joined to a long document, it would cost a copy of that
+            continue
         waiting.append(batch)
-        num_tokens += offsets[-1].as_py() - offsets[0].as_py()
+        num_tokens += count_tokens(batch)
         if num_tokens >= BATCH_TOKENS:
             yield from pa.Table.from_batches(waiting).combine_chunks().to_batches()
             waiting, num_tokens = [], 0

@@ -104,6 +104,7 @@ def refuse_missing_unknown(unknown: str, tokens: Iterable[str], path: object) ->
 
 def suggest_case(wanted: Iterable[str], tokens: Iterable[str]) -> str:
     """Return a remark for errors if a token differs from a wanted one only in its case, or ``""``."""
-    folded = {token.casefold() for token in wanted}
-    similar = next((token for token in tokens if token.casefold() in folded), None)
+    exact = {*wanted}
+    folded = {token.casefold() for token in exact}
+    similar = next((t for t in tokens if t.casefold() in folded and t not in exact), None)
     return "" if similar is None else f" (it has {similar!r}: capitals matter)"
