@@ -40,8 +40,10 @@ def test_a_cache_that_is_too_small_stays_exact(
     tokenizer: Tokenizer, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tokkit.tokenizer.encoder._SHORT_BITS", bits)
-    monkeypatch.setattr("tokkit.tokenizer.encoder._LONG_BITS", bits)
-    texts = [*short_words(), *random_texts(1000, seed=3)]
+    monkeypatch.setattr("tokkit.tokenizer.encoder._INDEX_BITS", bits)
+    monkeypatch.setattr("tokkit.tokenizer.encoder._ARENA_BITS", 7)
+    long = [f"{'あい' * (number % 40)}{number % 7:x<{number}}" for number in range(3, 99)]
+    texts = [*short_words(), *random_texts(1000, seed=3), *long]
     encoder = Encoder(tokenizer)
     assert_exact(tokenizer, [*texts, *reversed(texts), " ".join(texts)], encoder)
     assert (encoder.counters > 0).all()
@@ -95,10 +97,10 @@ def test_kernels_do_not_read_past_the_text(texts: list[str], data: st.DataObject
         assert found.word_starts.equals(expected.word_starts)
 
 
-def test_tables_of_the_cache_begin_at_cache_lines() -> None:
-    cache = new_cache(5, 4)
-    assert cache.short.ctypes.data % 64 == cache.long.ctypes.data % 64 == 0
-    assert (cache.short.size, cache.long.size) == (8 * 32, 16 * 16)
+def test_tables_of_the_cache_have_their_sizes() -> None:
+    cache = new_cache(5, 4, 10)
+    assert cache.short.ctypes.data % 64 == 0
+    assert (cache.short.size, cache.long.slots.size, cache.long.arena.size) == (8 * 32, 16, 1024)
     assert cache.counters.tolist() == [0] * NUM_COUNTERS
 
 

@@ -219,14 +219,15 @@ def find_last_either(values: Ids, position: int, first: int, second: int) -> np.
 @tuple_splice
 def decode_character(values: Bytes, position: int) -> tuple[int, int]:
     """Return the code point that begins at a byte, and its length in bytes; UTF-8 must be valid."""
-    byte = signed(values[position])
+    place = np.uint64(position)  # unsigned, since an index that may be negative is checked
+    byte = signed(values[place])
     if byte < 0x80:
         return byte, 1
-    second = signed(values[position + 1]) & 0x3F
+    second = signed(values[place + np.uint64(1)]) & 0x3F
     if byte < 0xE0:
         return (byte & 0x1F) << 6 | second, 2
-    third = signed(values[position + 2]) & 0x3F
+    third = signed(values[place + np.uint64(2)]) & 0x3F
     if byte < 0xF0:
         return (byte & 0xF) << 12 | second << 6 | third, 3
-    fourth = signed(values[position + 3]) & 0x3F
+    fourth = signed(values[place + np.uint64(3)]) & 0x3F
     return (byte & 7) << 18 | second << 12 | third << 6 | fourth, 4

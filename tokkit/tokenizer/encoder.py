@@ -32,7 +32,7 @@ from tokkit.kernels.encode.chunks import (
     new_state,
 )
 from tokkit.kernels.encode.cuts import count_before
-from tokkit.kernels.encode.word_cache import LONG_SPILL, append_tokens, new_cache
+from tokkit.kernels.encode.word_cache import SPARE_IDS, append_tokens, new_cache
 from tokkit.shards.arrow import boolean_array, id_dtype, read_only
 from tokkit.tokenizer.bpe_model import BpeModel
 from tokkit.tokenizer.encoded import Encoded, Ids, TextTooLongError
@@ -44,13 +44,12 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.unigram_model import UnigramModel
 from tokkit.tokenizer.wordpiece_model import WordPieceModel
 
-# Binary logarithms of the cache's slots: 16 MB for short keys and 8 MB for long ones, and up to
-# 59 MB more for chunks of more than three tokens. English prose runs at 206 MB/s a core with 4 MB
-# for short keys, at 257 with 8 MB, 276 with 16 MB, 304 with 32 MB. Long words seldom come again:
-# 32 MB for them made byte-level BPE of Japanese 37 MB/s a core instead of 29, and a worker 530 MB
-# large.
+# Binary logarithms of the cache's sizes: 16 MB for short keys, 4 and up to 64 MB for long ones, and up
+# to 50 MB more for chunks of more than three tokens. English prose runs at 206 MB/s a core with 4 MB
+# for short keys, at 257 with 8 MB, 276 with 16 MB, 304 with 32 MB.
 _SHORT_BITS = 18
-_LONG_BITS = 16
+_INDEX_BITS = 19
+_ARENA_BITS = 23
 _BUFFER_BYTES = 16 << 20
 
 _Bits = npt.NDArray[np.uint64]
@@ -82,7 +81,7 @@ class Encoder:
             self._model = MetaspaceBpeModel(tokenizer, longest_word)
         elif kernel == "unigram":
             self._model = UnigramModel(tokenizer, longest_word)
-        self._cache = new_cache(_SHORT_BITS, _LONG_BITS)
+        self._cache = new_cache(_SHORT_BITS, _INDEX_BITS, _ARENA_BITS)
         self._queue = new_queue()
         # Writing to the same memory again is a tenth faster than writing to new pages.
         self._buffers = self._new_buffers(_BUFFER_BYTES)
@@ -151,7 +150,7 @@ class Encoder:
         Each token has at least one byte, which the models ensure, and a slot of the cache is copied
         whole.
         """
-        size = num_bytes + LONG_SPILL
+        size = num_bytes + SPARE_IDS
         return np.empty(size, self._id_dtype), np.empty(size // 64 + 3, np.uint64)
 
     def _encode_chunk(self, segments: Segments, state: _Int64s, ids: Ids, bits: _Bits) -> None:

@@ -30,7 +30,7 @@ from tokkit.kernels.encode.encode_metaspace_bpe import (
     encode_metaspace_bpe,
     mark_pairs,
 )
-from tokkit.kernels.encode.word_cache import LONG_SPILL, new_cache
+from tokkit.kernels.encode.word_cache import SPARE_IDS, new_cache
 from tokkit.shards.arrow import id_dtype, read_only, string_buffers
 from tokkit.tokenizer.bpe_model import make_lookup, make_merges
 from tokkit.tokenizer.characters import UNICODE_SIZE
@@ -108,12 +108,12 @@ class MetaspaceBpeModel:
             data: normalized text that was cut where ``rules`` allow it.
         """
         state = new_state(0)
-        size = len(data) + LONG_SPILL
+        size = len(data) + SPARE_IDS
         ids = np.empty(size, id_dtype(len(self.num_bytes)))
         bits = np.zeros(size // 64 + 3, np.uint64)
         bounds = np.array([0, len(data)])
         text = read_only(data), read_only(bounds), read_only(NO_ADDED)
-        rest = new_cache(4, 4), new_queue(), state, ids, bits, np.zeros(2, np.int64)
+        rest = new_cache(4, 4, 10), new_queue(), state, ids, bits, np.zeros(2, np.int64)
         while self.kernel(*text, *self.tables, *rest) != DONE:
             self._tables = self._tables._replace(buffers=new_buffers(2 * int(state[DETAIL])))
         begins = np.empty(int(state[NUM_TOKENS]), np.int64)

@@ -20,7 +20,9 @@ import numpy as np
 
 from tokkit.kernels.arrays import Bytes, Int64, UInt64
 from tokkit.kernels.encode.cut_rules import COLUMN_BITS, CUT, LOOK, can_cut, can_cut_run
+from tokkit.kernels.encode.long_words import fetch_record, fetch_slots, hash_long
 from tokkit.kernels.encode.word_cache import (
+    CHUNK,
     CHUNK_HITS,
     CHUNK_MISSES,
     SHORT_KEY,
@@ -59,8 +61,8 @@ LONG_WORD = 3  # number of bytes of a word: make room for it, then call again
 FULL_CHUNKS = 4  # no detail: split the chunks that were counted, then call again
 FULL_WORDS = 5  # no detail: take the words out of the table, then call again
 
-# A chunk in the queue is four words: key and bucket of a short one, with its start; else its start
-# and stop.
+# A chunk in the queue is four words: key and bucket of a short one, with its start; else its hash, if
+# it is looked up at all, its start and stop.
 Queue = UInt64
 _FIRST, _SECOND, _START, _BUCKET = np.arange(4, dtype=np.uint64)
 _CHUNK_WORDS = np.uint64(4)
@@ -71,6 +73,8 @@ NO_ADDED = np.zeros(0, np.int64)
 UNSEEN = 0  # not in the table yet
 SPACE = 3
 
+_RECORDS_AHEAD = np.uint64(8)  # chunks between the fetching of a record and its use
+LONG_CHUNK = 63  # most bytes of a chunk that is looked up as a whole
 _AHEAD = 32
 _BLOCK = 64
 _ONE = np.uint64(1)
@@ -108,9 +112,9 @@ class Chunk(NamedTuple):
         start: where it begins in ``values``.
         stop: where it ends.
         text_stop: where its text ends.
-        first: first word of its key.
+        first: first word of its key, or the hash of a long one.
         second: second word of its key.
-        bucket: of its key, or ``NO_BUCKET`` if it must not be looked up.
+        bucket: of its key, or ``NO_BUCKET`` if it has more than 15 bytes.
     """
 
     start: int
@@ -123,7 +127,7 @@ class Chunk(NamedTuple):
 
 def new_queue() -> Queue:
     """Return an empty queue; a block of text adds at most one chunk per byte, and one more."""
-    return np.zeros((_AHEAD + 2 * _BLOCK) * int(_CHUNK_WORDS), np.uint64)
+    return np.zeros((_AHEAD + 2 * _BLOCK + int(_RECORDS_AHEAD)) * int(_CHUNK_WORDS), np.uint64)
 
 
 def new_state(start: int) -> Int64:
@@ -188,6 +192,9 @@ def process_chunks(
                 place = np.uint64(index) * _CHUNK_WORDS
                 first, second = queue[place + _FIRST], queue[place + _SECOND]
                 bucket = queue[place + _BUCKET]
+                behind = place + _RECORDS_AHEAD * _CHUNK_WORDS
+                if queue[behind + _BUCKET] == NO_BUCKET:
+                    fetch_record(cache.long, queue[behind + _FIRST])
                 end = take_known(tables, first, second, bucket, num_tokens)
                 if end != UNKNOWN:
                     num_tokens = end
@@ -219,6 +226,12 @@ def process_chunks(
     state[POSITION] = start
     state[NUM_TOKENS] = num_tokens
     return reason
+
+
+@tuple_splice
+def is_long_chunk(chunk: Chunk) -> bool:
+    """Return whether a chunk is looked up among the long words."""
+    return chunk.bucket == NO_BUCKET and chunk.stop - chunk.start <= LONG_CHUNK
 
 
 @tuple_splice
@@ -359,6 +372,9 @@ def _queue_chunk(
     bucket = find_bucket(first, second, cache.short_shift)
     prefetch(cache.short, bucket)
     is_short = length <= np.uint64(SHORT_KEY)
+    if not is_short and length <= np.uint64(LONG_CHUNK):
+        first = hash_long(values, start, stop, CHUNK)
+        fetch_slots(cache.long, first)
     place = np.uint64(count) * _CHUNK_WORDS
     queue[place + _FIRST] = first
     queue[place + _SECOND] = second if is_short else np.uint64(stop)

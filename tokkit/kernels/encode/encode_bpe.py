@@ -16,6 +16,7 @@ from tokkit.kernels.encode.bpe_lookup import BpeLookup, encode_word
 from tokkit.kernels.encode.bpe_merges import Merges, WordBuffers, merge_word
 from tokkit.kernels.encode.chunks import (
     DONE,
+    LONG_CHUNK,
     LONG_WORD,
     NUM_TOKENS,
     UNSEEN_CHARACTER,
@@ -25,6 +26,7 @@ from tokkit.kernels.encode.chunks import (
     Texts,
     append_added,
     append_known,
+    is_long_chunk,
     process_chunks,
     queue_stretches,
 )
@@ -33,15 +35,20 @@ from tokkit.kernels.encode.tries import NO_TOKEN, Cells, find_longest
 from tokkit.kernels.encode.word_cache import (
     CHUNK,
     PIECE,
-    SHORT_KEY,
     UNKNOWN,
     TokenBuffer,
     WordCache,
+    append_long,
     append_starts,
-    append_word,
     drop_starts,
-    put_short,
     put_word,
+)
+from tokkit.kernels.encode.word_queue import (
+    NUM_QUEUED,
+    append_queued,
+    fetch_queued,
+    queue_word,
+    queued_word,
 )
 from tokkit.kernels.jit import tuple_kernel, tuple_splice
 
@@ -94,24 +101,34 @@ def _append_chunk(
     """
     model, cache, out = tables
     start, stop = chunk.start, chunk.stop
+    if is_long_chunk(chunk):
+        last = append_long(cache, values, start, stop, CHUNK, chunk.first, num_tokens, out)
+        if last != UNKNOWN:
+            return last, stop, DONE, 0
     before = num_tokens
     start_pieces(model.splitter, start)
     end = start
     while end < stop:
-        position, end, unseen = next_piece(values, end, stop, model.splitter)
-        if unseen >= 0:
-            return before, start, UNSEEN_CHARACTER, unseen
-        if end - position > model.buffers.ids.size:
-            return before, start, LONG_WORD, end - position
-        if position == end:
-            break
-        last = append_word(cache, values, position, end, PIECE, num_tokens, out)
-        if last == UNKNOWN:
-            last = _encode_piece(values, position, end, model, num_tokens, out)
-            put_word(cache, values, position, end, PIECE, num_tokens, last, out)
-        num_tokens = last
-    if stop - start <= SHORT_KEY:
-        put_short(cache, values, start, stop, CHUNK, before, num_tokens, out)
+        count = 0
+        while end < stop and count < NUM_QUEUED:
+            position, end, unseen = next_piece(values, end, stop, model.splitter)
+            if unseen >= 0:
+                return before, start, UNSEEN_CHARACTER, unseen
+            if end - position > model.buffers.ids.size:
+                return before, start, LONG_WORD, end - position
+            if position < end:
+                queue_word(cache, values, position, end, PIECE, count)
+                count += 1
+        fetch_queued(cache, count)
+        for index in range(count):
+            last = append_queued(cache, values, PIECE, index, num_tokens, out)
+            if last == UNKNOWN:
+                first, second = queued_word(cache, index)
+                last = _encode_piece(values, first, second, model, num_tokens, out)
+                put_word(cache, values, first, second, PIECE, num_tokens, last, out)
+            num_tokens = last
+    if stop - start <= LONG_CHUNK:
+        put_word(cache, values, start, stop, CHUNK, before, num_tokens, out)
     return num_tokens, stop, DONE, 0
 
 
@@ -138,7 +155,7 @@ def encode_bpe(
         cache: the cache of this tokenizer.
         queue: memory for this call.
         state: see ``chunks``; updated.
-        out_ids: room for as many ids as the texts have bytes, and 32 more.
+        out_ids: room for as many ids as the texts have bytes, and ``SPARE_IDS`` more.
         out_starts: uint64, a bit for each of ``out_ids`` and 128 more, set where a word starts; see
             ``word_cache``.
         out_offsets: int64 ``[num_texts + 1]``, into ``out_ids``; the first is set already.

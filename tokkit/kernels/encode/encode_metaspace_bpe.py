@@ -10,8 +10,7 @@ each other in no token, so the text can be cut there, and what lies between is e
     text     It's   a cat.\n                here spaces are in place of U+2581
     chunks   It's |   a |  cat. | \n        pieces  It | 's |   a |  cat | . | \n
 
-Chunks are looked up in the cache, those that are new piece by piece. (To cache chunks of 16 to 32
-bytes as a whole, too, made no difference.) Text without spaces is looked
+Chunks are looked up in the cache, those that are new piece by piece. Text without spaces is looked
 up by pieces: in Japanese they have two characters on average. A character that is no token is a
 piece of its own, and becomes its bytes or the unknown token.
 """
@@ -25,6 +24,7 @@ from tokkit.kernels.encode.bpe_lookup import BpeLookup, encode_word
 from tokkit.kernels.encode.bpe_merges import NO_ID, Merges, WordBuffers, merge_characters
 from tokkit.kernels.encode.chunks import (
     DONE,
+    LONG_CHUNK,
     LONG_WORD,
     NUM_TOKENS,
     Chunk,
@@ -33,22 +33,23 @@ from tokkit.kernels.encode.chunks import (
     Texts,
     append_added,
     append_known,
+    is_long_chunk,
     process_chunks,
     queue_stretches,
 )
 from tokkit.kernels.encode.cut_rules import CutRules
 from tokkit.kernels.encode.word_cache import (
     CHUNK,
-    SHORT_KEY,
-    SPILL,
     UNKNOWN,
     TokenBuffer,
     WordCache,
+    append_long,
     append_starts,
-    append_word,
     drop_starts,
-    put_short,
     put_word,
+)
+from tokkit.kernels.encode.word_queue import (
+    append_word,
 )
 from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
 from tokkit.kernels.memory import HASH_PRIME, HASH_PRIME_2, decode_character, signed
@@ -182,9 +183,13 @@ def _append_chunk(
     """Append the tokens of a chunk, piece by piece, and cache them; see ``process_chunks``."""
     model, cache, out = tables
     start, stop = chunk.start, chunk.stop
+    if is_long_chunk(chunk):
+        last = append_long(cache, values, start, stop, CHUNK, chunk.first, num_tokens, out)
+        if last != UNKNOWN:
+            return last, stop, DONE, 0
     before = num_tokens
     position = start
-    is_kept = stop - start <= SHORT_KEY
+    is_kept = stop - start <= LONG_CHUNK
     follows_unknown = False
     while position < stop:
         end, symbol = _find_piece(values, position, stop, model)
@@ -204,14 +209,13 @@ def _append_chunk(
             last = append_word(cache, values, position, end, CHUNK, num_tokens, out)
             if last == UNKNOWN:
                 last = _encode_piece(values, position, end, model, num_tokens, out)
-                if last - num_tokens <= SPILL:
-                    put_word(cache, values, position, end, CHUNK, num_tokens, last, out)
+                put_word(cache, values, position, end, CHUNK, num_tokens, last, out)
             num_tokens = last
             is_kept &= end - position < stop - start  # else it is cached as a piece
             follows_unknown = False
         position = end
     if is_kept:
-        put_short(cache, values, start, stop, CHUNK, before, num_tokens, out)
+        put_word(cache, values, start, stop, CHUNK, before, num_tokens, out)
     return num_tokens, position, DONE, 0
 
 
@@ -239,7 +243,7 @@ def encode_metaspace_bpe(
         cache: the cache of this tokenizer.
         queue: memory for this call.
         state: see ``chunks``; updated.
-        out_ids: room for as many ids as the texts have bytes, and 32 more.
+        out_ids: room for as many ids as the texts have bytes, and ``SPARE_IDS`` more.
         out_starts: uint64, a bit for each of ``out_ids`` and 128 more, set where a token begins
             with a space, and for the first of each text; see ``word_cache``.
         out_offsets: int64 ``[num_texts + 1]``, into ``out_ids``; the first is set already.

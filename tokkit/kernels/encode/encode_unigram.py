@@ -31,10 +31,10 @@ from tokkit.kernels.encode.word_cache import (
     WORD_MISSES,
     TokenBuffer,
     WordCache,
-    append_word,
     drop_starts,
     put_word,
 )
+from tokkit.kernels.encode.word_queue import append_word
 from tokkit.kernels.jit import tuple_kernel, tuple_splice
 
 
@@ -103,7 +103,7 @@ def encode_unigram(
         cache: the cache of this tokenizer.
         queue: memory for this call.
         state: see ``chunks``; updated.
-        out_ids: room for as many ids as the texts have bytes, and 32 more.
+        out_ids: room for as many ids as the texts have bytes, and ``SPARE_IDS`` more.
         out_starts: uint64, a bit for each of ``out_ids`` and 128 more, set where a word starts; see
             ``word_cache``.
         out_offsets: int64 ``[num_texts + 1]``, into ``out_ids``; the first is set already.

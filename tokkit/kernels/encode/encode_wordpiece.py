@@ -16,9 +16,9 @@ import numpy as np
 from tokkit.kernels.arrays import Bools, Bytes, Ids, Int64, UInt32, UInt64
 from tokkit.kernels.encode.chunks import (
     DONE,
+    LONG_CHUNK,
     NEEDS_LIBRARY,
     NUM_TOKENS,
-    SPACE,
     UNSEEN,
     UNSEEN_CHARACTER,
     Chunk,
@@ -27,21 +27,28 @@ from tokkit.kernels.encode.chunks import (
     Texts,
     append_added,
     append_known,
+    is_long_chunk,
     process_chunks,
     queue_words,
 )
 from tokkit.kernels.encode.tries import CONTINUED, NO_TOKEN, ROOT, Trie, find_edge
 from tokkit.kernels.encode.word_cache import (
     CHUNK,
-    SHORT_KEY,
     UNKNOWN,
     TokenBuffer,
     WordCache,
+    append_long,
     append_starts,
-    append_word,
     drop_starts,
-    put_short,
     put_word,
+)
+from tokkit.kernels.encode.word_queue import (
+    NUM_QUEUED,
+    append_queued,
+    fetch_queued,
+    queue_id,
+    queue_word,
+    queued_word,
 )
 from tokkit.kernels.jit import tuple_kernel, tuple_splice
 from tokkit.kernels.memory import decode_character, signed
@@ -172,40 +179,47 @@ def _append_chunk(
     """Append the tokens of a chunk, run by run, and cache them; see ``process_chunks``."""
     (characters, vocabulary), cache, out = tables
     start, stop = chunk.start, chunk.stop
+    if is_long_chunk(chunk):
+        last = append_long(cache, values, start, stop, CHUNK, chunk.first, num_tokens, out)
+        if last != UNKNOWN:
+            return last, stop, DONE, 0
     before = num_tokens
-    position = start
-    run = start
-    while True:
-        kind = np.uint8(SPACE)
-        code, size = 0, 0
-        if position < stop:
+    position = run = start
+    is_run = False  # then the chunk is cached as a run
+    while position < stop:
+        count = 0
+        while position < stop and count < NUM_QUEUED - 1:
             code, size = decode_character(values, position)
-            kind = characters.kinds[code]
+            end = position + size
+            kind = characters.kinds[np.uint64(code)]
             if kind == WORD or kind == NOTHING:
-                position += size
+                if end == stop:
+                    queue_word(cache, values, run, stop, CHUNK, count)
+                    count += 1
+                    is_run = run == start
+                position = end
                 continue
             if kind == UNSEEN:
                 return before, start, UNSEEN_CHARACTER, code
             if kind == CONTEXT:
                 return before, start, NEEDS_LIBRARY, stop
-        if run < position:
-            end = append_word(cache, values, run, position, CHUNK, num_tokens, out)
-            if end == UNKNOWN:
-                end = _match_run(values, run, position, characters, vocabulary, num_tokens, out)
-                put_word(cache, values, run, position, CHUNK, num_tokens, end, out)
-            num_tokens = end
-            if position - run == stop - start:
-                return num_tokens, stop, DONE, 0  # it is cached as a run
-        if position == stop:
-            break
-        if kind == SINGLE:
-            append_starts(out.starts, num_tokens, np.uint64(1))
-            out.ids[num_tokens] = characters.meanings[code]
-            num_tokens += 1
-        position += size
-        run = position
-    if stop - start <= SHORT_KEY:
-        put_short(cache, values, start, stop, CHUNK, before, num_tokens, out)
+            if run < position:
+                queue_word(cache, values, run, position, CHUNK, count)
+                count += 1
+            if kind == SINGLE:
+                queue_id(cache, signed(characters.meanings[code]), count)
+                count += 1
+            position = run = end
+        fetch_queued(cache, count)
+        for index in range(count):
+            last = append_queued(cache, values, CHUNK, index, num_tokens, out)
+            if last == UNKNOWN:
+                first, end = queued_word(cache, index)
+                last = _match_run(values, first, end, characters, vocabulary, num_tokens, out)
+                put_word(cache, values, first, end, CHUNK, num_tokens, last, out)
+            num_tokens = last
+    if stop - start <= LONG_CHUNK and not is_run:
+        put_word(cache, values, start, stop, CHUNK, before, num_tokens, out)
     return num_tokens, stop, DONE, 0
 
 
@@ -234,7 +248,7 @@ def encode_wordpiece(
         cache: the cache of this tokenizer.
         queue: memory for this call.
         state: see ``chunks``; updated.
-        out_ids: room for as many ids as the texts have bytes, and 32 more.
+        out_ids: room for as many ids as the texts have bytes, and ``SPARE_IDS`` more.
         out_starts: uint64, a bit for each of ``out_ids`` and 128 more, set where a word starts; see
             ``word_cache``.
         out_offsets: int64 ``[num_texts + 1]``, into ``out_ids``; the first is set already.

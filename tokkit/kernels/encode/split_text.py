@@ -86,7 +86,7 @@ def _find_match(
     end = -1
     while position < stop:
         code, size = _read_character(values, position, splitter, level)
-        kind = classes[code]
+        kind = classes[np.uint64(code)]
         if kind == UNSEEN:
             return end, code
         step = np.uint64(transitions[state * np.uint64(NUM_CLASSES) + np.uint64(kind)])

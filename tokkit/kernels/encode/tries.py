@@ -121,7 +121,7 @@ def find_longest(cells: Cells, values: Bytes, start: int, stop: int) -> tuple[in
     end = start
     base = cells[0] >> BASE_SHIFT
     for position in range(start, stop):
-        byte = np.uint64(values[position])
+        byte = np.uint64(values[np.uint64(position)])
         cell = cells[base ^ byte]
         if cell & LABEL_MASK != byte + np.uint64(1):
             break

@@ -1,16 +1,15 @@
 """A cache from the bytes of a word to its token ids and word starts, and the buffer for both.
 
-A key is up to 15 bytes in two 64-bit words, with its length in the last byte; or up to 111 bytes in
-14 words, for languages without spaces between words. There is a table for each, of cache lines:
+A key is up to 15 bytes in two 64-bit words, with its length in the last byte. Their table has cache
+lines; longer words are kept elsewhere (``long_words``):
 
-    short   a bucket of 64 bytes    key (2 words) value (2)  |  key (2) value (2)
-    long    a slot of 128 bytes     key (14 words) value (2)
+    a bucket of 64 bytes    key (2 words) value (2)  |  key (2) value (2)
+    value                   count (8 bits), word starts (24), ids (32)  |  ids (64)
 
-    value   count (8 bits), word starts (24), first id (32)  |  second id (32), third id (32)
-
-Ids beyond the third are in a spill row per slot, which few slots need. Tables never grow: a key
-that finds no free slot replaces another, so a text whose words are all new costs time and no
-memory, and a frequent word that was replaced is soon back.
+A value has three ids, or six of 16 bits. The others are in a spill row per slot, which is not fetched
+in advance: with three ids of 16 bits, too, a tenth of the time of English prose went there. Tables
+never grow: a key that finds no free slot replaces another, so a text whose words are all new costs
+time and no memory, and a frequent word that was replaced is soon back.
 
 Word starts are a bit per token in 64-bit words, Arrow's layout of booleans:
 
@@ -26,13 +25,30 @@ from typing import NamedTuple
 import numpy as np
 
 from tokkit.kernels.arrays import Bools, Bytes, Ids, Int64, UInt32, UInt64
-from tokkit.kernels.jit import inline, kernel, splice, tuple_splice
-from tokkit.kernels.memory import HASH_PRIME, HASH_PRIME_2, load_last_word, load_word, signed
+from tokkit.kernels.encode.long_words import (
+    LONG_KEY,
+    MOST_IDS,
+    NO_RECORD,
+    LongWords,
+    add_long,
+    find_ids,
+    find_long,
+    hash_long,
+    new_long_words,
+)
+from tokkit.kernels.jit import kernel, splice, tuple_splice
+from tokkit.kernels.memory import (
+    HASH_PRIME,
+    HASH_PRIME_2,
+    load_last_word,
+    load_word,
+    signed,
+    store_word,
+)
 
 SHORT_KEY = 15
-LONG_KEY = 111
 SPILL = 24  # most ids of a short slot: as many as a value has bits for word starts
-LONG_SPILL = 32  # most ids of a long slot, which is one word of text
+SPARE_IDS = 6  # room behind a text's ids, since more may be written than a word has
 UNKNOWN = -1
 # Added to the second word of a short key, to keep two kinds of keys apart.
 CHUNK = np.uint64(0)
@@ -47,14 +63,16 @@ NUM_COUNTERS = 4
 
 _LINE_WORDS = 8  # of a cache line
 _SLOT_WORDS = 4
-_LONG_SLOT_WORDS = 16
-_LENGTH_WORD = 13  # of a long key
+_QUEUE_SIZE = 160
 # Masks for the bytes of a key in its first and second word, by the key's length.
 _FIRST_BYTES = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(17)], np.uint64)
 _SECOND_BYTES = np.array([(1 << 8 * max(n - 8, 0)) - 1 for n in range(17)], np.uint64)
 _LENGTH_SHIFT = np.uint64(56)
-_LOW_HALF = np.uint64(0xFFFF_FFFF)
 _HALF = np.uint64(32)
+_HALF_BYTES = 4
+_WORD_BYTES = 8
+_SHORT_ID = 2  # bytes
+_ID_SHIFT = np.uint64(48)
 
 
 class TokenBuffer(NamedTuple):
@@ -76,33 +94,27 @@ class WordCache(NamedTuple):
         short: uint64 ``[num_buckets * 8]``, aligned to cache lines.
         short_shift: 64 less the binary logarithm of the number of buckets.
         short_spill: uint32 ``[num_buckets * 2, SPILL]``.
-        long: uint64 ``[num_slots * 16]``, aligned to cache lines.
-        long_shift: 64 less the binary logarithm of the number of slots.
-        long_spill: uint32 ``[num_slots, LONG_SPILL]``.
-        key: uint64 ``[14]``, the long key that was looked up last.
+        long: words of 16 bytes and more.
+        queue: uint64 ``[160]``, words to look up; see ``word_queue``.
         counters: int64 ``[NUM_COUNTERS]``.
     """
 
     short: UInt64
     short_shift: int
     short_spill: UInt32
-    long: UInt64
-    long_shift: int
-    long_spill: UInt32
-    key: UInt64
+    long: LongWords
+    queue: UInt64
     counters: Int64
 
 
-def new_cache(short_bits: int, long_bits: int) -> WordCache:
-    """Return an empty cache of ``2 ** short_bits`` buckets and ``2 ** long_bits`` slots."""
+def new_cache(short_bits: int, index_bits: int, arena_bits: int) -> WordCache:
+    """Return an empty cache of ``2 ** short_bits`` buckets; see ``new_long_words`` for the others."""
     return WordCache(
         aligned_zeros(_LINE_WORDS << short_bits),
         64 - short_bits,
         np.zeros((2 << short_bits, SPILL), np.uint32),
-        aligned_zeros(_LONG_SLOT_WORDS << long_bits),
-        64 - long_bits,
-        np.zeros((1 << long_bits, LONG_SPILL), np.uint32),
-        np.zeros(_LENGTH_WORD + 1, np.uint64),
+        new_long_words(index_bits, arena_bits),
+        np.zeros(_QUEUE_SIZE, np.uint64),
         np.zeros(NUM_COUNTERS, np.int64),
     )
 
@@ -199,38 +211,6 @@ def find_short(short: UInt64, bucket: int, first: np.uint64, second: np.uint64) 
     return signed(place) if is_there else -1
 
 
-@inline
-def _find_long(
-    key: UInt64, table: UInt64, shift: int, values: Bytes, start: int, stop: int
-) -> tuple[int, bool]:
-    """Return the index of the slot for 16 to 111 bytes, and whether it holds them.
-
-    Writes their key to ``key``, whose words between the bytes and the length keep what they held
-    before and are not compared.
-    """
-    num_words = (stop - start + 7) >> 3
-    key[_LENGTH_WORD] = np.uint64(0)
-    mixed = np.uint64(stop - start)
-    for index in range(num_words):
-        position = start + 8 * index
-        if position + 8 <= values.size:
-            word = load_word(values, position)
-        else:
-            word = load_last_word(values, position)
-        word &= _FIRST_BYTES[min(stop - position, 8)]
-        key[index] = word
-        mixed = (mixed ^ word) * HASH_PRIME
-        mixed ^= mixed >> np.uint64(29)
-    key[_LENGTH_WORD] |= np.uint64(stop - start) << _LENGTH_SHIFT
-    slot = signed((mixed * HASH_PRIME_2) >> np.uint64(shift)) * _LONG_SLOT_WORDS
-    if table[slot + _LENGTH_WORD] != key[_LENGTH_WORD]:
-        return slot, False
-    for index in range(num_words):
-        if table[slot + index] != key[index]:
-            return slot, False
-    return slot, True
-
-
 @splice
 def _append_value(
     table: UInt64, value: int, spill: UInt32, row: int, num_tokens: int, out: TokenBuffer
@@ -247,15 +227,17 @@ def append_ids(
 ) -> int:
     """Append the ids of a slot; returns the new number of tokens.
 
-    Always writes three ids: a branch that is often mispredicted costs more.
+    Always writes all ids of the value: a branch that is often mispredicted costs more.
     """
     low, high = table[np.uint64(value)], table[np.uint64(value + 1)]
     count = signed(low & np.uint64(0xFF))
     place = np.uint64(num_tokens)
     out.ids[place] = low >> _HALF
-    out.ids[place + np.uint64(1)] = high & _LOW_HALF
-    out.ids[place + np.uint64(2)] = high >> _HALF
-    for index in range(3, count):
+    if out.ids.itemsize == _SHORT_ID:
+        out.ids[place + np.uint64(1)] = low >> _ID_SHIFT
+    num_ids = _HALF_BYTES // out.ids.itemsize
+    store_word(out.ids, num_tokens + num_ids, high)
+    for index in range(3 * num_ids, count):
         out.ids[num_tokens + index] = spill[row, index]
     return num_tokens + count
 
@@ -264,21 +246,16 @@ def append_ids(
 def _put_value(
     table: UInt64, value: int, spill: UInt32, row: int, first: int, last: int, out: TokenBuffer
 ) -> None:
-    """Store the tokens from ``first`` to ``last`` in a slot."""
+    """Store the tokens from ``first`` to ``last`` in a slot.
+
+    Where they are fewer than a value has room for, it gets whatever is behind them.
+    """
     count = last - first
-    # A long slot holds one word of text, so no token after the first starts one.
-    starts = _read_starts(out.starts, first, min(count, SPILL))
-    low = np.uint64(count) | starts << np.uint64(8)
-    high = np.uint64(0)
-    if count > 0:
-        low |= np.uint64(out.ids[first]) << _HALF
-    if count > 1:
-        high = np.uint64(out.ids[first + 1])
-    if count > 2:
-        high |= np.uint64(out.ids[first + 2]) << _HALF
-    table[value] = low
-    table[value + 1] = high
-    for index in range(3, count):
+    num_ids = _HALF_BYTES // out.ids.itemsize
+    low = np.uint64(count) | _read_starts(out.starts, first, count) << np.uint64(8)
+    table[value] = low | load_word(out.ids, first) << _HALF
+    table[value + 1] = load_word(out.ids, first + num_ids)
+    for index in range(3 * num_ids, count):
         spill[row, index] = out.ids[first + index]
 
 
@@ -289,36 +266,31 @@ def append_short(cache: WordCache, slot: int, num_tokens: int, out: TokenBuffer)
 
 
 @tuple_splice
-def append_word(
+def append_long(
     cache: WordCache,
     values: Bytes,
     start: int,
     stop: int,
     kind: np.uint64,
+    mixed: np.uint64,
     num_tokens: int,
     out: TokenBuffer,
 ) -> int:
-    """Append the tokens of a word if it is in the cache, as a ``CHUNK`` or a ``PIECE``.
+    """Append the tokens of 16 to 255 bytes with this hash if they are in the cache.
 
     Returns:
         The new number of tokens, or ``UNKNOWN``.
     """
-    length = stop - start
-    if length <= SHORT_KEY:
-        first, second = short_key(values, start, np.uint64(length))
-        second |= kind
-        slot = find_short(cache.short, find_bucket(first, second, cache.short_shift), first, second)
-        if slot >= 0:
-            cache.counters[WORD_HITS] += 1
-            return append_short(cache, slot, num_tokens, out)
-    elif length <= LONG_KEY:
-        slot, is_there = _find_long(cache.key, cache.long, cache.long_shift, values, start, stop)
-        if is_there:
-            cache.counters[WORD_HITS] += 1
-            spill = cache.long_spill
-            return _append_value(cache.long, slot + 14, spill, slot >> 4, num_tokens, out)
-    cache.counters[WORD_MISSES] += 1
-    return UNKNOWN
+    record = find_long(cache.long, values, start, stop, kind, mixed)
+    if record == NO_RECORD:
+        return UNKNOWN
+    arena = cache.long.arena
+    append_starts(out.starts, num_tokens, arena[np.uint64(record + 1)])
+    place, count = find_ids(cache.long, record)
+    for index in range(0, count, _WORD_BYTES // out.ids.itemsize):
+        store_word(out.ids, num_tokens + index, arena[np.uint64(place)])
+        place += 1
+    return num_tokens + count
 
 
 @tuple_splice
@@ -357,12 +329,15 @@ def put_word(
     last: int,
     out: TokenBuffer,
 ) -> None:
-    """Store the tokens from ``first`` to ``last`` under one word of text, if both fit."""
-    length = stop - start
-    if length <= SHORT_KEY:
+    """Store the tokens from ``first`` to ``last`` under a word, if both fit."""
+    count = last - first
+    if stop - start <= SHORT_KEY:
         put_short(cache, values, start, stop, kind, first, last, out)
-    elif length <= LONG_KEY and last - first <= LONG_SPILL:
-        slot, _ = _find_long(cache.key, cache.long, cache.long_shift, values, start, stop)
-        for index in range(_LENGTH_WORD + 1):
-            cache.long[slot + index] = cache.key[index]
-        _put_value(cache.long, slot + 14, cache.long_spill, slot >> 4, first, last, out)
+    elif stop - start <= LONG_KEY and count <= MOST_IDS:
+        arena, mixed = cache.long.arena, hash_long(values, start, stop, kind)
+        num_ids = _WORD_BYTES // out.ids.itemsize
+        num_words = (count + num_ids - 1) // num_ids
+        starts, place = add_long(cache.long, values, start, stop, kind, mixed, count, num_words)
+        arena[starts] = _read_starts(out.starts, first, count)
+        for index in range(num_words):
+            arena[place + index] = load_word(out.ids, first + index * num_ids)

@@ -61,7 +61,7 @@ def new_table(memory: int) -> WordTable:
     chunk_bits = min(max((memory // 4).bit_length() - 1, 12), 25) - 5
     word_bits = min(max((memory // 4).bit_length() - 1, 12), 24) - 5
     arena = min(max(memory // 4, 4 * WORD_ROOM), 64 << 20)
-    chunks = new_cache(0, 0)._replace(
+    chunks = new_cache(0, 1, 1)._replace(
         short=aligned_zeros(SLOT_WORDS << chunk_bits), short_shift=64 - chunk_bits + 1
     )
     return WordTable(
