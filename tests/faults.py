@@ -18,12 +18,12 @@ from functools import partial
 from pathlib import Path
 
 from failingdisk import FailingDisk
-from forkedcommands import Ended, import_all, run_command, start
+from forkedcommands import Ended, call_command, import_all, run_command, start
 from smallruns import (
     STAGES,
     make_inputs,
     outcome,
-    stage_command,
+    stage_commands,
     temporary_files,
     use_small_batches,
 )
@@ -35,7 +35,7 @@ class DisturbedStage:
     """A stage of a small run, which is repeated with faults.
 
     Args:
-        stage: of ``STAGES``.
+        stage: see ``stage_commands``.
         work: folder of its inputs, to write into.
         workers: number of worker processes; each counts its calls itself.
 
@@ -47,11 +47,18 @@ class DisturbedStage:
     def __init__(self, stage: str, work: Path, workers: int = 0) -> None:
         self.stage = stage
         self.output = work / f"disturbed-{stage}"
-        self.command = stage_command(stage, work, self.output, workers)
+        *self.steps, self.command = stage_commands(stage, work, self.output, workers)
         ended = self.run(0, lasting=False)
         assert ended.status == 0, ended
         self.num_calls = int(ended.errors.rpartition(COUNTED)[2])
         self.whole = outcome(self.output)
+
+    def perform(self) -> None:
+        """Run the command in this process, which ends, after the steps that come before it."""
+        for step in self.steps:
+            if status := call_command(*step):
+                sys.exit(status)
+        run_command(*self.command)
 
     def run(self, first: int, *, lasting: bool) -> Ended:
         """Run the command with the call of a number failing; 0 for none."""
@@ -60,7 +67,7 @@ class DisturbedStage:
             disk = FailingDisk(self.output, first, lasting=lasting)
             disk.install()
             try:
-                run_command(*self.command)
+                self.perform()
             finally:
                 if not first:
                     sys.stderr.write(f"{COUNTED}{disk.count}\n")
@@ -69,6 +76,7 @@ class DisturbedStage:
 
     def clear(self) -> None:
         """Delete the output."""
+        self.output.mkdir(exist_ok=True)
         for path in self.output.iterdir():
             if path.name != "recipe.toml":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

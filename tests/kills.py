@@ -2,6 +2,8 @@
 
     python tests/kills.py [--kills 100] [--seed N] [--stage train] [--workers 2]
 
+Besides the stages there are ``parts``, of an array job, and ``ray``, on a cluster of this machine.
+
 A run gets SIGKILL, SIGTERM or SIGINT, at a moment up to the time that an undisturbed run takes, and
 the same command is run again, which may be killed, too. The last one is not, and must give the
 bytes of the undisturbed run. A run that got a signal which it can handle must end with the status
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -56,13 +59,13 @@ class Killer:
             moment = self.rng.uniform(0, self._seconds)
             moments.append(f"{number.name} after {moment:.3f} s")
             where = f"{disturbed.stage}, {', '.join(moments)}"
-            copy = start(partial(run_command, *disturbed.command))
+            copy = start(disturbed.perform)
             time.sleep(moment)
             if self.rng.random() < 0.5 and number == signal.SIGKILL:
                 os.killpg(copy.pid, number)  # with its workers, as when memory is short or power
             else:
                 copy.send_signal(number)
-            ended = copy.wait(60)
+            ended = copy.wait(120)
             self.counts[f"{disturbed.stage}: {number.name}, status {ended.status}"] += 1
             if fault := fault_of(ended, number):
                 return num_killed, f"{where}: {fault}"
@@ -87,7 +90,7 @@ class Killer:
     def _run_again(self) -> Ended:
         """Run the command to its end; workers that lost their parent may still hold the lock."""
         while True:
-            ended = start(partial(run_command, *self.disturbed.command)).wait(120)
+            ended = start(self.disturbed.perform).wait(120)
             if "is writing this folder" not in ended.errors:
                 return ended
             time.sleep(0.1)
@@ -113,19 +116,23 @@ def main() -> None:
     )
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--stage", choices=STAGES, action="append")
+    parser.add_argument("--stage", choices=(*STAGES, "parts", "ray"), action="append")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     import_all()
     use_small_batches()
     rng = random.Random(arguments.seed)  # noqa: S311
     started, num_killed, num_faults = time.monotonic(), 0, 0
-    with tempfile.TemporaryDirectory() as temporary:
+    stages = arguments.stage or [*STAGES, "parts"]
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as opened:
         work = Path(temporary)
+        if "ray" in stages:
+            from ray_nodes import cluster  # imports Ray
+
+            stages[stages.index("ray")] = opened.enter_context(cluster(2)).address
         for command in make_inputs(work).values():
             ended = start(partial(run_command, *command)).wait()
             assert ended.status == 0, ended
-        stages = arguments.stage or STAGES
         killers = [Killer(DisturbedStage(stage, work, arguments.workers), rng) for stage in stages]
         while num_killed < arguments.kills:
             killer = killers.pop(0)

@@ -83,6 +83,25 @@ def stage_command(stage: str, work: Path, output: Path, workers: int = 0) -> lis
     return command if stage == "pretrain" else [*command, "--workers", str(workers)]
 
 
+def stage_commands(stage: str, work: Path, output: Path, workers: int = 0) -> list[list[str]]:
+    """Return the command lines of a stage, one after another.
+
+    Args:
+        stage: of ``STAGES``; ``parts`` for ``encode`` in two parts; or the address of a cluster of
+            Ray, which encodes.
+        work: as for ``stage_command``.
+        output: what they write.
+        workers: number of processes.
+    """
+    if stage in STAGES:
+        return [stage_command(stage, work, output, workers)]
+    encode = stage_command("encode", work, output, workers)
+    if stage == "parts":
+        steps = (("--plan",), ("--part", "0/2"), ("--part", "1/2"), ("--commit",))
+        return [[*encode, *options] for options in steps]
+    return [[*encode, "--engine", "ray", "--ray-address", stage]]
+
+
 def make_inputs(work: Path) -> dict[str, list[str]]:
     """Write a corpus; return the commands that make of it what the stages read, in order."""
     write_corpus(work / "corpus")
