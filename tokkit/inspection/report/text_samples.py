@@ -1,8 +1,10 @@
 """The beginnings of texts, on which a report measures tokenizers."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 
 from tokkit.corpus.corpus_config import CorpusConfig
@@ -69,15 +71,13 @@ def read_training_text(
         inputs: names of files.
         options: with which they were read.
     """
-    kept: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in options.items()
-        if name in SampleConfig.options and name != "inputs"
-    }
     samples: dict[str, pa.LargeStringArray] = {}
     for name in inputs[:MOST_GROUPS]:
+        if name == "-" or (Path(name).exists() and not Path(name).is_file()):
+            continue  # a stranger's record may name what never ends
         try:
-            samples |= read_samples(SampleConfig(inputs=(name,), **kept))
-        except TokkitError:
-            continue  # it has moved, or is one that only train reads
+            config = msgspec.convert({**options, "inputs": [name]}, SampleConfig)
+            samples |= read_samples(config)
+        except (TokkitError, ValueError):
+            continue  # it has moved, is one that only train reads, or the record is damaged
     return samples
