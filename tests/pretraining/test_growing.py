@@ -333,7 +333,7 @@ HERE: dict[str, Any] = {"instances": (Path("instances"),), "output": Path("run")
         ({"warmup_tokens": 9, "warmup_steps": 9}, "both say how long the warm-up is; leave one"),
         ({"batch_size": ((4, 0.5), (8, 0.0))}, "the shares of --batch-size must be above 0"),
         ({"batch_size": ((0, 0.5), (8, 0.5))}, "--batch-size must be at least 1"),
-        ({"batch_size": ((4, 0.5), (8, 0.5)), "max_time": 60.0}, "--batch-size in stages goes by"),
+        ({"batch_size": ((4, 0.5), (8, 0.5)), "max_time": 60.0}, "--batch-size in stages counts"),
         ({"continue_from": Path("a"), "max_time": 60.0}, "--continue-from counts steps"),
     ],
 )
