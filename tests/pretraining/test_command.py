@@ -115,7 +115,7 @@ def test_a_mistake_costs_no_run(instances: Path, tmp_path: Path) -> None:
     [
         (["--eval-every", "1000"], "--eval-every has no effect, because no instances are held out"),
         (["--fsdp"], "--fsdp has no effect on a single process"),
-        (["--share-layers"], "--share-layers has no effect on a GPT-2"),
+        (["--share-layers"], "--share-layers has no effect on instances of clm"),
     ],
     ids=lambda value: value[0],
 )

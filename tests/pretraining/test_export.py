@@ -13,7 +13,7 @@ from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.models.architectures import (
-    CONFIG_CLASSES,
+    ARCHITECTURES,
     VOCAB_TENSORS,
     to_transformers,
 )
@@ -68,7 +68,7 @@ def model(kind: str) -> Transformer:
     """A model with random weights; what fills up its vocabulary is random too."""
     is_modern = kind.endswith("-modern")
     return make_model(
-        CONFIG_CLASSES[ARCHITECTURE_OF.get(kind.partition("-")[2], "bert")].from_preset(
+        ARCHITECTURES[ARCHITECTURE_OF.get(kind.partition("-")[2], "bert")].config_class.from_preset(
             "17m" if is_modern else "tiny",
             vocab_size=NUM_ENTRIES,
             max_seq_length=32,
@@ -234,7 +234,9 @@ def test_a_damaged_export_is_refused(folder: Path) -> None:
 def test_an_export_of_another_shape_is_refused(folder: Path) -> None:
     config = folder / "config.json"
     config.write_text(config.read_text().replace('"vocab_size": 48', '"vocab_size": 47'))
-    with pytest.raises(TokkitError, match=r"word_embeddings\.weight \(47, 128\) is needed"):
+    with pytest.raises(
+        TokkitError, match=r"word_embeddings\.weight should have the shape \(47, 128\)"
+    ):
         read_export(folder)
     config.write_text('{"model_type": "bert"}')
     with pytest.raises(TokkitError, match=r"config\.json: vocab_size is missing"):

@@ -8,7 +8,7 @@ from randommodels import make_model
 from tinytokenizers import write_bpe
 
 from tokkit.errors import TokkitError, UsageError
-from tokkit.pretraining.models.architectures import CONFIG_CLASSES
+from tokkit.pretraining.models.architectures import ARCHITECTURES
 from tokkit.pretraining.models.export import fill_mask, write_export
 from tokkit.tokenizer.tokenizer import load_tokenizer
 
@@ -16,7 +16,7 @@ from tokkit.tokenizer.tokenizer import load_tokenizer
 def write_model(folder: Path, objective: str, *, share_layers: bool = False) -> Path:
     """Write the export of a model with random weights."""
     tokenizer = write_counting_tokenizer(folder / "tokenizer")
-    config = CONFIG_CLASSES["albert" if share_layers else "bert"].from_preset(
+    config = ARCHITECTURES["albert" if share_layers else "bert"].config_class.from_preset(
         "tiny",
         vocab_size=tokenizer.vocab_size,
         max_seq_length=32,
@@ -50,7 +50,7 @@ def test_masks_are_filled_as_transformers_fills_them(
 def test_masks_are_spelled_as_the_tokenizer_spells_them_or_as_bert_does(tmp_path: Path) -> None:
     special = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
     tokenizer = load_tokenizer(write_bpe(tmp_path / "tokenizer", ["a t"], special))
-    config = CONFIG_CLASSES["bert"].from_preset(
+    config = ARCHITECTURES["bert"].config_class.from_preset(
         "tiny", vocab_size=tokenizer.vocab_size, max_seq_length=32, dropout=0.1, objective="mlm"
     )
     write_export(tmp_path / "export", make_model(config).state_dict(), config, tokenizer)

@@ -18,7 +18,7 @@ from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.loader_config import LoaderConfig
-from tokkit.pretraining.models.architectures import CONFIG_CLASSES, VOCAB_TENSORS, build_model
+from tokkit.pretraining.models.architectures import ARCHITECTURES, VOCAB_TENSORS, build_model
 from tokkit.pretraining.models.export import read_export, write_export
 from tokkit.pretraining.models.initial_weights import lengthen, read_initial_weights
 from tokkit.pretraining.models.transformer import Transformer
@@ -246,7 +246,7 @@ def test_a_run_starts_from_each_of_our_own_exports(tmp_path: Path, kind: str) ->
     objective = "clm" if kind == "gpt2" else "mlm"
     folder = write_instance_folder(tmp_path / "instances", objective=objective, labels=False)
     tokenizer = load_tokenizer(folder / "tokenizer")
-    shape = CONFIG_CLASSES[kind].from_preset(
+    shape = ARCHITECTURES[kind].config_class.from_preset(
         "17m" if kind == "modernbert" else "tiny",
         vocab_size=tokenizer.vocab_size,
         max_seq_length=32,

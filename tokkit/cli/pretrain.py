@@ -15,10 +15,11 @@ from tokkit.pretraining.pretrain_config import PretrainConfig
     "--dry-run", is_flag=True, help="Print what the run needs and how long it takes, and exit."
 )
 def pretrain(config: PretrainConfig, *, dry_run: bool, as_json: bool) -> None:
-    """Pretrain BERT or GPT-2 on INSTANCES.
+    """Pretrain a transformer on INSTANCES.
 
-    INSTANCES are folders that build wrote with the objective nsp, sop, mlm or clm. Run the same
-    command again to resume from the last checkpoint.
+    INSTANCES are folders that build wrote. Their objective selects the model: BERT, ALBERT, RoBERTa,
+    ModernBERT, GPT-2, T5, XLNet or an encoder-decoder. Run the same command again to resume from the
+    last checkpoint.
     """
     from tokkit.pretraining.pretrain import estimate_run
     from tokkit.pretraining.pretrain import pretrain as run

@@ -63,5 +63,18 @@ FAMILIES = {
     "xlnet": Family(("plm",), tuple(PRESETS), 0.1),
     "marian": Family(("translation",), tuple(MARIAN_PRESETS), 0.1),
 }
-# Where it is not bert.
+# The ``--architecture`` of each ``model_type`` of transformers that trains here.
+FAMILY_OF = {
+    "bert": "bert",
+    "albert": "bert",
+    "roberta": "roberta",
+    "xlm-roberta": "roberta",
+    "gpt2": "gpt2",
+    "modernbert": "modernbert",
+    "modernbert-decoder": "modernbert",
+    "t5": "t5",
+    "xlnet": "xlnet",
+    "marian": "marian",
+}
+# By objective, where it is not bert.
 DEFAULT_FAMILIES = {"clm": "gpt2", "span-corruption": "t5", "plm": "xlnet", "translation": "marian"}

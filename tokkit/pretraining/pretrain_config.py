@@ -46,7 +46,8 @@ class PretrainConfig(PhasesConfig, OutputConfig):
         shown_default="bert, gpt2 for clm, t5 for span-corruption, xlnet for plm, marian for translation",
     )
     preset: str | None = option(
-        "Size of the model; 17m, 32m and 68m are those of modernbert, and t5 has its own.",
+        "Size of the model: tiny to large; for modernbert 17m to 68m, base and large; for t5 t5-small to "
+        "t5-large; for marian tiny, base and big.",
         default=None,
         choices=tuple(
             dict.fromkeys(name for family in FAMILIES.values() for name in family.presets)

@@ -35,21 +35,19 @@ import torch
 from torch import Tensor
 
 from tokkit.errors import TokkitError
-from tokkit.pretraining.models.albert import ALBERT, AlbertConfig
+from tokkit.pretraining.models.albert import ALBERT
 from tokkit.pretraining.models.bert import BERT
 from tokkit.pretraining.models.gpt2 import GPT2
-from tokkit.pretraining.models.marian import MARIAN, MarianConfig
+from tokkit.pretraining.models.marian import MARIAN
 from tokkit.pretraining.models.model_folder import DOWNLOAD
 from tokkit.pretraining.models.modernbert import (
     MODERNBERT,
     MODERNBERT_DECODER,
-    ModernBertConfig,
 )
-from tokkit.pretraining.models.roberta import ROBERTA, RobertaConfig
+from tokkit.pretraining.models.roberta import ROBERTA
 from tokkit.pretraining.models.t5 import T5_ARCHITECTURE
-from tokkit.pretraining.models.t5_layers import T5Config
 from tokkit.pretraining.models.transformer import Architecture, ModelConfig, Transformer
-from tokkit.pretraining.models.xlnet import XLNET, XlnetConfig
+from tokkit.pretraining.models.xlnet import XLNET
 
 ARCHITECTURES = {
     architecture.model_type: architecture
@@ -67,17 +65,6 @@ ARCHITECTURES = {
 }
 # Models of transformers that compute the same as another.
 SIBLINGS = {"xlm-roberta": ROBERTA}
-# The class of the shape for each ``--architecture``, and with shared layers.
-CONFIG_CLASSES: Mapping[str, type[ModelConfig]] = {
-    "bert": ModelConfig,
-    "albert": AlbertConfig,
-    "roberta": RobertaConfig,
-    "gpt2": ModelConfig,
-    "modernbert": ModernBertConfig,
-    "t5": T5Config,
-    "xlnet": XlnetConfig,
-    "marian": MarianConfig,
-}
 POSITIONS = "embeddings.positions.weight"
 # With a row for each token.
 VOCAB_TENSORS = ("embeddings.words.weight", "masked_token_head.bias", "lm_head.weight")

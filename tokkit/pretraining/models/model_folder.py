@@ -14,25 +14,13 @@ from typing import Any, TypedDict
 from tokkit.engine.files import hash_file
 from tokkit.engine.json_files import canonical_json, read_json
 from tokkit.errors import TokkitError
+from tokkit.pretraining.families import FAMILY_OF
 from tokkit.tokenizer.tokenizer import load_tokenizer
 
 CONFIG = "config.json"
 DOWNLOAD = "download it again"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
-# The ``--architecture`` of each model that is a start.
-FAMILY_OF = {
-    "bert": "bert",
-    "albert": "bert",
-    "roberta": "roberta",
-    "xlm-roberta": "roberta",
-    "gpt2": "gpt2",
-    "modernbert": "modernbert",
-    "modernbert-decoder": "modernbert",
-    "t5": "t5",
-    "xlnet": "xlnet",
-    "marian": "marian",
-}
 _LONGEST_SHOWN = 100
 
 

@@ -2,9 +2,8 @@
 
 An architecture is one file, such as ``bert.py``: a subclass of ``Transformer``, and an
 ``Architecture`` that says which model of ``transformers`` computes the same. To add one, write such
-a file and add it to ``ARCHITECTURES`` and ``CONFIG_CLASSES`` in ``architectures.py`` and, if it is a
-choice of ``--architecture``, to ``FAMILIES`` in ``pretrain_config.py``. What trains, saves and exports
-a model knows nothing else of it.
+a file and add it to ``ARCHITECTURES`` in ``architectures.py``, and its name, objectives and sizes to
+``tokkit/pretraining/families.py``. What trains, saves and exports a model knows nothing else of it.
 
 There is no padding: sequences are concatenated from the embedding to the heads, and logits are
 computed for the predicted positions only, a chunk at a time. The vocabulary is padded to a multiple

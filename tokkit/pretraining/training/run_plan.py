@@ -29,6 +29,7 @@ from tokkit.engine.spec import StageSpec, read_previous_run
 from tokkit.engine.unit import content_key
 from tokkit.errors import TokkitError, require
 from tokkit.pretraining.data.loader_config import require_objective
+from tokkit.pretraining.families import FAMILY_OF
 from tokkit.pretraining.models.model_folder import fingerprint_folder, read_family
 from tokkit.pretraining.pretrain_config import DEFAULT_MAX_STEPS, PretrainConfig
 from tokkit.pretraining.training.run_record import (
@@ -242,7 +243,7 @@ def _find_origin(
 
 def family_of(model: Mapping[str, Any]) -> str:
     """Return the ``--architecture`` of a model's shape, as ``run.json`` has it."""
-    return str(model["model_type"]).removesuffix("-decoder").replace("albert", "bert")
+    return FAMILY_OF[model["model_type"]]
 
 
 def _require_same_model(

@@ -22,7 +22,7 @@ from tokkit.pretraining.data.instance_sources import Sources, divide_phases, ope
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.prefetcher import Prefetcher
 from tokkit.pretraining.models.architectures import (
-    CONFIG_CLASSES,
+    ARCHITECTURES,
     build_model,
     read_shape,
 )
@@ -201,7 +201,7 @@ def choose_model(
         )
         return initial.config, initial
     family = config.choose_family(sources.objective)
-    fresh = CONFIG_CLASSES["albert" if config.share_layers else family].from_preset(
+    fresh = ARCHITECTURES["albert" if config.share_layers else family].config_class.from_preset(
         config.choose_preset(family),
         vocab_size=sources.tokenizer.vocab_size,
         max_seq_length=sources.max_seq_length,
