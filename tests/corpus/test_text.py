@@ -284,14 +284,15 @@ from tokkit.corpus.units import plan_units
 
 
 def measure(name):
-    return re.search(rf"{name}:\\s+(\\d+) kB", open("/proc/self/status").read())[1]
+    return int(re.search(rf"{name}:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 
 config = CorpusConfig(inputs=(sys.argv[1],), documents=sys.argv[2])
 start = time.process_time()
+held = 0
 for unit in plan_units(config):
     for batch in read_documents(unit, config):
         print(*pc.binary_length(batch.texts).to_pylist())
-        held = measure("VmRSS")
+        held = max(held, measure("VmRSS"))
 print(time.process_time() - start)
 print(measure("VmHWM"), held)
 """
