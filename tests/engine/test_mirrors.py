@@ -3,13 +3,17 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
-from pyarrow.fs import FileSelector, S3FileSystem
+from click.testing import CliRunner
+from pyarrow.fs import FileSelector, S3FileSystem, copy_files
+from smallruns import RECIPE, outcome, write_corpus
 from storeservers import fail_before
 from tokenfolders import write_token_folder
 
+from tokkit.cli import cli
 from tokkit.engine import mirrors, object_store
 from tokkit.engine.manifest import MANIFEST
 from tokkit.engine.mirrors import fetch, pull, push
@@ -243,6 +247,40 @@ def test_credentials_that_expire_end_the_work_and_lose_nothing(
     object_store.open_client.cache_clear()
     run(pulled(tmp_path / "log", "other"))
     assert done(tmp_path / "log") == sorted([*range(6), 1])
+
+
+def test_all_stages_write_the_same_on_a_store_and_go_on_from_another_machine(
+    machine: S3FileSystem,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+
+    def run_recipe(output: str) -> None:
+        recipe = tmp_path / "recipe.toml"
+        recipe.write_text(RECIPE.format(output=output, corpus=corpus))
+        command = ["run", str(recipe), "--workers", "0", "--no-report"]
+        assert CliRunner().invoke(cli, command, catch_exceptions=False).exit_code == 0
+
+    def download() -> Path:
+        folder = Path(mkdtemp(dir=tmp_path))
+        copy_files("corpora/out", str(folder), source_filesystem=machine)
+        return folder
+
+    run_recipe(str(tmp_path / "here"))
+    run_recipe("s3://corpora/out")
+    assert outcome(download()) == outcome(tmp_path / "here")
+    for name in (
+        "manifest.json",
+        "export/model.safetensors",
+        "checkpoints/step-00000006/state.json",
+    ):
+        machine.delete_file(f"corpora/out/run/{name}")
+    monkeypatch.setenv("TOKKIT_CACHE", str(tmp_path / "other"))
+    run_recipe("s3://corpora/out")
+    assert "step-00000004" in caplog.text  # it resumed
+    assert outcome(download()) == outcome(tmp_path / "here")
 
 
 def test_names_of_mirrors() -> None:

@@ -17,13 +17,11 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tokkit.engine.object_store import (
-    NUM_REQUESTS,
     StoredFile,
     delete_objects,
     find_object,
@@ -31,6 +29,7 @@ from tokkit.engine.object_store import (
     put_object,
     receive_object,
 )
+from tokkit.engine.requests import NUM_REQUESTS, map_in_threads
 from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.options import find_mirrored
 
@@ -122,9 +121,8 @@ def pull(path: Path, *, is_output: bool = False, shards: bool = False) -> None:
         for name, found in listing.items()
         if STATE_FOLDER not in name.split("/") and (shards or not name.endswith(SHARD_SUFFIX))
     ]
-    with ThreadPoolExecutor(NUM_REQUESTS) as threads:
-        for _ in threads.map(lambda each: _download(*each), wanted):
-            pass
+    for _ in map_in_threads(lambda each: _download(*each), wanted):
+        pass
 
 
 def _remove_others(folder: Path, listing: dict[str, StoredFile]) -> None:
@@ -136,9 +134,7 @@ def _remove_others(folder: Path, listing: dict[str, StoredFile]) -> None:
         if file.is_dir():
             with suppress(OSError):  # it is not empty
                 file.rmdir()
-        elif (
-            name not in listing and find_object(file) is None
-        ):  # not just pushed by another process
+        elif name not in listing and find_object(file) is None:  # nor has another process pushed it
             file.unlink(missing_ok=True)
 
 
@@ -172,9 +168,9 @@ def fetch_files(
         fetch(path, sha256)
         return size
 
-    with ThreadPoolExecutor(NUM_REQUESTS // 4) as threads:
-        for size in threads.map(copy, [file for file in files if is_stored(file[0])]):
-            report(size)
+    stored = [file for file in files if is_stored(file[0])]
+    for size in map_in_threads(copy, stored, NUM_REQUESTS // 4):
+        report(size)
 
 
 def _stamp(e_tag: str) -> int:

@@ -10,18 +10,16 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tokkit.engine.requests import call_in_thread
+from tokkit.engine.requests import call_in_thread, map_in_threads
 from tokkit.errors import TokkitError, require_library
 from tokkit.options import find_mirrored
 
-NUM_REQUESTS = 32  # at a time, of small files
 STALL_SECONDS = 30.0  # without a byte
 RETRY_SECONDS = 120.0
 _CHUNK_BYTES = 8 << 20
@@ -38,6 +36,11 @@ class StoredFile(NamedTuple):
 
     size: int
     e_tag: str
+
+
+def _describe(found: Any) -> StoredFile:
+    """Return size and ETag; where a store has no ETags, the time of change."""
+    return StoredFile(found["size"], found["e_tag"] or str(found["last_modified"]))
 
 
 def _locate(path: Path) -> tuple[str, str, str]:
@@ -117,7 +120,7 @@ def list_objects(folder: Path) -> dict[str, StoredFile]:
 
         prefix = f"{key}/" if key else ""
         return {
-            entry["path"].removeprefix(prefix): StoredFile(entry["size"], entry["e_tag"] or "")
+            entry["path"].removeprefix(prefix): _describe(entry)
             for entries in obstore.list(client, prefix or None)
             for entry in entries
             if entry["size"]  # some programs leave empty objects that stand for folders
@@ -130,8 +133,7 @@ def list_objects(folder: Path) -> dict[str, StoredFile]:
 def _head(client: Any, key: str) -> StoredFile:
     import obstore
 
-    found = obstore.head(client, key)
-    return StoredFile(found["size"], found["e_tag"] or "")
+    return _describe(obstore.head(client, key))
 
 
 def find_object(path: Path) -> StoredFile | None:
@@ -158,8 +160,7 @@ def read_object(path: Path) -> bytes | None:
 
 def read_objects(paths: Iterable[Path]) -> list[bytes | None]:
     """Return the contents of small files, several of which are read at a time."""
-    with ThreadPoolExecutor(NUM_REQUESTS) as threads:
-        return [*threads.map(read_object, paths)]
+    return [*map_in_threads(read_object, paths)]
 
 
 def receive_object(path: Path, part: Path) -> tuple[int, str]:

@@ -5,10 +5,15 @@ request at once.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
+R = TypeVar("R")
+
+NUM_REQUESTS = 32  # at a time, of small files
 # Threads of this name wait for a server, and are not waited for at exit.
 REQUEST_THREAD = "request to a store"
 
@@ -38,3 +43,14 @@ def call_in_thread(
     if error is not None:
         raise error
     return answer
+
+
+def map_in_threads(
+    function: Callable[[T], R], values: Iterable[T], num_threads: int = NUM_REQUESTS
+) -> Iterator[R]:
+    """Call a function for several values at a time; what has not begun ends with the generator."""
+    threads = ThreadPoolExecutor(num_threads)
+    try:
+        yield from threads.map(function, values)
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
