@@ -1,5 +1,6 @@
 """The Transformer of 2017 computes what ``MarianMTModel`` does, and learns to translate."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,10 @@ def test_an_export_is_a_start(
     tensors["final_logits_bias"] = torch.ones(1, VOCAB_SIZE)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(TokkitError, match="final_logits_bias is not 0"):
+        start(folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "decoder_ffn_dim": 64}))
+    with pytest.raises(TokkitError, match="decoder_ffn_dim and encoder_ffn_dim differ"):
         start(folder)
 
 

@@ -159,7 +159,7 @@ def test_an_export_is_read_back_as_it_was_and_is_a_start(
     assert not [line for line in caplog.messages if "ignores" in line or "lacks" in line]
     with pytest.raises(TokkitError, match="fills no masks"):
         fill_mask(folder, "word1 [MASK]")
-    with pytest.raises(UsageError, match=r"--extend-positions has no effect: .* relative"):
+    with pytest.raises(UsageError, match=r"--extend-positions has no effect: .* any length"):
         read_initial_weights(
             folder,
             tokenizer,

@@ -175,7 +175,7 @@ def _extend_config(
     if not config.limits_length:
         require(
             extend_positions is None,
-            "--extend-positions has no effect: the model's positions are relative; leave it out",
+            "--extend-positions has no effect: the model has positions for any length; leave it out",
         )
         return replace(config, max_position_embeddings=max(num_positions, max_seq_length))
     too_few = (

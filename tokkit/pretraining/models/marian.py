@@ -215,6 +215,7 @@ MARIAN = Architecture(
         "share_encoder_decoder_embeddings": (True,),
         "tie_word_embeddings": (True,),
     },
+    read=read_marian,
     redundant=("lm_head.weight", "embed_tokens.weight", "embed_positions.weight"),
     zero=("final_logits_bias",),
 )
