@@ -168,7 +168,13 @@ def test_an_export_is_read_back_as_it_was_and_is_a_start(
             dropout=0.0,
             extend_positions="repeat",
         )
+    transformers.T5ForConditionalGeneration.from_pretrained(folder).save_pretrained(folder)
     path = folder / "config.json"
+    assert json.loads(path.read_text())["tie_word_embeddings"]
+    saved = read_initial_weights(
+        folder, tokenizer, objective="span-corruption", max_seq_length=32, dropout=0.0
+    )
+    assert torch.equal(saved.tensors["lm_head.weight"], initial.tensors["lm_head.weight"])
     path.write_text(json.dumps({**json.loads(path.read_text()), "feed_forward_proj": "relu"}))
     with pytest.raises(TokkitError, match="feed_forward_proj is relu, but"):
         read_initial_weights(

@@ -118,6 +118,7 @@ def test_an_export_is_a_start(
 ) -> None:
     caplog.set_level(logging.INFO)
     assert read_export(folder).config == model.config
+    transformers.XLNetLMHeadModel.from_pretrained(folder).save_pretrained(folder)
     initial = read_initial_weights(
         folder, tokenizer, objective="plm", max_seq_length=2048, dropout=0.0
     )

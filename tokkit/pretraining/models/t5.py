@@ -10,6 +10,7 @@ they need not be. The feed-forward network is a GeGLU, and the head is no word e
 It computes what ``transformers.T5ForConditionalGeneration`` computes.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -103,6 +104,19 @@ def describe_t5(config: T5Config, tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
+def read_t5(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the contents of ``config.json``.
+
+    transformers 5 writes ``tie_word_embeddings: true`` for version 1.1 too, which it knows by the other.
+
+    Raises:
+        ValueError: if it is version 1.0, whose head is the word embedding.
+    """
+    if data["tie_word_embeddings"] and data["scale_decoder_outputs"]:
+        raise ValueError("tie_word_embeddings is true, as in T5 1.0, which is not supported")
+    return data
+
+
 ATTENTION = "layer.0.SelfAttention"
 FED = "DenseReluDense"
 T5_ARCHITECTURE = Architecture(
@@ -163,7 +177,9 @@ T5_ARCHITECTURE = Architecture(
         "decoder_start_token_id": 0,
         "feed_forward_proj": "relu",
         "tie_word_embeddings": True,
+        "scale_decoder_outputs": True,
     },
-    supported={"feed_forward_proj": ("gated-gelu",), "tie_word_embeddings": (False,)},
+    supported={"feed_forward_proj": ("gated-gelu",)},
+    read=read_t5,
     redundant=("coder.embed_tokens.weight", "EncDecAttention.relative_attention_bias.weight"),
 )
