@@ -15,7 +15,8 @@ cold    a new process, imports and reading not counted: two new encoders and the
 English WordPiece has BERT's published vocabulary; all others are learned from the corpus by tokkit,
 30,522 tokens where the corpus yields as many. Peers are tokenizers' ``encode_batch_fast``
 (``encode_batch`` in 1.0) on every n-th document, since they are slow, and ``encode_files`` of
-nanotoken and gigatoken from a file in the page cache. Random words are new words in every round, so
+nanotoken and gigatoken from a file in the page cache. ``--tokenizers`` names a folder of published
+tokenizers, each of which gets a table of its own. Random words are new words in every round, so
 nobody's cache has them.
 
 ``--command`` measures ``tokkit encode`` from the start of the process until its output is on disk,
@@ -117,16 +118,17 @@ def measure_corpus(model: str, code: str, texts: Texts, options: argparse.Namesp
     if corpus is None:
         return None
     files = texts.random_words(num_texts) if code == "random" else [corpus] * num_texts
-    folder = texts.tokenizer(model, code)
+    published = options.tokenizers and options.tokenizers / model
+    folder = published if model not in MODELS else texts.tokenizer(model, code)
     if folder is None:
         return None
     makers: dict[str, Callable[[Path], peers.Contestant]] = {
         "tokenizers": peers.Library,
-        **FROM_FILES.get(model, {}),
+        **FROM_FILES.get(model, {"gigatoken": peers.Gigatoken} if model not in MODELS else {}),
         "tokenizers 1.0": partial(peers.OtherPython, python=options.peer_python),
     }
     if folder.suffix == ".model":
-        makers = {"sentencepiece": peers.SentencePiece}
+        makers = {"sentencepiece": peers.SentencePiece, "gigatoken": peers.Gigatoken}
     sample = texts.cache / "sample.txt"
     documents = files[0].read_bytes().split(b"\n")
     sample.write_bytes(b"\n".join(peers.spread(documents, SAMPLE_BYTES)))
@@ -201,6 +203,11 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     measuring.add_folders(parser)
     models, languages = measuring.list_of(MODELS), measuring.list_of(CORPORA)
     parser.add_argument("--models", type=models, default=list(MODELS), help="tables to make")
+    parser.add_argument(
+        "--tokenizers",
+        type=Path,
+        help="also make a table for each tokenizer.json in a folder of this folder",
+    )
     parser.add_argument("--languages", type=languages, help="rows to make: en,zh")
     parser.add_argument("--peer-python", type=Path, help="a Python with tokenizers 1.0")
     parser.add_argument(
@@ -229,7 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"ids are compared on {SAMPLE_BYTES / 1e6:.0f} MB of each"
     )
     tables: dict[str, list[Row]] = {}
-    for model in options.models:
+    published = sorted(options.tokenizers.glob("*/tokenizer.json")) if options.tokenizers else []
+    for model in [*options.models, *(path.parent.name for path in published)]:
         rows = []
         for code in options.languages:
             if row := measure_corpus(model, code, texts, options):
@@ -238,8 +246,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 measuring.write(f"{model}, {CORPORA[code][0]}: left out, not in {options.shared}")
         if not rows:
             continue
-        measuring.write(f"\n## {MODELS[model]}\n\n{format_table(rows)}")
-        if options.command:
+        measuring.write(f"\n## {MODELS.get(model, model)}\n\n{format_table(rows)}")
+        if options.command and model in MODELS:
             rows.append(measure_command(model, texts, options))
             measuring.write(format_command(rows[-1]))
         tables[model] = rows

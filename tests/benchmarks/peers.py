@@ -6,9 +6,8 @@
 A text is a UTF-8 file with a document on every line. Run as a program, this file measures the
 ``tokenizers`` library of the Python that runs it, whatever its release. It prints the release, then
 answers each request on standard input with ``num_bytes`` (encoded), ``seconds``, and the ``rows``
-of ids if the request has ``"rows": true``. That needs nothing but ``tokenizers``, so such a Python
-need not have tokkit's dependencies. With ``--cold`` it prints the seconds of the first call of
-tokkit's encoders in a new process.
+of ids if the request has ``"rows": true``. That needs nothing but ``tokenizers``. With ``--cold`` it
+prints the seconds of the first call of tokkit's encoders in a new process.
 """
 
 import argparse
@@ -232,7 +231,8 @@ class _FromFiles(Contestant):
         self._source = library.TextFileSource
         self._text = Path()
         try:
-            self._tokenizer = library.Tokenizer.from_json(tokenizer.read_text("utf-8"))
+            load = "from_sentencepiece" if tokenizer.suffix == ".model" else "from_json"
+            self._tokenizer = getattr(library.Tokenizer, load)(tokenizer.read_bytes())
         except (ValueError, RuntimeError) as error:
             raise PeerError(f"{self.package}: {str(error).splitlines()[0]}") from error
 
