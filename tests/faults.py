@@ -10,6 +10,7 @@ with EIO, and once from there on with ENOSPC.
 # ruff: noqa: T201  it prints
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -50,11 +51,13 @@ class DisturbedStage:
         *self.steps, self.command = stage_commands(stage, work, self.output, workers)
         ended = self.run(0, lasting=False)
         assert ended.status == 0, ended
-        self.num_calls = int(ended.errors.rpartition(COUNTED)[2])
+        self.num_calls = int(ended.errors.partition(COUNTED)[2] or 0)
         self.whole = outcome(self.output)
 
     def perform(self) -> None:
         """Run the command in this process, which ends, after the steps that come before it."""
+        if ":" in self.stage:  # Ray does not work in a copy
+            os.execv(sys.executable, [sys.executable, "-m", "tokkit", *self.command])
         for step in self.steps:
             if status := call_command(*step):
                 sys.exit(status)

@@ -71,11 +71,15 @@ def test_sizes_that_no_model_has_are_refused_before_it_is_built(
             lambda bias: bias.double() + 1e300,
             "cls.predictions.bias holds numbers that are not finite",
         ),
+        (
+            lambda bias: bias.to(torch.float8_e4m3fn),
+            "holds torch.float8_e4m3fn, not floating-point",
+        ),
         (lambda bias: bias.long(), "cls.predictions.bias holds torch.int64, not floating-point"),
         (lambda bias: bias.bool(), "cls.predictions.bias holds torch.bool, not floating-point"),
         (lambda bias: bias[:-1], r"cls.predictions.bias has shape \(47,\), but config.json makes"),
     ],
-    ids=["NaN", "infinite", "beyond fp32", "int64", "bool", "shape"],
+    ids=["NaN", "infinite", "beyond fp32", "fp8", "int64", "bool", "shape"],
 )
 def test_weights_that_cannot_be_those_of_a_model_are_refused(
     tmp_path: Path, tokenizer: Tokenizer, change: Callable[[torch.Tensor], torch.Tensor], fault: str

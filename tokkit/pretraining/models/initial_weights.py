@@ -348,7 +348,9 @@ def _convert(weights: Mapping[str, Tensor], config: ModelConfig, folder: Path) -
 
 def _to_floats(tensor: Tensor, name: str) -> Tensor:
     """Return a tensor of weights in fp32."""
-    if not tensor.is_floating_point() or tensor.layout != torch.strided:
+    # Numbers of a byte are quantized: what they are multiplied with is another tensor.
+    is_whole = tensor.is_floating_point() and tensor.element_size() > 1
+    if not is_whole or tensor.layout != torch.strided:
         raise TokkitError(
             f"{name} holds {tensor.dtype}, not floating-point numbers; use weights that are not "
             f"quantized"
