@@ -57,7 +57,7 @@ class DisturbedStage:
     def perform(self) -> None:
         """Run the command in this process, which ends, after the steps that come before it."""
         if ":" in self.stage:  # Ray does not work in a copy
-            os.execv(sys.executable, [sys.executable, "-m", "tokkit", *self.command])
+            os.execv(sys.executable, [sys.executable, "-m", "tokkit", *self.command])  # noqa: S606  a command of ours
         for step in self.steps:
             if status := call_command(*step):
                 sys.exit(status)

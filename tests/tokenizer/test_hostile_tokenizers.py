@@ -59,6 +59,10 @@ LONG = "a" * 70_000
     [
         ({"normalizer": replace("a", "b" * 5000)}, "may make text 5,000 times as long"),
         ({"normalizer": replace("", "b" * 5000, "Regex")}, "may make text 5,000 times as long"),
+        (
+            {"normalizer": sequence(*[{"type": "Prepend", "prepend": "b" * 600}] * 2)},
+            "prepends 1,200 bytes to each text; at most 1024",
+        ),
         ({"normalizer": sequence(*[replace("a", "aa")] * 40)}, "1,099,511,627,776 times as long"),
         ({"normalizer": sequence(*[replace("a", "aa")] * 999)}, "times as long; at most 64"),
         ({"normalizer": sequence(*[{"type": "NFKC"}] * 5000)}, "its normalizer has 5,001 parts"),

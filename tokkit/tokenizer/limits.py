@@ -5,7 +5,8 @@ before they see it:
 
     file              256 MB, and 16 million values; Gemma's tokenizer.json has 34 MB
     token, pattern    65,536 characters
-    normalizer        1,000 parts, which together make text at most 64 times as long
+    normalizer        1,000 parts, which together make text at most 64 times as long, and
+                      begin it with at most 1,024 bytes
     charsmap          a table as long as it says
 """
 
@@ -22,6 +23,7 @@ _MOST_VALUES = 1 << 24
 _LONGEST_TOKEN = 1 << 16
 _MOST_PARTS = 1000
 _MOST_GROWTH = 64
+_MOST_PREPENDED = 1024
 # That U+FDFA becomes 33 bytes says nothing of other text.
 _LONGEST_COMPATIBLE = 64
 _INNER = ("normalizers", "pretokenizers", "decoders")
@@ -69,10 +71,13 @@ def check_parts(definition: Mapping[str, Any], path: str) -> None:
         path: its file, for errors.
     """
     for name in ("normalizer", "pre_tokenizer", "decoder"):
-        num_parts = sum(1 for _ in _list_parts(definition.get(name)))
+        parts = [*_list_parts(definition.get(name))]
+        num_parts, prepended = len(parts), sum(_length(part.get("prepend")) for part in parts)
         fault = None
         if num_parts > _MOST_PARTS:
             fault = f"has {num_parts:,} parts; at most {_MOST_PARTS:,} are supported"
+        elif prepended > _MOST_PREPENDED:
+            fault = f"prepends {prepended:,} bytes to each text; at most {_MOST_PREPENDED} are supported"
         elif (growth := find_growth(definition.get(name), path)) > _MOST_GROWTH:
             fault = (
                 f"may make text {growth:,.0f} times as long; at most {_MOST_GROWTH} is supported"
