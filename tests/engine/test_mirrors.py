@@ -17,7 +17,7 @@ from tokkit.cli import cli
 from tokkit.engine import mirrors, object_store
 from tokkit.engine.manifest import MANIFEST
 from tokkit.engine.mirrors import fetch, pull, push
-from tokkit.engine.object_store import put_object
+from tokkit.engine.object_store import put_object, read_object
 from tokkit.engine.stage import Stage
 from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError
@@ -95,6 +95,19 @@ def test_another_command_is_refused_on_any_machine(machine: S3FileSystem, tmp_pa
     assert stored(machine) == before
     run(second, overwrite=True)
     assert len(stored(machine)) == len(before)
+
+
+def test_of_two_that_create_a_file_at_once_the_first_stays(
+    machine: S3FileSystem, tmp_path: Path
+) -> None:
+    path = find_local(URI) / ".tokkit" / "stage.json"
+    for content in (b"first", b"second"):
+        draft = tmp_path / "draft"
+        draft.write_bytes(content)
+        push(draft, path, only_new=True)
+        assert not draft.exists()
+        assert read_object(path) == b"first"
+    assert stored(machine) == {}
 
 
 def test_a_folder_of_somebody_else_is_left_alone(machine: S3FileSystem, tmp_path: Path) -> None:
