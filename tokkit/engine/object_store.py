@@ -8,6 +8,7 @@ Ctrl-C ends it. An object appears whole or not at all, whatever breaks off.
 import errno
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -22,6 +23,8 @@ from tokkit.options import find_mirrored
 
 STALL_SECONDS = 30.0  # without a byte
 RETRY_SECONDS = 120.0
+_MOST_RETRIES = 8  # within half a minute
+_FINAL = re.compile(f"<Code>|after {_MOST_RETRIES} retries")
 _CHUNK_BYTES = 8 << 20
 _MOST_PARTS = 5000  # of the 10,000 that S3 takes
 _ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL"}
@@ -64,7 +67,15 @@ def open_client(scheme: str, bucket: str, _process: int) -> Any:
             "read_timeout": timedelta(seconds=STALL_SECONDS),
             "timeout": timedelta(hours=1),
         },
-        retry_config={"max_retries": 6, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
+        retry_config={
+            "max_retries": _MOST_RETRIES,
+            "retry_timeout": timedelta(seconds=RETRY_SECONDS),
+            "backoff": {
+                "init_backoff": timedelta(seconds=RETRY_SECONDS / 400),
+                "max_backoff": timedelta(seconds=15),
+                "base": 2,
+            },
+        },
     )
 
 
@@ -87,12 +98,10 @@ def _request(path: Path, function: Callable[..., Any], *arguments: Any) -> Any:
                 raise FileNotFoundError(errno.ENOENT, "no such object", str(path)) from error
             raise _store_error(path, error) from error
         except (BaseError, OSError) as error:
-            # obstore does not repeat what breaks off in the middle of an answer.
-            if (
-                not isinstance(error, GenericError)
-                or time.monotonic() > last
-                or "<Code>" in str(error)
-            ):
+            # obstore repeats neither what breaks off in the middle of an answer, nor a creation that
+            # stalled. Here the first of two that succeeded is left.
+            is_cut = isinstance(error, GenericError) and not _FINAL.search(str(error))
+            if not is_cut or time.monotonic() > last:
                 raise _store_error(path, error) from error
             time.sleep(RETRY_SECONDS / 100)
 
