@@ -1,11 +1,11 @@
-"""What ``--dry-run`` prints."""
+"""What ``--dry-run`` prints, and the name of a model."""
 
 import json
 from typing import Any
 
 import pytest
 
-from tokkit.cli.pretraining_output import describe_estimate, print_estimate
+from tokkit.cli.pretraining_output import describe_estimate, name_model, print_estimate
 from tokkit.engine.progress import describe_duration
 
 PHASE = {
@@ -72,3 +72,9 @@ def test_json_is_the_same_data(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_a_duration_has_its_two_largest_units(seconds: float, words: str) -> None:
     assert describe_duration(seconds) == words
+
+
+def test_a_default_size_is_that_of_the_architecture() -> None:
+    assert name_model({"preset": None}, "t5") == "t5-base"
+    assert name_model({"preset": None}, "xlnet") == "xlnet base"
+    assert name_model({"architecture": "marian", "preset": "big"}) == "marian big"

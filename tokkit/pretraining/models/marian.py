@@ -160,32 +160,28 @@ def read_marian(data: Mapping[str, Any]) -> Mapping[str, Any]:
     return data
 
 
+INNER = {
+    "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "attention.output": ("self_attn.out_proj",),
+    "attention_norm": ("self_attn_layer_norm",),
+    "up": ("fc1",),
+    "down": ("fc2",),
+    "output_norm": ("final_layer_norm",),
+}
 MARIAN = Architecture(
     model_type="marian",
     objectives=("translation",),
     build=Marian,
     outer={"embeddings.words": "model.shared"},
     layer="model.encoder.layers.{}",
-    inner={
-        "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        "attention.output": ("self_attn.out_proj",),
-        "attention_norm": ("self_attn_layer_norm",),
-        "up": ("fc1",),
-        "down": ("fc2",),
-        "output_norm": ("final_layer_norm",),
-    },
+    inner=INNER,
     decoder_layer="model.decoder.layers.{}",
-    decoder_inner={
-        "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        "attention.output": ("self_attn.out_proj",),
-        "attention_norm": ("self_attn_layer_norm",),
+    decoder_inner=INNER
+    | {
         "cross_attention.query": ("encoder_attn.q_proj",),
         "cross_attention.kv": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
         "cross_attention.output": ("encoder_attn.out_proj",),
         "cross_norm": ("encoder_attn_layer_norm",),
-        "up": ("fc1",),
-        "down": ("fc2",),
-        "output_norm": ("final_layer_norm",),
     },
     describe=describe_marian,
     config={
