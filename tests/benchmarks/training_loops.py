@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -119,7 +119,7 @@ class TransformersLoop:
         self._device = device
         loader = Loader(sources, config)
         plan = MicroBatches.plan(
-            loader, loader.rank_sizes[0], config.micro_batch_tokens, static=False
+            loader, loader.rank_sizes[0], config.micro_batch_tokens or 0, static=False
         )
         self._batches = {
             step: _lay_out(loader, step, plan.bounds, sources.pad_id, device) for step in steps
@@ -201,16 +201,24 @@ def count_flops(config: PretrainConfig) -> float:
 
 
 def choose_steps(config: PretrainConfig, num_steps: int, num_shapes: int) -> list[int]:
-    """Return the first steps whose micro-batches have the most common shapes of a compiled model.
+    """Return the first steps whose micro-batches have the most common sizes, in 32nds of the room.
 
-    Compiling a model for a shape takes as long as thousands of steps.
+    A peer is compiled for each shape, which takes as long as thousands of steps.
     """
     loader = Loader(open_sources(config), config)
-    plan = MicroBatches.plan(loader, loader.rank_sizes[0], config.micro_batch_tokens, static=True)
+    plan = MicroBatches.plan(
+        loader, loader.rank_sizes[0], config.micro_batch_tokens or 0, static=True
+    )
+    tokens, _, predictions, number = plan.room
+    rounding = replace(
+        plan.rounding,
+        tokens=max(64, tokens // number // 32),
+        predictions=max(1, predictions // number // 16),
+    )
     shapes = {}
     for step in range(2 * num_steps):
         instances = loader.training_instances(step)
-        sizes = Sizes.measure(instances, plan.bounds, plan.rounding, causal=False)
+        sizes = Sizes.measure(instances, plan.bounds, rounding, causal=False)
         _, tokens, _, predictions = np.diff(sizes.bounds).tolist()
         shapes[step] = tuple(zip(tokens, predictions, strict=True))
     counts = Counter(shape for of_step in shapes.values() for shape in of_step)

@@ -1,4 +1,4 @@
-"""A compiled model computes the same, in one graph, compiled once for each shape."""
+"""A compiled model computes the same, in one graph or two of each part, for batches of any size."""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from tokkit.pretraining.data.batches import Rounding, lay_out
+from tokkit.pretraining.models.loss import TokenLoss
 from tokkit.pretraining.models.modernbert import ModernBertConfig
-from tokkit.pretraining.models.transformer import Inputs, ModelConfig
+from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.device import MAX_SHAPES, autocast
+from tokkit.pretraining.training.device import MAX_GRAPHS, autocast
 from tokkit.pretraining.training.distributed import compile_model
 from tokkit.pretraining.training.loop import compute_losses
 from tokkit.pretraining.training.metrics import total_loss
@@ -48,7 +49,7 @@ MODERN = ModernBertConfig(num_hidden_layers=2, objective="mlm", local_attention=
 def test_a_compiled_model_has_the_same_loss_and_gradients(
     config: ModelConfig, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Predictions are cut into two parts, so that the loop over them is compiled as one.
+    # Predictions are cut into two parts.
     monkeypatch.setattr("tokkit.pretraining.models.loss.CHUNK_LOGITS", 10 * 128)
     monkeypatch.setattr("tokkit.pretraining.models.attention.BLOCK", 8)
     model = make_model(config)
@@ -64,9 +65,11 @@ def test_a_compiled_model_has_the_same_loss_and_gradients(
         return {**{name: t.detach() for name, t in sums._asdict().items()}, **found}
 
     expected = follow()
-    model.compile(
-        dynamic=False, fullgraph=True, backend=backend
-    )  # as a whole: there is nothing that breaks a graph
+    for part in model.children():  # there is nothing in one that breaks a graph
+        for module in part if isinstance(part, torch.nn.ModuleList) else [part]:
+            if isinstance(module, torch.nn.LayerNorm):
+                continue  # torch compiles no module of its own by itself
+            module.compile(dynamic=True, fullgraph=True, backend=backend)
     for name, tensor in follow().items():
         torch.testing.assert_close(tensor, expected[name], atol=2e-6, rtol=2e-5, msg=name)
 
@@ -97,37 +100,25 @@ def test_a_compiled_model_is_near_the_plain_one_on_a_gpu() -> None:
         assert (gradient - exact).norm() < 0.05 * exact.norm()
 
 
-def parts_of(inputs: Inputs) -> list[tuple[Any, ...]]:
-    """The parts of a model that must be compiled for a batch: layers are one."""
-    num_tokens, num_predicted = len(inputs.input_ids_N), len(inputs.labels_M)
-    num_sequences = len(inputs.pair_labels_S)
-    return [
-        ("embeddings", num_tokens),
-        ("layer", num_tokens, num_sequences, inputs.max_seqlen),
-        ("head of tokens", num_predicted),
-        ("loss of tokens", num_predicted),
-        ("head of pairs", num_sequences),
-    ]
-
-
-def test_a_run_compiles_one_graph_for_each_part_and_shape(
+def test_a_run_compiles_one_graph_or_two_of_each_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through phases, steps of several micro-batches, evaluations, changing rates and seeds.
-
-    As many graphs as there must be means that none is broken in two, and that none is made twice.
-    """
+    """Through phases, steps of several micro-batches, evaluations, changing rates and seeds."""
     compiler = CompileCounterWithBackend("eager")
     compile_module = torch.nn.Module.compile
-    monkeypatch.setattr(
-        torch.nn.Module, "compile", lambda self, **o: compile_module(self, backend=compiler, **o)
-    )
-    met: list[tuple[Any, ...]] = []
+    compile_loss = TokenLoss.compile
+    for kind, make in ((torch.nn.Module, compile_module), (TokenLoss, compile_loss)):
+        monkeypatch.setattr(
+            kind, "compile", lambda self, make=make, **o: make(self, backend=compiler, **o)
+        )
+    met: set[tuple[int, ...]] = set()
     limits: set[int] = set()
 
     def watch(model: torch.nn.Module, batch: Any, *rest: Any) -> Any:
         limits.add(torch._dynamo.config.recompile_limit)
-        met.extend((model.training, *part) for part in parts_of(batch.inputs))
+        met.add(
+            (len(batch.inputs.input_ids_N), len(batch.inputs.labels_M), batch.inputs.max_seqlen)
+        )
         return compute_losses(model, batch, *rest)
 
     monkeypatch.setattr("tokkit.pretraining.training.loop.compute_losses", watch)
@@ -150,9 +141,10 @@ def test_a_run_compiles_one_graph_for_each_part_and_shape(
         threads=1,
     )
     pretrain(config)
-    assert compiler.frame_count == len(set(met))
-    assert len(set(met)) < len(met) / 5
-    assert limits == {MAX_SHAPES}
+    assert len(met) > 5
+    # Embeddings, layer, two heads and the loss; in training and in evaluation.
+    assert 5 <= compiler.frame_count <= 2 * 10
+    assert limits == {MAX_GRAPHS}
     losses = [
         line["loss"] for line in read_metrics(config.output / "metrics.jsonl") if "loss" in line
     ]

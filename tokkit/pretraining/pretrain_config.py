@@ -146,11 +146,12 @@ class PretrainConfig(PhasesConfig, OutputConfig):
         below=1,
         shown_default="0.1; 0 for modernbert",
     )
-    micro_batch_tokens: int = option(
+    micro_batch_tokens: int | None = option(
         "Number of tokens that go through the model at once; a step accumulates the gradients of "
         "as many micro-batches as its instances need.",
-        default=16_384,
+        default=None,
         minimum=1,
+        shown_default="16,384; on a GPU what its memory has room for, up to 131,072",
     )
     checkpoint_every: int = option("Steps between checkpoints.", default=1000, minimum=1)
     keep_checkpoints: int = option(

@@ -12,20 +12,10 @@ A micro-batch has room for ``micro_batch_tokens // max_seq_length`` instances, a
 as few nearly equal runs as have room: 10 instances with room for 4 make runs of 3, 3 and 4. So the
 number of runs depends on the options alone, and ranks that wait for each other agree on it.
 
-A compiled model is compiled for each shape that it meets, so its sizes are rounded up: tokens to
-32nds of the room for them, by sequences of padding after the others; sequences by empty ones;
-predictions to 16ths of the most there can be, by some without a label. None of these contributes to
-the loss or to a gradient. Measured on pairs of segments from English books, for --max-seq-length
-and --micro-batch-tokens:
-
-                      shapes    nine tenths of batches have    tokens wasted    if all were padded
-    128    16,384         5                 4                       1.7%               8.3%
-           65,536         4                 2                       1.6%               8.3%
-    512    16,384        16                 6                       1.9%              19.9%
-           65,536         7                 3                       1.8%              19.9%
-
-With 64ths 0.9% are wasted, with up to twice as many shapes; with 16ths 2 to 4%, with 11 shapes in
-place of 16.
+For a compiled model, whose graphs are for any size, sizes are rounded up to what suits matrix units:
+tokens to multiples of 64, by sequences of padding after the others, and predictions to multiples of 8,
+by some without a label. The number of sequences is made constant by empty ones. None of these
+contributes to the loss or to a gradient.
 """
 
 from collections.abc import Sequence
@@ -43,9 +33,8 @@ from tokkit.pretraining.models.transformer import NO_TARGETS, Inputs
 from tokkit.shards.instances import Instances, Int64
 
 LENGTH_MULTIPLE = 8  # of the padded block that attention may need
-TOKEN_PARTS = 32  # tokens are rounded up to multiples of one part of the room for them
-PREDICTION_PARTS = 16
-TOKEN_FLOOR = 64  # what tokens are rounded up to at least
+TOKEN_MULTIPLE = 64  # of the sizes for a compiled model
+PREDICTION_MULTIPLE = 8
 
 Number = TypeVar("Number", int, Int64)
 
@@ -224,6 +213,8 @@ class Buffers:
                 padded[: len(bounds)] = np.diff(bounds, prepend=bounds[0])
                 padded = padded.cumsum().clip(max=stops[2] - starts[2])
                 target_cu_seqlens = torch.from_numpy(padded.astype(np.int32))
+                if self.copied is not None:
+                    target_cu_seqlens = target_cu_seqlens.pin_memory()
             views.append(
                 Batch(
                     inputs=Inputs(
@@ -250,19 +241,25 @@ class Buffers:
 
 
 def lay_out(
-    instances: Instances, pad_id: int, rounding: Rounding = EXACT, *, causal: bool = False
+    instances: Instances,
+    pad_id: int,
+    rounding: Rounding = EXACT,
+    *,
+    causal: bool = False,
+    pin: bool = False,
 ) -> Batch:
-    """Lay instances out as one batch.
+    """Lay instances out as one batch, in memory of its own.
 
     Args:
         instances: of the batch.
         pad_id: id of ``[PAD]``, or any other where there is none.
         rounding: of the sizes.
         causal: each token but the first of its instance is predicted, from those before it.
+        pin: in page-locked memory.
     """
     sizes = Sizes.measure(instances, (0, len(instances)), rounding, causal=causal)
     _, tokens, sequences, predictions = sizes.bounds[:, -1].tolist()
-    buffers = Buffers(tokens, sequences, predictions, 1)
+    buffers = Buffers(tokens, sequences, predictions, 1, pin=pin)
     return buffers.lay_out(instances, sizes, pad_id, causal=causal)[0]
 
 
@@ -297,11 +294,10 @@ class MicroBatches:
         tokens, predictions = rows * longest, rows * loader.max_predictions
         rounding = EXACT
         if static:
-            multiple = max(TOKEN_FLOOR, tokens // TOKEN_PARTS)
             rounding = Rounding(
-                tokens=multiple,
-                sequences=rows + -(-multiple // longest),
-                predictions=max(1, predictions // PREDICTION_PARTS),
+                tokens=TOKEN_MULTIPLE,
+                sequences=rows + -(-TOKEN_MULTIPLE // longest),
+                predictions=PREDICTION_MULTIPLE,
                 max_seqlen=longest,
                 max_target_len=round_up(loader.max_predictions, LENGTH_MULTIPLE),
             )

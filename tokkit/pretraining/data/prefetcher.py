@@ -37,6 +37,7 @@ class Prefetcher:
             CUDA.
 
     Attributes:
+        micro_batch_tokens: as given.
         waited: seconds that the last ``next_batches`` took.
     """
 
@@ -50,8 +51,8 @@ class Prefetcher:
     ) -> None:
         self.waited = 0.0
         self._loaders = tuple(loaders)
-        self._micro_batch_tokens = micro_batch_tokens
-        self._static = static
+        self.micro_batch_tokens = micro_batch_tokens
+        self._static, self._pin = static, pin
         self._plans = {
             (phase, size): self._plan(loader, size)
             for phase, loader in enumerate(loaders)
@@ -109,13 +110,14 @@ class Prefetcher:
         in memory of their own.
         """
         loader = self._loaders[phase]
-        size = most_rows(loader, self._micro_batch_tokens)
+        size = most_rows(loader, self.micro_batch_tokens)
         rounding = self._plan(loader, size).rounding
         for instances in loader.held_out_instances(size):
-            yield lay_out(instances, loader.pad_id, rounding, causal=loader.is_causal)
+            causal, pin = loader.is_causal, self._pin
+            yield lay_out(instances, loader.pad_id, rounding, causal=causal, pin=pin)
 
     def _plan(self, loader: Loader, num_rows: int) -> MicroBatches:
-        tokens = self._micro_batch_tokens
+        tokens = self.micro_batch_tokens
         return MicroBatches.plan(loader, num_rows, tokens, static=self._static)
 
     def _submit(self, phase: int, step: int) -> Future[Prepared]:

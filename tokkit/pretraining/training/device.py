@@ -13,10 +13,9 @@ import torch
 from tokkit.errors import TokkitError
 from tokkit.pretraining.pretrain_config import PretrainConfig
 
-# Graphs of one part of a model. Batches of one phase have 4 to 16 shapes (see
-# tokkit.pretraining.data.batches), evaluations as many more, and the layers of a ModernBERT are of three
-# kinds. Beyond the limit, torch warns and does not compile; its own limit is 8.
-MAX_SHAPES = 192
+# Graphs of one part of a model: one or two for training and as many for evaluation, and the layers of a
+# ModernBERT are of three kinds. Beyond the limit, torch does not compile; its own limit is 8.
+MAX_GRAPHS = 64
 
 
 # Dense bf16 operations per second with sums in fp32, by a pattern of the name that
@@ -135,6 +134,12 @@ def is_compiled(choice: str, device: torch.device) -> bool:
     return device.type == "cuda" if choice == "auto" else choice == "on"
 
 
+def count_graphs() -> int:
+    """Return how many graphs torch has compiled in this process."""
+    compiler = sys.modules.get("torch._dynamo.utils")  # which takes a second to import
+    return compiler.counters["stats"]["unique_graphs"] if compiler else 0
+
+
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """Return a context for matrix products in ``precision``; weights, sums and norms stay fp32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
@@ -156,7 +161,7 @@ def seed_torch(seed: int, purpose: str, step: int = 0) -> None:
 def torch_settings(config: PretrainConfig, device: torch.device) -> Iterator[None]:
     """Change torch's settings of the whole process within the block, and restore them after it.
 
-    These are the number of threads, the generators, the limit of compiled shapes, and the precision
+    These are the number of threads, the generators, the limit of compiled graphs, and the precision
     of the fp32 products that remain under bf16.
     """
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
@@ -168,7 +173,7 @@ def torch_settings(config: PretrainConfig, device: torch.device) -> Iterator[Non
             torch.set_num_threads(config.threads)
         if is_compiled(config.compile, device):
             compiler = torch._dynamo.config  # noqa: SLF001  its documented name
-            stack.enter_context(compiler.patch(recompile_limit=MAX_SHAPES))
+            stack.enter_context(compiler.patch(recompile_limit=MAX_GRAPHS))
         if device.type == "cuda" and choose_precision(config.precision, device) == "bf16":
             stack.callback(torch.set_float32_matmul_precision, precision)
             torch.set_float32_matmul_precision("high")  # TF32, which is more precise than bf16

@@ -201,9 +201,8 @@ def compile_model(model: Transformer) -> None:
     """Compile the parts of a model, in place, on their first call; call this before ``distribute``.
 
     Each layer is compiled alone, so all layers share one graph; between layers there is nothing to
-    fuse. ``medium``, with 8 layers, was compiled for a CPU in 22 seconds, and in 9 for each further
-    shape; the whole model took 51 and 48 seconds and was no faster. Shapes are static; there are few
-    (see ``tokkit.pretraining.data.batches``).
+    fuse. ``medium``, with 8 layers, was compiled for a CPU in 22 seconds, and the whole model in 51;
+    it was no faster. Sizes are dynamic: there are one or two graphs of each part, for any batches.
 
     CUDA graphs are not used: they hide kernel launches, but with 16,384 tokens a layer of BERT-base
     computes for about a millisecond, much longer than its launches take, and the graph of each shape
@@ -211,7 +210,7 @@ def compile_model(model: Transformer) -> None:
     """
     for part in model.children():
         for module in part if isinstance(part, nn.ModuleList) else [part]:
-            module.compile(dynamic=False)
+            module.compile(dynamic=True)
 
 
 @contextmanager
@@ -235,20 +234,21 @@ def accumulate(model: nn.Module, *, is_last: bool) -> Iterator[None]:
 
 
 def full_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Gather tensors on the CPU of rank 0; all ranks call this.
+    """Gather tensors on rank 0; all ranks call this.
 
     Args:
         tensors: of a model or an optimizer, split among ranks or not.
 
     Returns:
-        On rank 0 the whole tensors, not copied if they are whole and on the CPU; on others nothing.
+        On rank 0 the whole tensors, and on others nothing. Those that are not split are where they
+        were, and not copied; the others are on the CPU, since a GPU has no room for all of them.
     """
     is_first = not dist.is_initialized() or dist.get_rank() == 0
     full = {}
     for name, tensor in tensors.items():
-        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        whole = tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
         if is_first:
-            full[name] = whole.detach().cpu()
+            full[name] = whole.detach()
     return full
 
 

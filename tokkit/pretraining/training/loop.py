@@ -18,8 +18,8 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -46,6 +46,7 @@ from tokkit.pretraining.training.checkpoints import (
 from tokkit.pretraining.training.device import (
     autocast,
     choose_precision,
+    count_graphs,
     find_peak_flops,
     seed_torch,
 )
@@ -106,7 +107,7 @@ class Trainer:
         self._stop = StopRequest()
         self._started = 0.0  # clock reading at which elapsed time was 0
         self._last_save_step = self._logged_step = 0
-        self._pending: deque[tuple[int, Sequence[Batch], StepMetrics]] = deque()
+        self._pending: deque[tuple[int, StepMetrics]] = deque()
         self._gradient_norm = 0.0  # of the last step, for its log line
         self._peak_flops: float | None = None  # of all devices together
         self._flops_per_token: Sequence[float] = ()  # in each phase, where the peak is known
@@ -162,7 +163,8 @@ class Trainer:
                 self._log_if_due(is_over=is_over)
                 loss = None
                 if signal is None and self._is_evaluation_due(is_over=is_over):
-                    loss = self._evaluate()
+                    with self._without_compiling():
+                        loss = self._evaluate()
                     if loss is None:
                         continue  # stopped by a signal, handled above
                 self._save_if_due(loss, is_over=is_over, is_stopping=signal is not None)
@@ -170,7 +172,8 @@ class Trainer:
                     self._raise_interrupted(signal)
                 if is_over:
                     return
-                self.step()
+                with self._without_compiling():
+                    self.step()
                 if self._reporter is not None:
                     self._reporter.advance(self.state.step, self.state.elapsed)
 
@@ -198,6 +201,14 @@ class Trainer:
         elapsed = time.monotonic() - self._started if self.group.is_first else 0.0
         *flags, elapsed = self.group.sum([*self._stop.flags, elapsed])
         return find_agreed_signal(flags), elapsed
+
+    @contextmanager
+    def _without_compiling(self) -> Iterator[None]:
+        """Leave the block out of the elapsed time if a graph is compiled in it."""
+        graphs, started = count_graphs(), time.monotonic()
+        yield
+        if count_graphs() > graphs:
+            self._started += time.monotonic() - started
 
     def step(self) -> None:
         """Take one step: batches, forward, backward, update, metrics."""
@@ -232,7 +243,7 @@ class Trainer:
         gradient_norm = clip_gradients(model, config.max_gradient_norm)
         update_weights(self.optimizer, state.learning_rate)
 
-        self._pending.append((state.step, batches, StepMetrics(sums, gradient_norm)))
+        self._pending.append((state.step, StepMetrics(batches, sums, gradient_norm)))
         decay_start = self.schedule.decay_start
         state.decay_start = None if state.step < (decay_start or 0) else decay_start
         state.instances += self.schedule.batch_sizes(state.phase).at(state.step - starts[-1])[1]
@@ -252,10 +263,8 @@ class Trainer:
             TokkitError: if a loss is not finite.
         """
         while len(self._pending) > num_pending:
-            step, batches, metrics = self._pending.popleft()
-            sums, self._gradient_norm = metrics.read()
-            for batch, numbers in zip(batches, sums, strict=True):
-                self.state.interval.add(batch, numbers)
+            step, metrics = self._pending.popleft()
+            self._gradient_norm = metrics.add_to(self.state.interval)
             # The norm is the same in all processes, and not finite if any loss is not.
             if not math.isfinite(self._gradient_norm):
                 raise TokkitError(self._describe_divergence(step))
@@ -323,6 +332,7 @@ class Trainer:
         self.collect_metrics()
         state, group, sums = self.state, self.group, MetricSums()
         batches = self.prefetcher.held_out(state.phase)
+        pending: deque[StepMetrics] = deque()
         self.wrapped_model.eval()  # the next step sets it back
         with torch.no_grad():
             while round_batches := list(islice(batches, group.size)):
@@ -333,12 +343,16 @@ class Trainer:
                     self.wrapped_model, batch.to(group.device), self.config.precision, group.device
                 )
                 if group.rank < len(round_batches):
-                    sums.add(batch, torch.stack([scalar.float() for scalar in losses]).tolist())
+                    pending.append(StepMetrics([batch], [losses]))
+                if len(pending) > 1:  # so that a GPU has the next batch already
+                    pending.popleft().add_to(sums)
+        for metrics in pending:
+            metrics.add_to(sums)
         sums = sums.all_reduce(group.sum)
-        metrics = sums.means(self.model.config.objective) | {"perplexity": sums.perplexity}
-        loss = metrics["loss"]
+        means = sums.means(self.model.config.objective) | {"perplexity": sums.perplexity}
+        loss = means["loss"]
         if self._reporter is not None:
-            self._reporter.write({"kind": "eval", "step": state.step, **metrics})
+            self._reporter.write({"kind": "eval", "step": state.step, **means})
         state.evaluated_step = state.step
         if state.best_loss is None or loss < state.best_loss:
             state.best_loss = loss

@@ -144,13 +144,18 @@ class StepMetrics:
     already running by then.
 
     Args:
-        sums: what the model returned for each micro-batch.
-        gradient_norm: norm before clipping, of the whole step.
+        batches: the micro-batches.
+        sums: what the model returned for each.
+        gradient_norm: norm before clipping, of the whole step; None for an evaluation.
     """
 
-    def __init__(self, sums: Sequence[Sums], gradient_norm: Tensor) -> None:
+    def __init__(
+        self, batches: Sequence[Batch], sums: Sequence[Sums], gradient_norm: Tensor | None = None
+    ) -> None:
+        self._batches = batches
         scalars = [scalar.detach().float() for part in sums for scalar in part]
-        values = torch.stack([*scalars, gradient_norm.detach().float()])
+        norm = torch.zeros_like(scalars[0]) if gradient_norm is None else gradient_norm
+        values = torch.stack([*scalars, norm.detach().float()])
         self._copied: torch.cuda.Event | None = None
         self._values = values
         if values.is_cuda:
@@ -159,12 +164,14 @@ class StepMetrics:
             self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._copied.record()
 
-    def read(self) -> tuple[list[list[float]], float]:
-        """Wait for the values; returns the four sums of each micro-batch, and the norm."""
+    def add_to(self, sums: "MetricSums") -> float:
+        """Wait for the values, add those of each micro-batch to sums, and return the norm."""
         if self._copied is not None:
             self._copied.synchronize()
-        *sums, gradient_norm = self._values.tolist()
-        return [sums[i : i + 4] for i in range(0, len(sums), 4)], gradient_norm
+        *values, gradient_norm = self._values.tolist()
+        for number, batch in enumerate(self._batches):
+            sums.add(batch, values[4 * number : 4 * number + 4])
+        return float(gradient_norm)
 
 
 @dataclass

@@ -4,12 +4,14 @@ All processes of a run do the same, each on its part of every batch. Only the fi
 the lock of the run folder, and the others wait for it where that matters.
 """
 
+import math
 import operator
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tokkit.engine.accounts import Accounts
@@ -18,6 +20,7 @@ from tokkit.engine.json_files import FileRow, write_json
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.mirrors import push_folder
 from tokkit.engine.spec import locked_folder, prepare_folder
+from tokkit.errors import TokkitError
 from tokkit.pretraining.data.instance_sources import Sources, divide_phases, open_sources
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.prefetcher import Prefetcher
@@ -29,11 +32,12 @@ from tokkit.pretraining.models.architectures import (
 from tokkit.pretraining.models.export import write_export
 from tokkit.pretraining.models.initial_weights import InitialWeights, read_initial_weights
 from tokkit.pretraining.models.model_folder import read_family
-from tokkit.pretraining.models.transformer import ModelConfig
+from tokkit.pretraining.models.transformer import ModelConfig, Transformer
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import (
     choose_precision,
     describe_device,
+    find_available_memory,
     is_compiled,
     seed_torch,
     torch_settings,
@@ -53,6 +57,9 @@ from tokkit.pretraining.training.optimizers import build_optimizer
 from tokkit.pretraining.training.run_plan import RunPlan, describe_run, family_of
 from tokkit.pretraining.training.run_record import EXPORT, KIND, RUN
 from tokkit.pretraining.training.schedule import Origin, Schedule
+
+MICRO_BATCH_TOKENS = 16_384  # on a CPU
+MOST_TOKENS = 1 << 17  # that are chosen for a GPU
 
 
 def train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
@@ -87,7 +94,14 @@ def train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
         trainer.resume()
         if group.is_first:
             _write_run_record(plan, trainer)
-        trainer.run()
+        try:
+            trainer.run()
+        except torch.OutOfMemoryError as error:
+            tokens = trainer.prefetcher.micro_batch_tokens
+            raise TokkitError(
+                f"{config.output}: {describe_device(group.device)}: out of memory with "
+                f"{tokens:,} tokens at once; pass a smaller --micro-batch-tokens"
+            ) from error
         weights = full_tensors(trainer.model.state_dict())
         if group.is_first:
             _write_results(plan, sources, trainer, weights)
@@ -127,10 +141,14 @@ def open_trainer(
     compiled = is_compiled(config.compile, group.device)
     if compiled:
         compile_model(model)
+    # All processes must have the same number of micro-batches.
+    tokens = config.micro_batch_tokens or group.broadcast(
+        choose_micro_batch_tokens(model, find_available_memory(group.device), group.device)
+    )
     wrapped_model = distribute(model, group, fsdp=config.fsdp)
     with Prefetcher(
         loaders,
-        micro_batch_tokens=config.micro_batch_tokens,
+        micro_batch_tokens=tokens,
         static=compiled,
         pin=group.device.type == "cuda",
     ) as prefetcher:
@@ -144,6 +162,29 @@ def open_trainer(
             wrapped_model=wrapped_model,
             optimizer=build_optimizer(model, config),
         )
+
+
+def choose_micro_batch_tokens(
+    model: Transformer, available: int | None, device: torch.device
+) -> int:
+    """Return how many tokens go through the model at once if nobody says it.
+
+    What a layer keeps of a token is 34 times its hidden size in bf16 (Korthikanti et al. 2022,
+    arXiv:2205.05198, section 4.1; flash attention keeps no scores), and twice that in fp32. Three
+    tenths of what weights, gradients and moments leave free are for logits and what is in between.
+
+    Args:
+        model: on its device.
+        available: free bytes there.
+        device: of the model.
+    """
+    if device.type != "cuda" or available is None:
+        return MICRO_BATCH_TOKENS
+    size = 34 if choose_precision("auto", device) == "bf16" else 68
+    layers = max(model.config.num_hidden_layers, len(model.list_layers()))
+    rest = available - 3 * 4 * count_parameters(model)["total"]
+    room = max(0.7 * rest / (size * layers * model.config.hidden_size), MOST_TOKENS / 64)
+    return int(min(1 << int(math.log2(room)), MOST_TOKENS))
 
 
 def make_schedule(
