@@ -3,7 +3,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,9 @@ from tokkit.errors import TokkitError, UsageError
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
-from tokkit.pretraining.models.architectures import outline_model
 from tokkit.pretraining.models.export import fill_mask
-from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training import train_model
-from tokkit.pretraining.training.loop import Trainer
 from tokkit.pretraining.training.optimizers import update_weights
 from tokkit.pretraining.training.run_record import read_metrics
 
@@ -349,65 +344,6 @@ class TestRefusals:
     def test_options_out_of_range(self, tmp_path: Path, options: dict[str, Any]) -> None:
         with pytest.raises(UsageError, match=f"--{next(iter(options)).replace('_', '-')}"):
             make_config(tmp_path, **options)
-
-
-@pytest.mark.parametrize(
-    ("preset", "precision", "available", "tokens"),
-    [
-        ("base", "bf16", 149_000_000_000, 131_072),
-        ("base", "bf16", 40_000_000_000, 65_536),
-        ("base", "fp32", 15_000_000_000, 8192),
-        ("large", "bf16", 40_000_000_000, 16_384),
-        ("large", "bf16", 1_000_000_000, 2048),
-        ("base", "bf16", None, 16_384),
-    ],
-)
-def test_micro_batches_are_as_large_as_a_gpu_has_room_for(
-    preset: str,
-    precision: str,
-    available: int | None,
-    tokens: int,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(train_model, "choose_precision", lambda *_: precision)
-    shape = ModelConfig.from_preset(preset, vocab_size=30_522, max_seq_length=512, dropout=0.1)
-    model, gpu = outline_model(shape), torch.device("cuda")
-    assert train_model.choose_micro_batch_tokens(model, available, gpu) == tokens
-    assert train_model.choose_micro_batch_tokens(model, available, torch.device("cpu")) == 16_384
-
-
-def test_short_memory_of_a_gpu_is_one_line(
-    instances: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run_short(_: Trainer) -> None:
-        raise torch.OutOfMemoryError
-
-    monkeypatch.setattr(Trainer, "run", run_short)
-    with pytest.raises(TokkitError, match=r"with 600 tokens.* smaller --micro-batch-tokens$"):
-        pretrain(make_config(instances, micro_batch_tokens=600))
-
-
-def test_compiling_takes_no_time_of_the_schedule(
-    instances: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    take_step = Trainer.step
-    graphs = iter((0, 1, 1, 2, *[2] * 100))  # the first two steps compile
-
-    def step(trainer: Trainer) -> None:
-        if trainer.state.step < 2:
-            time.sleep(1)
-        take_step(trainer)
-
-    monkeypatch.setattr(Trainer, "step", step)
-    monkeypatch.setattr("tokkit.pretraining.training.loop.count_graphs", lambda: next(graphs))
-    config = make_config(
-        write_instance_folder(instances.parent / "other", num_held_out=0),
-        output=instances.parent / "r",
-    )
-    started = time.monotonic()
-    pretrain(config)
-    (line,) = lines_of(config, "train")
-    assert line["elapsed"] < time.monotonic() - started - 2
 
 
 @pytest.mark.gpu

@@ -1,0 +1,78 @@
+"""What a run takes from a device: memory for its micro-batches, and time to compile."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from instancefolders import write_instance_folder
+
+from tokkit.errors import TokkitError
+from tokkit.pretraining.models.architectures import outline_model
+from tokkit.pretraining.models.transformer import ModelConfig
+from tokkit.pretraining.pretrain import pretrain
+from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training import train_model
+from tokkit.pretraining.training.loop import Trainer
+from tokkit.pretraining.training.run_record import read_metrics
+
+
+def make_config(folder: Path, **options: Any) -> PretrainConfig:
+    instances = write_instance_folder(folder / "instances", num_held_out=0)
+    given = {"preset": "tiny", "max_steps": 4, "batch_size": 8, "device": "cpu", **options}
+    return PretrainConfig(instances=(instances,), output=folder / "run", **given)
+
+
+@pytest.mark.parametrize(
+    ("preset", "precision", "available", "tokens"),
+    [
+        ("base", "bf16", 149_000_000_000, 131_072),
+        ("base", "bf16", 40_000_000_000, 65_536),
+        ("base", "fp32", 15_000_000_000, 8192),
+        ("large", "bf16", 40_000_000_000, 16_384),
+        ("large", "bf16", 1_000_000_000, 2048),
+        ("base", "bf16", None, 16_384),
+    ],
+)
+def test_micro_batches_are_as_large_as_a_gpu_has_room_for(
+    preset: str,
+    precision: str,
+    available: int | None,
+    tokens: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(train_model, "choose_precision", lambda *_: precision)
+    shape = ModelConfig.from_preset(preset, vocab_size=30_522, max_seq_length=512, dropout=0.1)
+    model, gpu = outline_model(shape), torch.device("cuda")
+    assert train_model.choose_micro_batch_tokens(model, available, gpu) == tokens
+    assert train_model.choose_micro_batch_tokens(model, available, torch.device("cpu")) == 16_384
+
+
+def test_short_memory_of_a_gpu_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_short(_: Trainer) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Trainer, "run", run_short)
+    with pytest.raises(TokkitError, match=r"with 600 tokens.* smaller --micro-batch-tokens$"):
+        pretrain(make_config(tmp_path, micro_batch_tokens=600))
+
+
+def test_compiling_takes_no_time_of_the_schedule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_step = Trainer.step
+    graphs = iter((0, 1, 1, 2, *[2] * 100))  # the first two steps compile
+
+    def step(trainer: Trainer) -> None:
+        if trainer.state.step < 2:
+            time.sleep(1)
+        take_step(trainer)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr("tokkit.pretraining.training.loop.count_graphs", lambda: next(graphs))
+    config = make_config(tmp_path)
+    started = time.monotonic()
+    pretrain(config)
+    (line,) = read_metrics(config.output / "metrics.jsonl")
+    assert line["elapsed"] < time.monotonic() - started - 2
