@@ -77,9 +77,19 @@ def run_on_ray(
         TokkitError: raised by a unit; or the cluster cannot be reached, has another release of
             tokkit, or has lost a unit too often.
     """
-    with _connect(address, workers):
+    with _interruptible(), _connect(address, workers):
         _refuse_other_releases()
         yield from _Driver(task).run(units, report)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Raise what a handler of a signal raises inside Ray's compiled code, which hides it."""
+    try:
+        yield
+    except SystemError as error:  # "returned a result with an exception set"
+        hidden = error.__cause__ or error.__context__
+        raise hidden if isinstance(hidden, TokkitError) else error from None
 
 
 @dataclass
@@ -145,6 +155,11 @@ def _start(given: str, workers: int) -> None:
                 include_dashboard=False,
                 **options,
             )
+    except SystemExit as error:  # from Ray's own handler, which is in force for a moment
+        handler = handlers[signal.SIGTERM]
+        if error.code == signal.SIGTERM and callable(handler):
+            handler(signal.SIGTERM, None)
+        raise
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n", 1)[0]
         raise TokkitError(
