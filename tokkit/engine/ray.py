@@ -9,8 +9,7 @@
     outcome 1  ◀──────────────────────────────────── ready
 
 Every node has the same release of tokkit and sees the folders under the same paths. About twice as
-many units are submitted as the cluster has processors, so that none waits for the driver and few
-are lost with it. A process keeps what the units need (tokenizer, kernels) until it gets another task.
+many units are submitted as the cluster has processors. A process keeps tokenizer and kernels.
 
 A unit is a pure function, so that it may run again, even twice at a time. Ray would repeat a unit
 that was killed for memory forever; the driver therefore does it: one that was lost with its process
@@ -67,7 +66,7 @@ def run_on_ray(
 
     Args:
         task: what to do; picklable.
-        units: in the order in which they are started.
+        units: in order.
         address: ``HOST:PORT`` of the cluster; ``auto`` for the one of this machine, or if it has
             none, for an instance that is started here and stopped at the end.
         workers: number of processors of such an instance.
@@ -92,15 +91,11 @@ def _interruptible() -> Iterator[None]:
         raise hidden if isinstance(hidden, TokkitError) else error from None
 
 
-@dataclass
-class _Shared:
+class _shared:  # noqa: N801  one for each process
     """The connection that stages share: whether they do, and the address of what is connected."""
 
-    is_open: bool = False
-    address: str = ""
-
-
-_shared = _Shared()
+    is_open = False
+    address = ""
 
 
 @contextmanager
@@ -171,10 +166,7 @@ def _start(given: str, workers: int) -> None:
 
 
 def _probe(address: str) -> None:
-    """Refuse an address where no Ray is, for which Ray itself would try for minutes.
-
-    Ray's servers speak HTTP/2, so that each begins with a frame of settings.
-    """
+    """Refuse an address where no Ray is, whose servers speak HTTP/2; Ray would try for minutes."""
     host, _, port = address.rpartition(":")
     remedy = "name HOST:PORT of a cluster's head, as ray status shows it, or leave it out"
     if not host or not port.isdigit():
@@ -334,8 +326,6 @@ class _MessageList(logging.Handler):
 
 # The task of this process, by the name of its object; at most one.
 _tasks: dict[str, Task] = {}
-
-
 Answer = tuple[str, Any, list[str]]
 
 
@@ -348,7 +338,7 @@ def run_unit(reference: Sequence[Any], release: str, unit: Unit) -> Answer:
         unit: to run.
 
     Returns:
-        A kind, a content, and messages: ``outcome``, or ``error`` or ``transient`` with a
+        Messages, and before them ``outcome`` with one, ``error`` or ``transient`` with a
         ``TokkitError``, ``memory`` with a ``MemoryError``, or ``bug`` with a traceback.
     """
     answers: SimpleQueue[Answer] = SimpleQueue()
@@ -358,11 +348,12 @@ def run_unit(reference: Sequence[Any], release: str, unit: Unit) -> Answer:
         time.sleep(_ANSWER_SECONDS)  # before this process is ended, the driver gets the answer
 
     send_aborts(send_abort)
+
+    def work() -> None:
+        answers.put(_try(reference[0], release, unit))
+
     # In a thread, since work that neither returns nor can be interrupted is answered for by another.
-    work = threading.Thread(
-        target=lambda: answers.put(_try(reference[0], release, unit)), daemon=True
-    )
-    work.start()
+    threading.Thread(target=work, daemon=True).start()
     return answers.get()
 
 
