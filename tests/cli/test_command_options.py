@@ -63,7 +63,7 @@ def test_options_of_a_config_come_before_those_that_it_inherits() -> None:
     headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
     assert headings == ["Options:", "Masking:", "Execution:", "Array jobs:"]
     options = [line.split()[0] for line in lines if line.startswith(("  -", "  --"))]
-    assert options[:3] == ["-o,", "--objective", "--max-seq-length"]
+    assert options[:4] == ["-o,", "--objective", "--targets", "--max-seq-length"]
     assert options.index("--seed") < options.index("--mask-unit") < options.index("--workers")
 
 

@@ -75,7 +75,9 @@ def test_without_a_header_columns_are_numbered(tmp_path: Path) -> None:
     ):
         read_corpus(path)
     path.rename(tmp_path / "a.txt")
-    with pytest.raises(TokkitError, match=r"a.txt: .* no --text-column; pass --format csv or tsv"):
+    with pytest.raises(
+        TokkitError, match=r"a.txt: --text-column needs CSV or TSV.*; pass --format csv or tsv"
+    ):
         read_corpus(tmp_path, text_column=(2,))
     assert read_corpus(tmp_path, text_column=(2,), format="tsv").texts == ["one", "two"]
 
@@ -97,8 +99,8 @@ def test_columns_are_named_by_the_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "fault"),
     [
-        ("a,1\nb\n", "line 3: found 1 fields, expected 2"),
-        ("a,1\n\nb,c,2\n", "line 4: 3 fields"),
+        ("a,1\nb\n", "line 3: found 1 field, expected 2"),
+        ("a,1\n\nb,c,2\n", "line 4: found 3 fields"),
         ('"a" b,1\n', "line 2: ',' expected after '\"'"),
         ('a,1\n"never closed,2\nc,3\n', "line 3: unexpected end of data"),
         ('"He said \\"no\\"",1\n', "line 2: .* --no-quotes"),

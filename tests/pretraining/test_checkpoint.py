@@ -203,7 +203,9 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_it_taken(
     assert message.endswith(f"resumes from {checkpoint_path(tmp_path, 1)}")
 
     damage(checkpoint_path(tmp_path, 1) / name)
-    with pytest.raises(TokkitError, match=f"{name}.* no checkpoint in .* --overwrite") as caught:
+    with pytest.raises(
+        TokkitError, match=f"{name}.* all checkpoints in .* are damaged, pass --overwrite"
+    ) as caught:
         load_newest_checkpoint(tmp_path, EXPECTED)
     assert "\n" not in str(caught.value)
 

@@ -136,10 +136,10 @@ def test_an_option_without_effect_is_refused(
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--phases", "32:1", "--phases was not set, not 32:1"),
+        ("--phases", "32:1", "--phases was left out, not 32:1"),
         ("--optimizer", "lamb", "--optimizer was adamw, not lamb"),
         ("--share-layers", None, "--share-layers was off, not on"),
-        ("--warmup-steps", "1", "--warmup-steps was not set, not 1"),
+        ("--warmup-steps", "1", "--warmup-steps was left out, not 1"),
         ("--betas", "0.9,0.98", "--betas was 0.9,0.999, not 0.9,0.98"),
         ("--batch-size", "2:0.5,4", "--batch-size was [0-9]+, not 2:0.5,4:0.5"),
     ],

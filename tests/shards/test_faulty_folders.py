@@ -167,7 +167,10 @@ def set_option(name: str, value: object) -> Callable[[Any], object]:
     ("change", "fault"),
     [
         (set_option("masking", "dynamic"), "has the columns of static masks, but"),
-        (set_option("max_predictions_per_seq", 2), "masked positions, the manifest says at most 2"),
+        (
+            set_option("max_predictions_per_seq", 2),
+            "an instance has 3 masked positions",
+        ),
         (set_option("max_seq_length", 16), "its max_seq_length is 32, the manifest says 16"),
         (lambda manifest: manifest["shards"].append(manifest["shards"][0]), "lists a file twice"),
     ],

@@ -155,8 +155,8 @@ def test_a_local_folder_of_the_name_comes_first(hub: Hub, tmp_path: Path) -> Non
     [
         ("nobody/none", "not from the Hugging Face Hub (RepositoryNotFoundError: 404"),
         ("owner/tiny@v9", "not from the Hugging Face Hub (RevisionNotFoundError: 404"),
-        ("../owner/tiny", "../owner/tiny: no such file or folder; name a folder with"),
-        ("missing/vocab.txt", "missing/vocab.txt: no such file or folder; name a folder with"),
+        ("../owner/tiny", "../owner/tiny: no such file or folder; pass a folder with"),
+        ("missing/vocab.txt", "missing/vocab.txt: no such file or folder; pass a folder with"),
     ],
 )
 def test_what_is_not_there_is_one_line(name: str, line: str) -> None:

@@ -141,7 +141,7 @@ def test_a_special_token_that_merges_would_make_is_refused(tmp_path: Path) -> No
         workers=0,
         metaspace=True,
     )
-    with pytest.raises(TokkitError, match="the corpus has <s> so often"):
+    with pytest.raises(TokkitError, match="the corpus contains <s> so often"):
         train(config)
 
 

@@ -77,7 +77,7 @@ def test_what_differs_is_named_as_on_the_command_line(tmp_path: Path, corpus: Pa
     with pytest.raises(TokkitError, match=r"--special-token was \[UNK\],\[MASK\], not \[UNK\]\)"):
         run(corpus, tmp_path / "out", **{**options, "special_tokens": ("[UNK]",)})
     (tmp_path / "alphabet.txt").write_text("xyz")
-    with pytest.raises(TokkitError, match="--initial-alphabet was not set"):
+    with pytest.raises(TokkitError, match="--initial-alphabet was left out"):
         run(corpus, tmp_path / "out", **options, initial_alphabet=tmp_path / "alphabet.txt")
 
 

@@ -28,7 +28,7 @@ from tokkit.corpus.records import JOINT, LONE_SURROGATE, Rows, as_name, may_repl
 from tokkit.corpus.sources import TO_THE_END, Source
 from tokkit.corpus.streams import ByteStream, open_stream
 from tokkit.corpus.units import CorpusUnit
-from tokkit.errors import TokkitError, UsageError
+from tokkit.errors import TokkitError, UsageError, plural
 
 _READ_BYTES = 1 << 20
 _HEADER_BYTES = 1 << 14
@@ -74,7 +74,7 @@ def read_csv(stream: ByteStream, config: CorpusConfig, batch_bytes: int) -> Iter
         columns = columns or _number_columns(source, len(record), config)
         if len(record) != columns.width:
             raise TokkitError(
-                f"{source.name}, line {line}: found {len(record)} fields, expected "
+                f"{source.name}, line {line}: found {plural(len(record), 'field')}, expected "
                 f"{columns.width}; correct the line, or see --no-quotes"
             )
         texts = [record[column] for column in columns.texts]

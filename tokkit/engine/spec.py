@@ -286,4 +286,4 @@ def _format_option(value: Any, separator: str = ",") -> str:
         value = [f"{name}={_format_option(part)}" for name, part in value.items()]
     if isinstance(value, list | tuple):
         value = separator.join(_format_option(part, ":") for part in value)
-    return "not set" if value is None or value == "" else str(value)
+    return "left out" if value is None or value == "" else str(value)
