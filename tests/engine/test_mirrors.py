@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from pyarrow.fs import FileSelector, S3FileSystem, copy_files
 from smallruns import RECIPE, outcome, write_corpus
-from storeservers import fail_before
+from storeservers import fail_before, serve
 from tokenfolders import write_token_folder
 
 from tokkit.cli import cli
@@ -158,6 +158,24 @@ def test_a_server_that_is_gone_is_one_line(
         pulled(tmp_path / "log")
     assert "AWS_ACCESS_KEY_ID" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_refuses_without_a_reason_is_asked_once(
+    machine: S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of a cloud does, which is asked for credentials where there are none."""
+    del machine
+    asked = []
+
+    def refuse(path: str, _: Any) -> tuple[int, bytes, dict[str, str]]:
+        asked.append(path)
+        return 403, b"denied", {}
+
+    with serve(refuse) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(TokkitError, match="403 Forbidden: denied"):
+            pulled(tmp_path / "log")
+    assert len(asked) == 1
 
 
 def test_a_bucket_that_is_not_there_is_named(machine: S3FileSystem, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tokkit.options import find_mirrored
 STALL_SECONDS = 30.0  # without a byte
 RETRY_SECONDS = 120.0
 _MOST_RETRIES = 8  # within half a minute
-_FINAL = re.compile(f"<Code>|after {_MOST_RETRIES} retries")
+_FINAL = re.compile(f"<Code>|status code: 4|after {_MOST_RETRIES} retries")
 _CHUNK_BYTES = 8 << 20
 _MOST_PARTS = 5000  # of the 10,000 that S3 takes
 _ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL"}
