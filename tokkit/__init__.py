@@ -22,7 +22,7 @@ The packages, from the highest level to the lowest. Each imports only from level
     options       options as fields of configs (a module)
     errors        the errors that a user sees (a module)
 
-What to change to add something is told where it begins: a special token in
+Each of these modules says what to change to add one: a special token in
 ``tokenizer/special_tokens.py``, a class of tokenizers in ``tokenizer/conversion.py``, a format of
 inputs in ``corpus/formats.py``, their compression in ``corpus/compression.py``, a way to find
 sentences in ``corpus/sentences.py``, a column of shards in ``shards/schema.py``, a section of reports in
