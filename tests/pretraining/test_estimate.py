@@ -106,8 +106,11 @@ def measure(config: PretrainConfig, num_processes: int = 1) -> dict[str, Any]:
 
 
 def test_time_and_memory_are_measured_on_a_few_steps(instances: Path) -> None:
-    """The larger model is measured second: the peak of a process never falls."""
+    """The larger model is measured second: the peak of a process never falls by itself."""
     tiny = measure(run_config(instances), 1)
+    peak = Path("/proc/self/clear_refs")
+    if peak.exists():
+        peak.write_text("5")  # forget the peak of the tests before
     small = measure(run_config(instances, preset="medium"), 1)
     assert 0 < tiny["phases"][0]["seconds_per_step"] < small["phases"][0]["seconds_per_step"]
     assert small["peak_memory"] > 12 * small["parameters"]["total"]  # weights and moments in fp32
