@@ -88,7 +88,9 @@ def _interruptible() -> Iterator[None]:
         yield
     except SystemError as error:  # "returned a result with an exception set"
         hidden = error.__cause__ or error.__context__
-        raise hidden if isinstance(hidden, TokkitError) else error from None
+        if isinstance(hidden, TokkitError):
+            raise hidden from None
+        raise
 
 
 class _shared:  # noqa: N801  one for each process

@@ -48,7 +48,7 @@ def call_in_thread(
 def map_in_threads(
     function: Callable[[T], R], values: Iterable[T], num_threads: int = NUM_REQUESTS
 ) -> Iterator[R]:
-    """Call a function for several values at a time; what has not begun ends with the generator."""
+    """Call a function for several values at a time; calls that wait end with the generator."""
     threads = ThreadPoolExecutor(num_threads)
     try:
         yield from threads.map(function, values)

@@ -78,7 +78,7 @@ def open_tracker(config: PretrainConfig, step: int, *, evaluated: bool) -> Track
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told of a run.
+    """What a tracker gets of a run.
 
     Attributes:
         folder: run folder.
