@@ -96,7 +96,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def start(tmp_path: Path, workers: int, seconds: float) -> subprocess.Popen[bytes]:
     """Start a slow run in a process of its own, which writes ``out`` and ``log``."""
-    script = tmp_path / "slow.py"
+    # A script each: the first of two at once must not read what is written for the second.
+    script = tmp_path / f"slow-{len(list(tmp_path.glob('slow-*')))}.py"
     script.write_text(
         textwrap.dedent(
             f"""

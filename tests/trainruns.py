@@ -63,7 +63,8 @@ def run_apart(
 ) -> "subprocess.Popen[bytes]":
     """Start training in a process of its own; with a seed, in one whose hashes depend on it."""
     script = output.parent / "run_train.py"
-    script.write_text(SCRIPT)
+    if not script.exists():  # another process may be about to read it
+        script.write_text(SCRIPT)
     start = forkserver.Popen if seed is None else subprocess.Popen
     return start(
         [

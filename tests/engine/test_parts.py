@@ -46,7 +46,7 @@ def commit(stage: Stage) -> None:
 
 
 def start(here: Path, part: int) -> subprocess.Popen[bytes]:
-    script = here / "part.py"
+    script = here / f"part-{part}.py"  # one each: a part must not read what the next one writes
     script.write_text(textwrap.dedent(PART).format(tests=str(TESTS), here=str(here)))
     return forkserver.Popen([sys.executable, script, str(part)], stderr=subprocess.PIPE)
 
