@@ -210,15 +210,15 @@ def choose_steps(config: PretrainConfig, num_steps: int, num_shapes: int) -> lis
         loader, loader.rank_sizes[0], config.micro_batch_tokens or 0, static=True
     )
     tokens, _, predictions, number = plan.room
-    rounding = replace(
-        plan.rounding,
+    padding = replace(
+        plan.padding,
         tokens=max(64, tokens // number // 32),
         predictions=max(1, predictions // number // 16),
     )
     shapes = {}
     for step in range(2 * num_steps):
         instances = loader.training_instances(step)
-        sizes = Sizes.measure(instances, plan.bounds, rounding, causal=False)
+        sizes = Sizes.measure(instances, plan.bounds, padding, causal=False)
         _, tokens, _, predictions = np.diff(sizes.bounds).tolist()
         shapes[step] = tuple(zip(tokens, predictions, strict=True))
     counts = Counter(shape for of_step in shapes.values() for shape in of_step)

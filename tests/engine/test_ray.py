@@ -247,7 +247,7 @@ def test_a_node_with_another_release_is_refused_before_the_first_unit(
     node = cluster.add_node(**NODE, env_vars={"PYTHONPATH": str(fake.parent)})
     try:
         with pytest.raises(
-            TokkitError, match=r"has tokkit 0\.0\.9, and this machine .* on all nodes"
+            TokkitError, match=r"has tokkit 0\.0\.9, and the driver .* on all nodes"
         ):
             run(squares(tmp_path / "out", tmp_path / "log"))
     finally:

@@ -100,7 +100,7 @@ def make_instances(
     )
     documents = reader.read(0, len(reader.refs), split)
     for number in range(reference["dupe_factor"]):
-        for block in pair_documents(documents, reader.lend_all(), split, pairs, number):
+        for block in pair_documents(documents, reader.whole_range(), split, pairs, number):
             made = lay_out_pairs(block, block.pairs, pairs)
             yield mask_instances(made, masks, seed=seed, epoch=number)
 

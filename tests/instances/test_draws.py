@@ -50,7 +50,7 @@ def draw_pairs(
     own = reader.read(0, len(reader.refs), split)
     pairs, firsts = [], []
     for number in range(num_passes):
-        for block in pair_documents(own, reader.lend_all(), split, options, number):
+        for block in pair_documents(own, reader.whole_range(), split, options, number):
             pairs.append(block.pairs)
             is_random = block.pairs["is_random"]
             first = np.zeros(len(block.pairs), np.int64)

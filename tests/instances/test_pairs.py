@@ -23,9 +23,9 @@ Row = tuple[int, list[int], int, bool, list[bool]]  # document, ids, segment len
 
 
 def built_pairs(
-    folder: Path, pairing: Pairing, *, held_out: bool, number: int, lent: Sequence[int] = ()
+    folder: Path, pairing: Pairing, *, held_out: bool, number: int, batches: Sequence[int] = ()
 ) -> list[Row]:
-    """The instances that the kernels make of a token folder, or of record batches lent by it."""
+    """The instances that the kernels make of a token folder, random segments from some of its record batches."""
     tokens = ShardFolder.open(folder, "tokens")
     reader = DocumentReader(tokens, tokens.batch_refs())
     seed = np.uint64(pairing.seed)
@@ -40,8 +40,8 @@ def built_pairs(
     )
     documents = reader.read(0, len(reader.refs), split)
     rows = []
-    lenders = reader.lend(np.array(lent)) if lent else reader.lend_all()
-    for block in pair_documents(documents, lenders, split, options, number):
+    sources = reader.ranges_of(np.array(batches)) if batches else reader.whole_range()
+    for block in pair_documents(documents, sources, split, options, number):
         for pairs in cut_pairs(block, 300):
             made = lay_out_pairs(block, pairs, options)
             words = np.unpackbits(made.word_starts, bitorder="little").astype(bool)
@@ -123,14 +123,14 @@ def test_pairs_equal_the_twins(
         for split, size in ((True, len(held_out)), (False, len(documents) - len(held_out))):
             if size >= 2:  # a random segment comes from another document
                 bounds = [*pairwise([0, *cuts, len(documents)])]
-                lent = [
+                batches = [
                     n for n in drawn if any((d in held_out) == split for d in range(*bounds[n]))
                 ]
-                lenders = [range(*bounds[n]) for n in lent]
-                if sum((d in held_out) == split for d in {d for r in lenders for d in r}) < 2:
-                    lent, lenders = [], []
-                pairing = replace(pairing, lenders=lenders)
-                built = built_pairs(path, pairing, held_out=split, number=number, lent=lent)
+                ranges = [range(*bounds[n]) for n in batches]
+                if sum((d in held_out) == split for d in {d for r in ranges for d in r}) < 2:
+                    batches, ranges = [], []
+                pairing = replace(pairing, ranges=ranges)
+                built = built_pairs(path, pairing, held_out=split, number=number, batches=batches)
                 assert built == expected_pairs(pairing, held_out=split, number=number)
 
 

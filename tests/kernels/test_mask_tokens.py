@@ -236,13 +236,16 @@ def test_neighbouring_seeds_epochs_and_instances_have_unrelated_masks(
         st.lists(st.sampled_from([0, 2, 3, 60_000]), min_size=1, max_size=200),
         min_size=1,
         max_size=5,
-    )
+    ),
+    special=st.sets(st.sampled_from([2, 3, 60_000]), min_size=1),
 )
-def test_special_tokens_are_found_at_any_position(dtype: Any, rows: list[list[int]]) -> None:
+def test_special_tokens_are_found_at_any_position(
+    dtype: Any, rows: list[list[int]], special: set[int]
+) -> None:
     offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     ids = np.array([*chain.from_iterable(rows)], dtype)
     positions, found = np.empty(len(ids), np.int32), np.empty(len(offsets), np.int64)
-    find_special(ids, offsets, 2, 60_000, positions, found)
-    expected = [[p for p, token in enumerate(row) if token in {2, 60_000}] for row in rows]
+    find_special(ids, offsets, np.array([*special]), positions, found)
+    expected = [[p for p, token in enumerate(row) if token in special] for row in rows]
     assert found.tolist() == np.cumsum([0, *map(len, expected)]).tolist()
     assert positions[: found[-1]].tolist() == [*chain.from_iterable(expected)]

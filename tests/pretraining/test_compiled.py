@@ -10,7 +10,7 @@ from randommodels import make_instances, make_model
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from tokkit.pretraining.data.batches import Rounding, lay_out
+from tokkit.pretraining.data.batches import Padding, lay_out
 from tokkit.pretraining.models.loss import TokenLoss
 from tokkit.pretraining.models.modernbert import ModernBertConfig
 from tokkit.pretraining.models.transformer import ModelConfig
@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor"),
 ]
 
-ROUNDING = Rounding(tokens=32, sequences=4, predictions=8, max_seqlen=40)
+PADDING = Padding(tokens=32, sequences=4, predictions=8, max_seqlen=40)
 
 
 SIZES: dict[str, Any] = {
@@ -53,7 +53,7 @@ def test_a_compiled_model_has_the_same_loss_and_gradients(
     monkeypatch.setattr("tokkit.pretraining.models.loss.CHUNK_LOGITS", 10 * 128)
     monkeypatch.setattr("tokkit.pretraining.models.attention.BLOCK", 8)
     model = make_model(config)
-    batch = lay_out(make_instances([5, 40, 33, 8], config.vocab_size), 0, ROUNDING)
+    batch = lay_out(make_instances([5, 40, 33, 8], config.vocab_size), 0, PADDING)
 
     def follow() -> dict[str, Tensor]:
         model.zero_grad()
@@ -80,7 +80,7 @@ def test_a_compiled_model_is_near_the_plain_one_on_a_gpu() -> None:
     config = ModelConfig.from_preset("tiny", vocab_size=1001, max_seq_length=64, dropout=0.0)
     device = torch.device("cuda")
     model = make_model(config).to(device)
-    batch = lay_out(make_instances([5, 40, 33, 8], config.vocab_size), 0, ROUNDING).to(device)
+    batch = lay_out(make_instances([5, 40, 33, 8], config.vocab_size), 0, PADDING).to(device)
 
     def follow(precision: str) -> tuple[float, Tensor]:
         model.zero_grad()

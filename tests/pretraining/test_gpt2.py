@@ -7,7 +7,7 @@ import transformers
 from randommodels import make_instances, make_model
 
 from tokkit.kernels.instances.flatten import NO_LABEL
-from tokkit.pretraining.data.batches import EXACT, Batch, Rounding, lay_out
+from tokkit.pretraining.data.batches import NO_PADDING, Batch, Padding, lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.models.architectures import (
     VOCAB_TENSORS,
@@ -53,8 +53,8 @@ def peer_of(model: Transformer) -> transformers.GPT2LMHeadModel:
     return peer
 
 
-def make_batch(lengths: list[int], rounding: Rounding = EXACT) -> Batch:
-    return lay_out(make_instances(lengths, VOCAB_SIZE), 0, rounding, causal=True)
+def make_batch(lengths: list[int], padding: Padding = NO_PADDING) -> Batch:
+    return lay_out(make_instances(lengths, VOCAB_SIZE), 0, padding, causal=True)
 
 
 def loss_of(model: Transformer, batch: Batch) -> torch.Tensor:
@@ -100,8 +100,8 @@ def test_logits_loss_and_every_gradient_equal_those_of_transformers(lengths: lis
 @LENGTHS
 def test_rounded_sizes_change_neither_loss_nor_gradients(lengths: list[int]) -> None:
     model = make_model(TINY)
-    rounding = Rounding(tokens=100, sequences=16, predictions=128, max_seqlen=48)
-    exact, rounded = make_batch(lengths), make_batch(lengths, rounding)
+    padding = Padding(tokens=100, sequences=16, predictions=128, max_seqlen=48)
+    exact, rounded = make_batch(lengths), make_batch(lengths, padding)
     assert len(rounded.inputs.labels_M) == 128 > exact.num_predicted
     torch.testing.assert_close(loss_of(model, rounded), loss_of(model, exact))
     expected = gradients_of(model, exact)

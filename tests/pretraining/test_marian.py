@@ -19,7 +19,7 @@ from tokkit import InstanceLoader
 from tokkit.errors import TokkitError
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
-from tokkit.pretraining.data.batches import EXACT, Rounding, lay_out
+from tokkit.pretraining.data.batches import NO_PADDING, Padding, lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.families import MARIAN_PRESETS
 from tokkit.pretraining.models.architectures import build_model, outline_model
@@ -90,10 +90,8 @@ def test_it_computes_what_transformers_computes(folder: Path, model: Transformer
         for name, gradient in gradients.items():
             assert torch.allclose(gradient, expected[name], atol=1e-5, rtol=1e-4), name
 
-        rounding = Rounding(
-            tokens=128, sequences=8, predictions=64, max_seqlen=40, max_target_len=16
-        )
-        rounded = lay_out(instances, 0, rounding)
+        padding = Padding(tokens=128, sequences=8, predictions=64, max_seqlen=40, max_target_len=16)
+        rounded = lay_out(instances, 0, padding)
         assert len(rounded.inputs.labels_M) == 64
         for name, gradient in gradients_of(model, rounded).items():
             torch.testing.assert_close(gradient, gradients[name], atol=1e-6, rtol=1e-5, msg=name)
@@ -109,7 +107,7 @@ def test_an_export_is_a_start(
     assert not [line for line in caplog.messages if "ignores" in line or "lacks" in line]
     begun = build_model(initial.config)
     initial.load_into(begun)
-    batch = lay_out(make_targets(LENGTHS[1], VOCAB_SIZE), 0, EXACT)
+    batch = lay_out(make_targets(LENGTHS[1], VOCAB_SIZE), 0, NO_PADDING)
     torch.testing.assert_close(loss_of(begun, batch), loss_of(model, batch))
     tensors = load_file(folder / "model.safetensors")
     tensors["final_logits_bias"] = torch.ones(1, VOCAB_SIZE)

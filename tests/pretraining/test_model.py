@@ -9,7 +9,7 @@ from randommodels import make_instances, make_model
 from torch.nn import functional as F
 
 from tokkit.kernels.instances.flatten import NO_LABEL
-from tokkit.pretraining.data.batches import EXACT, Batch, Rounding, lay_out
+from tokkit.pretraining.data.batches import NO_PADDING, Batch, Padding, lay_out
 from tokkit.pretraining.families import PRESETS
 from tokkit.pretraining.models.architectures import from_transformers, to_transformers
 from tokkit.pretraining.models.attention import attend_flat, attend_padded
@@ -21,8 +21,8 @@ VOCAB_SIZE = 101
 TINY = ModelConfig.from_preset("tiny", vocab_size=VOCAB_SIZE, max_seq_length=64, dropout=0.0)
 
 
-def make_batch(lengths: list[int], rounding: Rounding = EXACT) -> Batch:
-    return lay_out(make_instances(lengths, VOCAB_SIZE), 0, rounding)
+def make_batch(lengths: list[int], padding: Padding = NO_PADDING) -> Batch:
+    return lay_out(make_instances(lengths, VOCAB_SIZE), 0, padding)
 
 
 def loss_of(model: Transformer, batch: Batch) -> torch.Tensor:
@@ -64,8 +64,8 @@ def test_logits_losses_and_every_gradient_equal_those_of_transformers(lengths: l
 @LENGTHS
 def test_rounded_sizes_change_neither_loss_nor_gradients(lengths: list[int]) -> None:
     model = make_model(TINY)
-    rounding = Rounding(tokens=100, sequences=16, predictions=64, max_seqlen=48)
-    exact, rounded = make_batch(lengths), make_batch(lengths, rounding)
+    padding = Padding(tokens=100, sequences=16, predictions=64, max_seqlen=48)
+    exact, rounded = make_batch(lengths), make_batch(lengths, padding)
     assert (len(rounded.inputs.input_ids_N), len(rounded.inputs.labels_M)) == (100, 64)
     assert len(rounded.inputs.cu_seqlens) == 17
     torch.testing.assert_close(loss_of(model, rounded), loss_of(model, exact))

@@ -18,7 +18,7 @@ from tokkit.errors import Interrupted, UsageError
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
 from tokkit.kernels.instances.flatten import NO_LABEL
-from tokkit.pretraining.data.batches import EXACT, Batch, Rounding, lay_out
+from tokkit.pretraining.data.batches import NO_PADDING, Batch, Padding, lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
@@ -84,9 +84,9 @@ def peer_of(model: Transformer) -> Any:
     return peer
 
 
-def make_batch(objective: str, lengths: list[int], rounding: Rounding = EXACT) -> Batch:
+def make_batch(objective: str, lengths: list[int], padding: Padding = NO_PADDING) -> Batch:
     instances = make_instances(lengths, VOCAB_SIZE)
-    return lay_out(instances, 0, rounding, causal=objective == "clm")
+    return lay_out(instances, 0, padding, causal=objective == "clm")
 
 
 def loss_of(model: Transformer, batch: Batch) -> torch.Tensor:
@@ -138,8 +138,8 @@ def test_rounded_sizes_change_neither_loss_nor_gradients(
     objective: str, lengths: list[int]
 ) -> None:
     model = make_model(make_shape(objective))
-    rounding = Rounding(tokens=1000, sequences=16, predictions=1000, max_seqlen=max(lengths))
-    exact, rounded = make_batch(objective, lengths), make_batch(objective, lengths, rounding)
+    padding = Padding(tokens=1000, sequences=16, predictions=1000, max_seqlen=max(lengths))
+    exact, rounded = make_batch(objective, lengths), make_batch(objective, lengths, padding)
     assert len(rounded.inputs.input_ids_N) == 1000
     torch.testing.assert_close(loss_of(model, rounded), loss_of(model, exact))
     expected = gradients_of(model, exact)

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tokkit.pretraining.data.batches import Batch, Rounding, lay_out
+from tokkit.pretraining.data.batches import Batch, Padding, lay_out
 from tokkit.pretraining.models import attention
 from tokkit.pretraining.models.bert import Bert
 from tokkit.pretraining.models.transformer import ModelConfig, Transformer
@@ -37,8 +37,8 @@ LENGTHS = [5, 40, 33, 8]
 
 
 def make_batch() -> Batch:
-    rounding = Rounding(tokens=32, sequences=4, predictions=16, max_seqlen=40)
-    return lay_out(make_instances(LENGTHS, CONFIG.vocab_size), 0, rounding)
+    padding = Padding(tokens=32, sequences=4, predictions=16, max_seqlen=40)
+    return lay_out(make_instances(LENGTHS, CONFIG.vocab_size), 0, padding)
 
 
 def take_step(trained: Transformer, precision: str, batches: list[Batch]) -> None:

@@ -19,7 +19,7 @@ from tokkit import InstanceLoader
 from tokkit.errors import TokkitError
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
-from tokkit.pretraining.data.batches import EXACT, Rounding, lay_out
+from tokkit.pretraining.data.batches import NO_PADDING, Padding, lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.families import PRESETS
 from tokkit.pretraining.models.architectures import build_model, outline_model
@@ -103,8 +103,8 @@ def test_logits_loss_and_every_gradient_equal_those_of_transformers(
 def test_rounded_sizes_change_neither_loss_nor_gradients(
     model: Transformer, lengths: list[int]
 ) -> None:
-    rounding = Rounding(tokens=128, sequences=8, predictions=32, max_seqlen=40, max_target_len=16)
-    exact, rounded = (lay_out(permute(lengths), 0, r) for r in (EXACT, rounding))
+    padding = Padding(tokens=128, sequences=8, predictions=32, max_seqlen=40, max_target_len=16)
+    exact, rounded = (lay_out(permute(lengths), 0, r) for r in (NO_PADDING, padding))
     assert len(rounded.inputs.input_ids_N) == 128 > len(exact.inputs.input_ids_N)
     assert len(rounded.inputs.labels_M) == 32 > len(exact.inputs.labels_M)
     torch.testing.assert_close(loss_of(model, rounded), loss_of(model, exact))

@@ -25,7 +25,7 @@ class Pairing:
     seed: int
     begins_word: Callable[[int], bool]
     swap: bool = False  # ALBERT's pairs
-    lenders: Sequence[range] = ()  # documents of random segments; all of them by default
+    ranges: Sequence[range] = ()  # documents of random segments; all of them by default
 
     def is_held_out(self, number: int) -> bool:
         lanes = next(blocks(self.seed, HOLD_OUT, 0, number))
@@ -85,17 +85,17 @@ class Pairing:
 
     def random_segment(self, own: int, target: int, draws: Iterator[tuple[int, ...]]) -> list[int]:
         """Return whole sentences of another document of the same split, up to the target."""
-        lenders = self.lenders or [range(len(self.documents))]
+        ranges = self.ranges or [range(len(self.documents))]
         source = own
         while source == own:
-            lender = range(0)
-            while not lender or self.is_held_out(source) != self.is_held_out(own):
+            chosen = range(0)
+            while not chosen or self.is_held_out(source) != self.is_held_out(own):
                 lanes = next(draws)
                 bits = word(*lanes[:2])
-                if not lender:
-                    lender = lenders[below(bits, len(lenders))]
-                    bits = bits * len(lenders) % 2**64
-                source = lender[below(bits, len(lender))]
+                if not chosen:
+                    chosen = ranges[below(bits, len(ranges))]
+                    bits = bits * len(ranges) % 2**64
+                source = chosen[below(bits, len(chosen))]
         document = self.documents[source]
         start = below(word(*lanes[2:]), len(document))
         segment = list(document[start])

@@ -27,7 +27,7 @@ from typing import Any
 from tokkit.engine.files import read_whole
 from tokkit.engine.mirrors import pull
 from tokkit.errors import TokkitError, UsageError, require
-from tokkit.inspection.report.report_config import FOLDERS
+from tokkit.inspection.recipe_folder import FOLDERS
 from tokkit.options import find_local, uri_of
 from tokkit.shards.objectives import MASKED
 

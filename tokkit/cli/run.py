@@ -24,7 +24,8 @@ from tokkit.engine.drafts import remove_drafts
 from tokkit.engine.local import import_single_threaded, share_cluster
 from tokkit.engine.stage_config import OutputConfig, StageConfig
 from tokkit.errors import TokkitError, UsageError, require
-from tokkit.inspection.report.report_config import FOLDERS, ReportConfig
+from tokkit.inspection.recipe_folder import FOLDERS, RecipeRecord
+from tokkit.inspection.report.report_config import ReportConfig
 from tokkit.options import Config
 from tokkit.vocab.train_config import TrainConfig
 
@@ -211,8 +212,6 @@ def check_examples(recipe: Recipe, stages: Collection[str]) -> None:
 
 def _record_times(recipe: Recipe, taken: Mapping[str, float]) -> bool:
     """Record what stages took, also for a report of a recipe that still runs; return if it is new."""
-    from tokkit.inspection.report.stages_section import RecipeRecord
-
     earlier = RecipeRecord.read(recipe.output)
     record = RecipeRecord(
         recipe=str(recipe.path),

@@ -1,16 +1,43 @@
 """How a corpus is read: the options that every stage reading text has in common."""
 
 from collections.abc import Container
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from tokkit.errors import require
 from tokkit.options import Config, option, parse_size
 
-FORMATS = ("auto", "text", "jsonl", "json", "csv", "tsv", "parquet", "arrow")
+
+@dataclass(frozen=True)
+class InputFormat:
+    """How files of a format are recognized, read and cut into work units.
+
+    Attributes:
+        reader: what reads it: ``text``, ``records``, ``csv``, ``table``, or ``counts`` for words and
+            their counts, which only ``train`` reads.
+        suffixes: of file names.
+        parts: what a file is cut into; None if it can only be read from its start.
+    """
+
+    reader: str
+    suffixes: tuple[str, ...] = ()
+    parts: str | None = "bytes"
+
+
+FORMATS = {
+    "text": InputFormat("text"),
+    "jsonl": InputFormat("records", (".jsonl", ".ndjson")),
+    "json": InputFormat("records", (".json",), parts=None),
+    "csv": InputFormat("csv", (".csv",), parts=None),
+    "tsv": InputFormat("csv", (".tsv", ".tab"), parts=None),
+    "parquet": InputFormat("table", (".parquet",), "row groups"),
+    "arrow": InputFormat("table", (".arrow", ".feather", ".ipc"), "record batches"),
+    "counts": InputFormat("counts", parts=None),
+}
+DOCUMENT_FORMATS = ("auto", *(name for name, kind in FORMATS.items() if kind.reader != "counts"))
 DOCUMENTS = ("blank-line", "line", "file")
 ERRORS = ("strict", "replace", "skip")
-RECORD_FORMATS = tuple(name for name in FORMATS if name != "text")  # that may have fields
+RECORD_FORMATS = tuple(name for name in DOCUMENT_FORMATS if name != "text")  # that may have fields
 FORMAT_HELP = "Format of the inputs; auto tells it from the file names and first bytes."
 
 
@@ -26,7 +53,7 @@ class CorpusConfig(Config):
         "Files, folders, globs or URIs, or - for standard input, in the order of reading.",
         argument="INPUT...",
     )
-    format: str = option(FORMAT_HELP, default="auto", choices=FORMATS)
+    format: str = option(FORMAT_HELP, default="auto", choices=DOCUMENT_FORMATS)
     documents: str = option(
         "Where a document of plain text ends: at a blank line, a line end or the end of the file.",
         default="blank-line",

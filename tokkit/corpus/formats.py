@@ -8,8 +8,7 @@ refused, with what to do about it. Text is never taken for a table of CSV: only 
     dump            <mediawiki xml…                             refused: markup
     notes.txt       {curly braces} begin this sentence.         text
 
-To add a format, add its name to ``FORMATS`` in ``corpus_config.py``, its suffixes to ``_FORMATS``
-below, to ``WHOLE_FILES`` if it cannot be cut at line ends, and its reader to ``readers.py``.
+To add a format, add a row to ``FORMATS`` in ``corpus_config.py``, and its reader to ``readers.py``.
 """
 
 import os
@@ -19,26 +18,15 @@ from io import BytesIO
 from typing import Any
 
 from tokkit.corpus.compression import ERRORS, find_codec, named_codec, open_reader
+from tokkit.corpus.corpus_config import FORMATS
 from tokkit.errors import TokkitError
 
 HEAD_BYTES = 1 << 16
-TABLES = ("parquet", "arrow")
-WHOLE_FILES = ("json", "csv", "tsv", "counts")  # cannot be read from the middle
+TABLES = tuple(name for name, kind in FORMATS.items() if kind.reader == "table")
 
 _BZIP2_BLOCK = 1 << 20
 _BOM = b"\xef\xbb\xbf"
-_FORMATS = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-    ".feather": "arrow",
-    ".ipc": "arrow",
-}
+_NAMED = {suffix: name for name, kind in FORMATS.items() for suffix in kind.suffixes}
 _PROSE = (".md", ".markdown", ".mdx", ".rst")  # may begin with tags
 
 _UNPACK = "unpack it, and name the files in it"
@@ -222,7 +210,7 @@ def _choose_format(suffix: str, text: bytes) -> str:
     for magic, table in _TABLE_SIGNATURES.items():
         if text.startswith(magic):
             return table
-    named = _FORMATS.get(suffix, "text")
+    named = _NAMED.get(suffix, "text")
     if named not in ("text", "json", "jsonl"):
         return named
     if _OBJECT.match(text) is None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from tokkit.corpus.corpus_config import CorpusConfig
+from tokkit.corpus.corpus_config import FORMATS, CorpusConfig
 from tokkit.corpus.csv_rows import read_csv
 from tokkit.corpus.documents import EMPTY, DocumentBatch, empty_batch
 from tokkit.corpus.languages import names_language
@@ -27,13 +27,7 @@ from tokkit.engine.accounts import Accounts
 from tokkit.errors import TokkitError
 
 BATCH_BYTES = 8 << 20
-_READERS = {
-    "text": read_text,
-    "jsonl": read_records,
-    "json": read_records,
-    "csv": read_csv,
-    "tsv": read_csv,
-}
+_READERS = {"text": read_text, "records": read_records, "csv": read_csv}
 
 
 def read_and_count(
@@ -103,7 +97,7 @@ def _read(
         yield from read_rows(unit, config, digest, batch_bytes)
         return
     with open_stream(unit, digest) as stream:
-        yield from _READERS[unit.source.format](stream, config, batch_bytes)
+        yield from _READERS[FORMATS[unit.source.format].reader](stream, config, batch_bytes)
 
 
 def digest_group(group: Group, config: CorpusConfig) -> list[str]:

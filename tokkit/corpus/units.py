@@ -31,9 +31,9 @@ from functools import partial
 from itertools import groupby, pairwise
 from typing import Any
 
-from tokkit.corpus.corpus_config import CorpusConfig
+from tokkit.corpus.corpus_config import FORMATS, CorpusConfig
 from tokkit.corpus.file_systems import changed_error, open_files
-from tokkit.corpus.formats import HEAD_BYTES, WHOLE_FILES
+from tokkit.corpus.formats import HEAD_BYTES
 from tokkit.corpus.sources import TO_THE_END, Source, find_sources
 from tokkit.engine.unit import Unit
 from tokkit.errors import wrap_os_errors
@@ -55,7 +55,6 @@ _OPEN_LINE = re.compile(rb"[\n\r]" + _BLANK + rb"*+[\xc2\xe1-\xe3\xef]?[\x80-\xb
 _MOST_ALIKE = 8
 _FIRST_READ_BYTES = 1 << 16
 _LARGEST_READ_BYTES = 8 << 20
-_PARTS = {"parquet": "row groups", "arrow": "record batches"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class CorpusUnit:
         """Which part of its file it is, as ``, bytes 0 to 67108864``; empty for the whole file."""
         if self.is_whole:
             return ""
-        return f", {_PARTS.get(self.source.format, 'bytes')} {self.start} to {self.stop}"
+        return f", {FORMATS[self.source.format].parts} {self.start} to {self.stop}"
 
     @property
     def identity(self) -> dict[str, str | int]:
@@ -238,7 +237,9 @@ def _cut_source(source: Source, config: CorpusConfig, unit_bytes: int) -> list[C
 
 def _find_boundary_pattern(source: Source, config: CorpusConfig) -> re.Pattern[bytes] | None:
     """Return what a text can be cut after; None if it can only be read as a whole."""
-    if source.format in WHOLE_FILES or (source.format == "text" and config.documents == "file"):
+    if FORMATS[source.format].parts is None or (
+        source.format == "text" and config.documents == "file"
+    ):
         return None
     blank_line = source.format == "text" and config.documents == "blank-line"
     return BLANK_LINE if blank_line else LINE_END

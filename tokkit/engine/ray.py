@@ -93,11 +93,15 @@ def _interruptible() -> Iterator[None]:
         raise
 
 
-class _shared:  # noqa: N801  one for each process
-    """The connection that stages share: whether they do, and the address of what is connected."""
+@dataclass
+class _SharedConnection:
+    """The connection that the stages of this process share: whether they do, and its address."""
 
-    is_open = False
-    address = ""
+    is_open: bool = False
+    address: str = ""
+
+
+_shared = _SharedConnection()
 
 
 @contextmanager
@@ -205,12 +209,18 @@ def _refuse_other_releases() -> None:
     answered, _ = ray.wait([*asked], num_returns=len(asked), timeout=_ANSWER_SECONDS)
     for answer in answered:
         with suppress(RayError):  # the node was lost; others are there, or nothing will be done
-            if (release := ray.get(answer)) != __version__:
-                host = asked[answer]["NodeManagerHostname"]
-                raise TokkitError(
-                    f"Ray node {host} ({asked[answer]['NodeManagerAddress']}) has tokkit {release}, and "
-                    f"this machine {__version__}; install the same release on all nodes"
-                )
+            node = asked[answer]
+            name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+            _require_release(name, ray.get(answer), __version__)
+
+
+def _require_release(node: str, release: str, of_driver: str) -> None:
+    """Refuse a node that has another release than the driver."""
+    if release != of_driver:
+        raise TokkitError(
+            f"Ray node {node} has tokkit {release}, and the driver {of_driver}; "
+            f"install the same release on all nodes"
+        )
 
 
 @dataclass(frozen=True)
@@ -302,9 +312,9 @@ class _Driver:
 
     def _log(self, messages: Sequence[str]) -> None:
         for message in messages:
-            if message not in self._logged:  # once if several processes log the same
+            if message not in self._logged:  # several processes log the same
+                self._logged.add(message)
                 log.info("%s", message)
-            self._logged.add(message)
 
     def _give_more_memory(self, submission: _Submission, error: Exception) -> _Submission:
         more = min(2 * submission.memory, self._largest_memory)
@@ -322,7 +332,6 @@ class _MessageList(logging.Handler):
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one message."""
         self.messages.append(record.getMessage())
 
 
@@ -366,7 +375,7 @@ def _try(reference: Any, release: str, unit: Unit) -> Answer:
     logger.handlers, logger.propagate = [kept], False
     logger.setLevel(logging.INFO)
     try:
-        _require_release(release)
+        _require_release(socket.gethostname(), __version__, release)  # it may have come later
         outcome = _find_task(reference).write(unit, lambda _: None).commit()
     except TokkitError as error:
         cause = error.__cause__
@@ -377,15 +386,6 @@ def _try(reference: Any, release: str, unit: Unit) -> Answer:
     except Exception:  # noqa: BLE001  whatever it is, the driver must know
         return "bug", traceback.format_exc(), kept.messages
     return "outcome", outcome, kept.messages
-
-
-def _require_release(release: str) -> None:
-    """Refuse a driver of another release, where a node came after the others were asked."""
-    if release != __version__:
-        raise TokkitError(
-            f"Ray node {socket.gethostname()} has tokkit {__version__}, and the driver {release}; "
-            f"install the same release on all nodes"
-        )
 
 
 def _find_task(reference: Any) -> Task:

@@ -32,12 +32,12 @@ import numpy as np
 from tokkit.engine.unit import Unit
 from tokkit.errors import TokkitError
 from tokkit.instances.build_config import BuildConfig
-from tokkit.instances.document_reader import DocumentReader, Int64, Lenders, Split
+from tokkit.instances.document_reader import DocumentReader, Int64, SourceRanges, Split
 from tokkit.instances.packs import PackOptions, SpanNoise, size_block
 from tokkit.instances.pairs import PairOptions
 from tokkit.instances.translations import TranslationOptions
 from tokkit.kernels.instances.pair_sentences import draw_strata
-from tokkit.kernels.philox import LENDERS, stream_of
+from tokkit.kernels.philox import SOURCE_RANGES, stream_of
 from tokkit.masking.masks import MaskOptions
 from tokkit.shards.objectives import OBJECTIVES
 from tokkit.shards.reader import BatchRef
@@ -45,7 +45,7 @@ from tokkit.shards.schema import Header
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 MAX_DOCUMENTS = 1 << 32  # a pair's draws name its document in 40 bits, and bounds have 32
-NUM_LENDERS = 32  # record batches that a unit's random segments come from
+NUM_SOURCE_RANGES = 32  # record batches that a unit's random segments come from
 
 
 @dataclass(frozen=True)
@@ -78,18 +78,20 @@ class BuildContext:
         """The documents to train on, or those held out."""
         return Split(held_out, self.eval_fraction, self.seed)
 
-    def draw_lenders(self, unit: "BuildUnit") -> Lenders:
+    def draw_source_ranges(self, unit: "BuildUnit") -> SourceRanges:
         """The record batches that a unit's random segments come from."""
-        if len(self.reader.refs) <= NUM_LENDERS:
-            return self.reader.lend_all()
+        if len(self.reader.refs) <= NUM_SOURCE_RANGES:
+            return self.reader.whole_range()
         before = self.held_out_before
         if not unit.held_out:
             before = self.reader.starts - before
-        ranks = np.empty(NUM_LENDERS, np.uint64)
-        stream = stream_of(LENDERS, unit.number)
+        ranks = np.empty(NUM_SOURCE_RANGES, np.uint64)
+        stream = stream_of(SOURCE_RANGES, unit.number)
         index = np.uint64(unit.start << 1 | unit.held_out)
         draw_strata(np.uint64(before[-1]), self.seed, stream, index, ranks)
-        return self.reader.lend(np.searchsorted(before, ranks.astype(np.int64), side="right") - 1)
+        return self.reader.ranges_of(
+            np.searchsorted(before, ranks.astype(np.int64), side="right") - 1
+        )
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,7 @@ def _pack_options(config: BuildConfig, tokenizer: Tokenizer, header: Header) -> 
 def plan_build(config: BuildConfig, context: BuildContext) -> list[Unit]:
     """Plan every unit, in the order of the shards."""
     reader, options = context.reader, context.options
-    content = hashlib.sha256()  # of all that a unit may read: any document may lend a segment
+    content = hashlib.sha256()  # of all that a unit may read: any document may give a segment
     others = [options.reader] if isinstance(options, TranslationOptions) else []
     for side in (reader, *others):
         for row in side.folder.manifest.shards:

@@ -88,8 +88,8 @@ def _make_pairs(
     dropped = (np.diff(documents.sentence_offsets) == 1) & options.drop_single
     _count_documents(accounts, documents, dropped, unit)
     accounts.count("visits", int((~dropped).sum()))
-    lenders = context.draw_lenders(unit)
-    for block in pair_documents(documents, lenders, split, options, unit.number):
+    sources = context.draw_source_ranges(unit)
+    for block in pair_documents(documents, sources, split, options, unit.number):
         _count_pairs(accounts, block, unit)
         for pairs in cut_pairs(block, BATCH_TOKENS):
             yield lay_out_pairs(block, pairs, options), block.stop_row / len(documents)

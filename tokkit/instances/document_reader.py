@@ -108,14 +108,14 @@ class DocumentReader:
         """Number of documents in the whole folder."""
         return int(self.starts[-1])
 
-    def lend(self, numbers: Int64) -> "Lenders":
-        """Return record batches to draw random segments from; one that is listed twice is drawn from twice as often."""
+    def ranges_of(self, numbers: Int64) -> "SourceRanges":
+        """Return record batches as ranges to draw random segments from; one that is listed twice is drawn from twice as often."""
         starts = self.starts.astype(np.uint64)
-        return Lenders(self, starts[numbers], starts[numbers + 1] - starts[numbers])
+        return SourceRanges(self, starts[numbers], starts[numbers + 1] - starts[numbers])
 
-    def lend_all(self) -> "Lenders":
-        """Return the whole folder as one lender."""
-        return Lenders(self, np.zeros(1, np.uint64), np.array([self.num_documents], np.uint64))
+    def whole_range(self) -> "SourceRanges":
+        """Return the whole folder as one range."""
+        return SourceRanges(self, np.zeros(1, np.uint64), np.array([self.num_documents], np.uint64))
 
     def count_before(self, split: Split) -> Int64:
         """int64 [num_batches + 1], number of documents of a split before each record batch."""
@@ -233,13 +233,13 @@ class DocumentReader:
 
 
 @dataclass(frozen=True)
-class Lenders:
+class SourceRanges:
     """Ranges of documents that random segments are from, each as often as any other.
 
     Attributes:
         reader: of their folder.
-        starts: uint64 [num_lenders], the first document of each.
-        sizes: uint64 [num_lenders], number of documents in each.
+        starts: uint64 [num_ranges], the first document of each.
+        sizes: uint64 [num_ranges], number of documents in each.
     """
 
     reader: DocumentReader

@@ -1,7 +1,7 @@
 """Pairs of segments: cut from a unit's documents, random segments copied from other documents.
 
 A block of pairs is made in three steps: ``pair_sentences`` decides where segments are, random ones
-are copied, record batch by record batch of the lenders, and pairs that are too long are truncated.
+are copied, record batch by record batch, and pairs that are too long are truncated.
 Copying follows the order of the source's documents, not that of the pairs, so that each record batch
 is mapped once per block.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tokkit.instances.document_reader import DocumentReader, Documents, Lenders, Split
+from tokkit.instances.document_reader import DocumentReader, Documents, SourceRanges, Split
 from tokkit.kernels.arrays import INDEX_SHIFT, Integer
 from tokkit.kernels.instances.assemble_pairs import assemble_pairs, borrow_segments, truncate_pairs
 from tokkit.kernels.instances.pair_sentences import PAIR_DTYPE, pair_sentences
@@ -88,13 +88,13 @@ class PairBlock:
 
 
 def pair_documents(
-    documents: Documents, lenders: Lenders, split: Split, options: PairOptions, number: int
+    documents: Documents, sources: SourceRanges, split: Split, options: PairOptions, number: int
 ) -> Iterator[PairBlock]:
     """Cut documents into pairs, block by block.
 
     Args:
         documents: of one split.
-        lenders: where random segments are copied from.
+        sources: where random segments are copied from.
         split: of the documents and of random segments.
         options: how.
         number: of the pass over the corpus, from 0.
@@ -114,8 +114,8 @@ def pair_documents(
             chance_threshold(options.short_seq_prob),
             options.drop_single,
             options.swap,
-            lenders.starts,
-            lenders.sizes,
+            sources.starts,
+            sources.sizes,
             split.held_out,
             split.eval_threshold,
             split.seed,
@@ -125,7 +125,7 @@ def pair_documents(
         )
         pairs = pairs[:num_pairs]
         borrowed_ids, borrowed_word_starts = _borrow(
-            pairs, lenders.reader, options, split.seed, number
+            pairs, sources.reader, options, split.seed, number
         )
         num_whole = _count_own_tokens(pairs)
         truncate_pairs(

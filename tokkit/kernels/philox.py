@@ -53,7 +53,7 @@ FRONT_OF_B = 4  # tokens truncated from the front of segment B; index: document,
 MASK = 5  # which tokens are masked and how; index: instance
 SHUFFLE = 6  # the order of an epoch; index: row or column of the Feistel network
 MASK_UNIT = 7  # which words, spans or n-grams are masked; index: instance
-LENDERS = 8  # record batches that a unit's random segments are from; index: unit
+SOURCE_RANGES = 8  # record batches that a unit's random segments are from; index: unit
 NOISE = 16  # T5's spans; index: instance
 PERMUTATION = 17  # XLNet's targets and their order; index: instance
 

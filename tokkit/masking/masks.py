@@ -42,7 +42,7 @@ class MaskOptions:
     masked_lm_prob: float
     max_predictions: int
     mask_id: int
-    unmaskable_ids: tuple[int, int]
+    unmaskable_ids: tuple[int, ...]
     replacements: Array
     unit: str = MaskConfig.mask_unit
     draw_per_unit: bool = False
@@ -96,7 +96,8 @@ def mask_instances(
     )
     special_positions = np.empty(len(ids), np.int32)
     special_offsets = np.empty(len(offsets), np.int64)
-    find_special(ids, offsets, *options.unmaskable_ids, special_positions, special_offsets)
+    unmaskable_ids = np.array(options.unmaskable_ids, np.int64)
+    find_special(ids, offsets, unmaskable_ids, special_positions, special_offsets)
     num_masked = count_masked(
         np.diff(offsets),
         np.diff(special_offsets),

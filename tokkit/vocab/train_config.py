@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from tokkit.corpus.corpus_config import FORMAT_HELP, FORMATS, CorpusConfig
+from tokkit.corpus.corpus_config import DOCUMENT_FORMATS, FORMAT_HELP, FORMATS, CorpusConfig
 from tokkit.engine.stage_config import StageConfig
 from tokkit.errors import UsageError, require
 from tokkit.options import option, parse_size, parse_weight
@@ -31,7 +31,7 @@ class TrainConfig(CorpusConfig, StageConfig):
     format: str = option(
         f"{FORMAT_HELP} counts: words and their counts.",
         default="auto",
-        choices=(*FORMATS, "counts"),
+        choices=("auto", *FORMATS),
     )
     output: Path = option("Tokenizer folder to write.", flags=("-o", "--output"))
     model: str = option("Kind of vocabulary.", default="wordpiece", choices=MODELS)
@@ -128,14 +128,14 @@ class TrainConfig(CorpusConfig, StageConfig):
         default=0.01,
         minimum=0,
         below=1,
-        only_with={"format": FORMATS},
+        only_with={"format": DOCUMENT_FORMATS},
     )
     sample: int | None = option(
         "Approximate size of the sample to count, such as 150GB; documents are chosen by hashing their names.",
         default=None,
         minimum=1,
         parse=parse_size,
-        only_with={"format": FORMATS},
+        only_with={"format": DOCUMENT_FORMATS},
         shown_default="all text",
     )
     memory: int = option(

@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokkit.kernels.instances.flatten import NO_LABEL
-from tokkit.pretraining.data.batches import Rounding, lay_out
+from tokkit.pretraining.data.batches import Padding, lay_out
 from tokkit.pretraining.data.instance_loader import LENGTH_MULTIPLE, padded_batch
 from tokkit.shards.instances import Instances
 
 PAD_ID = 0
 
-roundings = st.builds(
-    Rounding,
+paddings = st.builds(
+    Padding,
     tokens=st.integers(1, 100),
     sequences=st.integers(1, 20),
     predictions=st.integers(1, 20),
@@ -66,11 +66,11 @@ def labels_of(instances: Instances) -> list[int]:
     return labels.tolist()
 
 
-@given(ragged_instances(), roundings)
+@given(ragged_instances(), paddings)
 def test_a_flat_batch_holds_the_instances_and_nothing_else_that_counts(
-    instances: Instances, rounding: Rounding
+    instances: Instances, padding: Padding
 ) -> None:
-    batch = lay_out(instances, PAD_ID, rounding)
+    batch = lay_out(instances, PAD_ID, padding)
     inputs, lengths = batch.inputs, np.diff(instances.offsets)
     num_tokens, num_rows = len(instances.input_ids), len(lengths)
     assert (batch.num_tokens, batch.num_predicted) == (num_tokens, len(instances.masks.labels))
@@ -101,19 +101,19 @@ def test_a_flat_batch_holds_the_instances_and_nothing_else_that_counts(
     if len(inputs.labels_M):
         assert 0 <= inputs.predicted_positions_M.min() <= inputs.predicted_positions_M.max() < N
     for size, multiple, needed in (
-        (N, rounding.tokens, num_tokens),
-        (len(inputs.labels_M), rounding.predictions, batch.num_predicted),
+        (N, padding.tokens, num_tokens),
+        (len(inputs.labels_M), padding.predictions, batch.num_predicted),
     ):
         assert size % multiple == 0
         assert 0 <= size - needed < multiple
-    assert S % rounding.sequences == 0
+    assert S % padding.sequences == 0
 
 
-@given(ragged_instances(), roundings)
+@given(ragged_instances(), paddings)
 def test_causal_predictions_are_all_tokens_but_the_first(
-    instances: Instances, rounding: Rounding
+    instances: Instances, padding: Padding
 ) -> None:
-    batch = lay_out(instances, PAD_ID, rounding, causal=True)
+    batch = lay_out(instances, PAD_ID, padding, causal=True)
     inputs, predicted = batch.inputs, slice(batch.num_predicted)
     places = inputs.predicted_positions_M[predicted]
     assert torch.equal(inputs.input_ids_N[places + 1], inputs.labels_M[predicted])

@@ -11,13 +11,13 @@ from tokkit.engine.files import write_atomically
 from tokkit.engine.manifest import KINDS, MANIFEST, Manifest
 from tokkit.engine.mirrors import pull
 from tokkit.errors import TokkitError, UsageError, require, wrap_os_errors
+from tokkit.inspection.recipe_folder import FOLDERS, RecipeRecord
 from tokkit.inspection.report.instances_section import describe_instances
 from tokkit.inspection.report.markup import shorten_names
 from tokkit.inspection.report.page import Section, make_page
-from tokkit.inspection.report.report_config import FOLDERS, ReportConfig
+from tokkit.inspection.report.report_config import ReportConfig
 from tokkit.inspection.report.run_section import describe_runs
 from tokkit.inspection.report.stages_section import (
-    RecipeRecord,
     describe_corpus,
     describe_stages,
     describe_unfinished,

@@ -5,16 +5,6 @@ from pathlib import Path
 from tokkit.errors import require
 from tokkit.options import Config, option
 
-RECIPE = "recipe.json"
-# The folders of a recipe's stages, in order.
-FOLDERS = {
-    "corpus": "corpus",
-    "train": "tokenizer",
-    "encode": "tokens",
-    "build": "instances",
-    "pretrain": "run",
-}
-
 
 class ReportConfig(Config):
     """What is on a page, and on which texts tokenizers are measured."""

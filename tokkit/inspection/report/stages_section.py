@@ -1,23 +1,13 @@
-"""The parts of a report about all stages of a recipe, and about folders that are unfinished.
-
-``tokkit run`` leaves ``recipe.json`` in the folder that its stages write into:
-
-    {"format_version": 1, "recipe": "corpora/quickstart.toml", "examples": ["The [MASK] is empty."],
-     "seconds": {"encode": 0.3, "build": 0.2}}
-
-so that its report can be made again from that folder alone. A stage keeps the seconds of the last
-time when it was not up to date.
-"""
+"""The parts of a report about all stages of a recipe, and about folders that are unfinished."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tokkit.engine.folder import is_being_written
-from tokkit.engine.json_files import write_json
-from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest, read_record
+from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest
 from tokkit.engine.receipts import read_receipts, read_statement
+from tokkit.inspection.recipe_folder import RecipeRecord
 from tokkit.inspection.report.markup import (
     Column,
     card,
@@ -29,34 +19,7 @@ from tokkit.inspection.report.markup import (
     tiles,
 )
 from tokkit.inspection.report.page import Section, list_warnings
-from tokkit.inspection.report.report_config import RECIPE
 from tokkit.inspection.run_summary import find_state, is_run
-
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecipeRecord:
-    """The content of ``recipe.json``; see the module."""
-
-    recipe: str
-    examples: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
-
-    def write(self, folder: Path) -> None:
-        """Write the record atomically."""
-        write_json(folder / RECIPE, asdict(self))
-
-    @classmethod
-    def read(cls, folder: Path) -> "RecipeRecord | None":
-        """Return the record of a folder; None without one.
-
-        Raises:
-            TokkitError: it is damaged.
-        """
-        path = folder / RECIPE
-        return read_record(path, cls, FORMAT_VERSION) if path.is_file() else None
 
 
 def find_kind(path: Path) -> str | None:

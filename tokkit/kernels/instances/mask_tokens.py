@@ -84,8 +84,7 @@ def replacement_ids(vocab_size: int, excluded: tuple[int, ...], dtype: DTypeLike
 def find_special(
     ids: Ids,
     offsets: Int64,
-    first_id: int,
-    second_id: int,
+    special_ids: Int64,
     out_positions: Int32,
     out_offsets: Int64,
 ) -> None:
@@ -94,8 +93,7 @@ def find_special(
     Args:
         ids: the batch's token ids.
         offsets: int64 ``[num_instances + 1]``, where each instance begins in ``ids``.
-        first_id: id of a special token.
-        second_id: id of another one.
+        special_ids: int64, their ids, at least one.
         out_positions: int32, as long as ``ids``: positions within each instance, ascending.
         out_offsets: int64 ``[num_instances + 1]``, into ``out_positions``.
     """
@@ -104,10 +102,13 @@ def find_special(
     for row in range(len(offsets) - 1):
         start, end = offsets[row], offsets[row + 1]
         for block in range(start, end, 64):
-            if block + 64 <= ids.size:
-                bits = find_either(ids, block, first_id, second_id)
-            else:
-                bits = find_last_either(ids, block, first_id, second_id)
+            bits = np.uint64(0)
+            for place in range(0, special_ids.size, 2):
+                one, other = special_ids[place], special_ids[min(place + 1, special_ids.size - 1)]
+                if block + 64 <= ids.size:
+                    bits |= find_either(ids, block, one, other)
+                else:
+                    bits |= find_last_either(ids, block, one, other)
             if end - block < 64:
                 bits &= (_ONE << np.uint64(end - block)) - _ONE
             while bits:

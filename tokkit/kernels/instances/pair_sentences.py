@@ -12,10 +12,10 @@ the next chunk begins with them. So in one pass over a document each of its sent
 in a following B exactly once. A chunk of one sentence is all A, and its B is random.
 
 The kernel only tells where segments are. For a random B it draws the other document, and 64 bits
-that select its first sentence when that document is read. The other document is drawn from lenders:
-one of them, and then one of its documents in the split. The whole folder is one lender where it has
-few record batches, so that the draws do not depend on how documents are spread over them. Else there
-are 32 lenders, record batches that ``draw_strata`` drew for the unit.
+that select its first sentence when that document is read. The other document is drawn from ranges of
+documents: one of these, and then one of its documents in the split. The whole folder is one range if
+it has few record batches, so that the draws do not depend on how documents are spread over them. Else
+there are 32 ranges, record batches that ``draw_strata`` drew for the unit.
 
 ALBERT's pairs are of one document: there is no random B, and tails swaps A and B. A chunk takes a
 second sentence even if the first alone reaches the target, and a last sentence that stays alone
@@ -26,7 +26,7 @@ gives no pair (google-research/albert makes random pairs of both):
 A document's draws are blocks 0, 1, 2, … of ``(PAIR, pass, document)``: first whether the pass is
 short and how short, then for each chunk one block for the end of A and the coin, and after tails
 one or more for the other document, until it is a different one in the same split: another document
-of the same lender if the last was of the other split, and another lender if it was the same document.
+of the same range if the last was of the other split, and another range if it was the same document.
 """
 
 import numpy as np
@@ -122,8 +122,8 @@ def pair_sentences(
     short_threshold: np.uint64,
     drop_single: bool,
     swap: bool,
-    lender_starts: UInt64,
-    lender_sizes: UInt64,
+    range_starts: UInt64,
+    range_sizes: UInt64,
     held_out: bool,
     eval_threshold: np.uint64,
     seed: np.uint64,
@@ -145,9 +145,9 @@ def pair_sentences(
             from 2 to ``max_tokens``.
         drop_single: documents of one sentence give no pair.
         swap: ALBERT's pairs instead of BERT's.
-        lender_starts: uint64 ``[num_lenders]``, the first document of each lender.
-        lender_sizes: uint64 ``[num_lenders]``, number of its documents, some of them in the split.
-        held_out: the split, of which the lenders have at least two documents.
+        range_starts: uint64 ``[num_ranges]``, the first document of each range.
+        range_sizes: uint64 ``[num_ranges]``, number of its documents, some of them in the split.
+        held_out: the split, of which the ranges have at least two documents.
         eval_threshold: ``chance_threshold`` of the share that is held out.
         seed: random seed.
         pair_stream: ``stream_of(PAIR, pass)``.
@@ -158,7 +158,7 @@ def pair_sentences(
         The row to go on with, the number of pairs, the number of short passes, and the number of
         tokens in last sentences that stayed alone.
     """
-    num_lenders = np.uint64(lender_starts.size)
+    num_ranges = np.uint64(range_starts.size)
     num_pairs = 0
     num_short = 0
     num_alone = 0
@@ -214,15 +214,15 @@ def pair_sentences(
             if is_random:
                 source = document
                 while source == document:
-                    lender = num_lenders
+                    chosen = num_ranges
                     while True:
                         lanes = philox(seed, pair_stream, document, block)
                         block += _ONE
                         drawn = join(lanes[0], lanes[1])
-                        if lender == num_lenders:
-                            lender = uniform_below(drawn, num_lenders)
-                            drawn *= num_lenders  # the fraction that is left
-                        source = lender_starts[lender] + uniform_below(drawn, lender_sizes[lender])
+                        if chosen == num_ranges:
+                            chosen = uniform_below(drawn, num_ranges)
+                            drawn *= num_ranges  # the fraction that is left
+                        source = range_starts[chosen] + uniform_below(drawn, range_sizes[chosen])
                         if held_out == _is_held_out(source, seed, hold_out_stream, eval_threshold):
                             break
                 pair["source"] = source

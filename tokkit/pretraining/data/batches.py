@@ -40,13 +40,13 @@ Number = TypeVar("Number", int, Int64)
 
 
 @dataclass(frozen=True)
-class Rounding:
-    """The multiples that the sizes of batches are rounded up to.
+class Padding:
+    """How batches are padded, so that a compiled model meets few sizes.
 
     Attributes:
-        tokens: for N.
-        sequences: for S.
-        predictions: for M.
+        tokens: N is a multiple of it.
+        sequences: same for S.
+        predictions: same for M.
         max_seqlen: of all batches; None for the longest sequence of each.
         max_target_len: the same of targets.
     """
@@ -58,7 +58,7 @@ class Rounding:
     max_target_len: int | None = None
 
 
-EXACT = Rounding()
+NO_PADDING = Padding()
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,14 @@ class Sizes:
 
     @classmethod
     def measure(
-        cls, instances: Instances, bounds: Sequence[int], rounding: Rounding, *, causal: bool
+        cls, instances: Instances, bounds: Sequence[int], padding: Padding, *, causal: bool
     ) -> Self:
         """Measure batches.
 
         Args:
             instances: of all batches.
             bounds: where each batch begins among the instances, and their number.
-            rounding: of the sizes.
+            padding: of each batch.
             causal: all tokens but the first of each instance are predicted.
         """
         rows = np.array(bounds)
@@ -123,18 +123,18 @@ class Sizes:
         num_predicted = np.diff(instances.predictions.offsets[rows])
         if causal:
             num_predicted = num_tokens - num_rows
-        if rounding.max_seqlen is None:
+        if padding.max_seqlen is None:
             longest = np.maximum.reduceat(np.diff(instances.offsets), rows[:-1])
             max_seqlen = round_up(longest, LENGTH_MULTIPLE)
         else:
-            max_seqlen = np.full(len(num_rows), rounding.max_seqlen)
-        tokens = round_up(num_tokens, rounding.tokens)
+            max_seqlen = np.full(len(num_rows), padding.max_seqlen)
+        tokens = round_up(num_tokens, padding.tokens)
         num_padding = -(-(tokens - num_tokens) // max_seqlen)
-        predictions = round_up(num_predicted, rounding.predictions)
-        if rounding.max_target_len is not None:
-            rest = -(-(predictions - num_predicted) // rounding.max_target_len)
+        predictions = round_up(num_predicted, padding.predictions)
+        if padding.max_target_len is not None:
+            rest = -(-(predictions - num_predicted) // padding.max_target_len)
             num_padding = np.maximum(num_padding, rest)
-        sequences = round_up(num_rows + num_padding, rounding.sequences)
+        sequences = round_up(num_rows + num_padding, padding.sequences)
         starts = np.zeros((4, len(rows)), np.int64)
         starts[0] = rows
         np.cumsum([tokens, sequences, predictions], axis=1, out=starts[1:, 1:])
@@ -143,7 +143,7 @@ class Sizes:
             num_tokens.tolist(),
             num_predicted.tolist(),
             max_seqlen.tolist(),
-            rounding.max_target_len,
+            padding.max_target_len,
         )
 
 
@@ -243,7 +243,7 @@ class Buffers:
 def lay_out(
     instances: Instances,
     pad_id: int,
-    rounding: Rounding = EXACT,
+    padding: Padding = NO_PADDING,
     *,
     causal: bool = False,
     pin: bool = False,
@@ -253,11 +253,11 @@ def lay_out(
     Args:
         instances: of the batch.
         pad_id: id of ``[PAD]``, or any other where there is none.
-        rounding: of the sizes.
+        padding: of each batch.
         causal: each token but the first of its instance is predicted, from those before it.
         pin: in page-locked memory.
     """
-    sizes = Sizes.measure(instances, (0, len(instances)), rounding, causal=causal)
+    sizes = Sizes.measure(instances, (0, len(instances)), padding, causal=causal)
     _, tokens, sequences, predictions = sizes.bounds[:, -1].tolist()
     buffers = Buffers(tokens, sequences, predictions, 1, pin=pin)
     return buffers.lay_out(instances, sizes, pad_id, causal=causal)[0]
@@ -269,12 +269,12 @@ class MicroBatches:
 
     Attributes:
         bounds: where each begins among the instances, and their number.
-        rounding: of the sizes of each.
+        padding: of each.
         room: most tokens, sequences and predictions of all batches, and their number.
     """
 
     bounds: tuple[int, ...]
-    rounding: Rounding
+    padding: Padding
     room: tuple[int, int, int, int]
 
     @classmethod
@@ -292,9 +292,9 @@ class MicroBatches:
         bounds = tuple(num_rows * part // number for part in range(number + 1))
         rows = -(-num_rows // number)
         tokens, predictions = rows * longest, rows * loader.max_predictions
-        rounding = EXACT
+        padding = NO_PADDING
         if static:
-            rounding = Rounding(
+            padding = Padding(
                 tokens=TOKEN_MULTIPLE,
                 sequences=rows + -(-TOKEN_MULTIPLE // longest),
                 predictions=PREDICTION_MULTIPLE,
@@ -302,12 +302,12 @@ class MicroBatches:
                 max_target_len=round_up(loader.max_predictions, LENGTH_MULTIPLE),
             )
         room = (
-            number * round_up(tokens, rounding.tokens),
-            number * round_up(rows, rounding.sequences),
-            number * round_up(predictions, rounding.predictions),
+            number * round_up(tokens, padding.tokens),
+            number * round_up(rows, padding.sequences),
+            number * round_up(predictions, padding.predictions),
             number,
         )
-        return cls(bounds, rounding, room)
+        return cls(bounds, padding, room)
 
 
 def most_rows(loader: Loader, micro_batch_tokens: int) -> int:

@@ -111,10 +111,10 @@ class Prefetcher:
         """
         loader = self._loaders[phase]
         size = most_rows(loader, self.micro_batch_tokens)
-        rounding = self._plan(loader, size).rounding
+        padding = self._plan(loader, size).padding
         for instances in loader.held_out_instances(size):
             causal, pin = loader.is_causal, self._pin
-            yield lay_out(instances, loader.pad_id, rounding, causal=causal, pin=pin)
+            yield lay_out(instances, loader.pad_id, padding, causal=causal, pin=pin)
 
     def _plan(self, loader: Loader, num_rows: int) -> MicroBatches:
         tokens = self.micro_batch_tokens
@@ -129,7 +129,7 @@ class Prefetcher:
         loader = self._loaders[phase]
         instances = loader.training_instances(step)
         plan = self._plans[phase, len(instances)]
-        sizes = Sizes.measure(instances, plan.bounds, plan.rounding, causal=loader.is_causal)
+        sizes = Sizes.measure(instances, plan.bounds, plan.padding, causal=loader.is_causal)
         if free.copied is not None:
             free.copied.synchronize()
         return free, free.lay_out(instances, sizes, loader.pad_id, causal=loader.is_causal)

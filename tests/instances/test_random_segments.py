@@ -31,7 +31,7 @@ TOKENIZER = toy_tokenizer(FIRST_ID + NUM_DOCUMENTS)
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Documents of six sentences of 5 tokens, each token naming its document."""
-    folder = tmp_path_factory.mktemp("lenders")
+    folder = tmp_path_factory.mktemp("sources")
     documents = [[[FIRST_ID + d] * 5] * 6 for d in range(NUM_DOCUMENTS)]
     return write_token_folder(
         folder, documents, shards=[SIZES[:40], SIZES[40:]], tokenizer=TOKENIZER
@@ -63,19 +63,19 @@ def count_sources(
         place = unit.start, unit.held_out
         if place not in own:
             own[place] = context.reader.read(unit.start, unit.stop, split)
-        lenders = context.draw_lenders(unit)
-        assert len(lenders.starts) == 32
-        for block in pair_documents(own[place], lenders, split, context.options, unit.number):
+        sources = context.draw_source_ranges(unit)
+        assert len(sources.starts) == 32
+        for block in pair_documents(own[place], sources, split, context.options, unit.number):
             random = block.pairs[block.pairs["is_random"]]
             assert not (random["index"] >> np.uint64(24) == random["source"]).any()
             counts += np.bincount(random["source"].astype(np.int64), minlength=NUM_DOCUMENTS)
     return counts
 
 
-def test_every_document_lends_alike_over_all_units(
+def test_every_document_is_drawn_as_often_over_all_units(
     tokens: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """5,400 units of about five documents, in which each document lends some 150 segments.
+    """5,400 units of about five documents, in which each document gives some 150 segments.
 
     A unit's three segments or so share its record batches, so that counts vary more than those of
     independent draws, by less than a hundredth: of the 4 standard deviations that takes up 0.2.
@@ -86,7 +86,7 @@ def test_every_document_lends_alike_over_all_units(
     assert abs(chi_square_z(counts, counts.sum() / NUM_DOCUMENTS)) < 4
 
 
-def test_every_document_of_a_split_lends_alike(
+def test_every_document_of_a_split_is_drawn_as_often(
     tokens: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of the documents are held out, more of some record batches than of others."""
