@@ -81,14 +81,18 @@ def test_the_files_of_a_tokenizer_are_left_out(tmp_path: Path) -> None:
     assert left_out(tmp_path) == [f"{tmp_path}/tokenizer/{name}" for name in sorted(names)]
 
 
-def test_a_saved_data_set_is_read_as_its_library_reads_it(tmp_path: Path) -> None:
+def test_a_saved_data_set_is_read_as_its_library_reads_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     DATA.save_to_disk(tmp_path / "one", num_shards=2)
     write(tmp_path / "one", "cache-0123.arrow")
     assert read_corpus(tmp_path / "one").texts == DATA["text"][:]
     names = ["cache-0123.arrow", "dataset_info.json", "state.json"]
     assert left_out(tmp_path / "one") == [f"{tmp_path}/one/{name}" for name in names]
     DatasetDict({"train": DATA, "test": DATA.select([2])}).save_to_disk(tmp_path / "two")
-    assert read_corpus(tmp_path / "two").texts == ["three", "one", "two", "three"]
+    with caplog.at_level(logging.INFO):
+        assert read_corpus(tmp_path / "two").texts == ["three", "one", "two", "three"]
+    assert "two: holds a DatasetDict, whose splits are all read" in caplog.text
 
 
 def test_an_incomplete_data_set_and_a_selection_are_refused(tmp_path: Path) -> None:

@@ -242,6 +242,8 @@ def test_json_of_any_layout_holds_the_same_records(
         ('[{"text": "a"}, 5]', "record 2: a number, not an object"),
         ('["a", "b"]', "record 1: a string, not an object"),
         ('{"train": [{"text": "a"}], "test": [{"text": "b"}]}', "more than one array.* jq -c"),
+        ('{"text": "a", "tags": [{"text": "b"}]}', 'object with "text" and .*--format jsonl'),
+        ('{\n"tags": [{"text": "b"}], "text": "a"}', 'object with "text" and .*--format jsonl'),
         ('{"text": "a"} is JSON\n', "line 1: broken JSON .*--format text"),
     ],
 )

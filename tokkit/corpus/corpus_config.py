@@ -28,7 +28,7 @@ FORMATS = {
     "text": InputFormat("text"),
     "jsonl": InputFormat("records", (".jsonl", ".ndjson")),
     "json": InputFormat("records", (".json",), parts=None),
-    "csv": InputFormat("csv", (".csv",), parts=None),
+    "csv": InputFormat("csv", (".csv", ".psv"), parts=None),
     "tsv": InputFormat("csv", (".tsv", ".tab"), parts=None),
     "parquet": InputFormat("table", (".parquet",), "row groups"),
     "arrow": InputFormat("table", (".arrow", ".feather", ".ipc"), "record batches"),

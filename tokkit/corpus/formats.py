@@ -34,6 +34,7 @@ _TO_TEXT = "convert it to plain text first"
 _EXTRACT = "extract its text first, as WikiExtractor or trafilatura do"
 _TO_RECORDS = "convert it to JSON lines or Parquet first"
 _TO_UTF8 = "convert it first, as with iconv -f UTF-16 -t UTF-8"
+_DECOMPRESS = "decompress it first"
 _LEAVE_OUT = "name the files of text, as in FOLDER/*.txt"
 
 _REFUSED_SUFFIXES = {
@@ -44,6 +45,10 @@ _REFUSED_SUFFIXES = {
         ("xml html htm xhtml", "markup", _EXTRACT),
         ("warc wet wat", "a web archive", _EXTRACT),
         ("pdf rtf docx odt epub", "a formatted document", _TO_TEXT),
+        ("srt vtt ass", "subtitles", _TO_TEXT),
+        ("mbox eml mht", "mail", _TO_TEXT),
+        ("conll conllu", "an annotated treebank", _TO_TEXT),
+        ("br sz snappy lz z", "compressed data", _DECOMPRESS),
         ("xlsx sqlite npy npz pkl pickle h5 hdf5 orc avro tfrecord", "binary data", _TO_RECORDS),
         ("png jpg jpeg gif", "an image", _LEAVE_OUT),
     )
@@ -51,6 +56,7 @@ _REFUSED_SUFFIXES = {
 }
 # First bytes that are no text.
 _SIGNATURES = {
+    b"\xff\xfe\0\0": ("UTF-32 text", _TO_UTF8.replace("16", "32")),
     b"\xff\xfe": ("UTF-16 text", _TO_UTF8),
     b"\xfe\xff": ("UTF-16 text", _TO_UTF8),
     b"PK\x03\x04": ("a zip archive, as .docx, .xlsx, .epub and .npz are, too", _UNPACK),
@@ -78,16 +84,20 @@ _SIGNATURES = {
     },
 }
 _LFS_POINTER = b"version https://git-lfs.github.com/"
+_CONTROLS = bytes(range(9))
 _TAR = slice(257, 262), b"ustar"
 _TABLE_SIGNATURES = {
     b"PAR1\x15": "parquet",
     b"ARROW1\x00\x00": "arrow",
     b"\xff\xff\xff\xff": "arrow",  # a stream
 }
-# Elements with attributes begin a document of markup; <unk> or <3 may begin one of text.
+# Elements with attributes, or others in them, begin a document of markup; <unk>, <s> or <3 may begin
+# one of text.
 _MARKUP = re.compile(
-    rb"""(?:<!--(?>.*?-->)\s*+)*+<(?:\?xml\b|!doctype\b|(?:html|head|body|mediawiki|corpus)\b[^<>]*>
-    |[a-z][\w:.-]*(?:\s+[\w:.-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'))+\s*/?>)""",
+    rb"""(?:<!--(?>.*?-->)\s*+)*+<(?:\?xml\b|!doctype\b
+    |(?:html|head|body|mediawiki|corpus|div|p|h1|ul|table|article)\b[^<>]*>
+    |[a-z][\w:.-]*(?:\s+[\w:.-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'))+\s*/?>
+    |[a-z][\w:.-]*>(?:[\r\n]\s*)?<([a-z][\w:.-]*)>.*</\1>)""",
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
 _PYTHON_DICT = re.compile(rb"\{'\w+': ")
@@ -237,13 +247,17 @@ def _find_refusal(suffix: str, text: bytes) -> tuple[str, str] | None:
         if text.startswith(magic):
             return refused
     if (codec := find_codec(text, None)) is not None:
-        return f"{codec} data", "decompress it first"
+        return f"{codec} data", _DECOMPRESS
     where, magic = _TAR
     if text[where] == magic:
         return _REFUSED_SUFFIXES[".tar"]
-    even, odd = text[:4096:2], text[1:4096:2]
-    if len(odd) > 100 and max(even.count(0), odd.count(0)) > 9 * len(odd) // 10:
+    start = text[:4096]
+    zeros = start[::2].count(0), start[1::2].count(0)
+    if len(start) > 200 and max(zeros) > 9 * len(start) // 20 > min(zeros):
         return "UTF-16 text", _TO_UTF8
+    num_controls = len(start) - len(start.translate(None, _CONTROLS))
+    if start[:16].count(0) > 3 or num_controls > max(16, len(start) // 10):
+        return "binary data, or text that is not UTF-8", _TO_TEXT
     if suffix not in _PROSE and _MARKUP.match(text.lstrip()):
         return _REFUSED_SUFFIXES[".xml"]
     if _PYTHON_DICT.match(text):

@@ -65,6 +65,7 @@ _LINE_END = re.compile(r"\r\n?|\n")
 # Parsing makes objects of up to 100 bytes of what lies between strings.
 _LARGE_RECORD = 1 << 20
 _MOST_VALUES = 1 << 22
+_MOST_NAME_BYTES = 1 << 12
 _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _ABSENT = object()
 _IN_LINES = "a list of strings"
@@ -134,7 +135,7 @@ def read_records(
     """
     source = stream.unit.source
     if source.format == "json":
-        stream.transform = _RecordLines(source.name, source.type.records_start)
+        stream.transform = _RecordLines(source.name, source.type.records_start, config.text_field)
     for found in find_in_stream(stream, config, "line", batch_bytes):
         for rows in _parse(found, config):
             yield rows.make_batch(stream, config)
@@ -146,14 +147,18 @@ class _RecordLines:
     Args:
         name: of the document.
         start: the byte after the bracket that opens the array of the records; 0 if there is none.
+        text_fields: which none but the records may have.
     """
 
-    def __init__(self, name: str, start: int) -> None:
+    def __init__(self, name: str, start: int, text_fields: Sequence[str]) -> None:
         self._name = name
+        names = (re.escape(json.dumps(each)).encode() for each in text_fields)
+        self._text_field = re.compile(rb"(%b)\s*:" % b"|".join(names))
         self._in_array = start > 0
         self._start = start  # bytes before the records
         self._has_escape = False  # whether the next byte is escaped
         self._in_string = False
+        self._outside = b""  # the last bytes outside of the array
         self._is_member = False  # whether the array is a member of an object
         self._is_done = False
         self._depth = 0
@@ -179,6 +184,14 @@ class _RecordLines:
                 done = min(done, at) if self._is_done else done
         if self._is_member:
             view[done:] = b" " * (len(data) - done)
+            outside = self._outside + data[:begin] + data[done:]
+            self._outside = outside[-_MOST_NAME_BYTES:]
+            if found := self._text_field.search(outside):
+                raise TokkitError(
+                    f"{self._name}: an object with {found[1].decode()} and an array of objects; if "
+                    f"the object is the record, write it in one line, as jq -c does, and pass "
+                    f"--format jsonl"
+                )
         if is_last and self._in_array and not self._is_done:
             raise TokkitError(f"{self._name}: the JSON array does not end; the file is truncated")
 

@@ -44,6 +44,7 @@ STDIN = "stdin"
 TO_THE_END = -1
 
 _STATE = "state.json"
+_SPLITS = "dataset_dict.json"
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 _TOKENIZER_FILES = (
     *(_TOKENIZER_CONFIG, "tokenizer.json", "special_tokens_map.json", "added_tokens.json"),
@@ -52,7 +53,7 @@ _TOKENIZER_FILES = (
 _COMPANIONS = (
     *("_*", "readme*", "licen[cs]e*", "notice*", "changelog*", "citation*", "*sums", "*sums.txt"),
     *("*.crc", "*.md5", "*.sha1", "*.sha256", "*.sha512", "*.py", "*.yaml", "*.yml", "*.lock"),
-    *("*.png", "*.jpg", "*.jpeg", "*.gif", "*.svg", "dataset_info*.json", "dataset_dict.json"),
+    *("*.png", "*.jpg", "*.jpeg", "*.gif", "*.svg", "dataset_info*.json", _SPLITS),
     *(_STATE, "cache-*.arrow", "manifest.json", *_TOKENIZER_FILES),
 )
 _COMPANION, _TOKENIZER_FILE = (
@@ -283,6 +284,12 @@ def _read_state(files: Files, folder: str, entries: Sequence[Entry]) -> set[str]
     """
     state: object = None
     for entry in entries:
+        if entry.name == _SPLITS:
+            log.info(
+                "%s: holds a DatasetDict, whose splits are all read; name the folder of one to read "
+                "it alone",
+                files.name(folder),
+            )
         if entry.name == _STATE and entry.is_file and entry.bytes < _MOST_STATE_BYTES:
             with files.open(entry.path) as file, suppress(ValueError, RecursionError):
                 state = msgspec.json.decode(file.read())
