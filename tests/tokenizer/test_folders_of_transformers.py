@@ -35,6 +35,7 @@ TEXTS = [
     "  two  spaces\ttab\nline <xy> [E9] <extra_id_0>x ",
     "",
 ]
+PLAIN = [text.replace("<extra_id_0>", "") for text in TEXTS]
 WORDS = "the cat sat on a mat and The Cat was unaffable in 2024 日本 中文 мир Ünïcode नमस्ते , . ! ` ' \"".split()
 
 
@@ -76,7 +77,14 @@ def assert_same(tokenizer: Tokenizer, other: Any, texts: Iterable[str] = TEXTS) 
         assert getattr(other, f"{role}_token_id") in (number, None)
 
 
+def encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    """Return the ids that the kernels give, of each text."""
+    encoded = Encoder(tokenizer).encode(pa.array(texts, pa.large_string()))
+    return [row.tolist() for row in np.split(encoded.ids, encoded.offsets[1:-1])]
+
+
 T5_IDS: dict[str, Any] = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+ALBERT_IDS: dict[str, Any] = {"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1}
 DEBERTA_IDS: dict[str, Any] = dict(
     zip(("pad_id", "bos_id", "eos_id", "unk_id"), range(4), strict=True),
     pad_piece="[PAD]",
@@ -89,7 +97,7 @@ XLNET = "<cls> <sep> <pad> <mask> <eod> <eop>"
 # The name of the file, the options of the model in it, and of the configuration.
 CLASSES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "XLMRobertaTokenizer": ("sentencepiece.bpe.model", {}, {}),
-    "AlbertTokenizer": ("spiece.model", {"symbols": "[CLS] [SEP] [MASK]"}, {}),
+    "AlbertTokenizer": ("spiece.model", ALBERT_IDS | {"symbols": "[CLS] [SEP] [MASK]"}, {}),
     "XLNetTokenizer": ("spiece.model", {"symbols": XLNET}, {"do_lower_case": True}),
     "DebertaV2Tokenizer": ("spm.model", DEBERTA_IDS, {}),
     "T5Tokenizer": ("spiece.model", T5_IDS, {"extra_ids": 10}),
@@ -117,6 +125,7 @@ def test_a_sentencepiece_model_is_read_as_its_class_reads_it(tmp_path: Path, nam
     folder = write_class(tmp_path / "theirs", name)
     tokenizer, other = load_tokenizer(folder), theirs(folder)
     assert_same(tokenizer, other)
+    assert encode(tokenizer, PLAIN) == other(PLAIN, add_special_tokens=False)["input_ids"]
     save_tokenizer(tokenizer, tmp_path / "saved")
     saved = load_tokenizer(tmp_path / "saved")
     assert saved.fingerprint == tokenizer.fingerprint
@@ -139,6 +148,15 @@ def test_the_model_type_of_a_folder_names_its_class(tmp_path: Path) -> None:
         assert load_tokenizer(path).fingerprint == named.fingerprint
     (folder / "config.json").unlink()
     assert load_tokenizer(folder).kind == "sentencepiece"
+
+
+def test_a_vocabulary_whose_unknown_token_its_class_does_not_expect_is_refused(
+    tmp_path: Path,
+) -> None:
+    folder = write_class(tmp_path, "AlbertTokenizer")
+    (folder / "spiece.model").write_bytes(spm_model(symbols="[CLS] [SEP] [MASK]"))
+    with pytest.raises(TokkitError, match="unknown characters become the special token '<s>', but"):
+        load_tokenizer(folder)
 
 
 def test_added_tokens_of_a_sentencepiece_folder_get_their_ids(tmp_path: Path) -> None:
@@ -180,8 +198,8 @@ def test_every_letter_of_a_protein_is_a_token(tmp_path: Path) -> None:
     assert_same(tokenizer, other, texts)
     tokenizer.require_special("cls", "sep", "mask")
     assert tokenizer.tokens[tokenizer.special_ids["sep"]] == "<eos>"
-    encoded = Encoder(tokenizer).encode(pa.array(["A<mask>L"], pa.large_string()))
-    assert [tokenizer.tokens[number] for number in encoded.ids] == ["A", "<unk>", "L"]
+    (ids,) = encode(tokenizer, ["A<mask>L"])
+    assert [tokenizer.tokens[number] for number in ids] == ["A", "<unk>", "L"]
 
 
 @pytest.mark.parametrize("name", ["ByT5Tokenizer", "PerceiverTokenizer"])
@@ -189,15 +207,13 @@ def test_bytes_are_tokens_with_the_ids_of_their_class(tmp_path: Path, name: str)
     config = {"tokenizer_class": name, "added_tokens_decoder": {"400": {"content": "<xy>"}}}
     write_json(tmp_path / "tokenizer_config.json", config)
     tokenizer, other = load_tokenizer(tmp_path), theirs(tmp_path)
-    texts = [text.replace("<extra_id_0>", "") for text in (*TEXTS, "".join(map(chr, range(600))))]
-    encoded = Encoder(tokenizer).encode(pa.array(texts, pa.large_string()))
-    rows = np.split(encoded.ids, encoded.offsets[1:-1])
-    assert [row.tolist() for row in rows] == other(texts, add_special_tokens=False)["input_ids"]
-    assert [tokenizer.decode(row.tolist()) for row in rows] == texts
+    texts = [*PLAIN, "".join(map(chr, range(600)))]
+    rows = encode(tokenizer, texts)
+    assert rows == other(texts, add_special_tokens=False)["input_ids"]
+    assert [tokenizer.decode(row) for row in rows] == texts
     assert {*other.all_special_ids} <= {*tokenizer.all_special_ids}
     specials = "".join(tokenizer.tokens[number] for number in tokenizer.all_special_ids)
-    inside = Encoder(tokenizer).encode(pa.array([specials], pa.large_string()))
-    assert len(inside.ids) == len(specials)
+    assert len(encode(tokenizer, [specials])[0]) == len(specials)
 
 
 MERGES = ["a t", "Ġ c", "Ġc at", "Ġ t", "h e", "Ġt he"]

@@ -44,7 +44,12 @@ from tokkit.tokenizer.special_tokens import (
     named_roles,
     named_token,
 )
-from tokkit.tokenizer.vocabulary_checks import check_unknown, order_tokens, suggest_case
+from tokkit.tokenizer.vocabulary_checks import (
+    check_unknown,
+    find_unknown,
+    order_tokens,
+    suggest_case,
+)
 
 if TYPE_CHECKING:
     import sentencepiece
@@ -280,10 +285,17 @@ def make_tokenizer(files: TokenizerFiles) -> Tokenizer:
     library.post_processor = None  # it may trim the offsets of tokens
     model = definition["model"]
     check_unknown(model, tokens, path)
-    if model.get("unk_token") is not None:
-        named.setdefault("unk", model["unk_token"])
+    unknown = find_unknown(model, tokens)
+    if unknown is not None:
+        named.setdefault("unk", unknown)
     special_ids = find_special_ids(ids, named)
     special = {row["id"] for row in definition["added_tokens"] if row["special"]}
+    is_found = unknown is not None and "ByteLevel" not in str(definition["pre_tokenizer"])
+    if is_found and ids[unknown] in special and ids[unknown] != special_ids["unk"]:
+        raise TokkitError(
+            f"{path}: unknown characters become the special token {unknown!r}, but unk_token is "
+            f"{tokens[special_ids['unk']]!r}; its vocabulary is not one that its class is made for"
+        )
     return Tokenizer(
         path=path,
         kind=_KINDS[model["type"]],

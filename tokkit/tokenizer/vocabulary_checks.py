@@ -94,6 +94,13 @@ def check_unknown(model: Mapping[str, Any], tokens: Sequence[str], path: str) ->
         raise TokkitError(f"{path}: unk_id is {number}, but there are {len(tokens)} tokens")
 
 
+def find_unknown(model: Mapping[str, Any], tokens: Sequence[str]) -> str | None:
+    """Return the token that a model gives for what it does not know, or None."""
+    number = model.get("unk_id")
+    unknown: str | None = model.get("unk_token") if number is None else tokens[number]
+    return unknown
+
+
 def refuse_missing_unknown(unknown: str, tokens: Iterable[str], path: object) -> NoReturn:
     """Raise the error for a vocabulary without the token for unknown words."""
     raise TokkitError(
