@@ -290,8 +290,9 @@ def make_tokenizer(files: TokenizerFiles) -> Tokenizer:
         named.setdefault("unk", unknown)
     special_ids = find_special_ids(ids, named)
     special = {row["id"] for row in definition["added_tokens"] if row["special"]}
-    is_found = unknown is not None and "ByteLevel" not in str(definition["pre_tokenizer"])
-    if is_found and ids[unknown] in special and ids[unknown] != special_ids["unk"]:
+    number = ids[unknown] if unknown is not None else None
+    is_needed = "ByteLevel" not in str(definition["pre_tokenizer"])
+    if is_needed and number in special and number != special_ids["unk"]:
         raise TokkitError(
             f"{path}: unknown characters become the special token {unknown!r}, but unk_token is "
             f"{tokens[special_ids['unk']]!r}; its vocabulary is not one that its class is made for"
