@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import ssl
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,10 +22,10 @@ Answer = tuple[int, bytes, Mapping[str, str]]
 
 
 @contextmanager
-def serve(respond: Any, receive: Any = None) -> Iterator[str]:
+def serve(respond: Any, receive: Any = None, certificate: Path | None = None) -> Iterator[str]:
     """Start a server that answers with what ``respond(path, headers)`` returns; yield its URL.
 
-    A POST is answered with what ``receive(path, body)`` returns.
+    A POST is answered with what ``receive(path, body)`` returns. With a certificate, it speaks TLS.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -50,18 +51,24 @@ def serve(respond: Any, receive: Any = None) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             """Print nothing."""
 
-    with run_server(Handler) as url:
+    with run_server(Handler, certificate) as url:
         yield url
 
 
 @contextmanager
-def run_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+def run_server(
+    handler: type[BaseHTTPRequestHandler], certificate: Path | None = None
+) -> Iterator[str]:
     """Run a server inside the block; yield its URL."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if certificate is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

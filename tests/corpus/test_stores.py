@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import pytest
 import storeservers
 from corpusfiles import Corpus, read_corpus
 from pyarrow.fs import S3FileSystem
-from storeservers import Hub, serve, silence
+from storeservers import Answer, Hub, answer_range, serve, silence
 
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.readers import read_documents
@@ -257,6 +257,43 @@ def test_a_uri_with_a_password_is_refused() -> None:
     message = error_of("s3://key:secret@bucket/a.txt")
     assert "AWS_SECRET_ACCESS_KEY" in message
     assert "key:" not in message
+
+
+def test_https_is_read_where_its_certificate_is_trusted(tmp_path: Path) -> None:
+    certificate = tmp_path / "certificate"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-keyout", certificate, "-out", certificate, "-days", "2"),
+            *("-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    files = {"/a.txt": TEXT.encode(), "/b.txt.gz": gzip.compress(TEXT.encode())}
+
+    def respond(path: str, headers: Mapping[str, str]) -> Answer:
+        return answer_range(files[path], headers) if path in files else (404, b"", {})
+
+    script = "import sys, corpusfiles; print(len(corpusfiles.read_corpus(*sys.argv[1:]).texts))"
+
+    def count(*uris: str, trusted: Path) -> subprocess.CompletedProcess[str]:
+        # A process of its own, since aiohttp reads the certificates when it is imported.
+        return forkserver.run(
+            [sys.executable, "-c", script, *uris],
+            env={**os.environ, "SSL_CERT_FILE": str(trusted)},
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+        )
+
+    with serve(respond, certificate=certificate) as url:
+        assert count(*(url + path for path in files), trusted=certificate).stdout == "1200\n"
+        refused = count(f"{url}/a.txt", trusted=tmp_path / "none").stderr
+        missing = count(f"{url}/none.txt", trusted=certificate).stderr
+    assert f"TokkitError: {url}/a.txt: cannot be read (Cannot connect" in refused
+    assert "certificate verify failed" in refused.splitlines()[-1]
+    assert missing.endswith(f"{url}/none.txt: no such file or folder; check the path\n")
 
 
 def test_no_answer_is_an_error_and_ctrl_c_ends_at_once() -> None:

@@ -214,6 +214,19 @@ class _FsspecHandler(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]  # no anno
             path, kind, size=info["size"], mtime_ns=int.from_bytes(version[:7])
         )
 
+    def get_file_info(self, paths: list[str]) -> list[Any]:
+        infos = []
+        for path in paths:
+            try:
+                infos.append(self._create_file_info(path, self.fs.info(path)))
+            except FileNotFoundError as error:
+                cause = error.__cause__
+                is_answer = getattr(cause, "status", None) == 404
+                if cause and type(cause).__module__.startswith("aiohttp") and not is_answer:
+                    raise cause from None  # such as a certificate that nobody trusts
+                infos.append(pyarrow.fs.FileInfo(path, pyarrow.fs.FileType.NotFound))
+        return infos
+
     def get_file_info_selector(self, selector: Any) -> list[Any]:
         infos = self.fs.ls(selector.base_dir, detail=True)
         return [self._create_file_info(info["name"], info) for info in infos]

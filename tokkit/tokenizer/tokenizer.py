@@ -295,7 +295,8 @@ def make_tokenizer(files: TokenizerFiles) -> Tokenizer:
     if is_needed and number in special and number != special_ids["unk"]:
         raise TokkitError(
             f"{path}: unknown characters become the special token {unknown!r}, but unk_token is "
-            f"{tokens[special_ids['unk']]!r}; its vocabulary is not one that its class is made for"
+            f"{tokens[special_ids['unk']]!r}; name {unknown!r} there, or use a vocabulary with the "
+            f"ids that its class expects"
         )
     return Tokenizer(
         path=path,
