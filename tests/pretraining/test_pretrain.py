@@ -259,6 +259,22 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(
     assert not (config.output / "manifest.json").exists()
 
 
+def test_a_held_out_loss_that_is_no_number_stops_the_run(
+    instances: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(instances, max_steps=4, eval_every=2, checkpoint_every=1)
+
+    def spoil(optimizer: torch.optim.AdamW, rate: float) -> None:
+        update_weights(optimizer, rate)
+        if optimizer.state[optimizer.param_groups[0]["params"][0]]["step"] == 2:
+            optimizer.param_groups[0]["params"][0].data.fill_(np.nan)
+
+    monkeypatch.setattr("tokkit.pretraining.training.loop.update_weights", spoil)
+    fault = r"held-out loss is not finite after step 2; the last checkpoint is .*step-00000001"
+    with pytest.raises(TokkitError, match=fault):
+        pretrain(config)
+
+
 class TestRefusals:
     """Each is one line that names the folder and what to do, and leaves no run folder behind."""
 

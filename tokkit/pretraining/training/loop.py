@@ -144,7 +144,7 @@ class Trainer:
 
         Raises:
             Interrupted: after a signal; the current step is saved, or the message says why not.
-            TokkitError: if the loss is no longer finite, or the last weights cannot be saved.
+            TokkitError: if a loss is no longer finite, or the last weights cannot be saved.
         """
         with ExitStack() as stack:
             self._stop = stack.enter_context(hold_signals())
@@ -271,26 +271,27 @@ class Trainer:
 
     def _describe_divergence(self, step: int) -> str:
         output, starts = self.config.output, self.state.phase_starts
-        saved = ""
-        if self._writer is not None:
-            self._writer.wait()
-            saved = self._writer.describe_saved()
-        saved = self.group.broadcast(saved)
         # Another phase may have started since the step.
         phase = max(number for number, first in enumerate(starts) if first <= step)
         phase_option = f"--phase {phase} " if self.config.phases else ""
         return (
             f"{output}: the loss or its gradient is not finite at step {step} (show its batch with: "
             f"tokkit inspect {output} --replay {phase_option}--step {step - starts[phase]}); "
-            f"{saved}; lower --learning-rate and pass --overwrite to start again"
+            f"{self._describe_saved()}"
         )
+
+    def _describe_saved(self) -> str:
+        """Return what is saved of a run that diverged, and the remedy; all processes call this."""
+        if self._writer is not None:
+            self._writer.wait()
+        saved = self.group.broadcast(self._writer and self._writer.describe_saved())
+        return f"{saved}; lower --learning-rate and pass --overwrite to start again"
 
     def _log_if_due(self, *, is_over: bool) -> None:
         """Log the steps since the last line; rate and norm are those of the last step."""
         state, phase = self.state, self.state.phase
-        if state.step == self._logged_step:
-            return
-        if not self.schedule.is_log_due(state.step, is_over=is_over):
+        is_due = self.schedule.is_log_due(state.step, is_over=is_over)
+        if state.step == self._logged_step or not is_due:
             return
         self.collect_metrics()
         interval = state.interval.all_reduce(self.group.sum)
@@ -327,21 +328,20 @@ class Trainer:
         processes must call a model that is split among them (FSDP) equally often.
 
         Returns:
-            The loss; None if a signal stopped the evaluation.
+            The loss, which is finite; None if a signal stopped the evaluation.
         """
         self.collect_metrics()
         state, group, sums = self.state, self.group, MetricSums()
+        model, precision = self.wrapped_model, self.config.precision
         batches = self.prefetcher.held_out(state.phase)
         pending: deque[StepMetrics] = deque()
-        self.wrapped_model.eval()  # the next step sets it back
+        model.eval()  # the next step sets it back
         with torch.no_grad():
             while round_batches := list(islice(batches, group.size)):
                 if self._agree_on_signal_and_time()[0] is not None:
                     return None
                 batch = round_batches[min(group.rank, len(round_batches) - 1)]
-                losses = compute_losses(
-                    self.wrapped_model, batch.to(group.device), self.config.precision, group.device
-                )
+                losses = compute_losses(model, batch.to(group.device), precision, group.device)
                 if group.rank < len(round_batches):
                     pending.append(StepMetrics([batch], [losses]))
                 if len(pending) > 1:  # so that a GPU has the next batch already
@@ -350,7 +350,9 @@ class Trainer:
             metrics.add_to(sums)
         sums = sums.all_reduce(group.sum)
         means = sums.means(self.model.config.objective) | {"perplexity": sums.perplexity}
-        loss = means["loss"]
+        if not math.isfinite(loss := means["loss"]):
+            fault = f"the held-out loss is not finite after step {state.step}"
+            raise TokkitError(f"{self.config.output}: {fault}; {self._describe_saved()}")
         if self._reporter is not None:
             self._reporter.write({"kind": "eval", "step": state.step, **means})
         state.evaluated_step = state.step
@@ -378,14 +380,14 @@ class Trainer:
         self._last_save_step = state.step
 
     def _raise_interrupted(self, signal: Signals) -> None:
-        output, step, unsaved = self.config.output, self.state.step, ""
+        unsaved = ""
         if self._writer is not None:
             self._writer.wait()
             if (fault := self._writer.fault) is not None:
                 unsaved = f", which is not saved ({fault}); {self._writer.describe_saved()}"
         self.group.barrier()  # the other processes are killed soon after the first one ends
         raise Interrupted(
-            f"{output}: stopped by {signal.name} after step {step}{unsaved}; "
+            f"{self.config.output}: stopped by {signal.name} after step {self.state.step}{unsaved}; "
             f"run the same command again to resume",
             exit_status=128 + signal,
         )
