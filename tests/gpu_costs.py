@@ -169,6 +169,7 @@ def main() -> int:
     parser.add_argument("--preset")
     parser.add_argument("--architecture")
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--compile", choices=["off", "on", "both"], default="both")
     parser.add_argument("--most-graphs", type=int, default=4, help="of a function")
     options = parser.parse_args()
@@ -186,6 +187,7 @@ def main() -> int:
                     preset=options.preset,
                     architecture=options.architecture,
                     max_steps=options.steps,
+                    batch_size=options.batch_size,
                     eval_every=options.steps // 2,
                     checkpoint_every=options.steps // 2,
                     device="cuda",
