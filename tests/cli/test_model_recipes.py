@@ -51,7 +51,7 @@ def test_a_modernbert_is_trained_and_loads_in_transformers(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(MODERNBERT_PRESETS, "17m", (4, 32, 2, 48))
-    sizes = {"vocab-size": "300", "max-seq-length": "64", "warmup-steps": "1", "decay-steps": "2"}
+    sizes = {"vocab-size": "300", "max-seq-length": "128", "warmup-steps": "1", "decay-steps": "2"}
     text = (CORPORA / "modernbert.toml").read_text()
     peer = run_smaller(text, {**sizes, "model": f'"{model}"'})
     assert type(peer).__name__ == "ModernBertForMaskedLM"

@@ -208,7 +208,7 @@ def test_a_modernbert_goes_on_with_longer_sequences(tmp_path: Path) -> None:
         write_instance_folder(
             tmp_path / str(length), max_seq_length=length, objective="mlm", labels=False
         )
-        for length in (16, 600)
+        for length in (128, 600)
     ]
     shared: dict[str, Any] = {"batch_size": 2, "device": "cpu", "threads": 1}
     short = PretrainConfig(

@@ -115,6 +115,14 @@ def test_a_hub_that_refuses_costs_no_training(hub: ModelHub, tmp_path: Path) -> 
     assert not output.exists()
 
 
+@pytest.mark.parametrize("name", ["a b", "x/y/z", "a/b.git"])
+def test_a_name_that_no_repository_can_have_is_refused(name: str, tmp_path: Path) -> None:
+    missing = tmp_path / "instances"  # the name is checked before they are read
+    arguments = pretrain_arguments([missing], tmp_path / "run", push_to_hub=name, **OPTIONS)
+    with pytest.raises(UsageError, match=f"--push-to-hub {name}: is no name on the .* Hub, such"):
+        call(arguments)
+
+
 def test_a_license_without_a_repository_is_refused(tmp_path: Path) -> None:
     arguments = pretrain_arguments([tmp_path], tmp_path / "run", model_license="mit", **OPTIONS)
     with pytest.raises(UsageError, match="--model-license has no effect without --push-to-hub"):

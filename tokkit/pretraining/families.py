@@ -24,6 +24,7 @@ MODERNBERT_PRESETS = {
     "base": (22, 768, 12, 1152),  # 150 million parameters
     "large": (28, 1024, 16, 2624),  # 400 million
 }
+MODERNBERT_WINDOW = 128  # tokens that its local layers attend to; a decoder's are half as many
 # The same: https://github.com/google-research/text-to-text-transfer-transformer, t5.1.1
 T5_PRESETS = {
     "t5-small": (8, 512, 6, 1024),  # 77 million parameters

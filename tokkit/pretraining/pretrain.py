@@ -17,7 +17,11 @@ from tokkit.engine.manifest import Manifest
 from tokkit.engine.spec import find_finished
 from tokkit.errors import require, require_library
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.hub_upload import create_repository, upload_export
+from tokkit.pretraining.training.hub_upload import (
+    check_repository_name,
+    create_repository,
+    upload_export,
+)
 from tokkit.pretraining.training.launch import launch
 from tokkit.pretraining.training.launch_info import LaunchInfo, detect_launcher, log_on_first_rank
 from tokkit.pretraining.training.run_plan import RunPlan
@@ -48,6 +52,7 @@ def pretrain(config: PretrainConfig) -> Manifest:
             require_library(config.tracker, f"--tracker {config.tracker}", config.tracker)
         if config.push_to_hub is not None:
             require_library("huggingface_hub", "--push-to-hub", "hub")
+            check_repository_name(config.push_to_hub)
         config = _find_initial_model(config)
         plan = RunPlan.from_config(config)
         _count_processes(config, launch_info)

@@ -10,7 +10,7 @@ from tokkit.masking.mask_config import MaskConfig
 from tokkit.masking.masks import MaskOptions
 from tokkit.pretraining.data.instance_reader import most_predictions
 from tokkit.pretraining.data.loader_config import DataConfig, LoaderConfig, require_objective
-from tokkit.pretraining.data.phases import Phase
+from tokkit.pretraining.data.phases import Phase, order_by_length
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.shards.objectives import MASKED, OBJECTIVES
 from tokkit.shards.reader import ShardFolder
@@ -160,7 +160,8 @@ def divide_phases(
     options = {name: getattr(config, name) for name in DataConfig.options}
     chosen: list[dict[str, Any]] = [{}]
     if config.lengths:
-        numbers = _order_by_length(config.lengths, sources.folders)
+        built = [(folder.path, folder.header.max_seq_length) for folder in sources.folders]
+        numbers = order_by_length(config.lengths, built)
         chosen = [{"instances": (config.folders[number],)} for number in numbers]
     elif config.phases:
         chosen = [phase.loader_options for phase in config.phases if isinstance(phase, Phase)]
@@ -170,21 +171,3 @@ def divide_phases(
         numbers = [config.folders.index(folder) for folder in own.instances]
         parts.append((sources.select(numbers, own), own))
     return tuple(parts)
-
-
-def _order_by_length(lengths: Sequence[int], folders: Sequence[ShardFolder]) -> list[int]:
-    found: dict[int, int] = {}
-    for number, folder in enumerate(folders):
-        length = folder.header.max_seq_length
-        if length not in lengths:
-            raise TokkitError(
-                f"{folder.path}: was built with --max-seq-length {length}, but --phases has "
-                f"{' and '.join(map(str, lengths))}; build it again, or change --phases"
-            )
-        if length in found:
-            raise TokkitError(
-                f"{folder.path}: was built with --max-seq-length {length}, as was "
-                f"{folders[found[length]].path}; each phase takes one folder"
-            )
-        found[length] = number
-    return [found[length] for length in lengths]

@@ -18,13 +18,14 @@ such as ``128:0.9,512:0.1``: each takes the folder that was built with its lengt
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
 
-from tokkit.errors import require
+from tokkit.errors import TokkitError, require
 from tokkit.options import option
 from tokkit.pretraining.data.loader_config import DataConfig
 
@@ -175,3 +176,29 @@ class PhasesConfig(DataConfig):
         """The share of each phase in the run; one share of 1 without phases."""
         shares = (p.share if isinstance(p, Phase) else p[1] for p in self.phases)
         return tuple(shares) or (1.0,)
+
+
+def order_by_length(lengths: Sequence[int], built: Sequence[tuple[Path, int]]) -> list[int]:
+    """Return the number of the folder of each phase that is a length and a share.
+
+    Args:
+        lengths: of the phases.
+        built: each folder and the length that it was built with.
+
+    Raises:
+        TokkitError: a folder has a length that no phase has, or that of another folder.
+    """
+    found: dict[int, int] = {}
+    for number, (folder, length) in enumerate(built):
+        if length not in lengths:
+            raise TokkitError(
+                f"{folder}: was built with --max-seq-length {length}, but --phases has "
+                f"{' and '.join(map(str, lengths))}; build it again, or change --phases"
+            )
+        if length in found:
+            raise TokkitError(
+                f"{folder}: was built with --max-seq-length {length}, as was "
+                f"{built[found[length]][0]}; each phase takes one folder"
+            )
+        found[length] = number
+    return [found[length] for length in lengths]

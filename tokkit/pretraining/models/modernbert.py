@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokkit.engine.json_files import Size
-from tokkit.pretraining.families import MODERNBERT_PRESETS
+from tokkit.pretraining.families import MODERNBERT_PRESETS, MODERNBERT_WINDOW
 from tokkit.pretraining.models.attention import SelfAttention, Window
 from tokkit.pretraining.models.bert import MaskedTokenHead
 from tokkit.pretraining.models.modernbert_folder import (
@@ -56,7 +56,7 @@ class ModernBertConfig(ModelConfig):
     """
 
     layer_norm_eps: Positive = 1e-5
-    local_attention: LocalAttention = 128
+    local_attention: LocalAttention = MODERNBERT_WINDOW
     global_attn_every_n_layers: Size = 3
     global_rope_theta: Positive = 160_000.0
     local_rope_theta: Positive = 10_000.0

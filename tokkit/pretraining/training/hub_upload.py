@@ -13,11 +13,28 @@ from typing import Any
 from tokkit import __version__
 from tokkit.engine.json_files import read_json
 from tokkit.engine.manifest import Manifest
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, UsageError
 from tokkit.pretraining.models.model_folder import CONFIG
 from tokkit.pretraining.training.run_record import EXPORT, METRICS, read_metrics, read_run
 
 MAX_ROWS = 20  # of the curves
+
+
+def check_repository_name(name: str) -> None:
+    """Refuse a name that no repository can have.
+
+    Raises:
+        UsageError: with what huggingface_hub finds wrong.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise UsageError(
+            f"--push-to-hub {name}: is no name on the Hugging Face Hub, such as owner/name: {error}"
+        ) from error
 
 
 def create_repository(name: str) -> None:

@@ -29,7 +29,8 @@ from tokkit.engine.spec import StageSpec, read_previous_run
 from tokkit.engine.unit import content_key
 from tokkit.errors import TokkitError, require
 from tokkit.pretraining.data.loader_config import require_objective
-from tokkit.pretraining.families import FAMILY_OF
+from tokkit.pretraining.data.phases import order_by_length
+from tokkit.pretraining.families import FAMILY_OF, MODERNBERT_WINDOW
 from tokkit.pretraining.models.model_folder import fingerprint_folder, read_family
 from tokkit.pretraining.pretrain_config import DEFAULT_MAX_STEPS, PretrainConfig
 from tokkit.pretraining.training.run_record import (
@@ -121,9 +122,19 @@ class RunPlan:
         sources = tuple(Manifest.read(folder, "instances") for folder in config.folders)
         for folder, source in zip(config.folders, sources, strict=True):
             require_objective(source.options, str(folder))
-        if not (config.init_from or config.origin_path):
-            config.choose_family(sources[0].options["objective"])
         objective = sources[0].options["objective"]
+        built = [source.options.get("max_seq_length", 0) for source in sources]
+        if config.lengths:
+            order_by_length(config.lengths, list(zip(config.folders, built, strict=True)))
+        if not (config.init_from or config.origin_path):
+            family = config.choose_family(objective)
+            window = MODERNBERT_WINDOW // (2 if objective == "clm" else 1)
+            require(
+                family != "modernbert" or max(built) >= window,
+                f"--architecture modernbert has windows of {window} tokens, but the instances have at "
+                f"most {max(built)}; build again with --max-seq-length {window} or more, or use another "
+                "architecture",
+            )
         require(
             not config.share_layers or objective in MASKED,
             f"--share-layers has no effect on instances of {objective}; leave it out",
@@ -140,13 +151,14 @@ class RunPlan:
             past = read_previous_run(config.output)
             precision = past["options"].get("precision", "auto") if past else "auto"
         origin, model = _find_origin(config, sources)
-        last_step = Schedule.from_config(config, origin).last_step
+        last_step = config.num_steps if config.decay_from is None else origin.planned_steps
         done = max(map(checkpoint_step, list_checkpoints(config.output / CHECKPOINTS)), default=0)
         if config.max_time is None and not config.overwrite and done > last_step:
             raise TokkitError(
                 f"{config.output}: {done:,} steps are done, more than --max-steps {last_step:,}; "
                 f"pass --max-steps {done} or more, or --overwrite to start again"
             )
+        Schedule.from_config(config, origin)  # refuses fewer steps than warm-up, decay and phases
         return cls(config, precision, sources, initial, origin, model)
 
     def choose_family(self) -> str:
