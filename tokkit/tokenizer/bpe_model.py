@@ -24,7 +24,7 @@ from tokkit.kernels.encode.cut_rules import CutRules
 from tokkit.kernels.encode.encode_bpe import BpeTables, encode_bpe
 from tokkit.kernels.encode.tries import NO_TOKEN, make_cells
 from tokkit.kernels.string_columns import prefix_spaces
-from tokkit.shards.arrow import read_only, string_buffers
+from tokkit.shards.arrow import read_only, string_buffers, to_arrow
 from tokkit.tokenizer.definition_parts import list_parts
 from tokkit.tokenizer.encoded import NO_ID, read_merges, read_token_bytes
 from tokkit.tokenizer.segments import Segmenter, Segments
@@ -169,7 +169,7 @@ def make_lookup(merges: tuple[_Int64s, ...], values: _Bytes, offsets: _Int64s) -
     numbers = np.full(len(offsets) - 1, NO_TOKEN, np.int64)
     numbers[symbol_ids] = np.arange(num_symbols)
     count = -1
-    is_distinct = len(np.unique(symbol_ids)) == num_symbols and NO_ID not in symbol_ids
+    is_distinct = len({*symbol_ids.tolist()}) == num_symbols and NO_ID not in symbol_ids
     if is_distinct and size < MOST_TOKENS:
         ranks = np.full(size, -1, np.int64)
         count = choose_merges(left_ids, right_ids, merged_ids, lookup, numbers, ranks)
@@ -210,10 +210,12 @@ def sort_tokens(values: _Bytes, offsets: _Int64s, ids: _Int64s) -> tuple[_Int64s
         Their indices in ``ids`` in order; and in this order, their bytes, and int64 ``[n + 1]``
         offsets into these.
     """
-    import pyarrow.compute as pc  # takes 60 ms
+    # pyarrow.compute makes Python functions of all of these when it is imported, which takes 60 ms.
+    from pyarrow._compute import call_function
 
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(values)]
-    tokens = pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers).take(pa.array(ids))
-    order = pc.array_sort_indices(tokens)
-    values, offsets = string_buffers(tokens.take(order))
+    tokens = pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
+    tokens = call_function("take", [tokens, to_arrow(ids)])
+    order = call_function("array_sort_indices", [tokens])
+    values, offsets = string_buffers(call_function("take", [tokens, order]))
     return order.to_numpy().astype(np.int64), values, offsets

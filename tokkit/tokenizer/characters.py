@@ -104,7 +104,7 @@ class WordCharacters:
         A ``CONTEXT`` character that adds none ends words.
         """
         kinds, meanings, _, _ = self.characters
-        for code in np.unique(codes[kinds[codes] == UNSEEN]).tolist():
+        for code in sorted({*codes[kinds[codes] == UNSEEN].tolist()}):
             if kinds[code] == UNSEEN:
                 self.learn_page(code)
         found, lengths = kinds[codes], meanings[codes]

@@ -114,7 +114,8 @@ def _classic_files(tokenizer: Tokenizer) -> dict[str, bytes]:
         return {"vocab.txt": "".join(f"{token}\n" for token in tokens).encode()}
     if tokenizer.pipeline == "byte-level":
         merges = tokenizer.definition["model"]["merges"]
-        if any(part.split() != [part] for merge in merges for part in merge):
+        parts = [part for merge in merges for part in merge]
+        if " ".join(parts).split() != parts:
             return {}
         ids = {token: number for number, token in enumerate(tokens)}
         lines = ["#version: 0.2", *(" ".join(merge) for merge in merges)]

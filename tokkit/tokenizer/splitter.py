@@ -157,7 +157,7 @@ class TextSplitter:
             for start, stop in (span for _, span in join.pre_tokenize_str(text)[first::2]):
                 members[start:stop] |= 1 << number
         classes = {found: kind for kind, found in self._members.items() if kind != END_OF_TEXT}
-        for found in np.unique(members).tolist():
+        for found in sorted({*members.tolist()}):
             if found not in classes:
                 classes[found] = len(classes) + 1
                 if classes[found] >= END_OF_TEXT:
@@ -229,8 +229,8 @@ class TextSplitter:
         for level, (start, stop) in zip(self._levels, pairwise(starts.tolist()), strict=True):
             own, own_runs = np.zeros_like(rules), np.zeros_like(rules)
             for kind in kinds.tolist():
-                after = np.unique(nexts[start + 1 : stop + 1, kind])
-                after = after[after != DEAD]
+                # Sets instead of np.unique, which would import numpy.ma: that takes 10 ms.
+                after = sorted({*nexts[start + 1 : stop + 1, kind].tolist()} - {DEAD})
                 own[kind] = ends_same[after].all(axis=0)
                 own_runs[kind] = (falls_back[after] | ends_same[after, space][:, None]).all(axis=0)
             runs &= own_runs & (len(self._levels) == 1)
@@ -255,9 +255,9 @@ class TextSplitter:
         is_ascii[[kind for kind in kinds.tolist() if self._members[kind] & self._is_ascii]] = True
         spelled = is_ascii[:, None] & is_ascii
         own, stands = self._classes[:128], self._classes[self._alphabet[:128]]
-        pairs = np.unique(np.stack([own, stands], axis=1), axis=0)
-        for left, left_stands in pairs.tolist():
-            for right, right_stands in pairs.tolist():
+        pairs = {*zip(own.tolist(), stands.tolist(), strict=True)}
+        for left, left_stands in pairs:
+            for right, right_stands in pairs:
                 spelled[left, right] &= rules[left_stands, right_stands]
         return spelled
 

@@ -135,7 +135,7 @@ def find_longest(cells: Cells, values: Bytes, start: int, stop: int) -> tuple[in
 def make_cells(values: Bytes, offsets: Int64, ids: Int64) -> Cells:
     """Return the double array of tokens; see ``fill_cells``."""
     queue = np.empty((len(values) + 1, 4), np.int64)
-    size = 1 << 16
+    size = 1 << max(16, (2 * len(ids)).bit_length())  # published vocabularies have 2 nodes a token
     while True:
         cells = np.zeros(size, np.uint64)
         if fill_cells(values, offsets, ids, cells, queue, np.zeros(size, np.bool_)):
