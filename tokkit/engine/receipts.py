@@ -82,11 +82,6 @@ def write_statement(folder: Path, statement: Statement, *, only_new: bool) -> No
     _write(folder / STATE_FOLDER / STATEMENT, statement, only_new=only_new)
 
 
-def read_receipt(folder: Path, key: str) -> Receipt | None:
-    """Return the receipt of a unit; None if it is not done, or the receipt is damaged."""
-    return _parse(read_file(_receipt_path(folder, key)), Receipt)
-
-
 def read_receipts(folder: Path, keys: Iterable[str] | None = None) -> dict[str, Receipt]:
     """Return the receipts of a folder by the content keys of their units.
 
