@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 # The first call of a kernel compiles it, which takes seconds, so there are no deadlines.
-settings.register_profile("sample", deadline=None, max_examples=30)
+settings.register_profile("sample", deadline=None, max_examples=15)
 settings.register_profile("full", deadline=None, max_examples=1000)
 
 START_MOTO = """

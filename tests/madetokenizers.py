@@ -26,6 +26,13 @@ FLAGS = [
 ]
 
 FLAG_NAMES = ["clean={} han={} strip={} lower={}".format(*flags.values()) for flags in FLAGS]
+# Rows in which any two values of two flags meet; in every other of them is each value of a flag.
+PAIRED_FLAGS = (0, 3, 17, 10, 20, 19)
+
+
+def rows_of_flags(part: int, *, full: bool) -> Iterable[int]:
+    """Return one of ``PAIRED_FLAGS``, or a part of all rows that is as large as any other."""
+    return range(part, len(FLAGS), len(PAIRED_FLAGS)) if full else (PAIRED_FLAGS[part],)
 
 
 def twin_of(tokenizer: Tokenizer) -> WordPiece | ByteLevelBPE:

@@ -36,7 +36,7 @@ def hashes(folder: Path) -> dict[str, str]:
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stages")
     (folder / "in").mkdir()
-    for number in range(7):
+    for number in range(5):
         lines = (TEXT.format(n=number * 100 + line) for line in range(300))
         (folder / "in" / f"{number}.txt").write_text("".join(lines))
     return folder
@@ -49,7 +49,7 @@ def test_any_number_of_workers_and_four_parts_write_the_same(
     monkeypatch.setattr("tokkit.vocab.train.UNIT_BYTES", 20_000)
     monkeypatch.setattr("tokkit.encoding.encode.SMALL_BYTES", 0)
     for stage, command in STAGES.items():
-        for workers in ("0", "1", "4"):
+        for workers in ("0", "4"):
             succeed(command.format(output=f"{stage}-{workers}"), "--workers", workers)
         parts = command.format(output=f"{stage}-parts")
         assert succeed(parts, "--plan").startswith(f"{stage}-parts: planned ")
@@ -63,7 +63,7 @@ def test_any_number_of_workers_and_four_parts_write_the_same(
         succeed(parts, "--commit")
         expected = hashes(work / f"{stage}-0")
         assert len(expected) > 4
-        for name in ("1", "4", "parts"):
+        for name in ("4", "parts"):
             assert hashes(work / f"{stage}-{name}") == expected, (stage, name)
 
 

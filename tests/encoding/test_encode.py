@@ -141,9 +141,9 @@ def test_the_bytes_do_not_depend_on_the_workers(
 ) -> None:
     monkeypatch.setattr("tokkit.encoding.encode.SMALL_BYTES", 0)
     tokenizer = shared / "vocabs" / "bert-base-uncased"
-    inputs = tuple(sorted((shared / "corpora" / "multi-udhr").glob("*.txt"))[20:24])
+    inputs = tuple(sorted((shared / "corpora" / "multi-udhr").glob("*.txt"))[20:22])
     outputs = []
-    for workers in (0, 1, 4):
+    for workers in (0, 2):
         output = tmp_path / str(workers)
         run(inputs, tokenizer, output, workers=workers, unit_bytes=5000, sentences="lines")
         outputs.append(
@@ -153,8 +153,8 @@ def test_the_bytes_do_not_depend_on_the_workers(
                 if path.is_file() and ".tokkit" not in path.parts
             }
         )
-    assert len(outputs[0]) > 8
-    assert outputs[0] == outputs[1] == outputs[2]
+    assert len(outputs[0]) > 6
+    assert outputs[0] == outputs[1]
 
 
 def test_standard_input_gives_what_the_file_gives(

@@ -44,7 +44,7 @@ MODERN = ModernBertConfig(num_hidden_layers=2, objective="mlm", local_attention=
 
 
 @pytest.mark.parametrize(
-    ("config", "backend"), [(BERT, "inductor"), (MODERN, "aot_eager")], ids=["bert", "modernbert"]
+    ("config", "backend"), [(BERT, "inductor"), (MODERN, "eager")], ids=["bert", "modernbert"]
 )
 def test_a_compiled_model_has_the_same_loss_and_gradients(
     config: ModelConfig, backend: str, monkeypatch: pytest.MonkeyPatch
@@ -69,7 +69,9 @@ def test_a_compiled_model_has_the_same_loss_and_gradients(
         for module in part if isinstance(part, torch.nn.ModuleList) else [part]:
             if isinstance(module, torch.nn.LayerNorm):
                 continue  # torch compiles no module of its own by itself
-            module.compile(dynamic=True, fullgraph=True, backend=backend)
+            # Inductor is slow, and heads have nothing for it that a layer does not have.
+            is_head = type(module).__name__.endswith("Head")
+            module.compile(dynamic=True, fullgraph=True, backend="eager" if is_head else backend)
     for name, tensor in follow().items():
         torch.testing.assert_close(tensor, expected[name], atol=2e-6, rtol=2e-5, msg=name)
 

@@ -60,7 +60,7 @@ for patience in range(1, 100):
             os._exit(end.code)
         finally:
             os._exit(70)
-    time.sleep(generator.uniform(0.1, 0.1 + 0.1 * patience))
+    time.sleep(generator.uniform(0.1, 0.1 + 0.2 * patience))
     os.kill(process, signal.SIGKILL)
     _, status = os.waitpid(process, 0)
     if not os.WIFSIGNALED(status):
@@ -111,7 +111,7 @@ def test_a_run_by_the_clock_ends_when_its_time_is_over_though_it_was_stopped(
         instances=folders,
         output=tmp_path / "run",
         phases=((16, 0.5), (32, 0.5)),
-        max_time=4.0,
+        max_time=2.5,
         eval_every=1000,
         **OPTIONS,
     )
@@ -129,7 +129,7 @@ def test_a_run_by_the_clock_ends_when_its_time_is_over_though_it_was_stopped(
     stopped = read_metrics(config.output / "metrics.jsonl")[-1]
     pretrain(config)
     lines = [x for x in read_metrics(config.output / "metrics.jsonl") if x["kind"] == "train"]
-    assert 4.0 <= lines[-1]["elapsed"] < 4.0 + 1.5  # a step, on a machine that has other work
+    assert 2.5 <= lines[-1]["elapsed"] < 2.5 + 1.5  # a step, on a machine that has other work
     assert lines[-1]["step"] > stopped["step"]
     assert [line["phase"] for line in lines] == sorted(line["phase"] for line in lines)
     assert {line["phase"] for line in lines} == {0, 1}
@@ -142,13 +142,13 @@ def test_micro_batches_of_any_size_give_the_same_losses(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     whole = PretrainConfig(
-        instances=folders[:1], output=tmp_path / "whole", max_steps=20, dropout=0.0, **OPTIONS
+        instances=folders[:1], output=tmp_path / "whole", max_steps=10, dropout=0.0, **OPTIONS
     )
     parts = replace(whole, output=tmp_path / "parts", micro_batch_tokens=50)
     for config in (whole, parts):
         pretrain(config)
     lines, others = timeless_lines(whole.output), timeless_lines(parts.output)
-    assert len(lines) == len(others) == 4
+    assert len(lines) == len(others) == 3
     for line, other in zip(lines, others, strict=True):
         assert line.pop("kind") == other.pop("kind")
         assert line == pytest.approx(other, rel=1e-5, abs=1e-5)

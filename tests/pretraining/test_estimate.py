@@ -121,12 +121,12 @@ def test_time_and_memory_are_measured_on_a_few_steps(instances: Path) -> None:
         figures: dict[str, Any] = json.loads(ended.stdout)
         return figures
 
-    tiny, medium = ask("tiny"), ask("medium")
-    assert 0 < tiny["phases"][0]["seconds_per_step"] < medium["phases"][0]["seconds_per_step"]
-    assert medium["peak_memory"] > 12 * medium["parameters"]["total"]  # weights and moments in fp32
-    assert medium["peak_memory"] < medium["available_memory"]
-    assert medium["fits"] is True
-    assert medium["timed_steps"] == 3
+    tiny, mini = ask("tiny"), ask("mini")
+    assert 0 < tiny["phases"][0]["seconds_per_step"] < mini["phases"][0]["seconds_per_step"]
+    assert mini["peak_memory"] > 12 * mini["parameters"]["total"]  # weights and moments in fp32
+    assert mini["peak_memory"] < mini["available_memory"]
+    assert mini["fits"] is True
+    assert mini["timed_steps"] == 3
     assert not (instances.parent / "run").exists()
 
 

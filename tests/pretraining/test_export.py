@@ -31,7 +31,6 @@ KINDS = {
     "nsp": ("BertForPreTraining", "BertForMaskedLM"),
     "sop": ("BertForPreTraining", "BertForMaskedLM"),
     "mlm": ("BertForMaskedLM", "AutoModelForMaskedLM"),
-    "nsp-shared": ("AlbertForPreTraining", "AlbertForMaskedLM"),
     "sop-shared": ("AlbertForPreTraining", "AlbertForMaskedLM"),
     "mlm-shared": ("AlbertForMaskedLM", "AutoModelForMaskedLM"),
     "mlm-roberta": ("RobertaForMaskedLM", "AutoModelForMaskedLM"),

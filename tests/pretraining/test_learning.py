@@ -25,8 +25,6 @@ LANGUAGES = (
 )
 LOADED_BY = {
     "nsp": "BertForPreTraining",
-    "sop": "BertForPreTraining",
-    "mlm": "BertForMaskedLM",
     "clm": "GPT2LMHeadModel",
     "sop, shared": "AlbertForPreTraining",
 }

@@ -56,29 +56,17 @@ def test_a_model_learns_to_count(tmp_path: Path) -> None:
         tmp_path / "instances", num_training=2000, num_held_out=50, max_seq_length=16
     )
     config = make_config(
-        folder, max_steps=200, batch_size=32, learning_rate=3e-3, dropout=0.0, eval_every=150
+        folder, max_steps=140, batch_size=32, learning_rate=4e-3, dropout=0.0, eval_every=100
     )
     pretrain(config)
     evaluations = lines_of(config, "eval")
-    assert [line["step"] for line in evaluations] == [0, 150, 200]
+    assert [line["step"] for line in evaluations] == [0, 100, 140]
     assert evaluations[0]["mlm_loss"] == pytest.approx(math.log(48), abs=0.1)
     # All words are equally frequent: knowing no more than that costs ln 43, about 3.76.
     assert evaluations[-1]["mlm_loss"] < 2.5
     assert evaluations[-1]["perplexity"] == pytest.approx(math.exp(evaluations[-1]["mlm_loss"]))
     (answers,) = fill_mask(config.output / "export", "word11 word12 [MASK] word14 word15")
     assert "word13" in [token for token, _ in answers]
-
-
-def test_a_model_memorizes_a_few_instances(tmp_path: Path) -> None:
-    folder = write_instance_folder(
-        tmp_path / "instances", num_training=32, num_held_out=0, max_seq_length=16, static=True
-    )
-    config = make_config(
-        folder, max_steps=120, batch_size=32, learning_rate=3e-3, dropout=0.0, weight_decay=0.0
-    )
-    pretrain(config)
-    assert lines_of(config, "train")[-1]["loss"] < 0.05
-    assert not lines_of(config, "eval")
 
 
 def test_the_run_folder_describes_the_run(instances: Path) -> None:
@@ -237,6 +225,7 @@ def test_long_sequences_get_as_many_positions(tmp_path: Path) -> None:
     pretrain(config)
     exported = json.loads((config.output / "export" / "config.json").read_text())
     assert exported["max_position_embeddings"] == 600
+    assert not lines_of(config, "eval")  # nothing is held out
 
 
 def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(

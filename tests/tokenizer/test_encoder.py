@@ -84,18 +84,18 @@ def sample_lines(shared: Path) -> Iterator[str]:
     """A few lines in each of some hundred languages, and what is messy."""
     for folder, step in (("multi-udhr", 9), ("multi-ud", 1), ("multi-xquad", 1)):
         for path in sorted((shared / "corpora" / folder).glob("*.txt"))[::step]:
-            yield from path.read_text().split("\n")[:12]
+            yield from path.read_text().split("\n")[:6]
     for path in sorted((shared / "corpora" / "messy").iterdir()):
-        yield from path.read_bytes()[:4000].decode(errors="replace").split("\n")
+        yield from path.read_bytes()[:2000].decode(errors="replace").split("\n")
 
 
-@pytest.mark.parametrize("name", VOCABULARIES)
+@pytest.mark.parametrize("name", ["bert-base-uncased", "bert-base-multilingual-cased", "gpt2"])
 def test_real_text_in_many_languages_gives_the_library_s_ids_and_words(
     shared: Path, name: str
 ) -> None:
     tokenizer = load(shared / "vocabs" / name)
     texts = [*HOSTILE, *sample_lines(shared)]
-    assert len(texts) > 1000
+    assert len(texts) > 500
     encoder = Encoder(tokenizer)
     assert choose_kernel(tokenizer).name
     compare(encoder.encode(column(texts)), tokenizer, texts)
@@ -146,15 +146,14 @@ def test_a_word_of_any_length_is_encoded(shared: Path) -> None:
     line = "x" * 300_000
     assert Encoder(load(shared / "vocabs" / "bert-base-uncased")).encode(column([line])).ids == 100
     texts = ["a", f" \n{line} b", line, "acgt" * 50_000 + ".\u3000c"]
-    for name in ("gpt2", "roberta"):
-        tokenizer = load(shared / "vocabs" / name)
-        expected = expect(tokenizer, texts)
-        for encoder in (
-            Encoder(tokenizer),
-            Encoder(tokenizer, longest_word=100_000),
-            LibraryEncoder(tokenizer, window_bytes=10_000),
-        ):
-            compare_with(expected, encoder.encode(column(texts)))
+    tokenizer = load(shared / "vocabs" / "gpt2")
+    expected = expect(tokenizer, texts)
+    for encoder in (
+        Encoder(tokenizer),
+        Encoder(tokenizer, longest_word=100_000),
+        LibraryEncoder(tokenizer, window_bytes=10_000),
+    ):
+        compare_with(expected, encoder.encode(column(texts)))
 
 
 def test_a_word_that_cannot_be_cut_is_refused(tmp_path: Path) -> None:
@@ -266,7 +265,7 @@ def test_published_ids_are_reproduced(shared: Path, tmp_path: Path, name: str, f
     write_json(folder / "tokenizer_config.json", {"add_prefix_space": name == "roberta"})
     tokenizer = load_tokenizer(folder)
     lines = (shared / "conformance" / file).read_text().split("\n")
-    cases = [json.loads(line) for line in lines[:4000] if line]
+    cases = [json.loads(line) for line in lines[:1500] if line]
     cases = [case for case in cases if not has_control(case["text"])]
     encoded = Encoder(tokenizer).encode(column([case["text"] for case in cases]))
     found = np.split(encoded.ids, encoded.offsets[1:-1])

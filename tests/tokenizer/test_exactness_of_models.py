@@ -1,6 +1,6 @@
 """The encoder is equal to the library for vocabularies and models that nobody has published."""
 
-from itertools import islice, product
+from itertools import cycle, islice, product
 from typing import Any
 
 import pytest
@@ -68,12 +68,14 @@ def test_combining_marks_in_any_order_are_exact(lowercase: bool) -> None:
         flags={"lowercase": lowercase, "strip_accents": True},
     )
     pieces = [*stay, *go, "a", "é", ".", " "]
-    longest = ["".join(text) for text in islice(product(pieces, repeat=4), 0, None, 7)]
+    longest = ["".join(text) for text in islice(product(pieces, repeat=4), 0, None, 17)]
     assert_exact(tokenizer, [*all_texts(pieces, 3), *longest])
 
 
-@pytest.mark.parametrize("prefix", PREFIXES)
-@pytest.mark.parametrize("limit", [0, 1, 5, 100, 300])
+@pytest.mark.parametrize(
+    ("prefix", "limit"),
+    [*zip(PREFIXES, (100, 0, 1, 5, 300, 100), strict=True), ("##", 5), ("", 300)],
+)
 def test_wordpiece_of_any_prefix_and_limit_is_exact(prefix: str, limit: int) -> None:
     tokenizer = make_wordpiece(
         [*ENTRIES, *(prefix + entry for entry in ENTRIES)],
@@ -109,8 +111,10 @@ def test_a_duplicate_merge_counts_at_its_last_place() -> None:
     assert_all_agree(tokenizer, all_texts("abc ", 5))
 
 
-@pytest.mark.parametrize("add_prefix_space", [False, True])
-@pytest.mark.parametrize("without", ["Ġ", "b", "bĠĊ", "Ã", "©", "'s", "ãĢ"])
+@pytest.mark.parametrize(
+    ("without", "add_prefix_space"),
+    [*zip(("Ġ", "b", "bĠĊ", "Ã", "©", "'s", "ãĢ"), cycle((False, True))), ("Ġ", True)],
+)
 def test_a_byte_that_is_missing_is_dropped(without: str, add_prefix_space: bool) -> None:
     merges = [("a", "c"), ("ac", "ac"), ("d", "a")]
     tokenizer = make_bpe(merges, without=without, seed=1, add_prefix_space=add_prefix_space)

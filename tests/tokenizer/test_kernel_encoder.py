@@ -35,15 +35,14 @@ def encoders() -> list[Encoder]:
     return [Encoder(make()) for make in MADE.values()]
 
 
-@pytest.mark.parametrize("bits", [1, 4])
 def test_a_cache_that_is_too_small_stays_exact(
-    tokenizer: Tokenizer, bits: int, monkeypatch: pytest.MonkeyPatch
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokkit.tokenizer.encoder._SHORT_BITS", bits)
-    monkeypatch.setattr("tokkit.tokenizer.encoder._INDEX_BITS", bits)
+    monkeypatch.setattr("tokkit.tokenizer.encoder._SHORT_BITS", 2)
+    monkeypatch.setattr("tokkit.tokenizer.encoder._INDEX_BITS", 2)
     monkeypatch.setattr("tokkit.tokenizer.encoder._ARENA_BITS", 7)
     long = [f"{'あい' * (number % 40)}{number % 7:x<{number}}" for number in range(3, 99)]
-    texts = [*short_words(), *random_texts(1000, seed=3), *long]
+    texts = [*short_words(), *random_texts(300, seed=3), *long]
     encoder = Encoder(tokenizer)
     assert_exact(tokenizer, [*texts, *reversed(texts), " ".join(texts)], encoder)
     assert (encoder.counters > 0).all()
@@ -70,7 +69,7 @@ def test_new_words_do_not_grow_the_cache(tokenizer: Tokenizer) -> None:
     rng = np.random.default_rng(1)
     sizes = []
     for _ in range(12):
-        words = rng.integers(97, 123, (100_000, 9), np.uint8)
+        words = rng.integers(97, 123, (60_000, 9), np.uint8)
         words[:, 0] = 32
         text = words.tobytes().decode()
         encoder.encode(column([text]))

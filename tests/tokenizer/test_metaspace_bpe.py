@@ -79,7 +79,7 @@ def test_added_tokens_are_exact(parts: dict[str, Any], normalized: bool) -> None
     merges = [("\u2581", "a"), ("\u2581a", "b"), ("a", "b"), ("\u2581", "\u2581"), ("b", "b")]
     tokenizer = make_metaspace_bpe(merges, parts, added=rows)
     pieces = ["<b>", "\n\n", " ", "a", "b", "\u5b57", "<", "\u2581", "\u00e9\u5b57\u5b57"]
-    texts = [a + b + c + d for a in pieces for b in pieces for c in pieces for d in pieces[::2]]
+    texts = [a + b + c + d for a in pieces for b in pieces for c in pieces for d in pieces[::4]]
     assert_exact(tokenizer, texts)
 
 
@@ -176,7 +176,7 @@ MODELS = ["modern/mistral-v3.model", "sentencepiece/bpe-en-hi-te.model"]
 @pytest.mark.parametrize("name", MODELS)
 def test_published_models_are_exact(shared: Path, name: str) -> None:
     tokenizer = load_tokenizer(shared / "vocabs" / name)
-    assert_characters(tokenizer, step=401)
+    assert_characters(tokenizer, step=801)
     assert_exact(tokenizer, [*random_texts(300, seed=3), *_read_corpora(shared, 2_000)])
 
 
@@ -205,9 +205,7 @@ def _read_merges(path: Path) -> tuple[list[tuple[str, str]], str]:
     return [row[2:] for row in rows], "".join(token for token in tokens if len(token) == 1)
 
 
-@pytest.mark.parametrize(
-    "parts", [LLAMA, GEMMA, metaspace("always", split=True)], ids=["llama", "gemma", "split"]
-)
+@pytest.mark.parametrize("parts", [LLAMA, metaspace("always", split=True)], ids=["llama", "split"])
 def test_models_of_llamas_kind_are_exact(shared: Path, parts: dict[str, Any]) -> None:
     """Merges are those that transformers makes of the pieces of a sentencepiece model."""
     merges, symbols = _read_merges(shared / "vocabs/modern/mistral-v3.model")

@@ -101,19 +101,15 @@ def real_sentences(shared: Path, num_bytes: int) -> Sentences:
 @pytest.mark.parametrize(
     "name",
     [
-        *("bert-base-cased", "bert-base-chinese", "gpt2", "roberta"),
-        *(
-            "modern/qwen3.json.zst",
-            "modern/mistral-v3.model",
-            "sentencepiece/xlnet-cased-spiece.model",
-        ),
+        *("bert-base-cased", "modern/qwen3.json.zst", "modern/mistral-v3.model"),
+        "sentencepiece/xlnet-cased-spiece.model",
     ],
 )
 def test_sentences_of_real_documents_have_the_tokens_that_begin_in_them(
     shared: Path, tmp_path: Path, name: str
 ) -> None:
     tokenizer = load(shared, name, tmp_path)
-    sentences = real_sentences(shared, 10_000)
+    sentences = real_sentences(shared, 4000)
     texts = sentences.texts.to_pylist()
     assert len(sentences.ends) > 2 * len(texts)
     ids, counts = expect(tokenizer, texts, sentences.ends.tolist())
@@ -133,7 +129,7 @@ def test_byte_level_tokens_give_the_bytes_of_any_text_back(texts: list[str]) -> 
         assert tokenizer.decode(encoded.ids[start:stop].tolist()) == text
 
 
-@pytest.mark.parametrize("name", ["gpt2", "modern/qwen3.json.zst", "modern/mistral-v3.model"])
+@pytest.mark.parametrize("name", ["gpt2", "modern/mistral-v3.model"])
 def test_a_long_text_in_windows_has_the_ids_of_the_whole(
     shared: Path, tmp_path: Path, name: str
 ) -> None:

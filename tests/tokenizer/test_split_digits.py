@@ -56,8 +56,8 @@ def encoder_of(tokenizer: Tokenizer) -> Encoder:
 def test_a_kernel_encodes_split_digits_exactly(tokenizer: Tokenizer) -> None:
     assert choose_kernel(tokenizer).name == tokenizer.kind
     pieces = ["a", "1", "2", " ", "\n", "½", "'s", ".", "\u3000", "Ⅻ"]
-    assert_exact(tokenizer, [*all_texts(pieces, 4), *random_texts(500, 5)])
-    assert_exact(tokenizer, [f"a{char}1 {char}{char} b" for char in code_points(full=False)])
+    assert_exact(tokenizer, [*all_texts(pieces, 3), *random_texts(300, 5)])
+    assert_exact(tokenizer, [f"a{char}1 {char}{char} b" for char in code_points(full=False)[::2]])
 
 
 @given(st.lists(st.text("ab12½٣①字 \n'.s", max_size=30), min_size=1))

@@ -118,8 +118,9 @@ def test_pieces_are_those_of_the_library(name: str) -> None:
 @pytest.mark.parametrize("name", ["gpt4o", "deepseek"])
 def test_every_character_is_of_its_class(name: str) -> None:
     tokenizer, encoder = make(name)
-    # Planes without characters are sampled.
-    codes = [*range(0xD800), *range(0xE000, 0x20000), *range(0x20000, 0x110000, 1 << 12)]
+    # Ideographs and Hangul are sampled, and so are planes without characters.
+    codes = [*range(0x3400), *range(0x3400, 0xD800, 7), *range(0xE000, 0x20000, 2)]
+    codes += [*range(0xA000, 0xAC00), *range(0xFA00, 0x10000), *range(0x20000, 0x110000, 1 << 12)]
     chars = list(map(chr, codes))
     texts = ["".join(f" a{char}b{char}{char}1" for char in chars[i::64]) for i in range(64)]
     column = pa.array(texts, pa.large_string())
