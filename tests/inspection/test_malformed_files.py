@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -18,7 +19,7 @@ from tokkit.engine.files import hash_file
 from tokkit.engine.folder import FolderLock
 from tokkit.engine.json_files import write_json
 from tokkit.engine.manifest import Manifest
-from tokkit.engine.receipts import read_statement, write_statement
+from tokkit.engine.receipts import read_statement, seal, write_statement
 from tokkit.engine.spec import StageSpec
 from tokkit.errors import TokkitError
 from tokkit.inspection.verify import verify
@@ -142,6 +143,11 @@ def test_a_statement_that_has_changed_is_left_out(tmp_path: Path) -> None:
         assert read_statement(tmp_path) in (None, spec.describe())
     path.write_text(text)
     assert read_statement(tmp_path) == spec.describe()
+    deep: list[Any] = []
+    for _ in range(400):  # as deep as the JSON parser goes, and too deep for who formats it
+        deep = [deep]
+    path.write_bytes(seal({**spec.describe(), "options": {"phases": deep}}))
+    assert read_statement(tmp_path) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")

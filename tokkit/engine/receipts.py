@@ -23,7 +23,7 @@ import msgspec
 
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import list_names, read_file, read_files, write_atomically
-from tokkit.engine.json_files import Count, canonical_json
+from tokkit.engine.json_files import Count, canonical_json, check_options
 from tokkit.engine.mirrors import STATE_FOLDER
 from tokkit.errors import wrap_os_errors
 
@@ -133,6 +133,7 @@ def _parse(data: bytes | None, schema: type[R]) -> R | None:
     with suppress(ValueError, RecursionError):
         record = msgspec.json.decode(data, type=dict[str, Any])
         if record.pop("checksum", None) == _checksum(record):
+            check_options(record.get("options", {}))
             Accounts.from_dict(record.get("accounts", {}))
             return msgspec.convert(record, schema)
     return None
