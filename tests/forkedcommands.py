@@ -115,16 +115,18 @@ class Copy:
 
     def wait(self, seconds: float = 60) -> Ended:
         """Wait for its end; after that many seconds kill it and all that it started."""
-        started = time.monotonic()
+        took, before = 0.0, time.monotonic()
         pause = 0.001
         while not (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
-            if time.monotonic() - started > seconds:
+            if took > seconds:
                 os.killpg(self.pid, signal.SIGKILL)
                 ended = os.waitpid(self.pid, 0)
                 break
             time.sleep(pause)
             pause = min(0.02, 1.3 * pause)
-        took = time.monotonic() - started
+            now = time.monotonic()
+            took += min(1.0, now - before)  # all processes may have been suspended meanwhile
+            before = now
         texts = []
         for stream in self.streams:
             stream.seek(0)

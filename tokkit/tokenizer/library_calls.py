@@ -2,7 +2,8 @@
 
 Patterns may take time that grows with the square of a text, or worse, and neither a signal nor an
 exception interrupts the libraries. So a thread watches each call, and ends the process if the call
-takes far more time than the slowest tokenizers do: 60 s of CPU time, and 100 s for each megabyte.
+takes far more CPU time than any published tokenizer: 10 s, and 40 s for each megabyte, where the
+slowest, of text that is digits alone, took 2 s for a megabyte.
 What tokenizers, which is written in Rust, prints before it panics is kept off standard error: the
 error says it in one line.
 """
@@ -16,8 +17,8 @@ from contextlib import contextmanager, suppress
 from tokkit.engine.unit import abort_work
 from tokkit.errors import TokkitError
 
-_SECONDS = 60
-_SECONDS_PER_BYTE = 1e-4
+_SECONDS = 10
+_SECONDS_PER_CHARACTER = 4e-5
 _POLL_SECONDS = 0.5
 _LONGEST_SHOWN = 30
 
@@ -86,7 +87,7 @@ def watch_library(path: str, texts: list[str], *, seconds: float | None = None) 
     """
     num_chars = sum(map(len, texts))
     if seconds is None:
-        seconds = _SECONDS + _SECONDS_PER_BYTE * num_chars
+        seconds = _SECONDS + _SECONDS_PER_CHARACTER * num_chars
     begins = "".join(texts[:1])[:_LONGEST_SHOWN]
     done = threading.Event()
     fault = (
