@@ -6,7 +6,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from http.client import HTTPConnection, HTTPResponse
@@ -151,6 +151,7 @@ class Hub:
         if self.num_failures:
             self.num_failures -= 1
             return 503, b"", {}
+        query = urlsplit(path).query
         path = unquote(urlsplit(path).path)
         match = re.fullmatch(
             r"(?:/api)?/datasets/owner/name(?:/(revision|tree|resolve)/([^/]+)/?(.*))?", path
@@ -165,7 +166,7 @@ class Hub:
         if what in (None, "revision"):
             return answer_json({"id": "owner/name", "sha": commit, "private": False, "tags": []})
         if what == "tree":
-            return self._list(files, f"{name}/" if name else "")
+            return self._list(files, f"{name}/" if name else "", "recursive=true" in query.lower())
         if self.is_gated:
             return 403, b"", {"X-Error-Code": "GatedRepo"}
         if name not in files:
@@ -174,14 +175,17 @@ class Hub:
         self.num_bytes += len(answer[1])
         return answer
 
-    def _list(self, files: Files, folder: str) -> Answer:
-        """Return what a folder holds."""
+    def _list(self, files: Files, folder: str, recursive: bool) -> Answer:
+        """Return what a folder holds, and if ``recursive`` what the folders below it hold."""
         rows: dict[str, dict[str, Any]] = {}
         for path, content in files.items():
             if path.startswith(folder):
                 name, *below = path.removeprefix(folder).split("/")
                 row = {"type": "file", "size": len(content), "oid": f"{hash(content):x}"}
-                if below:
+                if below and recursive:
+                    rows[name] = {"path": folder + name, "type": "directory", "size": 0, "oid": ""}
+                    name = path.removeprefix(folder)
+                elif below:
                     row = {"type": "directory", "size": 0, "oid": name}
                 rows[name] = {"path": folder + name, **row}
         if not rows:
@@ -190,11 +194,10 @@ class Hub:
 
 
 def _ask(
-    address: str, method: str, path: str, body: bytes, headers: dict[str, str]
+    connection: HTTPConnection, method: str, path: str, body: bytes, headers: dict[str, str]
 ) -> HTTPResponse:
     if headers.get("x-goog-if-generation-match") == "0":  # as S3 says it
         headers["If-None-Match"] = "*"
-    connection = HTTPConnection(address)
     connection.request(method, path, body, headers)
     return connection.getresponse()
 
@@ -226,8 +229,9 @@ def fail_before(address: str, faults: list[tuple[str, str]]) -> Iterator[str]:
                 self.send_error(403)
             if fault in ("reset", "silence", "403"):
                 return
-            answer = _ask(address, self.command, self.path, body, dict(self.headers))
-            content = answer.read()
+            with closing(HTTPConnection(address)) as connection:
+                answer = _ask(connection, self.command, self.path, body, dict(self.headers))
+                content = answer.read()
             self.send_response(int(fault) if fault.isdigit() else answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in ("connection", "content-length", "date", "server"):

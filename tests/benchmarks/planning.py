@@ -1,9 +1,10 @@
 """How long a stage takes to plan, to resume and to be opened, where it has 100,000 units.
 
-    python tests/benchmarks/planning.py [--units 100000] [--tiny] [--json FILE]
+    python tests/benchmarks/planning.py [--units 100000] [--store s3://BUCKET] [--tiny] [--json FILE]
 
 The inputs are small files, one a unit. Their shards are links to one shard, and their receipts are
-fabricated, so that nothing is measured but what happens before and after the units.
+fabricated, so that nothing is measured but what happens before and after the units. With ``--store``
+all folders but the tokenizer are on that store, which is to be empty; see ``tests/seaweedfs.py``.
 """
 
 import argparse
@@ -19,16 +20,21 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import obstore
 from benchmarks.measuring import Usage, run_measured, tokkit
+from obstore.store import from_url
 from tinytokenizers import write_vocab
 
 from tokkit.encoding.encode import make_encode_stage
 from tokkit.encoding.encode_config import EncodeConfig
+from tokkit.engine.mirrors import STATE_FOLDER, fetch_files, is_stored, pull
 from tokkit.engine.receipts import DONE_FOLDER, Receipt, read_receipts, seal
+from tokkit.engine.requests import map_in_threads
 from tokkit.engine.stage import Stage
 from tokkit.instances.build import make_build_stage
 from tokkit.instances.build_config import BuildConfig
 from tokkit.instances.document_reader import DocumentReader
+from tokkit.options import find_local, uri_of
 from tokkit.pretraining.data.instance_reader import InstanceReader
 from tokkit.shards.reader import ShardFolder
 
@@ -39,13 +45,15 @@ LINE = "The cat sat on the mat {}. The dogs sat.\n\n"
 GOALS = {
     "plan": 60,
     "part": 60,
+    "missing": 60,
     "resume": 60,
     "up to date": 60,
     "open tokens": 5,
     "plan build": 60,
     "plan build of blocks": 60,
     "part of build": 60,
-    "resume build": 60,
+    "last part of build": 60,
+    "commit build": 60,
     "open instances": 5,
 }
 
@@ -53,6 +61,8 @@ GOALS = {
 def open_folder(folder: Path, kind: str) -> Usage:
     """Open a folder as readers do, in this process."""
     started, cpu_started = time.perf_counter(), time.process_time()
+    folder = find_local(folder)
+    pull(folder)
     shards = ShardFolder.open(folder, kind)
     if kind == "instances":
         InstanceReader(shards, "train-")
@@ -70,59 +80,87 @@ def write_inputs(folder: Path, num_units: int) -> None:
         (below / f"{number:06}.txt").write_text("".join(LINE.format(n) for n in range(14)))
 
 
-def fabricate(stage: Stage) -> None:
-    """Give each unit but the last the shard and the receipt of the only one that is done."""
-    done = stage.output / ".tokkit" / DONE_FOLDER
+def upload(folder: Path, uri: str) -> None:
+    """Copy a folder of small files to a store."""
+    store = from_url(uri, client_options={"allow_http": True})
+
+    def put(path: Path) -> None:
+        obstore.put(store, path.relative_to(folder).as_posix(), path.read_bytes())
+
+    for _ in map_in_threads(put, (path for path in folder.rglob("*") if path.is_file())):
+        pass
+
+
+def fabricate(stage: Stage, folder: Path) -> None:
+    """Give each unit but the last the shard and the receipt of the only one that is done.
+
+    Args:
+        stage: whose output has the one unit.
+        folder: where files are made that go to a store.
+    """
+    fetch_files([(path, "", 0) for path in (stage.output / unit.shard for unit in stage.units[:1])])
     ((_, receipt),) = read_receipts(stage.output).items()
     made = stage.output / receipt["name"]
+    output = folder if is_stored(stage.output) else stage.output
+    done = output / STATE_FOLDER / DONE_FOLDER
+    done.mkdir(parents=True, exist_ok=True)
     for number, unit in enumerate(stage.units[:-1]):
-        path = stage.output / unit.shard
+        path = output / unit.shard
         if path != made and number % MOST_LINKS == 0:
             made = Path(shutil.copy(made, path))
         elif path != made:
             path.hardlink_to(made)
         own: Receipt = {**receipt, "name": unit.shard, "input": unit.name, "stamp": unit.stamp}
         (done / f"{stage.unit_key(unit)}.json").write_bytes(seal(own))
+    if output == folder:
+        upload(folder, uri_of(stage.output))
+        shutil.rmtree(folder)
 
 
-def measure(folder: Path, num_units: int) -> Iterator[tuple[str, Usage]]:
+def measure(folder: Path, num_units: int, store: str | None) -> Iterator[tuple[str, Usage]]:
     """Yield what is measured, as it is."""
     write_inputs(folder / "in", num_units)
     tokenizer = write_vocab(folder / "tokenizer", do_lower_case=True)
-    tokens, instances = folder / "tokens", folder / "instances"
-    encode = tokkit("encode", folder / "in", "-t", tokenizer, "-o", tokens, "--unit-bytes", "1024")
+    root = store or str(folder)
+    if store is not None:
+        upload(folder / "in", f"{store}/in")
+    texts, tokens, instances = (f"{root}/{name}" for name in ("in", "tokens", "instances"))
+    encode = tokkit("encode", texts, "-t", tokenizer, "-o", tokens, "--unit-bytes", "1024")
     yield "plan", run_measured([*encode, "--plan"])
     yield "part", run_measured([*encode, "--part", f"0/{num_units}"])
     encode_config = EncodeConfig(
-        inputs=(str(folder / "in"),),
-        tokenizer=tokenizer,
-        output=tokens,
-        unit_bytes=1024,
-        commit=True,
+        inputs=(texts,), tokenizer=tokenizer, output=Path(tokens), unit_bytes=1024, commit=True
     )
-    fabricate(make_encode_stage(encode_config))
+    fabricate(make_encode_stage(encode_config), folder / "made")
+    yield "missing", run_measured([*encode, "--missing", "10"])
     yield "resume", run_measured(encode)
     yield "up to date", run_measured(encode)
-    yield "open tokens", open_folder(tokens, "tokens")
+    yield "open tokens", open_folder(Path(tokens), "tokens")
     build = tokkit("build", tokens, "-o", instances, "--unit-tokens", "1", "--eval-fraction", "0")
     yield "plan build", run_measured([*build, "--plan"])
     yield (
         "plan build of blocks",
-        run_measured([*build[:-4], "-o", folder / "blocks", "--objective", "clm", "--plan"]),
+        run_measured([*build[:-4], "-o", f"{root}/blocks", "--objective", "clm", "--plan"]),
     )
     yield "part of build", run_measured([*build, "--part", f"0/{num_units}"])
     build_config = BuildConfig(
-        tokens=tokens, output=instances, unit_tokens=1, eval_fraction=0.0, commit=True
+        tokens=Path(tokens),
+        output=Path(instances),
+        unit_tokens=1,
+        eval_fraction=0.0,
+        commit=True,
     )
-    fabricate(make_build_stage(build_config))
-    yield "resume build", run_measured(build)
-    yield "open instances", open_folder(instances, "instances")
+    fabricate(make_build_stage(build_config), folder / "made")
+    yield "last part of build", run_measured([*build, "--part", f"{num_units - 1}/{num_units}"])
+    yield "commit build", run_measured([*build, "--commit"])
+    yield "open instances", open_folder(Path(instances), "instances")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--units", type=int, default=100_000)
+    parser.add_argument("--store", help="URI of an empty folder for all but the tokenizer")
     parser.add_argument("--tiny", action="store_true", help="measure with 20 units")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args(arguments)
@@ -130,7 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
         sys.stdout.write(f"{num_units:,} units          seconds  CPU seconds        MB    goal\n")
-        for name, usage in measure(Path(folder), num_units):
+        for name, usage in measure(Path(folder), num_units, options.store):
             figures[name] = asdict(usage)
             sys.stdout.write(
                 f"{name:<22}{usage.seconds:>9.1f}{usage.cpu_seconds:>13.1f}{usage.megabytes:>10.0f}"

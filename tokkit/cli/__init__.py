@@ -104,7 +104,7 @@ def main() -> None:
 
         sys.exit(complete(cli))
     status = _run(sys.argv[1:])
-    if any(thread.name == REQUEST_THREAD for thread in threading.enumerate()):
+    if any(thread.name.startswith(REQUEST_THREAD) for thread in threading.enumerate()):
         # A server does not answer; at exit, the library that waits for it would be waited for.
         sys.stdout.flush()
         sys.stderr.flush()

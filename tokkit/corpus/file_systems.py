@@ -93,11 +93,14 @@ class LocalFiles:
                 raise TokkitError(f"{printable(path)}: no such file or folder")
             yield entry
 
+    def list_below(self, folder: str) -> None:
+        """Do nothing: here, each folder is listed when it is looked into."""
+
     def resolve(self, folder: str) -> str:
         """Return the folder's real path, which is the same through every link to it."""
         return os.path.realpath(folder)
 
-    def open(self, path: str) -> Any:
+    def open(self, path: str, _buffer_bytes: int = 0) -> Any:
         """Open a file as a ``pyarrow.NativeFile``, which can seek."""
         with wrap_os_errors(printable(path)):
             return pa.OSFile(os.fsencode(path))

@@ -7,17 +7,17 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.fs
 
 from tokkit.corpus.file_systems import Entry, changed_error, is_uri, printable
-from tokkit.engine.requests import call_in_thread
+from tokkit.engine.requests import NUM_REQUESTS, call_in_thread, map_in_threads
 from tokkit.errors import TokkitError
 
 # Time for one request, repetitions included.
@@ -32,6 +32,7 @@ _ATTEMPTS = 3
 _TRANSIENT_STATUS = {429, 500, 502, 503, 504}
 
 _ARROW_SCHEMES = {"file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"}
+_FLAT_SCHEMES = {"s3", "gs", "gcs", "abfs", "abfss", "hf"}  # list all below a folder at once
 _CREDENTIALS = {
     "hf": "HF_TOKEN",
     "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION",
@@ -47,6 +48,15 @@ _USER = re.compile(r"(?<=://)[^/@]*@")
 _REQUEST_ID = re.compile(r"\s*\(Request ID[^)]*\)")
 # In a name, "?" and "#" are characters as any other; a query has been cut off.
 _SAFE = "!$%&'()*+,-./:;=@_~"
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+T = TypeVar("T", bound=_Named)
+R = TypeVar("R")
 
 
 class RemoteFiles:
@@ -78,9 +88,11 @@ class RemoteFiles:
                 f"out, and set {self._credentials}"
             )
         self.uri = uri
+        self._listed: dict[str, dict[tuple[str, bool], Entry]] = {}  # by folder, name and kind
         if self._scheme == "hf":
             self._system, self.path = self._request(shown, self._connect_hub, location)
         elif self._scheme in _ARROW_SCHEMES:
+            pa.set_io_thread_count(NUM_REQUESTS)  # S3's client has no more connections than that
             if self._scheme.startswith("abfs") and shutil.which("az") is None:
                 # Or Azure's library starts a shell, which prints that there is no az.
                 os.environ.setdefault("AZURE_TOKEN_CREDENTIALS", "prod")
@@ -104,27 +116,58 @@ class RemoteFiles:
 
     def children(self, folder: str, wanted: Callable[[str], bool]) -> Iterator[Entry]:
         """Yield what a folder holds under a name that is ``wanted``, in any order."""
-        is_google = self._system.type_name == "gcs"
-        selector = pyarrow.fs.FileSelector(folder, recursive=is_google)
-        infos = self._request(self.name(folder), self._system.get_file_info, selector)
-        entries: Iterable[Entry] = map(_remote_entry, infos)
-        if is_google:
-            entries = _fold(folder, entries)
+        if folder.rstrip("/") not in self._listed:
+            self._list(folder, recursive=self._scheme in ("gs", "gcs"))
+        entries = self._listed[folder.rstrip("/")].values()
         return (entry for entry in entries if wanted(entry.name))
+
+    def list_below(self, folder: str) -> None:
+        """List a folder with all that is below it at once, where the store can do so."""
+        if folder.rstrip("/") not in self._listed and self._scheme in _FLAT_SCHEMES:
+            self._list(folder, recursive=True)
+
+    def _list(self, folder: str, *, recursive: bool) -> None:
+        """Keep what a folder holds, and what the folders below it hold.
+
+        pyarrow names a folder of Google's stores only where an object marks it, which most tools
+        leave out.
+        """
+        selector = pyarrow.fs.FileSelector(folder, recursive=recursive)
+        infos = self._request(self.name(folder), self._system.get_file_info, selector)
+        folder = folder.rstrip("/")
+        self._listed[folder] = {}
+        for entry in map(_remote_entry, infos):
+            path = folder
+            *above, name = entry.path.removeprefix(f"{folder}/").split("/")
+            for part in above:
+                child = Entry(f"{path}/{part}", True, False, 0, 0)  # noqa: FBT003  a folder, no file
+                self._listed[path].setdefault((part, True), child)
+                path = child.path
+                self._listed.setdefault(path, {})
+            self._listed[path][name, entry.is_folder] = entry
+            if entry.is_folder and recursive:
+                self._listed.setdefault(entry.path, {})
 
     def resolve(self, folder: str) -> str:
         """Return the folder's path, which is its only one."""
         return folder
 
-    def open(self, path: str) -> Any:
-        """Open a file as a ``pyarrow.NativeFile``, which can seek, and reads what is asked for."""
+    def open(self, path: str, buffer_bytes: int = _BUFFER_BYTES) -> Any:
+        """Open a file as a ``pyarrow.NativeFile``, which can seek, and reads so much at least."""
         name = self.name(path)
-        entry = self.find(path)
-        if entry is None:
-            raise changed_error(name)
-        file = self._request(name, self._system.open_input_file, path)
 
-        # Not file.size() and file.read_at(), during which no other thread of Python runs.
+        def measure() -> tuple[Any, int]:
+            file = self._system.open_input_file(path)
+            return file, file.size()
+
+        try:
+            file, size = self._request(name, measure)
+        except TokkitError:
+            if self.find(path) is None:
+                raise changed_error(name) from None
+            raise
+
+        # Not file.read_at(), during which no other thread of Python runs.
         def read(position: int, num_bytes: int) -> bytes:
             file.seek(position)
             return bytes(file.read(num_bytes))
@@ -135,9 +178,7 @@ class RemoteFiles:
                 raise changed_error(name)
             return data
 
-        return pa.PythonFile(
-            io.BufferedReader(_RangeReader(entry.bytes, read_at), _BUFFER_BYTES), "r"
-        )
+        return pa.PythonFile(io.BufferedReader(_RangeReader(size, read_at), buffer_bytes), "r")
 
     def _connect_hub(self, location: str) -> tuple[Any, str]:
         """Return the file system of the Hugging Face Hub, and the path at the present commit."""
@@ -201,6 +242,19 @@ class RemoteFiles:
         return _CREDENTIALS.get(self._scheme, "those of its package")
 
 
+def read_several(function: Callable[[T], R], values: Sequence[T]) -> Iterator[R]:
+    """Call a function for several files, entries or sources, at a time."""
+    answers = map_in_threads(function, values, seconds=2 * REQUEST_SECONDS)
+    for value in values:
+        try:
+            yield next(answers)
+        except TimeoutError as error:
+            raise TokkitError(
+                f"{value.name}: cannot be read (no answer); check the network, and run the same "
+                f"command again"
+            ) from error
+
+
 class _FsspecHandler(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]  # no annotations
     """A file system of fsspec for pyarrow, which reports errors and versions."""
 
@@ -228,7 +282,11 @@ class _FsspecHandler(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]  # no anno
         return infos
 
     def get_file_info_selector(self, selector: Any) -> list[Any]:
-        infos = self.fs.ls(selector.base_dir, detail=True)
+        if selector.recursive:
+            found = self.fs.find(selector.base_dir, withdirs=True, detail=True)
+            infos = [info for path, info in found.items() if path != selector.base_dir.rstrip("/")]
+        else:
+            infos = self.fs.ls(selector.base_dir, detail=True)
         return [self._create_file_info(info["name"], info) for info in infos]
 
     def open_input_file(self, path: str) -> Any:
@@ -264,20 +322,6 @@ class _RangeReader(io.RawIOBase):
             buffer[:num_bytes] = self._read_at(self._position, num_bytes)
             self._position += num_bytes
         return num_bytes
-
-
-def _fold(folder: str, below: Iterable[Entry]) -> Iterable[Entry]:
-    """Return what a folder holds, given all that is below it.
-
-    pyarrow names a folder of Google's stores only where an object marks it, which most tools leave out.
-    """
-    start = f"{folder.rstrip('/')}/"
-    found = {}
-    for entry in below:
-        name, *deeper = entry.path.removeprefix(start).split("/", maxsplit=1)
-        child = Entry(start + name, is_folder=True, is_file=False, bytes=0, mtime_ns=0)
-        found[name, bool(deeper) or entry.is_folder] = child if deeper else entry
-    return found.values()
 
 
 def _remote_entry(info: Any) -> Entry:

@@ -22,7 +22,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,7 +32,7 @@ import msgspec
 
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.file_systems import Entry, Files, LocalFiles, is_uri, printable
-from tokkit.corpus.formats import TABLES, FileType, identify, read_head
+from tokkit.corpus.formats import HEAD_BYTES, TABLES, FileType, identify, read_head
 from tokkit.engine.manifest import RECORDS
 from tokkit.engine.mirrors import STATE_FOLDER
 from tokkit.errors import TokkitError, UsageError, wrap_os_errors
@@ -132,14 +132,16 @@ def _find(text: str, config: CorpusConfig) -> list[Source]:
         return [_stdin(config.format)]
     # A file may be named "http://x" or "a*b", so the literal name comes first.
     if is_uri(text) and not os.path.lexists(text):
-        from tokkit.corpus.remote_files import RemoteFiles
+        from tokkit.corpus.remote_files import RemoteFiles, read_several
 
         remote = RemoteFiles(text)
         files: Files = remote
         uri, path = remote.uri, remote.path
+        run_all: Callable[..., Iterator[Source]] = read_several
     else:
         files = LocalFiles()
         uri, path = None, text
+        run_all = map
     shown = files.name(path)
     entry = files.find(path)
     left_out: list[str] = []
@@ -162,7 +164,9 @@ def _find(text: str, config: CorpusConfig) -> list[Source]:
             fault = "matches no file; check the pattern"
         raise TokkitError(f"{shown}: {fault}")
     describe = partial(_source, files, uri, shown, config)
-    described = {file.path: describe(file) for file in found if file.path not in companions}
+    data = [file for file in found if file.path not in companions]
+    paths = [file.path for file in data]
+    described = dict(zip(paths, run_all(describe, data), strict=True))
     num_data = sum(source.format != "text" for source in described.values())
     if num_data and 2 * num_data >= len(described):
         left_out += companions
@@ -183,7 +187,7 @@ def _source(
     name = files.name(entry.path)
     if not entry.is_file:
         raise TokkitError(f"{name}: not a regular file; pipe its content to -")
-    with files.open(entry.path) as file, wrap_os_errors(name):
+    with files.open(entry.path, HEAD_BYTES) as file, wrap_os_errors(name):
         file_type = identify(name, entry.path, read_head(file), config.format)
     if config.text_column and file_type.format not in ("csv", "tsv"):
         raise TokkitError(
@@ -226,6 +230,7 @@ def _list_folder(
     here = files.resolve(folder)
     if here in above:
         return
+    files.list_below(folder)
     output = _find_output(files, folder)
     if output not in (None, _CORPUS):
         left_out.append(f"{folder.rstrip('/')}/")
@@ -349,6 +354,7 @@ def _match_parts(
         here = files.resolve(folder)
         if here in above:
             return
+        files.list_below(folder)
         yield from _match_parts(files, folder, rest or ["*"], left_out)
         matches = list(files.children(folder, _is_shown))
         rest, above = parts, above | {here}

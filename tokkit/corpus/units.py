@@ -25,7 +25,7 @@ one group, up to the size of a unit. With units of 64 MB:
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, pairwise
@@ -124,7 +124,7 @@ def plan_groups(
     sources = find_sources(config)
     if most_units is not None:
         unit_bytes = max(unit_bytes, sum(source.bytes for source in sources) // most_units)
-    parts = [part for source in sources for part in _cut_source(source, config, unit_bytes)]
+    parts = _cut_sources(sources, config, unit_bytes)
     units = [
         Unit(
             name=_name_group(group),
@@ -212,9 +212,20 @@ def plan_units(config: CorpusConfig, unit_bytes: int = UNIT_BYTES) -> list[Corpu
         TokkitError: if an input is missing, cannot be read, or is not what its name says.
         UsageError: for standard input in a format that cannot be streamed.
     """
-    return [
-        unit for source in find_sources(config) for unit in _cut_source(source, config, unit_bytes)
-    ]
+    return _cut_sources(find_sources(config), config, unit_bytes)
+
+
+def _cut_sources(
+    sources: Sequence[Source], config: CorpusConfig, unit_bytes: int
+) -> list[CorpusUnit]:
+    """Return the units of files, of which those on servers are looked into several at a time."""
+    cut = partial(_cut_source, config=config, unit_bytes=unit_bytes)
+    parts: Iterator[list[CorpusUnit]] = map(cut, sources)
+    if any(source.uri for source in sources):
+        from tokkit.corpus.remote_files import read_several  # imports pyarrow.fs
+
+        parts = read_several(cut, sources)
+    return [unit for units in parts for unit in units]
 
 
 def _cut_source(source: Source, config: CorpusConfig, unit_bytes: int) -> list[CorpusUnit]:

@@ -20,9 +20,9 @@ from tokkit.engine.mirrors import (
     clear_store,
     drop,
     fetch,
+    find_listing,
     find_size,
     is_stored,
-    list_store,
     push,
 )
 from tokkit.engine.object_store import read_object, read_objects
@@ -272,7 +272,7 @@ def read_files(paths: Sequence[Path]) -> Iterable[bytes | None]:
 def list_names(folder: Path) -> list[str]:
     """Return the names in a folder; none if it is missing."""
     if is_stored(folder):
-        return [*{name.split("/", 1)[0]: None for name in list_store(folder)}]
+        return [*{name.split("/", 1)[0]: None for name in find_listing(folder)}]
     with wrap_os_errors(folder):
         return os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208  100,000 of them
 

@@ -53,8 +53,13 @@ def list_store(folder: Path) -> dict[str, StoredFile]:
 
 
 def find_listing(folder: Path) -> dict[str, StoredFile]:
-    """Return the files of a folder as of the last ``pull``."""
-    return _listings[folder] if folder in _listings else list_store(folder)
+    """Return the files of a folder as of the last ``pull`` of it, or of one that has it."""
+    for above in (folder, *folder.parents):
+        if above in _listings:
+            start = f"{folder.relative_to(above)}/" if folder != above else ""
+            listing = _listings[above].items()
+            return {name.removeprefix(start): f for name, f in listing if name.startswith(start)}
+    return list_store(folder)
 
 
 def _find(path: Path) -> StoredFile | None:
@@ -79,6 +84,8 @@ def _note(path: Path, found: StoredFile | None) -> None:
 
 def find_size(path: Path) -> int | None:
     """Return the size of a file in the store; None if it is missing."""
+    if path in _current:
+        return path.stat().st_size
     found = _find(path)
     return None if found is None else found.size
 

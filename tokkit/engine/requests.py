@@ -5,6 +5,7 @@ request at once.
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
@@ -13,8 +14,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-NUM_REQUESTS = 32  # at a time, of small files
-# Threads of this name wait for a server, and are not waited for at exit.
+NUM_REQUESTS = 64  # at a time, of small files
+# Threads whose names begin so wait for a server, and are not waited for at exit.
 REQUEST_THREAD = "request to a store"
 
 
@@ -23,10 +24,15 @@ def call_in_thread(
 ) -> Any:
     """Call a function in another thread, so that this one handles signals meanwhile.
 
+    A thread of ``map_in_threads`` handles none, so it calls the function itself, and ``map_in_threads``
+    has the time.
+
     Raises:
         TimeoutError: it takes longer than ``seconds``.
         Exception: what the function raises.
     """
+    if threading.current_thread().name.startswith(REQUEST_THREAD):
+        return function(*arguments)
     answers: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
 
     def call() -> None:
@@ -46,11 +52,22 @@ def call_in_thread(
 
 
 def map_in_threads(
-    function: Callable[[T], R], values: Iterable[T], num_threads: int = NUM_REQUESTS
+    function: Callable[[T], R],
+    values: Iterable[T],
+    num_threads: int = NUM_REQUESTS,
+    seconds: float | None = None,
 ) -> Iterator[R]:
-    """Call a function for several values at a time; calls that wait end with the generator."""
-    threads = ThreadPoolExecutor(num_threads)
+    """Call a function for several values at a time; calls that wait end with the generator.
+
+    Raises:
+        TimeoutError: nothing comes for longer than ``seconds``.
+    """
+    threads = ThreadPoolExecutor(num_threads, REQUEST_THREAD)
     try:
-        yield from threads.map(function, values)
-    finally:
+        answers = deque(threads.submit(function, value) for value in values)
+        while answers:
+            yield answers.popleft().result(seconds)  # the deque keeps none that was seen
+    except BaseException:
         threads.shutdown(wait=False, cancel_futures=True)
+        raise
+    threads.shutdown()
