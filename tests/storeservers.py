@@ -203,7 +203,7 @@ def _ask(
 
 
 @contextmanager
-def fail_before(address: str, faults: list[tuple[str, str]]) -> Iterator[str]:
+def fail_before(address: str, faults: list[tuple[str, str]], asked: list[str]) -> Iterator[str]:
     """Start a server that passes requests on to one of S3, except for the faults; yield its URL.
 
     Requests of Google's XML interface are the same but for a header.
@@ -212,6 +212,7 @@ def fail_before(address: str, faults: list[tuple[str, str]]) -> Iterator[str]:
         address: of the other server.
         faults: method and fault of a request, in the order in which they are used up: its status,
             ``reset`` to hang up, ``half`` to hang up in the middle of the answer, or ``silence``.
+        asked: gets each request, as ``GET /bucket/name``.
     """
 
     class Proxy(BaseHTTPRequestHandler):
@@ -219,6 +220,7 @@ def fail_before(address: str, faults: list[tuple[str, str]]) -> Iterator[str]:
 
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            asked.append(f"{self.command} {self.path}")
             fault = next((name for method, name in faults if method == self.command), "")
             if fault:
                 faults.remove((self.command, fault))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -242,6 +243,22 @@ def test_an_object_that_changes_after_planning_is_an_error(s3: S3FileSystem) -> 
         change()
         with pytest.raises(TokkitError, match=r"a\.txt: changed while it was read"):
             list(read_documents(units[0], config))
+
+
+def test_a_folder_is_listed_at_once_and_a_file_is_read_once(
+    s3: S3FileSystem, s3_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(40):
+        write(s3, f"corpora/in/{number % 4}/below/{number}.txt", TEXT.encode())
+    asked: list[str] = []
+    with storeservers.fail_before(s3_address, [], asked) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        units = plan_units(CorpusConfig(inputs=("s3://corpora/in",)))
+    assert len(units) == 40
+    listings = sum("list-type" in request for request in asked)
+    methods = Counter(request.split()[0] for request in asked)
+    assert methods == {"HEAD": 41, "GET": 40 + listings}  # the folder is asked for, too
+    assert listings == 2
 
 
 @pytest.mark.usefixtures("s3")

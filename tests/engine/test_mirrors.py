@@ -118,6 +118,23 @@ def test_a_folder_of_somebody_else_is_left_alone(machine: S3FileSystem, tmp_path
     assert stored(machine) == {"theirs.txt": b"theirs"}
 
 
+def test_a_folder_is_listed_once_and_no_shard_is_asked_for(
+    machine: S3FileSystem, s3_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del machine
+    run(pulled(tmp_path / "log"))
+    asked: list[str] = []
+    with fail_before(s3_address, [], asked) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        object_store.open_client.cache_clear()
+        run(pulled(tmp_path / "log", "other"))
+        assert sum("list-type" in request for request in asked) == 1
+        assert sum("/done/" in request for request in asked) == 6
+        asked.clear()
+        pull(find_local(URI, tmp_path / "third"))
+    assert not [request for request in asked if "/done/" in request or "stage.json" in request]
+
+
 FAULTS = [
     ("PUT", "500"),
     ("PUT", "503"),
@@ -137,7 +154,7 @@ def test_requests_that_fail_stall_or_break_off_are_repeated(
     monkeypatch.setattr(object_store, "RETRY_SECONDS", 20.0)
     run(squares(tmp_path / "here", tmp_path / "log"))
     faults = [*FAULTS]
-    with fail_before(s3_address, faults) as url:
+    with fail_before(s3_address, faults, []) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         run(pulled(tmp_path / "log"))
         run(pulled(tmp_path / "log", "other"))
@@ -213,7 +230,7 @@ def test_a_folder_on_google_s_store_has_the_same_bytes(
     machine: S3FileSystem, s3_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(squares(tmp_path / "here", tmp_path / "log"))
-    with fail_before(s3_address, []) as url:
+    with fail_before(s3_address, [], []) as url:
         monkeypatch.setenv("GOOGLE_BASE_URL", url)
         monkeypatch.setenv("GOOGLE_BEARER_TOKEN", "token")
         monkeypatch.setattr(sys.modules[__name__], "URI", Path("gs://corpora/a b/é#?"))
@@ -267,7 +284,7 @@ def test_credentials_that_expire_end_the_work_and_lose_nothing(
     def expire(_: UnitResult) -> None:
         faults.append(("PUT", "403"))
 
-    with fail_before(s3_address, faults) as url:
+    with fail_before(s3_address, faults, []) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         stage = replace(pulled(tmp_path / "log"), on_result=expire)
         with pytest.raises(TokkitError, match="AWS_SECRET_ACCESS_KEY") as caught:

@@ -46,19 +46,21 @@ def is_stored(path: Path) -> bool:
     return find_mirrored(path) is not None
 
 
-def list_store(folder: Path) -> dict[str, StoredFile]:
-    """List a folder in its store, and remember what is there."""
-    _listings[folder] = list_objects(folder)
+def list_store(folder: Path, *, without: str = "") -> dict[str, StoredFile]:
+    """List a folder in its store, except a folder in it, and remember what is there."""
+    _listings[folder] = list_objects(folder, without=without)
     return _listings[folder]
 
 
 def find_listing(folder: Path) -> dict[str, StoredFile]:
     """Return the files of a folder as of the last ``pull`` of it, or of one that has it."""
-    for above in (folder, *folder.parents):
-        if above in _listings:
-            start = f"{folder.relative_to(above)}/" if folder != above else ""
-            listing = _listings[above].items()
-            return {name.removeprefix(start): f for name, f in listing if name.startswith(start)}
+    if folder in _listings:
+        return _listings[folder]
+    for above in folder.parents:
+        start = f"{folder.relative_to(above)}/"
+        listing = _listings.get(above, {}).items()
+        if found := {name.removeprefix(start): f for name, f in listing if name.startswith(start)}:
+            return found
     return list_store(folder)
 
 
@@ -108,7 +110,7 @@ def pull(path: Path, *, is_output: bool = False, shards: bool = False) -> None:
     for other in [each for each in _listings if each.is_relative_to(path)]:
         del _listings[other]
     _current.clear()
-    listing = list_store(path)
+    listing = list_store(path, without="" if is_output else STATE_FOLDER) or list_store(path)
     if not listing and not is_output and _find(path) is None:
         del _listings[path]
         found = _find(path)

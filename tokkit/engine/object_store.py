@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,16 +122,26 @@ def _store_error(path: Path, error: Exception) -> TokkitError:
     )
 
 
-def list_objects(folder: Path) -> dict[str, StoredFile]:
-    """List a folder with all that is below it, in a few requests: names in it, sizes and ETags."""
+def list_objects(folder: Path, *, without: str = "") -> dict[str, StoredFile]:
+    """List a folder with all that is below it, in a few requests: names in it, sizes and ETags.
+
+    Args:
+        folder: mirror of the folder.
+        without: name of a folder in it that is not listed.
+    """
 
     def run(client: Any, key: str) -> dict[str, StoredFile]:
         import obstore
 
         prefix = f"{key}/" if key else ""
+        parts: list[Iterable[Sequence[Any]]] = [obstore.list(client, prefix or None)]
+        if without:
+            top = obstore.list_with_delimiter(client, prefix or None)
+            folders = {*top["common_prefixes"]} - {prefix + without}
+            parts = [[top["objects"]], *(obstore.list(client, f"{name}/") for name in folders)]
         return {
             entry["path"].removeprefix(prefix): _describe(entry)
-            for entries in obstore.list(client, prefix or None)
+            for entries in chain.from_iterable(parts)
             for entry in entries
             if entry["size"]  # some programs leave empty objects that stand for folders
         }
