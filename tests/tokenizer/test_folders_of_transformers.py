@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import sentencepiece
+import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tinytokenizers import (
@@ -148,6 +149,8 @@ def test_the_model_type_of_a_folder_names_its_class(tmp_path: Path) -> None:
         assert load_tokenizer(path).fingerprint == named.fingerprint
     (folder / "config.json").unlink()
     assert load_tokenizer(folder).kind == "sentencepiece"
+    versioned = (folder / "sentencepiece.bpe.model").rename(folder / "tokenizer.model.v7m1")
+    assert load_tokenizer(versioned).kind == "sentencepiece"
 
 
 def test_a_vocabulary_whose_unknown_token_its_class_does_not_expect_is_refused(
@@ -183,6 +186,51 @@ def test_a_tiktoken_file_is_converted_with_its_special_tokens(tmp_path: Path) ->
     tokenizer = load_tokenizer(tmp_path)
     assert tokenizer.tokens[-1] == special["content"]
     assert_same(tokenizer, theirs(tmp_path))
+
+
+def test_a_tekken_file_gives_the_ids_of_tiktoken(tmp_path: Path) -> None:
+    tokens = [bytes([byte]) for byte in range(256)]
+    tokens += [
+        b"th",
+        b"he",
+        b"the",
+        b" t",
+        b" the",
+        b"in",
+        b"ing",
+        b"\xe4\xb8",
+        b" cat",
+        b"left out",
+    ]
+    rows = [
+        {"rank": rank, "token_bytes": base64.b64encode(token).decode()}
+        for rank, token in enumerate(tokens)
+    ]
+    sizes = {"default_vocab_size": 30 + len(rows) - 1, "default_num_special_tokens": 30}
+    pattern = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
+    config = {"pattern": pattern, **sizes}
+    path = write_json(tmp_path / "tekken.json", {"config": config, "vocab": rows})
+    write_json(tmp_path / "config.json", {"model_type": "mistral"})
+    theirs = tiktoken.Encoding(
+        name="",
+        pat_str=pattern,
+        mergeable_ranks={token: rank for rank, token in enumerate(tokens[:-1])},
+        special_tokens={},
+    )
+    for source in (path, tmp_path):
+        tokenizer = load_tokenizer(source)
+        texts = [*TEXTS, "the thing in there", " cat cat", "left out"]
+        expected = [[30 + rank for rank in theirs.encode_ordinary(text)] for text in texts]
+        assert encode(tokenizer, texts) == expected
+        assert tokenizer.tokens[:3] == ("<unk>", "<s>", "</s>")
+        assert tokenizer.tokens[29] == "<SPECIAL_29>"
+    named = [{"rank": 4, "token_str": "[IMG]"}]
+    write_json(path, {"config": config, "vocab": rows, "special_tokens": named})
+    assert load_tokenizer(path).tokens[3:5] == ("<SPECIAL_3>", "[IMG]")
+    for damage in (rows[1:], [*rows, {}]):
+        write_json(path, {"config": config, "vocab": damage})
+        with pytest.raises(TokkitError, match=r"tekken\.json: damaged .*; download it again"):
+            load_tokenizer(path)
 
 
 ESM = (

@@ -33,6 +33,7 @@ from tokkit.tokenizer.definitions import (
     model_ids,
 )
 from tokkit.tokenizer.special_tokens import ROLES
+from tokkit.tokenizer.tekken import NAME as TEKKEN
 
 GENERAL = "PreTrainedTokenizer"  # takes tokenizer.json as it is
 BERT = "BertTokenizer"
@@ -93,7 +94,9 @@ def find_class(folder: Path, config: Mapping[str, Any], model: Mapping[str, Any]
     named = config.get("tokenizer_class") or model.get("tokenizer_class")
     if named is None:
         is_saved_model = config.get("backend") == "sentencepiece"  # tokkit's own
-        if is_saved_model or not kind:
+        # For a tekken.json transformers needs mistral-common, which gives the same ids.
+        has_tekken = (folder / TEKKEN).is_file() and not (folder / "tokenizer.json").is_file()
+        if is_saved_model or has_tekken or not kind:
             return None
         return _BY_MODEL_TYPE.get(kind, f"the tokenizer of {kind}")
     name = str(named).removesuffix("Fast")

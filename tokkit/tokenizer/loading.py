@@ -4,8 +4,10 @@ r"""Reading the files of a tokenizer, of any format, as the object of a ``tokeni
              tokenizer.json
              else vocab.txt              BERT's WordPiece
              else vocab.json, merges.txt byte-level BPE, as GPT-2's and RoBERTa's
+             else tekken.json            as below
              else *.model or *.spm       sentencepiece, whose bytes are kept as they are
     file     tokenizer.json              taken as it is
+             tekken.json                 mistral-common's byte-level BPE
              vocab.txt, *.model, *.spm   read as its folder says
 
 ``tokenizer_config.json``, ``special_tokens_map.json`` and ``added_tokens.json`` next to them are
@@ -21,6 +23,7 @@ counts, as in the tokenizers library, and white space at its end does not.
 
 import json
 import logging
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,11 +55,14 @@ from tokkit.tokenizer.definitions import (
 )
 from tokkit.tokenizer.limits import check_json, read_file
 from tokkit.tokenizer.special_tokens import named_roles, named_token
+from tokkit.tokenizer.tekken import NAME as TEKKEN
+from tokkit.tokenizer.tekken import define_tekken, is_tekken
 from tokkit.tokenizer.vocabulary_checks import check_vocabulary, refuse_missing_unknown
 
 log = logging.getLogger(__name__)
 
 _SENTENCEPIECE_SUFFIXES = (".model", ".spm")
+_VERSION = re.compile(r"\.v\d\w*$")  # that mistral-common writes after .model
 _ACCEPTED = (
     "a folder with tokenizer.json, vocab.txt, vocab.json and merges.txt, or a sentencepiece "
     "*.model; or one of tokenizer.json, vocab.txt, *.model"
@@ -125,7 +131,7 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
         if path.is_dir():
             path = folder / "vocab.txt" if name == ESM else _find_in_folder(path)
         is_plain = name in (None, GENERAL) or "tokenizer_class" not in config
-        if path.suffix in _SENTENCEPIECE_SUFFIXES and is_plain:
+        if _is_sentencepiece(path) and is_plain:
             with wrap_os_errors(path):
                 return TokenizerFiles(path, None, read_file(path), config)
         definition = _read_definition(path, name, {**tokens, **config})
@@ -157,7 +163,7 @@ def _read_definition(
         return _read_byte_level_bpe(path, config) if name in (None, GENERAL, *GPTS) else None
     if path.suffix == ".json":
         return _read_tokenizer_json(path, name, config)
-    if path.suffix in _SENTENCEPIECE_SUFFIXES:
+    if _is_sentencepiece(path):
         return None
     raise TokkitError(f"{path}: not the name of a tokenizer file; pass {_ACCEPTED}")
 
@@ -167,6 +173,8 @@ def _read_tokenizer_json(
 ) -> dict[str, Any] | None:
     """Return the definition that a class makes of a ``tokenizer.json``; see ``_read_definition``."""
     definition = _read_json(path)
+    if is_tekken(definition):
+        return define_tekken(definition, path)
     model = definition.get("model")
     if not isinstance(model, dict):
         raise TokkitError(f"{path}: not a tokenizer.json: it has no model")
@@ -192,9 +200,13 @@ def _is_classic_bpe(path: Path) -> bool:
     return path.name == "vocab.json" and (path.parent / "merges.txt").is_file()
 
 
+def _is_sentencepiece(path: Path) -> bool:
+    return _VERSION.sub("", path.name).endswith(_SENTENCEPIECE_SUFFIXES)
+
+
 def _find_in_folder(folder: Path) -> Path:
     """Return the file in a folder that defines the tokenizer."""
-    for name in ("tokenizer.json", "vocab.txt", "vocab.json"):
+    for name in ("tokenizer.json", "vocab.txt", "vocab.json", TEKKEN):
         others = ("merges.txt",) if name == "vocab.json" else ()
         if all((folder / each).is_file() for each in (name, *others)):
             return folder / name
