@@ -54,7 +54,7 @@ def draw_pairs(
             pairs.append(block.pairs)
             is_random = block.pairs["is_random"]
             first = np.zeros(len(block.pairs), np.int64)
-            first[is_random] = block.borrowed_ids[block.pairs["b_start"][is_random]]
+            first[is_random] = block.copied_ids[block.pairs["b_start"][is_random]]
             firsts.append(first)
     return np.concatenate(pairs), np.concatenate(firsts)
 

@@ -54,7 +54,9 @@ def count_sources(
     context: BuildContext, units: list[BuildUnit], monkeypatch: pytest.MonkeyPatch
 ) -> npt.NDArray[np.int64]:
     """How many random segments are from each document; none is from that of its A."""
-    monkeypatch.setattr(pairs_module, "_borrow", lambda *_: (None, None))  # drawn is enough
+    monkeypatch.setattr(
+        pairs_module, "_copy_random_segments", lambda *_: (None, None)
+    )  # drawn is enough
     assert isinstance(context.options, PairOptions)
     own: dict[tuple[int, bool], Documents] = {}
     counts = np.zeros(NUM_DOCUMENTS, np.int64)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tokkit.instances.document_reader import DocumentReader, Documents, SourceRanges, Split
 from tokkit.kernels.arrays import INDEX_SHIFT, Integer
-from tokkit.kernels.instances.assemble_pairs import assemble_pairs, borrow_segments, truncate_pairs
+from tokkit.kernels.instances.assemble_pairs import assemble_pairs, copy_segments, truncate_pairs
 from tokkit.kernels.instances.pair_sentences import PAIR_DTYPE, pair_sentences
 from tokkit.kernels.philox import (
     FRONT_OF_A,
@@ -30,7 +30,7 @@ from tokkit.shards.instances import Instances, Masks
 NUM_SPECIAL = 3  # [CLS], and [SEP] after each segment
 
 # Tokens of a block whose pairs all have the full length. It bounds memory where a unit's documents
-# are much shorter than those that segments are borrowed from.
+# are much shorter than those that segments are copied from.
 BLOCK_TOKENS = 32 << 20
 
 Pairs = npt.NDArray[np.void]
@@ -69,8 +69,8 @@ class PairBlock:
     Attributes:
         pairs: ``PAIR_DTYPE`` [num_pairs].
         documents: those of every A, and of each B that follows its A.
-        borrowed_ids: those of random segments.
-        borrowed_word_starts: a bit per borrowed token.
+        copied_ids: those of random segments.
+        copied_word_starts: a bit per copied token.
         stop_row: the document after the last of the block.
         num_short: documents with a shorter target length.
         num_alone: tokens of ``documents`` in last sentences without another to pair with.
@@ -79,8 +79,8 @@ class PairBlock:
 
     pairs: Pairs
     documents: Documents
-    borrowed_ids: npt.NDArray[Any]
-    borrowed_word_starts: npt.NDArray[np.uint8]
+    copied_ids: npt.NDArray[Any]
+    copied_word_starts: npt.NDArray[np.uint8]
     stop_row: int
     num_short: int
     num_alone: int
@@ -124,7 +124,7 @@ def pair_documents(
             pairs,
         )
         pairs = pairs[:num_pairs]
-        borrowed_ids, borrowed_word_starts = _borrow(
+        copied_ids, copied_word_starts = _copy_random_segments(
             pairs, sources.reader, options, split.seed, number
         )
         num_whole = _count_own_tokens(pairs)
@@ -139,8 +139,8 @@ def pair_documents(
         yield PairBlock(
             pairs=pairs,
             documents=documents,
-            borrowed_ids=borrowed_ids,
-            borrowed_word_starts=borrowed_word_starts,
+            copied_ids=copied_ids,
+            copied_word_starts=copied_word_starts,
             stop_row=row,
             num_short=num_short,
             num_alone=num_alone,
@@ -153,7 +153,7 @@ def _count_own_tokens(pairs: Pairs) -> int:
     return int(pairs["a_length"].sum() + pairs["b_length"][~pairs["is_random"]].sum())
 
 
-def _borrow(
+def _copy_random_segments(
     pairs: Pairs, reader: DocumentReader, options: PairOptions, seed: np.uint64, number: int
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
     """Copy every random segment: their ids, and their bits of ``word_starts``."""
@@ -168,7 +168,7 @@ def _borrow(
     for batch in np.flatnonzero(np.diff(bounds)).tolist():
         chosen = slice(bounds[batch], bounds[batch + 1])
         with reader.map_documents(batch) as source:
-            position = borrow_segments(
+            position = copy_segments(
                 rows[chosen],
                 sources[chosen] - reader.starts[batch],
                 source.ids,
@@ -211,8 +211,8 @@ def lay_out_pairs(block: PairBlock, pairs: Pairs, options: PairOptions) -> Insta
         pairs,
         block.documents.ids,
         block.documents.word_starts,
-        block.borrowed_ids,
-        block.borrowed_word_starts,
+        block.copied_ids,
+        block.copied_word_starts,
         options.cls_id,
         options.sep_id,
         offsets,

@@ -102,7 +102,7 @@ def _front_cut(
 
 
 @kernel
-def borrow_segments(
+def copy_segments(
     rows: Int64,
     source_rows: Int64,
     ids: Ids,
@@ -213,8 +213,8 @@ def assemble_pairs(
     pairs: Records,
     ids: Ids,
     word_starts: PackedBits,
-    borrowed_ids: Ids,
-    borrowed_word_starts: PackedBits,
+    copied_ids: Ids,
+    copied_word_starts: PackedBits,
     cls_id: int,
     sep_id: int,
     out_offsets: Int64,
@@ -227,8 +227,8 @@ def assemble_pairs(
         pairs: ``PAIR_DTYPE``, truncated.
         ids: of the documents that the pairs were cut from.
         word_starts: packed, a bit per token of ``ids``.
-        borrowed_ids: of random segments.
-        borrowed_word_starts: packed, a bit per token of ``borrowed_ids``.
+        copied_ids: of random segments.
+        copied_word_starts: packed, a bit per token of ``copied_ids``.
         cls_id: the id of ``[CLS]``.
         sep_id: the id of ``[SEP]``.
         out_offsets: int64 ``[num_pairs + 1]``, where each instance begins.
@@ -249,8 +249,8 @@ def assemble_pairs(
         out_ids[position] = sep_id
         position += 1
         start, length = pair["b_start"], pair["b_length"]
-        b_ids = borrowed_ids if pair["is_random"] else ids
-        b_word_starts = borrowed_word_starts if pair["is_random"] else word_starts
+        b_ids = copied_ids if pair["is_random"] else ids
+        b_word_starts = copied_word_starts if pair["is_random"] else word_starts
         copy_values(b_ids, start, out_ids, position, length)
         copy_bits(b_word_starts, start, length, position, out_word_starts)
         position += length

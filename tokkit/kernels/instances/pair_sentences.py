@@ -36,13 +36,13 @@ from tokkit.kernels.jit import kernel, splice
 from tokkit.kernels.philox import join, philox, uniform_below
 
 # For a random B ``pair_sentences`` writes ``source`` and ``source_draw``, and the length to reach as
-# ``b_length``; ``borrow_segments`` writes the rest.
+# ``b_length``; ``copy_segments`` writes the rest.
 PAIR_DTYPE = np.dtype(
     [
         ("index", np.uint64),  # document << 24 | number of the pair: the index by which it draws
         ("a_start", np.int64),  # first token of A
         ("a_length", np.int64),
-        ("b_start", np.int64),  # first token of B, among the borrowed ones if it is random
+        ("b_start", np.int64),  # first token of B, among the copied ones if it is random
         ("b_length", np.int64),
         ("b_whole", np.int64),  # length of B before truncation
         ("source", np.uint64),  # the document that a random B is from

@@ -38,7 +38,7 @@ class AlbertConfig(ModelConfig):
 
     @property
     def word_size(self) -> int:
-        """The size of the vectors of words."""
+        """The size of the token embeddings."""
         return self.embedding_size
 
     @property
@@ -58,7 +58,7 @@ class AlbertConfig(ModelConfig):
 
 
 class FactorizedEmbeddings(NormedEmbeddings):
-    """The embeddings of a BERT, led to the size of the encoder."""
+    """The embeddings of a BERT, projected to the hidden size of the encoder."""
 
     def __init__(self, config: AlbertConfig) -> None:
         super().__init__(config)

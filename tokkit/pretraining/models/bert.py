@@ -26,7 +26,7 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 
 
 class NormedEmbeddings(Embeddings):
-    """The normalized sum of the vectors of a token, its position and its segment."""
+    """The normalized sum of token, position and segment embeddings."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -41,7 +41,7 @@ class NormedEmbeddings(Embeddings):
         return F.dropout(x_ND, self.dropout_prob, self.training)
 
     def _embed_segments(self, token_type_ids_N: Tensor) -> Tensor:
-        """Return the vector of each token's segment, without an embedding lookup.
+        """Return each token's segment embedding, without a lookup.
 
         The gradient of ``where`` is a sum; that of a lookup is scattered, and all tokens of a batch
         would contend for two rows of memory. (From reading the code; not measured.)

@@ -39,7 +39,7 @@ class EncoderDecoderConfig(ModelConfig):
 
     @property
     def limits_length(self) -> bool:
-        """Whether there are only so many positions."""
+        """Whether the number of positions is limited."""
         return False
 
     @property
@@ -66,7 +66,7 @@ class EncoderDecoderConfig(ModelConfig):
 
 
 class EncoderDecoder(Transformer):
-    """The encoder, ``layers``, and the decoder; both look up the same words."""
+    """The encoder, ``layers``, and the decoder; both share the token embedding."""
 
     config: EncoderDecoderConfig
 

@@ -28,7 +28,7 @@ RESIDUAL = ("attention.output", "down")  # the projections whose outputs are add
 
 
 class TokenEmbeddings(Embeddings):
-    """The sum of the vectors of a token and its position."""
+    """The sum of token and position embeddings."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

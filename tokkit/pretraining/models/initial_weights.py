@@ -205,7 +205,7 @@ def _extend_config(
 
 
 def lengthen(rows_PD: Tensor, length: int, how: str | None) -> Tensor:
-    """Return the vectors of more positions, made of those that there are; see the module."""
+    """Return embeddings of more positions, made of the existing ones; see the module."""
     if how == "repeat":
         return rows_PD[torch.arange(length) % len(rows_PD)]
     places = torch.arange(length, dtype=torch.float64) * ((len(rows_PD) - 1) / (length - 1))
@@ -364,7 +364,7 @@ def _to_floats(tensor: Tensor, name: str) -> Tensor:
 
 
 def _modules(names: Collection[str]) -> str:
-    """Return the modules of some tensors in words."""
+    """Return the names of the modules that some tensors belong to."""
     modules = sorted({name.rsplit(".", 1)[0][:LONGEST_LOGGED] for name in names})
     rest = len(modules) - NUM_LOGGED
     return ", ".join(modules[:NUM_LOGGED]) + (f" and {rest} others" if rest > 0 else "")

@@ -58,7 +58,7 @@ class MarianConfig(EncoderDecoderConfig):
 
 
 class SinusoidalEmbeddings(Embeddings):
-    """The vectors of tokens and the sinusoids of their positions."""
+    """The sum of token embeddings and sinusoidal position embeddings."""
 
     def __init__(self, config: MarianConfig) -> None:
         super().__init__(config)

@@ -106,7 +106,7 @@ class ModernBertConfig(ModelConfig):
 
 
 class WordEmbeddings(Embeddings):
-    """The normalized vectors of tokens, without those of positions."""
+    """Normalized token embeddings, without position embeddings."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

@@ -42,7 +42,7 @@ class RobertaConfig(ModelConfig):
 
     @property
     def position_offset(self) -> int:
-        """How many vectors of positions there are before the first in ``transformers``."""
+        """The number of unused rows at the start of the position embedding of ``transformers``."""
         return self.pad_token_id + 1
 
     @classmethod

@@ -71,7 +71,7 @@ class Inputs(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Losses and hits of a batch: scalars on the model's device.
+    """Losses and correct predictions of a batch: scalars on the model's device.
 
     Attributes:
         token_loss: sum of the cross-entropy of predicted tokens, differentiable.
@@ -212,7 +212,7 @@ class Embeddings(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A model that is pretrained: embeddings, layers, and a decoder with the weight of the words.
+    """A model that is pretrained: embeddings, layers, and a decoder that shares its weight with the token embedding.
 
     Args:
         config: its shape.

@@ -49,7 +49,7 @@ class XlnetConfig(ModelConfig):
 
     @property
     def limits_length(self) -> bool:
-        """Whether there are only so many positions; these are relative."""
+        """Whether the number of positions is limited; these are relative."""
         return False
 
 
@@ -210,7 +210,7 @@ class TwoStreamLayer(nn.Module):
 
 
 class MaskedEmbeddings(Embeddings):
-    """The vectors of tokens, and the one that all queries begin with."""
+    """Token embeddings, and the vector that all queries begin with."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
