@@ -95,3 +95,25 @@ def gradients_of(model: Transformer, batch: Batch) -> dict[str, torch.Tensor]:
     torch.autograd.backward(loss_of(model, batch))
     gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     return to_transformers(gradients, model.config)
+
+
+def assert_same_gradients(
+    model: Transformer, batch: Batch, peer: Any, their_loss: torch.Tensor, atol: float = 1e-5
+) -> None:
+    """Compare the loss of a step, and the gradient of every parameter, with those of a peer."""
+    torch.testing.assert_close(loss_of(model, batch), their_loss, atol=1e-5, rtol=1e-5)
+    gradients = gradients_of(model, batch)
+    their_loss.backward()  # type: ignore[no-untyped-call]  # torch's
+    expected = {name: p.grad for name, p in peer.named_parameters()}
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        assert gradient.abs().max() > 0, name
+        assert torch.allclose(gradient, expected[name], atol=atol, rtol=1e-4), name
+
+
+def assert_padding_changes_nothing(model: Transformer, exact: Batch, padded: Batch) -> None:
+    """Compare the loss and the gradients of the same instances in batches of other sizes."""
+    torch.testing.assert_close(loss_of(model, padded), loss_of(model, exact))
+    expected = gradients_of(model, exact)
+    for name, gradient in gradients_of(model, padded).items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-5, msg=name)

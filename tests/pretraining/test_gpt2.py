@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 import transformers
+from peermodels import assert_padding_changes_nothing, assert_same_gradients, loss_of
 from randommodels import make_instances, make_model
 
 from tokkit.kernels.instances.flatten import NO_LABEL
@@ -18,7 +19,6 @@ from tokkit.pretraining.models.architectures import (
 from tokkit.pretraining.models.bert import Bert
 from tokkit.pretraining.models.gpt2 import Gpt2
 from tokkit.pretraining.models.transformer import ModelConfig, Transformer
-from tokkit.pretraining.training.metrics import total_loss
 
 VOCAB_SIZE = 101
 TINY = ModelConfig.from_preset(
@@ -57,17 +57,6 @@ def make_batch(lengths: list[int], padding: Padding = NO_PADDING) -> Batch:
     return lay_out(make_instances(lengths, VOCAB_SIZE), 0, padding, causal=True)
 
 
-def loss_of(model: Transformer, batch: Batch) -> torch.Tensor:
-    return total_loss(model(batch.inputs), batch.num_predicted, batch.num_pairs)
-
-
-def gradients_of(model: Transformer, batch: Batch) -> dict[str, torch.Tensor]:
-    model.zero_grad()
-    torch.autograd.backward(loss_of(model, batch))
-    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-    return to_transformers(gradients, model.config)
-
-
 @LENGTHS
 def test_logits_loss_and_every_gradient_equal_those_of_transformers(lengths: list[int]) -> None:
     model, batch = make_model(TINY), make_batch(lengths)
@@ -87,14 +76,7 @@ def test_logits_loss_and_every_gradient_equal_those_of_transformers(lengths: lis
     logits_MV, _ = model.logits(batch.inputs)
     torch.testing.assert_close(logits_MV, theirs.logits[is_predicted_BT], atol=1e-4, rtol=1e-5)
 
-    torch.testing.assert_close(loss_of(model, batch), theirs.loss, atol=1e-5, rtol=1e-5)
-    gradients = gradients_of(model, batch)
-    theirs.loss.backward()
-    their_gradients = {name: p.grad for name, p in peer.named_parameters()}
-    assert gradients.keys() == their_gradients.keys()
-    for name, gradient in gradients.items():
-        assert gradient.abs().max() > 0, name
-        assert torch.allclose(gradient, their_gradients[name], atol=1e-5, rtol=1e-4), name
+    assert_same_gradients(model, batch, peer, theirs.loss)
 
 
 @LENGTHS
@@ -103,10 +85,7 @@ def test_rounded_sizes_change_neither_loss_nor_gradients(lengths: list[int]) -> 
     padding = Padding(tokens=100, sequences=16, predictions=128, max_seqlen=48)
     exact, rounded = make_batch(lengths), make_batch(lengths, padding)
     assert len(rounded.inputs.labels_M) == 128 > exact.num_predicted
-    torch.testing.assert_close(loss_of(model, rounded), loss_of(model, exact))
-    expected = gradients_of(model, exact)
-    for name, gradient in gradients_of(model, rounded).items():
-        torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-5, msg=name)
+    assert_padding_changes_nothing(model, exact, rounded)
 
 
 def test_sums_count_what_was_predicted() -> None:

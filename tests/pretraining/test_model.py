@@ -4,7 +4,12 @@ import pytest
 import torch
 import transformers
 from flatbatches import pair_batch
-from peermodels import peer_of
+from peermodels import (
+    assert_padding_changes_nothing,
+    assert_same_gradients,
+    loss_of,
+    peer_of,
+)
 from randommodels import make_instances, make_model
 from torch.nn import functional as F
 
@@ -14,7 +19,7 @@ from tokkit.pretraining.families import PRESETS
 from tokkit.pretraining.models.architectures import from_transformers, to_transformers
 from tokkit.pretraining.models.attention import attend_flat, attend_padded
 from tokkit.pretraining.models.bert import Bert
-from tokkit.pretraining.models.transformer import ModelConfig, Transformer
+from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.training.metrics import total_loss
 
 VOCAB_SIZE = 101
@@ -23,17 +28,6 @@ TINY = ModelConfig.from_preset("tiny", vocab_size=VOCAB_SIZE, max_seq_length=64,
 
 def make_batch(lengths: list[int], padding: Padding = NO_PADDING) -> Batch:
     return lay_out(make_instances(lengths, VOCAB_SIZE), 0, padding)
-
-
-def loss_of(model: Transformer, batch: Batch) -> torch.Tensor:
-    return total_loss(model(batch.inputs), batch.num_predicted, batch.num_pairs)
-
-
-def gradients_of(model: Transformer, batch: Batch) -> dict[str, torch.Tensor]:
-    model.zero_grad()
-    torch.autograd.backward(loss_of(model, batch))
-    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-    return to_transformers(gradients, model.config)
 
 
 LENGTHS = pytest.mark.parametrize("lengths", [[16, 16], [5, 40, 33, 8]], ids=["full", "padded"])
@@ -51,14 +45,7 @@ def test_logits_losses_and_every_gradient_equal_those_of_transformers(lengths: l
     torch.testing.assert_close(logits_MV, their_logits_MV, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(logits_SC, theirs.seq_relationship_logits, atol=1e-5, rtol=1e-5)
 
-    torch.testing.assert_close(loss_of(model, batch), theirs.loss, atol=1e-5, rtol=1e-5)
-    gradients = gradients_of(model, batch)
-    theirs.loss.backward()
-    their_gradients = {name: p.grad for name, p in peer.named_parameters()}
-    assert gradients.keys() == their_gradients.keys()
-    for name, gradient in gradients.items():
-        assert gradient.abs().max() > 0, name
-        assert torch.allclose(gradient, their_gradients[name], atol=1e-5, rtol=1e-4), name
+    assert_same_gradients(model, batch, peer, theirs.loss)
 
 
 @LENGTHS
@@ -68,10 +55,7 @@ def test_rounded_sizes_change_neither_loss_nor_gradients(lengths: list[int]) -> 
     exact, rounded = make_batch(lengths), make_batch(lengths, padding)
     assert (len(rounded.inputs.input_ids_N), len(rounded.inputs.labels_M)) == (100, 64)
     assert len(rounded.inputs.cu_seqlens) == 17
-    torch.testing.assert_close(loss_of(model, rounded), loss_of(model, exact))
-    expected = gradients_of(model, exact)
-    for name, gradient in gradients_of(model, rounded).items():
-        torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-5, msg=name)
+    assert_padding_changes_nothing(model, exact, rounded)
 
 
 def test_vocabulary_padding_is_never_predicted_nor_learned() -> None:

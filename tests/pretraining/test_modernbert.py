@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 from instancefolders import write_instance_folder
+from peermodels import assert_padding_changes_nothing, assert_same_gradients, gradients_of, loss_of
 from randommodels import make_instances, make_model
 from realcommands import outcome, timeless_lines
 from tokenfolders import toy_tokenizer, write_token_folder
@@ -40,7 +41,7 @@ from tokkit.pretraining.models.modernbert import ModernBertConfig
 from tokkit.pretraining.models.transformer import Transformer
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.metrics import Sample, count_flops_per_token, total_loss
+from tokkit.pretraining.training.metrics import Sample, count_flops_per_token
 from tokkit.pretraining.training.optimizers import update_weights
 
 VOCAB_SIZE = 101
@@ -89,17 +90,6 @@ def make_batch(objective: str, lengths: list[int], padding: Padding = NO_PADDING
     return lay_out(instances, 0, padding, causal=objective == "clm")
 
 
-def loss_of(model: Transformer, batch: Batch) -> torch.Tensor:
-    return total_loss(model(batch.inputs), batch.num_predicted, batch.num_pairs)
-
-
-def gradients_of(model: Transformer, batch: Batch) -> dict[str, torch.Tensor]:
-    model.zero_grad()
-    torch.autograd.backward(loss_of(model, batch))
-    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-    return to_transformers(gradients, model.config)
-
-
 @OBJECTIVES
 @pytest.mark.parametrize(
     "lengths",
@@ -122,14 +112,7 @@ def test_logits_loss_and_every_gradient_equal_those_of_transformers(
         logits_NV, _ = model.logits(batch.inputs._replace(predicted_positions_M=everywhere))
     torch.testing.assert_close(logits_NV, theirs.logits[is_real_BT], atol=1e-4, rtol=0)
 
-    torch.testing.assert_close(loss_of(model, batch), theirs.loss, atol=1e-5, rtol=1e-5)
-    gradients = gradients_of(model, batch)
-    theirs.loss.backward()
-    their_gradients = {name: p.grad for name, p in peer.named_parameters()}
-    assert gradients.keys() == their_gradients.keys()
-    for name, gradient in gradients.items():
-        assert gradient.abs().max() > 0, name
-        assert torch.allclose(gradient, their_gradients[name], atol=1e-6, rtol=1e-4), name
+    assert_same_gradients(model, batch, peer, theirs.loss, atol=1e-6)
 
 
 @OBJECTIVES
@@ -141,10 +124,7 @@ def test_rounded_sizes_change_neither_loss_nor_gradients(
     padding = Padding(tokens=1000, sequences=16, predictions=1000, max_seqlen=max(lengths))
     exact, rounded = make_batch(objective, lengths), make_batch(objective, lengths, padding)
     assert len(rounded.inputs.input_ids_N) == 1000
-    torch.testing.assert_close(loss_of(model, rounded), loss_of(model, exact))
-    expected = gradients_of(model, exact)
-    for name, gradient in gradients_of(model, rounded).items():
-        torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-5, msg=name)
+    assert_padding_changes_nothing(model, exact, rounded)
 
 
 @pytest.mark.parametrize("lengths", [[5, 3, 40, 8], [64], [65, 200, 4, 127]], ids=str)

@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from peermodels import gradients_of, loss_of, make_targets
+from peermodels import (
+    assert_padding_changes_nothing,
+    assert_same_gradients,
+    loss_of,
+    make_targets,
+)
 from randommodels import make_model
 from realcommands import outcome
 from safetensors.torch import load_file, save_file
@@ -105,14 +110,7 @@ def test_logits_loss_and_every_gradient_equal_those_of_transformers(
         logits_MV, _ = model.logits(batch.inputs)
     torch.testing.assert_close(logits_MV, theirs.logits[is_target], atol=1e-4, rtol=0)
 
-    torch.testing.assert_close(loss_of(model, batch), theirs.loss, atol=1e-5, rtol=1e-5)
-    gradients = gradients_of(model, batch)
-    theirs.loss.backward()
-    expected = {name: p.grad for name, p in peer.named_parameters()}
-    assert gradients.keys() == expected.keys()
-    for name, gradient in gradients.items():
-        assert gradient.abs().max() > 0, name
-        assert torch.allclose(gradient, expected[name], atol=1e-5, rtol=1e-4), name
+    assert_same_gradients(model, batch, peer, theirs.loss)
 
 
 @LENGTHS
@@ -124,10 +122,7 @@ def test_rounded_sizes_change_neither_loss_nor_gradients(
         lay_out(make_targets(lengths, VOCAB_SIZE), 0, r) for r in (NO_PADDING, padding)
     )
     assert len(rounded.inputs.input_ids_N) == 128 > len(exact.inputs.input_ids_N)
-    torch.testing.assert_close(loss_of(model, rounded), loss_of(model, exact))
-    expected = gradients_of(model, exact)
-    for name, gradient in gradients_of(model, rounded).items():
-        torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-5, msg=name)
+    assert_padding_changes_nothing(model, exact, rounded)
 
 
 def test_an_export_is_read_back_as_it_was_and_is_a_start(
