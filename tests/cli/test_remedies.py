@@ -1,7 +1,9 @@
 """Errors advise what works: each test fails, does what the line says, and succeeds."""
 
+import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,3 +157,39 @@ def test_columns_and_bytes(work: Path) -> None:
     assert "--errors replace" in (message := fail(*encode, "-o", "others"))
     assert "--errors skip" in message
     succeed(*encode, "-o", "others", "--errors", "replace")
+
+
+def test_translations_of_other_documents(work: Path) -> None:
+    """Each side lacks a text, but not that of the same pair."""
+
+    def encode_sides(*options: str) -> None:
+        for side in ("a", "b"):
+            corpus = f"in/{side}.{'jsonl' if options else 'txt'}"
+            documents = options or ("--documents", "line")
+            succeed("encode", corpus, *ENCODE[2:4], "-o", side, *documents, "--overwrite")
+
+    def write(numbers: Sequence[int], gaps: tuple[int, int], ids: Sequence[int]) -> None:
+        for side, gap in zip("ab", gaps, strict=True):
+            texts = ["" if n == gap else "the cat sat" for n in numbers]
+            (work / "in" / f"{side}.txt").write_text("\n".join([*texts, ""]))
+            records = [{"id": ids[n], "text": text} for n, text in zip(numbers, texts, strict=True)]
+            (work / "in" / f"{side}.jsonl").write_text("\n".join(map(json.dumps, records)))
+
+    build = ("build", "a", "--targets", "b", "--objective", "translation", "-o", "pairs")
+    write(range(9), (2, 5), range(9))
+    encode_sides()
+    message = fail(*build)
+    assert "b: encode dropped as many documents as of a (1 empty), but maybe others" in message
+    assert "remove these and their translations from the inputs" in message
+    assert "encode with --id-field" in message
+    encode_sides("--id-field", "id")
+    assert fail(*build) == message
+    write([n for n in range(9) if n not in (2, 5)], (2, 5), range(9))
+    encode_sides()
+    succeed(*build)
+    write(range(9), (4, 4), [0] * 9)
+    encode_sides("--id-field", "id")
+    assert fail(*build) == message
+    write(range(9), (4, 4), range(9))
+    encode_sides("--id-field", "id")
+    succeed(*build, "--overwrite")

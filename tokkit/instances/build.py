@@ -113,8 +113,10 @@ def _plan(
     from tokkit.instances.build_plan import BuildUnit, make_context, plan_build
     from tokkit.instances.build_unit import build_unit
     from tokkit.instances.document_reader import DocumentReader
-    from tokkit.instances.translations import warn_of_gaps
+    from tokkit.instances.translations import require_same_documents
 
+    for side in folders[1:]:
+        require_same_documents(folders[0], side)
     reader, *others = (
         DocumentReader(folder, [ref for ref in folder.batch_refs() if ref.rows])
         for folder in folders
@@ -130,10 +132,7 @@ def _plan(
         progress_unit=" tokens",
         prepare=lambda output: save_tokenizer(tokenizer, output / "tokenizer"),
         check_accounts=lambda accounts: _require_instances(accounts, config),
-        find_warnings=lambda accounts, _: [
-            *_find_warnings(accounts, folders[0]),
-            *(warning for side in folders[1:] for warning in warn_of_gaps(side)),
-        ],
+        find_warnings=lambda accounts, _: _find_warnings(accounts, folders[0]),
         cluster=config.cluster,
     )
 

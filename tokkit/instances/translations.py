@@ -5,7 +5,9 @@
 A pair with a side that is too long is dropped.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +68,31 @@ def _count_kept(folder: ShardFolder) -> str:
     return f"{plural(folder.manifest.num_rows, 'document')} that encode kept"
 
 
-def warn_of_gaps(folder: ShardFolder) -> list[str]:
-    """Warn if encode dropped documents, of which the folder does not say which they were."""
+def require_same_documents(source: ShardFolder, folder: ShardFolder) -> None:
+    """Refuse translations of other documents, where encode dropped some of both sides.
+
+    The folders do not say which these were, so all others must have the same names, such as the
+    ids of their records. Names that occur twice in a record batch say nothing.
+
+    Raises:
+        TokkitError: if names differ.
+    """
     dropped = folder.manifest.accounts.get("documents", {}).get("dropped", {})
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in dropped.items() if number)
-    warning = (
-        f"encode dropped as many documents of both sides ({reasons}), and the others are paired in "
-        f"order; if these were not the same lines, remove them from both files and encode again"
-    )
-    return [warning] if reasons else []
+    if reasons and not all(map(eq, _list_names(source), _list_names(folder))):
+        raise TokkitError(
+            f"{folder.path}: encode dropped as many documents as of {source.path} ({reasons}), but "
+            f"maybe others; remove these and their translations from the inputs, or encode with "
+            f"--id-field records that have the same unique id on both sides"
+        )
+
+
+def _list_names(folder: ShardFolder) -> Iterator[object]:
+    """Yield the names of documents, or something unequal to all others if they are not unique."""
+    for ref in folder.batch_refs():
+        batch = folder.read_batch(ref, check_ids=False, copied=True)
+        names = batch.column("document").to_pylist()
+        yield from names if len({*names}) == len(names) else [object()]
 
 
 def find_pairs(
