@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from madetokenizers import bert_of_characters, bpe_of_pairs, make_bpe
 
 from tokkit.kernels.encode.bpe_merges import fill_merges
+from tokkit.kernels.encode.long_words import NO_RECORD, add_long, find_long, new_long_words
 from tokkit.kernels.encode.word_cache import NUM_COUNTERS, new_cache
 from tokkit.tokenizer.encoder import Encoder
 from tokkit.tokenizer.tokenizer import Tokenizer
@@ -101,6 +102,23 @@ def test_tables_of_the_cache_have_their_sizes() -> None:
     assert cache.short.ctypes.data % 64 == 0
     assert (cache.short.size, cache.long.slots.size, cache.long.arena.size) == (8 * 32, 16, 1024)
     assert cache.counters.tolist() == [0] * NUM_COUNTERS
+
+
+def test_a_long_word_that_was_written_over_is_not_found() -> None:
+    """Not even where another record begins at its place and has the same bytes as key."""
+    words = new_long_words(4, 7)
+    text = np.frombuffer(b"a word of 16 or more", np.uint8)
+    key = (text, 0, 16, np.uint64(0))
+    first, other = np.uint64(1 << 60), np.uint64(2 << 60)
+    num_fitting = (
+        128 // 5
+    )  # a record has a header, word starts, two words of its key and one of ids
+    for mixed in (first, *[other] * (num_fitting - 1)):
+        add_long(words, *key, mixed, 1, 1)
+    assert find_long(words, *key, first) == 0
+    add_long(words, *key, other, 1, 1)
+    assert find_long(words, *key, other) == 0
+    assert find_long(words, *key, first) == NO_RECORD
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 40)] * 3), max_size=40))

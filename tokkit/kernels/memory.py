@@ -188,6 +188,19 @@ def copy_from(types: Any, address: Any, out_values: Any, out_start: Any, number:
     return types.void(types.int64, out_values, types.int64, types.int64), generate
 
 
+@instruction
+def item_bytes(types: Any, values: Any) -> Any:
+    """``item_bytes(values)`` returns the size of an element as a constant.
+
+    ``values.itemsize`` is a field of the array: to divide by it took 7% of the time of English.
+    """
+
+    def generate(context: Any, _builder: Any, _signature: Any, _arguments: Any) -> Any:
+        return ir.Constant(_WORD, context.get_abi_sizeof(context.get_data_type(values.dtype)))
+
+    return types.int64(values), generate
+
+
 @inline
 def load_last_word(values: Bytes, position: int) -> np.uint64:
     """Return what ``load_word`` does, with zeros for bytes beyond the end of the array."""

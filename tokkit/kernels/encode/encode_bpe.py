@@ -125,7 +125,8 @@ def _append_chunk(
             if last == UNKNOWN:
                 first, second = queued_word(cache, index)
                 last = _encode_piece(values, first, second, model, num_tokens, out)
-                put_word(cache, values, first, second, PIECE, num_tokens, last, out)
+                if first != start or second != stop:  # else it is cached as a chunk
+                    put_word(cache, values, first, second, PIECE, num_tokens, last, out)
             num_tokens = last
     if stop - start <= LONG_CHUNK:
         put_word(cache, values, start, stop, CHUNK, before, num_tokens, out)

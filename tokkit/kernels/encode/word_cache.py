@@ -40,6 +40,7 @@ from tokkit.kernels.jit import kernel, splice, tuple_splice
 from tokkit.kernels.memory import (
     HASH_PRIME,
     HASH_PRIME_2,
+    item_bytes,
     load_last_word,
     load_word,
     signed,
@@ -233,9 +234,9 @@ def append_ids(
     count = signed(low & np.uint64(0xFF))
     place = np.uint64(num_tokens)
     out.ids[place] = low >> _HALF
-    if out.ids.itemsize == _SHORT_ID:
+    if item_bytes(out.ids) == _SHORT_ID:
         out.ids[place + np.uint64(1)] = low >> _ID_SHIFT
-    num_ids = _HALF_BYTES // out.ids.itemsize
+    num_ids = _HALF_BYTES // item_bytes(out.ids)
     store_word(out.ids, num_tokens + num_ids, high)
     for index in range(3 * num_ids, count):
         out.ids[num_tokens + index] = spill[row, index]
@@ -251,7 +252,7 @@ def _put_value(
     Where they are fewer than a value has room for, it gets whatever is behind them.
     """
     count = last - first
-    num_ids = _HALF_BYTES // out.ids.itemsize
+    num_ids = _HALF_BYTES // item_bytes(out.ids)
     low = np.uint64(count) | _read_starts(out.starts, first, count) << np.uint64(8)
     table[value] = low | load_word(out.ids, first) << _HALF
     table[value + 1] = load_word(out.ids, first + num_ids)
@@ -287,7 +288,7 @@ def append_long(
     arena = cache.long.arena
     append_starts(out.starts, num_tokens, arena[np.uint64(record + 1)])
     place, count = find_ids(cache.long, record)
-    for index in range(0, count, _WORD_BYTES // out.ids.itemsize):
+    for index in range(0, count, _WORD_BYTES // item_bytes(out.ids)):
         store_word(out.ids, num_tokens + index, arena[np.uint64(place)])
         place += 1
     return num_tokens + count
@@ -335,7 +336,7 @@ def put_word(
         put_short(cache, values, start, stop, kind, first, last, out)
     elif stop - start <= LONG_KEY and count <= MOST_IDS:
         arena, mixed = cache.long.arena, hash_long(values, start, stop, kind)
-        num_ids = _WORD_BYTES // out.ids.itemsize
+        num_ids = _WORD_BYTES // item_bytes(out.ids)
         num_words = (count + num_ids - 1) // num_ids
         starts, place = add_long(cache.long, values, start, stop, kind, mixed, count, num_words)
         arena[starts] = _read_starts(out.starts, first, count)
