@@ -61,7 +61,8 @@ class Killer:
             where = f"{disturbed.stage}, {', '.join(moments)}"
             copy = start(disturbed.perform)
             time.sleep(moment)
-            if self.rng.random() < 0.5 and number == signal.SIGKILL:
+            has_group = os.getpgid(copy.pid) == copy.pid  # which it makes when it starts
+            if self.rng.random() < 0.5 and number == signal.SIGKILL and has_group:
                 os.killpg(copy.pid, number)  # with its workers, as when memory is short or power
             else:
                 copy.send_signal(number)

@@ -97,6 +97,21 @@ def test_little_address_space_is_one_line(encode: list[str], megabytes: int) -> 
     )
 
 
+def test_a_failure_with_a_memory_limit_calls_no_library_at_exit() -> None:
+    script = (
+        "import atexit, os, resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 40,) * 2)\n"
+        "atexit.register(os.abort)\n"
+        "from tokkit.__main__ import main\n"
+        "sys.argv = ['tokkit', 'verify', 'nowhere']\n"
+        "main()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (1, "tokkit: nowhere: no such folder\n")
+
+
 def test_ctrl_c_during_imports_is_one_line() -> None:
     """The module that is imported first sends the signal, as a person in a hurry would."""
     script = (

@@ -104,8 +104,10 @@ def main() -> None:
 
         sys.exit(complete(cli))
     status = _run(sys.argv[1:])
-    if any(thread.name.startswith(REQUEST_THREAD) for thread in threading.enumerate()):
-        # A server does not answer; at exit, the library that waits for it would be waited for.
+    is_waiting = any(t.name.startswith(REQUEST_THREAD) for t in threading.enumerate())
+    if is_waiting or (status and _has_memory_limit()):
+        # A server does not answer; at exit, the library that waits for it would be waited for. And
+        # libraries that had too little memory to be loaded crash at exit.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
