@@ -75,6 +75,7 @@ def test_among_texts_a_readme_is_a_text(tmp_path: Path) -> None:
 
 def test_the_files_of_a_tokenizer_are_left_out(tmp_path: Path) -> None:
     names = ["tokenizer.json", "tokenizer_config.json", "vocab.txt", "training.json"]
+    names += ["other/tokenizer.json", "other/vocab.txt"]
     write(tmp_path, *(f"tokenizer/{name}" for name in names))
     write(tmp_path, "a.txt", "vocab.txt", text="text")
     assert read_corpus(tmp_path).texts == ["text", "text"]

@@ -46,6 +46,7 @@ TO_THE_END = -1
 _STATE = "state.json"
 _SPLITS = "dataset_dict.json"
 _TOKENIZER_CONFIG = "tokenizer_config.json"
+_SIGNS_OF_TOKENIZER = {_TOKENIZER_CONFIG, "tokenizer.json", "merges.txt"}
 _TOKENIZER_FILES = (
     *(_TOKENIZER_CONFIG, "tokenizer.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "*.model", "training.json"),
@@ -254,7 +255,7 @@ def _list_folder(
             f"once; name one of the folders in its snapshots"
         )
     shards = _read_state(files, folder, entries)
-    has_tokenizer = _TOKENIZER_CONFIG in names
+    has_tokenizer = not _SIGNS_OF_TOKENIZER.isdisjoint(names)
     for entry in entries:
         if entry.is_folder:
             yield from _list_folder(files, entry.path, left_out, above | {here})
