@@ -1,18 +1,22 @@
 """Compares the encoder with the library: ids, offsets and word starts are equal, or the first that differ are shown."""
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from madetokenizers import bert_of_characters, bpe_of_pairs
 
 from reference.bpe import ByteLevelBPE
 from reference.wordpiece import WordPiece
 from tokkit.tokenizer.encoder import Encoder
 from tokkit.tokenizer.library_calls import library_threads
-from tokkit.tokenizer.tokenizer import Tokenizer
+from tokkit.tokenizer.library_encoder import LibraryEncoder
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 # The library makes objects of about 150 bytes a token, so it encodes only this much in a call.
 BATCH_CHARS = 1 << 20
@@ -21,6 +25,31 @@ NUM_SHOWN = 3
 
 Answer = tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 Twin = WordPiece | ByteLevelBPE
+
+
+@functools.cache
+def load_published(path: Path) -> Tokenizer:
+    """Load a tokenizer of the shared folder, once in a process: they are large."""
+    return load_tokenizer(path)
+
+
+@functools.cache
+def encoder_of(tokenizer: Tokenizer) -> Encoder:
+    """Return one encoder for all tests of a tokenizer, so that its tables are filled once."""
+    return Encoder(tokenizer)
+
+
+@functools.cache
+def made_encoders() -> list[tuple[Tokenizer, Encoder | LibraryEncoder]]:
+    """Tokenizers of each kind that needs no file, with our encoder and the library's."""
+    made = [
+        bert_of_characters(0, full=False),
+        bpe_of_pairs(add_prefix_space=False),
+        bpe_of_pairs(add_prefix_space=True),
+    ]
+    return [
+        (tokenizer, make(tokenizer)) for tokenizer in made for make in (encoder_of, LibraryEncoder)
+    ]
 
 
 def column(texts: Sequence[str]) -> pa.LargeStringArray:

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from exactness import column
+from exactness import column, made_encoders
 from hypothesis import given
 from hypothesis import strategies as st
-from madetokenizers import bert_of_characters, bpe_of_pairs
 from tinytokenizers import CONTROL, write_vocab
 
 from tokkit.corpus.sentences import find_word_ends, split_sentences
@@ -24,14 +23,6 @@ from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 CHARACTERS = "aabI1.,'\"  \n\t\x85\xa0\u2009\u3000é中語。\u0301\u200b\u302e\x1f"
-MADE = [
-    bert_of_characters(0, full=False),
-    bpe_of_pairs(add_prefix_space=False),
-    bpe_of_pairs(add_prefix_space=True),
-]
-ENCODERS = [
-    (tokenizer, make(tokenizer)) for tokenizer in MADE for make in (Encoder, LibraryEncoder)
-]
 
 
 def word_ends(text: str) -> list[int]:
@@ -71,7 +62,7 @@ def test_words_end_where_white_space_begins(texts: list[str]) -> None:
 @given(st.lists(st.text(CHARACTERS, min_size=1), min_size=1))
 def test_words_between_spaces_are_those_of_the_offsets(texts: list[str]) -> None:
     sentences = split_sentences(column(texts), "none")
-    for tokenizer, encoder in ENCODERS:
+    for tokenizer, encoder in made_encoders():
         encoded = encode_sentences(encoder, sentences, "spaces")
         plain = encode_sentences(encoder, sentences, "tokenizer")
         assert encoded.ids.tolist() == plain.ids.tolist()

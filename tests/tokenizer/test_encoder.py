@@ -1,6 +1,5 @@
 """The encoder gives the ids and words of the library itself, and no special token for text."""
 
-import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from exactness import encoder_of, load_published
 from hypothesis import given
 from hypothesis import strategies as st
 from tinytokenizers import TINY_VOCAB, added, wordpiece_json, write_json, write_vocab
@@ -40,9 +40,6 @@ HOSTILE = (
     "👩‍👩‍👧‍👦 \U0001f1e9\U0001f1ea \U000e0067 \U0010ffff",
     "   a   b\n\n c\t\td \u3000e\u2028f\x0bg\x85h",
 )
-
-
-load = functools.cache(load_tokenizer)  # the published ones are large
 
 
 def column(texts: list[str]) -> pa.LargeStringArray:
@@ -93,21 +90,20 @@ def sample_lines(shared: Path) -> Iterator[str]:
 def test_real_text_in_many_languages_gives_the_library_s_ids_and_words(
     shared: Path, name: str
 ) -> None:
-    tokenizer = load(shared / "vocabs" / name)
+    tokenizer = load_published(shared / "vocabs" / name)
     texts = [*HOSTILE, *sample_lines(shared)]
     assert len(texts) > 500
-    encoder = Encoder(tokenizer)
     assert choose_kernel(tokenizer).name
-    compare(encoder.encode(column(texts)), tokenizer, texts)
+    compare(encoder_of(tokenizer).encode(column(texts)), tokenizer, texts)
     compare(LibraryEncoder(tokenizer, window_bytes=20_000).encode(column(texts)), tokenizer, texts)
 
 
 @pytest.mark.parametrize("name", ["bert-base-uncased", "gpt2", "bert-base-multilingual-cased"])
 def test_ids_are_as_small_as_the_vocabulary_allows(shared: Path, name: str) -> None:
-    tokenizer = load(shared / "vocabs" / name)
+    tokenizer = load_published(shared / "vocabs" / name)
     expected = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
     for texts in (["a b"], []):
-        encoded = Encoder(tokenizer).encode(column(texts))
+        encoded = encoder_of(tokenizer).encode(column(texts))
         assert encoded.ids.dtype == expected
         assert encoded.offsets.dtype == np.int64
         assert encoded.word_starts.type == pa.bool_()
@@ -135,18 +131,21 @@ def test_ids_depend_on_neither_slices_nor_cuts(
 
 @pytest.mark.parametrize("name", ["bert-base-uncased", "gpt2"])
 def test_a_book_on_one_line_gives_the_library_s_ids(shared: Path, name: str) -> None:
-    tokenizer = load(shared / "vocabs" / name)
+    tokenizer = load_published(shared / "vocabs" / name)
     text = (shared / "corpora" / "ru-novels" / "Gogol_Viy.txt").read_text().replace("\n", " ")
     texts = ["short", text, "", text[:5000]]
-    for encoder in (Encoder(tokenizer), LibraryEncoder(tokenizer, window_bytes=8192)):
+    for encoder in (encoder_of(tokenizer), LibraryEncoder(tokenizer, window_bytes=8192)):
         compare(encoder.encode(column(texts)), tokenizer, texts)
 
 
 def test_a_word_of_any_length_is_encoded(shared: Path) -> None:
     line = "x" * 300_000
-    assert Encoder(load(shared / "vocabs" / "bert-base-uncased")).encode(column([line])).ids == 100
+    assert (
+        Encoder(load_published(shared / "vocabs" / "bert-base-uncased")).encode(column([line])).ids
+        == 100
+    )
     texts = ["a", f" \n{line} b", line, "acgt" * 50_000 + ".\u3000c"]
-    tokenizer = load(shared / "vocabs" / "gpt2")
+    tokenizer = load_published(shared / "vocabs" / "gpt2")
     expected = expect(tokenizer, texts)
     for encoder in (
         Encoder(tokenizer),
@@ -188,10 +187,10 @@ def test_sentencepiece_models_give_their_library_s_ids(shared: Path, name: str) 
 
 @pytest.mark.parametrize("name", VOCABULARIES)
 def test_text_never_becomes_a_special_token(shared: Path, name: str) -> None:
-    tokenizer = load(shared / "vocabs" / name)
+    tokenizer = load_published(shared / "vocabs" / name)
     spelled = [tokenizer.tokens[number] for number in tokenizer.all_special_ids]
     texts = [*spelled, *(f"a {token} b" for token in spelled), " ".join(spelled)]
-    ids = set(Encoder(tokenizer).encode(column(texts)).ids.tolist())
+    ids = set(encoder_of(tokenizer).encode(column(texts)).ids.tolist())
     assert ids & set(tokenizer.all_special_ids) <= {tokenizer.special_ids.get("unk")}
 
 
@@ -314,8 +313,8 @@ def test_published_ids_of_other_libraries_are_reproduced(shared: Path) -> None:
             (case["input"], case["encoded"]["input_ids"]) for case in swift["bert-base-uncased"]
         ],
     }.items():
-        tokenizer = load(shared / "vocabs" / name)
-        encoder = Encoder(tokenizer)
+        tokenizer = load_published(shared / "vocabs" / name)
+        encoder = encoder_of(tokenizer)
         plain = [case for case in cases if not has_control(case[0])]
         assert len(plain) > 5
         for text, ids in plain:

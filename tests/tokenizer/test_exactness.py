@@ -14,7 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import zstandard
-from exactness import ask_encoder, ask_library, assert_exact, assert_same, column
+from exactness import (
+    ask_encoder,
+    ask_library,
+    assert_exact,
+    assert_same,
+    column,
+    encoder_of,
+    load_published,
+)
 from hardtexts import (
     CONTRACTIONS,
     WHITE_SPACE,
@@ -34,7 +42,7 @@ from madetokenizers import (
 )
 
 from tokkit.tokenizer.encoder import Encoder
-from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from tokkit.tokenizer.tokenizer import Tokenizer
 
 # The first five are compared without ``--full``; the others have the same pipelines.
 PUBLISHED = (
@@ -62,15 +70,9 @@ WHOLE_TEXT_CHARS = 1_000_000
 def published(folder: Path, name: str) -> Tokenizer:
     """A vocabulary of the shared folder."""
     if not name.endswith(".txt"):
-        return load_tokenizer(folder / name)
+        return load_published(folder / name)
     entries = (folder / name).read_text().removesuffix("\n").split("\n")
     return make_wordpiece(entries, name, unknown="[unk]")
-
-
-@functools.cache
-def encoder_of(tokenizer: Tokenizer) -> Encoder:
-    """The encoder of a published vocabulary: one, so that its tables are filled once."""
-    return Encoder(tokenizer)
 
 
 def hard_texts() -> list[str]:

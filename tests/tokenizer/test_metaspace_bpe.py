@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exactness import as_bools, ask_encoder, assert_same, batches, column
+from exactness import as_bools, ask_encoder, assert_same, batches, column, load_published
 from hardtexts import random_texts
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +28,7 @@ from tokkit.tokenizer.kernel_choice import choose_kernel
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.metaspace_bpe_model import MetaspaceBpeModel
 from tokkit.tokenizer.sentencepiece_model import CONTROL, NORMAL, UNUSED, USER_DEFINED
-from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from tokkit.tokenizer.tokenizer import Tokenizer
 
 TEXTS = st.lists(
     st.text("aab\u00e9\u5b57  \u2581\n\tx\U0001f600", max_size=30), min_size=1, max_size=8
@@ -175,7 +175,7 @@ MODELS = ["modern/mistral-v3.model", "sentencepiece/bpe-en-hi-te.model"]
 
 @pytest.mark.parametrize("name", MODELS)
 def test_published_models_are_exact(shared: Path, name: str) -> None:
-    tokenizer = load_tokenizer(shared / "vocabs" / name)
+    tokenizer = load_published(shared / "vocabs" / name)
     assert_characters(tokenizer, step=801)
     assert_exact(tokenizer, [*random_texts(300, seed=3), *_read_corpora(shared, 2_000)])
 
@@ -192,7 +192,7 @@ def _read_corpora(shared: Path, num_chars: int) -> list[str]:
 @functools.cache
 def _read_merges(path: Path) -> tuple[list[tuple[str, str]], str]:
     """Return the merges and the single characters of a sentencepiece model."""
-    source = load_tokenizer(path)
+    source = load_published(path)
     assert source.processor is not None
     tokens = {token: source.processor.get_score(i) for i, token in enumerate(source.tokens)}
     rows = [

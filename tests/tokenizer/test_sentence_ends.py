@@ -1,6 +1,5 @@
 """Marks for the ends of sentences change no id, and count the tokens that begin before them."""
 
-import functools
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -9,33 +8,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import zstandard
-from exactness import column
+from exactness import column, encoder_of, load_published, made_encoders
 from hypothesis import given
 from hypothesis import strategies as st
-from madetokenizers import bert_of_characters, bpe_of_pairs
 
 from tokkit.corpus.sentences import Sentences, split_sentences
 from tokkit.shards.arrow import string_buffers
-from tokkit.tokenizer.encoder import Encoder
 from tokkit.tokenizer.library_encoder import LibraryEncoder
-from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from tokkit.tokenizer.tokenizer import Tokenizer
 
 # Letters, digits, marks and white space that kernels treat differently.
 CHARACTERS = "aabI19.,?!'\"s( )  \n\t\xa0\u3000é中語。」\u0301\u200b\u302e😀½"
 FOLDERS = ("en-books-raw", "ja-aozora", "zh-wiki-cmrc", "th-wisesight", "ru-novels", "messy")
-
-
-@functools.cache
-def encoders() -> list[tuple[Tokenizer, Encoder | LibraryEncoder]]:
-    """Tokenizers of each kind, with our encoder and the library's: once, since they are slow."""
-    made = [
-        bert_of_characters(0, full=False),
-        bpe_of_pairs(add_prefix_space=False),
-        bpe_of_pairs(add_prefix_space=True),
-    ]
-    return [
-        (tokenizer, make(tokenizer)) for tokenizer in made for make in (Encoder, LibraryEncoder)
-    ]
 
 
 def expect(
@@ -71,7 +55,7 @@ def test_any_ends_of_sentences_change_no_id(documents: list[list[str]]) -> None:
     texts = ["".join(sentences) for sentences in documents]
     lengths = [len(sentence.encode()) for sentences in documents for sentence in sentences]
     ends = np.cumsum(lengths, dtype=np.int64)
-    for tokenizer, encoder in encoders():
+    for tokenizer, encoder in made_encoders():
         encoded = encoder.encode(column(["x", *texts]).slice(1), ends + 1)
         assert (encoded.ids.tolist(), encoded.offsets.tolist()) == expect(
             tokenizer, texts, ends.tolist()
@@ -85,7 +69,7 @@ def load(shared: Path, name: str, folder: Path) -> Tokenizer:
             data = file.read()
         path = folder / "tokenizer.json"
         path.write_bytes(data)
-    return load_tokenizer(path)
+    return load_published(path)
 
 
 def real_sentences(shared: Path, num_bytes: int) -> Sentences:
@@ -115,7 +99,7 @@ def test_sentences_of_real_documents_have_the_tokens_that_begin_in_them(
     ids, counts = expect(tokenizer, texts, sentences.ends.tolist())
     special = {*tokenizer.all_special_ids}
     plain = [tokenizer.special_ids["unk"] if number in special else number for number in ids]
-    for encoder in (Encoder(tokenizer), LibraryEncoder(tokenizer, window_bytes=4000)):
+    for encoder in (encoder_of(tokenizer), LibraryEncoder(tokenizer, window_bytes=4000)):
         encoded = encoder.encode(sentences.texts, sentences.ends)
         assert encoded.ids.tolist() == plain
         assert encoded.offsets.tolist() == counts
@@ -123,7 +107,7 @@ def test_sentences_of_real_documents_have_the_tokens_that_begin_in_them(
 
 @given(st.lists(st.text(min_size=1), min_size=1))
 def test_byte_level_tokens_give_the_bytes_of_any_text_back(texts: list[str]) -> None:
-    tokenizer, encoder = encoders()[2]
+    tokenizer, encoder = made_encoders()[2]
     encoded = encoder.encode(column(texts))
     for text, (start, stop) in zip(texts, pairwise(encoded.offsets), strict=True):
         assert tokenizer.decode(encoded.ids[start:stop].tolist()) == text
@@ -150,7 +134,7 @@ def test_a_long_text_in_windows_has_the_ids_of_the_whole(
 def test_ends_are_positions_in_the_buffer_of_a_slice() -> None:
     texts: pa.LargeStringArray = column(["skip", "one two", "three"]).slice(1)
     _, offsets = string_buffers(texts)
-    for tokenizer, encoder in encoders():
+    for tokenizer, encoder in made_encoders():
         ends = np.array([offsets[0] + 3, offsets[1], offsets[2]])
         encoded = encoder.encode(texts, ends)
         assert encoded.offsets.tolist() == expect(tokenizer, ["one two", "three"], [3, 7, 12])[1]

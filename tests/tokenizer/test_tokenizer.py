@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from exactness import load_published
 from tinytokenizers import TINY_VOCAB, added, wordpiece_json, write_bpe, write_json, write_vocab
 
 from tokkit.errors import TokkitError
@@ -136,12 +137,12 @@ def test_special_and_unused_tokens_are_recognized(tmp_path: Path, shared: Path) 
     assert tokenizer.decode([2, *map(TINY_VOCAB.index, ("un", "##aff", "##able")), 3]) == (
         "[CLS] unaffable [SEP]"
     )
-    roberta = load_tokenizer(shared / "vocabs" / "roberta")
+    roberta = load_published(shared / "vocabs" / "roberta")
     assert roberta.special_ids == {"pad": 1, "unk": 3, "cls": 0, "sep": 2, "mask": 50264}
     assert [roberta.tokens[i] for i in roberta.unused_ids] == [
         f"madeupword000{number}" for number in range(3)
     ]
-    bert = load_tokenizer(shared / "vocabs" / "bert-base-uncased")
+    bert = load_published(shared / "vocabs" / "bert-base-uncased")
     assert len(bert.unused_ids) == 994
 
 
@@ -161,7 +162,7 @@ def test_a_missing_special_token_is_reported_with_a_similar_one(tmp_path: Path) 
 def test_transformers_gives_the_same_ids(shared: Path, tmp_path: Path, name: str) -> None:
     from transformers import AutoTokenizer
 
-    tokenizer = load_tokenizer(shared / "vocabs" / name)
+    tokenizer = load_published(shared / "vocabs" / name)
     save_tokenizer(tokenizer, tmp_path)
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     assert tokenizer.library is not None

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from exactness import ask_library, ask_twin, assert_same
+from exactness import ask_library, ask_twin, assert_same, load_published
 from hardtexts import WHITE_SPACE, all_texts, code_points, long_words, random_texts, short_words
 from madetokenizers import (
     PAIRED_FLAGS,
@@ -19,7 +19,7 @@ from tokenizers import normalizers
 
 from reference.bpe import ByteLevelBPE
 from reference.wordpiece import WordPiece
-from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from tokkit.tokenizer.tokenizer import Tokenizer
 
 nfd = normalizers.NFD().normalize_str
 strip = normalizers.BertNormalizer(
@@ -85,7 +85,7 @@ def test_byte_level_bpe(add_prefix_space: bool, full: bool) -> None:
 
 @pytest.mark.parametrize("name", ["bert-base-uncased", "gpt2"])
 def test_published_vocabularies(shared: Path, name: str) -> None:
-    tokenizer = load_tokenizer(shared / "vocabs" / name)
+    tokenizer = load_published(shared / "vocabs" / name)
     book = (shared / "corpora" / "en-canterbury" / "alice29.txt").read_text().split("\n")
     texts = [text for text in random_texts(1000, seed=98) if sum(map(moves, text)) < 2]
     assert_twin_agrees(tokenizer, [*book[:500], *texts])
