@@ -169,7 +169,7 @@ def padded_batch(instances: Instances, pad_id: int, *, causal: bool = False) -> 
     is_real = columns < lengths[:, None]
     batch = {"attention_mask": torch.from_numpy(is_real.astype(np.int64))}
     padding = {"input_ids": pad_id, "token_type_ids": 0, "labels": NO_LABEL}
-    for name, values in _token_columns(instances, causal=causal).items():
+    for name, values in _token_columns(instances, instances.positions, causal=causal).items():
         block = np.full(is_real.shape, padding[name], np.int64)
         block[is_real] = values
         batch[name] = torch.from_numpy(block)
@@ -199,7 +199,8 @@ def _pad_targets(targets: Targets, values: npt.NDArray[Any], num_columns: int) -
 
 def ragged_batch(instances: Instances, *, causal: bool = False) -> TensorBatch:
     """Lay instances out without padding: tensors of shape [tokens], and where instances begin."""
-    columns = _token_columns(instances, causal=causal) | {"position_ids": instances.positions}
+    positions = instances.positions
+    columns = _token_columns(instances, positions, causal=causal) | {"position_ids": positions}
     of_targets = {}
     if instances.targets is not None:
         columns["labels"] = instances.predictions.labels.astype(np.int64)
@@ -216,9 +217,9 @@ def ragged_batch(instances: Instances, *, causal: bool = False) -> TensorBatch:
     }
 
 
-def _token_columns(instances: Instances, *, causal: bool) -> dict[str, Int64]:
+def _token_columns(instances: Instances, positions: Int64, *, causal: bool) -> dict[str, Int64]:
     """Return the columns of a batch that have a value for each token."""
-    positions, input_ids = instances.positions, instances.input_ids.astype(np.int64)
+    input_ids = instances.input_ids.astype(np.int64)
     is_second = positions >= np.repeat(instances.segment_lengths, np.diff(instances.offsets))
     if causal:
         labels = np.where(positions > 0, input_ids, NO_LABEL)
