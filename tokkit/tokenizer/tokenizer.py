@@ -286,8 +286,8 @@ def make_tokenizer(files: TokenizerFiles) -> Tokenizer:
     model = definition["model"]
     check_unknown(model, tokens, path)
     unknown = find_unknown(model, tokens)
-    if unknown is not None:
-        named.setdefault("unk", unknown)
+    if unknown is not None and named.get("unk") not in ids:
+        named["unk"] = unknown
     special_ids = find_special_ids(ids, named)
     special = {row["id"] for row in definition["added_tokens"] if row["special"]}
     number = ids[unknown] if unknown is not None else None

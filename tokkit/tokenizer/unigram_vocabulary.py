@@ -10,7 +10,6 @@ from tokkit.tokenizer.added_rows import explain_added
 from tokkit.tokenizer.character_rules import UnknownNormalizerError
 from tokkit.tokenizer.definition_parts import list_parts
 from tokkit.tokenizer.definitions import WORD_BEGINNING
-from tokkit.tokenizer.encoded import forbidden_mask
 from tokkit.tokenizer.sentencepiece_model import (
     BYTE,
     NORMAL,
@@ -70,8 +69,6 @@ def unigram_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
     is_spelled = max(vocabulary.byte_ids) > NO_TOKEN
     if not has_space and (is_spelled or tokenizer.processor is not None):
         yield "no token for a space"  # it is one byte in our texts, and three in others
-    if "unk" not in tokenizer.special_ids and forbidden_mask(tokenizer).any():
-        yield "special tokens without one for unknown words"
 
 
 def _definition_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
