@@ -103,9 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure all contestants at all lengths, one process after the other."""
     parser = measuring.make_parser(__doc__ or "", rounds=1)
     parser.add_argument("--preset", default="17m", choices=tuple(MODERNBERT_PRESETS))
-    parser.add_argument(
-        "--lengths", type=measuring.list_of_numbers, default=[512, 2048, 8192]
-    )
+    parser.add_argument("--lengths", type=measuring.list_of_numbers, default=[512, 2048, 8192])
     parser.add_argument("--tokens", type=int, default=8192, help="tokens of a step")
     parser.add_argument("--layers", type=int, default=4, help="at most, of the preset's")
     options = parser.parse_args(arguments)

@@ -112,4 +112,5 @@ def _quote(text: str) -> str:
 
 def _describe(proposal: "Proposal") -> str:
     size = f"{proposal.num_bytes / 1e6:,.1f} MB"
-    return f"{plural(proposal.num_files, 'file')}, most of them {proposal.format}, about {size} of text"
+    most = "most of them " * (proposal.num_files > 1)
+    return f"{plural(proposal.num_files, 'file')}, {most}{proposal.format}, about {size} of text"

@@ -244,7 +244,9 @@ def _find_columns(source: Source, header: list[str], config: CorpusConfig) -> _C
 def _number_columns(source: Source, width: int, config: CorpusConfig) -> _Columns:
     """Return the columns that are read, by their numbers."""
     if max(config.text_column) > width:
-        raise TokkitError(f"{source.name}: {width} columns; --text-column must be at most {width}")
+        raise TokkitError(
+            f"{source.name}: {plural(width, 'column')}; --text-column must be at most {width}"
+        )
     if config.language_field is not None:
         raise UsageError("--language-field requires a header, and with --text-column there is none")
     return _Columns(width, [number - 1 for number in config.text_column])

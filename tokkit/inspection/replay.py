@@ -16,7 +16,7 @@ from typing import Any
 
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.mirrors import pull
-from tokkit.errors import TokkitError, UsageError, require
+from tokkit.errors import TokkitError, UsageError, plural, require
 from tokkit.inspection.row_text import show_instance, split_instances
 from tokkit.options import find_local
 from tokkit.pretraining.data.batch_sizes import BatchSizes
@@ -103,7 +103,7 @@ def choose_phase(path: Path, phase: int | None = None) -> tuple[LoaderConfig, Ba
         require(phase is None, f"{path}: has no phases; leave out --phase")
     elif phase is None or phase not in range(len(config.phases)):
         raise UsageError(
-            f"{path}: has {len(config.phases)} phases; choose one with --phase, from 0"
+            f"{path}: has {plural(len(config.phases), 'phase')}; choose one with --phase, from 0"
         )
     sizes = Schedule.from_config(config, find_origin(run)).batch_sizes(phase or 0)
     _, own = divide_phases(config, open_sources(config))[phase or 0]

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokkit.engine.unit import Unit
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, plural
 from tokkit.instances.build_config import BuildConfig
 from tokkit.instances.document_reader import DocumentReader, Int64, SourceRanges, Split
 from tokkit.instances.packs import PackOptions, SpanNoise, size_block
@@ -187,7 +187,7 @@ def _hold_out(config: BuildConfig, reader: DocumentReader) -> tuple[Int64, float
     if total - num_held_out < fewest:
         raise TokkitError(
             f"{folder}: --eval-fraction {config.eval_fraction} leaves {total - num_held_out} of "
-            f"{total} documents to train on, but {fewest} are needed; pass a smaller one, or 0"
+            f"{plural(total, 'document')} to train on, but {fewest} are needed; pass a smaller one, or 0"
         )
     return before, config.eval_fraction
 

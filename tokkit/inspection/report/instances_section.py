@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tokkit.errors import plural
 from tokkit.inspection.report.markup import (
     Column,
     Markup,
@@ -346,7 +347,7 @@ def _draw_samples(figures: Mapping[str, Any]) -> Markup:
         note = "Yellow is predicted, in the order of its number."
     shown = []
     for row in figures["samples"]:
-        words = [f"document {row['document']:,}", f"{row['num_tokens']:,} tokens"]
+        words = [f"document {row['document']:,}", plural(row["num_tokens"], "token")]
         words += [f"{row['masked']} to predict"] * bool(row["masked"]) + [row["label"]] * bool(
             row["label"]
         )

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from tokkit.encoding.text_survey import count_characters, is_unknown_character
 from tokkit.engine.manifest import TRAINING
+from tokkit.errors import plural
 from tokkit.inspection.report.markup import (
     Column,
     Markup,
@@ -337,7 +338,7 @@ def _draw_lines(lines: Sequence[Mapping[str, Any]], *, is_single: bool) -> Marku
         cuts = []
         labels = shorten_names(list(row["cut"]))
         for name, tokens in row["cut"].items():
-            size = f"{len(tokens)} tokens"
+            size = plural(len(tokens), "token")
             cuts.append(
                 element("p", size if is_single else f"{labels[name]}: {size}", class_="note")
             )

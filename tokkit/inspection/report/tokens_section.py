@@ -291,7 +291,7 @@ def _name_shortener(figures: Mapping[str, Any]) -> Callable[[str], str]:
 def _note_sample(figures: Mapping[str, Any]) -> str:
     if figures["is_whole"]:
         return ""
-    return f"Of a sample of {figures['documents_read']:,} documents, at even distances."
+    return f"Of a sample of {plural(figures['documents_read'], 'document')}, at even distances."
 
 
 def draw_flows(accounts: Mapping[str, Any]) -> list[Markup]:
@@ -342,7 +342,7 @@ def _draw_names(figures: Mapping[str, Any], shorten_name: Callable[[str], str]) 
     if not duplicates["documents"]:
         return longest
     columns = (name, Column("copies", "further copies", ",", is_bar=True))
-    note = f"{duplicates['documents']:,} documents have the same tokens as an earlier one."
+    note = f"Documents with the same tokens as an earlier one: {duplicates['documents']:,}."
     return join(
         (longest, card("Duplicates", table(columns, shown(duplicates["commonest"])), note=note))
     )

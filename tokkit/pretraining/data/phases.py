@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from tokkit.errors import TokkitError, require
+from tokkit.errors import TokkitError, plural, require
 from tokkit.options import option
 from tokkit.pretraining.data.loader_config import DataConfig
 
@@ -137,7 +137,7 @@ class PhasesConfig(DataConfig):
             require(not self.weights, "--weights and --phases exclude each other; leave one out")
             require(
                 len(self.phases) == len(self.instances),
-                f"--phases must name {len(self.instances)} phases, one for each instance folder",
+                f"--phases must name {plural(len(self.instances), 'phase')}, one for each instance folder",
             )
             require(len({*self.lengths}) == len(self.lengths), "--phases names a length twice")
             return
@@ -151,7 +151,7 @@ class PhasesConfig(DataConfig):
             require(
                 len(weights) == (len(folders) if len(folders) > 1 else 0)
                 and (not weights or math.isclose(sum(weights), 1, abs_tol=1e-9)),
-                f"phase {number}: weights must be {len(folders)} shares that add up to 1, one for "
+                f"phase {number}: weights must be {plural(len(folders), 'share')} that add up to 1, one for "
                 "each of its instance folders; a single one has none",
             )
 

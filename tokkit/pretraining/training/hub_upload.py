@@ -13,7 +13,7 @@ from typing import Any
 from tokkit import __version__
 from tokkit.engine.json_files import read_json
 from tokkit.engine.manifest import Manifest
-from tokkit.errors import TokkitError, UsageError
+from tokkit.errors import TokkitError, UsageError, plural
 from tokkit.pretraining.models.model_folder import CONFIG
 from tokkit.pretraining.training.run_record import EXPORT, METRICS, read_metrics, read_run
 
@@ -101,7 +101,7 @@ def describe_model_card(folder: Path, name: str, license_id: str | None) -> Iter
     )
     yield f"# {name}\n"
     yield f"{model['architectures'][0]} with {record['num_parameters']:,} parameters, pretrained with"
-    yield f"tokkit {__version__} for {steps:,} steps on {tokens:,} tokens.\n\n## Architecture\n"
+    yield f"tokkit {__version__} for {plural(steps, 'step')} on {tokens:,} tokens.\n\n## Architecture\n"
     yield from _table(("field", "value"), sorted(record["model"].items()))
     yield "\n## Data\n"
     rows = [
