@@ -16,9 +16,8 @@ from tokkit.pretraining.models.modernbert import ModernBertConfig
 from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.device import MAX_GRAPHS, autocast
+from tokkit.pretraining.training.device import MAX_GRAPHS, autocast, compute_losses
 from tokkit.pretraining.training.distributed import compile_model
-from tokkit.pretraining.training.loop import compute_losses
 from tokkit.pretraining.training.metrics import total_loss
 from tokkit.pretraining.training.run_record import read_metrics
 

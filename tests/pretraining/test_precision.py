@@ -19,8 +19,7 @@ from tokkit.pretraining.models import attention
 from tokkit.pretraining.models.bert import Bert
 from tokkit.pretraining.models.transformer import ModelConfig, Transformer
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.device import choose_precision
-from tokkit.pretraining.training.loop import compute_losses
+from tokkit.pretraining.training.device import choose_precision, compute_losses
 from tokkit.pretraining.training.metrics import total_loss
 
 NUM_LAYERS = 2
@@ -60,7 +59,7 @@ class Calls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_step_does_not_synchronize_with_its_device(precision: str) -> None:
     trained, batch = make_model(CONFIG), make_batch()
     with Calls() as calls:
@@ -107,23 +106,26 @@ def test_the_decoder_multiplies_rows_aligned_to_16_bytes() -> None:
     assert CONFIG.vocab_size not in widths
 
 
-def test_in_bf16_losses_and_gradients_are_near_those_in_fp32() -> None:
+@pytest.mark.parametrize("half", ["bf16", "fp16"])
+def test_in_half_precision_losses_and_gradients_are_near_those_in_fp32(half: str) -> None:
     trained, batch = make_model(CONFIG), make_batch()
     trained.eval()
     found = {}
-    for precision in ("fp32", "bf16"):
+    for precision in ("fp32", half):
         trained.zero_grad()
         sums = compute_losses(trained, batch, precision, torch.device("cpu"))
         loss = total_loss(sums, batch.num_predicted, batch.num_pairs)
         torch.autograd.backward(loss)
         gradients = [p.grad.flatten() for p in trained.parameters() if p.grad is not None]
         found[precision] = (loss.item(), torch.cat(gradients))
-    (exact_loss, exact), (rounded_loss, rounded) = found["fp32"], found["bf16"]
+    (exact_loss, exact), (rounded_loss, rounded) = found["fp32"], found[half]
     assert rounded_loss == pytest.approx(exact_loss, rel=2e-3)
     assert (rounded - exact).norm() < 0.02 * exact.norm()
 
 
-@pytest.mark.parametrize(("major", "precision"), [(7, "fp32"), (8, "bf16"), (9, "bf16")])
+@pytest.mark.parametrize(
+    ("major", "precision"), [(6, "fp32"), (7, "fp16"), (8, "bf16"), (9, "bf16")]
+)
 def test_gpus_before_ampere_use_neither_bf16_nor_flash_attention(
     monkeypatch: pytest.MonkeyPatch, major: int, precision: str
 ) -> None:

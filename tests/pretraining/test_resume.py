@@ -17,7 +17,7 @@ from tokkit.errors import Interrupted, TokkitError
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.optimizers import update_weights
-from tokkit.pretraining.training.run_record import list_checkpoints
+from tokkit.pretraining.training.run_record import list_checkpoints, read_metrics
 
 # Runs pretrain, and kills itself when a function has been called so many times.
 RUN = """
@@ -160,9 +160,12 @@ def test_auto_is_the_same_run_as_the_precision_that_it_stands_for(
         replace(unbroken, output=tmp_path / "run", precision=name) for name in ("auto", "fp32")
     )
 
+    rates = []
+
     def interrupt(optimizer: torch.optim.AdamW, rate: float) -> None:
         update_weights(optimizer, rate)
-        if optimizer.state[optimizer.param_groups[0]["params"][0]]["step"] == 10:
+        rates.append(rate)
+        if len(rates) == 10:
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr("tokkit.pretraining.training.loop.update_weights", interrupt)
@@ -174,3 +177,39 @@ def test_auto_is_the_same_run_as_the_precision_that_it_stands_for(
     assert pretrain(first) == manifest
     with pytest.raises(TokkitError, match="--precision was fp32, not bf16"):
         pretrain(replace(first, precision="bf16"))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
+def test_a_run_in_fp16_skips_steps_and_resumes_with_its_scale(
+    unbroken: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    """The first gradients overflow; the moments of AdamW are corrected by the updates, not the steps."""
+    monkeypatch.setattr("tokkit.pretraining.training.loss_scale.INITIAL_SCALE", 2.0**24)
+    fp16 = replace(unbroken, precision="fp16", optimizer=optimizer)
+    whole = replace(fp16, output=tmp_path / "whole")
+    pretrain(whole)
+    last = read_metrics(whole.output / "metrics.jsonl")[-2]
+    assert 3 <= last["skipped_steps"] < 14
+    assert last["loss"] > 1
+    for step in (2, 17):  # before the first update, and after the last skipped step
+        stopped = replace(fp16, output=tmp_path / f"{step}")
+        resume_at(stopped, step, monkeypatch)
+        assert outcome(stopped.output) == outcome(whole.output)
+
+
+def resume_at(config: PretrainConfig, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop a run after a step, and run it again."""
+    steps = 0
+
+    def interrupt(optimizer: torch.optim.AdamW, rate: float) -> None:
+        nonlocal steps
+        update_weights(optimizer, rate)
+        steps += 1
+        if steps == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tokkit.pretraining.training.loop.update_weights", interrupt)
+        with pytest.raises(Interrupted):
+            pretrain(config)
+    pretrain(config)

@@ -21,7 +21,7 @@ SCHEDULES = ("linear", "cosine", "wsd")
 TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")
 EXTENSIONS = ("repeat", "interpolate")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 COMPILE = ("auto", "on", "off")
 
 
@@ -178,7 +178,10 @@ class PretrainConfig(PhasesConfig, OutputConfig):
         "Device to train on; auto takes a GPU if there is one.", default="auto", choices=DEVICES
     )
     precision: str = option(
-        "Precision; auto is bf16 on a GPU and fp32 on a CPU.", default="auto", choices=PRECISIONS
+        "Precision; auto is bf16 on a GPU, fp16 on one before Ampere, and fp32 on a CPU. With fp16 the "
+        "loss is scaled, and steps whose gradients are not finite are skipped.",
+        default="auto",
+        choices=PRECISIONS,
     )
     compile: str = option(
         "Compile with torch.compile; auto does so on a GPU.", default="auto", choices=COMPILE
@@ -231,6 +234,11 @@ class PretrainConfig(PhasesConfig, OutputConfig):
             "--max-steps and --max-time both say when the run ends; leave one out",
         )
         require(self.max_time is None or math.isfinite(self.max_time), "--max-time must be finite")
+        require(
+            not self.fsdp or self.precision != "fp16",
+            "--precision fp16 and --fsdp exclude each other, because shards of gradients have no common "
+            "scale; leave --fsdp out, or use --precision bf16",
+        )
         self._check_schedule()
         self._check_origin()
         require(len(self.betas) == 2, "--betas must be two numbers, such as 0.9,0.999")

@@ -131,6 +131,8 @@ def restore_tensors(snapshot: Snapshot, step: int, model: nn.Module, optimizer: 
         }
         for number, (parameter, moments) in enumerate(name_moments(optimizer).items())
     }
+    if step == 0:  # all were skipped; an optimizer may not have made any moments yet
+        state = {}
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
+from torch import nn
 
 from tokkit.errors import TokkitError
+from tokkit.pretraining.data.batches import Batch
+from tokkit.pretraining.models.transformer import Sums
 from tokkit.pretraining.pretrain_config import PretrainConfig
 
 # Graphs of one part of a model: one or two for training and as many for evaluation, and the layers of a
@@ -120,13 +123,17 @@ def find_peak_memory(device: torch.device) -> int | None:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """Return ``bf16`` or ``fp32``; ``auto`` is bf16 on GPUs with hardware for it, from Ampere."""
-    if name == "auto":
-        has_hardware = device.type == "cuda" and torch.cuda.is_bf16_supported(
-            including_emulation=False
-        )
-        return "bf16" if has_hardware else "fp32"
-    return name
+    """Return ``bf16``, ``fp16`` or ``fp32``.
+
+    ``auto`` is what a GPU has hardware for: bf16 from Ampere, fp16 from Volta; and fp32 elsewhere.
+    """
+    if name != "auto":
+        return name
+    if device.type != "cuda":
+        return "fp32"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    return "fp16" if torch.cuda.get_device_properties(device).major >= 7 else "fp32"
 
 
 def is_compiled(choice: str, device: torch.device) -> bool:
@@ -142,7 +149,15 @@ def count_graphs() -> int:
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """Return a context for matrix products in ``precision``; weights, sums and norms stay fp32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "fp32")
+
+
+def compute_losses(model: nn.Module, batch: Batch, precision: str, device: torch.device) -> Sums:
+    """Run the model on a batch that is on ``device``, in ``precision``."""
+    with autocast(choose_precision(precision, device), device):
+        sums: Sums = model(batch.inputs)
+    return sums
 
 
 def seed_torch(seed: int, purpose: str, step: int = 0) -> None:
@@ -174,7 +189,7 @@ def torch_settings(config: PretrainConfig, device: torch.device) -> Iterator[Non
         if is_compiled(config.compile, device):
             compiler = torch._dynamo.config  # noqa: SLF001  its documented name
             stack.enter_context(compiler.patch(recompile_limit=MAX_GRAPHS))
-        if device.type == "cuda" and choose_precision(config.precision, device) == "bf16":
+        if device.type == "cuda" and choose_precision(config.precision, device) != "fp32":
             stack.callback(torch.set_float32_matmul_precision, precision)
             torch.set_float32_matmul_precision("high")  # TF32, which is more precise than bf16
         yield

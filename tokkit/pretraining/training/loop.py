@@ -30,10 +30,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from tokkit.errors import Interrupted, TokkitError
-from tokkit.pretraining.data.batches import Batch
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.prefetcher import Prefetcher
-from tokkit.pretraining.models.transformer import Sums, Transformer
+from tokkit.pretraining.models.transformer import Transformer
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.checkpoint_writer import CheckpointWriter
 from tokkit.pretraining.training.checkpoints import (
@@ -44,8 +43,8 @@ from tokkit.pretraining.training.checkpoints import (
     restore_tensors,
 )
 from tokkit.pretraining.training.device import (
-    autocast,
     choose_precision,
+    compute_losses,
     count_graphs,
     find_peak_flops,
     seed_torch,
@@ -56,6 +55,7 @@ from tokkit.pretraining.training.distributed import (
     full_tensors,
     split_tensors,
 )
+from tokkit.pretraining.training.loss_scale import LossScale
 from tokkit.pretraining.training.metrics import (
     MetricSums,
     StepMetrics,
@@ -101,6 +101,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         """Initialize what changes during the run; nothing is resumed, logged or written yet."""
+        self._scaled = LossScale(self.optimizer, self.group.device, self.config.precision)
         self._resumed: Checkpoint | None = None
         self._writer: CheckpointWriter | None = None
         self._reporter: Reporter | None = None
@@ -134,7 +135,8 @@ class Trainer:
             file: split_tensors({} if checkpoint is None else checkpoint.tensors[file], tensors)
             for file, tensors in expected.items()
         }
-        restore_tensors(parts, self.state.step, self.model, self.optimizer)
+        restore_tensors(parts, self.state.num_updates, self.model, self.optimizer)
+        self._scaled.restore(self.state.loss_scale)
         self._last_save_step = self._logged_step = self.state.step
         self._resumed = checkpoint and replace(checkpoint, tensors={})
         log.info("%s: resuming from step %d", self.config.output, self.state.step)
@@ -180,7 +182,7 @@ class Trainer:
     def _prepare_to_write(self, stack: ExitStack) -> None:
         """Open what only the first process writes: metrics and checkpoints."""
         config, peak = self.config, find_peak_flops(self.group.device)
-        if peak is not None and choose_precision(config.precision, self.group.device) == "bf16":
+        if peak is not None and choose_precision(config.precision, self.group.device) != "fp32":
             self._peak_flops = peak * self.group.size
             self._flops_per_token = [
                 count_flops_per_token(self.model, sample_instances(loader))
@@ -238,10 +240,10 @@ class Trainer:
                 sums.append(compute_losses(model, batch, config.precision, group.device))
                 loss = total_loss(sums[-1], num_predicted, num_pairs)
                 # Processes average their gradients, but the sum is needed.
-                torch.autograd.backward(loss * group.size)
-
+                self._scaled.backward(loss * group.size)
+        self._scaled.unscale()
         gradient_norm = clip_gradients(model, config.max_gradient_norm)
-        update_weights(self.optimizer, state.learning_rate)
+        update_weights(self._scaled, state.learning_rate)
 
         self._pending.append((state.step, StepMetrics(batches, sums, gradient_norm)))
         decay_start = self.schedule.decay_start
@@ -264,9 +266,12 @@ class Trainer:
         """
         while len(self._pending) > num_pending:
             step, metrics = self._pending.popleft()
-            self._gradient_norm = metrics.add_to(self.state.interval)
             # The norm is the same in all processes, and not finite if any loss is not.
-            if not math.isfinite(self._gradient_norm):
+            if math.isfinite(norm := metrics.add_to(self.state.interval)):
+                self._gradient_norm = norm
+            elif self._scaled.can_shrink:
+                self.state.skipped_steps += 1
+            else:
                 raise TokkitError(self._describe_divergence(step))
 
     def _describe_divergence(self, step: int) -> str:
@@ -309,6 +314,7 @@ class Trainer:
                 **interval.means(self.model.config.objective),
                 "learning_rate": state.learning_rate,
                 "gradient_norm": self._gradient_norm,
+                **({"skipped_steps": state.skipped_steps} if state.skipped_steps else {}),
                 "tokens": state.tokens,
                 **interval.speed(state.elapsed, flops, self._peak_flops),
             }
@@ -373,7 +379,8 @@ class Trainer:
         self.collect_metrics()  # weights that are not finite are never saved
         named = name_tensors(self.model, self.optimizer)
         tensors = {file: full_tensors(named[file]) for file in named}
-        whole = replace(state, interval=state.interval.all_reduce(self.group.sum))
+        interval = state.interval.all_reduce(self.group.sum)
+        whole = replace(state, interval=interval, loss_scale=self._scaled.state)
         if self._writer is not None and self._reporter is not None:
             self._reporter.sync()
             self._writer.save(tensors, asdict(whole), loss=loss)
@@ -391,10 +398,3 @@ class Trainer:
             f"run the same command again to resume",
             exit_status=128 + signal,
         )
-
-
-def compute_losses(model: nn.Module, batch: Batch, precision: str, device: torch.device) -> Sums:
-    """Run the model on a batch that is on ``device``, in ``precision``."""
-    with autocast(choose_precision(precision, device), device):
-        sums: Sums = model(batch.inputs)
-    return sums

@@ -165,12 +165,17 @@ class StepMetrics:
             self._copied.record()
 
     def add_to(self, sums: "MetricSums") -> float:
-        """Wait for the values, add those of each micro-batch to sums, and return the norm."""
+        """Wait for the values, add those of each micro-batch to sums, and return the norm.
+
+        If the norm is not finite, micro-batches whose losses are not either are left out.
+        """
         if self._copied is not None:
             self._copied.synchronize()
         *values, gradient_norm = self._values.tolist()
         for number, batch in enumerate(self._batches):
-            sums.add(batch, values[4 * number : 4 * number + 4])
+            found = values[4 * number : 4 * number + 4]
+            if math.isfinite(gradient_norm) or math.isfinite(sum(found)):
+                sums.add(batch, found)
         return float(gradient_norm)
 
 
@@ -189,6 +194,8 @@ class TrainingState:
         phase_starts: first step of each phase that has started.
         evaluated_step: last step that was evaluated.
         best_loss: lowest held-out loss.
+        skipped_steps: updates that were left out in fp16; see ``LossScale``.
+        loss_scale: the scale and its age when the checkpoint was made; None without fp16.
         interval: sums since the last log line.
     """
 
@@ -201,12 +208,19 @@ class TrainingState:
     phase_starts: list[int] = field(default_factory=lambda: [0])
     evaluated_step: int | None = None
     best_loss: float | None = None
+    skipped_steps: int = 0
+    loss_scale: tuple[float, int] | None = None
     interval: MetricSums = field(default_factory=MetricSums)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "TrainingState":
         """Return the state that ``asdict`` turned into ``data``."""
         return msgspec.convert(data, cls)
+
+    @property
+    def num_updates(self) -> int:
+        """Steps that changed the weights."""
+        return self.step - self.skipped_steps
 
     @property
     def phase(self) -> int:

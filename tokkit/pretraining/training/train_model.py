@@ -20,7 +20,7 @@ from tokkit.engine.json_files import FileRow, write_json
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.mirrors import push_folder
 from tokkit.engine.spec import locked_folder, prepare_folder
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, require
 from tokkit.pretraining.data.instance_sources import Sources, divide_phases, open_sources
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.prefetcher import Prefetcher
@@ -77,7 +77,14 @@ def train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
         Interrupted: see ``pretrain``.
     """
     device = choose_rank_device(plan.config.device, launch_info)
-    plan = replace(plan, precision=choose_precision(plan.precision, device))
+    precision = choose_precision(plan.precision, device)
+    if precision == "fp16" and plan.config.fsdp:  # only auto chooses this
+        precision = "fp32"
+    require(
+        precision != "fp16" or device.type != "mps",
+        "--precision fp16 is for CUDA devices and CPUs; use --precision fp32",
+    )
+    plan = replace(plan, precision=precision)
     config = replace(plan.config, precision=plan.precision)
     with ExitStack() as stack:
         if launch_info.is_first:
@@ -180,7 +187,7 @@ def choose_micro_batch_tokens(
     """
     if device.type != "cuda" or available is None:
         return MICRO_BATCH_TOKENS
-    size = 34 if choose_precision("auto", device) == "bf16" else 68
+    size = 34 if choose_precision("auto", device) != "fp32" else 68
     layers = max(model.config.num_hidden_layers, len(model.list_layers()))
     rest = available - 3 * 4 * count_parameters(model)["total"]
     room = max(0.7 * rest / (size * layers * model.config.hidden_size), MOST_TOKENS / 64)
