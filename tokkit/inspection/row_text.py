@@ -78,11 +78,14 @@ def read_rows(folder: ShardFolder, places: Sequence[Place]) -> list[Row]:
     """Read rows, by the names of their columns; of copies, which no writer of a file changes."""
     refs = {shard: folder.batch_refs(shard) for shard in dict.fromkeys(s for s, _ in places)}
     rows: list[Row] = []
+    last, batch = None, None  # several rows of a batch are often next to each other
     for shard, row in places:
         place = row
         for ref in refs[shard]:
             if place < ref.rows:
-                rows += folder.read_batch(ref, copied=True).slice(place, 1).to_pylist()
+                if batch is None or ref != last:
+                    last, batch = ref, folder.read_batch(ref, copied=True)
+                rows += batch.slice(place, 1).to_pylist()
                 break
             place -= ref.rows
     return rows
