@@ -8,6 +8,7 @@ page's. Names of series stand below it, and what is below the pointer is shown a
 """
 
 import math
+import textwrap
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -268,8 +269,10 @@ def plot_flow(total: int, kept: int, dropped: Mapping[str, int], noun: str) -> M
             element("rect", x=right, y=place, width=8, height=size, rx=2, class_=f"fill c{color}")
         )
         label = max(place + size / 2 - 3, label + 28)
+        for wrapped, line in enumerate(textwrap.wrap(name, 28, break_on_hyphens=False)):
+            label += 14 * (wrapped > 0)
+            parts.append(element("text", line, x=right + 16, y=label, class_="strong"))
         share = f"{number:,} ({number / max(total, 1):.2%})"
-        parts.append(element("text", name, x=right + 16, y=label, class_="strong"))
         parts.append(element("text", share, x=right + 16, y=label + 14))
         start, place = start + number * scale, place + size + gap
     bottom = max(place, label + 24, top + total * scale + 8)

@@ -253,9 +253,10 @@ def _draw_metrics(runs: Sequence[Mapping[str, Any]], axis: str) -> list[Markup]:
 
 
 def _title(name: str) -> str:
-    """Return ``mlm_loss`` as ``MLM loss``."""
+    """Return ``mlm_loss`` as ``MLM loss``, and ``span_corruption_loss`` as ``Span corruption loss``."""
     first, _, rest = name.partition("_")
-    return f"{first.upper()} {rest}" if rest else name.capitalize()
+    is_short = rest and len(first) == len("mlm")
+    return f"{first.upper()} {rest}" if is_short else name.replace("_", " ").capitalize()
 
 
 def _draw_metric(runs: Sequence[Mapping[str, Any]], name: str, axis: str, y_format: str) -> Markup:
