@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from tokkit.corpus.file_systems import Entry, changed_error, is_uri, printable
+from tokkit.engine.aws_profiles import read_profile
 from tokkit.engine.requests import NUM_REQUESTS, call_in_thread, map_in_threads
 from tokkit.errors import TokkitError
 
@@ -35,7 +36,7 @@ _ARROW_SCHEMES = {"file", "s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"}
 _FLAT_SCHEMES = {"s3", "gs", "gcs", "abfs", "abfss", "hf"}  # list all below a folder at once
 _CREDENTIALS = {
     "hf": "HF_TOKEN",
-    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION",
+    "s3": "AWS_PROFILE, or AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS, or gs://anonymous@BUCKET for a public one",
     "abfs": "AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET",
     "hdfs": "HADOOP_HOME, JAVA_HOME, CLASSPATH",
@@ -98,6 +99,10 @@ class RemoteFiles:
                 os.environ.setdefault("AZURE_TOKEN_CREDENTIALS", "prod")
             if self._scheme in ("gs", "gcs") and "retry_limit_seconds" not in "".join(query):
                 query = ["&".join([*query, f"retry_limit_seconds={GOOGLE_SECONDS}"])]
+            if self._scheme == "s3" and (address := read_profile().get("aws_endpoint")):
+                os.environ["AWS_ENDPOINT_URL"] = (
+                    address  # of a profile, pyarrow reads the keys alone
+                )
             encoded = "?".join([quote(location, safe=_SAFE), *query])
             self._system, self.path = self._request(shown, pyarrow.fs.FileSystem.from_uri, encoded)
         else:

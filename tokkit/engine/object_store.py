@@ -18,6 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tokkit.engine.aws_profiles import read_profile
 from tokkit.engine.requests import call_in_thread, map_in_threads
 from tokkit.errors import TokkitError, require_library
 from tokkit.options import find_mirrored
@@ -30,7 +31,7 @@ _CHUNK_BYTES = 8 << 20
 _MOST_PARTS = 5000  # of the 10,000 that S3 takes
 _ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL"}
 _CREDENTIALS = {
-    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION",
+    "s3": "AWS_PROFILE, or AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
 }
 
@@ -60,10 +61,13 @@ def open_client(scheme: str, bucket: str, _process: int) -> Any:
     require_library("obstore", f"{scheme}:// for folders", "stores")
     from obstore.store import from_url
 
+    profile: Any = read_profile() if scheme == "s3" else {}
+    endpoint = os.environ.get(_ENDPOINTS[scheme]) or profile.get("aws_endpoint", "")
     return from_url(
         f"{scheme}://{bucket}",
+        config=profile,
         client_options={
-            "allow_http": os.environ.get(_ENDPOINTS[scheme], "").startswith("http:"),
+            "allow_http": endpoint.startswith("http:"),
             "connect_timeout": timedelta(seconds=STALL_SECONDS),
             "read_timeout": timedelta(seconds=STALL_SECONDS),
             "timeout": timedelta(hours=1),
