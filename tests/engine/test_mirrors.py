@@ -180,6 +180,17 @@ def test_a_server_that_is_gone_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("address", ["", "127.0.0.1:9000"])
+def test_an_address_without_a_scheme_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """obstore panics, which is an exception, but no ``Exception``."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    object_store.open_client.cache_clear()
+    with pytest.raises(TokkitError, match=f"^AWS_ENDPOINT_URL={address}: not the address"):
+        pull(find_local(URI, tmp_path))
+
+
 def test_a_server_that_refuses_without_a_reason_is_asked_once(
     machine: S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

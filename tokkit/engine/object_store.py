@@ -29,6 +29,7 @@ _MOST_RETRIES = 8  # within half a minute
 _FINAL = re.compile(f"<Code>|status code: 4|after {_MOST_RETRIES} retries")
 _CHUNK_BYTES = 8 << 20
 _MOST_PARTS = 5000  # of the 10,000 that S3 takes
+_ADDRESS = re.compile("https?://[^/]")
 _ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL"}
 _CREDENTIALS = {
     "s3": "AWS_PROFILE, or AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION",
@@ -62,12 +63,17 @@ def open_client(scheme: str, bucket: str, _process: int) -> Any:
     from obstore.store import from_url
 
     profile: Any = read_profile() if scheme == "s3" else {}
-    endpoint = os.environ.get(_ENDPOINTS[scheme]) or profile.get("aws_endpoint", "")
+    endpoint = os.environ.get(_ENDPOINTS[scheme], profile.get("aws_endpoint"))
+    if endpoint is not None and not _ADDRESS.match(endpoint):
+        raise TokkitError(
+            f"{_ENDPOINTS[scheme]}={endpoint}: not the address of a server, such as "
+            f"https://HOST:PORT; correct it, or unset it"
+        )
     return from_url(
         f"{scheme}://{bucket}",
         config=profile,
         client_options={
-            "allow_http": endpoint.startswith("http:"),
+            "allow_http": endpoint is not None and endpoint.startswith("http:"),
             "connect_timeout": timedelta(seconds=STALL_SECONDS),
             "read_timeout": timedelta(seconds=STALL_SECONDS),
             "timeout": timedelta(hours=1),

@@ -33,12 +33,12 @@ def call_in_thread(
     """
     if threading.current_thread().name.startswith(REQUEST_THREAD):
         return function(*arguments)
-    answers: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
+    answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
 
     def call() -> None:
         try:
             answers.put((function(*arguments), None))
-        except Exception as error:  # noqa: BLE001  libraries raise errors of their own
+        except BaseException as error:  # noqa: BLE001  a panic of Rust is no Exception
             answers.put((None, error))
 
     threading.Thread(target=call, name=REQUEST_THREAD, daemon=True).start()
