@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
@@ -188,9 +188,9 @@ def read_object(path: Path) -> bytes | None:
     return None
 
 
-def read_objects(paths: Iterable[Path]) -> list[bytes | None]:
+def read_objects(paths: Iterable[Path]) -> Iterator[bytes | None]:
     """Return the contents of small files, several of which are read at a time."""
-    return [*map_in_threads(read_object, paths)]
+    return map_in_threads(read_object, paths)
 
 
 def receive_object(path: Path, part: Path) -> tuple[int, str]:
