@@ -19,7 +19,7 @@ from urllib.request import urlopen
 
 TESTS = Path(__file__).resolve().parent
 PORTS = {"-s3.port": 18333, "-master.port": 19333, "-volume.port": 18080, "-filer.port": 18888}
-FILES = ("engine/test_mirrors.py", "engine/test_overlap.py", "corpus/test_stores.py")
+FILES = ("engine/test_mirrors.py", "engine/test_aws_profiles.py", "corpus/test_stores.py")
 LEFT_OUT = "not google"
 KEYS = {"accessKey": "key", "secretKey": "secret"}
 ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]

@@ -54,8 +54,8 @@ def read_profile() -> dict[str, str]:
     keys = {key: profile[key] for key in _KEYS if key in profile}
     if not keys and any(source in profile for source in _FETCHED):
         raise TokkitError(
-            f"{config_file}: profile {name} has no keys in it, but a way to fetch them; run "
-            f'eval "$(aws configure export-credentials --profile {name} --format env)"'
+            f"{config_file}: profile {name} has no keys in it, but a way to fetch them; set the "
+            f"variables that aws configure export-credentials prints"
         )
     return options | keys
 
