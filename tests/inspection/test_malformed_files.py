@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from instancefolders import write_instance_folder
 from malformedjson import mutants
+from tinytokenizers import write_vocab
 from tokenfolders import write_token_folder
 
 from tokkit.cli import cli
@@ -19,7 +20,7 @@ from tokkit.engine.files import hash_file
 from tokkit.engine.folder import FolderLock
 from tokkit.engine.json_files import write_json
 from tokkit.engine.manifest import Manifest
-from tokkit.engine.receipts import read_statement, seal, write_statement
+from tokkit.engine.receipts import convert_notes, read_statement, seal, write_statement
 from tokkit.engine.spec import StageSpec
 from tokkit.errors import TokkitError
 from tokkit.inspection.verify import verify
@@ -30,6 +31,7 @@ from tokkit.pretraining.training.reporting import MetricsLog
 from tokkit.pretraining.training.run_plan import RunPlan, describe_run
 from tokkit.pretraining.training.run_record import RUN, read_metrics
 from tokkit.shards.reader import ShardFolder
+from tokkit.vocab.counting import CountNotes
 
 MUTANTS = 50
 
@@ -148,6 +150,28 @@ def test_a_statement_that_has_changed_is_left_out(tmp_path: Path) -> None:
         deep = [deep]
     path.write_bytes(seal({**spec.describe(), "options": {"phases": deep}}))
     assert read_statement(tmp_path) is None
+
+
+def test_receipts_of_other_content(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("The cat sat on the mat.\n" * 9)
+    folder, vocab = tmp_path / "tokens", write_vocab(tmp_path / "tokenizer")
+    encode = ("encode", tmp_path / "in.txt", "-t", vocab, "-o", folder, "--workers", "0")
+    run(*encode)
+    (receipt,) = (folder / ".tokkit" / "done").iterdir()
+    whole = json.loads(receipt.read_text())
+    del whole["checksum"]
+
+    def resume(**changes: Any) -> None:
+        (folder / "manifest.json").unlink()
+        receipt.write_bytes(seal({**whole, **changes}))
+        run(*encode)
+
+    resume(accounts=[[]])  # its unit is done again
+    assert not verify(folder).faults
+    with pytest.raises(TokkitError, match=r"a receipt is damaged .*; pass --overwrite"):
+        resume(notes={"name": [7]})
+    with pytest.raises(TokkitError, match="a receipt is damaged"):
+        convert_notes({**dict.fromkeys(CountNotes.__annotations__, 1), "removed": 7}, CountNotes)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")

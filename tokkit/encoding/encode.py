@@ -18,6 +18,7 @@ from tokkit.engine.accounts import Accounts
 from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.parts import read_plan
+from tokkit.engine.receipts import convert_notes
 from tokkit.engine.stage import Stage, run_stage
 from tokkit.engine.stage_config import StageConfig
 from tokkit.errors import TokkitError
@@ -103,7 +104,7 @@ def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None)
 
         counts = Counter[str]()
         for each in notes:
-            counts.update(each)
+            counts.update(convert_notes(each, dict[str, int]))
         return find_warnings(counts, accounts, tokenizer, config)
 
     units = (

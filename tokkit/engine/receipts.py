@@ -25,7 +25,7 @@ from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import list_names, read_file, read_files, write_atomically
 from tokkit.engine.json_files import Count, canonical_json, check_options
 from tokkit.engine.mirrors import STATE_FOLDER
-from tokkit.errors import wrap_os_errors
+from tokkit.errors import TokkitError, wrap_os_errors
 
 STATEMENT = "stage.json"
 DONE_FOLDER = "done"
@@ -107,6 +107,21 @@ def write_receipt(folder: Path, key: str, receipt: Receipt) -> None:
     _write(path, receipt)
 
 
+def convert_notes(notes: object, schema: type[R]) -> R:
+    """Return the notes of a receipt as what the stage writes.
+
+    Raises:
+        TokkitError: if they are something else.
+    """
+    try:
+        return msgspec.convert(notes, schema)
+    except msgspec.ValidationError as error:
+        raise TokkitError(
+            f"{STATE_FOLDER}/{DONE_FOLDER}: a receipt is damaged ({error}); pass --overwrite to do the "
+            f"work again"
+        ) from error
+
+
 def _receipt_path(folder: Path, key: str) -> Path:
     return folder / STATE_FOLDER / DONE_FOLDER / f"{key}.json"
 
@@ -133,7 +148,8 @@ def _parse(data: bytes | None, schema: type[R]) -> R | None:
     with suppress(ValueError, RecursionError):
         record = msgspec.json.decode(data, type=dict[str, Any])
         if record.pop("checksum", None) == _checksum(record):
+            parsed = msgspec.convert(record, schema)
             check_options(record.get("options", {}))
             Accounts.from_dict(record.get("accounts", {}))
-            return msgspec.convert(record, schema)
+            return parsed
     return None

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pyarrow as pa
 
@@ -30,10 +30,10 @@ from tokkit.corpus.units import CorpusUnit, Group
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.drafts import draft_path
 from tokkit.engine.files import HashedFile, hash_file
-from tokkit.engine.json_files import FileRow
+from tokkit.engine.json_files import Count, FileRow
 from tokkit.engine.local import UNIT_MEMORY
 from tokkit.engine.mirrors import fetch_files
-from tokkit.engine.receipts import Receipt
+from tokkit.engine.receipts import Receipt, convert_notes
 from tokkit.engine.stage import Stage, StagePlan, complete_units, list_inputs, sum_accounts
 from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError, wrap_os_errors
@@ -169,16 +169,29 @@ def load_share(context: CountContext) -> None:
     _ = context.share
 
 
+class CountNotes(TypedDict):
+    """What is known of the counts of a unit.
+
+    Attributes:
+        run_start: where the counts begin in the file.
+        share: of the documents that were counted.
+        sum: weighted sum of the files of counts.
+        first_factor: weight of the first text document if it was drawn to be held out, 0 if it was
+            counted, and None without one.
+        removed: how often normalization removed each character.
+    """
+
+    run_start: Count
+    share: float
+    sum: int
+    first_factor: int | None
+    removed: dict[str, int]
+
+
 def count_unit(
     context: CountContext, group: Group, sink: HashedFile, report: Callable[[int], None]
 ) -> UnitResult:
-    """Write the held-out texts and the counts of one unit.
-
-    The notes of the result are ``run_start``, where the counts begin in the file; ``share``, of the
-    documents that were counted; ``sum``, the weighted sum of the files of counts; ``first_factor``,
-    the weight of the first text document if it was drawn to be held out, 0 if it was counted, and
-    None without one; and ``removed``, the characters that normalization removed.
-    """
+    """Write the held-out texts and the counts of one unit; the notes are ``CountNotes``."""
     accounts = Accounts()
     digests = []
     counted_sum = 0
@@ -261,7 +274,7 @@ def _merge(
     config = context.config
     names = ", ".join(config.inputs)
     paths = [config.output / receipt["name"] for receipt in receipts]
-    notes = [receipt["notes"] for receipt in receipts]
+    notes = [convert_notes(receipt.get("notes"), CountNotes) for receipt in receipts]
     fetch_files(
         (path, row["sha256"], row["bytes"]) for path, row in zip(paths, receipts, strict=True)
     )
