@@ -156,8 +156,11 @@ def test_tables_with_faults_are_refused(tables: list[Any], fault: str) -> None:
         ((Phase(share=0.5), (128, 0.5)), "--phases are either all lengths or all tables"),
         ((Phase(share=1, masked_lm_prob=1.5),), "phase 0: masked-lm-prob must be above 0 and at"),
         ((Phase(share=1, batch_size=0),), "phase 0: batch-size must be above 0"),
-        ((Phase(share=1, instances=(Path("a"), Path("b"))),), "phase 0: weights must be 2 shares"),
-        ((Phase(share=1, weights=(1.0,)),), "phase 0: weights must be 1 shares that add up"),
+        (
+            (Phase(share=1, instances=(Path("a"), Path("b"))),),
+            "phase 0: weights must be .* 2 folders",
+        ),
+        ((Phase(share=1, weights=(1.0,)),), "phase 0: weights must be .* 1 folder"),
     ],
 )
 def test_phases_that_do_not_add_up_are_refused(phases: tuple[Any, ...], fault: str) -> None:

@@ -151,8 +151,8 @@ class PhasesConfig(DataConfig):
             require(
                 len(weights) == (len(folders) if len(folders) > 1 else 0)
                 and (not weights or math.isclose(sum(weights), 1, abs_tol=1e-9)),
-                f"phase {number}: weights must be {plural(len(folders), 'share')} that add up to 1, one for "
-                "each of its instance folders; a single one has none",
+                f"phase {number}: weights must be shares that add up to 1, one for each of several "
+                f"instance folders; it has {plural(len(folders), 'folder')}",
             )
 
     @property
