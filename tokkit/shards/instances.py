@@ -103,6 +103,11 @@ class Instances:
         return Masks(np.zeros(len(targets.values), np.uint16), targets.values, targets.offsets)
 
     @property
+    def positions(self) -> Int64:
+        """int64 ``[num_tokens]``, the position of each token in its instance."""
+        return np.arange(self.offsets[-1]) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
+
+    @property
     def masked_tokens(self) -> Int64:
         """int64 ``[num_masked]``, where the masked tokens are in ``input_ids``."""
         return np.repeat(self.offsets[:-1], np.diff(self.masks.offsets)) + self.masks.positions

@@ -39,12 +39,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from tokkit.errors import require
 from tokkit.kernels.instances.flatten import NO_LABEL
-from tokkit.pretraining.data.batches import lay_out
 from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.loader_config import LoaderConfig
-from tokkit.pretraining.models.transformer import Inputs
-from tokkit.shards.instances import Instances, Targets
+from tokkit.shards.instances import Instances, Int64, Targets
 from tokkit.shards.mapping import protect_maps
 from tokkit.shards.objectives import OBJECTIVES
 
@@ -171,10 +169,9 @@ def padded_batch(instances: Instances, pad_id: int, *, causal: bool = False) -> 
     is_real = columns < lengths[:, None]
     batch = {"attention_mask": torch.from_numpy(is_real.astype(np.int64))}
     padding = {"input_ids": pad_id, "token_type_ids": 0, "labels": NO_LABEL}
-    inputs = lay_out(instances, pad_id, causal=causal).inputs
-    for name, values in _token_columns(inputs, causal=causal).items():
+    for name, values in _token_columns(instances, instances.positions, causal=causal).items():
         block = np.full(is_real.shape, padding[name], np.int64)
-        block[is_real] = values.numpy()
+        block[is_real] = values
         batch[name] = torch.from_numpy(block)
     if instances.targets is not None:
         batch |= _pad_targets(instances.targets, instances.predictions.labels, is_real.shape[1])
@@ -202,34 +199,35 @@ def _pad_targets(targets: Targets, values: npt.NDArray[Any], num_columns: int) -
 
 def ragged_batch(instances: Instances, *, causal: bool = False) -> TensorBatch:
     """Lay instances out without padding: tensors of shape [tokens], and where instances begin."""
-    inputs = lay_out(instances, 0, causal=causal).inputs
-    columns = _token_columns(inputs, causal=causal) | {"position_ids": inputs.position_ids_N}
+    positions = instances.positions
+    columns = _token_columns(instances, positions, causal=causal) | {"position_ids": positions}
     of_targets = {}
     if instances.targets is not None:
-        columns["labels"] = torch.from_numpy(instances.predictions.labels.astype(np.int64))
+        columns["labels"] = instances.predictions.labels.astype(np.int64)
         if instances.targets.column == "target_positions":
-            positions = instances.targets.values.astype(np.int64)
-            columns["target_positions"] = torch.from_numpy(positions)
+            columns["target_positions"] = instances.targets.values.astype(np.int64)
         of_targets["target_cu_seqlens"] = torch.from_numpy(
             instances.targets.offsets.astype(np.int32)
         )
     return {
-        **columns,
-        "cu_seqlens": inputs.cu_seqlens,
+        **{name: torch.from_numpy(values) for name, values in columns.items()},
+        "cu_seqlens": torch.from_numpy(instances.offsets.astype(np.int32)),
         "max_seqlen": int(np.diff(instances.offsets).max()),
         **of_targets,
     }
 
 
-def _token_columns(inputs: Inputs, *, causal: bool) -> TensorBatch:
+def _token_columns(instances: Instances, positions: Int64, *, causal: bool) -> dict[str, Int64]:
     """Return the columns of a batch that have a value for each token."""
+    input_ids = instances.input_ids.astype(np.int64)
+    is_second = positions >= np.repeat(instances.segment_lengths, np.diff(instances.offsets))
     if causal:
-        labels = inputs.input_ids_N.where(inputs.position_ids_N > 0, NO_LABEL)
+        labels = np.where(positions > 0, input_ids, NO_LABEL)
     else:
-        labels = torch.full_like(inputs.input_ids_N, NO_LABEL)
-        labels[inputs.predicted_positions_M] = inputs.labels_M
+        labels = np.full_like(input_ids, NO_LABEL)
+        labels[instances.masked_tokens] = instances.masks.labels
     return {
-        "input_ids": inputs.input_ids_N,
-        "token_type_ids": inputs.token_type_ids_N,
+        "input_ids": input_ids,
+        "token_type_ids": is_second.astype(np.int64),
         "labels": labels,
     }
