@@ -113,10 +113,9 @@ def _plan(
     from tokkit.instances.build_plan import BuildUnit, make_context, plan_build
     from tokkit.instances.build_unit import build_unit
     from tokkit.instances.document_reader import DocumentReader
-    from tokkit.instances.translations import require_same_documents
+    from tokkit.instances.translations import compare_documents
 
-    for side in folders[1:]:
-        require_same_documents(folders[0], side)
+    warnings = [w for side in folders[1:] for w in compare_documents(folders[0], side)]
     reader, *others = (
         DocumentReader(folder, [ref for ref in folder.batch_refs() if ref.rows])
         for folder in folders
@@ -132,7 +131,7 @@ def _plan(
         progress_unit=" tokens",
         prepare=lambda output: save_tokenizer(tokenizer, output / "tokenizer"),
         check_accounts=lambda accounts: _require_instances(accounts, config),
-        find_warnings=lambda accounts, _: _find_warnings(accounts, folders[0]),
+        find_warnings=lambda accounts, _: [*_find_warnings(accounts, folders[0]), *warnings],
         cluster=config.cluster,
     )
 

@@ -68,23 +68,38 @@ def _count_kept(folder: ShardFolder) -> str:
     return f"{plural(folder.manifest.num_rows, 'document')} that encode kept"
 
 
-def require_same_documents(source: ShardFolder, folder: ShardFolder) -> None:
-    """Refuse translations of other documents, where encode dropped some of both sides.
+def compare_documents(source: ShardFolder, folder: ShardFolder) -> list[str]:
+    """Compare the names of documents, where encode dropped some of both sides.
 
     The folders do not say which these were, so all others must have the same names, such as the
-    ids of their records. Names that occur twice in a record batch say nothing.
+    ids of their records. Names that occur twice in a record batch say nothing. Lines have no names
+    but their places in their files: as many empty ones on both sides are taken for the same.
+
+    Returns:
+        A warning where lines are taken for the same.
 
     Raises:
-        TokkitError: if names differ.
+        TokkitError: if names of other documents differ.
     """
     dropped = folder.manifest.accounts.get("documents", {}).get("dropped", {})
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in dropped.items() if number)
-    if reasons and not all(map(eq, _list_names(source), _list_names(folder))):
-        raise TokkitError(
-            f"{folder.path}: encode dropped as many documents as of {source.path} ({reasons}), but "
-            f"maybe others; remove these and their translations from the inputs, or encode with "
-            f"--id-field records that have the same unique id on both sides"
-        )
+    if not reasons or all(map(eq, _list_names(source), _list_names(folder))):
+        return []
+    what = f"encode dropped as many documents as of {source.path} ({reasons})"
+    remedy = "remove these and their translations from the inputs"
+    if all(map(_lacks_empty_lines_alone, (source, folder))):
+        warning = f"{what}, and the others are paired in order; if these were not the same lines"
+        return [f"{folder.path}: {warning}, {remedy}, and encode again"]
+    raise TokkitError(
+        f"{folder.path}: {what}, but maybe others; {remedy}, or encode with --id-field records that "
+        f"have the same unique id on both sides"
+    )
+
+
+def _lacks_empty_lines_alone(folder: ShardFolder) -> bool:
+    dropped = folder.manifest.accounts.get("documents", {}).get("dropped", {})
+    reasons = {reason for reason, number in dropped.items() if number}
+    return reasons == {"empty"} and folder.manifest.options.get("documents") == "line"
 
 
 def _list_names(folder: ShardFolder) -> Iterator[object]:
