@@ -104,7 +104,8 @@ def unigrams(draw: st.DrawFn) -> Tokenizer:
     if byte_fallback:
         scores |= {token: draw(SCORES) for token in BYTES[draw(st.sampled_from([0, 0, 33])) :]}
         scores.setdefault("\u2581", draw(SCORES))
-    unknown = draw(st.sampled_from(["<unk>", *scores]))
+    candidates = [token for token in scores if not byte_fallback or "\u2581" not in token]
+    unknown = draw(st.sampled_from(["<unk>", *candidates]))
     schemes = [{**METASPACE, "prepend_scheme": scheme} for scheme in ("always", "first", "never")]
     pre_tokenizer = draw(st.sampled_from([*schemes, WORDS]))
     return make_unigram(
@@ -130,6 +131,13 @@ def test_any_vocabulary_gives_the_ids_of_the_library(
 ) -> None:
     assert choose_kernel(tokenizer).name == "unigram"
     assert_equal(tokenizer, texts * 2)  # from the cache, too
+
+
+def test_an_unknown_token_with_a_space_is_spelled_as_in_the_library() -> None:
+    scores = dict.fromkeys(["<s>", "<unk>", "\u2581", "\u2581a", *BYTES], -1.0)
+    for unknown in ("\u2581", "\u2581a"):
+        tokenizer = make_unigram(scores, unknown=unknown, byte_fallback=True)
+        assert_equal(tokenizer, ["a", "a b", "  a"])
 
 
 @given(unigrams(), st.lists(st.lists(st.text("ab é字.", min_size=1), min_size=1), min_size=1))

@@ -69,6 +69,9 @@ def unigram_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
     is_spelled = max(vocabulary.byte_ids) > NO_TOKEN
     if not has_space and (is_spelled or tokenizer.processor is not None):
         yield "no token for a space"  # it is one byte in our texts, and three in others
+    unknown = {piece for piece, number, _ in vocabulary.pieces if number == vocabulary.unknown_id}
+    if is_spelled and any(WORD_BEGINNING in piece for piece in unknown):
+        yield "an unknown token with a space, which is spelled in bytes"  # by the library as three
 
 
 def _definition_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
