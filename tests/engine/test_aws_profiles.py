@@ -9,6 +9,7 @@ from pyarrow.fs import S3FileSystem
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.sources import find_sources
 from tokkit.engine import object_store
+from tokkit.engine.aws_profiles import read_profile
 from tokkit.engine.mirrors import pull
 from tokkit.engine.object_store import put_object
 from tokkit.errors import TokkitError
@@ -47,6 +48,16 @@ def test_a_profile_has_keys_and_address_for_inputs_and_folders(
     put_object(text, find_local(URI, tmp_path) / "text.txt")
     read = "s3://corpora/a b/é#?/text.txt"
     assert [source.bytes for source in find_sources(CorpusConfig(inputs=(read,)))] == [6]
+
+
+def test_keys_that_must_be_fetched_are_left_to_pyarrow(
+    profiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del profiles
+    monkeypatch.setenv("AWS_PROFILE", "login")
+    assert read_profile(with_keys=False) == {}
+    with pytest.raises(TokkitError, match="a way to fetch them"):
+        read_profile(with_keys=True)
 
 
 @pytest.mark.parametrize(

@@ -99,10 +99,10 @@ class RemoteFiles:
                 os.environ.setdefault("AZURE_TOKEN_CREDENTIALS", "prod")
             if self._scheme in ("gs", "gcs") and "retry_limit_seconds" not in "".join(query):
                 query = ["&".join([*query, f"retry_limit_seconds={GOOGLE_SECONDS}"])]
-            if self._scheme == "s3" and (address := read_profile().get("aws_endpoint")):
-                os.environ["AWS_ENDPOINT_URL"] = (
-                    address  # of a profile, pyarrow reads the keys alone
-                )
+            if self._scheme == "s3":
+                address = read_profile(with_keys=False).get("aws_endpoint")
+                if address is not None:  # which pyarrow does not read
+                    os.environ["AWS_ENDPOINT_URL"] = address
             encoded = "?".join([quote(location, safe=_SAFE), *query])
             self._system, self.path = self._request(shown, pyarrow.fs.FileSystem.from_uri, encoded)
         else:

@@ -27,8 +27,11 @@ _OTHER_SOURCES = (
 _FETCHED = ("sso_session", "sso_start_url", "role_arn", "credential_process")
 
 
-def read_profile() -> dict[str, str]:
+def read_profile(*, with_keys: bool) -> dict[str, str]:
     """Return what the chosen profile adds to the environment, as options of obstore.
+
+    Args:
+        with_keys: return its keys, too. pyarrow finds them itself, also those that must be fetched.
 
     Raises:
         TokkitError: there is no such profile, its keys must be fetched, or a file is damaged.
@@ -49,7 +52,7 @@ def read_profile() -> dict[str, str]:
         for option, (variables, key) in _SETTINGS.items()
         if key in profile and not any(variable in os.environ for variable in variables)
     }
-    if any(variable in os.environ for variable in _OTHER_SOURCES):
+    if not with_keys or any(variable in os.environ for variable in _OTHER_SOURCES):
         return options
     keys = {key: profile[key] for key in _KEYS if key in profile}
     if not keys and any(source in profile for source in _FETCHED):

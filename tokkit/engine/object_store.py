@@ -62,7 +62,7 @@ def open_client(scheme: str, bucket: str, _process: int) -> Any:
     require_library("obstore", f"{scheme}:// for folders", "stores")
     from obstore.store import from_url
 
-    profile: Any = read_profile() if scheme == "s3" else {}
+    profile: Any = read_profile(with_keys=True) if scheme == "s3" else {}
     endpoint = os.environ.get(_ENDPOINTS[scheme], profile.get("aws_endpoint"))
     if endpoint is not None and not _ADDRESS.match(endpoint):
         raise TokkitError(
