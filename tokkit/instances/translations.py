@@ -81,10 +81,10 @@ def compare_documents(source: ShardFolder, folder: ShardFolder) -> list[str]:
     Raises:
         TokkitError: if names of other documents differ.
     """
-    dropped = folder.manifest.accounts.get("documents", {}).get("dropped", {})
-    reasons = ", ".join(f"{number:,} {reason}" for reason, number in dropped.items() if number)
-    if not reasons or all(map(eq, _list_names(source), _list_names(folder))):
+    dropped = _count_dropped(folder)
+    if not dropped or all(map(eq, _list_names(source), _list_names(folder))):
         return []
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in dropped.items())
     what = f"encode dropped as many documents as of {source.path} ({reasons})"
     remedy = "remove these and their translations from the inputs"
     if all(map(_lacks_empty_lines_alone, (source, folder))):
@@ -96,10 +96,15 @@ def compare_documents(source: ShardFolder, folder: ShardFolder) -> list[str]:
     )
 
 
-def _lacks_empty_lines_alone(folder: ShardFolder) -> bool:
+def _count_dropped(folder: ShardFolder) -> dict[str, int]:
     dropped = folder.manifest.accounts.get("documents", {}).get("dropped", {})
-    reasons = {reason for reason, number in dropped.items() if number}
-    return reasons == {"empty"} and folder.manifest.options.get("documents") == "line"
+    return {reason: number for reason, number in dropped.items() if number}
+
+
+def _lacks_empty_lines_alone(folder: ShardFolder) -> bool:
+    return {*_count_dropped(folder)} == {"empty"} and folder.manifest.options.get(
+        "documents"
+    ) == "line"
 
 
 def _list_names(folder: ShardFolder) -> Iterator[object]:

@@ -71,7 +71,7 @@ def unigram_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
         yield "no token for a space"  # it is one byte in our texts, and three in others
     unknown = {piece for piece, number, _ in vocabulary.pieces if number == vocabulary.unknown_id}
     if is_spelled and any(WORD_BEGINNING in piece for piece in unknown):
-        yield "an unknown token with a space, which is spelled in bytes"  # by the library as three
+        yield "an unknown token with a space, with byte fallback"  # of three bytes in the library
 
 
 def _definition_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
