@@ -171,7 +171,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--compile", choices=["off", "on", "both"], default="both")
-    parser.add_argument("--most-graphs", type=int, default=4, help="of a function")
+    parser.add_argument("--max-graphs", type=int, default=4, help="of a function")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         say("there is no CUDA device")
@@ -203,7 +203,7 @@ def main() -> int:
             faults += [
                 f"{count} graphs of {name}"
                 for name, count in graphs.items()
-                if count > options.most_graphs
+                if count > options.max_graphs
             ]
     for fault in faults:
         say(f"should not be: {fault}")

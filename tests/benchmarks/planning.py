@@ -39,7 +39,7 @@ from tokkit.pretraining.data.instance_reader import InstanceReader
 from tokkit.shards.reader import ShardFolder
 
 # ext4 allows 65,000 names of a file.
-MOST_LINKS = 50_000
+MAX_LINKS = 50_000
 LINE = "The cat sat on the mat {}. The dogs sat.\n\n"
 # The most seconds that 100,000 units may take; all may take 1 GB.
 GOALS = {
@@ -106,7 +106,7 @@ def fabricate(stage: Stage, folder: Path) -> None:
     done.mkdir(parents=True, exist_ok=True)
     for number, unit in enumerate(stage.units[:-1]):
         path = output / unit.shard
-        if path != made and number % MOST_LINKS == 0:
+        if path != made and number % MAX_LINKS == 0:
             made = Path(shutil.copy(made, path))
         elif path != made:
             path.hardlink_to(made)

@@ -27,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for row, sizes in zip(manifest["shards"], SHARDS, strict=True):
         row["batches"] = [(rows, 9 * rows) for rows in sizes]
     path.write_text(json.dumps(manifest))
-    monkeypatch.setattr(reader, "MOST_OPENED", 1)
+    monkeypatch.setattr(reader, "MAX_OPENED", 1)
     return folder
 
 

@@ -109,10 +109,10 @@ def test_large_files_are_refused_before_they_are_read_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path)
-    monkeypatch.setattr(limits, "_MOST_VALUES", 10)
+    monkeypatch.setattr(limits, "_MAX_VALUES", 10)
     with pytest.raises(TokkitError, match="more than 10 values"):
         load_tokenizer(path)
-    monkeypatch.setattr(limits, "_MOST_BYTES", 100)
+    monkeypatch.setattr(limits, "_MAX_BYTES", 100)
     for name in ("tokenizer.json", "vocab.txt", "a.model"):
         path.rename(path := tmp_path / name)
         with pytest.raises(TokkitError, match=f"{name}: more than 100 bytes"):

@@ -113,6 +113,6 @@ def test_a_large_corpus_is_counted_in_a_bounded_number_of_runs(
     inputs: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train, "UNIT_BYTES", 1000)
-    monkeypatch.setattr(train, "MOST_UNITS", 40)
+    monkeypatch.setattr(train, "MAX_UNITS", 40)
     units = train.plan_training(TrainConfig(inputs=inputs, output=tmp_path / "out")).units
     assert 40 <= len(units) <= 60

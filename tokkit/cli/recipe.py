@@ -31,7 +31,7 @@ from tokkit.inspection.recipe_folder import FOLDERS
 from tokkit.options import find_local, uri_of
 from tokkit.shards.objectives import MASKED
 
-_MOST_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20
 
 CORPUS_OPTIONS = (
     *("format", "documents", "text-field", "text-column", "quotes", "no-quotes"),
@@ -90,7 +90,7 @@ def read_recipe(path: Path, cache: Path | None = None) -> Recipe:
     path = find_local(path, cache)
     pull(path)
     try:
-        data = tomllib.loads(read_whole(path, _MOST_BYTES).decode())
+        data = tomllib.loads(read_whole(path, _MAX_BYTES).decode())
     except ValueError as error:
         raise TokkitError(f"{path}: not valid TOML: {error}") from error
     tables: dict[str, Table] = {stage: data.pop(stage) for stage in FOLDERS if stage in data}

@@ -16,7 +16,7 @@ from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.errors import TokkitError, escape_controls, plural
 from tokkit.inspection.report.report_config import ReportConfig
 
-_MOST_BYTES = 4 << 20  # each token is an object
+_MAX_BYTES = 4 << 20  # each token is an object
 
 if TYPE_CHECKING:
     from tokkit.inspection.tokenize import CutText
@@ -56,10 +56,10 @@ def _read_stdin() -> str:
     Raises:
         TokkitError: it is too long, or no valid UTF-8.
     """
-    data = sys.stdin.buffer.read(_MOST_BYTES + 1)
-    if len(data) > _MOST_BYTES:
+    data = sys.stdin.buffer.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
         raise TokkitError(
-            f"standard input: more than {_MOST_BYTES:,} bytes; pass a part, or encode a corpus of it "
+            f"standard input: more than {_MAX_BYTES:,} bytes; pass a part, or encode a corpus of it "
             f"with tokkit encode"
         )
     try:

@@ -32,10 +32,10 @@ from tokkit.errors import TokkitError, UsageError, plural
 
 _READ_BYTES = 1 << 20
 _HEADER_BYTES = 1 << 14
-_MOST_ROWS = 1 << 16
+_MAX_ROWS = 1 << 16
 _LARGE_ROW = 1 << 20
 _LARGEST_HEADER = 16 << 20
-_MOST_FIELDS = 1 << 22
+_MAX_FIELDS = 1 << 22
 _QUOTED = re.compile(r'"[^"]*+"?')
 _LONGEST_NAMES = 300
 _DELIMITERS = {"csv": ",;\t|", "tsv": "\t,;|"}  # the usual one first
@@ -90,7 +90,7 @@ def read_csv(stream: ByteStream, config: CorpusConfig, batch_bytes: int) -> Iter
         if columns.language is not None:
             rows.languages.append(as_name(record[columns.language]))
         num_bytes += len(text)
-        if num_bytes >= batch_bytes or len(rows.texts) >= _MOST_ROWS:
+        if num_bytes >= batch_bytes or len(rows.texts) >= _MAX_ROWS:
             yield rows.make_batch(stream, config)
             rows, num_bytes = Rows(), 0
     yield rows.make_batch(stream, config)
@@ -137,8 +137,8 @@ class _RowLines:
         fault = ""
         if self._num_bytes > limit:
             fault = f"more than {limit:,} bytes; raise --max-document-bytes"
-        elif self.delimiter and self._num_fields > _MOST_FIELDS:
-            fault = f"more than {_MOST_FIELDS:,} fields; shorten it"
+        elif self.delimiter and self._num_fields > _MAX_FIELDS:
+            fault = f"more than {_MAX_FIELDS:,} fields; shorten it"
         elif not self.delimiter and len(line) > _LARGEST_HEADER and not self._config.text_column:
             fault = f"more than {_LARGEST_HEADER:,} characters of names of columns; correct it"
         if fault:

@@ -32,7 +32,7 @@ ERRORS_OPTION = (
     "pass --errors replace to substitute U+FFFD, or --errors skip to drop such documents"
 )
 
-_MOST_DIGITS = 19
+_MAX_DIGITS = 19
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def name_documents(
     if ids is not None and not ids.null_count:
         return ids
     prefix = np.frombuffer(f"{name}:".encode(), dtype=np.uint8)
-    values = np.empty(positions.size * (prefix.size + _MOST_DIGITS), dtype=np.uint8)
+    values = np.empty(positions.size * (prefix.size + _MAX_DIGITS), dtype=np.uint8)
     offsets = np.empty(positions.size + 1, dtype=np.int32)
     num_bytes = write_names(prefix, positions, values, offsets)
     names = pa.StringArray.from_buffers(

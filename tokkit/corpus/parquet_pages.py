@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _HEADER_BYTES = 1 << 12
-_MOST_HEADER_BYTES = 16 << 20  # as pyarrow
+_MAX_HEADER_BYTES = 16 << 20  # as pyarrow
 _FOOTER_END = 8  # bytes: its length and the magic
 _TRUE, _FALSE, _BYTE, _INTEGERS, _DOUBLE, _BINARY = 1, 2, 3, (4, 5, 6), 7, 8
 _LISTS, _STRUCT = (9, 10), 12
@@ -90,7 +90,7 @@ def read_page_sizes(file: Any, column: ColumnChunk) -> Iterator[tuple[int, bool]
             except IndexError:
                 if len(data) == column.stop - start:
                     return  # old writers do not count all bytes of the first page
-                if len(data) < size or size >= _MOST_HEADER_BYTES:
+                if len(data) < size or size >= _MAX_HEADER_BYTES:
                     raise ValueError("a page without a header") from None
                 size *= 16
             except (AttributeError, RecursionError) as error:

@@ -64,8 +64,8 @@ _STRING_END = re.compile(rb'["\\]')
 _LINE_END = re.compile(r"\r\n?|\n")
 # Parsing makes objects of up to 100 bytes of what lies between strings.
 _LARGE_RECORD = 1 << 20
-_MOST_VALUES = 1 << 22
-_MOST_NAME_BYTES = 1 << 12
+_MAX_VALUES = 1 << 22
+_MAX_NAME_BYTES = 1 << 12
 _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _ABSENT = object()
 _IN_LINES = "a list of strings"
@@ -185,7 +185,7 @@ class _RecordLines:
         if self._is_member:
             view[done:] = b" " * (len(data) - done)
             outside = self._outside + data[:begin] + data[done:]
-            self._outside = outside[-_MOST_NAME_BYTES:]
+            self._outside = outside[-_MAX_NAME_BYTES:]
             if found := self._text_field.search(outside):
                 raise TokkitError(
                     f"{self._name}: an object with {found[1].decode()} and an array of objects; if "
@@ -286,10 +286,10 @@ def _load(line: str, found: FoundDocuments, index: int) -> dict[str, Any]:
     """Return the object that a line holds."""
     if len(line) > _LARGE_RECORD:
         structure = _STRINGS.sub("", line)
-        if structure.count(",") + structure.count("[") + structure.count("{") > _MOST_VALUES:
+        if structure.count(",") + structure.count("[") + structure.count("{") > _MAX_VALUES:
             raise TokkitError(
                 f"{found.stream.unit.source.name}, {_part(found)} {found.line_number(index)}: more "
-                f"than {_MOST_VALUES:,} values in one record; write several records"
+                f"than {_MAX_VALUES:,} values in one record; write several records"
             )
     # The scanner alone takes half the time of JSONDecoder.decode, which is called if the line holds
     # anything but one object from its first character to its last.

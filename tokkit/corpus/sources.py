@@ -62,8 +62,8 @@ _COMPANION, _TOKENIZER_FILE = (
     for patterns in (_COMPANIONS, _TOKENIZER_FILES)
 )
 _CORPUS = "corpus"  # kind of a folder with what a recipe's command printed
-_MOST_SHOWN = 5
-_MOST_STATE_BYTES = 16 << 20
+_MAX_SHOWN = 5
+_MAX_STATE_BYTES = 16 << 20
 
 
 class _DataFile(TypedDict):
@@ -176,8 +176,8 @@ def _find(text: str, config: CorpusConfig) -> list[Source]:
     sources = [described[file.path] for file in found if file.path in described]
     left_out = [files.name(path) for path in sorted({*left_out}, key=os.fsencode)]
     if left_out:
-        rest = f" and {len(left_out) - _MOST_SHOWN:,} more" if len(left_out) > _MOST_SHOWN else ""
-        log.info("%s: left out %s%s", shown, ", ".join(left_out[:_MOST_SHOWN]), rest)
+        rest = f" and {len(left_out) - _MAX_SHOWN:,} more" if len(left_out) > _MAX_SHOWN else ""
+        log.info("%s: left out %s%s", shown, ", ".join(left_out[:_MAX_SHOWN]), rest)
     return [replace(sources[0], left_out=tuple(left_out)), *sources[1:]]
 
 
@@ -296,7 +296,7 @@ def _read_state(files: Files, folder: str, entries: Sequence[Entry]) -> set[str]
                 "it alone",
                 files.name(folder),
             )
-        if entry.name == _STATE and entry.is_file and entry.bytes < _MOST_STATE_BYTES:
+        if entry.name == _STATE and entry.is_file and entry.bytes < _MAX_STATE_BYTES:
             with files.open(entry.path) as file, suppress(ValueError, RecursionError):
                 state = msgspec.json.decode(file.read())
     if not isinstance(state, dict) or "_data_files" not in state:

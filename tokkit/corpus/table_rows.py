@@ -52,9 +52,9 @@ from tokkit.shards.arrow import string_buffers
 
 # Fixed, and not the caller's batch_bytes, so that a unit has one digest.
 _READ_BYTES = 8 << 20
-_MOST_ROWS = 1 << 16
-_MOST_PAGE_BYTES = 512_000_000  # unpacked; pyarrow writes pages of 1,024 values, however long
-_MOST_DECODED_BYTES = 1 << 30  # of a batch of rows, whose values a dictionary has only once
+_MAX_ROWS = 1 << 16
+_MAX_PAGE_BYTES = 512_000_000  # unpacked; pyarrow writes pages of 1,024 values, however long
+_MAX_DECODED_BYTES = 1 << 30  # of a batch of rows, whose values a dictionary has only once
 
 
 @dataclass(frozen=True)
@@ -145,15 +145,15 @@ def _read_parquet(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
         require_unchanged(source)
         columns = [".".join(path) for path in _choose_columns(unit, table.schema_arrow, config)]
         groups = [table.metadata.row_group(index) for index in range(unit.stop)]
-        most_bytes = max(_MOST_PAGE_BYTES, 2 * config.max_document_bytes)
-        longest = _check_pages(unit, table, columns, most_bytes)
+        max_bytes = max(_MAX_PAGE_BYTES, 2 * config.max_document_bytes)
+        longest = _check_pages(unit, table, columns, max_bytes)
         first = sum(group.num_rows for group in groups[: unit.start])
         total = sum(group.num_rows for group in groups[unit.start :])
         num_bytes = sum(group.total_byte_size for group in groups[unit.start :])
         fitting = _READ_BYTES * total // max(1, num_bytes)
         done = 0
         for rows in table.iter_batches(
-            max(1, min(fitting, _MOST_ROWS, most_bytes // max(1, longest))),
+            max(1, min(fitting, _MAX_ROWS, max_bytes // max(1, longest))),
             row_groups=list(range(unit.start, unit.stop)),
             columns=columns,
             use_threads=False,  # or Ctrl-C waits for their requests to a store
@@ -164,14 +164,14 @@ def _read_parquet(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
 
 
 def _check_pages(
-    unit: CorpusUnit, table: pq.ParquetFile, columns: list[str], most_bytes: int
+    unit: CorpusUnit, table: pq.ParquetFile, columns: list[str], max_bytes: int
 ) -> int:
     """Refuse pages that need too much memory; return how long a value may be that is repeated.
 
     A page is unpacked as a whole, and its values are copied.
 
     Raises:
-        TokkitError: a page is larger than ``most_bytes``.
+        TokkitError: a page is larger than ``max_bytes``.
         ValueError: there are no pages where the footer says.
     """
     source, longest = unit.source, 0
@@ -185,10 +185,10 @@ def _check_pages(
                     continue
                 pages = read_page_sizes(file, column)
                 # Elsewhere each header is a request, so of small columns only the first is read.
-                if source.uri is not None and column.unpacked <= most_bytes:
+                if source.uri is not None and column.unpacked <= max_bytes:
                     pages = islice(pages, 1)
                 for size, repeats in pages:
-                    if size > most_bytes:
+                    if size > max_bytes:
                         raise TokkitError(
                             f"{source.name}, row group {index}: a page of {size:,} bytes, which is "
                             f"read as a whole; pass --max-document-bytes {size}, or write the file "
@@ -300,7 +300,7 @@ def _decode(column: pa.Array) -> pa.Array:
         return column
     values = column.dictionary.cast(pa.large_binary())
     num_bytes = pc.sum(pc.binary_length(values).take(column.indices)).as_py() or 0
-    if num_bytes > _MOST_DECODED_BYTES:
+    if num_bytes > _MAX_DECODED_BYTES:
         raise pa.ArrowInvalid(f"a batch of rows that repeats values to {num_bytes:,} bytes")
     return values.take(column.indices)
 

@@ -52,7 +52,7 @@ BLANK_LINE = re.compile(rb"(?:\n|\r\n?+)" + _BLANK + rb"*+(?:\n|\r\n?+)")
 # A line end that only white space follows, whose last character may be incomplete.
 _OPEN_LINE = re.compile(rb"[\n\r]" + _BLANK + rb"*+[\xc2\xe1-\xe3\xef]?[\x80-\xbf]?\Z")
 
-_MOST_ALIKE = 8
+_MAX_ALIKE = 8
 _FIRST_READ_BYTES = 1 << 16
 _LARGEST_READ_BYTES = 8 << 20
 
@@ -108,7 +108,7 @@ Group = tuple[CorpusUnit, ...]
 
 
 def plan_groups(
-    config: CorpusConfig, unit_bytes: int, shard: str, most_units: int | None = None
+    config: CorpusConfig, unit_bytes: int, shard: str, max_units: int | None = None
 ) -> list[Unit]:
     """Return the work units of a stage that reads a corpus; the payload of each is a ``Group``.
 
@@ -116,14 +116,14 @@ def plan_groups(
         config: which inputs, and how they fall into documents.
         unit_bytes: about how many bytes a unit has.
         shard: name of a unit's file, with a place for the unit's number: ``shard-{:07}.arrow``.
-        most_units: about the largest number of units; they are larger in a corpus that would have more.
+        max_units: about the largest number of units; they are larger in a corpus that would have more.
 
     Raises:
         TokkitError: see ``plan_units``.
     """
     sources = find_sources(config)
-    if most_units is not None:
-        unit_bytes = max(unit_bytes, sum(source.bytes for source in sources) // most_units)
+    if max_units is not None:
+        unit_bytes = max(unit_bytes, sum(source.bytes for source in sources) // max_units)
     parts = _cut_sources(sources, config, unit_bytes)
     units = [
         Unit(
@@ -190,7 +190,7 @@ def count_units(num_bytes: int, unit_bytes: int) -> int:
     They are so many that 2, 4 and 8 workers have the same number of them, if there are as many.
     """
     fewest = max(1, -(-num_bytes // unit_bytes))
-    multiple = min(_MOST_ALIKE, 1 << (fewest - 1).bit_length())
+    multiple = min(_MAX_ALIKE, 1 << (fewest - 1).bit_length())
     return -(-fewest // multiple) * multiple
 
 

@@ -28,7 +28,7 @@ from tokkit.engine.mirrors import (
 from tokkit.engine.object_store import read_object, read_objects
 from tokkit.errors import TokkitError, describe_os_error, wrap_os_errors
 
-MOST_BYTES = 1 << 30  # of a manifest, of millions of shards, and of any other file read as a whole
+MAX_BYTES = 1 << 30  # of a manifest, of millions of shards, and of any other file read as a whole
 _PART_BYTES = 1 << 20
 
 # What file systems say that have no hard links.
@@ -235,22 +235,22 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def read_whole(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
+def read_whole(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     """Return the content of a file, which may be a device that never ends.
 
     Raises:
-        TokkitError: it has more than ``most_bytes``, or cannot be read.
+        TokkitError: it has more than ``max_bytes``, or cannot be read.
     """
     with wrap_os_errors(path), path.open("rb", buffering=0) as file:
         status = os.fstat(file.fileno())
         content = bytearray()
-        while status.st_size <= most_bytes and len(content) <= most_bytes:
+        while status.st_size <= max_bytes and len(content) <= max_bytes:
             part = file.read(_PART_BYTES)
             content += part
             if not part:
                 return bytes(content)
     raise TokkitError(
-        f"{path}: more than {most_bytes:,} bytes, which no such file has; name another, or restore it"
+        f"{path}: more than {max_bytes:,} bytes, which no such file has; name another, or restore it"
     )
 
 

@@ -25,10 +25,10 @@ from tokkit.options import find_mirrored
 
 STALL_SECONDS = 30.0  # without a byte
 RETRY_SECONDS = 120.0
-_MOST_RETRIES = 8  # within half a minute
-_FINAL = re.compile(f"<Code>|status code: 4|after {_MOST_RETRIES} retries")
+_MAX_RETRIES = 8  # within half a minute
+_FINAL = re.compile(f"<Code>|status code: 4|after {_MAX_RETRIES} retries")
 _CHUNK_BYTES = 8 << 20
-_MOST_PARTS = 5000  # of the 10,000 that S3 takes
+_MAX_PARTS = 5000  # of the 10,000 that S3 takes
 _ADDRESS = re.compile("https?://[^/]")
 _ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL"}
 _CREDENTIALS = {
@@ -79,7 +79,7 @@ def open_client(scheme: str, bucket: str, _process: int) -> Any:
             "timeout": timedelta(hours=1),
         },
         retry_config={
-            "max_retries": _MOST_RETRIES,
+            "max_retries": _MAX_RETRIES,
             "retry_timeout": timedelta(seconds=RETRY_SECONDS),
             "backoff": {
                 "init_backoff": timedelta(seconds=RETRY_SECONDS / 400),
@@ -218,7 +218,7 @@ def put_object(source: Path, path: Path, *, only_new: bool = False) -> StoredFil
         from obstore.exceptions import AlreadyExistsError
 
         size = source.stat().st_size
-        chunk = max(_CHUNK_BYTES, size // _MOST_PARTS)
+        chunk = max(_CHUNK_BYTES, size // _MAX_PARTS)
         # What is small is read first, since a log of metrics may grow.
         content = source.read_bytes() if size < chunk else source
         if isinstance(content, bytes):

@@ -46,7 +46,7 @@ from tokkit.kernels.compiled import keep_kernels_on_machine
 
 log = logging.getLogger(__name__)
 
-MOST_RUNS = 4
+MAX_RUNS = 4
 RUNS_PER_PROCESSOR = 2
 
 _WAIT_SECONDS = 1.0
@@ -253,7 +253,7 @@ class _Driver:
         # its cancelling. It ends with the connection, or else writes the same files as the next run.
         while waiting or running:
             self._look()
-            while waiting and len(running) < self._most_running:
+            while waiting and len(running) < self._max_running:
                 submission = waiting.popleft()
                 running[self._submit(submission)] = submission
             for reference in ray.wait([*running], timeout=_WAIT_SECONDS)[0]:
@@ -273,7 +273,7 @@ class _Driver:
         resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         workers = [each for each in resources if each.get("CPU")]
         num_processors = sum(each["CPU"] for each in workers)
-        self._most_running = max(1, int(RUNS_PER_PROCESSOR * num_processors))
+        self._max_running = max(1, int(RUNS_PER_PROCESSOR * num_processors))
         self._largest_memory = int(max((each.get("memory", 0) for each in workers), default=0))
 
     def _submit(self, submission: _Submission) -> Any:
@@ -290,17 +290,17 @@ class _Driver:
         except RayTaskError as error:
             raise WorkerError(f"{unit.name}\n\n{error}") from error
         except RayError as error:
-            if submission.number == MOST_RUNS:
+            if submission.number == MAX_RUNS:
                 reason = str(error).strip().split("\n", 1)[0]
                 raise TokkitError(
-                    f"{unit.name}: its process or node was lost {MOST_RUNS} times ({reason}). It may "
+                    f"{unit.name}: its process or node was lost {MAX_RUNS} times ({reason}). It may "
                     f"have run out of memory. Finished units are kept: run the same command again"
                 ) from error
             return replace(submission, number=submission.number + 1)
         self._log(messages)
         if kind == "memory":
             return self._give_more_memory(submission, content)
-        if kind == "transient" and submission.number < MOST_RUNS:
+        if kind == "transient" and submission.number < MAX_RUNS:
             log.info("%s; running it again", content)
             return replace(submission, number=submission.number + 1)
         if kind in ("error", "transient"):

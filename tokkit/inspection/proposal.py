@@ -29,7 +29,7 @@ SIZES: Mapping[float, tuple[int, str]] = {
 BATCH_SIZE, LENGTH = 64, 128
 BYTES_PER_TOKEN = 4
 NUM_PASSES = 10
-FEWEST_STEPS, MOST_STEPS = 500, 1_000_000
+FEWEST_STEPS, MAX_STEPS = 500, 1_000_000
 COMPRESSION_RATIO = 3  # text is so much larger than its file, about
 HEAD_BYTES = 64 << 10
 HEADS_READ = 20
@@ -86,7 +86,7 @@ def propose(folder: Path) -> Proposal:
         text_field=_find_text_field(heads) if chosen == "jsonl" else None,
         vocab_size=vocab_size,
         preset=preset,
-        max_steps=round(min(max(steps, FEWEST_STEPS), MOST_STEPS), -2),
+        max_steps=round(min(max(steps, FEWEST_STEPS), MAX_STEPS), -2),
     )
 
 

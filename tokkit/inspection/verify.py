@@ -143,13 +143,13 @@ def _check_batches(shard: Shard, manifest: Manifest, counted: Accounts) -> None:
     """Check record batches and counts of one shard."""
     reader = shard.open_reader()
     sizes = []
-    most_masked = 0
+    max_masked = 0
     for index in range(reader.num_record_batches):
         batch = shard.read_batch(reader, index)
         sizes.append((len(batch), count_tokens(batch)))
         if "masked_positions" in shard.columns:
             lengths = np.diff(batch.column("masked_positions").offsets.to_numpy())
-            most_masked = max(most_masked, int(lengths.max(initial=0)))
+            max_masked = max(max_masked, int(lengths.max(initial=0)))
         if shard.header.kind == "instances":
             objective = manifest.options.get("objective", "")
             for figure, number in count_instances(batch, shard.header, objective).items():
@@ -161,9 +161,9 @@ def _check_batches(shard: Shard, manifest: Manifest, counted: Accounts) -> None:
             f"{shard.path}: its record batches have other sizes than the manifest says; recreate the "
             f"folder"
         )
-    if most_masked > (allowed := manifest.max_predictions):
+    if max_masked > (allowed := manifest.max_predictions):
         raise TokkitError(
-            f"{shard.path}: an instance has {most_masked} masked positions, the manifest says at "
+            f"{shard.path}: an instance has {max_masked} masked positions, the manifest says at "
             f"most {allowed}; recreate the folder"
         )
 

@@ -33,7 +33,7 @@ OPTIONS_OUTSIDE_KEY = {
 }
 
 # Share of random pairs, half by design, above which a model learns little from them.
-MOST_RANDOM = 0.9
+MAX_RANDOM = 0.9
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ def _find_warnings(accounts: Accounts, folder: ShardFolder) -> list[str]:
     """Warn if next sentence prediction has hardly any pair that is not random."""
     figures = accounts.figures
     share = figures.get("random_pairs", 0) / figures["instances"]
-    if share <= MOST_RANDOM:
+    if share <= MAX_RANDOM:
         return []
     options = folder.manifest.options
     if options.get("sentences") == "none":

@@ -23,10 +23,10 @@ import numpy.typing as npt
 from tokkit.errors import TokkitError
 
 # A record batch has 4 million tokens, or a document. Nothing real exceeds both.
-MOST_BYTES = 1 << 30
-MOST_GROWTH = 1000
+MAX_BYTES = 1 << 30
+MAX_GROWTH = 1000
 
-_MOST_METADATA = 1 << 30
+_MAX_METADATA = 1 << 30
 _MAGIC = b"ARROW1\0\0"
 _CONTINUATION = b"\xff" * 4
 _FOOTER_END = 10  # bytes: its length and the magic
@@ -88,7 +88,7 @@ def read_footer(file: BinaryIO) -> bytes:
 
 
 def _read_at(file: BinaryIO, place: int, size: int) -> bytes:
-    if place < 0 or not 0 <= size <= _MOST_METADATA:
+    if place < 0 or not 0 <= size <= _MAX_METADATA:
         raise ValueError("a reference leads out of the file")
     file.seek(place)
     return file.read(size)
@@ -119,7 +119,7 @@ def check_claims(file: BinaryIO, footer: bytes, path: Path) -> None:
             if buffer["size"] >= 8:
                 claim = _read_at(file, start + length + int(buffer["offset"]), 8)
                 claimed += max(0, _read("<q", claim, 0))
-        if claimed > max(MOST_BYTES, MOST_GROWTH * int(block["body"])):
+        if claimed > max(MAX_BYTES, MAX_GROWTH * int(block["body"])):
             raise TokkitError(
                 f"{path}, record batch {number}: claims to unpack {block['body']:,} bytes to "
                 f"{claimed:,}; recreate the folder"

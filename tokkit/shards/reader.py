@@ -30,7 +30,7 @@ from tokkit.shards.writer import count_tokens
 
 # Shards that are opened with their folder, so that a fault is found before any work; opening all of
 # 100,000 took half a minute.
-MOST_OPENED = 1000
+MAX_OPENED = 1000
 
 
 class MadeIds(Protocol):
@@ -294,7 +294,7 @@ class ShardFolder:
     def open(cls, path: Path, kind: str) -> "ShardFolder":
         """Open a folder and compare each shard with the manifest and with the first shard.
 
-        Of the shards after the first ``MOST_OPENED``, or of a store the first, only the sizes are
+        Of the shards after the first ``MAX_OPENED``, or of a store the first, only the sizes are
         compared now: all else when they are first read.
 
         Args:
@@ -307,7 +307,7 @@ class ShardFolder:
         """
         manifest = Manifest.read(path, kind)
         rows = manifest.shards
-        num_opened = 1 if is_stored(path) else MOST_OPENED  # each is copied first
+        num_opened = 1 if is_stored(path) else MAX_OPENED  # each is copied first
         shards = {row["name"]: Shard.open(path, row, manifest) for row in rows[:num_opened]}
         if not shards:
             raise TokkitError(f"{path}: holds no shard; recreate the folder")

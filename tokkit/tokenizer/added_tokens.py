@@ -28,7 +28,7 @@ from tokkit.tokenizer.added_rows import read_rows
 from tokkit.tokenizer.definitions import WORD_BEGINNING
 from tokkit.tokenizer.tokenizer import Tokenizer
 
-_MOST_COMPARED = 64  # pairs of bytes that blocks are compared with, rather than looked up
+_MAX_COMPARED = 64  # pairs of bytes that blocks are compared with, rather than looked up
 _FIRST_SEGMENTS = 1 << 10
 
 _Bytes = npt.NDArray[np.uint8]
@@ -121,7 +121,7 @@ def _make_table(ids: Mapping[bytes, int]) -> AddedTable:
         seconds += seconds[-1:] * (len(following) % 2)
         counts.append((len(following) + 1) // 2)
     firsts = sorted({content[0] for content in contents})
-    if len(firsts) + len(seconds) // 2 > _MOST_COMPARED:
+    if len(firsts) + len(seconds) // 2 > _MAX_COMPARED:
         firsts = []
     values = np.frombuffer(b"".join(contents), np.uint8)
     offsets = np.cumsum([0, *map(len, contents)])

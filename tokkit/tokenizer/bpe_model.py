@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.kernels.encode.bpe_lookup import (
-    MOST_TOKENS,
+    MAX_TOKENS,
     BpeLookup,
     choose_merges,
     find_prefixes,
@@ -37,7 +37,7 @@ _FIRST_WORD = 1 << 10
 # Normalizers that change nothing in what they have normalized, nor in a part of it.
 _SAME_TWICE = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase"}
 # Bytes of all tokens together.
-_MOST_BYTES = 1 << 26
+_MAX_BYTES = 1 << 26
 
 _Bytes = npt.NDArray[np.uint8]
 _Int64s = npt.NDArray[np.int64]
@@ -164,16 +164,16 @@ def make_lookup(merges: tuple[_Int64s, ...], values: _Bytes, offsets: _Int64s) -
         table=np.zeros(1 << bits, np.uint64),
         shift=64 - bits,
         known=np.zeros(1 << 14, np.uint64),
-        earliest=np.full((256, 256), MOST_TOKENS, np.uint32),
+        earliest=np.full((256, 256), MAX_TOKENS, np.uint32),
     )
     numbers = np.full(len(offsets) - 1, NO_TOKEN, np.int64)
     numbers[symbol_ids] = np.arange(num_symbols)
     count = -1
     is_distinct = len({*symbol_ids.tolist()}) == num_symbols and NO_ID not in symbol_ids
-    if is_distinct and size < MOST_TOKENS:
+    if is_distinct and size < MAX_TOKENS:
         ranks = np.full(size, -1, np.int64)
         count = choose_merges(left_ids, right_ids, merged_ids, lookup, numbers, ranks)
-    if count < 0 or len(values) > _MOST_BYTES:
+    if count < 0 or len(values) > _MAX_BYTES:
         return lookup._replace(parts=lookup.parts[:0])
     return _fill_lookup(lookup, count, values, offsets)
 

@@ -40,7 +40,7 @@ UNICODE_SIZE = 0x110000
 _PAGE = 256
 _SURROGATES = range(0xD800, 0xE000)
 # Hangul syllables alone are normalized to 33,000 code points.
-_MOST_FORMS = 1 << 16
+_MAX_FORMS = 1 << 16
 _LONGEST_FORM = 15
 
 
@@ -73,7 +73,7 @@ class WordCharacters:
         self.characters = Characters(
             kinds=np.zeros(UNICODE_SIZE, np.uint8),
             meanings=np.zeros(UNICODE_SIZE, np.uint32),
-            forms=np.zeros(_MOST_FORMS, np.uint32),
+            forms=np.zeros(_MAX_FORMS, np.uint32),
             is_space=np.zeros(256, np.bool_),
         )
         self.learn_page(0)

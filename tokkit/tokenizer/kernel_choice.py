@@ -17,8 +17,8 @@ from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.unigram_vocabulary import is_unigram, unigram_obstacles
 
-_MOST_MERGES = 1 << 26  # ranks that fit in the keys of ``tokkit.kernels.encode.bpe_merges``
-_MOST_WORD_CHARS = 1 << 20
+_MAX_MERGES = 1 << 26  # ranks that fit in the keys of ``tokkit.kernels.encode.bpe_merges``
+_MAX_WORD_CHARS = 1 << 20
 
 
 class KernelChoice(NamedTuple):
@@ -59,7 +59,7 @@ def _wordpiece_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
         yield "a normalizer, pre-tokenizer or added token that BERT's tokenizer lacks"
     elif model["unk_token"] not in model["vocab"]:
         yield "no token for unknown words"
-    elif model["max_input_chars_per_word"] > _MOST_WORD_CHARS:
+    elif model["max_input_chars_per_word"] > _MAX_WORD_CHARS:
         yield f"words of {model['max_input_chars_per_word']:,} characters"
 
 
@@ -95,7 +95,7 @@ def _merge_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
     for option in ("continuing_subword_prefix", "end_of_word_suffix"):
         if model[option]:
             yield f"a {option} in BPE"
-    if len(model["merges"]) >= _MOST_MERGES:
+    if len(model["merges"]) >= _MAX_MERGES:
         yield f"{len(model['merges']):,} merges"
         return
     byte_ids, _, _, merged_ids = read_merges(tokenizer)

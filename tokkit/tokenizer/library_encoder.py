@@ -41,7 +41,7 @@ LONGEST_WINDOW = 16 << 20
 # on all that comes before: it gets texts of up to 8 MB whole.
 WHOLE_TEXT_BYTES = 8 << 20
 _LONGEST_OVERLAP = 1 << 14  # characters
-_MOST_CUTS = 32  # cuts to try before a window grows
+_MAX_CUTS = 32  # cuts to try before a window grows
 # A later value of a field overrides an earlier one: ModelProto.normalizer_spec.add_dummy_prefix.
 _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
 
@@ -257,7 +257,7 @@ class LibraryEncoder:
             for token in range(max(1, lowest), min(highest, last))
             if spans[token - 1][1] <= spans[token][0]
         ]
-        for _, token in sorted(cuts)[:_MOST_CUTS]:
+        for _, token in sorted(cuts)[:_MAX_CUTS]:
             cut = spans[token - 1][1]
             for library in self._libraries:
                 _, next_ids, _, _ = self._call_library([text[cut:]], library)

@@ -18,12 +18,12 @@ from typing import Any
 
 from tokkit.errors import TokkitError, wrap_os_errors
 
-_MOST_BYTES = 256_000_000
-_MOST_VALUES = 1 << 24
+_MAX_BYTES = 256_000_000
+_MAX_VALUES = 1 << 24
 _LONGEST_TOKEN = 1 << 16
-_MOST_PARTS = 1000
-_MOST_GROWTH = 64
-_MOST_PREPENDED = 1024
+_MAX_PARTS = 1000
+_MAX_GROWTH = 64
+_MAX_PREPENDED = 1024
 # That U+FDFA becomes 33 bytes says nothing of other text.
 _LONGEST_COMPATIBLE = 64
 _INNER = ("normalizers", "pretokenizers", "decoders")
@@ -37,19 +37,19 @@ def read_file(path: Path) -> bytes:
     """
     with wrap_os_errors(path):
         with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
             raise TokkitError(
-                f"{path}: more than {_MOST_BYTES:,} bytes, which no tokenizer has; pass another"
+                f"{path}: more than {_MAX_BYTES:,} bytes, which no tokenizer has; pass another"
             )
     return content
 
 
 def check_json(content: bytes, path: Path) -> None:
     """Refuse JSON of so many values that their objects would fill the memory."""
-    if sum(map(content.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+    if sum(map(content.count, (b",", b"[", b"{"))) > _MAX_VALUES:
         raise TokkitError(
-            f"{path}: more than {_MOST_VALUES:,} values, which no tokenizer has; pass another"
+            f"{path}: more than {_MAX_VALUES:,} values, which no tokenizer has; pass another"
         )
 
 
@@ -74,14 +74,14 @@ def check_parts(definition: Mapping[str, Any], path: str) -> None:
         parts = [*_list_parts(definition.get(name))]
         num_parts, prepended = len(parts), sum(_length(part.get("prepend")) for part in parts)
         fault = None
-        if num_parts > _MOST_PARTS:
-            fault = f"has {num_parts:,} parts; at most {_MOST_PARTS:,} are supported"
-        elif prepended > _MOST_PREPENDED:
-            fault = f"prepends {prepended:,} bytes to each text; at most {_MOST_PREPENDED} are supported"
-        elif (growth := find_growth(definition.get(name), path)) > _MOST_GROWTH:
+        if num_parts > _MAX_PARTS:
+            fault = f"has {num_parts:,} parts; at most {_MAX_PARTS:,} are supported"
+        elif prepended > _MAX_PREPENDED:
             fault = (
-                f"may make text {growth:,.0f} times as long; at most {_MOST_GROWTH} is supported"
+                f"prepends {prepended:,} bytes to each text; at most {_MAX_PREPENDED} are supported"
             )
+        elif (growth := find_growth(definition.get(name), path)) > _MAX_GROWTH:
+            fault = f"may make text {growth:,.0f} times as long; at most {_MAX_GROWTH} is supported"
         if fault:
             raise TokkitError(f"{path}: its {name} {fault}; use another tokenizer")
 

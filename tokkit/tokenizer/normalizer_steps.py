@@ -47,8 +47,8 @@ Text = tuple[_Bytes, _Int64s, _Int64s | None]
 
 # Binary logarithm of the rows in a table of pieces: 640 KB.
 _PIECE_BITS = 14
-_MOST_ASKED = 1024
-_MOST_PIECES = (1 << _PIECE_BITS) * 3 // 4 - _MOST_ASKED
+_MAX_ASKED = 1024
+_MAX_PIECES = (1 << _PIECE_BITS) * 3 // 4 - _MAX_ASKED
 
 # First bytes in UTF-8 of ideographs and Hangul syllables, less 0xE0.
 _UNIFORM_LEADS = (4, 5, 6, 7, 8, 9, 0xB, 0xC)
@@ -178,7 +178,7 @@ class CharacterStep:
         self._pieces = np.zeros(((1 << _PIECE_BITS), ROW_WORDS), np.uint64)
         self._forms = _Forms()
         self._piece_forms = _Forms()
-        self._asked = np.zeros(_MOST_ASKED, np.int64)
+        self._asked = np.zeros(_MAX_ASKED, np.int64)
         self._num_pieces = 0
         self._is_plain = np.zeros(256, np.uint8)
         self._is_plain[0x80:0xC0] = 1
@@ -271,7 +271,7 @@ class CharacterStep:
 
     def _learn_pieces(self, state: _Int64s) -> None:
         """Ask about pieces that the kernel put into the table, or empty it if it is full."""
-        if state[NUM_PIECES] > _MOST_PIECES:
+        if state[NUM_PIECES] > _MAX_PIECES:
             state[NUM_PIECES] = self._piece_forms.size = 0
             self._pieces[:] = 0
             return

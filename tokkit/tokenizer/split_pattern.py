@@ -57,8 +57,8 @@ SPLIT_PATTERNS = {
     "llama3": _GPT4,
     "qwen": _GPT4.replace("{1,3}", ""),
 }
-_MOST_REPEATS = 64
-_MOST_INSTRUCTIONS = 4096
+_MAX_REPEATS = 64
+_MAX_INSTRUCTIONS = 4096
 _LAST = "\\z"
 
 
@@ -218,8 +218,8 @@ class PatternParser:
             bounds = int(low), int(high) if high else (-1 if comma else int(low))
         least, most = bounds
         again = _QUANTIFIER.match(self._source, self._place)
-        is_wrong = most != -1 and not least <= most <= _MOST_REPEATS
-        if again or is_wrong or least > _MOST_REPEATS or node[0] in ("unless", "follows"):
+        is_wrong = most != -1 and not least <= most <= _MAX_REPEATS
+        if again or is_wrong or least > _MAX_REPEATS or node[0] in ("unless", "follows"):
             raise UnknownPatternError(match[0])
         repeat: Node = ("repeat", (node, least, most, suffix != "?"))
         if suffix != "+":
@@ -281,7 +281,7 @@ class _Program:
     def append(self, kind: str, characters: int = -1, targets: tuple[int, ...] = ()) -> int:
         """Append an instruction; without targets it goes on with the next one."""
         place = len(self.instructions)
-        if place >= _MOST_INSTRUCTIONS:
+        if place >= _MAX_INSTRUCTIONS:
             raise UnknownPatternError("more than 4,096 instructions")
         if kind not in ("match", "split"):
             targets = (place + 1,)

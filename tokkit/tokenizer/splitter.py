@@ -45,7 +45,7 @@ from tokkit.tokenizer.split_pattern import (
 )
 
 _DROPS = {"": KEEP, "matches": DROP_MATCHES, "others": DROP_OTHERS}
-_MOST_STATES = 1 << 14
+_MAX_STATES = 1 << 14
 
 _Bools = npt.NDArray[np.bool_]
 _Int64s = npt.NDArray[np.int64]
@@ -87,7 +87,7 @@ class _Level:
                     self.states.append(state)
                 steps[kind] = numbers[state] + MATCH * is_match
             number += 1
-            if number > _MOST_STATES:
+            if number > _MAX_STATES:
                 raise TokkitError(
                     "the pattern of this tokenizer has too many states to encode with"
                 )

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.limits import check_tokens
 
-_MOST_HOLES = 1 << 20
+_MAX_HOLES = 1 << 20
 
 
 def check_vocabulary(definition: Mapping[str, Any], path: str) -> None:
@@ -61,7 +61,7 @@ def order_tokens(ids: Mapping[str, int], path: str) -> tuple[tuple[str, ...], tu
         TokkitError: if two tokens have the same id, or an id is so large that it must be an error.
     """
     size = max(ids.values()) + 1
-    if size > len(ids) + _MOST_HOLES:
+    if size > len(ids) + _MAX_HOLES:
         token = max(ids, key=ids.__getitem__)
         raise TokkitError(f"{path}: the token {token!r} has id {size - 1:,}, far beyond the others")
     tokens: list[str | None] = [None] * size

@@ -27,7 +27,7 @@ from tokkit.shards.arrow import read_only
 from tokkit.vocab.sample import choose_share
 from tokkit.vocab.train_config import TrainConfig
 
-MOST_BYTES = 16 << 20
+MAX_BYTES = 16 << 20
 _SAMPLE_SALT = np.uint64(
     0x53A3_F1B6_9D27_4C05
 )  # never changes, nor does the 0 of held-out documents
@@ -68,7 +68,7 @@ class HeldOutWriter:
 
     def __init__(self, file: Any) -> None:
         self._writer = pa.ipc.new_stream(file, _SCHEMA)
-        self._room = MOST_BYTES
+        self._room = MAX_BYTES
 
     def __enter__(self) -> Self:
         return self
@@ -134,7 +134,7 @@ def find_held_out(config: TrainConfig, units: Sequence[CorpusUnit]) -> pa.LargeS
 def _gather(arrays: Iterable[pa.LargeStringArray]) -> pa.LargeStringArray:
     """Return the first texts of several arrays, while there is room."""
     parts = []
-    room = MOST_BYTES
+    room = MAX_BYTES
     for texts in arrays:
         kept, room = _take(texts, room)
         parts.append(kept)

@@ -35,7 +35,7 @@ from tokkit.vocab.training_record import TrainingRecord
 log = logging.getLogger(__name__)
 
 # The counts of a unit are a file, so that a large corpus must have larger units.
-MOST_UNITS = 1024
+MAX_UNITS = 1024
 COUNTS_FOLDER = f"{STATE_FOLDER}/counts"
 
 # Options that do not change the vocabulary, or of which only the content is in the key.
@@ -111,7 +111,7 @@ def plan_training(config: TrainConfig) -> StagePlan:
     units = (
         read_plan(config.output, Group)
         if config.is_planned
-        else plan_groups(config, UNIT_BYTES, COUNTS_FOLDER + "/{:07}", MOST_UNITS)
+        else plan_groups(config, UNIT_BYTES, COUNTS_FOLDER + "/{:07}", MAX_UNITS)
     )
     inputs = [part.identity for unit in units for part in unit.payload]
     if config.sample is not None:  # the share that is counted of each unit depends on all of them

@@ -57,7 +57,7 @@ from tokkit.tokenizer.definitions import (
 from tokkit.vocab.train_config import TrainConfig
 from tokkit.vocab.word_counts import WordCounts
 
-_MOST_ALPHABET_BYTES = 1 << 24  # four times all of Unicode
+_MAX_ALPHABET_BYTES = 1 << 24  # four times all of Unicode
 _LARGEST = (1 << 31) - 1
 
 Ids = npt.NDArray[np.int32]
@@ -169,7 +169,7 @@ def read_characters(path: Path) -> str:
         TokkitError: if it cannot be read, or is not UTF-8.
     """
     try:
-        return read_whole(path, _MOST_ALPHABET_BYTES).decode("utf-8-sig")
+        return read_whole(path, _MAX_ALPHABET_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise TokkitError(
             f"{path}: invalid UTF-8 at byte {error.start}; --initial-alphabet takes UTF-8"

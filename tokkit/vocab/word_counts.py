@@ -36,7 +36,7 @@ from tokkit.kernels.vocab.sorted_runs import (
 )
 from tokkit.kernels.vocab.word_table import LONGEST_WORD, NUM_BYTES, NUM_WORDS, WordTable
 
-_MOST_RUNS = 32
+_MAX_RUNS = 32
 # A window has room for the longest record.
 _SMALLEST_WINDOW = 2 * LONGEST_WORD
 _LARGEST_WINDOW = 1 << 20
@@ -149,11 +149,11 @@ def merge_runs(
     """
     waiting = list(runs)
     partial: list[Path] = []
-    while len(waiting) > _MOST_RUNS:
+    while len(waiting) > _MAX_RUNS:
         with open_partial_run(waiting[0].path.parent) as merged:
-            _merge(waiting[:_MOST_RUNS], merged, memory, 1, 1)
+            _merge(waiting[:_MAX_RUNS], merged, memory, 1, 1)
         partial.append(Path(merged.name))
-        waiting = [*waiting[_MOST_RUNS:], Run(partial[-1])]
+        waiting = [*waiting[_MAX_RUNS:], Run(partial[-1])]
     totals = _merge(waiting, file, memory, divisor, smallest)
     for path in partial:
         path.unlink()

@@ -47,10 +47,10 @@ from tokkit.shards.objectives import OBJECTIVES, PAIRED, TARGET_COLUMNS
 from tokkit.shards.reader import ShardFolder
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
-MOST_TOKENS = 4_000_000
+MAX_TOKENS = 4_000_000
 NUM_SAMPLES = 5
 NUM_BINS = 32
-MOST_POSITIONS = 512  # points of the plot of masks
+MAX_POSITIONS = 512  # points of the plot of masks
 TRAINING = "train-"
 
 # Figures of masks, in the order of the shares in ``--mask-ratios``.
@@ -122,7 +122,7 @@ def describe_instances(path: Path) -> Section:
 
 def _gather(reader: InstanceReader, max_seq_length: int) -> Instances:
     """Return training instances at even distances."""
-    number = min(len(reader), max(NUM_SAMPLES, MOST_TOKENS // max_seq_length))
+    number = min(len(reader), max(NUM_SAMPLES, MAX_TOKENS // max_seq_length))
     places = np.arange(number, dtype=np.uint64) * np.uint64(len(reader)) // np.uint64(number)
     return reader.gather(places)
 
@@ -164,7 +164,7 @@ def _count_masks(
     at_position = np.cumsum(np.bincount(lengths, minlength=longest + 1)[::-1])[::-1][1:]
     at_position = at_position[:longest]
     masked = np.bincount(masks.positions, minlength=longest)[:longest]
-    every = -(-longest // MOST_POSITIONS)
+    every = -(-longest // MAX_POSITIONS)
     starts = np.arange(0, longest, every)
     shares = np.add.reduceat(masked, starts) / np.add.reduceat(at_position, starts)
     found = instances.input_ids[instances.masked_tokens]
@@ -209,7 +209,7 @@ def compare_with_expected(
 
 def _count_targets(folder: ShardFolder) -> dict[str, float] | None:
     """Return the number of targets in an instance; None if the objective has none."""
-    refs = choose_evenly(folder.batch_refs(TRAINING), MOST_TOKENS)
+    refs = choose_evenly(folder.batch_refs(TRAINING), MAX_TOKENS)
     for name in TARGET_COLUMNS:
         if name in next(iter(folder.shards.values())).columns:
             columns = (folder.read_batch(ref, copied=True).column(name) for ref in refs)

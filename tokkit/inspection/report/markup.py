@@ -16,7 +16,7 @@ from typing import Any
 
 from tokkit.errors import escape_controls
 
-MOST_IN_FULL = 10_000_000  # of a number in large type
+MAX_IN_FULL = 10_000_000  # of a number in large type
 _VOID = frozenset({"meta", "input", "br", "hr", "rect", "line", "path", "circle"})
 
 
@@ -210,7 +210,7 @@ def tiles(figures: Mapping[str, Content]) -> Markup:
         element(
             "div",
             element("strong", shorten(value), title=format_number(value))
-            if isinstance(value, int) and value >= MOST_IN_FULL
+            if isinstance(value, int) and value >= MAX_IN_FULL
             else element("strong", value),
             element("span", name),
             class_="tile",

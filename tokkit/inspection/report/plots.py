@@ -18,9 +18,9 @@ from tokkit.inspection.report.markup import Markup, element, format_number, shor
 
 WIDTH, HEIGHT = 380.0, 220.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 12.0, 36.0
-MOST_POINTS = 240
-MOST_TITLES = 80
-MOST_LABELS = 7
+MAX_POINTS = 240
+MAX_TITLES = 80
+MAX_LABELS = 7
 NUM_COLORS = 8
 
 Point = tuple[float, float]
@@ -181,7 +181,7 @@ def _draw_titles(
 ) -> None:
     """Draw unseen columns, whose titles say what the values are there."""
     longest = max((points for _, points in drawn), key=len)
-    every = -(-len(longest) // MOST_TITLES)
+    every = -(-len(longest) // MAX_TITLES)
     xs = [x for x, _ in longest[::every]]
     width = (WIDTH - LEFT - RIGHT) / max(len(xs), 1)
     for x in xs:
@@ -219,7 +219,7 @@ def plot_bars(
         return element("p", "Nothing to plot.", class_="note")
     frame = _Frame((0, 0), (num_bars, max(totals)))
     frame.draw_y_axis(y_format)
-    every = -(-num_bars // MOST_LABELS)
+    every = -(-num_bars // MAX_LABELS)
     labels = [(place, shorten(edges[place])) for place in range(0, num_bars + 1, every)]
     frame.draw_x_axis(x_title, labels)
     gap = 0.5 if num_bars > 40 else 1.0
@@ -291,7 +291,7 @@ def plot_flow(total: int, kept: int, dropped: Mapping[str, int], noun: str) -> M
 def thin_out(points: Sequence[Point]) -> list[Point]:
     """Return the finite points, or the means of as many stretches as a plot can show."""
     finite = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
-    every = -(-len(finite) // MOST_POINTS)
+    every = -(-len(finite) // MAX_POINTS)
     if every <= 1:
         return finite
     groups = [finite[start : start + every] for start in range(0, len(finite), every)]

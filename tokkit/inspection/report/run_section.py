@@ -35,7 +35,7 @@ from tokkit.pretraining.training.run_record import (
     read_metrics,
 )
 
-MOST_LINES = 4000  # of metrics, of all runs together
+MAX_LINES = 4000  # of metrics, of all runs together
 # What a line counts from the start of the run, of which there are no means.
 COUNTED = ("step", "epoch", "tokens", "elapsed", "phase")
 AXES = {"step": "step", "tokens": "tokens", "elapsed": "minutes"}
@@ -60,13 +60,13 @@ def describe_runs(paths: Sequence[Path], examples: Sequence[str] = ()) -> Sectio
     Raises:
         TokkitError: if a file is damaged.
     """
-    runs = [_read_run(path, examples, MOST_LINES // len(paths) + 1) for path in paths]
+    runs = [_read_run(path, examples, MAX_LINES // len(paths) + 1) for path in paths]
     title = str(paths[0]) if len(paths) == 1 else f"{len(paths)} runs"
     kind = "run" if len(paths) == 1 else "runs"
     return Section(title, kind, {"runs": runs}, _draw(runs))
 
 
-def _read_run(path: Path, examples: Sequence[str], most_lines: int) -> dict[str, Any]:
+def _read_run(path: Path, examples: Sequence[str], max_lines: int) -> dict[str, Any]:
     facts = inspect_run(path)
     lines = read_metrics(path / METRICS)
     figures: dict[str, Any] = {
@@ -76,7 +76,7 @@ def _read_run(path: Path, examples: Sequence[str], most_lines: int) -> dict[str,
         "run": facts.get("run"),
         "changed": facts.get("changed", {}),
         "checkpoints": facts["checkpoints"],
-        "metrics": {part: _thin_out(own, most_lines) for part, own in _locate(lines).items()},
+        "metrics": {part: _thin_out(own, max_lines) for part, own in _locate(lines).items()},
         "lines": len(lines),
         "unread_lines": _count_unread(path / METRICS, len(lines)),
     }

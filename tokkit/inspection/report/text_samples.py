@@ -17,7 +17,7 @@ from tokkit.vocab.measure import split_lines
 BYTES_OF_GROUP = 256 << 10
 BYTES_READ = 16 << 20  # of an input, in search of all its languages
 BATCH_BYTES = 256 << 10
-MOST_GROUPS = 24
+MAX_GROUPS = 24
 UNKNOWN_LANGUAGE = "no language"
 
 
@@ -50,7 +50,7 @@ def read_samples(config: SampleConfig) -> dict[str, pa.LargeStringArray]:
                 group = name if languages is None else languages[row] or UNKNOWN_LANGUAGE
                 room = BYTES_OF_GROUP - sizes.get(group, 0)
                 read[name] = read.get(name, 0) + len(scalar.as_buffer())
-                if room > 0 and (group in groups or len(groups) < MOST_GROUPS):
+                if room > 0 and (group in groups or len(groups) < MAX_GROUPS):
                     text = scalar.as_buffer()[:room].to_pybytes().decode(errors="ignore")
                     groups.setdefault(group, []).append(text)
                     sizes[group] = sizes.get(group, 0) + len(text.encode())
@@ -72,7 +72,7 @@ def read_training_text(
         options: with which they were read.
     """
     samples: dict[str, pa.LargeStringArray] = {}
-    for name in inputs[:MOST_GROUPS]:
+    for name in inputs[:MAX_GROUPS]:
         if name == "-" or (Path(name).exists() and not Path(name).is_file()):
             continue  # a stranger's record may name what never ends
         try:

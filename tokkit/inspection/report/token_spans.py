@@ -8,7 +8,7 @@ from tokkit.inspection.report.markup import Markup, element, join
 from tokkit.inspection.row_text import show_token
 from tokkit.tokenizer.tokenizer import Tokenizer
 
-MOST_TOKENS = 400
+MAX_TOKENS = 400
 NUM_BACKGROUNDS = 5
 
 show_once = lru_cache(maxsize=1 << 16)(show_token)
@@ -36,7 +36,7 @@ def list_tokens(
     special, unknown = set(tokenizer.all_special_ids), tokenizer.special_ids.get("unk", -1)
     masks = masks or {}
     tokens: list[dict[str, Any]] = []
-    for position, token in enumerate(ids[:MOST_TOKENS]):
+    for position, token in enumerate(ids[:MAX_TOKENS]):
         entry: dict[str, Any] = {"id": int(token), "text": show_once(int(token), tokenizer)}
         if position in masks:
             entry["label"] = show_once(int(masks[position]), tokenizer)

@@ -55,7 +55,7 @@ from tokkit.vocab.training_record import TrainingRecord
 NUM_UNKNOWN = 100
 NUM_LINES = 8  # cut side by side
 LINE_LENGTHS = (40, 220)
-MOST_UNKNOWN_TESTED = 20_000
+MAX_UNKNOWN_TESTED = 20_000
 WHITE_SPACE = np.isin(np.arange(256), np.frombuffer(b" \t\n\r\v\f", np.uint8))
 
 
@@ -201,7 +201,7 @@ def _find_unknown(tokenizer: Tokenizer, texts: Mapping[str, _Text]) -> list[dict
         values, bounds = string_buffers(text.lines)
         whole = values[bounds[0] : bounds[-1]].tobytes().decode()
         counts.update(dict(count_characters(whole)))
-    common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_UNKNOWN_TESTED]
+    common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_UNKNOWN_TESTED]
     unknown = [(c, n) for c, n in common if is_unknown_character(tokenizer, c)][:NUM_UNKNOWN]
     return [
         {"character": c, "code": f"U+{ord(c):04X}", "script": name_script(c), "count": n}

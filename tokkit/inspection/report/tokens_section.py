@@ -36,12 +36,12 @@ from tokkit.shards.arrow import ragged
 from tokkit.shards.reader import BatchRef, ShardFolder
 from tokkit.tokenizer.tokenizer import load_tokenizer
 
-MOST_TOKENS = 20_000_000
+MAX_TOKENS = 20_000_000
 NUM_SAMPLES = 4
 NUM_LONGEST = 10
 NUM_DUPLICATES = 10
-MOST_SOURCES = 7  # with a colour each
-MOST_NAME = 500  # characters of a document's name
+MAX_SOURCES = 7  # with a colour each
+MAX_NAME = 500  # characters of a document's name
 OTHER = "all others"
 
 Int64 = npt.NDArray[np.int64]
@@ -69,7 +69,7 @@ def describe_tokens(path: Path) -> Section:
     folder = ShardFolder.open(path, "tokens")
     manifest = folder.manifest
     refs = folder.batch_refs()
-    sample = _read_sample(folder, choose_evenly(refs, MOST_TOKENS))
+    sample = _read_sample(folder, choose_evenly(refs, MAX_TOKENS))
     lengths = np.concatenate([np.zeros(0, np.int64), *sample.lengths])
     sentence_lengths = np.concatenate([np.zeros(0, np.int64), *sample.sentence_lengths])
     is_whole = sample.num_batches == len(refs)
@@ -99,10 +99,10 @@ def describe_tokens(path: Path) -> Section:
     return Section(str(path), "tokens", figures, _draw(figures))
 
 
-def choose_evenly(refs: Sequence[BatchRef], most_tokens: int) -> list[BatchRef]:
+def choose_evenly(refs: Sequence[BatchRef], max_tokens: int) -> list[BatchRef]:
     """Return record batches at even distances, at least one, with about so many tokens."""
     total = sum(ref.tokens for ref in refs)
-    every = max(1, -(-total // most_tokens))
+    every = max(1, -(-total // max_tokens))
     return list(refs[::every])
 
 
@@ -112,7 +112,7 @@ def _read_sample(folder: ShardFolder, refs: Sequence[BatchRef]) -> _Sample:
     for ref in refs:
         batch = folder.read_batch(ref, copied=True)
         ids, offsets = ragged(batch.column("input_ids"))
-        names = [name[:MOST_NAME] for name in batch.column("document").to_pylist()]
+        names = [name[:MAX_NAME] for name in batch.column("document").to_pylist()]
         data, size = ids.tobytes(), ids.itemsize
         for row, (start, stop) in enumerate(pairwise(offsets.tolist())):
             first = sample.firsts.setdefault(
@@ -163,7 +163,7 @@ def count_by_doubling(
     bins = np.floor(np.log2(np.maximum(lengths, 1))).astype(np.int64)
     low, num_bins = int(bins.min()), int(bins.max()) - int(bins.min()) + 1
     named = np.array(groups if groups is not None else [name] * len(lengths), object)
-    common = [group for group, _ in Counter(named.tolist()).most_common(MOST_SOURCES)]
+    common = [group for group, _ in Counter(named.tolist()).most_common(MAX_SOURCES)]
     counts = {
         group: np.bincount(bins[named == group] - low, minlength=num_bins).tolist()
         for group in common
@@ -205,7 +205,7 @@ def _show_samples(folder: ShardFolder, refs: Sequence[BatchRef]) -> list[dict[st
             )
             samples.append(
                 {
-                    "document": found["document"][:MOST_NAME],
+                    "document": found["document"][:MAX_NAME],
                     "sentences": len(found["sentence_lengths"]),
                     "num_tokens": len(found["input_ids"]),
                     "tokens": tokens,

@@ -30,7 +30,7 @@ from tokkit.kernels.encode.tries import NO_TOKEN, Cells, find_longest
 from tokkit.kernels.jit import inline, kernel, tuple_inline, tuple_kernel, tuple_splice
 from tokkit.kernels.memory import HASH_PRIME, signed
 
-MOST_TOKENS = (1 << 21) - 1
+MAX_TOKENS = (1 << 21) - 1
 
 # Rows of ``BpeLookup.prefixes``, in the order in which they are tried: prefixes that end between
 # characters, and all prefixes.
@@ -38,8 +38,8 @@ WHOLE_CHARACTERS = 1
 ANYWHERE = 0
 
 _TOKEN_BITS = np.uint64(21)
-_TOKEN_MASK = np.uint64(MOST_TOKENS)
-_NEVER = np.uint64(MOST_TOKENS)
+_TOKEN_MASK = np.uint64(MAX_TOKENS)
+_NEVER = np.uint64(MAX_TOKENS)
 _HALF = np.uint64(32)
 _LOW_HALF = np.uint64(0xFFFF_FFFF)
 

@@ -31,7 +31,7 @@ from tokkit.kernels.memory import (
 )
 
 LONG_KEY = 255
-MOST_IDS = 63  # their word starts are one word
+MAX_IDS = 63  # their word starts are one word
 NO_RECORD = -1
 
 _KIND = np.uint64(1 << 63)

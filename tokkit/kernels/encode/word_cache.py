@@ -27,7 +27,7 @@ import numpy as np
 from tokkit.kernels.arrays import Bools, Bytes, Ids, Int64, UInt32, UInt64
 from tokkit.kernels.encode.long_words import (
     LONG_KEY,
-    MOST_IDS,
+    MAX_IDS,
     NO_RECORD,
     LongWords,
     add_long,
@@ -334,7 +334,7 @@ def put_word(
     count = last - first
     if stop - start <= SHORT_KEY:
         put_short(cache, values, start, stop, kind, first, last, out)
-    elif stop - start <= LONG_KEY and count <= MOST_IDS:
+    elif stop - start <= LONG_KEY and count <= MAX_IDS:
         arena, mixed = cache.long.arena, hash_long(values, start, stop, kind)
         num_ids = _WORD_BYTES // item_bytes(out.ids)
         num_words = (count + num_ids - 1) // num_ids

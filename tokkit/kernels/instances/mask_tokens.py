@@ -165,14 +165,14 @@ def mask_tokens(
         out_labels: same type as ``ids``, the original ids at these positions.
     """
     longest = 0
-    most_masked = 0
+    max_masked = 0
     for row in range(len(indices)):
         longest = max(longest, offsets[row + 1] - offsets[row])
-        most_masked = max(most_masked, masked_offsets[row + 1] - masked_offsets[row])
+        max_masked = max(max_masked, masked_offsets[row + 1] - masked_offsets[row])
     taken = np.zeros((longest >> 6) + 1, np.uint64)
-    picks = np.empty(most_masked, np.uint32)
-    chances = np.empty(most_masked, np.uint32)
-    others = np.empty(most_masked, np.uint32)
+    picks = np.empty(max_masked, np.uint32)
+    chances = np.empty(max_masked, np.uint32)
+    others = np.empty(max_masked, np.uint32)
     num_random = np.uint64(len(random_ids))
 
     for row in range(len(indices)):

@@ -288,7 +288,7 @@ class MicroBatches:
             static: round sizes up, for a compiled model.
         """
         longest = loader.max_seq_length
-        number = -(-num_rows // most_rows(loader, micro_batch_tokens))
+        number = -(-num_rows // max_rows(loader, micro_batch_tokens))
         bounds = tuple(num_rows * part // number for part in range(number + 1))
         rows = -(-num_rows // number)
         tokens, predictions = rows * longest, rows * loader.max_predictions
@@ -310,7 +310,7 @@ class MicroBatches:
         return cls(bounds, padding, room)
 
 
-def most_rows(loader: Loader, micro_batch_tokens: int) -> int:
+def max_rows(loader: Loader, micro_batch_tokens: int) -> int:
     """Number of instances that a micro-batch has room for."""
     return max(1, micro_batch_tokens // loader.max_seq_length)
 

@@ -168,13 +168,13 @@ class InstanceReader:
         allowed = most_predictions(self._folder)
         for number in np.unique(batches[self._table["input_ids"][batches] == 0]).tolist():
             columns, first_bit = _map_columns(self._folder, self._refs[number])
-            most_masked = int(np.diff(columns["masked_offsets"]).max())
-            if most_masked > allowed:
+            max_masked = int(np.diff(columns["masked_offsets"]).max())
+            if max_masked > allowed:
                 raise TokkitError(
-                    f"{self._folder.path}: an instance has {most_masked} masked positions or targets, "
+                    f"{self._folder.path}: an instance has {max_masked} masked positions or targets, "
                     f"the manifest says at most {allowed}; recreate the folder"
                 )
-            self._most_masked = max(self._most_masked, most_masked)
+            self._most_masked = max(self._most_masked, max_masked)
             self._columns.append(columns)
             names = (TABLE_DTYPE.names or ())[:-3]  # new fields come before ``first_bit``
             addresses = (columns[name].ctypes.data for name in names)

@@ -18,7 +18,7 @@ from typing import Self
 
 import torch
 
-from tokkit.pretraining.data.batches import Batch, Buffers, MicroBatches, Sizes, lay_out, most_rows
+from tokkit.pretraining.data.batches import Batch, Buffers, MicroBatches, Sizes, lay_out, max_rows
 from tokkit.pretraining.data.loader import Loader
 
 NUM_SETS = 3
@@ -110,7 +110,7 @@ class Prefetcher:
         in memory of their own.
         """
         loader = self._loaders[phase]
-        size = most_rows(loader, self.micro_batch_tokens)
+        size = max_rows(loader, self.micro_batch_tokens)
         padding = self._plan(loader, size).padding
         for instances in loader.held_out_instances(size):
             causal, pin = loader.is_causal, self._pin

@@ -59,7 +59,7 @@ from tokkit.pretraining.training.run_record import EXPORT, KIND, RUN
 from tokkit.pretraining.training.schedule import Origin, Schedule
 
 MICRO_BATCH_TOKENS = 16_384  # on a CPU
-MOST_TOKENS = 1 << 17  # that are chosen for a GPU
+MAX_TOKENS = 1 << 17  # that are chosen for a GPU
 
 
 def train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
@@ -190,8 +190,8 @@ def choose_micro_batch_tokens(
     size = 34 if choose_precision("auto", device) != "fp32" else 68
     layers = max(model.config.num_hidden_layers, len(model.list_layers()))
     rest = available - 3 * 4 * count_parameters(model)["total"]
-    room = max(0.7 * rest / (size * layers * model.config.hidden_size), MOST_TOKENS / 64)
-    return int(min(1 << int(math.log2(room)), MOST_TOKENS))
+    room = max(0.7 * rest / (size * layers * model.config.hidden_size), MAX_TOKENS / 64)
+    return int(min(1 << int(math.log2(room)), MAX_TOKENS))
 
 
 def make_schedule(
