@@ -18,6 +18,7 @@ DATA = Dataset.from_dict({"text": ["one", "two", "three"], "label": [0, 1, 0]})
 COMPANIONS = """
     README.md LICENSE _SUCCESS _common_metadata _metadata dataset_infos.json manifest.json .hidden
     .part-0.crc part-0.parquet.crc sha256sums.txt logo.png load.py _temporary/0/part-1.jsonl
+    part-0.idx requirements.txt CITATION.cff
 """.split()
 
 
@@ -52,7 +53,7 @@ def test_companions_of_data_are_left_out_and_listed(
         assert read_corpus(folder).texts == ["one", "two", "three"]
     assert left_out(folder) == sorted(f"{folder}/{name}" for name in COMPANIONS)
     assert f"{folder}: left out {folder}/.hidden, {folder}/.part-0.crc, " in caplog.text
-    assert "and 9 more" in caplog.text
+    assert "and 12 more" in caplog.text
     assert read_corpus(folder / "*").texts == ["one", "two", "three"]
 
 

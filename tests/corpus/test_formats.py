@@ -122,10 +122,16 @@ def test_real_texts_are_text(shared: Path) -> None:
         ("dump", b'<mediawiki xmlns="x">\n<page>', "markup"),
         ("a.txt", b"\n<?xml version='1.0'?><a/>", "markup"),
         ("a.txt", b"<!-- saved -->\n<!DOCTYPE html>", "markup"),
-        ("wiki_00", b'<doc id="12" url="u" title="t">\nText\n</doc>', "markup"),
+        ("wiki_00", b'<doc id="12" url="u" title="t">\nText\n</doc>', "markup of WikiExtractor"),
         ("trec", b"<DOC>\n<DOCNO> 1 </DOCNO>\n<TEXT>", "markup"),
         ("a.txt", b"<p>One.</p>\n<p>Two.</p>", "markup"),
         ("a.srt", b"1\n00:00:01,000 --> 00:00:02,000\nHello.\n", "subtitles"),
+        ("paper.tex", b"\\begin{document}", "LaTeX"),
+        ("de.po.gz", gzip.compress(b'msgid "One"\n'), "catalog of translations"),
+        ("refs.bib", b"@book{one, title = {One}}\n", "bibliography"),
+        ("protein.fasta", b">sp|P1|ONE\nMKTAYI\n", "sequences with headers"),
+        ("mail.b64", b"d29yZHM=\n", "encoded data"),
+        ("a", b"!<arch>\na.txt/ ", "archive"),
         ("a.txt.br", b"\x1b\x10\0\xf8", "compressed data"),
         ("m.idx", b"MMIDIDX\0\0\1\0\0\0\0\0\0\0\x08", "binary data"),
         ("a.txt", bytes(99), "binary data"),
@@ -166,6 +172,22 @@ def test_what_is_no_text_is_named_with_a_remedy(
     ) as caught:
         read_corpus(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv.gz", "a.parquet", "a.arrow"])
+def test_records_with_the_name_of_a_table_are_refused(tmp_path: Path, name: str) -> None:
+    pack = gzip.compress if name.endswith("gz") else bytes
+    (tmp_path / name).write_bytes(pack(LINES.encode()))
+    with pytest.raises(TokkitError, match=rf"{name}: looks like JSON, not .*--format jsonl"):
+        read_corpus(tmp_path)
+    assert read_corpus(tmp_path, format="jsonl").texts == ["one", "two"]
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.jsonc", "// one\n[]"), ("a.json5", "{text: 'one'}")])
+def test_json_with_extensions_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(TokkitError, match=f"{name}, line 1: broken JSON .*--format text"):
+        read_corpus(tmp_path)
 
 
 def test_markdown_may_begin_with_tags(tmp_path: Path) -> None:

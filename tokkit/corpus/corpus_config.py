@@ -26,8 +26,8 @@ class InputFormat:
 
 FORMATS = {
     "text": InputFormat("text"),
-    "jsonl": InputFormat("records", (".jsonl", ".ndjson")),
-    "json": InputFormat("records", (".json",), parts=None),
+    "jsonl": InputFormat("records", (".jsonl", ".ndjson", ".jsonlines", ".ldjson")),
+    "json": InputFormat("records", (".json", ".json5", ".jsonc"), parts=None),
     "csv": InputFormat("csv", (".csv", ".psv"), parts=None),
     "tsv": InputFormat("csv", (".tsv", ".tab"), parts=None),
     "parquet": InputFormat("table", (".parquet",), "row groups"),

@@ -41,13 +41,19 @@ _REFUSED_SUFFIXES = {
     f".{suffix}": (what, remedy)
     for suffixes, what, remedy in (
         ("tar tgz tbz2 txz tzst", "a tar archive", _UNPACK),
-        ("zip 7z rar", "an archive", _UNPACK),
-        ("xml html htm xhtml", "markup", _EXTRACT),
+        ("zip 7z rar cpio", "an archive", _UNPACK),
+        ("xml html htm xhtml sgml sgm", "markup", _EXTRACT),
+        ("tex latex", "LaTeX", _TO_TEXT),
+        ("po pot", "a catalog of translations", _TO_TEXT),
+        ("bib ris enw", "a bibliography", _TO_TEXT),
+        ("nt nq ttl", "linked data", _TO_TEXT),
         ("warc wet wat", "a web archive", _EXTRACT),
         ("pdf rtf docx odt epub", "a formatted document", _TO_TEXT),
-        ("srt vtt ass", "subtitles", _TO_TEXT),
+        ("srt vtt ass sub sbv lrc", "subtitles", _TO_TEXT),
         ("mbox eml mht", "mail", _TO_TEXT),
-        ("conll conllu", "an annotated treebank", _TO_TEXT),
+        ("conll conllu iob vrt", "an annotated treebank", _TO_TEXT),
+        ("fasta faa fna fastq fq", "sequences with headers", _TO_RECORDS),
+        ("b64 base64 uu", "encoded data", "decode it first"),
         ("br sz snappy lz z", "compressed data", _DECOMPRESS),
         ("xlsx sqlite npy npz pkl pickle h5 hdf5 orc avro tfrecord", "binary data", _TO_RECORDS),
         ("png jpg jpeg gif", "an image", _LEAVE_OUT),
@@ -56,6 +62,8 @@ _REFUSED_SUFFIXES = {
 }
 # First bytes that are no text.
 _SIGNATURES = {
+    b'<doc id="': ("markup of WikiExtractor", "run it again with --json"),
+    b"!<arch>\n": ("an archive", _UNPACK),
     b"\xff\xfe\0\0": ("UTF-32 text", _TO_UTF8.replace("16", "32")),
     b"\xff\xfe": ("UTF-16 text", _TO_UTF8),
     b"\xfe\xff": ("UTF-16 text", _TO_UTF8),
@@ -174,6 +182,8 @@ def identify(name: str, path: str, head: bytes, wanted: str) -> FileType:
         raise TokkitError(
             f"{name}: {found} within {codec} cannot be read in parts; decompress it first"
         )
+    if wanted == "auto" and found in ("csv", "tsv", *TABLES) and _OBJECT.match(text):
+        raise TokkitError(f"{name}: looks like JSON, not {found}; pass --format jsonl to read it")
     array = _find_array(text) if found == "json" else None
     return FileType(
         found,

@@ -55,6 +55,7 @@ _COMPANIONS = (
     *("_*", "readme*", "licen[cs]e*", "notice*", "changelog*", "citation*", "*sums", "*sums.txt"),
     *("*.crc", "*.md5", "*.sha1", "*.sha256", "*.sha512", "*.py", "*.yaml", "*.yml", "*.lock"),
     *("*.png", "*.jpg", "*.jpeg", "*.gif", "*.svg", "dataset_info*.json", _SPLITS),
+    *("*.idx", "*.index", "*.cff", "*.bib", "*.toml", "*.sh", "requirements*.txt", "urls*.txt"),
     *(_STATE, "cache-*.arrow", "manifest.json", *_TOKENIZER_FILES),
 )
 _COMPANION, _TOKENIZER_FILE = (
