@@ -183,7 +183,9 @@ def test_records_with_the_name_of_a_table_are_refused(tmp_path: Path, name: str)
     assert read_corpus(tmp_path, format="jsonl").texts == ["one", "two"]
 
 
-@pytest.mark.parametrize(("name", "text"), [("a.jsonc", "// one\n[]"), ("a.json5", "{text: 'one'}")])
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.jsonc", "// one\n[]"), ("a.json5", "{text: 'one'}")]
+)
 def test_json_with_extensions_is_refused(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(TokkitError, match=f"{name}, line 1: broken JSON .*--format text"):
