@@ -150,9 +150,13 @@ def test_curves_are_drawn_against_the_axis_that_is_chosen(
 
 
 def test_everything_is_on_paper(work: Path, tmp_path: Path, browser: Any) -> None:
-    page = browser.new_page()
+    page = browser.new_page(color_scheme="dark")
     page.goto(write_page("tokens", work, tmp_path).as_uri())
     assert page.locator("details[open]").count() == 0
+    ink = "getComputedStyle(document.body).color"
+    assert page.evaluate(ink) == "rgb(232, 233, 236)"
+    page.emulate_media(media="print")
+    assert page.evaluate(ink) == "rgb(27, 29, 34)"  # dark on the white of paper
     data = page.pdf(path=tmp_path / "report.pdf")
     page.close()
     assert data.startswith(b"%PDF")

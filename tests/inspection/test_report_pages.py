@@ -176,6 +176,7 @@ def test_runs_are_laid_over_each_other(tmp_path: Path) -> None:
     (held_out,) = section["runs"][0]["metrics"]["evaluation"]
     assert (held_out["tokens"], held_out["elapsed"]) == (30_000, 1.5)  # between its neighbours
     assert ">two, held out<" in page
+    assert 'x="46" y="200" text-anchor="middle">10</text>' in page  # where the lines begin
     assert "batch size" in page
 
 
@@ -256,8 +257,11 @@ def test_a_corpus_of_one_document_has_a_page(work: Path, tmp_path: Path) -> None
     output = tmp_path / "tokens"
     inputs = (str(tmp_path / "one.txt"),)
     encode(EncodeConfig(inputs=inputs, tokenizer=work / "tokenizer", output=output, workers=0))
-    _, (section,) = show(output)
+    page, (section,) = show(output)
     assert section["documents_by_length"]["counts"] == {inputs[0]: [1]}
+    assert "<strong>1</strong><span>document</span>" in page
+    assert ">1 document</text>" in page
+    assert ">0.5</text>" not in page  # half a document, on an axis
 
 
 @pytest.mark.parametrize("make", ["missing", "file", "empty"])

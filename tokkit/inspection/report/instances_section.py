@@ -172,7 +172,7 @@ def _count_masks(
     return {
         "masked": len(masks.labels),
         "share": len(masks.labels) / max(int(lengths.sum()), 1),
-        "per_instance": summarize(np.diff(masks.offsets)),
+        "per_instance": summarize(np.diff(masks.offsets), "fewest", "most"),
         "by_position": {"positions": starts.tolist(), "shares": shares.tolist()},
         "replaced": compare_with_expected(counted, options),
     }

@@ -113,13 +113,15 @@ class Column:
         key: of the value in each row.
         title: heading.
         format: how a number is shown, such as ``.1%`` or ``bytes``; empty is ``format_number``.
-        is_bar: whether a bar behind the number shows its share of the column's largest.
+        is_bar: whether a bar next to the number shows its share of the largest one.
+        largest: number of a full bar; None for the largest of the column.
     """
 
     key: str
     title: str
     format: str = ""
     is_bar: bool = False
+    largest: float | None = None
 
 
 def table(
@@ -130,7 +132,8 @@ def table(
     A row may have ``class``. A cell that is ``Markup`` sorts by its text.
     """
     largest = {
-        column.key: max((float(row[column.key]) for row in rows if row[column.key]), default=0.0)
+        column.key: column.largest
+        or max((float(row[column.key]) for row in rows if row[column.key]), default=0.0)
         for column in columns
         if column.is_bar
     }
@@ -212,7 +215,7 @@ def tiles(figures: Mapping[str, Content]) -> Markup:
             element("strong", shorten(value), title=format_number(value))
             if isinstance(value, int) and value >= MAX_IN_FULL
             else element("strong", value),
-            element("span", name),
+            element("span", name.removesuffix("s") if value == 1 else name),
             class_="tile",
         )
         for name, value in figures.items()

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tokkit.errors import plural
 from tokkit.inspection.report.markup import Markup, element, format_number, shorten
 
 WIDTH, HEIGHT = 380.0, 220.0
@@ -51,6 +52,7 @@ class Axes:
         x_title: below the axis.
         y_format: of values, as for ``format``; empty is ``format_number``.
         from_zero: whether the vertical axis begins at 0.
+        start: where the horizontal axis begins; None for the first point.
         marks: (x, title, whether it stands out), drawn as triangles on the axis.
         shades: (start, stop, name) of stretches of the horizontal axis.
     """
@@ -58,6 +60,7 @@ class Axes:
     x_title: str
     y_format: str = ""
     from_zero: bool = False
+    start: float | None = None
     marks: Sequence[tuple[float, str, bool]] = ()
     shades: Sequence[tuple[float, float, str]] = ()
 
@@ -81,8 +84,8 @@ class _Frame:
     def draw(self, name: str, *children: Any, **attributes: Any) -> None:
         self.parts.append(element(name, *children, **attributes))
 
-    def draw_y_axis(self, y_format: str) -> None:
-        ticks = find_ticks(self.low[1], self.high[1], 5)
+    def draw_y_axis(self, y_format: str, *, is_count: bool = False) -> None:
+        ticks = find_ticks(self.low[1], self.high[1], 5, is_whole=is_count)
         for label, value in zip(label_ticks(ticks, y_format), ticks, strict=True):
             y = self.y(value)
             self.draw("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid")
@@ -137,9 +140,10 @@ def plot_lines(series: Sequence[Series], axes: Axes) -> Markup:
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
     room = (high - low) * 0.04  # for what is drawn around the outermost points
     low, high = low if low == 0 else low - room, high + room
-    frame = _Frame((min(xs), low), (max(xs), high))
+    first, last = min(xs) if axes.start is None else axes.start, max(xs)
+    frame = _Frame((first, low), (last, high))
     for number, (start, stop, name) in enumerate(axes.shades):
-        left, right = frame.x(max(start, min(xs))), frame.x(min(stop, max(xs)))
+        left, right = frame.x(max(start, first)), frame.x(min(stop, last))
         frame.draw(
             "rect",
             element("title", name),
@@ -150,12 +154,14 @@ def plot_lines(series: Sequence[Series], axes: Axes) -> Markup:
             class_=f"shade shade{number % 2}",
         )
     frame.draw_y_axis(axes.y_format)
-    labels = [(value, shorten(value)) for value in find_ticks(min(xs), max(xs), 6)]
+    is_whole = all(float(x).is_integer() for x in xs)
+    ticks = find_ticks(first, last, 6, is_whole=is_whole)
+    labels = [(value, shorten(value)) for value in ticks]
     frame.draw_x_axis(axes.x_title, labels)
     for one, points in drawn:
         _draw_series(frame, one, points)
     for x, title, is_best in axes.marks:
-        if min(xs) <= x <= max(xs):
+        if first <= x <= last:
             left, bottom = frame.x(x), HEIGHT - BOTTOM
             path = f"M{left:.1f},{bottom - 7:.1f}l4,7h-8z"
             shown = "mark best" if is_best else "mark"
@@ -218,7 +224,7 @@ def plot_bars(
     if not any(totals):
         return element("p", "Nothing to plot.", class_="note")
     frame = _Frame((0, 0), (num_bars, max(totals)))
-    frame.draw_y_axis(y_format)
+    frame.draw_y_axis(y_format, is_count=not y_format)
     every = -(-num_bars // MAX_LABELS)
     labels = [(place, shorten(edges[place])) for place in range(0, num_bars + 1, every)]
     frame.draw_x_axis(x_title, labels)
@@ -276,7 +282,11 @@ def plot_flow(total: int, kept: int, dropped: Mapping[str, int], noun: str) -> M
         parts.append(element("text", share, x=right + 16, y=label + 14))
         start, place = start + number * scale, place + size + gap
     bottom = max(place, label + 24, top + total * scale + 8)
-    parts.append(element("text", f"{total:,} {noun}", x=left + 18, y=top + 14, class_="strong"))
+    parts.append(
+        element(
+            "text", plural(total, noun.removesuffix("s")), x=left + 18, y=top + 14, class_="strong"
+        )
+    )
     picture = element(
         "svg",
         *parts,
@@ -301,11 +311,11 @@ def thin_out(points: Sequence[Point]) -> list[Point]:
     ]
 
 
-def find_ticks(low: float, high: float, number: int) -> list[float]:
+def find_ticks(low: float, high: float, number: int, *, is_whole: bool = False) -> list[float]:
     """Return round values from ``low`` to ``high``, about as many as asked for."""
     if not low < high:
         return [low]
-    rough = (high - low) / number
+    rough = max((high - low) / number, float(is_whole))
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

@@ -163,7 +163,7 @@ def _draw_state(run: Mapping[str, Any], *, is_single: bool) -> Markup:
         "time of training": _format_minutes(last.get("elapsed")),
         "last training loss": _short(last.get("loss")),
         "held-out loss": _short(held_out.get("loss")),
-        "tokens per second": last.get("tokens_per_second"),
+        "tokens/s": last.get("tokens_per_second"),
         "parameters": (run["run"] or {}).get("num_parameters"),
     }
     return join((tiles(figures), shown))
@@ -209,9 +209,11 @@ def _compare(runs: Sequence[Mapping[str, Any]]) -> Markup:
     return element("div", card("Runs", table(columns, rows), wide=True), class_="cards")
 
 
-def _show_option(value: Any) -> str:
+def _show_option(value: Any) -> str | int | float:
     if isinstance(value, list):
         return " ".join(map(str, value))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
     return "" if value is None else str(value)
 
 
@@ -236,18 +238,25 @@ def _draw_curves(runs: Sequence[Mapping[str, Any]]) -> Markup:
         for axis in AXES
     )
     choice = element("div", "against", choices, class_="choice", role="radiogroup")
-    return element("div", choice, grids, class_="by-axis")
+    note = ""
+    if any(run["checkpoints"] for run in runs):
+        note = "A triangle is a checkpoint, a filled one the best."
+    if len(runs) == 1 and len(_shade_phases(runs[0], "step")) > 1:
+        note += " Shades are phases."
+    legend = element("p", note.strip(), class_="note") if note else None
+    return element("div", choice, legend, grids, class_="by-axis")
 
 
 def _draw_metrics(runs: Sequence[Mapping[str, Any]], axis: str) -> list[Markup]:
     lines = [line for run in runs for part in run["metrics"].values() for line in part]
     names = list(dict.fromkeys(name for line in lines for name in line))
+    start = min(_scale(line[axis], axis) for line in lines if axis in line)
     losses = [name for name in names if name.endswith("loss")]
     shown = {name: (f"{_title(name)}", "") for name in losses if name == "loss" or len(losses) > 2}
     shown |= {name: (_title(name), ".0%") for name in names if name.endswith("_accuracy")}
     shown |= {name: entry for name, entry in SPEED.items() if name in names}
     return [
-        card(title, _draw_metric(runs, name, axis, y_format))
+        card(title, _draw_metric(runs, name, axis, y_format, start))
         for name, (title, y_format) in shown.items()
     ]
 
@@ -259,7 +268,9 @@ def _title(name: str) -> str:
     return f"{first.upper()} {rest}" if is_short else name.replace("_", " ").capitalize()
 
 
-def _draw_metric(runs: Sequence[Mapping[str, Any]], name: str, axis: str, y_format: str) -> Markup:
+def _draw_metric(
+    runs: Sequence[Mapping[str, Any]], name: str, axis: str, y_format: str, start: float
+) -> Markup:
     series = []
     labels = shorten_names([run["path"] for run in runs])
     for color, run in enumerate(runs):
@@ -277,6 +288,7 @@ def _draw_metric(runs: Sequence[Mapping[str, Any]], name: str, axis: str, y_form
         AXES[axis],
         y_format,
         from_zero=name in ("tokens_per_second", "data_wait", "mfu"),
+        start=start,
         marks=[mark for run in runs for mark in _mark_checkpoints(run, axis)],
         shades=_shade_phases(runs[0], axis) if len(runs) == 1 else (),
     )

@@ -59,9 +59,9 @@ def describe_unfinished(path: Path, kind: str) -> Section:
             list_warnings([line]),
             tiles(
                 {
-                    "work units done": figures["units"],
+                    "finished work units": figures["units"],
                     "rows": figures["rows"],
-                    "tokens": figures["tokens"],
+                    "tokens": figures["tokens"] or None,
                     "on disk": format_bytes(figures["bytes"]),
                 }
             ),
@@ -103,16 +103,16 @@ def describe_stages(
     seconds = record.seconds if record else {}
     rows = [_describe_stage(stage, path, seconds.get(stage)) for stage, path in folders.items()]
     figures = {"stages": rows, "recipe": record.recipe if record else None}
+    timed: Sequence[float] = [row["seconds"] for row in rows if row["seconds"]]
     columns = (
         Column("stage", "stage"),
         Column("folder", "folder"),
         Column("state", "state"),
-        Column("seconds", "seconds", ",.1f", is_bar=True),
+        *([Column("seconds", "seconds", ",.1f", is_bar=True)] if timed else []),
         Column("rows", "rows", ","),
         Column("tokens", "tokens", ","),
         Column("bytes", "size", "bytes"),
     )
-    timed: Sequence[float] = [row["seconds"] for row in rows if row["seconds"]]
     body = join(
         (
             tiles(

@@ -266,6 +266,8 @@ def _draw(figures: Mapping[str, Any]) -> Markup:
         note = "There is no text to measure on; name some with --text."
         parts.append(card("Measured on text", element("p", note, class_="note")))
     for one in tokenizers:
+        if len(tokenizers) > 1:
+            parts.append(Markup('</div><div class="cards">'))
         parts += draw_vocabulary(one, is_single=len(tokenizers) == 1)
     if figures["lines"]:
         lines = [{**row, "text": texts[row["text"]]} for row in figures["lines"]]
@@ -313,9 +315,10 @@ def _draw_measured(figures: Mapping[str, Any], tokenizers: Sequence[Mapping[str,
 
 def _draw_matrix(tokenizers: Sequence[Mapping[str, Any]]) -> Markup:
     """Return tokens per word, with a row for each text and a column for each tokenizer."""
+    largest = max(row["tokens_per_word"] for one in tokenizers for row in one["measured"])
     columns = [Column("text", "text")]
     columns += [
-        Column(str(number), one["name"], ".3f", is_bar=True)
+        Column(str(number), one["name"], ".3f", is_bar=True, largest=largest)
         for number, one in enumerate(tokenizers)
     ]
     rows = [

@@ -145,12 +145,12 @@ def _source_of_document(name: str, sources: Sequence[str]) -> str:
     return next((source for source in sources if name.startswith(source)), OTHER)
 
 
-def summarize(lengths: Int64) -> dict[str, float]:
+def summarize(lengths: Int64, least: str = "shortest", most: str = "longest") -> dict[str, float]:
     """Return what a reader asks of lengths first; nothing for none."""
     if not len(lengths):
         return {}
     quantiles = np.quantile(lengths, [0.0, 0.05, 0.5, 0.95, 1.0], method="nearest").tolist()
-    names = ("shortest", "5%", "median", "95%", "longest")
+    names = (least, "5%", "median", "95%", most)
     return {**dict(zip(names, quantiles, strict=True)), "mean": float(lengths.mean())}
 
 
