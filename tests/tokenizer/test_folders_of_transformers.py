@@ -1,20 +1,17 @@
 """A folder of any class gives the ids of ``transformers.AutoTokenizer``, or is refused in one line."""
 
 import base64
-import functools
-import io
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
 import sentencepiece
 import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from modelfolders import WORDS, encode, spm_model, theirs
 from tinytokenizers import (
     TINY_VOCAB,
     added,
@@ -25,7 +22,6 @@ from tinytokenizers import (
 )
 
 from tokkit.errors import TokkitError
-from tokkit.tokenizer.encoder import Encoder
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -37,35 +33,6 @@ TEXTS = [
     "",
 ]
 PLAIN = [text.replace("<extra_id_0>", "") for text in TEXTS]
-WORDS = "the cat sat on a mat and The Cat was unaffable in 2024 日本 中文 мир Ünïcode नमस्ते , . ! ` ' \"".split()
-
-
-@functools.cache
-def spm_model(kind: str = "unigram", size: int = 300, symbols: str = "", **options: Any) -> bytes:
-    """Return a small sentencepiece model; ``symbols`` are user-defined, between spaces."""
-    out = io.BytesIO()
-    lines = [" ".join(WORDS[i:] + WORDS[: i // 2]) for i in range(len(WORDS))] * 3
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_writer=out,
-        model_type=kind,
-        vocab_size=size,
-        hard_vocab_limit=False,
-        character_coverage=1.0,
-        user_defined_symbols=symbols.split(),
-        minloglevel=2,
-        **options,
-    )
-    return out.getvalue()
-
-
-def theirs(folder: Path) -> Any:
-    """Return the tokenizer of transformers, which keeps special tokens out of text."""
-    from transformers import AutoTokenizer
-
-    made = AutoTokenizer.from_pretrained(str(folder))
-    made.split_special_tokens = made.is_fast  # slow ones would not find other tokens then
-    return made
 
 
 def assert_same(tokenizer: Tokenizer, other: Any, texts: Iterable[str] = TEXTS) -> None:
@@ -76,12 +43,6 @@ def assert_same(tokenizer: Tokenizer, other: Any, texts: Iterable[str] = TEXTS) 
         assert ids == other(text, add_special_tokens=False)["input_ids"], text
     for role, number in tokenizer.special_ids.items():
         assert getattr(other, f"{role}_token_id") in (number, None)
-
-
-def encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    """Return the ids that the kernels give, of each text."""
-    encoded = Encoder(tokenizer).encode(pa.array(texts, pa.large_string()))
-    return [row.tolist() for row in np.split(encoded.ids, encoded.offsets[1:-1])]
 
 
 T5_IDS: dict[str, Any] = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}

@@ -21,6 +21,7 @@ from metaspacetokenizers import (
     metaspace_bpes,
     scored_pieces,
 )
+from sentencepiece import SentencePieceProcessor
 
 from tokkit.tokenizer.encoded import TextTooLongError
 from tokkit.tokenizer.encoder import Encoder
@@ -193,7 +194,7 @@ def _read_corpora(shared: Path, num_chars: int) -> list[str]:
 def _read_merges(path: Path) -> tuple[list[tuple[str, str]], str]:
     """Return the merges and the single characters of a sentencepiece model."""
     source = load_published(path)
-    assert source.processor is not None
+    assert isinstance(source.processor, SentencePieceProcessor)
     tokens = {token: source.processor.get_score(i) for i, token in enumerate(source.tokens)}
     rows = [
         (score, len(token[:cut]), token[:cut], token[cut:])

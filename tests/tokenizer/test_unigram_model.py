@@ -12,6 +12,7 @@ from exactness import assert_exact, column, load_published
 from hardtexts import alphabet, long_words, random_texts
 from hypothesis import given
 from hypothesis import strategies as st
+from sentencepiece import SentencePieceProcessor
 
 from tokkit.tokenizer.encoded import TextTooLongError
 from tokkit.tokenizer.encoder import Encoder
@@ -162,7 +163,7 @@ def test_every_character(pattern: str) -> None:
 def test_real_vocabularies_on_real_documents(shared: Path, name: str, kind: str) -> None:
     tokenizer = load_published(shared / "vocabs" / "sentencepiece" / name)
     if kind == "tokenizer.json":
-        assert tokenizer.processor is not None
+        assert isinstance(tokenizer.processor, SentencePieceProcessor)
         score = tokenizer.processor.get_score
         tokenizer = make_unigram(
             {token: score(number) for number, token in enumerate(tokenizer.tokens)}

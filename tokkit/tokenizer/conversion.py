@@ -9,8 +9,9 @@ are added, so another reader of the same file gives other ids:
 
 Classes that only cut words and look them up are read by ``tokkit.tokenizer.loading``. The others are
 made by transformers, which gives a tokenizer of the tokenizers library. Of those that it runs in
-Python, ByT5's and Perceiver's are byte-level BPE without merges; the others are refused, since the
-ids of Python code can be had from that code alone, and a folder holds no code.
+Python, ByT5's and Perceiver's are byte-level BPE without merges, and some look up the pieces of a
+sentencepiece model; the others are refused, since the ids of Python code can be had from that code
+alone, and a folder holds no code.
 
 So a class of transformers needs no change here, and another name of a class that tokkit reads is a
 line of ``_ALIASES``. For a class that tokkit is to read itself, add it to ``_CLASSES`` and
@@ -19,6 +20,7 @@ line of ``_ALIASES``. For a class that tokkit is to read itself, add it to ``_CL
 
 import json
 import logging
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -31,6 +33,11 @@ from tokkit.tokenizer.definitions import (
     byte_level_alphabet,
     byte_level_bpe,
     model_ids,
+)
+from tokkit.tokenizer.piece_vocabulary import (
+    LOOKUP_CLASSES,
+    PieceVocabulary,
+    read_piece_vocabulary,
 )
 from tokkit.tokenizer.special_tokens import ROLES
 from tokkit.tokenizer.tekken import NAME as TEKKEN
@@ -189,7 +196,7 @@ def add_tokens(
 
 def convert_folder(
     folder: Path, name: str, config: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, str]]:
+) -> tuple[dict[str, Any] | None, PieceVocabulary | None, dict[str, str]]:
     """Let transformers make the tokenizer of a folder; no code from the folder is run.
 
     Args:
@@ -198,7 +205,8 @@ def convert_folder(
         config: its ``tokenizer_config.json``.
 
     Returns:
-        The object of its ``tokenizer.json``, and its special tokens by role.
+        The object of its ``tokenizer.json``, or else the pieces of sentencepiece and their ids; and
+        its special tokens by role.
 
     Raises:
         TokkitError: if transformers is missing, cannot make it, or makes it in Python.
@@ -217,43 +225,48 @@ def convert_folder(
             f"{folder}: only transformers can make {name}; pip install 'tokkit[hub]'{other_way}"
         ) from error
     library_log = transformers_logging.get_logger()
-    handlers, library_log.handlers = library_log.handlers, [warnings := _Warnings()]
+    handlers, library_log.handlers = library_log.handlers, [collected := _Warnings()]
     made: Any = None
     definition: dict[str, Any] = {}
+    pieces: PieceVocabulary | None = None
     try:
-        made = AutoTokenizer.from_pretrained(
-            str(folder), trust_remote_code=False, local_files_only=True
-        )
+        with warnings.catch_warnings(action="ignore"):  # of packages that make no difference
+            made = AutoTokenizer.from_pretrained(
+                str(folder), trust_remote_code=False, local_files_only=True
+            )
         if getattr(made, "is_fast", False):
             definition = json.loads(made.backend_tokenizer.to_str())
         elif name in _BYTES:
             definition = _define_bytes(made)
+        elif type(made).__name__ in LOOKUP_CLASSES:
+            pieces = read_piece_vocabulary(made, folder)
     except Exception as error:  # noqa: BLE001  transformers raises errors of many types
         is_custom = "auto_map" in config
-        warnings.faults[:] = [
+        collected.faults[:] = [
             "auto_map names code of its own, which is never run"
             if is_custom
             else " ".join(str(error).split())[:300] or type(error).__name__
         ]
     finally:
         library_log.handlers = handlers
-    if not definition and not warnings.faults:
-        warnings.faults.append(
+    if not definition and not pieces and not collected.faults:
+        collected.faults.append(
             f"{type(made).__name__} runs in Python, not in the tokenizers library; take a tokenizer "
             f"whose class is fast"
         )
     # A class that does not find its file makes a small vocabulary of its own.
-    is_checked = not (has_json or warnings.faults or name in _BYTES)
-    if is_checked and 2 * len(model_ids(definition)) < _count_tokens(folder):
-        warnings.faults.append("it does not read the vocabulary that is there")
-    if warnings.faults:
+    is_checked = not (has_json or collected.faults or name in _BYTES)
+    if is_checked and not pieces and 2 * len(model_ids(definition)) < _count_tokens(folder):
+        collected.faults.append("it does not read the vocabulary that is there")
+    if collected.faults:
         raise TokkitError(
-            f"{folder}: transformers cannot load {name}: {warnings.faults[0]}{other_way}"
+            f"{folder}: transformers cannot load {name}: {collected.faults[0]}{other_way}"
         )
     special = {
         f"{role}_token": getattr(made, f"{role}_token", None) for role in (*ROLES, "bos", "eos")
     }
-    return definition, {key: str(token) for key, token in special.items() if token is not None}
+    tokens = {key: str(token) for key, token in special.items() if token is not None}
+    return definition or None, pieces, tokens
 
 
 def _define_bytes(made: Any) -> dict[str, Any]:

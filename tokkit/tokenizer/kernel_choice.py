@@ -11,6 +11,7 @@ from tokkit.tokenizer.character_rules import UnknownNormalizerError
 from tokkit.tokenizer.definition_parts import list_parts
 from tokkit.tokenizer.encoded import NO_ID, forbidden_mask, read_merges, read_token_bytes
 from tokkit.tokenizer.metaspace_vocabulary import is_metaspace_bpe, metaspace_obstacles
+from tokkit.tokenizer.piece_vocabulary import PieceProcessor
 from tokkit.tokenizer.split_pattern import PatternParser, UnknownPatternError
 from tokkit.tokenizer.splitter import TextSplitter, read_levels
 from tokkit.tokenizer.text_normalizer import TextNormalizer
@@ -38,6 +39,8 @@ class KernelChoice(NamedTuple):
 def choose_kernel(tokenizer: Tokenizer) -> KernelChoice:
     """Return which kernel gives the ids of a tokenizer."""
     obstacles: Iterator[str]
+    if isinstance(tokenizer.processor, PieceProcessor):
+        return KernelChoice(None, "pieces that are looked up in another vocabulary")
     if tokenizer.kind == "wordpiece":
         name, obstacles = "wordpiece", _wordpiece_obstacles(tokenizer)
     elif is_metaspace_bpe(tokenizer):

@@ -33,6 +33,7 @@ from tokkit.tokenizer.encoded import Encoded, Ids, TextTooLongError, forbidden_m
 from tokkit.tokenizer.library_calls import LibraryError, library_threads, watch_library
 from tokkit.tokenizer.limits import find_growth
 from tokkit.tokenizer.metaspace_vocabulary import find_word_tokens
+from tokkit.tokenizer.piece_vocabulary import NO_DUMMY_PREFIX, PieceProcessor
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 WINDOW_BYTES = 1 << 20
@@ -42,8 +43,6 @@ LONGEST_WINDOW = 16 << 20
 WHOLE_TEXT_BYTES = 8 << 20
 _LONGEST_OVERLAP = 1 << 14  # characters
 _MAX_CUTS = 32  # cuts to try before a window grows
-# A later value of a field overrides an earlier one: ModelProto.normalizer_spec.add_dummy_prefix.
-_NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
 
 # Characters of its text that a token stands for: the first, and the one after the last.
 Span = tuple[int, int]
@@ -278,10 +277,12 @@ class LibraryEncoder:
     def _libraries(self) -> list[Any]:
         """The tokenizer's library, and one that puts no white space in front of a text."""
         library, processor = self._tokenizer.library, self._tokenizer.processor
+        if isinstance(processor, PieceProcessor):
+            return [processor, PieceProcessor(processor.vocabulary, continues=True)]
         if processor is not None:
             import sentencepiece
 
-            model = processor.serialized_model_proto() + _NO_DUMMY_PREFIX
+            model = processor.serialized_model_proto() + NO_DUMMY_PREFIX
             return [processor, sentencepiece.SentencePieceProcessor(model_proto=model)]
         import tokenizers
 

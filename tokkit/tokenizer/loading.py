@@ -54,6 +54,7 @@ from tokkit.tokenizer.definitions import (
     wordpiece,
 )
 from tokkit.tokenizer.limits import check_json, read_file
+from tokkit.tokenizer.piece_vocabulary import PieceVocabulary
 from tokkit.tokenizer.special_tokens import named_roles, named_token
 from tokkit.tokenizer.tekken import NAME as TEKKEN
 from tokkit.tokenizer.tekken import define_tekken, is_tekken
@@ -98,12 +99,14 @@ class TokenizerFiles:
         definition: the object of a ``tokenizer.json``; None for sentencepiece.
         model: the bytes of a sentencepiece model; empty for the others.
         config: ``tokenizer_config.json`` with ``special_tokens_map.json``; empty without them.
+        pieces: the sentencepiece model and its ids, if these are of another vocabulary.
     """
 
     path: Path
     definition: dict[str, Any] | None
     model: bytes = b""
     config: Mapping[str, Any] = field(default_factory=dict)
+    pieces: PieceVocabulary | None = None
 
 
 def read_tokenizer_files(path: Path) -> TokenizerFiles:
@@ -136,8 +139,8 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
                 return TokenizerFiles(path, None, read_file(path), config)
         definition = _read_definition(path, name, {**tokens, **config})
     if definition is None:
-        definition, tokens = convert_folder(folder, str(name), config)
-        return TokenizerFiles(folder, definition, config={**config, **tokens})
+        definition, pieces, tokens = convert_folder(folder, str(name), config)
+        return TokenizerFiles(folder, definition, config={**config, **tokens}, pieces=pieces)
     added = _read_optional(folder / "added_tokens.json")
     if any(type(number) is not int for number in added.values()):
         raise TokkitError(f"{folder / 'added_tokens.json'}: an id is no integer; download it again")

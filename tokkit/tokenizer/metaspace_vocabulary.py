@@ -17,6 +17,7 @@ from tokkit.tokenizer.character_rules import UnknownNormalizerError
 from tokkit.tokenizer.definition_parts import list_parts
 from tokkit.tokenizer.definitions import WORD_BEGINNING, fallback_tokens
 from tokkit.tokenizer.encoded import NO_ID, forbidden_mask
+from tokkit.tokenizer.piece_vocabulary import PieceProcessor
 from tokkit.tokenizer.sentencepiece_model import (
     BYTE,
     CONTROL,
@@ -76,6 +77,8 @@ def find_added_ids(tokenizer: Tokenizer) -> list[int]:
     """Return the tokens that text becomes without merging: added or user-defined ones."""
     if tokenizer.processor is None:
         return [row["id"] for row in tokenizer.definition["added_tokens"] if not row["special"]]
+    if isinstance(tokenizer.processor, PieceProcessor):
+        return []  # a user-defined piece is matched by sentencepiece, whose ids these are not
     kinds = _read_model(tokenizer).kinds
     return [number for number, kind in enumerate(kinds) if kind == USER_DEFINED]
 

@@ -6,6 +6,7 @@
     vocab.txt                BERT's WordPiece: one token a line, so that the line's number is its id
     vocab.json, merges.txt   byte-level BPE
     tokenizer.model          sentencepiece, instead of tokenizer.json
+    source.spm, vocab.json   Marian's and the like, as they were
 
 ``tokenizer_class`` is transformers' general class, which loads ``tokenizer.json`` as it is;
 ``BertTokenizer`` would make it again from ``vocab.txt`` and a few options. The classic files are
@@ -24,6 +25,7 @@ from tokkit.tokenizer.definitions import (
     MAX_INPUT_CHARS_PER_WORD,
     encode_definition,
 )
+from tokkit.tokenizer.piece_vocabulary import PieceProcessor
 from tokkit.tokenizer.special_tokens import ROLES, named_token
 from tokkit.tokenizer.tokenizer import Tokenizer
 
@@ -47,7 +49,9 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         "tokenizer_config.json": _json({**_config(tokenizer), **tokens}),
         **_classic_files(tokenizer),
     }
-    if tokenizer.processor is not None:
+    if isinstance(tokenizer.processor, PieceProcessor):
+        files = dict(tokenizer.processor.vocabulary.files)
+    elif tokenizer.processor is not None:
         files["tokenizer.model"] = tokenizer.processor.serialized_model_proto()
     if tokenizer.definition:
         definition = encode_definition(tokenizer.definition, indent=2)

@@ -3,11 +3,17 @@
 The file is a protobuf message; see ``sentencepiece_model.proto`` in google/sentencepiece.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from tokkit.errors import TokkitError
+
+if TYPE_CHECKING:
+    import sentencepiece
 
 # Kinds of pieces.
 NORMAL = 1
@@ -17,6 +23,7 @@ USER_DEFINED = 4
 UNUSED = 5
 BYTE = 6
 
+_TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+=* \d+\n")
 _ALGORITHMS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 # Fields of ModelProto, TrainerSpec, NormalizerSpec and SentencePiece.
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
@@ -51,6 +58,28 @@ class SentencepieceModel:
     remove_extra_whitespaces: bool
     escape_whitespaces: bool
     treat_whitespace_as_suffix: bool
+
+
+def load_model(model: bytes, path: str) -> "sentencepiece.SentencePieceProcessor":
+    """Load a model with sentencepiece.
+
+    Raises:
+        TokkitError: if it is none.
+    """
+    import sentencepiece
+
+    if not model:
+        raise TokkitError(f"{path}: empty; download it again")
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=model)
+    except RuntimeError as error:
+        fault = "not a sentencepiece model; download it again"
+        if _TIKTOKEN.match(model):
+            fault = (
+                "a tiktoken file, which lacks its pattern and special tokens; name a folder that also "
+                "has its tokenizer_config.json with a tokenizer_class"
+            )
+        raise TokkitError(f"{path}: {fault}") from error
 
 
 @lru_cache(maxsize=1)

@@ -6,7 +6,7 @@ it, keys sorted, no white space, and without the parts that do not affect ids of
 (truncation, padding, post-processor, decoder, offsets; how a special token matches text, since here
 it never does). So a vocabulary has one fingerprint whether it was loaded from a ``tokenizer.json``,
 from a ``vocab.txt`` with the same settings, or from what ``save_tokenizer`` wrote. The fingerprint
-of a sentencepiece model is the SHA-256 of its bytes.
+of a sentencepiece model is the SHA-256 of its bytes, and of its ids where another file has them.
 
 ``special_ids`` are part of the fingerprint. A new line in ``ROLES``, or a new spelling, changes the
 fingerprint of each tokenizer with such a token, so the folders made with it are out of date.
@@ -14,7 +14,6 @@ fingerprint of each tokenizer with such a token, so the folders made with it are
 
 import hashlib
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -34,6 +33,8 @@ from tokkit.tokenizer.definitions import (
 from tokkit.tokenizer.library_calls import is_library_fault, silence_panics
 from tokkit.tokenizer.limits import check_parts, check_tokens
 from tokkit.tokenizer.loading import TokenizerFiles, read_tokenizer_files
+from tokkit.tokenizer.piece_vocabulary import PieceProcessor
+from tokkit.tokenizer.sentencepiece_model import load_model
 from tokkit.tokenizer.special_tokens import (
     ENDS_OF_TEXT,
     ROLES,
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KINDS = {"WordPiece": "wordpiece", "BPE": "bpe", "Unigram": "unigram", "WordLevel": "wordlevel"}
-_TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+=* \d+\n")
 _WITHOUT_EFFECT_ON_IDS = ("version", "truncation", "padding", "post_processor", "decoder")
 
 
@@ -91,7 +91,7 @@ class Tokenizer:
     definition: Mapping[str, Any] = field(repr=False)
     config: Mapping[str, Any] = field(repr=False)
     library: "tokenizers.Tokenizer | None" = field(repr=False)
-    processor: "sentencepiece.SentencePieceProcessor | None" = field(repr=False)
+    processor: "sentencepiece.SentencePieceProcessor | PieceProcessor | None" = field(repr=False)
 
     @property
     def vocab_size(self) -> int:
@@ -334,38 +334,38 @@ def _make_library(definition: Mapping[str, Any], path: str) -> "tokenizers.Token
 
 
 def _make_sentencepiece(files: TokenizerFiles) -> Tokenizer:
-    """Make a tokenizer from the bytes of a sentencepiece model."""
-    import sentencepiece
-
+    """Make a tokenizer from a sentencepiece model, whose ids may be those of another vocabulary."""
+    processor: sentencepiece.SentencePieceProcessor | PieceProcessor
     path = str(files.path)
-    if not files.model:
-        raise TokkitError(f"{path}: empty; download it again")
-    try:
-        processor = sentencepiece.SentencePieceProcessor(model_proto=files.model)
-    except RuntimeError as error:
-        fault = "not a sentencepiece model; download it again"
-        if _TIKTOKEN.match(files.model):
-            fault = (
-                "a tiktoken file, which lacks its pattern and special tokens; name a folder that also "
-                "has its tokenizer_config.json with a tokenizer_class"
-            )
-        raise TokkitError(f"{path}: {fault}") from error
-    tokens = tuple(processor.id_to_piece(number) for number in range(len(processor)))
-    check_tokens(tokens, path)
-    ids = {token: number for number, token in enumerate(tokens)}
-    special_ids = find_special_ids(ids, {"unk": tokens[processor.unk_id()]})
-    special = {
-        number
-        for number, token in enumerate(tokens)
-        if processor.is_control(number) or processor.is_unknown(number) or token in SPECIAL_TOKENS
-    }
+    hole_ids: tuple[int, ...] = ()
+    if files.pieces is not None:
+        processor = PieceProcessor(files.pieces)
+        ids, special = files.pieces.ids, files.pieces.special_ids
+        tokens, hole_ids = order_tokens(ids, path)
+        special_ids = find_special_ids(ids, named_roles(files.config))
+        fingerprint = files.pieces.fingerprint
+    else:
+        processor = load_model(files.model, path)
+        tokens = tuple(processor.id_to_piece(number) for number in range(len(processor)))
+        check_tokens(tokens, path)
+        ids = {token: number for number, token in enumerate(tokens)}
+        special_ids = find_special_ids(ids, {"unk": tokens[processor.unk_id()]})
+        special = frozenset(
+            number
+            for number, token in enumerate(tokens)
+            if processor.is_control(number)
+            or processor.is_unknown(number)
+            or token in SPECIAL_TOKENS
+        )
+        fingerprint = hashlib.sha256(files.model).hexdigest()
     return Tokenizer(
         path=path,
         kind="sentencepiece",
         tokens=tokens,
+        hole_ids=hole_ids,
         special_ids=special_ids,
         all_special_ids=tuple(sorted(special.union(special_ids.values()))),
-        fingerprint=hashlib.sha256(files.model).hexdigest(),
+        fingerprint=fingerprint,
         definition={},
         config=files.config,
         library=None,

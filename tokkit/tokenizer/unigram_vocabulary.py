@@ -13,6 +13,7 @@ from tokkit.tokenizer.definitions import WORD_BEGINNING
 from tokkit.tokenizer.sentencepiece_model import (
     BYTE,
     NORMAL,
+    UNKNOWN,
     USER_DEFINED,
     SentencepieceModel,
     read_sentencepiece,
@@ -143,7 +144,7 @@ def _read_pieces(tokenizer: Tokenizer) -> UnigramVocabulary:
     ids = {piece: number for piece, number, _, kind in rows if kind == BYTE}
     return UnigramVocabulary(
         pieces=pieces,
-        unknown_id=tokenizer.processor.unk_id() if tokenizer.processor else NO_TOKEN,
+        unknown_id=model.kinds.index(UNKNOWN),
         unknown_score=float(np.float32(lowest) - np.float32(_UNKNOWN_PENALTY)),
         byte_ids=[ids.get(f"<0x{byte:02X}>", NO_TOKEN) for byte in range(256)],
     )
