@@ -268,3 +268,28 @@ def test_workers_without_a_stage_that_has_some_are_refused(tmp_path: Path) -> No
     result = CliRunner().invoke(cli, ["run", str(recipe), "--from", "pretrain", "--workers", "2"])
     assert isinstance(result.exception, UsageError)
     assert "--workers has no effect on pretrain" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ("[[pretrain.phases]]\nshare = 1.0\ninstances = ['none']", "none: no such folder"),
+        ("init-from = 'no/such/model'", "no/such/model"),
+        ("decay-from = 'none'\ndecay-steps = 2", "none: is neither a run folder nor"),
+        ("architecture = 'gpt2'", "--architecture gpt2 learns from clm, but"),
+        (
+            "architecture = 'modernbert'",
+            "has windows of 128 tokens, but the instances have at most 64",
+        ),
+    ],
+)
+def test_what_a_run_lacks_is_refused_before_the_corpus_is_read(
+    tmp_path: Path, options: str, fault: str
+) -> None:
+    (tmp_path / "corpus.txt").write_text("not read")
+    text = f"output = '{tmp_path / 'work'}'\n[corpus]\ninputs = ['{tmp_path / 'corpus.txt'}']\n"
+    text += "[train]\n[build]\nobjective = 'mlm'\nmax-seq-length = 64\n[pretrain]\n"
+    result = CliRunner().invoke(cli, ["run", str(write(tmp_path, text + options))])
+    assert isinstance(result.exception, TokkitError)
+    assert fault in str(result.exception)
+    assert not (tmp_path / "work").exists()

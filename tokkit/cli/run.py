@@ -26,7 +26,9 @@ from tokkit.engine.stage_config import OutputConfig, StageConfig
 from tokkit.errors import TokkitError, UsageError, require
 from tokkit.inspection.recipe_folder import FOLDERS, RecipeRecord
 from tokkit.inspection.report.report_config import ReportConfig
+from tokkit.instances.build_config import BuildConfig
 from tokkit.options import Config
+from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.vocab.train_config import TrainConfig
 
 COMMANDS = {"train": train, "encode": encode, "build": build, "pretrain": pretrain}
@@ -78,6 +80,7 @@ def run(
             shared[name] = value
     configs = {stage: make_config(plan, stage, shared) for stage in stages if stage in COMMANDS}
     import_single_threaded()
+    check_pretraining(configs)
     has_examples = bool(plan.examples) and "pretrain" in stages
     if has_examples:
         check_examples(plan, stages)
@@ -136,6 +139,15 @@ def make_config(recipe: Recipe, stage: str, shared: Mapping[str, Any]) -> Config
     made = command.config(**{**recipe.paths(stage), **options, **shared})
     made.require_effect(options)
     return made
+
+
+def check_pretraining(configs: Mapping[str, Config]) -> None:
+    """Refuse what the last stage would refuse, before the first has read anything."""
+    build, pretrain = configs.get("build"), configs.get("pretrain")
+    if isinstance(build, BuildConfig) and isinstance(pretrain, PretrainConfig):
+        from tokkit.pretraining.pretrain import check_before_build
+
+        check_before_build(pretrain, build.objective, build.max_seq_length)
 
 
 def _run_stage(

@@ -14,8 +14,10 @@ from dataclasses import replace
 from typing import Any
 
 from tokkit.engine.manifest import Manifest
+from tokkit.engine.mirrors import pull
 from tokkit.engine.spec import find_finished
 from tokkit.errors import require, require_library
+from tokkit.pretraining.models.model_folder import read_family
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.hub_upload import (
     check_repository_name,
@@ -24,8 +26,8 @@ from tokkit.pretraining.training.hub_upload import (
 )
 from tokkit.pretraining.training.launch import launch
 from tokkit.pretraining.training.launch_info import LaunchInfo, detect_launcher, log_on_first_rank
-from tokkit.pretraining.training.run_plan import RunPlan
-from tokkit.pretraining.training.run_record import KIND
+from tokkit.pretraining.training.run_plan import RunPlan, require_model
+from tokkit.pretraining.training.run_record import KIND, find_run
 from tokkit.tokenizer.hub_names import WEIGHT_FILES, find_folder
 
 log = logging.getLogger(__name__)
@@ -48,11 +50,7 @@ def pretrain(config: PretrainConfig) -> Manifest:
     """
     launch_info = detect_launcher(os.environ, config.nproc_per_node)
     with log_on_first_rank(launch_info):
-        if config.tracker is not None:
-            require_library(config.tracker, f"--tracker {config.tracker}", config.tracker)
-        if config.push_to_hub is not None:
-            require_library("huggingface_hub", "--push-to-hub", "hub")
-            check_repository_name(config.push_to_hub)
+        _check_extras(config)
         config = _find_initial_model(config)
         plan = RunPlan.from_config(config)
         _count_processes(config, launch_info)
@@ -78,6 +76,38 @@ def _train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
     from tokkit.pretraining.training.train_model import train
 
     return train(plan, launch_info)
+
+
+def check_before_build(config: PretrainConfig, objective: str, max_seq_length: int) -> None:
+    """Refuse what is known to be wrong with a run before its first instance folder is built.
+
+    Args:
+        config: options of the run.
+        objective: of the instances that are still to be built.
+        max_seq_length: the same.
+
+    Raises:
+        UsageError: see ``pretrain``.
+        TokkitError: if another folder, a model or a run that the options name cannot be used.
+    """
+    _check_extras(config)
+    _require_libraries()
+    require_model(config, objective, max_seq_length)
+    for folder in config.folders[1:]:
+        pull(folder)
+        Manifest.read(folder, "instances")
+    if config.init_from is not None:
+        read_family(find_folder(config.init_from, WEIGHT_FILES))
+    if config.origin_path is not None:
+        find_run(config.origin_path)
+
+
+def _check_extras(config: PretrainConfig) -> None:
+    if config.tracker is not None:
+        require_library(config.tracker, f"--tracker {config.tracker}", config.tracker)
+    if config.push_to_hub is not None:
+        require_library("huggingface_hub", "--push-to-hub", "hub")
+        check_repository_name(config.push_to_hub)
 
 
 def estimate_run(config: PretrainConfig) -> dict[str, Any]:

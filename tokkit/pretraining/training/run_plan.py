@@ -126,19 +126,7 @@ class RunPlan:
         built = [source.options.get("max_seq_length", 0) for source in sources]
         if config.lengths:
             order_by_length(config.lengths, list(zip(config.folders, built, strict=True)))
-        if not (config.init_from or config.origin_path):
-            family = config.choose_family(objective)
-            window = MODERNBERT_WINDOW // (2 if objective == "clm" else 1)
-            require(
-                family != "modernbert" or max(built) >= window,
-                f"--architecture modernbert has windows of {window} tokens, but the instances have at "
-                f"most {max(built)}; build again with --max-seq-length {window} or more, or use another "
-                "architecture",
-            )
-        require(
-            not config.share_layers or objective in MASKED,
-            f"--share-layers has no effect on instances of {objective}; leave it out",
-        )
+        require_model(config, objective, max(built))
         held_out = (r for s in sources for r in s.shards if r["name"].startswith("eval-"))
         require(
             config.eval_every is None or any(row.get("rows") for row in held_out),
@@ -209,6 +197,32 @@ class RunPlan:
             fingerprints=frozenset({"init_from", "continue_from", "decay_from"}),
             adjustable=frozenset({"max_steps"} if by_steps else ()),
         )
+
+
+def require_model(config: PretrainConfig, objective: str, longest: int) -> None:
+    """Refuse a model that cannot learn from the instances.
+
+    Args:
+        config: options of the run.
+        objective: of the instances.
+        longest: their ``--max-seq-length``.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    if not (config.init_from or config.origin_path):
+        family = config.choose_family(objective)
+        window = MODERNBERT_WINDOW // (2 if objective == "clm" else 1)
+        require(
+            family != "modernbert" or longest >= window,
+            f"--architecture modernbert has windows of {window} tokens, but the instances have at "
+            f"most {longest}; build again with --max-seq-length {window} or more, or use another "
+            "architecture",
+        )
+    require(
+        not config.share_layers or objective in MASKED,
+        f"--share-layers has no effect on instances of {objective}; leave it out",
+    )
 
 
 def _find_origin(
