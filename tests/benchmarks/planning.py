@@ -1,14 +1,16 @@
 """How long a stage takes to plan, to resume and to be opened, where it has 100,000 units.
 
-    python tests/benchmarks/planning.py [--units 100000] [--store s3://BUCKET] [--tiny] [--json FILE]
+    python tests/benchmarks/planning.py [--units 100000] [--store [s3://BUCKET]] [--tiny] [--json FILE]
 
 The inputs are small files, one a unit. Their shards are links to one shard, and their receipts are
 fabricated, so that nothing is measured but what happens before and after the units. With ``--store``
-all folders but the tokenizer are on that store, which is to be empty; see ``tests/seaweedfs.py``.
+all folders but the tokenizer are on a store: that of ``tests/memorystore.py``, whose requests are
+counted, or another one, which is to be empty; see ``tests/seaweedfs.py``.
 """
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -22,6 +24,7 @@ if __name__ == "__main__":
 
 import obstore
 from benchmarks.measuring import Usage, run_measured, tokkit
+from memorystore import MemoryStore, run_store
 from obstore.store import from_url
 from tinytokenizers import write_vocab
 
@@ -38,6 +41,7 @@ from tokkit.options import find_local, uri_of
 from tokkit.pretraining.data.instance_reader import InstanceReader
 from tokkit.shards.reader import ShardFolder
 
+MEMORY = "s3://corpora/planning"
 # ext4 allows 65,000 names of a file.
 MAX_LINKS = 50_000
 LINE = "The cat sat on the mat {}. The dogs sat.\n\n"
@@ -80,23 +84,28 @@ def write_inputs(folder: Path, num_units: int) -> None:
         (below / f"{number:06}.txt").write_text("".join(LINE.format(n) for n in range(14)))
 
 
-def upload(folder: Path, uri: str) -> None:
+def upload(folder: Path, uri: str, memory: MemoryStore) -> None:
     """Copy a folder of small files to a store."""
     store = from_url(uri, client_options={"allow_http": True})
 
     def put(path: Path) -> None:
-        obstore.put(store, path.relative_to(folder).as_posix(), path.read_bytes())
+        name = path.relative_to(folder).as_posix()
+        if uri.startswith(MEMORY):  # at once, since it is in this process
+            memory.put(f"{uri.removeprefix('s3://')}/{name}", path.read_bytes())
+        else:
+            obstore.put(store, name, path.read_bytes())
 
     for _ in map_in_threads(put, (path for path in folder.rglob("*") if path.is_file())):
         pass
 
 
-def fabricate(stage: Stage, folder: Path) -> None:
+def fabricate(stage: Stage, folder: Path, memory: MemoryStore) -> None:
     """Give each unit but the last the shard and the receipt of the only one that is done.
 
     Args:
         stage: whose output has the one unit.
         folder: where files are made that go to a store.
+        memory: that store, if it is in this process.
     """
     fetch_files([(path, "", 0) for path in (stage.output / unit.shard for unit in stage.units[:1])])
     ((_, receipt),) = read_receipts(stage.output).items()
@@ -113,17 +122,19 @@ def fabricate(stage: Stage, folder: Path) -> None:
         own: Receipt = {**receipt, "name": unit.shard, "input": unit.name, "stamp": unit.stamp}
         (done / f"{stage.unit_key(unit)}.json").write_bytes(seal(own))
     if output == folder:
-        upload(folder, uri_of(stage.output))
+        upload(folder, uri_of(stage.output), memory)
         shutil.rmtree(folder)
 
 
-def measure(folder: Path, num_units: int, store: str | None) -> Iterator[tuple[str, Usage]]:
+def measure(
+    folder: Path, num_units: int, store: str, memory: MemoryStore
+) -> Iterator[tuple[str, Usage]]:
     """Yield what is measured, as it is."""
     write_inputs(folder / "in", num_units)
     tokenizer = write_vocab(folder / "tokenizer", do_lower_case=True)
     root = store or str(folder)
-    if store is not None:
-        upload(folder / "in", f"{store}/in")
+    if store:
+        upload(folder / "in", f"{store}/in", memory)
     texts, tokens, instances = (f"{root}/{name}" for name in ("in", "tokens", "instances"))
     encode = tokkit("encode", texts, "-t", tokenizer, "-o", tokens, "--unit-bytes", "1024")
     yield "plan", run_measured([*encode, "--plan"])
@@ -131,7 +142,7 @@ def measure(folder: Path, num_units: int, store: str | None) -> Iterator[tuple[s
     encode_config = EncodeConfig(
         inputs=(texts,), tokenizer=tokenizer, output=Path(tokens), unit_bytes=1024, commit=True
     )
-    fabricate(make_encode_stage(encode_config), folder / "made")
+    fabricate(make_encode_stage(encode_config), folder / "made", memory)
     yield "missing", run_measured([*encode, "--missing", "10"])
     yield "resume", run_measured(encode)
     yield "up to date", run_measured(encode)
@@ -150,7 +161,7 @@ def measure(folder: Path, num_units: int, store: str | None) -> Iterator[tuple[s
         eval_fraction=0.0,
         commit=True,
     )
-    fabricate(make_build_stage(build_config), folder / "made")
+    fabricate(make_build_stage(build_config), folder / "made", memory)
     yield "last part of build", run_measured([*build, "--part", f"{num_units - 1}/{num_units}"])
     yield "commit build", run_measured([*build, "--commit"])
     yield "open instances", open_folder(Path(instances), "instances")
@@ -160,19 +171,34 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--units", type=int, default=100_000)
-    parser.add_argument("--store", help="URI of an empty folder for all but the tokenizer")
+    parser.add_argument(
+        "--store",
+        nargs="?",
+        default="",
+        const=MEMORY,
+        help="an empty folder for all but the tokenizer",
+    )
+    parser.add_argument(
+        "--latency", type=float, default=0.0, help="seconds of a request to a store"
+    )
     parser.add_argument("--tiny", action="store_true", help="measure with 20 units")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args(arguments)
     num_units = 20 if options.tiny else options.units
     figures = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, run_store(options.latency) as (memory, address):
+        if options.store == MEMORY:
+            keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+            os.environ |= {"AWS_ENDPOINT_URL": address, "AWS_REGION": "us-east-1", **keys}
+            os.environ["TOKKIT_CACHE"] = f"{folder}/cache"
         sys.stdout.write(f"{num_units:,} units          seconds  CPU seconds        MB    goal\n")
-        for name, usage in measure(Path(folder), num_units, options.store):
+        for name, usage in measure(Path(folder), num_units, options.store, memory):
             figures[name] = asdict(usage)
+            requests = ", ".join(f"{number:,} {kind}" for kind, number in memory.requests.items())
+            memory.requests.clear()
             sys.stdout.write(
                 f"{name:<22}{usage.seconds:>9.1f}{usage.cpu_seconds:>13.1f}{usage.megabytes:>10.0f}"
-                f"{GOALS[name]:>8}\n"
+                f"{GOALS[name]:>8}  {requests}\n"
             )
             sys.stdout.flush()
     if options.json:

@@ -1,5 +1,6 @@
 """Corpora behind URIs: the same text as from files here, and one line for whatever goes wrong."""
 
+import bz2
 import gzip
 import io
 import os
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import forkserver
 import pyarrow as pa
@@ -22,10 +24,12 @@ from corpusfiles import Corpus, read_corpus
 from pyarrow.fs import S3FileSystem
 from storeservers import Answer, Hub, answer_range, serve, silence
 
+from tokkit.corpus import remote_files
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.readers import read_documents
 from tokkit.corpus.sources import find_sources
 from tokkit.corpus.units import plan_units
+from tokkit.engine import object_store
 from tokkit.errors import TokkitError
 
 TEXT = "A cat sat.\n\nA dog ran.\n\n" * 300
@@ -253,12 +257,31 @@ def test_a_folder_is_listed_at_once_and_a_file_is_read_once(
     asked: list[str] = []
     with storeservers.fail_before(s3_address, [], asked) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        object_store.open_client.cache_clear()
         units = plan_units(CorpusConfig(inputs=("s3://corpora/in",)))
     assert len(units) == 40
     listings = sum("list-type" in request for request in asked)
     methods = Counter(request.split()[0] for request in asked)
-    assert methods == {"HEAD": 41, "GET": 40 + listings}  # the folder is asked for, too
+    assert methods == {"HEAD": 1, "GET": 40 + listings}  # the folder is asked for, too
     assert listings == 2
+
+
+def test_first_bytes_are_read_another_way_where_a_range_is_refused(
+    s3: S3FileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {
+        "a.txt": TEXT.encode(),
+        "b.txt": b"",
+        "c.bz2": bz2.compress(os.urandom(100_000).hex().encode()),
+    }
+    for name, content in texts.items():
+        write(s3, f"corpora/in/{name}", content)
+    config = CorpusConfig(inputs=("s3://corpora/in",))
+    units = plan_units(config)
+    read_range = Mock(side_effect=OSError("refused"))
+    monkeypatch.setattr(remote_files, "read_range", read_range)
+    assert plan_units(config) == units
+    read_range.assert_called()
 
 
 @pytest.mark.usefixtures("s3")

@@ -105,6 +105,10 @@ class LocalFiles:
         with wrap_os_errors(printable(path)):
             return pa.OSFile(os.fsencode(path))
 
+    def open_head(self, entry: Entry, _num_bytes: int) -> Any:
+        """Open a file of which only the first bytes are read."""
+        return self.open(entry.path)
+
 
 Files: TypeAlias = "LocalFiles | RemoteFiles"
 

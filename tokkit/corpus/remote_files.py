@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from importlib import import_module
 from typing import Any, Protocol, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
 import pyarrow.fs
 
 from tokkit.corpus.file_systems import Entry, changed_error, is_uri, printable
-from tokkit.engine.aws_profiles import read_profile
+from tokkit.engine.aws_profiles import has_keys, read_profile
+from tokkit.engine.object_store import read_range
 from tokkit.engine.requests import NUM_REQUESTS, call_in_thread, map_in_threads
 from tokkit.errors import TokkitError
 
@@ -90,6 +91,7 @@ class RemoteFiles:
             )
         self.uri = uri
         self._listed: dict[str, dict[tuple[str, bool], Entry]] = {}  # by folder, name and kind
+        self._has_range_requests = False
         if self._scheme == "hf":
             self._system, self.path = self._request(shown, self._connect_hub, location)
         elif self._scheme in _ARROW_SCHEMES:
@@ -100,9 +102,12 @@ class RemoteFiles:
             if self._scheme in ("gs", "gcs") and "retry_limit_seconds" not in "".join(query):
                 query = ["&".join([*query, f"retry_limit_seconds={GOOGLE_SECONDS}"])]
             if self._scheme == "s3":
-                address = read_profile(with_keys=False).get("aws_endpoint")
-                if address is not None:  # which pyarrow does not read
-                    os.environ["AWS_ENDPOINT_URL"] = address
+                self._has_range_requests = not query and "@" not in location and has_keys()
+                address = urlsplit(read_profile(with_keys=False).get("aws_endpoint", ""))
+                if address.netloc and "endpoint_override" not in "".join(query):
+                    # Which pyarrow does not read.
+                    options = f"endpoint_override={address.netloc}&scheme={address.scheme}"
+                    query = ["&".join([*query, options])]
             encoded = "?".join([quote(location, safe=_SAFE), *query])
             self._system, self.path = self._request(shown, pyarrow.fs.FileSystem.from_uri, encoded)
         else:
@@ -184,6 +189,22 @@ class RemoteFiles:
             return data
 
         return pa.PythonFile(io.BufferedReader(_RangeReader(size, read_at), buffer_bytes), "r")
+
+    def open_head(self, entry: Entry, num_bytes: int) -> Any:
+        """Open a file of which only the first bytes are read, on S3 with a single request.
+
+        pyarrow asks for the size first, and takes five times as long for each request.
+        """
+        if self._has_range_requests and entry.bytes:
+            bucket, _, key = entry.path.partition("/")
+            try:
+                head = self._request(self.name(entry.path), read_range, bucket, key, num_bytes)
+            except TokkitError:  # pyarrow says why, unless it can
+                self._has_range_requests = False
+            else:
+                if not head.startswith(b"BZh"):  # of which more is read
+                    return io.BytesIO(head)
+        return self.open(entry.path, num_bytes)
 
     def _connect_hub(self, location: str) -> tuple[Any, str]:
         """Return the file system of the Hugging Face Hub, and the path at the present commit."""

@@ -189,7 +189,7 @@ def _source(
     name = files.name(entry.path)
     if not entry.is_file:
         raise TokkitError(f"{name}: not a regular file; pipe its content to -")
-    with files.open(entry.path, HEAD_BYTES) as file, wrap_os_errors(name):
+    with files.open_head(entry, HEAD_BYTES) as file, wrap_os_errors(name):
         file_type = identify(name, entry.path, read_head(file), config.format)
     if config.text_column and file_type.format not in ("csv", "tsv"):
         raise TokkitError(

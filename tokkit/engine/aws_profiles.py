@@ -9,6 +9,7 @@ programs: ``AWS_PROFILE`` chooses the profile, else it is ``default``.
 
 import os
 from configparser import Error, RawConfigParser
+from contextlib import suppress
 from pathlib import Path
 
 from tokkit.errors import TokkitError, wrap_os_errors
@@ -61,6 +62,14 @@ def read_profile(*, with_keys: bool) -> dict[str, str]:
             f"variables that aws configure export-credentials prints"
         )
     return options | keys
+
+
+def has_keys() -> bool:
+    """Return whether keys are known without asking a server of the network for them."""
+    with suppress(TokkitError):
+        known = {*read_profile(with_keys=True), *(name.lower() for name in os.environ)}
+        return not known.isdisjoint({_KEYS[0], *(name.lower() for name in _OTHER_SOURCES)})
+    return False
 
 
 def _read(variable: str, name: str) -> tuple[Path, RawConfigParser]:

@@ -188,6 +188,14 @@ def read_object(path: Path) -> bytes | None:
     return None
 
 
+def read_range(bucket: str, key: str, num_bytes: int) -> bytes:
+    """Return the first bytes of an object on S3."""
+    client = open_client("s3", bucket, os.getpid())
+    import obstore
+
+    return bytes(obstore.get_range(client, key, start=0, length=num_bytes))
+
+
 def read_objects(paths: Iterable[Path]) -> Iterator[bytes | None]:
     """Return the contents of small files, several of which are read at a time."""
     return map_in_threads(read_object, paths)
