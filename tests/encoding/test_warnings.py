@@ -51,7 +51,7 @@ def write(path: Path, text: str) -> Path:
 
 def test_healthy_text_gives_no_warning(tmp_path: Path, tokenizer: Path, bpe: Path) -> None:
     for number in range(12):
-        write(tmp_path / "in" / f"{number}.txt", HEALTHY * 30)
+        write(tmp_path / "in" / f"{number}.txt", (HEALTHY[:-1] * 14 + "\n") * 30)
     for name, folder in (("wordpiece", tokenizer), ("bpe", bpe)):
         assert run(tmp_path / "in", folder, tmp_path / name).warnings == []
     config = BuildConfig(tokens=tmp_path / "wordpiece", output=tmp_path / "out", workers=0)
@@ -72,11 +72,20 @@ def test_one_huge_document_of_many_lines(tmp_path: Path, tokenizer: Path, senten
     assert run(path, tokenizer, tmp_path / "book", sentences="none").warnings == []
 
 
+def test_few_files_of_many_lines(tmp_path: Path, tokenizer: Path) -> None:
+    folder = tmp_path / "reviews"
+    for number in range(1, 6):
+        write(folder / f"{number}.txt", "Bus hit a bee. Can kit?\n" * 300)
+        warnings = run(folder, tokenizer, tmp_path / f"out{number}").warnings
+        files = "1 file" if number == 1 else f"{number} files"
+        assert [warning.startswith(f"{files} of ") for warning in warnings] == [True] * (number < 5)
+
+
 def test_files_cut_at_their_paragraphs(tmp_path: Path, tokenizer: Path) -> None:
-    for number in range(10):
-        write(tmp_path / "pages" / f"{number}.md", "Bus hit.\n\nBee can say. Hit it.\n\n" * 5)
+    for number in range(5):
+        write(tmp_path / "pages" / f"{number}.md", "Bus hit.\n\nBee can say. Hit it.\n\n" * 10)
     (warning,) = run(tmp_path / "pages", tokenizer, tmp_path / "out").warnings
-    assert warning.startswith("blank lines cut 10 files into 100 documents")
+    assert warning.startswith("blank lines cut 5 files into 100 documents of 14 bytes")
     assert "--documents file" in warning
     done = run(tmp_path / "pages", tokenizer, tmp_path / "file", documents="file")
     assert done.warnings == []

@@ -274,7 +274,7 @@ def _encode_batch(
     num_unknown = len(places)
     if encoder.uses_library:
         survey.add_texts(offsets)
-    survey.add_documents(batch.texts, np.diff(sentences.offsets))
+    survey.add_documents(batch.texts)
     if num_unknown:
         survey.add_unknown(batch.texts, encoded.offsets[sentences.offsets], places)
     accounts.count("words", num_words)

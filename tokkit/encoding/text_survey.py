@@ -35,12 +35,13 @@ _CONTROL = re.compile(rb"[\0-\x08\v\f\x0e-\x1f\x7f]|\xc2[\x80-\x9f]|\xef\xbf\xbd
 _BEGINS_CONTROL = np.array([byte < 32 or byte in (0x7F, 0xC2, 0xEF) for byte in range(256)])
 _BEGINS_CONTROL[[9, 10, 13]] = False
 
-# Limits of the warnings. Novels of a paragraph a line have up to 1.4 MB.
+# Limits of the warnings. Novels of a paragraph a line have up to 1.4 MB and 6,000 lines; where
+# there are several, a file may well be a document.
 _HUGE_FILE = 1_500_000
-_MANY_LINES = 1000
-_MANY_FILES = 10
-_SMALL_FILE = 128_000
-_SHORT_DOCUMENT = 2  # sentences
+_MANY_LINES = 250
+_MANY_FILES = 5
+_SMALL_FILE = 1_000_000
+_SHORT_DOCUMENT = 1000  # bytes, as paragraphs have
 _MANY_DOCUMENTS = 100
 _FEW_TOKENS = 40  # of two letters or more
 _FEW_HAN_TOKENS = 1000
@@ -60,7 +61,7 @@ class TextSurvey:
         self.counts: Counter[str] = Counter()
         self._tokenizer = tokenizer
         self._room = _SAMPLE_BYTES
-        self._num_documents = self._num_bytes = self._num_short = self._num_lines = 0
+        self._num_documents = self._num_bytes = self._num_lines = 0
 
     def end_file(self, *, is_whole_text: bool) -> None:
         """Count a file whose documents were added.
@@ -68,30 +69,23 @@ class TextSurvey:
         Args:
             is_whole_text: whether it is a whole file of plain text that was cut at blank lines.
         """
-        if is_whole_text and self._num_documents > 1:
-            self.counts["cut files"] += 1
-            self.counts["cut bytes"] += self._num_bytes
-            self.counts["cut documents"] += self._num_documents
-            self.counts["cut short"] += self._num_short
-        elif is_whole_text and self._num_bytes > _HUGE_FILE and self._num_lines > _MANY_LINES:
-            self.counts["huge files"] += 1
-            self.counts["huge bytes"] += self._num_bytes
-        self._num_documents = self._num_bytes = self._num_short = self._num_lines = 0
+        kind = "cut" if self._num_documents > 1 else "other"
+        if kind == "other" and self._num_lines > _MANY_LINES:
+            kind = "huge" if self._num_bytes > _HUGE_FILE else "long"
+        if is_whole_text:
+            self.counts[f"{kind} files"] += 1
+            self.counts[f"{kind} bytes"] += self._num_bytes
+            self.counts[f"{kind} documents"] += self._num_documents
+        self._num_documents = self._num_bytes = self._num_lines = 0
 
-    def add_documents(self, texts: pa.LargeStringArray, lengths: npt.NDArray[np.int64]) -> None:
-        """Count documents of a file, and letters and control characters of a sample of them.
-
-        Args:
-            texts: documents.
-            lengths: int64 ``[num_documents]``, sentences of each.
-        """
+    def add_documents(self, texts: pa.LargeStringArray) -> None:
+        """Count documents of a file, and letters and control characters of a sample of them."""
         from tokkit.kernels.scan import LF, count_byte  # compiles kernels
 
         values, offsets = string_buffers(texts)
         size = int(offsets[-1] - offsets[0])
         self._num_documents += len(texts)
         self._num_bytes += size
-        self._num_short += int(np.count_nonzero(lengths <= _SHORT_DOCUMENT))
         if len(texts) == 1:
             inside = values[offsets[0] : offsets[-1]]
             self._num_lines += count_byte(read_only(inside), LF)
@@ -160,21 +154,25 @@ def find_warnings(
     counts = Counter(counts)
     num_documents, num_tokens = accounts.kept("documents"), accounts.kept("tokens")
     warnings = []
-    if files := counts["huge files"]:
+    kinds = ("cut", "long", "huge", "other")
+    is_few = sum(counts[f"{kind} files"] for kind in kinds) < _MANY_FILES
+    uncut = ("long", "huge") if is_few else ("huge",)
+    if files := sum(counts[f"{kind} files"] for kind in uncut):
+        size = sum(counts[f"{kind} bytes"] for kind in uncut)
         warnings.append(
-            f"{plural(files, 'file')} of {counts['huge bytes']:,} bytes without a blank line became one "
-            f"document each; pass "
+            f"{plural(files, 'file')} of {size:,} bytes without a blank line became one document each; pass "
             f"--documents line if a line is a document, or --documents file if a file is"
         )
     files, documents = counts["cut files"], counts["cut documents"]
     if (
         files >= _MANY_FILES
         and counts["cut bytes"] < files * _SMALL_FILE
-        and counts["cut short"] * 2 > documents
+        and counts["cut bytes"] < documents * _SHORT_DOCUMENT
     ):
         warnings.append(
-            f"blank lines cut {plural(files, 'file')} into {documents:,} documents, most of them "
-            f"of one or two sentences; pass --documents file if a file is a document"
+            f"blank lines cut {plural(files, 'file')} into {documents:,} documents of "
+            f"{counts['cut bytes'] // documents:,} bytes on average; pass --documents file if a file "
+            f"is a document"
         )
     is_meant = config.sentences == "none" or config.documents == "line"
     if num_documents == accounts.kept("sentences") >= _MANY_DOCUMENTS and not is_meant:
