@@ -12,7 +12,7 @@ from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import Manifest
 from tokkit.shards.arrow import large_list
 from tokkit.shards.schema import Header, instances_schema
-from tokkit.shards.writer import open_writer
+from tokkit.shards.shard_file import open_writer
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 

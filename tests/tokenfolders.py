@@ -14,7 +14,7 @@ from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import Manifest
 from tokkit.shards.arrow import large_list
 from tokkit.shards.schema import Header, tokens_schema
-from tokkit.shards.writer import open_writer
+from tokkit.shards.shard_file import open_writer
 from tokkit.tokenizer import saving
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 

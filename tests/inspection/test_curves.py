@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from tokkit.inspection.curves import draw_curves
 from tokkit.inspection.report.plots import find_ticks, label_ticks
+from tokkit.inspection.run_summary import draw_curves
 
 FALLING = [(step, 9 * math.exp(-step / 400) + 2) for step in range(10, 2001, 10)]
 MARKS = [(step, 9 * math.exp(-step / 400) + 2) for step in range(0, 2001, 250)]

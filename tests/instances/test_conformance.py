@@ -30,8 +30,7 @@ from tokkit.instances.document_reader import DocumentReader, Split
 from tokkit.instances.pairs import PairOptions, lay_out_pairs, pair_documents
 from tokkit.kernels.instances.mask_tokens import replacement_ids
 from tokkit.masking.masks import MaskOptions, mask_instances
-from tokkit.shards.counts import count_replacements
-from tokkit.shards.instances import Instances
+from tokkit.shards.instances import Instances, count_replacements
 from tokkit.shards.reader import ShardFolder
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 

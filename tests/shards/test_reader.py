@@ -20,8 +20,7 @@ from tokkit.shards.arrow import large_list, ragged
 from tokkit.shards.checks import check_batch
 from tokkit.shards.reader import BatchRef, ShardFolder, header_of
 from tokkit.shards.schema import Header, instances_schema, tokens_schema
-from tokkit.shards.shard_file import open_shard
-from tokkit.shards.writer import open_writer
+from tokkit.shards.shard_file import open_shard, open_writer
 
 HEADER = Header(
     kind="tokens", tokenizer_fingerprint="f" * 64, vocab_size=100, special_ids={"cls": 2, "sep": 3}

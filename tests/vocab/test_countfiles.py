@@ -12,11 +12,10 @@ from tokkit.corpus.readers import read_documents
 from tokkit.corpus.units import plan_units
 from tokkit.engine.spec import shared_folder
 from tokkit.errors import TokkitError
-from tokkit.vocab.count_files import read_counts, write_counts
 from tokkit.vocab.counting import CountedCorpus, count_corpus
 from tokkit.vocab.train import COUNTS_FOLDER, plan_training
 from tokkit.vocab.train_config import TrainConfig
-from tokkit.vocab.word_counts import WordCounts
+from tokkit.vocab.word_counts import WordCounts, read_counts, write_counts
 
 
 def count(path: Path, **options: Any) -> CountedCorpus:

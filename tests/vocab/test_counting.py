@@ -22,12 +22,11 @@ from tokkit.engine.spec import shared_folder
 from tokkit.errors import TokkitError
 from tokkit.kernels.vocab.word_table import LONGEST_WORD
 from tokkit.vocab.counting import CountedCorpus, count_corpus
-from tokkit.vocab.held_out import find_held_out
+from tokkit.vocab.drawn_documents import find_held_out
 from tokkit.vocab.train import COUNTS_FOLDER, plan_training
 from tokkit.vocab.train_config import TrainConfig
-from tokkit.vocab.word_counter import WordCounter
+from tokkit.vocab.word_counter import WordCounter, make_splitter
 from tokkit.vocab.word_counts import Run, merge_runs, read_run
-from tokkit.vocab.word_splitter import make_splitter
 
 MODELS = ("wordpiece", "bpe", "unigram")
 CHARACTERS = (

@@ -11,9 +11,9 @@ from trainruns import run
 from reference.statistics import share_z
 from tokkit.engine.spec import shared_folder
 from tokkit.errors import TokkitError, UsageError
-from tokkit.vocab import sample, train
+from tokkit.vocab import drawn_documents, train
 from tokkit.vocab.counting import CountedCorpus, count_corpus
-from tokkit.vocab.held_out import find_held_out
+from tokkit.vocab.drawn_documents import find_held_out
 from tokkit.vocab.train_config import TrainConfig
 
 
@@ -43,7 +43,7 @@ def test_the_sample_is_the_same_for_any_plan_and_of_about_the_size_asked_for(
     inputs: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The size is within 5%: three standard deviations of 8,000 documents drawn of 32,000."""
-    monkeypatch.setattr(sample, "_HEAD_BYTES", 1 << 19)  # half of each of the large files
+    monkeypatch.setattr(drawn_documents, "_HEAD_BYTES", 1 << 19)  # half of each of the large files
     results = []
     for workers, unit_bytes in ((0, 1 << 26), (1, 300_000), (0, 100_000)):
         monkeypatch.setattr(train, "UNIT_BYTES", unit_bytes)

@@ -33,7 +33,7 @@ _MODULES = {
     "inspect": "tokkit.cli.inspect",
     "verify": "tokkit.cli.inspect",
     "tokenize": "tokkit.cli.tokenize",
-    "report": "tokkit.cli.report",
+    "report": "tokkit.cli.inspect",
     "init": "tokkit.cli.init",
     "help": "tokkit.cli.help",
 }

@@ -1,7 +1,7 @@
-"""``tokkit inspect`` and ``tokkit verify``: look at what a stage wrote."""
+"""``tokkit inspect``, ``tokkit verify`` and ``tokkit report``: look at what stages wrote."""
 
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +16,22 @@ from tokkit.cli.command_options import (
     config_options,
     given_options,
     number_type,
+    stage_command,
 )
 from tokkit.cli.output import describe_facts, print_json
 from tokkit.cli.pretraining_output import describe_run, plot_losses
+from tokkit.cli.recipe import read_recipe
 from tokkit.cli.streams import dim_label, echo, echo_pages, shows_color
+from tokkit.engine.local import import_single_threaded
 from tokkit.engine.stage_config import OutputConfig
 from tokkit.errors import escape_controls, plural, require
+from tokkit.inspection.report.report_config import ReportConfig
 from tokkit.masking.mask_config import MaskConfig
 from tokkit.pretraining.data.loader_config import LoaderConfig
 
 if TYPE_CHECKING:
     from tokkit.inspection.verify import Verification
+
 
 REPLAY = {"cls": GroupedOption, "heading": "Replay", "type": number_type(int, 0)}
 REPLAYED = [LoaderConfig.options[name] for name in ("batch_size", "seed")]
@@ -145,3 +150,23 @@ def _print_verification(result: "Verification", *, as_json: bool) -> None:
     verdict = plural(len(result.faults), "fault") if result.faults else "no faults"
     size = f"{plural(result.files, 'file')}, {plural(result.bytes, 'byte')}"
     echo(f"{result.path}: {result.kind}, {size}: {verdict}")
+
+
+@stage_command(ReportConfig)
+def report(config: ReportConfig, *, as_json: bool) -> None:
+    """Show what is in PATHs on one HTML page.
+
+    PATH is a tokenizer, token, instance or run folder, finished or not; a recipe, or the folder that
+    its stages write into. Tokenizers and runs are compared. The page needs neither a network nor a
+    server, and holds all its figures as JSON.
+    """
+    import_single_threaded()
+    from tokkit.inspection.report.report import report as run
+
+    paths = tuple(read_recipe(p).output if p.suffix == ".toml" else p for p in config.paths)
+    run(replace(config, paths=paths))
+    size = config.output.stat().st_size
+    if as_json:
+        print_json({"path": str(config.output), "bytes": size})
+    else:
+        echo(f"{config.output}: {plural(size, 'byte')}")

@@ -62,7 +62,7 @@ def describe_metrics(line: Mapping[str, Any]) -> str:
 
 def plot_losses(losses: Mapping[str, Any], *, color: bool) -> Iterator[str]:
     """Yield a plot of the losses of a run, from ``inspect_run``, if there are any."""
-    from tokkit.inspection.curves import draw_curves
+    from tokkit.inspection.run_summary import draw_curves
 
     width = min(shutil.get_terminal_size().columns, PLOT_WIDTH)
     if drawn := draw_curves(losses["training"], losses["evaluation"], width):

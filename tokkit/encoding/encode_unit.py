@@ -44,7 +44,7 @@ from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError
 from tokkit.shards.arrow import large_list, string_array, string_buffers, to_arrow
 from tokkit.shards.schema import Header, tokens_schema
-from tokkit.shards.writer import count_tokens, open_writer
+from tokkit.shards.shard_file import count_tokens, open_writer
 from tokkit.tokenizer.encoded import Encoded, TextTooLongError
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 

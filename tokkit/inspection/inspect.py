@@ -13,8 +13,7 @@ from tokkit.corpus.formats import describe_head
 from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest
 from tokkit.engine.mirrors import pull
 from tokkit.errors import TokkitError, require, wrap_os_errors
-from tokkit.inspection.row_search import RowQuery
-from tokkit.inspection.row_text import show_rows
+from tokkit.inspection.row_text import RowQuery, show_rows
 from tokkit.inspection.run_summary import inspect_run, is_run
 from tokkit.inspection.verify import require_kind
 from tokkit.options import find_local

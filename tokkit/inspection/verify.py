@@ -19,9 +19,9 @@ from tokkit.engine.mirrors import pull
 from tokkit.errors import TokkitError, plural
 from tokkit.options import find_local
 from tokkit.pretraining.training.run_record import RUN
-from tokkit.shards.counts import count_instances
+from tokkit.shards.instances import count_instances
 from tokkit.shards.reader import Shard, ShardFolder
-from tokkit.shards.writer import count_tokens
+from tokkit.shards.shard_file import count_tokens
 from tokkit.tokenizer.tokenizer import load_tokenizer
 from tokkit.vocab.training_record import TrainingRecord
 

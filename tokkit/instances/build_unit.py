@@ -21,11 +21,10 @@ from tokkit.instances.translations import (
     lay_out_translations,
 )
 from tokkit.masking.masks import mask_instances
-from tokkit.shards.counts import count_instances
-from tokkit.shards.instances import Instances, to_record_batch
+from tokkit.shards.instances import Instances, count_instances, to_record_batch
 from tokkit.shards.objectives import OBJECTIVES
 from tokkit.shards.schema import instances_schema
-from tokkit.shards.writer import Sink, open_writer
+from tokkit.shards.shard_file import Sink, open_writer
 
 BATCH_TOKENS = 4 << 20  # of a record batch, approximately
 LEFT_OVER = "at the end of a unit, less than a block"

@@ -25,8 +25,14 @@ from tokkit.shards.checks import check_batch
 from tokkit.shards.mapping import has_unreadable_pages
 from tokkit.shards.objectives import OBJECTIVES
 from tokkit.shards.schema import Header, expected_schema
-from tokkit.shards.shard_file import map_batch, open_copy, open_shard, read_schema, report_damage
-from tokkit.shards.writer import count_tokens
+from tokkit.shards.shard_file import (
+    count_tokens,
+    map_batch,
+    open_copy,
+    open_shard,
+    read_schema,
+    report_damage,
+)
 
 # Shards that are opened with their folder, so that a fault is found before any work; opening all of
 # 100,000 took half a minute.

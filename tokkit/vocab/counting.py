@@ -6,7 +6,7 @@ r"""Counts the words of a corpus: unit by unit in parallel, then merged.
 
 The result depends on neither the number of workers nor the memory nor the units.
 
-A unit's file has an Arrow stream of the texts that are held out (see ``tokkit.vocab.held_out``),
+A unit's file has an Arrow stream of the texts that are held out (see ``tokkit.vocab.drawn_documents``),
 then a sorted run of words and counts (see ``tokkit.vocab.word_counts``). The first text document of
 the corpus is never held out, but a unit does not know whether an earlier one has documents. So if
 the first document of a unit is drawn, its text is written whole, and the merge counts it if it is
@@ -37,19 +37,26 @@ from tokkit.engine.receipts import Receipt, convert_notes
 from tokkit.engine.stage import Stage, StagePlan, complete_units, list_inputs, sum_accounts
 from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError, wrap_os_errors
-from tokkit.vocab.count_files import LARGEST_SUM, read_counts
-from tokkit.vocab.held_out import (
+from tokkit.vocab.drawn_documents import (
     HeldOutWriter,
+    choose_share,
+    count_bytes,
     draw_held_out,
     read_held_out,
     read_texts,
     take_sample,
 )
-from tokkit.vocab.sample import choose_share, count_bytes
 from tokkit.vocab.train_config import TrainConfig
-from tokkit.vocab.word_counter import WordCounter
-from tokkit.vocab.word_counts import Run, WordCounts, merge_runs, read_run, text_arrays
-from tokkit.vocab.word_splitter import make_splitter
+from tokkit.vocab.word_counter import WordCounter, make_splitter
+from tokkit.vocab.word_counts import (
+    LARGEST_SUM,
+    Run,
+    WordCounts,
+    merge_runs,
+    read_counts,
+    read_run,
+    text_arrays,
+)
 
 HELD_OUT = "held out for the report"
 

@@ -159,7 +159,7 @@ def _compare_again(config: TrainConfig, plan: StagePlan) -> list[dict[str, Any]]
     """Measure other tokenizers on the held-out text of a finished folder."""
     if not config.compare:
         return []
-    from tokkit.vocab.held_out import find_held_out  # these compile kernels
+    from tokkit.vocab.drawn_documents import find_held_out  # these compile kernels
     from tokkit.vocab.measure import compare
 
     return compare(
@@ -170,10 +170,10 @@ def _compare_again(config: TrainConfig, plan: StagePlan) -> list[dict[str, Any]]
 
 def _count_and_learn(config: TrainConfig, plan: StagePlan) -> TrainingRecord:
     """Count what is not counted yet, learn, and write the folder."""
-    from tokkit.vocab.count_files import write_counts  # these compile kernels
     from tokkit.vocab.counting import count_corpus
     from tokkit.vocab.measure import compare, make_report
     from tokkit.vocab.trainers import learn
+    from tokkit.vocab.word_counts import write_counts  # these compile kernels
 
     folder = config.output / COUNTS_FOLDER
     corpus = count_corpus(config, plan, folder)

@@ -41,8 +41,7 @@ from tokkit.masking.masks import MaskOptions, mask_instances
 from tokkit.pretraining.data.instance_reader import InstanceReader
 from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.shards.arrow import ragged
-from tokkit.shards.counts import count_replacements
-from tokkit.shards.instances import Instances
+from tokkit.shards.instances import Instances, count_replacements
 from tokkit.shards.objectives import OBJECTIVES, PAIRED, TARGET_COLUMNS
 from tokkit.shards.reader import ShardFolder
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
