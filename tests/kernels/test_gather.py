@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokkit.kernels.instances.gather import TABLE_DTYPE, find_rows, gather_rows
+from tokkit.kernels.instances.flatten import TABLE_DTYPE, find_rows, gather_rows
 
 Array = npt.NDArray[Any]
 

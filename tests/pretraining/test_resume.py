@@ -184,7 +184,7 @@ def test_a_run_in_fp16_skips_steps_and_resumes_with_its_scale(
     unbroken: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
     """The first gradients overflow; the moments of AdamW are corrected by the updates, not the steps."""
-    monkeypatch.setattr("tokkit.pretraining.training.loss_scale.INITIAL_SCALE", 2.0**24)
+    monkeypatch.setattr("tokkit.pretraining.training.device.INITIAL_SCALE", 2.0**24)
     fp16 = replace(unbroken, precision="fp16", optimizer=optimizer)
     whole = replace(fp16, output=tmp_path / "whole")
     pretrain(whole)

@@ -39,7 +39,7 @@ from tokkit.pretraining.models.architectures import (
 )
 from tokkit.pretraining.models.export import fill_mask, read_export, write_export
 from tokkit.pretraining.models.initial_weights import read_initial_weights
-from tokkit.pretraining.models.t5_layers import T5Config
+from tokkit.pretraining.models.t5 import T5Config
 from tokkit.pretraining.models.transformer import Transformer
 from tokkit.pretraining.pretrain import estimate_run, pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig

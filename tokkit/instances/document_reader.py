@@ -24,8 +24,8 @@ from tokkit.kernels.instances.pair_sentences import mark_held_out
 from tokkit.kernels.philox import HOLD_OUT, chance_threshold, stream_of
 from tokkit.kernels.ragged import take_bit_rows, take_rows
 from tokkit.shards.arrow import packed_bits, ragged
-from tokkit.shards.checks import check_ids_below
 from tokkit.shards.reader import BatchRef, ShardFolder
+from tokkit.shards.schema import check_ids_below
 
 Int64 = npt.NDArray[np.int64]
 _DRAWN = 1 << 24  # documents that are drawn at a time

@@ -2,7 +2,7 @@
 
 A folder is opened by its manifest. Its files are compared with that and with each other: size,
 columns, header, and, from the lengths of record batches, rows and tokens. Values are checked when a
-record batch is first read; see ``tokkit.shards.checks``.
+record batch is first read; see ``tokkit.shards.schema``.
 
 A folder that changes while it is read is refused: a shard is one file with one size and one time of
 change, which each visit compares.
@@ -21,10 +21,9 @@ from tokkit.engine.manifest import Manifest
 from tokkit.engine.mirrors import fetch_files, is_stored
 from tokkit.engine.progress import open_bar
 from tokkit.errors import TokkitError
-from tokkit.shards.checks import check_batch
 from tokkit.shards.mapping import has_unreadable_pages
 from tokkit.shards.objectives import OBJECTIVES
-from tokkit.shards.schema import Header, expected_schema
+from tokkit.shards.schema import Header, check_batch, expected_schema
 from tokkit.shards.shard_file import (
     count_tokens,
     map_batch,

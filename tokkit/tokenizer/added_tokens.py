@@ -5,8 +5,10 @@ normalizer leaves it. It skips special tokens, but not what overlaps with them: 
 is special, the search goes on behind the ``x``.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +26,50 @@ from tokkit.kernels.encode.find_added import (
 )
 from tokkit.kernels.encode.tries import make_cells
 from tokkit.shards.arrow import read_only
-from tokkit.tokenizer.added_rows import read_rows
 from tokkit.tokenizer.definitions import WORD_BEGINNING
 from tokkit.tokenizer.tokenizer import Tokenizer
+
+
+def explain_added(tokenizer: Tokenizer, *, spaced: bool) -> str | None:
+    """Return which added token needs the tokenizer's library, or None.
+
+    Of two tokens that are equal once they are normalized the library takes any.
+    """
+    raw, normalized = read_rows(tokenizer)
+    counts = Counter(content for content, _ in normalized)
+    marks = set()
+    if spaced and b" " in _normalize(tokenizer, "a b"):  # the pre-tokenizer puts U+2581 there
+        marks = {b" ", WORD_BEGINNING.encode()}
+    for content, row in [*raw, *normalized]:
+        name = f"its added token {row['content']!r}"
+        for flag in ("lstrip", "rstrip", "single_word"):
+            if row[flag] and not row["special"]:
+                return f"{flag} of {name}"
+        if row["normalized"] and (content == b"" or counts[content] > 1):
+            return f"{name}, which is normalized to {content.decode()!r}"
+        if row["normalized"] and any(mark in content for mark in marks):
+            return f"{name}, which has white space"
+    return None
+
+
+def read_rows(tokenizer: Tokenizer) -> list[list[tuple[bytes, Mapping[str, Any]]]]:
+    """Return the added tokens to search for before and after normalization, with their contents.
+
+    A kind without a token that text may become is left out.
+    """
+    kinds: list[list[tuple[bytes, Mapping[str, Any]]]] = [[], []]
+    for row in tokenizer.definition.get("added_tokens", ()):
+        content = row["content"].encode()
+        if row["normalized"]:
+            content = _normalize(tokenizer, row["content"])
+        kinds[row["normalized"]].append((content, row))
+    return [rows if any(not row["special"] for _, row in rows) else [] for rows in kinds]
+
+
+def _normalize(tokenizer: Tokenizer, text: str) -> bytes:
+    normalizer = getattr(tokenizer.library, "normalizer", None)
+    return (normalizer.normalize_str(text) if normalizer else text).encode()
+
 
 _MAX_COMPARED = 64  # pairs of bytes that blocks are compared with, rather than looked up
 _FIRST_SEGMENTS = 1 << 10
@@ -88,7 +131,7 @@ def make_added_tokens(
     """Return the added tokens to search for in text, before and after its normalization.
 
     Args:
-        tokenizer: whose added tokens ``tokkit.tokenizer.added_rows.explain_added`` accepts.
+        tokenizer: whose added tokens ``tokkit.tokenizer.added_tokens.explain_added`` accepts.
         spaced: whether normalized text has spaces in place of U+2581.
 
     Returns:

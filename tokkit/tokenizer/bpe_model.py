@@ -25,7 +25,7 @@ from tokkit.kernels.encode.encode_bpe import BpeTables, encode_bpe
 from tokkit.kernels.encode.tries import NO_TOKEN, make_cells
 from tokkit.kernels.string_columns import prefix_spaces
 from tokkit.shards.arrow import read_only, string_buffers, to_arrow
-from tokkit.tokenizer.definition_parts import list_parts
+from tokkit.tokenizer.definitions import list_parts
 from tokkit.tokenizer.encoded import NO_ID, read_merges, read_token_bytes
 from tokkit.tokenizer.segments import Segmenter, Segments
 from tokkit.tokenizer.splitter import TextSplitter

@@ -340,3 +340,16 @@ def mark_special_tokens(definition: Mapping[str, Any], names: Iterable[str]) -> 
         elif token in ids:
             rows[token] = added_token(token, ids[token], special=True)
     return {**definition, "added_tokens": sorted(rows.values(), key=lambda row: row["id"])}
+
+
+_INNER = {"normalizers", "pretokenizers"}
+
+
+def list_parts(part: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """Return the parts of a normalizer or pre-tokenizer in order, those of sequences in place of it."""
+    if part is None:
+        return []
+    if part["type"] != "Sequence":
+        return [part]
+    (name,) = _INNER.intersection(part)
+    return [inner for outer in part[name] for inner in list_parts(outer)]

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokkit.tokenizer.added_rows import explain_added
+from tokkit.tokenizer.added_tokens import explain_added
 from tokkit.tokenizer.character_rules import UnknownNormalizerError
-from tokkit.tokenizer.definition_parts import list_parts
+from tokkit.tokenizer.definitions import list_parts
 from tokkit.tokenizer.encoded import NO_ID, forbidden_mask, read_merges, read_token_bytes
 from tokkit.tokenizer.metaspace_vocabulary import is_metaspace_bpe, metaspace_obstacles
 from tokkit.tokenizer.piece_vocabulary import PieceProcessor

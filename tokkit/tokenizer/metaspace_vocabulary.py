@@ -12,10 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tokkit.tokenizer.added_rows import explain_added
+from tokkit.tokenizer.added_tokens import explain_added
 from tokkit.tokenizer.character_rules import UnknownNormalizerError
-from tokkit.tokenizer.definition_parts import list_parts
-from tokkit.tokenizer.definitions import WORD_BEGINNING, fallback_tokens
+from tokkit.tokenizer.definitions import WORD_BEGINNING, fallback_tokens, list_parts
 from tokkit.tokenizer.encoded import NO_ID, forbidden_mask
 from tokkit.tokenizer.piece_vocabulary import PieceProcessor
 from tokkit.tokenizer.sentencepiece_model import (

@@ -34,8 +34,7 @@ from tokkit.kernels.encode.split_text import (
     Splitter,
 )
 from tokkit.tokenizer.characters import UNICODE_SIZE, page_of
-from tokkit.tokenizer.definition_parts import list_parts
-from tokkit.tokenizer.definitions import GPT2_PATTERN, byte_level_alphabet
+from tokkit.tokenizer.definitions import GPT2_PATTERN, byte_level_alphabet, list_parts
 from tokkit.tokenizer.split_pattern import (
     DIGITS,
     PUNCTUATION,

@@ -26,7 +26,7 @@ from tokkit.tokenizer.character_rules import (
     read_forms,
     user_defined,
 )
-from tokkit.tokenizer.definition_parts import list_parts
+from tokkit.tokenizer.definitions import list_parts
 from tokkit.tokenizer.normalizer_steps import CharacterStep, ReplaceStep, Step, Text, TrimStep
 from tokkit.tokenizer.sentencepiece_model import read_sentencepiece
 from tokkit.tokenizer.tokenizer import Tokenizer

@@ -31,7 +31,14 @@ from tokkit.tokenizer.definitions import (
     mark_special_tokens,
 )
 from tokkit.tokenizer.library_calls import is_library_fault, silence_panics
-from tokkit.tokenizer.limits import check_parts, check_tokens
+from tokkit.tokenizer.limits import (
+    check_parts,
+    check_tokens,
+    check_unknown,
+    find_unknown,
+    order_tokens,
+    suggest_case,
+)
 from tokkit.tokenizer.loading import TokenizerFiles, read_tokenizer_files
 from tokkit.tokenizer.piece_vocabulary import PieceProcessor
 from tokkit.tokenizer.sentencepiece_model import load_model
@@ -44,12 +51,6 @@ from tokkit.tokenizer.special_tokens import (
     find_unused_ids,
     named_roles,
     named_token,
-)
-from tokkit.tokenizer.vocabulary_checks import (
-    check_unknown,
-    find_unknown,
-    order_tokens,
-    suggest_case,
 )
 
 if TYPE_CHECKING:

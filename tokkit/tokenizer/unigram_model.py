@@ -13,10 +13,9 @@ import pyarrow as pa
 
 from tokkit.kernels.encode.chunks import SPACE
 from tokkit.kernels.encode.cut_rules import CUT, NO_CUT, NUM_CLASSES, CutRules
-from tokkit.kernels.encode.encode_unigram import encode_unigram
+from tokkit.kernels.encode.encode_unigram import encode_unigram, find_token_begins
 from tokkit.kernels.encode.encode_unigram_text import RunningSum, encode_unigram_text
 from tokkit.kernels.encode.tries import NO_TOKEN, make_cells
-from tokkit.kernels.encode.unigram_begins import find_token_begins
 from tokkit.kernels.encode.unigram_lattice import UnigramTables
 from tokkit.kernels.encode.word_cache import SHORT_KEY
 from tokkit.shards.arrow import read_only, string_buffers

@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tokkit.kernels.encode.tries import NO_TOKEN
-from tokkit.tokenizer.added_rows import explain_added
+from tokkit.tokenizer.added_tokens import explain_added
 from tokkit.tokenizer.character_rules import UnknownNormalizerError
-from tokkit.tokenizer.definition_parts import list_parts
-from tokkit.tokenizer.definitions import WORD_BEGINNING
+from tokkit.tokenizer.definitions import WORD_BEGINNING, list_parts
 from tokkit.tokenizer.sentencepiece_model import (
     BYTE,
     NORMAL,

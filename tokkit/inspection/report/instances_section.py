@@ -17,18 +17,20 @@ from tokkit.inspection.report.markup import (
     Column,
     Markup,
     card,
+    draw_sample,
+    draw_tokens,
     element,
     facts_list,
     folded,
     format_bytes,
     join,
+    list_tokens,
     stats_list,
     table,
     tiles,
 )
 from tokkit.inspection.report.page import Section, list_warnings
 from tokkit.inspection.report.plots import Axes, Series, plot_bars, plot_lines
-from tokkit.inspection.report.token_spans import draw_sample, draw_tokens, list_tokens
 from tokkit.inspection.report.tokens_section import (
     choose_evenly,
     draw_flows,

@@ -23,10 +23,12 @@ from tokkit.inspection.report.markup import (
     Column,
     Markup,
     card,
+    draw_tokens,
     element,
     facts_list,
     folded,
     join,
+    list_tokens,
     shorten_names,
     table,
     tiles,
@@ -37,7 +39,6 @@ from tokkit.inspection.report.text_samples import (
     read_samples,
     read_training_text,
 )
-from tokkit.inspection.report.token_spans import draw_tokens, list_tokens
 from tokkit.inspection.report.vocabulary_section import (
     count_lengths,
     count_scripts,

@@ -20,10 +20,12 @@ from tokkit.inspection.report.markup import (
     Column,
     Markup,
     card,
+    draw_sample,
     facts_list,
     folded,
     format_bytes,
     join,
+    list_tokens,
     shorten_names,
     stats_list,
     table,
@@ -31,7 +33,6 @@ from tokkit.inspection.report.markup import (
 )
 from tokkit.inspection.report.page import Section, list_warnings
 from tokkit.inspection.report.plots import join_figures, plot_bars, plot_flow
-from tokkit.inspection.report.token_spans import draw_sample, list_tokens
 from tokkit.shards.arrow import ragged
 from tokkit.shards.reader import BatchRef, ShardFolder
 from tokkit.tokenizer.tokenizer import load_tokenizer

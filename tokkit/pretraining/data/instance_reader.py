@@ -22,16 +22,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tokkit.errors import TokkitError
-from tokkit.kernels.instances.flatten import NO_LABEL
-from tokkit.kernels.instances.gather import TABLE_DTYPE, find_rows, gather_rows
+from tokkit.kernels.instances.flatten import NO_LABEL, TABLE_DTYPE, find_rows, gather_rows
 from tokkit.kernels.instances.noise import LONGEST_TARGET_SPAN
 from tokkit.kernels.ragged import take_bit_rows, take_rows
 from tokkit.shards.arrow import packed_bits, ragged
-from tokkit.shards.checks import check_ids_below
 from tokkit.shards.instances import Instances, Masks, Targets
 from tokkit.shards.mapping import has_unreadable_pages, protect_maps
 from tokkit.shards.objectives import OBJECTIVES
 from tokkit.shards.reader import BatchRef, ShardFolder
+from tokkit.shards.schema import check_ids_below
 
 Int64 = npt.NDArray[np.int64]
 CHECK_INTERVAL = 100  # between checks of the shards' identities, in times that a check takes

@@ -43,6 +43,7 @@ from tokkit.pretraining.training.checkpoints import (
     restore_tensors,
 )
 from tokkit.pretraining.training.device import (
+    LossScale,
     choose_precision,
     compute_losses,
     count_graphs,
@@ -55,7 +56,6 @@ from tokkit.pretraining.training.distributed import (
     full_tensors,
     split_tensors,
 )
-from tokkit.pretraining.training.loss_scale import LossScale
 from tokkit.pretraining.training.metrics import (
     MetricSums,
     StepMetrics,

@@ -57,7 +57,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.loss_scale import LossScale
+from tokkit.pretraining.training.device import LossScale
 
 EPSILON = 1e-6
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
