@@ -12,6 +12,7 @@ from hardtexts import random_texts
 from hypothesis import given
 from hypothesis import strategies as st
 from metaspacetokenizers import (
+    BYTES,
     GEMMA,
     LLAMA,
     REPLACE,
@@ -84,6 +85,13 @@ def test_added_tokens_are_exact(parts: dict[str, Any], normalized: bool) -> None
     assert_exact(tokenizer, texts)
 
 
+def _without_bytes(byte: int, *tokens: str) -> dict[str, int]:
+    """Return a vocabulary without a token for a byte, but with these."""
+    spellings = [token for number, token in enumerate(BYTES) if number != byte]
+    rows = ["<unk>", *spellings, *"\u2581ab", "ab", *tokens]
+    return {token: number for number, token in enumerate(rows)}
+
+
 @pytest.mark.parametrize(
     ("changes", "obstacle"),
     [
@@ -92,6 +100,9 @@ def test_added_tokens_are_exact(parts: dict[str, Any], normalized: bool) -> None
         ({"ignore_merges": True}, "ignore_merges in BPE"),
         ({"unk_token": None, "byte_fallback": False}, "no token for unknown characters"),
         ({"merges": [("a", "<0x41>")]}, "merges of tokens for unknown characters"),
+        ({"vocab": _without_bytes(0x09)}, "bytes without a token"),
+        ({"vocab": _without_bytes(0x20, " ")}, "bytes without a token"),
+        ({"vocab": _without_bytes(0xE9, "\u00e9")}, "bytes without a token"),
         (
             {"parts": {**LLAMA, "pre_tokenizer": {"type": "Digits", "individual_digits": True}}},
             "the pre-tokenizer Digits before BPE",
@@ -119,6 +130,13 @@ def test_what_the_kernel_does_not_know_of_pieces_is_named(
     symbols = [(char, -9.0, NORMAL) for char in "\u2581ab"]
     tokenizer = make_sentencepiece_bpe(tmp_path, [*symbols, *pieces])
     assert choose_kernel(tokenizer) == (None, obstacle)
+
+
+def test_a_character_may_stand_in_for_its_byte() -> None:
+    """As the tab does in Gemma's vocabulary."""
+    tokenizer = make_metaspace_bpe([("a", "b")], GEMMA, vocab=_without_bytes(0x09, "\t"))
+    assert choose_kernel(tokenizer).name == "metaspace-bpe"
+    assert_exact(tokenizer, ["\t", "a\tb\t\tab \t\u00e9\n\t", "\u8a9e\t\x08\x0a\t ab"])
 
 
 def test_long_words_are_exact() -> None:

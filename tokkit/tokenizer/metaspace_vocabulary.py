@@ -151,7 +151,7 @@ def _definition_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
             yield f"{option} in BPE"
     if model["byte_fallback"]:
         outside = set(_BYTES)
-        if not outside <= vocabulary.keys():
+        if None in _find_bytes(vocabulary):
             yield "bytes without a token"
     else:
         outside = {model["unk_token"]}
@@ -245,5 +245,14 @@ def _sort_merges(rows: list[tuple[int, int, int, int]]) -> npt.NDArray[np.int64]
     return np.array(sorted(rows, key=lambda row: row[3]), np.int64).reshape(-1, 4)
 
 
+def _find_bytes(ids: Mapping[str, int]) -> list[int | None]:
+    """Return the id of each byte; that of a character of one byte may be the character's own.
+
+    Gemma's vocabulary has a tab in place of ``<0x09>``. Texts have no space, which is U+2581 there.
+    """
+    own = {code: ids.get(chr(code)) for code in range(0x80) if code != ord(" ")}
+    return [ids.get(token, own.get(byte)) for byte, token in enumerate(_BYTES)]
+
+
 def _byte_ids(ids: Mapping[str, int]) -> list[int]:
-    return [ids[token] for token in _BYTES]
+    return [number for number in _find_bytes(ids) if number is not None]
