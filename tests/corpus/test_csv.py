@@ -12,7 +12,7 @@ from corpusfiles import read_corpus
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, UsageError
 
 FIELDS = st.text(st.sampled_from('ab,;\t|"\n\r é\ufeff'), max_size=8)
 
@@ -55,6 +55,22 @@ def test_what_pandas_writes_is_read(tmp_path: Path, name: str, index: bool) -> N
     assert corpus.texts == ['a, "b"', "two\nlines"]
     assert corpus.names == ["x", "y"]
     assert corpus.dropped == {"empty": 1}
+
+
+def test_a_header_that_is_repeated_is_no_document(tmp_path: Path) -> None:
+    part = "\ufeffkey,text\n1,one\ntext,text\n"
+    (tmp_path / "a.csv").write_text(part * 2)
+    corpus = read_corpus(tmp_path)
+    assert corpus.texts == ["one", "text"] * 2
+    assert corpus.dropped == {"repeated header": 1}
+    (tmp_path / "a.csv").write_text("text\none\ntext\n")
+    assert read_corpus(tmp_path).texts == ["one", "text"]
+    assert read_corpus(tmp_path, text_column=(1,)).texts == ["text", "one", "text"]
+
+
+def test_a_name_has_no_effect_beside_a_number(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--text-column leaves no use for --text-field"):
+        read_corpus(tmp_path, text_column=(1,), text_field=("review",))
 
 
 def test_rows_without_an_id_are_named_by_number(tmp_path: Path) -> None:

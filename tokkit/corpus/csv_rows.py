@@ -4,10 +4,11 @@ r"""Reading documents from the rows of CSV and TSV files.
     a1,"First, with a comma.
     Second, after a line end."
 
-The first row names the columns, unless ``--text-column`` numbers them. If the text is no column of
-it, the other usual delimiters are tried. Quotes follow RFC 4180, strictly, and all rows must have
-the same number of fields: where a stray quote would join rows, it is an error. Python's parser is
-used, because pyarrow's takes ``"a" b`` for one field, and joins the rows between two stray quotes.
+The first row names the columns, unless ``--text-column`` numbers them. A row of several fields that
+repeats it, as where files were put together, is dropped. If the text is no column, the other usual
+delimiters are tried. Quotes follow RFC 4180, strictly, and all rows must have the same number of
+fields: where a stray quote would join rows, it is an error. Python's parser is used, because
+pyarrow's takes ``"a" b`` for one field, and joins the rows between two stray quotes.
 """
 
 import csv
@@ -22,7 +23,7 @@ from itertools import chain
 from typing import Any, Self, TextIO
 
 from tokkit.corpus.corpus_config import CorpusConfig
-from tokkit.corpus.documents import EMPTY, ERRORS_OPTION, DocumentBatch
+from tokkit.corpus.documents import EMPTY, ERRORS_OPTION, REPEATED_HEADER, DocumentBatch
 from tokkit.corpus.file_systems import printable
 from tokkit.corpus.records import JOINT, LONE_SURROGATE, Rows, as_name, may_replace
 from tokkit.corpus.sources import TO_THE_END, Source
@@ -47,6 +48,7 @@ class _Columns:
 
     width: int
     texts: list[int]
+    header: list[str]  # none if columns are numbered
     id: int | None = None
     language: int | None = None
 
@@ -77,6 +79,9 @@ def read_csv(stream: ByteStream, config: CorpusConfig, batch_bytes: int) -> Iter
                 f"{source.name}, line {line}: found {plural(len(record), 'field')}, expected "
                 f"{columns.width}; correct the line, or see --no-quotes"
             )
+        if len(record) > 1 and [record[0].lstrip("\ufeff"), *record[1:]] == columns.header:
+            rows.dropped[REPEATED_HEADER] += 1
+            continue
         texts = [record[column] for column in columns.texts]
         text = texts[0] if len(texts) == 1 else JOINT.join(filter(str.strip, texts))
         if not text.isascii() and LONE_SURROGATE.search(text):
@@ -236,6 +241,7 @@ def _find_columns(source: Source, header: list[str], config: CorpusConfig) -> _C
     return _Columns(
         len(names),
         [find(name, "--text-field") for name in config.text_field],
+        header,
         names.index(config.id_field) if names.count(config.id_field) == 1 else None,
         find(config.language_field, "--language-field") if config.language_field else None,
     )
@@ -249,7 +255,7 @@ def _number_columns(source: Source, width: int, config: CorpusConfig) -> _Column
         )
     if config.language_field is not None:
         raise UsageError("--language-field requires a header, and with --text-column there is none")
-    return _Columns(width, [number - 1 for number in config.text_column])
+    return _Columns(width, [number - 1 for number in config.text_column], [])
 
 
 def _invalid_utf8(source: Source, line: int) -> TokkitError:

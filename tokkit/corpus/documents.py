@@ -22,6 +22,7 @@ from tokkit.shards.arrow import read_only, string_array
 # Reasons for dropping a document.
 EMPTY = "empty"
 NO_TEXT = "no text field"
+REPEATED_HEADER = "repeated header"
 NULL_TEXT = "null text"
 NOT_A_STRING = "text is not a string"
 INVALID_UTF8 = "invalid UTF-8"
