@@ -122,17 +122,6 @@ def test_weights_are_drawn_as_gpt2_draws_them() -> None:
             assert parameter.abs().max() > 2.5 * expected, name  # it is not cut off
 
 
-def test_dropout_is_drawn_in_training_alone() -> None:
-    model, batch = make_model(dataclasses.replace(TINY, hidden_dropout_prob=0.5)), make_batch([9])
-    model.train()
-    torch.manual_seed(0)
-    first = loss_of(model, batch)
-    assert loss_of(model, batch) != first
-    torch.manual_seed(0)
-    assert loss_of(model, batch) == first
-    assert loss_of(model.eval(), batch) == loss_of(model, batch)
-
-
 def test_half_precision_of_products_changes_little() -> None:
     model, batch = make_model(TINY), make_batch([5, 40, 33, 8])
     expected = loss_of(model, batch).item()

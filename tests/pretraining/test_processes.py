@@ -31,7 +31,7 @@ OPTIONS: dict[str, Any] = {
     "max_steps": NUM_STEPS,
     "batch_size": 8,
     "learning_rate": 5e-4,
-    "dropout": 0.0,
+    "dropout": 0.1,
     "checkpoint_every": 20,
     "eval_every": 20,
     "device": "cpu",

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from tokkit.kernels.instances.flatten import flatten_batches
 from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.models.dropout import key_sequences
 from tokkit.pretraining.models.transformer import NO_TARGETS, Inputs
 from tokkit.shards.instances import Instances, Int64
 
@@ -70,16 +71,33 @@ class Batch:
         num_tokens: without padding.
         num_predicted: tokens that have a label.
         num_pairs: instances whose pair has a label.
+        first_row: number of the first instance among those that were cut into batches.
     """
 
     inputs: Inputs
     num_tokens: int
     num_predicted: int
     num_pairs: int
+    first_row: int = 0
 
     def to(self, device: torch.device) -> Self:
         """The batch on another device; copies from pinned memory do not wait."""
         return replace(self, inputs=Inputs(*(_move(part, device) for part in self.inputs)))
+
+    def key_dropout(self, step_key: int, first_row: int) -> Self:
+        """The batch with keys for dropout, on its device.
+
+        Args:
+            step_key: of the step, see ``key_step``.
+            first_row: number of this process's first instance among those of all.
+        """
+        keys = key_sequences(
+            step_key,
+            first_row + self.first_row,
+            len(self.inputs.cu_seqlens) - 1,
+            self.inputs.cu_seqlens.device,
+        )
+        return replace(self, inputs=self.inputs._replace(dropout_keys=keys))
 
 
 def _move(part: Any, device: torch.device) -> Any:
@@ -235,6 +253,7 @@ class Buffers:
                     num_tokens=sizes.num_tokens[number],
                     num_predicted=sizes.num_predicted[number],
                     num_pairs=int(self._num_pairs[number]),
+                    first_row=first_row,
                 )
             )
         return tuple(views)

@@ -42,6 +42,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokkit.pretraining.models.dropout import (
+    ATTENTION,
+    CROSS_ATTENTION,
+    attend_heads,
+    key_tokens,
+)
 from tokkit.pretraining.models.transformer import Inputs, ModelConfig
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -84,8 +90,7 @@ class SelfAttention(nn.Module):
         if self.rope_theta is not None:
             qk_N2HK = rotate(qkv_N3HK[:, :2], inputs.position_ids_N, self.rope_theta)
             qkv_N3HK = torch.cat((qk_N2HK, qkv_N3HK[:, 2:]), 1)
-        dropout_prob = self.dropout_prob if self.training else 0.0
-        x_NHK = attend(qkv_N3HK, inputs, dropout_prob, causal=self.causal, window=self.window)
+        x_NHK = attend(qkv_N3HK, inputs, self.dropout_prob, causal=self.causal, window=self.window)
         mixed_ND: Tensor = self.output(x_NHK.flatten(1))
         return mixed_ND
 
@@ -120,8 +125,9 @@ class CrossAttention(nn.Module):
             targets,
             inputs,
             bias_SHTT=None,
-            dropout_prob=self.dropout_prob if self.training else 0.0,
+            dropout_prob=self.dropout_prob,
             scale=self.scale,
+            place=CROSS_ATTENTION,
         )
         mixed_MD: Tensor = self.output(mixed_MHK.flatten(1))
         return mixed_MD
@@ -157,6 +163,7 @@ def attend(
 
     With a ``window`` it is only to the tokens in it; if ``causal``, none are after the token.
     """
+    dropout_prob = inputs.dropout(dropout_prob)
     if has_flash(qkv_N3HK):
         return attend_flat(qkv_N3HK, inputs, dropout_prob, causal=causal, window=window)
     if window is not None and inputs.max_seqlen > 2 * (BLOCK + sum(window)):
@@ -181,8 +188,20 @@ def attend_flat(
     window: Window | None = None,
 ) -> Tensor:
     """Compute ``attend`` with FlashAttention over variable lengths."""
+    return flash(qkv_N3HK.unbind(1), inputs, dropout_prob, causal=causal, window=window)
+
+
+def flash(
+    qkv_NHK: tuple[Tensor, ...],
+    inputs: Inputs,
+    dropout_prob: float,
+    *,
+    causal: bool,
+    window: Window | None = None,
+) -> Tensor:
+    """Compute ``attend_flat`` of queries, keys and values, which may be parts of one tensor."""
+    q_NHK, k_NHK, v_NHK = qkv_NHK
     left, right = (None, None) if window is None else window
-    q_NHK, k_NHK, v_NHK = qkv_N3HK.unbind(1)
     ends, longest = inputs.cu_seqlens, inputs.max_seqlen
     x_NHK: Tensor = torch.ops.aten._flash_attention_forward(  # noqa: SLF001  see above
         q_NHK,
@@ -224,8 +243,17 @@ def attend_blocks(qkv_N3HK: Tensor, inputs: Inputs, dropout_prob: float, window:
     starts_B = torch.arange(-left, B * BLOCK - left, BLOCK, device=qkv_N3HK.device)
     seen_BW = starts_B[:, None] + torch.arange(W, device=qkv_N3HK.device)
     mask_BQW = (seen_BW[:, None] >= first_BQ[..., None]) & (seen_BW[:, None] <= last_BQ[..., None])
-    x_BHQK = F.scaled_dot_product_attention(
-        q_BHQK, k_BHWK, v_BHWK, attn_mask=mask_BQW[:, None], dropout_p=dropout_prob
+    keys_BQ = None
+    if dropout_prob:
+        keys_BQ = F.pad(inputs.key_tokens(ATTENTION), (0, rest)).view(B, BLOCK)
+    x_BHQK = attend_heads(
+        q_BHQK,
+        k_BHWK,
+        v_BHWK,
+        mask=mask_BQW[:, None],
+        dropout_prob=dropout_prob,
+        keys_BQ=keys_BQ,
+        shift=-left,
     )
     return x_BHQK.transpose(1, 2).reshape(B * BLOCK, H, K)[:N]
 
@@ -240,6 +268,7 @@ def attend_biased(
     bias_SHTT: Tensor | None,
     dropout_prob: float,
     scale: float = 1.0,
+    place: int = ATTENTION,
 ) -> Tensor:
     """Return x_MHK: attention of each query to the keys of its sequence, in a padded block.
 
@@ -254,6 +283,7 @@ def attend_biased(
         bias_SHTT: added to the scores of a sequence's queries and keys; None for nothing.
         dropout_prob: of the attention's weights.
         scale: of scores, without the bias.
+        place: which dropout of the layer.
     """
     q_SHTK, cells_M = _pad_rows(q_MHK, queries)
     (k_SHTK, cells_N), (v_SHTK, _) = _pad_rows(k_NHK, keys), _pad_rows(v_NHK, keys)
@@ -265,11 +295,24 @@ def attend_biased(
         hidden_ST = is_padding_ST.to(q_MHK.dtype) * (torch.finfo(q_MHK.dtype).min / 2)
         hidden = hidden_ST[:, None, None, :]
         mask = hidden if mask is None else mask + hidden
-    x_SHTK = F.scaled_dot_product_attention(
-        q_SHTK, k_SHTK, v_SHTK, attn_mask=mask, dropout_p=dropout_prob, scale=scale
+    dropout_prob = queries.dropout(dropout_prob)
+    x_SHTK = attend_heads(
+        q_SHTK,
+        k_SHTK,
+        v_SHTK,
+        mask=mask,
+        dropout_prob=dropout_prob,
+        keys_BQ=key_block(queries, place) if dropout_prob else None,
+        scale=scale,
     )
     x_MHK = x_SHTK.transpose(1, 2).flatten(0, 1)
     return x_MHK if cells_M is None else x_MHK.index_select(0, cells_M)
+
+
+def key_block(inputs: Inputs, place: int) -> Tensor:
+    """Return the keys for one dropout of a layer in a padded block, int32 ``[S, T]``."""
+    places_T = torch.arange(inputs.max_seqlen, device=inputs.dropout_keys.device)
+    return key_tokens(inputs.dropout_keys[1:, None], places_T, place)
 
 
 def _pad_rows(x_NHK: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
@@ -312,8 +355,14 @@ def attend_padded(
         mask = is_near_TT if mask is None else (mask & is_near_TT) | (after_TT == 0)
         causal = False
     q_SHTK, k_SHTK, v_SHTK = qkv_ST3HK.permute(2, 0, 3, 1, 4).unbind(0)
-    x_SHTK = F.scaled_dot_product_attention(
-        q_SHTK, k_SHTK, v_SHTK, attn_mask=mask, dropout_p=dropout_prob, is_causal=causal
+    x_SHTK = attend_heads(
+        q_SHTK,
+        k_SHTK,
+        v_SHTK,
+        mask=mask,
+        dropout_prob=dropout_prob,
+        keys_BQ=key_block(inputs, ATTENTION) if dropout_prob else None,
+        causal=causal,
     )
     x_NHK = x_SHTK.transpose(1, 2).reshape(S * T, H, K)
     return x_NHK if cells_N is None else x_NHK.index_select(0, cells_N)

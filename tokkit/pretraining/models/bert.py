@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from tokkit.engine.json_files import Size
 from tokkit.pretraining.models.attention import SelfAttention
+from tokkit.pretraining.models.dropout import HIDDEN, OUTPUT
 from tokkit.pretraining.models.transformer import (
     Architecture,
     Embeddings,
@@ -53,7 +54,7 @@ class NormedEmbeddings(Embeddings):
         """Return x_ND."""
         x_ND = self.words(inputs.input_ids_N) + self._embed_segments(inputs.token_type_ids_N)
         x_ND = to_autocast_dtype(self.norm(x_ND + self.positions(inputs.position_ids_N)))
-        return F.dropout(x_ND, self.dropout_prob, self.training)
+        return inputs.drop(x_ND, self.dropout_prob, HIDDEN)
 
     def _embed_segments(self, token_type_ids_N: Tensor) -> Tensor:
         """Return each token's segment embedding, without a lookup.
@@ -83,16 +84,20 @@ class Layer(nn.Module):
 
     def forward(self, x_ND: Tensor, inputs: Inputs) -> Tensor:
         """Pass x_ND through the layer."""
-        return self.feed_forward(self.add(x_ND, self.attention(x_ND, inputs), self.attention_norm))
+        mixed_ND = self.attention(x_ND, inputs)
+        x_ND = self.add(x_ND, mixed_ND, self.attention_norm, inputs, HIDDEN)
+        return self.feed_forward(x_ND, inputs)
 
-    def feed_forward(self, x_ND: Tensor) -> Tensor:
+    def feed_forward(self, x_ND: Tensor, inputs: Inputs) -> Tensor:
         """Pass x_ND through the feed-forward network."""
-        return self.add(x_ND, self.down(self.activate(self.up(x_ND))), self.output_norm)
+        out_ND = self.down(self.activate(self.up(x_ND)))
+        return self.add(x_ND, out_ND, self.output_norm, inputs, OUTPUT)
 
-    def add(self, x_ND: Tensor, out_ND: Tensor, norm: nn.Module) -> Tensor:
+    def add(
+        self, x_ND: Tensor, out_ND: Tensor, norm: nn.Module, inputs: Inputs, place: int
+    ) -> Tensor:
         """Add the output of a sublayer to its input, with dropout before and a norm after."""
-        dropped_ND = F.dropout(out_ND, self.dropout_prob, self.training)
-        return to_autocast_dtype(norm(x_ND + dropped_ND))
+        return to_autocast_dtype(norm(x_ND + inputs.drop(out_ND, self.dropout_prob, place)))
 
     def activate(self, h_NF: Tensor) -> Tensor:
         """Apply the activation."""

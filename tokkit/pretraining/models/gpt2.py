@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokkit.pretraining.models.attention import SelfAttention
+from tokkit.pretraining.models.dropout import HIDDEN, OUTPUT
 from tokkit.pretraining.models.transformer import (
     Architecture,
     Embeddings,
@@ -37,7 +38,7 @@ class TokenEmbeddings(Embeddings):
     def forward(self, inputs: Inputs) -> Tensor:
         """Return x_ND."""
         x_ND = self.words(inputs.input_ids_N) + self.positions(inputs.position_ids_N)
-        return F.dropout(x_ND, self.dropout_prob, self.training)
+        return inputs.drop(x_ND, self.dropout_prob, HIDDEN)
 
 
 class Block(nn.Module):
@@ -54,12 +55,10 @@ class Block(nn.Module):
 
     def forward(self, x_ND: Tensor, inputs: Inputs) -> Tensor:
         """Pass x_ND through the block."""
-        x_ND = x_ND + self._drop(self.attention(self.attention_norm(x_ND), inputs))
+        mixed_ND = self.attention(self.attention_norm(x_ND), inputs)
+        x_ND = x_ND + inputs.drop(mixed_ND, self.dropout_prob, HIDDEN)
         h_NF = F.gelu(self.up(self.up_norm(x_ND)), approximate="tanh")
-        return x_ND + self._drop(self.down(h_NF))
-
-    def _drop(self, x_ND: Tensor) -> Tensor:
-        return F.dropout(x_ND, self.dropout_prob, self.training)
+        return x_ND + inputs.drop(self.down(h_NF), self.dropout_prob, OUTPUT)
 
 
 class Gpt2(Transformer):

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from tokkit.pretraining.families import MARIAN_PRESETS
 from tokkit.pretraining.models.attention import CrossAttention, sinusoids
 from tokkit.pretraining.models.bert import Layer
+from tokkit.pretraining.models.dropout import CROSS_HIDDEN, HIDDEN
 from tokkit.pretraining.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tokkit.pretraining.models.transformer import (
     Architecture,
@@ -69,7 +70,7 @@ class SinusoidalEmbeddings(Embeddings):
         D = self.words.embedding_dim
         x_ND = F.embedding(inputs.input_ids_N, self.words.weight, self.pad_id) * math.sqrt(D)
         x_ND = to_autocast_dtype(x_ND + sinusoids(inputs.position_ids_N, D))
-        return F.dropout(x_ND, self.dropout_prob, self.training)
+        return inputs.drop(x_ND, self.dropout_prob, HIDDEN)
 
 
 class ReluLayer(Layer):
@@ -94,9 +95,11 @@ class DecoderReluLayer(ReluLayer):
         self, y_MD: Tensor, targets: Inputs, x_ND: Tensor, inputs: Inputs
     ) -> Tensor:
         """Pass y_MD through the layer."""
-        y_MD = self.add(y_MD, self.attention(y_MD, targets), self.attention_norm)
+        mixed_MD = self.attention(y_MD, targets)
+        y_MD = self.add(y_MD, mixed_MD, self.attention_norm, targets, HIDDEN)
         mixed_MD = self.cross_attention(y_MD, targets, x_ND, inputs)
-        return self.feed_forward(self.add(y_MD, mixed_MD, self.cross_norm))
+        y_MD = self.add(y_MD, mixed_MD, self.cross_norm, targets, CROSS_HIDDEN)
+        return self.feed_forward(y_MD, targets)
 
 
 class Marian(EncoderDecoder):
@@ -123,8 +126,8 @@ class Marian(EncoderDecoder):
     def decode(self, targets: Inputs, x_ND: Tensor, inputs: Inputs) -> Tensor:
         """Return the output of the last layer, y_MD, for what the decoder reads."""
         y_MD: Tensor = self.embeddings(targets)
-        for layer in self.decoder_layers:
-            y_MD = layer(y_MD, targets, x_ND, inputs)
+        for number, layer in enumerate(self.decoder_layers, start=1):
+            y_MD = layer(y_MD, targets.at_layer(number), x_ND, inputs)
         return y_MD
 
 

@@ -33,6 +33,7 @@ from tokkit.engine.json_files import Size
 from tokkit.pretraining.families import MODERNBERT_PRESETS, MODERNBERT_WINDOW
 from tokkit.pretraining.models.attention import SelfAttention, Window
 from tokkit.pretraining.models.bert import MaskedTokenHead
+from tokkit.pretraining.models.dropout import HIDDEN, UP
 from tokkit.pretraining.models.transformer import (
     Architecture,
     Embeddings,
@@ -200,7 +201,7 @@ class WordEmbeddings(Embeddings):
     def forward(self, inputs: Inputs) -> Tensor:
         """Return x_ND."""
         x_ND = self.norm(self.words(inputs.input_ids_N))
-        return F.dropout(x_ND, self.dropout_prob, self.training)
+        return inputs.drop(x_ND, self.dropout_prob, HIDDEN)
 
 
 class ModernBertLayer(nn.Module):
@@ -225,9 +226,9 @@ class ModernBertLayer(nn.Module):
     def forward(self, x_ND: Tensor, inputs: Inputs) -> Tensor:
         """Pass x_ND through the layer."""
         mixed_ND = self.attention(self.attention_norm(x_ND), inputs)
-        x_ND = x_ND + F.dropout(mixed_ND, self.attention_dropout_prob, self.training)
+        x_ND = x_ND + inputs.drop(mixed_ND, self.attention_dropout_prob, HIDDEN)
         h_NF, gate_NF = self.up(self.up_norm(x_ND)).chunk(2, 1)
-        h_NF = F.dropout(F.gelu(h_NF) * gate_NF, self.dropout_prob, self.training)
+        h_NF = inputs.drop(F.gelu(h_NF) * gate_NF, self.dropout_prob, UP)
         out_ND: Tensor = x_ND + self.down(h_NF)
         return out_ND
 

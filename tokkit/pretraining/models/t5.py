@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from tokkit.engine.json_files import Size
 from tokkit.pretraining.families import T5_PRESETS
 from tokkit.pretraining.models.attention import CrossAttention, attend_biased
+from tokkit.pretraining.models.dropout import CROSS_HIDDEN, HIDDEN, OUTPUT, UP
 from tokkit.pretraining.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from tokkit.pretraining.models.transformer import (
     Architecture,
@@ -135,9 +136,6 @@ class Sublayer(nn.Module):
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout_prob = config.hidden_dropout_prob
 
-    def _drop(self, x_ND: Tensor) -> Tensor:
-        return F.dropout(x_ND, self.dropout_prob, self.training)
-
 
 class BiasedSelfAttention(Sublayer):
     """Multi-head attention of each token to its sequence."""
@@ -152,11 +150,16 @@ class BiasedSelfAttention(Sublayer):
     def forward(self, x_ND: Tensor, inputs: Inputs, bias_SHTT: Tensor) -> Tensor:
         """Return x_ND with what the tokens attended to."""
         q_NHK, k_NHK, v_NHK = self.qkv(self.norm(x_ND)).unflatten(1, self.shape).unbind(1)
-        dropout_prob = self.attention_dropout_prob if self.training else 0.0
         x_NHK = attend_biased(
-            q_NHK, k_NHK, v_NHK, inputs, inputs, bias_SHTT=bias_SHTT, dropout_prob=dropout_prob
+            q_NHK,
+            k_NHK,
+            v_NHK,
+            inputs,
+            inputs,
+            bias_SHTT=bias_SHTT,
+            dropout_prob=self.attention_dropout_prob,
         )
-        return x_ND + self._drop(self.output(x_NHK.flatten(1)))
+        return x_ND + inputs.drop(self.output(x_NHK.flatten(1)), self.dropout_prob, HIDDEN)
 
 
 class NormedCrossAttention(CrossAttention):
@@ -170,7 +173,7 @@ class NormedCrossAttention(CrossAttention):
     def forward(self, y_MD: Tensor, targets: Inputs, x_ND: Tensor, inputs: Inputs) -> Tensor:
         """Return y_MD with what the targets attended to in x_ND."""
         mixed_MD = super().forward(self.norm(y_MD), targets, x_ND, inputs)
-        return y_MD + F.dropout(mixed_MD, self.hidden_dropout_prob, self.training)
+        return y_MD + targets.drop(mixed_MD, self.hidden_dropout_prob, CROSS_HIDDEN)
 
 
 class GatedFeedForward(Sublayer):
@@ -181,11 +184,12 @@ class GatedFeedForward(Sublayer):
         self.up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
         self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
-    def forward(self, x_ND: Tensor) -> Tensor:
+    def forward(self, x_ND: Tensor, inputs: Inputs) -> Tensor:
         """Pass x_ND through the network."""
         h_NF, gate_NF = self.up(self.norm(x_ND)).chunk(2, 1)
-        h_NF = self._drop(F.gelu(h_NF, approximate="tanh") * gate_NF)
-        return x_ND + self._drop(self.down(h_NF))
+        h_NF = F.gelu(h_NF, approximate="tanh") * gate_NF
+        h_NF = inputs.drop(h_NF, self.dropout_prob, UP)
+        return x_ND + inputs.drop(self.down(h_NF), self.dropout_prob, OUTPUT)
 
 
 class EncoderLayer(nn.Module):
@@ -198,7 +202,7 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x_ND: Tensor, inputs: Inputs, bias_SHTT: Tensor) -> Tensor:
         """Pass x_ND through the layer."""
-        out_ND: Tensor = self.feed_forward(self.attention(x_ND, inputs, bias_SHTT))
+        out_ND: Tensor = self.feed_forward(self.attention(x_ND, inputs, bias_SHTT), inputs)
         return out_ND
 
 
@@ -214,7 +218,8 @@ class DecoderLayer(EncoderLayer):
     ) -> Tensor:
         """Pass y_MD through the layer."""
         y_MD = self.attention(y_MD, targets, bias_SHTT)
-        out_MD: Tensor = self.feed_forward(self.cross_attention(y_MD, targets, x_ND, inputs))
+        y_MD = self.cross_attention(y_MD, targets, x_ND, inputs)
+        out_MD: Tensor = self.feed_forward(y_MD, targets)
         return out_MD
 
 
@@ -261,22 +266,20 @@ class T5(EncoderDecoder):
     def encode(self, inputs: Inputs) -> Tensor:
         """Return the encoder's output, x_ND."""
         x_ND, bias_SHTT = self._look_up(inputs), self.positions(inputs.max_seqlen)
-        for layer in self.layers:
-            x_ND = layer(x_ND, inputs, bias_SHTT)
-        return self._drop(self.norm(x_ND))
+        for number, layer in enumerate(self.layers, start=1):
+            x_ND = layer(x_ND, inputs.at_layer(number), bias_SHTT)
+        return inputs.drop(self.norm(x_ND), self.config.hidden_dropout_prob, OUTPUT)
 
     def decode(self, targets: Inputs, x_ND: Tensor, inputs: Inputs) -> Tensor:
         """Return the output of the last norm, y_MD, for what the decoder reads."""
         y_MD, bias_SHTT = self._look_up(targets), self.decoder_positions(targets.max_seqlen)
-        for layer in self.decoder_layers:
-            y_MD = layer(y_MD, targets, bias_SHTT, x_ND, inputs)
-        return self._drop(self.decoder_norm(y_MD))
+        for number, layer in enumerate(self.decoder_layers, start=1):
+            y_MD = layer(y_MD, targets.at_layer(number), bias_SHTT, x_ND, inputs)
+        return targets.drop(self.decoder_norm(y_MD), self.config.hidden_dropout_prob, OUTPUT)
 
     def _look_up(self, inputs: Inputs) -> Tensor:
-        return self._drop(self.embeddings.words(inputs.input_ids_N))
-
-    def _drop(self, x_ND: Tensor) -> Tensor:
-        return F.dropout(x_ND, self.config.hidden_dropout_prob, self.training)
+        x_ND: Tensor = self.embeddings.words(inputs.input_ids_N)
+        return inputs.drop(x_ND, self.config.hidden_dropout_prob, HIDDEN)
 
 
 def describe_t5(config: T5Config, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from tokkit.engine.json_files import Size
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.families import PRESETS
+from tokkit.pretraining.models.dropout import LAYER, NO_KEYS, drop, hash_int32, key_tokens, wrap
 from tokkit.pretraining.models.loss import TokenLoss
 from tokkit.shards.objectives import OBJECTIVES
 from tokkit.tokenizer.tokenizer import Tokenizer
@@ -55,6 +56,7 @@ class Inputs(NamedTuple):
         target_cu_seqlens: int32 ``[S + 1]``, offsets of the sequences' targets from 0 to M, where
             instances have targets; else empty.
         max_target_len: at least the length of the longest of them.
+        dropout_keys: int32 ``[1 + S]``, of the step and of the sequences; empty to drop nothing.
     """
 
     input_ids_N: Tensor
@@ -68,6 +70,26 @@ class Inputs(NamedTuple):
     max_seqlen: int
     target_cu_seqlens: Tensor = NO_TARGETS
     max_target_len: int = 0
+    dropout_keys: Tensor = NO_KEYS
+
+    def at_layer(self, number: int) -> Self:
+        """Return the inputs of a layer, from 1, which drops other elements than the others."""
+        return self._replace(dropout_keys=self.dropout_keys + wrap(number * LAYER))
+
+    def dropout(self, prob: float) -> float:
+        """Return the probability of dropping, which is 0 without keys."""
+        return prob if len(self.dropout_keys) else 0.0
+
+    def key_tokens(self, place: int) -> Tensor:
+        """Return the keys of all tokens for one dropout of a layer, int32 ``[N]``."""
+        keys_N = self.dropout_keys.index_select(0, self.row_ids_N + 1)
+        return key_tokens(keys_N, self.position_ids_N, place)
+
+    def drop(self, x_ND: Tensor, prob: float, place: int) -> Tensor:
+        """Apply one dropout of a layer to its tokens."""
+        if not self.dropout(prob):
+            return x_ND
+        return drop(x_ND, self.key_tokens(place), prob)
 
 
 class Sums(NamedTuple):
@@ -297,7 +319,7 @@ class Transformer(nn.Module):
         """Return the encoder's output, x_ND."""
         x_ND: Tensor = self.embeddings(inputs)
         for number in range(self.config.num_hidden_layers):
-            x_ND = self.layers[number % len(self.layers)](x_ND, inputs)
+            x_ND = self.layers[number % len(self.layers)](x_ND, inputs.at_layer(number + 1))
         return x_ND
 
     def logits(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
@@ -320,6 +342,7 @@ def index_targets(inputs: Inputs) -> Inputs:
         row_ids_N=rows_M,
         cu_seqlens=cu_seqlens,
         max_seqlen=inputs.max_target_len,
+        dropout_keys=hash_int32(~inputs.dropout_keys),
     )
 
 

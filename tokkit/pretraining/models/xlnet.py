@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.models.attention import attend_biased, sinusoids
+from tokkit.pretraining.models.dropout import HIDDEN, OUTPUT, UP, drop, key_tokens
 from tokkit.pretraining.models.transformer import (
     Architecture,
     Embeddings,
@@ -146,11 +147,11 @@ class RelativeAttention(nn.Module):
             stream.queries,
             inputs,
             bias_SHTT=bias_SHQT,
-            dropout_prob=self.dropout_prob if self.training else 0.0,
+            dropout_prob=self.dropout_prob,
             scale=q_MHK.shape[-1] ** -0.5,
         )
         mixed_MD = mixed_MHK.flatten(1) @ self.o.flatten(1).T
-        mixed_MD = F.dropout(mixed_MD, self.hidden_dropout_prob, self.training)
+        mixed_MD = stream.queries.drop(mixed_MD, self.hidden_dropout_prob, HIDDEN)
         return to_autocast_dtype(self.norm(x_MD + mixed_MD))
 
     def _bias(self, q_MHK: Tensor, r_PHK: Tensor, stream: Stream) -> Tensor:
@@ -196,17 +197,15 @@ class TwoStreamLayer(nn.Module):
         projected = ((content_ND, attention.k), (content_ND, attention.v), (r_PD, attention.r))
         k_NHK, v_NHK, r_PHK = (attention.project(x, weight) for x, weight in projected)
         content_ND, queries_MD = (
-            self._feed_forward(attention(x, stream, (k_NHK, v_NHK, r_PHK), inputs))
+            self._feed_forward(attention(x, stream, (k_NHK, v_NHK, r_PHK), inputs), stream.queries)
             for x, stream in zip((content_ND, queries_MD), streams, strict=True)
         )
         return content_ND, queries_MD
 
-    def _feed_forward(self, x_MD: Tensor) -> Tensor:
-        h_MF = self._drop(F.gelu(self.up(x_MD)))
-        return to_autocast_dtype(self.norm(x_MD + self._drop(self.down(h_MF))))
-
-    def _drop(self, x_MD: Tensor) -> Tensor:
-        return F.dropout(x_MD, self.dropout_prob, self.training)
+    def _feed_forward(self, x_MD: Tensor, queries: Inputs) -> Tensor:
+        h_MF = queries.drop(F.gelu(self.up(x_MD)), self.dropout_prob, UP)
+        out_MD = queries.drop(self.down(h_MF), self.dropout_prob, OUTPUT)
+        return to_autocast_dtype(self.norm(x_MD + out_MD))
 
 
 class MaskedEmbeddings(Embeddings):
@@ -220,11 +219,8 @@ class MaskedEmbeddings(Embeddings):
         """Return the content, x_ND, and the queries of its targets, x_MD."""
         queries_MD = self.mask_emb[0].expand(len(inputs.labels_M), -1)
         x_ND, x_MD = (to_autocast_dtype(x) for x in (self.words(inputs.input_ids_N), queries_MD))
-        return self.drop(x_ND), self.drop(x_MD)
-
-    def drop(self, x_ND: Tensor) -> Tensor:
-        """Apply dropout."""
-        return F.dropout(x_ND, self.dropout_prob, self.training)
+        x_ND = inputs.drop(x_ND, self.dropout_prob, HIDDEN)
+        return x_ND, index_targets(inputs).drop(x_MD, self.dropout_prob, HIDDEN)
 
 
 class Xlnet(Transformer):
@@ -256,10 +252,16 @@ class Xlnet(Transformer):
         streams, last = relate(inputs), inputs.max_seqlen - 1
         content_ND, queries_MD = self.embeddings(inputs)
         distances_P = torch.arange(last, -last - 1, -1, device=content_ND.device)
-        r_PD = self.embeddings.drop(sinusoids(distances_P, self.config.hidden_size))
-        for layer in self.layers:
-            content_ND, queries_MD = layer(content_ND, queries_MD, r_PD, streams, inputs)
-        return self.embeddings.drop(queries_MD)
+        r_PD, prob = (
+            sinusoids(distances_P, self.config.hidden_size),
+            self.config.hidden_dropout_prob,
+        )
+        if inputs.dropout(prob):
+            r_PD = drop(r_PD, key_tokens(inputs.dropout_keys[:1], distances_P, HIDDEN), prob)
+        for number, layer in enumerate(self.layers, start=1):
+            own = tuple(s._replace(queries=s.queries.at_layer(number)) for s in streams)
+            content_ND, queries_MD = layer(content_ND, queries_MD, r_PD, own, inputs)
+        return streams[1].queries.drop(queries_MD, prob, OUTPUT)
 
     def predict(self, x_ND: Tensor, inputs: Inputs) -> Tensor:
         """Return the states of the queries, of which there is one for each target."""

@@ -32,6 +32,7 @@ from torch.optim import Optimizer
 from tokkit.errors import Interrupted, TokkitError
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.prefetcher import Prefetcher
+from tokkit.pretraining.models.dropout import key_step
 from tokkit.pretraining.models.transformer import Transformer
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.checkpoint_writer import CheckpointWriter
@@ -229,11 +230,11 @@ class Trainer:
                 sum(batch.num_tokens for batch in batches),
             ]
         )
-        on_device = [batch.to(group.device) for batch in batches]
+        num_instances = self.schedule.batch_sizes(state.phase).at(state.step - starts[-1])[1]
+        key, first_row = key_step(config.seed, state.step), group.rank * num_instances // group.size
+        on_device = [batch.to(group.device).key_dropout(key, first_row) for batch in batches]
         prefetcher.mark_copied()
-
-        seed_torch(config.seed, f"dropout of {group.rank}", state.step)
-        model.train()
+        seed_torch(config.seed, f"dropout of {group.rank}", state.step)  # of attention on a GPU
         sums = []
         for number, batch in enumerate(on_device, start=1):
             with accumulate(model, is_last=number == len(batches)):
@@ -248,7 +249,7 @@ class Trainer:
         self._pending.append((state.step, StepMetrics(batches, sums, gradient_norm)))
         decay_start = self.schedule.decay_start
         state.decay_start = None if state.step < (decay_start or 0) else decay_start
-        state.instances += self.schedule.batch_sizes(state.phase).at(state.step - starts[-1])[1]
+        state.instances += num_instances
         state.step += 1
         state.tokens += int(num_tokens)
         state.interval.waited += prefetcher.waited
@@ -341,7 +342,6 @@ class Trainer:
         model, precision = self.wrapped_model, self.config.precision
         batches = self.prefetcher.held_out(state.phase)
         pending: deque[StepMetrics] = deque()
-        model.eval()  # the next step sets it back
         with torch.no_grad():
             while round_batches := list(islice(batches, group.size)):
                 if self._agree_on_signal_and_time()[0] is not None:
