@@ -43,6 +43,8 @@ def test_rows_are_found_in_all_shards_by_their_text(tokens: Path) -> None:
     assert names(tokens, text="warm") == ["a.txt:10", "b.txt:0"]
     assert names(tokens, text="Warm", rows=1) == ["a.txt:10"]
     assert names(tokens, text="nowhere") == []
+    assert "no row matches" in run("inspect", tokens, "--grep", "nowhere").stderr
+    assert not run("inspect", tokens, "--grep", "warm").stderr
     (row,) = inspect(tokens, text="it was").rows
     assert row.splitlines()[1:] == ["  it was warm .", "  (1 more)"]
 

@@ -112,6 +112,8 @@ def inspect(
     if as_json:
         print_json({"path": str(path), "kind": kind, **facts})
         return
+    if is_search and not shown:
+        echo(f"tokkit: {path}: no row matches", err=True)
     described = describe_facts(facts)
     if kind == "run":
         described, shown = describe_run(facts), tuple(plot_losses(facts["losses"], color=in_color))
