@@ -241,7 +241,7 @@ def _draw_curves(runs: Sequence[Mapping[str, Any]]) -> Markup:
     note = ""
     if any(run["checkpoints"] for run in runs):
         note = "A triangle is a checkpoint, a filled one the best."
-    if len(runs) == 1 and len(_shade_phases(runs[0], "step")) > 1:
+    if len(runs) == 1 and _shade_phases(runs[0], "step"):
         note += " Shades are phases."
     legend = element("p", note.strip(), class_="note") if note else None
     return element("div", choice, legend, grids, class_="by-axis")
@@ -317,11 +317,13 @@ def _mark_checkpoints(run: Mapping[str, Any], axis: str) -> list[tuple[float, st
 
 
 def _shade_phases(run: Mapping[str, Any], axis: str) -> list[tuple[float, float, str]]:
-    """Return the stretch of each phase on an axis."""
+    """Return the stretch of each phase on an axis; none if lines of only one are there."""
     bounds: dict[int, list[float]] = {}
     for line in run["metrics"]["training"]:
         if "phase" in line and axis in line:
             bounds.setdefault(line["phase"], []).append(_scale(line[axis], axis))
+    if len(bounds) < 2:
+        return []
     stretches = []
     start = 0.0
     for phase, places in sorted(bounds.items()):
