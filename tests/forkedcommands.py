@@ -20,6 +20,7 @@ import forkserver
 import psutil
 
 from tokkit import cli
+from tokkit.__main__ import _interrupt, main
 
 CRASHED = 70  # an exception that is no end of a command
 
@@ -73,13 +74,17 @@ def start(function: Callable[[], object], *, memory: int = 0) -> "Copy":
     streams = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115  Copy closes them
     sys.stdout.flush()
     sys.stderr.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     process = os.fork()
     if process:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return Copy(process, streams)
     status = CRASHED
     try:
         os.setsid()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        # As that of a command which starts, so that it does not matter how soon a signal comes.
+        signal.signal(signal.SIGINT, _interrupt)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         for descriptor, stream in enumerate(streams, 1):
             os.dup2(stream.fileno(), descriptor)
         if memory:
@@ -139,8 +144,6 @@ class Copy:
 
 def run_command(*arguments: object) -> None:
     """Be the command line ``tokkit ARGUMENT…``, as its entry point is; ends the process."""
-    from tokkit.__main__ import main
-
     sys.argv = ["tokkit", *map(str, arguments)]
     main()
 

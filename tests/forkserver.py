@@ -49,6 +49,7 @@ PRELOADED = (
     "torch._dynamo",
     "torch.distributed.fsdp",
     "torch.distributed.launcher.api",
+    "numba",
     "psutil",
     "pytest",
 )

@@ -198,7 +198,7 @@ def make_runs(work: Path, whole: dict[str, Read], stopped: dict[str, Read]) -> l
     shutil.copytree(work / "run", work / "stopped")
     (work / "stopped" / "manifest.json").unlink()
     shutil.rmtree(work / "stopped" / "export")
-    shutil.rmtree(work / "stopped" / "checkpoints" / "step-00000006")
+    shutil.rmtree(work / "stopped" / "checkpoints" / "step-00000003")
     return [Subject(work / "run", whole), Subject(work / "stopped", stopped)]
 
 

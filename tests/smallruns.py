@@ -17,8 +17,9 @@ CLOCK_FIELDS = {"tokens_per_second", "data_wait", "elapsed"}
 # Of a run's files, these tell of the machine and the time.
 _TIMED = {"run.json", "state.json", "recipe.toml", "recipe.json", "report.html"}
 _STEPS = (
-    *("--preset", "tiny", "--max-steps", "6", "--batch-size", "4", "--checkpoint-every", "2"),
-    *("--eval-every", "3", "--device", "cpu", "--threads", "1", "--learning-rate", "1e-3"),
+    *("--preset", "tiny", "--share-layers", "--max-steps", "3", "--batch-size", "4"),
+    *("--checkpoint-every", "1", "--eval-every", "3", "--device", "cpu", "--threads", "1"),
+    *("--learning-rate", "1e-3"),
 )
 
 RECIPE = """
@@ -34,10 +35,11 @@ max-seq-length = 32
 eval-fraction = 0.2
 [pretrain]
 preset = "tiny"
-max-steps = 6
+share-layers = true
+max-steps = 2
 batch-size = 4
-checkpoint-every = 2
-eval-every = 3
+checkpoint-every = 1
+eval-every = 2
 device = "cpu"
 threads = 1
 """

@@ -103,6 +103,17 @@ def escape_controls(text: str) -> str:
     return _CONTROLS.sub(lambda m: "\\n" if m[0] == "\n" else f"\\u{ord(m[0]):04x}", text)
 
 
+def keep_ends(text: str, width: int = 200) -> str:
+    """Return text, or of one that is longer than ``width`` characters its two ends."""
+    half = width // 2
+    return text if len(text) <= width else f"{text[:half]} … {text[-half:]}"
+
+
+def format_line(text: str) -> str:
+    """Return a line for standard error, which names files and what they hold at most in part."""
+    return escape_controls(keep_ends(name_uris(text), 4000))
+
+
 def require(condition: bool, message: str) -> None:  # noqa: FBT001  reads as an assertion
     """Raise a ``UsageError`` unless ``condition`` holds; used to check the fields of configs."""
     if not condition:

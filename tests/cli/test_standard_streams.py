@@ -109,6 +109,14 @@ def test_errors_that_name_a_hostile_path_are_one_line(
     assert errors.startswith("tokkit: ") or status == 2
 
 
+def test_lines_are_cut_short_but_not_their_ends(capfd: pytest.CaptureFixture[str]) -> None:
+    status, _, errors = run_harmlessly(["inspect", "x" * 100_000], capfd)
+    assert status == 1
+    assert errors.startswith("tokkit: xxx")
+    assert errors.endswith("xxx: the name is too long\n")
+    assert len(errors) < 5000
+
+
 def test_json_with_escapes_is_the_same_json() -> None:
     data = {"name": f"{HOSTILE}\n\udcff", "Wörter": ["猫", "\\u001b", '"']}
     text = escape_controls(json.dumps(data, ensure_ascii=False))

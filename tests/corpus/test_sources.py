@@ -134,6 +134,12 @@ def test_the_format_that_was_asked_for_wins(tmp_path: Path) -> None:
         ("broken.txt", "broken.txt: a link to nowhere, which does not exist"),
         ("links", "links/gone.txt: a link to nowhere"),
         ("socket", "socket: not a regular file"),
+        pytest.param(
+            *("/proc/self/stat", "its size is not known; pipe its content to -"),
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="has no /proc"),
+        ),
+        ("deep", "/d: more than 200 folders deep"),
+        ("deep/**", "/d: more than 200 folders deep"),
         ("nosuch://bucket/a.txt", "nosuch://bucket/a.txt: cannot be read"),
         ("file:///none/a.txt", "file:///none/a.txt: no such file"),
         ("table.parquet.gz", "table.parquet.gz: parquet within gzip"),
@@ -141,6 +147,7 @@ def test_the_format_that_was_asked_for_wins(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_read_is_refused_in_one_line(text: str, fault: str) -> None:
     Path("empty/.cache").mkdir(parents=True)
+    Path("/".join(["deep", *"d" * 201])).mkdir(parents=True)
     Path("links").mkdir()
     Path("links/gone.txt").symlink_to("nowhere")
     Path("broken.txt").symlink_to("nowhere")

@@ -14,6 +14,7 @@ from tokenfolders import write_token_folder
 
 from tokkit.engine import drafts
 from tokkit.engine.drafts import draft_path, remove_drafts
+from tokkit.engine.folder import FolderLock, is_being_written
 from tokkit.engine.manifest import MANIFEST
 from tokkit.engine.receipts import Statement, read_receipts, write_statement
 from tokkit.errors import TokkitError
@@ -76,6 +77,25 @@ def test_nothing_gets_its_name_in_a_folder_that_another_machine_has_replaced(
     assert process.returncode == 1
     assert b"another command has replaced what this one wrote" in error
     assert len(contents(output)) < 6
+
+
+def test_a_folder_that_an_error_leaves_empty_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "a" / "b"
+    with pytest.raises(TokkitError), FolderLock(output):
+        raise TokkitError
+    assert not output.parent.exists()
+
+    def remove_then_lock(descriptor: int, mode: int) -> None:
+        """Lock a file that its last holder has just removed."""
+        monkeypatch.undo()
+        shutil.rmtree(output)
+        fcntl.flock(descriptor, mode)
+
+    monkeypatch.setattr(fcntl, "flock", remove_then_lock)
+    with FolderLock(output):
+        assert is_being_written(output)
 
 
 def test_file_systems_without_locks_and_links_will_do(

@@ -333,12 +333,12 @@ def test_all_stages_write_the_same_on_a_store_and_go_on_from_another_machine(
     for name in (
         "manifest.json",
         "export/model.safetensors",
-        "checkpoints/step-00000006/state.json",
+        "checkpoints/step-00000002/state.json",
     ):
         machine.delete_file(f"corpora/out/run/{name}")
     monkeypatch.setenv("TOKKIT_CACHE", str(tmp_path / "other"))
     run_recipe("s3://corpora/out")
-    assert "step-00000004" in caplog.text  # it resumed
+    assert "step-00000001" in caplog.text  # it resumed
     assert outcome(download()) == outcome(tmp_path / "here")
 
 

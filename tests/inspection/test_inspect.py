@@ -190,6 +190,9 @@ def test_a_single_sentence_or_token_has_no_plural(work: Path) -> None:
     tokenizer = load_tokenizer(work / "tokenizer")
     row = {"document": "a", "sentence_lengths": [1], "input_ids": [7], "word_starts": [True]}
     assert show_document(row, tokenizer).splitlines()[0] == "a: 1 sentence, 1 token"
+    row["document"] = f"first{'a' * 9999}last"
+    shown = show_document(row, tokenizer).splitlines()[0]
+    assert re.fullmatch(r"firsta{95} … a{96}last: 1 sentence, 1 token", shown)
 
 
 def test_a_single_file_or_fault_has_no_plural(work: Path, tmp_path: Path) -> None:

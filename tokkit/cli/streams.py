@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import click
 
-from tokkit.errors import TokkitError, escape_controls, name_uris
+from tokkit.errors import TokkitError, escape_controls, format_line, name_uris
 
 
 class OutputError(TokkitError):
@@ -91,7 +91,7 @@ def echo(text: str = "", *, err: bool = False) -> None:
         err: print on standard error, where that can be written.
     """
     with suppress(OSError) if err else nullcontext():
-        click.echo(escape_controls(name_uris(text)), err=err)
+        click.echo(format_line(text) if err else escape_controls(name_uris(text)), err=err)
 
 
 def name_next(*arguments: object) -> None:

@@ -64,7 +64,9 @@ _COMPANION, _TOKENIZER_FILE = (
 )
 _CORPUS = "corpus"  # kind of a folder with what a recipe's command printed
 _MAX_SHOWN = 5
+_MAX_DEPTH = 200
 _MAX_STATE_BYTES = 16 << 20
+_MAX_RECORD_BYTES = 256 << 20
 
 
 class _DataFile(TypedDict):
@@ -190,7 +192,10 @@ def _source(
     if not entry.is_file:
         raise TokkitError(f"{name}: not a regular file; pipe its content to -")
     with files.open_head(entry, HEAD_BYTES) as file, wrap_os_errors(name):
-        file_type = identify(name, entry.path, read_head(file), config.format)
+        head = read_head(file)
+    if head and not entry.bytes and uri is None:  # as in /proc
+        raise TokkitError(f"{name}: its size is not known; pipe its content to -")
+    file_type = identify(name, entry.path, head, config.format)
     if config.text_column and file_type.format not in ("csv", "tsv"):
         raise TokkitError(
             f"{name}: --text-column needs CSV or TSV, which the file name does not indicate; pass "
@@ -215,7 +220,7 @@ def _stdin(wanted_format: str) -> Source:
 def _is_companion(path: str) -> bool:
     """Whether a file accompanies data without being data, by its path in their folder."""
     *folders, name = path.split("/")
-    return _COMPANION.match(name) is not None or any(part.startswith("_") for part in folders)
+    return bool(_COMPANION.match(name)) or any(part.startswith("_") for part in folders)
 
 
 def _list_folder(
@@ -227,12 +232,11 @@ def _list_folder(
         files: its file system.
         folder: its path.
         left_out: gets the paths of files that are not to be read.
-        above: real paths of the folders above it.
+        above: from ``_enter``.
     """
-    here = files.resolve(folder)
-    if here in above:
+    above = _enter(files, folder, above)
+    if not above:
         return
-    files.list_below(folder)
     output = _find_output(files, folder)
     if output not in (None, _CORPUS):
         left_out.append(f"{folder.rstrip('/')}/")
@@ -259,7 +263,7 @@ def _list_folder(
     has_tokenizer = not _SIGNS_OF_TOKENIZER.isdisjoint(names)
     for entry in entries:
         if entry.is_folder:
-            yield from _list_folder(files, entry.path, left_out, above | {here})
+            yield from _list_folder(files, entry.path, left_out, above)
         elif (
             (shards and entry.name not in shards)
             or (has_tokenizer and _TOKENIZER_FILE.match(entry.name))
@@ -270,15 +274,27 @@ def _list_folder(
             yield entry
 
 
+def _enter(files: Files, folder: str, above: frozenset[str]) -> frozenset[str]:
+    """Return the real paths of a folder and those above it; none if a link leads back to it."""
+    here = files.resolve(folder)
+    if here in above:
+        return frozenset()
+    if len(above) == _MAX_DEPTH:
+        fault = f"more than {_MAX_DEPTH} folders deep; name one further down"
+        raise TokkitError(f"{files.name(folder)}: {fault}")
+    files.list_below(folder)
+    return above | {here}
+
+
 def _find_output(files: Files, folder: str) -> str | None:
     """Return the kind of a folder that tokkit wrote, finished or not; None for another folder."""
     is_unfinished = False
     for entry in files.children(folder, {STATE_FOLDER, *RECORDS}.__contains__):
-        if entry.is_file:
+        if entry.is_file and entry.bytes < _MAX_RECORD_BYTES:
             with files.open(entry.path) as file, suppress(ValueError, RecursionError):
-                record = msgspec.json.decode(file.read())
-                if isinstance(record, dict) and "tokkit_version" in record:
-                    return str(record.get("kind", "tokenizer"))
+                record = msgspec.json.decode(file.read(), type=dict[str, msgspec.Raw])
+                if "tokkit_version" in record:
+                    return str(msgspec.json.decode(record.get("kind", b'"tokenizer"')))
         is_unfinished |= entry.name == STATE_FOLDER
     return "unfinished" if is_unfinished else None
 
@@ -290,12 +306,11 @@ def _read_state(files: Files, folder: str, entries: Sequence[Entry]) -> set[str]
         TokkitError: if one of them is missing, or the data set is a selection of their rows.
     """
     state: object = None
+    name = files.name(folder)
     for entry in entries:
         if entry.name == _SPLITS:
             log.info(
-                "%s: holds a DatasetDict, whose splits are all read; name the folder of one to read "
-                "it alone",
-                files.name(folder),
+                "%s: holds a DatasetDict, whose splits are all read; name one for it alone", name
             )
         if entry.name == _STATE and entry.is_file and entry.bytes < _MAX_STATE_BYTES:
             with files.open(entry.path) as file, suppress(ValueError, RecursionError):
@@ -304,20 +319,16 @@ def _read_state(files: Files, folder: str, entries: Sequence[Entry]) -> set[str]
         return set()
     if state.get("_indices_files") or state.get("_indices_data_files"):
         raise TokkitError(
-            f"{files.name(folder)}: a data set with an indices mapping; call flatten_indices() and "
-            f"save it again"
+            f"{name}: a data set with an indices mapping; call flatten_indices() and save it again"
         )
     try:
         names = {row["filename"] for row in msgspec.convert(state["_data_files"], list[_DataFile])}
     except msgspec.ValidationError as error:
-        raise TokkitError(
-            f"{files.name(folder)}: {_STATE} is damaged ({error}); copy the folder again"
-        ) from error
+        fault = f"{_STATE} is damaged ({error}); copy the folder again"
+        raise TokkitError(f"{name}: {fault}") from error
     if missing := names - {entry.name for entry in entries}:
-        raise TokkitError(
-            f"{files.name(folder)}: {printable(min(missing))} is missing, which {_STATE} names; copy "
-            f"the folder again"
-        )
+        fault = f"{printable(min(missing))} is missing, which {_STATE} names; copy the folder again"
+        raise TokkitError(f"{name}: {fault}")
     return names
 
 
@@ -353,13 +364,12 @@ def _match_parts(
         entry = files.find(f"{folder.rstrip('/')}/{part}" if folder else part)
         matches = [entry] if entry else []
     elif part == "**":
-        here = files.resolve(folder)
-        if here in above:
+        above = _enter(files, folder, above)
+        if not above:
             return
-        files.list_below(folder)
         yield from _match_parts(files, folder, rest or ["*"], left_out)
         matches = list(files.children(folder, _is_shown))
-        rest, above = parts, above | {here}
+        rest = parts
     else:
         above = frozenset()
         matches = list(files.children(folder, partial(_matches, part)))

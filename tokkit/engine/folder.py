@@ -46,6 +46,7 @@ class FolderLock:
     The lock is the operating system's (``flock``), so it ends with the process that holds it,
     however that ends. The lock file contains the process id, for the error that others get. File
     systems without such locks have none: there, only the folder's statement refuses other commands.
+    What an error leaves empty is removed again.
 
     Args:
         folder: created where it is missing.
@@ -61,19 +62,31 @@ class FolderLock:
 
     def __enter__(self) -> Self:
         state = self.folder / STATE_FOLDER
+        self._created = [path for path in (state, *state.parents) if not path.exists()]
         with wrap_os_errors(self.folder):
-            state.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(state / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-            self._holder = os.pread(self._descriptor, 256, 0).decode(errors="replace").strip()
-            try:
-                self._acquire(self._mode)
-            except TokkitError:
-                os.close(self._descriptor)
-                raise
+            while True:
+                state.mkdir(parents=True, exist_ok=True)
+                self._descriptor = os.open(state / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+                self._holder = os.pread(self._descriptor, 256, 0).decode(errors="replace").strip()
+                try:
+                    self._acquire(self._mode)
+                except TokkitError:
+                    os.close(self._descriptor)
+                    raise
+                if os.fstat(self._descriptor).st_nlink:
+                    break
+                os.close(self._descriptor)  # another process removed it, see below
             self._write_holder(f"{os.getpid()} on {platform.node()}")
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error and self._created and self._mode == fcntl.LOCK_EX:
+            state = self._created[0]
+            with suppress(OSError):
+                if [path.name for path in state.iterdir()] == [_LOCK]:
+                    (state / _LOCK).unlink()
+                    for path in self._created:
+                        path.rmdir()
         os.close(self._descriptor)
 
     @contextmanager

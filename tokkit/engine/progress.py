@@ -6,7 +6,7 @@ import time
 from contextlib import AbstractContextManager
 from typing import Any
 
-from tokkit.errors import escape_controls, name_uris
+from tokkit.errors import format_line
 
 LOG_SECONDS = 60.0
 
@@ -116,7 +116,7 @@ class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # no type a
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without what a terminal would obey."""
-        return escape_controls(name_uris(super().format(record)))
+        return format_line(super().format(record))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line, without a bar in it."""

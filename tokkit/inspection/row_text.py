@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tokkit.errors import TokkitError, escape_controls, plural, require
+from tokkit.errors import TokkitError, escape_controls, keep_ends, plural, require
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.masking.masks import MaskOptions, mask_instances
 from tokkit.pretraining.data.instance_reader import InstanceReader
@@ -243,7 +243,7 @@ def show_document(
     """
     lengths = row["sentence_lengths"]
     size = f"{plural(len(lengths), 'sentence')}, {plural(len(row['input_ids']), 'token')}"
-    lines = [f"{escape_controls(row['document'])}: {size}"]
+    lines = [f"{escape_controls(keep_ends(row['document']))}: {size}"]
     bounds = [*pairwise(accumulate(lengths, initial=0))]
     if text is not None:
         ids = row["input_ids"]
@@ -342,4 +342,4 @@ def show_token(token: int, tokenizer: Tokenizer) -> str:
             text = " ".join(f"{_BYTES[char]:02x}" for char in name if char in _BYTES)
     if tokenizer.kind == "wordpiece":
         text = text.removeprefix("##")
-    return escape_controls(text or tokenizer.tokens[token])
+    return escape_controls(keep_ends(text or tokenizer.tokens[token]))
