@@ -34,6 +34,7 @@ from mutating import mutate
 from smallruns import SENTENCES, make_inputs, stage_command, use_small_batches
 
 from tokkit.cli.streams import echo
+from tokkit.engine.manifest import MANIFEST
 from tokkit.errors import TokkitError
 from tokkit.pretraining.data.instance_loader import InstanceLoader
 
@@ -91,8 +92,9 @@ def command(*arguments: str) -> Read:
     def read(folder: Path, output: Path) -> int:
         names = {"@": folder, "+": output}
         status = call_command(*(names.get(argument, argument) for argument in arguments))
-        if not status and output.is_dir():
-            print_result(*(path.read_bytes() for path in sorted(output.glob("*.arrow"))))
+        written = names[arguments[arguments.index("-o") + 1]] if "-o" in arguments else output
+        if not status and written.is_dir():
+            print_result(*(path.read_bytes() for path in sorted(written.glob("*.arrow"))))
         return status
 
     return read
@@ -179,7 +181,18 @@ def make_subjects(work: Path, *, quick: bool) -> list[Subject]:
         "tokenize": command("tokenize", "-t", "@", SENTENCES[1]),
         "train": command("train", corpus, "--compare", "@", *small, "-o", "+"),
     }
-    resume = {"pretrain": lambda folder, _: call_command(*stage_command("pretrain", work, folder))}
+    begun = {"encode": command(*commands[1][:-3], "@", "--workers", "0"), **looks}
+    pretrain = stage_command("pretrain", work, output)[:-1]
+    resume = {"pretrain": command(*pretrain, "@")}
+    without_size = ("pretrain", pretrain[1], "--threads", "1", "--batch-size", "4", "-o", "+")
+    init, *later = (
+        {f"pretrain {options[0]}": command(*without_size, *options)}
+        for options in (
+            ("--init-from", "@", "--max-steps", "1"),
+            ("--continue-from", "@", "--max-steps", "4"),
+            ("--decay-from", "@", "--decay-steps", "1"),
+        )
+    )
     if quick:
         shows, looks, builds = {}, {"verify": looks["verify"]}, {"build": builds["build"]}
     all_of = looks | replay | loads
@@ -189,8 +202,22 @@ def make_subjects(work: Path, *, quick: bool) -> list[Subject]:
         *(Subject(work / name, all_of, splits) for name in (*built, *built)),
         *(Subject(work / name, looks | encode) for name in ("tokenizer", *trained)),
         Subject(words, {"train": command(*counts, "-o", "+")}),
-        *([] if quick else make_runs(work, looks | replay, shows | replay | resume)),
+        Subject(copy_begun(work / "tokens"), begun, {"encode": "shard-"}),
+        *(
+            []
+            if quick
+            else make_runs(work, looks | replay | later[0] | later[1], shows | replay | resume)
+        ),
+        *([] if quick else [Subject(work / "run" / "export", encode | init)]),
     ]
+
+
+def copy_begun(folder: Path) -> Path:
+    """Return a copy of a folder that is not finished."""
+    begun = folder.with_name("begun")
+    shutil.copytree(folder, begun)
+    (begun / MANIFEST).unlink()
+    return begun
 
 
 def make_runs(work: Path, whole: dict[str, Read], stopped: dict[str, Read]) -> list[Subject]:
@@ -224,7 +251,7 @@ class Fuzzer:
         # The first call of each reader loads its kernels, which copies then have.
         for subject in {subject.path: subject for subject in self.subjects}.values():
             for name, read in subject.readers.items():
-                if name != "pretrain":  # torch's threads do not survive a copy
+                if not name.startswith("pretrain"):  # torch's threads do not survive a copy
                     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
                         read(subject.path, self._empty_output())
         self._sound = {subject.path: self.read_all(subject, None)[1] for subject in self.subjects}

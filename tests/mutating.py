@@ -19,6 +19,7 @@ from faultyfolders import edit_manifest
 from malformedjson import VALUES, WHOLE, change_value
 
 from tokkit.engine.json_files import canonical_json
+from tokkit.engine.manifest import MANIFEST
 
 Rng = random.Random
 NUMBERS = (
@@ -39,7 +40,7 @@ def mutate(folder: Path, rng: Rng, others: list[Path]) -> tuple[str, bool]:
         What was done, and whether the manifest agrees with it.
     """
     shards = sorted(folder.glob("*.arrow"))
-    if shards and rng.random() < 0.6:
+    if shards and (folder / MANIFEST).is_file() and rng.random() < 0.6:
         return rewrite(folder, shards, rng), True
     return damage(folder, rng, others), False
 
