@@ -280,8 +280,7 @@ def _enter(files: Files, folder: str, above: frozenset[str]) -> frozenset[str]:
     if here in above:
         return frozenset()
     if len(above) == _MAX_DEPTH:
-        fault = f"more than {_MAX_DEPTH} folders deep; name one further down"
-        raise TokkitError(f"{files.name(folder)}: {fault}")
+        raise TokkitError(f"{files.name(folder)}: more than {_MAX_DEPTH} folders deep; name another")
     files.list_below(folder)
     return above | {here}
 
