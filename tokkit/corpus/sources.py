@@ -280,7 +280,7 @@ def _enter(files: Files, folder: str, above: frozenset[str]) -> frozenset[str]:
     if here in above:
         return frozenset()
     if len(above) == _MAX_DEPTH:
-        raise TokkitError(f"{files.name(folder)}: more than {_MAX_DEPTH} folders deep; name another")
+        raise TokkitError(f"{files.name(folder)}: over {_MAX_DEPTH} folders deep; name another")
     files.list_below(folder)
     return above | {here}
 
