@@ -181,7 +181,7 @@ def make_subjects(work: Path, *, quick: bool) -> list[Subject]:
         "tokenize": command("tokenize", "-t", "@", SENTENCES[1]),
         "train": command("train", corpus, "--compare", "@", *small, "-o", "+"),
     }
-    begun = {"encode": command(*commands[1][:-3], "@", "--workers", "0"), **looks}
+    begun = {"resume encode": command(*commands[1][:-3], "@", "--workers", "0"), **looks}
     pretrain = stage_command("pretrain", work, output)[:-1]
     resume = {"pretrain": command(*pretrain, "@")}
     without_size = ("pretrain", pretrain[1], "--threads", "1", "--batch-size", "4", "-o", "+")
@@ -197,36 +197,29 @@ def make_subjects(work: Path, *, quick: bool) -> list[Subject]:
         shows, looks, builds = {}, {"verify": looks["verify"]}, {"build": builds["build"]}
     all_of = looks | replay | loads
     splits = {name: f"{name.split()[-1]}-" for name in loads}
+    if not quick:
+        stopped = unfinish(work / "run", "stopped", "export", "checkpoints/step-00000003")
+        runs = [
+            Subject(work / "run", looks | replay | later[0] | later[1]),
+            Subject(stopped, shows | replay | resume),
+            Subject(work / "run" / "export", encode | init),
+        ]
     return [
         *[Subject(work / "tokens", looks | builds, dict.fromkeys(builds, "shard-"))] * 5,
         *(Subject(work / name, all_of, splits) for name in (*built, *built)),
         *(Subject(work / name, looks | encode) for name in ("tokenizer", *trained)),
         Subject(words, {"train": command(*counts, "-o", "+")}),
-        Subject(copy_begun(work / "tokens"), begun, {"encode": "shard-"}),
-        *(
-            []
-            if quick
-            else make_runs(work, looks | replay | later[0] | later[1], shows | replay | resume)
-        ),
-        *([] if quick else [Subject(work / "run" / "export", encode | init)]),
+        Subject(unfinish(work / "tokens", "begun"), begun, {"resume encode": "shard-"}),
+        *([] if quick else runs),
     ]
 
 
-def copy_begun(folder: Path) -> Path:
-    """Return a copy of a folder that is not finished."""
-    begun = folder.with_name("begun")
-    shutil.copytree(folder, begun)
-    (begun / MANIFEST).unlink()
-    return begun
-
-
-def make_runs(work: Path, whole: dict[str, Read], stopped: dict[str, Read]) -> list[Subject]:
-    """Return a finished run, and a copy of it as it was in the middle."""
-    shutil.copytree(work / "run", work / "stopped")
-    (work / "stopped" / "manifest.json").unlink()
-    shutil.rmtree(work / "stopped" / "export")
-    shutil.rmtree(work / "stopped" / "checkpoints" / "step-00000003")
-    return [Subject(work / "run", whole), Subject(work / "stopped", stopped)]
+def unfinish(folder: Path, name: str, *parts: str) -> Path:
+    """Copy a folder under another name without these files and folders; return the copy."""
+    copy = Path(shutil.copytree(folder, folder.with_name(name)))
+    for part in (MANIFEST, *parts):
+        shutil.rmtree(copy / part) if (copy / part).is_dir() else (copy / part).unlink()
+    return copy
 
 
 class Fuzzer:
@@ -251,7 +244,8 @@ class Fuzzer:
         # The first call of each reader loads its kernels, which copies then have.
         for subject in {subject.path: subject for subject in self.subjects}.values():
             for name, read in subject.readers.items():
-                if not name.startswith("pretrain"):  # torch's threads do not survive a copy
+                # Torch's threads do not survive a copy, and what resumes finishes the folder.
+                if not name.startswith(("pretrain", "resume")):
                     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
                         read(subject.path, self._empty_output())
         self._sound = {subject.path: self.read_all(subject, None)[1] for subject in self.subjects}
