@@ -22,7 +22,7 @@ _FILE = re.compile(r"\.(?:json|txt|model|spm)", re.IGNORECASE)
 _TOKENIZER_FILES = (
     *("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "*.model", "*.spm", "*.tiktoken"),
-    "tekken.json",
+    *("tekken.json", "target_vocab.json", "dict.txt"),
 )
 WEIGHT_FILES = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin*")
 TIMEOUT_SECONDS = 10.0

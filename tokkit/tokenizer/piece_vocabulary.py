@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tokkit.tokenizer.definitions import WORD_BEGINNING
 from tokkit.tokenizer.limits import read_file
 
 # Classes of transformers that look up the pieces of the text as it is.
@@ -130,7 +131,8 @@ class PieceProcessor:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens."""
-        return str(self._processor.decode([self._tokens.get(number, "") for number in ids]))
+        text: str = self._processor.decode([self._tokens.get(number, "") for number in ids])
+        return text.replace(WORD_BEGINNING, " ")  # in runs that sentencepiece does not know
 
     def serialized_model_proto(self) -> bytes:
         """Return the bytes of the model, without the ids."""
