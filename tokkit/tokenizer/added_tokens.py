@@ -6,7 +6,7 @@ is special, the search goes on behind the ``x``.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -26,7 +26,7 @@ from tokkit.kernels.encode.find_added import (
 )
 from tokkit.kernels.encode.tries import make_cells
 from tokkit.shards.arrow import read_only
-from tokkit.tokenizer.definitions import WORD_BEGINNING
+from tokkit.tokenizer.definitions import WORD_BEGINNING, make_empty_library
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 
@@ -38,7 +38,9 @@ def explain_added(tokenizer: Tokenizer, *, spaced: bool) -> str | None:
     raw, normalized = read_rows(tokenizer)
     counts = Counter(content for content, _ in normalized)
     marks = set()
-    if spaced and b" " in _normalize(tokenizer, "a b"):  # the pre-tokenizer puts U+2581 there
+    if (
+        spaced and b" " in _make_normalize(tokenizer)("a b").encode()
+    ):  # the pre-tokenizer puts U+2581 there
         marks = {b" ", WORD_BEGINNING.encode()}
     for content, row in [*raw, *normalized]:
         name = f"its added token {row['content']!r}"
@@ -58,17 +60,16 @@ def read_rows(tokenizer: Tokenizer) -> list[list[tuple[bytes, Mapping[str, Any]]
     A kind without a token that text may become is left out.
     """
     kinds: list[list[tuple[bytes, Mapping[str, Any]]]] = [[], []]
+    normalize = _make_normalize(tokenizer)
     for row in tokenizer.definition.get("added_tokens", ()):
-        content = row["content"].encode()
-        if row["normalized"]:
-            content = _normalize(tokenizer, row["content"])
-        kinds[row["normalized"]].append((content, row))
+        content = normalize(row["content"]) if row["normalized"] else row["content"]
+        kinds[row["normalized"]].append((content.encode(), row))
     return [rows if any(not row["special"] for _, row in rows) else [] for rows in kinds]
 
 
-def _normalize(tokenizer: Tokenizer, text: str) -> bytes:
-    normalizer = getattr(tokenizer.library, "normalizer", None)
-    return (normalizer.normalize_str(text) if normalizer else text).encode()
+def _make_normalize(tokenizer: Tokenizer) -> Callable[[str], str]:
+    part = tokenizer.definition.get("normalizer")
+    return make_empty_library(part).normalizer.normalize_str if part else str
 
 
 _MAX_COMPARED = 64  # pairs of bytes that blocks are compared with, rather than looked up

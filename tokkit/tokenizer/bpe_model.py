@@ -22,7 +22,7 @@ from tokkit.kernels.encode.bpe_lookup import (
 from tokkit.kernels.encode.bpe_merges import Merges, fill_merges, new_buffers
 from tokkit.kernels.encode.cut_rules import CutRules
 from tokkit.kernels.encode.encode_bpe import BpeTables, encode_bpe
-from tokkit.kernels.encode.tries import NO_TOKEN, make_cells
+from tokkit.kernels.encode.tries import NO_TOKEN, Cells, make_cells
 from tokkit.kernels.string_columns import prefix_spaces
 from tokkit.shards.arrow import read_only, string_buffers, to_arrow
 from tokkit.tokenizer.definitions import list_parts
@@ -31,6 +31,7 @@ from tokkit.tokenizer.segments import Segmenter, Segments
 from tokkit.tokenizer.splitter import TextSplitter
 from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
+from tokkit.tokenizer.tokenizer_cache import recall
 
 LONGEST_WORD = 4 << 20  # bytes; such a word takes 200 MB, and a longer one is the library's
 _FIRST_WORD = 1 << 10
@@ -61,28 +62,12 @@ class BpeModel:
     kernel: ClassVar[Callable[..., int]] = staticmethod(encode_bpe)
 
     def __init__(self, tokenizer: Tokenizer, longest_word: int | None = None) -> None:
-        assert tokenizer.library is not None  # noqa: S101  only a tokenizer of the library has a pipeline
         self._add_prefix_space = tokenizer.add_prefix_space
         self._longest_word = LONGEST_WORD if longest_word is None else longest_word
-        merges = read_merges(tokenizer)
-        values, offsets = read_token_bytes(tokenizer.tokens)
-        self._merges = make_merges(*merges)
-        self._lookup = make_lookup(merges, values, offsets)
-        self._whole = np.zeros(256, np.uint64)
-        model = tokenizer.definition["model"]
-        if model.get("ignore_merges"):
-            vocabulary = np.fromiter(model["vocab"].values(), np.int64)
-            rest = np.setdiff1d(vocabulary, self._lookup.ids[: len(self._lookup.parts)])
-            rest = rest[offsets[rest] < offsets[rest + 1]]
-            order, token_values, token_offsets = sort_tokens(values, offsets, rest)
-            self._whole = make_cells(token_values, token_offsets, rest[order])
+        tables = recall(tokenizer.digest, "tables", lambda: _make_tables(tokenizer))
+        self._merges, self._lookup, self._whole, self.num_bytes = tables
         self._buffers = new_buffers(_FIRST_WORD)
         self.characters = TextSplitter(tokenizer.definition["pre_tokenizer"])
-        self.num_bytes: npt.NDArray[np.int32] | None = None
-        if NO_ID not in merges[0]:
-            self.num_bytes = np.diff(offsets).astype(np.int32)
-            for row in tokenizer.definition["added_tokens"]:
-                self.num_bytes[row["id"]] = len(row["content"].encode())
         parts = list_parts(tokenizer.definition["normalizer"])
         self.library_continues = len(parts) <= 1 and {p["type"] for p in parts} <= _SAME_TWICE
         normalizer = TextNormalizer.of_definition(tokenizer.definition["normalizer"])
@@ -122,6 +107,29 @@ class BpeModel:
             return False
         self._buffers = new_buffers(2 * num_bytes)
         return True
+
+
+def _make_tables(
+    tokenizer: Tokenizer,
+) -> tuple[Merges, BpeLookup, Cells, npt.NDArray[np.int32] | None]:
+    """Return the merges, the tables for looking up tokens, those of whole words, and ``num_bytes``."""
+    merges = read_merges(tokenizer)
+    values, offsets = read_token_bytes(tokenizer.tokens)
+    lookup = make_lookup(merges, values, offsets)
+    whole = np.zeros(256, np.uint64)
+    model = tokenizer.definition["model"]
+    if model.get("ignore_merges"):
+        vocabulary = np.fromiter(model["vocab"].values(), np.int64)
+        rest = np.setdiff1d(vocabulary, lookup.ids[: len(lookup.parts)])
+        rest = rest[offsets[rest] < offsets[rest + 1]]
+        order, token_values, token_offsets = sort_tokens(values, offsets, rest)
+        whole = make_cells(token_values, token_offsets, rest[order])
+    num_bytes = None
+    if NO_ID not in merges[0]:
+        num_bytes = np.diff(offsets).astype(np.int32)
+        for row in tokenizer.definition["added_tokens"]:
+            num_bytes[row["id"]] = len(row["content"].encode())
+    return make_merges(*merges), lookup, whole, num_bytes
 
 
 def make_merges(

@@ -5,7 +5,6 @@ by asking, between which characters it never looks at both sides: there texts ca
 seldom is never wrong; it makes pieces longer.
 """
 
-import json
 import re
 import unicodedata
 from abc import ABC, abstractmethod
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokkit.kernels.encode.normalize import IN_CONTEXT, JOINED, LINKER, NUM_CLASSES, PLAIN
+from tokkit.tokenizer.definitions import make_empty_library
 from tokkit.tokenizer.sentencepiece_model import USER_DEFINED, SentencepieceModel
 
 # Classes of characters, in addition to those that the kernel knows.
@@ -74,12 +74,7 @@ class Rules(ABC):
 
 def _make_normalizer(*parts: Mapping[str, Any]) -> Callable[[str], str]:
     """Return what some normalizers of a ``tokenizer.json`` do, one after the other."""
-    import tokenizers
-
-    empty = tokenizers.Tokenizer(tokenizers.models.BPE())
-    definition = json.loads(empty.to_str())
-    definition["normalizer"] = {"type": "Sequence", "normalizers": list(parts)}
-    library = tokenizers.Tokenizer.from_str(json.dumps(definition))
+    library = make_empty_library({"type": "Sequence", "normalizers": list(parts)})
     normalize: Callable[[str], str] = library.normalizer.normalize_str
     return normalize
 

@@ -33,6 +33,7 @@ from tokkit.kernels.encode.encode_wordpiece import (
     WORD,
     Characters,
 )
+from tokkit.tokenizer.definitions import make_empty_library
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 UNICODE_SIZE = 0x110000
@@ -82,9 +83,8 @@ class WordCharacters:
     @classmethod
     def of_tokenizer(cls, tokenizer: Tokenizer, word_id: Callable[[str], int] = ord) -> Self:
         """Return the table of a tokenizer whose ``pipeline`` is ``bert``."""
-        library, normalizer = tokenizer.library, tokenizer.definition["normalizer"]
-        assert library is not None  # noqa: S101  only a tokenizer of the library has a pipeline
-        assert library.normalizer is not None  # noqa: S101  the pipeline begins with it
+        normalizer = tokenizer.definition["normalizer"]
+        library = make_empty_library(normalizer, tokenizer.definition["pre_tokenizer"])
         strips = normalizer["strip_accents"]
         return cls(
             library.normalizer.normalize_str,

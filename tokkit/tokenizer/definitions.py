@@ -44,6 +44,7 @@ def split_by(pattern: str) -> dict[str, Any]:
 
 SPLIT_WORDS = split_by(GPT2_PATTERN)
 
+_WITHOUT_EFFECT_ON_IDS = ("version", "truncation", "padding", "post_processor", "decoder")
 _EMPTY: dict[str, Any] = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": []}
 
 
@@ -262,6 +263,29 @@ def encode_definition(
     ).encode()
 
 
+def canonical_definition(definition: Mapping[str, Any], special_ids: Mapping[str, int]) -> bytes:
+    """Return the bytes whose SHA-256 is a fingerprint; see ``tokkit.tokenizer.tokenizer``."""
+    data = {key: value for key, value in definition.items() if key not in _WITHOUT_EFFECT_ON_IDS}
+    data["added_tokens"] = [
+        {"id": row["id"], "content": row["content"], "special": True} if row["special"] else row
+        for row in definition["added_tokens"]
+    ]
+    # Old files have an empty prefix or suffix where newer ones have None.
+    data["model"] = {key: None if value == "" else value for key, value in data["model"].items()}
+    data["pre_tokenizer"] = _without_offsets(definition["pre_tokenizer"])
+    data["special_ids"] = dict(special_ids)
+    return encode_definition(data, sort_keys=True)
+
+
+def _without_offsets(part: Any) -> Any:
+    """Return a pre-tokenizer, or a sequence of them, without ``trim_offsets``."""
+    if isinstance(part, dict):
+        return {key: _without_offsets(part[key]) for key in part if key != "trim_offsets"}
+    if isinstance(part, list):
+        return [_without_offsets(element) for element in part]
+    return part
+
+
 def fallback_tokens() -> list[str]:
     """Return sentencepiece's 256 tokens for the bytes of characters that have no token, by byte."""
     return [f"<0x{byte:02X}>" for byte in range(256)]
@@ -353,3 +377,14 @@ def list_parts(part: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
         return [part]
     (name,) = _INNER.intersection(part)
     return [inner for outer in part[name] for inner in list_parts(outer)]
+
+
+def make_empty_library(
+    normalizer: Mapping[str, Any] | None, pre_tokenizer: Mapping[str, Any] | None = None
+) -> Any:
+    """Return a tokenizer of the library that has these parts, and no vocabulary to load."""
+    import tokenizers
+
+    definition = json.loads(tokenizers.Tokenizer(tokenizers.models.BPE()).to_str())
+    definition |= {"normalizer": normalizer, "pre_tokenizer": pre_tokenizer}
+    return tokenizers.Tokenizer.from_str(json.dumps(definition))

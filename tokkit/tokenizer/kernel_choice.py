@@ -16,6 +16,7 @@ from tokkit.tokenizer.split_pattern import PatternParser, UnknownPatternError
 from tokkit.tokenizer.splitter import TextSplitter, read_levels
 from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
+from tokkit.tokenizer.tokenizer_cache import recall
 from tokkit.tokenizer.unigram_vocabulary import is_unigram, unigram_obstacles
 
 _MAX_MERGES = 1 << 26  # ranks that fit in the keys of ``tokkit.kernels.encode.bpe_merges``
@@ -38,6 +39,10 @@ class KernelChoice(NamedTuple):
 @lru_cache(maxsize=1)
 def choose_kernel(tokenizer: Tokenizer) -> KernelChoice:
     """Return which kernel gives the ids of a tokenizer."""
+    return recall(tokenizer.digest, "kernel", lambda: _choose(tokenizer))
+
+
+def _choose(tokenizer: Tokenizer) -> KernelChoice:
     obstacles: Iterator[str]
     if isinstance(tokenizer.processor, PieceProcessor):
         return KernelChoice(None, "pieces that are looked up in another vocabulary")

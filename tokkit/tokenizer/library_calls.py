@@ -11,11 +11,18 @@ error says it in one line.
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from tokkit.engine.unit import abort_work
 from tokkit.errors import TokkitError
+from tokkit.tokenizer.limits import check_parts
+
+if TYPE_CHECKING:
+    import tokenizers
 
 _SECONDS = 10
 _SECONDS_PER_CHARACTER = 4e-5
@@ -71,6 +78,26 @@ def silence_panics() -> Iterator[None]:
 def is_library_fault(error: BaseException) -> bool:
     """Return whether a library raised an error: a panic is no ``Exception``, others no narrower."""
     return type(error) in (Exception, RuntimeError) or type(error).__name__ == "PanicException"
+
+
+def load_library(definition: Mapping[str, Any], path: str) -> "tokenizers.Tokenizer":
+    """Load a definition with the tokenizers library, without what would change ids silently."""
+    import tokenizers
+
+    # Truncation and padding would drop and add ids, and dropout would draw them at random.
+    model = {name: value for name, value in definition["model"].items() if name != "dropout"}
+    data = {**definition, "truncation": None, "padding": None, "model": model}
+    check_parts(data, path)
+    try:
+        with silence_panics():
+            return tokenizers.Tokenizer.from_str(msgspec.json.encode(data).decode())
+    except BaseException as error:
+        if not is_library_fault(error) and not isinstance(error, (ValueError, RecursionError)):
+            raise
+        raise TokkitError(
+            f"{path}: the tokenizers library cannot load it ({error}); save it with a release of "
+            f"transformers that uses tokenizers {tokenizers.__version__}"
+        ) from error
 
 
 @contextmanager

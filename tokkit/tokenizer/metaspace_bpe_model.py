@@ -45,6 +45,7 @@ from tokkit.tokenizer.metaspace_vocabulary import (
 )
 from tokkit.tokenizer.segments import MetaspaceSegmenter, Segments
 from tokkit.tokenizer.tokenizer import Tokenizer
+from tokkit.tokenizer.tokenizer_cache import recall
 
 LONGEST_WORD = 4 << 20  # bytes
 _FIRST_WORD = 1 << 10
@@ -75,7 +76,6 @@ class MetaspaceBpeModel:
     def __init__(self, tokenizer: Tokenizer, longest_word: int | None = None) -> None:
         self._longest_word = LONGEST_WORD if longest_word is None else longest_word
         self.library_continues = keeps_normalized(tokenizer)
-        vocabulary = read_vocabulary(tokenizer)
         pieces = {}
         if tokenizer.processor is not None:
             unknown = tokenizer.special_ids["unk"]
@@ -83,9 +83,8 @@ class MetaspaceBpeModel:
                 is_special = number in tokenizer.all_special_ids
                 pieces[_to_bytes(tokenizer.tokens[number])] = unknown if is_special else number
         self._segmenter = MetaspaceSegmenter(tokenizer, pieces)
-        self._tables = _make_tables(vocabulary, tokenizer.vocab_size)
-        self.num_bytes = np.array([len(_to_bytes(t)) for t in tokenizer.tokens], np.int32)
-        self.num_bytes[vocabulary.byte_ids or [vocabulary.unknown_id]] = bool(vocabulary.byte_ids)
+        tables = recall(tokenizer.digest, "tables", lambda: _make_tables(tokenizer))
+        self._tables, self.num_bytes = tables
 
     @property
     def tables(self) -> tuple[Any, ...]:
@@ -146,7 +145,11 @@ def _to_bytes(token: str) -> bytes:
     return token.replace(WORD_BEGINNING, " ").encode()
 
 
-def _make_tables(vocabulary: MetaspaceVocabulary, vocab_size: int) -> MetaspaceTables:
+def _make_tables(tokenizer: Tokenizer) -> tuple[MetaspaceTables, npt.NDArray[np.int32]]:
+    """Return the tables, and ``num_bytes`` of the model."""
+    vocabulary, vocab_size = read_vocabulary(tokenizer), tokenizer.vocab_size
+    num_bytes = np.array([len(_to_bytes(token)) for token in tokenizer.tokens], np.int32)
+    num_bytes[vocabulary.byte_ids or [vocabulary.unknown_id]] = bool(vocabulary.byte_ids)
     merged_texts, symbols = split_symbols(vocabulary)
     table = np.zeros(UNICODE_SIZE, np.uint32)
     for text, number in symbols.items():
@@ -159,7 +162,7 @@ def _make_tables(vocabulary: MetaspaceVocabulary, vocab_size: int) -> MetaspaceT
     begins_word[[number for number, text in texts if text.startswith(" ")]] = True
     lefts, rights, merged, ranks = np.ascontiguousarray(vocabulary.merges.T)
     byte_ids = np.array(vocabulary.byte_ids or [NO_ID] * 256, np.int64)
-    return MetaspaceTables(
+    tables = MetaspaceTables(
         symbols=table,
         pairs=pairs,
         pair_shift=shift,
@@ -172,6 +175,7 @@ def _make_tables(vocabulary: MetaspaceVocabulary, vocab_size: int) -> MetaspaceT
         merges_spaces=merges_spaces,
         buffers=new_buffers(_FIRST_WORD),
     )
+    return tables, num_bytes
 
 
 def _make_rules(

@@ -28,6 +28,7 @@ from tokkit.tokenizer.definitions import (
 from tokkit.tokenizer.piece_vocabulary import PieceProcessor
 from tokkit.tokenizer.special_tokens import ROLES, named_token
 from tokkit.tokenizer.tokenizer import Tokenizer
+from tokkit.tokenizer.tokenizer_cache import recall
 
 _MODEL_MAX_LENGTH = 512  # BERT's positions
 _LONGEST_MODEL_MAX_LENGTH = 1 << 20  # transformers writes 10^30 if it knows none
@@ -43,6 +44,16 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         tokenizer: the tokenizer to save.
         folder: created if missing; other files in it stay.
     """
+    files = recall(tokenizer.digest, "files", lambda: _make_files(tokenizer))
+    with wrap_os_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        with write_atomically(folder / name) as file:
+            file.write(content)
+
+
+def _make_files(tokenizer: Tokenizer) -> dict[str, bytes]:
+    """Return the content of the files, by name."""
     tokens = _special_tokens(tokenizer)
     files = {
         "special_tokens_map.json": _json(tokens),
@@ -54,13 +65,9 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     elif tokenizer.processor is not None:
         files["tokenizer.model"] = tokenizer.processor.serialized_model_proto()
     if tokenizer.definition:
-        definition = encode_definition(tokenizer.definition, indent=2)
+        definition = encode_definition(dict(tokenizer.definition), indent=2)
         files["tokenizer.json"] = definition + b"\n"
-    with wrap_os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        with write_atomically(folder / name) as file:
-            file.write(content)
+    return files
 
 
 def _json(data: Any) -> bytes:

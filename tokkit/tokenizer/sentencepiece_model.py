@@ -3,6 +3,7 @@
 The file is a protobuf message; see ``sentencepiece_model.proto`` in google/sentencepiece.
 """
 
+import hashlib
 import re
 import struct
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tokkit.errors import TokkitError
+from tokkit.tokenizer.tokenizer_cache import LARGE, recall
 
 if TYPE_CHECKING:
     import sentencepiece
@@ -85,6 +87,11 @@ def load_model(model: bytes, path: str) -> "sentencepiece.SentencePieceProcessor
 @lru_cache(maxsize=1)
 def read_sentencepiece(model: bytes) -> SentencepieceModel:
     """Return what a model says, which sentencepiece has loaded before."""
+    digest = hashlib.sha256(model).hexdigest() if len(model) >= LARGE else ""
+    return recall(digest, "model", lambda: _read(model))
+
+
+def _read(model: bytes) -> SentencepieceModel:
     pieces = []
     parts = {_TRAINER: b"", _NORMALIZER: b""}
     for number, value in _read_fields(model):

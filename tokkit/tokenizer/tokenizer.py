@@ -15,7 +15,7 @@ fingerprint of each tokenizer with such a token, so the folders made with it are
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,12 +27,11 @@ from tokkit.tokenizer.definitions import (
     SPLIT_DIGITS,
     SPLIT_WORDS,
     added_token,
-    encode_definition,
+    canonical_definition,
     mark_special_tokens,
 )
-from tokkit.tokenizer.library_calls import is_library_fault, silence_panics
+from tokkit.tokenizer.library_calls import load_library
 from tokkit.tokenizer.limits import (
-    check_parts,
     check_tokens,
     check_unknown,
     find_unknown,
@@ -52,6 +51,7 @@ from tokkit.tokenizer.special_tokens import (
     named_roles,
     named_token,
 )
+from tokkit.tokenizer.tokenizer_cache import LazyDefinition, digest_files, find_kept, keep
 
 if TYPE_CHECKING:
     import sentencepiece
@@ -60,7 +60,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KINDS = {"WordPiece": "wordpiece", "BPE": "bpe", "Unigram": "unigram", "WordLevel": "wordlevel"}
-_WITHOUT_EFFECT_ON_IDS = ("version", "truncation", "padding", "post_processor", "decoder")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,9 +76,8 @@ class Tokenizer:
         fingerprint: 64 hexadecimal digits; see the module.
         definition: the object of its ``tokenizer.json``; empty for sentencepiece.
         config: ``tokenizer_config.json`` over ``special_tokens_map.json``; empty without them.
-        library: the tokenizer of the tokenizers library, without its post-processor; None for
-            sentencepiece.
-        processor: the tokenizer of the sentencepiece library; None for the others.
+        processor: the tokenizer of the sentencepiece library, or what stands for it; None for others.
+        digest: identifies the files that it is made of alone; empty if nothing made of it is kept.
     """
 
     path: str
@@ -91,8 +89,19 @@ class Tokenizer:
     fingerprint: str
     definition: Mapping[str, Any] = field(repr=False)
     config: Mapping[str, Any] = field(repr=False)
-    library: "tokenizers.Tokenizer | None" = field(repr=False)
-    processor: "sentencepiece.SentencePieceProcessor | PieceProcessor | None" = field(repr=False)
+    processor: "sentencepiece.SentencePieceProcessor | PieceProcessor | None" = field(
+        repr=False, default=None
+    )
+    digest: str = field(repr=False, default="")
+
+    @cached_property
+    def library(self) -> "tokenizers.Tokenizer | None":
+        """The tokenizer of the tokenizers library, without post-processor; None for sentencepiece."""
+        if self.processor is not None:
+            return None
+        library = load_library({**self.definition, "post_processor": None}, self.path)
+        library.encode_special_tokens = True
+        return library
 
     @property
     def vocab_size(self) -> int:
@@ -142,15 +151,12 @@ class Tokenizer:
             row = rows.get(name) or added_token(name, number, special=True)
             rows[name] = {**row, "special": False}
         added = sorted(rows.values(), key=lambda row: row["id"])
-        definition = {**self.definition, "added_tokens": added}
-        library = _make_library({**definition, "post_processor": None}, self.path)
-        library.encode_special_tokens = True
         allowed = {row["id"] for row in added if row["content"] in names}
         return replace(
             self,
-            definition=definition,
-            library=library,
+            definition={**self.definition, "added_tokens": added},
             all_special_ids=tuple(i for i in self.all_special_ids if i not in allowed),
+            digest="",
         )
 
     def require_special(self, *roles: str) -> None:
@@ -261,21 +267,41 @@ def load_tokenizer(path: Path) -> Tokenizer:
     Raises:
         TokkitError: if there is none, or if its ids, tokens or model are invalid.
     """
+    digest = digest_files(path)
+    folder = path if path.is_dir() else path.parent
+    if (kept := find_kept(digest, "tokenizer")) is not None:
+        return Tokenizer(**{**kept, "path": str(folder / kept["path"])})
     files = read_tokenizer_files(path)
-    return _make_sentencepiece(files) if files.definition is None else make_tokenizer(files)
+    if digest_files(path) != digest:
+        digest = ""  # they have changed meanwhile
+    if files.definition is None:
+        return _make_sentencepiece(files, digest)
+    if files.path.suffix != ".json" or files.path.is_dir():
+        digest = ""  # loading takes something for granted, and says so
+    tokenizer = make_tokenizer(files, digest)
+    if tokenizer.digest:
+        state = {each.name: getattr(tokenizer, each.name) for each in fields(tokenizer)}
+        state |= {"path": files.path.name, "definition": LazyDefinition.of(tokenizer.definition)}
+        keep(digest, "tokenizer", state)
+    return tokenizer
 
 
-def make_tokenizer(files: TokenizerFiles) -> Tokenizer:
-    """Make a tokenizer from a parsed ``tokenizer.json``."""
+def make_tokenizer(files: TokenizerFiles, digest: str = "") -> Tokenizer:
+    """Make a tokenizer from a parsed ``tokenizer.json``.
+
+    Args:
+        files: what was read.
+        digest: what identifies these files, if what is made of them may be kept.
+    """
     path = str(files.path)
     named = named_roles(files.config)
-    data = files.definition or {}
-    data = mark_special_tokens(data, named.values())
-    library = _make_library(data, path)
+    data = mark_special_tokens(files.definition or {}, named.values())
+    library = load_library(data, path)
     ids = library.get_vocab(with_added_tokens=True)
     tokens, hole_ids = order_tokens(ids, path)
     for row in data["added_tokens"]:
         if row["content"] and row["id"] != ids[row["content"]]:
+            digest = ""  # so that the next process says it, too
             log.info(
                 "%s: the added token %r has id %d in the file, but %d in the tokenizers library "
                 "and transformers, which is used",
@@ -283,7 +309,6 @@ def make_tokenizer(files: TokenizerFiles) -> Tokenizer:
             )
     library.encode_special_tokens = True
     definition = msgspec.json.decode(library.to_str())
-    library.post_processor = None  # it may trim the offsets of tokens
     model = definition["model"]
     check_unknown(model, tokens, path)
     unknown = find_unknown(model, tokens)
@@ -299,42 +324,24 @@ def make_tokenizer(files: TokenizerFiles) -> Tokenizer:
             f"{tokens[special_ids['unk']]!r}; name {unknown!r} there, or use a vocabulary with the "
             f"ids that its class expects"
         )
-    return Tokenizer(
+    tokenizer = Tokenizer(
         path=path,
         kind=_KINDS[model["type"]],
         tokens=tokens,
         hole_ids=hole_ids,
         special_ids=special_ids,
         all_special_ids=tuple(sorted(special.union(special_ids.values()))),
-        fingerprint=hashlib.sha256(_canonical(definition, special_ids)).hexdigest(),
+        fingerprint=hashlib.sha256(canonical_definition(definition, special_ids)).hexdigest(),
         definition=definition,
         config=files.config,
-        library=library,
-        processor=None,
+        digest=digest,
     )
+    library.post_processor = None
+    vars(tokenizer)["library"] = library  # made already
+    return tokenizer
 
 
-def _make_library(definition: Mapping[str, Any], path: str) -> "tokenizers.Tokenizer":
-    """Load a definition with the tokenizers library, without what would change ids silently."""
-    import tokenizers
-
-    # Truncation and padding would drop and add ids, and dropout would draw them at random.
-    model = {name: value for name, value in definition["model"].items() if name != "dropout"}
-    data = {**definition, "truncation": None, "padding": None, "model": model}
-    check_parts(data, path)
-    try:
-        with silence_panics():
-            return tokenizers.Tokenizer.from_str(msgspec.json.encode(data).decode())
-    except BaseException as error:
-        if not is_library_fault(error) and not isinstance(error, (ValueError, RecursionError)):
-            raise
-        raise TokkitError(
-            f"{path}: the tokenizers library cannot load it ({error}); save it with a release of "
-            f"transformers that uses tokenizers {tokenizers.__version__}"
-        ) from error
-
-
-def _make_sentencepiece(files: TokenizerFiles) -> Tokenizer:
+def _make_sentencepiece(files: TokenizerFiles, digest: str) -> Tokenizer:
     """Make a tokenizer from a sentencepiece model, whose ids may be those of another vocabulary."""
     processor: sentencepiece.SentencePieceProcessor | PieceProcessor
     path = str(files.path)
@@ -345,7 +352,11 @@ def _make_sentencepiece(files: TokenizerFiles) -> Tokenizer:
         tokens, hole_ids = order_tokens(ids, path)
         special_ids = find_special_ids(ids, named_roles(files.config))
         fingerprint = files.pieces.fingerprint
+        digest = ""
     else:
+        from sentencepiece import __version__ as release
+
+        digest = digest and f"{digest} {release}"
         processor = load_model(files.model, path)
         tokens = tuple(processor.id_to_piece(number) for number in range(len(processor)))
         check_tokens(tokens, path)
@@ -369,29 +380,6 @@ def _make_sentencepiece(files: TokenizerFiles) -> Tokenizer:
         fingerprint=fingerprint,
         definition={},
         config=files.config,
-        library=None,
         processor=processor,
+        digest=digest,
     )
-
-
-def _canonical(definition: Mapping[str, Any], special_ids: Mapping[str, int]) -> bytes:
-    """Return the bytes whose SHA-256 is the fingerprint; see the module."""
-    data = {key: value for key, value in definition.items() if key not in _WITHOUT_EFFECT_ON_IDS}
-    data["added_tokens"] = [
-        {"id": row["id"], "content": row["content"], "special": True} if row["special"] else row
-        for row in definition["added_tokens"]
-    ]
-    # Old files have an empty prefix or suffix where newer ones have None.
-    data["model"] = {key: None if value == "" else value for key, value in data["model"].items()}
-    data["pre_tokenizer"] = _without_offsets(definition["pre_tokenizer"])
-    data["special_ids"] = dict(special_ids)
-    return encode_definition(data, sort_keys=True)
-
-
-def _without_offsets(part: Any) -> Any:
-    """Return a pre-tokenizer, or a sequence of them, without ``trim_offsets``."""
-    if isinstance(part, dict):
-        return {key: _without_offsets(part[key]) for key in part if key != "trim_offsets"}
-    if isinstance(part, list):
-        return [_without_offsets(element) for element in part]
-    return part

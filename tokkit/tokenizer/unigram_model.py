@@ -25,7 +25,8 @@ from tokkit.tokenizer.encoded import forbidden_mask
 from tokkit.tokenizer.segments import Segmenter, Segments
 from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
-from tokkit.tokenizer.unigram_vocabulary import UnigramVocabulary, read_vocabulary
+from tokkit.tokenizer.tokenizer_cache import recall
+from tokkit.tokenizer.unigram_vocabulary import read_vocabulary
 
 LONGEST_WORD = 8 << 20  # bytes that cannot be cut, which take 200 MB
 _SIGN = WORD_BEGINNING.encode()
@@ -53,19 +54,10 @@ class UnigramModel:
         self._longest_word = LONGEST_WORD if longest_word is None else longest_word
         is_whole = tokenizer.processor is not None
         self.kernel: Callable[..., int] = encode_unigram_text if is_whole else encode_unigram
-        vocabulary = read_vocabulary(tokenizer)
-        own_ids = np.arange(tokenizer.vocab_size)
-        own_ids[forbidden_mask(tokenizer)] = tokenizer.special_ids.get("unk", vocabulary.unknown_id)
-        self._tables = _make_tables(vocabulary, own_ids, joins_unknown=not is_whole)
+        tables = recall(tokenizer.digest, "tables", lambda: _make_tables(tokenizer))
+        self._tables, self.num_bytes, scores = tables
         self._words = _new_rules(before_spaces=True)
         self.rules = _new_rules(before_spaces=not is_whole)
-        self.num_bytes = np.zeros(tokenizer.vocab_size, np.int32)
-        scores = np.full(tokenizer.vocab_size, np.nan)
-        several = {*vocabulary.byte_ids, vocabulary.unknown_id, tokenizer.special_ids.get("unk")}
-        for piece, number, score in vocabulary.pieces:
-            if number not in several and own_ids[number] == number:
-                self.num_bytes[number] = len(_to_bytes(piece))
-                scores[number] = score
         largest = float(np.abs(self._tables.scores).max())
         self._drops_spaces = {"type": "WhitespaceSplit"} in tokenizer.pre_tokenizers
         self._normalizer = TextNormalizer.of_tokenizer(tokenizer)
@@ -126,15 +118,20 @@ def _to_bytes(piece: str) -> bytes:
 
 
 def _make_tables(
-    vocabulary: UnigramVocabulary, own_ids: npt.NDArray[np.int64], *, joins_unknown: bool
-) -> UnigramTables:
-    """Return the tables of a vocabulary.
-
-    Args:
-        vocabulary: the vocabulary.
-        own_ids: int64 ``[vocab_size]``: what each id becomes in text.
-        joins_unknown: see ``UnigramTables``.
-    """
+    tokenizer: Tokenizer,
+) -> tuple[UnigramTables, npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+    """Return the tables, ``num_bytes`` of the model, and the scores of the tokens that have these."""
+    vocabulary = read_vocabulary(tokenizer)
+    unknown_id = tokenizer.special_ids.get("unk", vocabulary.unknown_id)
+    own_ids = np.arange(tokenizer.vocab_size)  # what each becomes in text
+    own_ids[forbidden_mask(tokenizer)] = unknown_id
+    num_bytes = np.zeros(tokenizer.vocab_size, np.int32)
+    known_scores = np.full(tokenizer.vocab_size, np.nan)
+    several = {*vocabulary.byte_ids, vocabulary.unknown_id, tokenizer.special_ids.get("unk")}
+    for piece, number, score in vocabulary.pieces:
+        if number not in several and own_ids[number] == number:
+            num_bytes[number] = len(_to_bytes(piece))
+            known_scores[number] = score
     # No text has a space where the library has U+2581, and an empty token is never found.
     rows = sorted(
         (_to_bytes(piece), number, score)
@@ -156,13 +153,13 @@ def _make_tables(
         ids=own_ids[ids],
         unknown=int(is_unknown[0]) if is_unknown.size else NO_TOKEN,
         byte_ids=np.array([n if n < 0 else own_ids[n] for n in vocabulary.byte_ids], np.int64),
-        joins_unknown=joins_unknown,
+        joins_unknown=tokenizer.processor is None,
         best=no_scores,
         seconds=np.zeros(SHORT_KEY + 1, np.float64),
         links=no_links,
         path=no_links,
     )
-    return _with_room(tables, _FIRST_WORD)
+    return _with_room(tables, _FIRST_WORD), num_bytes, known_scores
 
 
 def _with_room(tables: UnigramTables, num_bytes: int) -> UnigramTables:

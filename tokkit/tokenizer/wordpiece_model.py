@@ -16,6 +16,7 @@ from tokkit.tokenizer.characters import WordCharacters
 from tokkit.tokenizer.encoded import forbidden_mask
 from tokkit.tokenizer.segments import Segmenter, Segments
 from tokkit.tokenizer.tokenizer import Tokenizer
+from tokkit.tokenizer.tokenizer_cache import recall
 
 
 class WordPieceModel:
@@ -39,7 +40,11 @@ class WordPieceModel:
         ids = _ids_of_text(tokenizer)
         unknown = ids[model["unk_token"]]
         vocabulary = Vocabulary(
-            trie=_make_trie(ids, model["continuing_subword_prefix"]),
+            trie=recall(
+                tokenizer.digest,
+                "trie",
+                lambda: _make_trie(ids, model["continuing_subword_prefix"]),
+            ),
             unknown=unknown,
             max_word_chars=max_word_chars,
             word=np.empty(max_word_chars + 1, np.uint32),
