@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import pickle
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -88,6 +89,21 @@ def test_parts_have_the_documents_of_the_file(
     names = [name for batch in batches for name in batch.names.to_pylist()]
     assert names == [name.replace(str(path), "stdin") for name in whole.names]
     assert sum(batch.bytes_read for batch in batches) == len(data)
+
+
+def test_a_large_part_is_read_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [b"Line %d of the text." % number for number in range(200_000)]
+    parts = cut(monkeypatch, b"\n".join(lines), [1 << 20], 2 << 20, "line")
+    sent = pickle.loads(pickle.dumps(parts))  # noqa: S301
+    assert len(pickle.dumps(parts)) < 1 << 20 or sys.platform != "linux"
+    config = CorpusConfig(inputs=("-",), documents="line")
+    texts = [
+        text
+        for unit in sent
+        for batch in read_documents(unit.payload[0], config)
+        for text in batch.texts.to_pylist()
+    ]
+    assert texts == [line.decode() for line in lines]
 
 
 def test_compressed_data_are_cut_where_the_text_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@ r"""Standard input as work units: cut at document boundaries while it is read.
 
 Nobody knows how long standard input is, so it is cut by bytes alone: a part ends at the first
 document boundary from ``unit_bytes`` on. The process that planned the work reads and decompresses,
-and sends each part to a worker. A part is identified by the SHA-256 of all bytes up to its end: if a
+and shares each part with a worker. A part is identified by the SHA-256 of all bytes up to its end: if a
 run was stopped and gets the same bytes again, parts that are done are skipped.
 
 A boundary is what it is for files; see ``tokkit.corpus.units``.
@@ -15,9 +15,11 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 
+from tokkit.corpus.shared_bytes import share_bytes
 from tokkit.corpus.sources import TO_THE_END, Source
 from tokkit.corpus.streams import open_stdin
 from tokkit.corpus.text import count_line_ends
@@ -57,7 +59,8 @@ class StdinParts:
         self._name_shard = name_shard
         self._max_document_bytes = max_document_bytes
         self._digest = hashlib.sha256()
-        self._stream = open_stdin(CorpusUnit(source, 0, TO_THE_END, 0), None)
+        unit = CorpusUnit(source, 0, TO_THE_END, 0)
+        self._stream = open_stdin(unit, None, BytesIO(source.head))
         self._buffer = np.empty(unit_bytes + _READ_BYTES, np.uint8)
         self._filled = 0
         self._searched = unit_bytes - 1
@@ -107,8 +110,11 @@ class StdinParts:
 
     def _take(self, num_bytes: int) -> Unit:
         """Return the part that has the first bytes of the buffer."""
-        data = self._buffer[:num_bytes].tobytes()
+        data = self._buffer[:num_bytes].data
         self._digest.update(data)
+        content, num_lines = share_bytes(data), self._num_lines
+        if self._source.format != "text":  # errors name lines
+            self._num_lines += count_line_ends(data.tobytes())
         rest = self._buffer[num_bytes : self._filled].copy()
         self._buffer[: len(rest)] = rest
         self._filled = len(rest)
@@ -120,15 +126,14 @@ class StdinParts:
                 self._source,
                 bytes=num_bytes if is_all else 0,
                 type=replace(self._source.type, compression=None),
-                head=data,
+                head=b"",
             ),
             start,
             start + num_bytes,
             num_bytes,
-            self._num_lines,
+            num_lines,
+            content,
         )
-        if self._source.format != "text":  # errors name lines
-            self._num_lines += count_line_ends(data)
         number, self._number = self._number, self._number + 1
         sha256 = self._digest.hexdigest()
         return Unit(

@@ -5,10 +5,12 @@ import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO, FileIO
 from typing import Any
 
 from tokkit.corpus.compression import ERRORS, Reader, open_reader
 from tokkit.corpus.file_systems import changed_error, first_line, open_files
+from tokkit.corpus.shared_bytes import open_bytes
 from tokkit.corpus.sources import TO_THE_END, Source
 from tokkit.corpus.units import CorpusUnit
 from tokkit.errors import TokkitError, wrap_os_errors
@@ -104,11 +106,11 @@ class _Stdin(io.RawIOBase):
     """Standard input, of which the first bytes were read before.
 
     Args:
-        head: these bytes.
+        head: a file of these bytes.
     """
 
-    def __init__(self, head: bytes) -> None:
-        self._head = io.BytesIO(head)
+    def __init__(self, head: BytesIO | FileIO) -> None:
+        self._head = head
         self._num_read = 0
 
     def readable(self) -> bool:
@@ -137,7 +139,8 @@ def open_stream(unit: CorpusUnit, digest: "hashlib._Hash | None") -> Iterator[By
     """
     source = unit.source
     if source.is_stdin:
-        yield open_stdin(unit, digest)
+        with open_bytes(unit.content or source.head) as head:
+            yield open_stdin(unit, digest, head)
         return
     with open_files(source.uri).open(source.path) as raw:
         require_unchanged(source)
@@ -145,10 +148,18 @@ def open_stream(unit: CorpusUnit, digest: "hashlib._Hash | None") -> Iterator[By
         yield ByteStream(unit, raw, open_reader(raw, source.compression), digest)
 
 
-def open_stdin(unit: CorpusUnit, digest: "hashlib._Hash | None") -> ByteStream:
-    """Return the bytes of standard input, or of a part of it, which was hashed when it was read."""
+def open_stdin(
+    unit: CorpusUnit, digest: "hashlib._Hash | None", head: BytesIO | FileIO
+) -> ByteStream:
+    """Return the bytes of standard input, or of a part of it, which was hashed when it was read.
+
+    Args:
+        unit: the part.
+        digest: see ``open_stream``.
+        head: the part, or what was read of standard input before.
+    """
     is_all = unit.stop == TO_THE_END
-    stdin = _Stdin(unit.source.head)
+    stdin = _Stdin(head)
     reader = open_reader(stdin, unit.source.compression)
     return ByteStream(unit, stdin, reader, digest if is_all else None)
 

@@ -34,6 +34,7 @@ from typing import Any
 from tokkit.corpus.corpus_config import FORMATS, CorpusConfig
 from tokkit.corpus.file_systems import changed_error, open_files
 from tokkit.corpus.formats import HEAD_BYTES
+from tokkit.corpus.shared_bytes import SharedBytes
 from tokkit.corpus.sources import TO_THE_END, Source, find_sources
 from tokkit.engine.unit import Unit
 from tokkit.errors import wrap_os_errors
@@ -67,6 +68,7 @@ class CorpusUnit:
         stop: the one after its last; ``TO_THE_END`` if only the whole file can be read.
         size: its share of the file's bytes; the shares of a file add up to ``source.bytes``.
         lines_before: for a part of standard input, the number of lines before it.
+        content: for a part of standard input, its bytes.
     """
 
     source: Source
@@ -74,6 +76,7 @@ class CorpusUnit:
     stop: int
     size: int
     lines_before: int = 0
+    content: SharedBytes | bytes = b""
 
     @property
     def name(self) -> str:
