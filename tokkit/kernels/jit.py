@@ -19,7 +19,8 @@ for each of them, so that a loop or a heap is written once and costs no call.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, cached_property, update_wrapper, wraps
 from typing import Any, TypeVar, cast
 
@@ -131,16 +132,21 @@ class _Kernel:
     def _compile(self, arguments: tuple[Any, ...]) -> tuple[KernelHeader, bytes]:
         """Compile the function for arguments of these types."""
         import numba
+        from numba.core.compiler_lock import global_compiler_lock
         from numba.np.numpy_support import as_dtype
 
         _log_compilation()
         types = tuple(map(numba.typeof, arguments))
-        self._dispatcher.compile(types)
-        result = self._dispatcher.overloads[types]
+        with global_compiler_lock:
+            with _no_machine_code():
+                self._dispatcher.compile(types)
+            result = self._dispatcher.overloads[types]
+            library = result.library
+            library._optimize_final_module()  # noqa: SLF001  Numba's way to compile does more
+            code = library._codegen._tm.emit_object(library._final_module)  # noqa: SLF001
         returned = result.signature.return_type
         is_tuple = isinstance(returned, numba.types.BaseTuple)
         parts = returned.types if is_tuple else [] if returned == numba.types.none else [returned]
-        library = result.library
         header = KernelHeader(
             symbol=result.fndesc.llvm_func_name,
             returns="".join(as_dtype(part).char for part in parts),
@@ -151,7 +157,7 @@ class _Kernel:
                 if function.is_declaration and function.name.startswith(NUMBA_MEMORY)
             ],
         )
-        return header, library._get_compiled_object()  # noqa: SLF001  as Numba's own cache does
+        return header, code
 
     @cached_property
     def _dispatcher(self) -> Any:
@@ -189,6 +195,35 @@ class _Instruction:
         made = intrinsic(generate)
         cpu_target.typing_context.refresh()
         return cpu_target.typing_context.resolve_value_type(made)
+
+
+@contextmanager
+def _no_machine_code() -> Iterator[None]:
+    """Make Numba link functions without optimizing them, and without machine code.
+
+    It would do both for each function that a kernel calls, and for all that these call, though the
+    kernel inlines nearly all. The encoding kernels took 47 s to compile, and 31 s this way.
+    """
+    from unittest.mock import patch
+
+    from numba import _dynfunc
+    from numba.core.codegen import JITCodeLibrary
+    from numba.core.cpu import CPUContext
+
+    def finalize(library: Any) -> None:
+        library._finalized = True  # noqa: SLF001
+
+    def get_executable(_context: Any, library: Any, description: Any, environment: Any) -> Any:
+        library.finalize()
+        module, name = description.lookup_module(), description.qualname
+        return _dynfunc.make_function(module, name, "", 0, environment, (library,))
+
+    with (
+        patch.object(JITCodeLibrary, "_optimize_final_module"),
+        patch.object(JITCodeLibrary, "_finalize_final_module", finalize),
+        patch.object(CPUContext, "get_executable", get_executable),
+    ):
+        yield
 
 
 @cache

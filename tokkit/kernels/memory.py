@@ -67,21 +67,21 @@ def store_word(types: Any, values: Any, position: Any, word: Any) -> Any:
 
 
 @instruction
-def find_small_bytes(types: Any, values: Any, position: Any) -> Any:
-    """``find_small_bytes(values, position)`` returns a bit for each of 64 bytes, set if below 33.
+def find_small_bytes(types: Any, values: Any, position: Any, limit: Any) -> Any:
+    """``find_small_bytes(values, position, limit)`` returns a bit for each of 64 bytes below a limit.
 
     The result of a vector comparison, taken as a number: with AVX2 two comparisons and two
     ``vpmovmskb``.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _address(builder, context, signature.args[0], *arguments)
+        address = _address(builder, context, signature.args[0], *arguments[:2])
         block = ir.VectorType(_BYTE, 64)
         loaded = builder.load(builder.bitcast(address, block.as_pointer()), align=1)
-        small = builder.icmp_unsigned("<", loaded, ir.Constant(block, [33] * 64))
-        return builder.bitcast(small, _WORD)
+        limits = _repeat(builder, builder.trunc(arguments[2], _BYTE), block)
+        return builder.bitcast(builder.icmp_unsigned("<", loaded, limits), _WORD)
 
-    return types.uint64(values, types.int64), generate
+    return types.uint64(values, types.int64, types.int64), generate
 
 
 @instruction
@@ -211,11 +211,11 @@ def load_last_word(values: Bytes, position: int) -> np.uint64:
 
 
 @inline
-def find_last_small_bytes(values: Bytes, position: int) -> np.uint64:
+def find_last_small_bytes(values: Bytes, position: int, limit: int) -> np.uint64:
     """Return what ``find_small_bytes`` does, where the array may end before 64 bytes."""
     small = np.uint64(0)
     for index in range(position, min(values.size, position + 64)):
-        small |= np.uint64(values[index] < 33) << np.uint64(index - position)
+        small |= np.uint64(values[index] < limit) << np.uint64(index - position)
     return small
 
 

@@ -32,8 +32,8 @@ class CutRules(NamedTuple):
             that were not looked at yet.
         allowed: bool ``[NUM_CLASSES, NUM_CLASSES]``, by the classes of two neighbors.
         before: uint8 ``[256 * 64]``: ``NO_CUT``, ``CUT`` or ``LOOK`` for a byte and the next one, if
-            that is below 33.
-        after: uint8 ``[64 * 256]``: the same for a byte below 33 and the next one.
+            that is below 64.
+        after: uint8 ``[64 * 256]``: the same for a byte below 64 and the next one.
         allowed_runs: bool ``[NUM_CLASSES, NUM_CLASSES]``: whether texts can be cut before a space
             between a character of the first class and one of the second.
         runs: uint8 ``[64 * 256]``: the same for a byte below 33 and the one behind the space.

@@ -19,6 +19,7 @@ from tokkit.kernels.encode.chunks import (
     LONG_CHUNK,
     LONG_WORD,
     NUM_TOKENS,
+    PUNCTUATION,
     UNSEEN_CHARACTER,
     Chunk,
     Progress,
@@ -165,7 +166,7 @@ def encode_bpe(
         ``DONE``, ``UNSEEN_CHARACTER`` or ``LONG_WORD``.
     """
     drop_starts(out_starts, state[NUM_TOKENS])
-    texts = Texts(values, offsets, added, model.splitter.rules)
+    texts = Texts(values, offsets, added, model.splitter.rules, PUNCTUATION)
     tables = (model, cache, TokenBuffer(out_ids, out_starts))
     return process_chunks(
         queue_stretches,

@@ -27,6 +27,7 @@ from tokkit.kernels.encode.chunks import (
     LONG_CHUNK,
     LONG_WORD,
     NUM_TOKENS,
+    WHITE_SPACE,
     Chunk,
     Progress,
     Queue,
@@ -252,7 +253,7 @@ def encode_metaspace_bpe(
         ``DONE`` or ``LONG_WORD``.
     """
     drop_starts(out_starts, state[NUM_TOKENS])
-    texts = Texts(values, offsets, added, model.rules)
+    texts = Texts(values, offsets, added, model.rules, WHITE_SPACE)
     tables = (model, cache, TokenBuffer(out_ids, out_starts))
     reason = process_chunks(
         queue_stretches,

@@ -5,6 +5,7 @@ from tokkit.kernels.encode.chunks import (
     DONE,
     LONG_WORD,
     NUM_TOKENS,
+    WHITE_SPACE,
     Chunk,
     Progress,
     Queue,
@@ -118,7 +119,7 @@ def encode_unigram(
         ``DONE`` or ``LONG_WORD``.
     """
     drop_starts(out_starts, state[NUM_TOKENS])
-    texts = Texts(values, offsets, added, rules)
+    texts = Texts(values, offsets, added, rules, WHITE_SPACE)
     tables = (model, cache, TokenBuffer(out_ids, out_starts))
     return process_chunks(
         queue_stretches,

@@ -19,6 +19,7 @@ from tokkit.kernels.encode.chunks import (
     NUM_TOKENS,
     POSITION,
     TEXT,
+    WHITE_SPACE,
     Chunk,
     Progress,
     Queue,
@@ -228,7 +229,7 @@ def encode_unigram_text(
     drop_starts(out_starts, state[NUM_TOKENS])
     if state[POSITION] == offsets[state[TEXT]]:
         running.text[0] = -1  # forgets the sum of the last call
-    texts = Texts(values, offsets, added, rules)
+    texts = Texts(values, offsets, added, rules, WHITE_SPACE)
     tables = ((model, running, state), cache, TokenBuffer(out_ids, out_starts))
     return process_chunks(
         queue_stretches,

@@ -21,6 +21,7 @@ from tokkit.kernels.encode.chunks import (
     NUM_TOKENS,
     UNSEEN,
     UNSEEN_CHARACTER,
+    WHITE_SPACE,
     Chunk,
     Progress,
     Queue,
@@ -257,7 +258,7 @@ def encode_wordpiece(
         ``DONE``, ``UNSEEN_CHARACTER`` or ``NEEDS_LIBRARY``.
     """
     drop_starts(out_starts, state[NUM_TOKENS])
-    texts = Texts(values, offsets, added, characters.is_space)
+    texts = Texts(values, offsets, added, characters.is_space, WHITE_SPACE)
     tables = ((characters, vocabulary), cache, TokenBuffer(out_ids, out_starts))
     return process_chunks(
         queue_words,

@@ -30,10 +30,12 @@ from tokkit.kernels.encode.chunks import (
     NO_ADDED,
     NO_BUCKET,
     POSITION,
+    PUNCTUATION,
     SPACE,
     TEXT,
     UNSEEN,
     UNSEEN_CHARACTER,
+    WHITE_SPACE,
     Chunk,
     Progress,
     Queue,
@@ -330,7 +332,7 @@ def count_chunks_of_words(
     Returns:
         ``DONE``, ``UNSEEN_CHARACTER``, ``NEEDS_LIBRARY``, ``FULL_CHUNKS`` or ``FULL_WORDS``.
     """
-    texts = Texts(values, offsets, NO_ADDED, rules.characters.is_space)
+    texts = Texts(values, offsets, NO_ADDED, rules.characters.is_space, WHITE_SPACE)
     tables = (rules, table.chunks, table)
     return process_chunks(
         queue_words, _count_known, _count_new_words, ignore_added, texts, tables, queue, state, None
@@ -350,7 +352,7 @@ def count_chunks_of_pieces(
     values: Bytes, offsets: Int64, splitter: Splitter, table: WordTable, queue: Queue, state: Int64
 ) -> int:
     """Count the chunks of texts; see ``count_chunks_of_words``."""
-    texts = Texts(values, offsets, NO_ADDED, splitter.rules)
+    texts = Texts(values, offsets, NO_ADDED, splitter.rules, PUNCTUATION)
     tables = (splitter, table.chunks, table)
     return process_chunks(
         queue_stretches,
