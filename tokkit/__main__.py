@@ -15,7 +15,7 @@ def main() -> None:
 
 
 def _interrupt(_number: int, _frame: object) -> None:
-    """End the process before a stage has begun, which handles signals itself."""
+    """End the process before a stage starts, which handles signals itself."""
     os.write(2, b"tokkit: interrupted\n")
     os._exit(130)
 

@@ -25,7 +25,7 @@ import math
 import operator
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from decimal import Decimal
 from pathlib import Path
@@ -198,8 +198,14 @@ class Config:
                 require(
                     value in values,
                     f"{self.options[name].flag} has no effect with {required} {value}; leave it "
-                    f"out, or use {required} {' or '.join(values)}",
+                    f"out, or use {required} {join_choices(values)}",
                 )
+
+
+def join_choices(values: Sequence[str]) -> str:
+    """Return values as a sentence has them, such as ``nsp, sop or mlm``."""
+    *others, last = values
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def find_local(path: Path, cache: Path | None = None) -> Path:

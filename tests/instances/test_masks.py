@@ -123,7 +123,7 @@ def test_the_loader_masks_by_the_words_on_disk(tokens: Path, tmp_path: Path) -> 
     [
         ({"mask_unit": "sentence"}, "--mask-unit must be one of"),
         ({"mask_draw": "span"}, "--mask-draw must be one of"),
-        ({"mask_draw": "word"}, "--mask-draw .* use --mask-unit word or span or ngram"),
+        ({"mask_draw": "word"}, "--mask-draw .* use --mask-unit word, span or ngram"),
         ({"mask_ratios": (0.8, 0.1)}, "--mask-ratios must be three shares"),
         ({"mask_ratios": (0.8, 0.3, -0.1)}, "--mask-ratios must be at least 0"),
         ({"mask_ratios": (0.8, 0.1, 0.2)}, "that add up to 1"),

@@ -18,7 +18,7 @@ from click.shell_completion import CompletionItem
 
 from tokkit.engine.stage_config import ArrayConfig
 from tokkit.errors import UsageError
-from tokkit.options import Config, Option, find_local
+from tokkit.options import Config, Option, find_local, join_choices
 
 Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
@@ -152,7 +152,7 @@ def _condition(other: str, values: Sequence[str], choices: Sequence[str] | None)
     verb, named = "Requires", values
     if excluded and len(excluded) < len(values):
         verb, named = "No effect with", excluded
-    return f" {verb} --{other.replace('_', '-')} {' or '.join(named)}."
+    return f" {verb} --{other.replace('_', '-')} {join_choices(named)}."
 
 
 def _parameter(option: Option, heading: str, help_text: str) -> Decorator:

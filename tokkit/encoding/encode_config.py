@@ -41,7 +41,7 @@ class EncodeConfig(CorpusConfig, StageConfig):
         only_with={"sentences": ("auto",), "format": RECORD_FORMATS},
     )
     words: str = option(
-        "Words for whole-word masking: the tokenizer's, or those that white space parts, for pre-segmented text.",
+        "Words for whole-word masking: the tokenizer's, or what white space separates, for pre-segmented text.",
         default="tokenizer",
         choices=WORDS,
     )

@@ -6,8 +6,8 @@ comes first, so ``"cls_token": "[start]"`` is found, too. Capitals matter: ``[cl
 token, since models never see it where they expect ``[CLS]``.
 
 To add a role, add a line to ``ROLES``. If its token occurs in instances, masking must not choose it
-(``MaskOptions.unmaskable_ids``, which the kernel ``find_special`` takes one by one; ``shards/schema.py``
-holds static masks to the same), and ``instances/build_plan.py`` decides where it goes.
+(``MaskOptions.unmaskable_ids``; ``shards/schema.py`` holds static masks to the same), and
+``instances/build_plan.py`` decides where it goes.
 The ids of roles are part of a tokenizer's fingerprint (see ``tokenizer.py``), so folders that were
 made with a tokenizer that has such a token are then out of date.
 """

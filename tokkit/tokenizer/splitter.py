@@ -178,7 +178,7 @@ class TextSplitter:
         return bool(allowed[classes[:-1], classes[1:]].any())
 
     def _extend(self) -> None:
-        """Make the tables anew for more classes."""
+        """Recreate the tables for more classes."""
         for level in self._levels:
             level.extend(self._members)
         starts = np.cumsum([0, *(len(level.states) - 1 for level in self._levels)])

@@ -92,7 +92,7 @@ class Albert(Bert):
 
 
 def describe_albert(config: AlbertConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return what ``config.json`` says of an ALBERT."""
+    """Return the ``config.json`` of ALBERT."""
     return {
         "architectures": [f"Albert{name_head(config)}"],
         "num_hidden_groups": 1,

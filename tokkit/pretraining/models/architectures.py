@@ -185,7 +185,7 @@ def require_possible(path: Path, config: ModelConfig, num_bytes: int) -> None:
 
     Args:
         path: the file.
-        config: what it says.
+        config: its content.
         num_bytes: bytes of the weights.
     """
     width, heads = config.hidden_size, config.num_attention_heads

@@ -196,7 +196,7 @@ class Bert(Transformer):
 
 
 def describe_bert(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return what ``config.json`` says of a BERT."""
+    """Return the ``config.json`` of BERT."""
     del tokenizer
     return {"architectures": [f"Bert{name_head(config)}"], "hidden_act": "gelu"}
 
@@ -285,7 +285,7 @@ class RobertaConfig(ModelConfig):
 
 
 def describe_roberta(config: RobertaConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return what ``config.json`` says of a RoBERTa."""
+    """Return the ``config.json`` of RoBERTa."""
     return {
         "architectures": ["RobertaForMaskedLM"],
         "hidden_act": "gelu",

@@ -94,7 +94,7 @@ class Gpt2(Transformer):
 
 
 def describe_gpt2(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return what ``config.json`` says of a GPT-2."""
+    """Return the ``config.json`` of GPT-2."""
     end = tokenizer.end_of_text_id()
     return {
         "architectures": ["GPT2LMHeadModel"],

@@ -132,7 +132,7 @@ class Marian(EncoderDecoder):
 
 
 def describe_marian(config: MarianConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return what ``config.json`` says of a Transformer."""
+    """Return the ``config.json`` of a MarianMTModel."""
     end = tokenizer.end_of_text_id()
     return {
         "architectures": ["MarianMTModel"],

@@ -283,7 +283,7 @@ class T5(EncoderDecoder):
 
 
 def describe_t5(config: T5Config, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return what ``config.json`` says of a T5."""
+    """Return the ``config.json`` of T5."""
     return {
         "architectures": ["T5ForConditionalGeneration"],
         "feed_forward_proj": "gated-gelu",

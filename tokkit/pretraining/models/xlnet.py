@@ -280,7 +280,7 @@ class Xlnet(Transformer):
 
 
 def describe_xlnet(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return what ``config.json`` says of an XLNet."""
+    """Return the ``config.json`` of XLNet."""
     del config
     return {
         "architectures": ["XLNetLMHeadModel"],
