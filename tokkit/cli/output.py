@@ -60,7 +60,7 @@ def print_manifest(
 
 
 def print_step(folder: Path, result: "StepResult", *, as_json: bool) -> None:
-    """Print what a step of an array job did; of missing parts the numbers alone, for a scheduler."""
+    """Print what a step of an array job did; only the numbers of missing parts, for a scheduler."""
     missing = ",".join(map(str, result.missing))
     lines = {
         "plan": f"{folder}: planned {plural(result.units, 'unit')}",

@@ -1,4 +1,4 @@
-"""Any text as tokenizers cut it, without a corpus."""
+"""How tokenizers cut any text, without a corpus."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -163,7 +163,7 @@ def _count_documents(
 
 
 def _count_pairs(accounts: Accounts, block: PairBlock, unit: BuildUnit) -> None:
-    """Enter what became of the tokens of paired documents."""
+    """Record what became of the tokens of paired documents."""
     pairs = block.pairs
     is_random = pairs["is_random"]
     if unit.number == 0:

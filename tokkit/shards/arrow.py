@@ -110,7 +110,7 @@ def ragged(column: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
 
 
 def packed_bits(column: pa.LargeListArray) -> tuple[npt.NDArray[np.uint8], int]:
-    """Return the bits of a column of booleans without a copy, and which is the first row's first."""
+    """Return the bits of a column of booleans without a copy, and the place of the first row's bit."""
     values = column.values
     bits = np.frombuffer(values.buffers()[1], np.uint8)
     return bits, values.offset + column.offsets[0].as_py()

@@ -39,7 +39,7 @@ MAX_OPENED = 1000
 
 
 class MadeIds(Protocol):
-    """A tokenizer, of which this floor knows what headers say."""
+    """The part of a tokenizer that headers describe."""
 
     @property
     def fingerprint(self) -> str: ...  # noqa: D102

@@ -91,7 +91,7 @@ def train(config: TrainConfig) -> TrainingRecord:
 
 
 def make_train_stage(config: TrainConfig) -> Stage:
-    """Return the counting, whose units an array job may do."""
+    """Return the counting stage, whose units an array job can process."""
     from tokkit.vocab.counting import make_counting_stage  # compiles kernels
 
     return make_counting_stage(config, plan_training(config), config.output / COUNTS_FOLDER)

@@ -189,7 +189,7 @@ class PieceSplitter:
         return {}
 
     def ask_library(self, _text: str, _count: int) -> list[bytes]:
-        """Never be called: the kernels know every piece."""
+        """Raise: this is not called, since the kernels know every piece."""
         raise NotImplementedError
 
 
@@ -285,7 +285,7 @@ class WordCounter:
         return self._splitter.take_removed()
 
     def _help(self, reason: int, values: Bytes, state: Positions, count: int) -> None:
-        """Do what made a kernel return before it was done."""
+        """Handle what made a kernel return before it was done."""
         if reason == UNSEEN_CHARACTER:
             self._splitter.learn_page(int(state[DETAIL]))
         elif reason == FULL_CHUNKS:

@@ -182,7 +182,7 @@ class InstanceReader:
 
 
 def most_predictions(folder: ShardFolder) -> int:
-    """Return the most masks or targets of an instance, which the manifest tells."""
+    """Return the maximum number of masks or targets per instance, from the manifest."""
     options, figures = folder.manifest.options, folder.manifest.accounts.get("figures", {})
     longest = folder.header.max_seq_length
     if options["objective"] == "span-corruption" and figures.get("instances"):

@@ -56,7 +56,7 @@ class Sources:
 
     @property
     def max_predictions(self) -> int:
-        """Most predictions in one instance of any folder."""
+        """Maximum number of predictions in one instance of any folder."""
         if self.is_causal:
             return self.max_seq_length
         return max(
