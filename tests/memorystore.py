@@ -50,7 +50,7 @@ class MemoryStore:
     def _write(
         self, method: str, name: str, query: dict[str, str], headers: dict[str, str], body: bytes
     ) -> Answer:
-        status, content = 200, b"<R><UploadId>1</UploadId><ETag>1</ETag></R>"
+        status, content = 200, b"<R><UploadId>1</UploadId><ETag>1</ETag></R>"  # of any kind of upload
         if method == "PUT" and "uploadId" in query:
             self._parts[name, int(query["partNumber"])] = body
         elif method == "POST" and "uploadId" in query:
@@ -61,7 +61,7 @@ class MemoryStore:
         elif method == "PUT":
             self.put(name, body)
         elif "uploads" not in query:
-            self._names = None
+            self._names, content = None, b"<DeleteResult/>"
             for key in re.findall("<Key>(.*?)</Key>", body.decode()):
                 self.objects.pop(f"{name}/{unescape(key)}", None)
         return status, content, {"ETag": f'"{sha256(body).hexdigest()}"'}

@@ -26,6 +26,7 @@ from storeservers import Answer, Hub, answer_range, serve, silence
 
 from tokkit.corpus import remote_files
 from tokkit.corpus.corpus_config import CorpusConfig
+from tokkit.corpus.file_systems import open_files
 from tokkit.corpus.readers import read_documents
 from tokkit.corpus.sources import find_sources
 from tokkit.corpus.units import plan_units
@@ -264,6 +265,21 @@ def test_a_folder_is_listed_at_once_and_a_file_is_read_once(
     methods = Counter(request.split()[0] for request in asked)
     assert methods == {"HEAD": 1, "GET": 40 + listings}  # the folder is asked for, too
     assert listings == 2
+
+
+def test_requests_for_inputs_that_fail_or_break_off_are_repeated(
+    s3: S3FileSystem, s3_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(s3, "corpora/a.txt", TEXT.encode())
+    expected = read("s3://corpora/a.txt")
+    faults = [("GET", "reset"), ("GET", "half"), ("GET", "500"), ("HEAD", "500"), ("HEAD", "reset")]
+    with storeservers.fail_before(s3_address, faults, []) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        open_files.cache_clear()
+        object_store.open_client.cache_clear()
+        assert read("s3://corpora/a.txt") == expected
+    open_files.cache_clear()
+    assert not faults
 
 
 def test_first_bytes_are_read_another_way_where_a_range_is_refused(

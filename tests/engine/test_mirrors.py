@@ -18,6 +18,7 @@ from tokkit.engine import mirrors, object_store
 from tokkit.engine.manifest import MANIFEST
 from tokkit.engine.mirrors import fetch, pull, push
 from tokkit.engine.object_store import put_object, read_object
+from tokkit.engine.requests import map_in_threads
 from tokkit.engine.stage import Stage
 from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError
@@ -340,6 +341,14 @@ def test_all_stages_write_the_same_on_a_store_and_go_on_from_another_machine(
     run_recipe("s3://corpora/out")
     assert "step-00000001" in caplog.text  # it resumed
     assert outcome(download()) == outcome(tmp_path / "here")
+
+
+def test_of_many_requests_few_are_made_before_their_answers_are_taken() -> None:
+    taken: list[int] = []
+    answers = map_in_threads(str, (taken.append(n) or n for n in range(1000)), num_threads=2)
+    assert next(answers) == "0"
+    assert len(taken) < 20
+    assert [*answers] == [str(n) for n in range(1, 1000)]
 
 
 def test_names_of_mirrors() -> None:

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 NUM_REQUESTS = 64  # at a time, of small files
+_CALLS_PER_THREAD = 8  # that wait for a thread, or to be fetched
 # Threads whose names begin so wait for a server, and are not waited for at exit.
 REQUEST_THREAD = "request to a store"
 
@@ -63,10 +65,13 @@ def map_in_threads(
         TimeoutError: nothing comes for longer than ``seconds``.
     """
     threads = ThreadPoolExecutor(num_threads, REQUEST_THREAD)
+    calls = (threads.submit(function, value) for value in values)
     try:
-        answers = deque(threads.submit(function, value) for value in values)
+        answers = deque(islice(calls, _CALLS_PER_THREAD * num_threads))  # not all, which take memory
         while answers:
-            yield answers.popleft().result(seconds)  # the deque keeps none that was seen
+            answer = answers.popleft().result(seconds)
+            answers.extend(islice(calls, 1))
+            yield answer
     except BaseException:
         threads.shutdown(wait=False, cancel_futures=True)
         raise
