@@ -50,7 +50,10 @@ class MemoryStore:
     def _write(
         self, method: str, name: str, query: dict[str, str], headers: dict[str, str], body: bytes
     ) -> Answer:
-        status, content = 200, b"<R><UploadId>1</UploadId><ETag>1</ETag></R>"  # of any kind of upload
+        status, content = (
+            200,
+            b"<R><UploadId>1</UploadId><ETag>1</ETag></R>",
+        )  # of any kind of upload
         if method == "PUT" and "uploadId" in query:
             self._parts[name, int(query["partNumber"])] = body
         elif method == "POST" and "uploadId" in query:

@@ -58,7 +58,7 @@ _FIRST_READ_BYTES = 1 << 16
 _LARGEST_READ_BYTES = 8 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there are 100,000
 class CorpusUnit:
     """A part of a file.
 

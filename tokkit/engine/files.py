@@ -10,7 +10,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self, cast
@@ -25,7 +25,8 @@ from tokkit.engine.mirrors import (
     is_stored,
     push,
 )
-from tokkit.engine.object_store import read_object, read_objects
+from tokkit.engine.object_store import read_object
+from tokkit.engine.requests import map_in_threads
 from tokkit.errors import TokkitError, describe_os_error, wrap_os_errors
 
 MAX_BYTES = 1 << 30  # of a manifest, of millions of shards, and of any other file read as a whole
@@ -262,11 +263,10 @@ def read_file(path: Path) -> bytes | None:
         return read_whole(path) if path.is_file() else None
 
 
-def read_files(paths: Sequence[Path]) -> Iterable[bytes | None]:
-    """Return the contents of small files."""
-    if paths and is_stored(paths[0]):
-        return read_objects(paths)
-    return map(read_file, paths)
+def read_files(folder: Path, names: Iterable[str]) -> Iterable[bytes | None]:
+    """Return the contents of small files of a folder."""
+    paths = (folder / name for name in names)
+    return map_in_threads(read_file, paths) if is_stored(folder) else map(read_file, paths)
 
 
 def list_names(folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tokkit.engine.aws_profiles import read_profile
-from tokkit.engine.requests import call_in_thread, map_in_threads
+from tokkit.engine.requests import call_in_thread
 from tokkit.errors import TokkitError, require_library
 from tokkit.options import find_mirrored
 
@@ -194,11 +194,6 @@ def read_range(bucket: str, key: str, num_bytes: int) -> bytes:
     import obstore
 
     return bytes(obstore.get_range(client, key, start=0, length=num_bytes))
-
-
-def read_objects(paths: Iterable[Path]) -> Iterator[bytes | None]:
-    """Return the contents of small files, several of which are read at a time."""
-    return map_in_threads(read_object, paths)
 
 
 def receive_object(path: Path, part: Path) -> tuple[int, str]:

@@ -94,7 +94,7 @@ def read_receipts(folder: Path, keys: Iterable[str] | None = None) -> dict[str, 
         names = list_names(done)
         keys = (name.removesuffix(".json") for name in names if name.endswith(".json"))
     keys = [*keys]
-    contents = read_files([_receipt_path(folder, key) for key in keys])
+    contents = read_files(done, (f"{key}.json" for key in keys))
     found = ((key, _parse(data, Receipt)) for key, data in zip(keys, contents, strict=True))
     return {key: receipt for key, receipt in found if receipt is not None}
 

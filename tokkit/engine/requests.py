@@ -67,7 +67,9 @@ def map_in_threads(
     threads = ThreadPoolExecutor(num_threads, REQUEST_THREAD)
     calls = (threads.submit(function, value) for value in values)
     try:
-        answers = deque(islice(calls, _CALLS_PER_THREAD * num_threads))  # not all, which take memory
+        answers = deque(
+            islice(calls, _CALLS_PER_THREAD * num_threads)
+        )  # not all, which take memory
         while answers:
             answer = answers.popleft().result(seconds)
             answers.extend(islice(calls, 1))

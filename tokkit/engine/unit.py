@@ -18,7 +18,7 @@ from tokkit.errors import TokkitError, escape_controls
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there are 100,000
 class Unit:
     """One piece of a plan, from which one file is made.
 
