@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import sentencepiece
@@ -77,6 +78,11 @@ def test_pieces_of_sentencepiece_are_looked_up_as_their_class_does(
         pa.array([long], pa.large_string())
     )
     assert windows.ids.tolist() == other(long, add_special_tokens=False)["input_ids"]
+    text = ">>fr<< the cat sat"
+    ends = np.array([len(">>fr<< the cat"), len(text)])
+    cut = LibraryEncoder(tokenizer).encode(pa.array([text], pa.large_string()), ends)
+    lengths = [len(row) for row in encode(tokenizer, [">>fr<< the cat", text])]
+    assert cut.offsets.tolist() == [0, *lengths]
     assert tokenizer.decode(encode(tokenizer, ["the cat"])[0]) == "the cat"
     save_tokenizer(tokenizer, tmp_path / "saved")
     assert load_tokenizer(tmp_path / "saved").fingerprint == tokenizer.fingerprint

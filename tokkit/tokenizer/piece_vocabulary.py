@@ -73,15 +73,11 @@ def read_piece_vocabulary(made: Any, folder: Path) -> PieceVocabulary:
     if not {number for number, row in added.items() if not row.special} <= {*made.all_special_ids}:
         raise ValueError("added tokens that are not special are not supported")
     processor = getattr(made, "spm_source", None) or made.sp_model
-    pieces = [processor.id_to_piece(number) for number in range(len(processor))]
-    unknown = made.unk_token_id
-    ids = dict(made.get_vocab())
-    found = {piece: made.convert_tokens_to_ids(piece) for piece in pieces if piece not in ids}
     names = {*_CONFIGS, *type(made).vocab_files_names.values()}
     return PieceVocabulary(
         model=processor.serialized_model_proto(),
-        ids=ids | {piece: number for piece, number in found.items() if number != unknown},
-        unknown_id=unknown,
+        ids=made.get_vocab(),
+        unknown_id=made.unk_token_id,
         special_ids=frozenset({*made.all_special_ids, *added}),
         has_codes=hasattr(made, "remove_language_code"),
         files={name: read_file(folder / name) for name in names if (folder / name).is_file()},
