@@ -10,7 +10,7 @@ from pathlib import Path
 from tokkit.engine.files import write_atomically
 from tokkit.engine.manifest import KINDS, MANIFEST, Manifest
 from tokkit.engine.mirrors import pull
-from tokkit.errors import TokkitError, UsageError, require, wrap_os_errors
+from tokkit.errors import TokkitError, require, wrap_os_errors
 from tokkit.inspection.recipe_folder import FOLDERS, RecipeRecord
 from tokkit.inspection.report.instances_section import describe_instances
 from tokkit.inspection.report.markup import shorten_names
@@ -104,7 +104,7 @@ def _require_kind(path: Path) -> str:
     if (path / MANIFEST).is_file():
         require_kind(path, Manifest.read(path))
     if kind not in (*KINDS, "tokenizer"):
-        raise UsageError(f"{path}: {kind} cannot be reported on")
+        raise TokkitError(f"{path}: {kind} cannot be reported on")
     return kind
 
 
