@@ -34,7 +34,6 @@ from typing import Any
 from tokkit.corpus.corpus_config import FORMATS, CorpusConfig
 from tokkit.corpus.file_systems import changed_error, open_files
 from tokkit.corpus.formats import HEAD_BYTES
-from tokkit.corpus.shared_bytes import SharedBytes
 from tokkit.corpus.sources import TO_THE_END, Source, find_sources
 from tokkit.engine.unit import Unit
 from tokkit.errors import wrap_os_errors
@@ -76,7 +75,7 @@ class CorpusUnit:
     stop: int
     size: int
     lines_before: int = 0
-    content: SharedBytes | bytes = b""
+    content: Any = None  # SharedBytes, or bytes: msgspec, which reads plans, takes no such union
 
     @property
     def name(self) -> str:
