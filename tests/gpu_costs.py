@@ -171,6 +171,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--compile", choices=["off", "on", "both"], default="both")
+    parser.add_argument("--kernels", choices=["plain", "triton"], default="plain")
     parser.add_argument("--max-graphs", type=int, default=4, help="of a function")
     options = parser.parse_args()
     if not torch.cuda.is_available():
@@ -192,6 +193,7 @@ def main() -> int:
                     checkpoint_every=options.steps // 2,
                     device="cuda",
                     compile=mode,
+                    kernels=options.kernels,
                     progress=False,
                 )
             )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from instancefolders import write_instance_folder
 
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, UsageError
 from tokkit.pretraining.models.architectures import outline_model
 from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.pretrain import pretrain
@@ -47,6 +47,17 @@ def test_micro_batches_are_as_large_as_a_gpu_has_room_for(
     model, gpu = outline_model(shape), torch.device("cuda")
     assert train_model.choose_micro_batch_tokens(model, available, gpu) == tokens
     assert train_model.choose_micro_batch_tokens(model, available, torch.device("cpu")) == 16_384
+
+
+def test_fp16_is_refused_where_the_loss_cannot_be_scaled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="--precision fp16 and --fsdp exclude each other"):
+        PretrainConfig(instances=(Path(),), output=Path(), precision="fp16", fsdp=True)
+    monkeypatch.setattr(train_model, "choose_rank_device", lambda *_: torch.device("mps"))
+    with pytest.raises(UsageError, match="fp16 is for CUDA devices and CPUs; use --precision fp32"):
+        pretrain(make_config(tmp_path, precision="fp16"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_short_memory_of_a_gpu_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ EXTENSIONS = ("repeat", "interpolate")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 COMPILE = ("auto", "on", "off")
+KERNELS = ("plain", "triton")
 
 
 DEFAULT_MAX_STEPS = 100_000
@@ -186,6 +187,12 @@ class PretrainConfig(PhasesConfig, OutputConfig):
     compile: str = option(
         "Compile with torch.compile; auto does so on a GPU.", default="auto", choices=COMPILE
     )
+    kernels: str = option(
+        "Kernels of a BERT's layers: plain, torch's; or triton, fewer passes over memory, on a GPU from "
+        "Ampere (not measured yet).",
+        default="plain",
+        choices=KERNELS,
+    )
     nproc_per_node: int | None = option(
         "Number of processes to start on this machine.",
         default=None,
@@ -193,7 +200,9 @@ class PretrainConfig(PhasesConfig, OutputConfig):
         shown_default="1, or those that torchrun or Slurm started",
     )
     fsdp: bool = option(
-        "Split weights, gradients and optimizer state among the processes.", default=False
+        "Split weights, gradients and optimizer state among the processes; a GPU before Ampere then "
+        "trains in fp32.",
+        default=False,
     )
     threads: int | None = option(
         "Number of CPU threads.", default=None, minimum=1, shown_default="torch decides"

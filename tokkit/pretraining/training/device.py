@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, UsageError, require, require_library
 from tokkit.pretraining.data.batches import Batch
 from tokkit.pretraining.models.transformer import Sums
 from tokkit.pretraining.pretrain_config import PretrainConfig
@@ -151,6 +151,24 @@ def choose_precision(name: str, device: torch.device) -> str:
 def is_compiled(choice: str, device: torch.device) -> bool:
     """Return whether models are compiled; ``auto`` compiles on a GPU, where it pays off quickly."""
     return device.type == "cuda" if choice == "auto" else choice == "on"
+
+
+def require_triton(device: torch.device, *, compiled: bool) -> None:
+    """Refuse ``--kernels triton`` where Triton is not installed, or has no kernels for the device.
+
+    Its interpreter, which ``TRITON_INTERPRET=1`` turns on, runs them on a CPU, too.
+    """
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        require(
+            not compiled,
+            "--kernels triton cannot be compiled with TRITON_INTERPRET=1; pass --compile off",
+        )
+    elif device.type != "cuda" or torch.cuda.get_device_properties(device).major < 8:
+        raise UsageError(
+            f"--kernels triton is for GPUs from Ampere, and has no effect on {describe_device(device)}; "
+            f"leave it out"
+        )
+    require_library("triton", "--kernels triton", "triton")
 
 
 def count_graphs() -> int:

@@ -68,6 +68,7 @@ OPTIONS_OUTSIDE_KEY = frozenset(
         "model_license",
         "device",
         "compile",
+        "kernels",
         "nproc_per_node",
         "fsdp",
         "threads",

@@ -39,6 +39,7 @@ from tokkit.pretraining.training.device import (
     describe_device,
     find_available_memory,
     is_compiled,
+    require_triton,
     seed_torch,
     torch_settings,
 )
@@ -146,6 +147,11 @@ def open_trainer(
         initial.load_into(model)
     model.to(group.device)
     compiled = is_compiled(config.compile, group.device)
+    if config.kernels == "triton":
+        require_triton(group.device, compiled=compiled)
+        from tokkit.pretraining.models.fused import fuse_layers
+
+        fuse_layers(model)
     if compiled:
         compile_model(model)
     # All processes must have the same number of micro-batches.
