@@ -41,7 +41,7 @@ import pyarrow as pa
 import sentencex
 from numpy.typing import NDArray
 
-from tokkit.corpus.corpus_config import language_code, require_language
+from tokkit.corpus.languages import language_code, require_language
 from tokkit.corpus.units import WIDE_SPACE
 from tokkit.errors import TokkitError
 from tokkit.kernels.scan import CR, LF, count_byte, find_lines

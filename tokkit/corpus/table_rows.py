@@ -30,11 +30,11 @@ from tokkit.corpus.documents import (
     too_long_error,
 )
 from tokkit.corpus.file_systems import open_files
+from tokkit.corpus.parquet_pages import ColumnChunk, read_column_chunks, read_page_sizes
 from tokkit.corpus.records import JOINT
 from tokkit.corpus.sources import Source
 from tokkit.corpus.streams import require_unchanged
 from tokkit.corpus.table_files import (
-    ColumnChunk,
     ColumnPath,
     column_path,
     find_column,
@@ -44,8 +44,6 @@ from tokkit.corpus.table_files import (
     is_string,
     open_arrow,
     open_parquet,
-    read_column_chunks,
-    read_page_sizes,
     wrap_arrow_errors,
 )
 from tokkit.corpus.units import CorpusUnit

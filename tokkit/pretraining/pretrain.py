@@ -6,158 +6,32 @@ run/run.json                     see tokkit.pretraining.training.run_record
     checkpoints/step-00001000/   see tokkit.pretraining.training.checkpoints
     export/                      see tokkit.pretraining.models.export
     manifest.json                written last, when the run has finished
-
-With ``--push-to-hub``, the export goes to the Hugging Face Hub, with a model card. The repository is made when the run starts, so that a name that is taken, a missing token or a Hub that
-does not answer costs no training; it is private until its owner makes it public. Token and endpoint
-are those of huggingface_hub. The card is Markdown, of what the run folder says; paths of this machine
-are left out of it.
 """
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from tokkit import __version__
-from tokkit.engine.json_files import read_json
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.mirrors import pull
 from tokkit.engine.spec import find_finished
-from tokkit.errors import TokkitError, UsageError, plural, require, require_library
-from tokkit.pretraining.models.model_folder import CONFIG, read_family
+from tokkit.errors import require, require_library
+from tokkit.pretraining.models.model_folder import read_family
 from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training.hub_upload import (
+    check_repository_name,
+    create_repository,
+    upload_export,
+)
 from tokkit.pretraining.training.launch import launch
 from tokkit.pretraining.training.launch_info import LaunchInfo, detect_launcher, log_on_first_rank
 from tokkit.pretraining.training.run_plan import RunPlan, require_model
 from tokkit.pretraining.training.run_record import (
-    EXPORT,
     KIND,
-    METRICS,
     find_run,
-    read_metrics,
-    read_run,
 )
 from tokkit.tokenizer.hub_names import WEIGHT_FILES, find_folder
-
-MAX_ROWS = 20  # of the curves
-
-
-def check_repository_name(name: str) -> None:
-    """Refuse a name that no repository can have.
-
-    Raises:
-        UsageError: with what huggingface_hub finds wrong.
-    """
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(name)
-    except HFValidationError as error:
-        raise UsageError(
-            f"--push-to-hub {name}: is no name on the Hugging Face Hub, such as owner/name: {error}"
-        ) from error
-
-
-def create_repository(name: str) -> None:
-    """Make a private repository for models, unless it is there.
-
-    Raises:
-        TokkitError: if the Hub refuses it, or does not answer.
-    """
-    from huggingface_hub import HfApi
-
-    _call(name, lambda: HfApi().create_repo(name, private=True, exist_ok=True), "")
-
-
-def upload_export(folder: Path, name: str, license_id: str | None) -> None:
-    """Upload the export of a finished run, and its card, as one commit.
-
-    Args:
-        folder: run folder.
-        name: of the repository.
-        license_id: of the model, as the Hub writes it; None if it is not known.
-
-    Raises:
-        TokkitError: if the Hub refuses it, or does not answer.
-    """
-    from huggingface_hub import CommitOperationAdd, HfApi
-
-    card = "\n".join(describe_model_card(folder, name, license_id)) + "\n"
-    files = {path.name: path for path in sorted((folder / EXPORT).iterdir())}
-    operations = [
-        CommitOperationAdd(path_in_repo=file, path_or_fileobj=content)
-        for file, content in {**files, "README.md": card.encode()}.items()
-    ]
-    _call(
-        name,
-        lambda: HfApi().create_commit(name, operations, commit_message=f"tokkit {__version__}"),
-        "the run is finished; run the same command again to upload it",
-    )
-
-
-def _call(name: str, work: Callable[[], object], remedy: str) -> None:
-    try:
-        work()
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        remedy = remedy or "log in with: hf auth login, or leave --push-to-hub out"
-        raise TokkitError(
-            f"--push-to-hub {name}: {type(error).__name__}: {lines[0]}; {remedy}"
-        ) from error
-
-
-def describe_model_card(folder: Path, name: str, license_id: str | None) -> Iterator[str]:
-    """Yield the lines of a finished run's model card; see ``upload_export``."""
-    record, config = read_run(folder)
-    manifest = Manifest.read(folder)
-    model: dict[str, Any] = read_json(folder / EXPORT / CONFIG, dict[str, Any])
-    license_id = license_id or "unknown"
-    steps, tokens = (manifest.accounts["figures"][name] for name in ("steps", "tokens"))
-    yield from (
-        "---",
-        f"license: {license_id}",
-        "library_name: transformers",
-        "tags: [tokkit]",
-        "---",
-    )
-    yield f"# {name}\n"
-    yield f"{model['architectures'][0]} with {record['num_parameters']:,} parameters, pretrained with"
-    yield f"tokkit {__version__} for {plural(steps, 'step')} on {tokens:,} tokens.\n\n## Architecture\n"
-    yield from _table(("field", "value"), sorted(record["model"].items()))
-    yield "\n## Data\n"
-    rows = [
-        (path.name, key) for path, key in zip(config.folders, record["instances_keys"], strict=True)
-    ]
-    yield from _table(("instances", "content key"), rows)
-    yield f"\nTokenizer: SHA-256 {record['tokenizer_fingerprint']}\n\n## Options\n"
-    options = {**manifest.options, "seed": manifest.seed}
-    given = [
-        (name, value)
-        for name, value in options.items()
-        if value not in (None, []) and value is not False
-    ]
-    yield from _table(("option", "value"), given)
-    lines = [line for line in read_metrics(folder / METRICS) if line["kind"] == "eval"]
-    yield "\n## Held-out metrics\n"
-    if lines:
-        kept = {round(n * (len(lines) - 1) / (MAX_ROWS - 1)) for n in range(MAX_ROWS)}
-        names = [name for name in lines[-1] if name != "kind"]
-        yield from _table(names, [[lines[n][name] for name in names] for n in sorted(kept)])
-    else:
-        yield "No instances were held out."
-    yield f"\n## Licence\n\n{license_id}"
-
-
-def _table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-    yield f"| {' | '.join(names)} |"
-    yield "|---" * len(names) + "|"
-    for row in rows:
-        cells = (f"{cell:.4g}" if isinstance(cell, float) else f"{cell}" for cell in row)
-        yield f"| {' | '.join(cells)} |"
-
 
 log = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.json_files import FileRow, canonical_json, input_row, read_json
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.mirrors import pull
+from tokkit.engine.processors import count_processors
 from tokkit.engine.spec import StageSpec, read_previous_run
-from tokkit.engine.stage_config import count_processors
 from tokkit.engine.unit import content_key
 from tokkit.errors import TokkitError, require
 from tokkit.pretraining.data.loader_config import require_objective
