@@ -11,6 +11,7 @@ import pytest
 from exactness import encoder_of, load_published
 from hypothesis import given
 from hypothesis import strategies as st
+from madetokenizers import make_wordpiece
 from tinytokenizers import TINY_VOCAB, added, wordpiece_json, write_json, write_vocab
 
 from tokkit.errors import TokkitError
@@ -319,3 +320,19 @@ def test_published_ids_of_other_libraries_are_reproduced(shared: Path) -> None:
         assert len(plain) > 5
         for text, ids in plain:
             assert encoder.encode(column([text])).ids.tolist() == strip_ends(tokenizer, ids), text
+
+
+@pytest.mark.parametrize("lead", ["", "\x00" * 3000, "\u0301" * 1700, " \u0301\x00 "])
+def test_sentences_that_end_within_an_unknown_word_are_counted(lead: str) -> None:
+    """Only its beginning is looked at; what the normalizer removes before it may be long."""
+    tokenizer = make_wordpiece(
+        ["a", "b"], flags={"strip_accents": True}, max_input_chars_per_word=9
+    )
+    text = "a " + lead + "x\u0301" * 2500 + " b"
+    starts = np.cumsum([len(char.encode()) for char in text])
+    ends = np.union1d(starts[:3000:97], starts[-1:])
+    made, wanted = (
+        make(tokenizer).encode(column([text]), ends) for make in (Encoder, LibraryEncoder)
+    )
+    assert made.ids.tolist() == wanted.ids.tolist()
+    assert made.offsets.tolist() == wanted.offsets.tolist()

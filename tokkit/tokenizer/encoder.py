@@ -52,6 +52,7 @@ _SHORT_BITS = 18
 _INDEX_BITS = 19
 _ARENA_BITS = 23
 _BUFFER_BYTES = 16 << 20
+_FIRST_BYTES = 1 << 10
 
 _Bits = npt.NDArray[np.uint64]
 _Int64s = npt.NDArray[np.int64]
@@ -190,16 +191,24 @@ class Encoder:
         firsts = np.flatnonzero(np.diff(before[unknown], prepend=-1))
         for marks in np.split(unknown, firsts)[1:]:
             place = before[marks[0]]
-            begins = self._find_begins(segments, place)
+            num_tokens = int(counts[place + 1] - counts[place])
+            begins = self._find_begins(segments, place, num_tokens)
             inner[marks] = np.searchsorted(begins, ends[between[marks]] - bounds[place])
         found[between + 1] += inner
         return found
 
-    def _find_begins(self, segments: Segments, place: int) -> _Int64s:
+    def _find_begins(self, segments: Segments, place: int, num_tokens: int) -> _Int64s:
         """Return the byte at which each token of a segment begins: int64 ``[num_tokens]``."""
         if segments.added.size and segments.added[place] >= 0:
             return np.zeros(1, np.int64)
         data = segments.values[segments.bounds[place] : segments.bounds[place + 1]]
         if isinstance(self._model, UnigramModel | MetaspaceBpeModel):
             return self._model.find_begins(data)
-        return self._library.find_begins(data)
+        size = _FIRST_BYTES if num_tokens == 1 else len(data)  # an unknown word may have 100 MB
+        while True:
+            while size < len(data) and data[size] & 0xC0 == 0x80:
+                size += 1
+            begins = self._library.find_begins(data[:size])
+            if begins.size or size >= len(data):
+                return begins[:num_tokens]
+            size *= 2
