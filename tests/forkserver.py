@@ -240,7 +240,11 @@ def _preload() -> None:
         import_module(name)
     for module in pkgutil.walk_packages(tokkit.__path__, "tokkit."):
         if not module.name.endswith("__main__"):
-            import_module(module.name)
+            try:
+                import_module(module.name)
+            except ModuleNotFoundError as error:
+                if error.name != "triton":  # an extra of a gigabyte
+                    raise
     gc.collect()
     gc.freeze()
 

@@ -142,7 +142,7 @@ class WorkerPool:
         self._sent[pipe].append(unit)
         try:
             pipe.send(unit)
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             self._raise_death(pipe)
 
     def _receive(self, pipe: Connection) -> tuple[str, Any]:
