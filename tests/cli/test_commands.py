@@ -44,7 +44,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
         "encode",
         (
             "- -t tok -o tokens --documents line --errors skip --language-field lang "
-            "--text-field title --text-field meta.text --text-column 2 --no-quotes "
+            "--text-field title --text-field meta.text --no-quotes "
             "--compression zstd --no-progress"
         ),
         {
@@ -55,7 +55,6 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
             "errors": "skip",
             "language_field": "lang",
             "text_field": ("title", "meta.text"),
-            "text_column": (2,),
             "quotes": False,
             "compression": "zstd",
             "progress": False,
