@@ -12,8 +12,8 @@ ids, so that shards of two tokenizers are never mixed:
     tokkit.max_seq_length   128                      (instances)
 
 Record batches are checked against them: kernels check no bounds, so what they index by is checked
-here. Each function looks at a whole column at once, and refuses the batch with one line. What they do not
-find is a byte that has flipped inside a value that is still valid; the hashes find that.
+here. Each function looks at a whole column at once, and refuses the batch with one line. What they do
+not find is a byte that has flipped inside a value that is still valid; the hashes find that.
 """
 
 import json

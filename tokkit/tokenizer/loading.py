@@ -53,11 +53,12 @@ from tokkit.tokenizer.definitions import (
     letters,
     wordpiece,
 )
-from tokkit.tokenizer.limits import check_json, check_vocabulary, read_file, refuse_missing_unknown
+from tokkit.tokenizer.limits import check_json, read_file
 from tokkit.tokenizer.piece_vocabulary import PieceVocabulary
 from tokkit.tokenizer.special_tokens import named_roles, named_token
 from tokkit.tokenizer.tekken import NAME as TEKKEN
 from tokkit.tokenizer.tekken import define_tekken, is_tekken
+from tokkit.tokenizer.vocabulary_checks import check_vocabulary, refuse_missing_unknown
 
 log = logging.getLogger(__name__)
 

@@ -31,13 +31,7 @@ from tokkit.tokenizer.definitions import (
     mark_special_tokens,
 )
 from tokkit.tokenizer.library_calls import load_library
-from tokkit.tokenizer.limits import (
-    check_tokens,
-    check_unknown,
-    find_unknown,
-    order_tokens,
-    suggest_case,
-)
+from tokkit.tokenizer.limits import check_tokens
 from tokkit.tokenizer.loading import TokenizerFiles, read_tokenizer_files
 from tokkit.tokenizer.piece_vocabulary import PieceProcessor
 from tokkit.tokenizer.sentencepiece_model import load_model
@@ -52,6 +46,12 @@ from tokkit.tokenizer.special_tokens import (
     named_token,
 )
 from tokkit.tokenizer.tokenizer_cache import LazyDefinition, digest_files, find_kept, keep
+from tokkit.tokenizer.vocabulary_checks import (
+    check_unknown,
+    find_unknown,
+    order_tokens,
+    suggest_case,
+)
 
 if TYPE_CHECKING:
     import sentencepiece

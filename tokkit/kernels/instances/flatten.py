@@ -11,19 +11,20 @@ Two instances of 3 and 5 tokens, with one token masked in each, in a batch with 
 Unused tokens become sequences of padding (id 1 here), unused sequences are empty, and unused
 predictions have no label.
 
-Before that, they are gathered from record batches anywhere in memory. The record batches of a shard are separate arrays, and a corpus has thousands of them, while a batch
-of 256 instances in shuffled order takes hardly two from any. A call per record batch would cost more
-than the copying. So the kernels take a table with the addresses of columns, a row per record batch.
-For each instance they find the record batch by its number, then the row:
+Before that, they are gathered from record batches anywhere in memory. The record batches of a shard
+are separate arrays, and a corpus has thousands of them, while a batch of 256 instances in shuffled
+order takes hardly two from any. A call per record batch would cost more than the copying. So the
+kernels take a table with the addresses of columns, a row per record batch. For each instance they
+find the record batch by its number, then the row:
 
     starts    0   3   5   9          4 is row 1 of the second, whose addresses are in table[1]
     table     {input_ids: 0x7f01…, offsets: 0x7f05…, …}
               {input_ids: 0x7f09…, …}
               {input_ids: 0: not mapped yet}
 
-Unlike other kernels, the one that gathers checks what it copies by: the columns were checked when they were
-mapped, but another process may write to their file. The largest id that is copied tells whether all
-are in the vocabulary.
+Unlike other kernels, the one that gathers checks what it copies by: the columns were checked when
+they were mapped, but another process may write to their file. The largest id that is copied tells
+whether all are in the vocabulary.
 """
 
 import numpy as np

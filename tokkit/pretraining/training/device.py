@@ -1,13 +1,14 @@
 """The device of a run: its precision, memory and peak, torch's settings and generators, and loss scale.
 
-fp16 has no numbers below 6e-8, as many gradients would be. The loss is multiplied by a scale before the backward pass, and the gradients are divided by it before
-they are clipped. A scale that is too large makes a gradient infinite. Then the step changes no weights,
-is counted as skipped, and the scale is halved; after 2,000 steps without one it is doubled (Micikevicius
-et al. 2018, arXiv:1710.03740, section 3.2). This is torch's ``GradScaler``, whose state a checkpoint
-holds as two numbers. In other precisions nothing is scaled.
+fp16 has no numbers below 6e-8, as many gradients would be. The loss is multiplied by a scale before
+the backward pass, and the gradients are divided by it before they are clipped. A scale that is too
+large makes a gradient infinite. Then the step changes no weights, is counted as skipped, and the
+scale is halved; after 2,000 steps without one it is doubled (Micikevicius et al. 2018,
+arXiv:1710.03740, section 3.2). This is torch's ``GradScaler``, whose state a checkpoint holds as two
+numbers. In other precisions nothing is scaled.
 
-The fused AdamW reads on the device whether to skip; before a step of another optimizer the process waits
-for the device.
+The fused AdamW reads on the device whether to skip; before a step of another optimizer the process
+waits for the device.
 """
 
 import hashlib
