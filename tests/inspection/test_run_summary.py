@@ -21,7 +21,7 @@ from tokkit.inspection.inspect import inspect
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.reporting import MetricsLog
 from tokkit.pretraining.training.run_plan import RunPlan, describe_run
-from tokkit.pretraining.training.run_record import METRICS, RUN
+from tokkit.pretraining.training.run_record import METRICS, RUN, read_run
 
 MANIFEST = Manifest(
     kind="instances",
@@ -209,3 +209,14 @@ def test_showing_a_run_does_not_import_torch(run: Path) -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert "held out" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    "model", [{"model_type": None}, {"model_type": "whisper"}, {"max_position_embeddings": "many"}]
+)
+def test_the_shape_of_a_model_is_checked(tmp_path: Path, model: dict[str, Any]) -> None:
+    begin(tmp_path / "run")
+    path = tmp_path / "run" / RUN
+    write_json(path, json.loads(path.read_text()) | {"model": model})
+    with pytest.raises(TokkitError, match=r"run\.json"):
+        read_run(path.parent)

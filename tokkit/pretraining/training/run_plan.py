@@ -290,18 +290,18 @@ def _require_same_model(
                 f"{folder}: was made with another tokenizer than that of {path}; encode its text "
                 f"with the tokenizer of the run"
             )
-        if objective != model["objective"]:
+        if objective != model.get("objective"):
             raise TokkitError(
                 f"{folder}: was built with --objective {objective}, but the model of {path} learns "
-                f"{model['objective']}; build it again"
+                f"{model.get('objective')}; build it again"
             )
         # These have no vectors of positions, and learn longer sequences.
         if family_of(model) not in {"modernbert", "t5", "xlnet", "marian"} and length > int(
-            model["max_position_embeddings"] or 0
+            model.get("max_position_embeddings") or 0
         ):
             raise TokkitError(
                 f"{folder}: was built with --max-seq-length {length}, but the model of {path} has "
-                f"{model['max_position_embeddings']} positions; build it again"
+                f"{model.get('max_position_embeddings')} positions; build it again"
             )
 
 

@@ -27,6 +27,7 @@ from tokkit.engine.files import read_whole
 from tokkit.engine.json_files import RECREATE, Count, FileRow, check_options, read_json
 from tokkit.errors import TokkitError, UsageError
 from tokkit.options import uri_of
+from tokkit.pretraining.families import FAMILY_OF
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.schedule import Origin
 
@@ -58,6 +59,14 @@ class RunRecord(TypedDict):
     init_from_fingerprint: str | None
     origin: _Shape
     versions: dict[str, str]
+
+
+class _ModelHead(TypedDict):
+    """What the command line asks of a model's shape."""
+
+    model_type: NotRequired[str]
+    objective: NotRequired[str]
+    max_position_embeddings: NotRequired[Count | None]
 
 
 @dataclass(frozen=True)
@@ -123,8 +132,11 @@ def read_run(folder: Path) -> tuple[RunRecord, PretrainConfig]:
         check_options(record["options"])
         config = msgspec.convert(record["options"], PretrainConfig, dec_hook=_make_path)
         find_origin(record)
+        head = msgspec.convert(record["model"], _ModelHead)
     except (ValueError, UsageError) as error:
         raise TokkitError(f"{path}: damaged options ({error}); {RECREATE}") from error
+    if (kind := head.get("model_type", "bert")) not in FAMILY_OF:
+        raise TokkitError(f"{path}: no model has the type {kind!r}; {RECREATE}")
     return record, config
 
 
