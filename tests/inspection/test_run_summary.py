@@ -220,3 +220,13 @@ def test_the_shape_of_a_model_is_checked(tmp_path: Path, model: dict[str, Any]) 
     write_json(path, json.loads(path.read_text()) | {"model": model})
     with pytest.raises(TokkitError, match=r"run\.json"):
         read_run(path.parent)
+
+
+def test_a_run_whose_record_lacks_options_is_shown_with_their_defaults(tmp_path: Path) -> None:
+    begin(tmp_path / "run", max_steps=7)
+    path = tmp_path / "run" / RUN
+    record = json.loads(path.read_text())
+    del record["options"]["max_steps"], record["options"]["preset"]
+    write_json(path, record)
+    result = CliRunner().invoke(cli, ["inspect", str(path.parent)])
+    assert result.exit_code == 0, result.output

@@ -106,7 +106,7 @@ def describe_state(facts: Mapping[str, Any]) -> str:
         return f"finished, {plural(step, 'step')}"
     text = f"{state} at step {step:,}"
     if options := facts.get("run", {}).get("options"):
-        end = f"{options['max_steps'] or DEFAULT_MAX_STEPS:,}"
+        end = f"{options.get('max_steps') or DEFAULT_MAX_STEPS:,}"
         if options.get("decay_from"):
             end = f"{facts['run']['origin']['planned_steps']:,}"
         if options.get("max_time") is not None:
