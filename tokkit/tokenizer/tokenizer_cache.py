@@ -11,8 +11,8 @@ into tables. The results are kept beside the compiled kernels, a file each:
 The number stands for the content of all files that loading looks at, the sources of all code that
 makes tables, and the releases of the libraries that it asks. A file begins with the SHA-256 of the
 rest: one that is damaged or cut off is made again. Files that were used last stay, up to
-``MAX_BYTES`` in all. Whoever can write here could replace the compiled kernels as well, so pickles
-are as safe.
+``MAX_BYTES`` in all. A user who can write here could replace the compiled kernels, too, so pickles
+are as safe as these.
 """
 
 import hashlib
