@@ -6,6 +6,7 @@ that run backwards must not reach a kernel.
 """
 
 import hashlib
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -49,10 +50,12 @@ from tokkit.corpus.table_files import (
 from tokkit.corpus.units import CorpusUnit
 from tokkit.errors import TokkitError
 from tokkit.shards.arrow import string_buffers
+from tokkit.shards.claims import check_claims, read_footer
 
 # Fixed, and not the caller's batch_bytes, so that a unit has one digest.
 _READ_BYTES = 8 << 20
 _MAX_ROWS = 1 << 16
+_SMALLER = "write it with smaller record batches, such as 1,000 rows each"
 _MAX_PAGE_BYTES = 512_000_000  # unpacked; pyarrow writes pages of 1,024 values, however long
 _MAX_DECODED_BYTES = 1 << 30  # of a batch of rows, whose values a dictionary has only once
 
@@ -214,6 +217,8 @@ def _read_arrow(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
         columns = sorted({table.schema.names.index(path[0]) for path in paths})
     with open_arrow(source, columns) as table, wrap_arrow_errors(source, unit.part):
         if is_arrow_file(table):
+            if source.uri is None:  # elsewhere each record batch is a request
+                _check_batches(source)
             total = unit.stop - unit.start
             batches = (table.get_batch(index) for index in range(unit.start, unit.stop))
         else:
@@ -222,6 +227,21 @@ def _read_arrow(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
         for done, rows in enumerate(batches):
             share = (done + 1) / total if total else 0.0
             yield _Piece(rows, f"{source.name}:{unit.start + done}", 0, share)
+
+
+@lru_cache(maxsize=1)
+def _check_batches(source: Source) -> None:
+    """Refuse record batches that unpack to gigabytes; units of one file follow each other.
+
+    Raises:
+        TokkitError: naming the record batch.
+        ValueError: the file is damaged.
+    """
+    with open_files(source.uri).open(source.path) as file:
+        try:
+            check_claims(file, read_footer(file), source.name, _SMALLER)
+        except struct.error as error:
+            raise ValueError("a damaged footer") from error
 
 
 def _choose_columns(unit: CorpusUnit, schema: pa.Schema, config: CorpusConfig) -> list[ColumnPath]:

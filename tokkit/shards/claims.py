@@ -14,7 +14,6 @@ reference is out of bounds elsewhere shows when it is followed.
 
 import os
 import struct
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -94,13 +93,16 @@ def _read_at(file: BinaryIO, place: int, size: int) -> bytes:
     return file.read(size)
 
 
-def check_claims(file: BinaryIO, footer: bytes, path: Path) -> None:
+def check_claims(
+    file: BinaryIO, footer: bytes, name: str, remedy: str = "recreate the folder"
+) -> None:
     """Refuse a file whose record batches claim to unpack to far more than is in it.
 
     Args:
         file: an Arrow file.
         footer: from ``read_footer``.
-        path: of the file.
+        name: of the file, for the error.
+        remedy: what to do, for the error.
 
     Raises:
         TokkitError: naming the record batch.
@@ -121,6 +123,6 @@ def check_claims(file: BinaryIO, footer: bytes, path: Path) -> None:
                 claimed += max(0, _read("<q", claim, 0))
         if claimed > max(MAX_BYTES, MAX_GROWTH * int(block["body"])):
             raise TokkitError(
-                f"{path}, record batch {number}: claims to unpack {block['body']:,} bytes to "
-                f"{claimed:,}; recreate the folder"
+                f"{name}, record batch {number}: claims to unpack {block['body']:,} bytes to "
+                f"{claimed:,}; {remedy}"
             )

@@ -48,7 +48,7 @@ def read_schema(path: Path) -> pa.Schema:
     ):
         footer = read_footer(file)
         schema = pa.ipc.open_file(pa.py_buffer(footer)).schema
-        check_claims(file, footer, path)
+        check_claims(file, footer, str(path))
     return schema
 
 
