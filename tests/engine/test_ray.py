@@ -52,7 +52,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             tmp_path_factory.mktemp("driver")
         )  # nodes import from the driver's folder first
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        head = {**NODE, "include_dashboard": False, "temp_dir": folder}
+        # The file with the cluster's address goes there, too; by default into /tmp/ray, if that exists.
+        patch.setenv("RAY_TMPDIR", folder)
+        head = {**NODE, "include_dashboard": False}
         made = Cluster(initialize_head=True, head_node_args=head)
         try:
             made.add_node(**NODE)
