@@ -98,7 +98,7 @@ def make_instances(texts: Sequence[Path], folder: Path, *, tiny: bool) -> Path:
 @contextmanager
 def equal_parameters(preset: str) -> Iterator[None]:
     """Give ModernBERT the preset of a BERT, with layers of equally many parameters."""
-    layers, hidden, heads = PRESETS[preset]
+    layers, hidden, heads, _ = PRESETS[preset]
     family = FAMILIES["modernbert"]._replace(presets=(preset,))
     with (
         patch.dict(MODERNBERT_PRESETS, {preset: (layers, hidden, heads, hidden * 8 // 3 // 8 * 8)}),

@@ -19,6 +19,7 @@ from tokkit.pretraining.models.dropout import (
     key_step,
     key_tokens,
 )
+from tokkit.pretraining.models.gpt2 import Gpt2Config
 from tokkit.pretraining.models.marian import MarianConfig
 from tokkit.pretraining.models.modernbert import ModernBertConfig
 from tokkit.pretraining.models.t5 import T5Config
@@ -42,7 +43,7 @@ STACKS: dict[str, Any] = SIZES | {"num_decoder_layers": 2}
 CONFIGS = {
     "bert": BERT,
     "albert": share_layers(BERT),
-    "gpt2": ModelConfig(objective="clm", **SIZES),
+    "gpt2": Gpt2Config(objective="clm", **SIZES),
     "modernbert": ModernBertConfig(objective="mlm", local_attention=8, **SIZES),
     "t5": T5Config(objective="span-corruption", d_kv=16, **STACKS),
     "marian": MarianConfig(objective="translation", **STACKS),

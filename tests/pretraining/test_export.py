@@ -38,7 +38,7 @@ KINDS = {
     "mlm-modern": ("ModernBertForMaskedLM", "AutoModelForMaskedLM"),
     "clm-modern": ("ModernBertDecoderForCausalLM", "AutoModelForCausalLM"),
 }
-ARCHITECTURE_OF = {"shared": "albert", "modern": "modernbert", "roberta": "roberta"}
+ARCHITECTURE_OF = {"clm": "gpt2", "shared": "albert", "modern": "modernbert", "roberta": "roberta"}
 DECODERS = pytest.mark.parametrize("kind", ["clm", "clm-modern"], indirect=True)
 
 
@@ -66,13 +66,14 @@ def kind(request: pytest.FixtureRequest) -> str:
 def model(kind: str) -> Transformer:
     """A model with random weights; what fills up its vocabulary is random too."""
     is_modern = kind.endswith("-modern")
+    objective, _, changed = kind.partition("-")
     return make_model(
-        ARCHITECTURES[ARCHITECTURE_OF.get(kind.partition("-")[2], "bert")].config_class.from_preset(
+        ARCHITECTURES[ARCHITECTURE_OF.get(changed or objective, "bert")].config_class.from_preset(
             "17m" if is_modern else "tiny",
             vocab_size=NUM_ENTRIES,
             max_seq_length=32,
             dropout=0.1,
-            objective=kind.partition("-")[0],
+            objective=objective,
         )
     ).eval()
 

@@ -1,4 +1,3 @@
-import dataclasses
 import math
 
 import pytest
@@ -10,18 +9,20 @@ from randommodels import make_instances, make_model
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import NO_PADDING, Batch, Padding, lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
+from tokkit.pretraining.families import DEFAULT_FAMILIES
 from tokkit.pretraining.models.architectures import (
+    ARCHITECTURES,
     VOCAB_TENSORS,
     build_model,
     from_transformers,
     to_transformers,
 )
 from tokkit.pretraining.models.bert import Bert
-from tokkit.pretraining.models.gpt2 import Gpt2
-from tokkit.pretraining.models.transformer import ModelConfig, Transformer
+from tokkit.pretraining.models.gpt2 import Gpt2, Gpt2Config
+from tokkit.pretraining.models.transformer import Transformer
 
 VOCAB_SIZE = 101
-TINY = ModelConfig.from_preset(
+TINY = Gpt2Config.from_preset(
     "tiny", vocab_size=VOCAB_SIZE, max_seq_length=64, dropout=0.0, objective="clm"
 )
 LENGTHS = pytest.mark.parametrize("lengths", [[16, 16], [5, 40, 33, 8]], ids=["full", "padded"])
@@ -133,5 +134,8 @@ def test_half_precision_of_products_changes_little() -> None:
 
 def test_the_objective_decides_the_model() -> None:
     for objective, kind in (("nsp", Bert), ("sop", Bert), ("mlm", Bert), ("clm", Gpt2)):
-        assert isinstance(build_model(dataclasses.replace(TINY, objective=objective)), kind)
+        shape = ARCHITECTURES[DEFAULT_FAMILIES.get(objective, "bert")].config_class.from_preset(
+            "tiny", vocab_size=VOCAB_SIZE, max_seq_length=64, dropout=0.0, objective=objective
+        )
+        assert isinstance(build_model(shape), kind)
     assert TINY.layer_norm_eps == 1e-5

@@ -131,7 +131,7 @@ def test_presets_have_the_parameters_of_the_paper() -> None:
 
 def test_it_learns_to_copy_and_to_reverse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first word says which: 60 to copy the others, 61 to reverse them."""
-    monkeypatch.setitem(MARIAN_PRESETS, "tiny", (1, 32, 2))
+    monkeypatch.setitem(MARIAN_PRESETS, "tiny", (1, 32, 2, 128))
     rng = np.random.default_rng(1)
     texts = [rng.integers(62, 70, rng.integers(2, 5)).tolist() for _ in range(2000)]
     how = rng.integers(60, 62, 2000).tolist()

@@ -84,7 +84,7 @@ def test_names_of_transformers_lead_back_to_our_weights() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_have_as_many_parameters_as_those_of_google(preset: str) -> None:
-    layers, hidden, heads = PRESETS[preset]
+    layers, hidden, heads, feed_forward = PRESETS[preset]
     config = ModelConfig.from_preset(preset, vocab_size=30528, max_seq_length=128, dropout=0.1)
     with torch.device("meta"):
         model = Bert(config)
@@ -94,7 +94,7 @@ def test_presets_have_as_many_parameters_as_those_of_google(preset: str) -> None
                 hidden_size=hidden,
                 num_hidden_layers=layers,
                 num_attention_heads=heads,
-                intermediate_size=4 * hidden,
+                intermediate_size=feed_forward,
             )
         )
     assert sum(p.numel() for p in model.parameters()) == peer.num_parameters()
@@ -147,7 +147,7 @@ def test_attention_without_padding_has_the_shapes_of_attention_with_it(
     expected = attend_padded(qkv_N3HK, inputs, 0.0, causal=causal)
     on_meta = inputs._replace(cu_seqlens=inputs.cu_seqlens.to("meta"))
     qkv = torch.empty(qkv_N3HK.shape, dtype=torch.bfloat16, device="meta", requires_grad=True)
-    found = attend_flat(qkv, on_meta, 0.1, causal=causal)
+    found = attend_flat(qkv.unbind(1), on_meta, 0.1, causal=causal)
     assert found.shape == expected.shape
     torch.autograd.backward(found.float().sum())
     assert qkv.grad is not None

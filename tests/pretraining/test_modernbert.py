@@ -172,7 +172,7 @@ def test_windows_reach_flash_attention_and_its_backward_pass(
     inputs = make_batch("mlm", [5, 40]).inputs
     on_meta = inputs._replace(cu_seqlens=inputs.cu_seqlens.to("meta"))
     qkv = torch.empty(45, 3, 2, 64, dtype=torch.bfloat16, device="meta", requires_grad=True)
-    found: Any = attend_flat(qkv, on_meta, 0.0, causal=window == (63, 0), window=window)
+    found: Any = attend_flat(qkv.unbind(1), on_meta, 0.0, causal=window == (63, 0), window=window)
     assert found.shape == (45, 2, 64)
     node = found.grad_fn
     saved = (node._saved_window_size_left, node._saved_window_size_right)

@@ -145,7 +145,7 @@ def test_a_gpu_s_attention_is_traced_through_the_whole_model(
     monkeypatch: pytest.MonkeyPatch, dropout: float
 ) -> None:
     """Its operator has no kernel for a CPU, but shapes and a gradient that can be followed."""
-    monkeypatch.setattr(attention, "attend", attention.attend_flat)
+    monkeypatch.setattr(attention, "has_flash", lambda _: True)
     config = replace(CONFIG, attention_probs_dropout_prob=dropout)
     batch = make_batch().key_dropout(1, 0)
     fields = [name for name, part in batch.inputs._asdict().items() if isinstance(part, Tensor)]

@@ -138,7 +138,7 @@ def test_it_learns_to_fill_in_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Text that counts up: a missing word follows from those around it."""
-    monkeypatch.setitem(PRESETS, "tiny", (1, 32, 1))
+    monkeypatch.setitem(PRESETS, "tiny", (1, 32, 1, 128))
     words = range(60, 99)
     documents = [
         [[words[(start + place) % len(words)] for place in range(40)] for start in starts]

@@ -7,17 +7,21 @@ from typing import NamedTuple
 
 from tokkit.shards.objectives import MASKED
 
-PRESETS = {  # layers, hidden size, heads: https://github.com/google-research/bert
-    "tiny": (2, 128, 2),
-    "mini": (4, 256, 4),
-    "small": (4, 512, 8),
-    "medium": (8, 512, 8),
-    "base": (12, 768, 12),
-    "large": (24, 1024, 16),
+# Layers, hidden size, heads, feed-forward size.
+Sizes = tuple[int, int, int, int]
+
+# https://github.com/google-research/bert
+PRESETS: dict[str, Sizes] = {
+    "tiny": (2, 128, 2, 512),
+    "mini": (4, 256, 4, 1024),
+    "small": (4, 512, 8, 2048),
+    "medium": (8, 512, 8, 2048),
+    "base": (12, 768, 12, 3072),
+    "large": (24, 1024, 16, 4096),
 }
-# The same, and the feed-forward size: https://github.com/JHU-CLSP/ettin-encoder-vs-decoder, in
-# pretraining/configs/standard; its encoders and decoders have the same sizes.
-MODERNBERT_PRESETS = {
+# https://github.com/JHU-CLSP/ettin-encoder-vs-decoder, in pretraining/configs/standard; its encoders
+# and decoders have the same sizes.
+MODERNBERT_PRESETS: dict[str, Sizes] = {
     "17m": (7, 256, 4, 384),
     "32m": (10, 384, 6, 576),
     "68m": (19, 512, 8, 768),
@@ -25,17 +29,17 @@ MODERNBERT_PRESETS = {
     "large": (28, 1024, 16, 2624),  # 400 million
 }
 MODERNBERT_WINDOW = 128  # tokens that its local layers attend to; a decoder's are half as many
-# The same: https://github.com/google-research/text-to-text-transfer-transformer, t5.1.1
-T5_PRESETS = {
+# https://github.com/google-research/text-to-text-transfer-transformer, t5.1.1
+T5_PRESETS: dict[str, Sizes] = {
     "t5-small": (8, 512, 6, 1024),  # 77 million parameters
     "t5-base": (12, 768, 12, 2048),  # 248 million
     "t5-large": (24, 1024, 16, 2816),  # 783 million
 }
 # Vaswani et al. 2017, table 3, and transformer_tiny of github.com/tensorflow/tensor2tensor.
-MARIAN_PRESETS = {
-    "tiny": (2, 128, 4),
-    "base": (6, 512, 8),
-    "big": (6, 1024, 16),
+MARIAN_PRESETS: dict[str, Sizes] = {
+    "tiny": (2, 128, 4, 512),
+    "base": (6, 512, 8, 2048),
+    "big": (6, 1024, 16, 4096),
 }
 
 

@@ -6,8 +6,9 @@ for masked tokens projects back. The paper has embeddings of 128 in all sizes; w
 what ``transformers.AlbertForPreTraining`` computes, with either GELU.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from tokkit.pretraining.models.bert import (
     SUPPORTED,
     Bert,
     NormedEmbeddings,
+    name_embeddings,
     name_head,
 )
 from tokkit.pretraining.models.transformer import Architecture, Inputs, ModelConfig
@@ -28,13 +30,11 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 class AlbertConfig(ModelConfig):
     """The shape of an ALBERT, with the fields of ``config.json`` that only it has."""
 
+    model_type: ClassVar[str] = "albert"
+    equal_fields: ClassVar[Mapping[str, str]] = {"embedding_size": "hidden_size"}
+
     embedding_size: Size
     hidden_act: str = "gelu"
-
-    @property
-    def model_type(self) -> str:
-        """The name of the architecture in ``config.json``."""
-        return "albert"
 
     @property
     def word_size(self) -> int:
@@ -49,12 +49,6 @@ class AlbertConfig(ModelConfig):
     def count_layer_weights(self) -> int:
         """Return how many numbers the matrices of the only layer have."""
         return super().count_layer_weights() // self.num_hidden_layers
-
-    @classmethod
-    def preset_fields(cls, preset: str, objective: str) -> dict[str, Any]:
-        """Return the fields that a preset decides: those of a BERT."""
-        fields = super().preset_fields(preset, objective)
-        return {**fields, "embedding_size": fields["hidden_size"]}
 
 
 class FactorizedEmbeddings(NormedEmbeddings):
@@ -109,10 +103,7 @@ ALBERT = Architecture(
     objectives=MASKED,
     build=Albert,
     outer={
-        "embeddings.words": "albert.embeddings.word_embeddings",
-        "embeddings.positions": "albert.embeddings.position_embeddings",
-        "embeddings.segments": "albert.embeddings.token_type_embeddings",
-        "embeddings.norm": "albert.embeddings.LayerNorm",
+        **name_embeddings("albert"),
         "embeddings.mapping": "albert.encoder.embedding_hidden_mapping_in",
         "masked_token_head": "predictions",
         "masked_token_head.transform": "predictions.dense",
@@ -135,8 +126,6 @@ ALBERT = Architecture(
         **DEFAULTS,
         "embedding_size": 128,
         "hidden_act": "gelu_new",
-        "num_hidden_groups": 1,
-        "inner_group_num": 1,
     },
     supported=SUPPORTED
     | {

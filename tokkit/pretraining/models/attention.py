@@ -165,7 +165,8 @@ def attend(
     """
     dropout_prob = inputs.dropout(dropout_prob)
     if has_flash(qkv_N3HK):
-        return attend_flat(qkv_N3HK, inputs, dropout_prob, causal=causal, window=window)
+        parts = qkv_N3HK.unbind(1)
+        return attend_flat(parts, inputs, dropout_prob, causal=causal, window=window)
     if window is not None and inputs.max_seqlen > 2 * (BLOCK + sum(window)):
         return attend_blocks(qkv_N3HK, inputs, dropout_prob, window)
     return attend_padded(qkv_N3HK, inputs, dropout_prob, causal=causal, window=window)
@@ -180,18 +181,6 @@ def has_flash(x: Tensor) -> bool:
 
 
 def attend_flat(
-    qkv_N3HK: Tensor,
-    inputs: Inputs,
-    dropout_prob: float,
-    *,
-    causal: bool,
-    window: Window | None = None,
-) -> Tensor:
-    """Compute ``attend`` with FlashAttention over variable lengths."""
-    return flash(qkv_N3HK.unbind(1), inputs, dropout_prob, causal=causal, window=window)
-
-
-def flash(
     qkv_NHK: tuple[Tensor, ...],
     inputs: Inputs,
     dropout_prob: float,
@@ -199,14 +188,14 @@ def flash(
     causal: bool,
     window: Window | None = None,
 ) -> Tensor:
-    """Compute ``attend_flat`` of queries, keys and values, which may be parts of one tensor."""
-    q_NHK, k_NHK, v_NHK = qkv_NHK
+    """Compute ``attend`` with FlashAttention over variable lengths.
+
+    Queries, keys and values, each of N tokens, may be parts of one tensor.
+    """
     left, right = (None, None) if window is None else window
     ends, longest = inputs.cu_seqlens, inputs.max_seqlen
     x_NHK: Tensor = torch.ops.aten._flash_attention_forward(  # noqa: SLF001  see above
-        q_NHK,
-        k_NHK,
-        v_NHK,
+        *qkv_NHK,
         ends,
         ends,
         longest,
@@ -285,8 +274,8 @@ def attend_biased(
         scale: of scores, without the bias.
         place: which dropout of the layer.
     """
-    q_SHTK, cells_M = _pad_rows(q_MHK, queries)
-    (k_SHTK, cells_N), (v_SHTK, _) = _pad_rows(k_NHK, keys), _pad_rows(v_NHK, keys)
+    q_STHK, cells_M = pad_rows(q_MHK, queries)
+    (k_STHK, cells_N), (v_STHK, _) = pad_rows(k_NHK, keys), pad_rows(v_NHK, keys)
     mask = None if bias_SHTT is None else bias_SHTT.to(q_MHK.dtype)
     if cells_N is not None:
         places_T = torch.arange(keys.max_seqlen, device=k_NHK.device)
@@ -297,9 +286,7 @@ def attend_biased(
         mask = hidden if mask is None else mask + hidden
     dropout_prob = queries.dropout(dropout_prob)
     x_SHTK = attend_heads(
-        q_SHTK,
-        k_SHTK,
-        v_SHTK,
+        *(part.transpose(1, 2) for part in (q_STHK, k_STHK, v_STHK)),
         mask=mask,
         dropout_prob=dropout_prob,
         keys_BQ=key_block(queries, place) if dropout_prob else None,
@@ -315,14 +302,17 @@ def key_block(inputs: Inputs, place: int) -> Tensor:
     return key_tokens(inputs.dropout_keys[1:, None], places_T, place)
 
 
-def _pad_rows(x_NHK: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
-    """Return x_SHTK, and where in it each token is; None where all sequences are full."""
+def pad_rows(x_N: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+    """Return what tokens have in a padded block, x_ST, and where in its S * T cells each token is.
+
+    Where all sequences are full, the block is a view, and the places are None.
+    """
     S, T = len(inputs.cu_seqlens) - 1, inputs.max_seqlen
     cells_N = None
-    if len(x_NHK) != S * T:
+    if len(x_N) != S * T:
         cells_N = inputs.row_ids_N * T + inputs.position_ids_N
-        x_NHK = x_NHK.new_zeros(S * T, *x_NHK.shape[1:]).index_copy(0, cells_N, x_NHK)
-    return x_NHK.view(S, T, *x_NHK.shape[1:]).transpose(1, 2), cells_N
+        x_N = x_N.new_zeros(S * T, *x_N.shape[1:]).index_copy(0, cells_N, x_N)
+    return x_N.view(S, T, *x_N.shape[1:]), cells_N
 
 
 def attend_padded(
@@ -334,19 +324,12 @@ def attend_padded(
     window: Window | None = None,
 ) -> Tensor:
     """Compute ``attend`` on any device in any precision, in a padded block."""
-    N, _, H, K = qkv_N3HK.shape
-    S, T = len(inputs.cu_seqlens) - 1, inputs.max_seqlen
-    mask, cells_N = None, None
-    if S * T == N:  # all sequences are full
-        qkv_ST3HK = qkv_N3HK.view(S, T, 3, H, K)
-    else:
-        cells_N = inputs.row_ids_N * T + inputs.position_ids_N
-        block = qkv_N3HK.new_zeros(S * T, 3, H, K)
-        qkv_ST3HK = block.index_copy(0, cells_N, qkv_N3HK).view(S, T, 3, H, K)
-        if not causal:  # padding comes last, so causal attention never sees it
-            lengths_S = inputs.cu_seqlens.diff()
-            places_T = torch.arange(T, device=lengths_S.device)
-            mask = (places_T < lengths_S[:, None])[:, None, None, :]  # [S, 1, 1, T]
+    T, mask = inputs.max_seqlen, None
+    qkv_ST3HK, cells_N = pad_rows(qkv_N3HK, inputs)
+    if cells_N is not None and not causal:  # padding comes last, where causal attention never looks
+        lengths_S = inputs.cu_seqlens.diff()
+        places_T = torch.arange(T, device=lengths_S.device)
+        mask = (places_T < lengths_S[:, None])[:, None, None, :]  # [S, 1, 1, T]
     if window is not None and (window[0] if causal else min(window)) < T - 1:
         places_T = torch.arange(T, device=qkv_N3HK.device)
         after_TT = places_T - places_T[:, None]  # by how much a key comes after a query
@@ -354,15 +337,12 @@ def attend_padded(
         # Padding may be out of sight of a real token; it attends to itself, as a row needs a key.
         mask = is_near_TT if mask is None else (mask & is_near_TT) | (after_TT == 0)
         causal = False
-    q_SHTK, k_SHTK, v_SHTK = qkv_ST3HK.permute(2, 0, 3, 1, 4).unbind(0)
     x_SHTK = attend_heads(
-        q_SHTK,
-        k_SHTK,
-        v_SHTK,
+        *qkv_ST3HK.permute(2, 0, 3, 1, 4),
         mask=mask,
         dropout_prob=dropout_prob,
         keys_BQ=key_block(inputs, ATTENTION) if dropout_prob else None,
         causal=causal,
     )
-    x_NHK = x_SHTK.transpose(1, 2).reshape(S * T, H, K)
+    x_NHK = x_SHTK.transpose(1, 2).flatten(0, 1)
     return x_NHK if cells_N is None else x_NHK.index_select(0, cells_N)

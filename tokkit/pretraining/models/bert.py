@@ -18,7 +18,7 @@ computes what ``transformers.RobertaForMaskedLM`` computes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import msgspec
 import torch
@@ -161,14 +161,7 @@ class Bert(Transformer):
 
     def initialize(self) -> None:
         """Draw the weights: normal, truncated at two deviations; biases 0, norms 1."""
-        deviation = self.config.initializer_range
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.trunc_normal_(
-                    module.weight, std=deviation, a=-2 * deviation, b=2 * deviation
-                )
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
+        self.draw_weights()
 
     def transform(self, x_MD: Tensor) -> Tensor:
         """Return the output of the head for masked tokens."""
@@ -206,15 +199,22 @@ def name_head(config: ModelConfig) -> str:
     return "ForPreTraining" if config.has_pairs else "ForMaskedLM"
 
 
+def name_embeddings(base: str) -> dict[str, str]:
+    """Return the names of the embeddings in ``transformers``, for the name of a bare model."""
+    theirs = {
+        "words": "word_embeddings",
+        "positions": "position_embeddings",
+        "segments": "token_type_embeddings",
+        "norm": "LayerNorm",
+    }
+    return {f"embeddings.{name}": f"{base}.embeddings.{other}" for name, other in theirs.items()}
+
+
 # What transformers assumes of BERT and its relatives where their config says nothing.
 DEFAULTS: Mapping[str, Any] = {
-    "hidden_act": "gelu",
     "type_vocab_size": 2,
     "layer_norm_eps": 1e-12,
     "initializer_range": 0.02,
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "tie_word_embeddings": True,
 }
 # transformers has several GELUs; only two are exact.
 SUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -227,10 +227,7 @@ BERT = Architecture(
     objectives=MASKED,
     build=Bert,
     outer={
-        "embeddings.words": "bert.embeddings.word_embeddings",
-        "embeddings.positions": "bert.embeddings.position_embeddings",
-        "embeddings.segments": "bert.embeddings.token_type_embeddings",
-        "embeddings.norm": "bert.embeddings.LayerNorm",
+        **name_embeddings("bert"),
         "masked_token_head": "cls.predictions",  # has the bias
         "masked_token_head.transform": "cls.predictions.transform.dense",
         "masked_token_head.norm": "cls.predictions.transform.LayerNorm",
@@ -260,24 +257,16 @@ class RobertaConfig(ModelConfig):
     ``pad_token_id`` is that of the tokenizer, on which the positions depend in ``transformers``.
     """
 
+    model_type: ClassVar[str] = "roberta"
+
     type_vocab_size: Size = 1
     layer_norm_eps: Positive = 1e-5
     pad_token_id: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     @property
-    def model_type(self) -> str:
-        """The name of the architecture in ``config.json``."""
-        return "roberta"
-
-    @property
     def position_offset(self) -> int:
         """The number of unused rows at the start of the position embedding of ``transformers``."""
         return self.pad_token_id + 1
-
-    @classmethod
-    def preset_fields(cls, preset: str, objective: str) -> dict[str, Any]:
-        """Return the fields that a preset decides, as published."""
-        return {**super().preset_fields(preset, objective), "layer_norm_eps": 1e-5}
 
     def fit(self, tokenizer: Tokenizer) -> Self:
         """Return the shape of the same model with the vocabulary of a tokenizer."""
@@ -308,10 +297,7 @@ ROBERTA = Architecture(
     objectives=("mlm",),
     build=Bert,
     outer={
-        "embeddings.words": "roberta.embeddings.word_embeddings",
-        "embeddings.positions": "roberta.embeddings.position_embeddings",
-        "embeddings.segments": "roberta.embeddings.token_type_embeddings",
-        "embeddings.norm": "roberta.embeddings.LayerNorm",
+        **name_embeddings("roberta"),
         "masked_token_head": "lm_head",
         "masked_token_head.transform": "lm_head.dense",
         "masked_token_head.norm": "lm_head.layer_norm",

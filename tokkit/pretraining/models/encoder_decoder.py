@@ -7,9 +7,9 @@ predictions:
     decoder's inputs    0 7 0      decoder's positions  0 1 0
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Self
+from typing import Annotated, ClassVar, Self
 
 import msgspec
 from torch import Tensor, nn
@@ -27,7 +27,15 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderDecoderConfig(ModelConfig):
-    """The shape of both stacks. Positions are computed, so that there is no last one."""
+    """The shape of both stacks. Positions are computed, so that there is no last one.
+
+    Attributes:
+        num_feed_forward: matrices of a feed-forward network.
+    """
+
+    equal_fields: ClassVar[Mapping[str, str]] = {"num_decoder_layers": "num_hidden_layers"}
+    limits_length: ClassVar[bool] = False
+    num_feed_forward: ClassVar[int] = 2
 
     num_decoder_layers: Size
     decoder_start_token_id: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -37,28 +45,12 @@ class EncoderDecoderConfig(ModelConfig):
         """The size of the queries of all heads together."""
         return self.hidden_size
 
-    @property
-    def limits_length(self) -> bool:
-        """Whether the number of positions is limited."""
-        return False
-
-    @property
-    def num_feed_forward(self) -> int:
-        """How many matrices a feed-forward network has."""
-        return 2
-
     def count_layer_weights(self) -> int:
         """Return how many numbers the matrices of all layers have."""
         feed_forward = self.num_feed_forward * self.intermediate_size
         encoder = self.num_hidden_layers * (4 * self.inner_size + feed_forward)
         decoder = self.num_decoder_layers * (8 * self.inner_size + feed_forward)
         return self.hidden_size * (encoder + decoder)
-
-    @classmethod
-    def preset_fields(cls, preset: str, objective: str) -> dict[str, Any]:
-        """Return the fields that a preset decides, with as many layers in both stacks."""
-        fields = super().preset_fields(preset, objective)
-        return {**fields, "num_decoder_layers": fields["num_hidden_layers"]}
 
     def fit(self, tokenizer: Tokenizer) -> Self:
         """Return the shape of the same model with the vocabulary of a tokenizer."""

@@ -25,7 +25,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from tokkit.errors import TokkitError
-from tokkit.pretraining.models.attention import attend, flash, has_flash
+from tokkit.pretraining.models.attention import attend, attend_flat, has_flash
 from tokkit.pretraining.models.bert import Bert, Layer
 from tokkit.pretraining.models.dropout import HIDDEN, OUTPUT, threshold
 from tokkit.pretraining.models.transformer import Inputs, Transformer
@@ -294,7 +294,7 @@ class FusedLayer(Layer):
         )
         if has_flash(qkv_NHK[0]):
             prob = inputs.dropout(attention.dropout_prob)
-            mixed_NHK = flash(qkv_NHK, inputs, prob, causal=False)
+            mixed_NHK = attend_flat(qkv_NHK, inputs, prob, causal=False)
         else:
             stacked = torch.stack(qkv_NHK, 1)
             mixed_NHK = attend(stacked, inputs, attention.dropout_prob, causal=False)

@@ -7,9 +7,9 @@ is added to the input before the norm; one more norm follows the last layer. The
 there are no segments.
 """
 
-import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,11 +21,21 @@ from tokkit.pretraining.models.transformer import (
     Embeddings,
     Inputs,
     ModelConfig,
+    Positive,
     Transformer,
 )
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 RESIDUAL = ("attention.output", "down")  # the projections whose outputs are added to the residual
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpt2Config(ModelConfig):
+    """The shape of a GPT-2."""
+
+    model_type: ClassVar[str] = "gpt2"
+
+    layer_norm_eps: Positive = 1e-5
 
 
 class TokenEmbeddings(Embeddings):
@@ -73,24 +83,8 @@ class Gpt2(Transformer):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def initialize(self) -> None:
-        """Draw the weights: normal, smaller for residual projections; biases 0, norms 1.
-
-        Two projections in each layer add to the residual, whose variance would otherwise grow with
-        their number.
-        """
-        deviation = self.config.initializer_range
-        smaller = deviation / math.sqrt(2 * self.config.num_hidden_layers)
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                is_residual = name.endswith(RESIDUAL)
-                nn.init.normal_(module.weight, std=smaller if is_residual else deviation)
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
-
-    def encode(self, inputs: Inputs) -> Tensor:
-        """Return the output of the last norm, x_ND."""
-        normed_ND: Tensor = self.norm(super().encode(inputs))
-        return normed_ND
+        """Draw the weights: normal, smaller for residual projections; biases 0, norms 1."""
+        self.draw_weights(RESIDUAL, truncated=False)
 
 
 def describe_gpt2(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -142,17 +136,13 @@ GPT2 = Architecture(
         "attention_probs_dropout_prob": "attn_pdrop",
         "layer_norm_eps": "layer_norm_epsilon",
     },
+    config_class=Gpt2Config,
     transposed=True,
     describe=describe_gpt2,
     defaults={
         "n_inner": None,
-        "activation_function": "gelu_new",
         "layer_norm_epsilon": 1e-5,
         "initializer_range": 0.02,
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "add_cross_attention": False,
-        "tie_word_embeddings": True,
     },
     supported={
         "activation_function": ("gelu_new", "gelu_pytorch_tanh"),

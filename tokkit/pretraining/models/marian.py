@@ -13,12 +13,12 @@ drawn as fairseq draws them, since the paper does not say how.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokkit.pretraining.families import MARIAN_PRESETS
+from tokkit.pretraining.families import MARIAN_PRESETS, Sizes
 from tokkit.pretraining.models.attention import CrossAttention, sinusoids
 from tokkit.pretraining.models.bert import Layer
 from tokkit.pretraining.models.dropout import CROSS_HIDDEN, HIDDEN
@@ -37,25 +37,10 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 class MarianConfig(EncoderDecoderConfig):
     """The shape of a Transformer."""
 
+    model_type: ClassVar[str] = "marian"
+    presets: ClassVar[Mapping[str, Sizes]] = MARIAN_PRESETS
+
     layer_norm_eps: Positive = 1e-5
-
-    @property
-    def model_type(self) -> str:
-        """The name of the architecture in ``config.json``."""
-        return "marian"
-
-    @classmethod
-    def preset_fields(cls, preset: str, objective: str) -> dict[str, Any]:
-        """Return the fields that a preset decides, as published."""
-        del objective
-        num_layers, hidden_size, num_heads = MARIAN_PRESETS[preset]
-        return {
-            "num_hidden_layers": num_layers,
-            "num_decoder_layers": num_layers,
-            "hidden_size": hidden_size,
-            "num_attention_heads": num_heads,
-            "intermediate_size": 4 * hidden_size,
-        }
 
 
 class SinusoidalEmbeddings(Embeddings):
@@ -205,8 +190,6 @@ MARIAN = Architecture(
         "activation_function": "gelu",
         "scale_embedding": False,
         "attention_dropout": 0.0,
-        "share_encoder_decoder_embeddings": True,
-        "tie_word_embeddings": True,
     },
     supported={
         "activation_function": ("relu",),

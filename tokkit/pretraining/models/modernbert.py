@@ -19,18 +19,17 @@ it, every how many layers one is global, and two bases:
                       sliding_attention: {…: 10000}}          local_rope_theta: 10000
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any, Self, TypedDict
+from typing import Annotated, Any, ClassVar, Self, TypedDict
 
 import msgspec
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokkit.engine.json_files import Size
-from tokkit.pretraining.families import MODERNBERT_PRESETS, MODERNBERT_WINDOW
+from tokkit.pretraining.families import MODERNBERT_PRESETS, MODERNBERT_WINDOW, Sizes
 from tokkit.pretraining.models.attention import SelfAttention, Window
 from tokkit.pretraining.models.bert import MaskedTokenHead
 from tokkit.pretraining.models.dropout import HIDDEN, UP
@@ -47,15 +46,6 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 # What transformers assumes where a config says nothing.
 DEFAULTS: Mapping[str, Any] = {
-    "hidden_activation": "gelu",
-    "classifier_activation": "gelu",
-    "rope_scaling": None,
-    "norm_bias": False,
-    "attention_bias": False,
-    "mlp_bias": False,
-    "classifier_bias": False,
-    "decoder_bias": True,
-    "tie_word_embeddings": True,
     "max_position_embeddings": 8192,
     "norm_eps": 1e-5,
     "initializer_range": 0.02,
@@ -141,6 +131,8 @@ class ModernBertConfig(ModelConfig):
     tokens had 10,000 in all layers, and Ettin has 160,000 in all.
     """
 
+    presets: ClassVar[Mapping[str, Sizes]] = MODERNBERT_PRESETS
+
     layer_norm_eps: Positive = 1e-5
     local_attention: LocalAttention = MODERNBERT_WINDOW
     global_attn_every_n_layers: Size = 3
@@ -156,7 +148,7 @@ class ModernBertConfig(ModelConfig):
             )
 
     @property
-    def model_type(self) -> str:
+    def model_type(self) -> str:  # type: ignore[override]
         """The name of the architecture in ``config.json``."""
         return "modernbert-decoder" if self.is_causal else "modernbert"
 
@@ -170,13 +162,6 @@ class ModernBertConfig(ModelConfig):
     def layer_types(self) -> list[str]:
         """Whether each layer is global or local, in the words of ``config.json``."""
         return name_layers(self.num_hidden_layers, self.global_attn_every_n_layers)
-
-    @classmethod
-    def preset_fields(cls, preset: str, objective: str) -> dict[str, Any]:
-        """Return the fields that a preset decides, as published."""
-        del objective
-        names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
-        return dict(zip(names, MODERNBERT_PRESETS[preset], strict=True))
 
     def stretch_positions(self, max_seq_length: int) -> Self:
         """Return the shape of the same model with a larger base of the rotary positions.
@@ -245,21 +230,8 @@ class ModernBert(Transformer):
         self.masked_token_head = MaskedTokenHead(config, bias=False)
 
     def initialize(self) -> None:
-        """Draw the weights: normal, truncated at two deviations; norms 1, the decoder's bias 0.
-
-        The projections that add to the residual are smaller, by the number of additions.
-        """
-        deviation = self.config.initializer_range
-        smaller = deviation / math.sqrt(2 * self.config.num_hidden_layers)
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                std = smaller if name.endswith(RESIDUAL) else deviation
-                nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
-
-    def encode(self, inputs: Inputs) -> Tensor:
-        """Return the output of the last norm, x_ND."""
-        normed_ND: Tensor = self.norm(super().encode(inputs))
-        return normed_ND
+        """Draw the weights: normal, truncated at two deviations; norms 1, the decoder's bias 0."""
+        self.draw_weights(RESIDUAL)
 
     def transform(self, x_MD: Tensor) -> Tensor:
         """Return the output of the head."""

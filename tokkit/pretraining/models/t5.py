@@ -15,7 +15,7 @@ In the shapes of tensors, M are the targets of all sequences, which the decoder 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokkit.engine.json_files import Size
-from tokkit.pretraining.families import T5_PRESETS
+from tokkit.pretraining.families import T5_PRESETS, Sizes
 from tokkit.pretraining.models.attention import CrossAttention, attend_biased
 from tokkit.pretraining.models.dropout import CROSS_HIDDEN, HIDDEN, OUTPUT, UP
 from tokkit.pretraining.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
@@ -40,6 +40,11 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 class T5Config(EncoderDecoderConfig):
     """The shape of a T5, with the fields of ``config.json`` that only it has."""
 
+    model_type: ClassVar[str] = "t5"
+    presets: ClassVar[Mapping[str, Sizes]] = T5_PRESETS
+    divides_width: ClassVar[bool] = False
+    num_feed_forward: ClassVar[int] = 3
+
     layer_norm_eps: Positive = 1e-6
     d_kv: Size = 64
     relative_attention_num_buckets: Annotated[int, msgspec.Meta(ge=4)] = 32
@@ -54,37 +59,9 @@ class T5Config(EncoderDecoderConfig):
             )
 
     @property
-    def model_type(self) -> str:
-        """The name of the architecture in ``config.json``."""
-        return "t5"
-
-    @property
     def inner_size(self) -> int:
         """The size of the queries of all heads together."""
         return self.num_attention_heads * self.d_kv
-
-    @property
-    def divides_width(self) -> bool:
-        """Whether the hidden size is divided among the heads."""
-        return False
-
-    @property
-    def num_feed_forward(self) -> int:
-        """How many matrices a feed-forward network has."""
-        return 3
-
-    @classmethod
-    def preset_fields(cls, preset: str, objective: str) -> dict[str, Any]:
-        """Return the fields that a preset decides, as published."""
-        del objective
-        num_layers, hidden_size, num_heads, feed_forward = T5_PRESETS[preset]
-        return {
-            "num_hidden_layers": num_layers,
-            "num_decoder_layers": num_layers,
-            "hidden_size": hidden_size,
-            "num_attention_heads": num_heads,
-            "intermediate_size": feed_forward,
-        }
 
 
 class RelativePositions(nn.Module):
@@ -227,6 +204,7 @@ class T5(EncoderDecoder):
     """The encoder, ``layers``, and the decoder, each with positions and a last norm."""
 
     config: T5Config
+    norm: nn.RMSNorm
 
     def __init__(self, config: T5Config) -> None:
         super().__init__(
@@ -308,7 +286,22 @@ def read_t5(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 ATTENTION = "layer.0.SelfAttention"
-FED = "DenseReluDense"
+ATTENTION_NAMES = {
+    "attention.norm": ("layer.0.layer_norm",),
+    "attention.qkv": tuple(f"{ATTENTION}.{part}" for part in "qkv"),
+    "attention.output": (f"{ATTENTION}.o",),
+}
+
+
+def name_feed_forward(sublayer: str) -> dict[str, tuple[str, ...]]:
+    """Return the names of a feed-forward network, for its prefix in a layer."""
+    return {
+        "feed_forward.norm": (f"{sublayer}.layer_norm",),
+        "feed_forward.up": (f"{sublayer}.DenseReluDense.wi_0", f"{sublayer}.DenseReluDense.wi_1"),
+        "feed_forward.down": (f"{sublayer}.DenseReluDense.wo",),
+    }
+
+
 T5_ARCHITECTURE = Architecture(
     model_type="t5",
     objectives=("span-corruption", "translation"),
@@ -322,27 +315,16 @@ T5_ARCHITECTURE = Architecture(
         "lm_head": "lm_head",
     },
     layer="encoder.block.{}",
-    inner={
-        "attention.norm": ("layer.0.layer_norm",),
-        "attention.qkv": tuple(f"{ATTENTION}.{part}" for part in "qkv"),
-        "attention.output": (f"{ATTENTION}.o",),
-        "feed_forward.norm": ("layer.1.layer_norm",),
-        "feed_forward.up": (f"layer.1.{FED}.wi_0", f"layer.1.{FED}.wi_1"),
-        "feed_forward.down": (f"layer.1.{FED}.wo",),
-    },
+    inner=ATTENTION_NAMES | name_feed_forward("layer.1"),
     decoder_layer="decoder.block.{}",
-    decoder_inner={
-        "attention.norm": ("layer.0.layer_norm",),
-        "attention.qkv": tuple(f"{ATTENTION}.{part}" for part in "qkv"),
-        "attention.output": (f"{ATTENTION}.o",),
+    decoder_inner=ATTENTION_NAMES
+    | {
         "cross_attention.norm": ("layer.1.layer_norm",),
         "cross_attention.query": ("layer.1.EncDecAttention.q",),
         "cross_attention.kv": ("layer.1.EncDecAttention.k", "layer.1.EncDecAttention.v"),
         "cross_attention.output": ("layer.1.EncDecAttention.o",),
-        "feed_forward.norm": ("layer.2.layer_norm",),
-        "feed_forward.up": (f"layer.2.{FED}.wi_0", f"layer.2.{FED}.wi_1"),
-        "feed_forward.down": (f"layer.2.{FED}.wo",),
-    },
+    }
+    | name_feed_forward("layer.2"),
     describe=describe_t5,
     config={
         "hidden_size": "d_model",

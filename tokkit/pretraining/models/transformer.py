@@ -16,9 +16,10 @@ Names of tensors carry their shape:
     F  feed-forward size           K  head size, D / H        C  classes of the pair's label, 2
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import msgspec
 import torch
@@ -27,13 +28,14 @@ from torch.nn import functional as F
 
 from tokkit.engine.json_files import Size
 from tokkit.kernels.instances.flatten import NO_LABEL
-from tokkit.pretraining.families import PRESETS
+from tokkit.pretraining.families import PRESETS, Sizes
 from tokkit.pretraining.models.dropout import LAYER, NO_KEYS, drop, hash_int32, key_tokens, wrap
 from tokkit.pretraining.models.loss import TokenLoss
 from tokkit.shards.objectives import OBJECTIVES
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 VOCAB_MULTIPLE = 64
+SIZE_FIELDS = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
 
 NO_TARGETS = torch.empty(0, dtype=torch.int32)
 
@@ -113,7 +115,20 @@ class ModelConfig:
     """The shape of a model, with the field names of a Hugging Face ``config.json``.
 
     ``objective`` decides which heads it has.
+
+    Attributes:
+        model_type: name of the architecture in ``config.json``.
+        presets: sizes by name.
+        equal_fields: fields of a subclass that have the value of another one in a preset.
+        divides_width: whether the hidden size is divided among the heads.
+        limits_length: whether the number of positions is limited.
     """
+
+    model_type: ClassVar[str] = "bert"
+    presets: ClassVar[Mapping[str, Sizes]] = PRESETS
+    equal_fields: ClassVar[Mapping[str, str]] = {}
+    divides_width: ClassVar[bool] = True
+    limits_length: ClassVar[bool] = True
 
     vocab_size: Size
     hidden_size: Size
@@ -127,11 +142,6 @@ class ModelConfig:
     layer_norm_eps: Positive = 1e-12
     initializer_range: Positive = 0.02
     objective: str = "nsp"
-
-    @property
-    def model_type(self) -> str:
-        """The name of the architecture in ``config.json``."""
-        return "gpt2" if self.is_causal else "bert"
 
     @property
     def padded_vocab_size(self) -> int:
@@ -152,16 +162,6 @@ class ModelConfig:
     def position_offset(self) -> int:
         """The number of unused rows at the start of the position embedding of ``transformers``."""
         return 0
-
-    @property
-    def divides_width(self) -> bool:
-        """Whether the hidden size is divided among the heads."""
-        return True
-
-    @property
-    def limits_length(self) -> bool:
-        """Whether the number of positions is limited."""
-        return True
 
     @property
     def has_pairs(self) -> bool:
@@ -189,26 +189,16 @@ class ModelConfig:
         objective: str = "nsp",
     ) -> Self:
         """Return the shape of a preset, with more positions where sequences are longer."""
+        sizes = dict(zip(SIZE_FIELDS, cls.presets[preset], strict=True))
+        sizes |= {name: sizes[other] for name, other in cls.equal_fields.items()}
         return cls(
             vocab_size=vocab_size,
             max_position_embeddings=max(512, max_seq_length),
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
             objective=objective,
-            **cls.preset_fields(preset, objective),
+            **sizes,
         )
-
-    @classmethod
-    def preset_fields(cls, preset: str, objective: str) -> dict[str, Any]:
-        """Return the fields that a preset decides, as published."""
-        num_layers, hidden_size, num_heads = PRESETS[preset]
-        return {
-            "hidden_size": hidden_size,
-            "num_hidden_layers": num_layers,
-            "num_attention_heads": num_heads,
-            "intermediate_size": 4 * hidden_size,
-            "layer_norm_eps": 1e-5 if OBJECTIVES[objective].is_causal else 1e-12,
-        }
 
     def count_layer_weights(self) -> int:
         """Return how many numbers the matrices of all layers have."""
@@ -240,6 +230,9 @@ class Transformer(nn.Module):
         config: its shape.
         embeddings: return x_ND for ``Inputs``.
         layers: pass x_ND on, given ``Inputs``; where there are fewer than the config has, in turn.
+
+    Attributes:
+        norm: of the encoder's output; None for a post-norm model.
     """
 
     def __init__(
@@ -249,11 +242,33 @@ class Transformer(nn.Module):
         self.config = config
         self.embeddings = embeddings
         self.layers = nn.ModuleList(layers)
+        self.norm: nn.Module | None = None
         self.token_loss = TokenLoss(config.vocab_size)
 
     def initialize(self) -> None:
         """Draw the weights from torch's generator, as published."""
         raise NotImplementedError
+
+    def draw_weights(self, residual: tuple[str, ...] = (), *, truncated: bool = True) -> None:
+        """Draw the weights of linear layers and embeddings: normal; biases 0.
+
+        Two projections in each layer add to the residual, whose variance would otherwise grow with
+        their number.
+
+        Args:
+            residual: ends of the names of such projections, whose weights are smaller.
+            truncated: at two deviations.
+        """
+        smaller = self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                std = smaller if name.endswith(residual) else self.config.initializer_range
+                if truncated:
+                    nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+                else:
+                    nn.init.normal_(module.weight, std=std)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
 
     def transform(self, x_MD: Tensor) -> Tensor:
         """Return the input of the decoder for the encoder's output at the predicted positions."""
@@ -320,7 +335,7 @@ class Transformer(nn.Module):
         x_ND: Tensor = self.embeddings(inputs)
         for number in range(self.config.num_hidden_layers):
             x_ND = self.layers[number % len(self.layers)](x_ND, inputs.at_layer(number + 1))
-        return x_ND
+        return x_ND if self.norm is None else self.norm(x_ND)
 
     def logits(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
         """Return logits_MV, and logits_SC where there are pairs."""
@@ -375,7 +390,8 @@ class Architecture:
         config_class: of its shape.
         transposed: whether the matrices of layers are transposed there.
         defaults: what ``transformers`` assumes where ``config.json`` says nothing.
-        supported: fields of ``config.json`` and those of their values that ours computes.
+        supported: fields of ``config.json`` and those of their values that ours computes. Where
+            nothing is said, not even by ``defaults``, it is the first.
         read: returns the contents of ``config.json`` with the fields that ``config`` names.
         redundant: ends of the names of tensors that are copies or constants there.
         zero: the same of tensors that ours lacks, which must be 0.

@@ -18,14 +18,14 @@ computes; names and shapes of parameters are those there. There is no memory of 
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokkit.kernels.instances.flatten import NO_LABEL
-from tokkit.pretraining.models.attention import attend_biased, sinusoids
+from tokkit.pretraining.models.attention import attend_biased, pad_rows, sinusoids
 from tokkit.pretraining.models.dropout import HIDDEN, OUTPUT, UP, drop, key_tokens
 from tokkit.pretraining.models.transformer import (
     Architecture,
@@ -41,17 +41,10 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class XlnetConfig(ModelConfig):
-    """The shape of an XLNet."""
+    """The shape of an XLNet, whose positions are relative."""
 
-    @property
-    def model_type(self) -> str:
-        """The name of the architecture in ``config.json``."""
-        return "xlnet"
-
-    @property
-    def limits_length(self) -> bool:
-        """Whether the number of positions is limited; these are relative."""
-        return False
+    model_type: ClassVar[str] = "xlnet"
+    limits_length: ClassVar[bool] = False
 
 
 class Stream(NamedTuple):
@@ -76,14 +69,14 @@ def relate(inputs: Inputs) -> tuple[Stream, Stream]:
     ranks_M = (targets.position_ids_N + 1) * (inputs.labels_M != NO_LABEL)  # 0 for padding
     order_N = torch.zeros_like(inputs.input_ids_N).index_add(0, chosen_M, ranks_M)
     of_content = inputs.position_ids_N, inputs.token_type_ids_N, order_N
-    _, types_ST, order_ST = (_fill_rows(values, inputs) for values in of_content)
+    _, types_ST, order_ST = (pad_rows(values, inputs)[0] for values in of_content)
     places_T = torch.arange(inputs.max_seqlen, device=order_N.device)
     streams = []
     for queries, own in (
         (inputs, of_content),
         (targets, [values.index_select(0, chosen_M) for values in of_content]),
     ):
-        places_SQ1, types_SQ1, order_SQ1 = (_fill_rows(v, queries)[..., None] for v in own)
+        places_SQ1, types_SQ1, order_SQ1 = (pad_rows(v, queries)[0][..., None] for v in own)
         is_query = queries is targets
         is_hidden_SQT = order_ST[:, None] > order_SQ1 - int(is_query)
         streams.append(
@@ -95,13 +88,6 @@ def relate(inputs: Inputs) -> tuple[Stream, Stream]:
             )
         )
     return streams[0], streams[1]
-
-
-def _fill_rows(values_N: Tensor, inputs: Inputs) -> Tensor:
-    """Return the values of tokens in a padded block, [S, T]."""
-    S, T = len(inputs.cu_seqlens) - 1, inputs.max_seqlen
-    cells_N = inputs.row_ids_N * T + inputs.position_ids_N
-    return values_N.new_zeros(S * T).index_copy(0, cells_N, values_N).view(S, T)
 
 
 class RelativeAttention(nn.Module):
@@ -159,11 +145,7 @@ class RelativeAttention(nn.Module):
         of_distances_MHP = torch.einsum("mhk,phk->mhp", q_MHK + self.r_r_bias, r_PHK)
         of_segments_MH2 = torch.einsum("mhk,shk->mhs", q_MHK + self.r_s_bias, self.seg_embed)
         terms_MHP = torch.cat((of_distances_MHP, of_segments_MH2), -1) * q_MHK.shape[-1] ** -0.5
-        queries = stream.queries
-        S, Q = len(queries.cu_seqlens) - 1, queries.max_seqlen
-        cells_M = queries.row_ids_N * Q + queries.position_ids_N
-        block = terms_MHP.new_zeros(S * Q, *terms_MHP.shape[1:]).index_copy(0, cells_M, terms_MHP)
-        terms_SHQP = block.view(S, Q, *terms_MHP.shape[1:]).transpose(1, 2)
+        terms_SHQP = pad_rows(terms_MHP, stream.queries)[0].transpose(1, 2)
         shape = (-1, terms_SHQP.shape[1], -1, -1)
         of_distances_SHQT = terms_SHQP.gather(3, stream.distances_SQT[:, None].expand(shape))
         of_segments_SHQT = torch.where(
@@ -321,13 +303,6 @@ XLNET = Architecture(
     },
     config_class=XlnetConfig,
     defaults={
-        "ff_activation": "gelu",
-        "attn_type": "bi",
-        "bi_data": False,
-        "clamp_len": -1,
-        "same_length": False,
-        "untie_r": True,
-        "tie_word_embeddings": True,
         "initializer_range": 0.02,
         "layer_norm_eps": 1e-12,
     },
