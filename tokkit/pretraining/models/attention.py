@@ -46,6 +46,7 @@ from tokkit.pretraining.models.dropout import (
     ATTENTION,
     CROSS_ATTENTION,
     attend_heads,
+    hash_int32,
     key_tokens,
 )
 from tokkit.pretraining.models.transformer import Inputs, ModelConfig
@@ -294,6 +295,21 @@ def attend_biased(
     )
     x_MHK = x_SHTK.transpose(1, 2).flatten(0, 1)
     return x_MHK if cells_M is None else x_MHK.index_select(0, cells_M)
+
+
+def index_targets(inputs: Inputs) -> Inputs:
+    """Return the sequences of a batch's targets, of which ``input_ids_N`` are the labels."""
+    labels_M, cu_seqlens = inputs.labels_M, inputs.target_cu_seqlens
+    places_M = torch.arange(len(labels_M), device=labels_M.device, dtype=cu_seqlens.dtype)
+    rows_M = torch.searchsorted(cu_seqlens, places_M, right=True) - 1
+    return inputs._replace(
+        input_ids_N=labels_M,
+        position_ids_N=places_M.long() - cu_seqlens.index_select(0, rows_M),
+        row_ids_N=rows_M,
+        cu_seqlens=cu_seqlens,
+        max_seqlen=inputs.max_target_len,
+        dropout_keys=hash_int32(~inputs.dropout_keys),
+    )
 
 
 def key_block(inputs: Inputs, place: int) -> Tensor:

@@ -15,12 +15,12 @@ import msgspec
 from torch import Tensor, nn
 
 from tokkit.engine.json_files import Size
+from tokkit.pretraining.models.attention import index_targets
 from tokkit.pretraining.models.transformer import (
     Embeddings,
     Inputs,
     ModelConfig,
     Transformer,
-    index_targets,
 )
 from tokkit.tokenizer.tokenizer import Tokenizer
 

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from tokkit.engine.json_files import Size
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.families import PRESETS, Sizes
-from tokkit.pretraining.models.dropout import LAYER, NO_KEYS, drop, hash_int32, key_tokens, wrap
+from tokkit.pretraining.models.dropout import LAYER, NO_KEYS, drop, key_tokens, wrap
 from tokkit.pretraining.models.loss import TokenLoss
 from tokkit.shards.objectives import OBJECTIVES
 from tokkit.tokenizer.tokenizer import Tokenizer
@@ -344,21 +344,6 @@ class Transformer(nn.Module):
         bias = None if self.decoder_bias is None else self.decoder_bias[:V]
         logits_MV = F.linear(x_MD, self.decoder_weight[:V], bias)
         return logits_MV, self.pair_logits(x_ND, inputs)
-
-
-def index_targets(inputs: Inputs) -> Inputs:
-    """Return the sequences of a batch's targets, of which ``input_ids_N`` are the labels."""
-    labels_M, cu_seqlens = inputs.labels_M, inputs.target_cu_seqlens
-    places_M = torch.arange(len(labels_M), device=labels_M.device, dtype=cu_seqlens.dtype)
-    rows_M = torch.searchsorted(cu_seqlens, places_M, right=True) - 1
-    return inputs._replace(
-        input_ids_N=labels_M,
-        position_ids_N=places_M.long() - cu_seqlens.index_select(0, rows_M),
-        row_ids_N=rows_M,
-        cu_seqlens=cu_seqlens,
-        max_seqlen=inputs.max_target_len,
-        dropout_keys=hash_int32(~inputs.dropout_keys),
-    )
 
 
 def to_autocast_dtype(x: Tensor) -> Tensor:

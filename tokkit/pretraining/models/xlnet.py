@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokkit.kernels.instances.flatten import NO_LABEL
-from tokkit.pretraining.models.attention import attend_biased, pad_rows, sinusoids
+from tokkit.pretraining.models.attention import attend_biased, index_targets, pad_rows, sinusoids
 from tokkit.pretraining.models.dropout import HIDDEN, OUTPUT, UP, drop, key_tokens
 from tokkit.pretraining.models.transformer import (
     Architecture,
@@ -33,7 +33,6 @@ from tokkit.pretraining.models.transformer import (
     Inputs,
     ModelConfig,
     Transformer,
-    index_targets,
     to_autocast_dtype,
 )
 from tokkit.tokenizer.tokenizer import Tokenizer
