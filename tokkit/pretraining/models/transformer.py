@@ -36,7 +36,6 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 
 VOCAB_MULTIPLE = 64
 SIZE_FIELDS = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
-
 NO_TARGETS = torch.empty(0, dtype=torch.int32)
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -114,9 +113,8 @@ class Sums(NamedTuple):
 class ModelConfig:
     """The shape of a model, with the field names of a Hugging Face ``config.json``.
 
-    ``objective`` decides which heads it has.
-
     Attributes:
+        objective: of the instances; it decides which heads the model has.
         model_type: name of the architecture in ``config.json``.
         presets: sizes by name.
         equal_fields: fields of a subclass that have the value of another one in a preset.
