@@ -20,7 +20,7 @@ import forkserver
 import psutil
 
 from tokkit import cli
-from tokkit.__main__ import _interrupt, main
+from tokkit.__main__ import _interrupt
 
 CRASHED = 70  # an exception that is no end of a command
 
@@ -145,7 +145,7 @@ class Copy:
 def run_command(*arguments: object) -> None:
     """Be the command line ``tokkit ARGUMENT…``, as its entry point is; ends the process."""
     sys.argv = ["tokkit", *map(str, arguments)]
-    main()
+    cli.main()
 
 
 def call_command(*arguments: object) -> int:

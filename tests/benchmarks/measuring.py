@@ -55,7 +55,7 @@ class Usage:
 
 def tokkit(*arguments: str | Path) -> Command:
     """Return a command of the tokkit that this file belongs to."""
-    return [sys.executable, "-c", "from tokkit.cli import main; main()", *arguments]
+    return [sys.executable, "-c", "from tokkit.__main__ import main; main()", *arguments]
 
 
 def run_measured(command: Command) -> Usage:

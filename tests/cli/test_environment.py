@@ -112,6 +112,35 @@ def test_a_failure_with_a_memory_limit_calls_no_library_at_exit() -> None:
     assert (ended.returncode, ended.stderr) == (1, "tokkit: nowhere: no such folder\n")
 
 
+LEAVING = """
+import atexit, os, sys, threading
+from tokkit.__main__ import main
+
+atexit.register(print, "at exit")
+leave = os._exit
+os._exit = lambda status: (os.write(1, b"left\\n"), leave(status))
+if sys.argv[1] == "threads":
+    threading.Thread(target=lambda: (threading.main_thread().join(), print("thread"))).start()
+sys.argv[1:] = sys.argv[2:]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("threads", "printed"),
+    [("none", ["at exit", "left"]), ("threads", ["thread", "at exit"])],
+)
+def test_memory_is_left_to_the_system_unless_threads_run(threads: str, printed: list[str]) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", LEAVING, threads, "verify", "nowhere"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, ended.stderr) == (1, "tokkit: nowhere: no such folder\n")
+    assert ended.stdout.split("\n")[:-1] == printed
+
+
 def test_ctrl_c_during_imports_is_one_line() -> None:
     """The module that is imported first sends the signal, as a person in a hurry would."""
     script = (

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.errors import TokkitError
 from tokkit.kernels.string_columns import copy_documents, write_names
-from tokkit.shards.arrow import read_only, string_array
+from tokkit.shards.arrow import SpareMemory, call_compute, read_only, string_array
 
 # Reasons for dropping a document.
 EMPTY = "empty"
@@ -34,6 +34,8 @@ ERRORS_OPTION = (
 )
 
 _MAX_DIGITS = 19
+
+spare_memory = SpareMemory(16 << 20)  # for text: twice what a batch has
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def clean_texts(
         make_error: returns the error to raise for the text of this number if ``strict``.
         of_text_file: whether line ends and byte order marks are those of a text file.
     """
-    out_values = np.empty(int((stops - starts).sum()), dtype=np.uint8)
+    out_values = spare_memory.take(int((stops - starts).sum()))
     offsets = np.empty(starts.size + 1, dtype=np.int64)
     kept = np.empty(starts.size, dtype=np.int64)
     num_kept = copy_documents(
@@ -186,9 +188,7 @@ def name_documents(
     )
     if ids is None:
         return names
-    import pyarrow.compute as pc  # takes 60 ms
-
-    return pc.coalesce(ids, names)
+    return call_compute("coalesce", ids, names)
 
 
 def add_counts(*counts: Mapping[str, int]) -> dict[str, int]:

@@ -22,6 +22,7 @@ from tokkit.corpus.documents import (
     add_counts,
     clean_texts,
     name_documents,
+    spare_memory,
     too_long_error,
 )
 from tokkit.corpus.file_systems import open_files
@@ -197,7 +198,7 @@ class _Scan:
         unit = stream.unit
         if unit.stop != TO_THE_END:
             capacity = min(self._batch_bytes, unit.stop - unit.start + 1)
-        self._buffer = np.empty(capacity, dtype=np.uint8)
+        self._buffer = spare_memory.take(capacity)
         self._starts = np.empty(max(1, self._batch_bytes // _BYTES_PER_DOCUMENT), dtype=np.int64)
         self._stops = np.empty_like(self._starts)
         self._base = unit.start

@@ -43,7 +43,13 @@ from tokkit.engine.files import HashedFile
 from tokkit.engine.mirrors import pull
 from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError
-from tokkit.shards.arrow import large_list, string_array, string_buffers, to_arrow
+from tokkit.shards.arrow import (
+    call_compute,
+    large_list,
+    string_array,
+    string_buffers,
+    to_arrow,
+)
 from tokkit.shards.schema import Header, tokens_schema
 from tokkit.shards.shard_file import count_tokens, open_writer
 from tokkit.tokenizer.encoded import Encoded, TextTooLongError
@@ -346,7 +352,7 @@ def make_rows(
     starts = np.append(kept, True)
     return pa.RecordBatch.from_arrays(
         [
-            names if num_kept == len(kept) else names.filter(to_arrow(kept)),
+            names if num_kept == len(kept) else call_compute("filter", names, to_arrow(kept)),
             large_list(encoded.ids, token_offsets[starts]),
             large_list(lengths[full].astype(np.int32), length_offsets[starts]),
             large_list(encoded.word_starts, token_offsets[starts]),

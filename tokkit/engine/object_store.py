@@ -18,7 +18,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tokkit.engine.aws_profiles import read_profile
 from tokkit.engine.requests import call_in_thread
 from tokkit.errors import TokkitError, require_library
 from tokkit.options import find_mirrored
@@ -61,6 +60,8 @@ def open_client(scheme: str, bucket: str, _process: int) -> Any:
     """Return obstore's client for a bucket, which a copy of the process cannot use."""
     require_library("obstore", f"{scheme}:// for folders", "stores")
     from obstore.store import from_url
+
+    from tokkit.engine.aws_profiles import read_profile  # imports configparser
 
     profile: Any = read_profile(with_keys=True) if scheme == "s3" else {}
     endpoint = os.environ.get(_ENDPOINTS[scheme], profile.get("aws_endpoint"))

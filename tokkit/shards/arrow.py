@@ -3,11 +3,17 @@
 ``pa.array`` would do, but it imports pandas where that is installed, in every process: 0.3 s.
 """
 
+import sys
+import threading
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+
+_STEP = 1 << 20
+_MAX_KEPT = 8
 
 
 def id_dtype(vocab_size: int) -> npt.DTypeLike:
@@ -75,6 +81,52 @@ def string_buffers(
         offsets = offsets[texts.offset : texts.offset + len(texts) + 1]
     values = np.frombuffer(data if data is not None else b"", dtype=np.uint8)
     return values, offsets
+
+
+def call_compute(name: str, *columns: pa.Array) -> Any:
+    """Call a function of ``pyarrow.compute`` with its default options.
+
+    That module makes Python functions of all of them when it is imported, which takes 60 ms.
+    """
+    from pyarrow._compute import call_function
+
+    return call_function(name, list(columns))
+
+
+class SpareMemory:
+    """Buffers that are used again once nobody refers to them.
+
+    A new buffer of megabytes comes from the system in pages of zeros: to clear these takes as long as
+    to copy text into them, or three times as long on a virtual machine.
+
+    Args:
+        limit: number of bytes of the largest buffer that is kept.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._buffers: list[npt.NDArray[np.uint8]] = []
+        self._lock = threading.Lock()
+
+    def take(self, num_bytes: int) -> npt.NDArray[np.uint8]:
+        """Return an uninitialized array: uint8 ``[num_bytes]``; views of it keep it in use."""
+        if num_bytes > self._limit:
+            return np.empty(num_bytes, np.uint8)
+        with self._lock:
+            for index in range(len(self._buffers)):
+                if self._is_free(index) and len(self._buffers[index]) >= num_bytes:
+                    return self._buffers[index][:num_bytes]
+            small = [index for index in range(len(self._buffers)) if self._is_free(index)]
+            for index in [*reversed(small), *range(len(self._buffers) - len(small) - _MAX_KEPT + 1)]:
+                del self._buffers[index]
+            # Of sizes that are nearly the same, one fits the other.
+            buffer = np.empty(-(-num_bytes // _STEP) * _STEP, np.uint8)
+            self._buffers.append(buffer)
+            return buffer[:num_bytes]
+
+    def _is_free(self, index: int) -> bool:
+        """Return whether nothing refers to a buffer, beside the list and the call that counts."""
+        return sys.getrefcount(self._buffers[index]) == 2
 
 
 def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -24,7 +24,7 @@ from tokkit.kernels.encode.cut_rules import CutRules
 from tokkit.kernels.encode.encode_bpe import BpeTables, encode_bpe
 from tokkit.kernels.encode.tries import NO_TOKEN, Cells, make_cells
 from tokkit.kernels.string_columns import prefix_spaces
-from tokkit.shards.arrow import read_only, string_buffers, to_arrow
+from tokkit.shards.arrow import call_compute, read_only, string_buffers, to_arrow
 from tokkit.tokenizer.definitions import list_parts
 from tokkit.tokenizer.encoded import NO_ID, read_merges, read_token_bytes
 from tokkit.tokenizer.segments import Segmenter, Segments
@@ -218,12 +218,9 @@ def sort_tokens(values: _Bytes, offsets: _Int64s, ids: _Int64s) -> tuple[_Int64s
         Their indices in ``ids`` in order; and in this order, their bytes, and int64 ``[n + 1]``
         offsets into these.
     """
-    # pyarrow.compute makes Python functions of all of these when it is imported, which takes 60 ms.
-    from pyarrow._compute import call_function
-
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(values)]
     tokens = pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
-    tokens = call_function("take", [tokens, to_arrow(ids)])
-    order = call_function("array_sort_indices", [tokens])
-    values, offsets = string_buffers(call_function("take", [tokens, order]))
+    tokens = call_compute("take", tokens, to_arrow(ids))
+    order = call_compute("array_sort_indices", tokens)
+    values, offsets = string_buffers(call_compute("take", tokens, order))
     return order.to_numpy().astype(np.int64), values, offsets

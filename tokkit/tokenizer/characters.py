@@ -38,7 +38,8 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 
 UNICODE_SIZE = 0x110000
 
-_PAGE = 256
+# English text has a few characters on each of 40 pages of 256, which would take 50 ms to learn.
+_SMALL_PAGE = 64
 _SURROGATES = range(0xD800, 0xE000)
 # Hangul syllables alone are normalized to 33,000 code points.
 _MAX_FORMS = 1 << 16
@@ -77,7 +78,8 @@ class WordCharacters:
             forms=np.zeros(_MAX_FORMS, np.uint32),
             is_space=np.zeros(256, np.bool_),
         )
-        self.learn_page(0)
+        for code in range(0, 256, _SMALL_PAGE):
+            self.learn_page(code)
         self.characters.is_space[:33] = self.characters.kinds[:33] == SPACE
 
     @classmethod
@@ -95,7 +97,7 @@ class WordCharacters:
 
     def learn_page(self, code: int) -> None:
         """Fill in a character and those on its page."""
-        for other in page_of(code):
+        for other in page_of(code, _SMALL_PAGE):
             self._learn(other)
 
     def classify(self, codes: NDArray[np.uint32]) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
@@ -149,10 +151,10 @@ class WordCharacters:
             self._num_forms = stop
 
 
-def page_of(code: int) -> list[int]:
+def page_of(code: int, size: int = 256) -> list[int]:
     """Return the characters on the same page as ``code``, surrogates excluded."""
-    first = code // _PAGE * _PAGE
-    return [other for other in range(first, first + _PAGE) if other not in _SURROGATES]
+    first = code // size * size
+    return [other for other in range(first, first + size) if other not in _SURROGATES]
 
 
 @cache

@@ -33,7 +33,7 @@ from tokkit.kernels.encode.chunks import (
 )
 from tokkit.kernels.encode.cuts import count_before
 from tokkit.kernels.encode.word_cache import SPARE_IDS, append_tokens, new_cache
-from tokkit.shards.arrow import boolean_array, id_dtype, read_only
+from tokkit.shards.arrow import SpareMemory, boolean_array, id_dtype, read_only
 from tokkit.tokenizer.bpe_model import BpeModel
 from tokkit.tokenizer.encoded import Encoded, Ids, TextTooLongError
 from tokkit.tokenizer.kernel_choice import choose_kernel
@@ -87,6 +87,7 @@ class Encoder:
         self._queue = new_queue()
         # Writing to the same memory again is a tenth faster than writing to new pages.
         self._buffers = self._new_buffers(_BUFFER_BYTES)
+        self._memory = SpareMemory(_BUFFER_BYTES)
         self.counters: _Int64s = self._cache.counters
 
     @property
@@ -140,11 +141,11 @@ class Encoder:
             counts = counts[segments.firsts]
         # Memory for a long text is not used again: to copy its ids would take hundreds of megabytes.
         ids, bits = ids[:num_tokens], bits[: num_tokens // 64 + 1]
-        return Encoded(
-            ids=ids.copy() if fits else ids,
-            offsets=counts,
-            word_starts=boolean_array(bits.copy() if fits else bits, num_tokens),
-        )
+        if fits:
+            kept = self._memory.take(ids.nbytes).view(ids.dtype)
+            kept[:] = ids
+            ids, bits = kept, bits.copy()
+        return Encoded(ids, counts, boolean_array(bits, num_tokens))
 
     def _new_buffers(self, num_bytes: int) -> tuple[Ids, _Bits]:
         """Return uninitialized memory for the ids and word starts of ``num_bytes`` of text.
