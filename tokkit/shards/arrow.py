@@ -117,7 +117,10 @@ class SpareMemory:
                 if self._is_free(index) and len(self._buffers[index]) >= num_bytes:
                     return self._buffers[index][:num_bytes]
             small = [index for index in range(len(self._buffers)) if self._is_free(index)]
-            for index in [*reversed(small), *range(len(self._buffers) - len(small) - _MAX_KEPT + 1)]:
+            for index in [
+                *reversed(small),
+                *range(len(self._buffers) - len(small) - _MAX_KEPT + 1),
+            ]:
                 del self._buffers[index]
             # Of sizes that are nearly the same, one fits the other.
             buffer = np.empty(-(-num_bytes // _STEP) * _STEP, np.uint8)

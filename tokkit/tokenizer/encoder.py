@@ -141,11 +141,17 @@ class Encoder:
             counts = counts[segments.firsts]
         # Memory for a long text is not used again: to copy its ids would take hundreds of megabytes.
         ids, bits = ids[:num_tokens], bits[: num_tokens // 64 + 1]
-        if fits:
-            kept = self._memory.take(ids.nbytes).view(ids.dtype)
-            kept[:] = ids
-            ids, bits = kept, bits.copy()
-        return Encoded(ids, counts, boolean_array(bits, num_tokens))
+        return Encoded(
+            ids=self._copy(ids) if fits else ids,
+            offsets=counts,
+            word_starts=boolean_array(bits.copy() if fits else bits, num_tokens),
+        )
+
+    def _copy(self, ids: Ids) -> Ids:
+        """Return a copy in memory that was used before."""
+        copy: Ids = self._memory.take(ids.nbytes).view(ids.dtype)
+        copy[:] = ids
+        return copy
 
     def _new_buffers(self, num_bytes: int) -> tuple[Ids, _Bits]:
         """Return uninitialized memory for the ids and word starts of ``num_bytes`` of text.
