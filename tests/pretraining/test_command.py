@@ -18,6 +18,8 @@ from tokkit.errors import Interrupted, TokkitError, UsageError
 from tokkit.pretraining.training.optimizers import update_weights
 from tokkit.pretraining.training.run_record import read_metrics
 
+pytestmark = pytest.mark.usefixtures("small_presets")
+
 OPTIONS: dict[str, Any] = {
     "preset": "tiny",
     "batch_size": 8,

@@ -13,12 +13,15 @@ import forkserver
 import pytest
 from instancefolders import write_instance_folder
 from realcommands import outcome, pretrain_arguments, timeless_lines
+from smallpresets import SHRINK_PRESETS
 
 from tokkit.errors import Interrupted
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.optimizers import update_weights
 from tokkit.pretraining.training.run_record import read_metrics
+
+pytestmark = pytest.mark.usefixtures("small_presets")
 
 OPTIONS: dict[str, Any] = {
     "preset": "tiny",
@@ -41,7 +44,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 # Runs the command, and kills it at random moments until it ends by itself. The processes are forked
 # rather than started, since importing torch and loading kernels takes longer than all else.
-KILLED = """
+KILLED = (
+    SHRINK_PRESETS
+    + """
 import os, random, signal, sys, time
 from tokkit import InstanceLoader
 from tokkit.cli import main
@@ -68,6 +73,7 @@ for patience in range(1, 100):
     num_killed += 1
 print(os.waitstatus_to_exitcode(status), num_killed)
 """
+)
 
 
 def test_a_command_killed_at_any_moment_ends_with_the_same_weights(

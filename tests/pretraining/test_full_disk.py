@@ -18,6 +18,8 @@ from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.optimizers import update_weights
 from tokkit.pretraining.training.run_record import list_checkpoints, read_metrics
 
+pytestmark = pytest.mark.usefixtures("small_presets")
+
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> PretrainConfig:

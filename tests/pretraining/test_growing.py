@@ -22,6 +22,8 @@ from tokkit.pretraining.training.optimizers import update_weights
 from tokkit.pretraining.training.run_record import RunRecord, list_checkpoints
 from tokkit.shards.instances import Instances
 
+pytestmark = pytest.mark.usefixtures("small_presets")
+
 OPTIONS: dict[str, Any] = {
     "preset": "tiny",
     "batch_size": 4,

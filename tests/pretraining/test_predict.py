@@ -12,6 +12,8 @@ from tokkit.pretraining.models.architectures import ARCHITECTURES
 from tokkit.pretraining.models.export import fill_mask, write_export
 from tokkit.tokenizer.tokenizer import load_tokenizer
 
+pytestmark = pytest.mark.usefixtures("small_presets")
+
 
 def write_model(folder: Path, objective: str, *, share_layers: bool = False) -> Path:
     """Write the export of a model with random weights."""

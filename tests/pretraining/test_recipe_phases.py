@@ -23,6 +23,8 @@ from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.optimizers import update_weights
 from tokkit.pretraining.training.schedule import Schedule
 
+pytestmark = pytest.mark.usefixtures("small_presets")
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:

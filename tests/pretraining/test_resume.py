@@ -12,6 +12,7 @@ import pytest
 import torch
 from instancefolders import write_instance_folder
 from realcommands import outcome
+from smallpresets import SHRINK_PRESETS
 
 from tokkit.errors import Interrupted, TokkitError
 from tokkit.pretraining.pretrain import pretrain
@@ -19,8 +20,12 @@ from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.optimizers import update_weights
 from tokkit.pretraining.training.run_record import list_checkpoints, read_metrics
 
+pytestmark = pytest.mark.usefixtures("small_presets")
+
 # Runs pretrain, and kills itself when a function has been called so many times.
-RUN = """
+RUN = (
+    SHRINK_PRESETS
+    + """
 import os, signal, sys
 from importlib import import_module
 from pathlib import Path
@@ -42,6 +47,7 @@ def count(*arguments):
 setattr(module, name, count)
 pretrain(PretrainConfig(instances=(Path(sys.argv[1]),), output=Path(sys.argv[2]), **{options!r}))
 """
+)
 
 OPTIONS: dict[str, Any] = {
     "preset": "tiny",

@@ -29,6 +29,8 @@ from tokkit.shards.instances import Instances
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
+pytestmark = pytest.mark.usefixtures("small_presets")
+
 SIZES = {
     "hidden_size": 32,
     "num_hidden_layers": 3,

@@ -17,6 +17,8 @@ from tokkit.errors import TokkitError
 from tokkit.pretraining.training import trackers
 from tokkit.pretraining.training.run_record import read_metrics
 
+pytestmark = pytest.mark.usefixtures("small_presets")
+
 OPTIONS: dict[str, Any] = {
     "preset": "tiny",
     "batch_size": 4,
