@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.errors import TokkitError
-from tokkit.inspection.report.markup import Column, Markup, card, element, join, table
+from tokkit.inspection.report.markup import Column, Content, Markup, card, cards, element, table
 from tokkit.pretraining.training.run_record import CHECKPOINTS, EXPORT, checkpoint_path
 from tokkit.tokenizer.masked_text import encode_masked
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
@@ -70,36 +70,23 @@ def _find_tokenizer(path: Path, run: Mapping[str, Any]) -> Tokenizer:
     )
 
 
-def draw_answers(run: Mapping[str, Any]) -> Markup:
+def draw_answers(run: Mapping[str, Any]) -> Content:
     """Return a table for each mask, with a row for each checkpoint."""
-    cards = []
+    drawn = []
     for row in run["answers"]:
         rows = [
             {
                 "step": entry["step"],
-                "answers": join(
-                    element(
-                        "span",
-                        answer["token"],
-                        " ",
-                        element(
-                            "small",
-                            f"{answer['probability']:.{0 if answer['probability'] >= 0.1 else 1}%}",
-                        ),
-                        class_="answer",
-                        dir="auto",
-                    )
-                    for answer in entry["answers"]
-                ),
+                "answers": [_draw_answer(**answer) for answer in entry["answers"]],
             }
             for entry in row["checkpoints"]
         ]
         columns = (Column("step", "checkpoint", ","), Column("answers", "most likely"))
         mask = f", mask {row['mask'] + 1}" if row["mask"] else ""
-        cards.append(card(f"{row['example']}{mask}", table(columns, rows)))
-    return join(
-        (
-            element("h3", f"What the model answers: {run['path']}"),
-            element("div", *cards, class_="cards"),
-        )
-    )
+        drawn.append(card(f"{row['example']}{mask}", table(columns, rows)))
+    return [element("h3", f"What the model answers: {run['path']}"), cards(*drawn)]
+
+
+def _draw_answer(token: str, probability: float) -> Markup:
+    share = element("small", f"{probability:.{0 if probability >= 0.1 else 1}%}")
+    return element("span", token, " ", share, class_="answer", dir="auto")

@@ -15,15 +15,16 @@ import numpy.typing as npt
 from tokkit.errors import plural
 from tokkit.inspection.report.markup import (
     Column,
+    Content,
     Markup,
     card,
+    cards,
     draw_sample,
     draw_tokens,
     element,
     facts_list,
     folded,
     format_bytes,
-    join,
     list_tokens,
     stats_list,
     table,
@@ -93,7 +94,8 @@ def describe_instances(path: Path) -> Section:
     }
     reader = InstanceReader(folder, TRAINING, with_words=True)
     if not len(reader):
-        return Section(str(path), "instances", figures, _draw_empty(figures))
+        warning = element("p", "No training instances.", class_="warning")
+        return Section(str(path), "instances", figures, [warning, draw_options(figures)])
     instances = _gather(reader, header.max_seq_length)
     if OBJECTIVES[objective].has_masks:
         config = LoaderConfig(instances=(path,))
@@ -256,28 +258,24 @@ def _show_samples(
     return samples
 
 
-def _draw_empty(figures: Mapping[str, Any]) -> Markup:
-    return join((element("p", "No training instances.", class_="warning"), draw_options(figures)))
-
-
-def _draw(figures: Mapping[str, Any]) -> Markup:
+def _draw(figures: Mapping[str, Any]) -> Content:
     masks, pairs = figures.get("masks"), figures.get("pairs")
     lengths = figures["by_length"]
     note = "" if figures["is_whole"] else f"Of a sample of {figures['instances_read']:,} instances."
-    return join(
-        (
-            tiles(
-                {
-                    "instances": figures["instances"],
-                    "of them held out": figures["held_out"],
-                    "tokens": figures["tokens"],
-                    f"of {figures['max_seq_length']:,} tokens filled": f"{figures['filled']:.1%}",
-                    "tokens to predict": f"{masks['share']:.2%}" if masks else None,
-                    "on disk": format_bytes(figures["bytes"]),
-                }
-            ),
-            list_warnings(figures["warnings"]),
-            Markup('<div class="cards">'),
+    counts = figures["accounts"].get("figures", {})
+    return [
+        tiles(
+            {
+                "instances": figures["instances"],
+                "of them held out": figures["held_out"],
+                "tokens": figures["tokens"],
+                f"of {figures['max_seq_length']:,} tokens filled": f"{figures['filled']:.1%}",
+                "tokens to predict": f"{masks['share']:.2%}" if masks else None,
+                "on disk": format_bytes(figures["bytes"]),
+            }
+        ),
+        list_warnings(figures["warnings"]),
+        cards(
             card(
                 "Instances by length",
                 plot_bars(
@@ -287,16 +285,19 @@ def _draw(figures: Mapping[str, Any]) -> Markup:
                 note=note,
             ),
             _draw_pairs(pairs) if pairs else None,
-            *(_draw_masks(masks, figures["masking"]) if masks else ()),
+            _draw_masks(masks, figures["masking"]) if masks else None,
             card("Targets of an instance", stats_list(figures["target_lengths"]))
             if figures.get("target_lengths")
             else None,
-            *draw_flows(figures["accounts"]),
+            draw_flows(figures["accounts"]),
             _draw_samples(figures),
-            Markup("</div>"),
-            folded("Options, counts and tokenizer", _draw_counts(figures), draw_options(figures)),
-        )
-    )
+        ),
+        folded(
+            "Options, counts and tokenizer",
+            facts_list({name: number for name, number in counts.items() if number}),
+            draw_options(figures),
+        ),
+    ]
 
 
 def _draw_pairs(pairs: Mapping[str, Any]) -> Markup:
@@ -314,7 +315,7 @@ def _draw_pairs(pairs: Mapping[str, Any]) -> Markup:
     )
 
 
-def _draw_masks(masks: Mapping[str, Any], masking: str | None) -> tuple[Markup, ...]:
+def _draw_masks(masks: Mapping[str, Any], masking: str | None) -> Content:
     places = masks["by_position"]
     points = [*zip(places["positions"], places["shares"], strict=True)]
     mean = [(points[0][0], masks["share"]), (points[-1][0], masks["share"])]
@@ -352,12 +353,7 @@ def _draw_samples(figures: Mapping[str, Any]) -> Markup:
         words += [f"{row['masked']} to predict"] * bool(row["masked"]) + [row["label"]] * bool(
             row["label"]
         )
-        targets = element("h4", "targets"), draw_tokens(row["targets"])
-        more = targets if row["targets"] else ()
-        shown.append(draw_sample(" · ".join(words), row["tokens"], *more))
-    return card("Sample instances", *shown, wide=True, note=note)
-
-
-def _draw_counts(figures: Mapping[str, Any]) -> Markup:
-    counts = figures["accounts"].get("figures", {})
-    return facts_list({name: number for name, number in counts.items() if number})
+        targets = [element("h4", "targets"), draw_tokens(row["targets"])]
+        more = targets if row["targets"] else None
+        shown.append(draw_sample(" · ".join(words), row["tokens"], more))
+    return card("Sample instances", shown, wide=True, note=note)

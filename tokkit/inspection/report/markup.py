@@ -4,8 +4,8 @@ r"""HTML and SVG elements, in which text from files is escaped everywhere.
     '<td class="number">&lt;b&gt;<i>a\\u202eb</i></td>'
 
 A plain string is text: markup in it is shown as it is, and control characters and controls of
-bidirectional text are shown by their code points, as in a terminal. Only ``element`` and ``join``
-make a ``Markup``, which is not escaped again.
+bidirectional text are shown by their code points, as in a terminal. Only ``element`` makes a
+``Markup``, which is not escaped again.
 
 The tokens of a row are coloured spans: where each begins, what is masked, which segment it is in.
 """
@@ -15,7 +15,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from tokkit.errors import escape_controls
 from tokkit.inspection.row_text import show_token
@@ -31,20 +31,27 @@ class Markup(str):
     __slots__ = ()
 
 
-Content = str | int | float | None
+Content: TypeAlias = "str | int | float | Iterable[Content] | None"
 
 
 def escape(content: Content) -> str:
-    """Return content as markup: text escaped, numbers with separators, nothing for None."""
+    """Return content as markup.
+
+    Text is escaped, numbers have separators, several contents follow each other, and None is
+    nothing.
+    """
     if isinstance(content, Markup):
         return content
     if content is None:
         return ""
-    text = content if isinstance(content, str) else format_number(content)
-    return html.escape(escape_controls(text))
+    if isinstance(content, str):
+        return html.escape(escape_controls(content))
+    if isinstance(content, int | float):
+        return html.escape(format_number(content))
+    return "".join(map(escape, content))
 
 
-def element(name: str, /, *children: Content, **attributes: Content | bool) -> Markup:
+def element(name: str, /, *children: Content, **attributes: str | float | None) -> Markup:
     """Return an element.
 
     Args:
@@ -64,15 +71,8 @@ def element(name: str, /, *children: Content, **attributes: Content | bool) -> M
     return Markup(f"<{name}{given}>{''.join(map(escape, children))}</{name}>")
 
 
-def join(parts: Iterable[Content], separator: str = "") -> Markup:
-    """Return contents one after the other."""
-    return Markup(html.escape(separator).join(map(escape, parts)))
-
-
-def _escape_attribute(value: Content) -> str:
+def _escape_attribute(value: str | float) -> str:
     """Return a value as an attribute has it: numbers without separators, coordinates rounded."""
-    if isinstance(value, Markup):
-        return value
     return escape(f"{value:.6g}" if isinstance(value, float) else str(value))
 
 
@@ -145,7 +145,7 @@ def table(
     numeric = {
         column.key for column in columns if any(_is_number(row.get(column.key)) for row in rows)
     }
-    head = join(
+    head = [
         element(
             "th",
             element("button", column.title, type="button"),
@@ -153,11 +153,11 @@ def table(
             class_="number" if column.key in numeric else None,
         )
         for column in columns
-    )
-    body = join(
-        element("tr", *(_cell(column, row.get(column.key), largest) for column in columns))
+    ]
+    body = [
+        element("tr", [_cell(column, row.get(column.key), largest) for column in columns])
         for row in rows
-    )
+    ]
     return element(
         "div",
         element(
@@ -194,6 +194,15 @@ def share_bar(share: float, class_: str = "c0") -> Markup:
     return element("svg", filled, class_=f"bar {class_}", aria_hidden="true")
 
 
+def format_options(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the options of a stage as text, without those that are None."""
+    return {
+        name: " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in options.items()
+        if value is not None
+    }
+
+
 def facts_list(facts: Mapping[str, Content]) -> Markup:
     """Return names and values, one below the other, without those that are empty."""
     rows = (
@@ -201,7 +210,7 @@ def facts_list(facts: Mapping[str, Content]) -> Markup:
         for name, value in facts.items()
         if value not in (None, "")
     )
-    return element("dl", join(rows), class_="facts")
+    return element("dl", rows, class_="facts")
 
 
 def stats_list(figures: Mapping[str, Content]) -> Markup:
@@ -209,7 +218,7 @@ def stats_list(figures: Mapping[str, Content]) -> Markup:
     rows = (
         element("div", element("dt", name), element("dd", value)) for name, value in figures.items()
     )
-    return element("dl", join(rows), class_="stats")
+    return element("dl", rows, class_="stats")
 
 
 def tiles(figures: Mapping[str, Content]) -> Markup:
@@ -226,7 +235,12 @@ def tiles(figures: Mapping[str, Content]) -> Markup:
         for name, value in figures.items()
         if value is not None
     )
-    return element("div", join(shown), class_="tiles")
+    return element("div", shown, class_="tiles")
+
+
+def cards(*children: Content) -> Markup:
+    """Return cards next to each other where there is room."""
+    return element("div", *children, class_="cards")
 
 
 def card(title: str, *children: Content, wide: bool = False, note: str = "") -> Markup:
@@ -293,7 +307,7 @@ def list_tokens(
 
 def draw_tokens(tokens: Sequence[Mapping[str, Any]]) -> Markup:
     """Return spans for what ``list_tokens`` returned."""
-    parts = []
+    parts: list[Content] = []
     for number, token in enumerate(tokens):
         classes = [name for name in ("special", "unknown", "joined") if token.get(name)]
         if "label" in token:
@@ -307,12 +321,12 @@ def draw_tokens(tokens: Sequence[Mapping[str, Any]]) -> Markup:
         label = element("i", token["label"]) if "label" in token else None
         title = f"id {token['id']}"
         span = element("b", token["text"], label, class_=" ".join(classes) or None, title=title)
-        parts.append(span if token.get("joined") else join((" ", span)))
-    return element("p", *parts, class_="tokens", dir="auto")
+        parts += [span] if token.get("joined") else [" ", span]
+    return element("p", parts, class_="tokens", dir="auto")
 
 
-def draw_sample(title: str, tokens: Sequence[Mapping[str, Any]], *more: Markup) -> Markup:
+def draw_sample(title: str, tokens: Sequence[Mapping[str, Any]], more: Content = None) -> Markup:
     """Return tokens below a line about where they are from."""
     return element(
-        "div", element("h4", title, dir="auto"), draw_tokens(tokens), *more, class_="sample"
+        "div", element("h4", title, dir="auto"), draw_tokens(tokens), more, class_="sample"
     )

@@ -13,11 +13,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from tokkit import __version__
-from tokkit.inspection.report.markup import Markup, element, escape, join
+from tokkit.inspection.report.markup import Content, element, escape
 
+_PAGE = Path(__file__).with_name("page.html")
 _STYLE = Path(__file__).with_name("page.css")
 _SCRIPT = Path(__file__).with_name("page.js")
 
@@ -36,31 +38,28 @@ class Section:
     title: str
     kind: str
     figures: Mapping[str, Any]
-    body: Markup
+    body: Content
 
 
 def make_page(title: str, sections: Sequence[Section]) -> str:
     """Return the page as text, the same for the same sections."""
     style, script = _STYLE.read_text("utf-8"), _SCRIPT.read_text("utf-8")
-    policy = (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        f"base-uri 'none'; form-action 'none'"
-    )
     is_one = len(sections) == 1
-    links = join(
+    links = [
         element("a", f"{section.kind}: {section.title}", href=f"#part-{number}", dir="auto")
         for number, section in enumerate(sections)
-    )
-    heading = element("h1", title, element("small", sections[0].kind) if is_one else None)
-    parts = join(
+    ]
+    parts = [
         element(
             "section",
-            None if is_one else _heading(section),
+            None
+            if is_one
+            else element("h2", section.title, element("small", section.kind), dir="auto"),
             section.body,
             id=f"part-{number}",
         )
         for number, section in enumerate(sections)
-    )
+    ]
     data = {
         "title": title,
         "tokkit_version": __version__,
@@ -69,31 +68,21 @@ def make_page(title: str, sections: Sequence[Section]) -> str:
             for section in sections
         ],
     }
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=Markup(policy)),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("meta", name="referrer", content="no-referrer"),
-        element("title", title),
-        element("style", Markup(style)),
+    # The page is one line after the first, and so has no white space but what elements hold.
+    first, *lines = _PAGE.read_text("utf-8").splitlines()
+    template = f"{first}\n{''.join(map(str.strip, lines))}\n"
+    return Template(template).substitute(
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        title=escape(title),
+        style=style,
+        heading=element("h1", title, element("small", sections[0].kind) if is_one else None),
+        links="" if is_one else element("nav", links),
+        parts=escape(parts),
+        version=__version__,
+        figures=dump_figures(data),
+        script=script,
     )
-    body = element(
-        "body",
-        element("header", heading, None if is_one else element("nav", links)),
-        element("main", parts),
-        element(
-            "footer", f"Made by tokkit {__version__}. The figures are in this page as JSON, too."
-        ),
-        element("script", Markup(dump_figures(data)), type="application/json", id="figures"),
-        element("script", Markup(script)),
-    )
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
-
-
-def _heading(section: Section) -> Markup:
-    return element("h2", section.title, element("small", section.kind), dir="auto")
 
 
 def dump_figures(data: Mapping[str, Any]) -> str:
@@ -116,6 +105,6 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def list_warnings(warnings: Sequence[str]) -> Markup:
+def list_warnings(warnings: Sequence[str]) -> Content:
     """Return warnings, each in a line of its own."""
-    return join(element("p", escape(line), class_="warning") for line in warnings)
+    return [element("p", line, class_="warning") for line in warnings]

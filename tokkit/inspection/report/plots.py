@@ -332,8 +332,3 @@ def label_ticks(ticks: Sequence[float], y_format: str) -> list[str]:
         if len({*(labels := [f"{value:.{digits}%}" for value in ticks])}) == len(ticks)
         or digits == 8
     )
-
-
-def join_figures(figures: Iterable[Markup]) -> Markup:
-    """Return figures next to each other where there is room, else one below the other."""
-    return element("div", *figures, class_="figures")

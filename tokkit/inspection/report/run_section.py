@@ -16,13 +16,14 @@ from tokkit.errors import TokkitError, plural
 from tokkit.inspection.report.example_answers import answer_examples, draw_answers
 from tokkit.inspection.report.markup import (
     Column,
+    Content,
     Markup,
     card,
+    cards,
     element,
     facts_list,
     folded,
     format_bytes,
-    join,
     shorten_names,
     table,
     tiles,
@@ -125,8 +126,8 @@ def _count_unread(path: Path, num_lines: int) -> int:
     return read_whole(path).count(b"\n") - num_lines
 
 
-def _draw(runs: Sequence[Mapping[str, Any]]) -> Markup:
-    parts: list[Markup] = [_draw_state(run, is_single=len(runs) == 1) for run in runs]
+def _draw(runs: Sequence[Mapping[str, Any]]) -> Content:
+    parts: list[Content] = [_draw_state(run, is_single=len(runs) == 1) for run in runs]
     if len(runs) > 1:
         parts.append(_compare(runs))
     if any(run["metrics"]["training"] or run["metrics"]["evaluation"] for run in runs):
@@ -138,10 +139,10 @@ def _draw(runs: Sequence[Mapping[str, Any]]) -> Markup:
         if run["without_answers"]
     ]
     parts += [_draw_facts(run, len(runs)) for run in runs]
-    return join(parts)
+    return parts
 
 
-def _draw_state(run: Mapping[str, Any], *, is_single: bool) -> Markup:
+def _draw_state(run: Mapping[str, Any], *, is_single: bool) -> Content:
     training, evaluation = run["metrics"]["training"], run["metrics"]["evaluation"]
     last, held_out = (training or [{}])[-1], (evaluation or [{}])[-1]
     warnings = []
@@ -166,7 +167,7 @@ def _draw_state(run: Mapping[str, Any], *, is_single: bool) -> Markup:
         "tokens/s": last.get("tokens_per_second"),
         "parameters": (run["run"] or {}).get("num_parameters"),
     }
-    return join((tiles(figures), shown))
+    return [tiles(figures), shown]
 
 
 def _short(value: float | None) -> str | None:
@@ -206,7 +207,7 @@ def _compare(runs: Sequence[Mapping[str, Any]]) -> Markup:
             "speed": last.get("tokens_per_second", 0.0),
         }
         rows.append({**{name: _show_option(given.get(name)) for name in differing}, **row})
-    return element("div", card("Runs", table(columns, rows), wide=True), class_="cards")
+    return cards(card("Runs", table(columns, rows), wide=True))
 
 
 def _show_option(value: Any) -> str | int | float:
@@ -219,7 +220,7 @@ def _show_option(value: Any) -> str | int | float:
 
 def _draw_curves(runs: Sequence[Mapping[str, Any]]) -> Markup:
     """Return the plots against each axis; which of the three is seen is chosen without a script."""
-    choices = join(
+    choices = [
         element(
             "label",
             element(
@@ -232,11 +233,10 @@ def _draw_curves(runs: Sequence[Mapping[str, Any]]) -> Markup:
             "time" if axis == "elapsed" else f"{axis.removesuffix('s')}s",
         )
         for axis in AXES
-    )
-    grids = join(
-        element("div", *_draw_metrics(runs, axis), class_=f"cards {_CLASSES[axis]}")
-        for axis in AXES
-    )
+    ]
+    grids = [
+        element("div", _draw_metrics(runs, axis), class_=f"cards {_CLASSES[axis]}") for axis in AXES
+    ]
     choice = element("div", "against", choices, class_="choice", role="radiogroup")
     note = ""
     if any(run["checkpoints"] for run in runs):

@@ -11,10 +11,10 @@ from tokkit.inspection.recipe_folder import RecipeRecord
 from tokkit.inspection.report.markup import (
     Column,
     card,
-    element,
+    cards,
     facts_list,
     format_bytes,
-    join,
+    format_options,
     table,
     tiles,
 )
@@ -49,25 +49,18 @@ def describe_unfinished(path: Path, kind: str) -> Section:
     }
     remedy = "it is still being written" if is_being_written(path) else "run its command again"
     line = f"{path}: unfinished; {remedy}. What is done so far is counted here."
-    options = {
-        name: " ".join(map(str, value)) if isinstance(value, list) else str(value)
-        for name, value in figures["options"].items()
-        if value is not None
-    }
-    body = join(
-        (
-            list_warnings([line]),
-            tiles(
-                {
-                    "finished work units": figures["units"],
-                    "rows": figures["rows"],
-                    "tokens": figures["tokens"] or None,
-                    "on disk": format_bytes(figures["bytes"]),
-                }
-            ),
-            element("div", card("Options", facts_list(options), wide=True), class_="cards"),
-        )
-    )
+    body = [
+        list_warnings([line]),
+        tiles(
+            {
+                "finished work units": figures["units"],
+                "rows": figures["rows"],
+                "tokens": figures["tokens"] or None,
+                "on disk": format_bytes(figures["bytes"]),
+            }
+        ),
+        cards(card("Options", facts_list(format_options(figures["options"])), wide=True)),
+    ]
     return Section(str(path), kind, figures, body)
 
 
@@ -86,7 +79,7 @@ def describe_corpus(path: Path) -> Section:
         "size": format_bytes(figures["bytes"]),
         "file": ", ".join(row["name"] for row in manifest.shards),
     }
-    body = element("div", card("Corpus", facts_list(facts), wide=True), class_="cards")
+    body = cards(card("Corpus", facts_list(facts), wide=True))
     return Section(str(path), "corpus", figures, body)
 
 
@@ -113,18 +106,16 @@ def describe_stages(
         Column("tokens", "tokens", ","),
         Column("bytes", "size", "bytes"),
     )
-    body = join(
-        (
-            tiles(
-                {
-                    "stages finished": f"{sum(r['state'] == 'finished' for r in rows)} of {len(rows)}",
-                    "time": f"{sum(timed):,.1f} s" if timed else None,
-                    "on disk": format_bytes(sum(row["bytes"] for row in rows)),
-                }
-            ),
-            element("div", card("Stages", table(columns, rows), wide=True), class_="cards"),
-        )
-    )
+    body = [
+        tiles(
+            {
+                "stages finished": f"{sum(r['state'] == 'finished' for r in rows)} of {len(rows)}",
+                "time": f"{sum(timed):,.1f} s" if timed else None,
+                "on disk": format_bytes(sum(row["bytes"] for row in rows)),
+            }
+        ),
+        cards(card("Stages", table(columns, rows), wide=True)),
+    ]
     return Section(title, "recipe", figures, body)
 
 

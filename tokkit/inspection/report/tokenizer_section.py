@@ -21,13 +21,15 @@ from tokkit.engine.manifest import TRAINING
 from tokkit.errors import plural
 from tokkit.inspection.report.markup import (
     Column,
+    Content,
     Markup,
     card,
+    cards,
     draw_tokens,
     element,
     facts_list,
     folded,
-    join,
+    format_options,
     list_tokens,
     shorten_names,
     table,
@@ -244,7 +246,7 @@ def cut_text(tokenizer: Tokenizer, text: str) -> list[dict[str, Any]]:
     return list_tokens(encoded.ids.tolist(), encoded.word_starts.to_pylist(), tokenizer)
 
 
-def _draw(figures: Mapping[str, Any]) -> Markup:
+def _draw(figures: Mapping[str, Any]) -> Content:
     labels = shorten_names([one["name"] for one in figures["tokenizers"]])
     texts = shorten_names(figures["texts"])
     tokenizers = [
@@ -255,26 +257,27 @@ def _draw(figures: Mapping[str, Any]) -> Markup:
         }
         for one in figures["tokenizers"]
     ]
-    parts: list[Markup] = []
-    if len(tokenizers) == 1:
-        parts.append(_draw_tiles(tokenizers[0]))
-    parts.append(Markup('<div class="cards">'))
+    is_single = len(tokenizers) == 1
+    measured: list[Content]
     if figures["texts"]:
-        parts.append(_draw_measured(figures, tokenizers))
-        if len(tokenizers) > 1:
-            parts.append(_draw_matrix(tokenizers))
+        measured = [
+            _draw_measured(figures, tokenizers),
+            None if is_single else _draw_matrix(tokenizers),
+        ]
     else:
         note = "There is no text to measure on; name some with --text."
-        parts.append(card("Measured on text", element("p", note, class_="note")))
-    for one in tokenizers:
-        if len(tokenizers) > 1:
-            parts.append(Markup('</div><div class="cards">'))
-        parts += draw_vocabulary(one, is_single=len(tokenizers) == 1)
+        measured = [card("Measured on text", element("p", note, class_="note"))]
+    # A row of cards for each vocabulary, or one for all where there is one vocabulary.
+    rows: list[list[Content]] = [[*draw_vocabulary(one, is_single=is_single)] for one in tokenizers]
+    rows = [[*measured, *rows[0]]] if is_single else [measured, *rows]
     if figures["lines"]:
         lines = [{**row, "text": texts[row["text"]]} for row in figures["lines"]]
-        parts.append(_draw_lines(lines, is_single=len(tokenizers) == 1))
-    parts.append(Markup("</div>"))
-    return join((*parts, *map(_draw_facts, tokenizers)))
+        rows[-1] = [*rows[-1], _draw_lines(lines, is_single=is_single)]
+    return [
+        _draw_tiles(tokenizers[0]) if is_single else None,
+        [cards(row) for row in rows],
+        [_draw_facts(one) for one in tokenizers],
+    ]
 
 
 def _draw_tiles(one: Mapping[str, Any]) -> Markup:
@@ -353,11 +356,7 @@ def _draw_lines(lines: Sequence[Mapping[str, Any]], *, is_single: bool) -> Marku
 
 def _draw_facts(one: Mapping[str, Any]) -> Markup:
     training = one["training"] or {"options": {}}
-    options = {
-        name: " ".join(map(str, value)) if isinstance(value, list) else str(value)
-        for name, value in training["options"].items()
-        if value is not None
-    }
+    options = format_options(training["options"])
     special = ", ".join(f"{role} {token}" for role, token in one["special"].items())
     facts = {"special tokens": special, "trainer": training.get("trainer"), **options}
     facts["fingerprint"] = one["tokenizer"]

@@ -18,13 +18,16 @@ from tokkit.engine.receipts import read_receipts
 from tokkit.errors import plural
 from tokkit.inspection.report.markup import (
     Column,
+    Content,
     Markup,
     card,
+    cards,
     draw_sample,
+    element,
     facts_list,
     folded,
     format_bytes,
-    join,
+    format_options,
     list_tokens,
     shorten_names,
     stats_list,
@@ -32,7 +35,7 @@ from tokkit.inspection.report.markup import (
     tiles,
 )
 from tokkit.inspection.report.page import Section, list_warnings
-from tokkit.inspection.report.plots import join_figures, plot_bars, plot_flow
+from tokkit.inspection.report.plots import plot_bars, plot_flow
 from tokkit.shards.arrow import ragged
 from tokkit.shards.reader import BatchRef, ShardFolder
 from tokkit.tokenizer.tokenizer import load_tokenizer
@@ -216,29 +219,28 @@ def _show_samples(folder: ShardFolder, refs: Sequence[BatchRef]) -> list[dict[st
     return samples
 
 
-def _draw(figures: Mapping[str, Any]) -> Markup:
+def _draw(figures: Mapping[str, Any]) -> Content:
     accounts, shorten_name = figures["accounts"], _name_shortener(figures)
     counts = accounts.get("figures", {})
     words, unknown = counts.get("words"), counts.get("unknown_tokens")
-    return join(
-        (
-            tiles(
-                {
-                    "documents": figures["documents"],
-                    "tokens": figures["tokens"],
-                    "tokens per word, punctuation apart": f"{figures['tokens'] / words:.3f}"
-                    if words
-                    else None,
-                    "unknown tokens": None
-                    if unknown is None
-                    else f"{unknown / max(figures['tokens'], 1):.3%}",
-                    "duplicates": figures["duplicates"]["documents"],
-                    "on disk": format_bytes(figures["bytes"]),
-                }
-            ),
-            list_warnings(figures["warnings"]),
-            Markup('<div class="cards">'),
-            *draw_flows(accounts),
+    return [
+        tiles(
+            {
+                "documents": figures["documents"],
+                "tokens": figures["tokens"],
+                "tokens per word, punctuation apart": f"{figures['tokens'] / words:.3f}"
+                if words
+                else None,
+                "unknown tokens": None
+                if unknown is None
+                else f"{unknown / max(figures['tokens'], 1):.3%}",
+                "duplicates": figures["duplicates"]["documents"],
+                "on disk": format_bytes(figures["bytes"]),
+            }
+        ),
+        list_warnings(figures["warnings"]),
+        cards(
+            draw_flows(accounts),
             card(
                 "Documents by length",
                 plot_bars(
@@ -272,10 +274,9 @@ def _draw(figures: Mapping[str, Any]) -> Markup:
                 wide=True,
                 note="A colour is a token; a red line is the end of a sentence.",
             ),
-            Markup("</div>"),
-            folded("Options and tokenizer", draw_options(figures)),
-        )
-    )
+        ),
+        folded("Options and tokenizer", draw_options(figures)),
+    ]
 
 
 def _name_shortener(figures: Mapping[str, Any]) -> Callable[[str], str]:
@@ -295,21 +296,21 @@ def _note_sample(figures: Mapping[str, Any]) -> str:
     return f"Of a sample of {plural(figures['documents_read'], 'document')}, at even distances."
 
 
-def draw_flows(accounts: Mapping[str, Any]) -> list[Markup]:
+def draw_flows(accounts: Mapping[str, Any]) -> Content:
     """Return a card for what came in, was dropped and was kept."""
     flows = [
         plot_flow(entry["in"], entry["kept"], entry["dropped"], what)
         for what, entry in accounts.items()
         if what not in ("figures", "sources") and (entry["dropped"] or what == "documents")
     ]
-    return [card("From in to kept", join_figures(flows))] if flows else []
+    return card("From in to kept", element("div", flows, class_="figures")) if flows else None
 
 
 def _draw_sources(
     sources: Mapping[str, Mapping[str, int]], shorten_name: Callable[[str], str]
-) -> Markup:
+) -> Content:
     if not sources:
-        return Markup()
+        return None
     columns = (
         Column("source", "source"),
         Column("tokens", "tokens", ",", is_bar=True),
@@ -330,7 +331,7 @@ def _draw_sources(
     return card("Sources", table(columns, rows), wide=True, note=note)
 
 
-def _draw_names(figures: Mapping[str, Any], shorten_name: Callable[[str], str]) -> Markup:
+def _draw_names(figures: Mapping[str, Any], shorten_name: Callable[[str], str]) -> Content:
     def shown(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return [{**row, "document": shorten_name(row["document"])} for row in rows]
 
@@ -344,16 +345,9 @@ def _draw_names(figures: Mapping[str, Any], shorten_name: Callable[[str], str]) 
         return longest
     columns = (name, Column("copies", "further copies", ",", is_bar=True))
     note = f"Documents with the same tokens as an earlier one: {duplicates['documents']:,}."
-    return join(
-        (longest, card("Duplicates", table(columns, shown(duplicates["commonest"])), note=note))
-    )
+    return [longest, card("Duplicates", table(columns, shown(duplicates["commonest"])), note=note)]
 
 
 def draw_options(figures: Mapping[str, Any]) -> Markup:
     """Return the options of a stage, and the fingerprint of its tokenizer."""
-    options = {
-        name: " ".join(map(str, value)) if isinstance(value, list) else str(value)
-        for name, value in figures["options"].items()
-        if value is not None
-    }
-    return facts_list({**options, "tokenizer": figures["tokenizer"]})
+    return facts_list({**format_options(figures["options"]), "tokenizer": figures["tokenizer"]})

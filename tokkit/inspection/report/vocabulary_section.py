@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tokkit.encoding.text_survey import script_of
-from tokkit.inspection.report.markup import Column, Markup, card, element, join, table
+from tokkit.inspection.report.markup import Column, Markup, card, element, table
 from tokkit.inspection.report.plots import plot_bars
 from tokkit.tokenizer.definitions import (
     CONTINUING_SUBWORD_PREFIX,
@@ -85,10 +85,10 @@ def draw_vocabulary(one: Mapping[str, Any], *, is_single: bool) -> list[Markup]:
     ]
     counted = (Column("tokens", "tokens", ",", is_bar=True), Column("share", "share", ".1%"))
     scripts = [
-        {**row, "longest": join((element("bdi", token) for token in row["longest"]), "  ")}
+        {**row, "longest": Markup("  ".join(element("bdi", token) for token in row["longest"]))}
         for row in one["scripts"]
     ]
-    cards = [
+    drawn = [
         card(
             f"Tokens by length{suffix}",
             plot_bars({"tokens": lengths["counts"]}, lengths["edges"], "characters of a token"),
@@ -111,5 +111,5 @@ def draw_vocabulary(one: Mapping[str, Any], *, is_single: bool) -> list[Markup]:
             Column("count", "times", ",", is_bar=True),
         )
         shown = table(columns, one["unknown_characters"])
-        cards.append(card(f"Commonest unknown characters{suffix}", shown))
-    return cards
+        drawn.append(card(f"Commonest unknown characters{suffix}", shown))
+    return drawn
