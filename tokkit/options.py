@@ -175,11 +175,11 @@ class Config:
                 value = tuple(find_local(part, getattr(self, "cache", None)) for part in value)
                 object.__setattr__(self, name, value)
             declared.check(value)
-        self.require_effect(
-            name
-            for name, declared in self.options.items()
-            if getattr(self, name) != declared.default
-        )
+        self.require_effect(name for name in self.options if self.is_given(name))
+
+    def is_given(self, name: str) -> bool:
+        """Return whether an option is not at its default."""
+        return bool(getattr(self, name) != self.options[name].default)
 
     def has_effect(self, name: str) -> bool:
         """Return whether an option has an effect, given the values of the others."""

@@ -76,5 +76,5 @@ class MaskConfig(Config):
     @property
     def changed_mask_option(self) -> str | None:
         """The flag of a masking option that is not at its default; None if all are."""
-        options = MaskConfig.options.items()
-        return next((o.flag for name, o in options if getattr(self, name) != o.default), None)
+        changed = (o.flag for name, o in MaskConfig.options.items() if self.is_given(name))
+        return next(changed, None)

@@ -26,6 +26,22 @@ COMPILE = ("auto", "on", "off")
 KERNELS = ("plain", "triton")
 
 
+# Options that the model of --init-from replaces, and why.
+REPLACED = {
+    "preset": "whose model has its own size",
+    "architecture": "whose model has its own",
+    "share_layers": "whose layers differ",
+}
+# Pairs of options that decide the same.
+ALTERNATIVES = {
+    ("max_steps", "max_time"): "when the run ends",
+    ("warmup_steps", "warmup_tokens"): "how long the warm-up is",
+    ("continue_from", "decay_from"): "where the run begins",
+}
+STEP_OPTIONS = ("warmup_tokens", "decay_steps", "continue_from", "decay_from")  # not for --max-time
+# Options that have an effect only with another one.
+DEPENDENT = {"extend_positions": "init_from", "model_license": "push_to_hub"}
+
 DEFAULT_MAX_STEPS = 100_000
 DEFAULT_EVAL_EVERY = 1000
 
@@ -211,36 +227,24 @@ class PretrainConfig(PhasesConfig, OutputConfig):
     def __post_init__(self) -> None:
         """Refuse options that exclude each other, and what every config refuses."""
         super().__post_init__()
-        require(
-            self.preset is None or self.init_from is None,
-            "--preset has no effect with --init-from, whose model has its own size; leave one out",
-        )
-        require(
-            self.architecture is None or self.init_from is None,
-            "--architecture has no effect with --init-from, whose model has its own; leave one out",
-        )
-        require(
-            self.extend_positions is None or self.init_from is not None,
-            "--extend-positions has no effect without --init-from; leave it out",
-        )
-        require(
-            self.model_license is None or self.push_to_hub is not None,
-            "--model-license has no effect without --push-to-hub; leave it out",
-        )
+        for name, why in REPLACED.items():
+            self._require_one(name, "init_from", "{} has no effect with {}, " + why)
+        for (name, other), what in ALTERNATIVES.items():
+            self._require_one(name, other, "{} and {} both say " + what)
+        for name in STEP_OPTIONS:
+            self._require_one(name, "max_time", "{} counts steps, and {} seconds")
+        for name, other in DEPENDENT.items():
+            require(
+                self.is_given(other) or not self.is_given(name),
+                f"{self.options[name].flag} has no effect without {self.options[other].flag}; leave "
+                "it out",
+            )
         family = self.architecture or "bert"
         if self.architecture is not None:
             self._check_preset(family)
         require(
             not self.share_layers or family == "bert",
             f"--share-layers has no effect with --architecture {family}; leave one out",
-        )
-        require(
-            not self.share_layers or self.init_from is None,
-            "--share-layers has no effect with --init-from, whose layers differ; leave one out",
-        )
-        require(
-            self.max_steps is None or self.max_time is None,
-            "--max-steps and --max-time both say when the run ends; leave one out",
         )
         require(self.max_time is None or math.isfinite(self.max_time), "--max-time must be finite")
         require(
@@ -252,11 +256,14 @@ class PretrainConfig(PhasesConfig, OutputConfig):
         self._check_origin()
         require(len(self.betas) == 2, "--betas must be two numbers, such as 0.9,0.999")
 
-    def _check_schedule(self) -> None:
+    def _require_one(self, name: str, other: str, fault: str) -> None:
+        """Refuse two options together; ``fault`` has places for both."""
         require(
-            self.warmup_tokens is None or self.warmup_steps is None,
-            "--warmup-steps and --warmup-tokens both say how long the warm-up is; leave one out",
+            not (self.is_given(name) and self.is_given(other)),
+            f"{fault.format(self.options[name].flag, self.options[other].flag)}; leave one out",
         )
+
+    def _check_schedule(self) -> None:
         require(
             self.decay_steps is None or self.schedule == "wsd" or self.decay_from is not None,
             "--decay-steps has no effect without --schedule wsd or --decay-from; leave it out",
@@ -275,24 +282,12 @@ class PretrainConfig(PhasesConfig, OutputConfig):
             "the shares of --batch-size must be above 0 and leave a rest for the last, such as "
             "128:0.1,512",
         )
-        by_clock = {
-            "--warmup-tokens": self.warmup_tokens,
-            "--decay-steps": self.decay_steps,
-            "--continue-from": self.continue_from,
-            "--decay-from": self.decay_from,
-            "--batch-size in stages": sizes[1:] or None,
-        }
-        for flag, value in by_clock.items():
-            require(
-                value is None or self.max_time is None,
-                f"{flag} counts steps, and --max-time seconds; leave one out",
-            )
+        require(
+            len(sizes) == 1 or self.max_time is None,
+            "--batch-size in stages counts steps, and --max-time seconds; leave one out",
+        )
 
     def _check_origin(self) -> None:
-        require(
-            self.continue_from is None or self.decay_from is None,
-            "--continue-from and --decay-from both say where the run begins; leave one out",
-        )
         if self.origin_path is None:
             return
         require(
@@ -307,7 +302,7 @@ class PretrainConfig(PhasesConfig, OutputConfig):
             given += ["max_steps", "learning_rate", "schedule", "warmup_steps", "warmup_tokens"]
         for name in given:
             require(
-                getattr(self, name) == self.options[name].default,
+                not self.is_given(name),
                 f"{self.options[name].flag} has no effect with {flag}, whose run decides it; leave "
                 "it out",
             )

@@ -36,5 +36,7 @@ class ReportConfig(Config):
         """Refuse options without effect, and what every config refuses."""
         super().__post_init__()
         for name in ("text_field", "language_field"):
-            is_given = getattr(self, name) != self.options[name].default
-            require(bool(self.text) or not is_given, f"{self.options[name].flag} requires --text")
+            require(
+                bool(self.text) or not self.is_given(name),
+                f"{self.options[name].flag} requires --text",
+            )

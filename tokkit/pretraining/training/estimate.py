@@ -161,7 +161,7 @@ def summarize(
     phases: list[dict[str, float]] = []
     evaluation_seconds = 0.0
     for number, (sample, seconds) in enumerate(zip(samples, seconds_per_step, strict=True)):
-        share, sizes = schedule.shares[number], schedule.batch_sizes(number)
+        share, sizes = config.shares[number], schedule.batch_sizes(number)
         last_size = sizes.sizes[-1]
         evaluation = sample.num_held_out / last_size * seconds / 3
         if not schedule.by_clock:

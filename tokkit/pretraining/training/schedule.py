@@ -37,8 +37,7 @@ next however the pace changes, and at an even pace is what a run by steps has: t
 where the six steps take 10 seconds each and ``max_time`` is 60. (The lesser of ramp and remaining
 share of the time is simpler, but never reaches the peak.)
 
-An option of the schedule is added to ``PretrainConfig``, as an attribute of ``Schedule``, and in
-``Schedule.from_config``. If the weights do not depend on it, as on ``--eval-every``, its name is also
+An option of the schedule is added to ``PretrainConfig``. If the weights do not depend on it, as on ``--eval-every``, its name is also
 added to ``OPTIONS_OUTSIDE_KEY`` in ``run_plan.py``.
 """
 
@@ -84,32 +83,18 @@ class Schedule:
     before a step, and is ignored in a run by steps.
 
     Attributes:
-        end: own steps of the run or, by the clock, its seconds.
-        by_clock: whether ``end`` is in seconds.
-        peaks: learning rate at the end of warm-up, in each phase.
-        sizes: batch size of each phase that has its own; None for those of ``batch_stages``.
-        warmup_steps: None, only by the clock, is a tenth of the time.
-        shape: how the rate falls: ``linear``, ``cosine`` or ``wsd``.
-        decay: length of the decay of wsd, in the unit of ``end``.
+        config: options of the run.
         origin: where it begins.
-        shares: share of each phase in the run; one share of 1 without phases.
-        batch_stages: sizes of batches, and their shares of the run.
-        eval_every: steps between evaluations.
-        checkpoint_every: steps between checkpoints.
+        end: own steps of the run or, by the clock, its seconds.
+        warmup_steps: None, only by the clock, is a tenth of the time.
+        decay: length of the decay of wsd, in the unit of ``end``.
     """
 
-    end: float
-    by_clock: bool
-    peaks: tuple[float, ...]
-    sizes: tuple[int | None, ...]
-    warmup_steps: int | None
-    shape: str
-    decay: float
+    config: PretrainConfig
     origin: Origin
-    shares: tuple[float, ...]
-    batch_stages: tuple[tuple[int, float], ...]
-    eval_every: int
-    checkpoint_every: int
+    end: float
+    warmup_steps: int | None
+    decay: float
 
     @classmethod
     def from_config(cls, config: PretrainConfig, origin: Origin | None = None) -> "Schedule":
@@ -122,16 +107,15 @@ class Schedule:
         Raises:
             UsageError: if there are fewer steps than phases, batch sizes, or warm-up and decay.
         """
-        shares, phases = config.shares, config.own_phases
-        peak = config.learning_rate if origin is None or origin.rate is None else origin.rate
-        by_clock, warmup_steps = config.max_time is not None, config.warmup_steps
+        warmup_steps = config.warmup_steps
         origin = origin or Origin(planned_steps=config.num_steps)
         last = config.num_steps if config.decay_from is None else origin.planned_steps
         end = last - origin.step if config.max_time is None else config.max_time
         decay = config.decay_steps or end / 10
-        if not by_clock:
+        if config.max_time is None:
             planned = origin.planned_steps - origin.step
-            for flag, number in (("phases", len(shares)), ("batch-size", len(config.batch_stages))):
+            parts = {"phases": config.shares, "batch-size": config.batch_stages}
+            for flag, number in ((flag, len(part)) for flag, part in parts.items()):
                 require(
                     planned >= number,
                     f"--max-steps must be at least {number}, a step for each of --{flag}",
@@ -144,20 +128,7 @@ class Schedule:
                 config.schedule != "wsd" or warmup_steps + decay <= end,
                 f"--warmup-steps and --decay-steps together must be at most the run's steps, {end:,}",
             )
-        return cls(
-            end=end,
-            by_clock=by_clock,
-            peaks=tuple(phase.learning_rate or peak for phase in phases) or (peak,) * len(shares),
-            sizes=tuple(phase.batch_size for phase in phases) or (None,) * len(shares),
-            warmup_steps=warmup_steps,
-            shape=config.schedule if config.decay_from is None else "wsd",
-            decay=decay,
-            origin=origin,
-            shares=shares,
-            batch_stages=config.batch_stages,
-            eval_every=config.eval_steps,
-            checkpoint_every=config.checkpoint_every,
-        )
+        return cls(config=config, origin=origin, end=end, warmup_steps=warmup_steps, decay=decay)
 
     def with_warmup_tokens(
         self, num_tokens: int, tokens_per_instance: Sequence[float]
@@ -172,7 +143,7 @@ class Schedule:
             UsageError: if the run does not hold them.
         """
         step, left = 0, float(num_tokens)
-        firsts = [*self._first_steps(self.shares), self._planned]
+        firsts = [*self._first_steps(self.config.shares), self._planned]
         for phase, tokens in enumerate(tokens_per_instance):
             sizes = self.batch_sizes(phase)
             needed = sizes.find_step(sizes.start + math.ceil(left / max(tokens, 1)))
@@ -185,6 +156,16 @@ class Schedule:
             f"--warmup-tokens {num_tokens:,} do not fit before the decay; lower them, or train longer",
         )
         return replace(self, warmup_steps=step)
+
+    @property
+    def by_clock(self) -> bool:
+        """Whether the run ends after a time."""
+        return self.config.max_time is not None
+
+    @property
+    def shape(self) -> str:
+        """How the rate falls: ``linear``, ``cosine`` or ``wsd``."""
+        return self.config.schedule if self.config.decay_from is None else "wsd"
 
     @property
     def last_step(self) -> int:
@@ -210,7 +191,7 @@ class Schedule:
 
     def is_evaluation_due(self, step: int, *, is_over: bool) -> bool:
         """Return whether an evaluation is due before ``step``."""
-        return step % self.eval_every == 0 or is_over
+        return step % self.config.eval_steps == 0 or is_over
 
     def is_checkpoint_due(
         self, step: int, *, is_over: bool, is_stopping: bool, is_best: bool
@@ -223,12 +204,14 @@ class Schedule:
             is_stopping: a signal stops the run here.
             is_best: an evaluation has just found the lowest held-out loss so far.
         """
-        is_regular = step % self.checkpoint_every == 0 or step == self.decay_start
+        is_regular = step % self.config.checkpoint_every == 0 or step == self.decay_start
         return is_regular or is_over or is_stopping or is_best
 
     def rate(self, step: int, elapsed: float, phase: int = 0) -> float:
         """Return the learning rate of update ``step`` of a phase; the run is not over before it."""
-        peak = self.peaks[phase]
+        peak = self.config.learning_rate if self.origin.rate is None else self.origin.rate
+        if self.config.own_phases:
+            peak = self.config.own_phases[phase].learning_rate or peak
         step -= self.origin.step
         now = elapsed if self.by_clock else step
         if self.warmup_steps is None:
@@ -261,22 +244,24 @@ class Schedule:
             earlier: the result for the step before; ``[origin.step]`` for the first step.
         """
         if not self.by_clock:
-            firsts = (self.origin.step + first for first in self._first_steps(self.shares))
+            firsts = (self.origin.step + first for first in self._first_steps(self.config.shares))
             return [first for first in firsts if first <= step]
-        passed = sum(self.shares[: len(earlier)])
-        is_due = len(earlier) < len(self.shares) and self.progress(step, elapsed) >= passed
+        shares = self.config.shares
+        passed = sum(shares[: len(earlier)])
+        is_due = len(earlier) < len(shares) and self.progress(step, elapsed) >= passed
         return [*earlier, step] if is_due and step > earlier[-1] else earlier
 
     def batch_sizes(self, phase: int) -> BatchSizes:
         """Return the batch sizes of a phase, whose steps count from its first."""
         position = 0 if phase else self.origin.position
-        if (size := self.sizes[phase]) is not None:
-            return BatchSizes(((0, size),), position)
+        batch_stages, phases = self.config.batch_stages, self.config.own_phases
+        if phases and (own_size := phases[phase].batch_size) is not None:
+            return BatchSizes(((0, own_size),), position)
         if self.by_clock:  # there are no stages
-            return BatchSizes(((0, self.batch_stages[0][0]),), position)
-        first = self._first_steps(self.shares)[phase]
-        sizes = [size for size, _ in self.batch_stages]
-        starts = self._first_steps([share for _, share in self.batch_stages])
+            return BatchSizes(((0, batch_stages[0][0]),), position)
+        first = self._first_steps(self.config.shares)[phase]
+        sizes, shares = zip(*batch_stages, strict=True)
+        starts = self._first_steps(shares)
         is_later = [start > first for start in starts]
         current = is_later.count(False) - 1
         stages = [(0, sizes[current])]
