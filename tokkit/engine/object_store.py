@@ -16,7 +16,7 @@ from datetime import timedelta
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tokkit.engine.requests import call_in_thread
 from tokkit.errors import TokkitError, require_library
@@ -34,6 +34,8 @@ _CREDENTIALS = {
     "s3": "AWS_PROFILE, or AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
 }
+
+T = TypeVar("T")
 
 
 class StoredFile(NamedTuple):
@@ -91,20 +93,21 @@ def open_client(scheme: str, bucket: str, _process: int) -> Any:
     )
 
 
-def _request(path: Path, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call ``function(client, key, *arguments)`` for a path, and turn errors into one line.
+def _request(path: Path, function: Callable[[Any, Any, str], T]) -> T:
+    """Call ``function(obstore, client, key)`` for a path, and turn errors into one line.
 
     Raises:
         FileNotFoundError: there is no such object, though the bucket is there.
     """
     scheme, bucket, key = _locate(path)
     client = open_client(scheme, bucket, os.getpid())
+    import obstore
     from obstore.exceptions import BaseError, GenericError
 
     last = time.monotonic() + RETRY_SECONDS
     while True:
         try:
-            return call_in_thread(function, client, key, *arguments)
+            return call_in_thread(function, obstore, client, key)
         except FileNotFoundError as error:
             if "NoSuchBucket" not in str(error):
                 raise FileNotFoundError(errno.ENOENT, "no such object", str(path)) from error
@@ -141,9 +144,7 @@ def list_objects(folder: Path, *, without: str = "") -> dict[str, StoredFile]:
         without: name of a folder in it that is not listed.
     """
 
-    def run(client: Any, key: str) -> dict[str, StoredFile]:
-        import obstore
-
+    def run(obstore: Any, client: Any, key: str) -> dict[str, StoredFile]:
         prefix = f"{key}/" if key else ""
         parts: list[Iterable[Sequence[Any]]] = [obstore.list(client, prefix or None)]
         if without:
@@ -157,35 +158,24 @@ def list_objects(folder: Path, *, without: str = "") -> dict[str, StoredFile]:
             if entry["size"]  # some programs leave empty objects that stand for folders
         }
 
-    found: dict[str, StoredFile] = _request(folder, run)
-    return found
+    return _request(folder, run)
 
 
-def _head(client: Any, key: str) -> StoredFile:
-    import obstore
-
+def _head(obstore: Any, client: Any, key: str) -> StoredFile:
     return _describe(obstore.head(client, key))
 
 
 def find_object(path: Path) -> StoredFile | None:
     """Return size and ETag of an object as it is now; None if it is missing."""
     with suppress(FileNotFoundError):
-        found: StoredFile = _request(path, _head)
-        return found
+        return _request(path, _head)
     return None
 
 
 def read_object(path: Path) -> bytes | None:
     """Return the content of a small file as it is in the store now; None if it is missing."""
-
-    def run(client: Any, key: str) -> bytes:
-        import obstore
-
-        return bytes(obstore.get(client, key).bytes())
-
     with suppress(FileNotFoundError):
-        content: bytes = _request(path, run)
-        return content
+        return _request(path, lambda obstore, *where: bytes(obstore.get(*where).bytes()))
     return None
 
 
@@ -200,9 +190,7 @@ def read_range(bucket: str, key: str, num_bytes: int) -> bytes:
 def receive_object(path: Path, part: Path) -> tuple[int, str]:
     """Write an object into a file, and return its size and SHA-256."""
 
-    def run(client: Any, key: str) -> tuple[int, str]:
-        import obstore
-
+    def run(obstore: Any, client: Any, key: str) -> tuple[int, str]:
         digest = hashlib.sha256()
         with part.open("wb") as file:
             for chunk in obstore.get(client, key).stream(min_chunk_size=_CHUNK_BYTES):
@@ -210,17 +198,13 @@ def receive_object(path: Path, part: Path) -> tuple[int, str]:
                 file.write(chunk)
             return file.tell(), digest.hexdigest()
 
-    received: tuple[int, str] = _request(path, run)
-    return received
+    return _request(path, run)
 
 
 def put_object(source: Path, path: Path, *, only_new: bool = False) -> StoredFile | None:
     """Put a file into the store in one go; None if an object is there already."""
 
-    def run(client: Any, key: str) -> StoredFile | None:
-        import obstore
-        from obstore.exceptions import AlreadyExistsError
-
+    def run(obstore: Any, client: Any, key: str) -> StoredFile | None:
         size = source.stat().st_size
         chunk = max(_CHUNK_BYTES, size // _MAX_PARTS)
         # What is small is read first, since a log of metrics may grow.
@@ -231,27 +215,21 @@ def put_object(source: Path, path: Path, *, only_new: bool = False) -> StoredFil
             obstore.put(
                 client, key, content, mode="create" if only_new else "overwrite", chunk_size=chunk
             )
-        except AlreadyExistsError:
+        except obstore.exceptions.AlreadyExistsError:
             return None
-        found = _head(client, key)
+        found = _head(obstore, client, key)
         if found.size != size:
             raise OSError(f"has {found.size:,} bytes after {size:,} were sent")
         return found
 
     try:
-        found: StoredFile | None = _request(path, run)
+        return _request(path, run)
     except FileNotFoundError as error:
         raise _store_error(path, error) from error
-    return found
 
 
 def delete_objects(paths: Sequence[Path]) -> None:
     """Delete objects of one bucket, of which some may be missing."""
-
-    def run(client: Any, _: str) -> None:
-        import obstore
-
-        obstore.delete(client, [_locate(path)[2] for path in paths])
-
-    if paths:
-        _request(paths[0], run)
+    keys = [_locate(path)[2] for path in paths]
+    if keys:
+        _request(paths[0], lambda obstore, client, _: obstore.delete(client, keys))

@@ -101,7 +101,7 @@ def read_receipts(folder: Path, keys: Iterable[str] | None = None) -> dict[str, 
 
 def write_receipt(folder: Path, key: str, receipt: Receipt) -> None:
     """Record that a unit is done; survives a crash from when this returns."""
-    path = _receipt_path(folder, key)
+    path = folder / STATE_FOLDER / DONE_FOLDER / f"{key}.json"
     with wrap_os_errors(path):
         path.parent.mkdir(exist_ok=True)
     _write(path, receipt)
@@ -120,10 +120,6 @@ def convert_notes(notes: object, schema: type[R]) -> R:
             f"{STATE_FOLDER}/{DONE_FOLDER}: a receipt is damaged ({error}); pass --overwrite to do the "
             f"work again"
         ) from error
-
-
-def _receipt_path(folder: Path, key: str) -> Path:
-    return folder / STATE_FOLDER / DONE_FOLDER / f"{key}.json"
 
 
 def _write(path: Path, record: Mapping[str, Any], *, only_new: bool = False) -> None:

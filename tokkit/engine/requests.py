@@ -7,9 +7,8 @@ request at once.
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -21,9 +20,7 @@ _CALLS_PER_THREAD = 8  # that wait for a thread, or to be fetched
 REQUEST_THREAD = "request to a store"
 
 
-def call_in_thread(
-    function: Callable[..., Any], *arguments: Any, seconds: float | None = None
-) -> Any:
+def call_in_thread(function: Callable[..., R], *arguments: Any, seconds: float | None = None) -> R:
     """Call a function in another thread, so that this one handles signals meanwhile.
 
     A thread of ``map_in_threads`` handles none, so it calls the function itself, and ``map_in_threads``
@@ -35,22 +32,21 @@ def call_in_thread(
     """
     if threading.current_thread().name.startswith(REQUEST_THREAD):
         return function(*arguments)
-    answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+    answer: Future[R] = Future()
 
     def call() -> None:
         try:
-            answers.put((function(*arguments), None))
+            answer.set_result(function(*arguments))
         except BaseException as error:  # noqa: BLE001  a panic of Rust is no Exception
-            answers.put((None, error))
+            answer.set_exception(error)
 
     threading.Thread(target=call, name=REQUEST_THREAD, daemon=True).start()
     try:
-        answer, error = answers.get(timeout=seconds)
-    except Empty:
+        return answer.result(seconds)
+    except TimeoutError:
+        if answer.done():  # it is the function's own
+            raise
         raise TimeoutError(f"no answer within {seconds} seconds") from None
-    if error is not None:
-        raise error
-    return answer
 
 
 def map_in_threads(

@@ -21,7 +21,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import HashedFile, measure_file, remove_file
@@ -30,12 +30,7 @@ from tokkit.engine.local import run_units
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.progress import open_bar
 from tokkit.engine.receipts import Receipt, read_receipts, write_receipt
-from tokkit.engine.spec import (
-    StageSpec,
-    find_finished,
-    other_run_error,
-    shared_folder,
-)
+from tokkit.engine.spec import StageSpec, find_finished, other_run_error, shared_folder
 from tokkit.engine.unit import Task, Unit, UnitResult, content_key, require_statement
 from tokkit.errors import TokkitError
 
@@ -170,16 +165,8 @@ def run_stage(
 
 def _describe_shard(receipt: Receipt) -> FileRow:
     """Return the manifest's row of a unit's file."""
-    row = FileRow(
-        name=receipt["name"],
-        bytes=receipt["bytes"],
-        sha256=receipt["sha256"],
-        rows=receipt["rows"],
-        tokens=receipt["tokens"],
-    )
-    if "batches" in receipt:
-        row["batches"] = receipt["batches"]
-    return row
+    known: Mapping[str, object] = receipt
+    return cast("FileRow", {name: known[name] for name in FileRow.__annotations__ if name in known})
 
 
 def require_same_inputs(stage: StagePlan, inputs: Sequence[FileRow]) -> None:
