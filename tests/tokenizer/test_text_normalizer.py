@@ -132,8 +132,10 @@ _MODELS: dict[str, dict[str, Any]] = {
 
 @cache
 def _make_model(name: str) -> tuple[TextNormalizer, _Function]:
-    processor = sentencepiece.SentencePieceProcessor(model_proto=_train_model(**_MODELS[name]))
-    tokenizer: Any = SimpleNamespace(processor=processor)
+    serialized = _train_model(**_MODELS[name])
+    processor = sentencepiece.SentencePieceProcessor(model_proto=serialized)
+    model = read_sentencepiece(serialized)
+    tokenizer: Any = SimpleNamespace(processor=processor, model=model)
     return TextNormalizer.of_tokenizer(tokenizer), lambda text: processor.normalize(text).replace(
         "▁", " "
     )

@@ -9,12 +9,7 @@ from typing import Any
 
 import click
 
-from tokkit.cli.command_options import (
-    LocalPath,
-    config_options,
-    number_type,
-    read_table,
-)
+from tokkit.cli.command_options import LocalPath, config_options, number_type, read_table
 from tokkit.cli.pretrain import pretrain
 from tokkit.cli.recipe import Recipe, read_recipe
 from tokkit.cli.stages import build, encode, train

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.errors import TokkitError
+from tokkit.kernels.arrays import Bytes, Int64
 from tokkit.kernels.string_columns import copy_documents, write_names
 from tokkit.shards.arrow import SpareMemory, call_compute, read_only, string_array
 
@@ -88,15 +88,15 @@ class CleanTexts:
     """
 
     texts: pa.LargeStringArray
-    kept: NDArray[np.int64]
+    kept: Int64
     dropped: dict[str, int]
     replaced: int = 0
 
 
 def clean_texts(
-    values: NDArray[np.uint8],
-    starts: NDArray[np.int64],
-    stops: NDArray[np.int64],
+    values: Bytes,
+    starts: Int64,
+    stops: Int64,
     errors: str = "strict",
     make_error: Callable[[int, UnicodeDecodeError], Exception] = lambda _, error: error,
     *,
@@ -136,7 +136,7 @@ def clean_texts(
 
 def _repair(
     texts: pa.LargeStringArray,
-    kept: NDArray[np.int64],
+    kept: Int64,
     dropped: dict[str, int],
     errors: str,
     make_error: Callable[[int, UnicodeDecodeError], Exception],
@@ -168,7 +168,7 @@ def _repair(
 
 
 def name_documents(
-    name: str, positions: NDArray[np.int64], ids: pa.StringArray | None = None
+    name: str, positions: Int64, ids: pa.StringArray | None = None
 ) -> pa.StringArray:
     """Return the documents' own ids, else the file's name and position: ``books.txt:312``.
 

@@ -39,11 +39,11 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import sentencex
-from numpy.typing import NDArray
 
 from tokkit.corpus.languages import language_code, require_language
 from tokkit.corpus.units import WIDE_SPACE
 from tokkit.errors import TokkitError
+from tokkit.kernels.arrays import Int64
 from tokkit.kernels.scan import CR, LF, count_byte, find_lines
 from tokkit.kernels.string_columns import copy_documents
 from tokkit.shards.arrow import read_only, string_array, string_buffers
@@ -72,8 +72,8 @@ class Sentences:
     """
 
     texts: pa.LargeStringArray
-    ends: NDArray[np.int64]
-    offsets: NDArray[np.int64]
+    ends: Int64
+    offsets: Int64
 
     def find_document(self, text: int) -> int:
         """Return the number of the document that a text is in."""
@@ -163,7 +163,7 @@ SPLITTERS: Mapping[str, Callable[[pa.LargeStringArray, str, pa.StringArray | Non
 }
 
 
-def find_word_ends(texts: pa.LargeStringArray) -> NDArray[np.int64]:
+def find_word_ends(texts: pa.LargeStringArray) -> Int64:
     """Return where white space begins within texts, after something else.
 
     Args:
@@ -177,7 +177,7 @@ def find_word_ends(texts: pa.LargeStringArray) -> NDArray[np.int64]:
     is_space = _SPACE_BYTES[inside]
     for match in _WIDE_SPACE.finditer(inside.data):
         is_space[match.start() : match.end()] = True
-    ends: NDArray[np.int64] = offsets[0] + 1 + np.flatnonzero(is_space[1:] > is_space[:-1])
+    ends: Int64 = offsets[0] + 1 + np.flatnonzero(is_space[1:] > is_space[:-1])
     return ends
 
 

@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.documents import (
@@ -49,6 +48,7 @@ from tokkit.corpus.table_files import (
 )
 from tokkit.corpus.units import CorpusUnit
 from tokkit.errors import TokkitError
+from tokkit.kernels.arrays import Int64
 from tokkit.shards.arrow import string_buffers
 from tokkit.shards.claims import check_claims, read_footer
 
@@ -340,14 +340,12 @@ def _ids(rows: pa.RecordBatch, id_field: str) -> pa.StringArray | None:
 def _update(digest: "hashlib._Hash", column: pa.Array) -> None:
     """Add the strings of a column and their lengths to a digest; the length of null is -1."""
     values, offsets = string_buffers(column.cast(pa.large_string()))
-    lengths: NDArray[np.int64] = np.where(column.is_valid(), np.diff(offsets), -1)
+    lengths: Int64 = np.where(column.is_valid(), np.diff(offsets), -1)
     digest.update(lengths.astype("<i8").tobytes())
     digest.update(values[offsets[0] : offsets[-1]].data)
 
 
-def _invalid_row(
-    piece: _Piece, rows: NDArray[np.int64], number: int, error: UnicodeDecodeError
-) -> TokkitError:
+def _invalid_row(piece: _Piece, rows: Int64, number: int, error: UnicodeDecodeError) -> TokkitError:
     return TokkitError(
         f"{piece.name}, row {piece.first + rows[number]}: invalid UTF-8 at byte {error.start} of "
         f"the text; {ERRORS_OPTION}"

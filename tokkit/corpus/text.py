@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.documents import (
@@ -29,6 +28,7 @@ from tokkit.corpus.file_systems import open_files
 from tokkit.corpus.sources import TO_THE_END
 from tokkit.corpus.streams import ByteStream
 from tokkit.errors import TokkitError
+from tokkit.kernels.arrays import Bytes, Int64
 from tokkit.kernels.scan import (
     DOCUMENT_START,
     DOCUMENT_STOP,
@@ -68,10 +68,10 @@ class FoundDocuments:
     """
 
     stream: ByteStream
-    buffer: NDArray[np.uint8]
+    buffer: Bytes
     base: int
-    starts: NDArray[np.int64]
-    stops: NDArray[np.int64]
+    starts: Int64
+    stops: Int64
     num_empty: int = 0
     num_too_long: int = 0
     scanned_from: int = 0
@@ -240,7 +240,7 @@ class _Scan:
                 lines_before=int(before[NUM_LINES]),
             )
 
-    def _share_buffer(self, *, is_last: bool) -> NDArray[np.uint8]:
+    def _share_buffer(self, *, is_last: bool) -> Bytes:
         """Return the buffer; the last time, forget it, so that a long document is in memory once."""
         view = read_only(self._buffer)
         if is_last:
@@ -331,7 +331,7 @@ def _take_whole(stream: ByteStream, config: CorpusConfig, batch_bytes: int) -> F
     )
 
 
-def _move(buffer: NDArray[np.uint8], start: int, size: int, capacity: int) -> NDArray[np.uint8]:
+def _move(buffer: Bytes, start: int, size: int, capacity: int) -> Bytes:
     """Move ``size`` bytes from ``start`` to the front of a buffer of this capacity."""
     moved = buffer if capacity == buffer.size else np.empty(capacity, dtype=np.uint8)
     moved[:size] = buffer[start : start + size]

@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.corpus.units import CorpusUnit, Group
@@ -43,6 +42,7 @@ from tokkit.engine.files import HashedFile
 from tokkit.engine.mirrors import pull
 from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError
+from tokkit.kernels.arrays import Int64
 from tokkit.shards.arrow import (
     call_compute,
     large_list,
@@ -320,7 +320,7 @@ def encode_sentences(
 def make_rows(
     schema: pa.Schema,
     names: pa.StringArray,
-    sentence_offsets: npt.NDArray[np.int64],
+    sentence_offsets: Int64,
     encoded: Encoded,
     accounts: Accounts,
 ) -> pa.RecordBatch:

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.accounts import Accounts
 from tokkit.errors import plural
+from tokkit.kernels.arrays import Int64
 from tokkit.shards.arrow import read_only, string_buffers
 from tokkit.tokenizer.definitions import byte_level_alphabet
 from tokkit.tokenizer.tokenizer import Tokenizer
@@ -109,7 +109,7 @@ class TextSurvey:
             if character.isalpha():
                 self.counts[f"letters {script_of(character)}"] += number
 
-    def add_texts(self, offsets: npt.NDArray[np.int64]) -> None:
+    def add_texts(self, offsets: Int64) -> None:
         """Count texts that sentencepiece does not get whole: int64 ``[num_texts + 1]``, in bytes."""
         if self._tokenizer.processor is not None:
             from tokkit.tokenizer.library_encoder import WHOLE_TEXT_BYTES  # compiles kernels
@@ -117,12 +117,7 @@ class TextSurvey:
             windowed = np.diff(offsets) > WHOLE_TEXT_BYTES
             self.counts["windowed texts"] += int(np.count_nonzero(windowed))
 
-    def add_unknown(
-        self,
-        texts: pa.LargeStringArray,
-        offsets: npt.NDArray[np.int64],
-        places: npt.NDArray[np.int64],
-    ) -> None:
+    def add_unknown(self, texts: pa.LargeStringArray, offsets: Int64, places: Int64) -> None:
         """Count characters that have no token.
 
         Args:

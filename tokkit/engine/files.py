@@ -16,15 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self, cast
 
 from tokkit.engine.drafts import draft_path
-from tokkit.engine.mirrors import (
-    clear_store,
-    drop,
-    fetch,
-    find_listing,
-    find_size,
-    is_stored,
-    push,
-)
+from tokkit.engine.mirrors import clear_store, drop, fetch, find_listing, find_size, is_stored, push
 from tokkit.engine.object_store import read_object
 from tokkit.engine.requests import map_in_threads
 from tokkit.errors import TokkitError, describe_os_error, wrap_os_errors

@@ -23,13 +23,7 @@ from typing import Self
 
 from tokkit.engine.manifest import RECORDS, Manifest
 from tokkit.engine.mirrors import STATE_FOLDER, clear_store, is_stored
-from tokkit.errors import (
-    Interrupted,
-    TokkitError,
-    UsageError,
-    describe_os_error,
-    wrap_os_errors,
-)
+from tokkit.errors import Interrupted, TokkitError, UsageError, describe_os_error, wrap_os_errors
 from tokkit.options import find_local
 
 _LOCK = "lock"

@@ -262,8 +262,7 @@ def complete_units(
         stream = _RemainingStream(stage, found, receipts)
     if receipts and missing:
         log.info(
-            "%s: continuing; %d of %d units are done",
-            *(stage.output, len(receipts), len(units)),
+            "%s: continuing; %d of %d units are done", *(stage.output, len(receipts), len(units))
         )
     bar = open_bar(
         stage.kind,

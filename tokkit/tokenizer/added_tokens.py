@@ -11,8 +11,8 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from tokkit.kernels.arrays import Bytes, Int64
 from tokkit.kernels.encode.find_added import (
     BLOCK,
     NUM_FOUND,
@@ -75,9 +75,6 @@ def _make_normalize(tokenizer: Tokenizer) -> Callable[[str], str]:
 _MAX_COMPARED = 64  # pairs of bytes that blocks are compared with, rather than looked up
 _FIRST_SEGMENTS = 1 << 10
 
-_Bytes = npt.NDArray[np.uint8]
-_Int64s = npt.NDArray[np.int64]
-
 
 class AddedTokens:
     """Added tokens of one kind.
@@ -91,8 +88,8 @@ class AddedTokens:
         self._table = _make_table(ids)
 
     def cut(
-        self, values: _Bytes, bounds: _Int64s, ids: _Int64s | None = None
-    ) -> tuple[_Int64s, _Int64s | None, _Int64s | None]:
+        self, values: Bytes, bounds: Int64, ids: Int64 | None = None
+    ) -> tuple[Int64, Int64 | None, Int64 | None]:
         """Cut texts before and behind each token.
 
         Args:

@@ -10,15 +10,10 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from tokkit.kernels.encode.bpe_lookup import (
-    MAX_TOKENS,
-    BpeLookup,
-    choose_merges,
-    find_prefixes,
-)
+from tokkit.kernels.arrays import Bytes, Int32, Int64
+from tokkit.kernels.encode.bpe_lookup import MAX_TOKENS, BpeLookup, choose_merges, find_prefixes
 from tokkit.kernels.encode.bpe_merges import Merges, fill_merges, new_buffers
 from tokkit.kernels.encode.cut_rules import CutRules
 from tokkit.kernels.encode.encode_bpe import BpeTables, encode_bpe
@@ -39,9 +34,6 @@ _FIRST_WORD = 1 << 10
 _SAME_TWICE = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase"}
 # Bytes of all tokens together.
 _MAX_BYTES = 1 << 26
-
-_Bytes = npt.NDArray[np.uint8]
-_Int64s = npt.NDArray[np.int64]
 
 
 class BpeModel:
@@ -84,7 +76,7 @@ class BpeModel:
         """Where texts can be cut."""
         return self.characters.tables.rules
 
-    def read_texts(self, texts: pa.LargeStringArray, ends: _Int64s | None) -> Segments:
+    def read_texts(self, texts: pa.LargeStringArray, ends: Int64 | None) -> Segments:
         """Return texts as the kernel gets them; see ``Segmenter.cut``.
 
         They have the space that the tokenizer adds to each.
@@ -109,9 +101,7 @@ class BpeModel:
         return True
 
 
-def _make_tables(
-    tokenizer: Tokenizer,
-) -> tuple[Merges, BpeLookup, Cells, npt.NDArray[np.int32] | None]:
+def _make_tables(tokenizer: Tokenizer) -> tuple[Merges, BpeLookup, Cells, Int32 | None]:
     """Return the merges, the tables for looking up tokens, those of whole words, and ``num_bytes``."""
     merges = read_merges(tokenizer)
     values, offsets = read_token_bytes(tokenizer.tokens)
@@ -133,11 +123,11 @@ def _make_tables(
 
 
 def make_merges(
-    byte_ids: _Int64s,
-    left_ids: _Int64s,
-    right_ids: _Int64s,
-    merged_ids: _Int64s,
-    ranks: _Int64s | None = None,
+    byte_ids: Int64,
+    left_ids: Int64,
+    right_ids: Int64,
+    merged_ids: Int64,
+    ranks: Int64 | None = None,
 ) -> Merges:
     """Return the table of merges, whose ranks are their places unless others are given."""
     if ranks is None:
@@ -150,7 +140,7 @@ def make_merges(
     return Merges(table, shift, known, byte_ids)
 
 
-def make_lookup(merges: tuple[_Int64s, ...], values: _Bytes, offsets: _Int64s) -> BpeLookup:
+def make_lookup(merges: tuple[Int64, ...], values: Bytes, offsets: Int64) -> BpeLookup:
     """Return the tables for looking up tokens; without any token if the model must merge.
 
     Args:
@@ -186,7 +176,7 @@ def make_lookup(merges: tuple[_Int64s, ...], values: _Bytes, offsets: _Int64s) -
     return _fill_lookup(lookup, count, values, offsets)
 
 
-def _fill_lookup(lookup: BpeLookup, count: int, values: _Bytes, offsets: _Int64s) -> BpeLookup:
+def _fill_lookup(lookup: BpeLookup, count: int, values: Bytes, offsets: Int64) -> BpeLookup:
     """Fill in what follows from the parts of ``count`` tokens and their bytes."""
     parts, ids = lookup.parts[:count], lookup.ids[:count]
     starts, stops = offsets[ids], offsets[ids + 1]
@@ -206,7 +196,7 @@ def _fill_lookup(lookup: BpeLookup, count: int, values: _Bytes, offsets: _Int64s
     )
 
 
-def sort_tokens(values: _Bytes, offsets: _Int64s, ids: _Int64s) -> tuple[_Int64s, _Bytes, _Int64s]:
+def sort_tokens(values: Bytes, offsets: Int64, ids: Int64) -> tuple[Int64, Bytes, Int64]:
     """Sort tokens by their bytes.
 
     Args:

@@ -14,10 +14,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tokkit.kernels.arrays import Int64
 from tokkit.kernels.encode.normalize import IN_CONTEXT, JOINED, LINKER, NUM_CLASSES, PLAIN
-from tokkit.tokenizer.definitions import make_empty_library
+from tokkit.tokenizer.definitions import make_empty_library, with_spaces
 from tokkit.tokenizer.sentencepiece_model import USER_DEFINED, SentencepieceModel
 
 # Classes of characters, in addition to those that the kernel knows.
@@ -105,7 +105,7 @@ class SingleRules(Rules):
         return [PLAIN] * len(chars)
 
 
-class UnicodeRules(Rules):
+class UnicodeRules(SingleRules):
     """NFC, NFD, NFKC or NFKD, and then others that map each character by itself.
 
     A text can be cut before a character that is decomposed into something whose first character is
@@ -116,14 +116,10 @@ class UnicodeRules(Rules):
     """
 
     def __init__(self, *parts: Mapping[str, Any]) -> None:
+        super().__init__(*parts)
         name = parts[0]["type"]
-        super().__init__(_make_normalizer(*parts))
         self._decompose = _make_normalizer({"type": name.replace("C", "D")})
         self._composes = name.endswith("C")
-
-    def normalize(self, texts: list[str]) -> list[str]:
-        """Normalize texts, each by itself."""
-        return _normalize_each(self._normalize, texts)
 
     def classify(self, chars: list[str]) -> list[int]:
         """Return the classes of the characters on a page."""
@@ -198,7 +194,7 @@ class PrecompiledRules(Rules):
         found: list[int] = classes.tolist()
         return found
 
-    def _classify_odd(self, chars: list[str]) -> NDArray[np.int64]:
+    def _classify_odd(self, chars: list[str]) -> Int64:
         # What is joined by characters of four bytes is too long in any case, and no mark is joined
         # to a control character.
         num_bytes = np.array([len(char.encode()) for char in chars])
@@ -215,7 +211,7 @@ class PrecompiledRules(Rules):
         classes[self._count(chars, "{}a") == 1] = _BEGINNING
         return classes
 
-    def _count(self, chars: list[str], pattern: str) -> NDArray[np.int64]:
+    def _count(self, chars: list[str], pattern: str) -> Int64:
         """Return how many ``X`` the characters give, put into a pattern; 0 for line ends."""
         texts = [pattern.format(char) if char not in "\r\n" else "" for char in chars]
         lines = self._probe("\n".join(texts)).split("\n")
@@ -324,7 +320,7 @@ class SentencepieceRules(Rules):
 def user_defined(model: SentencepieceModel) -> list[str]:
     """Return the user-defined pieces of a model, long ones first, with spaces for U+2581."""
     pairs = zip(model.pieces, model.kinds, strict=True)
-    texts = {piece.replace("\u2581", " ") for piece, kind in pairs if kind == USER_DEFINED}
+    texts = {with_spaces(piece) for piece, kind in pairs if kind == USER_DEFINED}
     return sorted(texts, key=len, reverse=True)
 
 

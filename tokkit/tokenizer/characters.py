@@ -22,8 +22,8 @@ from functools import cache
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tokkit.kernels.arrays import Bools, Bytes, UInt32
 from tokkit.kernels.encode.chunks import SPACE, UNSEEN
 from tokkit.kernels.encode.encode_wordpiece import (
     CONTEXT,
@@ -100,7 +100,7 @@ class WordCharacters:
         for other in page_of(code, _SMALL_PAGE):
             self._learn(other)
 
-    def classify(self, codes: NDArray[np.uint32]) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
+    def classify(self, codes: UInt32) -> tuple[Bytes, UInt32]:
         """Return the kinds of some characters, and how many characters each adds to a word.
 
         A ``CONTEXT`` character that adds none ends words.
@@ -198,8 +198,8 @@ def cut_at_words(
 
 
 def _shorten_words(
-    codes: NDArray[np.uint32], characters: WordCharacters, max_word_chars: int
-) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+    codes: UInt32, characters: WordCharacters, max_word_chars: int
+) -> tuple[UInt32, Bools]:
     """Drop removed characters and the ends of words that are too long.
 
     Returns:

@@ -28,17 +28,8 @@ from typing import Annotated, Any, TypedDict
 import msgspec
 
 from tokkit.errors import TokkitError
-from tokkit.tokenizer.definitions import (
-    added_token,
-    byte_level_alphabet,
-    byte_level_bpe,
-    model_ids,
-)
-from tokkit.tokenizer.piece_vocabulary import (
-    LOOKUP_CLASSES,
-    PieceVocabulary,
-    read_piece_vocabulary,
-)
+from tokkit.tokenizer.definitions import added_token, byte_level_alphabet, byte_level_bpe, model_ids
+from tokkit.tokenizer.piece_vocabulary import LOOKUP_CLASSES, PieceVocabulary, read_piece_vocabulary
 from tokkit.tokenizer.special_tokens import ROLES
 from tokkit.tokenizer.tekken import NAME as TEKKEN
 

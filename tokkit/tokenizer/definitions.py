@@ -286,6 +286,11 @@ def _without_offsets(part: Any) -> Any:
     return part
 
 
+def with_spaces(token: str) -> str:
+    """Return a token of sentencepiece with spaces for U+2581, as our kernels have it."""
+    return token.replace(WORD_BEGINNING, " ")
+
+
 def fallback_tokens() -> list[str]:
     """Return sentencepiece's 256 tokens for the bytes of characters that have no token, by byte."""
     return [f"<0x{byte:02X}>" for byte in range(256)]

@@ -3,19 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.errors import TokkitError
+from tokkit.kernels.arrays import Bools, Bytes, Ids, Int64
 from tokkit.tokenizer.definitions import byte_level_alphabet
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 NO_ID = -1  # as in ``tokkit.kernels.encode.bpe_merges``
-
-Ids = npt.NDArray[np.unsignedinteger[Any]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Encoded:
     """
 
     ids: Ids
-    offsets: npt.NDArray[np.int64]
+    offsets: Int64
     word_starts: pa.BooleanArray
 
 
@@ -51,7 +48,7 @@ class TextTooLongError(TokkitError):
         self.text = text
 
 
-def forbidden_mask(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
+def forbidden_mask(tokenizer: Tokenizer) -> Bools:
     """Return which tokens text must not become, all special ones but ``unk``: bool ``[vocab_size]``."""
     mask = np.zeros(tokenizer.vocab_size, np.bool_)
     mask[list(tokenizer.all_special_ids)] = True
@@ -61,7 +58,7 @@ def forbidden_mask(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
 
 
 @lru_cache(maxsize=1)
-def read_merges(tokenizer: Tokenizer) -> tuple[npt.NDArray[np.int64], ...]:
+def read_merges(tokenizer: Tokenizer) -> tuple[Int64, ...]:
     """Return the ids of single bytes, ``NO_ID`` for missing ones, and those of the merges by rank.
 
     Returns:
@@ -77,9 +74,7 @@ def read_merges(tokenizer: Tokenizer) -> tuple[npt.NDArray[np.int64], ...]:
     )
 
 
-def read_token_bytes(
-    tokens: Sequence[str],
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def read_token_bytes(tokens: Sequence[str]) -> tuple[Bytes, Int64]:
     """Return the bytes that tokens of byte-level BPE stand for.
 
     Args:

@@ -17,9 +17,9 @@ memory. The encoder provides that and calls the kernel again, which continues wh
 """
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from tokkit.kernels.arrays import Ids, Int64, UInt64
 from tokkit.kernels.encode.chunks import (
     CHUNK_STOP,
     DETAIL,
@@ -35,7 +35,7 @@ from tokkit.kernels.encode.cuts import count_before
 from tokkit.kernels.encode.word_cache import SPARE_IDS, append_tokens, new_cache
 from tokkit.shards.arrow import SpareMemory, boolean_array, id_dtype, read_only
 from tokkit.tokenizer.bpe_model import BpeModel
-from tokkit.tokenizer.encoded import Encoded, Ids, TextTooLongError
+from tokkit.tokenizer.encoded import Encoded, TextTooLongError
 from tokkit.tokenizer.kernel_choice import choose_kernel
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.metaspace_bpe_model import MetaspaceBpeModel
@@ -53,9 +53,6 @@ _INDEX_BITS = 19
 _ARENA_BITS = 23
 _BUFFER_BYTES = 16 << 20
 _FIRST_BYTES = 1 << 10
-
-_Bits = npt.NDArray[np.uint64]
-_Int64s = npt.NDArray[np.int64]
 
 
 class Encoder:
@@ -88,14 +85,14 @@ class Encoder:
         # Writing to the same memory again is a tenth faster than writing to new pages.
         self._buffers = self._new_buffers(_BUFFER_BYTES)
         self._memory = SpareMemory(_BUFFER_BYTES)
-        self.counters: _Int64s = self._cache.counters
+        self.counters: Int64 = self._cache.counters
 
     @property
     def uses_library(self) -> bool:
         """Whether no kernel knows the tokenizer."""
         return self._model is None
 
-    def encode(self, texts: pa.LargeStringArray, ends: _Int64s | None = None) -> Encoded:
+    def encode(self, texts: pa.LargeStringArray, ends: Int64 | None = None) -> Encoded:
         """Encode texts, in order.
 
         Args:
@@ -153,7 +150,7 @@ class Encoder:
         copy[:] = ids
         return copy
 
-    def _new_buffers(self, num_bytes: int) -> tuple[Ids, _Bits]:
+    def _new_buffers(self, num_bytes: int) -> tuple[Ids, UInt64]:
         """Return uninitialized memory for the ids and word starts of ``num_bytes`` of text.
 
         Each token has at least one byte, which the models ensure, and a slot of the cache is copied
@@ -162,7 +159,7 @@ class Encoder:
         size = num_bytes + SPARE_IDS
         return np.empty(size, self._id_dtype), np.empty(size // 64 + 3, np.uint64)
 
-    def _encode_chunk(self, segments: Segments, state: _Int64s, ids: Ids, bits: _Bits) -> None:
+    def _encode_chunk(self, segments: Segments, state: Int64, ids: Ids, bits: UInt64) -> None:
         """Append the tokens of a chunk that only the library can encode, and move past it."""
         start, stop = int(state[POSITION]), int(state[DETAIL])
         num_tokens = int(state[NUM_TOKENS])
@@ -174,7 +171,7 @@ class Encoder:
         state[NUM_TOKENS] = num_tokens
         state[POSITION] = stop
 
-    def _count_tokens(self, segments: Segments, cuts: Cuts, ids: Ids, counts: _Int64s) -> _Int64s:
+    def _count_tokens(self, segments: Segments, cuts: Cuts, ids: Ids, counts: Int64) -> Int64:
         """Return the number of tokens that begin before each end, with a 0 in front.
 
         Args:
@@ -204,7 +201,7 @@ class Encoder:
         found[between + 1] += inner
         return found
 
-    def _find_begins(self, segments: Segments, place: int, num_tokens: int) -> _Int64s:
+    def _find_begins(self, segments: Segments, place: int, num_tokens: int) -> Int64:
         """Return the byte at which each token of a segment begins: int64 ``[num_tokens]``."""
         if segments.added.size and segments.added[place] >= 0:
             return np.zeros(1, np.int64)

@@ -6,15 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokkit.tokenizer.added_tokens import explain_added
-from tokkit.tokenizer.character_rules import UnknownNormalizerError
 from tokkit.tokenizer.definitions import list_parts
 from tokkit.tokenizer.encoded import NO_ID, forbidden_mask, read_merges, read_token_bytes
 from tokkit.tokenizer.metaspace_vocabulary import is_metaspace_bpe, metaspace_obstacles
 from tokkit.tokenizer.piece_vocabulary import PieceProcessor
+from tokkit.tokenizer.segments import text_obstacles
 from tokkit.tokenizer.split_pattern import PatternParser, UnknownPatternError
 from tokkit.tokenizer.splitter import TextSplitter, read_levels
-from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.tokenizer_cache import recall
 from tokkit.tokenizer.unigram_vocabulary import is_unigram, unigram_obstacles
@@ -86,12 +84,7 @@ def _byte_level_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
         list(read_levels(definition["pre_tokenizer"], PatternParser()))
     except UnknownPatternError as error:
         yield str(error)
-    try:
-        TextNormalizer.of_definition(definition["normalizer"])
-    except UnknownNormalizerError as error:
-        yield str(error)
-    if (obstacle := explain_added(tokenizer, spaced=False)) is not None:
-        yield obstacle
+    yield from text_obstacles(tokenizer, spaced=False)
     if adds_space and not all(row["special"] for row in definition["added_tokens"]):
         yield "a space added to texts and added tokens"
     yield from _merge_obstacles(tokenizer)

@@ -24,13 +24,13 @@ from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.errors import TokkitError
+from tokkit.kernels.arrays import Bools, Bytes, Ids, Int64
 from tokkit.shards.arrow import id_dtype, string_buffers, to_arrow
 from tokkit.tokenizer.characters import WordCharacters, cut_at_words
-from tokkit.tokenizer.encoded import Encoded, Ids, TextTooLongError, forbidden_mask
+from tokkit.tokenizer.encoded import Encoded, TextTooLongError, forbidden_mask
 from tokkit.tokenizer.library_calls import LibraryError, library_threads, watch_library
 from tokkit.tokenizer.limits import find_growth
 from tokkit.tokenizer.metaspace_vocabulary import find_word_tokens
@@ -47,9 +47,6 @@ _MAX_CUTS = 32  # cuts to try before a window grows
 
 # Characters of its text that a token stands for: the first, and the one after the last.
 Span = tuple[int, int]
-_Bytes = npt.NDArray[np.uint8]
-_Bools = npt.NDArray[np.bool_]
-_Int64s = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -63,8 +60,8 @@ class _Part:
     """
 
     ids: Ids
-    word_starts: _Bools
-    counts: _Int64s
+    word_starts: Bools
+    counts: Int64
 
 
 class LibraryEncoder:
@@ -98,7 +95,7 @@ class LibraryEncoder:
         self._forbidden = forbidden_mask(tokenizer)
         self._word_tokens = find_word_tokens(tokenizer)
 
-    def encode(self, texts: pa.LargeStringArray, ends: _Int64s | None = None) -> Encoded:
+    def encode(self, texts: pa.LargeStringArray, ends: Int64 | None = None) -> Encoded:
         """Encode texts, in order; see ``Encoder.encode``."""
         values, offsets = string_buffers(texts)
         inner = np.zeros(0, np.int64) if ends is None else np.setdiff1d(ends, offsets)
@@ -130,7 +127,7 @@ class LibraryEncoder:
             word_starts=to_arrow(np.concatenate(word_starts)),
         )
 
-    def encode_within(self, data: _Bytes, text: int) -> Iterator[tuple[Ids, _Bools]]:
+    def encode_within(self, data: Bytes, text: int) -> Iterator[tuple[Ids, Bools]]:
         """Encode a part of a text, piece by piece.
 
         Args:
@@ -150,13 +147,13 @@ class LibraryEncoder:
             for piece in self._encode_long(data, np.zeros(0, np.int64), library, text):
                 yield piece.ids, piece.word_starts
 
-    def find_begins(self, data: _Bytes) -> _Int64s:
+    def find_begins(self, data: Bytes) -> Int64:
         """Return the byte at which each token of a part of a text begins: int64 ``[num_tokens]``."""
         *_, find_spans = self._call_library([_decode(data)], self._libraries[-1])
         places = np.flatnonzero(_begins_character(data))
         return places[[start for start, _ in find_spans(0)]]
 
-    def _slices(self, offsets: _Int64s) -> Iterator[tuple[int, int]]:
+    def _slices(self, offsets: Int64) -> Iterator[tuple[int, int]]:
         """Yield bounds of runs of at least one text, of about ``window_bytes`` together."""
         start = 0
         while start < len(offsets) - 1:
@@ -165,9 +162,7 @@ class LibraryEncoder:
             yield start, stop
             start = stop
 
-    def _encode_short(
-        self, texts: list[str], values: _Bytes, bounds: _Int64s, marks: _Int64s
-    ) -> _Part:
+    def _encode_short(self, texts: list[str], values: Bytes, bounds: Int64, marks: Int64) -> _Part:
         """Encode texts with one call.
 
         Args:
@@ -196,9 +191,7 @@ class LibraryEncoder:
             counts = np.concatenate(found)
         return _Part(ids, word_starts, counts)
 
-    def _encode_long(
-        self, data: _Bytes, marks: _Int64s, library: Any, number: int
-    ) -> Iterator[_Part]:
+    def _encode_long(self, data: Bytes, marks: Int64, library: Any, number: int) -> Iterator[_Part]:
         """Encode one text window by window.
 
         Args:
@@ -298,7 +291,7 @@ class LibraryEncoder:
 
     def _call_library(
         self, texts: list[str], library: Any
-    ) -> tuple[_Int64s, Ids, _Bools, Callable[[int], list[Span]]]:
+    ) -> tuple[Int64, Ids, Bools, Callable[[int], list[Span]]]:
         """Encode texts with the library.
 
         Returns:
@@ -357,17 +350,17 @@ class LibraryEncoder:
         ids[found] = unknown
 
 
-def _decode(data: _Bytes) -> str:
+def _decode(data: Bytes) -> str:
     return data.tobytes().decode()
 
 
-def _begins_character(data: _Bytes) -> _Bools:
+def _begins_character(data: Bytes) -> Bools:
     """Return whether each byte of UTF-8 is the first of its character."""
-    begins: _Bools = data & 0xC0 != 0x80
+    begins: Bools = data & 0xC0 != 0x80
     return begins
 
 
-def _count_begins(data: _Bytes, marks: _Int64s, spans: list[Span]) -> _Int64s:
+def _count_begins(data: Bytes, marks: Int64, spans: list[Span]) -> Int64:
     """Return how many tokens begin before each mark, which is a byte of the text."""
     characters = np.cumsum(_begins_character(data))[marks - 1].tolist()
     return np.array([bisect_left(spans, (character,)) for character in characters], np.int64)

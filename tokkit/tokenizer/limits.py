@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokkit.errors import TokkitError, wrap_os_errors
+from tokkit.engine.files import read_whole
+from tokkit.errors import TokkitError
 
 _MAX_BYTES = 256_000_000
 _MAX_VALUES = 1 << 24
@@ -35,14 +36,7 @@ def read_file(path: Path) -> bytes:
     Raises:
         TokkitError: if it cannot be read, or is too large.
     """
-    with wrap_os_errors(path):
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
-            raise TokkitError(
-                f"{path}: more than {_MAX_BYTES:,} bytes, which no tokenizer has; pass another"
-            )
-    return content
+    return read_whole(path, _MAX_BYTES)
 
 
 def check_json(content: bytes, path: Path) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from tokkit.kernels.arrays import Bytes, Int32, Int64, UInt64
 from tokkit.kernels.encode.bpe_lookup import BpeLookup
 from tokkit.kernels.encode.bpe_merges import new_buffers
 from tokkit.kernels.encode.chunks import (
@@ -34,7 +34,7 @@ from tokkit.kernels.encode.word_cache import SPARE_IDS, new_cache
 from tokkit.shards.arrow import id_dtype, read_only, string_buffers
 from tokkit.tokenizer.bpe_model import make_lookup, make_merges
 from tokkit.tokenizer.characters import UNICODE_SIZE
-from tokkit.tokenizer.definitions import WORD_BEGINNING
+from tokkit.tokenizer.definitions import with_spaces
 from tokkit.tokenizer.encoded import NO_ID
 from tokkit.tokenizer.metaspace_vocabulary import (
     MetaspaceVocabulary,
@@ -53,8 +53,6 @@ _SPACE = 32
 _JOINED = 1  # class of characters before a space in some token
 _BEFORE_SPACE = re.compile("([^ ])(?= )", re.DOTALL)
 _BITS_A_PAIR = 16
-
-_Int64s = npt.NDArray[np.int64]
 
 
 class MetaspaceBpeModel:
@@ -81,7 +79,9 @@ class MetaspaceBpeModel:
             unknown = tokenizer.special_ids["unk"]
             for number in find_added_ids(tokenizer):
                 is_special = number in tokenizer.all_special_ids
-                pieces[_to_bytes(tokenizer.tokens[number])] = unknown if is_special else number
+                pieces[with_spaces(tokenizer.tokens[number]).encode()] = (
+                    unknown if is_special else number
+                )
         self._segmenter = MetaspaceSegmenter(tokenizer, pieces)
         tables = recall(tokenizer.digest, "tables", lambda: _make_tables(tokenizer))
         self._tables, self.num_bytes = tables
@@ -96,11 +96,11 @@ class MetaspaceBpeModel:
         """Where texts can be cut."""
         return self._tables.rules
 
-    def read_texts(self, texts: pa.LargeStringArray, ends: _Int64s | None) -> Segments:
+    def read_texts(self, texts: pa.LargeStringArray, ends: Int64 | None) -> Segments:
         """Return texts as the kernel gets them; see ``MetaspaceSegmenter``."""
         return self._segmenter.cut(*string_buffers(texts), ends)
 
-    def find_begins(self, data: npt.NDArray[np.uint8]) -> _Int64s:
+    def find_begins(self, data: Bytes) -> Int64:
         """Return the byte at which each token of some text begins: int64 ``[num_tokens]``.
 
         Args:
@@ -122,7 +122,7 @@ class MetaspaceBpeModel:
             position += length or self._measure_unknown(data, position)
         return begins
 
-    def _measure_unknown(self, data: npt.NDArray[np.uint8], start: int) -> int:
+    def _measure_unknown(self, data: Bytes, start: int) -> int:
         """Return the number of bytes that the unknown token at ``start`` stands for."""
         stop = start
         while stop < len(data):
@@ -141,14 +141,10 @@ class MetaspaceBpeModel:
         return True
 
 
-def _to_bytes(token: str) -> bytes:
-    return token.replace(WORD_BEGINNING, " ").encode()
-
-
-def _make_tables(tokenizer: Tokenizer) -> tuple[MetaspaceTables, npt.NDArray[np.int32]]:
+def _make_tables(tokenizer: Tokenizer) -> tuple[MetaspaceTables, Int32]:
     """Return the tables, and ``num_bytes`` of the model."""
     vocabulary, vocab_size = read_vocabulary(tokenizer), tokenizer.vocab_size
-    num_bytes = np.array([len(_to_bytes(token)) for token in tokenizer.tokens], np.int32)
+    num_bytes = np.array([len(with_spaces(token).encode()) for token in tokenizer.tokens], np.int32)
     num_bytes[vocabulary.byte_ids or [vocabulary.unknown_id]] = bool(vocabulary.byte_ids)
     merged_texts, symbols = split_symbols(vocabulary)
     table = np.zeros(UNICODE_SIZE, np.uint32)
@@ -208,7 +204,7 @@ def _make_rules(
     return CutRules(classes, allowed, before.ravel(), after.ravel(), allowed, runs)
 
 
-def _make_pairs(texts: list[str]) -> tuple[npt.NDArray[np.uint64], int]:
+def _make_pairs(texts: list[str]) -> tuple[UInt64, int]:
     """Return bits for neighboring characters of these texts, and their shift."""
     codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
     ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
@@ -224,7 +220,7 @@ def _make_pairs(texts: list[str]) -> tuple[npt.NDArray[np.uint64], int]:
 
 
 def _make_lookup(
-    vocabulary: MetaspaceVocabulary, symbol_ids: _Int64s, vocab_size: int
+    vocabulary: MetaspaceVocabulary, symbol_ids: Int64, vocab_size: int
 ) -> tuple[BpeLookup, bool]:
     """Return the tables for looking up tokens, and whether they lack tokens of spaces.
 

@@ -10,13 +10,12 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from tokkit.tokenizer.added_tokens import explain_added
-from tokkit.tokenizer.character_rules import UnknownNormalizerError
-from tokkit.tokenizer.definitions import WORD_BEGINNING, fallback_tokens, list_parts
+from tokkit.kernels.arrays import Bools, Int64
+from tokkit.tokenizer.definitions import WORD_BEGINNING, fallback_tokens, list_parts, with_spaces
 from tokkit.tokenizer.encoded import NO_ID, forbidden_mask
 from tokkit.tokenizer.piece_vocabulary import PieceProcessor
+from tokkit.tokenizer.segments import text_obstacles
 from tokkit.tokenizer.sentencepiece_model import (
     BYTE,
     CONTROL,
@@ -25,9 +24,7 @@ from tokkit.tokenizer.sentencepiece_model import (
     UNUSED,
     USER_DEFINED,
     SentencepieceModel,
-    read_sentencepiece,
 )
-from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 _BYTES = fallback_tokens()
@@ -47,7 +44,7 @@ class MetaspaceVocabulary(NamedTuple):
     """
 
     texts: Mapping[int, str]
-    merges: npt.NDArray[np.int64]
+    merges: Int64
     byte_ids: list[int]
     unknown_id: int
     fuses_unknown: bool
@@ -56,8 +53,8 @@ class MetaspaceVocabulary(NamedTuple):
 
 def is_metaspace_bpe(tokenizer: Tokenizer) -> bool:
     """Return whether a tokenizer is BPE in which U+2581 stands for the spaces of a text."""
-    if tokenizer.processor is not None:
-        return _read_model(tokenizer).algorithm == "bpe"
+    if tokenizer.model is not None:
+        return tokenizer.model.algorithm == "bpe"
     normalizers = list_parts(tokenizer.definition["normalizer"])
     kinds = [part["type"] for part in tokenizer.pre_tokenizers]
     return tokenizer.kind == "bpe" and (_REPLACEMENT in normalizers or "Metaspace" in kinds)
@@ -65,24 +62,22 @@ def is_metaspace_bpe(tokenizer: Tokenizer) -> bool:
 
 def keeps_normalized(tokenizer: Tokenizer) -> bool:
     """Return whether the normalizer changes nothing in a normalized text, nor in a part of one."""
-    if tokenizer.processor is not None:
-        model = _read_model(tokenizer)
-        return not model.remove_extra_whitespaces and not model.charsmap
+    if tokenizer.model is not None:
+        return not (tokenizer.model.remove_extra_whitespaces or tokenizer.model.charsmap)
     parts = list_parts(tokenizer.definition["normalizer"])
     return all(part == _REPLACEMENT or part["type"] == "Prepend" for part in parts)
 
 
 def find_added_ids(tokenizer: Tokenizer) -> list[int]:
     """Return the tokens that text becomes without merging: added or user-defined ones."""
-    if tokenizer.processor is None:
+    if tokenizer.model is None:
         return [row["id"] for row in tokenizer.definition["added_tokens"] if not row["special"]]
     if isinstance(tokenizer.processor, PieceProcessor):
         return []  # a user-defined piece is matched by sentencepiece, whose ids these are not
-    kinds = _read_model(tokenizer).kinds
-    return [number for number, kind in enumerate(kinds) if kind == USER_DEFINED]
+    return [number for number, kind in enumerate(tokenizer.model.kinds) if kind == USER_DEFINED]
 
 
-def find_word_tokens(tokenizer: Tokenizer) -> npt.NDArray[np.bool_] | None:
+def find_word_tokens(tokenizer: Tokenizer) -> Bools | None:
     """Return which tokens begin a word, and which are words by themselves: bool ``[2, vocab_size]``.
 
     None if a pre-tokenizer tells where words begin.
@@ -105,16 +100,11 @@ def metaspace_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
     Args:
         tokenizer: for which ``is_metaspace_bpe`` is true.
     """
-    if tokenizer.processor is not None:
-        yield from _piece_obstacles(_read_model(tokenizer))
+    if tokenizer.model is not None:
+        yield from _piece_obstacles(tokenizer.model)
     else:
         yield from _definition_obstacles(tokenizer)
-    try:
-        TextNormalizer.of_tokenizer(tokenizer)
-    except UnknownNormalizerError as error:
-        yield str(error)
-    if (obstacle := explain_added(tokenizer, spaced=True)) is not None:
-        yield obstacle
+    yield from text_obstacles(tokenizer, spaced=True)
     vocabulary = read_vocabulary(tokenizer)
     _, symbols = split_symbols(vocabulary)
     merged = set(vocabulary.merges[:, 2].tolist())
@@ -183,8 +173,8 @@ def _piece_obstacles(model: SentencepieceModel) -> Iterator[str]:
 @lru_cache(maxsize=1)
 def read_vocabulary(tokenizer: Tokenizer) -> MetaspaceVocabulary:
     """Return the vocabulary and the merges of a tokenizer."""
-    if tokenizer.processor is not None:
-        return _read_pieces(_read_model(tokenizer))
+    if tokenizer.model is not None:
+        return _read_pieces(tokenizer.model)
     model = tokenizer.definition["model"]
     # No text has a space where the library has U+2581.
     ids = {token: number for token, number in model["vocab"].items() if " " not in token}
@@ -204,11 +194,6 @@ def read_vocabulary(tokenizer: Tokenizer) -> MetaspaceVocabulary:
         fuses_unknown=model["fuse_unk"],
         splits_spaces=splits_spaces,
     )
-
-
-def _read_model(tokenizer: Tokenizer) -> SentencepieceModel:
-    assert tokenizer.processor is not None  # noqa: S101  the caller's condition
-    return read_sentencepiece(tokenizer.processor.serialized_model_proto())
 
 
 def _read_pieces(model: SentencepieceModel) -> MetaspaceVocabulary:
@@ -238,10 +223,10 @@ def _read_pieces(model: SentencepieceModel) -> MetaspaceVocabulary:
 
 
 def _spaced(ids: Mapping[str, int]) -> dict[int, str]:
-    return {number: token.replace(WORD_BEGINNING, " ") for token, number in ids.items()}
+    return {number: with_spaces(token) for token, number in ids.items()}
 
 
-def _sort_merges(rows: list[tuple[int, int, int, int]]) -> npt.NDArray[np.int64]:
+def _sort_merges(rows: list[tuple[int, int, int, int]]) -> Int64:
     return np.array(sorted(rows, key=lambda row: row[3]), np.int64).reshape(-1, 4)
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tokkit.kernels.arrays import Bools, Bytes, Int64
 from tokkit.kernels.encode.normalize import (
     CHANGED,
     DONE,
@@ -39,11 +39,8 @@ from tokkit.shards.arrow import read_only
 from tokkit.tokenizer.character_rules import Rules
 from tokkit.tokenizer.characters import UNICODE_SIZE, page_of
 
-_Bytes = NDArray[np.uint8]
-_Int64s = NDArray[np.int64]
-_Bools = NDArray[np.bool_]
 # Values, bounds of segments, and ends of sentences; see ``TextNormalizer.normalize``.
-Text = tuple[_Bytes, _Int64s, _Int64s | None]
+Text = tuple[Bytes, Int64, Int64 | None]
 
 # Binary logarithm of the rows in a table of pieces: 640 KB.
 _PIECE_BITS = 14
@@ -61,7 +58,7 @@ _ALL = np.ones(1, np.bool_)
 class Step(Protocol):
     """A part of a normalizer."""
 
-    def apply(self, values: _Bytes, bounds: _Int64s, ends: _Int64s | None) -> Text:
+    def apply(self, values: Bytes, bounds: Int64, ends: Int64 | None) -> Text:
         """Normalize segments; see ``TextNormalizer.normalize``."""
 
 
@@ -79,7 +76,7 @@ class ReplaceStep:
         self._content = np.frombuffer(content.encode(), np.uint8)
         self._is_run = is_run
 
-    def apply(self, values: _Bytes, bounds: _Int64s, ends: _Int64s | None) -> Text:
+    def apply(self, values: Bytes, bounds: Int64, ends: Int64 | None) -> Text:
         """Normalize segments."""
         num_bytes = int(bounds[-1] - bounds[0])
         growth = max(0, len(self._content) - len(self._string))
@@ -106,11 +103,7 @@ class TrimStep:
         self._even_before = even_before
 
     def apply(
-        self,
-        values: _Bytes,
-        bounds: _Int64s,
-        ends: _Int64s | None,
-        takes_prefix: _Bools = _ALL,
+        self, values: Bytes, bounds: Int64, ends: Int64 | None, takes_prefix: Bools = _ALL
     ) -> Text:
         """Normalize segments."""
         prefix = np.frombuffer(self.prefix.encode(), np.uint8)
@@ -119,7 +112,7 @@ class TrimStep:
         return _run_kernel(trim_segments, (values, bounds, ends), options, size)
 
 
-def _make_set(chars: str) -> _Bools:
+def _make_set(chars: str) -> Bools:
     """Return which code points are among some: bool, as long as the highest needs."""
     found = np.zeros(max(map(ord, chars), default=-1) + 1, np.bool_)
     found[list(map(ord, chars))] = True
@@ -188,7 +181,7 @@ class CharacterStep:
         lowest, stop = max(runs, key=lambda run: run[1] - run[0], default=(1, 1))
         self._plain_ascii = lowest, stop - 1
 
-    def apply(self, values: _Bytes, bounds: _Int64s, ends: _Int64s | None) -> Text:
+    def apply(self, values: Bytes, bounds: Int64, ends: Int64 | None) -> Text:
         """Normalize segments."""
         state = new_state(int(bounds[0]))
         state[NUM_PIECES] = self._num_pieces
@@ -234,7 +227,7 @@ class CharacterStep:
             return text
         return out_values[: state[SIZE]], out_bounds, None if ends is None else out_marks
 
-    def _normalize_long(self, values: _Bytes, segment_start: int, start: int, stop: int) -> bytes:
+    def _normalize_long(self, values: Bytes, segment_start: int, start: int, stop: int) -> bytes:
         """Return what the library makes of a piece that is not in the table."""
         text = bytes(values[start:stop]).decode()
         before = bytes(values[max(segment_start, start - _CONTEXT_BYTES) : start])
@@ -269,7 +262,7 @@ class CharacterStep:
                 self._kinds[ord(char)] = CHANGED
                 self._places[ord(char)] = self._forms.add(form)
 
-    def _learn_pieces(self, state: _Int64s) -> None:
+    def _learn_pieces(self, state: Int64) -> None:
         """Ask about pieces that the kernel put into the table, or empty it if it is full."""
         if state[NUM_PIECES] > _MAX_PIECES:
             state[NUM_PIECES] = self._piece_forms.size = 0
@@ -294,7 +287,7 @@ class CharacterStep:
             self._pieces[row, -1] = meaning | length
 
 
-def _make_room(out_values: _Bytes, state: _Int64s, stop: int) -> _Bytes:
+def _make_room(out_values: Bytes, state: Int64, stop: int) -> Bytes:
     """Return an array with the bytes written so far and room for ``state[DETAIL]`` more."""
     size, needed = int(state[SIZE]), int(state[DETAIL])
     if size + needed <= len(out_values):

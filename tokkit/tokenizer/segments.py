@@ -5,23 +5,21 @@ segments    "Le ", <mask>, " été. Oui."
 cuts        also before " Oui.", where a cut changes no token
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from tokkit.kernels.arrays import Bytes, Int64
 from tokkit.kernels.encode.chunks import NO_ADDED
 from tokkit.kernels.encode.cut_rules import CutRules
 from tokkit.kernels.encode.cuts import find_cuts
 from tokkit.shards.arrow import read_only
-from tokkit.tokenizer.added_tokens import AddedTokens, make_added_tokens
+from tokkit.tokenizer.added_tokens import AddedTokens, explain_added, make_added_tokens
+from tokkit.tokenizer.character_rules import UnknownNormalizerError
+from tokkit.tokenizer.normalizer_steps import Text
 from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
-
-_Bytes = npt.NDArray[np.uint8]
-_Int64s = npt.NDArray[np.int64]
-_Text = tuple[_Bytes, _Int64s, _Int64s | None]
 
 
 @dataclass(frozen=True)
@@ -38,11 +36,11 @@ class Segments:
         ends: int64 ``[num_sentences]``, where sentences end in ``values``; None if each text is one.
     """
 
-    values: _Bytes
-    bounds: _Int64s
-    added: _Int64s
-    firsts: _Int64s | None
-    ends: _Int64s | None
+    values: Bytes
+    bounds: Int64
+    added: Int64
+    firsts: Int64 | None
+    ends: Int64 | None
 
     def find_text(self, position: int) -> int:
         """Return the number of the text with a byte of ``values``."""
@@ -59,8 +57,23 @@ class Cuts:
         after: int64 ``[num_ends]``, index of the first bound from each end on.
     """
 
-    before: _Int64s
-    after: _Int64s
+    before: Int64
+    after: Int64
+
+
+def text_obstacles(tokenizer: Tokenizer, *, spaced: bool) -> Iterator[str]:
+    """Yield which part of the normalizer, and which added token, only the library knows.
+
+    Args:
+        tokenizer: defines both.
+        spaced: whether normalized text has spaces in place of U+2581.
+    """
+    try:
+        TextNormalizer.of_tokenizer(tokenizer)
+    except UnknownNormalizerError as error:
+        yield str(error)
+    if (obstacle := explain_added(tokenizer, spaced=spaced)) is not None:
+        yield obstacle
 
 
 class Segmenter:
@@ -77,12 +90,12 @@ class Segmenter:
         tokenizer: Tokenizer,
         *,
         spaced: bool = False,
-        normalize: Callable[[_Bytes, _Int64s, _Int64s | None], _Text] | None = None,
+        normalize: Callable[[Bytes, Int64, Int64 | None], Text] | None = None,
     ) -> None:
         self._raw, self._normalized = make_added_tokens(tokenizer, spaced=spaced)
         self._normalize = normalize
 
-    def cut(self, values: _Bytes, offsets: _Int64s, ends: _Int64s | None) -> Segments:
+    def cut(self, values: Bytes, offsets: Int64, ends: Int64 | None) -> Segments:
         """Return the segments of texts.
 
         Args:
@@ -108,16 +121,16 @@ class MetaspaceSegmenter(Segmenter):
 
     Args:
         tokenizer: defines both.
-        pieces: further tokens to search for in normalized text, with their ids.
+        pieces: further tokens to search for in normalized text, with their ids; None for none.
     """
 
-    def __init__(self, tokenizer: Tokenizer, pieces: Mapping[bytes, int]) -> None:
+    def __init__(self, tokenizer: Tokenizer, pieces: Mapping[bytes, int] | None = None) -> None:
         self._prefixer = TextNormalizer.of_tokenizer(tokenizer)
         super().__init__(tokenizer, spaced=True, normalize=self._prefixer.normalize)
         if pieces:
             self._normalized = AddedTokens(pieces)
 
-    def cut(self, values: _Bytes, offsets: _Int64s, ends: _Int64s | None) -> Segments:
+    def cut(self, values: Bytes, offsets: Int64, ends: Int64 | None) -> Segments:
         """Return the segments of texts, with spaces in front; see ``Segmenter.cut``."""
         segments = super().cut(values, offsets, ends)
         is_first = None

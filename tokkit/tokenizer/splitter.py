@@ -19,9 +19,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tokkit.errors import TokkitError
+from tokkit.kernels.arrays import Bools, Int64, UInt16
 from tokkit.kernels.encode.chunks import UNSEEN
 from tokkit.kernels.encode.cut_rules import NUM_CLASSES, new_cut_rules
 from tokkit.kernels.encode.split_text import (
@@ -46,9 +46,6 @@ from tokkit.tokenizer.split_pattern import (
 _DROPS = {"": KEEP, "matches": DROP_MATCHES, "others": DROP_OTHERS}
 _MAX_STATES = 1 << 14
 
-_Bools = npt.NDArray[np.bool_]
-_Int64s = npt.NDArray[np.int64]
-_Steps = npt.NDArray[np.uint16]
 # A state: the instructions from which a match can go on, the preferred one first.
 _State = tuple[int, ...]
 
@@ -201,9 +198,7 @@ class TextSplitter:
             ends=np.zeros(len(self._levels), np.int64),
         )
 
-    def _find_rules(
-        self, transitions: _Steps, starts: _Int64s, kinds: _Int64s
-    ) -> tuple[_Bools, _Bools]:
+    def _find_rules(self, transitions: UInt16, starts: Int64, kinds: Int64) -> tuple[Bools, Bools]:
         r"""Return where texts can be cut; see ``CutRules``.
 
         They can where, at each level, all ways of matching end, and end as they do at the end of a
@@ -245,7 +240,7 @@ class TextSplitter:
         rules[END_OF_TEXT] = rules[:, END_OF_TEXT] = False
         return rules, runs
 
-    def _spell(self, rules: _Bools, kinds: _Int64s) -> _Bools:
+    def _spell(self, rules: Bools, kinds: Int64) -> Bools:
         """Return rules for characters, from those for the characters that stand for their bytes.
 
         Only between two characters of ASCII is a cut allowed.

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tokkit.kernels.arrays import Bools, Bytes, Int64
 from tokkit.tokenizer.character_rules import (
     PatternRules,
     PrecompiledRules,
@@ -28,14 +28,11 @@ from tokkit.tokenizer.character_rules import (
 )
 from tokkit.tokenizer.definitions import list_parts
 from tokkit.tokenizer.normalizer_steps import CharacterStep, ReplaceStep, Step, Text, TrimStep
-from tokkit.tokenizer.sentencepiece_model import read_sentencepiece
+from tokkit.tokenizer.sentencepiece_model import SentencepieceModel
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 SPACE_SIGN = "\u2581"
 
-_Bytes = NDArray[np.uint8]
-_Int64s = NDArray[np.int64]
-_Bools = NDArray[np.bool_]
 
 _UNICODE = ("NFC", "NFD", "NFKC", "NFKD")
 _SINGLE = ("Lowercase", "StripAccents", "Nmt")
@@ -66,8 +63,8 @@ class TextNormalizer:
         Raises:
             UnknownNormalizerError: if only the library knows a part of it.
         """
-        if tokenizer.processor is not None:
-            return cls._of_model(tokenizer.processor.serialized_model_proto())
+        if tokenizer.model is not None and tokenizer.processor is not None:
+            return cls._of_model(tokenizer.model, tokenizer.processor.serialized_model_proto())
         definition = tokenizer.definition
         return cls.of_definition(definition.get("normalizer"), definition.get("pre_tokenizer"))
 
@@ -96,9 +93,8 @@ class TextNormalizer:
         return cls(steps.found, _Prefix(parts, is_escaped=steps.is_escaped))
 
     @classmethod
-    def _of_model(cls, serialized: bytes) -> "TextNormalizer":
+    def _of_model(cls, model: SentencepieceModel, serialized: bytes) -> "TextNormalizer":
         """Return what a sentencepiece model says."""
-        model = read_sentencepiece(serialized)
         if not model.escape_whitespaces or model.treat_whitespace_as_suffix:
             raise UnknownNormalizerError("its spaces, which are not before words as U+2581")
         joins = model.remove_extra_whitespaces
@@ -114,7 +110,7 @@ class TextNormalizer:
         prefix = " " if model.add_dummy_prefix else ""
         return cls([*steps, TrimStep("", " " if joins else "", prefix)])
 
-    def normalize(self, values: _Bytes, bounds: _Int64s, ends: _Int64s | None = None) -> Text:
+    def normalize(self, values: Bytes, bounds: Int64, ends: Int64 | None = None) -> Text:
         """Normalize segments of text, each by itself; what does not change is not copied.
 
         Args:
@@ -132,11 +128,7 @@ class TextNormalizer:
         return values, bounds, ends
 
     def add_prefix(
-        self,
-        values: _Bytes,
-        bounds: _Int64s,
-        ends: _Int64s | None = None,
-        is_first: _Bools | None = None,
+        self, values: Bytes, bounds: Int64, ends: Int64 | None = None, is_first: Bools | None = None
     ) -> Text:
         """Put a space in front of the segments that the pre-tokenizer puts it in front of.
 
@@ -278,7 +270,7 @@ class _Prefix:
         self._last = TrimStep("", "", "" if self._scheme == "never" else " ", even_before=False)
 
     def apply(
-        self, values: _Bytes, bounds: _Int64s, ends: _Int64s | None, is_first: _Bools | None
+        self, values: Bytes, bounds: Int64, ends: Int64 | None, is_first: Bools | None
     ) -> Text:
         """Add spaces; see ``TextNormalizer.add_prefix``."""
         for step in self._steps:

@@ -28,13 +28,14 @@ from tokkit.tokenizer.definitions import (
     SPLIT_WORDS,
     added_token,
     canonical_definition,
+    list_parts,
     mark_special_tokens,
 )
 from tokkit.tokenizer.library_calls import load_library
 from tokkit.tokenizer.limits import check_tokens
 from tokkit.tokenizer.loading import TokenizerFiles, read_tokenizer_files
 from tokkit.tokenizer.piece_vocabulary import PieceProcessor
-from tokkit.tokenizer.sentencepiece_model import load_model
+from tokkit.tokenizer.sentencepiece_model import SentencepieceModel, load_model, read_sentencepiece
 from tokkit.tokenizer.special_tokens import (
     ENDS_OF_TEXT,
     ROLES,
@@ -46,12 +47,7 @@ from tokkit.tokenizer.special_tokens import (
     named_token,
 )
 from tokkit.tokenizer.tokenizer_cache import LazyDefinition, digest_files, find_kept, keep
-from tokkit.tokenizer.vocabulary_checks import (
-    check_unknown,
-    find_unknown,
-    order_tokens,
-    suggest_case,
-)
+from tokkit.tokenizer.vocabulary_checks import find_unknown, order_tokens, suggest_case
 
 if TYPE_CHECKING:
     import sentencepiece
@@ -102,6 +98,13 @@ class Tokenizer:
         library = load_library({**self.definition, "post_processor": None}, self.path)
         library.encode_special_tokens = True
         return library
+
+    @cached_property
+    def model(self) -> SentencepieceModel | None:
+        """What its sentencepiece model says; None for others."""
+        if self.processor is None:
+            return None
+        return read_sentencepiece(self.processor.serialized_model_proto())
 
     @property
     def vocab_size(self) -> int:
@@ -251,11 +254,9 @@ class Tokenizer:
         return SPLIT_DIGITS in self.pre_tokenizers
 
     @property
-    def pre_tokenizers(self) -> list[dict[str, Any]]:
+    def pre_tokenizers(self) -> list[Mapping[str, Any]]:
         """The parts of the pre-tokenizer, in order."""
-        part = self.definition.get("pre_tokenizer") or {"type": None}
-        parts = part["pretokenizers"] if part["type"] == "Sequence" else [part]
-        return list(parts) or [{"type": None}]
+        return list_parts(self.definition.get("pre_tokenizer")) or [{"type": None}]
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -310,8 +311,7 @@ def make_tokenizer(files: TokenizerFiles, digest: str = "") -> Tokenizer:
     library.encode_special_tokens = True
     definition = msgspec.json.decode(library.to_str())
     model = definition["model"]
-    check_unknown(model, tokens, path)
-    unknown = find_unknown(model, tokens)
+    unknown = find_unknown(model, tokens, path)
     if unknown is not None and named.get("unk") not in ids:
         named["unk"] = unknown
     special_ids = find_special_ids(ids, named)

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from tokkit.kernels.arrays import Bytes, Float64, Int32, Int64
 from tokkit.kernels.encode.chunks import SPACE
 from tokkit.kernels.encode.cut_rules import CUT, NO_CUT, NUM_CLASSES, CutRules
 from tokkit.kernels.encode.encode_unigram import encode_unigram, find_token_begins
@@ -20,10 +20,9 @@ from tokkit.kernels.encode.unigram_lattice import UnigramTables
 from tokkit.kernels.encode.word_cache import SHORT_KEY
 from tokkit.shards.arrow import read_only, string_buffers
 from tokkit.tokenizer.characters import UNICODE_SIZE
-from tokkit.tokenizer.definitions import WORD_BEGINNING
+from tokkit.tokenizer.definitions import WORD_BEGINNING, with_spaces
 from tokkit.tokenizer.encoded import forbidden_mask
-from tokkit.tokenizer.segments import Segmenter, Segments
-from tokkit.tokenizer.text_normalizer import TextNormalizer
+from tokkit.tokenizer.segments import MetaspaceSegmenter, Segments
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.tokenizer_cache import recall
 from tokkit.tokenizer.unigram_vocabulary import read_vocabulary
@@ -60,8 +59,7 @@ class UnigramModel:
         self.rules = _new_rules(before_spaces=not is_whole)
         largest = float(np.abs(self._tables.scores).max())
         self._drops_spaces = {"type": "WhitespaceSplit"} in tokenizer.pre_tokenizers
-        self._normalizer = TextNormalizer.of_tokenizer(tokenizer)
-        self._segmenter = Segmenter(tokenizer, spaced=True, normalize=self._normalizer.normalize)
+        self._segmenter = MetaspaceSegmenter(tokenizer)
         self._sum = RunningSum(scores, largest, np.zeros(1), np.zeros(1, np.int64))
 
     @property
@@ -71,25 +69,17 @@ class UnigramModel:
             return self._tables, self._words
         return self._tables, self._sum, self._words
 
-    def read_texts(
-        self, texts: pa.LargeStringArray, raw_ends: npt.NDArray[np.int64] | None
-    ) -> Segments:
-        """Return texts as the kernel gets them, with spaces in front; see ``Segmenter.cut``."""
+    def read_texts(self, texts: pa.LargeStringArray, raw_ends: Int64 | None) -> Segments:
+        """Return texts as the kernel gets them; see ``MetaspaceSegmenter``."""
         data, offsets = string_buffers(texts)
         segments = self._segmenter.cut(data, offsets, raw_ends)
-        is_first = None
-        if segments.firsts is not None:
-            is_first = np.zeros(len(segments.bounds) - 1, np.bool_)
-            is_first[segments.firsts[:-1]] = True
-        values, bounds, ends = self._normalizer.add_prefix(
-            segments.values, segments.bounds, segments.ends, is_first
-        )
-        if ends is not None and raw_ends is not None and self._drops_spaces:
-            # A space in front of a word is not the one in the text, which is dropped, unless it was
-            # U+2581 there.
-            is_behind = (values[ends - 1] == ord(" ")) & (data[raw_ends - 1] != _SIGN[-1])
-            ends = ends - (is_behind & (ends > bounds[0]))
-        return replace(segments, values=values, bounds=bounds, ends=ends)
+        ends = segments.ends
+        if ends is None or raw_ends is None or not self._drops_spaces:
+            return segments
+        # A space in front of a word is not the one in the text, which is dropped, unless it was U+2581
+        # there.
+        is_behind = (segments.values[ends - 1] == ord(" ")) & (data[raw_ends - 1] != _SIGN[-1])
+        return replace(segments, ends=ends - (is_behind & (ends > segments.bounds[0])))
 
     def allow_word(self, num_bytes: int) -> bool:
         """Allocate memory for words of this length; returns False if it is above the limit."""
@@ -98,7 +88,7 @@ class UnigramModel:
         self._tables = _with_room(self._tables, min(2 * num_bytes, self._longest_word))
         return True
 
-    def find_begins(self, data: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    def find_begins(self, data: Bytes) -> Int64:
         """Return the byte at which each token of some text begins: int64 ``[num_tokens]``.
 
         Args:
@@ -113,13 +103,7 @@ class UnigramModel:
             self._tables = _with_room(self._tables, -2 * count)
 
 
-def _to_bytes(piece: str) -> bytes:
-    return piece.replace(WORD_BEGINNING, " ").encode()
-
-
-def _make_tables(
-    tokenizer: Tokenizer,
-) -> tuple[UnigramTables, npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+def _make_tables(tokenizer: Tokenizer) -> tuple[UnigramTables, Int32, Float64]:
     """Return the tables, ``num_bytes`` of the model, and the scores of the tokens that have these."""
     vocabulary = read_vocabulary(tokenizer)
     unknown_id = tokenizer.special_ids.get("unk", vocabulary.unknown_id)
@@ -130,11 +114,11 @@ def _make_tables(
     several = {*vocabulary.byte_ids, vocabulary.unknown_id, tokenizer.special_ids.get("unk")}
     for piece, number, score in vocabulary.pieces:
         if number not in several and own_ids[number] == number:
-            num_bytes[number] = len(_to_bytes(piece))
+            num_bytes[number] = len(with_spaces(piece).encode())
             known_scores[number] = score
     # No text has a space where the library has U+2581, and an empty token is never found.
     rows = sorted(
-        (_to_bytes(piece), number, score)
+        (with_spaces(piece).encode(), number, score)
         for piece, number, score in vocabulary.pieces
         if piece and " " not in piece
     )

@@ -6,18 +6,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tokkit.kernels.encode.tries import NO_TOKEN
-from tokkit.tokenizer.added_tokens import explain_added
-from tokkit.tokenizer.character_rules import UnknownNormalizerError
 from tokkit.tokenizer.definitions import WORD_BEGINNING, list_parts
+from tokkit.tokenizer.segments import text_obstacles
 from tokkit.tokenizer.sentencepiece_model import (
     BYTE,
     NORMAL,
     UNKNOWN,
     USER_DEFINED,
     SentencepieceModel,
-    read_sentencepiece,
 )
-from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 _UNKNOWN_PENALTY = 10.0
@@ -45,29 +42,23 @@ class UnigramVocabulary(NamedTuple):
 
 def is_unigram(tokenizer: Tokenizer) -> bool:
     """Return whether a tokenizer has a unigram model, in either kind of file."""
-    if tokenizer.processor is None:
-        return tokenizer.kind == "unigram"
-    return _read_model(tokenizer).algorithm == "unigram"
+    algorithm = tokenizer.kind if tokenizer.model is None else tokenizer.model.algorithm
+    return algorithm == "unigram"
 
 
 def unigram_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
     """Yield what the kernels do not know of a tokenizer with a unigram model."""
-    if tokenizer.processor is None:
+    if tokenizer.model is None:
         yield from _definition_obstacles(tokenizer)
     else:
-        yield from _model_obstacles(_read_model(tokenizer))
-    try:
-        TextNormalizer.of_tokenizer(tokenizer)
-    except UnknownNormalizerError as error:
-        yield str(error)
-    if (obstacle := explain_added(tokenizer, spaced=True)) is not None:
-        yield obstacle
+        yield from _model_obstacles(tokenizer.model)
+    yield from text_obstacles(tokenizer, spaced=True)
     vocabulary = read_vocabulary(tokenizer)
     if max(abs(score) for _, _, score in vocabulary.pieces) > _LARGEST_SCORE:
         yield f"scores above {_LARGEST_SCORE}"
     has_space = any(piece == WORD_BEGINNING for piece, _, _ in vocabulary.pieces)
     is_spelled = max(vocabulary.byte_ids) > NO_TOKEN
-    if not has_space and (is_spelled or tokenizer.processor is not None):
+    if not has_space and (is_spelled or tokenizer.model is not None):
         yield "no token for a space"  # it is one byte in our texts, and three in others
     unknown = {piece for piece, number, _ in vocabulary.pieces if number == vocabulary.unknown_id}
     if is_spelled and any(WORD_BEGINNING in piece for piece in unknown):
@@ -114,12 +105,10 @@ def _model_obstacles(model: SentencepieceModel) -> Iterator[str]:
 
 def read_vocabulary(tokenizer: Tokenizer) -> UnigramVocabulary:
     """Return the vocabulary of a tokenizer with a unigram model."""
-    return (_read_definition if tokenizer.processor is None else _read_pieces)(tokenizer)
-
-
-def _read_definition(tokenizer: Tokenizer) -> UnigramVocabulary:
-    """Return the vocabulary of a ``tokenizer.json``; of a doubled token the last counts."""
+    if tokenizer.model is not None:
+        return _read_pieces(tokenizer.model)
     model = tokenizer.definition["model"]
+    # Of a doubled token the last counts.
     ids = {token: number for number, (token, _) in enumerate(model["vocab"])}
     spelled = [ids.get(f"<0x{byte:02X}>", NO_TOKEN) for byte in range(256)]
     return UnigramVocabulary(
@@ -130,9 +119,8 @@ def _read_definition(tokenizer: Tokenizer) -> UnigramVocabulary:
     )
 
 
-def _read_pieces(tokenizer: Tokenizer) -> UnigramVocabulary:
+def _read_pieces(model: SentencepieceModel) -> UnigramVocabulary:
     """Return the vocabulary of a sentencepiece model, with its scores of single precision."""
-    model = _read_model(tokenizer)
     rows = list(zip(model.pieces, range(len(model.pieces)), model.scores, model.kinds, strict=True))
     pieces = [(piece, number, score) for piece, number, score, kind in rows if kind == NORMAL]
     lowest = min((score for _, _, score in pieces), default=float(np.finfo(np.float32).max))
@@ -147,8 +135,3 @@ def _read_pieces(tokenizer: Tokenizer) -> UnigramVocabulary:
         unknown_score=float(np.float32(lowest) - np.float32(_UNKNOWN_PENALTY)),
         byte_ids=[ids.get(f"<0x{byte:02X}>", NO_TOKEN) for byte in range(256)],
     )
-
-
-def _read_model(tokenizer: Tokenizer) -> SentencepieceModel:
-    assert tokenizer.processor is not None  # noqa: S101  the callers have seen it
-    return read_sentencepiece(tokenizer.processor.serialized_model_proto())

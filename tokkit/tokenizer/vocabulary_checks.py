@@ -78,27 +78,24 @@ def order_tokens(ids: Mapping[str, int], path: str) -> tuple[tuple[str, ...], tu
     return tuple(named), holes
 
 
-def check_unknown(model: Mapping[str, Any], tokens: Sequence[str], path: str) -> None:
-    """Refuse a model that would fail at the first word it does not know.
+def find_unknown(model: Mapping[str, Any], tokens: Sequence[str], path: str) -> str | None:
+    """Return the token that a model gives for what it does not know, or None.
 
     Args:
         model: as the library writes it, with every default.
         tokens: its tokens.
         path: its file, for errors.
+
+    Raises:
+        TokkitError: the model would fail at the first word it does not know.
     """
-    unknown = model.get("unk_token")
+    unknown: str | None = model.get("unk_token")
     if unknown is not None and unknown not in model["vocab"]:
         refuse_missing_unknown(unknown, tokens, path)
     number = model.get("unk_id")
     if number is not None and number not in range(len(tokens)):
         raise TokkitError(f"{path}: unk_id is {number}, but there are {len(tokens)} tokens")
-
-
-def find_unknown(model: Mapping[str, Any], tokens: Sequence[str]) -> str | None:
-    """Return the token that a model gives for what it does not know, or None."""
-    number = model.get("unk_id")
-    unknown: str | None = model.get("unk_token") if number is None else tokens[number]
-    return unknown
+    return unknown if number is None else tokens[number]
 
 
 def refuse_missing_unknown(unknown: str, tokens: Iterable[str], path: object) -> NoReturn:

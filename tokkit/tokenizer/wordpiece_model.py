@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from tokkit.kernels.arrays import Int64
 from tokkit.kernels.encode.chunks import SPACE
 from tokkit.kernels.encode.cut_rules import NUM_CLASSES, new_cut_rules
 from tokkit.kernels.encode.encode_wordpiece import SINGLE, WORD, Vocabulary, encode_wordpiece
@@ -60,9 +60,7 @@ class WordPieceModel:
         allowed[(SPACE, SINGLE), WORD] = True
         self.rules = new_cut_rules(self.characters.characters.kinds, allowed)
 
-    def read_texts(
-        self, texts: pa.LargeStringArray, ends: npt.NDArray[np.int64] | None
-    ) -> Segments:
+    def read_texts(self, texts: pa.LargeStringArray, ends: Int64 | None) -> Segments:
         """Return texts as the kernel gets them; see ``Segmenter.cut``."""
         return self._segmenter.cut(*string_buffers(texts), ends)
 

@@ -27,12 +27,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from tokkit.corpus.documents import DocumentBatch
 from tokkit.corpus.readers import read_documents
 from tokkit.corpus.units import CorpusUnit
+from tokkit.kernels.arrays import Bools
 from tokkit.kernels.philox import sample_names
 from tokkit.shards.arrow import read_only, string_buffers
 from tokkit.vocab.train_config import TrainConfig
@@ -100,7 +100,7 @@ _SAMPLE_SALT = np.uint64(
 _SCHEMA = pa.schema([("text", pa.large_string())])
 
 
-def draw_held_out(batch: DocumentBatch, share: float) -> npt.NDArray[np.bool_]:
+def draw_held_out(batch: DocumentBatch, share: float) -> Bools:
     """Return which documents are drawn to be held out, bool ``[num_documents]``."""
     return _draw(batch, share, np.uint64(0))
 
@@ -113,7 +113,7 @@ def take_sample(batch: DocumentBatch, share: float) -> DocumentBatch:
     return replace(batch, texts=batch.texts.filter(drawn), names=batch.names.filter(drawn))
 
 
-def _draw(batch: DocumentBatch, share: float, salt: np.uint64) -> npt.NDArray[np.bool_]:
+def _draw(batch: DocumentBatch, share: float, salt: np.uint64) -> Bools:
     drawn = np.zeros(len(batch.texts), np.bool_)
     if len(drawn) and share > 0:
         _, bounds, data = batch.names.buffers()

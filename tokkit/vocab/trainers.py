@@ -26,20 +26,20 @@ A unigram vocabulary is learned by sentencepiece; see ``tokkit.vocab.unigram_tra
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 
 from tokkit import __version__
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import read_whole
 from tokkit.errors import TokkitError, UsageError
+from tokkit.kernels.arrays import Int32
 from tokkit.kernels.vocab.merge_by_frequency import merge_by_frequency
 from tokkit.kernels.vocab.merge_by_likelihood import merge_by_likelihood
 from tokkit.kernels.vocab.symbols import NO_SYMBOL, Words, count_characters, lay_out_words
@@ -60,8 +60,7 @@ from tokkit.vocab.word_counts import WordCounts
 _MAX_ALPHABET_BYTES = 1 << 24  # four times all of Unicode
 _LARGEST = (1 << 31) - 1
 
-Ids = npt.NDArray[np.int32]
-Merger = Callable[[Words, Ids, int, int, int], Ids]
+Merger = Callable[[Words, Int32, int, int, int], Int32]
 
 
 @dataclass(frozen=True)
@@ -200,21 +199,16 @@ def train_wordpiece(config: TrainConfig, words: WordCounts) -> tuple[dict[str, A
         text = normalizer.normalize_str(read_characters(config.initial_alphabet))
         initial.update(*text.split())
     alphabet = count_alphabet(words, config.limit_alphabet, initial)
-    symbols = [
-        *alphabet.characters,
-        *(CONTINUING_SUBWORD_PREFIX + char for char in alphabet.continuing),
-    ]
-    tokens = [*config.special_tokens, *config.unused_tokens, *symbols]
-    ids = {token: number for number, token in enumerate(tokens)}
-    first_ids = np.full(UNICODE_SIZE, NO_SYMBOL, np.int32)
-    next_ids = first_ids.copy()
-    for char in alphabet.characters:
-        first_ids[ord(char)] = ids[char]
-    for char in alphabet.continuing:
-        next_ids[ord(char)] = ids[CONTINUING_SUBWORD_PREFIX + char]
-    laid_out = _lay_out(words, first_ids, next_ids, as_bytes=False)
-    merger = merge_by_likelihood if config.score == "likelihood" else merge_by_frequency
-    _merge(config, laid_out, tokens, len(symbols), merger, prefix=CONTINUING_SUBWORD_PREFIX)
+    first = {ord(char): char for char in alphabet.characters}
+    following = {ord(char): CONTINUING_SUBWORD_PREFIX + char for char in alphabet.continuing}
+    tokens, _ = _learn_tokens(
+        config,
+        words,
+        [*first.values(), *following.values()],
+        (first, following),
+        merger=merge_by_likelihood if config.score == "likelihood" else merge_by_frequency,
+        prefix=CONTINUING_SUBWORD_PREFIX,
+    )
     definition = wordpiece(
         {token: number for number, token in enumerate(tokens)},
         unknown="[UNK]",
@@ -244,11 +238,10 @@ def train_bpe(config: TrainConfig, words: WordCounts) -> dict[str, Any]:
     splits = pre_tokenizers.Sequence([split, byte_level])
     _refuse_words(config, None, splits, decoders.ByteLevel())
     spellings = byte_level_alphabet()
-    tokens = [*config.special_tokens, *config.unused_tokens, *sorted(spellings)]
-    ids = {token: number for number, token in enumerate(tokens)}
-    byte_ids = np.array([ids[spelling] for spelling in spellings], np.int32)
-    laid_out = _lay_out(words, byte_ids, byte_ids, as_bytes=True)
-    merges = _merge(config, laid_out, tokens, len(spellings), merge_by_frequency, prefix="")
+    symbols = dict(enumerate(spellings))
+    tokens, merges = _learn_tokens(
+        config, words, sorted(spellings), (symbols, symbols), as_bytes=True
+    )
     definition = byte_level_bpe(
         {token: number for number, token in enumerate(tokens)},
         merges,
@@ -278,15 +271,11 @@ def train_metaspace_bpe(config: TrainConfig, words: WordCounts) -> tuple[dict[st
     if config.initial_alphabet is not None:
         initial.update(*read_characters(config.initial_alphabet).split())
     alphabet = count_alphabet(words, config.limit_alphabet, initial - {WORD_BEGINNING})
-    symbols = sorted(char.replace(" ", WORD_BEGINNING) for char in alphabet.characters)
+    symbols = {ord(char): char.replace(" ", WORD_BEGINNING) for char in alphabet.characters}
     outside = fallback_tokens() if config.byte_fallback else []
-    tokens = [*config.special_tokens, *config.unused_tokens, *outside, *symbols]
-    ids = {token: number for number, token in enumerate(tokens)}
-    symbol_ids = np.full(UNICODE_SIZE, NO_SYMBOL, np.int32)
-    for char in alphabet.characters:
-        symbol_ids[ord(char)] = ids[char.replace(" ", WORD_BEGINNING)]
-    laid_out = _lay_out(words, symbol_ids, symbol_ids, as_bytes=False)
-    merges = _merge(config, laid_out, tokens, len(symbols), merge_by_frequency, prefix="")
+    tokens, merges = _learn_tokens(
+        config, words, sorted(symbols.values()), (symbols, symbols), outside=outside
+    )
     if len(ids := {token: number for number, token in enumerate(tokens)}) < len(tokens):
         token = Counter(tokens).most_common(1)[0][0]
         raise TokkitError(
@@ -324,49 +313,54 @@ def _refuse_words(
             )
 
 
-def _lay_out(words: WordCounts, first_ids: Ids, next_ids: Ids, *, as_bytes: bool) -> Words:
-    """Return the words as symbols, which have positions of 32 bits."""
-    if len(words.values) + len(words) + 1 > _LARGEST:
+def _learn_tokens(
+    config: TrainConfig,
+    words: WordCounts,
+    symbols: list[str],
+    spellings: tuple[Mapping[int, str], Mapping[int, str]],
+    *,
+    outside: Sequence[str] = (),
+    merger: Merger = merge_by_frequency,
+    prefix: str = "",
+    as_bytes: bool = False,
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Learn merges, and return all tokens by id, and the merges by rank.
+
+    Args:
+        config: sizes and special tokens.
+        words: words to learn from.
+        symbols: tokens of the alphabet, in the order of their ids.
+        spellings: the symbol of each code point, or byte, where it begins a word, and where it
+            continues one.
+        outside: tokens before the alphabet that are not merged.
+        merger: kernel that learns.
+        prefix: prefix of a token that continues a word.
+        as_bytes: whether words consist of bytes, in place of characters.
+    """
+    if len(words.values) + len(words) + 1 > _LARGEST:  # positions of symbols have 32 bits
         raise TokkitError(
             f"the distinct words have {len(words.values):,} bytes, more than can be learned from; "
             f"pass --min-word-count {int(words.counts.min()) + 1} or less text"
         )
-    # The counts are copied because the kernel is compiled for arrays that can be written.
-    return lay_out_words(
-        words.values, words.offsets, words.counts.copy(), first_ids, next_ids, as_bytes=as_bytes
-    )
-
-
-def _merge(
-    config: TrainConfig,
-    words: Words,
-    tokens: list[str],
-    num_symbols: int,
-    merger: Merger,
-    *,
-    prefix: str,
-) -> list[tuple[str, str]]:
-    """Learn the merges, and append the tokens that they make to ``tokens``.
-
-    Args:
-        config: sizes.
-        words: changed in place.
-        tokens: special tokens, unused ones, and the alphabet.
-        num_symbols: size of the alphabet.
-        merger: kernel that learns.
-        prefix: prefix of a token that continues a word.
-    """
+    tokens = [*config.special_tokens, *config.unused_tokens, *outside, *symbols]
     first = len(tokens)
     if first > config.vocab_size:
         raise TokkitError(
             f"--vocab-size {config.vocab_size}: less than the {first} tokens that special tokens "
             f"and single characters take; raise it, or lower --limit-alphabet"
         )
-    lengths = np.zeros(min(config.vocab_size, first + len(words.cells)), np.int32)
-    lengths[first - num_symbols : first] = 1
+    ids = {token: number for number, token in enumerate(tokens)}
+    tables = np.full((2, UNICODE_SIZE), NO_SYMBOL, np.int32)
+    for table, spelled in zip(tables, spellings, strict=True):
+        table[list(spelled)] = [ids[symbol] for symbol in spelled.values()]
+    # The counts are copied because the kernel is compiled for arrays that can be written.
+    counts = words.counts.copy()
+    laid_out = lay_out_words(words.values, words.offsets, counts, *tables, as_bytes=as_bytes)
+    lengths = np.zeros(min(config.vocab_size, first + len(laid_out.cells)), np.int32)
+    lengths[first - len(symbols) : first] = 1
     limit = _LARGEST if config.max_token_length is None else config.max_token_length
     merges = []
-    for left, right in merger(words, lengths, first, config.min_frequency, limit).tolist():
+    for left, right in merger(laid_out, lengths, first, config.min_frequency, limit).tolist():
         merges.append((tokens[left], tokens[right]))
         tokens.append(tokens[left] + tokens[right].removeprefix(prefix))
     if len(tokens) < config.vocab_size:
@@ -375,4 +369,4 @@ def _merge(
             f"--min-frequency {config.min_frequency}; pass --vocab-size {len(tokens)} or less, "
             f"or more text"
         )
-    return merges
+    return tokens, merges

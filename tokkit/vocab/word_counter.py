@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from tokenizers import normalizers, pre_tokenizers
 
+from tokkit.kernels.arrays import Bytes, Int64
 from tokkit.kernels.encode.chunks import (
     DETAIL,
     DONE,
@@ -53,12 +53,7 @@ from tokkit.kernels.vocab.word_table import (
     take_chunks,
 )
 from tokkit.shards.arrow import read_only, string_buffers
-from tokkit.tokenizer.characters import (
-    UNICODE_SIZE,
-    WordCharacters,
-    is_mark,
-    page_of,
-)
+from tokkit.tokenizer.characters import UNICODE_SIZE, WordCharacters, is_mark, page_of
 from tokkit.tokenizer.definitions import METASPACE, SPLIT_DIGITS, split_by
 from tokkit.tokenizer.splitter import TextSplitter
 from tokkit.tokenizer.text_normalizer import TextNormalizer
@@ -66,9 +61,6 @@ from tokkit.vocab.train_config import TrainConfig
 from tokkit.vocab.word_counts import Run, merge_runs, open_partial_run, text_arrays, write_table
 
 _SPACED_WORD = " [^ ]*|[^ ]+"
-
-_Bytes = npt.NDArray[np.uint8]
-_Int64s = npt.NDArray[np.int64]
 
 
 class WordSplitter:
@@ -105,7 +97,7 @@ class WordSplitter:
         self._characters.learn_page(code)
         self._note_losses(code)
 
-    def normalize(self, values: _Bytes, offsets: _Int64s) -> tuple[_Bytes, _Int64s]:
+    def normalize(self, values: Bytes, offsets: Int64) -> tuple[Bytes, Int64]:
         """Return texts as they are, since the kernel normalizes them."""
         return values, offsets
 
@@ -178,7 +170,7 @@ class PieceSplitter:
         """The automata for the kernels, which grow."""
         return self._splitter.tables
 
-    def normalize(self, values: _Bytes, offsets: _Int64s) -> tuple[_Bytes, _Int64s]:
+    def normalize(self, values: Bytes, offsets: Int64) -> tuple[Bytes, Int64]:
         """Return normalized texts; with ``--metaspace``, a space is in front of each, and for U+2581."""
         values, offsets, _ = self._normalizer.normalize(values, offsets)
         values, offsets, _ = self._normalizer.add_prefix(values, offsets)
@@ -204,9 +196,6 @@ def make_splitter(config: TrainConfig) -> Splitter:
 _CHUNKS_AT_ONCE = 1 << 14
 # Bytes of a word that the library gets at a time; it takes fifty times as much memory.
 _LONGEST_TEXT = 1 << 20
-
-Bytes = npt.NDArray[np.uint8]
-Positions = npt.NDArray[np.int64]
 
 
 class WordCounter:
@@ -248,7 +237,7 @@ class WordCounter:
                 return
             self._help(reason, values, state, 1)
 
-    def add_counted(self, values: Bytes, offsets: Positions, counts: Positions) -> None:
+    def add_counted(self, values: Bytes, offsets: Int64, counts: Int64) -> None:
         """Count the words of texts, each of which counts several times.
 
         Args:
@@ -284,7 +273,7 @@ class WordCounter:
             self._spilled = []
         return self._splitter.take_removed()
 
-    def _help(self, reason: int, values: Bytes, state: Positions, count: int) -> None:
+    def _help(self, reason: int, values: Bytes, state: Int64, count: int) -> None:
         """Handle what made a kernel return before it was done."""
         if reason == UNSEEN_CHARACTER:
             self._splitter.learn_page(int(state[DETAIL]))

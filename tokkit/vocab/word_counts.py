@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.streams import open_stream, require_unchanged
@@ -39,6 +38,7 @@ from tokkit.corpus.units import CorpusUnit
 from tokkit.engine.drafts import draft_path
 from tokkit.engine.files import write_atomically
 from tokkit.errors import TokkitError, wrap_os_errors
+from tokkit.kernels.arrays import Bytes, Int64
 from tokkit.kernels.vocab.sorted_runs import (
     MERGED,
     list_words,
@@ -69,9 +69,9 @@ class WordCounts:
         counts: int64 ``[num_words]``, at least 1 each.
     """
 
-    values: npt.NDArray[np.uint8]
-    offsets: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int64]
+    values: Bytes
+    offsets: Int64
+    counts: Int64
 
     def __len__(self) -> int:
         """Return the number of distinct words."""
@@ -113,7 +113,7 @@ class RunTotals:
     count: int
 
 
-def text_arrays(words: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def text_arrays(words: Sequence[bytes]) -> tuple[Bytes, Int64]:
     """Return texts as kernels take them: the bytes of all, and their bounds."""
     offsets = np.zeros(len(words) + 1, np.int64)
     np.cumsum([len(word) for word in words], out=offsets[1:])
@@ -262,7 +262,7 @@ def write_counts(path: Path, words: WordCounts) -> None:
 
 def read_counts(
     unit: CorpusUnit, config: CorpusConfig, digest: "hashlib._Hash"
-) -> Iterator[tuple[list[bytes], npt.NDArray[np.int64], int]]:
+) -> Iterator[tuple[list[bytes], Int64, int]]:
     """Read a file of counts.
 
     Args:
