@@ -166,14 +166,16 @@ class Config:
         Raises:
             UsageError: naming the option.
         """
+        cache = getattr(self, "cache", None)
+
+        def localize(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(map(localize, value))
+            return find_local(value, cache) if isinstance(value, Path) else value
+
         for name, declared in self.options.items():
-            value = getattr(self, name)
-            if isinstance(value, Path):
-                value = find_local(value, getattr(self, "cache", None))
-                object.__setattr__(self, name, value)
-            elif isinstance(value, tuple) and any(isinstance(part, Path) for part in value):
-                value = tuple(find_local(part, getattr(self, "cache", None)) for part in value)
-                object.__setattr__(self, name, value)
+            value = localize(getattr(self, name))
+            object.__setattr__(self, name, value)
             declared.check(value)
         self.require_effect(name for name in self.options if self.is_given(name))
 

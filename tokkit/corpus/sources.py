@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from glob import has_magic
 from typing import TypedDict
 
 import msgspec
@@ -164,7 +165,7 @@ def _find(text: str, config: CorpusConfig) -> list[Source]:
                 "no file in this folder, except hidden ones, those of a tokenizer and what tokkit "
                 "wrote; name another"
             )
-        elif _has_magic(path):
+        elif has_magic(path):
             fault = "matches no file; check the pattern"
         raise TokkitError(f"{shown}: {fault}")
     describe = partial(_source, files, uri, shown, config)
@@ -333,10 +334,10 @@ def _read_state(files: Files, folder: str, entries: Sequence[Entry]) -> set[str]
 
 def _match(files: Files, pattern: str, left_out: list[str]) -> Iterator[Entry]:
     """Yield, once each, the files that a pattern matches and those under folders that it matches."""
-    if not _has_magic(pattern):
+    if not has_magic(pattern):
         return
     parts = pattern.split("/")
-    fixed = next(number for number, part in enumerate(parts) if _has_magic(part))
+    fixed = next(number for number, part in enumerate(parts) if has_magic(part))
     root = "/".join(parts[:fixed]) or pattern[: min(fixed, 1)]
     start = files.find(root or ".")
     if start is None or not start.is_folder:
@@ -359,7 +360,7 @@ def _match_parts(
 ) -> Iterator[Entry]:
     """Match the parts of a pattern in turn; ``**`` matches any number of folders."""
     part, *rest = parts
-    if not _has_magic(part):
+    if not has_magic(part):
         entry = files.find(f"{folder.rstrip('/')}/{part}" if folder else part)
         matches = [entry] if entry else []
     elif part == "**":
@@ -377,7 +378,7 @@ def _match_parts(
             yield entry
         elif (
             entry.is_folder
-            and _has_magic(part)
+            and has_magic(part)
             and _find_output(files, entry.path) not in (None, _CORPUS)
         ):
             left_out.append(f"{entry.path}/")
@@ -393,8 +394,3 @@ def _matches(part: str, name: str) -> bool:
 def _is_shown(name: str) -> bool:
     """Whether a file or folder is not hidden."""
     return not name.startswith(".")
-
-
-def _has_magic(text: str) -> bool:
-    """Whether a path is a pattern."""
-    return any(character in text for character in "*?[")

@@ -19,9 +19,8 @@ from io import BytesIO
 
 import numpy as np
 
-from tokkit.corpus.shared_bytes import share_bytes
 from tokkit.corpus.sources import TO_THE_END, Source
-from tokkit.corpus.streams import open_stdin
+from tokkit.corpus.streams import open_stdin, share_bytes
 from tokkit.corpus.text import count_line_ends
 from tokkit.corpus.units import CorpusUnit, trailing_line_end
 from tokkit.engine.unit import Unit

@@ -1,19 +1,27 @@
-"""The bytes of a unit, decompressed and in order, hashed and counted as they are read."""
+"""The bytes of a unit, decompressed and in order, hashed and counted as they are read.
+
+The processes of this machine share a part of standard input: it is written into a file in memory
+once, and read where it is encoded. To send 234 MB through a pipe took 1.3 s of processor time of both
+ends together, a third of that of encoding them.
+"""
 
 import hashlib
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO, FileIO
+from pathlib import Path
 from typing import Any
 
 from tokkit.corpus.compression import ERRORS, Reader, open_reader
 from tokkit.corpus.file_systems import changed_error, first_line, open_files
-from tokkit.corpus.shared_bytes import open_bytes
 from tokkit.corpus.sources import TO_THE_END, Source
 from tokkit.corpus.units import CorpusUnit
 from tokkit.errors import TokkitError, wrap_os_errors
+
+_SMALLEST_SHARED = 1 << 20  # each takes a file descriptor
 
 
 class ByteStream(io.RawIOBase):
@@ -127,6 +135,49 @@ class _Stdin(io.RawIOBase):
     def tell(self) -> int:
         """Return the number of bytes read."""
         return self._num_read
+
+
+class SharedBytes:
+    """A file in memory, which exists as long as this object.
+
+    Args:
+        data: its content.
+    """
+
+    def __init__(self, data: memoryview) -> None:
+        self._descriptor = os.memfd_create("tokkit")
+        self._path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
+        while data:
+            data = data[os.write(self._descriptor, data) :]
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+    def __getstate__(self) -> dict[str, str]:
+        """Return the state for another process: where the file is."""
+        return {"_path": self._path}
+
+    def open(self) -> FileIO:
+        """Open the file for reading."""
+        return FileIO(self._path)
+
+
+def share_bytes(data: memoryview) -> SharedBytes | bytes:
+    """Return bytes for another process, which gets a copy of few, and where nothing can be shared."""
+    if (
+        len(data) >= _SMALLEST_SHARED
+        and hasattr(os, "memfd_create")
+        and Path("/proc/self/fd").is_dir()
+    ):
+        with suppress(OSError):  # there are too many files
+            return SharedBytes(data)
+    return bytes(data)
+
+
+def open_bytes(data: SharedBytes | bytes) -> FileIO | BytesIO:
+    """Open bytes, shared or not, for reading."""
+    return data.open() if isinstance(data, SharedBytes) else BytesIO(data)
 
 
 @contextmanager

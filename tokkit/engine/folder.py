@@ -10,13 +10,13 @@ import fcntl
 import fnmatch
 import os
 import platform
-import re
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from glob import has_magic
 from pathlib import Path
 from types import FrameType
 from typing import Self
@@ -31,7 +31,6 @@ _LOCK = "lock"
 _INSTANT_SECONDS = 0.2
 # What file systems say that have no locks, such as Lustre where it is mounted without.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-_WILDCARDS = re.compile(r"[*?\[]")
 
 
 class FolderLock:
@@ -239,7 +238,7 @@ def _resolve_glob(text: str) -> tuple[Path, Path]:
     if path.exists():
         return _resolve(path), _resolve(path)
     parts = path.parts
-    fixed = next((n for n, part in enumerate(parts) if _WILDCARDS.search(part)), len(parts))
+    fixed = next((n for n, part in enumerate(parts) if has_magic(part)), len(parts))
     root = _resolve(Path(*parts[:fixed]))
     return root.joinpath(*parts[fixed:]), root
 

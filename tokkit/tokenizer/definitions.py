@@ -230,12 +230,7 @@ def letters(ids: Mapping[str, int], *, unknown: str, special: Collection[str]) -
         special: tokens that text never becomes.
     """
     texts = sorted({token for token in ids if token} - {*special}, key=len, reverse=True)
-    split = {
-        "type": "Split",
-        "pattern": {"Regex": "|".join(map(re.escape, texts))},
-        "behavior": "Isolated",
-        "invert": False,
-    }
+    split = split_by("|".join(map(re.escape, texts)))
     return {
         **_EMPTY,
         "normalizer": None,
