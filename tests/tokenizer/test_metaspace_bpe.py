@@ -151,13 +151,14 @@ def test_long_words_are_exact() -> None:
     ("first", "continues"), [([], True), ([{"type": "Strip", **SIDES}], False)]
 )
 def test_a_word_whose_space_the_library_would_drop_is_refused(
-    first: list[dict[str, Any]], continues: bool
+    first: list[dict[str, Any]], continues: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A word that needs too much memory is the library's, which must not normalize it again."""
+    monkeypatch.setattr(MetaspaceBpeModel, "longest_word", 4000)
     parts = {"normalizer": {"type": "Sequence", "normalizers": [*first, REPLACE]}}
     tokenizer = make_metaspace_bpe([("a", "a"), ("\u2581", "aa")], parts)
     texts = column(["b " + "a" * 5000])
-    encoder = Encoder(tokenizer, longest_word=4000)
+    encoder = Encoder(tokenizer)
     if continues:
         ids = encoder.encode(texts).ids.tolist()
         assert ids == LibraryEncoder(tokenizer).encode(texts).ids.tolist()
@@ -167,12 +168,15 @@ def test_a_word_whose_space_the_library_would_drop_is_refused(
 
 
 @pytest.mark.parametrize("trims", [True, False])
-def test_a_word_that_sentencepiece_would_trim_is_refused(tmp_path: Path, trims: bool) -> None:
+def test_a_word_that_sentencepiece_would_trim_is_refused(
+    tmp_path: Path, trims: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MetaspaceBpeModel, "longest_word", 4000)
     pieces = [(char, -9.0, NORMAL) for char in "\u2581ab"]
     made = make_sentencepiece_bpe(
         tmp_path, [*pieces, ("aa", -1.0, NORMAL)], normalizer={4: int(trims)}
     )
-    encoder = Encoder(made, longest_word=4000)
+    encoder = Encoder(made)
     texts = column(["b " + "a" * 5000])
     if trims:
         with pytest.raises(TextTooLongError, match="must take in one piece"):

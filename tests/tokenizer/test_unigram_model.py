@@ -20,6 +20,7 @@ from tokkit.tokenizer.kernel_choice import choose_kernel
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.loading import TokenizerFiles
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
+from tokkit.tokenizer.unigram_model import UnigramModel
 
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 METASPACE = {
@@ -223,9 +224,12 @@ def test_words_of_any_length() -> None:
     assert_exact(tokenizer, [*texts, *long_words()])
 
 
-def test_text_that_cannot_be_cut_within_the_limit_is_refused() -> None:
+def test_text_that_cannot_be_cut_within_the_limit_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(UnigramModel, "longest_word", 20_000)
     tokenizer = make_unigram({"<unk>": 0.0, "a": -1.0, "aa": -1.9})
-    encoder = Encoder(tokenizer, longest_word=20_000)
+    encoder = Encoder(tokenizer)
     assert len(encoder.encode(column(["ab", "ab" * 50_000])).ids) > 0
     with pytest.raises(TextTooLongError, match="break the text into lines") as raised:
         encoder.encode(column(["ab", "a" * 50_000]))

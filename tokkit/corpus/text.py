@@ -28,20 +28,9 @@ from tokkit.corpus.file_systems import open_files
 from tokkit.corpus.sources import TO_THE_END
 from tokkit.corpus.streams import ByteStream
 from tokkit.errors import TokkitError
+from tokkit.kernels import scan
 from tokkit.kernels.arrays import Bytes, Int64
-from tokkit.kernels.scan import (
-    DOCUMENT_START,
-    DOCUMENT_STOP,
-    LINE_HAS_TEXT,
-    LINE_START,
-    NEXT,
-    NUM_EMPTY,
-    NUM_LINES,
-    find_documents,
-    first_needed,
-    move_state,
-    new_state,
-)
+from tokkit.kernels.scan import find_documents, first_needed, move_state, new_state
 from tokkit.shards.arrow import read_only
 
 # A batch has at most one document for so many bytes, which bounds the memory of their names.
@@ -227,7 +216,7 @@ class _Scan:
             fits = stops - starts <= limit
             if not fits.all():
                 self._allow_too_long(int(starts[fits.argmin()]))
-            num_empty = int(self._state[NUM_EMPTY] - before[NUM_EMPTY])
+            num_empty = int(self._state[scan.NUM_EMPTY] - before[scan.NUM_EMPTY])
             yield FoundDocuments(
                 self._stream,
                 self._share_buffer(is_last=self.is_final and count < self._starts.size),
@@ -236,8 +225,8 @@ class _Scan:
                 stops[fits],
                 num_empty=num_empty if self._by_line else 0,
                 num_too_long=count - int(fits.sum()),
-                scanned_from=int(before[NEXT]),
-                lines_before=int(before[NUM_LINES]),
+                scanned_from=int(before[scan.NEXT]),
+                lines_before=int(before[scan.NUM_LINES]),
             )
 
     def _share_buffer(self, *, is_last: bool) -> Bytes:
@@ -275,7 +264,7 @@ class _Scan:
         """
         state, limit = self._state, self._config.max_document_bytes
         start = first_needed(state)
-        stop = state[NEXT] if state[LINE_HAS_TEXT] else state[DOCUMENT_STOP]
+        stop = state[scan.NEXT] if state[scan.LINE_HAS_TEXT] else state[scan.DOCUMENT_STOP]
         return stop - start > limit or self._size - start > limit + self._batch_bytes
 
     def _allow_too_long(self, start: int) -> None:
@@ -286,13 +275,13 @@ class _Scan:
     def _discard_beginning(self) -> int:
         """Adjust the state to the loss of all bytes that were read but one; return their number."""
         state = self._state
-        is_open = state[DOCUMENT_START] >= 0
-        distance = int(state[NEXT]) - 1
+        is_open = state[scan.DOCUMENT_START] >= 0
+        distance = int(state[scan.NEXT]) - 1
         move_state(state, distance)
-        state[LINE_START] = max(0, state[LINE_START])
+        state[scan.LINE_START] = max(0, state[scan.LINE_START])
         if is_open:
-            state[DOCUMENT_START] = 0
-            state[DOCUMENT_STOP] = max(0, state[DOCUMENT_STOP])
+            state[scan.DOCUMENT_START] = 0
+            state[scan.DOCUMENT_STOP] = max(0, state[scan.DOCUMENT_STOP])
         return distance
 
 

@@ -28,7 +28,6 @@ from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.tokenizer_cache import recall
 
-LONGEST_WORD = 4 << 20  # bytes; such a word takes 200 MB, and a longer one is the library's
 _FIRST_WORD = 1 << 10
 # Normalizers that change nothing in what they have normalized, nor in a part of it.
 _SAME_TWICE = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase"}
@@ -41,7 +40,6 @@ class BpeModel:
 
     Args:
         tokenizer: whose ``pipeline`` is ``byte-level``.
-        longest_word: most bytes of a word; None for ``LONGEST_WORD``.
 
     Attributes:
         characters: how text is cut into pieces.
@@ -52,10 +50,12 @@ class BpeModel:
     """
 
     kernel: ClassVar[Callable[..., int]] = staticmethod(encode_bpe)
+    longest_word: ClassVar[int] = (
+        4 << 20
+    )  # bytes; such a word takes 200 MB, and a longer one is the library's
 
-    def __init__(self, tokenizer: Tokenizer, longest_word: int | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._add_prefix_space = tokenizer.add_prefix_space
-        self._longest_word = LONGEST_WORD if longest_word is None else longest_word
         tables = recall(tokenizer.digest, "tables", lambda: _make_tables(tokenizer))
         self._merges, self._lookup, self._whole, self.num_bytes = tables
         self._buffers = new_buffers(_FIRST_WORD)
@@ -95,7 +95,7 @@ class BpeModel:
 
     def allow_word(self, num_bytes: int) -> bool:
         """Allocate memory for words of this length; returns False if it is above the limit."""
-        if num_bytes > self._longest_word:
+        if num_bytes > self.longest_word:
             return False
         self._buffers = new_buffers(2 * num_bytes)
         return True

@@ -102,7 +102,7 @@ def byte_level_bpe(
     add_prefix_space: bool,
     split_digits: bool = False,
     pattern: str = GPT2_PATTERN,
-    normalizer: str | None = None,
+    normalizer: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the definition of byte-level BPE as in GPT-2, RoBERTa and Llama 3.
 
@@ -116,7 +116,7 @@ def byte_level_bpe(
         add_prefix_space: put a space in front of text, so that its first word is like others.
         split_digits: make each digit a word, and also the space before it.
         pattern: its matches are words.
-        normalizer: ``NFC``, ``NFKC`` or None.
+        normalizer: the definition of ``NFC`` or ``NFKC``, or None.
     """
     byte_level = {
         "type": "ByteLevel",
@@ -136,7 +136,7 @@ def byte_level_bpe(
         post_processor = {"type": "Sequence", "processors": [byte_level, template]}
     return {
         **_EMPTY,
-        "normalizer": None if normalizer is None else {"type": normalizer},
+        "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer,
         "post_processor": post_processor,
         "decoder": byte_level,
@@ -150,7 +150,7 @@ def metaspace_bpe(
     *,
     unknown: str,
     byte_fallback: bool,
-    normalizer: str | None,
+    normalizer: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     """Return the definition of BPE of characters, whose words begin with ``\u2581``.
 
@@ -159,11 +159,11 @@ def metaspace_bpe(
         merges: pairs of tokens, by rank.
         unknown: the token for a run of characters that the vocabulary lacks.
         byte_fallback: spell such characters with the tokens ``<0x00>`` to ``<0xFF>``.
-        normalizer: ``NFC``, ``NFKC`` or None.
+        normalizer: the definition of ``NFC`` or ``NFKC``, or None.
     """
     return {
         **_EMPTY,
-        "normalizer": None if normalizer is None else {"type": normalizer},
+        "normalizer": normalizer,
         "pre_tokenizer": METASPACE,
         "post_processor": _sequence_template(ids, {}),
         "decoder": _metaspace_decoder(byte_fallback=byte_fallback),

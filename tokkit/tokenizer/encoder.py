@@ -16,21 +16,14 @@ that is not in its table yet, a chunk that only the library can encode, a word t
 memory. The encoder provides that and calls the kernel again, which continues where it stopped.
 """
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import pyarrow as pa
 
 from tokkit.kernels.arrays import Ids, Int64, UInt64
-from tokkit.kernels.encode.chunks import (
-    CHUNK_STOP,
-    DETAIL,
-    DONE,
-    NEEDS_LIBRARY,
-    NUM_TOKENS,
-    POSITION,
-    UNSEEN_CHARACTER,
-    new_queue,
-    new_state,
-)
+from tokkit.kernels.encode import chunks
+from tokkit.kernels.encode.chunks import new_queue, new_state
 from tokkit.kernels.encode.cuts import count_before
 from tokkit.kernels.encode.word_cache import SPARE_IDS, append_tokens, new_cache
 from tokkit.shards.arrow import SpareMemory, boolean_array, id_dtype, read_only
@@ -55,31 +48,31 @@ _BUFFER_BYTES = 16 << 20
 _FIRST_BYTES = 1 << 10
 
 
+_Model = WordPieceModel | BpeModel | MetaspaceBpeModel | UnigramModel
+_MODELS: Mapping[str, Callable[[Tokenizer], _Model]] = {
+    "wordpiece": WordPieceModel,
+    "bpe": BpeModel,
+    "metaspace-bpe": MetaspaceBpeModel,
+    "unigram": UnigramModel,
+}
+
+
 class Encoder:
     """Encodes batches of texts; each thread needs one of its own.
 
     Args:
         tokenizer: defines the ids.
-        longest_word: most bytes of a word in the kernel of byte-level BPE; None for 4 MB.
 
     Attributes:
         counters: int64 hits and misses of the kernel's cache; see
             ``tokkit.kernels.encode.word_cache``.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, longest_word: int | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         kernel = choose_kernel(tokenizer).name
         self._id_dtype = id_dtype(tokenizer.vocab_size)
         self._library = LibraryEncoder(tokenizer)
-        self._model: WordPieceModel | BpeModel | MetaspaceBpeModel | UnigramModel | None = None
-        if kernel == "wordpiece":
-            self._model = WordPieceModel(tokenizer)
-        elif kernel == "bpe":
-            self._model = BpeModel(tokenizer, longest_word)
-        elif kernel == "metaspace-bpe":
-            self._model = MetaspaceBpeModel(tokenizer, longest_word)
-        elif kernel == "unigram":
-            self._model = UnigramModel(tokenizer, longest_word)
+        self._model = None if kernel is None else _MODELS[kernel](tokenizer)
         self._cache = new_cache(_SHORT_BITS, _INDEX_BITS, _ARENA_BITS)
         self._queue = new_queue()
         # Writing to the same memory again is a tenth faster than writing to new pages.
@@ -120,18 +113,18 @@ class Encoder:
         bits[0] = 0
         counts = np.zeros(len(bounds), np.int64)
         rest = (self._cache, self._queue, state, ids, bits, counts)
-        while (stop := model.kernel(values, bounds, added, *model.tables, *rest)) != DONE:
-            if stop == UNSEEN_CHARACTER and isinstance(model, WordPieceModel | BpeModel):
-                model.characters.learn_page(int(state[DETAIL]))
-            elif stop == NEEDS_LIBRARY:
+        while (stop := model.kernel(values, bounds, added, *model.tables, *rest)) != chunks.DONE:
+            if stop == chunks.UNSEEN_CHARACTER and isinstance(model, WordPieceModel | BpeModel):
+                model.characters.learn_page(int(state[chunks.DETAIL]))
+            elif stop == chunks.NEEDS_LIBRARY:
                 self._encode_chunk(segments, state, ids, bits)
-            elif not model.allow_word(int(state[DETAIL])):
+            elif not model.allow_word(int(state[chunks.DETAIL])):
                 if not model.library_continues:
-                    text = segments.find_text(int(state[POSITION]))
-                    raise TextTooLongError(int(state[DETAIL]), text)
-                state[DETAIL] = state[CHUNK_STOP]
+                    text = segments.find_text(int(state[chunks.POSITION]))
+                    raise TextTooLongError(int(state[chunks.DETAIL]), text)
+                state[chunks.DETAIL] = state[chunks.CHUNK_STOP]
                 self._encode_chunk(segments, state, ids, bits)
-        num_tokens = int(state[NUM_TOKENS])
+        num_tokens = int(state[chunks.NUM_TOKENS])
         if cuts is not None:
             counts = self._count_tokens(segments, cuts, ids, counts)
         elif segments.firsts is not None:
@@ -161,15 +154,15 @@ class Encoder:
 
     def _encode_chunk(self, segments: Segments, state: Int64, ids: Ids, bits: UInt64) -> None:
         """Append the tokens of a chunk that only the library can encode, and move past it."""
-        start, stop = int(state[POSITION]), int(state[DETAIL])
-        num_tokens = int(state[NUM_TOKENS])
+        start, stop = int(state[chunks.POSITION]), int(state[chunks.DETAIL])
+        num_tokens = int(state[chunks.NUM_TOKENS])
         text = segments.find_text(start)
         for found, starts in self._library.encode_within(segments.values[start:stop], text):
             assert num_tokens + len(found) <= stop - segments.bounds[0]  # noqa: S101  each has a byte
             append_tokens(found, starts, num_tokens, ids, bits)
             num_tokens += len(found)
-        state[NUM_TOKENS] = num_tokens
-        state[POSITION] = stop
+        state[chunks.NUM_TOKENS] = num_tokens
+        state[chunks.POSITION] = stop
 
     def _count_tokens(self, segments: Segments, cuts: Cuts, ids: Ids, counts: Int64) -> Int64:
         """Return the number of tokens that begin before each end, with a 0 in front.

@@ -13,17 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from tokkit.kernels.arrays import Bytes, Int32, Int64, UInt64
+from tokkit.kernels.encode import chunks
 from tokkit.kernels.encode.bpe_lookup import BpeLookup
 from tokkit.kernels.encode.bpe_merges import new_buffers
-from tokkit.kernels.encode.chunks import (
-    DETAIL,
-    DONE,
-    NO_ADDED,
-    NUM_TOKENS,
-    SPACE,
-    new_queue,
-    new_state,
-)
+from tokkit.kernels.encode.chunks import new_queue, new_state
 from tokkit.kernels.encode.cut_rules import CUT, NO_CUT, NUM_CLASSES, CutRules
 from tokkit.kernels.encode.encode_metaspace_bpe import (
     MetaspaceTables,
@@ -47,7 +40,6 @@ from tokkit.tokenizer.segments import MetaspaceSegmenter, Segments
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.tokenizer_cache import recall
 
-LONGEST_WORD = 4 << 20  # bytes
 _FIRST_WORD = 1 << 10
 _SPACE = 32
 _JOINED = 1  # class of characters before a space in some token
@@ -60,7 +52,6 @@ class MetaspaceBpeModel:
 
     Args:
         tokenizer: for which ``metaspace_obstacles`` yields nothing.
-        longest_word: most bytes of a word; None for ``LONGEST_WORD``.
 
     Attributes:
         num_bytes: int32 ``[vocab_size]``, of the text that each token stands for; 0 for the unknown
@@ -70,9 +61,9 @@ class MetaspaceBpeModel:
     """
 
     kernel: ClassVar[Callable[..., int]] = staticmethod(encode_metaspace_bpe)
+    longest_word: ClassVar[int] = 4 << 20  # bytes
 
-    def __init__(self, tokenizer: Tokenizer, longest_word: int | None = None) -> None:
-        self._longest_word = LONGEST_WORD if longest_word is None else longest_word
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self.library_continues = keeps_normalized(tokenizer)
         pieces = {}
         if tokenizer.processor is not None:
@@ -111,11 +102,11 @@ class MetaspaceBpeModel:
         ids = np.empty(size, id_dtype(len(self.num_bytes)))
         bits = np.zeros(size // 64 + 3, np.uint64)
         bounds = np.array([0, len(data)])
-        text = read_only(data), read_only(bounds), read_only(NO_ADDED)
+        text = read_only(data), read_only(bounds), read_only(chunks.NO_ADDED)
         rest = new_cache(4, 4, 10), new_queue(), state, ids, bits, np.zeros(2, np.int64)
-        while self.kernel(*text, *self.tables, *rest) != DONE:
-            self._tables = self._tables._replace(buffers=new_buffers(2 * int(state[DETAIL])))
-        begins = np.empty(int(state[NUM_TOKENS]), np.int64)
+        while self.kernel(*text, *self.tables, *rest) != chunks.DONE:
+            self._tables = self._tables._replace(buffers=new_buffers(2 * int(state[chunks.DETAIL])))
+        begins = np.empty(int(state[chunks.NUM_TOKENS]), np.int64)
         position = 0
         for token, length in enumerate(self.num_bytes[ids[: len(begins)]].tolist()):
             begins[token] = position
@@ -135,7 +126,7 @@ class MetaspaceBpeModel:
 
     def allow_word(self, num_bytes: int) -> bool:
         """Allocate memory for words of this length; returns False if it is above the limit."""
-        if num_bytes > self._longest_word:
+        if num_bytes > self.longest_word:
             return False
         self._tables = self._tables._replace(buffers=new_buffers(2 * num_bytes))
         return True
@@ -194,12 +185,12 @@ def _make_rules(
     if not vocabulary.splits_spaces:
         before[_SPACE, _SPACE] = NO_CUT
     classes = np.zeros(UNICODE_SIZE, np.uint8)
-    classes[_SPACE] = SPACE
+    classes[_SPACE] = chunks.SPACE
     for char in {left for text in merged_texts for left in _BEFORE_SPACE.findall(text)}:
         before[char.encode()[-1], _SPACE] = NO_CUT
         classes[ord(char)] = _JOINED
     allowed = np.zeros((NUM_CLASSES, NUM_CLASSES), np.bool_)
-    allowed[0, SPACE] = True
+    allowed[0, chunks.SPACE] = True
     runs = np.zeros(64 * 256, np.uint8)
     return CutRules(classes, allowed, before.ravel(), after.ravel(), allowed, runs)
 

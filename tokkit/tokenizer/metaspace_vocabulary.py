@@ -153,8 +153,6 @@ def _definition_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
 
 def _piece_obstacles(model: SentencepieceModel) -> Iterator[str]:
     """Yield what the kernel does not know of a sentencepiece model."""
-    if not model.escape_whitespaces or model.treat_whitespace_as_suffix:
-        yield "words that do not begin with U+2581"
     pieces = list(zip(model.pieces, model.kinds, strict=True))
     symbols = {
         piece for piece, kind in pieces if len(piece) == 1 and kind in (NORMAL, USER_DEFINED)

@@ -1,40 +1,14 @@
 """The steps of a normalizer: what maps characters, replaces strings, and trims texts."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from tokkit.kernels.arrays import Bools, Bytes, Int64
-from tokkit.kernels.encode.normalize import (
-    CHANGED,
-    DONE,
-    FLAG_SHIFT,
-    FORM_LENGTH_SHIFT,
-    IS_SAME,
-    LONG_PIECE,
-    LONGEST_PIECE,
-    NEW_PIECES,
-    NUM_ASKED,
-    NUM_PIECES,
-    PLAIN,
-    ROW_WORDS,
-    UNSEEN_CHARACTER,
-    NormalizerTables,
-    normalize_pieces,
-)
-from tokkit.kernels.encode.replace import (
-    DETAIL,
-    LENGTH_BITS,
-    POSITION,
-    RUN,
-    SEGMENT,
-    SIZE,
-    new_state,
-    replace_part,
-    replace_string,
-    trim_segments,
-)
+from tokkit.kernels.encode import normalize, replace
+from tokkit.kernels.encode.normalize import NormalizerTables, normalize_pieces
+from tokkit.kernels.encode.replace import new_state, replace_part, replace_string, trim_segments
 from tokkit.shards.arrow import read_only
 from tokkit.tokenizer.character_rules import Rules
 from tokkit.tokenizer.characters import UNICODE_SIZE, page_of
@@ -55,13 +29,6 @@ _NO_ENDS = np.zeros(0, np.int64)
 _ALL = np.ones(1, np.bool_)
 
 
-class Step(Protocol):
-    """A part of a normalizer."""
-
-    def apply(self, values: Bytes, bounds: Int64, ends: Int64 | None) -> Text:
-        """Normalize segments; see ``TextNormalizer.normalize``."""
-
-
 class ReplaceStep:
     """Replaces a string by another.
 
@@ -77,7 +44,7 @@ class ReplaceStep:
         self._is_run = is_run
 
     def apply(self, values: Bytes, bounds: Int64, ends: Int64 | None) -> Text:
-        """Normalize segments."""
+        """Normalize segments; see ``TextNormalizer.normalize``."""
         num_bytes = int(bounds[-1] - bounds[0])
         growth = max(0, len(self._content) - len(self._string))
         size = num_bytes + num_bytes // len(self._string) * growth
@@ -105,7 +72,7 @@ class TrimStep:
     def apply(
         self, values: Bytes, bounds: Int64, ends: Int64 | None, takes_prefix: Bools = _ALL
     ) -> Text:
-        """Normalize segments."""
+        """Normalize segments; see ``TextNormalizer.normalize``."""
         prefix = np.frombuffer(self.prefix.encode(), np.uint8)
         size = int(bounds[-1] - bounds[0]) + len(prefix) * (len(bounds) - 1)
         options = self._left, self._right, prefix, self._even_before, takes_prefix
@@ -131,9 +98,9 @@ def _run_kernel(
     out_ends = np.empty(len(old_ends), np.int64)
     out = state, out_values, out_bounds, out_ends
     kernel(read_only(values), read_only(bounds), old_ends, *map(_frozen, options), *out)
-    if state[RUN] == bounds[0] and not state[SIZE]:
+    if state[replace.RUN] == bounds[0] and not state[replace.SIZE]:
         return text
-    return out_values[: state[SIZE]], out_bounds, None if ends is None else out_ends
+    return out_values[: state[replace.SIZE]], out_bounds, None if ends is None else out_ends
 
 
 def _frozen(option: Any) -> Any:
@@ -154,7 +121,7 @@ class _Forms:
         if self.size > len(self.values):
             self.values = np.concatenate([self.values, np.zeros(self.size, np.uint8)])
         self.values[start : self.size] = np.frombuffer(encoded, np.uint8)
-        return start << LENGTH_BITS | len(encoded)
+        return start << replace.LENGTH_BITS | len(encoded)
 
 
 class CharacterStep:
@@ -168,7 +135,7 @@ class CharacterStep:
         self._rules = rules
         self._kinds = np.zeros(UNICODE_SIZE, np.uint8)
         self._places = np.zeros(UNICODE_SIZE, np.uint64)
-        self._pieces = np.zeros(((1 << _PIECE_BITS), ROW_WORDS), np.uint64)
+        self._pieces = np.zeros(((1 << _PIECE_BITS), normalize.ROW_WORDS), np.uint64)
         self._forms = _Forms()
         self._piece_forms = _Forms()
         self._asked = np.zeros(_MAX_ASKED, np.int64)
@@ -176,15 +143,15 @@ class CharacterStep:
         self._is_plain = np.zeros(256, np.uint8)
         self._is_plain[0x80:0xC0] = 1
         self._learn_page(0)
-        is_plain = np.concatenate([[False], self._kinds[:128] == PLAIN, [False]])
+        is_plain = np.concatenate([[False], self._kinds[:128] == normalize.PLAIN, [False]])
         runs = np.flatnonzero(np.diff(is_plain)).reshape(-1, 2).tolist()
         lowest, stop = max(runs, key=lambda run: run[1] - run[0], default=(1, 1))
         self._plain_ascii = lowest, stop - 1
 
     def apply(self, values: Bytes, bounds: Int64, ends: Int64 | None) -> Text:
-        """Normalize segments."""
+        """Normalize segments; see ``TextNormalizer.normalize``."""
         state = new_state(int(bounds[0]))
-        state[NUM_PIECES] = self._num_pieces
+        state[normalize.NUM_PIECES] = self._num_pieces
         text = values, bounds, ends
         values, bounds = read_only(values), read_only(bounds)
         marks = read_only(_NO_ENDS if ends is None else ends)
@@ -207,25 +174,27 @@ class CharacterStep:
             out = out_values, out_bounds, out_marks
             return normalize_pieces(values, bounds, marks, known, state, self._asked, *out)
 
-        while (stop := run()) != DONE:
-            if stop == UNSEEN_CHARACTER:
-                self._learn_page(int(state[DETAIL]))
-            elif stop == NEW_PIECES:
+        while (stop := run()) != normalize.DONE:
+            if stop == normalize.UNSEEN_CHARACTER:
+                self._learn_page(int(state[replace.DETAIL]))
+            elif stop == normalize.NEW_PIECES:
                 self._learn_pieces(state)
-            elif stop == LONG_PIECE:
-                first, last = int(state[POSITION]), int(state[DETAIL])
-                form = self._normalize_long(values, int(bounds[state[SEGMENT]]), first, last)
-                state[DETAIL] = first - state[RUN] + len(form)
+            elif stop == normalize.LONG_PIECE:
+                first, last = int(state[replace.POSITION]), int(state[replace.DETAIL])
+                form = self._normalize_long(
+                    values, int(bounds[state[replace.SEGMENT]]), first, last
+                )
+                state[replace.DETAIL] = first - state[replace.RUN] + len(form)
                 out_values = _make_room(out_values, state, int(bounds[-1]))
                 place = np.frombuffer(form, np.uint8), np.uint64(len(form))
                 replace_part(values, marks, first, last, *place, state, out_values, out_marks)
-                state[POSITION] = last
+                state[replace.POSITION] = last
             else:
                 out_values = _make_room(out_values, state, int(bounds[-1]))
-        self._num_pieces = int(state[NUM_PIECES])
-        if state[RUN] == bounds[0]:
+        self._num_pieces = int(state[normalize.NUM_PIECES])
+        if state[replace.RUN] == bounds[0]:
             return text
-        return out_values[: state[SIZE]], out_bounds, None if ends is None else out_marks
+        return out_values[: state[replace.SIZE]], out_bounds, None if ends is None else out_marks
 
     def _normalize_long(self, values: Bytes, segment_start: int, start: int, stop: int) -> bytes:
         """Return what the library makes of a piece that is not in the table."""
@@ -246,53 +215,58 @@ class CharacterStep:
             chars = list(map(chr, codes))
             classes = np.array(self._rules.classify(chars), np.uint8)
             text = "".join(chars)
-            if np.any(classes != PLAIN) or self._rules.normalize([text])[0] != text:
+            if np.any(classes != normalize.PLAIN) or self._rules.normalize([text])[0] != text:
                 self._learn_forms(chars)
             self._kinds[codes] |= classes
-        self._is_plain[:0x80] = self._kinds[:0x80] == PLAIN
+        self._is_plain[:0x80] = self._kinds[:0x80] == normalize.PLAIN
         for lead in range(0xC2, 0xF0):
             size = 1 << 6 if lead < 0xE0 else 1 << 12
             first = (lead & 0x1F if lead < 0xE0 else lead & 0xF) * size
-            self._is_plain[lead] = np.all(self._kinds[first : first + size] == PLAIN)
+            self._is_plain[lead] = np.all(self._kinds[first : first + size] == normalize.PLAIN)
 
     def _learn_forms(self, chars: list[str]) -> None:
         """Ask what characters become."""
         for char, form in zip(chars, self._rules.normalize(chars), strict=True):
             if form != char:
-                self._kinds[ord(char)] = CHANGED
+                self._kinds[ord(char)] = normalize.CHANGED
                 self._places[ord(char)] = self._forms.add(form)
 
     def _learn_pieces(self, state: Int64) -> None:
         """Ask about pieces that the kernel put into the table, or empty it if it is full."""
-        if state[NUM_PIECES] > _MAX_PIECES:
-            state[NUM_PIECES] = self._piece_forms.size = 0
+        if state[normalize.NUM_PIECES] > _MAX_PIECES:
+            state[normalize.NUM_PIECES] = self._piece_forms.size = 0
             self._pieces[:] = 0
             return
-        rows = self._asked[: state[NUM_ASKED]] // ROW_WORDS
+        rows = self._asked[: state[normalize.NUM_ASKED]] // normalize.ROW_WORDS
         values = self._pieces[rows, :-1].tobytes()
         lengths = (self._pieces[rows, -1] & 0xFF).tolist()
         texts = [
             values[first : first + length].decode()
-            for first, length in zip(range(0, len(values), LONGEST_PIECE), lengths, strict=True)
+            for first, length in zip(
+                range(0, len(values), normalize.LONGEST_PIECE), lengths, strict=True
+            )
         ]
-        same = IS_SAME << FLAG_SHIFT
+        same = normalize.IS_SAME << normalize.FLAG_SHIFT
         for row, length, text, form in zip(
             rows.tolist(), lengths, texts, self._rules.normalize(texts), strict=True
         ):
             meaning = same
             if form != text:
                 place = self._piece_forms.add(form)
-                form_length = place & ((1 << LENGTH_BITS) - 1)
-                meaning = place - form_length | form_length << FORM_LENGTH_SHIFT
+                form_length = place & ((1 << replace.LENGTH_BITS) - 1)
+                meaning = place - form_length | form_length << normalize.FORM_LENGTH_SHIFT
             self._pieces[row, -1] = meaning | length
+
+
+Step = ReplaceStep | TrimStep | CharacterStep
 
 
 def _make_room(out_values: Bytes, state: Int64, stop: int) -> Bytes:
     """Return an array with the bytes written so far and room for ``state[DETAIL]`` more."""
-    size, needed = int(state[SIZE]), int(state[DETAIL])
+    size, needed = int(state[replace.SIZE]), int(state[replace.DETAIL])
     if size + needed <= len(out_values):
         return out_values
-    num_left = stop - int(state[RUN])
+    num_left = stop - int(state[replace.RUN])
     grown = np.empty(size + size // 2 + needed + num_left + num_left // 8, np.uint8)
     grown[:size] = out_values[:size]
     return grown

@@ -22,17 +22,10 @@ import numpy as np
 
 from tokkit.errors import TokkitError
 from tokkit.kernels.arrays import Bools, Int64, UInt16
+from tokkit.kernels.encode import split_text
 from tokkit.kernels.encode.chunks import UNSEEN
 from tokkit.kernels.encode.cut_rules import NUM_CLASSES, new_cut_rules
-from tokkit.kernels.encode.split_text import (
-    DEAD,
-    DROP_MATCHES,
-    DROP_OTHERS,
-    END_OF_TEXT,
-    KEEP,
-    MATCH,
-    Splitter,
-)
+from tokkit.kernels.encode.split_text import Splitter
 from tokkit.tokenizer.characters import UNICODE_SIZE, page_of
 from tokkit.tokenizer.definitions import GPT2_PATTERN, byte_level_alphabet, list_parts
 from tokkit.tokenizer.split_pattern import (
@@ -43,7 +36,7 @@ from tokkit.tokenizer.split_pattern import (
     UnknownPatternError,
 )
 
-_DROPS = {"": KEEP, "matches": DROP_MATCHES, "others": DROP_OTHERS}
+_DROPS = {"": split_text.KEEP, "matches": split_text.DROP_MATCHES, "others": split_text.DROP_OTHERS}
 _MAX_STATES = 1 << 14
 
 # A state: the instructions from which a match can go on, the preferred one first.
@@ -81,7 +74,7 @@ class _Level:
                 if state not in numbers:
                     numbers[state] = len(self.states)
                     self.states.append(state)
-                steps[kind] = numbers[state] + MATCH * is_match
+                steps[kind] = numbers[state] + split_text.MATCH * is_match
             number += 1
             if number > _MAX_STATES:
                 raise TokkitError(
@@ -136,7 +129,7 @@ class TextSplitter:
         self._alphabet = np.array(list(map(ord, byte_level_alphabet())), np.int64)
         self._is_ascii = 1 << len(parser.sets)
         self._sets = [_make_set(source) for source in (*parser.sets, r"[\x{0}-\x{7f}]")]
-        self._members = {END_OF_TEXT: 0}
+        self._members = {split_text.END_OF_TEXT: 0}
         self._classes = np.full(UNICODE_SIZE, UNSEEN, np.uint8)
         self.learn_page(0)
         self.learn_page(int(self._alphabet.max()))
@@ -152,11 +145,13 @@ class TextSplitter:
             first = len(isolate.pre_tokenize_str(2 * text[0])) == 1
             for start, stop in (span for _, span in join.pre_tokenize_str(text)[first::2]):
                 members[start:stop] |= 1 << number
-        classes = {found: kind for kind, found in self._members.items() if kind != END_OF_TEXT}
+        classes = {
+            found: kind for kind, found in self._members.items() if kind != split_text.END_OF_TEXT
+        }
         for found in sorted({*members.tolist()}):
             if found not in classes:
                 classes[found] = len(classes) + 1
-                if classes[found] >= END_OF_TEXT:
+                if classes[found] >= split_text.END_OF_TEXT:
                     raise TokkitError(
                         "the patterns of this tokenizer tell too many characters apart"
                     )
@@ -184,9 +179,11 @@ class TextSplitter:
         for level, first in zip(self._levels, starts.tolist(), strict=False):
             for number, steps in enumerate(level.steps[1:], first + 1):
                 for kind, step in steps.items():
-                    state = step & ~MATCH
-                    transitions[number, kind] = (first + state if state else 0) | (step & MATCH)
-        seen = np.array([kind for kind in kinds if kind != END_OF_TEXT])
+                    state = step & ~split_text.MATCH
+                    transitions[number, kind] = (first + state if state else 0) | (
+                        step & split_text.MATCH
+                    )
+        seen = np.array([kind for kind in kinds if kind != split_text.END_OF_TEXT])
         allowed, allowed_runs = self._find_rules(transitions, starts, seen)
         self.tables = Splitter(
             rules=new_cut_rules(self._classes, allowed, allowed_runs),
@@ -207,24 +204,27 @@ class TextSplitter:
         as ``\s+(?!\S)`` does, which then takes what is before the space: but with one level alone,
         since another one may end the text behind the space.
         """
-        nexts, is_match = transitions & ~np.uint16(MATCH), transitions & MATCH != 0
-        is_end = is_match[:, END_OF_TEXT]
-        ends_same = (nexts == DEAD) & (is_match == is_end[:, None])
+        nexts, is_match = (
+            transitions & ~np.uint16(split_text.MATCH),
+            transitions & split_text.MATCH != 0,
+        )
+        is_end = is_match[:, split_text.END_OF_TEXT]
+        ends_same = (nexts == split_text.DEAD) & (is_match == is_end[:, None])
         rules = np.zeros((NUM_CLASSES, NUM_CLASSES), np.bool_)
         rules[np.ix_(kinds, kinds)] = True
         runs = rules.copy()
         is_covered = np.zeros(NUM_CLASSES, np.bool_)
-        ends = [*kinds.tolist(), END_OF_TEXT]
+        ends = [*kinds.tolist(), split_text.END_OF_TEXT]
         space = self._classes[ord(" ")]
         # By the state before the space, and the class behind it: whether the match ends before it.
         behind = nexts[:, space]
         falls_back = (is_match[:, space] & is_end)[:, None]
-        falls_back = falls_back & (nexts[behind] == DEAD) & ~is_match[behind]
+        falls_back = falls_back & (nexts[behind] == split_text.DEAD) & ~is_match[behind]
         for level, (start, stop) in zip(self._levels, pairwise(starts.tolist()), strict=True):
             own, own_runs = np.zeros_like(rules), np.zeros_like(rules)
             for kind in kinds.tolist():
                 # Sets instead of np.unique, which would import numpy.ma: that takes 10 ms.
-                after = sorted({*nexts[start + 1 : stop + 1, kind].tolist()} - {DEAD})
+                after = sorted({*nexts[start + 1 : stop + 1, kind].tolist()} - {split_text.DEAD})
                 own[kind] = ends_same[after].all(axis=0)
                 own_runs[kind] = (falls_back[after] | ends_same[after, space][:, None]).all(axis=0)
             runs &= own_runs & (len(self._levels) == 1)
@@ -234,10 +234,10 @@ class TextSplitter:
             rules &= own
             first = nexts[start + 1]
             always = is_match[first[kinds]][:, ends].all(axis=1)
-            is_covered[kinds] |= (first[kinds] != DEAD) & always
+            is_covered[kinds] |= (first[kinds] != split_text.DEAD) & always
         rules &= is_covered[:, None] | is_covered
         runs &= (is_covered | is_covered[space])[:, None]
-        rules[END_OF_TEXT] = rules[:, END_OF_TEXT] = False
+        rules[split_text.END_OF_TEXT] = rules[:, split_text.END_OF_TEXT] = False
         return rules, runs
 
     def _spell(self, rules: Bools, kinds: Int64) -> Bools:

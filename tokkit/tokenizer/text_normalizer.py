@@ -96,7 +96,7 @@ class TextNormalizer:
     def _of_model(cls, model: SentencepieceModel, serialized: bytes) -> "TextNormalizer":
         """Return what a sentencepiece model says."""
         if not model.escape_whitespaces or model.treat_whitespace_as_suffix:
-            raise UnknownNormalizerError("its spaces, which are not before words as U+2581")
+            raise UnknownNormalizerError("words that do not begin with U+2581")
         joins = model.remove_extra_whitespaces
         texts = [*read_forms(model.charsmap), *user_defined(model)]
         if joins and any("  " in text for text in texts):

@@ -27,7 +27,6 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.tokenizer_cache import recall
 from tokkit.tokenizer.unigram_vocabulary import read_vocabulary
 
-LONGEST_WORD = 8 << 20  # bytes that cannot be cut, which take 200 MB
 _SIGN = WORD_BEGINNING.encode()
 _FIRST_WORD = 1 << 13
 _OTHER = 1
@@ -38,7 +37,6 @@ class UnigramModel:
 
     Args:
         tokenizer: for which ``unigram_obstacles`` yields nothing.
-        longest_word: most bytes of text that cannot be cut; None for ``LONGEST_WORD``.
 
     Attributes:
         kernel: one of the two.
@@ -48,9 +46,9 @@ class UnigramModel:
     """
 
     library_continues: ClassVar[bool] = False  # the library cannot go on from the sums of scores
+    longest_word: ClassVar[int] = 8 << 20  # bytes that cannot be cut, which take 200 MB
 
-    def __init__(self, tokenizer: Tokenizer, longest_word: int | None = None) -> None:
-        self._longest_word = LONGEST_WORD if longest_word is None else longest_word
+    def __init__(self, tokenizer: Tokenizer) -> None:
         is_whole = tokenizer.processor is not None
         self.kernel: Callable[..., int] = encode_unigram_text if is_whole else encode_unigram
         tables = recall(tokenizer.digest, "tables", lambda: _make_tables(tokenizer))
@@ -83,9 +81,9 @@ class UnigramModel:
 
     def allow_word(self, num_bytes: int) -> bool:
         """Allocate memory for words of this length; returns False if it is above the limit."""
-        if num_bytes > self._longest_word:
+        if num_bytes > self.longest_word:
             return False
-        self._tables = _with_room(self._tables, min(2 * num_bytes, self._longest_word))
+        self._tables = _with_room(self._tables, min(2 * num_bytes, self.longest_word))
         return True
 
     def find_begins(self, data: Bytes) -> Int64:

@@ -96,8 +96,6 @@ def _model_obstacles(model: SentencepieceModel) -> Iterator[str]:
 
     if sentencepiece.__version__ != _KNOWN_SENTENCEPIECE:
         yield f"unigram models of sentencepiece {sentencepiece.__version__}"
-    if not model.escape_whitespaces or model.treat_whitespace_as_suffix:
-        yield "words that do not begin with U+2581"
     for piece, kind in zip(model.pieces, model.kinds, strict=True):
         if kind in (NORMAL, USER_DEFINED) and WORD_BEGINNING in piece[1:]:
             yield f"the token {piece!r}, which has a space after another character"

@@ -225,6 +225,11 @@ class TrainConfig(CorpusConfig, StageConfig):
         return SPLIT_PATTERNS.get(self.split, self.split)
 
     @property
+    def normalizer(self) -> dict[str, str] | None:
+        """The normalizer of ``bpe``, as ``tokenizer.json`` has it."""
+        return None if self.normalize == "none" else {"type": self.normalize.upper()}
+
+    @property
     def unknown_token(self) -> str | None:
         """The special token for unknown characters."""
         return next((token for token in self.special_tokens if token in ("[UNK]", "<unk>")), None)

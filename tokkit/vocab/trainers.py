@@ -201,7 +201,7 @@ def train_wordpiece(config: TrainConfig, words: WordCounts) -> tuple[dict[str, A
     alphabet = count_alphabet(words, config.limit_alphabet, initial)
     first = {ord(char): char for char in alphabet.characters}
     following = {ord(char): CONTINUING_SUBWORD_PREFIX + char for char in alphabet.continuing}
-    tokens, _ = _learn_tokens(
+    ids, _ = _learn_tokens(
         config,
         words,
         [*first.values(), *following.values()],
@@ -210,7 +210,7 @@ def train_wordpiece(config: TrainConfig, words: WordCounts) -> tuple[dict[str, A
         prefix=CONTINUING_SUBWORD_PREFIX,
     )
     definition = wordpiece(
-        {token: number for number, token in enumerate(tokens)},
+        ids,
         unknown="[UNK]",
         named={},
         lowercase=not config.cased,
@@ -239,17 +239,15 @@ def train_bpe(config: TrainConfig, words: WordCounts) -> dict[str, Any]:
     _refuse_words(config, None, splits, decoders.ByteLevel())
     spellings = byte_level_alphabet()
     symbols = dict(enumerate(spellings))
-    tokens, merges = _learn_tokens(
-        config, words, sorted(spellings), (symbols, symbols), as_bytes=True
-    )
+    ids, merges = _learn_tokens(config, words, sorted(spellings), (symbols, symbols), as_bytes=True)
     definition = byte_level_bpe(
-        {token: number for number, token in enumerate(tokens)},
+        ids,
         merges,
         named={},
         add_prefix_space=False,
         split_digits=config.split_digits,
         pattern=config.split_pattern,
-        normalizer=None if config.normalize == "none" else config.normalize.upper(),
+        normalizer=config.normalizer,
     )
     return mark_special_tokens(definition, config.special_tokens)
 
@@ -265,7 +263,7 @@ def train_metaspace_bpe(config: TrainConfig, words: WordCounts) -> tuple[dict[st
         The content of ``tokenizer.json``, and the alphabet.
 
     Raises:
-        TokkitError: see ``learn``; or if merges make a special token, which text must not become.
+        TokkitError: see ``learn``.
     """
     initial = {" "}
     if config.initial_alphabet is not None:
@@ -273,21 +271,15 @@ def train_metaspace_bpe(config: TrainConfig, words: WordCounts) -> tuple[dict[st
     alphabet = count_alphabet(words, config.limit_alphabet, initial - {WORD_BEGINNING})
     symbols = {ord(char): char.replace(" ", WORD_BEGINNING) for char in alphabet.characters}
     outside = fallback_tokens() if config.byte_fallback else []
-    tokens, merges = _learn_tokens(
+    ids, merges = _learn_tokens(
         config, words, sorted(symbols.values()), (symbols, symbols), outside=outside
     )
-    if len(ids := {token: number for number, token in enumerate(tokens)}) < len(tokens):
-        token = Counter(tokens).most_common(1)[0][0]
-        raise TokkitError(
-            f"the corpus contains {token} so often that it would be learned as an ordinary token; "
-            f"remove it from the text, or pass other tokens as --special-token"
-        )
     definition = metaspace_bpe(
         ids,
         merges,
         unknown=str(config.unknown_token),
         byte_fallback=config.byte_fallback,
-        normalizer=None if config.normalize == "none" else config.normalize.upper(),
+        normalizer=config.normalizer,
     )
     return mark_special_tokens(definition, config.special_tokens), alphabet
 
@@ -323,8 +315,8 @@ def _learn_tokens(
     merger: Merger = merge_by_frequency,
     prefix: str = "",
     as_bytes: bool = False,
-) -> tuple[list[str], list[tuple[str, str]]]:
-    """Learn merges, and return all tokens by id, and the merges by rank.
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Learn merges, and return the ids of all tokens, and the merges by rank.
 
     Args:
         config: sizes and special tokens.
@@ -336,6 +328,9 @@ def _learn_tokens(
         merger: kernel that learns.
         prefix: prefix of a token that continues a word.
         as_bytes: whether words consist of bytes, in place of characters.
+
+    Raises:
+        TokkitError: see ``learn``; or if merges make a special token, which text must not become.
     """
     if len(words.values) + len(words) + 1 > _LARGEST:  # positions of symbols have 32 bits
         raise TokkitError(
@@ -369,4 +364,11 @@ def _learn_tokens(
             f"--min-frequency {config.min_frequency}; pass --vocab-size {len(tokens)} or less, "
             f"or more text"
         )
-    return tokens, merges
+    ids = {token: number for number, token in enumerate(tokens)}
+    if len(ids) < len(tokens):
+        token = Counter(tokens).most_common(1)[0][0]
+        raise TokkitError(
+            f"the corpus contains {token} so often that it would be learned as an ordinary token; "
+            f"remove it from the text, or pass other tokens as --special-token"
+        )
+    return ids, merges

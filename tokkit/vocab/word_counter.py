@@ -25,18 +25,8 @@ import pyarrow as pa
 from tokenizers import normalizers, pre_tokenizers
 
 from tokkit.kernels.arrays import Bytes, Int64
-from tokkit.kernels.encode.chunks import (
-    DETAIL,
-    DONE,
-    FULL_CHUNKS,
-    FULL_WORDS,
-    NEEDS_LIBRARY,
-    POSITION,
-    TEXT,
-    UNSEEN_CHARACTER,
-    new_queue,
-    new_state,
-)
+from tokkit.kernels.encode import chunks
+from tokkit.kernels.encode.chunks import new_queue, new_state
 from tokkit.kernels.vocab.count_words import (
     Normalization,
     count_chunks_of_pieces,
@@ -159,9 +149,8 @@ class PieceSplitter:
     def __init__(self, config: TrainConfig) -> None:
         pattern = _SPACED_WORD if config.metaspace else config.split_pattern
         parts = [split_by(pattern), *([SPLIT_DIGITS] if config.split_digits else [])]
-        normalizer = None if config.normalize == "none" else {"type": config.normalize.upper()}
         metaspace = METASPACE if config.metaspace else None
-        self._normalizer = TextNormalizer.of_definition(normalizer, metaspace)
+        self._normalizer = TextNormalizer.of_definition(config.normalizer, metaspace)
         self._splitter = TextSplitter({"type": "Sequence", "pretokenizers": parts})
         self.learn_page = self._splitter.learn_page
 
@@ -233,7 +222,7 @@ class WordCounter:
             reason = self._splitter.count_chunks(
                 values, offsets, self._splitter.rules, self._table, self._queue, state
             )
-            if reason == DONE:
+            if reason == chunks.DONE:
                 return
             self._help(reason, values, state, 1)
 
@@ -252,9 +241,9 @@ class WordCounter:
             reason = self._splitter.split(
                 values, offsets, counts, self._splitter.rules, self._table, state
             )
-            if reason == DONE:
+            if reason == chunks.DONE:
                 return
-            self._help(reason, values, state, int(counts[state[TEXT]]))
+            self._help(reason, values, state, int(counts[state[chunks.TEXT]]))
 
     def finish(self, file: Any) -> dict[str, int]:
         """Write everything that was counted as one run, and empty the tables.
@@ -275,21 +264,21 @@ class WordCounter:
 
     def _help(self, reason: int, values: Bytes, state: Int64, count: int) -> None:
         """Handle what made a kernel return before it was done."""
-        if reason == UNSEEN_CHARACTER:
-            self._splitter.learn_page(int(state[DETAIL]))
-        elif reason == FULL_CHUNKS:
+        if reason == chunks.UNSEEN_CHARACTER:
+            self._splitter.learn_page(int(state[chunks.DETAIL]))
+        elif reason == chunks.FULL_CHUNKS:
             self._split_chunks()
-        elif reason == FULL_WORDS:
+        elif reason == chunks.FULL_WORDS:
             self._spill()
-        elif reason == NEEDS_LIBRARY:
-            stop = int(state[DETAIL])
-            while state[POSITION] < stop:
-                end = min(stop, int(state[POSITION]) + _LONGEST_TEXT)
+        elif reason == chunks.NEEDS_LIBRARY:
+            stop = int(state[chunks.DETAIL])
+            while state[chunks.POSITION] < stop:
+                end = min(stop, int(state[chunks.POSITION]) + _LONGEST_TEXT)
                 while end < stop and values[end] & 0xC0 == 0x80:
                     end -= 1
-                text = values[state[POSITION] : end].tobytes().decode()
+                text = values[state[chunks.POSITION] : end].tobytes().decode()
                 self._count_words(self._splitter.ask_library(text, count), count)
-                state[POSITION] = end
+                state[chunks.POSITION] = end
 
     def _count_words(self, words: list[bytes], count: int) -> None:
         values, offsets = (read_only(array) for array in text_arrays(words))
