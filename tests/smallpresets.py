@@ -8,7 +8,7 @@ import pytest
 
 from tokkit.pretraining.families import MODERNBERT_PRESETS, PRESETS
 
-TINY = (2, 32, 2)
+TINY = (2, 32, 2, 128)
 SEVENTEEN = (4, 32, 2, 48)
 
 # The first lines of a program that another process runs.

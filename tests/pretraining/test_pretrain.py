@@ -55,7 +55,7 @@ def lines_of(config: PretrainConfig, kind: str) -> list[dict[str, Any]]:
 
 
 def test_a_model_learns_to_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PRESETS, "tiny", (2, 64, 2))  # with fewer dimensions it learns slowly
+    monkeypatch.setitem(PRESETS, "tiny", (2, 64, 2, 256))  # with fewer dimensions it learns slowly
     folder = write_instance_folder(
         tmp_path / "instances", num_training=2000, num_held_out=50, max_seq_length=16
     )
