@@ -9,7 +9,7 @@ import torch
 
 from tokkit.pretraining.data.batches import Batch, lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
-from tokkit.shards.instances import Instances, Masks
+from tokkit.shards.instances import Instances, Predictions
 
 
 def pair_instances(
@@ -40,7 +40,7 @@ def pair_instances(
         documents=numbers,
         next_sentence_labels=next_sentence_labels,
         indices=numbers,
-        masks=Masks(
+        predictions=Predictions(
             positions=np.array([p for row in masked_positions for p in row], np.uint16),
             labels=masked_labels.astype(np.uint16),
             offsets=np.cumsum([0, *map(len, masked_positions)]),

@@ -15,7 +15,7 @@ from tokkit.pretraining.models.bert import Bert
 from tokkit.pretraining.models.initial_weights import read_initial_weights
 from tokkit.pretraining.models.transformer import Transformer
 from tokkit.pretraining.training.metrics import total_loss
-from tokkit.shards.instances import Instances, Masks, Targets
+from tokkit.shards.instances import Instances, Predictions
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer
 
@@ -75,13 +75,8 @@ def make_targets(lengths: tuple[list[int], list[int]], vocab_size: int, seed: in
     of_inputs, of_targets = lengths
     instances = make_instances(of_inputs, vocab_size, seed)
     values = np.random.default_rng(seed).integers(1, vocab_size, sum(of_targets))
-    return Instances(
-        **{
-            **vars(instances),
-            "masks": Masks.none(len(of_inputs), np.uint16),
-            "targets": Targets("target_ids", values.astype(np.uint16), np.cumsum([0, *of_targets])),
-        }
-    )
+    targets = Predictions.of_ids(values.astype(np.uint16), np.cumsum([0, *of_targets]))
+    return dataclasses.replace(instances, predictions=targets)
 
 
 def loss_of(model: Transformer, batch: Batch) -> torch.Tensor:

@@ -49,7 +49,7 @@ from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.pretraining.data.prefetcher import Prefetcher
-from tokkit.shards.instances import Instances, Masks
+from tokkit.shards.instances import Instances, Predictions
 
 NUM_STEPS = 40
 MICRO_BATCH_TOKENS = 16_384
@@ -90,7 +90,7 @@ def masking_contestants(num_rows: int) -> dict[str, measuring.Work]:
             documents=numbers,
             next_sentence_labels=np.full(num_rows, NO_LABEL),
             indices=numbers,
-            masks=Masks.none(num_rows, narrow.dtype),
+            predictions=Predictions.none(num_rows, narrow.dtype),
         )
         mask_instances(instances, mask_options(unit), seed=np.uint64(1), epoch=0)
 

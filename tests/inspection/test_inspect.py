@@ -76,7 +76,8 @@ def test_dynamic_masks_are_those_of_the_loader(work: Path) -> None:
         label for row in rows for _, label in re.findall(r"\[([^\[\]\s]+)→([^\[\]\s]+)\]", row)
     ]
     expected = [
-        tokenizer.decode([token]).removeprefix("##") for token in instances.masks.labels.tolist()
+        tokenizer.decode([token]).removeprefix("##")
+        for token in instances.predictions.labels.tolist()
     ]
     assert labels == expected
 

@@ -30,10 +30,10 @@ def show(sources: Sources, instances: Instances) -> list[list[str]]:
     return [
         [
             sources.tokenizer.decode([label]).removeprefix("##")
-            for label in instances.masks.labels[start:stop].tolist()
+            for label in instances.predictions.labels[start:stop].tolist()
         ]
         for start, stop in zip(
-            instances.masks.offsets[:-1], instances.masks.offsets[1:], strict=True
+            instances.predictions.offsets[:-1], instances.predictions.offsets[1:], strict=True
         )
     ]
 

@@ -114,10 +114,10 @@ def run(folder: ShardFolder, tokenizer: Tokenizer, reference: dict[str, Any], se
         parts["length"].append(np.diff(made.offsets))
         parts["a"].append(made.segment_lengths - 2)
         parts["label"].append(made.next_sentence_labels)
-        parts["masked"].append(np.diff(made.masks.offsets))
-        rows = np.repeat(made.offsets[:-1], np.diff(made.masks.offsets))
+        parts["masked"].append(np.diff(made.predictions.offsets))
+        rows = np.repeat(made.offsets[:-1], np.diff(made.predictions.offsets))
         found = count_replacements(
-            made.input_ids[rows + made.masks.positions], made.masks.labels, mask_id
+            made.input_ids[rows + made.predictions.positions], made.predictions.labels, mask_id
         )
         parts["mask"].append(np.array([found["masked_by_mask"]]))
         parts["kept"].append(np.array([found["masked_by_themselves"]]))
@@ -193,7 +193,7 @@ def test_corrections_are_of_the_size_that_is_said(
     assert abs(np.isin(replacements, left_out).mean() - 0.033) < 0.003
 
     for made in make_instances(folder, tokenizer, options, seed=1):
-        rows = np.repeat(made.offsets[:-1], np.diff(made.masks.offsets))
-        made.input_ids[rows + made.masks.positions] = made.masks.labels
+        rows = np.repeat(made.offsets[:-1], np.diff(made.predictions.offsets))
+        made.input_ids[rows + made.predictions.positions] = made.predictions.labels
         for starts in (made.offsets[:-1] + 1, made.offsets[:-1] + made.segment_lengths):
             assert not goes_on[made.input_ids[starts]].any()

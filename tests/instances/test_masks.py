@@ -102,11 +102,11 @@ def test_the_loader_masks_by_the_words_on_disk(tokens: Path, tmp_path: Path) -> 
     for step in range(3):
         batch = loader.training_instances(step)
         bits = np.unpackbits(batch.word_starts, bitorder="little")
-        rows = np.repeat(batch.offsets[:-1], np.diff(batch.masks.offsets))
+        rows = np.repeat(batch.offsets[:-1], np.diff(batch.predictions.offsets))
         is_masked = np.zeros(len(batch.input_ids) + 1, np.bool_)
-        is_masked[rows + batch.masks.positions] = True
+        is_masked[rows + batch.predictions.positions] = True
         restored = batch.input_ids.copy()
-        restored[rows + batch.masks.positions] = batch.masks.labels
+        restored[rows + batch.predictions.positions] = batch.predictions.labels
         for position in np.flatnonzero(is_masked):
             # What goes on with a masked word is masked, as is what it goes on with.
             goes_on = bits[position] == 0 and restored[position - 1] not in (CLS, SEP)

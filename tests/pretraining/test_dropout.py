@@ -25,7 +25,7 @@ from tokkit.pretraining.models.modernbert import ModernBertConfig
 from tokkit.pretraining.models.t5 import T5Config
 from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.models.xlnet import XlnetConfig
-from tokkit.shards.instances import Instances, Masks, Targets
+from tokkit.shards.instances import Instances, Predictions
 
 VOCAB_SIZE = 300
 LENGTHS, TARGETS = [5, 40, 33, 8], [3, 11, 16, 1]
@@ -60,8 +60,8 @@ def make_rows(config: ModelConfig) -> Instances:
     random = np.random.default_rng(0)
     orders = [random.permutation(n)[:m] for n, m in zip(LENGTHS, TARGETS, strict=True)]
     values, offsets = np.concatenate(orders).astype(np.uint16), np.cumsum([0, *TARGETS])
-    masks = Masks.none(len(LENGTHS), np.uint16)
-    return replace(instances, masks=masks, targets=Targets("target_positions", values, offsets))
+    targets = Predictions.of_positions(values, offsets, instances.input_ids, instances.offsets)
+    return replace(instances, predictions=targets)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

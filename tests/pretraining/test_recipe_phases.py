@@ -91,10 +91,13 @@ def test_each_phase_has_its_own_batches_which_are_replayed_and_resumed_to_the_bi
         facts, rows = replay(config.output, phase=number, step=1)
         sizes = Schedule.from_config(config).batch_sizes(number)
         drawn = Loader(part, own, sizes).training_instances(1)
-        assert (facts["tokens"], facts["masked"]) == (len(drawn.input_ids), len(drawn.masks.labels))
+        assert (facts["tokens"], facts["masked"]) == (
+            len(drawn.input_ids),
+            len(drawn.predictions.labels),
+        )
         assert facts["batch_size"] == len(rows) == (6 if number == 2 else 4)
     shares = [
-        len(drawn.masks.labels) / len(drawn.input_ids)
+        len(drawn.predictions.labels) / len(drawn.input_ids)
         for part, own in parts
         for drawn in [Loader(part, replace(own, batch_size=40)).training_instances(0)]
     ]
@@ -116,7 +119,7 @@ def test_evaluation_masks_as_many_whatever_training_masks(folders: tuple[Path, P
         for part, own in divide_phases(config, open_sources(config))
     )
     assert np.array_equal(first.input_ids, second.input_ids)
-    assert np.array_equal(first.masks.labels, second.masks.labels)
+    assert np.array_equal(first.predictions.labels, second.predictions.labels)
 
 
 def test_a_run_of_phases_is_estimated(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_a_vocabulary_with_other_ids_has_the_same_loss(
     ids = torch.tensor([ours.tokens.index(token) for token in tokenizer.tokens]).numpy()
     expected = their_loss(peer, texts, objective, 1)
     texts.input_ids[:] = ids[texts.input_ids]
-    texts.masks.labels[:] = ids[texts.masks.labels]
+    texts.predictions.labels[:] = ids[texts.predictions.labels]
     model = start(tmp_path / "model", ours, objective)
     assert our_loss(model, texts) == pytest.approx(expected, abs=1e-5)
     write_export(tmp_path / "export", model.state_dict(), model.config, ours)

@@ -294,7 +294,7 @@ def test_it_learns_to_fill_in_spans(instances: Path, tmp_path: Path) -> None:
 def test_the_loader_gives_what_build_made(instances: Path) -> None:
     config = PretrainConfig(instances=(instances,), output=Path("run"), batch_size=4)
     made = Loader(open_sources(config), config).training_instances(0)
-    assert made.targets is not None
+    assert made.predictions.targets == "target_ids"
     tokenizer = load_tokenizer(instances / "tokenizer")
     sentinels = set(tokenizer.sentinel_ids(2))
     loader = InstanceLoader(instances, batch_size=4)
@@ -308,8 +308,8 @@ def test_the_loader_gives_what_build_made(instances: Path) -> None:
         assert len(rest) == len(inputs) - 3 + len(found) - 3  # two sentinels and an end in each
     ragged = InstanceLoader(instances, batch_size=4, layout="ragged").batch(0)
     ends = ragged["target_cu_seqlens"].tolist()
-    assert ragged["labels"].tolist() == made.targets.values.tolist()
-    assert ends == made.targets.offsets.tolist()
+    assert ragged["labels"].tolist() == made.predictions.labels.tolist()
+    assert ends == made.predictions.offsets.tolist()
 
 
 @pytest.mark.usefixtures("small_preset")

@@ -29,7 +29,7 @@ from tokkit.pretraining.models.transformer import Transformer
 from tokkit.pretraining.models.xlnet import XlnetConfig
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.shards.instances import Instances, Masks, Targets
+from tokkit.shards.instances import Instances, Predictions
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 VOCAB_SIZE = 101
@@ -51,11 +51,9 @@ def permute(lengths: list[int], seed: int = 0) -> Instances:
     instances, random = make_instances(lengths, VOCAB_SIZE, seed), np.random.default_rng(seed)
     orders = [random.permutation(n)[: 1 + n // 4] for n in lengths]
     values = np.concatenate(orders).astype(np.uint16)
-    return replace(
-        instances,
-        masks=Masks.none(len(lengths), np.uint16),
-        targets=Targets("target_positions", values, np.cumsum([0, *map(len, orders)])),
-    )
+    offsets = np.cumsum([0, *map(len, orders)])
+    targets = Predictions.of_positions(values, offsets, instances.input_ids, instances.offsets)
+    return replace(instances, predictions=targets)
 
 
 @pytest.fixture

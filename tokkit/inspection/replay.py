@@ -81,7 +81,9 @@ def replay(
         "epoch": epoch,
         "step": first + step,
         "tokens": len(instances.input_ids),
-        "masked" if instances.targets is None else "targets": len(instances.predictions.labels),
+        "masked" if instances.predictions.targets is None else "targets": len(
+            instances.predictions.labels
+        ),
     }
     return facts, tuple(shown)
 

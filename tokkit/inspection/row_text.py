@@ -215,17 +215,13 @@ def split_instances(instances: Instances) -> list[Row]:
     """Split ragged instances into rows by the names of their columns."""
     word_starts = np.unpackbits(instances.word_starts, bitorder="little").astype(np.bool_)
     labels, predicted = instances.next_sentence_labels.tolist(), instances.predictions
-    if instances.targets is None:
-        names = {"masked_positions": predicted.positions, "masked_labels": predicted.labels}
-    else:
-        names = {instances.targets.column: instances.targets.values}
     return [
         {
             "document": instances.documents[number],
             "input_ids": instances.input_ids[start:stop].tolist(),
             "word_starts": word_starts[start:stop].tolist(),
             "segment_length": int(instances.segment_lengths[number]),
-            **{name: values[first:last].tolist() for name, values in names.items()},
+            **{name: values[first:last].tolist() for name, values in predicted.columns.items()},
             "next_sentence_label": None if labels[number] == NO_LABEL else labels[number],
         }
         for number, ((start, stop), (first, last)) in enumerate(

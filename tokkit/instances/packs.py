@@ -26,7 +26,7 @@ from tokkit.kernels.instances.pack import (
     pack_sentences,
 )
 from tokkit.kernels.philox import NOISE, PERMUTATION, stream_of
-from tokkit.shards.instances import Instances, Masks, Targets
+from tokkit.shards.instances import Instances, Predictions
 
 Sequences = npt.NDArray[np.void]
 
@@ -193,7 +193,7 @@ def lay_out_sequences(
         next_sentence_labels=np.full(len(sequences), NO_LABEL),
         # One after the other in memory, as the loader's are, so that kernels are compiled once.
         indices=np.ascontiguousarray(sequences["index"]),
-        masks=Masks.none(len(sequences), ids.dtype),
+        predictions=Predictions.none(len(sequences), ids.dtype),
     )
     if options.noise is not None:
         return _corrupt(instances, options.noise, seed, number), num_tokens
@@ -231,7 +231,7 @@ def _corrupt(blocks: Instances, noise: SpanNoise, seed: np.uint64, number: int) 
         offsets=numbers * inputs_length,
         word_starts=word_starts,
         segment_lengths=np.full(num_blocks, inputs_length, np.int64),
-        targets=Targets("target_ids", targets, numbers * targets_length),
+        predictions=Predictions.of_ids(targets, numbers * targets_length),
     )
 
 
@@ -251,6 +251,9 @@ def _order(instances: Instances, options: PackOptions, seed: np.uint64, number: 
         positions,
         offsets,
     )
-    targets = Targets("target_positions", positions[: offsets[-1]], offsets)
+    predictions = Predictions.of_positions(
+        positions[: offsets[-1]], offsets, instances.input_ids, instances.offsets
+    )
     # ``[CLS]`` is a segment of its own, as in google's script.
-    return replace(instances, segment_lengths=instances.segment_lengths - 1, targets=targets)
+    lengths = instances.segment_lengths - 1
+    return replace(instances, segment_lengths=lengths, predictions=predictions)

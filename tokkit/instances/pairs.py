@@ -25,7 +25,7 @@ from tokkit.kernels.philox import (
     chance_threshold,
     stream_of,
 )
-from tokkit.shards.instances import Instances, Masks
+from tokkit.shards.instances import Instances, Predictions
 
 NUM_SPECIAL = 3  # [CLS], and [SEP] after each segment
 
@@ -228,5 +228,5 @@ def lay_out_pairs(block: PairBlock, pairs: Pairs, options: PairOptions) -> Insta
         next_sentence_labels=(pairs["is_random"] | pairs["is_swapped"]).astype(np.int64),
         # One after the other in memory, as the loader's are, so that kernels are compiled once.
         indices=np.ascontiguousarray(pairs["index"]),
-        masks=Masks.none(len(pairs), ids.dtype),
+        predictions=Predictions.none(len(pairs), ids.dtype),
     )

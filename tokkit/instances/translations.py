@@ -19,7 +19,7 @@ from tokkit.instances.document_reader import DocumentReader, Documents, Int64, S
 from tokkit.kernels.arrays import INDEX_SHIFT
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.kernels.ragged import take_bit_rows, take_rows
-from tokkit.shards.instances import Instances, Masks, Targets
+from tokkit.shards.instances import Instances, Predictions
 from tokkit.shards.reader import ShardFolder
 
 
@@ -158,8 +158,7 @@ def lay_out_translations(
         documents=numbers,
         next_sentence_labels=np.full(len(rows), NO_LABEL),
         indices=numbers << INDEX_SHIFT,
-        masks=Masks.none(len(rows), ids.dtype),
-        targets=Targets("target_ids", target_ids, target_offsets),
+        predictions=Predictions.of_ids(target_ids, target_offsets),
     )
 
 

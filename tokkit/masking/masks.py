@@ -19,7 +19,7 @@ from tokkit.kernels.instances.mask_tokens import (
 from tokkit.kernels.instances.mask_words import length_thresholds, mask_words
 from tokkit.kernels.philox import MASK, MASK_UNIT, chance_threshold, stream_of
 from tokkit.masking.mask_config import MaskConfig
-from tokkit.shards.instances import Array, Instances, Masks
+from tokkit.shards.instances import Array, Instances, Predictions
 from tokkit.shards.schema import Header
 from tokkit.tokenizer.tokenizer import Tokenizer
 
@@ -144,4 +144,4 @@ def mask_instances(
         )
         # Whole words may fill less than what was allowed; the kernel sets the offsets again.
         positions, labels = positions[: masked_offsets[-1]], labels[: masked_offsets[-1]]
-    return replace(instances, masks=Masks(positions, labels, masked_offsets))
+    return replace(instances, predictions=Predictions(positions, labels, masked_offsets))

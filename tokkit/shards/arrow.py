@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-
 _STEP = 1 << 20
 _MAX_KEPT = 8
 

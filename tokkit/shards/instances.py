@@ -3,9 +3,9 @@
 Instances are ragged: instance ``i`` is ``input_ids[offsets[i]:offsets[i + 1]]``. Two instances of
 3 and 5 tokens, with one token masked in each:
 
-    input_ids    2 9 3 2 4 3 9 3        masks.positions    1 4
-    offsets      0 3 8                  masks.labels       7 6
-                                        masks.offsets      0 1 2
+    input_ids    2 9 3 2 4 3 9 3        predictions.positions    1 4
+    offsets      0 3 8                  predictions.labels       7 6
+                                        predictions.offsets      0 1 2
 
 ``build`` notes what it can count by looking at them, and ``verify`` counts it again:
 
@@ -37,39 +37,51 @@ Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Masks:
-    """Masked tokens of instances.
+class Predictions:
+    """What is predicted of instances: masked tokens or, for some objectives, targets.
 
     Attributes:
-        positions: uint16 ``[num_masked]``, within each instance, ascending.
-        labels: as ``input_ids`` ``[num_masked]``, the original ids.
+        positions: uint16 ``[num_predicted]``, within each instance, of masked tokens ascending; 0
+            for ``target_ids``, which are no tokens of the inputs.
+        labels: as ``input_ids`` ``[num_predicted]``, the ids to predict.
         offsets: int64 ``[num_instances + 1]``, into both.
+        targets: the column of the targets, of ``TARGET_COLUMNS``; None for masked tokens.
     """
 
     positions: npt.NDArray[np.uint16]
     labels: Array
     offsets: Int64
+    targets: str | None = None
 
     @classmethod
     def none(cls, num_instances: int, dtype: npt.DTypeLike) -> Self:
-        """The masks of instances in which nothing is masked."""
+        """Return those of instances in which nothing is masked."""
         offsets = np.zeros(num_instances + 1, np.int64)
         return cls(np.empty(0, np.uint16), np.empty(0, dtype), offsets)
 
+    @classmethod
+    def of_ids(cls, ids: Array, offsets: Int64) -> Self:
+        """Return targets that are ids."""
+        return cls(np.zeros(len(ids), np.uint16), ids, offsets, "target_ids")
 
-@dataclass(frozen=True)
-class Targets:
-    """What is predicted where it is not masked tokens: a ragged column of its own.
+    @classmethod
+    def of_positions(
+        cls,
+        positions: npt.NDArray[np.uint16],
+        offsets: Int64,
+        input_ids: Array,
+        input_offsets: Int64,
+    ) -> Self:
+        """Return targets that are positions in the inputs."""
+        places = np.repeat(input_offsets[:-1], np.diff(offsets)) + positions
+        return cls(positions, input_ids[places], offsets, "target_positions")
 
-    Attributes:
-        column: ``target_ids`` (as ``input_ids``) or ``target_positions`` (uint16).
-        values: of the column, for all instances.
-        offsets: int64 ``[num_instances + 1]``, into ``values``.
-    """
-
-    column: str
-    values: Array
-    offsets: Int64
+    @property
+    def columns(self) -> dict[str, Array]:
+        """The values of the columns in which shards have them."""
+        if self.targets is None:
+            return {"masked_positions": self.positions, "masked_labels": self.labels}
+        return {self.targets: self.labels if self.targets == "target_ids" else self.positions}
 
 
 @dataclass(frozen=True)
@@ -87,8 +99,7 @@ class Instances:
         indices: uint64 ``[num_instances]``, global numbers by which masks are drawn: when built
             ``document << 24`` plus the number in the document, when loaded the place in the
             folder.
-        masks: the masked tokens.
-        targets: of the objectives that have some.
+        predictions: the masked tokens, or the targets.
     """
 
     input_ids: Array
@@ -98,23 +109,11 @@ class Instances:
     documents: npt.NDArray[np.uint64]
     next_sentence_labels: Int64
     indices: npt.NDArray[np.uint64]
-    masks: Masks
-    targets: Targets | None = None
+    predictions: Predictions
 
     def __len__(self) -> int:
         """Number of instances."""
         return len(self.indices)
-
-    @property
-    def predictions(self) -> Masks:
-        """The masked tokens; or the targets, whose positions are 0 where they are no input's."""
-        targets = self.targets
-        if targets is None:
-            return self.masks
-        if targets.column == "target_positions":
-            places = np.repeat(self.offsets[:-1], np.diff(targets.offsets)) + targets.values
-            return Masks(targets.values, self.input_ids[places], targets.offsets)
-        return Masks(np.zeros(len(targets.values), np.uint16), targets.values, targets.offsets)
 
     @property
     def positions(self) -> Int64:
@@ -124,7 +123,8 @@ class Instances:
     @property
     def masked_tokens(self) -> Int64:
         """int64 ``[num_masked]``, where the masked tokens are in ``input_ids``."""
-        return np.repeat(self.offsets[:-1], np.diff(self.masks.offsets)) + self.masks.positions
+        masks = self.predictions
+        return np.repeat(self.offsets[:-1], np.diff(masks.offsets)) + masks.positions
 
 
 def to_record_batch(instances: Instances, schema: pa.Schema) -> pa.RecordBatch:
@@ -134,7 +134,7 @@ def to_record_batch(instances: Instances, schema: pa.Schema) -> pa.RecordBatch:
         instances: of one objective.
         schema: from ``instances_schema``; it says whether masks and targets are columns.
     """
-    labels, masks, targets = instances.next_sentence_labels, instances.masks, instances.targets
+    labels, predictions = instances.next_sentence_labels, instances.predictions
     num_tokens = int(instances.offsets[-1])
     columns = {
         "input_ids": large_list(instances.input_ids, instances.offsets),
@@ -146,11 +146,11 @@ def to_record_batch(instances: Instances, schema: pa.Schema) -> pa.RecordBatch:
         "word_starts": large_list(
             boolean_array(instances.word_starts, num_tokens), instances.offsets
         ),
-        "masked_positions": large_list(masks.positions, masks.offsets),
-        "masked_labels": large_list(masks.labels, masks.offsets),
+        **{
+            name: large_list(values, predictions.offsets)
+            for name, values in predictions.columns.items()
+        },
     }
-    if targets is not None:
-        columns[targets.column] = large_list(targets.values, targets.offsets)
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokkit.kernels.instances.flatten import NO_LABEL
-from tokkit.pretraining.data.batches import Padding, lay_out
-from tokkit.pretraining.data.instance_loader import LENGTH_MULTIPLE, padded_batch
+from tokkit.pretraining.data.batches import LENGTH_MULTIPLE, Padding, lay_out
+from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.shards.instances import Instances
 
 PAD_ID = 0
@@ -61,8 +61,8 @@ def test_a_padded_batch_holds_the_instances_and_padding(instances: Instances) ->
 def labels_of(instances: Instances) -> list[int]:
     """What is to be predicted at each token."""
     labels = np.full(len(instances.input_ids), NO_LABEL)
-    rows = np.repeat(instances.offsets[:-1], np.diff(instances.masks.offsets))
-    labels[rows + instances.masks.positions] = instances.masks.labels
+    rows = np.repeat(instances.offsets[:-1], np.diff(instances.predictions.offsets))
+    labels[rows + instances.predictions.positions] = instances.predictions.labels
     return labels.tolist()
 
 
@@ -73,7 +73,10 @@ def test_a_flat_batch_holds_the_instances_and_nothing_else_that_counts(
     batch = lay_out(instances, PAD_ID, padding)
     inputs, lengths = batch.inputs, np.diff(instances.offsets)
     num_tokens, num_rows = len(instances.input_ids), len(lengths)
-    assert (batch.num_tokens, batch.num_predicted) == (num_tokens, len(instances.masks.labels))
+    assert (batch.num_tokens, batch.num_predicted) == (
+        num_tokens,
+        len(instances.predictions.labels),
+    )
     assert batch.num_pairs == (instances.next_sentence_labels != NO_LABEL).sum()
 
     assert inputs.input_ids_N[:num_tokens].tolist() == instances.input_ids.tolist()

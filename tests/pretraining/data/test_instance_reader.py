@@ -16,14 +16,14 @@ from tokkit.shards.shard_file import open_shard
 
 def split_rows(instances: Instances) -> list[dict[str, object]]:
     """Ragged instances as rows."""
-    bounds, masked = instances.offsets, instances.masks.offsets
+    bounds, masked = instances.offsets, instances.predictions.offsets
     return [
         {
             "input_ids": instances.input_ids[bounds[i] : bounds[i + 1]].tolist(),
             "segment_length": int(instances.segment_lengths[i]),
             "next_sentence_label": int(instances.next_sentence_labels[i]),
-            "masked_positions": instances.masks.positions[masked[i] : masked[i + 1]].tolist(),
-            "masked_labels": instances.masks.labels[masked[i] : masked[i + 1]].tolist(),
+            "masked_positions": instances.predictions.positions[masked[i] : masked[i + 1]].tolist(),
+            "masked_labels": instances.predictions.labels[masked[i] : masked[i + 1]].tolist(),
         }
         for i in range(len(bounds) - 1)
     ]

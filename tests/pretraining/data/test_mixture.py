@@ -36,8 +36,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]
 def restore(instances: Instances) -> list[tuple[int, ...]]:
     """The instances as they were before they were masked."""
     ids = instances.input_ids.copy()
-    rows = np.repeat(instances.offsets[:-1], np.diff(instances.masks.offsets))
-    ids[rows + instances.masks.positions] = instances.masks.labels
+    rows = np.repeat(instances.offsets[:-1], np.diff(instances.predictions.offsets))
+    ids[rows + instances.predictions.positions] = instances.predictions.labels
     return [tuple(row.tolist()) for row in np.split(ids, instances.offsets[1:-1])]
 
 
@@ -118,7 +118,7 @@ def test_units_are_masked_by_where_words_start(folders: tuple[Path, Path, Path],
     batch = loader.training_instances(3)
     lengths = np.diff(batch.offsets)
     expected = np.minimum(5, np.maximum(1, np.rint(lengths * 0.15)))
-    assert np.diff(batch.masks.offsets).tolist() == expected.tolist()
+    assert np.diff(batch.predictions.offsets).tolist() == expected.tolist()
     assert len(batch.word_starts)
 
 

@@ -76,7 +76,7 @@ def test_causal_instances_need_no_control_token_but_their_own(tmp_path: Path) ->
     sources = open_sources(config)
     assert sources.is_causal
     assert sources.max_predictions == 16
-    assert not Loader(sources, config).training_instances(3).masks.labels.size
+    assert not Loader(sources, config).training_instances(3).predictions.labels.size
     with pytest.raises(TokkitError, match=r"no token \[PAD\]"):
         open_sources(LoaderConfig(instances=(masked,)))
     with pytest.raises(UsageError, match="--objective clm, so --mask-unit has no effect"):

@@ -161,7 +161,7 @@ def _count_masks(
     instances: Instances, options: Mapping[str, Any], tokenizer: Tokenizer
 ) -> dict[str, Any]:
     """Count what is masked at each position, and what replaced it."""
-    lengths, masks = np.diff(instances.offsets), instances.masks
+    lengths, masks = np.diff(instances.offsets), instances.predictions
     # Of positions that fewer than one in a hundred instances has, shares are chance.
     longest = int(np.quantile(lengths, 0.99, method="lower"))
     at_position = np.cumsum(np.bincount(lengths, minlength=longest + 1)[::-1])[::-1][1:]

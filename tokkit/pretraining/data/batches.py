@@ -33,7 +33,7 @@ from tokkit.pretraining.models.dropout import key_sequences
 from tokkit.pretraining.models.transformer import NO_TARGETS, Inputs
 from tokkit.shards.instances import Instances, Int64
 
-LENGTH_MULTIPLE = 8  # of the padded block that attention may need
+LENGTH_MULTIPLE = 8  # of padded blocks: matrix units want it, and there are fewer shapes
 TOKEN_MULTIPLE = 64  # of the sizes for a compiled model
 PREDICTION_MULTIPLE = 8
 
@@ -222,7 +222,7 @@ class Buffers:
             tokens, sequences, predictions = map(slice, starts, stops)
             ids, types, positions, rows, cu_seqlens, places, labels, pairs = self._tensors
             target_cu_seqlens, max_target_len = NO_TARGETS, sizes.max_target_len or 0
-            if instances.targets is not None:
+            if predicted.targets is not None:
                 bounds = predicted.offsets[first_row : last_row + 1]
                 if not max_target_len:
                     max_target_len = round_up(int(np.diff(bounds).max()), LENGTH_MULTIPLE)

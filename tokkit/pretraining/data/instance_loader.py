@@ -33,23 +33,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from tokkit.errors import require
 from tokkit.kernels.instances.flatten import NO_LABEL
+from tokkit.pretraining.data.batches import LENGTH_MULTIPLE, round_up
 from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.loader_config import LoaderConfig
-from tokkit.shards.instances import Instances, Int64, Targets
+from tokkit.shards.instances import Instances, Int64, Predictions
 from tokkit.shards.mapping import protect_maps
 from tokkit.shards.objectives import OBJECTIVES
 
 LAYOUTS = ("padded", "ragged")
 SPLITS = ("train", "eval")
-LENGTH_MULTIPLE = 8  # matrix units want it, and it keeps the number of shapes small
-
 TensorBatch = dict[str, Any]
 
 
@@ -165,32 +163,29 @@ class InstanceLoader(IterableDataset[TensorBatch]):
 def padded_batch(instances: Instances, pad_id: int, *, causal: bool = False) -> TensorBatch:
     """Lay instances out as tensors of shape [instances, longest]."""
     lengths = np.diff(instances.offsets)
-    columns = np.arange(-(-int(lengths.max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE)
-    is_real = columns < lengths[:, None]
+    is_real = np.arange(round_up(int(lengths.max()), LENGTH_MULTIPLE)) < lengths[:, None]
     batch = {"attention_mask": torch.from_numpy(is_real.astype(np.int64))}
     padding = {"input_ids": pad_id, "token_type_ids": 0, "labels": NO_LABEL}
     for name, values in _token_columns(instances, instances.positions, causal=causal).items():
         block = np.full(is_real.shape, padding[name], np.int64)
         block[is_real] = values
         batch[name] = torch.from_numpy(block)
-    if instances.targets is not None:
-        batch |= _pad_targets(instances.targets, instances.predictions.labels, is_real.shape[1])
+    if instances.predictions.targets is not None:
+        batch |= _pad_targets(instances.predictions, is_real.shape[1])
     return batch
 
 
-def _pad_targets(targets: Targets, values: npt.NDArray[Any], num_columns: int) -> TensorBatch:
+def _pad_targets(targets: Predictions, num_columns: int) -> TensorBatch:
     """Return targets as tensors; those of a permutation with where they are, and what sees them."""
     lengths = np.diff(targets.offsets)
-    is_real = (
-        np.arange(-(-int(lengths.max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE) < lengths[:, None]
-    )
+    is_real = np.arange(round_up(int(lengths.max()), LENGTH_MULTIPLE)) < lengths[:, None]
     labels = np.full(is_real.shape, NO_LABEL, np.int64)
-    labels[is_real] = values
+    labels[is_real] = targets.labels
     padded = {"labels": torch.from_numpy(labels)}
-    if targets.column == "target_positions":
+    if targets.targets == "target_positions":
         rows, ranks = is_real.nonzero()
         mapping = torch.zeros(*is_real.shape, num_columns)
-        mapping[rows, ranks, targets.values.astype(np.int64)] = 1
+        mapping[rows, ranks, targets.positions.astype(np.int64)] = 1
         order = torch.einsum("smt,m->st", mapping, torch.arange(1.0, is_real.shape[1] + 1))
         is_hidden = (order[:, None] > 0) & (order[:, None] >= order[..., None])
         padded |= {"target_mapping": mapping, "perm_mask": is_hidden.float()}
@@ -199,16 +194,14 @@ def _pad_targets(targets: Targets, values: npt.NDArray[Any], num_columns: int) -
 
 def ragged_batch(instances: Instances, *, causal: bool = False) -> TensorBatch:
     """Lay instances out without padding: tensors of shape [tokens], and where instances begin."""
-    positions = instances.positions
+    positions, predicted = instances.positions, instances.predictions
     columns = _token_columns(instances, positions, causal=causal) | {"position_ids": positions}
     of_targets = {}
-    if instances.targets is not None:
-        columns["labels"] = instances.predictions.labels.astype(np.int64)
-        if instances.targets.column == "target_positions":
-            columns["target_positions"] = instances.targets.values.astype(np.int64)
-        of_targets["target_cu_seqlens"] = torch.from_numpy(
-            instances.targets.offsets.astype(np.int32)
-        )
+    if predicted.targets is not None:
+        columns["labels"] = predicted.labels.astype(np.int64)
+        if predicted.targets == "target_positions":
+            columns["target_positions"] = predicted.positions.astype(np.int64)
+        of_targets["target_cu_seqlens"] = torch.from_numpy(predicted.offsets.astype(np.int32))
     return {
         **{name: torch.from_numpy(values) for name, values in columns.items()},
         "cu_seqlens": torch.from_numpy(instances.offsets.astype(np.int32)),
@@ -225,7 +218,8 @@ def _token_columns(instances: Instances, positions: Int64, *, causal: bool) -> d
         labels = np.where(positions > 0, input_ids, NO_LABEL)
     else:
         labels = np.full_like(input_ids, NO_LABEL)
-        labels[instances.masked_tokens] = instances.masks.labels
+        if instances.predictions.targets is None:
+            labels[instances.masked_tokens] = instances.predictions.labels
     return {
         "input_ids": input_ids,
         "token_type_ids": is_second.astype(np.int64),

@@ -26,13 +26,14 @@ from tokkit.kernels.instances.flatten import NO_LABEL, TABLE_DTYPE, find_rows, g
 from tokkit.kernels.instances.noise import LONGEST_TARGET_SPAN
 from tokkit.kernels.ragged import take_bit_rows, take_rows
 from tokkit.shards.arrow import packed_bits, ragged
-from tokkit.shards.instances import Instances, Masks, Targets
+from tokkit.shards.instances import Instances, Predictions
 from tokkit.shards.mapping import has_unreadable_pages, protect_maps
-from tokkit.shards.objectives import OBJECTIVES
+from tokkit.shards.objectives import OBJECTIVES, TARGET_COLUMNS
 from tokkit.shards.reader import BatchRef, ShardFolder
 from tokkit.shards.schema import check_ids_below
 
 Int64 = npt.NDArray[np.int64]
+PREDICTED = ("masked_positions", "masked_labels", *TARGET_COLUMNS)
 CHECK_INTERVAL = 100  # between checks of the shards' identities, in times that a check takes
 
 Columns = dict[str, npt.NDArray[Any]]  # of a record batch, by the names in ``TABLE_DTYPE``
@@ -123,12 +124,10 @@ class InstanceReader:
         # read the whole corpus before the first steps, which touch every batch of it.
         check_ids_below(np.array([largest]), header.vocab_size, f"{self._folder.path}: an instance")
         num_tokens, num_masked = offsets[-1], masked_offsets[-1]
-        predicted, targets = masked_labels[:num_masked], None
-        masks = Masks(masked_positions[:num_masked], predicted, masked_offsets)
-        if self._targets is not None:
-            is_ids = self._targets == "target_ids"
-            values = predicted if is_ids else masks.positions
-            targets = Targets(self._targets, values, masked_offsets)
+        positions, labels = masked_positions[:num_masked], masked_labels[:num_masked]
+        predictions = Predictions(positions, labels, masked_offsets, self._targets)
+        if self._targets == "target_positions":
+            predictions = Predictions.of_positions(positions, masked_offsets, input_ids, offsets)
         return Instances(
             input_ids=input_ids[:num_tokens],
             offsets=offsets,
@@ -137,8 +136,7 @@ class InstanceReader:
             documents=documents,
             next_sentence_labels=next_sentence_labels,
             indices=numbers,
-            masks=masks if targets is None else Masks.none(num_rows, header.id_dtype),
-            targets=targets,
+            predictions=predictions,
         )
 
     def _require_unchanged(self, *, is_damaged: bool) -> None:
@@ -201,16 +199,14 @@ def _map_columns(folder: ShardFolder, ref: BatchRef) -> tuple[Columns, int]:
     """
     batch = folder.read_batch(ref, check_ids=False)
     input_ids, offsets = ragged(batch.column("input_ids"))
-    masks = Masks.none(len(batch), input_ids.dtype)
-    if "masked_positions" in batch.schema.names:
-        positions, masked_offsets = ragged(batch.column("masked_positions"))
-        masks = Masks(positions, ragged(batch.column("masked_labels"))[0], masked_offsets)
-    if "target_ids" in batch.schema.names:  # the kernel copies them as it does masks
-        values, target_offsets = ragged(batch.column("target_ids"))
-        masks = Masks(np.zeros(len(values), np.uint16), values, target_offsets)
-    if "target_positions" in batch.schema.names:
-        values, target_offsets = ragged(batch.column("target_positions"))
-        masks = Masks(values, np.zeros(len(values), input_ids.dtype), target_offsets)
+    # The kernel copies targets as it does masks.
+    predicted = {
+        name: ragged(batch.column(name)) for name in PREDICTED if name in batch.schema.names
+    }
+    positions = predicted.get("masked_positions") or predicted.get("target_positions")
+    labels = predicted.get("masked_labels") or predicted.get("target_ids")
+    _, masked_offsets = positions or labels or (None, np.zeros(len(batch) + 1, np.int64))
+    num_masked = masked_offsets[-1]
     word_starts, first_bit = packed_bits(batch.column("word_starts"))
     columns = {
         "input_ids": input_ids,
@@ -218,9 +214,9 @@ def _map_columns(folder: ShardFolder, ref: BatchRef) -> tuple[Columns, int]:
         "segment_length": batch.column("segment_length").to_numpy(),
         "document": batch.column("document").to_numpy(),
         "next_sentence_label": batch.column("next_sentence_label").fill_null(NO_LABEL).to_numpy(),
-        "masked_positions": masks.positions,
-        "masked_labels": masks.labels,
-        "masked_offsets": masks.offsets,
+        "masked_positions": positions[0] if positions else np.zeros(num_masked, np.uint16),
+        "masked_labels": labels[0] if labels else np.zeros(num_masked, input_ids.dtype),
+        "masked_offsets": masked_offsets,
         "word_starts": word_starts,
     }
     return columns, first_bit
@@ -241,20 +237,15 @@ def join_instances(parts: Sequence[Instances], rows: Sequence[Int64]) -> Instanc
         joined: npt.NDArray[Any] = np.concatenate([getattr(part, name) for part in parts])[order]
         return joined
 
-    masks = [part.predictions for part in parts]
+    predicted = [part.predictions for part in parts]
     all_offsets = _join_offsets([part.offsets for part in parts])
-    masked_offsets = _join_offsets([mask.offsets for mask in masks])
-    predictions = Masks(
-        positions=_take([mask.positions for mask in masks], masked_offsets, order),
-        labels=_take([mask.labels for mask in masks], masked_offsets, order),
-        offsets=_reorder(masked_offsets, order),
+    predicted_offsets = _join_offsets([one.offsets for one in predicted])
+    predictions = Predictions(
+        positions=_take([one.positions for one in predicted], predicted_offsets, order),
+        labels=_take([one.labels for one in predicted], predicted_offsets, order),
+        offsets=_reorder(predicted_offsets, order),
+        targets=predicted[0].targets,
     )
-    targets = None
-    if parts[0].targets is not None:
-        column = parts[0].targets.column
-        values = predictions.labels if column == "target_ids" else predictions.positions
-        targets = Targets(column, values, predictions.offsets)
-        predictions = Masks.none(len(order), predictions.labels.dtype)
     return Instances(
         input_ids=_take([part.input_ids for part in parts], all_offsets, order),
         offsets=_reorder(all_offsets, order),
@@ -263,8 +254,7 @@ def join_instances(parts: Sequence[Instances], rows: Sequence[Int64]) -> Instanc
         documents=join("documents"),
         next_sentence_labels=join("next_sentence_labels"),
         indices=join("indices"),
-        masks=predictions,
-        targets=targets,
+        predictions=predictions,
     )
 
 
