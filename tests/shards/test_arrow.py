@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import weakref
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,7 @@ def test_memory_is_used_again_once_nobody_refers_to_it() -> None:
 def test_memory_above_the_limit_is_not_kept() -> None:
     memory = SpareMemory(100)
     kept, larger = memory.take(100), memory.take(101)
-    owners = [weakref.ref(kept.base), weakref.ref(larger)]
+    owners: list[Any] = [weakref.ref(kept.base), weakref.ref(larger)]
     del kept, larger
     assert [owner() is None for owner in owners] == [False, True]
 
@@ -37,7 +38,7 @@ def test_memory_above_the_limit_is_not_kept() -> None:
 def test_few_buffers_are_kept() -> None:
     memory = SpareMemory(100)
     taken = [memory.take(100) for _ in range(20)]
-    owners = [weakref.ref(array.base) for array in taken]
+    owners: list[Any] = [weakref.ref(array.base) for array in taken]
     taken.clear()
     assert sum(owner() is not None for owner in owners) == 8
 

@@ -13,6 +13,7 @@ from modelfolders import WORDS, encode, spm_model, theirs
 from tinytokenizers import write_json
 
 from tokkit.errors import TokkitError
+from tokkit.tokenizer import conversion
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.piece_vocabulary import LOOKUP_CLASSES
 from tokkit.tokenizer.saving import save_tokenizer
@@ -35,6 +36,16 @@ def write_looked_up(folder: Path, name: str, **config: Any) -> Path:
     write_json(folder / "vocab.json", {token: number for number, token in enumerate(tokens)})
     (folder / "dict.txt").write_text("".join(f"{token} 1\n" for token in tokens[3:-1]))
     return folder
+
+
+def test_transformers_takes_the_memory_of_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_looked_up(tmp_path, "MarianTokenizer")
+    calls: list[Any] = []
+    monkeypatch.setattr(conversion, "call_in_copy", lambda call: calls.append(call) or call())
+    load_tokenizer(folder)
+    assert len(calls) == 1
 
 
 LOOKED_UP = (*LOOKUP_CLASSES, "the tokenizer of marian")

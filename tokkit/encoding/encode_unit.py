@@ -26,18 +26,23 @@ import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from tokkit.corpus.formats import FileType
+from tokkit.corpus.sources import STDIN, Source
 from tokkit.corpus.units import CorpusUnit, Group
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.encoding.text_survey import TextSurvey
 from tokkit.engine.accounts import Accounts
+from tokkit.engine.copies import load_kernels
 from tokkit.engine.files import HashedFile
 from tokkit.engine.mirrors import pull
 from tokkit.engine.unit import UnitResult
@@ -191,13 +196,24 @@ class EncodeStats:
 def load_encoder(context: EncodeContext) -> None:
     """Load what all units need: modules, tables, and the compiled kernel.
 
-    The kernels that read take 1 ms each and are left to the workers.
+    The kernels that read take 1 ms each and are left to the workers, unless they must be compiled.
     """
     import tokkit.corpus.readers
     import tokkit.corpus.sentences  # noqa: F401  only loaded here
 
-    nothing = string_array(np.zeros(0, np.uint8), np.zeros(1, np.int64))
-    context.encoder.encode(nothing)
+    def load() -> None:
+        nothing = string_array(np.zeros(0, np.uint8), np.zeros(1, np.int64))
+        context.encoder.encode(nothing)
+
+    def compile_all() -> None:
+        load()
+        text = b"A text.\n\nAnother."
+        source = Source(STDIN, STDIN, "", None, 0, 0, FileType("text", None))
+        unit = CorpusUnit(source, 0, len(text), len(text), content=text)
+        with suppress(TokkitError):
+            encode_unit(context, (unit,), HashedFile(BytesIO()), lambda _: None)
+
+    load_kernels(load, compile_all)
 
 
 def encode_unit(

@@ -24,7 +24,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -35,9 +34,9 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkContext, SpawnContext
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, NoReturn, Self, cast
 
+from tokkit.engine.copies import has_one_thread
 from tokkit.engine.unit import (
     Outcome,
     Task,
@@ -168,17 +167,11 @@ class WorkerPool:
 
 def _choose_start(task: Task) -> ForkContext | SpawnContext:
     """Return how to start processes; before a fork, what the task needs is loaded for all."""
-    if _has_one_thread():
+    if has_one_thread():
         task.load()
-        if _has_one_thread():
+        if has_one_thread():
             return multiprocessing.get_context("fork")
     return multiprocessing.get_context("spawn")
-
-
-def _has_one_thread() -> bool:
-    """Return whether this process can be copied; on macOS none can, whatever threads it has."""
-    threads = Path("/proc/self/task")
-    return sys.platform == "linux" and threads.is_dir() and len([*threads.iterdir()]) == 1
 
 
 def _work(task: Task, pipe: Connection) -> None:

@@ -99,6 +99,23 @@ def _wrap(function: Function, **options: Any) -> Function:
     return cast("Function", _Kernel(function, options))
 
 
+class NotCompiledError(Exception):
+    """A kernel would have to be compiled."""
+
+
+_refusals: list[None] = []
+
+
+@contextmanager
+def refuse_to_compile() -> Iterator[None]:
+    """Let kernels that are not compiled yet raise ``NotCompiledError`` within the block."""
+    _refusals.append(None)
+    try:
+        yield
+    finally:
+        _refusals.pop()
+
+
 class _Kernel:
     """A function that is compiled for each combination of argument types, when it is called.
 
@@ -125,6 +142,8 @@ class _Kernel:
         with file.locked_if_missing() as compiled:
             if compiled is not None:
                 return compiled
+            if _refusals:
+                raise NotCompiledError
             header, code = self._compile(arguments)
             file.write(header, code)
             return CompiledKernel(header, code, types)

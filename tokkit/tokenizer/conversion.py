@@ -22,11 +22,13 @@ import json
 import logging
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import msgspec
 
+from tokkit.engine.copies import call_in_copy
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.definitions import added_token, byte_level_alphabet, byte_level_bpe, model_ids
 from tokkit.tokenizer.piece_vocabulary import LOOKUP_CLASSES, PieceVocabulary, read_piece_vocabulary
@@ -190,6 +192,8 @@ def convert_folder(
 ) -> tuple[dict[str, Any] | None, PieceVocabulary | None, dict[str, str]]:
     """Let transformers make the tokenizer of a folder; no code from the folder is run.
 
+    A copy of this process imports it, where there can be one.
+
     Args:
         folder: with the files of a tokenizer.
         name: what ``find_class`` returned.
@@ -208,6 +212,13 @@ def convert_folder(
         raise TokkitError(
             f"{folder}: {name} needs {segmenter}, which tokkit does not support{other_way}"
         )
+    return call_in_copy(partial(_convert, folder, name, config, other_way))
+
+
+def _convert(
+    folder: Path, name: str, config: Mapping[str, Any], other_way: str
+) -> tuple[dict[str, Any] | None, PieceVocabulary | None, dict[str, str]]:
+    """Do what ``convert_folder`` says; ``other_way`` is an end of its errors."""
     try:
         from transformers import AutoTokenizer
         from transformers import logging as transformers_logging
@@ -246,7 +257,7 @@ def convert_folder(
             f"whose class is fast"
         )
     # A class that does not find its file makes a small vocabulary of its own.
-    is_checked = not (has_json or collected.faults or name in _BYTES)
+    is_checked = not (other_way or collected.faults or name in _BYTES)
     if is_checked and not pieces and 2 * len(model_ids(definition)) < _count_tokens(folder):
         collected.faults.append("it does not read the vocabulary that is there")
     if collected.faults:

@@ -28,7 +28,7 @@ import pyarrow as pa
 
 from tokkit.errors import TokkitError
 from tokkit.kernels.arrays import Bools, Bytes, Ids, Int64
-from tokkit.shards.arrow import id_dtype, string_buffers, to_arrow
+from tokkit.shards.arrow import boolean_array, id_dtype, string_buffers
 from tokkit.tokenizer.characters import WordCharacters, cut_at_words
 from tokkit.tokenizer.encoded import Encoded, TextTooLongError, forbidden_mask
 from tokkit.tokenizer.library_calls import LibraryError, library_threads, watch_library
@@ -91,7 +91,7 @@ class LibraryEncoder:
         if tokenizer.processor is not None and window_bytes is None:
             self._whole_bytes = WHOLE_TEXT_BYTES
         self._longest_window = longest_window or LONGEST_WINDOW
-        self._id_dtype = id_dtype(tokenizer.vocab_size)
+        self._id_dtype = np.dtype(id_dtype(tokenizer.vocab_size))
         self._forbidden = forbidden_mask(tokenizer)
         self._word_tokens = find_word_tokens(tokenizer)
 
@@ -99,10 +99,10 @@ class LibraryEncoder:
         """Encode texts, in order; see ``Encoder.encode``."""
         values, offsets = string_buffers(texts)
         inner = np.zeros(0, np.int64) if ends is None else np.setdiff1d(ends, offsets)
-        ids = [np.zeros(0, self._id_dtype)]
-        word_starts = [np.zeros(0, np.bool_)]
+        # They grow in place: to join parts, 200 MB of text would take 100 MB more at the end.
+        ids, bits = bytearray(), bytearray()
+        begins = np.zeros(0, np.bool_)
         counts = [np.zeros(1, np.int64)]
-        num_tokens = 0
         for start, stop in self._slices(offsets):
             bounds = offsets[start : stop + 1]
             first, last = np.searchsorted(inner, bounds[[0, -1]])
@@ -115,17 +115,16 @@ class LibraryEncoder:
                 rows = texts[start:stop].to_pylist()
                 pieces = [self._encode_short(rows, values, bounds, marks)]
             for piece in pieces:
-                ids.append(piece.ids)
-                word_starts.append(piece.word_starts)
-                counts.append(num_tokens + piece.counts)
-                num_tokens += len(piece.ids)
-        joined = np.concatenate(ids)
-        ids.clear()  # of 200 MB of text they take 100 MB
-        return Encoded(
-            ids=joined,
-            offsets=np.concatenate(counts),
-            word_starts=to_arrow(np.concatenate(word_starts)),
-        )
+                counts.append(len(ids) // self._id_dtype.itemsize + piece.counts)
+                ids += piece.ids.data
+                begins = np.concatenate([begins, piece.word_starts])
+                num_whole = len(begins) // 8 * 8
+                bits += np.packbits(begins[:num_whole], bitorder="little").data
+                begins = begins[num_whole:]
+        bits += np.packbits(begins, bitorder="little").data
+        joined: Ids = np.frombuffer(ids, self._id_dtype)
+        word_starts = boolean_array(np.frombuffer(bits, np.uint8), len(joined))
+        return Encoded(joined, np.concatenate(counts), word_starts)
 
     def encode_within(self, data: Bytes, text: int) -> Iterator[tuple[Ids, Bools]]:
         """Encode a part of a text, piece by piece.
