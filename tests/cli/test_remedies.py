@@ -3,11 +3,9 @@
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -19,152 +17,10 @@ from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.encoding.encode_unit import EncodeStats
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.unit import UnitResult
-from tokkit.errors import TokkitError, UsageError
+from tokkit.errors import TokkitError
 from tokkit.inspection.verify import verify
-from tokkit.instances.build_config import BuildConfig
-from tokkit.pretraining.data.loader_config import LoaderConfig
-from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.vocab.train_config import TrainConfig
 
 TEXT = "The cat sat. A mat is on the cat.\n\nA cat. The mat sat on it.\n\n"
-
-
-CONFIGS: dict[str, Callable[..., object]] = {
-    "train": partial(TrainConfig, inputs=("in",), output=Path("out")),
-    "build": partial(BuildConfig, tokens=Path("tokens"), output=Path("out")),
-    "pretrain": partial(PretrainConfig, instances=(Path("instances"),), output=Path("out")),
-    "mixture": partial(LoaderConfig, instances=(Path("one"), Path("two"))),
-}
-FOLDER = Path("folder")
-# Options that do not fit, what the error says, and what its remedy makes of them.
-OPTIONS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
-    ("train", {"sample": 9, "inputs": ("-",)}, "--sample.*leave it out", {"sample": None}),
-    ("train", {"weights": {"no": 2}}, "--weight no=2.*name one of in", {"weights": {"in": 2}}),
-    ("train", {"weights": {"in": 0.1234}}, "three decimals", {"weights": {"in": 0.123}}),
-    ("train", {"vocab_size": 3}, "--vocab-size must be at least 6 ", {"vocab_size": 6}),
-    ("train", {"special_tokens": ("a",)}, "wordpiece needs", {"special_tokens": ("[UNK]",)}),
-    (
-        "train",
-        {"model": "unigram", "special_tokens": ("a",)},
-        "unigram needs .* or <unk>",
-        {"special_tokens": ("<unk>",)},
-    ),
-    (
-        "train",
-        {"unused": 1, "special_tokens": ("[UNK]", "[unused0]")},
-        "--unused adds it already",
-        {"special_tokens": ("[UNK]",)},
-    ),
-    (
-        "train",
-        {"model": "bpe", "metaspace": True, "split_digits": 3},
-        "--split-digits has no effect .* leave it out",
-        {"split_digits": False},
-    ),
-    (
-        "train",
-        {"model": "bpe", "limit_alphabet": 30},
-        "--limit-alphabet has no effect .* without --metaspace; leave it out",
-        {"limit_alphabet": 1000},
-    ),
-    ("train", {"model": "bpe", "split": "(?<=a)b"}, "not supported; use gpt2,", {"split": "gpt2"}),
-    (
-        "build",
-        {"objective": "mlm", "dupe_factor": 2},
-        "--dupe-factor without --masking static",
-        {"masking": "static"},
-    ),
-    ("build", {"objective": "translation"}, "requires --targets", {"targets": FOLDER}),
-    (
-        "build",
-        {"mask_ratios": (0.8, 0.1), "masking": "static"},
-        "such as 0.8,0.1,0.1",
-        {"mask_ratios": (0.8, 0.1, 0.1)},
-    ),
-    ("pretrain", {"preset": "tiny", "init_from": FOLDER}, "leave one out", {"preset": None}),
-    ("pretrain", {"architecture": "bert", "init_from": FOLDER}, "its own", {"architecture": None}),
-    ("pretrain", {"extend_positions": "repeat"}, "without --init-from", {"init_from": FOLDER}),
-    ("pretrain", {"model_license": "mit"}, "without --push-to-hub", {"model_license": None}),
-    (
-        "pretrain",
-        {"share_layers": True, "architecture": "gpt2"},
-        "--share-layers has no effect with --architecture gpt2",
-        {"share_layers": False},
-    ),
-    ("pretrain", {"share_layers": True, "init_from": FOLDER}, "differ", {"share_layers": False}),
-    ("pretrain", {"max_steps": 9, "max_time": 9.0}, "leave one out", {"max_steps": None}),
-    (
-        "pretrain",
-        {"fsdp": True, "precision": "fp16"},
-        "use --precision bf16",
-        {"precision": "bf16"},
-    ),
-    ("pretrain", {"betas": (0.9,)}, "such as 0.9,0.999", {"betas": (0.9, 0.999)}),
-    (
-        "pretrain",
-        {"warmup_steps": 1, "warmup_tokens": 1},
-        "leave one out",
-        {"warmup_tokens": None},
-    ),
-    ("pretrain", {"decay_steps": 1}, "without --schedule wsd", {"schedule": "wsd"}),
-    (
-        "pretrain",
-        {"max_steps": 9, "warmup_steps": 10},
-        "--warmup-steps must be at most --max-steps, 9",
-        {"warmup_steps": 9},
-    ),
-    (
-        "pretrain",
-        {"batch_size": ((1, 0.5), (2, 0.6))},
-        "such as 128:0.1,512",
-        {"batch_size": ((128, 0.1), (512, 0.9))},
-    ),
-    (
-        "pretrain",
-        {"max_time": 9.0, "warmup_tokens": 9},
-        "--warmup-tokens counts steps",
-        {"max_time": None},
-    ),
-    ("pretrain", {"decay_from": FOLDER}, "requires --decay-steps", {"decay_steps": 1}),
-    (
-        "pretrain",
-        {"decay_from": FOLDER, "decay_steps": 1, "continue_from": FOLDER},
-        "leave one out",
-        {"continue_from": None},
-    ),
-    (
-        "pretrain",
-        {"continue_from": FOLDER, "preset": "tiny"},
-        "--preset has no effect with --continue-from, .*; leave it out",
-        {"preset": None},
-    ),
-    (
-        "pretrain",
-        {"architecture": "gpt2", "preset": "17m"},
-        "use one of tiny,",
-        {"preset": "tiny"},
-    ),
-    ("mixture", {"weights": (1.0,)}, "must be 2 shares", {"weights": (0.5, 0.5)}),
-    ("mixture", {"weights": (0.5, 0.6)}, "such as 0.7,0.3", {"weights": (0.7, 0.3)}),
-    (
-        "mixture",
-        {"weights": (1.0,), "instances": (FOLDER,)},
-        "--weights requires several instance folders; leave it out",
-        {"weights": ()},
-    ),
-]
-
-
-@pytest.mark.parametrize(
-    ("config", "options", "fault", "mended"), OPTIONS, ids=[row[2] for row in OPTIONS]
-)
-def test_options_that_do_not_fit(
-    config: str, options: dict[str, Any], fault: str, mended: dict[str, Any]
-) -> None:
-    make = CONFIGS[config]
-    with pytest.raises(UsageError, match=fault):
-        make(**options)
-    make(**options | mended)
 
 
 def succeed(*arguments: object) -> None:
@@ -267,7 +123,8 @@ def test_a_damaged_folder_is_recreated(work: Path) -> None:
     succeed(*ENCODE, "--overwrite")
     shutil.copy(shard, work / "tokens" / "other.arrow")
     (fault,) = verify(work / "tokens").faults
-    assert "other.arrow: is not in the manifest; remove it" in fault
+    assert "other.arrow" in fault
+    assert ": is not in the manifest; remove it" in fault
     (work / "tokens" / "other.arrow").unlink()
     assert not verify(work / "tokens").faults
     succeed(*BUILD)
@@ -285,9 +142,9 @@ def test_documents_of_one_sentence() -> None:
 
 def test_a_vocabulary_that_is_too_large_for_the_text(work: Path) -> None:
     train = ("train", work / "in", "-o", "learned", "--workers", "0")
-    found = re.search(r"pass (--vocab-size) (\d+) or less", fail(*train))
+    found = re.search(r"tokens with --min-frequency .*; pass --vocab-size .* or less", fail(*train))
     assert found is not None
-    succeed(*train, *found.groups())
+    succeed(*train, *found[0].split()[-4:-2])
 
 
 def test_columns_and_bytes(work: Path) -> None:

@@ -1,0 +1,256 @@
+"""Errors about inputs advise what works: each row fails, does what the line says, and is read."""
+
+import gzip
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+from corpusfiles import read_corpus
+
+from tokkit.errors import TokkitError
+
+
+def saved(save: Callable[[io.BytesIO], None]) -> bytes:
+    with io.BytesIO() as buffer:
+        save(buffer)
+        return buffer.getvalue()
+
+
+TABLE = pa.table({"text": ["from a table"]})
+ZIP = saved(lambda file: zipfile.ZipFile(file, "w").close())
+SEVERAL = pa.table({"a": [1], "body": ["from a table"]})
+GERMAN = "Die Straße über Köln. " * 20
+FEATHER_1 = b"FEA1" + bytes(9) + b"FEA1"
+ARROW = saved(lambda file: pyarrow.feather.write_feather(TABLE, file, compression="uncompressed"))
+PARQUET = saved(lambda file: pq.write_table(TABLE, file))
+SEVERAL_PARQUET = saved(lambda file: pq.write_table(SEVERAL, file))
+NUMPY = saved(lambda file: np.save(file, np.arange(9)))
+STATE = {"_data_files": [{"filename": "a.arrow"}]}
+INDICES = {**STATE, "_indices_files": [{"filename": "b.arrow"}]}
+RECORD = b'{"text": "a record"}\n'
+
+Files = dict[str, bytes]
+# What is in the folder, the options, the error, and what its remedy makes of files and options.
+Row = tuple[Files, dict[str, Any], str, Files, dict[str, Any]]
+ROWS: list[Row] = [
+    ({"a.zip": ZIP}, {}, "unpack it, and name the files in it", {"a.txt": b"text"}, {}),
+    ({"a": b"%PDF-1.5"}, {}, "convert it to plain text first", {"a": b"text"}, {}),
+    ({"a": b"<html><p>a"}, {}, "extract its text first, as ", {"a": b"a"}, {}),
+    ({"a": b"<html><p>a"}, {}, "or pass --format text to read it", {}, {"format": "text"}),
+    ({"a.npy": NUMPY}, {}, "convert it to JSON lines or Parquet first", {"a": RECORD}, {}),
+    ({"a.npy": NUMPY}, {}, "convert it to JSON lines or Parquet first", {"a": PARQUET}, {}),
+    (
+        {"a": GERMAN.encode("utf-16")},
+        {},
+        "convert it first, as with iconv -f UTF-16 -t UTF-8",
+        {"a": GERMAN.encode("utf-16").decode("utf-16").encode()},
+        {},
+    ),
+    ({"a.br": b"\x1b\x0f\0\xf8"}, {}, "decompress it first", {"a.txt": b"text"}, {}),
+    (
+        {"a.parquet.gz": gzip.compress(PARQUET)},
+        {},
+        " cannot be read in parts; decompress it first",
+        {"a.parquet": PARQUET},
+        {},
+    ),
+    (
+        {"a.txt": b"text", "a.png": b"\x89PNG\r\n\x1a\n"},
+        {},
+        "name the files of text, as in FOLDER/*.txt",
+        {},
+        {"inputs": "*.txt"},
+    ),
+    ({"a": b'<doc id="1">\ntext'}, {}, "run it again with --json", {"a": RECORD}, {}),
+    ({"a.txt.gz": b"text"}, {}, "as its name says; rename or ", {"a.txt": b"text"}, {}),
+    (
+        {"a.txt.gz": b"text"},
+        {},
+        "or replace the file",
+        {"a.txt.gz": gzip.compress(b"text")},
+        {},
+    ),
+    ({"a.csv": RECORD}, {}, "; pass --format jsonl to read it", {}, {"format": "jsonl"}),
+    ({"a.csv": b"text\nM\xfcll\n"}, {}, "convert it to UTF-8, or ", {"a.csv": b"text\nM"}, {}),
+    ({"a.txt": b"M\xfcll\n"}, {}, "to substitute U+FFFD", {}, {"errors": "replace"}),
+    ({"a.txt": b"b\n\nM\xfcll\n"}, {}, "--errors skip to drop such", {}, {"errors": "skip"}),
+    (
+        {"a.csv": b"text\n" + b"long " * 9},
+        {"max_document_bytes": 20},
+        "bytes; raise --max-document-bytes",
+        {},
+        {"max_document_bytes": 50},
+    ),
+    (
+        {"a.txt": b"b\n\n" + b"long " * 9},
+        {"max_document_bytes": 20},
+        "or pass --errors skip to drop such documents",
+        {},
+        {"errors": "skip"},
+    ),
+    (
+        {"a.csv": b'text,b\n"one\n,' + b"long " * 9},
+        {"max_document_bytes": 40},
+        "or see --no-quotes if a stray quote joins rows",
+        {"a.csv": b'text,b\n"one,' + b"long " * 3},
+        {"quotes": False},
+    ),
+    ({"a.csv": b"text,b\none\n"}, {}, "; correct the line, or", {"a.csv": b"text,b\none,2"}, {}),
+    ({"a.tsv": b'text\tb\n"a\tb"\n'}, {}, ", or see --no-quotes", {}, {"quotes": False}),
+    (
+        {"a.csv": b'text\n"a "b" c"\n'},
+        {},
+        "write a quote within a quoted field twice",
+        {"a.csv": b'text\n"a ""b"" c"\n'},
+        {},
+    ),
+    ({"a.csv": b'text\n"a "b" c"\n'}, {}, "or pass --no-quotes", {}, {"quotes": False}),
+    (
+        {"a.tsv": b'text\tb\n"a\n\tc"\td\n'},
+        {},
+        "; pass --no-quotes if quotes are text like any other, else",
+        {"a.tsv": b'text\tb\n"a\tc"\n'},
+        {"quotes": False},
+    ),
+    (
+        {"a.tsv": b'text\n"a\n\tc"\n'},
+        {},
+        "are text like any other, else --format csv",
+        {},
+        {"format": "csv"},
+    ),
+    ({"a.csv": b"a,b\nc,d\n"}, {}, "must name one of: ", {}, {"text_field": "a"}),
+    ({"a.csv": b"a,b\nc,d\n"}, {}, "or pass --text-column 1 if the", {}, {"text_column": (1,)}),
+    ({"a.parquet": SEVERAL_PARQUET}, {}, "; {} must name one of: {}", {}, {"text_field": "body"}),
+    (
+        {"a.parquet": SEVERAL_PARQUET},
+        {"text_field": "a"},
+        "not strings; name another with",
+        {},
+        {"text_field": "body"},
+    ),
+    ({"a.feather": FEATHER_1}, {}, "version 2, which is Arrow", {"a.feather": ARROW}, {}),
+    (
+        {"a.json": b'{"text": "x", "data": [{"text": "y"}]}'},
+        {},
+        "write it in one line, as jq -c does, and pass --format jsonl",
+        {},
+        {"format": "jsonl"},
+    ),
+    (
+        {"a.json": b'{"data": [{"text": "x"}],\n"b": [{"text": "y"}]}'},
+        {},
+        "pipe the records of one in, as in jq -c '.data[]'",
+        {"a.json": RECORD},
+        {},
+    ),
+    (
+        {"a.jsonl": RECORD + b"[1]\n"},
+        {},
+        "correct or remove the ",
+        {"a.jsonl": RECORD},
+        {},
+    ),
+    (
+        {"a.jsonl": RECORD + b"[1]\n"},
+        {},
+        "or pass --format text if this is plain text",
+        {},
+        {"format": "text"},
+    ),
+    (
+        {"a.txt": b"one,two"},
+        {"text_column": (2,)},
+        "pass --format csv or tsv if it is one",
+        {},
+        {"format": "csv"},
+    ),
+    (
+        {"_delta_log/0.json": b"{}", "a.parquet": PARQUET},
+        {},
+        "or name the files",
+        {},
+        {"inputs": "*.parquet"},
+    ),
+    (
+        {"blobs/a": b"a", "refs/main": b"b", "snapshots/b/a.txt": b"text"},
+        {},
+        "; name one of the folders in its snapshots",
+        {},
+        {"inputs": "snapshots/b"},
+    ),
+    (
+        {"state.json": json.dumps(INDICES).encode(), "a.arrow": ARROW, "b.arrow": ARROW},
+        {},
+        "call flatten_indices() and save it again",
+        {"state.json": json.dumps(STATE).encode(), "a.arrow": ARROW},
+        {},
+    ),
+    (
+        {"state.json": json.dumps(STATE).encode(), "b.arrow": ARROW},
+        {},
+        "which {} names; copy the folder again",
+        {"state.json": json.dumps(STATE).encode(), "a.arrow": ARROW},
+        {},
+    ),
+    (
+        {"state.json": b'{"_data_files": [1]}', "a.arrow": ARROW},
+        {},
+        "is damaged ({}); copy the folder again",
+        {"state.json": json.dumps(STATE).encode(), "a.arrow": ARROW},
+        {},
+    ),
+    (
+        {"a.txt": b"text"},
+        {"inputs": "b.txt"},
+        "no such file or folder; check the path",
+        {},
+        {"inputs": "a.txt"},
+    ),
+    ({"a.txt": b"text"}, {"inputs": "*.md"}, "check the pattern", {}, {"inputs": "*.txt"}),
+    (
+        {"a/.txt": b"text", "b/c": b"text"},
+        {"inputs": "a"},
+        "what tokkit wrote; name another",
+        {},
+        {"inputs": "b"},
+    ),
+    (
+        {"/".join(["a"] * 202) + "/b.txt": b"text"},
+        {},
+        " folders deep; name another",
+        {},
+        {"inputs": "/".join(["a"] * 100)},
+    ),
+]
+
+
+def write(folder: Path, files: Files) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def read(folder: Path, inputs: str = "", **options: Any) -> list[str]:
+    return read_corpus(folder / inputs, **options).texts
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row[2] for row in ROWS])
+def test_inputs_are_read_after_their_remedy(tmp_path: Path, row: Row) -> None:
+    files, options, fault, mended, changed = row
+    write(tmp_path / "first", files)
+    with pytest.raises(TokkitError) as error:
+        read(tmp_path / "first", **options)
+    for part in fault.split("{}"):
+        assert part in str(error.value)
+    write(tmp_path / "second", mended or files)
+    assert read(tmp_path / "second", **options | changed)

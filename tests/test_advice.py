@@ -1,0 +1,253 @@
+"""Every message that names a remedy has a test that follows the remedy, or is listed as one that has none.
+
+Tests in files called ``test_…_remedies.py`` fail, do what the error says, and succeed. Such a test
+follows the messages of which it has a part, in which ``{}`` or ``.*`` stands for what is filled in.
+A new message needs such a test; the list of those without one must only become shorter.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from test_messages import MODULES, PACKAGE, messages_of
+
+TESTS = Path(__file__).parent
+# An imperative after a pause.
+REMEDY = re.compile(
+    r"(?:^|[;:,.] |\b(?:or|and) )(?:add|ask|break|build|call|check|choose|clean|close|convert|copy"
+    r"|correct|decode|decompress|divide|download|encode|export|extract|free|give|install|leave|lower"
+    r"|make|name|omit|pass|pipe|plan|put|raise|recreate|remove|rename|replace|restore|run|save"
+    r"|set|shorten|split|start|take|train|try|unpack|unset|use|wait|write)\b"
+)
+FILLED_IN = re.compile(r"\{\}|\.\*|\\d\+|%[sd]")
+FEWEST = 15  # characters that say which message is meant
+# Tests elsewhere that follow a remedy, and parts of the messages.
+ELSEWHERE = {
+    "engine/test_stage.py::test_a_signal_ends_a_run_with_its_exit_status": (
+        "stopped by {}; run the same command again to continue",
+    ),
+    "engine/test_stage.py::test_a_worker_that_is_killed_is_an_error_that_names_its_unit": (
+        "Finished units are kept: run the same command again to continue",
+    ),
+    "pretraining/test_processes.py::test_two_processes_are_stopped_and_one_resumes": (
+        "stopped by {} after step {}{}; run the same command again to resume",
+        "run the same command again to continue from the last checkpoint",
+    ),
+    "engine/test_ray.py::test_units_of_a_node_that_is_lost_are_done_by_others": (
+        "its process or node was lost",
+    ),
+    "engine/test_mirrors.py::test_credentials_that_expire_end_the_work_and_lose_nothing": (
+        "the store refuses or does not answer",
+    ),
+    "pretraining/test_hub_upload.py::test_a_hub_that_refuses_costs_no_training": (
+        "the run is finished; run the same command again to upload it",
+    ),
+    "tokenizer/test_folders_of_transformers.py::test_without_transformers_the_line_names_the_extra_and_the_file": (
+        "or name its tokenizer.json, which is then taken as it is",
+    ),
+}
+# Why nothing follows a remedy, and parts of the messages.
+NOT_FOLLOWED = {
+    "they are no errors: help, labels and lines of a report": (
+        "start {} again to use it",
+        "What to do about invalid UTF-8",
+        "Number of optimizer steps; raise it",
+        "name your text under [corpus]",
+        "There is no text to measure on; name some",
+        "run its command again",
+        "record batches {} to {}, pass {}",
+        "encode dropped as many documents as of",
+        "{}: {}, {}, and encode again",
+        "split must be one of",
+        "are not supported by this function",
+    ),
+    "the warning is about a finished folder, and what it advises is checked where that option is tested": (
+        "became one document each; pass --documents line",
+        "pass --documents file if a file is a document",
+        "find random pairs only; if blank",
+        "reached sentencepiece in overlapping",
+        "use a vocabulary that was learned from such text",
+        "use a vocabulary that was learned from this script",
+        "clean it before training on it",
+        "encode with --sentences auto or lines",
+        "encode without --documents line, or",
+        "if blank lines stand between all sentences",
+        "no instances are held out, so nothing is evaluated",
+        "holds a DatasetDict",
+        "which is too little; lower --micro-batch-tokens",
+    ),
+    "another file has to come from where this one came from": (
+        "run git lfs pull",
+        "decode it first",
+        "restore the file, or remove the link",
+        "is damaged ({}); restore the file",
+        "name another, or restore it",
+        "is not a regular file; restore the file",
+        "replace it with a copy of the file",
+        "README.md: is not installed",
+        "so it is not overwritten; choose another path",
+        "install the release that wrote it",
+        "download both again",
+        "use weights that are not quantized",
+        "download the weights again",
+        "contains objects other than named tensors",
+        "is not 0, which is not supported",
+        "not a file of tensors alone",
+        "download it again",
+        "no such file; recreate it",
+        "damaged ({}); recreate it",
+        "choose another model",
+        "take a tokenizer whose class is fast",
+        "the tokenizers library cannot load it",
+        "its library did not encode",
+        "its library cannot encode",
+        "which no tokenizer has; pass another",
+        "its {} {}; use another tokenizer",
+        "a tiktoken file, which lacks",
+        "there is no unknown token to use instead",
+        "name the export folder of a run",
+        "use AutoModel{} of transformers",
+        "its precompiled_charsmap",
+    ),
+    "it takes another machine, another user, a GPU, a cluster, a store or the network": (
+        "check the name, the network",
+        "ask for access on its page",
+        "leave it out, and set {}",
+        "check the network, and run",
+        "set the variables that aws configure",
+        "check the folder with tokkit verify",
+        "correct it, or unset it",
+        "as ray status shows it",
+        "install the same release on all nodes",
+        "run ray start on this machine",
+        "permission denied; check",
+        "install a build of torch for it",
+        "TRITON_INTERPRET=1; pass",
+        "train with a single process",
+        "start one process per GPU",
+        "cannot connect to rank 0",
+        "log in with: hf auth",
+        "--precision fp16 is for",
+    ),
+    "it takes a full disk, little memory, or files that change at a moment": (
+        "out of memory; use fewer --workers",
+        "out of memory; use fewer --workers, or smaller units",
+        "It may have run out of memory: use",
+        "changed while it was in use",
+        "no space left on the device",
+        "the disk quota is used up",
+        "raise the limit, as with ulimit",
+        "too many open files; close",
+        "free some space before",
+        "a crash may lose lines",
+        "its lines are kept in memory",
+        "pass a smaller --micro-batch-tokens",
+        "has changed while it was read; wait",
+        "was damaged while it was read",
+        "is not valid UTF-8; give it another name",
+        "is not UTF-8, as a recipe must be",
+        "a link that leads to itself",
+        "a file or a link to nothing is there",
+        "unfinished (it has no {}); run the same tokkit train again",
+    ),
+    "it takes gigabytes, or a process whose standard input is a device": (
+        "standard input: more than {} bytes",
+        "standard input, byte {}",
+        "more than {} fields; shorten",
+        "of names of columns; correct it",
+        "values in one record; write",
+        "pipe its content to -",
+        "standard input is closed; name",
+        "cannot be read from standard input; name",
+        "write it with smaller record batches",
+        "split the corpus into several",
+        "more than --memory; raise it",
+        "more than can be learned from; pass",
+        "would be learned as an ordinary token",
+        "break the text into lines",
+        "a page of {} bytes",
+    ),
+    "no command reaches it, since a check before it says the same": (
+        "which only tokkit train reads",
+        "omit --language-field to use",
+    ),
+    "it is left to do": (
+        "if these are the records, pipe them in",
+        "is not in the manifest of its folder; remove it",
+        "holds no training instance",
+        "learns from {}; build it again",
+        "the sentence has {} tokens",
+        "--extend-positions has no effect: the model has positions for any length",
+        "pass --extend-positions interpolate",
+        "do not fit before the decay; lower them",
+        "choose one with --phase, from 0",
+        "has no effect; leave it out",
+    ),
+}
+
+
+def parts_of(text: str) -> list[str]:
+    """Return what is fixed in a text."""
+    return [part for part in FILLED_IN.split(text) if part]
+
+
+def is_part(text: str, message: str) -> bool:
+    """Whether the fixed parts of a text, or of a pattern, are in a message, one after another."""
+    at = 0
+    for part in parts_of(text):
+        plain = part if part in message else re.sub(r"\\(.)", r"\1", part)
+        if (found := message.find(plain, at)) < 0:
+            return False
+        at = found + len(plain)
+    return True
+
+
+@cache
+def texts_of_tests() -> frozenset[str]:
+    """Return the texts in tests of remedies that may be parts of messages."""
+    trees = (ast.parse(path.read_text()) for path in TESTS.rglob("test_*remedies.py"))
+    texts = (
+        node.value
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+    return frozenset(text for text in texts if sum(map(len, parts_of(text))) >= FEWEST)
+
+
+def remedies_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the line and text of each message of a module that names a remedy."""
+    for line, text in messages_of(path):
+        if len(text) >= FEWEST and REMEDY.search(text):
+            yield line, text
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[str(p.relative_to(PACKAGE)) for p in MODULES])
+def test_every_remedy_is_followed_or_listed(path: Path) -> None:
+    listed = {part for parts in (*ELSEWHERE.values(), *NOT_FOLLOWED.values()) for part in parts}
+    for line, text in remedies_of(path):
+        is_known = any(is_part(part, text) for part in listed | texts_of_tests())
+        assert is_known, f"{path}:{line}: no test follows the remedy of: {text}"
+
+
+def test_what_is_listed_is_a_message_that_no_test_follows() -> None:
+    messages = [text for path in MODULES for _, text in remedies_of(path)]
+    for parts in (*ELSEWHERE.values(), *NOT_FOLLOWED.values()):
+        for part in parts:
+            found = [text for text in messages if is_part(part, text)]
+            assert found, f"no message has the part: {part}"
+            followed = [t for t in found if any(is_part(text, t) for text in texts_of_tests())]
+            assert followed != found, f"a test follows it now: {part}"
+
+
+def test_the_tests_elsewhere_exist() -> None:
+    for name in ELSEWHERE:
+        path, _, test = name.partition("::")
+        assert f"def {test}(" in (TESTS / path).read_text(), name
+
+
+def test_the_list_of_remedies_that_are_not_followed_becomes_shorter() -> None:
+    assert sum(map(len, NOT_FOLLOWED.values())) <= 119
