@@ -77,16 +77,20 @@ def inspect(
         require(shard is None, f"{path}: is a shard itself; leave out --shard")
         return _inspect_shard(path, query, color=color)
     if (path / "tokenizer.json").is_file() and not (path / MANIFEST).is_file():
-        require(shard is None, f"{path}: a tokenizer has no shards; leave out --shard")
-        _refuse_search(path, "tokenizer", query)
-        return _inspect_tokenizer(path, num_rows)
-    kind = "run" if is_run(path) else Manifest.read(path).kind
+        kind = "tokenizer"
+    else:
+        kind = "run" if is_run(path) else Manifest.read(path).kind
     if (path / MANIFEST).is_file():
         require_kind(path, Manifest.read(path))
     if kind not in ("tokens", "instances"):
         require(shard is None, f"{path}: a {kind} has no shards; leave out --shard")
-        require(not rows, f"{path}: a {kind} has no rows; leave out --rows")
-        _refuse_search(path, kind, query)
+        require(not rows or kind == "tokenizer", f"{path}: a {kind} has no rows; leave out --rows")
+        require(
+            not query.is_search,
+            f"{path}: a {kind} has no rows to search; leave out --grep, --source and --longest",
+        )
+    if kind == "tokenizer":
+        return _inspect_tokenizer(path, num_rows)
     if kind == "run":
         return Inspection(kind, inspect_run(path))
     manifest = Manifest.read(path)
@@ -109,13 +113,6 @@ def inspect(
     if query.is_search and shard is None:
         chosen = [row["name"] for row in manifest.shards]
     return Inspection(kind, facts, tuple(show_rows(path, chosen, query, color=color)))
-
-
-def _refuse_search(path: Path, kind: str, query: RowQuery) -> None:
-    require(
-        not query.is_search,
-        f"{path}: a {kind} has no rows to search; leave out --grep, --source and --longest",
-    )
 
 
 def _choose_shard(path: Path, manifest: Manifest, wanted: str | None) -> str:

@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokkit.instances.document_reader import Documents
-from tokkit.kernels.arrays import INDEX_SHIFT, Integer
-from tokkit.kernels.instances.flatten import NO_LABEL
+from tokkit.kernels.arrays import Integer
 from tokkit.kernels.instances.noise import corrupt_spans, order_targets
 from tokkit.kernels.instances.pack import (
     SEQUENCE_DTYPE,
@@ -184,17 +183,7 @@ def lay_out_sequences(
         ids,
         word_starts,
     )
-    instances = Instances(
-        input_ids=ids,
-        offsets=offsets,
-        word_starts=word_starts,
-        segment_lengths=np.diff(offsets),
-        documents=sequences["index"] >> INDEX_SHIFT,
-        next_sentence_labels=np.full(len(sequences), NO_LABEL),
-        # One after the other in memory, as the loader's are, so that kernels are compiled once.
-        indices=np.ascontiguousarray(sequences["index"]),
-        predictions=Predictions.none(len(sequences), ids.dtype),
-    )
+    instances = Instances.made_of(ids, offsets, word_starts, sequences["index"])
     if options.noise is not None:
         return _corrupt(instances, options.noise, seed, number), num_tokens
     if options.predict_every is not None:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokkit.instances.document_reader import DocumentReader, Documents, SourceRanges, Split
-from tokkit.kernels.arrays import INDEX_SHIFT, Integer
+from tokkit.kernels.arrays import Integer
 from tokkit.kernels.instances.assemble_pairs import assemble_pairs, copy_segments, truncate_pairs
 from tokkit.kernels.instances.pair_sentences import PAIR_DTYPE, pair_sentences
 from tokkit.kernels.philox import (
@@ -25,7 +25,7 @@ from tokkit.kernels.philox import (
     chance_threshold,
     stream_of,
 )
-from tokkit.shards.instances import Instances, Predictions
+from tokkit.shards.instances import Instances
 
 NUM_SPECIAL = 3  # [CLS], and [SEP] after each segment
 
@@ -219,14 +219,11 @@ def lay_out_pairs(block: PairBlock, pairs: Pairs, options: PairOptions) -> Insta
         ids,
         word_starts,
     )
-    return Instances(
-        input_ids=ids,
-        offsets=offsets,
-        word_starts=word_starts,
+    return Instances.made_of(
+        ids,
+        offsets,
+        word_starts,
+        pairs["index"],
         segment_lengths=pairs["a_length"] + 2,
-        documents=pairs["index"] >> INDEX_SHIFT,
         next_sentence_labels=(pairs["is_random"] | pairs["is_swapped"]).astype(np.int64),
-        # One after the other in memory, as the loader's are, so that kernels are compiled once.
-        indices=np.ascontiguousarray(pairs["index"]),
-        predictions=Predictions.none(len(pairs), ids.dtype),
     )

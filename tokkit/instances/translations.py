@@ -17,7 +17,6 @@ import numpy.typing as npt
 from tokkit.errors import TokkitError, plural
 from tokkit.instances.document_reader import DocumentReader, Documents, Int64, Split
 from tokkit.kernels.arrays import INDEX_SHIFT
-from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.kernels.ragged import take_bit_rows, take_rows
 from tokkit.shards.instances import Instances, Predictions
 from tokkit.shards.reader import ShardFolder
@@ -149,15 +148,11 @@ def lay_out_translations(
     )
     begins = np.zeros(8 * len(packed), np.uint8)
     begins[: len(ids)][~is_end] = np.unpackbits(packed, bitorder="little")[: len(ids) - len(rows)]
-    numbers = documents.numbers[rows]
-    return Instances(
-        input_ids=ids,
-        offsets=offsets,
-        word_starts=np.packbits(begins, bitorder="little"),
-        segment_lengths=np.diff(offsets),
-        documents=numbers,
-        next_sentence_labels=np.full(len(rows), NO_LABEL),
-        indices=numbers << INDEX_SHIFT,
+    return Instances.made_of(
+        ids,
+        offsets,
+        np.packbits(begins, bitorder="little"),
+        documents.numbers[rows] << INDEX_SHIFT,
         predictions=Predictions.of_ids(target_ids, target_offsets),
     )
 

@@ -18,7 +18,7 @@ and exports; ``Trainer.run`` (training/loop.py) says what happens between two st
          Buffers.lay_out                       data/batches.py             concatenated into tensors
     3  ProcessGroup.sum                        training/distributed.py   counts of the whole batch
     4  Transformer.forward                     models/transformer.py     losses, an architecture's own layers
-         attend, linear_cross_entropy          models/attention.py, loss.py
+         attend, TokenLoss                     models/attention.py, loss.py
     5  total_loss, backward                    training/metrics.py       gradients; torch exchanges them
     6  clip_gradients, update_weights          training/optimizers.py
     7  MetricSums.add                          training/metrics.py       read a step later on a GPU

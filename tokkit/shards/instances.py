@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tokkit.kernels.arrays import INDEX_SHIFT
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.shards.arrow import boolean_array, large_list, ragged, to_arrow
 from tokkit.shards.objectives import PAIRED, TARGET_COLUMNS
@@ -110,6 +111,40 @@ class Instances:
     next_sentence_labels: Int64
     indices: npt.NDArray[np.uint64]
     predictions: Predictions
+
+    @classmethod
+    def made_of(
+        cls,
+        input_ids: Array,
+        offsets: Int64,
+        word_starts: npt.NDArray[np.uint8],
+        indices: npt.NDArray[np.uint64],
+        **columns: Any,
+    ) -> Self:
+        """Return instances as ``build`` makes them.
+
+        Args:
+            input_ids: see above.
+            offsets: see above.
+            word_starts: see above.
+            indices: see above.
+            columns: other attributes; without them the instances have one segment, no pairs and no
+                masks.
+        """
+        defaults: dict[str, Any] = {
+            "segment_lengths": np.diff(offsets),
+            "documents": indices >> INDEX_SHIFT,
+            "next_sentence_labels": np.full(len(indices), NO_LABEL),
+            "predictions": Predictions.none(len(indices), input_ids.dtype),
+        }
+        return cls(
+            input_ids=input_ids,
+            offsets=offsets,
+            word_starts=word_starts,
+            # One after the other in memory, as the loader's are, so that kernels are compiled once.
+            indices=np.ascontiguousarray(indices),
+            **(defaults | columns),
+        )
 
     def __len__(self) -> int:
         """Number of instances."""

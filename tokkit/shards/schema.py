@@ -131,12 +131,13 @@ def instances_schema(header: Header, *, static: bool, targets: str | None = None
 
     A column is added in these places:
 
-    - here, and in ``to_record_batch`` and ``Instances`` of ``shards/instances.py``;
-    - ``instances/pairs.py`` and ``instances/packs.py``, which make its values;
+    - here, and in ``Instances`` and ``to_record_batch`` of ``shards/instances.py``; ``made_of`` has
+      its default, and that of ``instances/pairs.py``, ``packs.py`` and ``translations.py`` which
+      knows better passes it;
     - ``TABLE_DTYPE`` and ``gather_rows`` of ``kernels/instances/flatten.py``, and ``gather``,
-      ``_map_columns`` and ``join_instances`` of ``pretraining/data/instance_reader.py``, which load it;
-    - ``pretraining/data/batches.py``, if the model reads it;
-    - ``inspection/row_text.py``, which shows it;
+      ``_map_columns`` and, of a value for each instance, ``VALUE_FIELDS`` of
+      ``pretraining/data/instance_reader.py``, which load it;
+    - ``pretraining/data/batches.py`` if the model reads it, and ``inspection/row_text.py`` to show it;
     - ``FORMAT_VERSION`` of ``engine/manifest.py``, unless shards without it can still be read, as
       ``expected_schema`` allows for the columns of masks and targets.
 

@@ -183,15 +183,11 @@ def _cell(column: Column, value: Any, largest: Mapping[str, float]) -> Markup:
         shown = format_bytes(value) if column.format == "bytes" else f"{value:{column.format}}"
     content: Content = shown
     if column.is_bar:
-        bar = share_bar(value / (largest[column.key] or 1))
+        share = min(max(value / (largest[column.key] or 1), 0.0), 1.0)
+        filled = element("rect", width=f"{100 * share:.2f}%", height=8, rx=2)
+        bar = element("svg", filled, class_="bar c0", aria_hidden="true")
         content = element("span", bar, shown, class_="barred")
     return element("td", content, class_="number", data_value=repr(value))
-
-
-def share_bar(share: float, class_: str = "c0") -> Markup:
-    """Return a bar that is as wide as a share of its place."""
-    filled = element("rect", width=f"{100 * min(max(share, 0.0), 1.0):.2f}%", height=8, rx=2)
-    return element("svg", filled, class_=f"bar {class_}", aria_hidden="true")
 
 
 def format_options(options: Mapping[str, Any]) -> dict[str, str]:

@@ -67,7 +67,8 @@ def make_report(config: ReportConfig) -> str:
     require("run" in kinds or not config.example, "--example has no effect without a run folder")
     for kind in ORDER:
         found = [path for path, own in zip(paths, kinds, strict=True) if own == kind]
-        unfinished = [path for path in found if kind != "run" and not _is_finished(path, kind)]
+        last = "tokenizer.json" if kind == "tokenizer" else MANIFEST  # what its stage writes last
+        unfinished = [path for path in found if kind != "run" and not (path / last).is_file()]
         finished = [path for path in found if path not in unfinished]
         if finished:
             sections += _describe(kind, finished, config, tuple(dict.fromkeys(examples)))
@@ -106,10 +107,6 @@ def _require_kind(path: Path) -> str:
     if kind not in (*KINDS, "tokenizer"):
         raise TokkitError(f"{path}: {kind} cannot be reported on")
     return kind
-
-
-def _is_finished(path: Path, kind: str) -> bool:
-    return (path / "tokenizer.json" if kind == "tokenizer" else path / MANIFEST).is_file()
 
 
 def _describe(

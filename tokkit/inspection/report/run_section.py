@@ -79,8 +79,10 @@ def _read_run(path: Path, examples: Sequence[str], max_lines: int) -> dict[str, 
         "checkpoints": facts["checkpoints"],
         "metrics": {part: _thin_out(own, max_lines) for part, own in _locate(lines).items()},
         "lines": len(lines),
-        "unread_lines": _count_unread(path / METRICS, len(lines)),
+        "unread_lines": 0,
     }
+    if (path / METRICS).is_file():  # of whole lines
+        figures["unread_lines"] = read_whole(path / METRICS).count(b"\n") - len(lines)
     figures["answers"], figures["without_answers"] = [], None
     if examples and facts.get("run"):
         try:
@@ -95,11 +97,19 @@ def _locate(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]
     train = [dict(line) for line in lines if line["kind"] == "train"]
     evals = [dict(line) for line in lines if line["kind"] == "eval"]
     for name in ("tokens", "elapsed"):
-        known = [(line["step"], line[name]) for line in train if name in line]
-        steps, values = np.array([(0, 0), *known], float).T
-        for line in evals:
-            line[name] = float(np.interp(line["step"], steps, values))
+        values = _interpolate(train, name, [line["step"] for line in evals])
+        for line, value in zip(evals, values, strict=True):
+            line[name] = value
     return {"training": train, "evaluation": evals}
+
+
+def _interpolate(
+    lines: Sequence[Mapping[str, Any]], name: str, steps: Sequence[int]
+) -> list[float]:
+    """Return what a metric that grows from 0 was at some steps, between training lines."""
+    known = [(line["step"], line[name]) for line in lines if name in line]
+    known_steps, values = np.array([(0, 0), *known], float).T
+    return [float(value) for value in np.interp(steps, known_steps, values)]
 
 
 def _thin_out(lines: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
@@ -117,13 +127,6 @@ def _thin_out(lines: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]
         }
         for group in groups
     ]
-
-
-def _count_unread(path: Path, num_lines: int) -> int:
-    """Return how many whole lines of metrics were not read."""
-    if not path.is_file():
-        return 0
-    return read_whole(path).count(b"\n") - num_lines
 
 
 def _draw(runs: Sequence[Mapping[str, Any]]) -> Content:
@@ -301,18 +304,17 @@ def _scale(value: float, axis: str) -> float:
 
 def _mark_checkpoints(run: Mapping[str, Any], axis: str) -> list[tuple[float, str, bool]]:
     """Return where the kept checkpoints are on an axis."""
-    training = run["metrics"]["training"]
-    known = [(line["step"], line[axis]) for line in training if axis in line]
-    if not known:
+    training, checkpoints = run["metrics"]["training"], run["checkpoints"]
+    if not any(axis in line for line in training):
         return []
-    steps, values = np.array([(0, 0), *known], float).T
+    places = _interpolate(training, axis, [row["step"] for row in checkpoints])
     return [
         (
-            _scale(float(np.interp(row["step"], steps, values)), axis),
+            _scale(place, axis),
             f"checkpoint of step {row['step']:,}{', the best' if row['is_best'] else ''}",
             row["is_best"],
         )
-        for row in run["checkpoints"]
+        for row, place in zip(checkpoints, places, strict=True)
     ]
 
 

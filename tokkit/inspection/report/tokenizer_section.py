@@ -226,7 +226,7 @@ def _cut_lines(
         {
             "text": name,
             "line": line,
-            "cut": {title: cut_text(tokenizer, line) for title, tokenizer in tokenizers.items()},
+            "cut": {title: _cut_text(tokenizer, line) for title, tokenizer in tokenizers.items()},
         }
         for name, line in chosen
     ]
@@ -240,7 +240,7 @@ def _choose_lines(lines: Sequence[str], number: int) -> list[str]:
     return [fitting[place * len(fitting) // number] for place in range(min(number, len(fitting)))]
 
 
-def cut_text(tokenizer: Tokenizer, text: str) -> list[dict[str, Any]]:
+def _cut_text(tokenizer: Tokenizer, text: str) -> list[dict[str, Any]]:
     """Return the tokens of a text, as ``list_tokens`` does."""
     encoded = Encoder(tokenizer).encode(pa.array([text], pa.large_string()))
     return list_tokens(encoded.ids.tolist(), encoded.word_starts.to_pylist(), tokenizer)

@@ -223,6 +223,7 @@ def _draw(figures: Mapping[str, Any]) -> Content:
     accounts, shorten_name = figures["accounts"], _name_shortener(figures)
     counts = accounts.get("figures", {})
     words, unknown = counts.get("words"), counts.get("unknown_tokens")
+    note = f"Of a sample of {plural(figures['documents_read'], 'document')}, at even distances."
     return [
         tiles(
             {
@@ -252,7 +253,7 @@ def _draw(figures: Mapping[str, Any]) -> Content:
                     "tokens of a document",
                 ),
                 stats_list(figures["document_lengths"]),
-                note=_note_sample(figures),
+                note="" if figures["is_whole"] else note,
             ),
             card(
                 "Sentences by length",
@@ -288,12 +289,6 @@ def _name_shortener(figures: Mapping[str, Any]) -> Callable[[str], str]:
         return names.get(source, "") + name[len(source) :]
 
     return shorten_name
-
-
-def _note_sample(figures: Mapping[str, Any]) -> str:
-    if figures["is_whole"]:
-        return ""
-    return f"Of a sample of {plural(figures['documents_read'], 'document')}, at even distances."
 
 
 def draw_flows(accounts: Mapping[str, Any]) -> Content:

@@ -33,6 +33,8 @@ from tokkit.shards.reader import BatchRef, ShardFolder
 from tokkit.shards.schema import check_ids_below
 
 Int64 = npt.NDArray[np.int64]
+# Attributes of ``Instances`` with one value for each.
+VALUE_FIELDS = ("segment_lengths", "documents", "next_sentence_labels", "indices")
 PREDICTED = ("masked_positions", "masked_labels", *TARGET_COLUMNS)
 CHECK_INTERVAL = 100  # between checks of the shards' identities, in times that a check takes
 
@@ -250,11 +252,8 @@ def join_instances(parts: Sequence[Instances], rows: Sequence[Int64]) -> Instanc
         input_ids=_take([part.input_ids for part in parts], all_offsets, order),
         offsets=_reorder(all_offsets, order),
         word_starts=_take_words(parts, all_offsets, order),
-        segment_lengths=join("segment_lengths"),
-        documents=join("documents"),
-        next_sentence_labels=join("next_sentence_labels"),
-        indices=join("indices"),
         predictions=predictions,
+        **{name: join(name) for name in VALUE_FIELDS},
     )
 
 

@@ -76,10 +76,7 @@ class Sources:
 
     def select(self, numbers: Sequence[int], config: DataConfig) -> "Sources":
         """Return some of the folders, masked as the options of a phase say."""
-        folders = tuple(self.folders[number] for number in numbers)
-        masks = (_mask_options(config, folder, self.tokenizer) for folder in folders)
-        training, held_out = zip(*masks, strict=True)
-        return Sources(folders, self.tokenizer, training, held_out)
+        return _mask_folders(config, [self.folders[number] for number in numbers], self.tokenizer)
 
 
 def open_sources(config: DataConfig) -> Sources:
@@ -93,7 +90,7 @@ def open_sources(config: DataConfig) -> Sources:
     """
     for path in config.folders:
         pull(path)
-    folders = tuple(ShardFolder.open(path, "instances") for path in config.folders)
+    folders = [ShardFolder.open(path, "instances") for path in config.folders]
     first = folders[0]
     tokenizer = load_tokenizer(first.tokenizer_path)
     first.require_tokenizer(tokenizer)
@@ -115,9 +112,15 @@ def open_sources(config: DataConfig) -> Sources:
         tokenizer.require_special("pad", "cls", "sep", "mask")
     elif OBJECTIVES[first.manifest.options["objective"]].targets == "target_ids":
         tokenizer.require_special("pad")  # with which the decoder begins
+    return _mask_folders(config, folders, tokenizer)
+
+
+def _mask_folders(
+    config: DataConfig, folders: Sequence[ShardFolder], tokenizer: Tokenizer
+) -> Sources:
     masks = (_mask_options(config, folder, tokenizer) for folder in folders)
     training, held_out = zip(*masks, strict=True)
-    return Sources(folders, tokenizer, training, held_out)
+    return Sources(tuple(folders), tokenizer, training, held_out)
 
 
 def _mask_options(

@@ -106,25 +106,30 @@ def config_names(architecture: Architecture) -> dict[str, str]:
     return {name: their_name for name, their_name in named.items() if their_name is not None}
 
 
-def parse_config(data: Mapping[str, Any], architecture: Architecture, **values: Any) -> ModelConfig:
+def parse_config(
+    path: Path, data: Mapping[str, Any], architecture: Architecture, remedy: str, **values: Any
+) -> ModelConfig:
     """Return the shape that ``config.json`` describes.
 
     Args:
+        path: of the file.
         data: its contents.
         architecture: of the model.
+        remedy: what to do about a fault.
         values: of our fields, in place of those of the file.
 
     Raises:
-        KeyError: naming a field that is missing.
-        ValueError: if a field cannot be that of a model.
+        TokkitError: naming a field that is missing, or cannot be that of a model.
     """
-    completed = architecture.read({**architecture.defaults, **data})
     names = config_names(architecture)
-    found = {name: completed[theirs] for name, theirs in names.items() if name not in values}
     try:
+        completed = architecture.read({**architecture.defaults, **data})
+        found = {name: completed[theirs] for name, theirs in names.items() if name not in values}
         return msgspec.convert({**found, **values}, architecture.config_class)
-    except msgspec.ValidationError as error:
-        raise ValueError(str(error)) from error
+    except KeyError as error:
+        raise TokkitError(f"{path}: {error.args[0]} is missing; {remedy}") from error
+    except ValueError as error:
+        raise TokkitError(f"{path}: {error}; {remedy}") from error
 
 
 def transformers_names(name: str, architecture: Architecture) -> tuple[str, ...]:

@@ -174,14 +174,7 @@ def read_config(folder: Path) -> ModelConfig:
             f"{path}: model_type is {kind}, not {', '.join(ARCHITECTURES)}; "
             f"name the export folder of a run"
         )
-    try:
-        config = parse_config(data, ARCHITECTURES[kind])
-    except KeyError as error:
-        raise TokkitError(
-            f"{path}: {error.args[0]} is missing; name the export folder of a run"
-        ) from error
-    except ValueError as error:
-        raise TokkitError(f"{path}: {error}; name the export folder of a run") from error
+    config = parse_config(path, data, ARCHITECTURES[kind], "name the export folder of a run")
     with wrap_damage_errors(folder / MODEL):
         num_bytes = (folder / MODEL).stat().st_size
     require_possible(path, config, num_bytes)

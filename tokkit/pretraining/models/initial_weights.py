@@ -147,18 +147,15 @@ def _read_config(folder: Path, objective: str, dropout: float) -> ModelConfig:
                 f"{path}: {name} is {str(data[name])[:LONGEST_LOGGED]}, but --init-from requires "
                 f"{' or '.join(map(str, supported))}; choose another model"
             )
-    try:
-        config = parse_config(
-            data,
-            architecture,
-            objective=objective,
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=dropout,
-        )
-    except KeyError as error:
-        raise TokkitError(f"{path}: {error.args[0]} is missing; {DOWNLOAD}") from error
-    except ValueError as error:
-        raise TokkitError(f"{path}: {error}; {DOWNLOAD}") from error
+    config = parse_config(
+        path,
+        data,
+        architecture,
+        DOWNLOAD,
+        objective=objective,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
     if config.type_vocab_size < 2 and config.has_pairs:
         raise TokkitError(
             f"{path}: type_vocab_size is {config.type_vocab_size}, but instances have two "

@@ -26,39 +26,14 @@ CHUNK_LOGITS = 1 << 26  # 256 MB in fp32
 Chunk = Callable[..., tuple[Tensor, Tensor, Tensor | None, Tensor | None]]
 
 
-def linear_cross_entropy(
-    x_MD: Tensor,
-    weight_VD: Tensor,
-    bias_V: Tensor | None,
-    labels_M: Tensor,
-    vocab_size: int,
-    *,
-    chunk: Chunk | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Return the loss of predictions, and the number of correct ones.
-
-    Args:
-        x_MD: input of the layer; products are computed in its precision, sums in fp32.
-        weight_VD: fp32 weight of the layer. Matrix units read rows of 16 bytes, so V should be a
-            multiple of 8.
-        bias_V: fp32 bias; None for a layer without one.
-        labels_M: int64, ``NO_LABEL`` where nothing is predicted.
-        vocab_size: the rest of V is padding, whose probability is 0.
-        chunk: ``differentiate_chunk``, perhaps compiled.
-
-    Returns:
-        The sum of the cross-entropy over labels, differentiable, and the correct predictions, int64.
-    """
-    chunk = chunk or differentiate_chunk
-    arguments = (x_MD, weight_VD, bias_V, labels_M, vocab_size, torch.is_grad_enabled(), chunk)
-    loss, num_correct = _LinearCrossEntropy.apply(*arguments)  # type: ignore[no-untyped-call]
-    return loss, num_correct
-
-
 class TokenLoss(nn.Module):
-    """``linear_cross_entropy`` as a module without weights, whose chunks can be compiled.
+    """The cross-entropy of a linear layer, as a module without weights, whose chunks can be compiled.
 
     Compiling it as a whole would unroll its loop: with 65,536 tokens of a GPT-2, 57 seconds and 6 GB.
+
+    Args:
+        vocab_size: tokens of the vocabulary; the other rows of the layer's weight are padding, whose
+            probability is 0.
     """
 
     def __init__(self, vocab_size: int) -> None:
@@ -73,10 +48,24 @@ class TokenLoss(nn.Module):
     def forward(
         self, x_MD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, labels_M: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the loss and the number of correct predictions."""
-        return linear_cross_entropy(
-            x_MD, weight_VD, bias_V, labels_M, self.vocab_size, chunk=self.chunk
+        """Return the loss of predictions, and the number of correct ones.
+
+        Args:
+            x_MD: input of the layer; products are computed in its precision, sums in fp32.
+            weight_VD: fp32 weight of the layer. Matrix units read rows of 16 bytes, so V should be
+                a multiple of 8.
+            bias_V: fp32 bias; None for a layer without one.
+            labels_M: int64, ``NO_LABEL`` where nothing is predicted.
+
+        Returns:
+            The sum of the cross-entropy over labels, differentiable, and the correct predictions,
+            int64.
+        """
+        layer, needs_gradient = (x_MD, weight_VD, bias_V), torch.is_grad_enabled()
+        loss, num_correct = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            *layer, labels_M, self.vocab_size, needs_gradient, self.chunk
         )
+        return loss, num_correct
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -137,7 +126,7 @@ def differentiate_chunk(
         weight: in the precision of ``x``; sums are fp32.
         bias_V: of the layer.
         labels: of the rows.
-        vocab_size: see ``linear_cross_entropy``.
+        vocab_size: see ``TokenLoss``.
         needs_gradient: whether there are gradients.
     """
     is_labelled = labels != NO_LABEL

@@ -61,10 +61,7 @@ SUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "hidden_activation": ("gelu", "gelu_python"),
     "classifier_activation": ("gelu", "gelu_python"),
     "rope_scaling": (None,),
-    "norm_bias": (False,),
-    "attention_bias": (False,),
-    "mlp_bias": (False,),
-    "classifier_bias": (False,),
+    **dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), (False,)),
     "decoder_bias": (True,),
     "tie_word_embeddings": (True,),
 }

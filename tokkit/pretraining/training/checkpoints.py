@@ -100,15 +100,16 @@ def name_tensors(model: nn.Module, optimizer: Optimizer) -> Snapshot:
         for name, parameter in model.named_parameters()
         for moment in kept[parameter]
     }
-    return {MODEL: _name_weights(model), OPTIMIZER: moments}
+    weights = {name: tensor.detach() for tensor, name in _name_weights(model).items()}
+    return {MODEL: weights, OPTIMIZER: moments}
 
 
-def _name_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and buffers; a shared one under the first of its names."""
+def _name_weights(model: nn.Module) -> dict[Tensor, str]:
+    """Return the names of parameters and buffers; of a shared one the first."""
     names: dict[Tensor, str] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         names.setdefault(tensor, name)
-    return {name: tensor.detach() for tensor, name in names.items()}
+    return names
 
 
 def restore_tensors(snapshot: Snapshot, step: int, model: nn.Module, optimizer: Optimizer) -> None:
@@ -121,7 +122,7 @@ def restore_tensors(snapshot: Snapshot, step: int, model: nn.Module, optimizer: 
         optimizer: the model's; its state is replaced.
     """
     with torch.no_grad():
-        for name, tensor in _name_weights(model).items():
+        for tensor, name in _name_weights(model).items():
             tensor.copy_(snapshot[MODEL][name])
     names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     state = {
@@ -149,12 +150,9 @@ def read_model(path: Path, config: ModelConfig) -> Transformer:
     """
     model = outline_model(config)
     names = _name_weights(model)
-    tensors = read_tensors(path / MODEL, names)
-    weights = model.state_dict(keep_vars=True)
-    first: dict[Tensor, str] = {}
-    for name, tensor in weights.items():
-        first.setdefault(tensor, name)
-    model.load_state_dict({name: tensors[first[weights[name]]] for name in weights}, assign=True)
+    tensors = read_tensors(path / MODEL, {name: tensor for tensor, name in names.items()})
+    weights = model.state_dict(keep_vars=True).items()
+    model.load_state_dict({name: tensors[names[own]] for name, own in weights}, assign=True)
     return model.eval()
 
 

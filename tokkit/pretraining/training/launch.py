@@ -89,7 +89,10 @@ def launch(work: Work, config: PretrainConfig) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     size = config.nproc_per_node or 1
-    config = replace(config, nproc_per_node=None, threads=_divide_threads(config, size))
+    threads = config.threads
+    if threads is None and "OMP_NUM_THREADS" not in os.environ:
+        threads = max(1, count_processors() // size)
+    config = replace(config, nproc_per_node=None, threads=threads)
     resource_tracker.ensure_running()  # when it starts, it unblocks signals in its thread
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="tokkit-")))
@@ -124,12 +127,6 @@ def launch(work: Work, config: PretrainConfig) -> None:
             executor.submit(agent, work, config, folder, receivers, level).result()
         except ChildFailedError as failed:
             raise _find_cause(folder, failed) from None
-
-
-def _divide_threads(config: PretrainConfig, size: int) -> int | None:
-    if config.threads is not None or "OMP_NUM_THREADS" in os.environ:
-        return config.threads
-    return max(1, count_processors() // size)
 
 
 @contextmanager

@@ -130,7 +130,9 @@ def read_run(folder: Path) -> tuple[RunRecord, PretrainConfig]:
     record = read_json(path, RunRecord)
     try:
         check_options(record["options"])
-        config = msgspec.convert(record["options"], PretrainConfig, dec_hook=_make_path)
+        config = msgspec.convert(
+            record["options"], PretrainConfig, dec_hook=lambda kind, value: kind(value)
+        )
         find_origin(record)
         head = msgspec.convert(record["model"], _ModelHead)
     except (ValueError, UsageError) as error:
@@ -147,10 +149,6 @@ def find_origin(record: RunRecord) -> Origin:
         msgspec.ValidationError: never of a record from ``read_run``.
     """
     return msgspec.convert(record["origin"], Origin)
-
-
-def _make_path(schema: type, value: Any) -> Any:
-    return schema(value)
 
 
 def format_options(options: Mapping[str, Any]) -> dict[str, Any]:
