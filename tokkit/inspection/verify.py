@@ -119,11 +119,7 @@ def require_kind(path: Path, manifest: Manifest) -> None:
 
 
 def _check_file(
-    folder: Path,
-    row: FileRow,
-    manifest: Manifest,
-    counted: Accounts,
-    shards: dict[str, Shard],
+    folder: Path, row: FileRow, manifest: Manifest, counted: Accounts, shards: dict[str, Shard]
 ) -> Iterator[str]:
     """Check size, hash and content of one file; shards that can be opened go into ``shards``."""
     path = folder / row["name"]

@@ -15,11 +15,7 @@ from tokkit.instances.build_plan import BuildContext, BuildUnit
 from tokkit.instances.document_reader import Documents
 from tokkit.instances.packs import PackOptions, lay_out_sequences, pack_documents
 from tokkit.instances.pairs import PairBlock, PairOptions, cut_pairs, lay_out_pairs, pair_documents
-from tokkit.instances.translations import (
-    TranslationOptions,
-    find_pairs,
-    lay_out_translations,
-)
+from tokkit.instances.translations import TranslationOptions, find_pairs, lay_out_translations
 from tokkit.masking.masks import mask_instances
 from tokkit.shards.instances import Instances, count_instances, to_record_batch
 from tokkit.shards.objectives import OBJECTIVES

@@ -99,10 +99,7 @@ def mask_instances(
     unmaskable_ids = np.array(options.unmaskable_ids, np.int64)
     find_special(ids, offsets, unmaskable_ids, special_positions, special_offsets)
     num_masked = count_masked(
-        np.diff(offsets),
-        np.diff(special_offsets),
-        options.masked_lm_prob,
-        options.max_predictions,
+        np.diff(offsets), np.diff(special_offsets), options.masked_lm_prob, options.max_predictions
     )
     masked_offsets = np.concatenate([[0], np.cumsum(num_masked)])
     positions = np.empty(masked_offsets[-1], np.uint16)

@@ -27,10 +27,7 @@ from tokkit.pretraining.training.hub_upload import (
 from tokkit.pretraining.training.launch import launch
 from tokkit.pretraining.training.launch_info import LaunchInfo, detect_launcher, log_on_first_rank
 from tokkit.pretraining.training.run_plan import RunPlan, require_model
-from tokkit.pretraining.training.run_record import (
-    KIND,
-    find_run,
-)
+from tokkit.pretraining.training.run_record import KIND, find_run
 from tokkit.tokenizer.hub_names import WEIGHT_FILES, find_folder
 
 log = logging.getLogger(__name__)

@@ -134,10 +134,7 @@ def _count_in_bins(lengths: npt.NDArray[np.int64], longest: int) -> dict[str, An
     width = -(-longest // NUM_BINS)
     num_bins = -(-longest // width)
     counts = np.bincount((lengths - 1).clip(0) // width, minlength=num_bins)
-    return {
-        "edges": [place * width for place in range(num_bins + 1)],
-        "counts": counts.tolist(),
-    }
+    return {"edges": [place * width for place in range(num_bins + 1)], "counts": counts.tolist()}
 
 
 def _count_pairs(

@@ -31,10 +31,7 @@ from tokkit.inspection.report.markup import (
 from tokkit.inspection.report.page import Section, list_warnings
 from tokkit.inspection.report.plots import Axes, Series, plot_lines
 from tokkit.inspection.run_summary import inspect_run
-from tokkit.pretraining.training.run_record import (
-    METRICS,
-    read_metrics,
-)
+from tokkit.pretraining.training.run_record import METRICS, read_metrics
 
 MAX_LINES = 4000  # of metrics, of all runs together
 # What a line counts from the start of the run, of which there are no means.

@@ -36,11 +36,7 @@ from tokkit.inspection.report.markup import (
     tiles,
 )
 from tokkit.inspection.report.page import Section
-from tokkit.inspection.report.text_samples import (
-    SampleConfig,
-    read_samples,
-    read_training_text,
-)
+from tokkit.inspection.report.text_samples import SampleConfig, read_samples, read_training_text
 from tokkit.inspection.report.vocabulary_section import (
     count_lengths,
     count_scripts,
@@ -142,10 +138,7 @@ def _measure_text(lines: pa.LargeStringArray) -> _Text:
 
 
 def _describe(
-    name: str,
-    tokenizer: Tokenizer,
-    texts: Mapping[str, _Text],
-    record: TrainingRecord | None,
+    name: str, tokenizer: Tokenizer, texts: Mapping[str, _Text], record: TrainingRecord | None
 ) -> dict[str, Any]:
     encoder = Encoder(tokenizer) if texts else None
     entries = read_entries(tokenizer)

@@ -220,8 +220,4 @@ def _token_columns(instances: Instances, positions: Int64, *, causal: bool) -> d
         labels = np.full_like(input_ids, NO_LABEL)
         if instances.predictions.targets is None:
             labels[instances.masked_tokens] = instances.predictions.labels
-    return {
-        "input_ids": input_ids,
-        "token_type_ids": is_second.astype(np.int64),
-        "labels": labels,
-    }
+    return {"input_ids": input_ids, "token_type_ids": is_second.astype(np.int64), "labels": labels}

@@ -122,11 +122,7 @@ ALBERT = Architecture(
     },
     describe=describe_albert,
     config_class=AlbertConfig,
-    defaults={
-        **DEFAULTS,
-        "embedding_size": 128,
-        "hidden_act": "gelu_new",
-    },
+    defaults={**DEFAULTS, "embedding_size": 128, "hidden_act": "gelu_new"},
     supported=SUPPORTED
     | {
         "hidden_act": (*EXACT, "gelu_new", "gelu_pytorch_tanh"),

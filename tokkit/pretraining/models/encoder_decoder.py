@@ -16,12 +16,7 @@ from torch import Tensor, nn
 
 from tokkit.engine.json_files import Size
 from tokkit.pretraining.models.attention import index_targets
-from tokkit.pretraining.models.transformer import (
-    Embeddings,
-    Inputs,
-    ModelConfig,
-    Transformer,
-)
+from tokkit.pretraining.models.transformer import Embeddings, Inputs, ModelConfig, Transformer
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 

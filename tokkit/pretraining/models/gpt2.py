@@ -139,11 +139,7 @@ GPT2 = Architecture(
     config_class=Gpt2Config,
     transposed=True,
     describe=describe_gpt2,
-    defaults={
-        "n_inner": None,
-        "layer_norm_epsilon": 1e-5,
-        "initializer_range": 0.02,
-    },
+    defaults={"n_inner": None, "layer_norm_epsilon": 1e-5, "initializer_range": 0.02},
     supported={
         "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
         "scale_attn_weights": (True,),

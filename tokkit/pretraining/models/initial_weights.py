@@ -48,12 +48,7 @@ from tokkit.pretraining.models.architectures import (
     to_transformers,
     transformers_names,
 )
-from tokkit.pretraining.models.model_folder import (
-    CONFIG,
-    DOWNLOAD,
-    find_weights,
-    read_model_type,
-)
+from tokkit.pretraining.models.model_folder import CONFIG, DOWNLOAD, find_weights, read_model_type
 from tokkit.pretraining.models.transformer import Architecture, ModelConfig
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 

@@ -27,12 +27,7 @@ from tokkit.pretraining.families import T5_PRESETS, Sizes
 from tokkit.pretraining.models.attention import CrossAttention, attend_biased
 from tokkit.pretraining.models.dropout import CROSS_HIDDEN, HIDDEN, OUTPUT, UP
 from tokkit.pretraining.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from tokkit.pretraining.models.transformer import (
-    Architecture,
-    Embeddings,
-    Inputs,
-    Positive,
-)
+from tokkit.pretraining.models.transformer import Architecture, Embeddings, Inputs, Positive
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 

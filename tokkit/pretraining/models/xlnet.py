@@ -301,10 +301,7 @@ XLNET = Architecture(
         "attention_probs_dropout_prob": "dropout",
     },
     config_class=XlnetConfig,
-    defaults={
-        "initializer_range": 0.02,
-        "layer_norm_eps": 1e-12,
-    },
+    defaults={"initializer_range": 0.02, "layer_norm_eps": 1e-12},
     supported={
         "ff_activation": ("gelu",),
         "attn_type": ("bi",),

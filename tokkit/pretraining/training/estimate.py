@@ -62,10 +62,7 @@ def measure_run(plan: RunPlan, num_processes: int) -> dict[str, Any]:
     Nothing is written. What is not known is None.
     """
     config = plan.config
-    with (
-        join_process_group(config, SINGLE_PROCESS) as group,
-        torch_settings(config, group.device),
-    ):
+    with join_process_group(config, SINGLE_PROCESS) as group, torch_settings(config, group.device):
         sources = open_sources(config)
         schedule = make_schedule(config, sources, plan.origin)
         loaders = open_loaders(config, sources, group, schedule)

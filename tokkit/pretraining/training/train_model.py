@@ -24,11 +24,7 @@ from tokkit.errors import TokkitError, require
 from tokkit.pretraining.data.instance_sources import Sources, divide_phases, open_sources
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.prefetcher import Prefetcher
-from tokkit.pretraining.models.architectures import (
-    ARCHITECTURES,
-    build_model,
-    read_shape,
-)
+from tokkit.pretraining.models.architectures import ARCHITECTURES, build_model, read_shape
 from tokkit.pretraining.models.export import write_export
 from tokkit.pretraining.models.initial_weights import InitialWeights, read_initial_weights
 from tokkit.pretraining.models.model_folder import read_family
@@ -160,10 +156,7 @@ def open_trainer(
     )
     wrapped_model = distribute(model, group, fsdp=config.fsdp)
     with Prefetcher(
-        loaders,
-        micro_batch_tokens=tokens,
-        static=compiled,
-        pin=group.device.type == "cuda",
+        loaders, micro_batch_tokens=tokens, static=compiled, pin=group.device.type == "cuda"
     ) as prefetcher:
         yield Trainer(
             config=config,
