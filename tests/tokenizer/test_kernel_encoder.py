@@ -103,7 +103,7 @@ def test_a_long_word_that_was_written_over_is_not_found() -> None:
     words = new_long_words(4, 7)
     text = np.frombuffer(b"a word of 16 or more", np.uint8)
     key = (text, 0, 16, np.uint64(0))
-    first, other = np.uint64(1 << 60), np.uint64(2 << 60)
+    first, other = np.uint64(1 << 62), np.uint64(1 << 63)
     num_fitting = (
         128 // 5
     )  # a record has a header, word starts, two words of its key and one of ids

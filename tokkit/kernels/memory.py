@@ -17,6 +17,7 @@ from tokkit.kernels.jit import inline, instruction, splice, tuple_splice
 HASH_PRIME = np.uint64(0x9E37_79B9_7F4A_7C15)
 HASH_PRIME_2 = np.uint64(0xD6E8_FEB8_6659_FD93)
 
+_BLOCK = 64
 _BYTE = ir.IntType(8)
 _WORD = ir.IntType(64)
 
@@ -216,6 +217,20 @@ def find_last_small_bytes(values: Bytes, position: int, limit: int) -> np.uint64
     small = np.uint64(0)
     for index in range(position, min(values.size, position + 64)):
         small |= np.uint64(values[index] < limit) << np.uint64(index - position)
+    return small
+
+
+@tuple_splice
+def find_small(values: Bytes, position: int, stop: int, limit: int) -> np.uint64:
+    """Return a bit for each of 64 bytes from ``position`` on, set if below a limit or at ``stop``."""
+    small: np.uint64
+    if position + _BLOCK <= values.size:
+        small = find_small_bytes(values, position, limit)
+    else:
+        small = find_last_small_bytes(values, position, limit)
+    if stop - position < _BLOCK:
+        last = np.uint64(1) << np.uint64(stop - position)
+        small = (small & (last - np.uint64(1))) | last
     return small
 
 

@@ -20,6 +20,7 @@ from tokkit.kernels.encode.encode_bpe import BpeTables, encode_bpe
 from tokkit.kernels.encode.tries import NO_TOKEN, Cells, make_cells
 from tokkit.kernels.string_columns import prefix_spaces
 from tokkit.shards.arrow import call_compute, read_only, string_buffers, to_arrow
+from tokkit.tokenizer.character_pairs import CharacterPairs, find_pairs, make_neighbors
 from tokkit.tokenizer.definitions import list_parts
 from tokkit.tokenizer.encoded import NO_ID, read_merges, read_token_bytes
 from tokkit.tokenizer.segments import Segmenter, Segments
@@ -57,7 +58,8 @@ class BpeModel:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._add_prefix_space = tokenizer.add_prefix_space
         tables = recall(tokenizer.digest, "tables", lambda: _make_tables(tokenizer))
-        self._merges, self._lookup, self._whole, self.num_bytes = tables
+        self._merges, self._lookup, self._whole, pairs, self.num_bytes = tables
+        self._neighbors = make_neighbors(pairs)
         self._buffers = new_buffers(_FIRST_WORD)
         self.characters = TextSplitter(tokenizer.definition["pre_tokenizer"])
         parts = list_parts(tokenizer.definition["normalizer"])
@@ -69,7 +71,8 @@ class BpeModel:
     def tables(self) -> tuple[Any, ...]:
         """The kernel's arguments between the text and the cache."""
         splitter = self.characters.tables
-        return (BpeTables(splitter, self._whole, self._merges, self._lookup, self._buffers),)
+        lookup, neighbors = self._lookup, self._neighbors
+        return (BpeTables(splitter, self._whole, self._merges, lookup, neighbors, self._buffers),)
 
     @property
     def rules(self) -> CutRules:
@@ -101,25 +104,35 @@ class BpeModel:
         return True
 
 
-def _make_tables(tokenizer: Tokenizer) -> tuple[Merges, BpeLookup, Cells, Int32 | None]:
-    """Return the merges, the tables for looking up tokens, those of whole words, and ``num_bytes``."""
+def _make_tables(
+    tokenizer: Tokenizer,
+) -> tuple[Merges, BpeLookup, Cells, CharacterPairs, Int32 | None]:
+    """Return the merges, and the tables for tokens, whole words and parts; and ``num_bytes``."""
     merges = read_merges(tokenizer)
     values, offsets = read_token_bytes(tokenizer.tokens)
     lookup = make_lookup(merges, values, offsets)
     whole = np.zeros(256, np.uint64)
     model = tokenizer.definition["model"]
+    rest = np.zeros(0, np.int64)
     if model.get("ignore_merges"):
         vocabulary = np.fromiter(model["vocab"].values(), np.int64)
         rest = np.setdiff1d(vocabulary, lookup.ids[: len(lookup.parts)])
         rest = rest[offsets[rest] < offsets[rest + 1]]
         order, token_values, token_offsets = sort_tokens(values, offsets, rest)
         whole = make_cells(token_values, token_offsets, rest[order])
+    known = lookup.ids[: len(lookup.parts)]
+    data = values.tobytes()
+    tokens, words = (
+        [data[start:stop] for start, stop in zip(offsets[ids], offsets[ids + 1], strict=True)]
+        for ids in (known, rest)
+    )
+    pairs = find_pairs(lookup, tokens, words)
     num_bytes = None
     if NO_ID not in merges[0]:
         num_bytes = np.diff(offsets).astype(np.int32)
         for row in tokenizer.definition["added_tokens"]:
             num_bytes[row["id"]] = len(row["content"].encode())
-    return make_merges(*merges), lookup, whole, num_bytes
+    return make_merges(*merges), lookup, whole, pairs, num_bytes
 
 
 def make_merges(
@@ -172,7 +185,8 @@ def make_lookup(merges: tuple[Int64, ...], values: Bytes, offsets: Int64) -> Bpe
         ranks = np.full(size, -1, np.int64)
         count = choose_merges(left_ids, right_ids, merged_ids, lookup, numbers, ranks)
     if count < 0 or len(values) > _MAX_BYTES:
-        return lookup._replace(parts=lookup.parts[:0])
+        # No word is cut either.
+        return lookup._replace(parts=lookup.parts[:0], earliest=np.zeros((256, 256), np.uint32))
     return _fill_lookup(lookup, count, values, offsets)
 
 

@@ -21,11 +21,12 @@ from tokkit.kernels.encode.cut_rules import CUT, NO_CUT, NUM_CLASSES, CutRules
 from tokkit.kernels.encode.encode_metaspace_bpe import (
     MetaspaceTables,
     encode_metaspace_bpe,
-    mark_pairs,
 )
 from tokkit.kernels.encode.word_cache import SPARE_IDS, new_cache
+from tokkit.kernels.encode.word_parts import Neighbors
 from tokkit.shards.arrow import id_dtype, read_only, string_buffers
 from tokkit.tokenizer.bpe_model import make_lookup, make_merges
+from tokkit.tokenizer.character_pairs import mark_neighbors
 from tokkit.tokenizer.characters import UNICODE_SIZE
 from tokkit.tokenizer.definitions import with_spaces
 from tokkit.tokenizer.encoded import NO_ID
@@ -44,7 +45,6 @@ _FIRST_WORD = 1 << 10
 _SPACE = 32
 _JOINED = 1  # class of characters before a space in some token
 _BEFORE_SPACE = re.compile("([^ ])(?= )", re.DOTALL)
-_BITS_A_PAIR = 16
 
 
 class MetaspaceBpeModel:
@@ -119,7 +119,9 @@ class MetaspaceBpeModel:
         while stop < len(data):
             size = 1 + int(np.searchsorted([0xC0, 0xE0, 0xF0], data[stop], "right"))
             code = ord(data[stop : stop + size].tobytes().decode())
-            if self._tables.symbols[code] or (stop > start and not self._tables.fuses_unknown):
+            if self._tables.neighbors.symbols[code] or (
+                stop > start and not self._tables.fuses_unknown
+            ):
                 break
             stop += size
         return stop - start
@@ -143,16 +145,14 @@ def _make_tables(tokenizer: Tokenizer) -> tuple[MetaspaceTables, Int32]:
         table[ord(text)] = number + 1
     symbol_ids = np.array(list(symbols.values()), np.int64)
     lookup, merges_spaces = _make_lookup(vocabulary, symbol_ids, vocab_size)
-    pairs, shift = _make_pairs(merged_texts)
+    neighbors = Neighbors(table, *mark_neighbors(merged_texts), np.zeros(0, np.bool_))
     begins_word = np.zeros(vocab_size, np.bool_)
     texts = vocabulary.texts.items()
     begins_word[[number for number, text in texts if text.startswith(" ")]] = True
     lefts, rights, merged, ranks = np.ascontiguousarray(vocabulary.merges.T)
     byte_ids = np.array(vocabulary.byte_ids or [NO_ID] * 256, np.int64)
     tables = MetaspaceTables(
-        symbols=table,
-        pairs=pairs,
-        pair_shift=shift,
+        neighbors=neighbors,
         begins_word=begins_word,
         rules=_make_rules(vocabulary, merged_texts, symbols),
         unknown_id=NO_ID if vocabulary.byte_ids else vocabulary.unknown_id,
@@ -193,21 +193,6 @@ def _make_rules(
     allowed[0, chunks.SPACE] = True
     runs = np.zeros(64 * 256, np.uint8)
     return CutRules(classes, allowed, before.ravel(), after.ravel(), allowed, runs)
-
-
-def _make_pairs(texts: list[str]) -> tuple[UInt64, int]:
-    """Return bits for neighboring characters of these texts, and their shift."""
-    codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
-    ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
-    is_inner = np.ones(len(codes), np.bool_)
-    is_inner[ends - 1] = False
-    places = np.flatnonzero(is_inner)
-    neighbors = np.unique(codes[places].astype(np.uint64) << np.uint64(32) | codes[places + 1])
-    bits = max(6, (_BITS_A_PAIR * len(neighbors)).bit_length())
-    pairs = np.zeros(1 << (bits - 6), np.uint64)
-    lefts, rights = (neighbors >> np.uint64(32)).astype(np.uint32), neighbors.astype(np.uint32)
-    mark_pairs(lefts, rights, 64 - bits, pairs)
-    return pairs, 64 - bits
 
 
 def _make_lookup(

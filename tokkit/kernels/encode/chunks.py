@@ -1,7 +1,7 @@
 r"""The loop over chunks of text between white space that encoding and counting kernels share.
 
-A lookup in a large table waits for memory. So some forty chunks are found first, while the cache
-lines of their slots are fetched, and then taken from a queue:
+A lookup in a large table waits for memory. So some forty chunks are found first, also of several
+texts, while the cache lines of their slots are fetched, and then taken from a queue:
 
     "a cat,  sat\n"   queue_words             a | cat, | sat
                       queue_stretches         a | _cat | , | _ | _sat | \n
@@ -39,8 +39,7 @@ from tokkit.kernels.encode.word_cache import (
 )
 from tokkit.kernels.jit import tuple_splice
 from tokkit.kernels.memory import (
-    find_last_small_bytes,
-    find_small_bytes,
+    find_small,
     prefetch,
     signed,
     trailing_zeros,
@@ -68,6 +67,9 @@ Queue = UInt64
 _FIRST, _SECOND, _START, _BUCKET = np.arange(4, dtype=np.uint64)
 _CHUNK_WORDS = np.uint64(4)
 NO_BUCKET = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+# In place of a bucket: a text that is an added token, whose id is first; and the end of a text.
+_ADDED = NO_BUCKET - np.uint64(1)
+_END = NO_BUCKET - np.uint64(2)
 NO_ADDED = np.zeros(0, np.int64)
 
 # Limits of bytes where texts are looked at. Words and the punctuation behind them are fewer than words
@@ -180,56 +182,70 @@ def process_chunks(
         ``DONE``, or why it stopped before the last text; ``state`` is then at the chunk.
     """
     _, cache, _ = tables
+    num_texts = texts.offsets.size - 1
     text = state[TEXT]
     start = state[POSITION]
     num_tokens = state[NUM_TOKENS]
     num_hits = 0
     num_misses = 0
     reason = DONE
-    while text < texts.offsets.size - 1 and reason == DONE:
-        state[TEXT] = text
-        stop = texts.offsets[text + 1]
-        if texts.added.size and texts.added[text] >= 0:
-            num_tokens = take_added(tables, texts.added[text], num_tokens)
-            start = stop
-        cursor = (start, start)
-        while start < stop and reason == DONE:
-            count, cursor = queue_chunks(texts, cursor, stop, cache, queue)
+    next_text = text  # to queue
+    cursor = (start, start)
+    while text < num_texts and reason == DONE:
+        count = 0
+        while count < _AHEAD and next_text < num_texts:
+            stop = texts.offsets[next_text + 1]
             _, start = cursor
-            for index in range(count):
-                place = np.uint64(index) * _CHUNK_WORDS
-                first, second = queue[place + _FIRST], queue[place + _SECOND]
-                bucket = queue[place + _BUCKET]
-                behind = place + _RECORDS_AHEAD * _CHUNK_WORDS
-                if queue[behind + _BUCKET] == NO_BUCKET:
-                    fetch_record(cache.long, queue[behind + _FIRST])
-                end = take_known(tables, first, second, bucket, num_tokens)
-                if end != UNKNOWN:
-                    num_tokens = end
-                    num_hits += 1
-                    continue
-                num_misses += 1
-                chunk_start = signed(queue[place + _START])
-                chunk_stop = chunk_start + key_length(second)
-                if bucket == NO_BUCKET:
-                    chunk_stop = signed(second)
-                chunk = Chunk(chunk_start, chunk_stop, stop, first, second, bucket)
-                num_tokens, reached, reason, detail = take_new(
-                    tables, texts.values, chunk, num_tokens
-                )
-                if reason != DONE or reached != chunk_stop:
-                    state[DETAIL] = detail
-                    state[CHUNK_STOP] = chunk_stop
-                    start = reached
-                    cursor = (start, start)
+            if start < stop and texts.added.size and texts.added[next_text] >= 0:
+                _queue_mark(_ADDED, texts.added[next_text], queue, count)
+                count += 1
+            elif start < stop:
+                count, cursor = queue_chunks(texts, cursor, stop, cache, queue, count)
+                _, start = cursor
+                if start < stop:
                     break
-        if reason == DONE:
-            text += 1
-            start = stop
-            if out_offsets is not None:
-                out_offsets[text] = num_tokens
+            _queue_mark(_END, 0, queue, count)
+            count += 1
+            next_text += 1
+            cursor = (stop, stop)
+        for index in range(count):
+            place = np.uint64(index) * _CHUNK_WORDS
+            first, second = queue[place + _FIRST], queue[place + _SECOND]
+            bucket = queue[place + _BUCKET]
+            behind = place + _RECORDS_AHEAD * _CHUNK_WORDS
+            if queue[behind + _BUCKET] == NO_BUCKET:
+                fetch_record(cache.long, queue[behind + _FIRST])
+            if bucket == _END:
+                text += 1
+                state[TEXT] = text
+                if out_offsets is not None:
+                    out_offsets[text] = num_tokens
+                continue
+            if bucket == _ADDED:
+                num_tokens = take_added(tables, signed(first), num_tokens)
+                continue
+            end = take_known(tables, first, second, bucket, num_tokens)
+            if end != UNKNOWN:
+                num_tokens = end
+                num_hits += 1
+                continue
+            num_misses += 1
+            chunk_start = signed(queue[place + _START])
+            chunk_stop = chunk_start + key_length(second)
+            if bucket == NO_BUCKET:
+                chunk_stop = signed(second)
+            stop = texts.offsets[text + 1]
+            chunk = Chunk(chunk_start, chunk_stop, stop, first, second, bucket)
+            num_tokens, reached, reason, detail = take_new(tables, texts.values, chunk, num_tokens)
+            if reason != DONE or reached != chunk_stop:
+                state[DETAIL] = detail
+                state[CHUNK_STOP] = chunk_stop
+                next_text = text
+                cursor = (reached, reached)
+                break
     cache.counters[CHUNK_HITS] += num_hits
     cache.counters[CHUNK_MISSES] += num_misses
+    _, start = cursor
     state[TEXT] = text
     state[POSITION] = start
     state[NUM_TOKENS] = num_tokens
@@ -281,7 +297,7 @@ def ignore_added(_tables: tuple[Any, WordCache, Any], _added: int, num_tokens: i
 
 @tuple_splice
 def queue_words(
-    texts: Texts, cursor: Cursor, stop: int, cache: WordCache, queue: Queue
+    texts: Texts, cursor: Cursor, stop: int, cache: WordCache, queue: Queue, count: int
 ) -> tuple[int, Cursor]:
     """Queue the chunks between white space, for a tokenizer that drops white space.
 
@@ -291,15 +307,15 @@ def queue_words(
         stop: where the text ends.
         cache: the table whose buckets are fetched.
         queue: the chunks are written to it.
+        count: number of chunks that are in it.
 
     Returns:
-        The number of chunks, and the cursor for the next call.
+        The new number of chunks, and the cursor for the next call.
     """
     values, _, _, is_space, limit = texts
     position, start = cursor
-    count = 0
     while count < _AHEAD and start < stop:
-        small = _find_small(values, position, stop, limit)
+        small = find_small(values, position, stop, limit)
         while small:
             end = position + trailing_zeros(small)
             small &= small - _ONE
@@ -314,7 +330,7 @@ def queue_words(
 
 @tuple_splice
 def queue_stretches(
-    texts: Texts, cursor: Cursor, stop: int, cache: WordCache, queue: Queue
+    texts: Texts, cursor: Cursor, stop: int, cache: WordCache, queue: Queue, count: int
 ) -> tuple[int, Cursor]:
     """Queue the whole text, cut before and behind bytes below a limit where the rules allow it.
 
@@ -322,9 +338,8 @@ def queue_stretches(
     """
     values, _, _, rules, limit = texts
     position, start = cursor
-    count = 0
     while count < _AHEAD and start < stop:
-        small = _find_small(values, position, stop, limit)
+        small = find_small(values, position, stop, limit)
         while small:
             end = position + trailing_zeros(small)
             small &= small - _ONE
@@ -357,17 +372,11 @@ def queue_stretches(
 
 
 @tuple_splice
-def _find_small(values: Bytes, position: int, stop: int, limit: int) -> np.uint64:
-    """Return a bit for each of 64 bytes from ``position`` on, set if below a limit or at ``stop``."""
-    small: np.uint64
-    if position + _BLOCK <= values.size:
-        small = find_small_bytes(values, position, limit)
-    else:
-        small = find_last_small_bytes(values, position, limit)
-    if stop - position < _BLOCK:
-        last = _ONE << np.uint64(stop - position)
-        small = (small & (last - _ONE)) | last
-    return small
+def _queue_mark(kind: np.uint64, number: int, queue: Queue, count: int) -> None:
+    """Put ``_ADDED`` and an id, or ``_END``, behind ``count`` chunks."""
+    place = np.uint64(count) * _CHUNK_WORDS
+    queue[place + _FIRST] = np.uint64(number)
+    queue[place + _BUCKET] = kind
 
 
 @tuple_splice

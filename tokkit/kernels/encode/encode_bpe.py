@@ -4,7 +4,10 @@ r"""Byte-level BPE: texts to ids, by split patterns and merges.
     piece    of the chunk, by the patterns                " don" | "'t" | ","
     tokens   of the pieces, by merges
 
-A chunk ends where every text can be cut, so it splits into the same pieces everywhere.
+A chunk ends where every text can be cut, so it splits into the same pieces everywhere. Pieces that are
+not in the cache are cut into parts if they end with a character of three bytes; see ``word_parts``.
+To look up parts in place of whole pieces was slower, on text that comes again: parts of Japanese are
+twice as many as pieces, and each waits for memory.
 """
 
 from typing import NamedTuple
@@ -35,6 +38,7 @@ from tokkit.kernels.encode.split_text import Splitter, next_piece, start_pieces
 from tokkit.kernels.encode.tries import NO_TOKEN, Cells, find_longest
 from tokkit.kernels.encode.word_cache import (
     CHUNK,
+    PART,
     PIECE,
     UNKNOWN,
     TokenBuffer,
@@ -44,9 +48,11 @@ from tokkit.kernels.encode.word_cache import (
     drop_starts,
     put_word,
 )
+from tokkit.kernels.encode.word_parts import NO_SYMBOL, Neighbors, find_part, has_parts
 from tokkit.kernels.encode.word_queue import (
     NUM_QUEUED,
     append_queued,
+    append_word,
     fetch_queued,
     queue_word,
     queued_word,
@@ -62,6 +68,7 @@ class BpeTables(NamedTuple):
         whole: tokens that a piece becomes as a whole, without merging.
         merges: the merges.
         lookup: tables to encode words without merging; empty where the merges do not allow that.
+        neighbors: where pieces are cut into parts.
         buffers: memory for one word.
     """
 
@@ -69,27 +76,63 @@ class BpeTables(NamedTuple):
     whole: Cells
     merges: Merges
     lookup: BpeLookup
+    neighbors: Neighbors
     buffers: WordBuffers
 
 
 @tuple_splice
-def _encode_piece(
+def _encode_word(
     values: Bytes, start: int, stop: int, model: BpeTables, num_tokens: int, out: TokenBuffer
 ) -> int:
-    """Append the tokens of a piece; returns the new number of tokens."""
-    token, end = find_longest(model.whole, values, start, stop)
-    if end == stop and token != NO_TOKEN:
-        out.ids[num_tokens] = token
-        end = num_tokens + 1
-    elif model.lookup.parts.size:
+    """Append the tokens of bytes that are encoded by themselves; returns the number of tokens."""
+    if model.lookup.parts.size:
         end = encode_word(values, start, stop, model.lookup, model.buffers, num_tokens, out.ids)
     else:
         end = merge_word(values, start, stop, model.merges, model.buffers, num_tokens, out.ids)
-    if end > num_tokens:
-        append_starts(out.starts, num_tokens, np.uint64(1))
-    for token in range(num_tokens + 1, end + 1, 63):
+    for token in range(num_tokens, end + 1, 63):
         append_starts(out.starts, token, np.uint64(0))
     return end
+
+
+@tuple_splice
+def _encode_piece(
+    values: Bytes,
+    start: int,
+    stop: int,
+    model: BpeTables,
+    cache: WordCache,
+    num_tokens: int,
+    out: TokenBuffer,
+) -> int:
+    """Append the tokens of a piece, part by part, and cache these; returns the number of tokens."""
+    first = num_tokens
+    token, position = find_longest(model.whole, values, start, stop)
+    if position == stop and token != NO_TOKEN:
+        out.ids[num_tokens] = token
+        append_starts(out.starts, num_tokens, np.uint64(1))
+        return num_tokens + 1
+    is_cut = has_parts(values, start, stop)
+    position = start
+    while position < stop:
+        end, symbol = stop, NO_SYMBOL
+        if is_cut:
+            end, symbol = find_part(values, position, stop, model.lookup, model.neighbors)
+        if symbol != NO_SYMBOL:
+            out.ids[np.uint64(num_tokens)] = symbol
+            append_starts(out.starts, num_tokens, np.uint64(0))
+            num_tokens += 1
+        elif end - position == stop - start:
+            num_tokens = _encode_word(values, position, end, model, num_tokens, out)
+        else:
+            last = append_word(cache, values, position, end, PART, num_tokens, out)
+            if last == UNKNOWN:
+                last = _encode_word(values, position, end, model, num_tokens, out)
+                put_word(cache, values, position, end, PART, num_tokens, last, out)
+            num_tokens = last
+        position = end
+    if first < num_tokens:
+        out.starts[np.uint64(first >> 6)] |= np.uint64(1) << np.uint64(first & 63)
+    return num_tokens
 
 
 @tuple_splice
@@ -98,7 +141,8 @@ def _append_chunk(
 ) -> Progress:
     """Append the tokens of a chunk, piece by piece, and cache them; see ``process_chunks``.
 
-    A chunk of the same bytes as a piece may be several pieces, so their keys differ.
+    A chunk of the same bytes as a piece may be several pieces, and a part of a piece may become
+    other tokens than a piece, so their keys differ.
     """
     model, cache, out = tables
     start, stop = chunk.start, chunk.stop
@@ -124,10 +168,10 @@ def _append_chunk(
         for index in range(count):
             last = append_queued(cache, values, PIECE, index, num_tokens, out)
             if last == UNKNOWN:
-                first, second = queued_word(cache, index)
-                last = _encode_piece(values, first, second, model, num_tokens, out)
-                if first != start or second != stop:  # else it is cached as a chunk
-                    put_word(cache, values, first, second, PIECE, num_tokens, last, out)
+                first, limit = queued_word(cache, index)
+                last = _encode_piece(values, first, limit, model, cache, num_tokens, out)
+                if first != start or limit != stop:  # else it is cached as a chunk
+                    put_word(cache, values, first, limit, PIECE, num_tokens, last, out)
             num_tokens = last
     if stop - start <= LONG_CHUNK:
         put_word(cache, values, start, stop, CHUNK, before, num_tokens, out)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokkit.kernels.arrays import Bools, Bytes, Ids, Int64, UInt32, UInt64
+from tokkit.kernels.arrays import Bools, Bytes, Ids, Int64, UInt64
 from tokkit.kernels.encode.bpe_lookup import BpeLookup, encode_word
 from tokkit.kernels.encode.bpe_merges import NO_ID, Merges, WordBuffers, merge_characters
 from tokkit.kernels.encode.chunks import (
@@ -49,24 +49,19 @@ from tokkit.kernels.encode.word_cache import (
     drop_starts,
     put_word,
 )
-from tokkit.kernels.encode.word_queue import (
-    append_word,
-)
+from tokkit.kernels.encode.word_parts import Neighbors, are_neighbors
+from tokkit.kernels.encode.word_queue import append_word
 from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
-from tokkit.kernels.memory import HASH_PRIME, HASH_PRIME_2, decode_character, signed
+from tokkit.kernels.memory import decode_character, signed
 
 _BLANK = 32
-_BIT = np.uint64(63)
 
 
 class MetaspaceTables(NamedTuple):
     """The tables of a tokenizer, in whose text spaces are in place of U+2581.
 
     Attributes:
-        symbols: uint32 ``[0x110000]``, the id of each character that is a token, plus 1.
-        pairs: uint64 ``[2 ** n]``, a bit is set for each two characters that are neighbors in a
-            token; see ``hash_pair``.
-        pair_shift: 64 - 6 - n.
+        neighbors: which characters are neighbors in a token.
         begins_word: bool ``[vocab_size]``, whether a token begins with a space.
         rules: where texts are cut: before runs of spaces, unless these are neighbors of the
             character before, and around bytes below 33 that are no neighbors of other characters.
@@ -78,9 +73,7 @@ class MetaspaceTables(NamedTuple):
         buffers: memory for one word.
     """
 
-    symbols: UInt32
-    pairs: UInt64
-    pair_shift: int
+    neighbors: Neighbors
     begins_word: Bools
     rules: CutRules
     unknown_id: int
@@ -92,28 +85,6 @@ class MetaspaceTables(NamedTuple):
 
 
 @tuple_splice
-def hash_pair(left: int, right: int, shift: int) -> np.uint64:
-    """Return the bit of two characters in ``MetaspaceTables.pairs``."""
-    mixed = np.uint64(left) * HASH_PRIME + np.uint64(right) * HASH_PRIME_2
-    return mixed >> np.uint64(shift)
-
-
-@tuple_kernel
-def mark_pairs(lefts: UInt32, rights: UInt32, shift: int, out_pairs: UInt64) -> None:
-    """Set the bits of neighboring characters.
-
-    Args:
-        lefts: uint32 ``[n]``, code points.
-        rights: uint32 ``[n]``, code points.
-        shift: 64 - 6 - n.
-        out_pairs: uint64 ``[2 ** n]``.
-    """
-    for index in range(lefts.size):
-        bit = hash_pair(signed(lefts[index]), signed(rights[index]), shift)
-        out_pairs[bit >> np.uint64(6)] |= np.uint64(1) << (bit & _BIT)
-
-
-@tuple_splice
 def _find_piece(values: Bytes, start: int, stop: int, model: MetaspaceTables) -> tuple[int, int]:
     """Find the piece that begins at ``start``.
 
@@ -121,16 +92,15 @@ def _find_piece(values: Bytes, start: int, stop: int, model: MetaspaceTables) ->
         Its end; and its id if it is one character, else ``NO_ID``.
     """
     left, size = decode_character(values, start)
-    symbol = signed(model.symbols[left]) - 1
+    symbol = signed(model.neighbors.symbols[left]) - 1
     end = start + size
     if symbol == NO_ID:
         return end, NO_ID
     while end < stop:
         right, size = decode_character(values, end)
-        bit = hash_pair(left, right, model.pair_shift)
-        if not model.pairs[bit >> np.uint64(6)] >> (bit & _BIT) & np.uint64(1):
+        if not are_neighbors(left, right, model.neighbors):
             break
-        if model.symbols[right] == 0:
+        if model.neighbors.symbols[right] == 0:
             break
         symbol = NO_ID
         left = right
@@ -165,7 +135,14 @@ def _encode_piece(
             merges |= values[place - 1] == _BLANK and values[place] == _BLANK
     if merges:
         end = merge_characters(
-            values, start, stop, model.symbols, model.merges, model.buffers, num_tokens, out.ids
+            values,
+            start,
+            stop,
+            model.neighbors.symbols,
+            model.merges,
+            model.buffers,
+            num_tokens,
+            out.ids,
         )
     else:
         end = encode_word(values, start, stop, model.lookup, model.buffers, num_tokens, out.ids)
@@ -202,7 +179,7 @@ def _append_chunk(
             append_starts(out.starts, num_tokens, np.uint64(first == _BLANK))
             num_tokens += 1
             follows_unknown = False
-        elif model.symbols[decode_character(values, position)[0]] == 0:
+        elif model.neighbors.symbols[decode_character(values, position)[0]] == 0:
             if not (model.fuses_unknown and follows_unknown):
                 num_tokens = _append_unknown(values, position, end, model, num_tokens, out)
             follows_unknown = True

@@ -31,6 +31,7 @@ from tokkit.kernels.encode.long_words import (
     NO_RECORD,
     LongWords,
     add_long,
+    aligned_zeros,
     find_ids,
     find_long,
     hash_long,
@@ -51,9 +52,10 @@ SHORT_KEY = 15
 SPILL = 24  # most ids of a short slot: as many as a value has bits for word starts
 SPARE_IDS = 6  # room behind a text's ids, since more may be written than a word has
 UNKNOWN = -1
-# Added to the second word of a short key, to keep two kinds of keys apart.
+# Added to the second word of a short key, to keep kinds of keys apart.
 CHUNK = np.uint64(0)
 PIECE = np.uint64(1 << 63)
+PART = np.uint64(1 << 62)  # of a piece
 
 # Indices into ``counters``: lookups of chunks, and of words in chunks that were not found.
 CHUNK_HITS = 0
@@ -118,13 +120,6 @@ def new_cache(short_bits: int, index_bits: int, arena_bits: int) -> WordCache:
         np.zeros(_QUEUE_SIZE, np.uint64),
         np.zeros(NUM_COUNTERS, np.int64),
     )
-
-
-def aligned_zeros(size: int) -> UInt64:
-    """Return zeros that begin at a cache line."""
-    words = np.zeros(size + _LINE_WORDS, np.uint64)
-    start = -words.ctypes.data % 64 // 8
-    return words[start : start + size]
 
 
 @splice
@@ -239,7 +234,7 @@ def append_ids(
     num_ids = _HALF_BYTES // item_bytes(out.ids)
     store_word(out.ids, num_tokens + num_ids, high)
     for index in range(3 * num_ids, count):
-        out.ids[num_tokens + index] = spill[row, index]
+        out.ids[np.uint64(num_tokens + index)] = spill[np.uint64(row), np.uint64(index)]
     return num_tokens + count
 
 

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tokkit.kernels.arrays import Bytes, Int64, UInt64
-from tokkit.kernels.encode.word_cache import WordCache, aligned_zeros, key_length, new_cache
+from tokkit.kernels.encode.long_words import aligned_zeros
+from tokkit.kernels.encode.word_cache import WordCache, key_length, new_cache
 from tokkit.kernels.jit import inline, kernel, tuple_inline, tuple_kernel, tuple_splice
 from tokkit.kernels.memory import HASH_PRIME, HASH_PRIME_2, load_word, signed
 
