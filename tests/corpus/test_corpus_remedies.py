@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ def saved(save: Callable[[io.BytesIO], None]) -> bytes:
 
 
 TABLE = pa.table({"text": ["from a table"]})
-ZIP = saved(lambda file: zipfile.ZipFile(file, "w").close())
+ZIP = saved(lambda file: zipfile.ZipFile(file, "w").writestr("a.txt", "text"))
 SEVERAL = pa.table({"a": [1], "body": ["from a table"]})
 GERMAN = "Die Straße über Köln. " * 20
 FEATHER_1 = b"FEA1" + bytes(9) + b"FEA1"
@@ -254,3 +255,44 @@ def test_inputs_are_read_after_their_remedy(tmp_path: Path, row: Row) -> None:
         assert part in str(error.value)
     write(tmp_path / "second", mended or files)
     assert read(tmp_path / "second", **options | changed)
+
+
+@pytest.mark.parametrize("new", [pa.ipc.new_file, pa.ipc.new_stream])
+@pytest.mark.parametrize("compression", [None, "lz4", "zstd"])
+@pytest.mark.parametrize("uri", [False, True], ids=["path", "URI"])
+def test_record_batches_are_read_after_their_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new: Any, compression: str | None, *, uri: bool
+) -> None:
+    """What is not read does not count, and a dictionary does."""
+    monkeypatch.setattr("tokkit.corpus.table_rows._MAX_PAGE_BYTES", 1000)
+    texts = pa.array(["a" * 400] * 10, pa.large_string())
+    names = pa.array(["b" * 5000] * 10).dictionary_encode()
+    rows = pa.table({"text": texts, "other": ["c" * 9000] * 10, "v": [[1.0]] * 10, "name": names})
+    path = tmp_path / "a.arrow"
+
+    def write(batch_rows: int, *columns: str) -> None:
+        options = pa.ipc.IpcWriteOptions(compression=compression)
+        chosen = rows.select(columns)
+        with new(path, chosen.schema, options=options) as writer:
+            writer.write_table(chosen, max_chunksize=batch_rows)
+
+    def read(limit: int) -> int:
+        name = f"file://{path}" if uri else path
+        return len(read_corpus(name, max_document_bytes=limit).texts)
+
+    write(10, "text", "other", "v")
+    fault = ", which are read as a whole; pass --max-document-bytes (4[0-9]+), or write it with"
+    with pytest.raises(TokkitError, match=fault) as error:
+        read(900)
+    message = str(error.value)
+    assert "bytes, which are read as a whole; pass --max-document-bytes" in message
+    assert "or write it with smaller record batches, such as" in message
+    found = re.search(fault, message)
+    assert found is not None
+    assert read(int(found[1])) == 10
+    write(2, "text", "other", "v")
+    assert read(900) == 10
+    write(2, "text", "name")
+    with pytest.raises(TokkitError, match=r"5,0[0-9]+ bytes, which are read as a whole"):
+        read(900)
+    assert read(6000) == 10

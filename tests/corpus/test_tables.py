@@ -241,21 +241,6 @@ def test_pages_and_repeated_values_are_bounded_before_they_are_unpacked(
     assert read_corpus(plain, max_document_bytes=4000).texts == ["a" * 4000] * 500
 
 
-def test_record_batches_that_unpack_to_far_more_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = pa.table({"text": pa.array(["a" * 4_000_000] * 2, pa.large_string())})
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
-    paths = tmp_path / "a.arrow", tmp_path / "b.arrow"
-    for path in paths:
-        with pa.ipc.new_file(path, rows.schema, options=options) as writer:
-            writer.write_table(rows)
-    assert len(read_corpus(paths[0]).texts) == 2
-    monkeypatch.setattr("tokkit.shards.claims.MAX_BYTES", 1_000_000)
-    with pytest.raises(TokkitError, match=r"record batch 0: claims to .* smaller record batches"):
-        read_corpus(paths[1])
-
-
 def test_large_groups_are_read_a_few_megabytes_at_a_time(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", {"text": ["x" * 1_000_000] * 40}, rows=40)
     config = CorpusConfig(inputs=(str(path),))

@@ -55,7 +55,7 @@ def open_parquet(source: Source) -> Iterator[pq.ParquetFile]:
 
 
 @contextmanager
-def open_arrow(source: Source, columns: list[int] | None = None) -> Iterator[Any]:
+def open_arrow(source: Source, columns: list[int] | None = None) -> Iterator[tuple[Any, Any]]:
     """Open an Arrow IPC file or stream.
 
     Args:
@@ -63,7 +63,8 @@ def open_arrow(source: Source, columns: list[int] | None = None) -> Iterator[Any
         columns: indices of the columns to read; None for all.
 
     Yields:
-        A ``RecordBatchFileReader``, which has ``get_batch``, or a ``RecordBatchStreamReader``.
+        A ``RecordBatchFileReader``, which has ``get_batch``, or a ``RecordBatchStreamReader``; and
+        the file.
     """
     options = pa.ipc.IpcReadOptions(included_fields=columns, use_threads=False)
     with open_files(source.uri).open(source.path) as file:
@@ -81,7 +82,7 @@ def open_arrow(source: Source, columns: list[int] | None = None) -> Iterator[Any
             else:
                 _require_end_of_stream(file)
                 table = pa.ipc.open_stream(file, options=options)
-        yield table
+        yield table, file
 
 
 def _require_end_of_stream(file: Any) -> None:
@@ -138,7 +139,7 @@ def plan_arrow(
     Returns:
         Bounds of the runs, and how many batches each has.
     """
-    with open_arrow(source) as table:
+    with open_arrow(source) as (table, _):
         find_texts(source, table.schema, text_fields)
         if not is_arrow_file(table):
             return [0, TO_THE_END], [1]

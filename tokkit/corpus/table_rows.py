@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice, pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -50,12 +51,19 @@ from tokkit.corpus.units import CorpusUnit
 from tokkit.errors import TokkitError
 from tokkit.kernels.arrays import Int64
 from tokkit.shards.arrow import string_buffers
-from tokkit.shards.claims import check_claims, read_footer
+from tokkit.shards.claims import (
+    DICTIONARIES,
+    RECORD_BATCHES,
+    Block,
+    find_blocks,
+    measure_block,
+    read_block,
+    read_footer,
+)
 
 # Fixed, and not the caller's batch_bytes, so that a unit has one digest.
 _READ_BYTES = 8 << 20
 _MAX_ROWS = 1 << 16
-_SMALLER = "write it with smaller record batches, such as 1,000 rows each"
 _MAX_PAGE_BYTES = 512_000_000  # unpacked; pyarrow writes pages of 1,024 values, however long
 _MAX_DECODED_BYTES = 1 << 30  # of a batch of rows, whose values a dictionary has only once
 
@@ -211,37 +219,83 @@ def _find_columns(source: Source) -> list[list[ColumnChunk]]:
 def _read_arrow(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
     """Read a run of record batches; rows are numbered within each, as in ``x.arrow:3:17``."""
     source = unit.source
-    with open_arrow(source) as table:
+    with open_arrow(source) as (table, _):
         require_unchanged(source)
-        paths = _choose_columns(unit, table.schema, config)
-        columns = sorted({table.schema.names.index(path[0]) for path in paths})
-    with open_arrow(source, columns) as table, wrap_arrow_errors(source, unit.part):
+        schema = table.schema
+        paths = _choose_columns(unit, schema, config)
+        columns = sorted({schema.names.index(path[0]) for path in paths})
+    with open_arrow(source, columns) as (table, file), wrap_arrow_errors(source, unit.part):
+        limits = _BatchLimits(file, source, config, schema.types, columns)
         if is_arrow_file(table):
-            if source.uri is None:  # elsewhere each record batch is a request
-                _check_batches(source)
             total = unit.stop - unit.start
-            batches = (table.get_batch(index) for index in range(unit.start, unit.stop))
+            batches = (table.get_batch(index) for index in limits.check_file(unit))
         else:
             total = 0
-            batches = iter(table)
+            batches = limits.check_stream(table)
         for done, rows in enumerate(batches):
             share = (done + 1) / total if total else 0.0
             yield _Piece(rows, f"{source.name}:{unit.start + done}", 0, share)
 
 
-@lru_cache(maxsize=1)
-def _check_batches(source: Source) -> None:
-    """Refuse record batches that unpack to gigabytes; units of one file follow each other.
+@dataclass(frozen=True)
+class _BatchLimits:
+    """Refuses record batches and dictionaries of more memory than there should be, before it is asked for.
 
-    Raises:
-        TokkitError: naming the record batch.
-        ValueError: the file is damaged.
+    On a store, this reads what the record batch's reader then finds in the buffer of the file.
+
+    Args:
+        file: of the table.
+        source: the same.
+        config: the largest document.
+        types: of all columns.
+        columns: indices of those that are read.
     """
-    with open_files(source.uri).open(source.path) as file:
+
+    file: Any
+    source: Source
+    config: CorpusConfig
+    types: list[pa.DataType]
+    columns: list[int]
+
+    def check_file(self, unit: CorpusUnit) -> Iterator[int]:
+        """Yield the numbers of the record batches of a unit, each checked."""
         try:
-            check_claims(file, read_footer(file), source.name, _SMALLER)
-        except struct.error as error:
+            footer = read_footer(self.file)
+            for block in find_blocks(footer, DICTIONARIES):
+                self._check(block, "a dictionary")
+            blocks = find_blocks(footer, RECORD_BATCHES)
+            for index in range(unit.start, unit.stop):
+                self._check(blocks[index], f"record batch {index}")
+                yield index
+        except (struct.error, IndexError) as error:
             raise ValueError("a damaged footer") from error
+
+    def check_stream(self, table: Any) -> Iterator[pa.RecordBatch]:
+        """Yield the record batches of a stream, each checked with the dictionaries before it."""
+        first = stop = self.file.tell()  # after the schema
+        while True:
+            try:
+                while (block := read_block(self.file, stop)) is not None:
+                    self._check(block, f"the message at byte {stop}")
+                    stop = block.stop
+                    if block.has_rows:
+                        break
+            except struct.error as error:
+                raise ValueError("a damaged message") from error
+            self.file.seek(first)
+            first = stop
+            if (rows := next(table, None)) is None:
+                return
+            yield rows
+
+    def _check(self, block: Block, part: str) -> None:
+        size = measure_block(self.file, block, self.types, self.columns)
+        if size > max(_MAX_PAGE_BYTES, self.config.max_document_bytes):
+            raise TokkitError(
+                f"{self.source.name}, {part}: {size:,} bytes, which are read as a whole; pass "
+                f"--max-document-bytes {size}, or write it with smaller record batches, such as "
+                f"1,000 rows each"
+            )
 
 
 def _choose_columns(unit: CorpusUnit, schema: pa.Schema, config: CorpusConfig) -> list[ColumnPath]:

@@ -14,10 +14,13 @@ reference is out of bounds elsewhere shows when it is followed.
 
 import os
 import struct
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from tokkit.errors import TokkitError
 
@@ -31,7 +34,11 @@ _CONTINUATION = b"\xff" * 4
 _FOOTER_END = 10  # bytes: its length and the magic
 _BLOCK = np.dtype([("offset", "<i8"), ("metadata", "<i4"), ("", "<i4"), ("body", "<i8")])
 _BUFFER = np.dtype([("offset", "<i8"), ("size", "<i8")])
-_BLOCKS_OF_FOOTER, _HEADER_OF_MESSAGE, _BUFFERS, _COMPRESSION = 3, 2, 2, 3
+# Numbers of fields, and of the kinds of messages.
+DICTIONARIES, RECORD_BATCHES = 2, 3
+_KIND_OF_MESSAGE, _HEADER_OF_MESSAGE, _BODY_OF_MESSAGE = 1, 2, 3
+_ROWS_OF_DICTIONARY, _BUFFERS, _COMPRESSION = 1, 2, 3
+_DICTIONARY, _RECORD_BATCH = 2, 3
 
 
 class _Table:
@@ -54,6 +61,11 @@ class _Table:
         """Return a field that is a table."""
         field = self._field(number)
         return None if field is None else _Table(self._data, field)
+
+    def number(self, number: int, kind: str = "<q") -> int:
+        """Return a field that is a number; 0 if it is not there."""
+        field = self._field(number)
+        return 0 if field is None else _read(kind, self._data, field)
 
     def structs(self, number: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """Return a field that is a list of structs."""
@@ -93,36 +105,128 @@ def _read_at(file: BinaryIO, place: int, size: int) -> bytes:
     return file.read(size)
 
 
-def check_claims(
-    file: BinaryIO, footer: bytes, name: str, remedy: str = "recreate the folder"
-) -> None:
-    """Refuse a file whose record batches claim to unpack to far more than is in it.
+def check_claims(file: BinaryIO, footer: bytes, name: str) -> None:
+    """Refuse a shard whose record batches claim to unpack to far more than is in it.
 
     Args:
         file: an Arrow file.
         footer: from ``read_footer``.
         name: of the file, for the error.
-        remedy: what to do, for the error.
 
     Raises:
         TokkitError: naming the record batch.
         ValueError: the metadata are damaged; also ``struct.error``.
     """
-    blocks = _Table(footer, len(_MAGIC)).structs(_BLOCKS_OF_FOOTER, _BLOCK)
-    for number, block in enumerate(blocks):
-        start, length = int(block["offset"]), int(block["metadata"])
-        message = _read_at(file, start, length)
-        prefix = 8 if message.startswith(_CONTINUATION) else 4  # as before Arrow 0.15
-        header = _Table(message[prefix:], 0).table(_HEADER_OF_MESSAGE)
-        if header is None or header.table(_COMPRESSION) is None:
-            continue
-        claimed = 0
-        for buffer in header.structs(_BUFFERS, _BUFFER):
-            if buffer["size"] >= 8:
-                claim = _read_at(file, start + length + int(buffer["offset"]), 8)
-                claimed += max(0, _read("<q", claim, 0))
-        if claimed > max(MAX_BYTES, MAX_GROWTH * int(block["body"])):
+    for number, block in enumerate(find_blocks(footer, RECORD_BATCHES)):
+        claimed = measure_block(file, block)
+        if claimed > max(MAX_BYTES, MAX_GROWTH * block.body):
             raise TokkitError(
-                f"{name}, record batch {number}: claims to unpack {block['body']:,} bytes to "
-                f"{claimed:,}; {remedy}"
+                f"{name}, record batch {number}: claims to unpack {block.body:,} bytes to "
+                f"{claimed:,}; recreate the folder"
             )
+
+
+@dataclass(frozen=True)
+class Block:
+    """Where a message is in a file.
+
+    Attributes:
+        start: its first byte.
+        metadata: bytes of its metadata, with the prefix that gives their length.
+        body: bytes of the buffers, which follow.
+        has_rows: whether it is a record batch.
+    """
+
+    start: int
+    metadata: int
+    body: int
+    has_rows: bool = True
+
+    @property
+    def stop(self) -> int:
+        """Where the next message of a stream begins."""
+        return self.start + self.metadata + self.body
+
+
+def find_blocks(footer: bytes, field: int) -> list[Block]:
+    """Return the record batches of an Arrow file, or with ``DICTIONARIES`` its dictionaries."""
+    blocks = _Table(footer, len(_MAGIC)).structs(field, _BLOCK)
+    return [Block(int(b["offset"]), int(b["metadata"]), int(b["body"])) for b in blocks]
+
+
+def read_block(file: BinaryIO, start: int) -> Block | None:
+    """Return the message of a stream that begins at a byte; None at the end of the stream."""
+    prefix = _read_at(file, start, 8)
+    is_marked = prefix.startswith(_CONTINUATION)  # not before Arrow 0.15
+    length = _read("<i", prefix, 4 if is_marked else 0)
+    if not length:
+        return None
+    place = 8 if is_marked else 4
+    message = _Table(_read_at(file, start + place, length), 0)
+    has_rows = message.number(_KIND_OF_MESSAGE, "<B") == _RECORD_BATCH
+    body = message.number(_BODY_OF_MESSAGE)
+    if body < 0:
+        raise ValueError("a reference leads out of the file")
+    return Block(start, place + length, body, has_rows)
+
+
+def measure_block(
+    file: BinaryIO, block: Block, types: Sequence[pa.DataType] = (), columns: Container[int] = ()
+) -> int:
+    """Return how many bytes the buffers of a record batch or dictionary say that they unpack to.
+
+    Args:
+        file: an Arrow file or stream.
+        block: the message.
+        types: of the columns; none to measure all of them.
+        columns: indices of those that are measured. All are if the layout of one is not known.
+
+    Returns:
+        The bytes; 0 for a message of another kind.
+
+    Raises:
+        ValueError: the metadata are damaged; also ``struct.error``.
+    """
+    message = _read_at(file, block.start, block.metadata)
+    prefix = 8 if message.startswith(_CONTINUATION) else 4
+    table = _Table(message[prefix:], 0)
+    kind, rows = table.number(_KIND_OF_MESSAGE, "<B"), table.table(_HEADER_OF_MESSAGE)
+    if kind == _DICTIONARY and rows is not None:
+        rows = rows.table(_ROWS_OF_DICTIONARY)
+    if rows is None or kind not in (_DICTIONARY, _RECORD_BATCH):
+        return 0
+    buffers = rows.structs(_BUFFERS, _BUFFER)
+    counts = [*map(_count_buffers, types)]
+    if kind == _RECORD_BATCH and None not in counts and sum(filter(None, counts)) == len(buffers):
+        owners = np.repeat(np.arange(len(counts)), np.array(counts, np.int64))
+        buffers = buffers[[owner in columns for owner in owners.tolist()]]
+    if rows.table(_COMPRESSION) is None:
+        return int(buffers["size"].sum())
+    claimed = 0
+    for buffer in buffers[buffers["size"] >= 8]:
+        claim = _read_at(file, block.start + block.metadata + int(buffer["offset"]), 8)
+        unpacked = _read("<q", claim, 0)
+        claimed += int(buffer["size"]) if unpacked < 0 else unpacked  # -1 if it is not compressed
+    return claimed
+
+
+def _count_buffers(column: pa.DataType) -> int | None:
+    """Return how many buffers a column has, with those of its children; None if batches differ."""
+    kind = pa.types
+    if kind.is_dictionary(column):
+        return 2
+    if kind.is_nested(column):
+        fields = (column.field(number).type for number in range(column.num_fields))
+        children = [*map(_count_buffers, fields)]
+        own = 1 if kind.is_struct(column) or kind.is_fixed_size_list(column) else 2
+        is_plain = kind.is_struct(column) or str(column).partition("<")[0].endswith(("list", "map"))
+        return own + sum(filter(None, children)) if is_plain and None not in children else None
+    if isinstance(column, pa.BaseExtensionType) or str(column).endswith("_view"):
+        return None
+    if kind.is_null(column):
+        return 0
+    is_long = any(
+        check(column)
+        for check in (kind.is_string, kind.is_large_string, kind.is_binary, kind.is_large_binary)
+    )
+    return 3 if is_long else 2
