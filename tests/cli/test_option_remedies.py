@@ -89,8 +89,18 @@ OPTIONS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
         "has its own; leave one out",
         {"architecture": None},
     ),
-    ("pretrain", {"extend_positions": "repeat"}, "without --init-from", {"init_from": FOLDER}),
-    ("pretrain", {"model_license": "mit"}, "without --push-to-hub", {"model_license": None}),
+    (
+        "pretrain",
+        {"extend_positions": "repeat"},
+        ".* has no effect without .*; leave it out",
+        {"init_from": FOLDER},
+    ),
+    (
+        "pretrain",
+        {"model_license": "mit"},
+        "without --push-to-hub; leave it out",
+        {"model_license": None},
+    ),
     (
         "pretrain",
         {"share_layers": True, "architecture": "gpt2"},
