@@ -36,7 +36,7 @@ from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
 from tokkit.pretraining.data.instance_sources import open_sources
-from tokkit.pretraining.families import FAMILIES, MODERNBERT_PRESETS, PRESETS
+from tokkit.pretraining.families import MODERNBERT_PRESETS, PRESETS
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import torch_settings
 from tokkit.pretraining.training.distributed import join_process_group
@@ -99,11 +99,8 @@ def make_instances(texts: Sequence[Path], folder: Path, *, tiny: bool) -> Path:
 def equal_parameters(preset: str) -> Iterator[None]:
     """Give ModernBERT the preset of a BERT, with layers of equally many parameters."""
     layers, hidden, heads, _ = PRESETS[preset]
-    family = FAMILIES["modernbert"]._replace(presets=(preset,))
-    with (
-        patch.dict(MODERNBERT_PRESETS, {preset: (layers, hidden, heads, hidden * 8 // 3 // 8 * 8)}),
-        patch.dict(FAMILIES, modernbert=family),
-    ):
+    sizes = (layers, hidden, heads, hidden * 8 // 3 // 8 * 8)
+    with patch.dict(MODERNBERT_PRESETS, {preset: sizes}):
         yield
 
 

@@ -3,6 +3,7 @@
 It does not import torch, so that options are checked at once.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from tokkit.shards.objectives import MASKED
@@ -48,38 +49,31 @@ class Family(NamedTuple):
 
     Attributes:
         objectives: of the instances that it learns from.
-        presets: names of its sizes.
+        presets: its sizes, by name.
         dropout: the default.
+        model_types: of transformers that it trains.
         preset: the default.
     """
 
     objectives: tuple[str, ...]
-    presets: tuple[str, ...]
+    presets: Mapping[str, Sizes]
     dropout: float
+    model_types: tuple[str, ...]
     preset: str = "base"
 
 
 FAMILIES = {
-    "bert": Family(MASKED, tuple(PRESETS), 0.1),
-    "roberta": Family(("mlm",), tuple(PRESETS), 0.1),
-    "gpt2": Family(("clm",), tuple(PRESETS), 0.1),
-    "modernbert": Family(("mlm", "clm"), tuple(MODERNBERT_PRESETS), 0.0),
-    "t5": Family(("span-corruption", "translation"), tuple(T5_PRESETS), 0.0, "t5-base"),
-    "xlnet": Family(("plm",), tuple(PRESETS), 0.1),
-    "marian": Family(("translation",), tuple(MARIAN_PRESETS), 0.1),
+    "bert": Family(MASKED, PRESETS, 0.1, ("bert", "albert")),
+    "roberta": Family(("mlm",), PRESETS, 0.1, ("roberta", "xlm-roberta")),
+    "gpt2": Family(("clm",), PRESETS, 0.1, ("gpt2",)),
+    "modernbert": Family(
+        ("mlm", "clm"), MODERNBERT_PRESETS, 0.0, ("modernbert", "modernbert-decoder")
+    ),
+    "t5": Family(("span-corruption", "translation"), T5_PRESETS, 0.0, ("t5",), "t5-base"),
+    "xlnet": Family(("plm",), PRESETS, 0.1, ("xlnet",)),
+    "marian": Family(("translation",), MARIAN_PRESETS, 0.1, ("marian",)),
 }
 # The ``--architecture`` of each ``model_type`` of transformers that trains here.
-FAMILY_OF = {
-    "bert": "bert",
-    "albert": "bert",
-    "roberta": "roberta",
-    "xlm-roberta": "roberta",
-    "gpt2": "gpt2",
-    "modernbert": "modernbert",
-    "modernbert-decoder": "modernbert",
-    "t5": "t5",
-    "xlnet": "xlnet",
-    "marian": "marian",
-}
+FAMILY_OF = {kind: name for name, family in FAMILIES.items() for kind in family.model_types}
 # By objective, where it is not bert.
 DEFAULT_FAMILIES = {"clm": "gpt2", "span-corruption": "t5", "plm": "xlnet", "translation": "marian"}

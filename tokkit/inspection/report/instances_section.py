@@ -33,17 +33,15 @@ from tokkit.inspection.report.markup import (
 from tokkit.inspection.report.page import Section, list_warnings
 from tokkit.inspection.report.plots import Axes, Series, plot_bars, plot_lines
 from tokkit.inspection.report.tokens_section import (
-    choose_evenly,
     draw_flows,
     draw_options,
     summarize,
 )
-from tokkit.inspection.row_text import LABELS, Row, read_rows, split_instances
+from tokkit.inspection.row_text import LABELS, Row, split_instances
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.masking.masks import MaskOptions, mask_instances
 from tokkit.pretraining.data.instance_reader import InstanceReader
 from tokkit.pretraining.data.loader_config import LoaderConfig
-from tokkit.shards.arrow import ragged
 from tokkit.shards.instances import Instances, count_replacements
 from tokkit.shards.objectives import OBJECTIVES, PAIRED, TARGET_COLUMNS
 from tokkit.shards.reader import ShardFolder
@@ -113,13 +111,9 @@ def describe_instances(path: Path) -> Section:
     }
     if objective in PAIRED:
         figures["pairs"] = _count_pairs(instances, lengths, objective, header.max_seq_length)
-    if (targets := _count_targets(folder)) is not None:
-        figures["target_lengths"] = targets
-    rows = split_instances(instances)
-    if objective == "plm":  # whose targets are read by no loader
-        refs = folder.batch_refs(TRAINING)[:1]
-        rows = read_rows(folder, [(ref.shard, row) for ref in refs for row in range(ref.rows)])
-    figures["samples"] = _show_samples(rows, tokenizer, objective)
+    if instances.predictions.targets is not None:
+        figures["target_lengths"] = summarize(np.diff(instances.predictions.offsets))
+    figures["samples"] = _show_samples(split_instances(instances), tokenizer, objective)
     return Section(str(path), "instances", figures, _draw(figures))
 
 
@@ -205,16 +199,6 @@ def compare_with_expected(
             }
         )
     return rows
-
-
-def _count_targets(folder: ShardFolder) -> dict[str, float] | None:
-    """Return the number of targets in an instance; None if the objective has none."""
-    refs = choose_evenly(folder.batch_refs(TRAINING), MAX_TOKENS)
-    for name in TARGET_COLUMNS:
-        if name in next(iter(folder.shards.values())).columns:
-            columns = (folder.read_batch(ref, copied=True).column(name) for ref in refs)
-            return summarize(np.concatenate([np.diff(ragged(column)[1]) for column in columns]))
-    return None
 
 
 def _show_samples(

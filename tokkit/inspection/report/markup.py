@@ -76,11 +76,11 @@ def _escape_attribute(value: str | float) -> str:
     return escape(f"{value:.6g}" if isinstance(value, float) else str(value))
 
 
-def format_number(number: float, digits: int = 4) -> str:
+def format_number(number: float) -> str:
     """Return a number as a reader expects it, such as ``1,669``, ``0.0352`` or ``1.2e-07``."""
-    if isinstance(number, int) or (math.isfinite(number) and abs(number) >= 10**digits):
+    if isinstance(number, int) or (math.isfinite(number) and abs(number) >= 10_000):
         return f"{number:,.0f}"
-    return f"{number:.{digits}g}"
+    return f"{number:.4g}"
 
 
 def shorten_names(names: Sequence[str]) -> dict[str, str]:
@@ -129,9 +129,7 @@ class Column:
     largest: float | None = None
 
 
-def table(
-    columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], caption: str = ""
-) -> Markup:
+def table(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> Markup:
     """Return a table whose columns sort when their heading is pressed.
 
     A row may have ``class``. A cell that is ``Markup`` sorts by its text.
@@ -162,7 +160,6 @@ def table(
         "div",
         element(
             "table",
-            element("caption", caption) if caption else None,
             element("thead", element("tr", head)),
             element("tbody", body),
             class_="sortable",

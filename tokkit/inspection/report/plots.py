@@ -84,7 +84,7 @@ class _Frame:
     def draw(self, name: str, *children: Any, **attributes: Any) -> None:
         self.parts.append(element(name, *children, **attributes))
 
-    def draw_y_axis(self, y_format: str, *, is_count: bool = False) -> None:
+    def draw_y_axis(self, y_format: str = "", *, is_count: bool = False) -> None:
         ticks = find_ticks(self.low[1], self.high[1], 5, is_whole=is_count)
         for label, value in zip(label_ticks(ticks, y_format), ticks, strict=True):
             y = self.y(value)
@@ -208,23 +208,20 @@ def _draw_titles(
         )
 
 
-def plot_bars(
-    counts: Mapping[str, Sequence[float]], edges: Sequence[float], x_title: str, y_format: str = ""
-) -> Markup:
+def plot_bars(counts: Mapping[str, Sequence[int]], edges: Sequence[float], x_title: str) -> Markup:
     """Plot a histogram, the bars of several series on top of each other.
 
     Args:
-        counts: values of each bar, by series.
+        counts: of each bar, by series.
         edges: where bars begin and end; all are drawn equally wide.
         x_title: below the axis.
-        y_format: of values.
     """
     num_bars = len(edges) - 1
     totals = [sum(values[bar] for values in counts.values()) for bar in range(num_bars)]
     if not any(totals):
         return element("p", "Nothing to plot.", class_="note")
     frame = _Frame((0, 0), (num_bars, max(totals)))
-    frame.draw_y_axis(y_format, is_count=not y_format)
+    frame.draw_y_axis(is_count=True)
     every = -(-num_bars // MAX_LABELS)
     labels = [(place, shorten(edges[place])) for place in range(0, num_bars + 1, every)]
     frame.draw_x_axis(x_title, labels)
@@ -236,10 +233,9 @@ def plot_bars(
                 continue
             top = frame.y(below + value)
             span = f"{shorten(edges[bar])} to {shorten(edges[bar + 1])}"
-            shown = f"{value:{y_format}}" if y_format else format_number(value)
             frame.draw(
                 "rect",
-                element("title", f"{name}, {span}: {shown}"),
+                element("title", f"{name}, {span}: {format_number(value)}"),
                 x=frame.x(bar) + gap / 2,
                 y=top,
                 width=max(frame.x(bar + 1) - frame.x(bar) - gap, 0.5),

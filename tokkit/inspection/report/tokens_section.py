@@ -158,15 +158,13 @@ def summarize(lengths: Int64, least: str = "shortest", most: str = "longest") ->
     return {**dict(zip(names, quantiles, strict=True)), "mean": float(lengths.mean())}
 
 
-def count_by_doubling(
-    lengths: Int64, groups: Sequence[str] | None = None, name: str = "all"
-) -> dict[str, Any]:
+def count_by_doubling(lengths: Int64, groups: Sequence[str] | None = None) -> dict[str, Any]:
     """Count lengths between powers of two: ``{"edges": [1, 2, 4, 8], "counts": {"all": [0, 2, 5]}}``."""
     if not len(lengths):
-        return {"edges": [1, 2], "counts": {name: [0]}}
+        return {"edges": [1, 2], "counts": {"all": [0]}}
     bins = np.floor(np.log2(np.maximum(lengths, 1))).astype(np.int64)
     low, num_bins = int(bins.min()), int(bins.max()) - int(bins.min()) + 1
-    named = np.array(groups if groups is not None else [name] * len(lengths), object)
+    named = np.array(groups if groups is not None else ["all"] * len(lengths), object)
     common = [group for group, _ in Counter(named.tolist()).most_common(MAX_SOURCES)]
     counts = {
         group: np.bincount(bins[named == group] - low, minlength=num_bins).tolist()
