@@ -17,6 +17,7 @@ Our corrections do not show in these figures, and how large each is, the script'
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def tokenizer(shared: Path) -> Tokenizer:
     return load_tokenizer(shared / "vocabs" / "bert-base-uncased")
 
 
+@cache
 def encode_input(shared: Path, tokenizer: Tokenizer) -> list[Document]:
     """The script's input, a sentence a line, encoded by the tokenizers library."""
     text = (shared / "conformance" / "nsp-input.txt").read_text()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from instancefolders import write_instance_folder
 from randommodels import make_instances, make_model
+from smallpresets import shrink_presets
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -105,6 +106,7 @@ def test_a_run_compiles_one_graph_or_two_of_each_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through phases, steps of several micro-batches, evaluations, changing rates and seeds."""
+    shrink_presets(monkeypatch)
     compiler = CompileCounterWithBackend("eager")
     compile_module = torch.nn.Module.compile
     compile_loss = TokenLoss.compile
@@ -132,11 +134,11 @@ def test_a_run_compiles_one_graph_or_two_of_each_part(
         output=tmp_path / "run",
         preset="tiny",
         phases=((16, 0.5), (48, 0.5)),
-        max_steps=40,
+        max_steps=24,
         batch_size=24,
-        learning_rate=1e-3,
+        learning_rate=3e-3,
         micro_batch_tokens=600,
-        eval_every=10,
+        eval_every=6,
         device="cpu",
         compile="on",
         threads=1,

@@ -42,7 +42,16 @@ from tokkit.pretraining.training.optimizers import build_optimizer, clip_gradien
 
 VOCAB_SIZE = 101
 LENGTHS = [[[16, 5, 40], [7]], [[33], [8]]]  # of the sequences of each micro-batch of each rank
-TINY = ModelConfig.from_preset("tiny", vocab_size=VOCAB_SIZE, max_seq_length=64, dropout=0.0)
+TINY = ModelConfig(
+    vocab_size=VOCAB_SIZE,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=128,
+    max_position_embeddings=64,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
 SHARED = share_layers(TINY)
 MODERN = ModernBertConfig(
     vocab_size=VOCAB_SIZE,
