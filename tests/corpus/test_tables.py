@@ -214,7 +214,7 @@ def test_a_table_that_changes_is_refused(tmp_path: Path) -> None:
 def test_pages_and_repeated_values_are_bounded_before_they_are_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokkit.corpus.table_rows._MAX_PAGE_BYTES", 10_000)
+    monkeypatch.setattr("tokkit.corpus.table_rows.MAX_PIECE_BYTES", 10_000)
     table = pa.table({"other": ["b" * 30_000] * 500, "text": ["a" * 4000] * 500})
     reads: list[int] = []
     get = pq.ParquetFile.iter_batches

@@ -43,7 +43,12 @@ def test_transformers_takes_the_memory_of_a_copy(
 ) -> None:
     folder = write_looked_up(tmp_path, "MarianTokenizer")
     calls: list[Any] = []
-    monkeypatch.setattr(conversion, "call_in_copy", lambda call: calls.append(call) or call())
+
+    def call_here(call: Any) -> Any:
+        calls.append(call)
+        return call()
+
+    monkeypatch.setattr(conversion, "call_in_copy", call_here)
     load_tokenizer(folder)
     assert len(calls) == 1
 

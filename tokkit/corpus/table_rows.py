@@ -6,18 +6,17 @@ that run backwards must not reach a kernel.
 """
 
 import hashlib
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice, pairwise
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tokkit.corpus.batch_limits import MAX_PIECE_BYTES, BatchLimits
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.documents import (
     ERRORS_OPTION,
@@ -51,20 +50,10 @@ from tokkit.corpus.units import CorpusUnit
 from tokkit.errors import TokkitError
 from tokkit.kernels.arrays import Int64
 from tokkit.shards.arrow import string_buffers
-from tokkit.shards.claims import (
-    DICTIONARIES,
-    RECORD_BATCHES,
-    Block,
-    find_blocks,
-    measure_block,
-    read_block,
-    read_footer,
-)
 
 # Fixed, and not the caller's batch_bytes, so that a unit has one digest.
 _READ_BYTES = 8 << 20
 _MAX_ROWS = 1 << 16
-_MAX_PAGE_BYTES = 512_000_000  # unpacked; pyarrow writes pages of 1,024 values, however long
 _MAX_DECODED_BYTES = 1 << 30  # of a batch of rows, whose values a dictionary has only once
 
 
@@ -156,7 +145,7 @@ def _read_parquet(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
         require_unchanged(source)
         columns = [".".join(path) for path in _choose_columns(unit, table.schema_arrow, config)]
         groups = [table.metadata.row_group(index) for index in range(unit.stop)]
-        max_bytes = max(_MAX_PAGE_BYTES, 2 * config.max_document_bytes)
+        max_bytes = max(MAX_PIECE_BYTES, 2 * config.max_document_bytes)
         longest = _check_pages(unit, table, columns, max_bytes)
         first = sum(group.num_rows for group in groups[: unit.start])
         total = sum(group.num_rows for group in groups[unit.start :])
@@ -225,77 +214,16 @@ def _read_arrow(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
         paths = _choose_columns(unit, schema, config)
         columns = sorted({schema.names.index(path[0]) for path in paths})
     with open_arrow(source, columns) as (table, file), wrap_arrow_errors(source, unit.part):
-        limits = _BatchLimits(file, source, config, schema.types, columns)
+        limits = BatchLimits(file, source, config, schema.types, columns)
         if is_arrow_file(table):
             total = unit.stop - unit.start
-            batches = (table.get_batch(index) for index in limits.check_file(unit))
+            batches: Iterator[pa.RecordBatch] = map(table.get_batch, limits.check_file(unit))
         else:
             total = 0
             batches = limits.check_stream(table)
         for done, rows in enumerate(batches):
             share = (done + 1) / total if total else 0.0
             yield _Piece(rows, f"{source.name}:{unit.start + done}", 0, share)
-
-
-@dataclass(frozen=True)
-class _BatchLimits:
-    """Refuses record batches and dictionaries of more memory than there should be, before it is asked for.
-
-    On a store, this reads what the record batch's reader then finds in the buffer of the file.
-
-    Args:
-        file: of the table.
-        source: the same.
-        config: the largest document.
-        types: of all columns.
-        columns: indices of those that are read.
-    """
-
-    file: Any
-    source: Source
-    config: CorpusConfig
-    types: list[pa.DataType]
-    columns: list[int]
-
-    def check_file(self, unit: CorpusUnit) -> Iterator[int]:
-        """Yield the numbers of the record batches of a unit, each checked."""
-        try:
-            footer = read_footer(self.file)
-            for block in find_blocks(footer, DICTIONARIES):
-                self._check(block, "a dictionary")
-            blocks = find_blocks(footer, RECORD_BATCHES)
-            for index in range(unit.start, unit.stop):
-                self._check(blocks[index], f"record batch {index}")
-                yield index
-        except (struct.error, IndexError) as error:
-            raise ValueError("a damaged footer") from error
-
-    def check_stream(self, table: Any) -> Iterator[pa.RecordBatch]:
-        """Yield the record batches of a stream, each checked with the dictionaries before it."""
-        first = stop = self.file.tell()  # after the schema
-        while True:
-            try:
-                while (block := read_block(self.file, stop)) is not None:
-                    self._check(block, f"the message at byte {stop}")
-                    stop = block.stop
-                    if block.has_rows:
-                        break
-            except struct.error as error:
-                raise ValueError("a damaged message") from error
-            self.file.seek(first)
-            first = stop
-            if (rows := next(table, None)) is None:
-                return
-            yield rows
-
-    def _check(self, block: Block, part: str) -> None:
-        size = measure_block(self.file, block, self.types, self.columns)
-        if size > max(_MAX_PAGE_BYTES, self.config.max_document_bytes):
-            raise TokkitError(
-                f"{self.source.name}, {part}: {size:,} bytes, which are read as a whole; pass "
-                f"--max-document-bytes {size}, or write it with smaller record batches, such as "
-                f"1,000 rows each"
-            )
 
 
 def _choose_columns(unit: CorpusUnit, schema: pa.Schema, config: CorpusConfig) -> list[ColumnPath]:

@@ -117,17 +117,17 @@ def check_claims(file: BinaryIO, footer: bytes, name: str) -> None:
         TokkitError: naming the record batch.
         ValueError: the metadata are damaged; also ``struct.error``.
     """
-    for number, block in enumerate(find_blocks(footer, RECORD_BATCHES)):
-        claimed = measure_block(file, block)
-        if claimed > max(MAX_BYTES, MAX_GROWTH * block.body):
+    for number, message in enumerate(find_messages(footer, RECORD_BATCHES)):
+        claimed = measure_message(file, message)
+        if claimed > max(MAX_BYTES, MAX_GROWTH * message.body):
             raise TokkitError(
-                f"{name}, record batch {number}: claims to unpack {block.body:,} bytes to "
+                f"{name}, record batch {number}: claims to unpack {message.body:,} bytes to "
                 f"{claimed:,}; recreate the folder"
             )
 
 
 @dataclass(frozen=True)
-class Block:
+class Message:
     """Where a message is in a file.
 
     Attributes:
@@ -148,13 +148,13 @@ class Block:
         return self.start + self.metadata + self.body
 
 
-def find_blocks(footer: bytes, field: int) -> list[Block]:
+def find_messages(footer: bytes, field: int) -> list[Message]:
     """Return the record batches of an Arrow file, or with ``DICTIONARIES`` its dictionaries."""
     blocks = _Table(footer, len(_MAGIC)).structs(field, _BLOCK)
-    return [Block(int(b["offset"]), int(b["metadata"]), int(b["body"])) for b in blocks]
+    return [Message(int(b["offset"]), int(b["metadata"]), int(b["body"])) for b in blocks]
 
 
-def read_block(file: BinaryIO, start: int) -> Block | None:
+def read_message(file: BinaryIO, start: int) -> Message | None:
     """Return the message of a stream that begins at a byte; None at the end of the stream."""
     prefix = _read_at(file, start, 8)
     is_marked = prefix.startswith(_CONTINUATION)  # not before Arrow 0.15
@@ -162,22 +162,25 @@ def read_block(file: BinaryIO, start: int) -> Block | None:
     if not length:
         return None
     place = 8 if is_marked else 4
-    message = _Table(_read_at(file, start + place, length), 0)
-    has_rows = message.number(_KIND_OF_MESSAGE, "<B") == _RECORD_BATCH
-    body = message.number(_BODY_OF_MESSAGE)
+    table = _Table(_read_at(file, start + place, length), 0)
+    has_rows = table.number(_KIND_OF_MESSAGE, "<B") == _RECORD_BATCH
+    body = table.number(_BODY_OF_MESSAGE)
     if body < 0:
         raise ValueError("a reference leads out of the file")
-    return Block(start, place + length, body, has_rows)
+    return Message(start, place + length, body, has_rows)
 
 
-def measure_block(
-    file: BinaryIO, block: Block, types: Sequence[pa.DataType] = (), columns: Container[int] = ()
+def measure_message(
+    file: BinaryIO,
+    message: Message,
+    types: Sequence[pa.DataType] = (),
+    columns: Container[int] = (),
 ) -> int:
     """Return how many bytes the buffers of a record batch or dictionary say that they unpack to.
 
     Args:
         file: an Arrow file or stream.
-        block: the message.
+        message: a record batch, a dictionary or another one.
         types: of the columns; none to measure all of them.
         columns: indices of those that are measured. All are if the layout of one is not known.
 
@@ -187,9 +190,9 @@ def measure_block(
     Raises:
         ValueError: the metadata are damaged; also ``struct.error``.
     """
-    message = _read_at(file, block.start, block.metadata)
-    prefix = 8 if message.startswith(_CONTINUATION) else 4
-    table = _Table(message[prefix:], 0)
+    metadata = _read_at(file, message.start, message.metadata)
+    prefix = 8 if metadata.startswith(_CONTINUATION) else 4
+    table = _Table(metadata[prefix:], 0)
     kind, rows = table.number(_KIND_OF_MESSAGE, "<B"), table.table(_HEADER_OF_MESSAGE)
     if kind == _DICTIONARY and rows is not None:
         rows = rows.table(_ROWS_OF_DICTIONARY)
@@ -204,7 +207,7 @@ def measure_block(
         return int(buffers["size"].sum())
     claimed = 0
     for buffer in buffers[buffers["size"] >= 8]:
-        claim = _read_at(file, block.start + block.metadata + int(buffer["offset"]), 8)
+        claim = _read_at(file, message.start + message.metadata + int(buffer["offset"]), 8)
         unpacked = _read("<q", claim, 0)
         claimed += int(buffer["size"]) if unpacked < 0 else unpacked  # -1 if it is not compressed
     return claimed

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from tokkit.kernels.arrays import Bytes, Int32, Int64, UInt64
+from tokkit.kernels.arrays import Bytes, Int32, Int64
 from tokkit.kernels.encode import chunks
 from tokkit.kernels.encode.bpe_lookup import BpeLookup
 from tokkit.kernels.encode.bpe_merges import new_buffers
