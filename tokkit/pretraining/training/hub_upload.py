@@ -6,8 +6,9 @@ are those of huggingface_hub. The card is Markdown, of what the run folder says;
 are left out of it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from tokkit import __version__
@@ -17,6 +18,7 @@ from tokkit.errors import TokkitError, UsageError, plural
 from tokkit.pretraining.models.model_folder import CONFIG
 from tokkit.pretraining.training.run_record import EXPORT, METRICS, read_metrics, read_run
 
+_CARD = Path(__file__).with_name("model_card.md")
 MAX_ROWS = 20  # of the curves
 
 
@@ -61,7 +63,7 @@ def upload_export(folder: Path, name: str, license_id: str | None) -> None:
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    card = "\n".join(describe_model_card(folder, name, license_id)) + "\n"
+    card = describe_model_card(folder, name, license_id)
     files = {path.name: path for path in sorted((folder / EXPORT).iterdir())}
     operations = [
         CommitOperationAdd(path_in_repo=file, path_or_fileobj=content)
@@ -85,51 +87,39 @@ def _call(name: str, work: Callable[[], object], remedy: str) -> None:
         ) from error
 
 
-def describe_model_card(folder: Path, name: str, license_id: str | None) -> Iterator[str]:
-    """Yield the lines of a finished run's model card; see ``upload_export``."""
+def describe_model_card(folder: Path, name: str, license_id: str | None) -> str:
+    """Return the model card of a finished run; see ``upload_export``."""
     record, config = read_run(folder)
     manifest = Manifest.read(folder)
     model: dict[str, Any] = read_json(folder / EXPORT / CONFIG, dict[str, Any])
-    license_id = license_id or "unknown"
-    steps, tokens = (manifest.accounts["figures"][name] for name in ("steps", "tokens"))
-    yield from (
-        "---",
-        f"license: {license_id}",
-        "library_name: transformers",
-        "tags: [tokkit]",
-        "---",
-    )
-    yield f"# {name}\n"
-    yield f"{model['architectures'][0]} with {record['num_parameters']:,} parameters, pretrained with"
-    yield f"tokkit {__version__} for {plural(steps, 'step')} on {tokens:,} tokens.\n\n## Architecture\n"
-    yield from _table(("field", "value"), sorted(record["model"].items()))
-    yield "\n## Data\n"
-    rows = [
-        (path.name, key) for path, key in zip(config.folders, record["instances_keys"], strict=True)
-    ]
-    yield from _table(("instances", "content key"), rows)
-    yield f"\nTokenizer: SHA-256 {record['tokenizer_fingerprint']}\n\n## Options\n"
-    options = {**manifest.options, "seed": manifest.seed}
-    given = [
-        (name, value)
-        for name, value in options.items()
-        if value not in (None, []) and value is not False
-    ]
-    yield from _table(("option", "value"), given)
-    lines = [line for line in read_metrics(folder / METRICS) if line["kind"] == "eval"]
-    yield "\n## Held-out metrics\n"
-    if lines:
+    figures = manifest.accounts["figures"]
+    folders = zip(config.folders, record["instances_keys"], strict=True)
+    options = {**manifest.options, "seed": manifest.seed}.items()
+    given = [row for row in options if row[1] not in (None, []) and row[1] is not False]
+    metrics = "No instances were held out."
+    if lines := [line for line in read_metrics(folder / METRICS) if line["kind"] == "eval"]:
         kept = {round(n * (len(lines) - 1) / (MAX_ROWS - 1)) for n in range(MAX_ROWS)}
         names = [name for name in lines[-1] if name != "kind"]
-        yield from _table(names, [[lines[n][name] for name in names] for n in sorted(kept)])
-    else:
-        yield "No instances were held out."
-    yield f"\n## Licence\n\n{license_id}"
+        metrics = _table(names, ([lines[n][name] for name in names] for n in sorted(kept)))
+    return Template(_CARD.read_text("utf-8")).substitute(
+        license=license_id or "unknown",
+        name=name,
+        architecture=model["architectures"][0],
+        parameters=f"{record['num_parameters']:,}",
+        version=__version__,
+        steps=plural(figures["steps"], "step"),
+        tokens=f"{figures['tokens']:,}",
+        shape=_table(("field", "value"), sorted(record["model"].items())),
+        data=_table(("instances", "content key"), ((path.name, key) for path, key in folders)),
+        tokenizer=record["tokenizer_fingerprint"],
+        options=_table(("option", "value"), given),
+        metrics=metrics,
+    )
 
 
-def _table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-    yield f"| {' | '.join(names)} |"
-    yield "|---" * len(names) + "|"
-    for row in rows:
-        cells = (f"{cell:.4g}" if isinstance(cell, float) else f"{cell}" for cell in row)
-        yield f"| {' | '.join(cells)} |"
+def _table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    cells = [
+        [f"{cell:.4g}" if isinstance(cell, float) else f"{cell}" for cell in row] for row in rows
+    ]
+    lines = [f"| {' | '.join(row)} |" for row in (names, *cells)]
+    return "\n".join((lines[0], "|---" * len(names) + "|", *lines[1:]))
