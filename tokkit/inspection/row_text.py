@@ -28,7 +28,18 @@ from tokkit.shards.shard_file import read_schema
 from tokkit.tokenizer.definitions import byte_level_alphabet
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
+SENTENCES_SHOWN = 5
+LABELS = {
+    "nsp": {0: ", B follows A", 1: ", B is random"},
+    "sop": {0: ", A and B in order", 1: ", A and B swapped"},
+}
+# Pale backgrounds of a terminal's 256 colours, for black text.
+_BACKGROUNDS = (153, 223, 158, 225)
+_MASKED, _UNKNOWN = 220, 210
+_BYTES = {char: byte for byte, char in enumerate(byte_level_alphabet())}
+
 Place = tuple[str, int]  # name of the shard, number of the row in it
+Row = dict[str, Any]  # by the names of columns
 
 
 @dataclass(frozen=True)
@@ -119,21 +130,6 @@ def _contains(batch: pa.RecordBatch, row: int, text: str, tokenizer: Tokenizer) 
 def contains_text(ids: Sequence[int], text: str, tokenizer: Tokenizer) -> bool:
     """Return whether what ids decode to contains a text, in whatever case."""
     return text.casefold() in tokenizer.decode(ids).casefold()
-
-
-Row = dict[str, Any]
-
-SENTENCES_SHOWN = 5
-_BYTES = {char: byte for byte, char in enumerate(byte_level_alphabet())}
-
-# Pale backgrounds of a terminal's 256 colours, for black text.
-_BACKGROUNDS = (153, 223, 158, 225)
-_MASKED, _UNKNOWN = 220, 210
-
-LABELS = {
-    "nsp": {0: ", B follows A", 1: ", B is random"},
-    "sop": {0: ", A and B in order", 1: ", A and B swapped"},
-}
 
 
 def show_rows(

@@ -52,6 +52,10 @@ from tokkit.pretraining.training.run_record import (
 )
 
 KINDS = {"train": "training", "eval": "evaluation"}
+_BITS = np.array(((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80)))
+_MARK = "●"
+
+Points = Sequence[tuple[float, float]]
 
 
 def is_run(folder: Path) -> bool:
@@ -124,12 +128,6 @@ def describe_checkpoints(folder: Path) -> list[dict[str, Any]]:
                 {"step": step, "bytes": size, "is_best": best is not None and step == best.step}
             )
     return rows
-
-
-Points = Sequence[tuple[float, float]]
-
-_BITS = np.array(((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80)))
-_MARK = "●"
 
 
 def draw_curves(line: Points, marks: Points, width: int, height: int = 12) -> list[str]:

@@ -34,6 +34,9 @@ from tokkit.shards.objectives import TARGET_COLUMNS
 
 LARGEST_VOCABULARY = 1 << 32
 LONGEST_INSTANCE = 1 << 16  # positions are uint16
+ALIGNMENT = 8  # bytes, which Arrow's format requires of buffers
+
+Int64 = npt.NDArray[np.int64]
 
 _Size = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_VOCABULARY)]
 _Id = Annotated[int, msgspec.Meta(ge=0, lt=LARGEST_VOCABULARY)]
@@ -175,11 +178,6 @@ def expected_schema(header: Header, names: Collection[str]) -> pa.Schema:
         return tokens_schema(header)
     targets = next((name for name in TARGET_COLUMNS if name in names), None)
     return instances_schema(header, static="masked_positions" in names, targets=targets)
-
-
-Int64 = npt.NDArray[np.int64]
-
-ALIGNMENT = 8  # bytes, which Arrow's format requires of buffers
 
 
 def check_batch(batch: pa.RecordBatch, header: Header, where: str, *, check_ids: bool) -> None:

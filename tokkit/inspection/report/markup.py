@@ -22,6 +22,8 @@ from tokkit.inspection.row_text import show_token
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 MAX_IN_FULL = 10_000_000  # of a number in large type
+MAX_TOKENS = 400  # shown of a row
+NUM_BACKGROUNDS = 5
 _VOID = frozenset({"meta", "input", "br", "hr", "rect", "line", "path", "circle"})
 
 
@@ -251,9 +253,6 @@ def folded(summary: str, *children: Content) -> Markup:
     """Return content that opens when it is asked for; it is open on paper."""
     return element("details", element("summary", summary), *children)
 
-
-MAX_TOKENS = 400
-NUM_BACKGROUNDS = 5
 
 show_once = lru_cache(maxsize=1 << 16)(show_token)
 

@@ -44,6 +44,8 @@ from tokkit.pretraining.models.transformer import (
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
+# The projections whose outputs are added to the residual, and that of the head.
+RESIDUAL = ("attention.output", "down", "masked_token_head.transform")
 # What transformers assumes where a config says nothing.
 DEFAULTS: Mapping[str, Any] = {
     "max_position_embeddings": 8192,
@@ -116,10 +118,6 @@ def name_layers(num_layers: int, every: int) -> list[str]:
     return [LOCAL if number % every else GLOBAL for number in range(num_layers)]
 
 
-LocalAttention = Annotated[int, msgspec.Meta(ge=2)]
-RESIDUAL = ("attention.output", "down", "masked_token_head.transform")
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModernBertConfig(ModelConfig):
     """The shape of a ModernBERT, with the fields of ``config.json`` that only it has.
@@ -131,7 +129,7 @@ class ModernBertConfig(ModelConfig):
     presets: ClassVar[Mapping[str, Sizes]] = MODERNBERT_PRESETS
 
     layer_norm_eps: Positive = 1e-5
-    local_attention: LocalAttention = MODERNBERT_WINDOW
+    local_attention: Annotated[int, msgspec.Meta(ge=2)] = MODERNBERT_WINDOW
     global_attn_every_n_layers: Size = 3
     global_rope_theta: Positive = 160_000.0
     local_rope_theta: Positive = 10_000.0

@@ -32,7 +32,7 @@ from tokkit.pretraining.pretrain_config import PretrainConfig
 # Graphs of one part of a model: one or two for training and as many for evaluation, and the layers of a
 # ModernBERT are of three kinds. Beyond the limit, torch does not compile; its own limit is 8.
 MAX_GRAPHS = 64
-
+INITIAL_SCALE = 2.0**16  # of the loss in fp16
 
 # Dense bf16 operations per second with sums in fp32, by a pattern of the name that
 # ``torch.cuda.get_device_name`` returns. It matches whole names, because the name of a slice of a
@@ -224,9 +224,6 @@ def torch_settings(config: PretrainConfig, device: torch.device) -> Iterator[Non
             stack.callback(torch.set_float32_matmul_precision, precision)
             torch.set_float32_matmul_precision("high")  # TF32, which is more precise than bf16
         yield
-
-
-INITIAL_SCALE = 2.0**16
 
 
 class LossScale:
