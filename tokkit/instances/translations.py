@@ -48,8 +48,7 @@ def open_translations(path: Path, source: ShardFolder) -> ShardFolder:
         raise TokkitError(
             f"{path}: was made with another tokenizer than {source.path}; encode both sides with one"
         )
-    for count in (_count_documents, _count_kept):
-        expected, found = count(source), count(folder)
+    for expected, found in zip(_count_documents(source), _count_documents(folder), strict=True):
         if expected != found:
             raise TokkitError(
                 f"{path}: has {found}, but {source.path} has {expected}, so they cannot be paired; encode "
@@ -58,13 +57,11 @@ def open_translations(path: Path, source: ShardFolder) -> ShardFolder:
     return folder
 
 
-def _count_documents(folder: ShardFolder) -> str:
-    number = folder.manifest.accounts.get("documents", {}).get("in", folder.manifest.num_rows)
-    return plural(number, "document")
-
-
-def _count_kept(folder: ShardFolder) -> str:
-    return f"{plural(folder.manifest.num_rows, 'document')} that encode kept"
+def _count_documents(folder: ShardFolder) -> tuple[str, str]:
+    """Return how many documents a folder was made of, and how many it has, in words."""
+    num_kept = folder.manifest.num_rows
+    number = folder.manifest.accounts.get("documents", {}).get("in", num_kept)
+    return plural(number, "document"), f"{plural(num_kept, 'document')} that encode kept"
 
 
 def compare_documents(source: ShardFolder, folder: ShardFolder) -> list[str]:
@@ -86,7 +83,10 @@ def compare_documents(source: ShardFolder, folder: ShardFolder) -> list[str]:
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in dropped.items())
     what = f"encode dropped as many documents as of {source.path} ({reasons})"
     remedy = "remove these and their translations from the inputs"
-    if all(map(_lacks_empty_lines_alone, (source, folder))):
+    if all(
+        {*_count_dropped(side)} == {"empty"} and side.manifest.options.get("documents") == "line"
+        for side in (source, folder)
+    ):
         warning = f"{what}, and the others are paired in order; if these were not the same lines"
         return [f"{folder.path}: {warning}, {remedy}, and encode again"]
     raise TokkitError(
@@ -98,12 +98,6 @@ def compare_documents(source: ShardFolder, folder: ShardFolder) -> list[str]:
 def _count_dropped(folder: ShardFolder) -> dict[str, int]:
     dropped = folder.manifest.accounts.get("documents", {}).get("dropped", {})
     return {reason: number for reason, number in dropped.items() if number}
-
-
-def _lacks_empty_lines_alone(folder: ShardFolder) -> bool:
-    return {*_count_dropped(folder)} == {"empty"} and folder.manifest.options.get(
-        "documents"
-    ) == "line"
 
 
 def _list_names(folder: ShardFolder) -> Iterator[object]:
