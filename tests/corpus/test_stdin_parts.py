@@ -4,6 +4,7 @@ import gzip
 import io
 import pickle
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.formats import HEAD_BYTES
 from tokkit.corpus.readers import read_documents
+from tokkit.corpus.streams import SharedMemory, open_bytes
 from tokkit.corpus.units import plan_groups
 from tokkit.engine.files import hash_file
-from tokkit.engine.unit import Unit
+from tokkit.engine.unit import Unit, UnitStream
 from tokkit.errors import TokkitError
 
 LINES = [b"The cat sat.", b"", b" \xc2\xa0", b"\xef\xbb\xbfIt sat.\r", b"a" * 3000, b"\r"]
@@ -30,6 +32,10 @@ class Dribble(io.RawIOBase):
         self._data = io.BytesIO(data)
         self._sizes = sizes
 
+    @property
+    def position(self) -> int:
+        return self._data.tell()
+
     def readable(self) -> bool:
         return True
 
@@ -37,17 +43,21 @@ class Dribble(io.RawIOBase):
         return self._data.readinto(memoryview(buffer)[: next(self._sizes)])
 
 
+def open_parts(
+    monkeypatch: pytest.MonkeyPatch, raw: Any, unit_bytes: int, documents: str
+) -> UnitStream:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(raw, 1 << 12)))
+    config = CorpusConfig(inputs=("-",), documents=documents)
+    (unit,) = plan_groups(config, unit_bytes, "shard-{:07}.arrow")
+    assert unit.open_stream is not None
+    return unit.open_stream()
+
+
 def cut(
     monkeypatch: pytest.MonkeyPatch, data: bytes, sizes: list[int], unit_bytes: int, documents: str
 ) -> list[Unit]:
     endless = (size for _ in iter(int, 1) for size in sizes)
-    raw: Any = Dribble(data, endless)
-    stdin = io.TextIOWrapper(io.BufferedReader(raw, 1 << 12))
-    monkeypatch.setattr(sys, "stdin", stdin)
-    config = CorpusConfig(inputs=("-",), documents=documents)
-    (unit,) = plan_groups(config, unit_bytes, "shard-{:07}.arrow")
-    assert unit.open_stream is not None
-    stream = unit.open_stream()
+    stream = open_parts(monkeypatch, Dribble(data, endless), unit_bytes, documents)
     parts: list[Unit] = []
     while not stream.ended:
         parts += stream.read()
@@ -134,3 +144,43 @@ def test_an_error_in_a_later_part_names_its_line(monkeypatch: pytest.MonkeyPatch
     assert len(parts) > 2
     with pytest.raises(TokkitError, match="stdin, line 5001: "):
         list(read_documents(part, config))
+
+
+def test_the_next_parts_are_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b"A line of the text.\n" * 100_000
+    raw = Dribble(data, iter(lambda: 1 << 14, 0))
+    stream = open_parts(monkeypatch, raw, 100_000, "line")
+    assert raw.position < 200_000  # a process that is copied must not have a thread
+    stream.read()
+    deadline = time.monotonic() + 60
+    while raw.position < 300_000:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert raw.position < 700_000
+    rest: list[Unit] = []
+    while not stream.ended:
+        rest += stream.read()
+    assert len(rest) == 19
+
+
+def test_an_error_reaches_the_reader_of_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = gzip.compress(b"".join(b"Line %d.\n" % number for number in range(100_000)))[:-9]
+    with pytest.raises(TokkitError, match=r"^stdin: invalid gzip data after "):
+        cut(monkeypatch, damaged, [1 << 20], 100_000, "line")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there are no files in memory")
+def test_memory_is_shared_again() -> None:
+    memory = SharedMemory()
+    first, second = (memory.share(memoryview(letter * (2 << 20))) for letter in (b"a", b"b"))
+    with open_bytes(first) as file:
+        path = file.name
+    del first
+    third = memory.share(memoryview(b"c" * (1 << 20)))
+    with open_bytes(third) as file:
+        assert file.read() == b"c" * (1 << 20)
+        assert file.name == path
+    with open_bytes(second) as file:
+        assert file.read() == b"b" * (2 << 20)
+    assert memory.share(memoryview(b"few")) == b"few"

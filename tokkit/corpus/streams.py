@@ -8,6 +8,7 @@ ends together, a third of that of encoding them.
 import hashlib
 import io
 import os
+import select
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -120,6 +121,7 @@ class _Stdin(io.RawIOBase):
     def __init__(self, head: BytesIO | FileIO) -> None:
         self._head = head
         self._num_read = 0
+        self._poll: select.poll | None = None
 
     def readable(self) -> bool:
         """Return that it can be read."""
@@ -127,9 +129,24 @@ class _Stdin(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         """Fill a part of the buffer; return the number of bytes, 0 at the end."""
-        stdin: Any = sys.stdin.buffer
-        read: int = self._head.readinto(buffer) or stdin.readinto1(buffer)
+        read = self._head.readinto(buffer) or self._read_on(buffer)
         self._num_read += read
+        return read
+
+    def _read_on(self, buffer: Any) -> int:
+        """Read what follows the first bytes.
+
+        A thread that waits in ``readinto1`` would keep Python from ending.
+        """
+        stdin: Any = sys.stdin.buffer
+        if self._poll is not None:
+            self._poll.poll()
+        else:  # what Python has read already cannot be waited for
+            poll = select.poll()
+            with suppress(OSError):  # it is no file
+                poll.register(stdin)
+                self._poll = poll
+        read: int = stdin.readinto1(buffer)
         return read
 
     def tell(self) -> int:
@@ -137,22 +154,59 @@ class _Stdin(io.RawIOBase):
         return self._num_read
 
 
-class SharedBytes:
-    """A file in memory, which exists as long as this object.
+class SharedMemory:
+    """Files in memory for other processes, each used again once its bytes are not needed any more.
 
-    Args:
-        data: its content.
+    To allocate new ones took as long as to copy text into them.
     """
 
-    def __init__(self, data: memoryview) -> None:
-        self._descriptor = os.memfd_create("tokkit")
-        self._path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
-        while data:
-            data = data[os.write(self._descriptor, data) :]
+    def __init__(self) -> None:
+        self._free: list[int] = []
 
     def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
+        for descriptor in self._free:
+            os.close(descriptor)
+
+    def share(self, data: memoryview) -> "SharedBytes | bytes":
+        """Return bytes for another process, which gets a copy of few, and where none can be shared."""
+        if (
+            len(data) >= _SMALLEST_SHARED
+            and hasattr(os, "memfd_create")
+            and Path("/proc/self/fd").is_dir()
+        ):
+            with suppress(OSError):  # there are too many files
+                return SharedBytes(data, self)
+        return bytes(data)
+
+    def take(self) -> int:
+        """Return the descriptor of a file."""
+        return self._free.pop() if self._free else os.memfd_create("tokkit")
+
+    def give_back(self, descriptor: int) -> None:
+        """Take a file that nobody reads any more."""
+        self._free.append(descriptor)
+
+
+class SharedBytes:
+    """The content of a file in memory, which stays as long as this object.
+
+    Args:
+        data: the content.
+        memory: has the file.
+    """
+
+    def __init__(self, data: memoryview, memory: SharedMemory) -> None:
+        self._descriptor = memory.take()
+        self._memory = memory
+        self._path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
+        os.ftruncate(self._descriptor, len(data))
+        written = 0
+        while written < len(data):
+            written += os.pwrite(self._descriptor, data[written:], written)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_memory"):
+            self._memory.give_back(self._descriptor)
 
     def __getstate__(self) -> dict[str, str]:
         """Return the state for another process: where the file is."""
@@ -161,18 +215,6 @@ class SharedBytes:
     def open(self) -> FileIO:
         """Open the file for reading."""
         return FileIO(self._path)
-
-
-def share_bytes(data: memoryview) -> SharedBytes | bytes:
-    """Return bytes for another process, which gets a copy of few, and where nothing can be shared."""
-    if (
-        len(data) >= _SMALLEST_SHARED
-        and hasattr(os, "memfd_create")
-        and Path("/proc/self/fd").is_dir()
-    ):
-        with suppress(OSError):  # there are too many files
-            return SharedBytes(data)
-    return bytes(data)
 
 
 def open_bytes(data: SharedBytes | bytes) -> FileIO | BytesIO:
