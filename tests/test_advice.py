@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from test_messages import MODULES, PACKAGE, messages_of
+from test_messages import PACKAGE, messages_of
 
 TESTS = Path(__file__).parent
 # An imperative after a pause.
@@ -222,19 +222,31 @@ def remedies_of(path: Path) -> Iterator[tuple[int, str]]:
             yield line, text
 
 
-@pytest.mark.parametrize("path", MODULES, ids=[str(p.relative_to(PACKAGE)) for p in MODULES])
-def test_every_remedy_is_followed_or_listed(path: Path) -> None:
+@pytest.fixture(scope="module")
+def remedies() -> dict[str, str]:
+    """All messages that name a remedy, with the place of one of each."""
+    return {
+        text: f"{path}:{line}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for line, text in remedies_of(path)
+    }
+
+
+def test_every_remedy_is_followed_or_listed(remedies: dict[str, str]) -> None:
     listed = {part for parts in (*ELSEWHERE.values(), *NOT_FOLLOWED.values()) for part in parts}
-    for line, text in remedies_of(path):
-        is_known = any(is_part(part, text) for part in listed | texts_of_tests())
-        assert is_known, f"{path}:{line}: no test follows the remedy of: {text}"
+    known = listed | texts_of_tests()
+    missing = [
+        f"{place}: no test follows the remedy of: {text}"
+        for text, place in remedies.items()
+        if not any(is_part(part, text) for part in known)
+    ]
+    assert not missing, "\n".join(missing)
 
 
-def test_what_is_listed_is_a_message_that_no_test_follows() -> None:
-    messages = [text for path in MODULES for _, text in remedies_of(path)]
+def test_what_is_listed_is_a_message_that_no_test_follows(remedies: dict[str, str]) -> None:
     for parts in (*ELSEWHERE.values(), *NOT_FOLLOWED.values()):
         for part in parts:
-            found = [text for text in messages if is_part(part, text)]
+            found = [text for text in remedies if is_part(part, text)]
             assert found, f"no message has the part: {part}"
             followed = [t for t in found if any(is_part(text, t) for text in texts_of_tests())]
             assert followed != found, f"a test follows it now: {part}"
