@@ -36,8 +36,12 @@ from tokkit.pretraining.training.run_record import METRICS, read_metrics
 MAX_LINES = 4000  # of metrics, of all runs together
 # What a line counts from the start of the run, of which there are no means.
 COUNTED = ("step", "epoch", "tokens", "elapsed", "phase")
-AXES = {"step": "step", "tokens": "tokens", "elapsed": "minutes"}
-_CLASSES = {"step": "step", "tokens": "tokens-axis", "elapsed": "time"}
+# By metric: the title of the axis, the name of the choice, and the classes of choice and plots.
+AXES = {
+    "step": ("step", "steps", "axis-step", "step"),
+    "tokens": ("tokens", "tokens", "axis-tokens", "tokens-axis"),
+    "elapsed": ("minutes", "time", "axis-time", "time"),
+}
 # Metrics in the order of the page, with their titles and formats; accuracies are added as they come.
 SPEED = {
     "learning_rate": ("Learning rate", ""),
@@ -227,15 +231,16 @@ def _draw_curves(runs: Sequence[Mapping[str, Any]]) -> Markup:
                 "input",
                 type="radio",
                 name="axis",
-                class_=f"axis-{_CLASSES[axis].removesuffix('-axis')}",
+                class_=class_,
                 checked=axis == "step",
             ),
-            "time" if axis == "elapsed" else f"{axis.removesuffix('s')}s",
+            name,
         )
-        for axis in AXES
+        for axis, (_, name, class_, _) in AXES.items()
     ]
     grids = [
-        element("div", _draw_metrics(runs, axis), class_=f"cards {_CLASSES[axis]}") for axis in AXES
+        element("div", _draw_metrics(runs, axis), class_=f"cards {class_}")
+        for axis, (*_, class_) in AXES.items()
     ]
     choice = element("div", "against", choices, class_="choice", role="radiogroup")
     note = ""
@@ -285,7 +290,7 @@ def _draw_metric(
             own_color = color if len(runs) > 1 else (style == "dots") * 1
             series.append(Series(label, points, own_color, style))
     axes = Axes(
-        AXES[axis],
+        AXES[axis][0],
         y_format,
         from_zero=name in ("tokens_per_second", "data_wait", "mfu"),
         start=start,
