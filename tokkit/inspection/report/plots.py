@@ -102,29 +102,41 @@ class _Frame:
         middle = (LEFT + WIDTH - RIGHT) / 2
         self.draw("text", title, x=middle, y=HEIGHT - 5, text_anchor="middle", class_="title")
 
-    def close(self, label: str, names: Sequence[tuple[str, int, str]] = ()) -> Markup:
-        """Return the figure, with a legend if there is more than one name."""
-        picture = element(
-            "svg",
-            *self.parts,
-            viewBox=f"0 0 {WIDTH:.0f} {HEIGHT:.0f}",
-            class_="plot",
-            role="img",
-            aria_label=label,
+    def draw_column(self, title: str, left: float, width: float, class_: str) -> None:
+        """Draw a stretch of the horizontal axis in full height."""
+        self.draw(
+            "rect",
+            element("title", title),
+            x=left,
+            y=TOP,
+            width=width,
+            height=HEIGHT - TOP - BOTTOM,
+            class_=class_,
         )
-        return element("figure", picture, make_legend(names) if len(names) > 1 else None)
 
-
-def make_legend(names: Sequence[tuple[str, int, str]]) -> Markup:
-    """Return the legend of (name, colour, style)."""
-    return element(
-        "ul",
-        *(
+    def close(self, label: str, names: Sequence[tuple[str, int, str]]) -> Markup:
+        """Return the figure, with a legend if there is more than one (name, colour, style)."""
+        legend = [
             element("li", name, class_=f"c{color % NUM_COLORS} {style}", dir="auto")
             for name, color, style in names
-        ),
-        class_="legend",
+        ]
+        listed = element("ul", legend, class_="legend") if len(names) > 1 else None
+        return make_figure(self.parts, HEIGHT, label, listed)
+
+
+def make_figure(
+    parts: Sequence[Markup], height: float, label: str, legend: Markup | None = None
+) -> Markup:
+    """Return a figure of SVG elements."""
+    picture = element(
+        "svg",
+        parts,
+        viewBox=f"0 0 {WIDTH:.0f} {height:.0f}",
+        class_="plot",
+        role="img",
+        aria_label=label,
     )
+    return element("figure", picture, legend)
 
 
 def plot_lines(series: Sequence[Series], axes: Axes) -> Markup:
@@ -144,15 +156,7 @@ def plot_lines(series: Sequence[Series], axes: Axes) -> Markup:
     frame = _Frame((first, low), (last, high))
     for number, (start, stop, name) in enumerate(axes.shades):
         left, right = frame.x(max(start, first)), frame.x(min(stop, last))
-        frame.draw(
-            "rect",
-            element("title", name),
-            x=left,
-            y=TOP,
-            width=max(right - left, 0.0),
-            height=HEIGHT - TOP - BOTTOM,
-            class_=f"shade shade{number % 2}",
-        )
+        frame.draw_column(name, left, max(right - left, 0.0), f"shade shade{number % 2}")
     frame.draw_y_axis(axes.y_format)
     is_whole = all(float(x).is_integer() for x in xs)
     ticks = find_ticks(first, last, 6, is_whole=is_whole)
@@ -197,15 +201,7 @@ def _draw_titles(
             value = points[place][1]
             shown = f"{value:{axes.y_format}}" if axes.y_format else format_number(value)
             words.append(f"{one.name} {shown}")
-        frame.draw(
-            "rect",
-            element("title", " · ".join(words)),
-            x=frame.x(x) - width / 2,
-            y=TOP,
-            width=width,
-            height=HEIGHT - TOP - BOTTOM,
-            class_="hit",
-        )
+        frame.draw_column(" · ".join(words), frame.x(x) - width / 2, width, "hit")
 
 
 def plot_bars(counts: Mapping[str, Sequence[int]], edges: Sequence[float], x_title: str) -> Markup:
@@ -278,20 +274,9 @@ def plot_flow(total: int, kept: int, dropped: Mapping[str, int], noun: str) -> M
         parts.append(element("text", share, x=right + 16, y=label + 14))
         start, place = start + number * scale, place + size + gap
     bottom = max(place, label + 24, top + total * scale + 8)
-    parts.append(
-        element(
-            "text", plural(total, noun.removesuffix("s")), x=left + 18, y=top + 14, class_="strong"
-        )
-    )
-    picture = element(
-        "svg",
-        *parts,
-        viewBox=f"0 0 {WIDTH:.0f} {bottom:.0f}",
-        class_="plot",
-        role="img",
-        aria_label=f"{noun} from in to kept",
-    )
-    return element("figure", picture)
+    counted = plural(total, noun.removesuffix("s"))
+    parts.append(element("text", counted, x=left + 18, y=top + 14, class_="strong"))
+    return make_figure(parts, bottom, f"{noun} from in to kept")
 
 
 def thin_out(points: Sequence[Point]) -> list[Point]:
