@@ -1,1 +1,14 @@
-"""Verify and inspect output folders."""
+"""What is in folders: facts and rows, checks, batches of a run, and reports.
+
+The modules, by the command that they are for:
+
+    inspect.py          ``tokkit inspect``: facts, and rows as text
+      row_text.py         which rows, and what they look like
+      run_summary.py      the facts of a run, and its curves as text
+      replay.py           the batch of any step, as pretraining saw it
+    tokenize.py         ``tokkit tokenize``: how tokenizers cut a text
+    verify.py           ``tokkit verify``: sizes, hashes, ids and accounts, checked again
+    report/             ``tokkit report``: one HTML page
+    recipe_folder.py    what ``tokkit run`` notes in the folder of a recipe
+    proposal.py         ``tokkit init``: what a recipe for a folder of text may begin with
+"""

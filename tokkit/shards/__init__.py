@@ -1,4 +1,11 @@
-"""Arrow shards: their schemas, an atomic writer, a memory-mapped and validating reader."""
+"""Arrow shards: their schemas, an atomic writer, a memory-mapped and validating reader.
+
+A stage opens a ``ShardFolder`` (reader.py), whose files shard_file.py maps or copies. What a file
+claims is checked before memory is allocated for it (claims.py), its columns when a record batch is
+first read (schema.py), and pages that vanish while it is mapped are noticed (mapping.py). arrow.py
+turns columns into NumPy arrays and back; ``Instances`` (instances.py) are rows of instance shards in
+memory, and objectives.py says which columns those of an objective have.
+"""
 
 # The codecs of Arrow IPC, for the buffers of a shard; ``shard_file.py`` passes the name to pyarrow.
 COMPRESSIONS = ("none", "zstd", "lz4")
