@@ -1,5 +1,13 @@
 """The commands: each makes a config of its options, calls one function, and prints the result.
 
+    command_options.py             click options, made of what the configs declare; recipes use them, too
+    stages.py, pretrain.py         train, encode, build; pretrain
+    run.py, recipe.py, init.py     all stages of a recipe; reading one; writing one to begin with
+    inspect.py, tokenize.py        inspect, verify, report; the tokens of any text
+    output.py                      what results look like; pretraining_output.py those of runs
+    streams.py                     all that is printed goes through ``echo``
+    help.py, completion.py         parts of the README; completion by shells
+
 An error becomes one line on standard error and an exit status here and nowhere else; a bug keeps
 its traceback. Only this package imports click.
 """

@@ -1,1 +1,30 @@
-"""One way of doing work: plan units, map a pure function over them, commit a manifest last."""
+"""One way of doing work: plan units, map a pure function over them, commit a manifest last.
+
+    stage.py           ``run_stage``: what every stage does, from its plan to its manifest
+    stage_config.py    the options that all stages share
+    unit.py            a unit, and how a process runs one
+
+Where units are done:
+
+    local.py           in this process, or by one of the two below
+    worker_pool.py     in processes of this machine
+    ray.py             on a cluster
+    parts.py           by the tasks of an array job
+
+What an output folder holds, and who may write it:
+
+    spec.py            whether it may become what a stage describes: empty, unfinished, finished, another
+    folder.py          its lock, signals, and what may not be an output
+    receipts.py        .tokkit: the stage's statement, and a receipt for each finished unit
+    manifest.py        the record of a finished folder; accounts.py counts what came in and was kept
+    json_files.py      all of these are JSON, read by a schema
+    command.py         the folder with what a recipe's shell command printed
+
+Files and stores:
+
+    files.py           files that are complete or absent; drafts.py names those that are written
+    mirrors.py         folders on object stores; object_store.py and requests.py speak to the stores
+    aws_profiles.py    keys and addresses in ~/.aws
+
+progress.py has the bars and log lines, processors.py the number of processors.
+"""

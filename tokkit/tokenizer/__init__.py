@@ -1,1 +1,29 @@
-"""Tokenizers: loading, saving, telling them apart, and encoding text with them."""
+"""Tokenizers: loading, saving, telling them apart, and encoding text with them.
+
+``load_tokenizer`` (tokenizer.py) returns a ``Tokenizer``, from any kind of file:
+
+    hub_names.py            a name on the Hugging Face Hub becomes a folder
+    loading.py              which file of a folder counts, and what it says
+    conversion.py           which class of transformers reads it; what only transformers can convert
+    tekken.py               mistral-common's file; piece_vocabulary.py Marian's and the like
+    sentencepiece_model.py  what a ``.model`` says
+    definitions.py          the object of a ``tokenizer.json``, which all become but sentencepiece's
+    special_tokens.py       roles such as ``cls``, and their spellings
+    limits.py               what a file may not ask for; vocabulary_checks.py, what it may not say
+    saving.py               the files that tokkit and transformers load
+
+``Encoder`` (encoder.py) gives token ids and word starts, by a kernel or by the tokenizer's library:
+
+    kernel_choice.py        which kernel encodes, or the obstacle
+    segments.py             texts cut at added tokens (added_tokens.py) and normalized
+    text_normalizer.py      a normalizer as steps (normalizer_steps.py) by rules (character_rules.py)
+    wordpiece_model.py      tables for a kernel: characters.py, and a trie
+    bpe_model.py            splitter.py, made of split_pattern.py, and merges
+    metaspace_bpe_model.py  of metaspace_vocabulary.py
+    unigram_model.py        of unigram_vocabulary.py
+    library_encoder.py      the library, a window of text at a time; library_calls.py ends its calls
+    encoded.py              what encoders return
+    tokenizer_cache.py      tokenizers and tables on disk, for the next process
+
+masked_text.py encodes the sentences whose masks a trained model fills in.
+"""

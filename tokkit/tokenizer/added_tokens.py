@@ -29,6 +29,9 @@ from tokkit.shards.arrow import read_only
 from tokkit.tokenizer.definitions import WORD_BEGINNING, make_empty_library
 from tokkit.tokenizer.tokenizer import Tokenizer
 
+_MAX_COMPARED = 64  # pairs of bytes that blocks are compared with, rather than looked up
+_FIRST_SEGMENTS = 1 << 10
+
 
 def explain_added(tokenizer: Tokenizer, *, spaced: bool) -> str | None:
     """Return which added token needs the tokenizer's library, or None.
@@ -70,10 +73,6 @@ def read_rows(tokenizer: Tokenizer) -> list[list[tuple[bytes, Mapping[str, Any]]
 def _make_normalize(tokenizer: Tokenizer) -> Callable[[str], str]:
     part = tokenizer.definition.get("normalizer")
     return make_empty_library(part).normalizer.normalize_str if part else str
-
-
-_MAX_COMPARED = 64  # pairs of bytes that blocks are compared with, rather than looked up
-_FIRST_SEGMENTS = 1 << 10
 
 
 class AddedTokens:

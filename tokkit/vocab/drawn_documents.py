@@ -37,6 +37,10 @@ from tokkit.kernels.philox import sample_names
 from tokkit.shards.arrow import read_only, string_buffers
 from tokkit.vocab.train_config import TrainConfig
 
+MAX_BYTES = 16 << 20  # of held-out texts
+# Never changes, nor does the 0 of held-out documents.
+_SAMPLE_SALT = np.uint64(0x53A3_F1B6_9D27_4C05)
+_SCHEMA = pa.schema([("text", pa.large_string())])
 _NUM_PLACES = 16
 _HEAD_BYTES = 8 << 20  # of text, read at each place
 _BATCH_BYTES = 1 << 20
@@ -90,14 +94,6 @@ def count_bytes(batch: DocumentBatch) -> int:
     """Return the number of bytes of a batch's texts."""
     _, offsets = string_buffers(batch.texts)
     return int(offsets[-1] - offsets[0])
-
-
-MAX_BYTES = 16 << 20
-_SAMPLE_SALT = np.uint64(
-    0x53A3_F1B6_9D27_4C05
-)  # never changes, nor does the 0 of held-out documents
-
-_SCHEMA = pa.schema([("text", pa.large_string())])
 
 
 def draw_held_out(batch: DocumentBatch, share: float) -> Bools:

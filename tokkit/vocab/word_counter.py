@@ -51,6 +51,9 @@ from tokkit.vocab.train_config import TrainConfig
 from tokkit.vocab.word_counts import Run, merge_runs, open_partial_run, text_arrays, write_table
 
 _SPACED_WORD = " [^ ]*|[^ ]+"
+_CHUNKS_AT_ONCE = 1 << 14
+# Bytes of a word that the library gets at a time; it takes fifty times as much memory.
+_LONGEST_TEXT = 1 << 20
 
 
 class WordSplitter:
@@ -180,11 +183,6 @@ Splitter = WordSplitter | PieceSplitter
 def make_splitter(config: TrainConfig) -> Splitter:
     """Return the splitter for the model of a config."""
     return PieceSplitter(config) if config.model == "bpe" else WordSplitter(config)
-
-
-_CHUNKS_AT_ONCE = 1 << 14
-# Bytes of a word that the library gets at a time; it takes fifty times as much memory.
-_LONGEST_TEXT = 1 << 20
 
 
 class WordCounter:

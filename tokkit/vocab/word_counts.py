@@ -57,6 +57,16 @@ _MAX_RUNS = 32
 # A window has room for the longest record.
 _SMALLEST_WINDOW = 2 * LONGEST_WORD
 _LARGEST_WINDOW = 1 << 20
+# Largest sum of the counts of all words, so that weighted sums fit into 64 bits.
+LARGEST_SUM = 1 << 62
+_READ_BYTES = 4 << 20
+_WRITE_LINES = 1 << 16
+_BOM = b"\xef\xbb\xbf"
+_ESCAPES = {b"\\": b"\\\\", b"\t": b"\\t", b"\n": b"\\n", b"\r": b"\\r"}
+_MEANINGS = {escape: char for char, escape in _ESCAPES.items()}
+_ESCAPE = re.compile(rb"\\.?", re.DOTALL)
+_TO_ESCAPE = re.compile(rb"[\\\t\n\r]")
+_COUNT = re.compile(rb"[0-9]{1,19}")
 
 
 @dataclass(frozen=True)
@@ -231,19 +241,6 @@ def read_run(path: Path, totals: RunTotals) -> WordCounts:
     )
     unpack_records(words.view(np.uint8), words, counts.values, counts.offsets, counts.counts)
     return counts
-
-
-# Largest sum of the counts of all words, so that weighted sums fit into 64 bits.
-LARGEST_SUM = 1 << 62
-
-_READ_BYTES = 4 << 20
-_WRITE_LINES = 1 << 16
-_BOM = b"\xef\xbb\xbf"
-_ESCAPES = {b"\\": b"\\\\", b"\t": b"\\t", b"\n": b"\\n", b"\r": b"\\r"}
-_MEANINGS = {escape: char for char, escape in _ESCAPES.items()}
-_ESCAPE = re.compile(rb"\\.?", re.DOTALL)
-_TO_ESCAPE = re.compile(rb"[\\\t\n\r]")
-_COUNT = re.compile(rb"[0-9]{1,19}")
 
 
 def write_counts(path: Path, words: WordCounts) -> None:
