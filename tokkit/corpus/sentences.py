@@ -223,7 +223,8 @@ def _cut_text(text: str, code: str, *, final: bool) -> tuple[list[int], int]:
             found = _segment(text, start, start + window, code)
             del found[bisect_right(found, start + window * 3 // 4) :]
             if found:
-                stop = _skip_space(text, found[-1], start + window)
+                rest = text[found[-1] : start + window]
+                stop = start + window - len(rest.lstrip())
             elif window < LONGEST_SENTENCE:
                 window *= 2
                 continue
@@ -271,15 +272,7 @@ def _find_line_end(text: str, start: int, stop: int) -> int:
     return -1
 
 
-def _skip_space(text: str, start: int, stop: int) -> int:
-    while start < stop and text[start].isspace():
-        start += 1
-    return start
-
-
 def _find_space(text: str, start: int, stop: int) -> int:
     """Return where to cut a window without an end of a sentence: see the module, 4."""
-    for last in range(stop - 1, start, -1):
-        if text[last] in _WHITE_SPACE:
-            return last + 1
-    return stop
+    last = max(text.rfind(space, start + 1, stop) for space in _WHITE_SPACE)
+    return last + 1 if last > start else stop

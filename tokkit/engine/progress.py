@@ -107,6 +107,13 @@ def describe_duration(seconds: float) -> str:
     return " ".join(f"{n} {unit}" for place, (n, unit) in enumerate(numbers[:2]) if n or not place)
 
 
+def send_logs(handler: logging.Handler) -> None:
+    """Let the log lines of tokkit in this process, which another one shows, go to a handler."""
+    logger = logging.getLogger("tokkit")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)
+
+
 class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # no type argument at run time
     """Writes log lines to standard error."""
 

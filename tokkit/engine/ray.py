@@ -39,6 +39,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tokkit import __version__
 from tokkit.engine.local import UNIT_MEMORY
+from tokkit.engine.progress import send_logs
 from tokkit.engine.unit import Outcome, Task, Unit, out_of_memory, send_aborts
 from tokkit.engine.worker_pool import WorkerError
 from tokkit.errors import TokkitError, describe_os_error
@@ -371,9 +372,7 @@ def run_unit(reference: Sequence[Any], release: str, unit: Unit) -> Answer:
 def _try(reference: Any, release: str, unit: Unit) -> Answer:
     """Run one unit, and return what became of it."""
     kept = _MessageList()
-    logger = logging.getLogger("tokkit")
-    logger.handlers, logger.propagate = [kept], False
-    logger.setLevel(logging.INFO)
+    send_logs(kept)
     try:
         _require_release(socket.gethostname(), __version__, release)  # it may have come later
         outcome = _find_task(reference).write(unit, lambda _: None).commit()

@@ -37,6 +37,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, NoReturn, Self, cast
 
 from tokkit.engine.copies import has_one_thread
+from tokkit.engine.progress import send_logs
 from tokkit.engine.unit import (
     Outcome,
     Task,
@@ -189,13 +190,9 @@ def _work(task: Task, pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has the parent's handler
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_SIGNALS)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    messages = _MessagePipe(pipe)
+    messages = _Messages(pipe)
     send_aborts(messages.send)
-    logger = logging.getLogger("tokkit")
-    logger.handlers = [_LogSender(messages)]
-    logger.propagate = False
-    logger.setLevel(logging.INFO)
-    progress = _ProgressSender(messages)
+    send_logs(messages)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk") as disk:
         committed: Future[None] = disk.submit(lambda: None)
         while True:
@@ -204,14 +201,14 @@ def _work(task: Task, pipe: Connection) -> None:
             except EOFError:
                 return
             with _report_errors(messages, unit, after=committed):
-                written = task.write(unit, progress.report)
+                written = task.write(unit, messages.report)
                 committed.result()
-                progress.flush()
+                messages.send_progress()
                 messages.send("written", None)
                 committed = disk.submit(_commit, written, unit, messages)
 
 
-def _commit(written: WrittenUnit, unit: Unit, messages: "_MessagePipe") -> None:
+def _commit(written: WrittenUnit, unit: Unit, messages: "_Messages") -> None:
     with _report_errors(messages, unit):
         messages.send("outcome", written.commit())
 
@@ -224,22 +221,41 @@ def _exit_with_parent() -> None:
         os._exit(1)
 
 
-class _MessagePipe:
-    """The pipe to the parent, shared by two threads."""
+class _Messages(logging.Handler):
+    """Sends messages to the parent, from two threads: also log lines, and progress now and then."""
 
     def __init__(self, pipe: Connection) -> None:
+        super().__init__()
         self._pipe = pipe
-        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._progress = 0
+        self._reported = time.monotonic()
 
     def send(self, kind: str, content: Any) -> None:
         """Send a message."""
-        with self._lock:
+        with self._sending:
             self._pipe.send((kind, content))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a log message to the parent, which owns standard error."""
+        self.send("log", record.getMessage())
+
+    def report(self, advance: int) -> None:
+        """Add progress, and send it a few times a second at most."""
+        self._progress += advance
+        if time.monotonic() - self._reported >= _REPORT_SECONDS:
+            self.send_progress()
+
+    def send_progress(self) -> None:
+        """Send the progress that was not sent yet."""
+        if self._progress:
+            self.send("progress", self._progress)
+        self._progress, self._reported = 0, time.monotonic()
 
 
 @contextmanager
 def _report_errors(
-    messages: _MessagePipe, unit: Unit, *, after: "Future[None] | None" = None
+    messages: _Messages, unit: Unit, *, after: "Future[None] | None" = None
 ) -> Iterator[None]:
     """Send whatever is raised inside to the parent, after the messages about another unit."""
     try:
@@ -255,37 +271,3 @@ def _report_errors(
     if after is not None:
         after.result()
     messages.send(*message)
-
-
-class _LogSender(logging.Handler):
-    """Sends a worker's log messages to the parent, which owns standard error."""
-
-    def __init__(self, messages: _MessagePipe) -> None:
-        super().__init__()
-        self._messages = messages
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Send one message."""
-        self._messages.send("log", record.getMessage())
-
-
-class _ProgressSender:
-    """Sends progress to the parent, a few times a second at most."""
-
-    def __init__(self, messages: _MessagePipe) -> None:
-        self._messages = messages
-        self._pending = 0
-        self._sent = time.monotonic()
-
-    def report(self, advance: int) -> None:
-        """Add progress, and send it if it is time to."""
-        self._pending += advance
-        if time.monotonic() - self._sent >= _REPORT_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send the progress that was not sent yet."""
-        if self._pending:
-            self._messages.send("progress", self._pending)
-        self._pending = 0
-        self._sent = time.monotonic()
