@@ -5,16 +5,19 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import forkserver
+import numpy as np
 import pytest
 
 from tokkit.errors import TokkitError
 from tokkit.vocab.train import train
 from tokkit.vocab.train_config import TrainConfig
 from tokkit.vocab.training_record import TrainingRecord
+from tokkit.vocab.word_counts import WordCounts, text_arrays
 
 SCRIPT = """
 import json, sys
@@ -35,6 +38,12 @@ if __name__ == "__main__":
     except TokkitError as error:
         sys.exit(f"{error.exit_status}: {error}")
 """
+
+
+def word_counts(counts: Mapping[bytes, int]) -> WordCounts:
+    """Return the words of a mapping."""
+    words = sorted(counts)
+    return WordCounts(*text_arrays(words), np.array([counts[word] for word in words], np.int64))
 
 
 SENTENCES = (

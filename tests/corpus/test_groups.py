@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.formats import FileType
-from tokkit.corpus.readers import digest_group
 from tokkit.corpus.sources import Source
-from tokkit.corpus.units import CorpusUnit, count_units, group_units, plan_groups
+from tokkit.corpus.units import CorpusUnit, count_units, group_units, hash_group, plan_groups
 from tokkit.engine.files import hash_file
 
 
@@ -65,4 +64,4 @@ def test_a_folder_of_small_files_is_one_unit(tmp_path: Path) -> None:
     assert isinstance(work.stamp, list)
     assert len(work.stamp) == len(work.inputs) == 100
     files = sorted(tmp_path.glob("*.txt"))
-    assert digest_group(work.payload, config) == [hash_file(path) for path in files]
+    assert hash_group(config, work.payload) == [hash_file(path) for path in files]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trainruns import word_counts
 
 from reference import wordpiece_trainer
 from tokkit.errors import TokkitError
@@ -16,7 +17,7 @@ CHARACTERS = "aabcdeéẛ̣가中\u3042\u0301.😀"
 
 
 def counted(words: dict[str, int]) -> WordCounts:
-    return WordCounts.from_mapping({word.encode(): count for word, count in words.items()})
+    return word_counts({word.encode(): count for word, count in words.items()})
 
 
 @given(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trainruns import word_counts
 
 from tokkit.corpus.readers import read_documents
 from tokkit.corpus.units import plan_units
@@ -15,7 +16,7 @@ from tokkit.errors import TokkitError
 from tokkit.vocab.counting import CountedCorpus, count_corpus
 from tokkit.vocab.train import COUNTS_FOLDER, plan_training
 from tokkit.vocab.train_config import TrainConfig
-from tokkit.vocab.word_counts import WordCounts, read_counts, write_counts
+from tokkit.vocab.word_counts import read_counts, write_counts
 
 
 def count(path: Path, **options: Any) -> CountedCorpus:
@@ -60,7 +61,7 @@ def test_every_word_reads_back(
     tmp_path_factory: pytest.TempPathFactory, counts: dict[str, int]
 ) -> None:
     path = tmp_path_factory.mktemp("counts") / "words.tsv"
-    write_counts(path, WordCounts.from_mapping({w.encode(): n for w, n in counts.items()}))
+    write_counts(path, word_counts({w.encode(): n for w, n in counts.items()}))
     config = TrainConfig(inputs=(str(path),), output=path.parent / "out", format="counts")
     (unit,) = plan_units(config)
     read: dict[bytes, int] = {}
@@ -71,7 +72,7 @@ def test_every_word_reads_back(
 
 def test_the_most_frequent_come_first(tmp_path: Path) -> None:
     path = tmp_path / "words.tsv"
-    write_counts(path, WordCounts.from_mapping({b"b": 2, b"a": 2, b"\t\\": 3}))
+    write_counts(path, word_counts({b"b": 2, b"a": 2, b"\t\\": 3}))
     assert path.read_bytes() == b"\\t\\\\\t3\na\t2\nb\t2\n"
 
 

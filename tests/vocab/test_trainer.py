@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel
+from trainruns import word_counts
 
 from reference import library_trainer
 from reference.bpe_trainer import learn_merges
@@ -20,7 +21,6 @@ from tokkit.errors import TokkitError, UsageError
 from tokkit.tokenizer.definitions import byte_level_alphabet
 from tokkit.vocab.train_config import BERT_SPECIAL_TOKENS, TrainConfig
 from tokkit.vocab.trainers import train_bpe, train_wordpiece
-from tokkit.vocab.word_counts import WordCounts
 
 # Few letters and short words, so that counts are often equal and pairs overlap themselves.
 CORPORA = st.dictionaries(
@@ -43,7 +43,7 @@ def tokens_of(definition: Mapping[str, Any]) -> list[str]:
 
 def fill(train: Any, words: Mapping[bytes, int], options: dict[str, Any]) -> Any:
     """Train with the size that is given, or else with the one that the words can fill."""
-    counts = WordCounts.from_mapping(words)
+    counts = word_counts(words)
     try:
         return train(config(**options), counts)
     except TokkitError as error:
@@ -179,11 +179,11 @@ def test_long_words_take_no_square_of_their_length() -> None:
     words = {b"a" * 16384: 2, bytes(range(97, 123)) * 600: 1, "é".encode() * 9000: 3}
     check_bpe(words, vocab_size=320)
     for score in ("frequency", "likelihood"):
-        train_wordpiece(config(vocab_size=64, score=score), WordCounts.from_mapping(words))
+        train_wordpiece(config(vocab_size=64, score=score), word_counts(words))
 
 
 def test_unused_tokens_follow_the_special_tokens() -> None:
-    words = WordCounts.from_mapping({b"abab": 3})
+    words = word_counts({b"abab": 3})
     definition, _ = train_wordpiece(config(vocab_size=12, unused=2), words)
     expected = [*BERT_SPECIAL_TOKENS, "[unused0]", "[unused1]", "a", "b", "##a", "##b", "ab"]
     assert tokens_of(definition) == expected
@@ -199,7 +199,7 @@ def test_unused_tokens_follow_the_special_tokens() -> None:
 def test_an_initial_alphabet_is_normalized_as_text_is(tmp_path: Path) -> None:
     path = tmp_path / "alphabet.txt"
     path.write_text("É z\n中")
-    words = WordCounts.from_mapping({b"ab": 3})
+    words = word_counts({b"ab": 3})
     definition, _ = train_wordpiece(config(vocab_size=11, initial_alphabet=path), words)
     assert tokens_of(definition)[5:] == ["a", "b", "e", "z", "中", "##b"]
     with pytest.raises(TokkitError, match="12"):
@@ -207,21 +207,19 @@ def test_an_initial_alphabet_is_normalized_as_text_is(tmp_path: Path) -> None:
 
 
 def test_a_size_that_the_corpus_cannot_fill_is_refused_with_the_size_that_it_can() -> None:
-    words = WordCounts.from_mapping({b"abc": 3, b"x": 1})
+    words = word_counts({b"abc": 3, b"x": 1})
     with pytest.raises(TokkitError, match=r"gives 13 tokens.* pass --vocab-size 13 or less"):
         train_wordpiece(config(vocab_size=30522), words)
     train_wordpiece(config(vocab_size=13), words)
     with pytest.raises(TokkitError, match="less than the 11 tokens"):
         train_wordpiece(config(vocab_size=10), words)
     with pytest.raises(TokkitError, match="gives 256 tokens"):
-        train_bpe(
-            config(model="bpe", vocab_size=300, special_tokens=()), WordCounts.from_mapping({})
-        )
+        train_bpe(config(model="bpe", vocab_size=300, special_tokens=()), word_counts({}))
 
 
 @pytest.mark.parametrize("token", ["pad", "##ing", "a"])
 def test_special_tokens_that_are_words_are_refused(token: str) -> None:
-    words = WordCounts.from_mapping({b"ab": 3})
+    words = word_counts({b"ab": 3})
     for train, model in ((train_wordpiece, "wordpiece"), (train_bpe, "bpe")):
         if (token, model) != ("##ing", "bpe"):
             with pytest.raises(UsageError, match="add punctuation"):

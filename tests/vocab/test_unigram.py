@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import sentencepiece
+from trainruns import word_counts
 
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.loading import TokenizerFiles
@@ -17,7 +18,7 @@ from tokkit.vocab.word_counts import WordCounts
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 TEXT = README.read_text()
-WORDS = WordCounts.from_mapping(Counter(TEXT.encode().split()))
+WORDS = word_counts(Counter(TEXT.encode().split()))
 HARD = ("", " ", "\u2581", "  the  cat ", "a\u2581 cat", "CAT\tÉ", "[MASK] <s>", "\n", "the" * 99)
 
 
@@ -82,9 +83,7 @@ def test_both_forms_give_the_same_ids_for_real_text(shared: Path) -> None:
     """Among equally likely ways to cut, the two may choose others; that is rare."""
     text = (shared / "corpora" / "multi-udhr").glob("*.txt")
     lines = [line for file in sorted(text)[::40] for line in file.read_text().splitlines()]
-    model = learn(
-        WordCounts.from_mapping(Counter("\n".join(lines).encode().split())), vocab_size=4000
-    )
+    model = learn(word_counts(Counter("\n".join(lines).encode().split())), vocab_size=4000)
     processor, library = processor_of(model), library_of(model).library
     assert library is not None
     same = [
@@ -109,7 +108,7 @@ def test_options_shape_the_model(tmp_path: Path) -> None:
 
 def test_no_word_is_left_out() -> None:
     words = {b"x" * 5000: 3, "zebra\u2585zebu".encode(): 9, b"[MASK]q": 9}
-    pieces = pieces_of(learn(WordCounts.from_mapping({**dict(WORDS), **words})))
+    pieces = pieces_of(learn(word_counts({**dict(WORDS), **words})))
     assert {"x", "z", "q", "["} <= {char for piece in pieces for char in piece}
 
 

@@ -22,7 +22,7 @@ from tokkit.corpus.languages import names_language
 from tokkit.corpus.records import read_records
 from tokkit.corpus.streams import open_stream, require_unchanged
 from tokkit.corpus.text import read_text
-from tokkit.corpus.units import CorpusUnit, Group
+from tokkit.corpus.units import CorpusUnit
 from tokkit.engine.accounts import Accounts
 from tokkit.errors import TokkitError
 
@@ -100,17 +100,12 @@ def _read(
         yield from _READERS[FORMATS[unit.source.format].reader](stream, config, batch_bytes)
 
 
-def digest_group(group: Group, config: CorpusConfig) -> list[str]:
-    """Return the SHA-256 of what ``read_documents`` reads of each unit, without keeping any text.
+def digest_unit(unit: CorpusUnit, config: CorpusConfig) -> str:
+    """Return the SHA-256 of what ``read_documents`` reads of a unit, without keeping any text.
 
     Raises:
         TokkitError: if an input is damaged or has changed since it was planned.
     """
-    return [digest_unit(unit, config) for unit in group]
-
-
-def digest_unit(unit: CorpusUnit, config: CorpusConfig) -> str:
-    """Return the SHA-256 of what ``read_documents`` reads of one unit."""
     digest = hashlib.sha256()
     if unit.source.is_table:
         from tokkit.corpus.table_rows import read_rows

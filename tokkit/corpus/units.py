@@ -158,6 +158,13 @@ def _name_shard(shard: str, first: int, part: int) -> str:
     return shard.format(first + part)
 
 
+def hash_group(config: CorpusConfig, group: Group) -> list[str]:
+    """Return the SHA-256 of what is read of each unit of a group, to compare it with an earlier run."""
+    from tokkit.corpus.readers import digest_unit  # compiles kernels: only when it is needed
+
+    return [digest_unit(unit, config) for unit in group]
+
+
 def list_left_out(units: Sequence[Unit]) -> list[str]:
     """Return the files that were left out of the inputs of the units of ``plan_groups``."""
     parts = (part for unit in units for part in unit.payload)

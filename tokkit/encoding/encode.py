@@ -8,12 +8,14 @@ counted, and so are documents without any other sentence.
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tokkit.corpus.units import Group, list_left_out, plan_groups
+from tokkit.corpus.units import Group, hash_group, list_left_out, plan_groups
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.encoding.encode_unit import EncodeContext, EncodeStats, encode_unit, load_encoder
+from tokkit.encoding.text_survey import find_warnings
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.manifest import Manifest
@@ -25,7 +27,7 @@ from tokkit.errors import TokkitError
 from tokkit.tokenizer.hub_names import find_folder
 from tokkit.tokenizer.kernel_choice import choose_kernel
 from tokkit.tokenizer.saving import save_tokenizer
-from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from tokkit.tokenizer.tokenizer import load_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +74,7 @@ def make_encode_stage(config: EncodeConfig, stats: EncodeStats | None = None) ->
     config.pull_folders()
     tokenizer = load_tokenizer(find_folder(config.tokenizer))
     tokenizer.allow_in_text(config.allow_special_tokens)  # fail before reading
-    return _plan(config, tokenizer, stats)
 
-
-def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None) -> Stage:
     def prepare(folder: Path) -> None:
         save_tokenizer(tokenizer, folder / TOKENIZER_FOLDER)
         choice = choose_kernel(tokenizer)
@@ -84,11 +83,6 @@ def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None)
                 "%s: encoding with the tokenizer's own library, which is slower: no kernel knows %s",
                 *(config.tokenizer, choice.obstacle),
             )
-
-    def hash_inputs(group: Group) -> list[str]:
-        from tokkit.corpus.readers import digest_group  # compiles kernels
-
-        return digest_group(group, config)
 
     def require_documents(accounts: Accounts) -> None:
         if not accounts.kept("documents"):
@@ -100,8 +94,6 @@ def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None)
             )
 
     def find_warnings_of(accounts: Accounts, notes: Sequence[Mapping[str, Any]]) -> list[str]:
-        from tokkit.encoding.text_survey import find_warnings
-
         counts = Counter[str]()
         for each in notes:
             counts.update(convert_notes(each, dict[str, int]))
@@ -126,7 +118,7 @@ def _plan(config: EncodeConfig, tokenizer: Tokenizer, stats: EncodeStats | None)
         ),
         load=load_encoder,
         prepare=prepare,
-        hash_inputs=hash_inputs,
+        hash_inputs=partial(hash_group, config),
         check_accounts=require_documents,
         find_warnings=find_warnings_of,
         on_result=None if stats is None else stats.add,

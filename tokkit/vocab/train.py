@@ -10,11 +10,12 @@ different ``--vocab-size``.
 
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tokkit.corpus.file_systems import printable
-from tokkit.corpus.units import UNIT_BYTES, Group, list_left_out, plan_groups
+from tokkit.corpus.units import UNIT_BYTES, Group, hash_group, list_left_out, plan_groups
 from tokkit.engine.files import remove_folder, write_atomically
 from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.manifest import TRAINING
@@ -131,14 +132,8 @@ def plan_training(config: TrainConfig) -> StagePlan:
         unit_options={
             name: value for name, value in options.items() if name not in _LEARNING_OPTIONS
         },
-        hash_inputs=lambda group: _hash_inputs(group, config),
+        hash_inputs=partial(hash_group, config),
     )
-
-
-def _hash_inputs(group: Group, config: TrainConfig) -> list[str]:
-    from tokkit.corpus.readers import digest_group  # compiles kernels: only when it is needed
-
-    return digest_group(group, config)
 
 
 def _find_finished(config: TrainConfig, plan: StagePlan) -> TrainingRecord | None:

@@ -140,7 +140,8 @@ def count_alphabet(
         initial: characters that go before all others.
 
     Example:
-        >>> count_alphabet(WordCounts.from_mapping({b"go": 1, b"on": 1}), 2).characters
+        >>> words = WordCounts(np.frombuffer(b"goon", np.uint8), np.array([0, 2, 4]), np.array([1, 1]))
+        >>> count_alphabet(words, 2).characters
         ('g', 'o')
     """
     counts = np.zeros(UNICODE_SIZE, np.int64)

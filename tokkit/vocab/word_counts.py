@@ -24,7 +24,7 @@ backslash. A word is text: it is normalized and split like any other, and counts
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,18 +92,6 @@ class WordCounts:
         data = self.values.tobytes()
         for word, count in enumerate(self.counts.tolist()):
             yield data[self.offsets[word] : self.offsets[word + 1]], count
-
-    @classmethod
-    def from_mapping(cls, counts: Mapping[bytes, int]) -> "WordCounts":
-        """Return the words of a mapping.
-
-        Example:
-            >>> WordCounts.from_mapping({b"b": 1, b"ab": 3}).offsets.tolist()
-            [0, 2, 3]
-        """
-        words = sorted(counts)
-        numbers = np.array([counts[word] for word in words], np.int64)
-        return cls(*text_arrays(words), numbers)
 
 
 @dataclass(frozen=True)
