@@ -9,6 +9,7 @@ Where units are done:
     local.py           in this process, or by one of the two below
     worker_pool.py     in processes of this machine
     ray.py             on a cluster
+    copies.py          in a copy of this process, where memory would stay
     parts.py           by the tasks of an array job
 
 What an output folder holds, and who may write it:
