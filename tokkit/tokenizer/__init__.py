@@ -18,7 +18,7 @@
     segments.py             texts cut at added tokens (added_tokens.py) and normalized
     text_normalizer.py      a normalizer as steps (normalizer_steps.py) by rules (character_rules.py)
     wordpiece_model.py      tables for a kernel: characters.py, and a trie
-    bpe_model.py            splitter.py, made of split_pattern.py, and merges
+    bpe_model.py            splitter.py, made of split_pattern.py, merges, and character_pairs.py
     metaspace_bpe_model.py  of metaspace_vocabulary.py
     unigram_model.py        of unigram_vocabulary.py
     library_encoder.py      the library, a window of text at a time; library_calls.py ends its calls
