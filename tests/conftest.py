@@ -1,5 +1,6 @@
 """Fixtures that tests of several rooms use."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import settings
 from pyarrow.fs import S3FileSystem
 
+# Imports leave nothing to collect; to look for it took a sixth of their time.
+gc.disable()
 # Two test processes share two cores. Torch reads this when the first test imports it, which may
 # be one of any room; with more threads than cores it spends most of its time waiting for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -53,6 +56,12 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the README's tests first: the quickstart takes longest, and others wait for it."""
     items.sort(key=lambda item: item.path.name != "test_readme.py")
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from here on, but not among what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

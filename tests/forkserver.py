@@ -235,6 +235,7 @@ def _preload() -> None:
     import tokkit
     from tokkit.engine.local import import_single_threaded
 
+    gc.disable()  # for the time of the imports, which leave nothing to collect
     import_single_threaded()
     for name in PRELOADED:
         import_module(name)
@@ -245,8 +246,8 @@ def _preload() -> None:
             except ModuleNotFoundError as error:
                 if error.name != "triton":  # an extra of a gigabyte
                     raise
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _serve(connection: socket.socket) -> dict[str, Any]:

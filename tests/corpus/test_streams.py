@@ -5,7 +5,7 @@ import gzip
 import lzma
 import random
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import lz4.frame  # type: ignore[import-untyped]  # it ships no annotations
@@ -26,10 +26,16 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 TEXT = bytes(random.Random(0).choices(b"abcdefghijklmnopqrstuvwxyz \n", k=400_000))  # noqa: S311  a sample, no secret
 
 
+@cache
+def compressed_text(kind: str) -> bytes:
+    """Return the text, compressed in one of these ways."""
+    return COMPRESS[kind](TEXT)
+
+
 @pytest.fixture(params=COMPRESS)
 def packed(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / f"a.txt.{request.param}"
-    path.write_bytes(COMPRESS[request.param](TEXT))
+    path.write_bytes(compressed_text(request.param))
     return path
 
 
