@@ -151,6 +151,11 @@ def test_tokens_that_begin_before_the_end_of_a_sentence_are_counted(
     assert_equal(tokenizer, texts, np.cumsum(lengths, dtype=np.int64))
 
 
+def test_a_text_of_spaces_alone_has_no_tokens_before_its_end() -> None:
+    tokenizer = make_unigram({"<unk>": 0.0, "a": -1.0}, pre_tokenizer=WORDS)
+    assert_equal(tokenizer, [" "], np.array([1]))
+
+
 @pytest.mark.parametrize("pattern", ["{0}", "a{0}b", "{0}{0}"], ids=["alone", "within", "twice"])
 def test_every_character(pattern: str) -> None:
     chars = alphabet(full=False)

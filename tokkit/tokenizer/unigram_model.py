@@ -72,7 +72,7 @@ class UnigramModel:
         data, offsets = string_buffers(texts)
         segments = self._segmenter.cut(data, offsets, raw_ends)
         ends = segments.ends
-        if ends is None or raw_ends is None or not self._drops_spaces:
+        if ends is None or raw_ends is None or not (self._drops_spaces and len(segments.values)):
             return segments
         # A space in front of a word is not the one in the text, which is dropped, unless it was U+2581
         # there.
