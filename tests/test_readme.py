@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import forkserver
 import numpy as np
@@ -53,7 +54,12 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment |= {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     command = re.sub(r"--max-steps \d+", f"--max-steps {STEPS}", command)
     command = command.replace("--preset mini", "--preset tiny")  # which the numbers alone depend on
-    options = {"cwd": folder, "env": environment, "capture_output": True, "text": True}
+    options: dict[str, Any] = {
+        "cwd": folder,
+        "env": environment,
+        "capture_output": True,
+        "text": True,
+    }
     if re.fullmatch(r"tokkit [\w./ -]+", command.strip()):
         ended = forkserver.run([sys.executable, "-m", *command.split()], **options)
     else:
