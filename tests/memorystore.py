@@ -64,9 +64,11 @@ class MemoryStore:
         elif method == "PUT":
             self.put(name, body)
         elif "uploads" not in query:
-            self._names, content = None, b"<DeleteResult/>"
-            for key in re.findall("<Key>(.*?)</Key>", body.decode()):
-                self.objects.pop(f"{name}/{unescape(key)}", None)
+            self._names, keys = None, re.findall("<Key>.*?</Key>", body.decode())
+            for key in keys:
+                self.objects.pop(f"{name}/{unescape(key[5:-6])}", None)
+            deleted = "".join(f"<Deleted>{key}</Deleted>" for key in keys)
+            content = f"<DeleteResult>{deleted}</DeleteResult>".encode()
         return status, content, {"ETag": f'"{sha256(body).hexdigest()}"'}
 
     def _read(self, name: str, headers: dict[str, str]) -> Answer:

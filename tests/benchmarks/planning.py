@@ -40,6 +40,8 @@ from tokkit.instances.document_reader import DocumentReader
 from tokkit.options import find_local, uri_of
 from tokkit.pretraining.data.instance_reader import InstanceReader
 from tokkit.shards.reader import ShardFolder
+from tokkit.vocab.train import MAX_UNITS, make_train_stage
+from tokkit.vocab.train_config import TrainConfig
 
 MEMORY = "s3://corpora/planning"
 # ext4 allows 65,000 names of a file.
@@ -59,6 +61,11 @@ GOALS = {
     "last part of build": 60,
     "commit build": 60,
     "open instances": 5,
+    "plan train": 60,
+    "part of train": 60,
+    "missing of train": 60,
+    "resume train": 60,
+    "train up to date": 60,
 }
 
 
@@ -95,7 +102,8 @@ def upload(folder: Path, uri: str, memory: MemoryStore) -> None:
         else:
             obstore.put(store, name, path.read_bytes())
 
-    for _ in map_in_threads(put, (path for path in folder.rglob("*") if path.is_file())):
+    files = (path for path in folder.rglob("*") if path.is_file())
+    for _ in map(put, files) if uri.startswith(MEMORY) else map_in_threads(put, files):
         pass
 
 
@@ -120,6 +128,8 @@ def fabricate(stage: Stage, folder: Path, memory: MemoryStore) -> None:
         elif path != made:
             path.hardlink_to(made)
         own: Receipt = {**receipt, "name": unit.shard, "input": unit.name, "stamp": unit.stamp}
+        if unit.inputs:  # all have the same content
+            own["input_sha256"] = receipt["input_sha256"][:1] * len(unit.inputs)
         (done / f"{stage.unit_key(unit)}.json").write_bytes(seal(own))
     if output == folder:
         upload(folder, uri_of(stage.output), memory)
@@ -164,7 +174,24 @@ def measure(
     fabricate(make_build_stage(build_config), folder / "made", memory)
     yield "last part of build", run_measured([*build, "--part", f"{num_units - 1}/{num_units}"])
     yield "commit build", run_measured([*build, "--commit"])
+    if store:  # training reads copies of all shards
+        yield "copy instances", open_folder(Path(instances), "instances")
     yield "open instances", open_folder(Path(instances), "instances")
+    yield from measure_train(folder, texts, f"{root}/learned", memory)
+
+
+def measure_train(
+    folder: Path, texts: str, output: str, memory: MemoryStore
+) -> Iterator[tuple[str, Usage]]:
+    """Yield what is measured of the counting of ``train``, whose units are larger files."""
+    train = tokkit("train", texts, "-o", output, "--vocab-size", "40")
+    yield "plan train", run_measured([*train, "--plan"])
+    yield "part of train", run_measured([*train, "--part", f"0/{MAX_UNITS}"])
+    config = TrainConfig(inputs=(texts,), output=Path(output), vocab_size=40, commit=True)
+    fabricate(make_train_stage(config), folder / "made", memory)
+    yield "missing of train", run_measured([*train, "--missing", "10"])
+    yield "resume train", run_measured(train)
+    yield "train up to date", run_measured(train)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -198,7 +225,7 @@ def main(arguments: list[str] | None = None) -> None:
             memory.requests.clear()
             sys.stdout.write(
                 f"{name:<22}{usage.seconds:>9.1f}{usage.cpu_seconds:>13.1f}{usage.megabytes:>10.0f}"
-                f"{GOALS[name]:>8}  {requests}\n"
+                f"{GOALS.get(name, ''):>8}  {requests}\n"
             )
             sys.stdout.flush()
     if options.json:

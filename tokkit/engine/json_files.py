@@ -6,7 +6,7 @@ range, NaN, surrogates, and nesting that no schema has.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
 
@@ -16,6 +16,7 @@ from tokkit.engine.files import read_whole, write_atomically
 from tokkit.errors import TokkitError, wrap_os_errors
 
 RECREATE = "recreate the folder"
+_ROWS_AT_ONCE = 1000
 
 # A size, a number of rows or tokens, a step.
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -99,23 +100,32 @@ def write_json(path: Path, data: Any) -> None:
 def write_record(path: Path, data: Mapping[str, Any]) -> None:
     """Write an object as an indented JSON file, atomically, with a line for each file in it.
 
-    Such lines take a sixth of the time of indented ones.
+    Such lines take a sixth of the time of indented ones. They are written a few at a time, since the
+    text of 100,000 takes 100 MB.
     """
+    with write_atomically(path) as file:
+        for piece in _format_record(data):
+            file.write(_encode(piece))
+
+
+def _format_record(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the text of a record."""
 
     def dump(value: Any, *, indent: int | None = None) -> str:
         return json.dumps(value, indent=indent, ensure_ascii=False)
 
-    fields = []
+    start = "{\n"
     for name, value in data.items():
+        yield f"{start}  {dump(name)}: "
+        start = ",\n"
         if name in ("inputs", "shards") and value:
-            rows = ",\n".join(f"    {dump(row)}" for row in value)
-            fields.append(f"  {dump(name)}: [\n{rows}\n  ]")
+            for first in range(0, len(value), _ROWS_AT_ONCE):
+                rows = value[first : first + _ROWS_AT_ONCE]
+                yield ("," if first else "[") + ",".join(f"\n    {dump(row)}" for row in rows)
+            yield "\n  ]"
         else:
-            nested = dump(value, indent=2).replace("\n", "\n  ")
-            fields.append(f"  {dump(name)}: {nested}")
-    content = _encode("{\n" + ",\n".join(fields) + "\n}\n")
-    with write_atomically(path) as file:
-        file.write(content)
+            yield dump(value, indent=2).replace("\n", "\n  ")
+    yield "\n}\n"
 
 
 def _encode(text: str) -> bytes:
