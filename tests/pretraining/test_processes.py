@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from realcommands import (
 from tokkit.errors import Interrupted
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.training import device
+from tokkit.pretraining.training.launch import launch
 from tokkit.pretraining.training.optimizers import update_weights
 from tokkit.pretraining.training.run_record import list_checkpoints
 
@@ -49,7 +52,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> PretrainConfig:
     return config
 
 
-def assert_same_run(folder: Path, other: Path) -> None:
+def assert_same_run(folder: Path, other: Path, tolerance: float = 1e-5) -> None:
     """The same lines: of the same batches, with the same losses but for the order of sums."""
     lines, others = timeless_lines(folder), timeless_lines(other)
     assert [(line["kind"], line["step"]) for line in lines] == [
@@ -58,7 +61,7 @@ def assert_same_run(folder: Path, other: Path) -> None:
     for line, expected in zip(lines, others, strict=True):
         assert line.pop("kind") == expected.pop("kind")
         assert line.keys() == expected.keys()
-        assert line == pytest.approx(expected, rel=1e-5, abs=1e-5)
+        assert line == pytest.approx(expected, rel=tolerance, abs=tolerance)
 
 
 def test_two_processes_are_stopped_and_one_resumes(
@@ -130,3 +133,23 @@ def test_one_process_is_stopped_two_resume_and_torchrun_goes_on(
     assert "resuming from step" in ours[0]
     assert len(ours) == len(set(ours))
     assert_same_run(config.output, unbroken.output)
+
+
+def pretrain_overflowing(config: PretrainConfig) -> None:
+    """Train with a scale under which the first gradients overflow; in each process."""
+    device.INITIAL_SCALE = 2.0**24
+    pretrain(config)
+
+
+def test_two_processes_in_fp16_skip_the_steps_of_one(
+    unbroken: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their losses are multiplied by two, and yet the same gradients overflow."""
+    options = {**OPTIONS, "max_steps": 14, "eval_every": 14, "precision": "fp16"}
+    one = PretrainConfig(instances=unbroken.instances, output=tmp_path / "one", **options)
+    two = replace(one, output=tmp_path / "two", nproc_per_node=2)
+    monkeypatch.setattr(device, "INITIAL_SCALE", device.INITIAL_SCALE)  # is restored
+    pretrain_overflowing(one)
+    launch(pretrain_overflowing, two)
+    assert 3 <= timeless_lines(two.output)[-2]["skipped_steps"] < 14
+    assert_same_run(two.output, one.output, 1e-3)  # products are rounded to 11 bits

@@ -16,7 +16,7 @@ from smallpresets import SHRINK_PRESETS
 
 from tokkit.errors import Interrupted, TokkitError
 from tokkit.pretraining.pretrain import pretrain
-from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.pretrain_config import OPTIMIZERS, PretrainConfig
 from tokkit.pretraining.training.optimizers import update_weights
 from tokkit.pretraining.training.run_record import list_checkpoints, read_metrics
 
@@ -29,7 +29,7 @@ RUN = (
 import os, signal, sys
 from importlib import import_module
 from pathlib import Path
-from tokkit.pretraining.pretrain_config import PretrainConfig
+from tokkit.pretraining.pretrain_config import OPTIMIZERS, PretrainConfig
 from tokkit.pretraining.pretrain import pretrain
 
 calls = 0
@@ -185,7 +185,7 @@ def test_auto_is_the_same_run_as_the_precision_that_it_stands_for(
         pretrain(replace(first, precision="bf16"))
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_run_in_fp16_skips_steps_and_resumes_with_its_scale(
     unbroken: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
@@ -197,7 +197,8 @@ def test_a_run_in_fp16_skips_steps_and_resumes_with_its_scale(
     last = read_metrics(whole.output / "metrics.jsonl")[-2]
     assert 3 <= last["skipped_steps"] < 14
     assert last["loss"] > 1
-    for step in (2, 17):  # before the first update, and after the last skipped step
+    # After the last skipped step, and once also before the first update.
+    for step in (2, 17) if optimizer == "adamw" else (17,):
         stopped = replace(fp16, output=tmp_path / f"{step}")
         resume_at(stopped, step, monkeypatch)
         assert outcome(stopped.output) == outcome(whole.output)

@@ -27,6 +27,7 @@ from tokkit.engine.stage_config import OutputConfig
 from tokkit.errors import escape_controls, plural, require
 from tokkit.inspection.report.report_config import ReportConfig
 from tokkit.masking.mask_config import MaskConfig
+from tokkit.options import find_local, uri_of
 from tokkit.pretraining.data.loader_config import LoaderConfig
 
 if TYPE_CHECKING:
@@ -109,18 +110,19 @@ def inspect(
 
         inspection = run(path, rows=0 if as_json else rows, shard=shard, color=in_color, **search)
         kind, facts, shown = inspection.kind, inspection.facts, inspection.rows
+    name = uri_of(find_local(path))
     if as_json:
-        print_json({"path": str(path), "kind": kind, **facts})
+        print_json({"path": name, "kind": kind, **facts})
         return
     if is_search and not shown:
-        echo(f"tokkit: {path}: no row matches", err=True)
+        echo(f"tokkit: {name}: no row matches", err=True)
     described = describe_facts(facts)
     if kind == "run":
         described, shown = describe_run(facts), tuple(plot_losses(facts["losses"], color=in_color))
     lines = [escape_controls(f"  {line}") for line in described]
     if in_color:
         lines = [*map(dim_label, lines)]
-    title = escape_controls(f"{path}: {kind}")
+    title = escape_controls(f"{name}: {kind}")
     echo_pages("\n".join([title, *lines, *(f"\n{row}" for row in shown)]))
 
 

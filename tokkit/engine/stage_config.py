@@ -20,7 +20,8 @@ class OutputConfig(Config):
     )
     progress: bool = option("Show a progress bar if standard error is a terminal.", default=True)
     cache: Path | None = option(
-        "Folder for copies of what is on s3:// or gs://; may be deleted while no command runs.",
+        "Folder for copies of what is on s3:// or gs://, as large as the folders that are read; may be "
+        "deleted while no command runs.",
         default=None,
         shown_default="TOKKIT_CACHE, or ~/.cache/tokkit",
     )

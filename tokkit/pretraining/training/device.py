@@ -7,6 +7,10 @@ scale is halved; after 2,000 steps without one it is doubled (Micikevicius et al
 arXiv:1710.03740, section 3.2). This is torch's ``GradScaler``, whose state a checkpoint holds as two
 numbers. In other precisions nothing is scaled.
 
+Several processes multiply their losses by their number, because torch averages their gradients; see
+``tokkit.pretraining.training.distributed``. The scaler of each has the scale divided by that number, so
+that what overflows is the same for any.
+
 The fused AdamW reads on the device whether to skip; before a step of another optimizer the process
 waits for the device.
 """
@@ -18,7 +22,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +32,9 @@ from tokkit.errors import TokkitError, UsageError, require, require_library
 from tokkit.pretraining.data.batches import Batch
 from tokkit.pretraining.models.transformer import Sums
 from tokkit.pretraining.pretrain_config import PretrainConfig
+
+if TYPE_CHECKING:
+    from tokkit.pretraining.training.distributed import ProcessGroup
 
 # Graphs of one part of a model: one or two for training and as many for evaluation, and the layers of a
 # ModernBERT are of three kinds. Beyond the limit, torch does not compile; its own limit is 8.
@@ -231,14 +238,18 @@ class LossScale:
 
     Args:
         optimizer: of the weights.
-        device: of the weights.
+        group: processes that train them.
         precision: of the products; only in fp16 is the loss scaled.
     """
 
-    def __init__(self, optimizer: Optimizer, device: torch.device, precision: str) -> None:
-        enabled = choose_precision(precision, device) == "fp16"
+    def __init__(self, optimizer: Optimizer, group: "ProcessGroup", precision: str) -> None:
         self._optimizer = optimizer
-        self._scaler = torch.amp.GradScaler(device.type, init_scale=INITIAL_SCALE, enabled=enabled)
+        self._size = group.size
+        self._scaler = torch.amp.GradScaler(
+            group.device.type,
+            init_scale=INITIAL_SCALE / group.size,
+            enabled=choose_precision(precision, group.device) == "fp16",
+        )
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -251,19 +262,19 @@ class LossScale:
         if not self._scaler.is_enabled():
             return None
         state = self._scaler.state_dict()
-        return state["scale"], state["_growth_tracker"]
+        return state["scale"] * self._size, state["_growth_tracker"]
 
     def restore(self, state: tuple[float, int] | None) -> None:
         """Continue with a scale that was saved, if the loss is scaled."""
         if state is not None and self._scaler.is_enabled():
             scale, steps = state
-            saved = {**self._scaler.state_dict(), "scale": scale, "_growth_tracker": steps}
-            self._scaler.load_state_dict(saved)
+            saved = {"scale": scale / self._size, "_growth_tracker": steps}
+            self._scaler.load_state_dict({**self._scaler.state_dict(), **saved})
 
     @property
     def can_shrink(self) -> bool:
         """Whether gradients that are not finite may be due to the scale."""
-        return self._scaler.is_enabled() and self._scaler.get_scale() >= 1
+        return self._scaler.is_enabled() and self._scaler.get_scale() * self._size >= 1
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a loss, times the scale, to those of the weights."""

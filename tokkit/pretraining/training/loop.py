@@ -102,7 +102,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         """Initialize what changes during the run; nothing is resumed, logged or written yet."""
-        self._scaled = LossScale(self.optimizer, self.group.device, self.config.precision)
+        self._scaled = LossScale(self.optimizer, self.group, self.config.precision)
         self._resumed: Checkpoint | None = None
         self._writer: CheckpointWriter | None = None
         self._reporter: Reporter | None = None
