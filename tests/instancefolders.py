@@ -11,6 +11,7 @@ from tokkit.engine.files import write_atomically
 from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import Manifest
 from tokkit.shards.arrow import large_list
+from tokkit.shards.reader import ShardFolder
 from tokkit.shards.schema import Header, instances_schema
 from tokkit.shards.shard_file import open_writer
 from tokkit.tokenizer.saving import save_tokenizer
@@ -106,6 +107,12 @@ def write_instance_folder(
         shards=rows,
     ).write(folder)
     return folder
+
+
+def read_rows(folder: Path, prefix: str = "") -> list[dict[str, Any]]:
+    """Return the rows of the shards whose name begins with ``prefix``, by the names of columns."""
+    shards = ShardFolder.open(folder, "instances")
+    return [row for ref in shards.batch_refs(prefix) for row in shards.read_batch(ref).to_pylist()]
 
 
 def write_shard(path: Path, batches: list[pa.RecordBatch], compression: str) -> FileRow:

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from randommodels import make_instances
+from randommodels import make_instances, make_model
 
-from tokkit.pretraining.data.batches import Batch
-from tokkit.pretraining.models.architectures import build_model, to_transformers
-from tokkit.pretraining.models.bert import Bert
+from tokkit.pretraining.data.batches import Batch, lay_out
+from tokkit.pretraining.data.instance_loader import padded_batch
+from tokkit.pretraining.models.architectures import VOCAB_TENSORS, build_model, to_transformers
+from tokkit.pretraining.models.export import write_export
 from tokkit.pretraining.models.initial_weights import read_initial_weights
-from tokkit.pretraining.models.transformer import Transformer
+from tokkit.pretraining.models.transformer import ModelConfig, Transformer
 from tokkit.pretraining.training.metrics import total_loss
 from tokkit.shards.instances import Instances, Predictions
 from tokkit.tokenizer.saving import save_tokenizer
@@ -58,7 +59,7 @@ def write_bert(
     return peer
 
 
-def begin(folder: Path, tokenizer: Tokenizer, objective: str = "nsp") -> Bert:
+def begin(folder: Path, tokenizer: Tokenizer, objective: str = "nsp") -> Any:
     """The model with which a run begins."""
     initial = read_initial_weights(
         folder, tokenizer, objective=objective, max_seq_length=32, dropout=0.0
@@ -66,7 +67,6 @@ def begin(folder: Path, tokenizer: Tokenizer, objective: str = "nsp") -> Bert:
     torch.manual_seed(1)
     model = build_model(initial.config)
     initial.load_into(model)
-    assert isinstance(model, Bert)
     return model
 
 
@@ -104,6 +104,33 @@ def assert_same_gradients(
     for name, gradient in gradients.items():
         assert gradient.abs().max() > 0, name
         assert torch.allclose(gradient, expected[name], atol=atol, rtol=1e-4), name
+
+
+def assert_same_as_export(
+    folder: Path, model: Transformer, instances: Instances, kind: str
+) -> None:
+    """Compare logits, loss and gradients with those of an export that a class of transformers loads."""
+    peer, info = getattr(transformers, kind).from_pretrained(folder, output_loading_info=True)
+    assert not any(info.values()), info
+    batch, padded = lay_out(instances, 0), padded_batch(instances, 0)
+    if instances.predictions.targets == "target_ids":
+        del padded["token_type_ids"]
+    theirs = peer.eval()(**padded)
+    with torch.inference_mode():
+        logits, _ = model.logits(batch.inputs)
+    torch.testing.assert_close(logits, theirs.logits[padded["labels"] >= 0], atol=1e-4, rtol=0)
+    assert_same_gradients(model, batch, peer, theirs.loss)
+
+
+def assert_export_is_a_start(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
+    """Export a model with random weights, and compare it with what a run starts with from there."""
+    model = make_model(config)
+    write_export(folder, model.state_dict(), config, tokenizer)
+    back = begin(folder, tokenizer, config.objective)
+    assert back.config == config
+    for name, tensor in model.state_dict().items():
+        rows = config.vocab_size if name in VOCAB_TENSORS else len(tensor)
+        assert torch.equal(back.state_dict()[name][:rows], tensor[:rows]), name
 
 
 def assert_padding_changes_nothing(model: Transformer, exact: Batch, padded: Batch) -> None:

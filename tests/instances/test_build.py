@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 import pytest
+from instancefolders import read_rows
 from tokenfolders import (
     CLS,
     MASK,
@@ -52,11 +53,6 @@ def tokens(documents: list[Document], tmp_path_factory: pytest.TempPathFactory) 
 def make(tokens: Path, output: Path, **options: Any) -> Manifest:
     given: dict[str, Any] = {"workers": 0, "unit_tokens": 3000, "eval_fraction": 0.1, **options}
     return build(BuildConfig(tokens=tokens, output=output, progress=False, **given))
-
-
-def read_rows(folder: Path, prefix: str) -> list[dict[str, Any]]:
-    shards = ShardFolder.open(folder, "instances")
-    return [row for ref in shards.batch_refs(prefix) for row in shards.read_batch(ref).to_pylist()]
 
 
 def hashes(manifest: Manifest) -> dict[str, str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from instancefolders import read_rows
 from tokenfolders import toy_tokenizer, write_token_folder
 
 from tokkit.engine.manifest import Manifest
@@ -11,7 +12,6 @@ from tokkit.errors import TokkitError, UsageError
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
 from tokkit.shards.objectives import OBJECTIVES
-from tokkit.shards.reader import ShardFolder
 
 NUM_UNUSED = 40
 FIRST_WORD = 50
@@ -21,11 +21,6 @@ Row = dict[str, Any]
 def make(tokens: Path, output: Path, **options: Any) -> Manifest:
     given: Row = {"workers": 0, "eval_fraction": 0.0, **options}
     return build(BuildConfig(tokens=tokens, output=output, progress=False, **given))
-
-
-def read_rows(folder: Path, prefix: str = "") -> list[Row]:
-    shards = ShardFolder.open(folder, "instances")
-    return [row for ref in shards.batch_refs(prefix) for row in shards.read_batch(ref).to_pylist()]
 
 
 @pytest.mark.parametrize(

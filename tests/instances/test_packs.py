@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from instancefolders import read_rows
 from tokenfolders import CLS, SEP, begins_word, toy_tokenizer, write_token_folder
 
 from reference.noise import corrupt, order_targets
@@ -38,11 +39,6 @@ Row = dict[str, Any]
 def make(tokens: Path, output: Path, **options: Any) -> Manifest:
     given: Row = {"workers": 0, "eval_fraction": 0.0, **options}
     return build(BuildConfig(tokens=tokens, output=output, progress=False, **given))
-
-
-def read_rows(folder: Path, prefix: str = "") -> list[Row]:
-    shards = ShardFolder.open(folder, "instances")
-    return [row for ref in shards.batch_refs(prefix) for row in shards.read_batch(ref).to_pylist()]
 
 
 def to_row(packed: Packed, ids: Sequence[int], **targets: list[int]) -> Row:

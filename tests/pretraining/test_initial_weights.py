@@ -9,8 +9,8 @@ import pytest
 import torch
 from flatbatches import pair_batch
 from instancefolders import SPECIAL, write_counting_tokenizer, write_instance_folder
-from peermodels import begin, write_bert
-from randommodels import make_instances, make_model
+from peermodels import assert_export_is_a_start, begin, write_bert
+from randommodels import make_instances
 from safetensors.torch import load_file, save_file
 
 from tokkit.errors import TokkitError, UsageError
@@ -19,9 +19,8 @@ from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.loader_config import LoaderConfig
-from tokkit.pretraining.models.architectures import VOCAB_TENSORS, build_model
+from tokkit.pretraining.models.architectures import build_model
 from tokkit.pretraining.models.bert import Bert
-from tokkit.pretraining.models.export import write_export
 from tokkit.pretraining.models.model_folder import fingerprint_folder
 from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.pretrain_config import PretrainConfig
@@ -224,13 +223,7 @@ def test_a_run_starts_from_our_own_export(
     config = ModelConfig.from_preset(
         "tiny", vocab_size=48, max_seq_length=32, dropout=0.0, objective=objective
     )
-    model = make_model(config)
-    write_export(tmp_path / "export", model.state_dict(), config, tokenizer)
-    back = begin(tmp_path / "export", tokenizer, objective)
-    assert back.config == config
-    for name, tensor in model.state_dict().items():
-        rows = 48 if name in VOCAB_TENSORS else len(tensor)
-        assert torch.equal(back.state_dict()[name][:rows], tensor[:rows]), name
+    assert_export_is_a_start(tmp_path / "export", config, tokenizer)
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,13 @@ import pytest
 import torch
 import transformers
 from instancefolders import write_counting_tokenizer
-from randommodels import make_instances, make_model
+from peermodels import assert_export_is_a_start, begin
+from randommodels import make_instances
 
 from tokkit.errors import TokkitError
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
-from tokkit.pretraining.models.architectures import VOCAB_TENSORS, build_model
-from tokkit.pretraining.models.export import write_export
-from tokkit.pretraining.models.initial_weights import read_initial_weights
 from tokkit.pretraining.models.model_folder import read_family
 from tokkit.pretraining.models.modernbert import ModernBertConfig
 from tokkit.pretraining.models.transformer import Transformer
@@ -71,17 +69,6 @@ def change_config(folder: Path, **fields: Any) -> None:
     )
 
 
-def begin(folder: Path, tokenizer: Tokenizer, objective: str) -> Transformer:
-    """The model with which a run begins."""
-    initial = read_initial_weights(
-        folder, tokenizer, objective=objective, max_seq_length=32, dropout=0.0
-    )
-    torch.manual_seed(1)
-    model = build_model(initial.config)
-    initial.load_into(model)
-    return model
-
-
 def losses(model: Transformer, peer: Any) -> tuple[float, float]:
     """Of random instances, ours and theirs."""
     is_causal = model.config.is_causal
@@ -132,13 +119,7 @@ def test_an_export_is_a_start(tmp_path: Path, tokenizer: Tokenizer, objective: s
     config = ModernBertConfig.from_preset(
         "17m", vocab_size=48, max_seq_length=32, dropout=0.0, objective=objective
     )
-    model = make_model(config)
-    write_export(tmp_path / "export", model.state_dict(), config, tokenizer)
-    back = begin(tmp_path / "export", tokenizer, objective)
-    assert back.config == config
-    for name, tensor in model.state_dict().items():
-        rows = 48 if name in VOCAB_TENSORS else len(tensor)
-        assert torch.equal(back.state_dict()[name][:rows], tensor[:rows]), name
+    assert_export_is_a_start(tmp_path / "export", config, tokenizer)
 
 
 @pytest.mark.parametrize(

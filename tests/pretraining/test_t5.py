@@ -13,7 +13,7 @@ import torch
 import transformers
 from peermodels import (
     assert_padding_changes_nothing,
-    assert_same_gradients,
+    assert_same_as_export,
     loss_of,
     make_targets,
 )
@@ -98,19 +98,8 @@ def folder(tmp_path: Path, model: Transformer, tokenizer: Tokenizer) -> Path:
 def test_logits_loss_and_every_gradient_equal_those_of_transformers(
     folder: Path, model: Transformer, lengths: tuple[list[int], list[int]]
 ) -> None:
-    peer, info = transformers.T5ForConditionalGeneration.from_pretrained(
-        folder, output_loading_info=True
-    )
-    assert not any(info.values()), info
     instances = make_targets(lengths, VOCAB_SIZE)
-    batch, padded = lay_out(instances, 0), pad(instances)
-    theirs = peer.eval()(**padded)
-    is_target = padded["labels"] >= 0
-    with torch.inference_mode():
-        logits_MV, _ = model.logits(batch.inputs)
-    torch.testing.assert_close(logits_MV, theirs.logits[is_target], atol=1e-4, rtol=0)
-
-    assert_same_gradients(model, batch, peer, theirs.loss)
+    assert_same_as_export(folder, model, instances, "T5ForConditionalGeneration")
 
 
 @LENGTHS

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from peermodels import assert_padding_changes_nothing, assert_same_gradients, loss_of
+from peermodels import assert_padding_changes_nothing, assert_same_as_export, loss_of
 from randommodels import make_instances, make_model
 from realcommands import timeless_lines
 from tokenfolders import toy_tokenizer, write_token_folder
@@ -20,7 +20,6 @@ from tokkit.errors import TokkitError
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
 from tokkit.pretraining.data.batches import NO_PADDING, Padding, lay_out
-from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.families import PRESETS
 from tokkit.pretraining.models.architectures import build_model, outline_model
 from tokkit.pretraining.models.export import fill_mask, read_export, write_export
@@ -79,15 +78,7 @@ def folder(tmp_path: Path, model: Transformer, tokenizer: Tokenizer) -> Path:
 def test_logits_loss_and_every_gradient_equal_those_of_transformers(
     folder: Path, model: Transformer, lengths: list[int]
 ) -> None:
-    peer, info = transformers.XLNetLMHeadModel.from_pretrained(folder, output_loading_info=True)
-    assert not any(info.values()), info
-    instances = permute(lengths)
-    batch, padded = lay_out(instances, 0), padded_batch(instances, 0)
-    theirs = peer.eval()(**padded)
-    with torch.inference_mode():
-        logits_MV, _ = model.logits(batch.inputs)
-    torch.testing.assert_close(logits_MV, theirs.logits[padded["labels"] >= 0], atol=1e-4, rtol=0)
-    assert_same_gradients(model, batch, peer, theirs.loss)
+    assert_same_as_export(folder, model, permute(lengths), "XLNetLMHeadModel")
 
 
 @LENGTHS
