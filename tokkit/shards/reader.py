@@ -75,24 +75,18 @@ class Shard:
 
     Attributes:
         path: of the file.
-        rows: number of rows in the manifest.
-        tokens: number of tokens in the manifest.
+        row: what the manifest says of it.
         header: of the file.
         columns: names of its columns.
-        sha256: of the file in the manifest.
         identity: of the file when it was opened.
-        batches: rows and tokens of each record batch in the manifest; None without them.
         is_read: whether the file was compared with the manifest when the folder was opened.
     """
 
     path: Path
-    rows: int
-    tokens: int
+    row: FileRow
     header: Header
     columns: tuple[str, ...]
-    sha256: str
     identity: FileIdentity
-    batches: Sequence[tuple[int, int]] | None
     is_read: bool = True
 
     @classmethod
@@ -108,9 +102,7 @@ class Shard:
         identity = _identify(path, row)
         schema = read_schema(path)
         header, columns = header_of(schema, path), tuple(schema.names)
-        rows, tokens = row.get("rows", 0), row.get("tokens", 0)
-        batches = row.get("batches")
-        shard = cls(path, rows, tokens, header, columns, row["sha256"], identity, batches)
+        shard = cls(path, row, header, columns, identity)
         shard.require_unchanged()
         shard.compare(manifest)
         return shard
@@ -122,16 +114,17 @@ class Shard:
             TokkitError: it is missing, or of another size than the manifest says.
         """
         path = self.path.with_name(row["name"])
-        return replace(
-            self,
-            path=path,
-            rows=row.get("rows", 0),
-            tokens=row.get("tokens", 0),
-            sha256=row["sha256"],
-            identity=_identify(path, row),
-            batches=row.get("batches"),
-            is_read=False,
-        )
+        return replace(self, path=path, row=row, identity=_identify(path, row), is_read=False)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows in the manifest."""
+        return self.row.get("rows", 0)
+
+    @property
+    def batches(self) -> Sequence[tuple[int, int]] | None:
+        """Rows and tokens of each record batch in the manifest; None without them."""
+        return self.row.get("batches")
 
     def count_batches(self) -> list[tuple[int, int]]:
         """Return the rows and tokens of each record batch of the file."""
@@ -154,7 +147,7 @@ class Shard:
 
     def open_reader(self) -> pa.RecordBatchFileReader:
         """Map the file that was opened, and no other that has its name now."""
-        fetch_files([(self.path, self.sha256, self.identity.size)])
+        fetch_files([(self.path, self.row["sha256"], self.row["bytes"])])
         self.require_unchanged()
         reader = open_shard(self.path)
         self.require_unchanged()
@@ -250,7 +243,8 @@ class Shard:
         Raises:
             TokkitError: if they differ.
         """
-        for noun, found, expected in (("rows", rows, self.rows), ("tokens", tokens, self.tokens)):
+        counted = ("rows", rows, self.rows), ("tokens", tokens, self.row.get("tokens", 0))
+        for noun, found, expected in counted:
             if found != expected:
                 raise TokkitError(
                     f"{self.path}: has {found:,} {noun}, but the manifest says {expected:,}; "
@@ -349,9 +343,9 @@ class ShardFolder:
     def fetch(self, prefix: str) -> None:
         """Copy the shards whose name begins with ``prefix`` from their store, if there is one."""
         shards = [shard for name, shard in self.shards.items() if name.startswith(prefix)]
-        sizes = [shard.identity.size for shard in shards]
-        with open_bar("copy", "B", total=sum(sizes), show=is_stored(self.path)) as bar:
-            files = zip((s.path for s in shards), (s.sha256 for s in shards), sizes, strict=True)
+        files = [(shard.path, shard.row["sha256"], shard.row["bytes"]) for shard in shards]
+        total = sum(size for _, _, size in files)
+        with open_bar("copy", "B", total=total, show=is_stored(self.path)) as bar:
             fetch_files(files, bar.update)
 
     def batch_refs(self, prefix: str = "") -> list[BatchRef]:
