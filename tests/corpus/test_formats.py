@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reference import scan as reference
+from tokkit.corpus.corpus_config import FORMATS
 from tokkit.corpus.formats import identify
 from tokkit.errors import TokkitError, UsageError
 
@@ -281,3 +282,10 @@ def test_a_table_on_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
     with pytest.raises(UsageError, match="parquet cannot be read from standard input"):
         read_corpus("-")
+
+
+def test_the_help_lists_every_suffix() -> None:
+    text = Path(__file__).parent.parent.parent.joinpath("README.md").read_text()
+    for name, kind in FORMATS.items():
+        rows = [row for row in text.splitlines() if row.startswith("|") and f"`{name}`" in row]
+        assert all(any(f"`{suffix}`" in row for row in rows) for suffix in kind.suffixes), name

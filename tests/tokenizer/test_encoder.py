@@ -12,7 +12,7 @@ from exactness import encoder_of, load_published
 from hypothesis import given
 from hypothesis import strategies as st
 from madetokenizers import make_wordpiece
-from tinytokenizers import TINY_VOCAB, added, wordpiece_json, write_json, write_vocab
+from tinytokenizers import TINY_VOCAB, added, wordpiece_json, write_bpe, write_json, write_vocab
 
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.bpe_model import BpeModel
@@ -153,6 +153,30 @@ def test_a_word_of_any_length_is_encoded(shared: Path, monkeypatch: pytest.Monke
         compare_with(expected, encoder.encode(column(texts)))
     monkeypatch.setattr(BpeModel, "longest_word", 100_000)
     compare_with(expected, Encoder(tokenizer).encode(column(texts)))
+
+
+@pytest.mark.parametrize(
+    ("names", "continues"),
+    [(("NFC",), True), (("Lowercase",), True), (("NFC", "Lowercase"), False), (("Strip",), False)],
+)
+def test_the_library_goes_on_within_a_text_only_where_it_normalizes_a_part_as_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], *, continues: bool
+) -> None:
+    monkeypatch.setattr(BpeModel, "longest_word", 100)
+    sides = {"strip_left": True, "strip_right": True}
+    parts = [{"type": name} | (sides if name == "Strip" else {}) for name in names]
+    definition = {
+        **load_tokenizer(write_bpe(tmp_path / "bpe", ["x x"])).definition,
+        "normalizer": parts[0] if len(parts) == 1 else {"type": "Sequence", "normalizers": parts},
+    }
+    tokenizer = load_tokenizer(write_json(tmp_path / "tokenizer.json", definition))
+    assert BpeModel(tokenizer).library_continues == continues
+    texts = ["a " + "X" * 2000 + " b"]
+    if continues:
+        compare(Encoder(tokenizer).encode(column(texts)), tokenizer, texts)
+    else:
+        with pytest.raises(TextTooLongError):
+            Encoder(tokenizer).encode(column(texts))
 
 
 def test_a_word_that_cannot_be_cut_is_refused(tmp_path: Path) -> None:

@@ -23,10 +23,10 @@ from tokkit.engine.requests import NUM_REQUESTS, call_in_thread, map_in_threads
 from tokkit.errors import TokkitError
 
 # Time for one request, repetitions included.
-REQUEST_SECONDS = 25
+REQUEST_SECONDS = 20
 # Without a limit, pyarrow repeats a request to Google for 15 minutes, in which no other thread of
 # Python runs if it is the first for the content of an object.
-GOOGLE_SECONDS = 20
+GOOGLE_SECONDS = 12
 # With a block of this size a connection of 100 kB/s is fast enough for REQUEST_SECONDS.
 _REQUEST_BYTES = 2 << 20
 _BUFFER_BYTES = 1 << 20
