@@ -35,6 +35,7 @@ from tokkit.options import find_mirrored
 
 STATE_FOLDER = ".tokkit"
 SHARD_SUFFIX = ".arrow"
+_DRAFTS = (".tmp", ".part")
 
 # By the mirror of a folder: its files, by their names in it, as of the last ``pull``.
 _listings: dict[Path, dict[str, StoredFile]] = {}
@@ -136,15 +137,19 @@ def pull(path: Path, *, is_output: bool = False, shards: bool = False) -> None:
 
 def _remove_others(folder: Path, listing: dict[str, StoredFile]) -> None:
     """Delete from a mirror what the store no longer has."""
-    for file in sorted(folder.rglob("*"), reverse=True):
-        name = file.relative_to(folder).as_posix()
-        if STATE_FOLDER in name.split("/") or file.suffix in (".tmp", ".part"):
+    for above, _, files in os.walk(folder, topdown=False):
+        start = Path(above).relative_to(folder).as_posix()
+        if STATE_FOLDER in start.split("/"):
             continue
-        if file.is_dir():
+        for name in files:  # maybe 100,000, for which a path each takes seconds
+            if (name if start == "." else f"{start}/{name}") in listing or name.endswith(_DRAFTS):
+                continue
+            file = Path(above, name)
+            if find_object(file) is None:  # nor has another process pushed it
+                file.unlink(missing_ok=True)
+        if start != ".":
             with suppress(OSError):  # it is not empty
-                file.rmdir()
-        elif name not in listing and find_object(file) is None:  # nor has another process pushed it
-            file.unlink(missing_ok=True)
+                Path(above).rmdir()
 
 
 def fetch(path: Path, sha256: str = "") -> None:
@@ -177,9 +182,21 @@ def fetch_files(
         fetch(path, sha256)
         return size
 
-    stored = [file for file in files if is_stored(file[0])]
-    for size in map_in_threads(copy, stored, NUM_REQUESTS // 4):
+    missing = []
+    for file in files:
+        if is_stored(file[0]) and not _is_current(file[0]):
+            missing.append(file)
+        elif is_stored(file[0]):
+            report(file[2])
+    for size in map_in_threads(copy, missing, NUM_REQUESTS // 4):
         report(size)
+
+
+def _is_current(path: Path) -> bool:
+    """Return whether the last listing says that a file here is a copy, which takes no request."""
+    if path not in _current and _is_same(path, _listings.get(path.parent, {}).get(path.name)):
+        _current.add(path)
+    return path in _current
 
 
 def _stamp(e_tag: str) -> int:
@@ -253,7 +270,7 @@ def push_folder(folder: Path) -> None:
     files = {
         file.relative_to(folder).as_posix(): file
         for file in folder.rglob("*")
-        if file.is_file() and not any(part.endswith((".tmp", ".part")) for part in file.parts)
+        if file.is_file() and not any(part.endswith(_DRAFTS) for part in file.parts)
     }
     for name in sorted(files, key=lambda name: name.endswith(".json")):
         file = files[name]
