@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from tinytokenizers import CONTROL, write_bpe, write_sentencepiece, write_vocab
@@ -11,10 +13,12 @@ from tinytokenizers import CONTROL, write_bpe, write_sentencepiece, write_vocab
 from tokkit.cli import cli
 from tokkit.encoding.encode import encode
 from tokkit.encoding.encode_config import EncodeConfig
+from tokkit.encoding.text_survey import TextSurvey
 from tokkit.engine.manifest import Manifest
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
 from tokkit.tokenizer.kernel_choice import KernelChoice
+from tokkit.tokenizer.tokenizer import load_tokenizer
 
 WORDS = [first + second for first in "bcdfghklmn" for second in ("a", "ee", "it", "on", "us", "ay")]
 HEALTHY = "Bus bit hit. Fit kit lit? Can a bee say hus. Bay day! Mon bon.\nLus gus hit.\n\n"
@@ -219,3 +223,12 @@ def test_real_corpora_of_documents_between_blank_lines_give_no_warning(
         path = write(tmp_path / name, text)
         done = run(path, vocab, tmp_path / path.stem, sentences="lines")
         assert done.warnings == [], name
+
+
+def test_unknown_characters_are_of_the_documents_that_have_them(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(write_vocab(tmp_path))
+    survey = TextSurvey(tokenizer)
+    texts = pa.array(["the ж", "", "the cat", "ф"], pa.large_string())
+    is_unknown = np.array([False, True, False, False, True])
+    survey.add_unknown(texts, np.array([0, 2, 2, 4, 5]), is_unknown)
+    assert survey.counts == {"unknown ж": 1, "unknown ф": 1}

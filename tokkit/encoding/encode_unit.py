@@ -294,13 +294,13 @@ def _encode_batch(
         measured[name] += number
     num_words = encoded.word_starts.true_count
     unknown_id = context.tokenizer.special_ids.get("unk", -1)
-    places = np.flatnonzero(encoded.ids == unknown_id)
-    num_unknown = len(places)
+    is_unknown = encoded.ids == unknown_id
+    num_unknown = int(np.count_nonzero(is_unknown))
     if encoder.uses_library:
         survey.add_texts(offsets)
     survey.add_documents(batch.texts)
     if num_unknown:
-        survey.add_unknown(batch.texts, encoded.offsets[sentences.offsets], places)
+        survey.add_unknown(batch.texts, encoded.offsets[sentences.offsets], is_unknown)
     accounts.count("words", num_words)
     accounts.count("unknown_tokens", num_unknown)
     source = unit.source.input
