@@ -11,6 +11,7 @@ refused, with what to do about it. Text is never taken for a table of CSV: only 
 To add a format, add a row to ``FORMATS`` in ``corpus_config.py``, and its reader to ``readers.py``.
 """
 
+import codecs
 import os
 import re
 from dataclasses import dataclass
@@ -174,10 +175,8 @@ def identify(name: str, path: str, head: bytes, wanted: str) -> FileType:
     found = _choose_format(suffix, text) if wanted == "auto" else wanted
     refused = None if found in TABLES else _find_refusal(suffix, text)
     if refused is not None and wanted == "auto":
-        raise TokkitError(
-            f"{name}: looks like {refused[0]}; {refused[1]}, or pass --format text to read it as "
-            f"plain text"
-        )
+        otherwise = ", or pass --format text to read it as plain text" * _is_utf8(text)
+        raise TokkitError(f"{name}: looks like {refused[0]}; {refused[1]}{otherwise}")
     if codec and found in TABLES:
         raise TokkitError(
             f"{name}: {found} within {codec} cannot be read in parts; decompress it first"
@@ -200,6 +199,16 @@ def describe_head(head: bytes) -> str | None:
         return f"{found.capitalize()} data"
     refused = _find_refusal("", head)
     return None if refused is None else refused[0]
+
+
+def _is_utf8(text: bytes) -> bool:
+    """Whether the first bytes of a file are those of text, whose last character may be cut."""
+    start = text[:4096]
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in start
 
 
 def _split_name(name: str) -> tuple[str, str]:
