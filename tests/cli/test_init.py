@@ -125,3 +125,11 @@ def test_a_folder_without_text_is_refused(folder: Path) -> None:
         propose(folder)
     with pytest.raises(TokkitError, match="nowhere"):
         propose(folder / "nowhere")
+
+
+def test_a_link_to_nothing_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.toml").symlink_to("nothing")
+    result = CliRunner().invoke(cli, ["init"])
+    assert isinstance(result.exception, TokkitError)
+    assert Path("recipe.toml").is_symlink()

@@ -70,7 +70,7 @@ def init(recipe: Path, folder: Path | None, *, overwrite: bool) -> None:
         from tokkit.inspection.proposal import propose
 
         proposal = propose(folder)
-    if recipe.exists() and not overwrite:
+    if (recipe.exists() or recipe.is_symlink()) and not overwrite:
         raise TokkitError(f"{recipe}: is there already; pass --overwrite to replace it")
     with wrap_os_errors(recipe), write_atomically(recipe) as file:
         file.write(fill_template(recipe, folder, proposal).encode())
