@@ -62,7 +62,7 @@ FOLDERS = (
     *("ko-nsmc", "ko-react-docs", "messy", "multi-opensource-guide", "multi-ud", "multi-udhr"),
     *("multi-xquad", "ru-novels", "th-wisesight", "zh-poetry", "zh-wiki-cmrc"),
 )
-SAMPLE_BYTES = 3_000  # of each folder
+SAMPLE_BYTES = 4_000  # of each folder
 WHOLE_TEXT_CHARS = 1_000_000
 
 
@@ -119,7 +119,7 @@ def test_every_code_point_is_exact_with_published_vocabularies(
 def test_hard_texts_are_exact_with_published_vocabularies(
     some_published: dict[int, Tokenizer], full: bool
 ) -> None:
-    texts = [*hard_texts(), *random_texts(100_000 if full else 1500, seed=11)]
+    texts = [*hard_texts(), *random_texts(100_000 if full else 2500, seed=11)]
     for place, tokenizer in some_published.items():
         part = slice(None) if full else slice(place % 3, None, 3)
         assert_exact(tokenizer, texts[part], encoder_of(tokenizer))
@@ -141,7 +141,7 @@ def test_code_points_and_texts_are_exact_with_byte_level_bpe(
 ) -> None:
     tokenizer = bpe_of_pairs(add_prefix_space=add_prefix_space)
     step = 1 if full else 4 if add_prefix_space else 2
-    texts = [*hard_texts()[::step], *random_texts(100_000 if full else 1500, seed=12)]
+    texts = [*hard_texts()[::step], *random_texts(100_000 if full else 2500, seed=12)]
     assert_exact(tokenizer, chain(neighbourhoods(code_points(full=full)[::step]), texts))
 
 
