@@ -26,6 +26,9 @@ FILLED_IN = re.compile(r"\{\}|\.\*|\\d\+|%[sd]")
 FEWEST = 15  # characters that say which message is meant
 # Tests elsewhere that follow a remedy, and parts of the messages.
 ELSEWHERE = {
+    "cli/test_environment.py::test_little_address_space_is_one_line": (
+        "of address space are not enough to load the libraries",
+    ),
     "engine/test_stage.py::test_a_signal_ends_a_run_with_its_exit_status": (
         "stopped by {}; run the same command again to continue",
     ),

@@ -29,6 +29,8 @@ from tokkit.engine.progress import LineHandler
 from tokkit.engine.requests import REQUEST_THREAD
 from tokkit.errors import TokkitError, describe_os_error
 
+# With 1 GB, libraries that could not allocate memory ended the process by a signal.
+MIN_ADDRESS_SPACE = 2 << 30
 COMPLETION = "_TOKKIT_COMPLETE"
 SHELLS = ("bash", "zsh", "fish")  # whose completion can be installed
 # The modules of the commands, in the order in which they are used.
@@ -92,6 +94,21 @@ def cli() -> None:
     Every stage reads a folder of plain files and writes one. Run the same command again to resume
     an interrupted stage; a finished one is up to date and is not repeated.
     """
+    _check_address_space()
+
+
+def _check_address_space() -> None:
+    """Check that libraries can be loaded.
+
+    Raises:
+        TokkitError: if a limit leaves no room for them.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if resource.RLIM_INFINITY != limit < MIN_ADDRESS_SPACE:
+        raise TokkitError(
+            f"{limit >> 20} MiB of address space are not enough to load the libraries; raise the "
+            f"limit to {MIN_ADDRESS_SPACE >> 20} MiB (ulimit -v {MIN_ADDRESS_SPACE >> 10})"
+        )
 
 
 def _log_to_standard_error() -> None:

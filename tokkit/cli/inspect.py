@@ -91,6 +91,7 @@ def inspect(
         "rows; leave them out",
     )
     in_color = shows_color(color)
+    import_single_threaded()
     if replay:
         require(shard is None, "--shard has no effect with --replay; leave it out")
         require(
@@ -137,6 +138,7 @@ def verify(context: click.Context, path: Path, *, progress: bool, as_json: bool)
     PATH is a folder that a stage wrote. Sizes, hashes, columns, id ranges and accounts are checked.
     Each fault is a line on standard error, and the exit status is 1 if there is any.
     """
+    import_single_threaded()
     from tokkit.inspection.verify import verify as run
 
     result = run(path, progress=progress)

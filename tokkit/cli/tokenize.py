@@ -13,6 +13,7 @@ from tokkit.cli.command_options import COLOR_OPTION, JSON_OPTION, config_options
 from tokkit.cli.output import print_json
 from tokkit.cli.streams import echo_pages, shows_color
 from tokkit.encoding.encode_config import EncodeConfig
+from tokkit.engine.local import import_single_threaded
 from tokkit.errors import TokkitError, escape_controls, plural
 from tokkit.inspection.report.report_config import ReportConfig
 
@@ -38,6 +39,7 @@ def tokenize(
     tokenizer shows where tokens begin and end in the text, the lines below it the tokens of its
     vocabulary and their ids.
     """
+    import_single_threaded()
     from tokkit.inspection.tokenize import tokenize as run
 
     if text is None or text == "-":

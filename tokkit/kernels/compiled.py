@@ -24,6 +24,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import mmap
 import os
 import re
 import shutil
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 
 _KERNEL_IMPORT = re.compile(rb"^from (tokkit\.kernels\.[\w.]+) import", re.MULTILINE)
 _SUFFIX = ".kernel"
+_LINK_BYTES = 16 << 20  # address space that must be there for LLVM to link a kernel
 # By their codes, which NumPy has, too.
 _C_TYPES: dict[str, Any] = {
     kind._type_: kind
@@ -125,6 +127,18 @@ class KernelHeader:
     numba_symbols: list[str]
 
 
+def _check_memory() -> None:
+    """Check that there is address space for a kernel: without it, LLVM ends the process by a signal.
+
+    Raises:
+        MemoryError: if there is none.
+    """
+    try:
+        mmap.mmap(-1, _LINK_BYTES).close()
+    except OSError as error:
+        raise MemoryError from error
+
+
 class CompiledKernel:
     """A kernel that is loaded into this process.
 
@@ -140,6 +154,7 @@ class CompiledKernel:
         for name, address in _find_numba_symbols(header.numba_symbols).items():
             builder.import_symbol(name, address)
         builder.export_symbol(header.symbol)
+        _check_memory()
         self._library = builder.link(_linker(), f"{header.symbol}-{id(self)}")
         names = [f"part{number}" for number in range(len(header.returns))]
 
