@@ -18,7 +18,7 @@ import pytest
 
 from tokkit.engine.files import HashedFile
 from tokkit.engine.manifest import Manifest
-from tokkit.engine.receipts import write_statement
+from tokkit.engine.receipts import seal, write_statement
 from tokkit.engine.worker_pool import WorkerError
 from tokkit.errors import TokkitError
 from toystage import contents, done, run, squares, start, wait_for
@@ -212,6 +212,21 @@ def test_a_receipt_that_has_changed_loses_one_unit_only(tmp_path: Path, change: 
     assert done(log) == [4, 5]
     run(squares(tmp_path / "whole", log))
     assert contents(output) == contents(tmp_path / "whole")
+
+
+def test_a_unit_whose_accounts_do_not_add_up_is_done_again(tmp_path: Path) -> None:
+    output, log = tmp_path / "out", tmp_path / "log"
+    with pytest.raises(TokkitError):
+        run(squares(output, log, fail=5))
+    for path in (output / ".tokkit" / "done").iterdir():
+        receipt = json.loads(path.read_text())
+        if receipt["name"] == "square-00004.txt":
+            del receipt["checksum"]
+            receipt["accounts"] = {"numbers": {"in": 1, "kept": 10**10, "dropped": {}}}
+            path.write_bytes(seal(receipt))
+    log.unlink()
+    run(squares(output, log))
+    assert done(log) == [4, 5]
 
 
 @pytest.mark.parametrize("content", [None, b"\x00\x00\n"])

@@ -22,6 +22,7 @@ from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.reporting import MetricsLog
 from tokkit.pretraining.training.run_plan import RunPlan, describe_run
 from tokkit.pretraining.training.run_record import METRICS, RUN, read_run
+from tokkit.pretraining.training.schedule import Origin
 
 MANIFEST = Manifest(
     kind="instances",
@@ -37,7 +38,8 @@ MANIFEST = Manifest(
 def begin(run: Path, **options: Any) -> None:
     """What a run writes before its first step."""
     config = PretrainConfig(instances=(Path("instances"),), output=run, **options)
-    plan = RunPlan(config, "fp32", (MANIFEST,), initial=None)
+    origin = Origin(planned_steps=config.num_steps)
+    plan = RunPlan(config, "fp32", (MANIFEST,), initial=None, origin=origin)
     with FolderLock(run):
         write_statement(run, plan.spec.describe(), only_new=True)
     facts = describe_run(plan, model={}, num_parameters=1_024_514, device="cpu, 1 thread")
@@ -219,6 +221,16 @@ def test_the_shape_of_a_model_is_checked(tmp_path: Path, model: dict[str, Any]) 
     path = tmp_path / "run" / RUN
     write_json(path, json.loads(path.read_text()) | {"model": model})
     with pytest.raises(TokkitError, match=r"run\.json"):
+        read_run(path.parent)
+
+
+def test_steps_of_a_record_fit_its_phases(tmp_path: Path) -> None:
+    begin(tmp_path / "run", max_steps=7)
+    path = tmp_path / "run" / RUN
+    record = json.loads(path.read_text())
+    record["origin"]["planned_steps"] = 0
+    write_json(path, record)
+    with pytest.raises(TokkitError, match=r"run\.json: damaged options \(--max-steps must be"):
         read_run(path.parent)
 
 

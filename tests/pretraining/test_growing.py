@@ -1,9 +1,11 @@
 """Runs that go on: with more steps, in another folder, on other instances, or to a decay."""
 
+import json
 import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from instancefolders import write_instance_folder
 from realcommands import outcome, timeless_lines
 
 from tokkit.engine.files import hash_file
-from tokkit.engine.json_files import read_json
+from tokkit.engine.json_files import read_json, write_json
 from tokkit.errors import Interrupted, TokkitError, UsageError
 from tokkit.inspection.replay import replay
 from tokkit.pretraining.data.instance_sources import open_sources
@@ -19,7 +21,7 @@ from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.pretrain import estimate_run, pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.optimizers import update_weights
-from tokkit.pretraining.training.run_record import RunRecord, list_checkpoints
+from tokkit.pretraining.training.run_record import STATE, RunRecord, list_checkpoints
 from tokkit.shards.instances import Instances
 
 pytestmark = pytest.mark.usefixtures("small_presets")
@@ -342,3 +344,21 @@ HERE: dict[str, Any] = {"instances": (Path("instances"),), "output": Path("run")
 def test_options_that_do_not_go_together_are_refused(options: dict[str, Any], fault: str) -> None:
     with pytest.raises(UsageError, match=fault):
         PretrainConfig(**HERE, **options)
+
+
+def test_the_rate_of_a_checkpoint_is_checked(
+    unbroken: PretrainConfig, instances: Path, tmp_path: Path
+) -> None:
+    copytree(unbroken.output, tmp_path / "run")
+    checkpoint = list_checkpoints(tmp_path / "run" / "checkpoints")[0]
+    state = json.loads((checkpoint / STATE).read_text())
+    state["state"]["learning_rate"] = {"name": []}
+    write_json(checkpoint / STATE, state)
+    config = PretrainConfig(
+        instances=(instances,),
+        output=tmp_path / "end",
+        **FOLLOWING,
+        decay_from=checkpoint,
+    )
+    with pytest.raises(TokkitError, match=r"state\.json: damaged .*float"):
+        pretrain(config)

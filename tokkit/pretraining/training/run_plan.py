@@ -19,9 +19,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tokkit import __version__
 from tokkit.engine.folder import refuse_overlap
-from tokkit.engine.json_files import FileRow, canonical_json, input_row, read_json
+from tokkit.engine.json_files import RECREATE, FileRow, canonical_json, input_row, read_json
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.mirrors import pull
 from tokkit.engine.processors import count_processors
@@ -259,13 +261,21 @@ def _find_origin(
         planned_steps=last_step,
         step=step,
         position=position,
-        rate=float(state.get("learning_rate", 0.0)) if is_decay else None,
+        rate=_read_rate(checkpoint, state) if is_decay else None,
         checkpoint=str(checkpoint),
         fingerprint=content_key({"step": step, "files": saved["files"]}),
     )
     if started is not None and started.fingerprint == found.fingerprint:
         found = started  # under another path
     return found, record["model"]
+
+
+def _read_rate(checkpoint: Path, state: Mapping[str, Any]) -> float:
+    """Return the learning rate of a checkpoint's last update."""
+    try:
+        return msgspec.convert(state.get("learning_rate", 0.0), float)
+    except msgspec.ValidationError as error:
+        raise TokkitError(f"{checkpoint / STATE}: damaged ({error}); {RECREATE}") from error
 
 
 def family_of(model: Mapping[str, Any]) -> str:

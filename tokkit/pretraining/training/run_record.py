@@ -29,7 +29,7 @@ from tokkit.errors import TokkitError, UsageError
 from tokkit.options import uri_of
 from tokkit.pretraining.families import FAMILY_OF
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.schedule import Origin
+from tokkit.pretraining.training.schedule import Origin, Schedule
 
 KIND = "run"
 RUN = "run.json"
@@ -133,7 +133,7 @@ def read_run(folder: Path) -> tuple[RunRecord, PretrainConfig]:
         config = msgspec.convert(
             record["options"], PretrainConfig, dec_hook=lambda kind, value: kind(value)
         )
-        find_origin(record)
+        Schedule.from_config(config, find_origin(record))
         head = msgspec.convert(record["model"], _ModelHead)
     except (ValueError, UsageError) as error:
         raise TokkitError(f"{path}: damaged options ({error}); {RECREATE}") from error
