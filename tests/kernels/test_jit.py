@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,6 +67,19 @@ def test_first_runs_at_the_same_time_share_what_they_compile(tmp_path: Path) -> 
 def test_a_kernel_that_several_processes_need_is_compiled_by_one_of_them(tmp_path: Path) -> None:
     logs = double_in_processes(tmp_path, SIGNED, SIGNED)
     assert sorted(log.count("compiling kernels") for log in logs) == [0, 1]
+
+
+def test_threads_may_store_the_same_kernel_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compiled, "_list_folders", lambda: (tmp_path,))
+    file = compiled.KernelFile("toy.add-1-2.kernel", ())
+    header = compiled.KernelHeader("add", "", returns_tuple=False, numba_symbols=[])
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(200):
+            pool.submit(file.write, header, b"code")
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    assert not caplog.records
 
 
 def test_a_damaged_file_is_compiled_again(tmp_path: Path) -> None:

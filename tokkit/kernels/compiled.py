@@ -30,6 +30,7 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -260,7 +261,7 @@ class KernelFile:
             return
         head = json.dumps({**asdict(header), "checksum": zlib.crc32(code)})
         path = folder / self.name
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary = path.with_suffix(f".{os.getpid()}-{threading.get_native_id()}.tmp")
         kernel, version, _ = self.name.rsplit("-", 2)
         try:
             temporary.write_bytes(head.encode() + b"\n" + code)
