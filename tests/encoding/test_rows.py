@@ -43,7 +43,7 @@ def test_rows_equal_documents_put_together_one_by_one(documents: list[list[list[
                 }
             )
     assert rows.to_pylist() == expected
-    accounts.check()
+    assert not accounts.imbalances()
     assert accounts.kept("documents") == len(expected)
     assert accounts.kept("sentences") == sum(map(bool, sentences))
     assert accounts.kept("tokens") == len(ids)

@@ -214,19 +214,20 @@ def test_a_receipt_that_has_changed_loses_one_unit_only(tmp_path: Path, change: 
     assert contents(output) == contents(tmp_path / "whole")
 
 
-def test_a_unit_whose_accounts_do_not_add_up_is_done_again(tmp_path: Path) -> None:
+def test_receipts_that_do_not_add_up_are_refused_until_the_work_is_done_again(
+    tmp_path: Path,
+) -> None:
     output, log = tmp_path / "out", tmp_path / "log"
     with pytest.raises(TokkitError):
         run(squares(output, log, fail=5))
     for path in (output / ".tokkit" / "done").iterdir():
         receipt = json.loads(path.read_text())
-        if receipt["name"] == "square-00004.txt":
-            del receipt["checksum"]
-            receipt["accounts"] = {"numbers": {"in": 1, "kept": 10**10, "dropped": {}}}
-            path.write_bytes(seal(receipt))
-    log.unlink()
-    run(squares(output, log))
-    assert done(log) == [4, 5]
+        del receipt["checksum"]
+        receipt["accounts"] = {"numbers": {"in": 1, "kept": 10**10, "dropped": {}}}
+        path.write_bytes(seal(receipt))
+    with pytest.raises(TokkitError, match=r"do not add up .*pass --overwrite"):
+        run(squares(output, log))
+    run(squares(output, log), overwrite=True)
 
 
 @pytest.mark.parametrize("content", [None, b"\x00\x00\n"])

@@ -4,7 +4,7 @@
     >>> accounts.add("documents", 10)
     >>> accounts.drop("documents", "empty", 2)
     >>> accounts.keep("documents", 8)
-    >>> accounts.check()
+    >>> accounts.check(folder)
 
 What came in minus what was dropped is what was kept, always: ``check`` makes sure of it when a
 stage ends, and ``tokkit verify`` later. Other counts, of all sources or of one, obey no such rule:
@@ -14,11 +14,13 @@ stage ends, and ``tokkit verify`` later. Other counts, of all sources or of one,
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypedDict
 
 import msgspec
 
 from tokkit.engine.json_files import Count
+from tokkit.errors import TokkitError
 
 _Entry = TypedDict("_Entry", {"in": Count, "kept": Count, "dropped": dict[str, Count]})
 _PARTS = {"figures": dict[str, Count], "sources": dict[str, dict[str, Count]]}
@@ -84,10 +86,17 @@ class Accounts:
             if entry["in"] - sum(entry["dropped"].values()) != entry["kept"]
         ]
 
-    def check(self) -> None:
-        """Raise an AssertionError, which is a bug in tokkit, if the accounts do not add up."""
+    def check(self, folder: Path) -> None:
+        """Check that the accounts of a folder's units add up.
+
+        Raises:
+            TokkitError: if they do not: a receipt was changed, or it is a bug in tokkit.
+        """
         if wrong := self.imbalances():
-            raise AssertionError("; ".join(wrong))
+            raise TokkitError(
+                f"{folder}: the receipts of finished units do not add up ({'; '.join(wrong)}); pass "
+                f"--overwrite to do the work again"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the accounts as a manifest keeps them, the same in any order of the units."""

@@ -144,7 +144,7 @@ def run_stage(
     with shared_folder(stage, overwrite=overwrite, planned=commit):
         receipts = complete_units(stage, workers=workers, progress=progress, commit=commit)
         accounts = sum_accounts(receipts)
-        accounts.check()
+        accounts.check(stage.output)
         if stage.check_accounts is not None:
             stage.check_accounts(accounts)
         warnings = []

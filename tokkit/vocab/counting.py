@@ -316,7 +316,7 @@ def _merge(
     else:
         first = None
     accounts.drop("documents", HELD_OUT, num_drawn)
-    accounts.check()
+    accounts.check(config.output)
     if not accounts.kept("documents"):
         option = "--sample" if context.share < 1 else "--documents"
         raise TokkitError(f"{names}: no document is left to learn from; see {option}")
