@@ -67,9 +67,8 @@ def _send_result(function: Callable[[], object], writer: int) -> None:
     """Be the copy: write what a function returns or raises, and end."""
     status = 1
     try:
-        signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # the other process gets it, too, and ends this
+        # The other process gets it, too, and ends this one.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         result: object = None
         error: TokkitError | None = None

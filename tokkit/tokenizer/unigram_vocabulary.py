@@ -57,11 +57,11 @@ def unigram_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
     if max(abs(score) for _, _, score in vocabulary.pieces) > _LARGEST_SCORE:
         yield f"scores above {_LARGEST_SCORE}"
     has_space = any(piece == WORD_BEGINNING for piece, _, _ in vocabulary.pieces)
-    is_spelled = max(vocabulary.byte_ids) > NO_TOKEN
-    if not has_space and (is_spelled or tokenizer.model is not None):
+    has_byte_tokens = max(vocabulary.byte_ids) > NO_TOKEN
+    if not has_space and (has_byte_tokens or tokenizer.model is not None):
         yield "no token for a space"  # it is one byte in our texts, and three in others
     unknown = {piece for piece, number, _ in vocabulary.pieces if number == vocabulary.unknown_id}
-    if is_spelled and any(WORD_BEGINNING in piece for piece in unknown):
+    if has_byte_tokens and any(WORD_BEGINNING in piece for piece in unknown):
         yield "an unknown token with a space, with byte fallback"  # of three bytes in the library
 
 

@@ -126,9 +126,8 @@ def _find_record(words: LongWords, mixed: np.uint64) -> np.uint64:
     tag = (mixed << _HALF) & _TAG_BITS
     newest = np.uint64(0)
     for index in range(_LINE_WORDS):
-        entry = (
-            words.slots[line + np.uint64(index)] ^ tag
-        )  # the position alone, if the tag is the same
+        # The position alone, if the tag is the same.
+        entry = words.slots[line + np.uint64(index)] ^ tag
         newest = entry if newest < entry <= ~_TAG_BITS else newest
     size = np.uint64(words.arena.size)
     place: np.uint64 = size if words.head[0] - newest > size else newest & (size - _ONE)
