@@ -43,13 +43,21 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 # Runs the command, and kills it at random moments until it ends by itself. The processes are forked
-# rather than started, since importing torch and loading kernels takes longer than all else.
+# rather than started, since importing torch and loading kernels takes longer than all else. A step
+# takes at least 40 ms, so that the first two kills, within 0.8 s, come before the last of 30 steps.
 KILLED = (
     SHRINK_PRESETS
     + """
 import os, random, signal, sys, time
 from tokkit import InstanceLoader
 from tokkit.cli import main
+from tokkit.pretraining.training import loop, optimizers
+
+def update_slowly(*arguments):
+    time.sleep(0.04)
+    optimizers.update_weights(*arguments)
+
+loop.update_weights = update_slowly
 
 for layout in ("padded", "ragged"):
     InstanceLoader(sys.argv[2], batch_size=1, layout=layout).batch(0)  # loads the kernels
