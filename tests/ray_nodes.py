@@ -3,6 +3,7 @@
     python tests/ray_nodes.py FOLDER              same bytes for any number of workers and nodes, also
                                                   if a node is lost or the driver is killed
     python tests/ray_nodes.py FOLDER --cost 500   what Ray costs: encode of 500 MB, and of tiny units
+    python tests/ray_nodes.py FOLDER --cost 0     of tiny units alone
 
 FOLDER is for scratch. Every figure of a cost is the time of a whole command less that of one with
 little to do: starts are left out. Commands take turns.
@@ -155,8 +156,7 @@ def check_losses(corpus: Path, scratch: Path, made: Any, on_ray: tuple[object, .
     )
 
 
-def check_cost(scratch: Path, megabytes: int) -> None:
-    corpus = write_corpus(scratch / "corpus.txt", megabytes * 1_000_000)
+def check_cost(scratch: Path, megabytes: int, rounds: int) -> None:
     little = write_corpus(scratch / "little.txt", 2_000_000)
     tokenizer = scratch / "tokenizer"
     finish(tokkit("train", little, "-o", tokenizer, "--vocab-size", 8000))
@@ -165,9 +165,12 @@ def check_cost(scratch: Path, megabytes: int) -> None:
             "local": ("--workers", 2),
             "ray": ("--engine", "ray", "--ray-address", made.address),
         }
-        works = {"little": (little, 1 << 20), "large": (corpus, 32 << 20), "tiny": (little, 1024)}
+        works = {"little": (little, 1 << 20), "tiny": (little, 1024)}
+        if megabytes:
+            works["large"] = (write_corpus(scratch / "corpus.txt", megabytes * 1_000_000), 32 << 20)
         seconds: dict[tuple[str, str], list[float]] = {}
-        for _ in range(3):
+        num_tiny = 0
+        for _ in range(rounds):
             for work, (text, unit_bytes) in works.items():
                 for name, options in engines.items():
                     unit = ("--unit-bytes", unit_bytes, "--overwrite")
@@ -179,34 +182,35 @@ def check_cost(scratch: Path, megabytes: int) -> None:
                     )
                     seconds.setdefault((work, name), []).append(time.monotonic() - started)
                 num_units = len(shards(scratch / "ray"))
+                num_tiny = num_units if work == "tiny" else num_tiny
                 say(
                     f"{work}, {num_units} units: "
                     + ", ".join(f"{e} {seconds[work, e][-1]:.1f} s" for e in engines)
                 )
     least = {case: min(taken) for case, taken in seconds.items()}
-    net = {(w, e): least[w, e] - least["little", e] for w in ("large", "tiny") for e in engines}
-    say(f"load {os.getloadavg()[0]:.1f}; least of three, less the time of 2 MB:")
+    net = {(w, e): least[w, e] - least["little", e] for w in works for e in engines}
+    say(f"load {os.getloadavg()[0]:.1f}; least of {rounds}, less the time of 2 MB:")
     for name in engines:
-        say(
-            f"{name}: {megabytes} MB in {net['large', name]:.1f} s; {num_units} tiny units, "
-            f"{num_units / net['tiny', name]:.0f} a second"
-        )
-    pairs = zip(seconds["large", "ray"], seconds["large", "local"], strict=True)
-    ratio = statistics.median(r / o for r, o in pairs)
-    say(
-        f"ray takes {net['large', 'ray'] / net['large', 'local']:.2f} times as long; with starts {ratio:.2f}"
-    )
+        tiny = net["tiny", name]
+        say(f"{name}: {num_tiny} tiny units in {tiny:.1f} s, {num_tiny / tiny:.0f} a second")
+    if megabytes:
+        pairs = zip(seconds["large", "ray"], seconds["large", "local"], strict=True)
+        ratio = statistics.median(r / o for r, o in pairs)
+        net_ray, net_local = net["large", "ray"], net["large", "local"]
+        say(f"{megabytes} MB: local {net_local:.1f} s, ray {net_ray:.1f} s")
+        say(f"ray takes {net_ray / net_local:.2f} times as long; with starts {ratio:.2f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--cost", type=int, metavar="MB")
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True)
     os.environ["PYTHONPATH"] = str(ROOT)
-    if arguments.cost:
-        check_cost(arguments.folder, arguments.cost)
+    if arguments.cost is not None:
+        check_cost(arguments.folder, arguments.cost, arguments.rounds)
     else:
         check_bytes(arguments.folder)
 

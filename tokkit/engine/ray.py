@@ -18,19 +18,17 @@ error of the unit itself ends the work, unless a file system of several machines
 be gone the next time.
 """
 
-import errno
 import logging
 import os
+import pickle
 import signal
 import socket
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from queue import SimpleQueue
 from typing import Any
 
 import ray
@@ -39,11 +37,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tokkit import __version__
 from tokkit.engine.local import UNIT_MEMORY
-from tokkit.engine.progress import send_logs
-from tokkit.engine.unit import Outcome, Task, Unit, out_of_memory, send_aborts
+from tokkit.engine.ray_worker import ANSWER_SECONDS, require_release, run_unit
+from tokkit.engine.unit import Outcome, Task, Unit, out_of_memory
 from tokkit.engine.worker_pool import WorkerError
 from tokkit.errors import TokkitError, describe_os_error
-from tokkit.kernels.compiled import keep_kernels_on_machine
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +49,10 @@ RUNS_PER_PROCESSOR = 2
 
 _WAIT_SECONDS = 1.0
 _CONNECT_SECONDS = 5.0
-_ANSWER_SECONDS = 60.0  # in which a node starts a process
 _OBJECT_STORE_BYTES = 256 << 20  # of a local instance: only the task is kept there
 # What begins HTTP/2: the client's preface with empty settings, and the type of the server's first frame.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _SETTINGS = 4
-_TRANSIENT = (errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ECONNRESET, errno.EAGAIN)
 
 
 def run_on_ray(
@@ -207,21 +202,12 @@ def _refuse_other_releases() -> None:
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         ask = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(find_release)
         asked[ask.remote()] = node
-    answered, _ = ray.wait([*asked], num_returns=len(asked), timeout=_ANSWER_SECONDS)
+    answered, _ = ray.wait([*asked], num_returns=len(asked), timeout=ANSWER_SECONDS)
     for answer in answered:
         with suppress(RayError):  # the node was lost; others are there, or nothing will be done
             node = asked[answer]
             name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-            _require_release(name, ray.get(answer), __version__)
-
-
-def _require_release(node: str, release: str, of_driver: str) -> None:
-    """Refuse a node that has another release than the driver."""
-    if release != of_driver:
-        raise TokkitError(
-            f"Ray node {node} has tokkit {release}, and the driver {of_driver}; "
-            f"install the same release on all nodes"
-        )
+            require_release(name, ray.get(answer), __version__)
 
 
 @dataclass(frozen=True)
@@ -237,7 +223,7 @@ class _Driver:
     """Sends units to the cluster that this process is connected with."""
 
     def __init__(self, task: Task) -> None:
-        self._task = ray.put(task)
+        self._task = ray.cloudpickle.dumps((ray.put(task), __version__))
         self._run_unit = ray.remote(num_cpus=1, max_retries=0)(run_unit)
         self._logged: set[str] = set()
         self._looked = -60.0
@@ -279,13 +265,13 @@ class _Driver:
 
     def _submit(self, submission: _Submission) -> Any:
         run = self._run_unit.options(memory=submission.memory)
-        return run.remote([self._task], __version__, submission.unit)
+        return run.remote(self._task, pickle.dumps(submission.unit))
 
     def _receive(self, reference: Any, submission: _Submission) -> "Outcome | _Submission":
         """Return the outcome of a unit, or what is to be submitted again."""
         unit = submission.unit
         try:
-            kind, content, messages = ray.get(reference)
+            kind, content, messages = pickle.loads(ray.get(reference))  # noqa: S301  from a worker
         except OutOfMemoryError as error:
             return self._give_more_memory(submission, error)
         except RayTaskError as error:
@@ -323,77 +309,3 @@ class _Driver:
             raise out_of_memory(submission.unit) from error
         log.info("%s: out of memory; running it again with twice as much", submission.unit.name)
         return replace(submission, memory=more)
-
-
-class _MessageList(logging.Handler):
-    """Keeps the messages of a unit, which the driver logs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
-
-
-# The task of this process, by the name of its object; at most one.
-_tasks: dict[str, Task] = {}
-Answer = tuple[str, Any, list[str]]
-
-
-def run_unit(reference: Sequence[Any], release: str, unit: Unit) -> Answer:
-    """Run one unit in a process of the cluster.
-
-    Args:
-        reference: that of the task, in a list, since Ray would get the task for each unit.
-        release: of tokkit on the driver.
-        unit: to run.
-
-    Returns:
-        Messages, and before them ``outcome`` with one, ``error`` or ``transient`` with a
-        ``TokkitError``, ``memory`` with a ``MemoryError``, or ``bug`` with a traceback.
-    """
-    answers: SimpleQueue[Answer] = SimpleQueue()
-
-    def send_abort(kind: str, error: TokkitError) -> None:
-        answers.put((kind, error, []))
-        time.sleep(_ANSWER_SECONDS)  # before this process is ended, the driver gets the answer
-
-    send_aborts(send_abort)
-
-    def work() -> None:
-        answers.put(_try(reference[0], release, unit))
-
-    # In a thread, since work that neither returns nor can be interrupted is answered for by another.
-    threading.Thread(target=work, daemon=True).start()
-    return answers.get()
-
-
-def _try(reference: Any, release: str, unit: Unit) -> Answer:
-    """Run one unit, and return what became of it."""
-    kept = _MessageList()
-    send_logs(kept)
-    try:
-        _require_release(socket.gethostname(), __version__, release)  # it may have come later
-        outcome = _find_task(reference).write(unit, lambda _: None).commit()
-    except TokkitError as error:
-        cause = error.__cause__
-        is_transient = isinstance(cause, OSError) and cause.errno in _TRANSIENT
-        return "transient" if is_transient else "error", error, kept.messages
-    except MemoryError as error:
-        return "memory", error, kept.messages
-    except Exception:  # noqa: BLE001  whatever it is, the driver must know
-        return "bug", traceback.format_exc(), kept.messages
-    return "outcome", outcome, kept.messages
-
-
-def _find_task(reference: Any) -> Task:
-    """Return the task, with what all units need loaded once in a process."""
-    name = reference.hex()
-    if name not in _tasks:
-        _tasks.clear()
-        keep_kernels_on_machine()
-        task: Task = ray.get(reference)
-        task.load()
-        _tasks[name] = task
-    return _tasks[name]
