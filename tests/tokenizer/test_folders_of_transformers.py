@@ -272,7 +272,8 @@ def write_known(folder: Path, name: str, *, is_json: bool) -> dict[str, Any]:
             )
     elif is_json:
         rows = [added("[MASK]", 4, special=True), added("<q>", len(TINY_VOCAB))]
-        normalizer = {**wordpiece_json()["normalizer"], "lowercase": False}
+        changed = {"lowercase": False, "handle_chinese_chars": False}
+        normalizer = {**wordpiece_json()["normalizer"], **changed}
         form = wordpiece_json(added_tokens=rows, normalizer=normalizer)
         write_json(folder / "tokenizer.json", form)
     else:
@@ -290,7 +291,12 @@ KNOWN = (
 @pytest.mark.parametrize("changes", CONFIGS)
 @pytest.mark.parametrize("name", KNOWN)
 def test_what_tokkit_reads_itself_is_what_transformers_makes(
-    tmp_path: Path, name: str, changes: str, is_json: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    name: str,
+    changes: str,
+    is_json: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     if name == "PreTrainedTokenizerFast" and not is_json:
         pytest.skip("transformers needs a tokenizer.json here")
@@ -302,6 +308,10 @@ def test_what_tokkit_reads_itself_is_what_transformers_makes(
     other = theirs(tmp_path)
     monkeypatch.setitem(sys.modules, "transformers", None)
     assert_same(load_tokenizer(tmp_path), other)
+    takes_all = name in ("ConvBertTokenizer", "PreTrainedTokenizerFast")
+    is_bpe = name in ("GPT2Tokenizer", "RobertaTokenizer")
+    is_other = is_json and not takes_all and (is_bpe or changes != "cased")
+    assert ("otherwise than this file says" in caplog.text) == is_other
 
 
 VOCAB = "".join(f"{token}\n" for token in TINY_VOCAB)

@@ -34,14 +34,18 @@ def test_every_run_gives_the_same_bytes(tmp_path: Path, languages: Path, model: 
 
 
 @pytest.mark.parametrize("model", ["wordpiece", "bpe"])
-def test_transformers_loads_what_was_learned(tmp_path: Path, corpus: Path, model: str) -> None:
+@pytest.mark.parametrize("split_digits", [False, True])
+def test_transformers_loads_what_was_learned(
+    tmp_path: Path, corpus: Path, model: str, split_digits: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     from transformers import AutoTokenizer
 
-    run(corpus, tmp_path / "out", model=model)
+    run(corpus, tmp_path / "out", model=model, split_digits=split_digits)
+    assert ("load it with AutoTokenizer" in caplog.text) == split_digits
     ours = load_tokenizer(tmp_path / "out").library
     theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert ours is not None
-    for text in (*SENTENCES[:2], "Ünaffable 中 \u0301!", ""):
+    for text in (*SENTENCES[:2], "Ünaffable 中 \u0301! 2024", ""):
         ids = ours.encode(text, add_special_tokens=False).ids
         assert theirs(text, add_special_tokens=False)["input_ids"] == ids
         assert theirs(text)["input_ids"] == [2, *ids, 3]

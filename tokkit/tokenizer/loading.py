@@ -195,8 +195,26 @@ def _read_tokenizer_json(
         made = _make_byte_level_bpe(vocab, pairs, config)
     else:
         return None
+    if _word_rules(definition) != _word_rules(made):
+        log.warning(
+            "%s: %s, the class that %s names, splits or normalizes text otherwise than this file "
+            "says, and its ids are used; to use this file as it is, pass it itself",
+            *(path, name, path.parent),
+        )
     is_listed = "added_tokens_decoder" in config
     return {**made, "added_tokens": [] if is_listed else definition.get("added_tokens")}
+
+
+def _word_rules(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return how text is normalized and split, with defaults, without what changes no ids."""
+    rules = [dict(definition.get(part) or {}) for part in ("normalizer", "pre_tokenizer")]
+    normalizer, pre_tokenizer = rules
+    if normalizer.get("strip_accents", False) is None:
+        normalizer["strip_accents"] = normalizer.get("lowercase")
+    pre_tokenizer.pop("trim_offsets", None)
+    if pre_tokenizer.get("type") == "ByteLevel":
+        pre_tokenizer.setdefault("use_regex", True)
+    return rules
 
 
 def _is_classic_bpe(path: Path) -> bool:

@@ -181,6 +181,12 @@ def _count_and_learn(config: TrainConfig, plan: StagePlan) -> TrainingRecord:
         with write_atomically(config.output / "tokenizer.model") as file:
             file.write(learned.model)
     save_tokenizer(tokenizer, config.output)
+    if tokenizer.splits_digits:
+        log.warning(
+            "%s: load it with AutoTokenizer; BertTokenizer or GPT2Tokenizer takes no more than its "
+            "tokens, and does not split digits",
+            config.output,
+        )
     training = TrainingRecord(
         key=plan.key,
         options=plan.options,
