@@ -294,8 +294,9 @@ def test_what_tokkit_reads_itself_is_what_transformers_makes(
     tmp_path: Path,
     name: str,
     changes: str,
-    is_json: bool,
     monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_json: bool,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     if name == "PreTrainedTokenizerFast" and not is_json:

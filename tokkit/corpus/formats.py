@@ -20,6 +20,7 @@ from typing import Any
 
 from tokkit.corpus.compression import ERRORS, find_codec, named_codec, open_reader
 from tokkit.corpus.corpus_config import FORMATS
+from tokkit.corpus.disguises import find_disguise
 from tokkit.errors import TokkitError
 
 HEAD_BYTES = 1 << 16
@@ -46,13 +47,18 @@ _REFUSED_SUFFIXES = {
         ("xml html htm xhtml sgml sgm", "markup", _EXTRACT),
         ("tex latex", "LaTeX", _TO_TEXT),
         ("po pot", "a catalog of translations", _TO_TEXT),
-        ("bib ris enw", "a bibliography", _TO_TEXT),
+        ("bib ris enw nbib", "a bibliography", _TO_TEXT),
         ("nt nq ttl", "linked data", _TO_TEXT),
         ("warc wet wat", "a web archive", _EXTRACT),
         ("pdf rtf docx odt epub", "a formatted document", _TO_TEXT),
         ("srt vtt ass sub sbv lrc", "subtitles", _TO_TEXT),
         ("mbox eml mht", "mail", _TO_TEXT),
-        ("conll conllu iob vrt", "an annotated treebank", _TO_TEXT),
+        ("conll conllu iob vrt", "annotated tokens, as in a treebank", _TO_TEXT),
+        ("cha textgrid", "an annotated transcript", _TO_TEXT),
+        ("ipynb", "a notebook", "convert it first, as with jupyter nbconvert --to markdown"),
+        ("arff", "a table of ARFF", _TO_RECORDS),
+        ("ics vcf", "a calendar or contacts", _TO_RECORDS),
+        ("vec", "word vectors", _LEAVE_OUT),
         ("fasta faa fna fastq fq", "sequences with headers", _TO_RECORDS),
         ("b64 base64 uu", "encoded data", "decode it first"),
         ("br sz snappy lz z", "compressed data", _DECOMPRESS),
@@ -60,6 +66,16 @@ _REFUSED_SUFFIXES = {
         ("png jpg jpeg gif", "an image", _LEAVE_OUT),
     )
     for suffix in suffixes.split()
+}
+# Files that are known by their content alone.
+_DISGUISES = {
+    **{suffix[1:]: refused for suffix, refused in _REFUSED_SUFFIXES.items()},
+    "pickle": ("a Python pickle, which is never loaded", _TO_RECORDS),
+    "sql": ("a dump of a database", _TO_RECORDS),
+    "js": ("JavaScript of a Twitter archive", "delete what is before its first bracket"),
+    "yaml": ("records of YAML", "convert them first, as with yq -o json"),
+    "csv": ("a table", "pass --format csv to read it"),
+    "tsv": ("a table", "pass --format tsv to read it"),
 }
 # First bytes that are no text.
 _SIGNATURES = {
@@ -110,6 +126,7 @@ _MARKUP = re.compile(
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
 _PYTHON_DICT = re.compile(rb"\{'\w+': ")
+_HUB_ROWS = re.compile(rb'\{\s*"features"\s*:\s*\[\s*\{\s*"feature_idx"')
 
 _STRING = rb'"(?:[^"\\]|\\.)*+"'
 _OBJECT = re.compile(rb"\s*+\{\s*+%b\s*+:" % _STRING, re.DOTALL)
@@ -174,6 +191,10 @@ def identify(name: str, path: str, head: bytes, wanted: str) -> FileType:
     text = text[mark:]
     found = _choose_format(suffix, text) if wanted == "auto" else wanted
     refused = None if found in TABLES else _find_refusal(suffix, text)
+    is_plain = refused is None and found == "text" and suffix not in _PROSE
+    if is_plain and wanted == "auto":
+        disguise = find_disguise(text, is_cut=len(text) >= HEAD_BYTES - mark)
+        refused = None if disguise is None else _DISGUISES[disguise]
     if refused is not None and wanted == "auto":
         otherwise = ", or pass --format text to read it as plain text" * _is_utf8(text)
         raise TokkitError(f"{name}: looks like {refused[0]}; {refused[1]}{otherwise}")
@@ -281,4 +302,6 @@ def _find_refusal(suffix: str, text: bytes) -> tuple[str, str] | None:
         return _REFUSED_SUFFIXES[".xml"]
     if _PYTHON_DICT.match(text):
         return "Python dictionaries, not JSON", _TO_RECORDS
+    if _HUB_ROWS.match(text):
+        return "rows of the Hub's server", "pipe them in, as in jq -c '.rows[].row'"
     return _REFUSED_SUFFIXES.get(suffix)
