@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
@@ -37,6 +38,7 @@ NUMPY = saved(lambda file: np.save(file, np.arange(9)))
 STATE = {"_data_files": [{"filename": "a.arrow"}]}
 INDICES = {**STATE, "_indices_files": [{"filename": "b.arrow"}]}
 RECORD = b'{"text": "a record"}\n'
+PANDAS = pd.DataFrame({"text": ["x", "y"], "label": [1, 2]})
 
 Files = dict[str, bytes]
 # What is in the folder, the options, the error, and what its remedy makes of files and options.
@@ -154,6 +156,73 @@ ROWS: list[Row] = [
         {},
     ),
     (
+        {"a.json": PANDAS.to_json().encode()},
+        {},
+        "save it by df.to_json(path, orient='records', lines=True)",
+        {"a.json": PANDAS.to_json(orient="records", lines=True).encode()},
+        {},
+    ),
+    (
+        {"a.json": b'{"a": {"b c": [{"row": {"text": "x"}}]}}'},
+        {},
+        "pipe them in, as in jq -c '.a.\"b c\"[].row'",
+        {"a.json": RECORD},
+        {},
+    ),
+    (
+        {"a.json": b'{"1": {"text": "x"}, "2": {"text": "y"}}'},
+        {},
+        "members are the records; pipe them in, as in jq -c '.[]'",
+        {"a.json": RECORD},
+        {},
+    ),
+    (
+        {"a.json": b'{"texts": ["x", "y"]}'},
+        {},
+        "; pass --text-field if they are the sentences of a text, or",
+        {},
+        {"text_field": "texts"},
+    ),
+    (
+        {"a.json": b'{"texts": ["x", "y"]}'},
+        {},
+        "or pipe them in, as in jq -c '.texts[] | {text: .}'",
+        {"a.json": RECORD},
+        {},
+    ),
+    (
+        {"a.json": b'["x", "y"]'},
+        {},
+        "pipe them in, as in jq -c '.[] | {text: .}'",
+        {"a.json": RECORD},
+        {},
+    ),
+    ({"a.jsonl": b'["x"]'}, {}, "pipe them in, as in jq -c '{}{{}: {}}'", {"a.jsonl": RECORD}, {}),
+    ({"a": b"id,text\n1,One\n"}, {}, "pass --format csv to read it", {}, {"format": "csv"}),
+    ({"a": b"id\ttext\n1\tOne\n"}, {}, "pass --format tsv to read it", {}, {"format": "tsv"}),
+    ({"a.ipynb": b'{"cells": []}'}, {}, "convert it to Markdown first", {"a.md": b"# One"}, {}),
+    (
+        {"a": b"- id: 1\n  text: One\n"},
+        {},
+        "convert them to JSON lines first",
+        {"a": RECORD},
+        {},
+    ),
+    (
+        {"a.js": b'window.YTD.tweets.part0 = [{"text": "a"}]'},
+        {},
+        "remove what is before its first bracket",
+        {"a.js": b'[{"text": "a"}]'},
+        {},
+    ),
+    (
+        {"a": b'{"features": [{"feature_idx": 0}], "rows": [{"row": {"text": "a"}}]}'},
+        {},
+        "pipe them in, as in jq -c '.rows[].row'",
+        {"a": RECORD},
+        {},
+    ),
+    (
         {"a.jsonl": RECORD + b"[1]\n"},
         {},
         "correct or remove the ",
@@ -255,6 +324,30 @@ def test_inputs_are_read_after_their_remedy(tmp_path: Path, row: Row) -> None:
         assert part in str(error.value)
     write(tmp_path / "second", mended or files)
     assert read(tmp_path / "second", **options | changed)
+
+
+@pytest.mark.parametrize("orient", ["columns", "split", "index", "table", "values"])
+@pytest.mark.parametrize("indent", [0, 2])
+def test_a_table_of_pandas_is_read_or_refused(tmp_path: Path, orient: Any, indent: int) -> None:
+    PANDAS.to_json(tmp_path / "a.json", orient=orient, indent=indent)
+    with pytest.raises(TokkitError, match=r"df\.to_json\(path, orient='records'|as in jq -c '"):
+        read(tmp_path)
+
+
+def test_fields_are_named_if_no_record_has_the_text(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"turns": [{"role": "user", "says": "x"}], "meta": {"body": f"y{n}"}} for n in range(3)]
+    lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+    (tmp_path / "a.jsonl").write_text(lines)
+    assert not read(tmp_path)
+    fault = "see --text-field, which may name these: turns[].role, turns[].says, meta.body"
+    assert fault in caplog.text
+    assert read(tmp_path, text_field="meta.body") == ["y0", "y1", "y2"]
+    caplog.clear()
+    (tmp_path / "a.jsonl").write_bytes(lines.encode() + RECORD)
+    assert read(tmp_path)
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("new", [pa.ipc.new_file, pa.ipc.new_stream])

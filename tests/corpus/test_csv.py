@@ -57,6 +57,22 @@ def test_what_pandas_writes_is_read(tmp_path: Path, name: str, index: bool) -> N
     assert corpus.dropped == {"empty": 1}
 
 
+@pytest.mark.parametrize("first", ["sep=;\r\n", '\ufeff"sep=;"\n', "sep=,\n", "sep=^\n"])
+def test_the_delimiter_that_excel_writes_first_is_taken(tmp_path: Path, first: str) -> None:
+    delimiter = first.partition("=")[2][0]
+    rows = [["id", "text"], ["x", "a;b,c^d"], ["y", "e"]]
+    write(tmp_path / "rows", rows, delimiter=delimiter)
+    path = tmp_path / "a.csv"
+    path.write_bytes(first.encode() + (tmp_path / "rows").read_bytes())
+    corpus = read_corpus(path)
+    assert (corpus.texts, corpus.names) == (["a;b,c^d", "e"], ["x", "y"])
+    assert read_corpus(path, text_column=(2,)).texts == ["text", "a;b,c^d", "e"]
+    with path.open("a") as file:
+        file.write("z\n")
+    with pytest.raises(TokkitError, match=r"a\.csv, line 5: found 1 field, expected 2"):
+        read_corpus(path)
+
+
 def test_a_header_that_is_repeated_is_no_document(tmp_path: Path) -> None:
     part = "\ufeffkey,text\n1,one\ntext,text\n"
     (tmp_path / "a.csv").write_text(part * 2)

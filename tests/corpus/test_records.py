@@ -146,7 +146,7 @@ def test_the_line_number_is_reported_for_compressed_files_and_standard_input(
 def test_plain_text_named_jsonl_is_refused_with_the_option_that_reads_it(tmp_path: Path) -> None:
     for text in ("Once upon a time", '"text"', "{curly}"):
         (tmp_path / "a.jsonl").write_text(text)
-        with pytest.raises(TokkitError, match=r"line 1: .*one object, or pass --format text"):
+        with pytest.raises(TokkitError, match=r"line 1: .*, or pass --format text"):
             read_corpus(tmp_path)
 
 

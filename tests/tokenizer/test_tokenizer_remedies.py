@@ -195,6 +195,20 @@ def test_tokenizers_are_loaded_after_their_remedy(tmp_path: Path, row: Row) -> N
     use(load_tokenizer(tmp_path / other_name))
 
 
+def test_a_file_is_taken_as_it_is_where_its_class_changes_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    digits = {"type": "Digits", "individual_digits": True}
+    parts = [{"type": "BertPreTokenizer"}, digits]
+    definition = wordpiece_json(pre_tokenizer={"type": "Sequence", "pretokenizers": parts})
+    files(tokenizer__json=definition, config__json={"model_type": "bert"})(tmp_path)
+    assert not load_tokenizer(tmp_path).splits_digits
+    assert "to use this file as it is, pass it itself" in caplog.text
+    caplog.clear()
+    assert load_tokenizer(tmp_path / "tokenizer.json").splits_digits
+    assert not caplog.text
+
+
 def test_folders_of_sentencepiece(tmp_path: Path, shared: Path) -> None:
     model = next((shared / "vocabs").rglob("*.model")).read_bytes()
     for name in ("a.model", "b.model"):

@@ -6,7 +6,7 @@ r"""Reading documents from the rows of CSV and TSV files.
 
 The first row names the columns, unless ``--text-column`` numbers them. A row of several fields that
 repeats it, as where files were put together, is dropped. If the text is no column, the other usual
-delimiters are tried. Quotes follow RFC 4180, strictly, and all rows must have the same number of
+delimiters are tried; a first line ``sep=;`` names another. Quotes follow RFC 4180, strictly, and all rows must have the same number of
 fields: where a stray quote would join rows, it is an error. Python's parser is used, because
 pyarrow's takes ``"a" b`` for one field, and joins the rows between two stray quotes.
 """
@@ -39,6 +39,7 @@ _LARGEST_HEADER = 16 << 20
 _MAX_FIELDS = 1 << 22
 _QUOTED = re.compile(r'"[^"]*+"?')
 _LONGEST_NAMES = 300
+_SEPARATOR_LINE = re.compile(r"""["']?sep=([^"'\r\n])["']?[\r\n]*""")  # as Excel writes it
 _DELIMITERS = {"csv": ",;\t|", "tsv": "\t,;|"}  # the usual one first
 
 
@@ -174,11 +175,15 @@ def _open_rows(
     source = stream.unit.source
     lines = _RowLines(file, source, config)
     first = next(lines, "")
+    if separator := _SEPARATOR_LINE.fullmatch(first):
+        first = next(lines, "")
     if not first:
         return iter(()), None
     dialect = _find_dialect(source, first, config)
+    if separator:
+        dialect["delimiter"] = separator[1]
     lines.delimiter = dialect["delimiter"]
-    records = _read_records(source, first, lines, dialect)
+    records = _read_records(source, first, lines, dialect, lines_before=int(bool(separator)))
     columns = None if config.text_column else _find_columns(source, next(records)[1], config)
     return records, columns
 
@@ -197,13 +202,13 @@ def _find_dialect(source: Source, first: str, config: CorpusConfig) -> dict[str,
 
 
 def _read_records(
-    source: Source, first: str, lines: _RowLines, dialect: dict[str, Any]
+    source: Source, first: str, lines: _RowLines, dialect: dict[str, Any], lines_before: int
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield the line in which each row begins, and its fields, none for a blank line."""
     csv.field_size_limit(sys.maxsize)  # the rows have a limit
     reader = csv.reader(chain([first], lines), **dialect)
     while True:
-        line = reader.line_num + 1
+        line = lines_before + reader.line_num + 1
         try:
             record = next(reader)
         except StopIteration:

@@ -17,6 +17,7 @@ are ignored; if a field occurs twice, the last one counts.
 """
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -43,8 +44,11 @@ from tokkit.corpus.documents import (
 )
 from tokkit.corpus.streams import ByteStream
 from tokkit.corpus.text import FoundDocuments, find_in_stream
+from tokkit.corpus.unread_json import advise_on_object, advise_on_values, list_fields
 from tokkit.errors import TokkitError
 from tokkit.shards.arrow import string_buffers
+
+log = logging.getLogger(__name__)
 
 # Between the texts of several fields of a record.
 JOINT = "\n\n"
@@ -87,6 +91,7 @@ class Rows:
         replaced: rows in which U+FFFD replaces invalid UTF-8.
         dropped: records dropped, by reason.
         in_lines: whether the texts are lists of strings, a line for each.
+        fields: those of the first record of the file, if it has no text.
     """
 
     positions: list[int] = field(default_factory=list)
@@ -96,6 +101,7 @@ class Rows:
     replaced: list[int] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     in_lines: bool = False
+    fields: str = ""
 
     def make_batch(self, stream: ByteStream, config: CorpusConfig) -> DocumentBatch:
         """Return the documents of the records."""
@@ -138,6 +144,12 @@ def read_records(
         stream.transform = _RecordLines(source.name, source.type.records_start, config.text_field)
     for found in find_in_stream(stream, config, "line", batch_bytes):
         for rows in _parse(found, config):
+            if rows.fields and not rows.positions:
+                log.warning(
+                    "%s: none of the first records has a text in the field %s; see --text-field, "
+                    "which may name these: %s",
+                    *(source.name, " or ".join(config.text_field), rows.fields),
+                )
             yield rows.make_batch(stream, config)
 
 
@@ -234,10 +246,10 @@ def _parse(found: FoundDocuments, config: CorpusConfig) -> Iterator[Rows]:
             if not replaced:
                 continue
             line = str(raw, "utf-8", "replace")
-        record = _load(line, found, index)
+        record = _load(line, found, index, config.text_field[0])
         text, reason = _find_text(record, config.text_field)
         if text is None:
-            _refuse_inner_records(record, found, index)
+            rows.fields = _describe_first(record, found, index, config) or rows.fields
             rows.dropped[reason] += 1
             continue
         if "\\u" in line and LONE_SURROGATE.search(text):
@@ -259,19 +271,19 @@ def _parse(found: FoundDocuments, config: CorpusConfig) -> Iterator[Rows]:
     yield rows
 
 
-def _refuse_inner_records(record: dict[str, Any], found: FoundDocuments, index: int) -> None:
-    """Refuse a file of one object without a text that has the records in one of its members."""
+def _describe_first(
+    record: dict[str, Any], found: FoundDocuments, index: int, config: CorpusConfig
+) -> str:
+    """Return the fields of a file's first record; refuse an only one that has the records in it."""
     source = found.stream.unit.source
-    is_rest = found.stops[index] < source.bytes - len("\r\n")
-    if found.base + found.starts[index] or is_rest or source.compression:
-        return
-    for name, value in record.items():
-        is_array = isinstance(value, list) and any(isinstance(item, dict) for item in value)
-        if is_array:
-            raise TokkitError(
-                f"{source.name}: an object with an array of objects in {name!r}; if these are the records, "
-                f"pipe them in, as in jq -c '.{name}[]'"
-            )
+    if found.base + found.starts[index]:
+        return ""
+    is_only = found.stops[index] >= source.bytes - len("\r\n") and not source.compression
+    if is_only and not source.type.records_start:
+        advice = advise_on_object(record, config.text_field)
+        if advice is not None:
+            raise TokkitError(f"{source.name}: {advice}")
+    return list_fields(record)
 
 
 def may_replace(errors: str, rows: Rows, make_error: Callable[[], TokkitError]) -> bool:
@@ -282,7 +294,7 @@ def may_replace(errors: str, rows: Rows, make_error: Callable[[], TokkitError]) 
     return errors == "replace"
 
 
-def _load(line: str, found: FoundDocuments, index: int) -> dict[str, Any]:
+def _load(line: str, found: FoundDocuments, index: int, text_field: str) -> dict[str, Any]:
     """Return the object that a line holds."""
     if len(line) > _LARGE_RECORD:
         structure = _STRINGS.sub("", line)
@@ -299,6 +311,7 @@ def _load(line: str, found: FoundDocuments, index: int) -> dict[str, Any]:
         end = -1
     if end == len(line) and type(record) is dict:
         return record
+    record = None
     try:
         record = _DECODER.decode(line)
     except (ValueError, RecursionError) as error:
@@ -313,7 +326,9 @@ def _load(line: str, found: FoundDocuments, index: int) -> dict[str, Any]:
     what = _part(found)
     remedy = f"correct or remove the {what}"
     if number == 1:
-        remedy = f"a {what} must be one object"
+        is_json = found.stream.unit.source.format == "json"
+        advice = advise_on_values(record, text_field, in_array=is_json)
+        remedy = f"a {what} must be one object" if advice is None else advice
     raise TokkitError(
         f"{found.stream.unit.source.name}, {what} {number}: {fault}; {remedy}, or pass --format text "
         f"if this is plain text"
