@@ -112,7 +112,7 @@ def fabricate(stage: Stage, folder: Path, memory: MemoryStore) -> None:
         folder: where files are made that go to a store.
         memory: that store, if it is in this process.
     """
-    fetch_files([(path, "", 0) for path in (stage.output / unit.shard for unit in stage.units[:1])])
+    fetch_files(stage.output, [(unit.shard, "", 0) for unit in stage.units[:1]])
     ((_, receipt),) = read_receipts(stage.output).items()
     made = stage.output / receipt["name"]
     output = folder if is_stored(stage.output) else stage.output

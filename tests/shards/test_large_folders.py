@@ -10,7 +10,7 @@ from tokenfolders import write_token_folder
 from tokkit.engine.manifest import MANIFEST, Manifest
 from tokkit.errors import TokkitError
 from tokkit.inspection.verify import verify
-from tokkit.shards import reader
+from tokkit.shards import reader, shard
 from tokkit.shards.reader import BatchRef, ShardFolder
 from tokkit.shards.shard_file import open_shard
 
@@ -46,7 +46,7 @@ def test_record_batches_are_known_without_opening_a_shard(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = ShardFolder.open(folder, "tokens")
-    monkeypatch.setattr(reader, "open_shard", None)
+    monkeypatch.setattr(shard, "open_shard", None)
     refs = opened.batch_refs()
     expected = [(n, rows) for n, sizes in enumerate(SHARDS) for rows in sizes]
     assert [(int(ref.shard[6:13]), ref.rows) for ref in refs] == expected

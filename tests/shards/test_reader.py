@@ -17,8 +17,9 @@ from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
 from tokkit.shards.arrow import large_list, ragged
-from tokkit.shards.reader import BatchRef, ShardFolder, header_of
+from tokkit.shards.reader import BatchRef, ShardFolder
 from tokkit.shards.schema import Header, check_batch, instances_schema, tokens_schema
+from tokkit.shards.shard import header_of
 from tokkit.shards.shard_file import open_shard, open_writer
 
 HEADER = Header(

@@ -314,6 +314,26 @@ class FileIdentity(NamedTuple):
         """
         if is_stored(path):  # the copy in the cache is nobody else's, on whichever machine
             return cls(0, 0, measure_file(path) or 0, 0)
+        return cls._ask(path)
+
+    @classmethod
+    def of_files(cls, folder: Path, names: Iterable[str]) -> Iterator["FileIdentity"]:
+        """Yield the identities of files of a folder, without a path for each: there may be 100,000.
+
+        Raises:
+            TokkitError: one is missing.
+        """
+        if not is_stored(folder):
+            yield from (cls._ask(f"{folder}/{name}") for name in names)
+            return
+        listing = find_listing(folder)
+        for name in names:
+            found = listing.get(name)
+            yield cls.of(folder / name) if found is None else cls(0, 0, found.size, 0)
+
+    @classmethod
+    def _ask(cls, path: str | Path) -> "FileIdentity":
+        """Ask the operating system."""
         try:  # not wrap_os_errors, which takes as long as the call: loaders make it at each step
             found = os.stat(path)  # noqa: PTH116  half of the time of Path.stat
         except OSError as error:

@@ -148,12 +148,20 @@ def read_json(path: Path, schema: type[T], remedy: str = RECREATE) -> T:
     Raises:
         TokkitError: if it cannot be read, or is not what the schema says.
     """
+    return parse_json(read_bytes(path, remedy), schema, path, remedy)
+
+
+def read_bytes(path: Path, remedy: str = RECREATE) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        TokkitError: if it cannot be read, or is no regular file.
+    """
     with wrap_os_errors(path):
         path.stat()  # raises if it is missing
         if not (path.is_file() or path.is_dir()):
             raise TokkitError(f"{path}: is not a regular file; {remedy}")
-        data = read_whole(path)
-    return parse_json(data, schema, path, remedy)
+        return read_whole(path)
 
 
 def parse_json(data: bytes, schema: type[T], where: object, remedy: str = RECREATE) -> T:

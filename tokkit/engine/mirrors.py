@@ -39,7 +39,7 @@ _DRAFTS = (".tmp", ".part")
 
 # By the mirror of a folder: its files, by their names in it, as of the last ``pull``.
 _listings: dict[Path, dict[str, StoredFile]] = {}
-_current: set[Path] = set()  # shards that are known to be those of the store
+_current: set[str] = set()  # shards that are known to be those of the store
 
 
 def is_stored(path: Path) -> bool:
@@ -76,7 +76,7 @@ def _find(path: Path) -> StoredFile | None:
 
 def _note(path: Path, found: StoredFile | None) -> None:
     """Keep listings up with what this process does."""
-    _current.discard(path)
+    _current.discard(str(path))
     for folder in path.parents:
         if folder in _listings:
             name = path.relative_to(folder).as_posix()
@@ -87,7 +87,7 @@ def _note(path: Path, found: StoredFile | None) -> None:
 
 def find_size(path: Path) -> int | None:
     """Return the size of a file in the store; None if it is missing."""
-    if path in _current:
+    if str(path) in _current:
         return path.stat().st_size
     found = _find(path)
     return None if found is None else found.size
@@ -158,45 +158,48 @@ def fetch(path: Path, sha256: str = "") -> None:
     Raises:
         TokkitError: there is none, or it has another SHA-256.
     """
-    if path in _current:
+    if str(path) in _current:
         return
     found = _find(path)
     if found is None:
         raise TokkitError(f"{path}: no such file or folder")
     _download(path, found, sha256)
-    _current.add(path)
+    _current.add(str(path))
 
 
 def fetch_files(
-    files: Iterable[tuple[Path, str, int]], report: Callable[[int], Any] = lambda _: None
+    folder: Path,
+    files: Iterable[tuple[str, str, int]],
+    report: Callable[[int], Any] = lambda _: None,
 ) -> None:
-    """Copy files from stores, several at a time; those of this machine stay as they are.
+    """Copy files of a folder from its store, several at a time; if it has none, do nothing.
 
     Args:
-        files: each with its SHA-256 and its size.
-        report: called with the size of each.
+        folder: the folder.
+        files: each with its name in the folder, its SHA-256 and its size; maybe 100,000, which are
+            compared with the last listing without a path for each.
+        report: called with sizes of files that are here.
     """
+    if not is_stored(folder):
+        return
+    listing = _listings.get(folder, {})
+    missing, num_bytes = [], 0
+    for name, sha256, size in files:
+        path = f"{folder}/{name}"
+        if path in _current or _is_same(path, listing.get(name)):
+            _current.add(path)
+            num_bytes += size
+        else:
+            missing.append((name, sha256, size))
+    report(num_bytes)
 
-    def copy(file: tuple[Path, str, int]) -> int:
-        path, sha256, size = file
-        fetch(path, sha256)
+    def copy(file: tuple[str, str, int]) -> int:
+        name, sha256, size = file
+        fetch(folder / name, sha256)
         return size
 
-    missing = []
-    for file in files:
-        if is_stored(file[0]) and not _is_current(file[0]):
-            missing.append(file)
-        elif is_stored(file[0]):
-            report(file[2])
     for size in map_in_threads(copy, missing, NUM_REQUESTS // 4):
         report(size)
-
-
-def _is_current(path: Path) -> bool:
-    """Return whether the last listing says that a file here is a copy, which takes no request."""
-    if path not in _current and _is_same(path, _listings.get(path.parent, {}).get(path.name)):
-        _current.add(path)
-    return path in _current
 
 
 def _stamp(e_tag: str) -> int:
@@ -204,14 +207,13 @@ def _stamp(e_tag: str) -> int:
     return int.from_bytes(hashlib.sha256(e_tag.encode()).digest()[:7])
 
 
-def _is_same(path: Path, found: StoredFile | None) -> bool:
+def _is_same(path: str | Path, found: StoredFile | None) -> bool:
     """Return whether a file here is a copy of what the store has."""
+    if found is None:
+        return False
     with suppress(OSError):
-        status = path.stat()
-        return found is not None and (status.st_size, status.st_mtime_ns) == (
-            found.size,
-            _stamp(found.e_tag),
-        )
+        status = os.stat(path)  # noqa: PTH116  a path is not made for each of 100,000
+        return (status.st_size, status.st_mtime_ns) == (found.size, _stamp(found.e_tag))
     return False
 
 

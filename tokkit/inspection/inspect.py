@@ -17,7 +17,7 @@ from tokkit.inspection.row_text import RowQuery, show_rows
 from tokkit.inspection.run_summary import inspect_run, is_run
 from tokkit.inspection.verify import require_kind
 from tokkit.options import find_local
-from tokkit.shards.reader import header_of
+from tokkit.shards.shard import header_of
 from tokkit.shards.shard_file import open_copy
 from tokkit.tokenizer.tokenizer import load_tokenizer
 from tokkit.vocab.training_record import TrainingRecord

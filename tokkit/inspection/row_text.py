@@ -23,7 +23,8 @@ from tokkit.pretraining.data.instance_reader import InstanceReader
 from tokkit.pretraining.data.loader import EVALUATION_EPOCH
 from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.shards.instances import Instances
-from tokkit.shards.reader import BatchRef, ShardFolder, header_of
+from tokkit.shards.reader import BatchRef, ShardFolder
+from tokkit.shards.shard import header_of
 from tokkit.shards.shard_file import read_schema
 from tokkit.tokenizer.definitions import byte_level_alphabet
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer

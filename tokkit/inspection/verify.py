@@ -20,7 +20,8 @@ from tokkit.errors import TokkitError, plural
 from tokkit.options import find_local
 from tokkit.pretraining.training.run_record import RUN
 from tokkit.shards.instances import count_instances
-from tokkit.shards.reader import Shard, ShardFolder
+from tokkit.shards.reader import ShardFolder
+from tokkit.shards.shard import Shard
 from tokkit.shards.shard_file import count_tokens
 from tokkit.tokenizer.tokenizer import load_tokenizer
 from tokkit.vocab.training_record import TrainingRecord

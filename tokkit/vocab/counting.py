@@ -282,9 +282,7 @@ def _merge(
     names = ", ".join(config.inputs)
     paths = [config.output / receipt["name"] for receipt in receipts]
     notes = [convert_notes(receipt.get("notes"), CountNotes) for receipt in receipts]
-    fetch_files(
-        (path, row["sha256"], row["bytes"]) for path, row in zip(paths, receipts, strict=True)
-    )
+    fetch_files(config.output, ((row["name"], row["sha256"], row["bytes"]) for row in receipts))
     for path, receipt in zip(paths, receipts, strict=True):
         if hash_file(path) != receipt["sha256"]:  # kernels read it unchecked
             raise TokkitError(

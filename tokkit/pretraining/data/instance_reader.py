@@ -31,6 +31,7 @@ from tokkit.shards.mapping import has_unreadable_pages, protect_maps
 from tokkit.shards.objectives import OBJECTIVES, TARGET_COLUMNS
 from tokkit.shards.reader import BatchRef, ShardFolder
 from tokkit.shards.schema import check_ids_below
+from tokkit.shards.shard import Shard
 
 Int64 = npt.NDArray[np.int64]
 # Attributes of ``Instances`` with one value for each.
@@ -56,7 +57,6 @@ class InstanceReader:
         self._with_words = with_words
         self._refs = [ref for ref in folder.batch_refs(prefix) if ref.rows]
         self._starts = np.cumsum([0, *(ref.rows for ref in self._refs)], dtype=np.int64)
-        self._shards = [folder.shards[name] for name in {ref.shard: None for ref in self._refs}]
         objective = folder.manifest.options["objective"]
         self._targets = OBJECTIVES[objective].targets
         self._start_mapping()
@@ -65,13 +65,14 @@ class InstanceReader:
         protect_maps()
         self._lock = threading.Lock()
         self._next_check = 0.0  # of the identities of shards
+        self._shards: dict[str, Shard] = {}  # that have mapped record batches
         self._columns: list[Columns] = []  # which the addresses in the table belong to
         self._table = np.zeros(len(self._refs), TABLE_DTYPE)
         self._most_masked = 0  # in one instance, where masks are static
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is mapped, whose addresses are those of this process."""
-        kept = {"_folder", "_with_words", "_refs", "_starts", "_shards", "_targets"}
+        kept = {"_folder", "_with_words", "_refs", "_starts", "_targets"}
         return {name: value for name, value in vars(self).items() if name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -153,7 +154,7 @@ class InstanceReader:
         started = time.perf_counter()
         if started < self._next_check and not is_damaged and not has_unreadable_pages():
             return
-        for shard in self._shards:
+        for shard in [*self._shards.values()]:  # another thread may map more
             shard.require_unchanged()
         if is_damaged:
             raise TokkitError(
@@ -166,6 +167,8 @@ class InstanceReader:
         """Map those of the record batches that are not mapped yet."""
         allowed = most_predictions(self._folder)
         for number in np.unique(batches[self._table["input_ids"][batches] == 0]).tolist():
+            shard = self._refs[number].shard
+            self._shards[shard] = self._folder.shards[shard]
             columns, first_bit = _map_columns(self._folder, self._refs[number])
             max_masked = int(np.diff(columns["masked_offsets"]).max())
             if max_masked > allowed:
