@@ -19,8 +19,10 @@ from tokkit.kernels.scan import (
     move_state,
     new_state,
 )
-from tokkit.kernels.string_columns import copy_documents, write_names
+from tokkit.kernels.string_columns import BLOCK, copy_documents, is_utf8, write_names
 
+# What is behind the bytes in a buffer, and must not be looked at.
+BEYOND = b"\r\n\xef\xbb\xbf" * 14
 # White space of every length, characters and bytes that begin like it, and byte order marks.
 PIECES = [
     b"\n",
@@ -39,8 +41,8 @@ PIECES = [
 PIECES += [
     char.encode() for char in "\x85\xa0\u1680\u2003\u2028\u205f\u3000\ufeff\u3001\u200b\uff0c"
 ]
-# Few distinct pieces, so that line ends meet; runs, so that words of eight bytes are crossed.
-TEXTS = st.lists(st.tuples(st.sampled_from(PIECES), st.integers(1, 9))).map(
+# Few distinct pieces, so that line ends meet; runs, so that blocks of 64 bytes are crossed.
+TEXTS = st.lists(st.tuples(st.sampled_from(PIECES), st.integers(1, 9) | st.just(70))).map(
     lambda runs: b"".join(piece * count for piece, count in runs)
 )
 
@@ -67,10 +69,10 @@ def find_in_chunks(
     while not final:
         stop = min(len(data), stop + next(chunk_sizes))
         final = stop == len(data)
-        buffer = as_array(data[base:stop])
+        buffer = as_array(data[base:stop] + BEYOND)
         count = capacity
         while count == capacity:
-            count = find_documents(buffer, buffer.size, final, by_line, state, starts, stops)
+            count = find_documents(buffer, stop - base, final, by_line, state, starts, stops)
             found += [
                 (base + int(start), base + int(end))
                 for start, end in zip(starts[:count], stops[:count], strict=True)
@@ -84,7 +86,7 @@ def find_in_chunks(
 @pytest.mark.parametrize("documents", ["blank-line", "line"])
 @given(
     data=TEXTS,
-    chunk_sizes=st.lists(st.integers(1, 40), min_size=1),
+    chunk_sizes=st.lists(st.integers(1, 40) | st.just(200), min_size=1),
     capacity=st.integers(1, 5),
 )
 def test_documents_equal_those_of_the_twin_however_the_buffer_is_refilled(
@@ -102,17 +104,18 @@ def test_documents_equal_those_of_the_twin_however_the_buffer_is_refilled(
 
 
 @pytest.mark.parametrize("as_text_file", [True, False])
-@given(data=TEXTS, cuts=st.lists(st.integers(0, 200)))
+@given(data=TEXTS, cuts=st.lists(st.integers(0, 200)), has_room=st.booleans())
 def test_copies_are_clean_and_blank_slices_are_left_out(
-    as_text_file: bool, data: bytes, cuts: list[int]
+    as_text_file: bool, data: bytes, cuts: list[int], has_room: bool
 ) -> None:
     bounds = sorted(min(cut, len(data)) for cut in [*cuts, 0, len(data)])
     starts, stops = as_positions(bounds[:-1]), as_positions(bounds[1:])
-    values = np.empty(len(data), dtype=np.uint8)
+    values = np.empty(len(data) + BLOCK * has_room, dtype=np.uint8)
     offsets = np.empty(starts.size + 1, dtype=np.int64)
     kept = np.empty(starts.size, dtype=np.int64)
+    buffer = as_array(data + BEYOND * has_room)
 
-    count = copy_documents(as_array(data), starts, stops, as_text_file, values, offsets, kept)
+    count = copy_documents(buffer, starts, stops, as_text_file, values, offsets, kept)
 
     slices = [data[start:stop] for start, stop in zip(starts, stops, strict=True)]
     expected = [index for index, text in enumerate(slices) if not reference.is_blank(text)]
@@ -120,6 +123,32 @@ def test_copies_are_clean_and_blank_slices_are_left_out(
     copies = [values[offsets[index] : offsets[index + 1]].tobytes() for index in range(count)]
     clean = reference.clean if as_text_file else bytes
     assert copies == [clean(slices[index]) for index in expected]
+
+
+# First and last characters of each length, surrogates, and what is cut off, overlong or too large.
+PARTS = [b"a" * 61, b"\x7f", b"\xc0\x80", b"\xc1\xbf", b"\xe0\x9f\xbf", b"\xf0\x8f\xbf\xbf"]
+PARTS += [
+    b"\xed\xa0\x80",
+    b"\xed\xbf\xbf",
+    b"\xf4\x90\x80\x80",
+    b"\xf5\x80\x80\x80",
+    b"\xff",
+    b"\x80",
+]
+PARTS += [b"\xe2\x80", b"\xf0\x90\x80", b"\xc3", b"\x80\x80"]
+VALID = [char.encode() for char in "\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000\U0010ffff"]
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from(VALID + PARTS[:2]) | st.sampled_from(VALID + PARTS)).map(b"".join)
+    )
+)
+def test_texts_are_utf8_if_python_decodes_each(texts: list[bytes]) -> None:
+    offsets = as_positions(list(accumulate([0, *map(len, texts)])))
+    values = as_array(b"".join(texts) + BEYOND)
+
+    assert is_utf8(values, offsets) == all(map(reference.is_utf8, texts))
 
 
 @given(texts=st.lists(TEXTS), prefix=st.binary(max_size=9))

@@ -65,3 +65,12 @@ def clean(text: bytes) -> bytes:
 def text_lines(text: bytes) -> list[bytes]:
     """Return the lines of a text that are not blank, without their ends."""
     return [text[start:stop] for start, stop in lines(text) if not is_blank(text[start:stop])]
+
+
+def is_utf8(text: bytes) -> bool:
+    """Return whether Python decodes the text."""
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -16,7 +16,7 @@ import pyarrow as pa
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.errors import TokkitError
 from tokkit.kernels.arrays import Bytes, Int64
-from tokkit.kernels.string_columns import copy_documents, write_names
+from tokkit.kernels.string_columns import BLOCK, copy_documents, is_utf8, write_names
 from tokkit.shards.arrow import SpareMemory, call_compute, read_only, string_array
 
 # Reasons for dropping a document.
@@ -51,6 +51,7 @@ class DocumentBatch:
         bytes_read: bytes of the input, as on disk, since the last batch; over a unit they add up to
             its size, and for standard input to what was read.
         in_lines: whether each text is a list of strings, whose lines are its sentences.
+        are_lines: whether each text is a single line.
     """
 
     texts: pa.LargeStringArray
@@ -60,6 +61,7 @@ class DocumentBatch:
     replaced: int = 0
     bytes_read: int = 0
     in_lines: bool = False
+    are_lines: bool = False
 
 
 def empty_batch(dropped: dict[str, int], bytes_read: int = 0) -> DocumentBatch:
@@ -112,7 +114,7 @@ def clean_texts(
         make_error: returns the error to raise for the text of this number if ``strict``.
         of_text_file: whether line ends and byte order marks are those of a text file.
     """
-    out_values = spare_memory.take(int((stops - starts).sum()))
+    out_values = spare_memory.take(int((stops - starts).sum()) + BLOCK)
     offsets = np.empty(starts.size + 1, dtype=np.int64)
     kept = np.empty(starts.size, dtype=np.int64)
     num_kept = copy_documents(
@@ -125,13 +127,12 @@ def clean_texts(
         kept,
     )
     kept = kept[:num_kept]
-    texts = string_array(out_values, offsets[: num_kept + 1])
+    offsets = offsets[: num_kept + 1]
+    texts = string_array(out_values, offsets)
     dropped = add_counts({EMPTY: starts.size - num_kept})
-    try:
-        texts.validate(full=True)
-    except pa.ArrowInvalid:
-        return _repair(texts, kept, dropped, errors, make_error)
-    return CleanTexts(texts, kept, dropped)
+    if is_utf8(read_only(out_values), read_only(offsets)):
+        return CleanTexts(texts, kept, dropped)
+    return _repair(texts, kept, dropped, errors, make_error)
 
 
 def _repair(

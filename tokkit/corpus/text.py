@@ -138,6 +138,7 @@ def read_text(
             dropped=add_counts(clean.dropped, dropped),
             replaced=clean.replaced,
             bytes_read=stream.take_progress(),
+            are_lines=config.documents == "line",
         )
 
 

@@ -1,4 +1,4 @@
-"""Loads, stores and bit operations that Numba has no name for, and decoding of UTF-8.
+"""Loads, stores and bit operations that Numba has no name for, and UTF-8.
 
 A word is eight bytes of an array as an unsigned number, first byte lowest (every processor that
 Numba compiles for here is little-endian). It may begin at any byte. Nothing checks whether a load
@@ -11,7 +11,7 @@ import numpy as np
 from llvmlite import ir
 
 from tokkit.kernels.arrays import Bytes, Ids
-from tokkit.kernels.jit import inline, instruction, splice, tuple_splice
+from tokkit.kernels.jit import inline, instruction, splice, tuple_inline, tuple_splice
 
 # Odd multipliers that spread keys over the high bits of a hash.
 HASH_PRIME = np.uint64(0x9E37_79B9_7F4A_7C15)
@@ -259,3 +259,25 @@ def decode_character(values: Bytes, position: int) -> tuple[int, int]:
         return (byte & 0xF) << 12 | second << 6 | third, 3
     fourth = signed(values[place + np.uint64(3)]) & 0x3F
     return (byte & 7) << 18 | second << 12 | third << 6 | fourth, 4
+
+
+@tuple_inline
+def write_character(out_values: Bytes, place: int, code: int) -> int:
+    """Write a code point in UTF-8; returns its length in bytes."""
+    if code < 0x80:
+        out_values[place] = code
+        return 1
+    if code < 0x800:
+        out_values[place] = 0xC0 | code >> 6
+        out_values[place + 1] = 0x80 | code & 0x3F
+        return 2
+    if code < 0x10000:
+        out_values[place] = 0xE0 | code >> 12
+        out_values[place + 1] = 0x80 | code >> 6 & 0x3F
+        out_values[place + 2] = 0x80 | code & 0x3F
+        return 3
+    out_values[place] = 0xF0 | code >> 18
+    out_values[place + 1] = 0x80 | code >> 12 & 0x3F
+    out_values[place + 2] = 0x80 | code >> 6 & 0x3F
+    out_values[place + 3] = 0x80 | code & 0x3F
+    return 4

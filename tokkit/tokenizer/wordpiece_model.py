@@ -9,8 +9,14 @@ import pyarrow as pa
 from tokkit.kernels.arrays import Int64
 from tokkit.kernels.encode.chunks import SPACE
 from tokkit.kernels.encode.cut_rules import NUM_CLASSES, new_cut_rules
-from tokkit.kernels.encode.encode_wordpiece import SINGLE, WORD, Vocabulary, encode_wordpiece
-from tokkit.kernels.encode.tries import CONTINUED, NO_TOKEN, ROOT, Trie, fill_trie
+from tokkit.kernels.encode.encode_wordpiece import (
+    CONTINUED,
+    SINGLE,
+    WORD,
+    Vocabulary,
+    encode_wordpiece,
+)
+from tokkit.kernels.encode.tries import Cells, find_base, make_cells
 from tokkit.shards.arrow import string_buffers
 from tokkit.tokenizer.characters import WordCharacters
 from tokkit.tokenizer.encoded import forbidden_mask
@@ -39,15 +45,17 @@ class WordPieceModel:
         max_word_chars = model["max_input_chars_per_word"]
         ids = _ids_of_text(tokenizer)
         unknown = ids[model["unk_token"]]
+        cells = recall(
+            tokenizer.digest,
+            "cells",
+            lambda: _make_cells(ids, model["continuing_subword_prefix"]),
+        )
         vocabulary = Vocabulary(
-            trie=recall(
-                tokenizer.digest,
-                "trie",
-                lambda: _make_trie(ids, model["continuing_subword_prefix"]),
-            ),
+            cells=cells,
+            continued=find_base(cells, CONTINUED),
             unknown=unknown,
             max_word_chars=max_word_chars,
-            word=np.empty(max_word_chars + 1, np.uint32),
+            word=np.empty(4 * max_word_chars + 1, np.uint8),
         )
         single_ids = {token: i for token, i in ids.items() if len(token) == 1 <= max_word_chars}
         self.characters = WordCharacters.of_tokenizer(
@@ -77,31 +85,19 @@ def _ids_of_text(tokenizer: Tokenizer) -> dict[str, int]:
     return {token: unknown if forbidden[i] else i for token, i in vocabulary.items()}
 
 
-def _make_trie(ids: dict[str, int], prefix: str) -> Trie:
+def _make_cells(ids: dict[str, int], prefix: str) -> Cells:
     """Insert all tokens as beginnings of words, and those with the prefix as continuations, too."""
-    begins = [(ROOT, token, number) for token, number in ids.items()]
+    begins = [(token.encode(), number) for token, number in ids.items()]
     continues = [
-        (CONTINUED, token.removeprefix(prefix), number)
+        (token.removeprefix(prefix).encode(), number)
         for token, number in ids.items()
         if token.startswith(prefix)
     ]
-    rows = [row for row in begins + continues if row[1]]
-    texts = [text for _, text, _ in rows]
-    codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
-    offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
-    size = 1 << max(4, (2 * len(codes)).bit_length())
-    shift = 65 - size.bit_length()
-    keys = np.zeros(size, np.uint64)
-    children = np.zeros(size, np.int32)
-    token_ids = np.full(len(codes) + 2, NO_TOKEN, np.int64)
-    num_nodes = fill_trie(
-        codes,
-        offsets,
-        np.array([root for root, _, _ in rows], np.int64),
-        np.array([number for _, _, number in rows], np.int64),
-        shift,
-        keys,
-        children,
-        token_ids,
+    rows = begins + [(bytes([CONTINUED]) + token, number) for token, number in continues if token]
+    rows = sorted(row for row in rows if row[0])
+    tokens = [token for token, _ in rows]
+    return make_cells(
+        np.frombuffer(b"".join(tokens), np.uint8),
+        np.cumsum([0, *map(len, tokens)], dtype=np.int64),
+        np.array([number for _, number in rows], np.int64),
     )
-    return Trie(keys, children, shift, token_ids[:num_nodes].copy())

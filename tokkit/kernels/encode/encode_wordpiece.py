@@ -32,7 +32,7 @@ from tokkit.kernels.encode.chunks import (
     process_chunks,
     queue_words,
 )
-from tokkit.kernels.encode.tries import CONTINUED, NO_TOKEN, ROOT, Trie, find_edge
+from tokkit.kernels.encode.tries import BASE_SHIFT, NO_TOKEN, Cells, find_longest_below
 from tokkit.kernels.encode.word_cache import (
     CHUNK,
     UNKNOWN,
@@ -52,7 +52,7 @@ from tokkit.kernels.encode.word_queue import (
     queued_word,
 )
 from tokkit.kernels.jit import tuple_kernel, tuple_splice
-from tokkit.kernels.memory import decode_character, signed
+from tokkit.kernels.memory import decode_character, signed, write_character
 
 # Kinds of characters, besides ``UNSEEN`` and ``SPACE``.
 NOTHING = 1  # removed
@@ -61,6 +61,7 @@ SINGLE = 4  # a word by itself: punctuation, an ideograph
 CONTEXT = 5  # its normalization depends on its neighbours
 
 SEVERAL = 1 << 31
+CONTINUED = 0xFF  # no byte of UTF-8
 
 
 class Characters(NamedTuple):
@@ -85,45 +86,47 @@ class Vocabulary(NamedTuple):
     """WordPiece's model.
 
     Attributes:
-        trie: the tokens.
+        cells: a trie of the tokens, those that continue a word below ``CONTINUED``.
+        continued: base of these; see ``find_base``.
         unknown: the id of words that cannot be made of tokens.
         max_word_chars: a word of more characters is unknown.
-        word: uint32 ``[max_word_chars]`` at least: memory for a word.
+        word: uint8 ``[4 * max_word_chars]`` at least: memory for a word.
     """
 
-    trie: Trie
+    cells: Cells
+    continued: int
     unknown: int
     max_word_chars: int
-    word: UInt32
+    word: Bytes
 
 
 @tuple_splice
 def _normalize_run(
-    values: Bytes, start: int, stop: int, characters: Characters, limit: int, out_word: UInt32
-) -> int:
-    """Write the normalized characters of a run, at most ``limit``.
+    values: Bytes, start: int, stop: int, characters: Characters, limit: int, out_word: Bytes
+) -> tuple[int, int]:
+    """Write the normalized characters of a run in UTF-8, at most ``limit``.
 
     Returns:
-        How many there are, counting on to above ``limit`` at most.
+        How many there are, counting on to above ``limit`` at most; and their bytes.
     """
-    length = 0
+    length = size = 0
     position = start
     while position < stop and length <= limit:
-        code, size = decode_character(values, position)
-        position += size
+        code, code_bytes = decode_character(values, position)
+        position += code_bytes
         if characters.kinds[code] == WORD:
             meaning = signed(characters.meanings[code])
-            if meaning < SEVERAL:
+            form, count = 0, 1
+            if meaning >= SEVERAL:
+                form, count = (meaning - SEVERAL) >> 4, meaning & 0xF
+            for index in range(count):
                 if length < limit:
-                    out_word[length] = meaning
+                    part = meaning
+                    if meaning >= SEVERAL:
+                        part = signed(characters.forms[form + index])
+                    size += write_character(out_word, size, part)
                 length += 1
-            else:
-                form = (meaning - SEVERAL) >> 4
-                for index in range(meaning & 0xF):
-                    if length < limit:
-                        out_word[length] = characters.forms[form + index]
-                    length += 1
-    return length
+    return length, size
 
 
 @tuple_splice
@@ -137,33 +140,23 @@ def _match_run(
     out: TokenBuffer,
 ) -> int:
     """Append the tokens of a run; returns the new number of tokens."""
-    word, limit, trie = vocabulary.word, vocabulary.max_word_chars, vocabulary.trie
-    length = _normalize_run(values, start, stop, characters, limit, word)
+    word, limit, cells = vocabulary.word, vocabulary.max_word_chars, vocabulary.cells
+    length, size = _normalize_run(values, start, stop, characters, limit, word)
     if length == 0:
         return num_tokens
     append_starts(out.starts, num_tokens, np.uint64(1))
     first = num_tokens
     is_unknown = length > limit
-    node = ROOT
+    base = cells[0] >> BASE_SHIFT
     position = 0
-    while position < length and not is_unknown:
-        token = NO_TOKEN
-        index = position
-        while index < length:
-            place, key = find_edge(trie.keys, trie.shift, node, signed(word[index]))
-            if trie.keys[place] != key:
-                break
-            node = signed(trie.children[place])
-            index += 1
-            if trie.ids[node] != NO_TOKEN:
-                token = trie.ids[node]
-                position = index
+    while position < size and not is_unknown:
+        token, position = find_longest_below(cells, base, word, position, size)
         is_unknown = token == NO_TOKEN
         if not is_unknown:
             out.ids[num_tokens] = token
             num_tokens += 1
             append_starts(out.starts, num_tokens, np.uint64(0))
-        node = CONTINUED
+        base = np.uint64(vocabulary.continued)
     if is_unknown:
         out.ids[first] = vocabulary.unknown
         num_tokens = first + 1

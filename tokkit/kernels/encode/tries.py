@@ -1,43 +1,26 @@
-r"""Two tries of a vocabulary that find the longest token a text begins with.
+"""A trie of a vocabulary's bytes that finds the longest token a text begins with.
 
-``Trie`` is over code points, for WordPiece:
-
-    un, unable, ##able     root ─u─ · ─n─ un ─a─ · ─b─ · ─l─ · ─e─ unable
-                           continued ─a─ · ─b─ · ─l─ · ─e─ ##able
-
-Its edges are in one hash table with linear probing. A linear-time walk with failure links
-(LinMaxMatch, Song et al. 2021) was left out: with words cached, the walk takes a hundredth of the
-time.
-
-Double-array ``Cells`` are over bytes, for BPE. The children of a node are at its base, each at
-``base ^ byte``, in one array of cells. No two nodes have the same base, so a cell labelled with the
-byte is the child:
+It is a double array. The children of a node are at its base, each at ``base ^ byte``, in one array of
+cells. No two nodes have the same base, so a cell labelled with the byte is the child:
 
     tokens a, ab, b      root base 256      cell 256 ^ a: label a, token a, base 512
                                             cell 256 ^ b: label b, token b
                                             cell 512 ^ b: label b, token ab
 
-A step is one load of eight bytes; in the hash table, which has room for code points, a step is
-three loads that wait for each other. (Aoe 1989; the layout is that of Yata's darts-clone.)
+A step is one load of eight bytes. (Aoe 1989; the layout is that of Yata's darts-clone.) A linear-time
+walk with failure links (LinMaxMatch, Song et al. 2021) was left out: words are cached. A hash table of
+edges over code points, which WordPiece had, takes six times the memory, and three loads a step.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 
-from tokkit.kernels.arrays import Bools, Bytes, Int32, Int64, UInt32, UInt64
+from tokkit.kernels.arrays import Bools, Bytes, Int64, UInt64
 from tokkit.kernels.jit import kernel, tuple_splice
-from tokkit.kernels.memory import HASH_PRIME, signed
+from tokkit.kernels.memory import signed
 
 Cells = UInt64
 
 NO_TOKEN = -1
-
-# Nodes of a ``Trie`` to begin at.
-ROOT = 0
-CONTINUED = 1
-
-_CODE_BITS = np.uint64(21)
 
 # A cell: its label plus 1 (9 bits), its token plus 1 (27), the base of its children (28).
 TOKEN_SHIFT = np.uint64(9)
@@ -48,78 +31,19 @@ TOKEN_MASK = np.uint64((1 << 27) - 1)
 _REACH = 512
 
 
-class Trie(NamedTuple):
-    """A trie over code points; its nodes are numbers.
-
-    Attributes:
-        keys: uint64 ``[2 ** n]``: parent and code point of an edge, plus 1; 0 is free.
-        children: int32 ``[2 ** n]``: the node that the edge leads to.
-        shift: 64 - n.
-        ids: int64 ``[num_nodes]``: the id of the token that ends here, or ``NO_TOKEN``.
-    """
-
-    keys: UInt64
-    children: Int32
-    shift: int
-    ids: Int64
-
-
-@tuple_splice
-def find_edge(keys: UInt64, shift: int, node: int, code: int) -> tuple[int, np.uint64]:
-    """Return the place of an edge, or the free place where it would be; and its key."""
-    key = (np.uint64(node) << _CODE_BITS | np.uint64(code)) + np.uint64(1)
-    place = signed((key * HASH_PRIME) >> np.uint64(shift))
-    while keys[place] != 0 and keys[place] != key:
-        place = (place + 1) & (keys.size - 1)
-    return place, key
-
-
-@kernel
-def fill_trie(
-    codes: UInt32,
-    offsets: Int64,
-    roots: Int64,
-    ids: Int64,
-    shift: int,
-    out_keys: UInt64,
-    out_children: Int32,
-    out_ids: Int64,
-) -> int:
-    """Insert tokens into an empty trie.
-
-    Args:
-        codes: uint32, the code points of all tokens.
-        offsets: int64 ``[num_tokens + 1]``, into ``codes``.
-        roots: int64 ``[num_tokens]``: ``ROOT`` or ``CONTINUED``.
-        ids: int64 ``[num_tokens]``.
-        shift: 64 - n.
-        out_keys: uint64 ``[2 ** n]``, zeros; at least half as large again as ``codes``.
-        out_children: int32 ``[2 ** n]``.
-        out_ids: int64 ``[codes.size + 2]``, all ``NO_TOKEN``.
-
-    Returns:
-        The number of nodes.
-    """
-    num_nodes = 2
-    for token in range(ids.size):
-        node = roots[token]
-        for index in range(offsets[token], offsets[token + 1]):
-            place, key = find_edge(out_keys, shift, node, signed(codes[index]))
-            if out_keys[place] == 0:
-                out_keys[place] = key
-                out_children[place] = num_nodes
-                num_nodes += 1
-            node = signed(out_children[place])
-        out_ids[node] = ids[token]
-    return num_nodes
-
-
 @tuple_splice
 def find_longest(cells: Cells, values: Bytes, start: int, stop: int) -> tuple[int, int]:
     """Return the longest token at ``start``, or ``NO_TOKEN``, and where it ends."""
+    return find_longest_below(cells, cells[0] >> BASE_SHIFT, values, start, stop)
+
+
+@tuple_splice
+def find_longest_below(
+    cells: Cells, base: np.uint64, values: Bytes, start: int, stop: int
+) -> tuple[int, int]:
+    """Return what ``find_longest`` does, of the tokens below the node with this base."""
     longest = np.uint64(0)
     end = start
-    base = cells[0] >> BASE_SHIFT
     for position in range(start, stop):
         byte = np.uint64(values[np.uint64(position)])
         cell = cells[base ^ byte]
@@ -130,6 +54,13 @@ def find_longest(cells: Cells, values: Bytes, start: int, stop: int) -> tuple[in
         end = position + 1 if token else end
         base = cell >> BASE_SHIFT
     return signed(longest) - 1, end
+
+
+def find_base(cells: Cells, byte: int) -> int:
+    """Return the base of the root's child at a byte; 0, below which nothing is, if there is none."""
+    root, label_mask, base_shift = int(cells[0]), int(LABEL_MASK), int(BASE_SHIFT)
+    cell = int(cells[(root >> base_shift) ^ byte])
+    return cell >> base_shift if cell & label_mask == byte + 1 else 0
 
 
 def make_cells(values: Bytes, offsets: Int64, ids: Int64) -> Cells:

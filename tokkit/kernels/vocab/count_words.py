@@ -49,7 +49,7 @@ from tokkit.kernels.encode.encode_wordpiece import CONTEXT, SEVERAL, SINGLE, WOR
 from tokkit.kernels.encode.split_text import Splitter, next_piece, start_pieces
 from tokkit.kernels.encode.word_cache import UNKNOWN, WordCache
 from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
-from tokkit.kernels.memory import decode_character, signed
+from tokkit.kernels.memory import decode_character, signed, write_character
 from tokkit.kernels.vocab.word_table import (
     LONGEST_WORD,
     NUM_BYTES,
@@ -80,28 +80,6 @@ class Normalization(NamedTuple):
 
 
 @tuple_inline
-def _write_character(arena: Bytes, place: int, code: int) -> int:
-    """Write a code point in UTF-8; returns its length in bytes."""
-    if code < 0x80:
-        arena[place] = code
-        return 1
-    if code < 0x800:
-        arena[place] = 0xC0 | code >> 6
-        arena[place + 1] = 0x80 | code & 0x3F
-        return 2
-    if code < 0x10000:
-        arena[place] = 0xE0 | code >> 12
-        arena[place + 1] = 0x80 | code >> 6 & 0x3F
-        arena[place + 2] = 0x80 | code & 0x3F
-        return 3
-    arena[place] = 0xF0 | code >> 18
-    arena[place + 1] = 0x80 | code >> 12 & 0x3F
-    arena[place + 2] = 0x80 | code >> 6 & 0x3F
-    arena[place + 3] = 0x80 | code & 0x3F
-    return 4
-
-
-@tuple_inline
 def _count_run(
     values: Bytes, start: int, stop: int, count: int, rules: Normalization, table: WordTable
 ) -> None:
@@ -120,13 +98,13 @@ def _count_run(
         if (kind == WORD or kind == SINGLE) and place <= limit:
             meaning = signed(characters.meanings[code])
             if meaning < SEVERAL:
-                place += _write_character(table.arena, place, meaning)
+                place += write_character(table.arena, place, meaning)
             else:
                 form = (meaning - SEVERAL) >> 4
                 for index in range(meaning & 0xF):
                     if place <= limit:
                         part = signed(characters.forms[form + index])
-                        place += _write_character(table.arena, place, part)
+                        place += write_character(table.arena, place, part)
     if place > base:
         count_written(table, place - base, count)
 
