@@ -5,15 +5,21 @@ processes are copies.
 """
 
 import json
+import signal
 import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import forkserver
 import pytest
 from benchmarks import measuring, peers, planning
 from benchmarks.measuring import Command, Usage
+from benchmarks.pretrain import OUT_OF_MEMORY, run_apart
 from smallpresets import shrink_presets
 
 
@@ -43,3 +49,21 @@ def test_a_benchmark_runs_from_an_empty_cache(
         arguments += ["--cache", str(tmp_path), "--shared", str(tmp_path / "missing")]
     import_module(f"benchmarks.{name}").main(arguments)
     assert json.loads((tmp_path / "figures.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "value"),
+    [
+        (partial(dict, seconds=1.0), "seconds", "1.0"),
+        (partial(signal.raise_signal, signal.SIGKILL), "note", "left out: BrokenProcessPool"),
+        (partial(bytearray, 1 << 62), "note", OUT_OF_MEMORY),
+        (partial(int, "one"), "note", "left out: ValueError: invalid literal"),
+        (partial(sys.exit, "no driver"), "note", "left out: SystemExit: no driver"),
+    ],
+)
+def test_a_peer_that_dies_costs_no_figures(
+    function: Callable[[], Any], name: str, value: str
+) -> None:
+    found = run_apart(function)
+    assert list(found) == [name]
+    assert str(found[name]).startswith(value)

@@ -31,7 +31,10 @@ def make_documents(num_tokens: int, num_sentences: int) -> list[Document]:
 
 @contextmanager
 def instance_folders(
-    num_tokens: int = NUM_TOKENS, num_sentences: int = 25, lengths: Sequence[int] = LENGTHS
+    num_tokens: int = NUM_TOKENS,
+    num_sentences: int = 25,
+    lengths: Sequence[int] = LENGTHS,
+    objective: str = "nsp",
 ) -> Iterator[dict[int, Path]]:
     """Yield instance folders by the maximum length of their sequences."""
     with TemporaryDirectory() as work:
@@ -43,6 +46,7 @@ def instance_folders(
                 BuildConfig(
                     tokens=folder / "tokens",
                     output=folder / str(length),
+                    objective=objective,
                     max_seq_length=length,
                     workers=0,
                     progress=False,

@@ -17,7 +17,9 @@ limit the time of compilation, only batches of the ``--shapes`` most common shap
 On a GPU: bf16, dropout 0.1, compiled; steps are launched one after the other, as in a run, and
 timed from an idle device to an idle device. The bound is that GPU's product of two matrices of
 8192 x 8192 in bf16, measured next to each figure. A contestant that would not end before
-``--minutes`` is left out.
+``--minutes`` is left out. A BERT is measured with Triton's kernels, too; of other architectures there
+is no peer. The peer runs in a process of its own, and figures are written as they are found, so that
+nothing that the peer ends in costs any.
 
 On a CPU: fp32; contestants take turns, and medians are compared, with and without
 ``torch.compile``. ``--profile`` prints where the time of tokkit's steps goes.
@@ -28,10 +30,12 @@ import importlib.util
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +57,7 @@ from benchmarks.training_loops import (
     time_steps,
 )
 
-from tokkit.pretraining.families import PRESETS
+from tokkit.pretraining.families import FAMILIES, PRESETS
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import choose_device, count_graphs, describe_device
 
@@ -61,12 +65,20 @@ Row = dict[str, Any]
 Opener = Callable[[], AbstractContextManager[TrainingLoop]]
 SIDE, NUM_PRODUCTS = 8192, 50
 NUM_PROFILED = 3
+OUT_OF_MEMORY = "out of memory; lower --micro-batch-tokens"
 HAS_PEER = importlib.util.find_spec("transformers") is not None
 OURS = "tokkit"
+TRITON = f"{OURS}, Triton"
 PEER = "transformers"
 GPU_DEFAULTS = {"presets": "base,large", "lengths": "128,512", "steps": 100, "micro": 65_536}
 CPU_DEFAULTS = {"presets": "tiny,mini", "lengths": "128", "steps": 2, "micro": 4096}
-TINY_DEFAULTS = {"presets": "tiny", "lengths": "32", "steps": 1, "micro": 512}
+TINY_DEFAULTS = {
+    "presets": "tiny",
+    "lengths": "32",
+    "steps": 1,
+    "micro": 512,
+    "num_tokens": TINY_NUM_TOKENS,
+}
 NUM_TOKENS = {"cuda": 8_000_000, "cpu": 500_000}
 
 
@@ -77,12 +89,18 @@ class Benchmark:
         options: options of the command line.
         device: device that computes.
         folders: instance folders by the maximum length of their sequences.
+        machine: on which it runs, in words.
     """
 
     def __init__(
-        self, options: argparse.Namespace, device: torch.device, folders: dict[int, Path]
+        self,
+        options: argparse.Namespace,
+        device: torch.device,
+        folders: dict[int, Path],
+        machine: str,
     ) -> None:
-        self.rows: list[Row] = []
+        self._rows: list[Row] = []
+        self._machine = machine
         self._options = options
         self._device = device
         self._folders = folders
@@ -97,6 +115,7 @@ class Benchmark:
             instances=(self._folders[length],),
             output=self._folders[length],  # nothing is written
             preset=preset,
+            architecture=self._options.architecture,
             batch_size=max(1, micro_batch_tokens // length),
             micro_batch_tokens=micro_batch_tokens,
             device=self._device.type,
@@ -105,55 +124,55 @@ class Benchmark:
         self._steps = choose_steps(config, self._options.steps, self._options.shapes)
         (num_tokens, fill), flops = count_tokens(config, self._steps), count_flops(config)
         compare = self._compare_on_gpu if self._device.type == "cuda" else self._compare_on_cpu
-        rows = compare(config)
-        for row in rows:
+        rows = []
+        for row in compare(config):
             row |= {"preset": preset, "length": length, "fill": fill, "flops_per_token": flops}
             if "seconds" in row:
                 row["tokens_per_second"] = num_tokens / row["seconds"]
                 row["flops_per_second"] = flops * row["tokens_per_second"]
-        self.rows += rows
+            rows.append(row)
+            self._rows.append(row)
+            self._write_figures()
         write("\n".join(describe_rows(rows)))
 
-    def _compare_on_gpu(self, config: PretrainConfig) -> list[Row]:
-        """Measure one contestant after the other, each alone in memory."""
-        openers: dict[str, Opener] = {OURS: partial(open_tokkit, config)}
-        peer = f"{PEER}, compiled"
-        openers[peer] = partial(open_transformers, config, self._steps, compiled=True)
-        return [self._measure_on_gpu(name, opener) for name, opener in openers.items()]
+    def _write_figures(self) -> None:
+        figures = {
+            "machine": self._machine,
+            "micro_batch_tokens": self._options.micro,
+            "steps": self._options.steps,
+            "rows": self._rows,
+        }
+        measuring.write_json(self._options.json, figures)
 
-    def _measure_on_gpu(self, name: str, opener: Opener) -> Row:
-        if name != OURS and not HAS_PEER:
-            return {"name": name, "note": "left out: not installed"}
+    def _compare_on_gpu(self, config: PretrainConfig) -> Iterable[Row]:
+        """Measure one contestant after the other, each alone in memory."""
+        profile = self._options.profile
+        measures = {OURS: partial(measure_tokkit, config, self._steps, profile=profile)}
+        if config.architecture is None:
+            fused = replace(config, kernels="triton")
+            measures[TRITON] = partial(measure_tokkit, fused, self._steps, profile=profile)
+            peer = partial(measure_transformers, config, self._steps)
+            measures[f"{PEER}, compiled"] = partial(run_apart, peer)
+        for name, measure_contestant in measures.items():
+            yield {"name": name, **self._measure_in_time(name, measure_contestant)}
+
+    def _measure_in_time(self, name: str, measure_contestant: Callable[[], Row]) -> Row:
+        if name.startswith(PEER) and not HAS_PEER:
+            return {"note": "left out: not installed"}
         started = time.monotonic()
         if self._deadline - started < self._longest:
-            return {"name": name, "note": "left out: not enough of --minutes is left"}
-        try:
-            with opener() as contestant:
-                torch.cuda.reset_peak_memory_stats()
-                row = {"name": name, **warm_up(contestant, self._steps)}
-                product = measure_product(self._device)
-                row |= measure(contestant, self._steps)
-                row["memory"] = torch.cuda.max_memory_allocated()
-                row["product_flops_per_second"] = product
-                if self._options.profile and name == OURS:
-                    write("\n".join(self._profile(contestant)))
-        except torch.cuda.OutOfMemoryError:
-            row = {"name": name, "note": "out of memory; lower --micro-batch-tokens"}
-        except Exception as error:
-            if name == OURS:
-                raise
-            # A peer that does not run here must not cost the figures that are measured already.
-            row = {"name": name, "note": f"left out: {type(error).__name__}: {error}"[:200]}
+            return {"note": "left out: not enough of --minutes is left"}
+        row = measure_contestant()
         self._longest = max(self._longest, time.monotonic() - started)
         return row
 
-    def _compare_on_cpu(self, config: PretrainConfig) -> list[Row]:
+    def _compare_on_cpu(self, config: PretrainConfig) -> Iterable[Row]:
         """Let the contestants take turns."""
         openers: dict[str, Opener] = {
             OURS: partial(open_tokkit, replace(config, compile="auto")),
             f"{OURS}, compiled": partial(open_tokkit, replace(config, compile="on")),
         }
-        if HAS_PEER:
+        if HAS_PEER and config.architecture is None:
             for name, compiled in ((PEER, False), (f"{PEER}, compiled", True)):
                 openers[name] = partial(open_transformers, config, self._steps, compiled=compiled)
         if self._options.eager:
@@ -168,12 +187,50 @@ class Benchmark:
             for row, measured in zip(rows, found, strict=True):
                 row |= {key: statistics.median(m[key] for m in measured) for key in measured[0]}
             if self._options.profile:
-                write("\n".join(self._profile(opened[OURS])))
+                print_profile(opened[OURS], self._steps, self._device)
         return rows
 
-    def _profile(self, loop: TrainingLoop) -> list[str]:
-        steps = [self._steps[i % len(self._steps)] for i in range(NUM_PROFILED)]
-        return profile_steps(lambda: time_steps(loop, steps), self._device)
+
+def measure_tokkit(config: PretrainConfig, steps: Sequence[int], *, profile: bool) -> Row:
+    try:
+        with open_tokkit(config) as loop:
+            return measure_on_gpu(loop, steps, profile=profile)
+    except torch.OutOfMemoryError:
+        return {"note": OUT_OF_MEMORY}
+
+
+def measure_transformers(config: PretrainConfig, steps: Sequence[int]) -> Row:
+    with open_transformers(config, steps, compiled=True) as loop:
+        return measure_on_gpu(loop, steps)
+
+
+def run_apart(function: Callable[[], Row]) -> Row:
+    """Run a function in a process of its own; a note says what it ended in, if not in a row."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        try:
+            return process.submit(function).result()
+        except (torch.OutOfMemoryError, MemoryError):
+            return {"note": OUT_OF_MEMORY}
+        except (Exception, SystemExit) as error:  # noqa: BLE001  it must not cost other figures
+            return {"note": f"left out: {type(error).__name__}: {error}"[:200]}
+
+
+def measure_on_gpu(loop: TrainingLoop, steps: Sequence[int], *, profile: bool = False) -> Row:
+    device = torch.device("cuda")
+    torch.cuda.reset_peak_memory_stats()
+    row = warm_up(loop, steps)
+    product = measure_product(device)
+    row |= measure(loop, steps)
+    row |= {"memory": torch.cuda.max_memory_allocated(), "product_flops_per_second": product}
+    if profile:
+        print_profile(loop, steps, device)
+    return row
+
+
+def print_profile(loop: TrainingLoop, steps: Sequence[int], device: torch.device) -> None:
+    """Print where the time of a few steps goes."""
+    profiled = [steps[i % len(steps)] for i in range(NUM_PROFILED)]
+    write("\n".join(profile_steps(lambda: time_steps(loop, profiled), device)))
 
 
 def warm_up(loop: TrainingLoop, steps: Sequence[int]) -> Row:
@@ -241,11 +298,13 @@ def header(*, on_gpu: bool) -> str:
 
 def parse(arguments: Sequence[str] | None, *, on_gpu: bool) -> argparse.Namespace:
     parser = measuring.make_parser(__doc__)
+    parser.add_argument("--architecture", help="bert if left out; it learns mlm")
     parser.add_argument("--presets", help="tiny,mini on a CPU; base,large on a GPU")
     parser.add_argument("--lengths", help="maximum lengths of sequences: 128,512")
     parser.add_argument("--steps", type=int, help="steps that are timed")
     parser.add_argument("--shapes", type=int, default=6, help="shapes that models compile for")
     parser.add_argument("--micro-batch-tokens", dest="micro", type=int)
+    parser.add_argument("--num-tokens", type=int, help="of the documents that instances are of")
     parser.add_argument("--threads", type=int, help="CPU threads of torch")
     parser.add_argument("--minutes", type=float, default=7.5, help="on a GPU: time limit")
     parser.add_argument("--eager", action="store_true", help="on a CPU: do not compile")
@@ -260,7 +319,8 @@ def parse(arguments: Sequence[str] | None, *, on_gpu: bool) -> argparse.Namespac
             setattr(options, name, value)
     options.presets = options.presets.split(",")
     options.lengths = measuring.list_of_numbers(options.lengths)
-    if unknown := set(options.presets) - set(PRESETS):
+    known = PRESETS if options.architecture is None else FAMILIES[options.architecture].presets
+    if unknown := set(options.presets) - set(known):
         parser.error(f"unknown preset {', '.join(sorted(unknown))}")
     return options
 
@@ -271,20 +331,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments, on_gpu=on_gpu)
     machine = f"{describe_device(device)}; torch {torch.__version__}"
     write(machine)
-    num_tokens = TINY_NUM_TOKENS if options.tiny else NUM_TOKENS[device.type]
-    with instance_folders(num_tokens, num_sentences=500, lengths=options.lengths) as folders:
-        benchmark = Benchmark(options, device, folders)
+    num_tokens = options.num_tokens or NUM_TOKENS[device.type]
+    objective = "nsp" if options.architecture is None else "mlm"
+    with instance_folders(
+        num_tokens, num_sentences=500, lengths=options.lengths, objective=objective
+    ) as folders:
+        benchmark = Benchmark(options, device, folders, machine)
         write(header(on_gpu=on_gpu))
         for preset in options.presets:
             for length in options.lengths:
                 benchmark.run(preset, length)
-    figures = {
-        "machine": machine,
-        "micro_batch_tokens": options.micro,
-        "steps": options.steps,
-        "rows": benchmark.rows,
-    }
-    measuring.write_json(options.json, figures)
 
 
 if __name__ == "__main__":
