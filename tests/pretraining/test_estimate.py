@@ -15,6 +15,7 @@ from realcommands import pretrain_arguments
 
 from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
+from tokkit.pretraining.data.prefetcher import Prefetcher
 from tokkit.pretraining.models.architectures import build_model, outline_model
 from tokkit.pretraining.models.gpt2 import Gpt2Config
 from tokkit.pretraining.models.transformer import ModelConfig
@@ -131,13 +132,23 @@ def test_time_and_memory_are_measured_on_a_few_steps(instances: Path) -> None:
     assert not (instances.parent / "run").exists()
 
 
-def test_every_phase_is_measured(instances: Path) -> None:
+def test_every_phase_is_measured(instances: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the batches of the next step are prepared, as in training."""
+    prepared = []
+    submit = Prefetcher._submit
+
+    def record(prefetcher: Prefetcher, phase: int, step: int) -> Any:
+        prepared.append((phase, step))
+        return submit(prefetcher, phase, step)
+
+    monkeypatch.setattr(Prefetcher, "_submit", record)
     shorter = write_instance_folder(instances.parent / "short", static=True, max_seq_length=16)
     config = run_config(shorter, instances, phases=((16, 0.9), (32, 0.1)))
     first, second = measure(config)["phases"]
     assert first["seconds_per_step"] > 0
     assert second["seconds_per_step"] > 0
     assert first["tokens_per_step"] < second["tokens_per_step"]
+    assert prepared == [(phase, step) for phase in (0, 1) for step in range(5)]
 
 
 def test_a_model_that_exceeds_the_memory_is_not_measured(
