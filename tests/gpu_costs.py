@@ -305,13 +305,10 @@ def main() -> int:
     parser.add_argument(
         "--max-graphs", type=int, default=2, help="of a part; one of its evaluation"
     )
-    parser.add_argument("--cudnn", action="store_true", help="which a driver that counts may lack")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         say("there is no CUDA device")
         return 2
-    # Attention with a bias would be cuDNN's on an H100.
-    torch.backends.cuda.enable_cudnn_sdp(options.cudnn)
     faults = []
     for mode in ["off", "on"] if options.compile == "both" else [options.compile]:
         torch.cuda.reset_peak_memory_stats()

@@ -19,7 +19,7 @@ from tokkit.pretraining.models import attention
 from tokkit.pretraining.models.bert import Bert
 from tokkit.pretraining.models.transformer import ModelConfig, Transformer
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.device import choose_precision, compute_losses
+from tokkit.pretraining.training.device import choose_precision, compute_losses, torch_settings
 from tokkit.pretraining.training.metrics import total_loss
 
 NUM_LAYERS = 2
@@ -121,6 +121,15 @@ def test_in_half_precision_losses_and_gradients_are_near_those_in_fp32(half: str
     (exact_loss, exact), (rounded_loss, rounded) = found["fp32"], found[half]
     assert rounded_loss == pytest.approx(exact_loss, rel=2e-3)
     assert (rounded - exact).norm() < 0.02 * exact.norm()
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_cudnn_builds_no_plan_for_each_shape_of_attention(*, before: bool) -> None:
+    cuda: Any = torch.backends.cuda
+    cuda.enable_cudnn_sdp(before)
+    with torch_settings(PretrainConfig(instances=(Path(),), output=Path()), torch.device("cpu")):
+        assert not cuda.cudnn_sdp_enabled()
+    assert cuda.cudnn_sdp_enabled() is before
 
 
 @pytest.mark.parametrize(

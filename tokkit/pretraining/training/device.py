@@ -214,14 +214,19 @@ def seed_torch(seed: int, purpose: str, step: int = 0) -> None:
 def torch_settings(config: PretrainConfig, device: torch.device) -> Iterator[None]:
     """Change torch's settings of the whole process within the block, and restore them after it.
 
-    These are the number of threads, the generators, the limit of compiled graphs, and the precision
-    of the fp32 products that remain under bf16.
+    These are the number of threads, the generators, the limit of compiled graphs, the precision of
+    the fp32 products that remain under bf16, and cuDNN's attention, which is off: torch prefers it for
+    attention with a mask, and it builds a plan for each new number of sequences, in about a second
+    (https://github.com/modelscope/FunASR/issues/3704, not measured here).
     """
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     devices = [torch.cuda.current_device()] if device.type == "cuda" else []
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices))
         stack.callback(torch.set_num_threads, threads)
+        cuda: Any = torch.backends.cuda  # whose functions have no types
+        stack.callback(cuda.enable_cudnn_sdp, cuda.cudnn_sdp_enabled())
+        cuda.enable_cudnn_sdp(enabled=False)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         if is_compiled(config.compile, device):
