@@ -1,6 +1,7 @@
 """What a run takes from a device: memory for its micro-batches, and time to compile."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from tokkit.pretraining.models.architectures import outline_model
 from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training import train_model
+from tokkit.pretraining.training import loop, train_model
+from tokkit.pretraining.training.device import compute_losses
 from tokkit.pretraining.training.loop import Trainer
+from tokkit.pretraining.training.optimizers import build_optimizer
 from tokkit.pretraining.training.run_record import read_metrics
 
 
@@ -61,12 +64,27 @@ def test_fp16_is_refused_where_the_loss_cannot_be_scaled(
 
 
 def test_short_memory_of_a_gpu_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run_short(_: Trainer) -> None:
-        raise torch.OutOfMemoryError
+    def compute(model: torch.nn.Module, batch: Any, *rest: Any) -> Any:
+        if len(batch.inputs.input_ids_N) > 100:
+            raise torch.OutOfMemoryError
+        return compute_losses(model, batch, *rest)
 
-    monkeypatch.setattr(Trainer, "run", run_short)
-    with pytest.raises(TokkitError, match=r"with 600 tokens.* smaller --micro-batch-tokens$"):
-        pretrain(make_config(tmp_path, micro_batch_tokens=600))
+    def build(model: torch.nn.Module, config: PretrainConfig) -> Any:
+        if config.preset != "tiny":
+            raise torch.OutOfMemoryError
+        return build_optimizer(model, config)
+
+    monkeypatch.setattr(loop, "compute_losses", compute)
+    monkeypatch.setattr(train_model, "build_optimizer", build)
+    config = make_config(tmp_path, preset="mini", micro_batch_tokens=600, max_steps=1)
+    with pytest.raises(TokkitError, match=r"the model alone; choose a smaller one, or split it"):
+        pretrain(config)
+    assert not config.output.exists() or not [*config.output.glob("*")]
+    with pytest.raises(
+        TokkitError, match=r"with 600 tokens at once; pass a smaller --micro-batch-"
+    ):
+        pretrain(replace(config, preset="tiny"))
+    pretrain(replace(config, preset="tiny", micro_batch_tokens=100))
 
 
 def test_compiling_takes_no_time_of_the_schedule(

@@ -91,21 +91,23 @@ def train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
         group = stack.enter_context(join_process_group(config, launch_info))
         stack.enter_context(torch_settings(config, group.device))
         sources = open_sources(config)
-        trainer = stack.enter_context(open_trainer(config, sources, group, plan.origin, plan.model))
-        if group.is_first:
-            # Only now, so that a mistake in the options deletes nothing.
-            prepare_folder(plan.spec, lock, overwrite=config.overwrite)
-        trainer.resume()
-        if group.is_first:
-            _write_run_record(plan, trainer)
+        use = "the model alone; choose a smaller one, or split it among GPUs with --fsdp"
         try:
+            trainer = stack.enter_context(
+                open_trainer(config, sources, group, plan.origin, plan.model)
+            )
+            if group.is_first:
+                # Only now, so that a mistake in the options deletes nothing.
+                prepare_folder(plan.spec, lock, overwrite=config.overwrite)
+            trainer.resume()
+            if group.is_first:
+                _write_run_record(plan, trainer)
+            tokens = trainer.prefetcher.micro_batch_tokens
+            use = f"{tokens:,} tokens at once; pass a smaller --micro-batch-tokens"
             trainer.run()
         except torch.OutOfMemoryError as error:
-            tokens = trainer.prefetcher.micro_batch_tokens
-            raise TokkitError(
-                f"{config.output}: {describe_device(group.device)}: out of memory with "
-                f"{tokens:,} tokens at once; pass a smaller --micro-batch-tokens"
-            ) from error
+            place = f"{config.output}: {describe_device(group.device)}"
+            raise TokkitError(f"{place}: out of memory with {use}") from error
         weights = full_tensors(trainer.model.state_dict())
         if group.is_first:
             _write_results(plan, sources, trainer, weights)
