@@ -43,7 +43,7 @@ def make_trainer(
     return Trainer(
         config=config,
         schedule=Schedule.from_config(config),
-        group=ProcessGroup(0, 1, torch.device("cpu")),
+        group=ProcessGroup(),
         loaders=(),
         prefetcher=prefetcher,
         model=model,

@@ -46,27 +46,19 @@ from tokkit.pretraining.training.launch_info import LaunchInfo, RankLost
 # Longer than anything that the other ranks wait for, such as an export.
 TIMEOUT = timedelta(minutes=30)
 PAUSE_SECONDS = 0.1
+CPU = torch.device("cpu")
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 
 
 @dataclass(frozen=True)
-class ProcessGroup:
+class ProcessGroup(LaunchInfo):
     """The processes of a run, as one of them sees them.
 
     Attributes:
-        rank: of this process, from 0.
-        size: number of processes.
         device: on which this process computes.
     """
 
-    rank: int
-    size: int
-    device: torch.device
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this is the rank that writes the run folder, logs and shows the progress bar."""
-        return self.rank == 0
+    device: torch.device = CPU
 
     def sum(self, numbers: Sequence[float]) -> list[float]:
         """Return the sums over ranks, in float64, identical on all ranks."""
@@ -82,7 +74,7 @@ class ProcessGroup:
         if self.size == 1:
             return data
         received = [data]
-        dist.broadcast_object_list(received, src=0, device=torch.device("cpu"))
+        dist.broadcast_object_list(received, src=0, device=CPU)
         return received[0]
 
     def barrier(self) -> None:
@@ -102,11 +94,11 @@ def join_process_group(config: PretrainConfig, launch_info: LaunchInfo) -> Itera
         RankLost: if another rank cannot be reached, or ends.
     """
     device = choose_rank_device(config.device, launch_info)
-    group = ProcessGroup(launch_info.rank, launch_info.size, device)
-    if launch_info.size == 1:
+    group = ProcessGroup(**vars(launch_info), device=device)
+    if group.size == 1:
         yield group
         return
-    _join(launch_info, device)
+    _join(group)
     try:
         yield group
         group.barrier()
@@ -114,7 +106,7 @@ def join_process_group(config: PretrainConfig, launch_info: LaunchInfo) -> Itera
         if not _is_loss(error):
             raise
         raise RankLost(
-            f"rank {launch_info.rank}: lost the connection to another rank; see the error of that rank"
+            f"rank {group.rank}: lost the connection to another rank; see the error of that rank"
         ) from error
     # gloo's thread releases the tensors of the last collective, for which it needs the interpreter's
     # lock; destroying the group before that would wait for the thread with the lock held, forever.
@@ -146,26 +138,26 @@ def choose_rank_device(name: str, launch_info: LaunchInfo) -> torch.device:
     return torch.device("cuda", launch_info.local_rank)
 
 
-def _join(launch_info: LaunchInfo, device: torch.device) -> None:
+def _join(group: ProcessGroup) -> None:
     if dist.is_initialized():
         raise TokkitError(
             "torch.distributed is already initialized in this process; pretrain in another process"
         )
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    host, port = launch_info.master_addr, launch_info.master_port
+    if group.device.type == "cuda":
+        torch.cuda.set_device(group.device)
+    host, port = group.master_addr, group.master_port
     try:
         socket.getaddrinfo(host, port)  # torch would retry until the timeout
         dist.init_process_group(
-            BACKENDS[device.type],
+            BACKENDS[group.device.type],
             init_method=f"tcp://{f'[{host}]' if ':' in host else host}:{port}",
-            rank=launch_info.rank,
-            world_size=launch_info.size,
+            rank=group.rank,
+            world_size=group.size,
             timeout=TIMEOUT,
         )
     except (RuntimeError, OSError) as error:
         raise RankLost(
-            f"rank {launch_info.rank}: cannot connect to rank 0 at {host}:{port} "
+            f"rank {group.rank}: cannot connect to rank 0 at {host}:{port} "
             f"({str(error).splitlines()[0]}); set MASTER_ADDR to its host and MASTER_PORT to a "
             f"free port there"
         ) from error
