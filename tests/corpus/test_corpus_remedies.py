@@ -197,6 +197,13 @@ ROWS: list[Row] = [
         {"a.json": RECORD},
         {},
     ),
+    (
+        {"a.json": b'{"text": "x}"}{"text": "y"}'},
+        {},
+        "write each object in a line of its own, as jq -c . does",
+        {"a.json": RECORD * 2},
+        {},
+    ),
     ({"a.jsonl": b'["x"]'}, {}, "pipe them in, as in jq -c '{}{{}: {}}'", {"a.jsonl": RECORD}, {}),
     ({"a": b"id,text\n1,One\n"}, {}, "pass --format csv to read it", {}, {"format": "csv"}),
     ({"a": b"id\ttext\n1\tOne\n"}, {}, "pass --format tsv to read it", {}, {"format": "tsv"}),

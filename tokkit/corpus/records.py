@@ -327,8 +327,8 @@ def _load(line: str, found: FoundDocuments, index: int, text_field: str) -> dict
     remedy = f"correct or remove the {what}"
     if number == 1:
         is_json = found.stream.unit.source.format == "json"
-        advice = advise_on_values(record, text_field, in_array=is_json)
-        remedy = f"a {what} must be one object" if advice is None else advice
+        advice = advise_on_values(line, record, text_field, in_array=is_json)
+        remedy = advice or f"a {what} must be one object"
     raise TokkitError(
         f"{found.stream.unit.source.name}, {what} {number}: {fault}; {remedy}, or pass --format text "
         f"if this is plain text"

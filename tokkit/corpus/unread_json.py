@@ -13,6 +13,7 @@ from typing import Any
 
 _MAX_DEPTH = 4
 _MAX_SHOWN = 12
+_SEVERAL_OBJECTS = re.compile(r'\s*\{(?:[^{}"]|"(?:[^"\\]|\\.)*+")*+\}\s*\{')
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 _TABLE = "a table as pandas writes it by default; save it by df.to_json(path, orient='records', lines=True)"
 
@@ -47,14 +48,17 @@ def advise_on_object(data: Mapping[str, Any], text_fields: Sequence[str]) -> str
     return None
 
 
-def advise_on_values(value: object, text_field: str, *, in_array: bool) -> str | None:
-    """Return the remedy for records that are strings or arrays, or None.
+def advise_on_values(line: str, value: object, text_field: str, *, in_array: bool) -> str | None:
+    """Return the remedy for records that are strings, arrays, or several objects; else None.
 
     Args:
-        value: the first of them.
+        line: the first of them.
+        value: what it is; None if it is no JSON value.
         text_field: the field that would hold the text.
         in_array: whether they are in an array, and not each in a line.
     """
+    if _SEVERAL_OBJECTS.match(line):
+        return "write each object in a line of its own, as jq -c . does"
     if not isinstance(value, str | list):
         return None
     value_path = "." if isinstance(value, str) else ".[0]"
