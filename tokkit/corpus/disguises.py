@@ -23,15 +23,15 @@ _BEGINNINGS = {
             | (?:\[\w\w:[^\n]*\n)*(?:\[\d+:\d\d\.\d+\][^\n]*(?:\n|$)){2}"""
         % {b"time": _TIME},
         "mbox": rb"From \S+ [^\n]*\d\d:\d\d[^\n]*\n>?[\w-]+: ",
-        "pickle": rb"""(?x)\(*(?:[dl]p\d+\n | c[a-z_][\w.]*\n\w+\n(?:p\d+\n|\()
-            | [VS][^\n]*\np\d+\n[.aVS]) | [\]}]q\x00""",
+        "pickle": rb"""(?x)\(*(?:[dl]p\d+\n | c[a-z_][\w.]*\n\w+\n(?:p\d+\n|\(|q\x00) | S'[^\n]*'\np\d+\n)
+            | \(+V[^\n]*\np0\n | V[^\n]*\np0\n\.$ | [\]}]q\x00""",
         "arff": _COMMENTS + rb"@relation\s",
         "bib": _COMMENTS + rb"@(?:article|book|in\w+|misc|\w*thesis|techreport)\s*\{[^\s,{}]+,",
         "ris": rb"TY  - \w+\s*\n|PMID- ?\d+\s*\n",
         "ttl": _COMMENTS + rb"@prefix\s+[\w-]*:\s*<|(?:<\w+:[^<>\s]+>\s+){2}[<\"_]",
         "po": _COMMENTS + rb'msgid[ \t]+"',
         "tex": _COMMENTS + rb"\\document(?:class|style)\s*[\[{]",
-        "fasta": rb">\S[^\n]*\n[A-Z*-]{10,}\s*(?:\n|$)|@\S[^\n]*\n[ACGTN.]+\s*\n\+[^\n]*\n",
+        "fasta": rb">\S[^\n]*\n[A-Z*-]{15,}\s*(?:\n|$)|@\S[^\n]*\n[ACGTN.]+\s*\n\+[^\n]*\n",
         "ics": rb"BEGIN:V(?:CARD|CALENDAR)\s",
         "sql": rb"(?:--\s*\n)?-- (?:MySQL|MariaDB|phpMyAdmin|PostgreSQL)[^\n]* [Dd]ump\b|/\*M?!\d{5}",
         "uu": rb"begin [0-7]{3} \S+\s*\nM[ -`]{60}",
