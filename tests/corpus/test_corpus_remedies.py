@@ -191,10 +191,10 @@ ROWS: list[Row] = [
         {},
     ),
     (
-        {"a.json": b'["x", "y"]'},
+        {"a": b'[\n"x",\n"y"\n]'},
         {},
         "pipe them in, as in jq -c '.[] | {text: .}'",
-        {"a.json": RECORD},
+        {"a": RECORD},
         {},
     ),
     (

@@ -17,7 +17,7 @@ _TIME = rb"(?:\d+:)?\d\d?:\d\d[.,]\d{1,3}"
 _BEGINNINGS = {
     suffix: re.compile(pattern, re.IGNORECASE if suffix in ("arff", "bib") else 0)
     for suffix, pattern in {
-        "srt": rb"""(?x)\s*+(?:\d+\s*\n)?%(time)b[ \t]*-->[ \t]*%(time)b
+        "srt": rb"""(?x)\s*+(?:\d+\s*\n)?\[?%(time)b[ \t]*-->[ \t]*%(time)b
             | \s*+WEBVTT\b[^\n]*\n(?=[^>]*-->) | \[Script\ Info\]\s*\n | (?:\{\d+\}\{\d*\}[^\n]*\n){2}
             | \d+:\d\d:\d\d\.\d{3},\d+:\d\d:\d\d\.\d{3}\s*\n
             | (?:\[\w\w:[^\n]*\n)*(?:\[\d+:\d\d\.\d+\][^\n]*(?:\n|$)){2}"""
@@ -30,7 +30,8 @@ _BEGINNINGS = {
         "ris": rb"TY  - \w+\s*\n|PMID- ?\d+\s*\n",
         "ttl": _COMMENTS + rb"@prefix\s+[\w-]*:\s*<|(?:<\w+:[^<>\s]+>\s+){2}[<\"_]",
         "po": _COMMENTS + rb'msgid[ \t]+"',
-        "tex": _COMMENTS + rb"\\document(?:class|style)\s*[\[{]",
+        "tex": _COMMENTS
+        + rb"\\(?:document(?:class|style)|NeedsTeXFormat|RequirePackage|begin\{document)\s*[\[{}]",
         "fasta": rb">\S[^\n]*\n[A-Z*-]{15,}\s*(?:\n|$)|@\S[^\n]*\n[ACGTN.]+\s*\n\+[^\n]*\n",
         "ics": rb"BEGIN:V(?:CARD|CALENDAR)\s",
         "sql": rb"(?:--\s*\n)?-- (?:MySQL|MariaDB|phpMyAdmin|PostgreSQL)[^\n]* [Dd]ump\b|/\*M?!\d{5}",
@@ -104,7 +105,7 @@ def _is_annotated(lines: Sequence[bytes]) -> bool:
     words = lines[0].split()
     if len(words) > _FEW_LINES and all(map(_TAGGED.fullmatch, words)):
         return True
-    rows = [line for line in lines if line and not line.startswith(b"# ")]
+    rows = [line for line in lines if line and not _is_mark(line)]
     delimiter = b"\t" if rows and b"\t" in rows[0] else b" "
     width = rows[0].count(delimiter) + 1 if len(rows) >= _FEW_LINES else 0
     if width < 2 or any(row.count(delimiter) != width - 1 for row in rows):
@@ -117,10 +118,16 @@ def _is_annotated(lines: Sequence[bytes]) -> bool:
         return True
     if delimiter != b"\t":
         return False
-    is_numbered = fields[0][0] == b"1" and all(row[0][:1].isdigit() for row in fields)
-    has_sentences = 0 < lines.index(b"") < len(lines) - 1 if b"" in lines else False
+    is_numbered = fields[0][0].startswith(b"1") and all(row[0][:1].isdigit() for row in fields)
+    num_lines = len(lines) - lines.index(rows[0]) - lines[::-1].index(rows[-1])
+    has_sentences = num_lines > len(rows)
     is_tagged = len(rows) > 2 * _FEW_LINES and all(map(_TAG.fullmatch, last))
     return (is_numbered and width == 10) or (has_sentences and (width > 2 or is_tagged))
+
+
+def _is_mark(line: bytes) -> bool:
+    """Whether a line among those of tokens is a comment or a tag."""
+    return line.startswith(b"#") or (line.startswith(b"<") and line.endswith(b">"))
 
 
 def _find_table(lines: Sequence[bytes]) -> str | None:

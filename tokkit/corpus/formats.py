@@ -125,13 +125,16 @@ _MARKUP = re.compile(
     |[a-z][\w:.-]*>(?:[\r\n]\s*)?<([a-z][\w:.-]*)>.*</\1>)""",
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
-_PYTHON_DICT = re.compile(rb"\{'\w+': ")
+_PYTHON_DICT = re.compile(rb"(?:\[\s*)?\{'\w+': ")
 _HUB_ROWS = re.compile(rb'\{\s*"features"\s*:\s*\[\s*\{\s*"feature_idx"')
 
 _STRING = rb'"(?:[^"\\]|\\.)*+"'
 _OBJECT = re.compile(rb"\s*+\{\s*+%b\s*+:" % _STRING, re.DOTALL)
 _OPENING = re.compile(rb"\s*+\[")
-_ARRAY = re.compile(rb"\s*+\[(?=\s*+\{\s*+[\"}])")
+# Of objects, or of several strings.
+_ARRAY = re.compile(
+    rb"\s*+\[(?=\s*+(?:\{\s*+[\"}]|%b\s*+,\s*+%b\s*+[,\]]))" % (_STRING, _STRING), re.DOTALL
+)
 # A string, a number, or an array or object without others in it.
 _FLAT = rb'(?:%b|[-+.\w]++|[\[{](?:[^"{}\[\]]++|%b)*+[}\]])' % (_STRING, _STRING)
 _ARRAY_FIELD = re.compile(
