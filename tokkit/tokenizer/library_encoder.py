@@ -146,7 +146,7 @@ class LibraryEncoder:
         """
         library = self._libraries[-1]
         if len(data) <= self._window_bytes:
-            yield self._call_library([_decode(data)], library)[1:3]
+            yield self._call_library([_decode(data)], library, has_spans=False)[1:3]
         else:
             for piece in self._encode_long(data, np.zeros(0, np.int64), library, text):
                 yield piece.ids, piece.word_starts
@@ -176,7 +176,7 @@ class LibraryEncoder:
             marks: int64, where sentences end within texts, into ``values``.
         """
         try:
-            called = self._call_library(texts, self._libraries[0])
+            called = self._call_library(texts, self._libraries[0], has_spans=marks.size > 0)
         except LibraryError:
             for one in texts:  # which of them it is
                 self._call_library([one], self._libraries[0])
@@ -267,7 +267,8 @@ class LibraryEncoder:
         characters = WordCharacters.of_tokenizer(self._tokenizer)
         limit = self._tokenizer.definition["model"]["max_input_chars_per_word"]
         for piece in cut_at_words(text, characters, limit, self._window_bytes):
-            lengths, ids, word_starts, _ = self._call_library([piece], self._libraries[0])
+            called = self._call_library([piece], self._libraries[0], has_spans=False)
+            lengths, ids, word_starts, _ = called
             yield _Part(ids, word_starts, lengths[:0])
         yield _Part(ids[:0], word_starts[:0], np.zeros(1, np.int64))
 
@@ -294,9 +295,15 @@ class LibraryEncoder:
         return [library, other]
 
     def _call_library(
-        self, texts: list[str], library: Any
+        self, texts: list[str], library: Any, *, has_spans: bool = True
     ) -> tuple[Int64, Ids, Bools, Callable[[int], list[Span]]]:
         """Encode texts with the library.
+
+        Args:
+            texts: the texts.
+            library: one of ``_libraries``.
+            has_spans: whether the spans of tokens are needed. Without them and the numbers of words,
+                tokenizers takes a quarter less time for Mistral's model.
 
         Returns:
             How many tokens each text has, all their ids, which of them begin words, and a function
@@ -307,7 +314,9 @@ class LibraryEncoder:
             if self._tokenizer.processor is not None:
                 lists = library.encode(texts, out_type=int, num_threads=1)
             else:
-                encodings = library.encode_batch(texts, add_special_tokens=False)
+                is_fast = not has_spans and self._word_tokens is not None
+                encode_batch = library.encode_batch_fast if is_fast else library.encode_batch
+                encodings = encode_batch(texts, add_special_tokens=False)
                 lists = [encoding.ids for encoding in encodings]
                 words = (encoding.word_ids for encoding in encodings)
 
