@@ -1,6 +1,8 @@
 """Commands that fail, and that succeed once what their error advises has been done."""
 
+import os
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from tokkit.errors import TokkitError
 
 Files = dict[str, str]
 # Texts to write, commands of which the last fails, a part of its error, where {} stands for anything,
-# and then the texts to write and the commands that succeed as it advises.
+# and then the texts to write and the commands that succeed as it advises. A command may read a file,
+# as in "tokenize -t tokenizer < text", and a surrogate in a text or a name is a byte of no UTF-8.
 Row = tuple[Files, list[str], str, Files, list[str]]
 _TEXT = "The cat sat. A mat is on the cat.\n\nA cat. The mat sat on it.\n\n"
 _TRAIN = "train in -o trained --vocab-size 24 --held-out 0"
@@ -31,12 +34,22 @@ _OF_RUNS = (
 )
 
 
+_OF_THE_SYSTEM = {"cp", "ln", "mkfifo", "mv", "rm", "sed"}
+
+
 def call(command: str) -> str:
     """Run a command in this process; return its error, or "" after success."""
     arguments = shlex.split(command)
+    if arguments[0] in _OF_THE_SYSTEM:
+        subprocess.run([*map(os.fsencode, arguments)], check=True)
+        return ""
+    content = None
+    if "<" in arguments:
+        *arguments, _, name = arguments
+        content = Path(name).read_bytes()
     if arguments[0] in ("train", "encode", "build"):
         arguments += ["--workers", "0", "--no-progress"]
-    result = CliRunner().invoke(cli, arguments)
+    result = CliRunner().invoke(cli, arguments, input=content)
     if isinstance(result.exception, TokkitError):
         return str(result.exception)
     if result.exit_code == 0:
@@ -93,4 +106,4 @@ def _write(files: Files) -> None:
     for name, text in files.items():
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, errors="surrogateescape")

@@ -14,63 +14,28 @@ leaves out those before it.
 
 import argparse
 import gc
-import hashlib
 import random
 import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
-import numpy as np
-from forkedcommands import Ended, call_command, import_all, start
+from forkedcommands import Ended, import_all, start
+from fuzzsubjects import Subject, make_subjects
 from mutating import mutate
-from smallruns import SENTENCES, make_inputs, stage_command, use_small_batches
-
-from tokkit.cli.streams import echo
-from tokkit.engine.manifest import MANIFEST
-from tokkit.errors import TokkitError
-from tokkit.pretraining.data.instance_loader import InstanceLoader
+from smallruns import use_small_batches
 
 MEMORY = 3 << 30  # bytes of address space beyond what the process has
 SECONDS = 40.0
-VOCAB_SIZE = 120
 MUTATION = "mutation"
 MARK = "\x01"
 # What verify alone looks for: stray files, and what was counted when the folder was made.
 OF_VERIFY_ALONE = ("but the shards hold", "but instances use", "is not in the manifest")
-BUILDS = {
-    "nsp": (),
-    "static": ("--masking", "static", "--compression", "zstd"),
-    "mlm": ("--objective", "mlm", "--packing", "doc-sentences"),
-    "sop": ("--objective", "sop", "--masking", "static", "--dupe-factor", "2"),
-}
-
-SIZES = {"bpe": "280", "unigram": "60"}
-
-Read = Callable[[Path, Path], int]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A sound folder or file.
-
-    Attributes:
-        path: where it is.
-        readers: the commands that read it, by their names: called with the folder and with a
-            folder to write into, they return an exit status.
-        accepting: those of them that use every value, with how the names of their shards begin.
-    """
-
-    path: Path
-    readers: dict[str, Read]
-    accepting: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,142 +49,6 @@ class Outcome:
     def accepted(self) -> bool:
         """Whether it succeeded."""
         return self.ended.status == 0
-
-
-def command(*arguments: str) -> Read:
-    """Return a reader that runs a command line; ``@`` is the folder, and ``+`` the output."""
-
-    def read(folder: Path, output: Path) -> int:
-        names = {"@": folder, "+": output}
-        status = call_command(*(names.get(argument, argument) for argument in arguments))
-        written = names[arguments[arguments.index("-o") + 1]] if "-o" in arguments else output
-        if not status and written.is_dir():
-            print_result(*(path.read_bytes() for path in sorted(written.glob("*.arrow"))))
-        return status
-
-    return read
-
-
-def load(layout: str, split: str) -> Read:
-    """Return a reader that loads all instances of a folder."""
-
-    def read(folder: Path, _: Path) -> int:
-        try:
-            loader = InstanceLoader(folder, batch_size=16, seed=1, layout=layout, split=split)
-            batches = [*loader] if split == "eval" else [loader.batch(step) for step in range(9)]
-        except TokkitError as error:
-            echo(f"tokkit: {error}", err=True)
-            return error.exit_status
-        for batch in batches:
-            check_batch(batch)
-        print_result(
-            *(np.asarray(value).tobytes() for batch in batches for value in batch.values())
-        )
-        return 0
-
-    return read
-
-
-def check_batch(batch: dict[str, object]) -> None:
-    """Check that a model of the vocabulary can take a batch."""
-    for name, low, high in (
-        ("input_ids", 0, VOCAB_SIZE),
-        ("labels", -100, VOCAB_SIZE),
-        ("next_sentence_label", 0, 2),
-        ("token_type_ids", 0, 2),
-    ):
-        values = np.asarray(batch.get(name, ()))
-        assert not values.size or low <= values.min() <= values.max() < high, name
-
-
-def print_result(*parts: bytes) -> None:
-    """Print what identifies a result."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little") + part)
-    print(f"result {digest.hexdigest()}")
-
-
-def make_subjects(work: Path, *, quick: bool) -> list[Subject]:
-    """Write all sound folders, or few; subjects that matter more are there more often."""
-    commands = [*make_inputs(work).values()]
-    trained, built = [*SIZES], [*BUILDS]
-    if quick:
-        trained, built = [], built[1:2]
-    else:
-        commands.append(stage_command("pretrain", work, work / "run"))
-    corpus = str(work / "corpus")
-    folder, output = work / "tokens", work / "output"
-    names = {str(folder): "@", str(output): "+"}
-    build = [names.get(part, part) for part in stage_command("build", work, output)]
-    commands += [[*stage_command("build", work, work / name), *BUILDS[name]] for name in built]
-    for model in trained:
-        options = ("--model", model, "--vocab-size", SIZES[model])
-        commands.append(["train", corpus, "-o", str(work / model), *options])
-    words = work / "words.tsv"
-    small = ("--vocab-size", "110", "--workers", "0")
-    counts = ("train", "@", "--format", "counts", *small)
-    commands[0] += ["--save-counts", str(words)]
-    for arguments in commands:
-        ended = start(partial(call_command, *arguments)).wait(120)
-        assert not ended.status, ended
-
-    shows = {
-        "inspect": command("inspect", "@"),
-        "inspect --json": command("inspect", "@", "--json"),
-        "report": command("report", "@", "-o", "+"),
-    }
-    looks = {"verify": command("verify", "@"), **shows}
-    builds = {"build": command(*build), "build of mlm": command(*build, "--objective", "mlm")}
-    replay = {"replay": command("inspect", "@", "--replay", "--rows", "2")}
-    loads = {
-        f"loader of {name}": load(*name.split())
-        for name in ("padded train", "ragged train", "padded eval")
-    }
-    encode = {
-        "encode": command("encode", corpus, "-t", "@", "-o", "+", "--workers", "0"),
-        "tokenize": command("tokenize", "-t", "@", SENTENCES[1]),
-        "train": command("train", corpus, "--compare", "@", *small, "-o", "+"),
-    }
-    begun = {"resume encode": command(*commands[1][:-3], "@", "--workers", "0"), **looks}
-    pretrain = stage_command("pretrain", work, output)[:-1]
-    resume = {"pretrain": command(*pretrain, "@")}
-    without_size = ("pretrain", pretrain[1], "--threads", "1", "--batch-size", "4", "-o", "+")
-    init, *later = (
-        {f"pretrain {options[0]}": command(*without_size, *options)}
-        for options in (
-            ("--init-from", "@", "--max-steps", "1"),
-            ("--continue-from", "@", "--max-steps", "4"),
-            ("--decay-from", "@", "--decay-steps", "1"),
-        )
-    )
-    if quick:
-        shows, looks, builds = {}, {"verify": looks["verify"]}, {"build": builds["build"]}
-    all_of = looks | replay | loads
-    splits = {name: f"{name.split()[-1]}-" for name in loads}
-    if not quick:
-        stopped = unfinish(work / "run", "stopped", "export", "checkpoints/step-00000003")
-        runs = [
-            Subject(work / "run", looks | replay | later[0] | later[1]),
-            Subject(stopped, shows | replay | resume),
-            Subject(work / "run" / "export", encode | init),
-        ]
-    return [
-        *[Subject(work / "tokens", looks | builds, dict.fromkeys(builds, "shard-"))] * 5,
-        *(Subject(work / name, all_of, splits) for name in (*built, *built)),
-        *(Subject(work / name, looks | encode) for name in ("tokenizer", *trained)),
-        Subject(words, {"train": command(*counts, "-o", "+")}),
-        Subject(unfinish(work / "tokens", "begun"), begun, {"resume encode": "shard-"}),
-        *([] if quick else runs),
-    ]
-
-
-def unfinish(folder: Path, name: str, *parts: str) -> Path:
-    """Copy a folder under another name without these files and folders; return the copy."""
-    copy = Path(shutil.copytree(folder, folder.with_name(name)))
-    for part in (MANIFEST, *parts):
-        shutil.rmtree(copy / part) if (copy / part).is_dir() else (copy / part).unlink()
-    return copy
 
 
 class Fuzzer:
@@ -245,7 +74,7 @@ class Fuzzer:
         for subject in {subject.path: subject for subject in self.subjects}.values():
             for name, read in subject.readers.items():
                 # Torch's threads do not survive a copy, and what resumes finishes the folder.
-                if not name.startswith(("pretrain", "resume")):
+                if not subject.in_copies and not name.startswith(("pretrain", "resume")):
                     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
                         read(subject.path, self._empty_output())
         self._sound = {subject.path: self.read_all(subject, None)[1] for subject in self.subjects}

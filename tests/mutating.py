@@ -7,6 +7,7 @@ program would write them.
 
 import hashlib
 import json
+import os
 import random
 import shutil
 import zlib
@@ -17,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 from faultyfolders import edit_manifest
 from malformedjson import VALUES, WHOLE, change_value
+from malformedrecipes import change_recipe
 
 from tokkit.engine.json_files import canonical_json
 from tokkit.engine.manifest import MANIFEST
@@ -46,15 +48,22 @@ def mutate(folder: Path, rng: Rng, others: list[Path]) -> tuple[str, bool]:
 
 
 def damage(folder: Path, rng: Rng, others: list[Path]) -> str:
-    """Change the bytes of a file, replace or remove it; return what was done."""
+    """Change the bytes of a file, replace or remove it; return what was done.
+
+    Some keep their time of change, as files do that a disk damages.
+    """
     files = _files(folder)
     path = rng.choice(files)
-    is_json = path.suffix in (".json", ".jsonl")
-    done = rng.choice(_FILE_CHANGES + ((change_json,) * 12 if is_json else ()))(path, rng)
+    status = path.stat()
+    more = {".json": (change_json,) * 12, ".jsonl": (change_json,) * 12}
+    more[".toml"] = (change_recipe,) * 30
+    done = rng.choice(_FILE_CHANGES + more.get(path.suffix, ()))(path, rng)
     if not done:
         other = rng.choice(_files(rng.choice(others)))
         shutil.copyfile(other, path)
         done = f"replaced by {other.name}"
+    if rng.random() < 0.5 and path.is_file() and not path.is_symlink():
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     return f"{path.name}: {done}"
 
 

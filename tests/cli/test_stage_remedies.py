@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commandremedies import Row, follow, make_folders
+from commandremedies import Row, follow
 
 ENCODE = "encode in -t tokenizer -o out"
 BUILD = "build tokens -o out --max-seq-length 16"
@@ -341,12 +341,6 @@ ROWS: list[Row] = [
         ["build one -o out --single-sentence random"],
     ),
 ]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a working folder with folders of all kinds."""
-    return make_folders(tmp_path_factory.mktemp("made"))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[2] for row in ROWS])

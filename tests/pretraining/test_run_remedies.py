@@ -4,7 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commandremedies import Row, follow, make_folders, make_run
+from commandremedies import Row, follow, make_folders, make_run, succeed
+
+from tokkit.errors import TokkitError
 
 PRETRAIN = "pretrain instances -o out --preset tiny --max-steps 2 --dry-run --threads 1"
 RESUMED = PRETRAIN.replace(" --preset tiny", "").replace("--max-steps 2", "--max-steps 4")
@@ -233,6 +235,63 @@ ROWS: list[Row] = [
             "inspect kept --replay",
         ],
     ),
+    (
+        {},
+        [PRETRAIN + " --schedule wsd --decay-steps 1 --warmup-tokens 100000"],
+        "--warmup-tokens {} do not fit before the decay; lower them, or train longer",
+        {},
+        [
+            PRETRAIN + " --schedule wsd --decay-steps 1 --warmup-tokens 100",
+            PRETRAIN.replace("--max-steps 2", "--max-steps 900")
+            + " --schedule wsd --decay-steps 1 --warmup-tokens 100000",
+        ],
+    ),
+    (
+        {},
+        ["sed -i s/nsp/none/ instances/manifest.json", PRETRAIN],
+        ": was built with --objective {}, but what is trained here learns from {}; build it again",
+        {},
+        [
+            "build tokens -o instances --max-seq-length 16 --eval-fraction 0.2 --overwrite",
+            PRETRAIN,
+        ],
+    ),
+    (
+        {},
+        [
+            "build tokens -o longer --max-seq-length 32",
+            AGAIN.replace("instances", "instances longer").replace("run", "kept")
+            + " --max-steps 2 --phases 16:0.5,32:0.5",
+            "inspect kept --replay",
+        ],
+        "has 2 phases; choose one with --phase, from 0",
+        {},
+        ["inspect kept --replay --phase 0", "inspect kept --replay --phase 1"],
+    ),
+    (
+        {},
+        ["sed -i s/bert/bort/ run/export/config.json", RESUMED + " --init-from run/export"],
+        ": model_type is {}, but --init-from requires {}; choose another model",
+        {},
+        ["sed -i s/bort/bert/ run/export/config.json", RESUMED + " --init-from run/export"],
+    ),
+    (
+        {},
+        ["sed -i s/gelu/silu/ run/export/config.json", RESUMED + " --init-from run/export"],
+        ": {} is {}, but --init-from requires {}; choose another model",
+        {},
+        [
+            "sed -i s/silu/gelu/ run/export/config.json",
+            RESUMED + " --init-from run/export",
+        ],
+    ),
+    (
+        {},
+        ["rm run/checkpoints/step-00000002/model.safetensors", AGAIN + " --max-steps 3"],
+        "are damaged, pass --overwrite to start again",
+        {},
+        [AGAIN + " --max-steps 3 --overwrite"],
+    ),
 ]
 
 
@@ -254,3 +313,53 @@ def test_runs_succeed_after_their_remedy(
 ) -> None:
     monkeypatch.chdir(shutil.copytree(made, tmp_path / "work"))
     follow(row)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        (
+            "rm run/export/model.safetensors",
+            "the [MASK]",
+            "no such file; remove {} and run the same tokkit pretrain again",
+            "rm -r run/export",
+            "the [MASK]",
+        ),
+        (
+            "sed -i s/F32/F3/ run/export/model.safetensors",
+            "the [MASK]",
+            "); remove {} and run the same tokkit pretrain again",
+            "rm -r run/export",
+            "the [MASK]",
+        ),
+        (
+            "sed -i s/bert/bart/ run/export/config.json",
+            "the [MASK]",
+            "model_type is {}; name the export folder of a run",
+            "sed -i s/bart/bert/ run/export/config.json",
+            "the [MASK]",
+        ),
+        (
+            "rm -f none",
+            "the " * 600 + "[MASK]",
+            "the sentence has {} tokens, but the model {} positions; shorten it",
+            "rm -f none",
+            "the [MASK]",
+        ),
+    ],
+)
+def test_masks_are_filled_after_the_remedy(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: tuple[str, ...]
+) -> None:
+    from tokkit.pretraining.models.export import fill_mask
+
+    damage, sentence, fault, mended, other = row
+    monkeypatch.chdir(shutil.copytree(made, tmp_path / "work"))
+    succeed(damage)
+    with pytest.raises(TokkitError) as error:
+        fill_mask(Path("run/export"), sentence)
+    for part in fault.split("{}"):
+        assert part in str(error.value)
+    succeed(mended)
+    succeed(AGAIN + " --max-steps 2")
+    assert fill_mask(Path("run/export"), other)

@@ -91,7 +91,7 @@ def read_recipe(path: Path, cache: Path | None = None) -> Recipe:
     pull(path)
     try:
         data = tomllib.loads(read_whole(path, _MAX_BYTES).decode())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TokkitError(f"{path}: not valid TOML: {error}") from error
     tables: dict[str, Table] = {stage: data.pop(stage) for stage in FOLDERS if stage in data}
     for stage, table in tables.items():

@@ -49,7 +49,11 @@ from tokkit.pretraining.models.architectures import (
     to_transformers,
 )
 from tokkit.pretraining.models.model_folder import CONFIG
-from tokkit.pretraining.models.tensor_files import read_tensors, wrap_damage_errors, write_tensors
+from tokkit.pretraining.models.tensor_files import (
+    DamagedError,
+    read_tensors,
+    write_tensors,
+)
 from tokkit.pretraining.models.transformer import Inputs, ModelConfig, Transformer
 from tokkit.shards.objectives import OBJECTIVES
 from tokkit.tokenizer.masked_text import encode_masked
@@ -175,9 +179,8 @@ def read_config(folder: Path) -> ModelConfig:
             f"name the export folder of a run"
         )
     config = parse_config(path, data, ARCHITECTURES[kind], "name the export folder of a run")
-    with wrap_damage_errors(folder / MODEL):
-        num_bytes = (folder / MODEL).stat().st_size
-    require_possible(path, config, num_bytes)
+    if (folder / MODEL).is_file():  # else the reader of the weights says so
+        require_possible(path, config, (folder / MODEL).stat().st_size)
     return config
 
 
@@ -212,7 +215,13 @@ def fill_mask(folder: Path, sentence: str, top: int = 5) -> list[list[Answer]]:
             f"{folder}: the sentence has {len(ids)} tokens, but the model "
             f"{config.max_position_embeddings} positions; shorten it"
         )
-    return predict_masked(read_export(folder), tokenizer, ids, top)
+    try:
+        model = read_export(folder)
+    except DamagedError as error:
+        raise TokkitError(
+            f"{error}; remove {folder} and run the same tokkit pretrain again, which writes it"
+        ) from error
+    return predict_masked(model, tokenizer, ids, top)
 
 
 def predict_masked(

@@ -34,11 +34,11 @@ def wrap_damage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise DamagedError(f"{path}: no such file; recreate it") from error
+        raise DamagedError(f"{path}: no such file") from error
     except OSError as error:
         raise TokkitError(f"{path}: {describe_os_error(error)}") from error
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DamagedError(f"{path}: damaged ({error}); recreate it") from error
+        raise DamagedError(f"{path}: damaged ({error})") from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
