@@ -307,6 +307,20 @@ ROWS: list[Row] = [
         {},
         {"inputs": "/".join(["a"] * 100)},
     ),
+    (
+        {"a.txt": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"},
+        {},
+        "a Git LFS pointer, not the file itself; run git lfs pull",
+        {"a.txt": b"text"},
+        {},
+    ),
+    (
+        {"a.jsonl": b'{"data": [{"text": "x"}]}\n'},
+        {},
+        ": an object with an array of objects in {}; if these are the records, pipe them in, as in jq -c '.data[]'",
+        {"a.jsonl": b'{"text": "x"}\n'},
+        {},
+    ),
 ]
 
 
@@ -321,8 +335,8 @@ def read(folder: Path, inputs: str = "", **options: Any) -> list[str]:
     return read_corpus(folder / inputs, **options).texts
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[row[2] for row in ROWS])
-def test_inputs_are_read_after_their_remedy(tmp_path: Path, row: Row) -> None:
+def follow(tmp_path: Path, row: Row) -> None:
+    """Check that a folder is refused, and that it is read after its remedy."""
     files, options, fault, mended, changed = row
     write(tmp_path / "first", files)
     with pytest.raises(TokkitError) as error:
@@ -355,6 +369,11 @@ def test_fields_are_named_if_no_record_has_the_text(
     (tmp_path / "a.jsonl").write_bytes(lines.encode() + RECORD)
     assert read(tmp_path)
     assert not caplog.text
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row[2] for row in ROWS])
+def test_inputs_are_read_after_their_remedy(tmp_path: Path, row: Row) -> None:
+    follow(tmp_path, row)
 
 
 @pytest.mark.parametrize("new", [pa.ipc.new_file, pa.ipc.new_stream])

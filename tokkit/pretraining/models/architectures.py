@@ -64,6 +64,7 @@ SIBLINGS = {"xlm-roberta": ROBERTA}
 POSITIONS = "embeddings.positions.weight"
 # With a row for each token.
 VOCAB_TENSORS = ("embeddings.words.weight", "masked_token_head.bias", "lm_head.weight")
+_MAX_LAYERS = 10_000
 
 
 def choose_architecture(config: ModelConfig) -> Architecture:
@@ -194,6 +195,11 @@ def require_possible(path: Path, config: ModelConfig, num_bytes: int) -> None:
     if config.divides_width and width % heads:
         raise TokkitError(
             f"{path}: hidden_size {width} cannot be divided among {heads} attention heads; {DOWNLOAD}"
+        )
+    if config.num_hidden_layers > _MAX_LAYERS:  # those of an ALBERT are one
+        raise TokkitError(
+            f"{path}: {config.num_hidden_layers:,} layers; at most {_MAX_LAYERS:,} are supported; "
+            f"{DOWNLOAD}"
         )
     outer = choose_architecture(config).outer
     num_rows = config.vocab_size
