@@ -1,6 +1,7 @@
 """``encode`` and ``build`` warn about input that wastes a training run, in the manifest and the log."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
 from tokkit.tokenizer.kernel_choice import KernelChoice
 from tokkit.tokenizer.tokenizer import load_tokenizer
+from tokkit.vocab.train import train
+from tokkit.vocab.train_config import TrainConfig
 
 WORDS = [first + second for first in "bcdfghklmn" for second in ("a", "ee", "it", "on", "us", "ay")]
 HEALTHY = "Bus bit hit. Fit kit lit? Can a bee say hus. Bay day! Mon bon.\nLus gus hit.\n\n"
@@ -45,6 +48,26 @@ def run(inputs: Path, tokenizer: Path, output: Path, **options: Any) -> Manifest
     return encode(
         EncodeConfig(inputs=(str(inputs),), tokenizer=tokenizer, output=output, **options)
     )
+
+
+def build_again(
+    folder: Path, tokenizer: Path | None = None, objective: str = "nsp", **options: Any
+) -> list[str]:
+    """Encode and build with these options; return the warnings of the latter."""
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        tokens = Path(work, "tokens")
+        run(folder / "in.txt", tokenizer or folder / "tokenizer", tokens, **options)
+        return build_of(tokens, objective=objective)
+
+
+def build_of(tokens: Path, **options: Any) -> list[str]:
+    output = tokens.with_name(f"{tokens.name}-instances")
+    return list(build(BuildConfig(tokens=tokens, output=output, workers=0, **options)).warnings)
+
+
+def learn(inputs: Path, output: Path, **options: Any) -> None:
+    """Learn a vocabulary from the text itself, as a warning advises."""
+    train(TrainConfig(inputs=(str(inputs),), output=output, workers=0, held_out=0, **options))
 
 
 def write(path: Path, text: str) -> Path:
@@ -105,6 +128,16 @@ def test_documents_of_one_sentence(tmp_path: Path, tokenizer: Path, suffix: str)
     pair = document.replace("bee.", "bee. Can kit?")
     path = write(tmp_path / f"pair.{suffix}", document * 99 + pair)
     assert run(path, tokenizer, tmp_path / "pair").warnings == []
+    assert "--documents file" not in warning, "it would be a single document"
+    if suffix == "txt":  # as the warning advises
+        for number in range(2):
+            write(tmp_path / "two" / f"{number}.txt", document * 100)
+        (warning,) = run(tmp_path / "two", tokenizer, tmp_path / "cut").warnings
+        assert "remove them or pass --documents file, else build with --objective mlm" in warning
+        done = run(tmp_path / "two", tokenizer, tmp_path / "file", documents="file")
+        assert done.warnings == build_of(tmp_path / "file") == []
+        write(tmp_path / "two" / "0.txt", document.strip() * 100)
+        assert run(tmp_path / "two" / "0.txt", tokenizer, tmp_path / "without").warnings == []
 
 
 def test_texts_that_sentencepiece_gets_in_windows(
@@ -119,7 +152,8 @@ def test_texts_that_sentencepiece_gets_in_windows(
     )
     (warning,) = run(path, model, tmp_path / "out").warnings
     assert warning.startswith("1 text reached sentencepiece in overlapping windows")
-    assert run(path, model, tmp_path / "lines", sentences="none").warnings == [warning]
+    assert run(path, model, tmp_path / "none", sentences="none").warnings == [warning]
+    assert run(path, model, tmp_path / "lines", sentences="lines").warnings == []
     path = write(tmp_path / "short.txt", HEALTHY * 30)
     assert run(path, model, tmp_path / "short").warnings == []
 
@@ -129,6 +163,8 @@ def test_unknown_tokens_with_the_commonest_characters(tmp_path: Path, tokenizer:
     (warning,) = run(path, tokenizer, tmp_path / "out").warnings
     assert "of the tokens are unknown" in warning
     assert "without a token: 文 : ; 字)" in warning
+    learn(path, tmp_path / "learned", vocab_size=60)
+    assert run(path, tmp_path / "learned", tmp_path / "known").warnings == []
     path = write(tmp_path / "few.txt", HEALTHY * 300 + "字 é文文\n")
     assert run(path, tokenizer, tmp_path / "few").warnings == []
 
@@ -147,6 +183,8 @@ def test_a_vocabulary_of_other_scripts(tmp_path: Path, bpe: Path, script: str, t
     path = write(tmp_path / "in.txt", f"{text}\n\n" * 50)
     (warning,) = run(path, bpe, tmp_path / "out").warnings
     assert f"of the letters are {script}, but only 0 of" in warning
+    learn(path, tmp_path / "learned", model="bpe", vocab_size=280)
+    assert run(path, tmp_path / "learned", tmp_path / "known").warnings == []
     path = write(tmp_path / "few.txt", f"{HEALTHY * 20}{text}\n\n" * 5)
     assert run(path, bpe, tmp_path / "few").warnings == []
 
@@ -162,6 +200,8 @@ def test_control_characters(tmp_path: Path, tokenizer: Path, character: str) -> 
     path = write(tmp_path / "in.txt", (HEALTHY * 49 + f"Bus{character} hit. Bee.\n\n") * 9)
     (warning,) = run(path, tokenizer, tmp_path / "out").warnings
     assert warning.startswith("2.0% of the documents contain control characters")
+    write(path, path.read_text(encoding="utf-8").replace(character, ""))
+    assert run(path, tokenizer, tmp_path / "clean").warnings == []
     path = write(tmp_path / "few.txt", (HEALTHY * 150 + f"Bus{character} hit. Bee.\n\n") * 9)
     assert run(path, tokenizer, tmp_path / "few").warnings == []
 
@@ -189,7 +229,8 @@ def test_warnings_are_the_same_for_any_number_of_workers(
 def test_pairs_that_are_all_random_are_reported_by_every_command(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write(tmp_path / "in.txt", "Bus hit a bee.\n\n" * 400)
+    for number in range(2):
+        write(tmp_path / "in.txt" / f"{number}.txt", "Bus hit a bee.\n\n" * 200)
     recipe = f"""
         output = "{tmp_path}"
         [corpus]
@@ -208,10 +249,29 @@ def test_pairs_that_are_all_random_are_reported_by_every_command(
         assert first.startswith(f"{tmp_path / 'tokens'}: each of the 400 documents has one")
         assert message.startswith(f"{tmp_path / 'instances'}: 100.0% of the pairs are random")
         assert "--documents file" in message
+    assert build_again(tmp_path, documents="file") == []
+    assert build_again(tmp_path, objective="mlm") == []
     shown = CliRunner().invoke(cli, ["inspect", str(tmp_path / "instances")]).output
     assert "warning: 100.0% of the pairs are random" in shown
     shown = CliRunner().invoke(cli, ["inspect", str(tmp_path / "instances"), "--json"]).output
     assert json.loads(shown)["warnings"] == Manifest.read(tmp_path / "instances").warnings
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "remedy"),
+    [
+        ({"sentences": "none"}, {"sentences": "lines"}, "encode with --sentences auto or lines"),
+        ({"documents": "line"}, {}, "encode without --documents line, or pass --objective mlm"),
+        ({"documents": "line"}, {"objective": "mlm"}, "or pass --objective mlm"),
+    ],
+)
+def test_pairs_that_are_not_random_after_the_remedy(
+    tmp_path: Path, tokenizer: Path, before: dict[str, Any], after: dict[str, Any], remedy: str
+) -> None:
+    write(tmp_path / "in.txt", "Bus hit a bee.\nKit can.\n\n" * 200)
+    (warning,) = build_again(tmp_path, tokenizer, **before)
+    assert warning.endswith(remedy)
+    assert build_again(tmp_path, tokenizer, **after) == []
 
 
 def test_real_corpora_of_documents_between_blank_lines_give_no_warning(

@@ -151,6 +151,7 @@ def test_a_pattern_that_backtracks_is_one_line_that_names_the_text(
         encoder.encode(pa.array(["good", "bad " + "a" * 40 + "b"], pa.large_string()))
     assert "\n" not in str(caught.value)
     assert not capfd.readouterr().err
+    assert len(encoder.encode(pa.array(["good"], pa.large_string())).ids) == 1, "without the text"
 
 
 ROW = {"content": "[CLS]", "lstrip": False, "rstrip": False, "special": True}

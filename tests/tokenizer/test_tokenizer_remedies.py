@@ -4,10 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from tinytokenizers import TINY_VOCAB, wordpiece_json, write_bpe, write_json, write_vocab
 
 from tokkit.errors import TokkitError
+from tokkit.tokenizer.definitions import byte_level_alphabet
+from tokkit.tokenizer.encoder import Encoder
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 Write = Callable[[Path], Any]
@@ -45,6 +48,10 @@ def require(*roles: str) -> Use:
     return lambda tokenizer: tokenizer.require_special(*roles)
 
 
+def encode(*texts: str) -> Use:
+    return lambda tokenizer: Encoder(tokenizer).encode(pa.array(texts, pa.large_string()))
+
+
 def nothing(_: Tokenizer) -> None:
     """Loading it is enough."""
 
@@ -59,6 +66,14 @@ def save(folder: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_file=str(folder / "made.json")).save_pretrained(folder)
 
 
+CHARSMAP = {"type": "Precompiled", "precompiled_charsmap": "////////"}
+BYTES = {
+    "type": "BPE",
+    "ignore_merges": True,
+    "vocab": {token: number for number, token in enumerate([*byte_level_alphabet(), "<s>"])},
+    "merges": [],
+}
+WORDS = "".join(f"{token}\n" for token in TINY_VOCAB)
 UNMASKED = tuple({*TINY_VOCAB} - {"[MASK]"})
 WITHOUT_BYTES = files(vocab__json={"a": 0, "b</w>": 1}, merges__txt="#version: 0.2\n")
 # What is written, the name of what is loaded, its use, the error, and what the remedy writes.
@@ -180,6 +195,50 @@ ROWS: list[Row] = [
         files(tokenizer_config__json={}),
         ".",
     ),
+    (
+        files(
+            tokenizer__json=wordpiece_json(normalizer={"type": "Prepend", "prepend": "x" * 2000})
+        ),
+        ".",
+        nothing,
+        "{}: its normalizer prepends {}; use another tokenizer",
+        files(tokenizer__json=wordpiece_json()),
+        ".",
+    ),
+    (
+        files(tokenizer__json=wordpiece_json(normalizer=CHARSMAP)),
+        ".",
+        nothing,
+        "{}: its precompiled_charsmap is damaged; download it again",
+        files(tokenizer__json=wordpiece_json()),
+        ".",
+    ),
+    (
+        files(tokenizer__json=wordpiece_json(model={"type": "Sorcery"})),
+        ".",
+        nothing,
+        "{}: the tokenizers library cannot load it ({}); save it with a release of transformers that uses",
+        save,
+        "tokenizer.json",
+    ),
+    (
+        files(
+            tokenizer__json={**wordpiece_json(pre_tokenizer=None, normalizer=None), "model": BYTES}
+        ),
+        "tokenizer.json",
+        encode("<s>"),
+        ", and there is no unknown token to use instead; name one as unk_token in a tokenizer_config.json",
+        files(tokenizer_config__json={"unk_token": "a"}),
+        "tokenizer.json",
+    ),
+    (
+        files(tokenizer_config__json={"tokenizer_class": "RagTokenizer"}, vocab__txt=WORDS),
+        ".",
+        nothing,
+        "{} runs in Python, not in the tokenizers library; take a tokenizer whose class is fast",
+        files(tokenizer_config__json={"tokenizer_class": "BertTokenizer"}),
+        ".",
+    ),
 ]
 
 
@@ -223,3 +282,14 @@ def test_folders_of_sentencepiece(tmp_path: Path, shared: Path) -> None:
         (tmp_path / "c.model").write_bytes(content)
         with pytest.raises(TokkitError, match=fault):
             load_tokenizer(tmp_path / "c.model")
+
+
+def test_a_file_of_more_values_than_a_tokenizer_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokkit.tokenizer.limits._MAX_VALUES", 50)
+    files(tokenizer__json=wordpiece_json())(tmp_path)
+    with pytest.raises(TokkitError) as error:
+        load_tokenizer(tmp_path)
+    assert ": more than 50 values, which no tokenizer has; pass another" in str(error.value)
+    load_tokenizer(write_vocab(tmp_path / "other"))

@@ -172,10 +172,12 @@ def find_warnings(
         )
     is_meant = config.sentences == "none" or config.documents == "line"
     if num_documents == accounts.kept("sentences") >= _MANY_DOCUMENTS and not is_meant:
+        has_several = sum(counts[f"{kind} files"] for kind in kinds) > 1
         warnings.append(
             f"each of the {num_documents:,} documents has one sentence, so that --objective nsp of "
             f"tokkit build will find random pairs only; if blank lines stand between the sentences "
-            f"of a text, remove them or pass --documents file, else build with --objective mlm"
+            f"of a text, remove them{' or pass --documents file' * has_several}, else build with "
+            f"--objective mlm"
         )
     if texts := counts["windowed texts"]:
         warnings.append(

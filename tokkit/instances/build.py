@@ -160,9 +160,10 @@ def _find_warnings(accounts: Accounts, folder: ShardFolder) -> list[str]:
     elif options.get("documents") == "line":
         remedy = "encode without --documents line, or pass --objective mlm"
     else:
+        has_several = len(folder.manifest.inputs) > 1
         remedy = (
-            "if blank lines stand between all sentences, remove them or encode with --documents file; "
-            "else pass --objective mlm"
+            f"if blank lines stand between all sentences, remove them"
+            f"{' or encode with --documents file' * has_several}; else pass --objective mlm"
         )
     return [
         f"{share:.1%} of the pairs are random, since documents of one sentence have no next one; {remedy}"
