@@ -55,6 +55,64 @@ ELSEWHERE = {
     "tokenizer/test_folders_of_transformers.py::test_without_transformers_the_line_names_the_extra_and_the_file": (
         "or name its tokenizer.json, which is then taken as it is",
     ),
+    "encoding/test_warnings.py::test_one_huge_document_of_many_lines": (
+        "became one document each; pass --documents line",
+    ),
+    "encoding/test_warnings.py::test_files_cut_at_their_paragraphs": (
+        "pass --documents file if a file is a document",
+    ),
+    "encoding/test_warnings.py::test_documents_of_one_sentence": (
+        "find random pairs only; if blank",
+        " or pass --documents file",
+    ),
+    "encoding/test_warnings.py::test_texts_that_sentencepiece_gets_in_windows": (
+        "reached sentencepiece in overlapping",
+    ),
+    "encoding/test_warnings.py::test_unknown_tokens_with_the_commonest_characters": (
+        "use a vocabulary that was learned from such text",
+    ),
+    "encoding/test_warnings.py::test_a_vocabulary_of_other_scripts": (
+        "use a vocabulary that was learned from this script",
+    ),
+    "encoding/test_warnings.py::test_control_characters": ("clean it before training on it",),
+    "encoding/test_warnings.py::test_pairs_that_are_not_random_after_the_remedy": (
+        "encode with --sentences auto or lines",
+        "encode without --documents line, or",
+    ),
+    "encoding/test_warnings.py::test_pairs_that_are_all_random_are_reported_by_every_command": (
+        "if blank lines stand between all sentences",
+        " or encode with --documents file",
+    ),
+    "cli/test_remedies.py::test_translations_of_other_documents": (
+        "encode dropped as many documents as of",
+        "{}: {}, {}, and encode again",
+    ),
+    "corpus/test_companions.py::test_a_saved_data_set_is_read_as_its_library_reads_it": (
+        "holds a DatasetDict",
+    ),
+    "engine/test_aws_profiles.py::test_a_profile_that_gives_no_keys_is_refused": (
+        "is damaged ({}); restore the file",
+        "set the variables that aws configure",
+    ),
+    "engine/test_aws_profiles.py::test_an_address_is_corrected": ("correct it, or unset it",),
+    "tokenizer/test_hostile_tokenizers.py::test_a_pattern_that_backtracks_is_one_line_that_names_the_text": (
+        "its library cannot encode",
+    ),
+    "tokenizer/test_folders_of_transformers.py::test_a_tiktoken_file_is_converted_with_its_special_tokens": (
+        "a tiktoken file, which lacks",
+    ),
+    "tokenizer/test_metaspace_bpe.py::test_a_word_that_sentencepiece_would_trim_is_refused": (
+        "break the text into lines",
+    ),
+    "pretraining/test_export.py::test_a_decoder_generates_the_most_likely_tokens": (
+        "use AutoModel{} of transformers",
+    ),
+    "pretraining/data/test_loader.py::test_a_folder_without_training_instances_is_refused": (
+        "holds no training instance",
+    ),
+    "test_fuzz.py::test_a_disk_that_fails_ends_a_stage_with_one_line_and_it_resumes": (
+        "no space left on the device",
+    ),
 }
 # Why nothing follows a remedy, and parts of the messages.
 NOT_FOLLOWED = {
@@ -66,66 +124,26 @@ NOT_FOLLOWED = {
         "There is no text to measure on; name some",
         "run its command again",
         "record batches {} to {}, pass {}",
-        "encode dropped as many documents as of",
-        "{}: {}, {}, and encode again",
         "split must be one of",
         "are not supported by this function",
     ),
     "the warning is about a finished folder, and what it advises is checked where that option is tested": (
-        "became one document each; pass --documents line",
-        "pass --documents file if a file is a document",
-        "find random pairs only; if blank",
-        "reached sentencepiece in overlapping",
-        "use a vocabulary that was learned from such text",
-        "use a vocabulary that was learned from this script",
-        "clean it before training on it",
-        "encode with --sentences auto or lines",
-        "encode without --documents line, or",
-        "if blank lines stand between all sentences",
         "no instances are held out, so nothing is evaluated",
-        "holds a DatasetDict",
         "which is too little; lower --micro-batch-tokens",
     ),
     "another file has to come from where this one came from": (
-        "run git lfs pull",
-        "restore the file, or remove the link",
-        "is damaged ({}); restore the file",
-        "name another, or restore it",
         "is not a regular file; restore the file",
-        "replace it with a copy of the file",
         "README.md: is not installed",
-        "so it is not overwritten; choose another path",
         "install the release that wrote it",
-        "download both again",
-        "use weights that are not quantized",
-        "download the weights again",
-        "contains objects other than named tensors",
-        "is not 0, which is not supported",
-        "not a file of tensors alone",
         "download it again",
-        "no such file; recreate it",
-        "damaged ({}); recreate it",
-        "choose another model",
-        "take a tokenizer whose class is fast",
-        "the tokenizers library cannot load it",
         "its library did not encode",
-        "its library cannot encode",
-        "which no tokenizer has; pass another",
-        "its {} {}; use another tokenizer",
-        "a tiktoken file, which lacks",
-        "there is no unknown token to use instead",
-        "name the export folder of a run",
-        "use AutoModel{} of transformers",
-        "its precompiled_charsmap",
     ),
     "it takes another machine, another user, a GPU, a cluster, a store or the network": (
         "check the name, the network",
         "ask for access on its page",
         "leave it out, and set {}",
         "check the network, and run",
-        "set the variables that aws configure",
         "check the folder with tokkit verify",
-        "correct it, or unset it",
         "as ray status shows it",
         "install the same release on all nodes",
         "run ray start on this machine",
@@ -139,55 +157,22 @@ NOT_FOLLOWED = {
         "--precision fp16 is for",
     ),
     "it takes a full disk, little memory, or files that change at a moment": (
+        "has changed while it was read; wait",
         "out of memory; use fewer --workers",
         "out of memory; use fewer --workers, or smaller units",
         "It may have run out of memory: use",
         "changed while it was in use",
-        "no space left on the device",
         "the disk quota is used up",
         "raise the limit, as with ulimit",
         "too many open files; close",
         "free some space before",
         "a crash may lose lines",
         "its lines are kept in memory",
-        "has changed while it was read; wait",
         "was damaged while it was read",
-        "is not valid UTF-8; give it another name",
-        "is not UTF-8, as a recipe must be",
-        "a link that leads to itself",
-        "a file or a link to nothing is there",
-        "unfinished (it has no {}); run the same tokkit train again",
-    ),
-    "it takes gigabytes, or a process whose standard input is a device": (
-        "standard input: more than {} bytes",
-        "standard input, byte {}",
-        "more than {} fields; shorten",
-        "of names of columns; correct it",
-        "values in one record; write",
-        "pipe its content to -",
-        "standard input is closed; name",
-        "cannot be read from standard input; name",
-        "split the corpus into several",
-        "more than --memory; raise it",
-        "more than can be learned from; pass",
-        "would be learned as an ordinary token",
-        "break the text into lines",
-        "a page of {} bytes",
     ),
     "no command reaches it, since a check before it says the same": (
         "which only tokkit train reads",
         "omit --language-field to use",
-    ),
-    "it is left to do": (
-        "if these are the records, pipe them in",
-        "is not in the manifest of its folder; remove it",
-        "holds no training instance",
-        "learns from {}; build it again",
-        "the sentence has {} tokens",
-        "--extend-positions has no effect: the model has positions for any length",
-        "pass --extend-positions interpolate",
-        "do not fit before the decay; lower them",
-        "choose one with --phase, from 0",
     ),
 }
 
@@ -218,7 +203,9 @@ def texts_of_tests() -> frozenset[str]:
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     )
-    return frozenset(text for text in texts if sum(map(len, parts_of(text))) >= FEWEST)
+    return frozenset(
+        text for text in texts if sum(map(len, parts_of(text))) >= FEWEST and " " in text.strip()
+    )
 
 
 def remedies_of(path: Path) -> Iterator[tuple[int, str]]:
@@ -265,4 +252,4 @@ def test_the_tests_elsewhere_exist() -> None:
 
 
 def test_the_list_of_remedies_that_are_not_followed_becomes_shorter() -> None:
-    assert sum(map(len, NOT_FOLLOWED.values())) <= 116
+    assert sum(map(len, NOT_FOLLOWED.values())) <= 47

@@ -9,6 +9,8 @@ from commandremedies import Row, follow
 ENCODE = "encode in -t tokenizer -o out"
 BUILD = "build tokens -o out --max-seq-length 16"
 TRAIN = "train in -o out --vocab-size 24 --held-out 0"
+LEARN = "train p.txt -o out --model bpe --metaspace --vocab-size 10 --held-out 0 --overwrite"
+LEARN += " --special-token '<unk>'"
 RECIPE = 'output = "made"\n[corpus]\ninputs = ["in"]\n[train]\nvocab-size = 24\n'
 LINE = "the cat sat on a mat on the mat\n"
 
@@ -98,6 +100,13 @@ ROWS: list[Row] = [
         {"r.toml": RECIPE},
         ["run r.toml --until train"],
     ),
+    (
+        {"p.txt": "<s><s> <s><s><s>\n" * 50},
+        [LEARN + " --special-token '<s>'"],
+        "the corpus contains {} so often that it would be learned as an ordinary token; remove it",
+        {"q.txt": "ab\n" * 50},
+        [LEARN + " --special-token '</s>'", LEARN.replace("p.txt", "q.txt").replace("10", "5")],
+    ),
     # tokenize
     (
         {"long": "a " * (1 << 21) + "\n"},
@@ -162,7 +171,7 @@ LIMITED: list[tuple[str, int, Row]] = [
         (
             {"w.tsv": "a\t9\nb\t9\nabababababab\t1\n"},
             ["train w.tsv -o out --format counts --vocab-size 7"],
-            "bytes, more than can be learned from; pass --min-word-count 2",
+            "bytes, more than can be learned from; pass --min-word-count ",
             {},
             ["train w.tsv -o out --format counts --vocab-size 7 --min-word-count 2"],
         ),

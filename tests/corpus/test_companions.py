@@ -94,7 +94,8 @@ def test_a_saved_data_set_is_read_as_its_library_reads_it(
     DatasetDict({"train": DATA, "test": DATA.select([2])}).save_to_disk(tmp_path / "two")
     with caplog.at_level(logging.INFO):
         assert read_corpus(tmp_path / "two").texts == ["three", "one", "two", "three"]
-    assert "two: holds a DatasetDict, whose splits are all read" in caplog.text
+    assert "two: holds a DatasetDict, whose splits are all read; name one for it" in caplog.text
+    assert read_corpus(tmp_path / "two" / "test").texts == ["three"]
 
 
 def test_an_incomplete_data_set_and_a_selection_are_refused(tmp_path: Path) -> None:

@@ -317,7 +317,7 @@ ROWS: list[Row] = [
     (
         {"a.jsonl": b'{"data": [{"text": "x"}]}\n'},
         {},
-        ": an object with an array of objects in {}; if these are the records, pipe them in, as in jq -c '.data[]'",
+        "an object with an array of objects in {}; if these are the records, pipe them in",
         {"a.jsonl": b'{"text": "x"}\n'},
         {},
     ),

@@ -28,7 +28,7 @@ LIMITED: list[tuple[str, dict[str, int], Row]] = [
         (
             {"a.csv": b"text,b\na" + b"," * 40},
             {},
-            "the row has more than {} fields; shorten it",
+            "more than {} fields; shorten it",
             {"a.csv": b"text,b\na,b"},
             {},
         ),

@@ -72,7 +72,25 @@ def test_a_profile_that_gives_no_keys_is_refused(
     profiles: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", name)
+    sound = profiles.read_text()
     if name == "damaged":
         profiles.write_text("key = value")
     with pytest.raises(TokkitError, match=message):
         pull(find_local(URI, profiles.parent))
+    if name == "login":  # what aws configure export-credentials prints
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    profiles.write_text(sound)
+    monkeypatch.setenv("AWS_PROFILE", "login" if name == "login" else "work")
+    read_profile(with_keys=True)
+
+
+@pytest.mark.usefixtures("s3")
+def test_an_address_is_corrected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    object_store.open_client.cache_clear()
+    address = os.environ["AWS_ENDPOINT_URL"]
+    (tmp_path / "text").write_text("A cat.")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost")
+    with pytest.raises(TokkitError, match=r"AWS_ENDPOINT_URL=localhost: not the address of"):
+        put_object(tmp_path / "text", find_local(URI, tmp_path) / "text")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    put_object(tmp_path / "text", find_local(URI, tmp_path) / "text")

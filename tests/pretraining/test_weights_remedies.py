@@ -33,9 +33,12 @@ NAMES = {
 LAYERS, WIDTH, HEADS, INNER = range(4)
 Tensors = dict[str, torch.Tensor]
 POSITIVE = "Expected `int` >= 1 - at "
-TOO_LARGE = (
-    "{}: describes a model of {} parameters, but the weights have only {} bytes; download both again"
-    "|layers; at most {} are supported; download it again|an even size"
+TOO_LARGE = "|".join(  # noqa: FLY002  each is a part of a message
+    (
+        "{}: describes a model of {} parameters, but the weights have only {} bytes; download both again",
+        "{}: {} layers; at most {} are supported; ",
+        "an even size",
+    )
 )
 # What a number of the config is replaced by, and what the error says.
 CONFIG_FAULTS: dict[str, tuple[int, Any, str]] = {

@@ -181,6 +181,7 @@ def test_a_word_that_sentencepiece_would_trim_is_refused(
     if trims:
         with pytest.raises(TextTooLongError, match="must take in one piece"):
             encoder.encode(texts)
+        assert len(encoder.encode(column(["b " + "a" * 900, *["a" * 1000] * 4])).ids)  # in lines
     else:
         ids = encoder.encode(texts).ids.tolist()
         assert ids == LibraryEncoder(made).encode(texts).ids.tolist()

@@ -179,8 +179,9 @@ def test_instances_in_other_shards_make_the_same_batches(tmp_path: Path) -> None
 
 def test_a_folder_without_training_instances_is_refused(tmp_path: Path) -> None:
     folder = write_instance_folder(tmp_path / "instances", num_training=0)
-    with pytest.raises(TokkitError, match="holds no training instance"):
+    with pytest.raises(TokkitError, match="holds no training instance; build it from more text"):
         open_loader(folder)
+    open_loader(write_instance_folder(tmp_path / "more", num_training=20))
 
 
 def test_replaced_tokens_come_from_the_whole_vocabulary_where_that_was_asked(
