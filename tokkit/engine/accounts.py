@@ -4,7 +4,7 @@
     >>> accounts.add("documents", 10)
     >>> accounts.drop("documents", "empty", 2)
     >>> accounts.keep("documents", 8)
-    >>> accounts.check(folder)
+    >>> accounts.check(folder, is_resumed=False)
 
 What came in minus what was dropped is what was kept, always: ``check`` makes sure of it when a
 stage ends, and ``tokkit verify`` later. Other counts, of all sources or of one, obey no such rule:
@@ -86,13 +86,20 @@ class Accounts:
             if entry["in"] - sum(entry["dropped"].values()) != entry["kept"]
         ]
 
-    def check(self, folder: Path) -> None:
+    def check(self, folder: Path, *, is_resumed: bool) -> None:
         """Check that the accounts of a folder's units add up.
 
+        Args:
+            folder: output of the stage.
+            is_resumed: whether receipts of an earlier run are among them, which may have been changed.
+
         Raises:
-            TokkitError: if they do not: a receipt was changed, or it is a bug in tokkit.
+            TokkitError: if they do not, and some are of an earlier run.
+            AssertionError: if they do not, and all are of this run, which is a bug in tokkit.
         """
         if wrong := self.imbalances():
+            if not is_resumed:
+                raise AssertionError("; ".join(wrong))
             raise TokkitError(
                 f"{folder}: the receipts of finished units do not add up ({'; '.join(wrong)}); pass "
                 f"--overwrite to do the work again"

@@ -125,7 +125,7 @@ def run_step(stage: Stage, config: StageConfig) -> StepResult:
                 stage.prepare(output)
             write_plan(stage)
             return StepResult("plan", len(stage.units))
-        receipts = complete_units(
+        receipts, _ = complete_units(
             stage, workers=config.workers, progress=config.progress, part=config.part
         )
         return StepResult("part", len(receipts))

@@ -142,9 +142,11 @@ def run_stage(
         finished.log_warnings(stage.output)
         return finished
     with shared_folder(stage, overwrite=overwrite, planned=commit):
-        receipts = complete_units(stage, workers=workers, progress=progress, commit=commit)
+        receipts, is_resumed = complete_units(
+            stage, workers=workers, progress=progress, commit=commit
+        )
         accounts = sum_accounts(receipts)
-        accounts.check(stage.output)
+        accounts.check(stage.output, is_resumed=is_resumed)
         if stage.check_accounts is not None:
             stage.check_accounts(accounts)
         warnings = []
@@ -232,7 +234,7 @@ def complete_units(
     progress: bool,
     part: tuple[int, int] | None = None,
     commit: bool = False,
-) -> list[Receipt]:
+) -> tuple[list[Receipt], bool]:
     """Do the units of a stage that are not done yet, in its prepared folder.
 
     Args:
@@ -243,7 +245,7 @@ def complete_units(
         commit: refuse to do a unit.
 
     Returns:
-        The receipt of each unit, in the order of the units.
+        The receipt of each unit, in the order of the units, and whether some are of an earlier run.
     """
     if part is None and not commit and stage.prepare is not None:
         stage.prepare(stage.output)
@@ -273,8 +275,10 @@ def complete_units(
     )
     task = Task(stage.function, stage.context, stage.output, stage.load, stage.key, stage.digest)
     outcomes = run_units(task, missing, workers, bar.update, stream, cluster=stage.cluster)
+    num_made = 0
     with bar, closing(outcomes):
         for unit, outcome in outcomes:
+            num_made += 1
             if stage.on_result is not None:
                 stage.on_result(outcome.result)
             receipts[unit.shard] = outcome.receipt
@@ -282,7 +286,7 @@ def complete_units(
     if stream is not None:
         shards += stream.shards
         stream.remove_others()
-    return [receipts[shard] for shard in shards]
+    return [receipts[shard] for shard in shards], num_made < len(shards)
 
 
 class _RemainingStream:

@@ -145,10 +145,12 @@ def count_corpus(
             from within ``memory``, or the disk is full; also of the readers.
     """
     stage = make_counting_stage(config, plan, folder, table_memory=table_memory)
-    receipts = complete_units(
+    receipts, is_resumed = complete_units(
         stage, workers=config.workers, progress=config.progress, commit=config.commit
     )
-    return _merge(stage.context, receipts, list_inputs(stage, receipts))
+    corpus = _merge(stage.context, receipts, list_inputs(stage, receipts))
+    corpus.accounts.check(config.output, is_resumed=is_resumed)
+    return corpus
 
 
 def make_counting_stage(
@@ -314,7 +316,6 @@ def _merge(
     else:
         first = None
     accounts.drop("documents", HELD_OUT, num_drawn)
-    accounts.check(config.output)
     if not accounts.kept("documents"):
         option = "--sample" if context.share < 1 else "--documents"
         raise TokkitError(f"{names}: no document is left to learn from; see {option}")
