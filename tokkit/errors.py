@@ -88,6 +88,15 @@ def wrap_os_errors(path: str | Path) -> Iterator[None]:
         raise TokkitError(f"{path}: {describe_os_error(error)}") from error
 
 
+def refuse_loop(path: Path) -> None:
+    """Raise a ``TokkitError`` if links of a path lead to themselves, which looks as if nothing is there."""
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise TokkitError(f"{path}: {_REMEDIES[errno.ELOOP]}") from error
+
+
 # C0 and C1 controls, which begin escape sequences, controls of bidirectional text, separators of
 # lines and paragraphs, and surrogates, which stand for bytes of a file name that are not UTF-8.
 _CONTROLS = re.compile(

@@ -12,7 +12,7 @@ from typing import Any, TypedDict, TypeVar
 from tokkit import __version__
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.json_files import FileRow, check_options, parse_json, read_bytes, write_record
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, refuse_loop
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +129,7 @@ class Manifest:
                 format version, or a name of its files leads out of it.
         """
         if not folder.is_dir():
+            refuse_loop(folder)
             raise TokkitError(f"{folder}: no such folder")
         path = folder / MANIFEST
         if not path.is_file():

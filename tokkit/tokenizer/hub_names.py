@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from tokkit.engine.mirrors import pull
-from tokkit.errors import TokkitError
+from tokkit.errors import TokkitError, refuse_loop
 from tokkit.options import find_local
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ def find_folder(name: Path, other_files: tuple[str, ...] = ()) -> Path:
     """
     name = find_local(name)
     pull(name)
+    refuse_loop(name)
     match = _NAME.fullmatch(name.as_posix())
     if name.exists() or not match or _FILE.fullmatch(name.suffix):
         return name

@@ -10,7 +10,7 @@ from pathlib import Path
 from tokkit.engine.files import write_atomically
 from tokkit.engine.manifest import KINDS, MANIFEST, Manifest
 from tokkit.engine.mirrors import pull
-from tokkit.errors import TokkitError, require, wrap_os_errors
+from tokkit.errors import TokkitError, refuse_loop, require, wrap_os_errors
 from tokkit.inspection.recipe_folder import FOLDERS, RecipeRecord
 from tokkit.inspection.report.instances_section import describe_instances
 from tokkit.inspection.report.markup import shorten_names
@@ -84,6 +84,7 @@ def find_stages(path: Path) -> Mapping[str, Path]:
         TokkitError: if the path is missing or no folder.
     """
     if not path.is_dir():
+        refuse_loop(path)
         what = (
             "is a file; name the folder that a stage wrote" if path.exists() else "no such folder"
         )

@@ -25,7 +25,7 @@ import msgspec
 
 from tokkit.engine.files import read_whole
 from tokkit.engine.json_files import RECREATE, Count, FileRow, check_options, read_json
-from tokkit.errors import TokkitError, UsageError
+from tokkit.errors import TokkitError, UsageError, refuse_loop
 from tokkit.options import uri_of
 from tokkit.pretraining.families import FAMILY_OF
 from tokkit.pretraining.pretrain_config import PretrainConfig
@@ -106,6 +106,7 @@ def find_run(path: Path, *, undecayed: bool = False) -> tuple[Path, Path]:
     if path.parent.name == CHECKPOINTS and (path.parent.parent / RUN).is_file():
         run, checkpoint = path.parent.parent, path
     if not (run / RUN).is_file():
+        refuse_loop(path)
         raise TokkitError(
             f"{path}: is neither a run folder nor a checkpoint of one; name run, or "
             f"run/{CHECKPOINTS}/{checkpoint_path(Path(), 1000)}"
