@@ -55,9 +55,12 @@ def damage(folder: Path, rng: Rng, others: list[Path]) -> str:
     files = _files(folder)
     path = rng.choice(files)
     status = path.stat()
-    more = {".json": (change_json,) * 12, ".jsonl": (change_json,) * 12}
-    more[".toml"] = (change_recipe,) * 30
-    done = rng.choice(_FILE_CHANGES + more.get(path.suffix, ()))(path, rng)
+    more = {
+        ".json": [change_json] * 12,
+        ".jsonl": [change_json] * 12,
+        ".toml": [change_recipe] * 30,
+    }
+    done = rng.choice([*_FILE_CHANGES, *more.get(path.suffix, ())])(path, rng)
     if not done:
         other = rng.choice(_files(rng.choice(others)))
         shutil.copyfile(other, path)

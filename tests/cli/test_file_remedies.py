@@ -49,6 +49,13 @@ ROWS: list[Row] = [
     ),
     (
         {},
+        ["ln -s nowhere out", "report tokens -o out"],
+        "out: a file or a link to nothing is there; remove it",
+        {},
+        ["rm out", "report tokens -o out"],
+    ),
+    (
+        {},
         ["ln -s nowhere in/c.txt", "encode in/c.txt -t tokenizer -o out"],
         ": a link to {}, which does not exist; restore the file, or remove the link",
         {},

@@ -1,11 +1,9 @@
 """Errors about inputs advise what works: each row fails, does what the line says, and is read."""
 
 import gzip
-import io
 import json
 import re
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +14,21 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from corpusfiles import read_corpus
+from corpusremedies import PARQUET, RECORD, TABLE, Row, follow, read, saved
 
 from tokkit.errors import TokkitError
 
-
-def saved(save: Callable[[io.BytesIO], None]) -> bytes:
-    with io.BytesIO() as buffer:
-        save(buffer)
-        return buffer.getvalue()
-
-
-TABLE = pa.table({"text": ["from a table"]})
 ZIP = saved(lambda file: zipfile.ZipFile(file, "w").writestr("a.txt", "text"))
 SEVERAL = pa.table({"a": [1], "body": ["from a table"]})
 GERMAN = "Die Straße über Köln. " * 20
 FEATHER_1 = b"FEA1" + bytes(9) + b"FEA1"
 ARROW = saved(lambda file: pyarrow.feather.write_feather(TABLE, file, compression="uncompressed"))
-PARQUET = saved(lambda file: pq.write_table(TABLE, file))
 SEVERAL_PARQUET = saved(lambda file: pq.write_table(SEVERAL, file))
 NUMPY = saved(lambda file: np.save(file, np.arange(9)))
 STATE = {"_data_files": [{"filename": "a.arrow"}]}
 INDICES = {**STATE, "_indices_files": [{"filename": "b.arrow"}]}
-RECORD = b'{"text": "a record"}\n'
 PANDAS = pd.DataFrame({"text": ["x", "y"], "label": [1, 2]})
 
-Files = dict[str, bytes]
-# What is in the folder, the options, the error, and what its remedy makes of files and options.
-Row = tuple[Files, dict[str, Any], str, Files, dict[str, Any]]
 ROWS: list[Row] = [
     ({"a.zip": ZIP}, {}, "unpack it, and name the files in it", {"a.txt": b"text"}, {}),
     ({"a": b"%PDF-1.5"}, {}, "convert it to plain text first", {"a": b"text"}, {}),
@@ -322,29 +308,6 @@ ROWS: list[Row] = [
         {},
     ),
 ]
-
-
-def write(folder: Path, files: Files) -> None:
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
-
-def read(folder: Path, inputs: str = "", **options: Any) -> list[str]:
-    return read_corpus(folder / inputs, **options).texts
-
-
-def follow(tmp_path: Path, row: Row) -> None:
-    """Check that a folder is refused, and that it is read after its remedy."""
-    files, options, fault, mended, changed = row
-    write(tmp_path / "first", files)
-    with pytest.raises(TokkitError) as error:
-        read(tmp_path / "first", **options)
-    for part in fault.split("{}"):
-        assert part in str(error.value)
-    write(tmp_path / "second", mended or files)
-    assert read(tmp_path / "second", **options | changed)
 
 
 @pytest.mark.parametrize("orient", ["columns", "split", "index", "table", "values"])

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpusfiles import read_corpus
-from test_corpus_remedies import PARQUET, RECORD, Row, follow, saved
+from corpusremedies import PARQUET, RECORD, Row, follow, saved
 
 from tokkit.errors import TokkitError
 

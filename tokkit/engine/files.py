@@ -87,7 +87,7 @@ class PendingFile:
         sink: the file to write to.
 
     Raises:
-        TokkitError: if it is a device or a pipe.
+        TokkitError: if it is a device, a pipe or a link to nothing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -95,6 +95,8 @@ class PendingFile:
             raise TokkitError(
                 f"{path}: not a regular file, so it is not overwritten; choose another path"
             )
+        if path.is_symlink() and not path.exists():
+            raise TokkitError(f"{path}: {describe_os_error(FileExistsError(errno.EEXIST, ''))}")
         self.path = path
         self._temporary = draft_path(path)
         with wrap_os_errors(path):
