@@ -9,10 +9,11 @@ import pyarrow as pa
 import pytest
 import sentencepiece
 from malformedjson import mutants
-from tinytokenizers import write_vocab
+from tinytokenizers import write_bpe, write_vocab
 
 from tokkit.errors import TokkitError
 from tokkit.tokenizer import library_calls, limits
+from tokkit.tokenizer.definitions import byte_level_alphabet
 from tokkit.tokenizer.library_calls import LibraryError, watch_library
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
@@ -92,6 +93,27 @@ def test_a_tokenizer_out_of_all_proportion_is_refused_before_it_is_loaded(
     assert len(str(caught.value)) < 500
     assert "\n" not in str(caught.value)
     assert not capfd.readouterr().err, "what a library prints is no line of ours"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("vocab.txt", f"[UNK]\n{LONG}\n"),
+        ("vocab.json", json.dumps({t: n for n, t in enumerate([*byte_level_alphabet(), LONG])})),
+        ("added_tokens.json", json.dumps({LONG: 2})),
+        ("tokenizer_config.json", json.dumps({"added_tokens_decoder": {"2": {"content": LONG}}})),
+    ],
+)
+def test_a_token_that_no_text_needs_is_refused_in_every_file(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    (tmp_path / "vocab.txt").write_text("[UNK]\na\n")
+    if name == "vocab.json":
+        write_bpe(tmp_path, [])
+        (tmp_path / "vocab.txt").unlink()
+    (tmp_path / name).write_text(content)
+    with pytest.raises(TokkitError, match="begins with 'aaaaaaaaaaaaaaaaaaaa' has 70,000 char"):
+        load_tokenizer(tmp_path)
 
 
 def test_deep_nesting_is_refused(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ from tokkit.tokenizer.definitions import (
     letters,
     wordpiece,
 )
-from tokkit.tokenizer.limits import check_json, read_file
+from tokkit.tokenizer.limits import check_json, check_tokens, read_file
 from tokkit.tokenizer.piece_vocabulary import PieceVocabulary
 from tokkit.tokenizer.special_tokens import named_roles, named_token
 from tokkit.tokenizer.tekken import NAME as TEKKEN
@@ -367,6 +367,7 @@ def _read_lines(path: Path) -> list[str]:
         lines.pop()
     if not lines:
         raise TokkitError(f"{path}: empty; a vocabulary has one token a line")
+    check_tokens(lines, str(path))
     return lines
 
 

@@ -58,8 +58,10 @@ def order_tokens(ids: Mapping[str, int], path: str) -> tuple[tuple[str, ...], tu
         path: their file, for errors.
 
     Raises:
-        TokkitError: if two tokens have the same id, or an id is so large that it must be an error.
+        TokkitError: if two tokens have the same id, an id is so large that it must be an error, or a
+            token is so long.
     """
+    check_tokens(ids, path)
     size = max(ids.values()) + 1
     if size > len(ids) + _MAX_HOLES:
         token = max(ids, key=ids.__getitem__)
