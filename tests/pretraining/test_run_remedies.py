@@ -12,6 +12,8 @@ PRETRAIN = "pretrain instances -o out --preset tiny --max-steps 2 --dry-run --th
 RESUMED = PRETRAIN.replace(" --preset tiny", "").replace("--max-steps 2", "--max-steps 4")
 AGAIN = "pretrain instances -o run --preset tiny --batch-size 4 --device cpu --threads 1"
 
+DAMAGE = """sed -i 's/"{0}": *[0-9]*/"{0}": {1}/' run/run.json"""
+
 ROWS: list[Row] = [
     ({}, ["inspect run --shard a"], ": a {} has no shards; leave out --shard", {}, ["inspect run"]),
     ({}, ["inspect run --rows 2"], "has no rows; leave out --rows", {}, ["inspect run"]),
@@ -284,6 +286,27 @@ ROWS: list[Row] = [
             "sed -i s/silu/gelu/ run/export/config.json",
             RESUMED + " --init-from run/export",
         ],
+    ),
+    (
+        {},
+        [DAMAGE.format("num_hidden_layers", '"2"'), RESUMED + " --continue-from run"],
+        ": the shape of its model is damaged ({}); recreate the folder",
+        {},
+        [AGAIN + " --max-steps 2 --overwrite", RESUMED + " --continue-from run"],
+    ),
+    (
+        {},
+        [DAMAGE.format("num_attention_heads", 7), RESUMED + " --continue-from run"],
+        "cannot be divided among {} attention heads; recreate the folder",
+        {},
+        [AGAIN + " --max-steps 2 --overwrite", RESUMED + " --continue-from run"],
+    ),
+    (
+        {},
+        [DAMAGE.format("num_hidden_layers", 10**10), RESUMED + " --continue-from run"],
+        "layers; at most {} are supported; recreate the folder",
+        {},
+        [AGAIN + " --max-steps 2 --overwrite", RESUMED + " --continue-from run"],
     ),
     (
         {},

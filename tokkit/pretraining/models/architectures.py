@@ -34,6 +34,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from tokkit.engine.json_files import RECREATE
 from tokkit.errors import TokkitError
 from tokkit.pretraining.models.albert import ALBERT
 from tokkit.pretraining.models.bert import BERT, ROBERTA
@@ -65,6 +66,7 @@ POSITIONS = "embeddings.positions.weight"
 # With a row for each token.
 VOCAB_TENSORS = ("embeddings.words.weight", "masked_token_head.bias", "lm_head.weight")
 _MAX_LAYERS = 10_000
+_MAX_PARAMETERS = 1 << 42  # of a run, whose weights are not measured
 
 
 def choose_architecture(config: ModelConfig) -> Architecture:
@@ -72,16 +74,24 @@ def choose_architecture(config: ModelConfig) -> Architecture:
     return ARCHITECTURES[config.model_type]
 
 
-def read_shape(data: Mapping[str, Any]) -> ModelConfig:
+def read_shape(data: Mapping[str, Any], path: Path) -> ModelConfig:
     """Return the shape of a model from its fields and its ``model_type``, as ``run.json`` has them.
 
+    Args:
+        data: the fields.
+        path: where they are from, for errors.
+
     Raises:
-        msgspec.ValidationError: if they are no shape.
+        TokkitError: if they are no shape.
     """
-    kind = data.get("model_type")
-    if kind not in ARCHITECTURES:
-        raise msgspec.ValidationError(f"unknown model_type {kind!r}")
-    return msgspec.convert(data, ARCHITECTURES[kind].config_class)
+    try:
+        config = msgspec.convert(data, ARCHITECTURES[data["model_type"]].config_class)
+    except (KeyError, TypeError, ValueError) as error:
+        raise TokkitError(
+            f"{path}: the shape of its model is damaged ({error}); {RECREATE}"
+        ) from error
+    require_possible(path, config, _MAX_PARAMETERS, RECREATE)
+    return config
 
 
 def build_model(config: ModelConfig) -> Transformer:
@@ -181,7 +191,9 @@ def from_transformers(
     return found
 
 
-def require_possible(path: Path, config: ModelConfig, num_bytes: int) -> None:
+def require_possible(
+    path: Path, config: ModelConfig, num_bytes: int, remedy: str = DOWNLOAD
+) -> None:
     """Refuse the sizes of a ``config.json`` if heads do not divide, or the weights are too few.
 
     For a model with more parameters than the weights have bytes, memory would be asked for.
@@ -190,16 +202,17 @@ def require_possible(path: Path, config: ModelConfig, num_bytes: int) -> None:
         path: the file.
         config: its content.
         num_bytes: bytes of the weights.
+        remedy: what to do about a fault of the file alone.
     """
     width, heads = config.hidden_size, config.num_attention_heads
     if config.divides_width and width % heads:
         raise TokkitError(
-            f"{path}: hidden_size {width} cannot be divided among {heads} attention heads; {DOWNLOAD}"
+            f"{path}: hidden_size {width} cannot be divided among {heads} attention heads; {remedy}"
         )
     if config.num_hidden_layers > _MAX_LAYERS:  # those of an ALBERT are one
         raise TokkitError(
             f"{path}: {config.num_hidden_layers:,} layers; at most {_MAX_LAYERS:,} are supported; "
-            f"{DOWNLOAD}"
+            f"{remedy}"
         )
     outer = choose_architecture(config).outer
     num_rows = config.vocab_size

@@ -230,7 +230,7 @@ def choose_model(
         shape: of the model of the run that this one goes on with.
     """
     if shape is not None:
-        model_config = read_shape(shape)
+        model_config = read_shape(shape, config.origin_path or config.output)
         dropout = config.choose_dropout(family_of(shape))
         length = max(model_config.max_position_embeddings, sources.max_seq_length)
         return replace(
