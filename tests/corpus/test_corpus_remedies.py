@@ -332,6 +332,11 @@ def test_fields_are_named_if_no_record_has_the_text(
     (tmp_path / "a.jsonl").write_bytes(lines.encode() + RECORD)
     assert read(tmp_path)
     assert not caplog.text
+    (tmp_path / "a.jsonl").write_text(json.dumps(dict.fromkeys(["\n\ud800", *map(str, range(99))])))
+    assert not read(tmp_path)
+    (record,) = caplog.records
+    assert record.getMessage().encode().endswith(b", 10\xe2\x80\xa6")
+    assert "\n" not in record.getMessage()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[2] for row in ROWS])
