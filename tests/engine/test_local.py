@@ -32,22 +32,24 @@ SCRIPT = """
         here = Path({here!r})
         stage = toystage.squares(here / "out", here / "log")
         stage = replace(stage, function=square, load=load)
-        run_stage(stage, workers=2, overwrite=False, progress=True)
+        run_stage(stage, workers={workers}, overwrite=False, progress=True)
 """
 
 
-@pytest.mark.parametrize("threads", [0, 1])
+@pytest.mark.parametrize(("threads", "workers"), [(0, 2), (1, 2), (0, 0)])
 def test_what_units_need_is_loaded_once_where_the_process_can_be_copied(
-    tmp_path: Path, threads: int
+    tmp_path: Path, threads: int, workers: int
 ) -> None:
     script = tmp_path / "stage.py"
     text = textwrap.dedent(SCRIPT)
-    script.write_text(text.format(tests=str(TESTS), here=str(tmp_path), threads=threads))
+    values = {"tests": str(TESTS), "here": str(tmp_path), "threads": threads, "workers": workers}
+    script.write_text(text.format(**values))
     ended = forkserver.run([sys.executable, script], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     is_copied = sys.platform == "linux" and not threads
     assert ended.stderr.count("loaded once") == int(is_copied)
-    assert ended.stderr.count("logged by workers") == 1  # by the parent, which receives it from all
+    # The parent logs once what it receives from all workers.
+    assert ended.stderr.count("logged by workers") == (1 if workers else 6)
     assert len(list((tmp_path / "out").glob("square-*"))) == 6
 
 

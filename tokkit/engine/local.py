@@ -86,6 +86,8 @@ def run_units(
         TokkitError: raised by a unit, or naming the unit whose worker died.
     """
     is_remote = cluster is not None
+    if not (workers or is_remote) and (units or stream is not None):
+        task.load()
     for unit in units:
         if unit.in_parent or not (workers or is_remote):
             yield unit, _run_here(task, unit, report)

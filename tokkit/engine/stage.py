@@ -95,8 +95,8 @@ class Stage(StagePlan):
             binary file ``sink``, calls ``report(n)`` as it progresses through the unit's size, and
             returns a ``UnitResult``. It is pure, and importable by name in another process.
         context: its first argument, the same for all units; picklable.
-        load: loads what all units need into the context, once, before this process is copied to
-            start workers.
+        load: loads what all units need into the context, once, before the first unit, and before
+            this process is copied to start workers.
         progress_unit: progress bar's unit, such as ``B``.
         prepare: writes other files, such as the tokenizer, before the first unit.
         check_accounts: called before the manifest is written; raises ``TokkitError`` if the accounts

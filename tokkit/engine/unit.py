@@ -119,7 +119,7 @@ class Task:
         function: the stage's function.
         context: its first argument.
         folder: output folder.
-        load_context: loads what all units need into the context, in a process that copies itself.
+        load_context: loads what all units need into the context, before the first of them.
         stage_key: content key of the stage, which the folder's statement must have whenever a unit
             is finished; empty for work without receipts.
         stage_digest: content key of what the units have in common.
@@ -133,7 +133,7 @@ class Task:
     stage_digest: str = ""
 
     def load(self) -> None:
-        """Load what all units need, once for the processes that are copied from this one."""
+        """Load what all units need, once for this process and those that are copied from it."""
         if self.load_context is not None:
             self.load_context(self.context)
 
