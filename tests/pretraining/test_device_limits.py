@@ -3,18 +3,19 @@
 import time
 from dataclasses import replace
 from pathlib import Path
+from signal import SIGTERM, raise_signal
 from typing import Any
 
 import pytest
 import torch
 from instancefolders import write_instance_folder
 
-from tokkit.errors import TokkitError, UsageError
+from tokkit.errors import Interrupted, TokkitError, UsageError
 from tokkit.pretraining.models.architectures import outline_model
 from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training import loop, train_model
+from tokkit.pretraining.training import loop, stopping, train_model
 from tokkit.pretraining.training.device import compute_losses
 from tokkit.pretraining.training.loop import Trainer
 from tokkit.pretraining.training.optimizers import build_optimizer
@@ -85,6 +86,25 @@ def test_short_memory_of_a_gpu_is_one_line(tmp_path: Path, monkeypatch: pytest.M
     ):
         pretrain(replace(config, preset="tiny"))
     pretrain(replace(config, preset="tiny", micro_batch_tokens=100))
+
+
+def test_a_signal_that_ends_the_compiler_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a second Ctrl-C does; the first is held until the step is done."""
+
+    def interrupt(graph: torch.fx.GraphModule, _: Any) -> torch.fx.GraphModule:
+        raise_signal(SIGTERM)
+        raise_signal(SIGTERM)
+        return graph
+
+    def compile_model(model: torch.nn.Module) -> None:
+        next(model.children()).compile(backend=interrupt)
+
+    monkeypatch.setattr(stopping, "ECHO_SECONDS", -1.0)
+    monkeypatch.setattr(train_model, "compile_model", compile_model)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+        pretrain(make_config(tmp_path, compile="on"))
 
 
 def test_compiling_takes_no_time_of_the_schedule(

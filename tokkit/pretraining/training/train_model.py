@@ -20,7 +20,7 @@ from tokkit.engine.json_files import FileRow, write_json
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.mirrors import push_folder
 from tokkit.engine.spec import locked_folder, prepare_folder
-from tokkit.errors import TokkitError, require
+from tokkit.errors import Interrupted, TokkitError, require
 from tokkit.pretraining.data.instance_sources import Sources, divide_phases, open_sources
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.prefetcher import Prefetcher
@@ -108,6 +108,11 @@ def train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
         except torch.OutOfMemoryError as error:
             place = f"{config.output}: {describe_device(group.device)}"
             raise TokkitError(f"{place}: out of memory with {use}") from error
+        except Exception as error:
+            # torch's compiler wraps what ends it, and so a second Ctrl-C.
+            if isinstance(inner := getattr(error, "inner_exception", None), Interrupted):
+                raise inner from error
+            raise
         weights = full_tensors(trainer.model.state_dict())
         if group.is_first:
             _write_results(plan, sources, trainer, weights)
