@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from xml.sax.saxutils import escape, unescape
 
 PAGE = 1000  # as S3
-DATE = "2026-01-01T00:00:00.000Z"
+DATE = "2026-01-01T00:00:00.417Z"  # with milliseconds, which a HEAD has not, as of MinIO and Ceph
 
 Answer = tuple[int, bytes, dict[str, str]]
 
@@ -120,14 +120,18 @@ class MemoryStore:
 class _Connection(asyncio.Protocol):
     """A connection of a client, whose requests come one after the other."""
 
-    def __init__(self, store: MemoryStore, latency: float) -> None:
+    def __init__(
+        self, store: MemoryStore, latency: float, connections: list[asyncio.WriteTransport]
+    ) -> None:
         self._store = store
+        self._connections = connections
         self._latency = latency
         self._data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._connections.append(transport)
 
     def data_received(self, data: bytes) -> None:
         self._data += data
@@ -158,15 +162,24 @@ class _Connection(asyncio.Protocol):
 def run_store(latency: float = 0.0) -> Iterator[tuple[MemoryStore, str]]:
     """Run a store in a thread of its own inside the block; yield it and its address."""
     store, loop = MemoryStore(), asyncio.new_event_loop()
+    connections: list[asyncio.WriteTransport] = []
     server = loop.run_until_complete(
-        loop.create_server(lambda: _Connection(store, latency), "127.0.0.1", 0, backlog=256)
+        loop.create_server(
+            lambda: _Connection(store, latency, connections), "127.0.0.1", 0, backlog=256
+        )
     )
     thread = Thread(target=loop.run_forever)
     thread.start()
     try:
         yield store, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+
+        def stop() -> None:
+            for transport in connections:
+                transport.abort()
+            loop.call_soon(loop.call_soon, loop.stop)  # after the connections are closed
+
+        loop.call_soon_threadsafe(stop)
         thread.join()
         server.close()
         loop.close()

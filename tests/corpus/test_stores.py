@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -27,7 +26,7 @@ from storeservers import Answer, Hub, answer_range, serve, silence
 from tokkit.corpus import remote_files
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.file_systems import open_files
-from tokkit.corpus.readers import read_documents
+from tokkit.corpus.readers import read_ahead, read_documents
 from tokkit.corpus.sources import find_sources
 from tokkit.corpus.units import plan_units
 from tokkit.engine import object_store
@@ -246,25 +245,9 @@ def test_an_object_that_changes_after_planning_is_an_error(s3: S3FileSystem) -> 
     ):
         units = plan_units(config)
         change()
-        with pytest.raises(TokkitError, match=r"a\.txt: changed while it was read"):
-            list(read_documents(units[0], config))
-
-
-def test_a_folder_is_listed_at_once_and_a_file_is_read_once(
-    s3: S3FileSystem, s3_address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number in range(40):
-        write(s3, f"corpora/in/{number % 4}/below/{number}.txt", TEXT.encode())
-    asked: list[str] = []
-    with storeservers.fail_before(s3_address, [], asked) as url:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        object_store.open_client.cache_clear()
-        units = plan_units(CorpusConfig(inputs=("s3://corpora/in",)))
-    assert len(units) == 40
-    listings = sum("list-type" in request for request in asked)
-    methods = Counter(request.split()[0] for request in asked)
-    assert methods == {"HEAD": 1, "GET": 40 + listings}  # the folder is asked for, too
-    assert listings == 2
+        for read_group in (iter, read_ahead):
+            with pytest.raises(TokkitError, match=r"a\.txt: changed while it was read"):
+                list(read_documents(next(read_group(units)), config))
 
 
 def test_requests_for_inputs_that_fail_or_break_off_are_repeated(

@@ -10,7 +10,7 @@ For a corpus of one file ``two.txt`` that holds ``A cat.\r\nIt sat.\r\n\r\nA dog
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -18,9 +18,10 @@ import pyarrow as pa
 from tokkit.corpus.corpus_config import FORMATS, CorpusConfig
 from tokkit.corpus.csv_rows import read_csv
 from tokkit.corpus.documents import EMPTY, DocumentBatch, empty_batch
+from tokkit.corpus.file_systems import open_files
 from tokkit.corpus.languages import names_language
 from tokkit.corpus.records import read_records
-from tokkit.corpus.streams import open_stream, require_unchanged
+from tokkit.corpus.streams import open_stream, require_same
 from tokkit.corpus.text import read_text
 from tokkit.corpus.units import CorpusUnit
 from tokkit.engine.accounts import Accounts
@@ -83,7 +84,7 @@ def read_documents(
     for batch in _read(unit, config, digest, batch_bytes):
         num_documents += len(batch.texts) + sum(batch.dropped.values())
         yield batch
-    require_unchanged(unit.source)
+    require_same(unit)
     if unit.is_whole and not num_documents:
         yield empty_batch({EMPTY: 1})
 
@@ -98,6 +99,26 @@ def _read(
         return
     with open_stream(unit, digest) as stream:
         yield from _READERS[FORMATS[unit.source.format].reader](stream, config, batch_bytes)
+
+
+def read_ahead(group: Sequence[CorpusUnit]) -> Iterator[CorpusUnit]:
+    """Yield the units of a group; small files on S3 are read several ahead, and have their content."""
+    if all(unit.source.uri is None for unit in group):
+        yield from group
+        return
+    from tokkit.corpus.remote_files import NUM_AHEAD, RemoteFiles, read_several
+
+    for uri in {unit.source.uri for unit in group}:
+        open_files(uri)  # once, and not in each thread
+
+    def read(unit: CorpusUnit) -> CorpusUnit:
+        source, content = unit.source, None
+        files = open_files(source.uri)
+        if isinstance(files, RemoteFiles) and unit.is_whole and not source.is_table:
+            content = files.read_small(source.path, source.bytes, source.mtime_ns)
+        return unit if content is None else replace(unit, content=content)
+
+    yield from read_several(read, group, NUM_AHEAD)
 
 
 def digest_unit(unit: CorpusUnit, config: CorpusConfig) -> str:
@@ -117,5 +138,5 @@ def digest_unit(unit: CorpusUnit, config: CorpusConfig) -> str:
         with open_stream(unit, digest) as stream:
             while stream.fill(buffer) == len(buffer):
                 pass
-    require_unchanged(unit.source)
+    require_same(unit)
     return digest.hexdigest()

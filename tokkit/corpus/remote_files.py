@@ -18,7 +18,7 @@ import pyarrow.fs
 
 from tokkit.corpus.file_systems import Entry, changed_error, is_uri, printable
 from tokkit.engine.aws_profiles import has_keys, read_profile
-from tokkit.engine.object_store import read_range
+from tokkit.engine.object_store import read_range, read_version
 from tokkit.engine.requests import NUM_REQUESTS, call_in_thread, map_in_threads
 from tokkit.errors import TokkitError
 
@@ -30,6 +30,9 @@ GOOGLE_SECONDS = 12
 # With a block of this size a connection of 100 kB/s is fast enough for REQUEST_SECONDS.
 _REQUEST_BYTES = 2 << 20
 _BUFFER_BYTES = 1 << 20
+# Files up to this size are read whole, several ahead.
+SMALL_BYTES = 256 << 10
+NUM_AHEAD = 16
 _ATTEMPTS = 3
 _TRANSIENT_STATUS = {429, 500, 502, 503, 504}
 
@@ -121,7 +124,7 @@ class RemoteFiles:
 
     def find(self, path: str) -> Entry | None:
         """Return what is at ``path``, or None."""
-        entry = _remote_entry(self._request(self.name(path), self._system.get_file_info, path))
+        entry = self._entry(self._request(self.name(path), self._system.get_file_info, path))
         return entry if entry.is_file or entry.is_folder else None
 
     def children(self, folder: str, wanted: Callable[[str], bool]) -> Iterator[Entry]:
@@ -146,7 +149,7 @@ class RemoteFiles:
         infos = self._request(self.name(folder), self._system.get_file_info, selector)
         folder = folder.rstrip("/")
         self._listed[folder] = {}
-        for entry in map(_remote_entry, infos):
+        for entry in map(self._entry, infos):
             path = folder
             *above, name = entry.path.removeprefix(f"{folder}/").split("/")
             for part in above:
@@ -157,6 +160,16 @@ class RemoteFiles:
             self._listed[path][name, entry.is_folder] = entry
             if entry.is_folder and recursive:
                 self._listed.setdefault(entry.path, {})
+
+    def _entry(self, info: Any) -> Entry:
+        """Return what pyarrow says of a path."""
+        is_folder, is_file = (
+            info.type == kind for kind in (pyarrow.fs.FileType.Directory, pyarrow.fs.FileType.File)
+        )
+        changed = info.mtime_ns or 0
+        if self._scheme == "s3":  # MinIO and Ceph list milliseconds, and answer with whole seconds
+            changed -= changed % 10**9
+        return Entry(info.path, is_folder, is_file, info.size or 0, changed)
 
     def resolve(self, folder: str) -> str:
         """Return the folder's path, which is its only one."""
@@ -205,6 +218,31 @@ class RemoteFiles:
                 if not head.startswith(b"BZh"):  # of which more is read
                     return io.BytesIO(head)
         return self.open(entry.path, num_bytes)
+
+    def read_small(self, path: str, num_bytes: int, mtime_ns: int) -> bytes | None:
+        """Return a small file of S3 with a single request; None where it has to be opened.
+
+        An answer is one version of the object, so that it need not be asked for again after reading.
+
+        Args:
+            path: of the file.
+            num_bytes: its size.
+            mtime_ns: its time of change.
+
+        Raises:
+            TokkitError: it has another size or time of change.
+        """
+        if not self._has_range_requests or not 0 < num_bytes <= SMALL_BYTES:
+            return None
+        bucket, _, key = path.partition("/")
+        try:
+            content, changed_ns = self._request(self.name(path), read_version, bucket, key)
+        except TokkitError:  # pyarrow says why, unless it can
+            self._has_range_requests = False
+            return None
+        if (len(content), changed_ns) != (num_bytes, mtime_ns):
+            raise changed_error(self.name(path))
+        return bytes(content)
 
     def _connect_hub(self, location: str) -> tuple[Any, str]:
         """Return the file system of the Hugging Face Hub, and the path at the present commit."""
@@ -268,9 +306,11 @@ class RemoteFiles:
         return _CREDENTIALS.get(self._scheme, "those of its package")
 
 
-def read_several(function: Callable[[T], R], values: Sequence[T]) -> Iterator[R]:
-    """Call a function for several files, entries or sources, at a time."""
-    answers = map_in_threads(function, values, seconds=2 * REQUEST_SECONDS)
+def read_several(
+    function: Callable[[T], R], values: Sequence[T], num_threads: int = NUM_REQUESTS
+) -> Iterator[R]:
+    """Call a function for several files, entries, sources or units at a time."""
+    answers = map_in_threads(function, values, num_threads, seconds=2 * REQUEST_SECONDS)
     for value in values:
         try:
             yield next(answers)
@@ -348,13 +388,3 @@ class _RangeReader(io.RawIOBase):
             buffer[:num_bytes] = self._read_at(self._position, num_bytes)
             self._position += num_bytes
         return num_bytes
-
-
-def _remote_entry(info: Any) -> Entry:
-    return Entry(
-        info.path,
-        info.type == pyarrow.fs.FileType.Directory,
-        info.type == pyarrow.fs.FileType.File,
-        info.size or 0,
-        info.mtime_ns or 0,
-    )

@@ -227,13 +227,17 @@ def open_stream(unit: CorpusUnit, digest: "hashlib._Hash | None") -> Iterator[By
     """Open the bytes of a unit of plain text or JSON lines.
 
     Args:
-        unit: a range of a file, a whole compressed file, or standard input.
+        unit: a range of a file, a whole compressed file, standard input, or what has its content.
         digest: updated with the bytes that are read, after decompression.
     """
     source = unit.source
     if source.is_stdin:
         with open_bytes(unit.content or source.head) as head:
             yield open_stdin(unit, digest, head)
+        return
+    if unit.content is not None:
+        with open_bytes(unit.content) as content:
+            yield ByteStream(unit, content, open_reader(content, source.compression), digest)
         return
     with open_files(source.uri).open(source.path) as raw:
         require_unchanged(source)
@@ -255,6 +259,12 @@ def open_stdin(
     stdin = _Stdin(head)
     reader = open_reader(stdin, unit.source.compression)
     return ByteStream(unit, stdin, reader, digest if is_all else None)
+
+
+def require_same(unit: CorpusUnit) -> None:
+    """Check that the file of a unit that was read is still what it was; see ``require_unchanged``."""
+    if unit.content is None:
+        require_unchanged(unit.source)
 
 
 def require_unchanged(source: Source) -> None:

@@ -67,7 +67,7 @@ class CorpusUnit:
         stop: the one after its last; ``TO_THE_END`` if only the whole file can be read.
         size: its share of the file's bytes; the shares of a file add up to ``source.bytes``.
         lines_before: for a part of standard input, the number of lines before it.
-        content: for a part of standard input, its bytes.
+        content: for a part of standard input, its bytes; also for a file that was read already.
     """
 
     source: Source
@@ -160,9 +160,10 @@ def _name_shard(shard: str, first: int, part: int) -> str:
 
 def hash_group(config: CorpusConfig, group: Group) -> list[str]:
     """Return the SHA-256 of what is read of each unit of a group, to compare it with an earlier run."""
-    from tokkit.corpus.readers import digest_unit  # compiles kernels: only when it is needed
+    # Compiles kernels: only when it is needed.
+    from tokkit.corpus.readers import digest_unit, read_ahead
 
-    return [digest_unit(unit, config) for unit in group]
+    return [digest_unit(unit, config) for unit in read_ahead(group)]
 
 
 def list_left_out(units: Sequence[Unit]) -> list[str]:

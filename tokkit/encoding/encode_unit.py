@@ -229,7 +229,7 @@ def encode_unit(
         sink: the shard's file.
         report: called with the number of input bytes that are done.
     """
-    from tokkit.corpus.readers import read_and_count
+    from tokkit.corpus.readers import read_ahead, read_and_count
 
     accounts = Accounts()
     measured: defaultdict[str, float] = defaultdict(float)
@@ -237,7 +237,7 @@ def encode_unit(
     survey = TextSurvey(context.tokenizer)
 
     def encode_documents() -> Iterator[pa.RecordBatch]:
-        for unit in group:
+        for unit in read_ahead(group):
             digests.append(digest := hashlib.sha256())
             for batch in read_and_count(unit, context.config, accounts, digest):
                 yield _encode_batch(batch, unit, context, accounts, measured, survey=survey)

@@ -187,6 +187,15 @@ def read_range(bucket: str, key: str, num_bytes: int) -> bytes:
     return bytes(obstore.get_range(client, key, start=0, length=num_bytes))
 
 
+def read_version(bucket: str, key: str) -> tuple[bytes, int]:
+    """Return the content of an object on S3, and its time of change in nanoseconds."""
+    client = open_client("s3", bucket, os.getpid())
+    import obstore
+
+    answer = obstore.get(client, key)
+    return bytes(answer.bytes()), round(answer.meta["last_modified"].timestamp()) * 10**9
+
+
 def receive_object(path: Path, part: Path) -> tuple[int, str]:
     """Write an object into a file, and return its size and SHA-256."""
 

@@ -24,7 +24,7 @@ from typing import Any, TypedDict
 import pyarrow as pa
 
 from tokkit.corpus.file_systems import printable
-from tokkit.corpus.readers import read_and_count
+from tokkit.corpus.readers import read_ahead, read_and_count
 from tokkit.corpus.sources import STDIN
 from tokkit.corpus.units import CorpusUnit, Group
 from tokkit.engine.accounts import Accounts
@@ -206,7 +206,7 @@ def count_unit(
     counted_sum = 0
     first_factor: int | None = None
     with HeldOutWriter(sink) as held_out:
-        for unit in group:
+        for unit in read_ahead(group):
             digests.append(digest := hashlib.sha256())
             factor = context.factor(unit)
             context.counter.set_factor(factor)

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 
 from tokkit.corpus.corpus_config import CorpusConfig
-from tokkit.corpus.streams import open_stream, require_unchanged
+from tokkit.corpus.streams import open_stream, require_same
 from tokkit.corpus.units import CorpusUnit
 from tokkit.engine.drafts import draft_path
 from tokkit.engine.files import write_atomically
@@ -283,7 +283,7 @@ def read_counts(
                 lines.pop()
             words, counts = parser.parse(lines)
             yield words, np.array(counts, np.int64), stream.take_progress()
-    require_unchanged(unit.source)
+    require_same(unit)
 
 
 class _LineParser:
