@@ -53,14 +53,14 @@ def plan(tokens: Path, **options: Any) -> tuple[BuildContext, list[BuildUnit]]:
 def count_sources(
     context: BuildContext, units: list[BuildUnit], monkeypatch: pytest.MonkeyPatch
 ) -> npt.NDArray[np.int64]:
-    """How many random segments are from each document; none is from that of its A."""
+    """How many random segments of each unit are from each document; none is from that of its A."""
     monkeypatch.setattr(
         pairs_module, "_copy_random_segments", lambda *_: (None, None)
     )  # drawn is enough
     assert isinstance(context.options, PairOptions)
     own: dict[tuple[int, bool], Documents] = {}
-    counts = np.zeros(NUM_DOCUMENTS, np.int64)
-    for unit in units:
+    counts = np.zeros((len(units), NUM_DOCUMENTS), np.int64)
+    for number, unit in enumerate(units):
         split = context.split(held_out=unit.held_out)
         place = unit.start, unit.held_out
         if place not in own:
@@ -70,7 +70,9 @@ def count_sources(
         for block in pair_documents(own[place], sources, split, context.options, unit.number):
             random = block.pairs[block.pairs["is_random"]]
             assert not (random["index"] >> np.uint64(24) == random["source"]).any()
-            counts += np.bincount(random["source"].astype(np.int64), minlength=NUM_DOCUMENTS)
+            counts[number] += np.bincount(
+                random["source"].astype(np.int64), minlength=NUM_DOCUMENTS
+            )
     return counts
 
 
@@ -83,9 +85,46 @@ def test_every_document_is_drawn_as_often_over_all_units(
     independent draws, by less than a hundredth: of the 4 standard deviations that takes up 0.2.
     """
     context, units = plan(tokens, dupe_factor=60, unit_tokens=1)
-    counts = count_sources(context, units, monkeypatch)
+    counts = count_sources(context, units, monkeypatch).sum(axis=0)
     assert counts.sum() > 140 * NUM_DOCUMENTS
     assert abs(chi_square_z(counts, counts.sum() / NUM_DOCUMENTS)) < 4
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_segments_of_large_units_vary_as_their_shared_record_batches_do(
+    tokens: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Some 130 segments of a unit come from the same 32 record batches, so that counts cluster.
+
+    A unit takes a share of c / 32 of its m segments from a record batch, where c is how many of the
+    32 parts draw it: a sum of draws with probabilities q, the part's share in that batch. So a record
+    batch of a share p of all documents gets a number of segments whose variance is, summed over units,
+
+        m p (1 - p) + m (m - 1) sum of q (1 - q) / 32^2
+
+    where independent draws have the first term alone. Within a record batch documents do not cluster.
+    """
+    context, units = plan(tokens, dupe_factor=50, seed=seed)
+    counts = count_sources(context, units, monkeypatch)
+    sizes = np.array(SIZES)
+    starts = np.cumsum([0, *SIZES])
+    edges = np.arange(33) * NUM_DOCUMENTS / 32
+    overlap = np.minimum(edges[1:, None], starts[1:]) - np.maximum(edges[:-1, None], starts[:-1])
+    shares = np.maximum(overlap, 0) / (NUM_DOCUMENTS / 32)
+    drawn = counts.sum(axis=1)
+    expected = drawn.sum() * sizes / NUM_DOCUMENTS
+    independent = expected * (1 - sizes / NUM_DOCUMENTS)
+    shared = (drawn * (drawn - 1)).sum() * (shares * (1 - shares)).sum(axis=0) / 32**2
+    of_documents = counts.sum(axis=0)
+    of_batches = np.add.reduceat(of_documents, starts[:-1])
+    deviations = (of_batches - expected) ** 2
+    scale = np.sqrt(2 * len(SIZES))
+    assert abs((deviations / (independent + shared)).sum() - len(SIZES)) < 4 * scale
+    assert (deviations / independent).sum() - len(SIZES) > 8 * scale  # they do cluster
+    means = np.repeat(of_batches / sizes, sizes)
+    within = ((of_documents - means) ** 2 / means).sum()
+    degrees = NUM_DOCUMENTS - len(SIZES)
+    assert abs(within - degrees) < 4 * np.sqrt(2 * degrees)
 
 
 def test_every_document_of_a_split_is_drawn_as_often(
@@ -93,7 +132,8 @@ def test_every_document_of_a_split_is_drawn_as_often(
 ) -> None:
     """Half of the documents are held out, more of some record batches than of others."""
     context, units = plan(tokens, dupe_factor=60, unit_tokens=1, eval_fraction=0.5, seed=3)
-    counts = count_sources(context, [u for u in units if not u.held_out], monkeypatch)
+    training = [unit for unit in units if not unit.held_out]
+    counts = count_sources(context, training, monkeypatch).sum(axis=0)
     members = context.split(held_out=False).select(0, NUM_DOCUMENTS)
     assert counts[members].sum() == counts.sum() > 60 * NUM_DOCUMENTS
     assert abs(chi_square_z(counts[members], counts.sum() / len(members))) < 4
