@@ -139,16 +139,32 @@ PARTS += [b"\xe2\x80", b"\xf0\x90\x80", b"\xc3", b"\x80\x80"]
 VALID = [char.encode() for char in "\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000\U0010ffff"]
 
 
-@given(
-    st.lists(
-        st.lists(st.sampled_from(VALID + PARTS[:2]) | st.sampled_from(VALID + PARTS)).map(b"".join)
-    )
-)
-def test_texts_are_utf8_if_python_decodes_each(texts: list[bytes]) -> None:
-    offsets = as_positions(list(accumulate([0, *map(len, texts)])))
-    values = as_array(b"".join(texts) + BEYOND)
+def test_texts_are_utf8_if_python_decodes_each() -> None:
+    """Every part at every place of a block of 64 bytes, whole and in two texts."""
+    for part in [*VALID, *PARTS]:
+        for place in range(70):
+            cut = place % (len(part) + 1)
+            for texts in (
+                [b"a" * place + part],
+                [b"a" * place + part[:cut], part[cut:] + b"b" * 80],
+            ):
+                offsets = as_positions(list(accumulate([0, *map(len, texts)])))
+                values = as_array(b"".join(texts) + BEYOND)
 
-    assert is_utf8(values, offsets) == all(map(reference.is_utf8, texts))
+                assert is_utf8(values, offsets) == all(map(reference.is_utf8, texts)), texts
+
+
+def test_line_ends_and_byte_order_marks_are_found_at_every_place_of_a_block() -> None:
+    for part in (b"\r", b"\r\n", b"\n\xef\xbb\xbf", b"\n\xef\xbb", b"\xef\xbb\xbf"):
+        for place in range(1, 140):
+            data = b"a" * place + part + b"b" * (place % 3)
+            values = np.empty(len(data) + BLOCK, dtype=np.uint8)
+            offsets, kept = np.empty(2, np.int64), np.empty(1, np.int64)
+            bounds = as_positions([0]), as_positions([len(data)])
+
+            copy_documents(as_array(data + BEYOND), *bounds, True, values, offsets, kept)
+
+            assert values[: offsets[1]].tobytes() == reference.clean(data), data
 
 
 @given(texts=st.lists(TEXTS), prefix=st.binary(max_size=9))
