@@ -1,4 +1,4 @@
-"""Losses over 140 steps go where those of transformers' padded model in fp32 go.
+"""Losses over 100 steps go where those of transformers' padded model in fp32 go.
 
 Both have the same weights, instances, masks, optimizer and rates. Without dropout the curves are
 one curve at first; then roundings grow apart, as they do between any two ways to add numbers up.
@@ -29,8 +29,8 @@ from tokkit.pretraining.training.optimizers import build_optimizer, clip_gradien
 from tokkit.pretraining.training.schedule import Schedule
 from tokkit.shards.instances import Instances
 
-NUM_STEPS = 140
-NUM_STEPS_WITH_DROPOUT = 60  # of six runs, with a model of one layer
+NUM_STEPS = 100
+NUM_STEPS_WITH_DROPOUT = 40  # of six runs, with a model of one layer
 Curve = npt.NDArray[np.float64]
 
 
@@ -122,8 +122,8 @@ def test_without_dropout_there_is_one_curve(
     config: PretrainConfig, batches: list[Instances]
 ) -> None:
     ours, theirs = (follow(config, batches, 0.0) for follow in (follow_ours, follow_theirs))
-    assert windows(theirs)[-1] < windows(theirs)[0] - 1  # there is a curve
-    np.testing.assert_allclose(ours[:100], theirs[:100], atol=1e-4)
+    assert windows(theirs)[-1] < windows(theirs)[0] - 0.5  # there is a curve
+    np.testing.assert_allclose(ours[:80], theirs[:80], atol=1e-4)
     np.testing.assert_allclose(windows(ours), windows(theirs), atol=1e-2)
 
 
@@ -132,7 +132,7 @@ def test_with_dropout_losses_differ_no_more_than_between_seeds(
 ) -> None:
     ours = [with_dropout, *(follow_ours(config, batches, 0.1, seed) for seed in (1, 2))]
     theirs = [follow_theirs(config, batches, 0.1, seed) for seed in range(3)]
-    ends = [np.array([curve[-30:].mean() for curve in curves]) for curves in (ours, theirs)]
+    ends = [np.array([curve[-20:].mean() for curve in curves]) for curves in (ours, theirs)]
     assert abs(ends[0].mean() - ends[1].mean()) < max(np.ptp(end) for end in ends)
 
 
