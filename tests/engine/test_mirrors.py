@@ -1,5 +1,6 @@
 """Folders on a store: the same bytes as here, from any machine, and whatever the network does."""
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -266,6 +267,11 @@ def test_shards_are_copied_when_they_are_read(machine: S3FileSystem, tmp_path: P
     assert build(BuildConfig(tokens=URI, output=uri, **options)) == local
     assert verify(uri).faults == ()
     assert not [*find_local(uri).glob(".tokkit/done/*")]
+    damaged = next(find_local(uri).glob("*.arrow"))
+    status = damaged.stat()
+    damaged.write_bytes(bytes(status.st_size))  # here alone, and nothing says so
+    os.utime(damaged, ns=(status.st_mtime_ns,) * 2)
+    assert verify(uri).faults == ()
 
     pull(there)
     folder = ShardFolder.open(there, "tokens")

@@ -140,13 +140,14 @@ VALID = [char.encode() for char in "\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000
 
 
 def test_texts_are_utf8_if_python_decodes_each() -> None:
-    """Every part at every place of a block of 64 bytes, whole and in two texts."""
+    """Every part at every place of a block of 64 bytes, whole, in two texts, and a block apart."""
     for part in [*VALID, *PARTS]:
         for place in range(70):
             cut = place % (len(part) + 1)
             for texts in (
                 [b"a" * place + part],
                 [b"a" * place + part[:cut], part[cut:] + b"b" * 80],
+                [b"a" * place + part[:cut] + b"b" * BLOCK + part[cut:]],
             ):
                 offsets = as_positions(list(accumulate([0, *map(len, texts)])))
                 values = as_array(b"".join(texts) + BEYOND)

@@ -29,7 +29,10 @@ def tokenizer(tmp_path: Path) -> Tokenizer:
         ({"num_hidden_layers": 0}, "Expected `int` >= 1 - at .*num_hidden_layers"),
         ({"num_hidden_layers": -3}, "Expected `int` >= 1 - at .*num_hidden_layers"),
         ({"num_hidden_layers": True}, "Expected `int`, got `bool` - at .*num_hidden_layers"),
-        ({"num_hidden_layers": 5_000_000_000}, "parameters, but the weights have"),
+        (
+            {"num_hidden_layers": 5_000_000_000},
+            "5,000,000,000 layers; at most 10,000 are supported",
+        ),
         ({"num_attention_heads": 7}, "hidden_size 64 cannot be divided among 7 attention heads"),
         (
             {"hidden_size": 1, "num_attention_heads": 1, "num_hidden_layers": 900},

@@ -167,6 +167,14 @@ def fetch(path: Path, sha256: str = "") -> None:
     _current.add(str(path))
 
 
+def fetch_again(path: Path) -> None:
+    """Copy a file from its store once more, since the copy may have been damaged here."""
+    if is_stored(path):
+        path.unlink(missing_ok=True)
+        _current.discard(str(path))
+        fetch(path)
+
+
 def fetch_files(
     folder: Path,
     files: Iterable[tuple[str, str, int]],

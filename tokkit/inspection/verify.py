@@ -15,7 +15,7 @@ from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import hash_file, require_file_inside
 from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import KINDS, MANIFEST, TRAINING, Manifest
-from tokkit.engine.mirrors import pull
+from tokkit.engine.mirrors import fetch_again, pull
 from tokkit.errors import TokkitError, plural
 from tokkit.options import find_local
 from tokkit.pretraining.training.run_record import RUN
@@ -126,6 +126,9 @@ def _check_file(
     path = folder / row["name"]
     require_file_inside(path, folder)
     digest = hash_file(path)
+    if digest != row["sha256"]:
+        fetch_again(path)
+        digest = hash_file(path)
     if (size := path.stat().st_size) != row["bytes"]:
         yield f"{path}: has {plural(size, 'byte')}, but the manifest says {row['bytes']:,}"
     elif digest != row["sha256"]:
