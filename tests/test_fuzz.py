@@ -24,7 +24,9 @@ def run_script(name: str, *arguments: object) -> str:
 
 
 def test_every_reader_of_a_mutant_gives_its_result_or_one_line() -> None:
-    assert "200 mutants, 0 faults" in run_script("fuzz.py", "--mutants", 200, "--seed", 1, "--quick")
+    assert "200 mutants, 0 faults" in run_script(
+        "fuzz.py", "--mutants", 200, "--seed", 1, "--quick"
+    )
 
 
 def test_a_disk_that_fails_ends_a_stage_with_one_line_and_it_resumes() -> None:
