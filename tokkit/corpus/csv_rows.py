@@ -6,9 +6,10 @@ r"""Reading documents from the rows of CSV and TSV files.
 
 The first row names the columns, unless ``--text-column`` numbers them. A row of several fields that
 repeats it, as where files were put together, is dropped. If the text is no column, the other usual
-delimiters are tried; a first line ``sep=;`` names another. Quotes follow RFC 4180, strictly, and all rows must have the same number of
-fields: where a stray quote would join rows, it is an error. Python's parser is used, because
-pyarrow's takes ``"a" b`` for one field, and joins the rows between two stray quotes.
+delimiters are tried; a first line ``sep=;`` names another. Quotes follow RFC 4180, strictly, and all
+rows must have the same number of fields: where a stray quote would join rows, it is an error.
+Python's parser is used, because pyarrow's takes ``"a" b`` for one field, and joins the rows between
+two stray quotes.
 """
 
 import csv
