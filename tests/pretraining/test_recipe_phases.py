@@ -17,7 +17,7 @@ from tokkit.errors import Interrupted, TokkitError, UsageError
 from tokkit.inspection.replay import replay
 from tokkit.pretraining.data.instance_sources import divide_phases, open_sources
 from tokkit.pretraining.data.loader import Loader
-from tokkit.pretraining.data.phases import Phase
+from tokkit.pretraining.data.loader_config import Phase
 from tokkit.pretraining.pretrain import estimate_run, pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.optimizers import update_weights

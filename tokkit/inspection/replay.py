@@ -21,8 +21,7 @@ from tokkit.inspection.row_text import show_instance, split_instances
 from tokkit.options import find_local
 from tokkit.pretraining.data.instance_sources import divide_phases, open_sources
 from tokkit.pretraining.data.loader import Loader
-from tokkit.pretraining.data.loader_config import LoaderConfig
-from tokkit.pretraining.data.phases import BatchSizes
+from tokkit.pretraining.data.loader_config import BatchSizes, LoaderConfig
 from tokkit.pretraining.training.run_record import RUN, find_origin, read_run
 from tokkit.pretraining.training.schedule import Schedule
 

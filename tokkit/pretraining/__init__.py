@@ -31,7 +31,7 @@ What to change to add
     an architecture          a file next to models/bert.py; see models/transformer.py
     an optimizer             BUILDERS in training/optimizers.py; OPTIMIZERS in pretrain_config.py
     a rule for checkpoints   Schedule.is_checkpoint_due in training/schedule.py
-    an option of a phase     Phase in data/phases.py
+    an option of a phase     Phase in data/loader_config.py
     a metric                 MetricSums in training/metrics.py; it is logged, plotted and resumed
     an option                its field in pretrain_config.py; OPTIONS_OUTSIDE_KEY in
                              training/run_plan.py if the weights do not depend on it

@@ -6,8 +6,7 @@ from pathlib import Path
 from tokkit.engine.stage_config import OutputConfig
 from tokkit.errors import require
 from tokkit.options import option, parse_batch_size, parse_duration, parse_numbers
-from tokkit.pretraining.data.loader_config import DEFAULT_BATCH_SIZE
-from tokkit.pretraining.data.phases import PhasesConfig
+from tokkit.pretraining.data.loader_config import DEFAULT_BATCH_SIZE, PhasesConfig
 from tokkit.pretraining.families import DEFAULT_FAMILIES, FAMILIES
 
 # The keys of ``optimizers.BUILDERS``, repeated because this module must not import torch.

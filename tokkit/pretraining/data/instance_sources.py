@@ -9,8 +9,13 @@ from tokkit.errors import TokkitError, UsageError
 from tokkit.masking.mask_config import MaskConfig
 from tokkit.masking.masks import MaskOptions
 from tokkit.pretraining.data.instance_reader import most_predictions
-from tokkit.pretraining.data.loader_config import DataConfig, LoaderConfig, require_objective
-from tokkit.pretraining.data.phases import Phase, order_by_length
+from tokkit.pretraining.data.loader_config import (
+    DataConfig,
+    LoaderConfig,
+    Phase,
+    order_by_length,
+    require_objective,
+)
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.shards.objectives import MASKED, OBJECTIVES
 from tokkit.shards.reader import ShardFolder

@@ -36,8 +36,7 @@ from tokkit.kernels.philox import SHUFFLE, permute_range, stream_of
 from tokkit.masking.masks import MaskOptions, mask_instances
 from tokkit.pretraining.data.instance_reader import InstanceReader, join_instances
 from tokkit.pretraining.data.instance_sources import Sources
-from tokkit.pretraining.data.loader_config import LoaderConfig
-from tokkit.pretraining.data.phases import BatchSizes
+from tokkit.pretraining.data.loader_config import BatchSizes, LoaderConfig
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.shards.instances import Instances, Int64
 

@@ -26,7 +26,7 @@ from tokkit.engine.json_files import Size
 from tokkit.pretraining.families import T5_PRESETS, Sizes
 from tokkit.pretraining.models.attention import CrossAttention, attend_biased
 from tokkit.pretraining.models.dropout import CROSS_HIDDEN, HIDDEN, OUTPUT, UP
-from tokkit.pretraining.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from tokkit.pretraining.models.marian import EncoderDecoder, EncoderDecoderConfig
 from tokkit.pretraining.models.transformer import Architecture, Embeddings, Inputs, Positive
 from tokkit.tokenizer.tokenizer import Tokenizer
 

@@ -30,8 +30,7 @@ from tokkit.engine.processors import count_processors
 from tokkit.engine.spec import StageSpec, read_previous_run
 from tokkit.engine.unit import content_key
 from tokkit.errors import TokkitError, require
-from tokkit.pretraining.data.loader_config import require_objective
-from tokkit.pretraining.data.phases import order_by_length
+from tokkit.pretraining.data.loader_config import order_by_length, require_objective
 from tokkit.pretraining.families import FAMILY_OF, MODERNBERT_WINDOW
 from tokkit.pretraining.models.model_folder import fingerprint_folder, read_family
 from tokkit.pretraining.pretrain_config import DEFAULT_MAX_STEPS, PretrainConfig

@@ -48,7 +48,7 @@ from dataclasses import dataclass, replace
 
 from tokkit.engine.json_files import Count
 from tokkit.errors import require
-from tokkit.pretraining.data.phases import BatchSizes
+from tokkit.pretraining.data.loader_config import BatchSizes
 from tokkit.pretraining.pretrain_config import PretrainConfig
 
 LOG_EVERY = 10
