@@ -15,7 +15,8 @@ from tokkit.cli import cli
 from tokkit.engine.command import save_output
 from tokkit.errors import TokkitError, UsageError
 from tokkit.inspection.inspect import inspect
-from tokkit.inspection.row_text import show_document, show_tokens
+from tokkit.inspection.row_text import show_document
+from tokkit.inspection.token_text import show_tokens
 from tokkit.shards.arrow import ragged
 from tokkit.shards.reader import ShardFolder
 from tokkit.tokenizer.tokenizer import load_tokenizer

@@ -13,7 +13,7 @@ from tokkit.encoding.encode import encode
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.errors import UsageError
 from tokkit.inspection.inspect import inspect
-from tokkit.inspection.tokenize import tokenize
+from tokkit.inspection.token_text import tokenize
 
 COLORS = re.compile(r"\x1b\[[\d;]*m")
 

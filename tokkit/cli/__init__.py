@@ -1,12 +1,12 @@
 """The commands: each makes a config of its options, calls one function, and prints the result.
 
-    command_options.py             click options, made of what the configs declare; recipes use them, too
-    stages.py, pretrain.py         train, encode, build; pretrain
-    run.py, recipe.py, init.py     all stages of a recipe; reading one; writing one to begin with
-    inspect.py, tokenize.py        inspect, verify, report; the tokens of any text
-    output.py                      what results look like; pretraining_output.py those of runs
-    streams.py                     all that is printed goes through ``echo``
-    help.py, completion.py         parts of the README; completion by shells
+    command_options.py     click options, made of what the configs declare; recipes use them, too
+    stages.py              train, encode, build, pretrain
+    run.py, recipe.py      all stages of a recipe; reading a recipe, and init, which writes one
+    inspect.py             inspect, verify, tokenize, report
+    output.py              what results look like; pretraining_output.py those of runs
+    streams.py             all that is printed goes through ``echo``
+    help.py                parts of the README
 
 An error becomes one line on standard error and an exit status here and nowhere else; a bug keeps
 its traceback. Only this package imports click.
@@ -17,9 +17,11 @@ import io
 import logging
 import os
 import resource
+import shlex
 import sys
 import threading
 from importlib import import_module
+from pathlib import Path
 
 import click
 
@@ -27,24 +29,26 @@ from tokkit import __version__
 from tokkit.cli.streams import OutputError, discard_output, echo, echo_lines, open_streams
 from tokkit.engine.progress import LineHandler
 from tokkit.engine.requests import REQUEST_THREAD
-from tokkit.errors import TokkitError, describe_os_error
+from tokkit.errors import TokkitError, describe_os_error, wrap_os_errors
 
 # With 1 GB, libraries that could not allocate memory ended the process by a signal.
 MIN_ADDRESS_SPACE = 2 << 30
 COMPLETION = "_TOKKIT_COMPLETE"
 SHELLS = ("bash", "zsh", "fish")  # whose completion can be installed
+# click's script for zsh needs what compinit defines, which not every ~/.zshrc calls.
+_ZSH_START = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }\n"
 # The modules of the commands, in the order in which they are used.
 _MODULES = {
     "train": "tokkit.cli.stages",
     "encode": "tokkit.cli.stages",
     "build": "tokkit.cli.stages",
-    "pretrain": "tokkit.cli.pretrain",
+    "pretrain": "tokkit.cli.stages",
     "run": "tokkit.cli.run",
     "inspect": "tokkit.cli.inspect",
     "verify": "tokkit.cli.inspect",
-    "tokenize": "tokkit.cli.tokenize",
+    "tokenize": "tokkit.cli.inspect",
     "report": "tokkit.cli.inspect",
-    "init": "tokkit.cli.init",
+    "init": "tokkit.cli.recipe",
     "help": "tokkit.cli.help",
 }
 
@@ -67,12 +71,37 @@ class WorkflowGroup(click.Group):
 
 
 def _install_completion(context: click.Context, _: click.Parameter, shell: str | None) -> None:
+    """Write click's completion script for a shell, and name it in the file that the shell starts with.
+
+    The script asks ``tokkit`` itself, with ``_TOKKIT_COMPLETE`` in the environment, what may follow.
+    """
     if shell is None or context.resilient_parsing:
         return
-    from tokkit.cli.completion import install_completion
+    from click.shell_completion import get_completion_class
 
-    for path in install_completion(cli, shell):
-        echo(f"{path}: written")
+    home = Path.home()
+    data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share") / "tokkit"
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
+    script, start = {
+        "bash": (data / "completion.bash", home / ".bashrc"),
+        "zsh": (data / "completion.zsh", Path(os.environ.get("ZDOTDIR") or home) / ".zshrc"),
+        "fish": (config / "fish" / "completions" / "tokkit.fish", None),  # where fish finds it
+    }[shell]
+    maker = get_completion_class(shell)
+    assert maker is not None  # noqa: S101  click knows these shells
+    with wrap_os_errors(script):
+        script.parent.mkdir(parents=True, exist_ok=True)
+        source = maker(cli, {}, "tokkit", COMPLETION).source()
+        script.write_text((_ZSH_START if shell == "zsh" else "") + source)
+    echo(f"{script}: written")
+    line = f". {shlex.quote(str(script))}  # completion of tokkit".encode()
+    if start is not None:
+        with wrap_os_errors(start):
+            text = start.read_bytes() if start.is_file() else b""
+            if line not in text.splitlines():
+                with start.open("ab") as file:
+                    file.write(b"\n" * (text[-1:] not in (b"", b"\n")) + line + b"\n")
+                echo(f"{start}: written")
     echo(f"tokkit: start {shell} again to use it", err=True)
     context.exit()
 
@@ -125,9 +154,9 @@ def main() -> None:
     open_streams()
     _log_to_standard_error()
     if COMPLETION in os.environ:  # a shell asks what may follow
-        from tokkit.cli.completion import complete
+        from click.shell_completion import shell_complete
 
-        sys.exit(complete(cli))
+        sys.exit(shell_complete(cli, {}, "tokkit", COMPLETION, os.environ[COMPLETION]))
     status = _run(sys.argv[1:])
     is_waiting = any(t.name.startswith(REQUEST_THREAD) for t in threading.enumerate())
     if is_waiting or (status and _has_memory_limit()):

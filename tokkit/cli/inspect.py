@@ -1,5 +1,8 @@
-"""``tokkit inspect``, ``tokkit verify`` and ``tokkit report``: look at what stages wrote."""
+"""``tokkit inspect``, ``verify``, ``tokenize`` and ``report``: look at what stages wrote."""
 
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,18 +25,20 @@ from tokkit.cli.output import describe_facts, print_json
 from tokkit.cli.pretraining_output import describe_run, plot_losses
 from tokkit.cli.recipe import read_recipe
 from tokkit.cli.streams import dim_label, echo, echo_pages, shows_color
+from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.local import import_single_threaded
 from tokkit.engine.stage_config import OutputConfig
-from tokkit.errors import escape_controls, plural, require
+from tokkit.errors import TokkitError, escape_controls, plural, require
 from tokkit.inspection.report.report_config import ReportConfig
 from tokkit.masking.mask_config import MaskConfig
 from tokkit.options import find_local, uri_of
 from tokkit.pretraining.data.loader_config import LoaderConfig
 
 if TYPE_CHECKING:
+    from tokkit.inspection.token_text import CutText
     from tokkit.inspection.verify import Verification
 
-
+MAX_TOKENIZED = 4 << 20  # bytes; each token is an object
 REPLAY = {"cls": GroupedOption, "heading": "Replay", "type": number_type(int, 0)}
 REPLAYED = [LoaderConfig.options[name] for name in ("batch_size", "seed")]
 MASKING = MaskConfig.options.values()
@@ -156,6 +161,87 @@ def _print_verification(result: "Verification", *, as_json: bool) -> None:
     verdict = plural(len(result.faults), "fault") if result.faults else "no faults"
     size = f"{plural(result.files, 'file')}, {plural(result.bytes, 'byte')}"
     echo(f"{result.path}: {result.kind}, {size}: {verdict}")
+
+
+@click.command()
+@click.argument("text", required=False)
+@config_options(
+    EncodeConfig.options["tokenizer"], ReportConfig.options["compare"], heading="Options"
+)
+@COLOR_OPTION
+@JSON_OPTION
+def tokenize(
+    text: str | None, tokenizer: Path, compare: tuple[str, ...], *, color: str, as_json: bool
+) -> None:
+    """Show how TEXT becomes tokens.
+
+    TEXT is one document; if it is omitted or -, standard input is read. The first line of each
+    tokenizer shows where tokens begin and end in the text, the lines below it the tokens of its
+    vocabulary and their ids.
+    """
+    import_single_threaded()
+    from tokkit.inspection.token_text import tokenize as run
+
+    if text is None or text == "-":
+        text = _read_stdin()
+    cut = run(text, (str(tokenizer), *compare), color=shows_color(color) and not as_json)
+    if as_json:
+        print_json({"text": text, "tokenizers": [_without_text(one) for one in cut]})
+    else:
+        width = shutil.get_terminal_size().columns
+        echo_pages("\n\n".join("\n".join(_describe_cut(one, width)) for one in cut))
+
+
+def _read_stdin() -> str:
+    """Return standard input, without the line end that it ends in.
+
+    Raises:
+        TokkitError: it is too long, or no valid UTF-8.
+    """
+    data = sys.stdin.buffer.read(MAX_TOKENIZED + 1)
+    if len(data) > MAX_TOKENIZED:
+        raise TokkitError(
+            f"standard input: more than {MAX_TOKENIZED:,} bytes; pass a part, or encode a corpus of it "
+            f"with tokkit encode"
+        )
+    try:
+        return data.decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise TokkitError(
+            f"standard input, byte {error.start}: invalid UTF-8; convert it to UTF-8"
+        ) from error
+
+
+def _without_text(cut: "CutText") -> dict[str, object]:
+    return {name: value for name, value in asdict(cut).items() if name != "shown"}
+
+
+def _describe_cut(cut: "CutText", width: int) -> Iterator[str]:
+    words = sum(cut.word_starts)
+    yield escape_controls(
+        f"{cut.tokenizer}: {plural(len(cut.ids), 'token')}, {plural(words, 'word')}"
+    )
+    if cut.ids:
+        yield f"  {cut.shown}"
+        yield from _align([escape_controls(token) for token in cut.tokens], cut.ids, width)
+
+
+def _align(tokens: Sequence[str], ids: Sequence[int], width: int) -> Iterator[str]:
+    """Yield lines of tokens with their ids below them, as many as fit into the width."""
+    columns = [(token, str(number)) for token, number in zip(tokens, ids, strict=True)]
+    line: list[tuple[str, str]] = []
+    used = 0
+    for column in (*columns, None):
+        size = max(map(len, column)) + 2 if column else width
+        if line and used + size > width:
+            widths = [max(map(len, cells)) for cells in line]
+            for row in zip(*line, strict=True):
+                cells = (f"{cell:<{size}}" for cell, size in zip(row, widths, strict=True))
+                yield ("  " + "  ".join(cells)).rstrip()
+            line, used = [], 0
+        if column:
+            line.append(column)
+            used += size
 
 
 @stage_command(ReportConfig)

@@ -16,18 +16,27 @@
 A recipe without ``[train]`` names a tokenizer under ``[encode]``. ``encode`` and ``build`` run with
 their defaults if they have no table; ``train`` and ``pretrain`` do not run without one. Paths are
 relative to where ``tokkit run`` is called, as on every command line.
+
+``tokkit init`` writes a recipe to begin with.
 """
 
+import json
+import os
+import shlex
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tokkit.engine.files import read_whole
+import click
+
+from tokkit.cli.command_options import LocalPath
+from tokkit.cli.streams import echo, name_next
+from tokkit.engine.files import read_whole, write_atomically
 from tokkit.engine.mirrors import pull
-from tokkit.errors import TokkitError, UsageError, require
-from tokkit.inspection.recipe_folder import FOLDERS
+from tokkit.errors import TokkitError, UsageError, escape_controls, require, wrap_os_errors
+from tokkit.inspection.folder_kinds import FOLDERS
 from tokkit.options import find_local, uri_of
 from tokkit.shards.objectives import MASKED
 
@@ -37,6 +46,50 @@ CORPUS_OPTIONS = (
     *("format", "documents", "text-field", "text-column", "quotes", "no-quotes"),
     *("id-field", "errors", "max-document-bytes"),
 )
+
+# What a new recipe says of text that nobody has looked at.
+UNKNOWN_TEXT: Mapping[str, Any] = {
+    "documents": "blank-line",
+    "text_field": None,
+    "vocab_size": 8192,
+    "preset": "tiny",
+    "max_steps": 10_000,
+}
+TEMPLATE = """\
+# `tokkit run {recipe}` runs all stages. Run it again to resume, or to do what has changed since.
+# A key is an option of the stage's command; `tokkit train --help` and so on list all of them.
+
+output = {output}  # the folder that the stages write into
+# examples = ["The [MASK] is empty."]  # the trained model fills in the masks at the end
+
+# {found}
+[corpus]
+inputs = [{inputs}]  # files, folders, globs or URIs; or: command = "…", whose output is kept
+{documents}documents = {where}  # or line, or file: where a document of plain text ends
+{field}text-field = [{name}]  # the field of records, or column of tables, that holds the text
+# errors = "replace"  # for text that is not valid UTF-8
+
+[train]
+vocab-size = {vocab_size}
+# model = "bpe"  # or "unigram"; by default BERT's wordpiece
+# cased = true
+
+[encode]
+# language = "de"  # whose rules end sentences; by default en
+# sentences = "lines"  # if each line of a document is a sentence
+
+[build]
+max-seq-length = 128
+eval-fraction = 0.01  # of the documents, on which the model is evaluated
+# objective = "mlm"  # RoBERTa's; "clm" trains a GPT-2; `tokkit help objectives` has all
+# masking = "static"  # by default, each epoch draws new masks; see `tokkit help masking`
+
+[pretrain]
+preset = {preset}  # tiny, mini, small, medium, base or large
+max-steps = {max_steps}
+batch-size = 64
+learning-rate = 1e-3
+"""
 
 Table = dict[str, Any]
 
@@ -164,3 +217,55 @@ def _check_examples(examples: Any, path: Path, stages: Mapping[str, Table]) -> N
         not examples or "pretrain" in stages,
         f"{path}: examples have no effect without a [pretrain] table; leave them out",
     )
+
+
+@click.command()
+@click.argument("recipe", type=LocalPath(), default=Path("recipe.toml"))
+@click.option(
+    "--from-folder",
+    "folder",
+    type=LocalPath(),
+    metavar="DIR",
+    help="Folder of text: propose how to read it, and sizes that fit it.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+def init(recipe: Path, folder: Path | None, *, overwrite: bool) -> None:
+    """Write RECIPE, a commented recipe; by default recipe.toml."""
+    found, text = "", UNKNOWN_TEXT
+    if folder is not None:
+        from tokkit.inspection.proposal import propose
+
+        proposal = propose(folder)
+        found, text = proposal.found, asdict(proposal)
+    if os.path.lexists(recipe) and not overwrite:
+        raise TokkitError(f"{recipe}: is there already; pass --overwrite to replace it")
+    filled = TEMPLATE.format(
+        recipe=escape_controls(shlex.quote(str(recipe))),
+        output=_quote(recipe.stem),
+        found=found or "Name your text here.",
+        inputs=_quote(str(folder or "corpus")),
+        documents="" if text["documents"] else "# ",
+        where=_quote(text["documents"] or "blank-line"),
+        field="" if text["text_field"] else "# ",
+        name=_quote(text["text_field"] or "text"),
+        vocab_size=text["vocab_size"],
+        preset=_quote(text["preset"]),
+        max_steps=text["max_steps"],
+    )
+    with wrap_os_errors(recipe), write_atomically(recipe) as file:
+        file.write(filled.encode())
+    echo(f"{recipe}: {found or 'name your text under [corpus]'}")
+    name_next("run", recipe)
+
+
+def _quote(text: str) -> str:
+    """Return a string of TOML, which JSON's are but for U+007F.
+
+    Raises:
+        TokkitError: it is a name that is not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TokkitError(f"{text}: is not UTF-8, as a recipe must be; rename it") from error
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

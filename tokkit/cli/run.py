@@ -10,16 +10,15 @@ from typing import Any
 import click
 
 from tokkit.cli.command_options import LocalPath, config_options, number_type, read_table
-from tokkit.cli.pretrain import pretrain
 from tokkit.cli.recipe import Recipe, read_recipe
-from tokkit.cli.stages import build, encode, train
+from tokkit.cli.stages import build, encode, pretrain, train
 from tokkit.cli.streams import echo
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.drafts import remove_drafts
 from tokkit.engine.local import import_single_threaded, share_cluster
 from tokkit.engine.stage_config import OutputConfig, StageConfig
 from tokkit.errors import TokkitError, UsageError, require
-from tokkit.inspection.recipe_folder import FOLDERS, RecipeRecord
+from tokkit.inspection.folder_kinds import FOLDERS, RecipeRecord
 from tokkit.inspection.report.report_config import ReportConfig
 from tokkit.instances.build_config import BuildConfig
 from tokkit.options import Config

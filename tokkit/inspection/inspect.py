@@ -13,9 +13,9 @@ from tokkit.corpus.formats import describe_head
 from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest
 from tokkit.engine.mirrors import pull
 from tokkit.errors import TokkitError, require, wrap_os_errors
+from tokkit.inspection.folder_kinds import find_kind, require_kind
 from tokkit.inspection.row_text import RowQuery, show_rows
-from tokkit.inspection.run_summary import inspect_run, is_run
-from tokkit.inspection.verify import require_kind
+from tokkit.inspection.run_summary import inspect_run
 from tokkit.options import find_local
 from tokkit.shards.shard import header_of
 from tokkit.shards.shard_file import open_copy
@@ -76,12 +76,11 @@ def inspect(
     if path.is_file():
         require(shard is None, f"{path}: is a shard itself; leave out --shard")
         return _inspect_shard(path, query, color=color)
-    if (path / "tokenizer.json").is_file() and not (path / MANIFEST).is_file():
-        kind = "tokenizer"
-    else:
-        kind = "run" if is_run(path) else Manifest.read(path).kind
-    if (path / MANIFEST).is_file():
-        require_kind(path, Manifest.read(path))
+    kind = find_kind(path)
+    if kind not in ("tokenizer", "run") or (path / MANIFEST).is_file():
+        manifest = Manifest.read(path)
+        require_kind(path, manifest)
+        kind = manifest.kind
     if kind not in ("tokens", "instances"):
         require(shard is None, f"{path}: a {kind} has no shards; leave out --shard")
         require(not rows or kind == "tokenizer", f"{path}: a {kind} has no rows; leave out --rows")
@@ -93,7 +92,6 @@ def inspect(
         return _inspect_tokenizer(path, num_rows)
     if kind == "run":
         return Inspection(kind, inspect_run(path))
-    manifest = Manifest.read(path)
     facts: dict[str, Any] = {
         "options": manifest.options,
         "seed": manifest.seed,

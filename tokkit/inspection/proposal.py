@@ -17,7 +17,7 @@ from statistics import median
 
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.sources import Source, find_sources
-from tokkit.errors import wrap_os_errors
+from tokkit.errors import plural, wrap_os_errors
 
 # For texts of at most so many bytes: the vocabulary, and the preset of the model.
 SIZES: Mapping[float, tuple[int, str]] = {
@@ -62,6 +62,13 @@ class Proposal:
     preset: str
     max_steps: int
 
+    @property
+    def found(self) -> str:
+        """What was found, for the comment of a recipe: ``3 files, most of them text, about 1.2 MB of text``."""
+        most = "most of them " * (self.num_files > 1)
+        size = f"{self.num_bytes / 1e6:,.1f} MB"
+        return f"{plural(self.num_files, 'file')}, {most}{self.format}, about {size} of text"
+
 
 def propose(folder: Path) -> Proposal:
     """Look at the files of a folder.
@@ -73,8 +80,7 @@ def propose(folder: Path) -> Proposal:
     formats = Counter(source.format for source in sources)
     chosen = formats.most_common(1)[0][0]
     own = [source for source in sources if source.format == chosen]
-    factor = {True: COMPRESSION_RATIO, False: 1}
-    num_bytes = sum(source.bytes * factor[source.compression is not None] for source in sources)
+    num_bytes = sum(s.bytes * (COMPRESSION_RATIO if s.compression else 1) for s in sources)
     heads = _read_heads(own)
     vocab_size, preset = next(sizes for limit, sizes in SIZES.items() if num_bytes <= limit)
     steps = num_bytes * NUM_PASSES // BYTES_PER_TOKEN // (BATCH_SIZE * LENGTH)

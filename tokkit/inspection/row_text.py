@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from tokkit.errors import TokkitError, escape_controls, keep_ends, plural, require
+from tokkit.inspection.token_text import show_token, show_tokens
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.masking.masks import MaskOptions, mask_instances
 from tokkit.pretraining.data.instance_reader import InstanceReader
@@ -26,7 +27,6 @@ from tokkit.shards.instances import Instances
 from tokkit.shards.reader import BatchRef, ShardFolder
 from tokkit.shards.shard import header_of
 from tokkit.shards.shard_file import read_schema
-from tokkit.tokenizer.definitions import byte_level_alphabet
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 SENTENCES_SHOWN = 5
@@ -34,10 +34,6 @@ LABELS = {
     "nsp": {0: ", B follows A", 1: ", B is random"},
     "sop": {0: ", A and B in order", 1: ", A and B swapped"},
 }
-# Pale backgrounds of a terminal's 256 colours, for black text.
-_BACKGROUNDS = (153, 223, 158, 225)
-_MASKED, _UNKNOWN = 220, 210
-_BYTES = {char: byte for byte, char in enumerate(byte_level_alphabet())}
 
 Place = tuple[str, int]  # name of the shard, number of the row in it
 Row = dict[str, Any]  # by the names of columns
@@ -272,67 +268,3 @@ def show_instance(row: Row, tokenizer: Tokenizer, objective: str, *, color: bool
         )
         lines.append(f"  predicted in this order: {', '.join(order)}")
     return "\n".join(lines)
-
-
-def show_tokens(
-    ids: Sequence[int],
-    word_starts: Sequence[bool],
-    tokenizer: Tokenizer,
-    masks: dict[int, int] | None = None,
-    *,
-    color: bool = False,
-    border: str = "",
-) -> str:
-    """Show tokens, those of one word without a space between them.
-
-    Args:
-        ids: token ids.
-        word_starts: whether a word begins at each token; special tokens always stand alone.
-        tokenizer: the tokenizer of the ids.
-        masks: the id to be predicted at each masked position.
-        color: whether to tell tokens apart by their background, for a terminal.
-        border: what stands between the tokens of a word.
-    """
-    masks = masks or {}
-    text = ""
-    for position, (token, begins_word) in enumerate(zip(ids, word_starts, strict=True)):
-        shown = show_token(token, tokenizer)
-        if position in masks:
-            if token == tokenizer.special_ids.get("mask"):
-                shown = shown.strip("[]<>")
-            shown = f"[{shown}→{show_token(masks[position], tokenizer)}]"
-        if color:
-            shown = _paint(shown, token, tokenizer, position, is_masked=position in masks)
-        alone = begins_word or token in tokenizer.all_special_ids
-        text += f" {shown}" if alone else f"{border}{shown}"
-    return text.strip()
-
-
-def _paint(text: str, token: int, tokenizer: Tokenizer, position: int, *, is_masked: bool) -> str:
-    """Return a token with the escape sequences of its background."""
-    background = _BACKGROUNDS[position % len(_BACKGROUNDS)]
-    if is_masked:
-        background = _MASKED
-    elif token == tokenizer.special_ids.get("unk"):
-        background = _UNKNOWN
-    elif token in tokenizer.all_special_ids:
-        return f"\x1b[2m{text}\x1b[0m"
-    return f"\x1b[30;48;5;{background}m{text}\x1b[0m"
-
-
-def show_token(token: int, tokenizer: Tokenizer) -> str:
-    """Show a token without the mark of where it stands in a word; never as nothing.
-
-    A part of a character is shown by its bytes, as in ``e2 80``, and white space by escapes or ``␣``.
-    """
-    decoded = tokenizer.decode([token])
-    text = decoded.strip() or decoded.encode("unicode_escape").decode().replace(" ", "␣")
-    if "\N{REPLACEMENT CHARACTER}" in text:
-        name = tokenizer.tokens[token]
-        is_byte_level = "ByteLevel" in str(tokenizer.definition.get("decoder"))
-        text = name  # such as <0xE2>
-        if is_byte_level:
-            text = " ".join(f"{_BYTES[char]:02x}" for char in name if char in _BYTES)
-    if tokenizer.kind == "wordpiece":
-        text = text.removeprefix("##")
-    return escape_controls(keep_ends(text or tokenizer.tokens[token]))

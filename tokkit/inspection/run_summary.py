@@ -33,10 +33,9 @@ from typing import Any
 
 import numpy as np
 
-from tokkit.engine.folder import is_being_written
 from tokkit.engine.json_files import read_json
-from tokkit.engine.manifest import MANIFEST, Manifest
-from tokkit.engine.receipts import read_statement
+from tokkit.engine.manifest import Manifest
+from tokkit.inspection.folder_kinds import find_run_state
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.run_record import (
     CHECKPOINTS,
@@ -58,16 +57,6 @@ _MARK = "●"
 Points = Sequence[tuple[float, float]]
 
 
-def is_run(folder: Path) -> bool:
-    """Return whether a folder is that of a run, finished or not."""
-    if (folder / MANIFEST).is_file():
-        return Manifest.read(folder).kind == "run"
-    if (folder / RUN).is_file():
-        return True
-    stage = read_statement(folder)
-    return stage is not None and stage["kind"] == "run"
-
-
 def inspect_run(folder: Path) -> dict[str, Any]:
     """Return the facts of a run.
 
@@ -83,7 +72,7 @@ def inspect_run(folder: Path) -> dict[str, Any]:
     lines = read_metrics(folder / METRICS)
     checkpoints = describe_checkpoints(folder / CHECKPOINTS)
     facts: dict[str, Any] = {
-        "state": find_state(folder),
+        "state": find_run_state(folder),
         "step": max((row["step"] for row in [*lines, *checkpoints]), default=0),
     }
     if (folder / RUN).is_file():
@@ -98,15 +87,6 @@ def inspect_run(folder: Path) -> dict[str, Any]:
     if facts["state"] == "finished":
         facts["accounts"] = Manifest.read(folder, "run").accounts
     return facts
-
-
-def find_state(folder: Path) -> str:
-    """Return ``finished``, ``training``, ``stopped``, or ``not started``."""
-    if (folder / MANIFEST).is_file():
-        return "finished"
-    if is_being_written(folder):
-        return "training"
-    return "stopped" if (folder / RUN).is_file() else "not started"
 
 
 def find_changed(options: Mapping[str, Any]) -> dict[str, Any]:

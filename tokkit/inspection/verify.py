@@ -14,11 +14,11 @@ from tqdm import tqdm
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import hash_file, require_file_inside
 from tokkit.engine.json_files import FileRow
-from tokkit.engine.manifest import KINDS, MANIFEST, TRAINING, Manifest
+from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest
 from tokkit.engine.mirrors import fetch_again, pull
 from tokkit.errors import TokkitError, plural
+from tokkit.inspection.folder_kinds import require_kind
 from tokkit.options import find_local
-from tokkit.pretraining.training.run_record import RUN
 from tokkit.shards.instances import count_instances
 from tokkit.shards.reader import ShardFolder
 from tokkit.shards.shard import Shard
@@ -95,28 +95,6 @@ def _collect(check: Iterator[str]) -> Iterator[str]:
         yield from check
     except TokkitError as error:
         yield str(error)
-
-
-def require_kind(path: Path, manifest: Manifest) -> None:
-    """Refuse a folder whose content is not known, or is not of the kind that its manifest says.
-
-    Raises:
-        TokkitError: what could be checked is not known.
-    """
-    if manifest.kind not in KINDS:
-        raise TokkitError(
-            f"{path / MANIFEST}: its kind is {manifest.kind}, not one of {', '.join(KINDS)}; "
-            f"recreate the folder, or install the release that wrote it"
-        )
-    is_other = {
-        "run": not (path / RUN).is_file(),
-        "corpus": manifest.tokenizer_fingerprint is not None,
-    }
-    if is_other.get(manifest.kind, False):
-        raise TokkitError(
-            f"{path / MANIFEST}: says that the folder holds a {manifest.kind}, but its files are "
-            f"of another kind; recreate the folder"
-        )
 
 
 def _check_file(

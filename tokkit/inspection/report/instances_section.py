@@ -17,6 +17,7 @@ from tokkit.inspection.report.markup import (
     Column,
     Content,
     Markup,
+    Section,
     card,
     cards,
     draw_sample,
@@ -26,11 +27,11 @@ from tokkit.inspection.report.markup import (
     folded,
     format_bytes,
     list_tokens,
+    list_warnings,
     stats_list,
     table,
     tiles,
 )
-from tokkit.inspection.report.page import Section, list_warnings
 from tokkit.inspection.report.plots import Axes, Series, plot_bars, plot_lines
 from tokkit.inspection.report.tokens_section import (
     draw_flows,

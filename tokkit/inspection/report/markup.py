@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from tokkit.errors import escape_controls
-from tokkit.inspection.row_text import show_token
+from tokkit.inspection.token_text import show_token
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 MAX_IN_FULL = 10_000_000  # of a number in large type
@@ -34,6 +34,23 @@ class Markup(str):
 
 
 Content: TypeAlias = "str | int | float | Iterable[Content] | None"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        title: heading, the path of a folder or what several have in common.
+        kind: what it is about, in small type next to the heading.
+        figures: everything that is shown, as JSON values.
+        body: what is shown.
+    """
+
+    title: str
+    kind: str
+    figures: Mapping[str, Any]
+    body: Content
 
 
 def escape(content: Content) -> str:
@@ -247,6 +264,11 @@ def card(title: str, *children: Content, wide: bool = False, note: str = "") -> 
         *children,
         class_="card wide" if wide else "card",
     )
+
+
+def list_warnings(warnings: Sequence[str]) -> Content:
+    """Return warnings, each in a line of its own."""
+    return [element("p", line, class_="warning") for line in warnings]
 
 
 def folded(summary: str, *children: Content) -> Markup:

@@ -1,33 +1,46 @@
-"""A report: folders of any kind, finished or not, on one HTML page.
+"""A report: folders of any kind, finished or not, on one HTML page that loads nothing.
 
 Each kind has a module, which reads a folder into figures, JSON values, and draws those; nothing is
 on the page that is not in its figures. The same folders give the same bytes.
+
+The page's content security policy names the hashes of its one style sheet and its one script, and
+forbids everything else, so text that were markup in spite of all would still neither run nor load
+anything.
+
+To add a section, write a function that returns a ``Section`` and call it in ``_describe``.
 """
 
+import base64
+import hashlib
+import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from string import Template
+from typing import Any
 
+from tokkit import __version__
 from tokkit.engine.files import write_atomically
 from tokkit.engine.manifest import KINDS, MANIFEST, Manifest
 from tokkit.engine.mirrors import pull
-from tokkit.errors import TokkitError, refuse_loop, require, wrap_os_errors
-from tokkit.inspection.recipe_folder import FOLDERS, RecipeRecord
+from tokkit.errors import TokkitError, require, wrap_os_errors
+from tokkit.inspection.folder_kinds import RecipeRecord, find_kind, find_stages, require_kind
 from tokkit.inspection.report.instances_section import describe_instances
-from tokkit.inspection.report.markup import shorten_names
-from tokkit.inspection.report.page import Section, make_page
+from tokkit.inspection.report.markup import Section, element, escape, shorten_names
 from tokkit.inspection.report.report_config import ReportConfig
 from tokkit.inspection.report.run_section import describe_runs
 from tokkit.inspection.report.stages_section import (
     describe_corpus,
     describe_stages,
     describe_unfinished,
-    find_kind,
 )
 from tokkit.inspection.report.text_samples import SampleConfig
 from tokkit.inspection.report.tokenizer_section import describe_tokenizers
 from tokkit.inspection.report.tokens_section import describe_tokens
-from tokkit.inspection.verify import require_kind
 
+_PAGE, _STYLE, _SCRIPT = (
+    Path(__file__).with_name(name) for name in ("page.html", "page.css", "page.js")
+)
 ORDER = ("corpus", "tokenizer", "tokens", "instances", "run")
 
 
@@ -77,25 +90,6 @@ def make_report(config: ReportConfig) -> str:
     return make_page(", ".join(names.values()), sections)
 
 
-def find_stages(path: Path) -> Mapping[str, Path]:
-    """Return the folders of a recipe's stages, by stage; nothing if the path is one folder itself.
-
-    Raises:
-        TokkitError: if the path is missing or no folder.
-    """
-    if not path.is_dir():
-        refuse_loop(path)
-        what = (
-            "is a file; name the folder that a stage wrote" if path.exists() else "no such folder"
-        )
-        raise TokkitError(f"{path}: {what}")
-    if find_kind(path) is not None:
-        return {}
-    stages = {stage: path / name for stage, name in FOLDERS.items()}
-    known = {stage: folder for stage, folder in stages.items() if folder.is_dir()}
-    return {stage: folder for stage, folder in known.items() if find_kind(folder) is not None}
-
-
 def _require_kind(path: Path) -> str:
     kind = find_kind(path)
     if kind is None:
@@ -130,3 +124,67 @@ def _describe(
         "corpus": describe_corpus,
     }[kind]
     return [describe(path) for path in paths]
+
+
+def make_page(title: str, sections: Sequence[Section]) -> str:
+    """Return the page as text, the same for the same sections."""
+    style, script = _STYLE.read_text("utf-8"), _SCRIPT.read_text("utf-8")
+    is_one = len(sections) == 1
+    links = [
+        element("a", f"{section.kind}: {section.title}", href=f"#part-{number}", dir="auto")
+        for number, section in enumerate(sections)
+    ]
+    parts = [
+        element(
+            "section",
+            None
+            if is_one
+            else element("h2", section.title, element("small", section.kind), dir="auto"),
+            section.body,
+            id=f"part-{number}",
+        )
+        for number, section in enumerate(sections)
+    ]
+    data = {
+        "title": title,
+        "tokkit_version": __version__,
+        "sections": [
+            {"title": section.title, "kind": section.kind, **section.figures}
+            for section in sections
+        ],
+    }
+    # The page is one line after the first, and so has no white space but what elements hold.
+    first, *lines = _PAGE.read_text("utf-8").splitlines()
+    template = f"{first}\n{''.join(map(str.strip, lines))}\n"
+    return Template(template).substitute(
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        title=escape(title),
+        style=style,
+        heading=element("h1", title, element("small", sections[0].kind) if is_one else None),
+        links="" if is_one else element("nav", links),
+        parts=escape(parts),
+        version=__version__,
+        figures=dump_figures(data),
+        script=script,
+    )
+
+
+def dump_figures(data: Mapping[str, Any]) -> str:
+    """Return JSON in which nothing ends a script: non-finite numbers become strings."""
+    text = json.dumps(_replace_infinite(data), ensure_ascii=True, allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _replace_infinite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _replace_infinite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replace_infinite(item) for item in value]
+    return value
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -18,17 +18,18 @@ from tokkit.inspection.report.markup import (
     Column,
     Content,
     Markup,
+    Section,
     card,
     cards,
     element,
     facts_list,
     folded,
     format_bytes,
+    list_warnings,
     shorten_names,
     table,
     tiles,
 )
-from tokkit.inspection.report.page import Section, list_warnings
 from tokkit.inspection.report.plots import Axes, Series, plot_lines
 from tokkit.inspection.run_summary import inspect_run
 from tokkit.pretraining.training.run_record import METRICS, read_metrics

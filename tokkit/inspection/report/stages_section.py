@@ -7,31 +7,19 @@ from typing import Any
 from tokkit.engine.folder import is_being_written
 from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest
 from tokkit.engine.receipts import read_receipts, read_statement
-from tokkit.inspection.recipe_folder import RecipeRecord
+from tokkit.inspection.folder_kinds import RecipeRecord, find_kind, find_run_state
 from tokkit.inspection.report.markup import (
     Column,
+    Section,
     card,
     cards,
     facts_list,
     format_bytes,
     format_options,
+    list_warnings,
     table,
     tiles,
 )
-from tokkit.inspection.report.page import Section, list_warnings
-from tokkit.inspection.run_summary import find_state, is_run
-
-
-def find_kind(path: Path) -> str | None:
-    """Return what a folder holds, finished or not; None if nothing of ours."""
-    if (path / MANIFEST).is_file():
-        return Manifest.read(path).kind
-    if (path / "tokenizer.json").is_file() or (path / TRAINING).is_file():
-        return "tokenizer"
-    if is_run(path):
-        return "run"
-    stage = read_statement(path)
-    return None if stage is None else stage["kind"]
 
 
 def describe_unfinished(path: Path, kind: str) -> Section:
@@ -124,8 +112,8 @@ def _describe_stage(stage: str, path: Path, seconds: float | None) -> dict[str, 
     if path.is_dir():
         is_tokenizer = (path / TRAINING).is_file()
         state = "finished" if is_tokenizer or (path / MANIFEST).is_file() else "unfinished"
-        if is_run(path):
-            state = find_state(path)
+        if find_kind(path) == "run":
+            state = find_run_state(path)
         if state == "finished" and not is_tokenizer:
             manifest = Manifest.read(path)
             rows, tokens = manifest.num_rows or None, manifest.num_tokens or None

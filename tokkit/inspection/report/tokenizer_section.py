@@ -23,6 +23,7 @@ from tokkit.inspection.report.markup import (
     Column,
     Content,
     Markup,
+    Section,
     card,
     cards,
     draw_tokens,
@@ -35,7 +36,6 @@ from tokkit.inspection.report.markup import (
     table,
     tiles,
 )
-from tokkit.inspection.report.page import Section
 from tokkit.inspection.report.text_samples import SampleConfig, read_samples, read_training_text
 from tokkit.inspection.report.vocabulary_section import (
     count_lengths,

@@ -20,6 +20,7 @@ from tokkit.inspection.report.markup import (
     Column,
     Content,
     Markup,
+    Section,
     card,
     cards,
     draw_sample,
@@ -29,12 +30,12 @@ from tokkit.inspection.report.markup import (
     format_bytes,
     format_options,
     list_tokens,
+    list_warnings,
     shorten_names,
     stats_list,
     table,
     tiles,
 )
-from tokkit.inspection.report.page import Section, list_warnings
 from tokkit.inspection.report.plots import plot_bars, plot_flow
 from tokkit.shards.arrow import ragged
 from tokkit.shards.reader import BatchRef, ShardFolder
