@@ -26,6 +26,13 @@ ROWS: list[Row] = [
         ["rm tokens/shard-0000009.arrow", "inspect tokens --grep cat"],
     ),
     (
+        {"tokens/tokenizer/vocab.txt": "[PAD]\n"},
+        ["verify tokens"],
+        "does not say what tokenizer.json says, which alone is read here; remove it, or recreate",
+        {},
+        ["rm tokens/tokenizer/vocab.txt", "verify tokens"],
+    ),
+    (
         {},
         ["mkfifo fifo", "report tokens -o fifo"],
         "not a regular file, so it is not overwritten; choose another path",

@@ -133,3 +133,11 @@ def test_a_link_to_nothing_is_not_replaced(tmp_path: Path, monkeypatch: pytest.M
     result = CliRunner().invoke(cli, ["init"])
     assert isinstance(result.exception, TokkitError)
     assert Path("recipe.toml").is_symlink()
+
+
+def test_a_sound_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("mine")
+    Path("recipe.toml").symlink_to("mine.toml")
+    init("--overwrite")
+    assert Path("recipe.toml").is_symlink()
+    assert (tmp_path / "mine.toml").read_text() != "mine"

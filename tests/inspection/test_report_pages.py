@@ -19,7 +19,7 @@ from tokkit.engine.drafts import draft_path
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError
 from tokkit.inspection.report.markup import shorten_names
-from tokkit.inspection.report.report import make_report
+from tokkit.inspection.report.report import make_report, report
 from tokkit.inspection.report.report_config import ReportConfig
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
@@ -198,6 +198,17 @@ def test_an_output_that_cannot_be_written_is_one_line(work: Path, tmp_path: Path
     error = CliRunner().invoke(cli, arguments).exception
     assert isinstance(error, TokkitError)
     assert str(error).startswith(f"{tmp_path}: ")
+
+
+def test_a_link_to_a_page_stays_and_its_page_is_written(work: Path, tmp_path: Path) -> None:
+    page, link = tmp_path / "pages" / "page.html", tmp_path / "link.html"
+    page.parent.mkdir()
+    page.write_text("old")
+    link.symlink_to("pages/page.html")
+    report(ReportConfig(paths=(work / "tokens",), output=link))
+    assert link.is_symlink()
+    assert page.read_text() == make_report(ReportConfig(paths=(work / "tokens",)))
+    assert [*page.parent.iterdir()] == [page]
 
 
 def test_a_run_without_a_line_of_metrics_says_so(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from tokkit.errors import TokkitError
 from tokkit.inspection.verify import verify
+from tokkit.vocab.train import train
+from tokkit.vocab.train_config import TrainConfig
 
 
 @pytest.mark.parametrize("name", ["tokenizer", "tokens", "instances", "static"])
@@ -121,6 +123,49 @@ def test_a_changed_vocabulary_is_named(work: Path, tmp_path: Path) -> None:
     path = folder / "tokenizer.json"
     path.write_text(path.read_text().replace('"lowercase": true', '"lowercase": false'))
     assert "is not the one that training.json describes" in verify(folder).faults[0]
+
+
+CLASSIC = {
+    "wordpiece": ("vocab.txt",),
+    "bpe": ("vocab.json", "merges.txt"),
+    "unigram": ("tokenizer.model",),
+}
+
+
+@pytest.mark.parametrize("model", CLASSIC)
+def test_a_classic_file_that_says_something_else_is_named(
+    work: Path, tmp_path: Path, model: str
+) -> None:
+    folder, corpus = tmp_path / "tokenizer", str(work / "corpus.txt")
+    size = {"wordpiece": 120, "bpe": 300, "unigram": 70}[model]
+    special = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", "<extra>")
+    config = TrainConfig(
+        inputs=(corpus,),
+        output=folder,
+        model=model,
+        vocab_size=size,
+        special_tokens=special,
+        workers=0,
+    )
+    train(config)
+    assert verify(folder).faults == ()
+    for name in CLASSIC[model]:
+        good = (folder / name).read_bytes()
+        (folder / name).write_bytes(good.replace(b"t", b"q", 30).replace(b"\xcd", b"\xcc"))
+        (fault,) = verify(folder).faults
+        assert fault.startswith(f"{folder / name}: does not say what tokenizer.json says")
+        (folder / name).write_bytes(good[: len(good) // 2])
+        assert f"{folder / name}: does not say" in verify(folder).faults[0]
+        (folder / name).unlink()
+        assert verify(folder).faults == ()
+
+
+def test_a_classic_file_of_the_tokenizer_of_shards_is_checked(work: Path, tmp_path: Path) -> None:
+    for name in ("tokens", "static"):
+        folder = Path(shutil.copytree(work / name, tmp_path / name))
+        flip_byte(folder / "tokenizer" / "vocab.txt")
+        (fault,) = verify(folder).faults
+        assert fault.startswith(f"{folder / 'tokenizer' / 'vocab.txt'}: does not say what")
 
 
 def test_a_foreign_or_unfinished_folder_is_refused(work: Path, tmp_path: Path) -> None:

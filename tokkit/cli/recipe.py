@@ -33,7 +33,7 @@ import click
 
 from tokkit.cli.command_options import LocalPath
 from tokkit.cli.streams import echo, name_next
-from tokkit.engine.files import read_whole, write_atomically
+from tokkit.engine.files import follow_link, read_whole, write_atomically
 from tokkit.engine.mirrors import pull
 from tokkit.errors import TokkitError, UsageError, escape_controls, require, wrap_os_errors
 from tokkit.inspection.folder_kinds import FOLDERS
@@ -252,7 +252,7 @@ def init(recipe: Path, folder: Path | None, *, overwrite: bool) -> None:
         preset=_quote(text["preset"]),
         max_steps=text["max_steps"],
     )
-    with wrap_os_errors(recipe), write_atomically(recipe) as file:
+    with wrap_os_errors(recipe), write_atomically(follow_link(recipe)) as file:
         file.write(filled.encode())
     echo(f"{recipe}: {found or 'name your text under [corpus]'}")
     name_next("run", recipe)

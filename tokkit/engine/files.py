@@ -178,6 +178,11 @@ def write_atomically(path: Path, *, only_new: bool = False) -> Iterator[HashedFi
     file.commit(only_new=only_new)
 
 
+def follow_link(path: Path) -> Path:
+    """Return the file that a sound link leads to, so that it is written and the link stays."""
+    return path.resolve() if path.is_symlink() and path.exists() else path
+
+
 @contextmanager
 def write_folder_atomically(folder: Path) -> Iterator[Path]:
     """Write a folder of files so that it appears complete or not at all.

@@ -3,8 +3,10 @@
 Verification continues after a fault, so that one run reports all of them.
 """
 
+import struct
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import hash_file, require_file_inside
+from tokkit.engine.files import hash_file, read_file, require_file_inside
 from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest
 from tokkit.engine.mirrors import fetch_again, pull
@@ -23,8 +25,17 @@ from tokkit.shards.instances import count_instances
 from tokkit.shards.reader import ShardFolder
 from tokkit.shards.shard import Shard
 from tokkit.shards.shard_file import count_tokens
-from tokkit.tokenizer.tokenizer import load_tokenizer
+from tokkit.tokenizer.loading import TokenizerFiles
+from tokkit.tokenizer.saving import classic_files
+from tokkit.tokenizer.sentencepiece_model import load_model
+from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
 from tokkit.vocab.training_record import TrainingRecord
+from tokkit.vocab.unigram_trainer import define_unigram
+
+_IS_ANOTHER = (
+    "does not say what tokenizer.json says, which alone is read here; remove it, or recreate the "
+    "folder"
+)
 
 
 @dataclass(frozen=True)
@@ -148,12 +159,37 @@ def _check_batches(shard: Shard, manifest: Manifest, counted: Accounts) -> None:
 
 def _check_tokenizer(folder: Path, manifest: Manifest, shards: dict[str, Shard]) -> Iterator[str]:
     """Check that the tokenizer in the folder is the one that made the shards."""
-    tokenizer = load_tokenizer(folder / "tokenizer")
+    path = folder / "tokenizer"
+    tokenizer = load_tokenizer(path)
     if tokenizer.fingerprint != manifest.tokenizer_fingerprint:
-        yield f"{folder / 'tokenizer'}: is not the tokenizer that the manifest names"
-    elif shards:
+        yield f"{path}: is not the tokenizer that the manifest names"
+        return
+    if shards:
         first = next(iter(shards.values()))
         ShardFolder(folder, manifest, first.header, shards).require_tokenizer(tokenizer)
+    yield from _check_classic_files(path, tokenizer)
+
+
+def _check_classic_files(folder: Path, tokenizer: Tokenizer) -> Iterator[str]:
+    """Check that the files of older loaders still say what ``tokenizer.json`` says."""
+    for name, content in classic_files(tokenizer).items():
+        if read_file(folder / name) not in (None, content):
+            yield f"{folder / name}: {_IS_ANOTHER}"
+    path = folder / "tokenizer.model"
+    model = read_file(path) if tokenizer.definition else None
+    if model is not None and not _is_equivalent(model, path, tokenizer):
+        yield f"{path}: {_IS_ANOTHER}"
+
+
+def _is_equivalent(model: bytes, path: Path, tokenizer: Tokenizer) -> bool:
+    """Return whether a sentencepiece model gives the ids of a tokenizer, as far as it can be read."""
+    special_tokens = [tokenizer.tokens[number] for number in tokenizer.all_special_ids]
+    with suppress(TokkitError, LookupError, ValueError, struct.error):
+        load_model(model, str(path))
+        definition = define_unigram(model, special_tokens)
+        files = TokenizerFiles(path, definition, config=tokenizer.config)
+        return make_tokenizer(files).fingerprint == tokenizer.fingerprint
+    return False
 
 
 def _check_accounts(manifest: Manifest) -> Iterator[str]:
@@ -189,12 +225,14 @@ def _check_figures(manifest: Manifest, counted: Accounts) -> Iterator[str]:
 def _verify_tokenizer(path: Path) -> Verification:
     """Check that a tokenizer folder loads, and is the one that its training record describes."""
     record = TrainingRecord.read(path)
-    files = [file for file in sorted(path.iterdir()) if file.is_file()]
-    faults = []
-    try:
-        if load_tokenizer(path).fingerprint != record.tokenizer_fingerprint:
-            faults.append(f"{path}: tokenizer.json is not the one that {TRAINING} describes")
-    except TokkitError as error:
-        faults.append(str(error))
-    size = sum(file.stat().st_size for file in files)
-    return Verification(path, "tokenizer", len(files), size, tuple(faults))
+    sizes = [file.stat().st_size for file in path.iterdir() if file.is_file()]
+    faults = tuple(_collect(_check_trained(path, record)))
+    return Verification(path, "tokenizer", len(sizes), sum(sizes), faults)
+
+
+def _check_trained(path: Path, record: TrainingRecord) -> Iterator[str]:
+    tokenizer = load_tokenizer(path)
+    if tokenizer.fingerprint == record.tokenizer_fingerprint:
+        yield from _check_classic_files(path, tokenizer)
+    else:
+        yield f"{path}: tokenizer.json is not the one that {TRAINING} describes"

@@ -58,7 +58,7 @@ def _make_files(tokenizer: Tokenizer) -> dict[str, bytes]:
     files = {
         "special_tokens_map.json": _json(tokens),
         "tokenizer_config.json": _json({**_config(tokenizer), **tokens}),
-        **_classic_files(tokenizer),
+        **classic_files(tokenizer),
     }
     if isinstance(tokenizer.processor, PieceProcessor):
         files = dict(tokenizer.processor.vocabulary.files)
@@ -108,7 +108,7 @@ def _config(tokenizer: Tokenizer) -> dict[str, Any]:
     return config
 
 
-def _classic_files(tokenizer: Tokenizer) -> dict[str, bytes]:
+def classic_files(tokenizer: Tokenizer) -> dict[str, bytes]:
     """Return the files from before ``tokenizer.json``, if their formats can hold the tokenizer."""
     tokens = tokenizer.tokens
     if tokenizer.hole_ids or tokenizer.splits_digits:

@@ -20,7 +20,7 @@ from string import Template
 from typing import Any
 
 from tokkit import __version__
-from tokkit.engine.files import write_atomically
+from tokkit.engine.files import follow_link, write_atomically
 from tokkit.engine.manifest import KINDS, MANIFEST, Manifest
 from tokkit.engine.mirrors import pull
 from tokkit.errors import TokkitError, require, wrap_os_errors
@@ -52,7 +52,7 @@ def report(config: ReportConfig) -> None:
         TokkitError: if a path holds nothing of ours, or is damaged.
     """
     page = make_report(config)
-    with wrap_os_errors(config.output), write_atomically(config.output) as file:
+    with wrap_os_errors(config.output), write_atomically(follow_link(config.output)) as file:
         file.write(page.encode())
 
 

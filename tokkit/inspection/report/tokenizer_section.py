@@ -1,22 +1,19 @@
 """The part of a report about tokenizers: how they cut text, and what their vocabularies hold.
 
-tokens per word        tokens per stretch between white space
-whole words            share of the words of letters alone that are one token, not unknown
-bytes per token        UTF-8 bytes of the text
-unknown                share of unknown tokens among the tokens
+What a vocabulary is spent on, it shows by the lengths, kinds and scripts of its tokens.
 """
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from tokkit.encoding.text_survey import count_characters, is_unknown_character
+from tokkit.encoding.text_survey import count_characters, is_unknown_character, script_of
 from tokkit.engine.manifest import TRAINING
 from tokkit.errors import plural
 from tokkit.inspection.report.markup import (
@@ -36,38 +33,33 @@ from tokkit.inspection.report.markup import (
     table,
     tiles,
 )
-from tokkit.inspection.report.text_samples import SampleConfig, read_samples, read_training_text
-from tokkit.inspection.report.vocabulary_section import (
-    count_lengths,
-    count_scripts,
-    draw_vocabulary,
-    name_script,
-    read_entries,
+from tokkit.inspection.report.plots import plot_bars
+from tokkit.inspection.report.text_samples import (
+    SampleConfig,
+    TextSample,
+    find_words,
+    measure,
+    read_samples,
+    read_training_text,
 )
 from tokkit.shards.arrow import string_buffers
+from tokkit.tokenizer.definitions import (
+    CONTINUING_SUBWORD_PREFIX,
+    WORD_BEGINNING,
+    byte_level_alphabet,
+)
 from tokkit.tokenizer.encoder import Encoder
 from tokkit.tokenizer.hub_names import find_folder
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from tokkit.vocab.measure import count_entries
 from tokkit.vocab.training_record import TrainingRecord
 
+LONGEST_LENGTH = 24  # longer tokens are counted together
+NUM_EXAMPLES = 6
 NUM_UNKNOWN = 100
 NUM_LINES = 8  # cut side by side
 LINE_LENGTHS = (40, 220)
 MAX_UNKNOWN_TESTED = 20_000
-WHITE_SPACE = np.isin(np.arange(256), np.frombuffer(b" \t\n\r\v\f", np.uint8))
-
-
-@dataclass(frozen=True)
-class _Text:
-    """Lines of one source or language, and where their words end."""
-
-    lines: pa.LargeStringArray
-    ends: npt.NDArray[np.int64]  # of words, and of lines
-    is_word: npt.NDArray[np.bool_]  # made of letters alone
-    num_words: int
-    num_characters: int
-    num_bytes: int
 
 
 def describe_tokenizers(
@@ -97,7 +89,7 @@ def describe_tokenizers(
         record = next(iter(records.values()), None)
         names = [row["name"] for row in record.inputs] if record else []
         samples = read_training_text(names, record.options) if record else {}
-    texts = {name: _measure_text(lines) for name, lines in samples.items()}
+    texts = {name: find_words(lines) for name, lines in samples.items()}
     figures = {
         "tokenizers": [
             _describe(name, tokenizer, texts, records.get(name))
@@ -111,37 +103,11 @@ def describe_tokenizers(
     return Section(title, "tokenizer", figures, _draw(figures))
 
 
-def _measure_text(lines: pa.LargeStringArray) -> _Text:
-    """Find the words of lines: what stands between ASCII white space."""
-    lines = pa.concat_arrays([lines])
-    values, bounds = string_buffers(lines)
-    data = values[bounds[0] : bounds[-1]]
-    is_space = WHITE_SPACE[data]
-    is_last = np.zeros(len(data), np.bool_)
-    is_last[bounds[1:] - bounds[0] - 1] = True
-    ends_word = ~is_space & (is_last | np.append(is_space[1:], True))
-    places = np.flatnonzero(ends_word | is_last)
-    is_word = np.zeros(len(places), np.bool_)
-    start = 0
-    whole = data.tobytes()
-    for number, place in enumerate(places.tolist()):
-        is_word[number] = whole[start : place + 1].decode(errors="replace").strip().isalpha()
-        start = place + 1
-    return _Text(
-        lines=lines,
-        ends=places + 1 + bounds[0],
-        is_word=is_word,
-        num_words=int(ends_word.sum()),
-        num_characters=len(whole.decode()),
-        num_bytes=len(data),
-    )
-
-
 def _describe(
-    name: str, tokenizer: Tokenizer, texts: Mapping[str, _Text], record: TrainingRecord | None
+    name: str, tokenizer: Tokenizer, texts: Mapping[str, TextSample], record: TrainingRecord | None
 ) -> dict[str, Any]:
     encoder = Encoder(tokenizer) if texts else None
-    entries = read_entries(tokenizer)
+    entries = _read_entries(tokenizer)
     return {
         "name": name,
         "model": tokenizer.kind,
@@ -149,10 +115,10 @@ def _describe(
         "tokenizer": tokenizer.fingerprint,
         "special": {role: tokenizer.tokens[n] for role, n in tokenizer.special_ids.items()},
         "entries": count_entries(tokenizer),
-        "by_length": count_lengths(entries),
-        "scripts": count_scripts(entries),
+        "by_length": _count_lengths(entries),
+        "scripts": _count_scripts(entries),
         "measured": [
-            {"text": text, **_measure(tokenizer, encoder, found)}
+            {"text": text, **measure(tokenizer, encoder, found)}
             for text, found in texts.items()
             if encoder is not None
         ],
@@ -169,26 +135,7 @@ def _describe(
     }
 
 
-def _measure(tokenizer: Tokenizer, encoder: Encoder, text: _Text) -> dict[str, float]:
-    encoded = encoder.encode(text.lines, text.ends)
-    num_tokens = max(len(encoded.ids), 1)
-    unknown = encoded.ids == tokenizer.special_ids.get("unk", -1)
-    lengths = np.diff(encoded.offsets)
-    firsts = encoded.offsets[:-1].clip(max=num_tokens - 1)
-    is_known = ~unknown[firsts] if len(encoded.ids) else np.zeros(len(firsts), np.bool_)
-    whole = text.is_word & (lengths == 1) & is_known
-    return {
-        "tokens": len(encoded.ids),
-        "words": text.num_words,
-        "tokens_per_word": len(encoded.ids) / max(text.num_words, 1),
-        "tokens_per_character": len(encoded.ids) / max(text.num_characters, 1),
-        "bytes_per_token": text.num_bytes / num_tokens,
-        "whole_words": float(whole.sum() / max(int(text.is_word.sum()), 1)),
-        "unknown": float(unknown.sum() / num_tokens),
-    }
-
-
-def _find_unknown(tokenizer: Tokenizer, texts: Mapping[str, _Text]) -> list[dict[str, Any]]:
+def _find_unknown(tokenizer: Tokenizer, texts: Mapping[str, TextSample]) -> list[dict[str, Any]]:
     """Return the commonest characters of the texts that become the unknown token."""
     if "unk" not in tokenizer.special_ids:
         return []
@@ -200,9 +147,62 @@ def _find_unknown(tokenizer: Tokenizer, texts: Mapping[str, _Text]) -> list[dict
     common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_UNKNOWN_TESTED]
     unknown = [(c, n) for c, n in common if is_unknown_character(tokenizer, c)][:NUM_UNKNOWN]
     return [
-        {"character": c, "code": f"U+{ord(c):04X}", "script": name_script(c), "count": n}
+        {"character": c, "code": f"U+{ord(c):04X}", "script": _name_script(c), "count": n}
         for c, n in unknown
     ]
+
+
+def _read_entries(tokenizer: Tokenizer) -> list[str]:
+    """Return the text of each token that is neither special nor unused, without marks."""
+    apart = {*tokenizer.all_special_ids, *tokenizer.unused_ids}
+    tokens = [token for number, token in enumerate(tokenizer.tokens) if number not in apart]
+    if "ByteLevel" in str(tokenizer.definition.get("decoder")):
+        byte_of = {char: byte for byte, char in enumerate(byte_level_alphabet())}
+        return [
+            bytes(byte_of[char] for char in token).decode(errors="replace")
+            if all(char in byte_of for char in token)
+            else token
+            for token in tokens
+        ]
+    mark = CONTINUING_SUBWORD_PREFIX if tokenizer.kind == "wordpiece" else WORD_BEGINNING
+    return [token.removeprefix(mark) for token in tokens]
+
+
+def _count_lengths(entries: Sequence[str]) -> dict[str, Any]:
+    """Count tokens by their characters, long ones together."""
+    lengths = np.array([len(entry.strip()) for entry in entries], np.int64).clip(0, LONGEST_LENGTH)
+    counts = np.bincount(lengths, minlength=LONGEST_LENGTH + 1)
+    used = int(np.flatnonzero(counts).max(initial=1))
+    return {"edges": [*range(used + 2)], "counts": counts[: used + 1].tolist()}
+
+
+def _name_script(text: str) -> str:
+    """Return the script of a token's letters, or what it is made of instead."""
+    for char in text:
+        if unicodedata.category(char)[0] in "LM":  # a letter, or a mark on one
+            return script_of(char).title()
+    if any(char.isdigit() for char in text):
+        return "digits"
+    if "\N{REPLACEMENT CHARACTER}" in text:
+        return "parts of characters"
+    return "punctuation and signs" if text.strip() else "white space"
+
+
+def _count_scripts(entries: Sequence[str]) -> list[dict[str, Any]]:
+    """Return how many tokens each script has, with its longest ones as examples."""
+    groups: dict[str, list[str]] = {}
+    for entry in entries:
+        groups.setdefault(_name_script(entry), []).append(entry)
+    rows = [
+        {
+            "script": script,
+            "tokens": len(found),
+            "share": len(found) / len(entries),
+            "longest": nsmallest(NUM_EXAMPLES, set(found), key=lambda entry: (-len(entry), entry)),
+        }
+        for script, found in groups.items()
+    ]
+    return sorted(rows, key=lambda row: (-row["tokens"], row["script"]))
 
 
 def _cut_lines(
@@ -261,7 +261,9 @@ def _draw(figures: Mapping[str, Any]) -> Content:
         note = "There is no text to measure on; name some with --text."
         measured = [card("Measured on text", element("p", note, class_="note"))]
     # A row of cards for each vocabulary, or one for all where there is one vocabulary.
-    rows: list[list[Content]] = [[*draw_vocabulary(one, is_single=is_single)] for one in tokenizers]
+    rows: list[list[Content]] = [
+        [*_draw_vocabulary(one, is_single=is_single)] for one in tokenizers
+    ]
     rows = [[*measured, *rows[0]]] if is_single else [measured, *rows]
     if figures["lines"]:
         lines = [{**row, "text": texts[row["text"]]} for row in figures["lines"]]
@@ -354,3 +356,44 @@ def _draw_facts(one: Mapping[str, Any]) -> Markup:
     facts = {"special tokens": special, "trainer": training.get("trainer"), **options}
     facts["fingerprint"] = one["tokenizer"]
     return folded(f"Options and facts: {one['name']}", facts_list(facts))
+
+
+def _draw_vocabulary(one: Mapping[str, Any], *, is_single: bool) -> list[Markup]:
+    """Return the cards about one vocabulary."""
+    suffix = "" if is_single else f": {one['name']}"
+    lengths = one["by_length"]
+    total = sum(one["entries"].values())
+    kinds = [
+        {"kind": "special" if kind == "control" else kind, "tokens": n, "share": n / max(total, 1)}
+        for kind, n in one["entries"].items()
+    ]
+    counted = (Column("tokens", "tokens", ",", is_bar=True), Column("share", "share", ".1%"))
+    scripts = [
+        {**row, "longest": Markup("  ".join(element("bdi", token) for token in row["longest"]))}
+        for row in one["scripts"]
+    ]
+    drawn = [
+        card(
+            f"Tokens by length{suffix}",
+            plot_bars({"tokens": lengths["counts"]}, lengths["edges"], "characters of a token"),
+        ),
+        card(
+            f"What the vocabulary is spent on{suffix}",
+            table((Column("kind", "kind"), *counted), kinds),
+        ),
+        card(
+            f"Tokens by script{suffix}",
+            table((Column("script", "script"), *counted, Column("longest", "longest")), scripts),
+            wide=True,
+        ),
+    ]
+    if one["unknown_characters"]:
+        columns = (
+            Column("character", "character"),
+            Column("code", "code point"),
+            Column("script", "script"),
+            Column("count", "times", ",", is_bar=True),
+        )
+        shown = table(columns, one["unknown_characters"])
+        drawn.append(card(f"Commonest unknown characters{suffix}", shown))
+    return drawn
