@@ -351,7 +351,7 @@ def test_record_batches_are_read_after_their_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new: Any, compression: str | None, *, uri: bool
 ) -> None:
     """What is not read does not count, and a dictionary does."""
-    monkeypatch.setattr("tokkit.corpus.batch_limits.MAX_PIECE_BYTES", 1000)
+    monkeypatch.setattr("tokkit.corpus.table_limits.MAX_PIECE_BYTES", 1000)
     texts = pa.array(["a" * 400] * 10, pa.large_string())
     names = pa.array(["b" * 5000] * 10).dictionary_encode()
     rows = pa.table({"text": texts, "other": ["c" * 9000] * 10, "v": [[1.0]] * 10, "name": names})

@@ -61,7 +61,7 @@ LIMITED: list[tuple[str, dict[str, int], Row]] = [
         (
             {"a.parquet": LONG_PARQUET},
             {"max_document_bytes": 2000},
-            "a page of {} bytes, which is read as a whole; pass --max-document-bytes ",
+            ", a page: {} bytes, which are read as a whole; pass --max-document-bytes ",
             {},
             {"max_document_bytes": 6000},
         ),
@@ -72,7 +72,7 @@ LIMITED: list[tuple[str, dict[str, int], Row]] = [
         (
             {"a.parquet": LONG_PARQUET},
             {"max_document_bytes": 2000},
-            ", or write the file with smaller pages",
+            ", or write it with smaller pages",
             {"a.parquet": SHORT_PAGES},
             {},
         ),

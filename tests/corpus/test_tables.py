@@ -235,10 +235,22 @@ def test_pages_and_repeated_values_are_bounded_before_they_are_unpacked(
 
     plain = tmp_path / "plain.parquet"
     pq.write_table(table, plain, use_dictionary=False)
-    with pytest.raises(TokkitError, match=r"group 0: a page of 2,0.*--max-document-bytes 20"):
+    with pytest.raises(TokkitError, match=r"group 0, a page: 2,0.*--max-document-bytes 20"):
         read_corpus(plain, max_document_bytes=4000)
     pq.write_table(table, plain, use_dictionary=False, data_page_size=1, write_batch_size=2)
     assert read_corpus(plain, max_document_bytes=4000).texts == ["a" * 4000] * 500
+
+
+def test_a_page_whose_header_claims_endless_values_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", {"text": TEXTS})
+    data = bytearray(path.read_bytes())
+    start = pq.ParquetFile(path).metadata.row_group(0).column(0).data_page_offset
+    # A list, of more than 14 values that are true, in number 2^60.
+    header = bytes([0x19, 0xF1, *[0x80] * 8, 0x10])
+    data[start : start + len(header)] = header
+    path.write_bytes(data)
+    with pytest.raises(TokkitError, match="invalid Parquet data"):
+        read_corpus(path)
 
 
 def test_large_groups_are_read_a_few_megabytes_at_a_time(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ A unit is read from bottom to top:
     text.py            documents of plain text, and lines
     records.py         JSON             csv_rows.py     CSV and TSV
     table_rows.py      Parquet and Arrow; table_files.py opens them
-    batch_limits.py    what of them takes too much memory; parquet_pages.py measures pages
+    table_limits.py    what of them takes too much memory
     documents.py       what all of them return: ``DocumentBatch``, cleaned
 
 What to change to add a format: see formats.py; a compression: compression.py; a splitter of

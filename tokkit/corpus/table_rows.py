@@ -8,15 +8,13 @@ that run backwards must not reach a kernel.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from itertools import islice, pairwise
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from tokkit.corpus.batch_limits import MAX_PIECE_BYTES, BatchLimits
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.documents import (
     ERRORS_OPTION,
@@ -29,23 +27,20 @@ from tokkit.corpus.documents import (
     name_documents,
     too_long_error,
 )
-from tokkit.corpus.file_systems import open_files
-from tokkit.corpus.parquet_pages import ColumnChunk, read_column_chunks, read_page_sizes
 from tokkit.corpus.records import JOINT
-from tokkit.corpus.sources import Source
 from tokkit.corpus.streams import require_unchanged
 from tokkit.corpus.table_files import (
     ColumnPath,
     column_path,
     find_column,
     find_texts,
-    is_arrow_file,
     is_list_of_strings,
     is_string,
     open_arrow,
     open_parquet,
     wrap_arrow_errors,
 )
+from tokkit.corpus.table_limits import MAX_PIECE_BYTES, check_pages, read_batches
 from tokkit.corpus.units import CorpusUnit
 from tokkit.errors import TokkitError
 from tokkit.kernels.arrays import Int64
@@ -146,7 +141,7 @@ def _read_parquet(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
         columns = [".".join(path) for path in _choose_columns(unit, table.schema_arrow, config)]
         groups = [table.metadata.row_group(index) for index in range(unit.stop)]
         max_bytes = max(MAX_PIECE_BYTES, 2 * config.max_document_bytes)
-        longest = _check_pages(unit, table, columns, max_bytes)
+        longest = check_pages(unit, columns, max_bytes)
         first = sum(group.num_rows for group in groups[: unit.start])
         total = sum(group.num_rows for group in groups[unit.start :])
         num_bytes = sum(group.total_byte_size for group in groups[unit.start :])
@@ -163,48 +158,6 @@ def _read_parquet(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
             first += rows.num_rows
 
 
-def _check_pages(
-    unit: CorpusUnit, table: pq.ParquetFile, columns: list[str], max_bytes: int
-) -> int:
-    """Refuse pages that need too much memory; return how long a value may be that is repeated.
-
-    A page is unpacked as a whole, and its values are copied.
-
-    Raises:
-        TokkitError: a page is larger than ``max_bytes``.
-        ValueError: there are no pages where the footer says.
-    """
-    source, longest = unit.source, 0
-    names = tuple(f"{name}." for name in columns)
-    with open_files(source.uri).open(source.path) as file:
-        chunks = _find_columns(source)
-        for index in range(unit.start, unit.stop):
-            is_empty = not table.metadata.row_group(index).num_rows  # and has no pages
-            for column in [] if is_empty else chunks[index]:
-                if not f"{column.path}.".startswith(names):
-                    continue
-                pages = read_page_sizes(file, column)
-                # Elsewhere each header is a request, so of small columns only the first is read.
-                if source.uri is not None and column.unpacked <= max_bytes:
-                    pages = islice(pages, 1)
-                for size, repeats in pages:
-                    if size > max_bytes:
-                        raise TokkitError(
-                            f"{source.name}, row group {index}: a page of {size:,} bytes, which is "
-                            f"read as a whole; pass --max-document-bytes {size}, or write the file "
-                            f"with smaller pages"
-                        )
-                    longest = max(longest, size * repeats)
-    return longest
-
-
-@lru_cache(maxsize=1)
-def _find_columns(source: Source) -> list[list[ColumnChunk]]:
-    """Return the columns of a Parquet file's row groups; units of one file follow each other."""
-    with open_files(source.uri).open(source.path) as file:
-        return read_column_chunks(file)
-
-
 def _read_arrow(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
     """Read a run of record batches; rows are numbered within each, as in ``x.arrow:3:17``."""
     source = unit.source
@@ -213,14 +166,10 @@ def _read_arrow(unit: CorpusUnit, config: CorpusConfig) -> Iterator[_Piece]:
         schema = table.schema
         paths = _choose_columns(unit, schema, config)
         columns = sorted({schema.names.index(path[0]) for path in paths})
+    total = max(0, unit.stop - unit.start)  # not known of a stream
     with open_arrow(source, columns) as (table, file), wrap_arrow_errors(source, unit.part):
-        limits = BatchLimits(file, source, config, schema.types, columns)
-        if is_arrow_file(table):
-            total = unit.stop - unit.start
-            batches: Iterator[pa.RecordBatch] = map(table.get_batch, limits.check_file(unit))
-        else:
-            total = 0
-            batches = limits.check_stream(table)
+        limit = config.max_document_bytes
+        batches = read_batches(table, file, unit, schema.types, columns, max_document_bytes=limit)
         for done, rows in enumerate(batches):
             share = (done + 1) / total if total else 0.0
             yield _Piece(rows, f"{source.name}:{unit.start + done}", 0, share)
