@@ -71,7 +71,7 @@ def test_a_sequence_drops_the_same_in_any_micro_batch(
     """ModernBERT's windows are computed in blocks for the longer ones alone."""
     monkeypatch.setattr("tokkit.pretraining.models.attention.BLOCK", 8)
     model, instances = make_model(CONFIGS[name]), make_rows(CONFIGS[name])
-    causal = model.config.is_causal
+    causal = model.config.task.is_causal
 
     def follow(bounds: list[int], key: int) -> tuple[float, Tensor]:
         model.zero_grad()

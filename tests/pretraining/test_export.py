@@ -138,7 +138,7 @@ def test_transformers_computes_the_same_loss_and_gradients(
         del batch["token_type_ids"]
     if is_causal:
         batch["labels"] = batch["input_ids"].where(batch["attention_mask"] > 0, NO_LABEL)
-    if model.config.has_pairs:
+    if model.config.task.has_pairs:
         label = "sentence_order_label" if "shared" in kind else "next_sentence_label"
         batch[label] = torch.from_numpy(INSTANCES.next_sentence_labels)
     theirs = peer(**batch).loss

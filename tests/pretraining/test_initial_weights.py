@@ -46,7 +46,7 @@ def write_tokenizer(folder: Path, entries: list[str]) -> Tokenizer:
 def losses(model: Bert, peer: Any, instances: Instances) -> tuple[float, float]:
     """Ours and theirs."""
     batch = lay_out(instances, 0)
-    labels = pair_batch(instances) if model.config.has_pairs else padded_batch(instances, 0)
+    labels = pair_batch(instances) if model.config.task.has_pairs else padded_batch(instances, 0)
     with torch.inference_mode():
         ours = total_loss(model(batch.inputs), batch.num_predicted, batch.num_pairs)
         return ours.item(), peer(**labels).loss.item()

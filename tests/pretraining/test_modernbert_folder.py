@@ -71,7 +71,7 @@ def change_config(folder: Path, **fields: Any) -> None:
 
 def losses(model: Transformer, peer: Any) -> tuple[float, float]:
     """Of random instances, ours and theirs."""
-    is_causal = model.config.is_causal
+    is_causal = model.config.task.is_causal
     instances = make_instances(LENGTHS, model.config.vocab_size)
     batch = lay_out(instances, 0, causal=is_causal)
     padded = padded_batch(instances, 0)

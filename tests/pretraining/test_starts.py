@@ -102,7 +102,7 @@ def start(
 
 
 def our_loss(model: Transformer, instances: Instances) -> float:
-    batch = lay_out(instances, 0, causal=model.config.is_causal)
+    batch = lay_out(instances, 0, causal=model.config.task.is_causal)
     with torch.inference_mode():
         return total_loss(model(batch.inputs), batch.num_predicted, batch.num_pairs).item()
 

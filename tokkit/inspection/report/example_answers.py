@@ -35,7 +35,7 @@ def answer_examples(
     from tokkit.pretraining.training.checkpoints import read_model
 
     config = read_shape(facts["run"]["model"], path)
-    if not config.has_masks:
+    if not config.task.has_masks:
         raise TokkitError(f"{path}: its model predicts the next token, and fills no masks")
     tokenizer = _find_tokenizer(path, facts["run"])
     rows: dict[tuple[str, int], list[dict[str, Any]]] = {}

@@ -78,7 +78,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.num_heads = config.num_attention_heads
         self.dropout_prob = config.attention_probs_dropout_prob
-        self.causal = config.is_causal
+        self.causal = config.task.is_causal
         self.window = window
         self.rope_theta = rope_theta
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=bias)

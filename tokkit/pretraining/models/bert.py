@@ -148,6 +148,8 @@ class Bert(Transformer):
         num_layers: layers with weights of their own; None for all.
     """
 
+    masked_token_head: MaskedTokenHead
+
     def __init__(
         self,
         config: ModelConfig,
@@ -157,21 +159,11 @@ class Bert(Transformer):
         layers = (Layer(config) for _ in range(num_layers or config.num_hidden_layers))
         super().__init__(config, embeddings or NormedEmbeddings(config), layers)
         self.masked_token_head = MaskedTokenHead(config)
-        self.next_sentence_head = NextSentenceHead(config) if config.has_pairs else None
+        self.next_sentence_head = NextSentenceHead(config) if config.task.has_pairs else None
 
     def initialize(self) -> None:
         """Draw the weights: normal, truncated at two deviations; biases 0, norms 1."""
         self.draw_weights()
-
-    def transform(self, x_MD: Tensor) -> Tensor:
-        """Return the output of the head for masked tokens."""
-        transformed_MD: Tensor = self.masked_token_head(x_MD)
-        return transformed_MD
-
-    @property
-    def decoder_bias(self) -> Tensor:
-        """The bias of the head for masked tokens."""
-        return self.masked_token_head.bias
 
     def pair_logits(self, x_ND: Tensor, inputs: Inputs) -> Tensor | None:
         """Return logits_SC from the first token of each sequence, any token for an empty one."""
@@ -196,7 +188,7 @@ def describe_bert(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
 
 def name_head(config: ModelConfig) -> str:
     """Return the end of the name of a class in ``transformers`` with the heads of a model."""
-    return "ForPreTraining" if config.has_pairs else "ForMaskedLM"
+    return "ForPreTraining" if config.task.has_pairs else "ForMaskedLM"
 
 
 def name_embeddings(base: str) -> dict[str, str]:

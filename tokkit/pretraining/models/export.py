@@ -55,7 +55,6 @@ from tokkit.pretraining.models.tensor_files import (
     write_tensors,
 )
 from tokkit.pretraining.models.transformer import Inputs, ModelConfig, Transformer
-from tokkit.shards.objectives import OBJECTIVES
 from tokkit.tokenizer.masked_text import encode_masked
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
@@ -113,9 +112,9 @@ def _fit_tokenizer(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> N
     data["model_max_length"] = config.max_position_embeddings
     if "type_vocab_size" not in config_names(choose_architecture(config)):
         data["model_input_names"] = ["input_ids", "attention_mask"]
-    if not config.has_masks:
+    if not config.task.has_masks:
         data["eos_token"] = tokenizer.tokens[tokenizer.end_of_text_id()]
-        if config.is_causal:
+        if config.task.is_causal:
             data["bos_token"] = data["eos_token"]
         if tokenizer.library is not None:
             definition = read_json(folder / TOKENIZER, dict[str, Any])
@@ -126,10 +125,10 @@ def _fit_tokenizer(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> N
 
 def _add_special_tokens(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any] | None:
     """Return the post-processor that adds what instances without masks have; None for GPT-2's."""
-    if config.is_causal:
+    if config.task.is_causal:
         return None
     ids = [tokenizer.end_of_text_id()]
-    if OBJECTIVES[config.objective].targets == "target_positions":
+    if config.task.targets == "target_positions":
         ids = [tokenizer.special_ids[role] for role in ("sep", "cls")]
     tokens = [tokenizer.tokens[number] for number in ids]
 
@@ -201,8 +200,8 @@ def fill_mask(folder: Path, sentence: str, top: int = 5) -> list[list[Answer]]:
             or the sentence is too long.
     """
     config = read_config(folder)
-    if not config.has_masks:
-        has_decoder = OBJECTIVES[config.objective].targets == "target_ids"
+    if not config.task.has_masks:
+        has_decoder = config.task.targets == "target_ids"
         raise TokkitError(
             f"{folder}: the model was trained without masks and fills no masks; "
             f"use AutoModel{'ForSeq2SeqLM' if has_decoder else 'ForCausalLM'} of transformers to "

@@ -151,7 +151,7 @@ def _read_config(folder: Path, objective: str, dropout: float) -> ModelConfig:
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
     )
-    if config.type_vocab_size < 2 and config.has_pairs:
+    if config.type_vocab_size < 2 and config.task.has_pairs:
         raise TokkitError(
             f"{path}: type_vocab_size is {config.type_vocab_size}, but instances have two "
             f"segments; choose another model"

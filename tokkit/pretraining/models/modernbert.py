@@ -145,13 +145,13 @@ class ModernBertConfig(ModelConfig):
     @property
     def model_type(self) -> str:  # type: ignore[override]
         """The name of the architecture in ``config.json``."""
-        return "modernbert-decoder" if self.is_causal else "modernbert"
+        return "modernbert-decoder" if self.task.is_causal else "modernbert"
 
     @property
     def window(self) -> Window:
         """To which tokens a token attends in a local layer."""
         half = self.local_attention // 2
-        return (half - 1, 0) if self.is_causal else (half, half)
+        return (half - 1, 0) if self.task.is_causal else (half, half)
 
     @property
     def layer_types(self) -> list[str]:
@@ -217,6 +217,7 @@ class ModernBert(Transformer):
     """The model; token types and pairs in ``Inputs`` have no effect."""
 
     config: ModernBertConfig
+    masked_token_head: MaskedTokenHead
 
     def __init__(self, config: ModernBertConfig) -> None:
         layers = (ModernBertLayer(config, number) for number in range(config.num_hidden_layers))
@@ -227,16 +228,6 @@ class ModernBert(Transformer):
     def initialize(self) -> None:
         """Draw the weights: normal, truncated at two deviations; norms 1, the decoder's bias 0."""
         self.draw_weights(RESIDUAL)
-
-    def transform(self, x_MD: Tensor) -> Tensor:
-        """Return the output of the head."""
-        transformed_MD: Tensor = self.masked_token_head(x_MD)
-        return transformed_MD
-
-    @property
-    def decoder_bias(self) -> Tensor:
-        """The bias of the head."""
-        return self.masked_token_head.bias
 
     def count_attended(self, length: float, predicted_share: float = 0.0) -> float:
         """Return how many tokens a token attends to in all layers together."""
@@ -262,7 +253,7 @@ def describe_modernbert(
     """Return what ``config.json`` says in the words of transformers 5; those of 4.48 are fields."""
     first, last = tokenizer.special_ids.get("cls"), tokenizer.special_ids.get("sep")
     described: dict[str, Any] = {}
-    if config.is_causal:  # transformers demands that it has an id for padding
+    if config.task.is_causal:  # transformers demands that it has an id for padding
         first = last = tokenizer.end_of_text_id()
         described["pad_token_id"] = tokenizer.special_ids.get("pad", last)
     return described | {

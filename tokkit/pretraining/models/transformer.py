@@ -31,7 +31,7 @@ from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.families import PRESETS, Sizes
 from tokkit.pretraining.models.dropout import LAYER, NO_KEYS, drop, key_tokens, wrap
 from tokkit.pretraining.models.loss import TokenLoss
-from tokkit.shards.objectives import OBJECTIVES
+from tokkit.shards.objectives import OBJECTIVES, Objective
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 VOCAB_MULTIPLE = 64
@@ -162,19 +162,9 @@ class ModelConfig:
         return 0
 
     @property
-    def has_pairs(self) -> bool:
-        """Whether there is a head for the pair's label."""
-        return OBJECTIVES[self.objective].has_pairs
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether masked tokens are predicted."""
-        return OBJECTIVES[self.objective].has_masks
-
-    @property
-    def is_causal(self) -> bool:
-        """Whether each token is predicted from those before it."""
-        return OBJECTIVES[self.objective].is_causal
+    def task(self) -> Objective:
+        """What there is to predict."""
+        return OBJECTIVES[self.objective]
 
     @classmethod
     def from_preset(
@@ -231,6 +221,7 @@ class Transformer(nn.Module):
 
     Attributes:
         norm: of the encoder's output; None for a post-norm model.
+        masked_token_head: transforms the decoder's input, and has its bias; None without either.
     """
 
     def __init__(
@@ -241,6 +232,7 @@ class Transformer(nn.Module):
         self.embeddings = embeddings
         self.layers = nn.ModuleList(layers)
         self.norm: nn.Module | None = None
+        self.masked_token_head: nn.Module | None = None
         self.token_loss = TokenLoss(config.vocab_size)
 
     def initialize(self) -> None:
@@ -270,7 +262,10 @@ class Transformer(nn.Module):
 
     def transform(self, x_MD: Tensor) -> Tensor:
         """Return the input of the decoder for the encoder's output at the predicted positions."""
-        return to_autocast_dtype(x_MD)
+        if self.masked_token_head is None:
+            return to_autocast_dtype(x_MD)
+        transformed_MD: Tensor = self.masked_token_head(x_MD)
+        return transformed_MD
 
     def predict(self, x_ND: Tensor, inputs: Inputs) -> Tensor:
         """Return the input of the decoder, x_MD, for the encoder's output."""
@@ -284,7 +279,8 @@ class Transformer(nn.Module):
     @property
     def decoder_bias(self) -> Tensor | None:
         """The bias of the decoder, if it has one."""
-        return None
+        bias: Tensor | None = getattr(self.masked_token_head, "bias", None)
+        return bias
 
     def pair_logits(self, x_ND: Tensor, inputs: Inputs) -> Tensor | None:
         """Return logits_SC of the label of each pair; None for a model of single sequences."""

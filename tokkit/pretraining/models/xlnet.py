@@ -222,12 +222,6 @@ class Xlnet(Transformer):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    @property
-    def decoder_bias(self) -> Tensor:
-        """The bias of the head."""
-        bias: Tensor = self.masked_token_head["bias"]
-        return bias
-
     def encode(self, inputs: Inputs) -> Tensor:
         """Return the last state of the queries, x_MD."""
         streams, last = relate(inputs), inputs.max_seqlen - 1
@@ -247,7 +241,7 @@ class Xlnet(Transformer):
     def predict(self, x_ND: Tensor, inputs: Inputs) -> Tensor:
         """Return the states of the queries, of which there is one for each target."""
         del inputs
-        return self.transform(x_ND)
+        return to_autocast_dtype(x_ND)
 
     def count_attended(self, length: float, predicted_share: float = 0.0) -> float:
         """Return how many tokens a token and its share of queries attend to, by content and distance."""
