@@ -18,12 +18,11 @@ import pyarrow as pa
 
 from tokkit.errors import TokkitError, escape_controls, keep_ends, plural, require
 from tokkit.inspection.token_text import show_token, show_tokens
-from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.masking.masks import MaskOptions, mask_instances
 from tokkit.pretraining.data.instance_reader import InstanceReader
 from tokkit.pretraining.data.loader import EVALUATION_EPOCH
 from tokkit.pretraining.data.loader_config import LoaderConfig
-from tokkit.shards.instances import Instances
+from tokkit.shards.instances import VALUE_COLUMNS, Instances
 from tokkit.shards.reader import BatchRef, ShardFolder
 from tokkit.shards.shard import header_of
 from tokkit.shards.shard_file import read_schema
@@ -207,15 +206,17 @@ def _read_masked(folder: ShardFolder, places: Sequence[Place], tokenizer: Tokeni
 def split_instances(instances: Instances) -> list[Row]:
     """Split ragged instances into rows by the names of their columns."""
     word_starts = np.unpackbits(instances.word_starts, bitorder="little").astype(np.bool_)
-    labels, predicted = instances.next_sentence_labels.tolist(), instances.predictions
+    predicted = instances.predictions
+    values = [
+        (column.name, column.write(getattr(instances, name)).to_pylist())
+        for name, column in VALUE_COLUMNS.items()
+    ]
     return [
         {
-            "document": instances.documents[number],
             "input_ids": instances.input_ids[start:stop].tolist(),
             "word_starts": word_starts[start:stop].tolist(),
-            "segment_length": int(instances.segment_lengths[number]),
-            **{name: values[first:last].tolist() for name, values in predicted.columns.items()},
-            "next_sentence_label": None if labels[number] == NO_LABEL else labels[number],
+            **{name: column[first:last].tolist() for name, column in predicted.columns.items()},
+            **{name: column[number] for name, column in values},
         }
         for number, ((start, stop), (first, last)) in enumerate(
             zip(pairwise(instances.offsets), pairwise(predicted.offsets), strict=True)

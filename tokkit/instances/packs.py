@@ -183,7 +183,12 @@ def lay_out_sequences(
         ids,
         word_starts,
     )
-    instances = Instances.made_of(ids, offsets, word_starts, sequences["index"])
+    instances = Instances(
+        input_ids=ids,
+        offsets=offsets,
+        word_starts=word_starts,
+        indices=np.ascontiguousarray(sequences["index"]),  # see ``lay_out_pairs``
+    )
     if options.noise is not None:
         return _corrupt(instances, options.noise, seed, number), num_tokens
     if options.predict_every is not None:

@@ -219,11 +219,13 @@ def lay_out_pairs(block: PairBlock, pairs: Pairs, options: PairOptions) -> Insta
         ids,
         word_starts,
     )
-    return Instances.made_of(
-        ids,
-        offsets,
-        word_starts,
-        pairs["index"],
+    return Instances(
+        input_ids=ids,
+        offsets=offsets,
+        word_starts=word_starts,
+        indices=np.ascontiguousarray(
+            pairs["index"]
+        ),  # as the loader's, so that kernels compile once
         segment_lengths=pairs["a_length"] + 2,
         next_sentence_labels=(pairs["is_random"] | pairs["is_swapped"]).astype(np.int64),
     )

@@ -142,11 +142,11 @@ def lay_out_translations(
     )
     begins = np.zeros(8 * len(packed), np.uint8)
     begins[: len(ids)][~is_end] = np.unpackbits(packed, bitorder="little")[: len(ids) - len(rows)]
-    return Instances.made_of(
-        ids,
-        offsets,
-        np.packbits(begins, bitorder="little"),
-        documents.numbers[rows] << INDEX_SHIFT,
+    return Instances(
+        input_ids=ids,
+        offsets=offsets,
+        word_starts=np.packbits(begins, bitorder="little"),
+        indices=documents.numbers[rows] << INDEX_SHIFT,
         predictions=Predictions.of_ids(target_ids, target_offsets),
     )
 

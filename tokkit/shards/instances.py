@@ -20,18 +20,21 @@ Instances are ragged: instance ``i`` is ``input_ids[offsets[i]:offsets[i + 1]]``
     targets                     of span-corruption and plm: ids or positions to predict
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tokkit.kernels.arrays import INDEX_SHIFT
+from tokkit.kernels.arrays import INDEX_SHIFT, Bools
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.shards.arrow import boolean_array, large_list, ragged, to_arrow
 from tokkit.shards.objectives import PAIRED, TARGET_COLUMNS
-from tokkit.shards.schema import Header
+
+if TYPE_CHECKING:
+    from tokkit.shards.schema import Header
 
 Array = npt.NDArray[Any]
 Int64 = npt.NDArray[np.int64]
@@ -86,65 +89,107 @@ class Predictions:
 
 
 @dataclass(frozen=True)
+class ValueColumn:
+    """A column with one value for each instance: schema, writer, checks and loader follow from it.
+
+    Attributes:
+        name: of the column.
+        type: in shards, a signed integer or uint64; in memory, int64 or uint64.
+        default: the values of instances that are made without.
+        null: what null is in memory; None if no value is null. Either all values of a record batch
+            are null or none.
+        check: which values are valid, given the number of tokens of each instance; or None.
+        fault: what is wrong with the others, for errors.
+    """
+
+    name: str
+    type: pa.DataType
+    default: Callable[["Instances"], Array]
+    null: int | None = None
+    check: Callable[[Array, Int64], Bools] | None = None
+    fault: str = ""
+
+    @property
+    def dtype(self) -> npt.DTypeLike:
+        """The NumPy type in memory."""
+        return np.uint64 if self.type == pa.uint64() else np.int64
+
+    def write(self, values: Array) -> pa.Array:
+        """Convert values to Arrow."""
+        if self.null is not None and self.null in values:
+            return pa.nulls(len(values), self.type)
+        return to_arrow(values.astype(self.type.to_pandas_dtype(), copy=False))
+
+    def read(self, batch: pa.RecordBatch) -> Array:
+        """Return the values in a record batch, without a copy unless they may be null."""
+        values = batch.column(self.name)
+        found: Array = (values if self.null is None else values.fill_null(self.null)).to_numpy()
+        return found
+
+
+# By the attributes of ``Instances`` that hold the values.
+VALUE_COLUMNS = {
+    "segment_lengths": ValueColumn(
+        "segment_length",
+        pa.int32(),
+        lambda made: np.diff(made.offsets),
+        check=lambda lengths, num_tokens: (lengths >= 0) & (lengths <= num_tokens),
+        fault="is beyond its instance",
+    ),
+    "documents": ValueColumn("document", pa.uint64(), lambda made: made.indices >> INDEX_SHIFT),
+    "next_sentence_labels": ValueColumn(
+        "next_sentence_label",
+        pa.int8(),
+        lambda made: np.full(len(made), NO_LABEL),
+        null=NO_LABEL,
+        check=lambda labels, _: (labels == 0) | (labels == 1),
+        fault="is neither 0 nor 1",
+    ),
+}
+_DERIVED: Any = None  # a default that depends on other attributes
+
+
+@dataclass(frozen=True, kw_only=True)
 class Instances:
     """Ragged instances of one objective.
+
+    To add a value for each instance, add it to ``VALUE_COLUMNS`` and here, compute it where
+    ``instances/pairs.py``, ``packs.py`` or ``translations.py`` make instances (others have the
+    default), raise ``FORMAT_VERSION`` of ``engine/manifest.py``, and describe it in the README. If a
+    model is to read it, ``pretraining/data/batches.py`` lays it out. A ragged column also needs a
+    line in ``instances_schema`` and ``to_record_batch``, and addresses in
+    ``kernels/instances/flatten.py`` and ``pretraining/data/instance_reader.py``.
 
     Attributes:
         input_ids: uint16 or uint32 ``[num_tokens]``.
         offsets: int64 ``[num_instances + 1]``, beginning at 0.
         word_starts: uint8, a bit per token: whether a word begins there. Empty where not read.
+        indices: uint64 ``[num_instances]``, global numbers by which masks are drawn: when built
+            ``document << 24`` plus the number in the document, when loaded the place in the
+            folder.
+        predictions: the masked tokens, or the targets; nothing if left out.
         segment_lengths: int64 ``[num_instances]``, tokens of the first segment, its ``[CLS]`` and
             ``[SEP]`` included; all tokens where there is one segment.
         documents: uint64 ``[num_instances]``, number of the document in which each begins.
         next_sentence_labels: int64 ``[num_instances]``, ``NO_LABEL`` where there are no pairs.
-        indices: uint64 ``[num_instances]``, global numbers by which masks are drawn: when built
-            ``document << 24`` plus the number in the document, when loaded the place in the
-            folder.
-        predictions: the masked tokens, or the targets.
     """
 
     input_ids: Array
     offsets: Int64
     word_starts: npt.NDArray[np.uint8]
-    segment_lengths: Int64
-    documents: npt.NDArray[np.uint64]
-    next_sentence_labels: Int64
     indices: npt.NDArray[np.uint64]
-    predictions: Predictions
+    predictions: Predictions = _DERIVED
+    segment_lengths: Int64 = _DERIVED
+    documents: npt.NDArray[np.uint64] = _DERIVED
+    next_sentence_labels: Int64 = _DERIVED
 
-    @classmethod
-    def made_of(
-        cls,
-        input_ids: Array,
-        offsets: Int64,
-        word_starts: npt.NDArray[np.uint8],
-        indices: npt.NDArray[np.uint64],
-        **columns: Any,
-    ) -> Self:
-        """Return instances as ``build`` makes them.
-
-        Args:
-            input_ids: see above.
-            offsets: see above.
-            word_starts: see above.
-            indices: see above.
-            columns: other attributes; without them the instances have one segment, no pairs and no
-                masks.
-        """
-        defaults: dict[str, Any] = {
-            "segment_lengths": np.diff(offsets),
-            "documents": indices >> INDEX_SHIFT,
-            "next_sentence_labels": np.full(len(indices), NO_LABEL),
-            "predictions": Predictions.none(len(indices), input_ids.dtype),
-        }
-        return cls(
-            input_ids=input_ids,
-            offsets=offsets,
-            word_starts=word_starts,
-            # One after the other in memory, as the loader's are, so that kernels are compiled once.
-            indices=np.ascontiguousarray(indices),
-            **(defaults | columns),
-        )
+    def __post_init__(self) -> None:
+        """Fill in the defaults."""
+        if self.predictions is None:
+            vars(self)["predictions"] = Predictions.none(len(self), self.input_ids.dtype)
+        for name, column in VALUE_COLUMNS.items():
+            if getattr(self, name) is None:
+                vars(self)[name] = column.default(self)
 
     def __len__(self) -> int:
         """Number of instances."""
@@ -169,15 +214,14 @@ def to_record_batch(instances: Instances, schema: pa.Schema) -> pa.RecordBatch:
         instances: of one objective.
         schema: from ``instances_schema``; it says whether masks and targets are columns.
     """
-    labels, predictions = instances.next_sentence_labels, instances.predictions
+    predictions = instances.predictions
     num_tokens = int(instances.offsets[-1])
     columns = {
         "input_ids": large_list(instances.input_ids, instances.offsets),
-        "segment_length": to_arrow(instances.segment_lengths.astype(np.int32)),
-        "document": to_arrow(instances.documents),
-        "next_sentence_label": pa.nulls(len(instances), pa.int8())
-        if NO_LABEL in labels
-        else to_arrow(labels.astype(np.int8)),
+        **{
+            column.name: column.write(getattr(instances, name))
+            for name, column in VALUE_COLUMNS.items()
+        },
         "word_starts": large_list(
             boolean_array(instances.word_starts, num_tokens), instances.offsets
         ),
@@ -192,7 +236,7 @@ def to_record_batch(instances: Instances, schema: pa.Schema) -> pa.RecordBatch:
 NUM_QUARTERS = 4
 
 
-def count_instances(batch: pa.RecordBatch, header: Header, objective: str) -> dict[str, int]:
+def count_instances(batch: pa.RecordBatch, header: "Header", objective: str) -> dict[str, int]:
     """Count what is in a record batch of instances.
 
     Args:

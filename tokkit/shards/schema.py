@@ -30,6 +30,7 @@ from tokkit.engine.json_files import RECREATE
 from tokkit.engine.manifest import FORMAT_VERSION, READABLE_VERSIONS
 from tokkit.errors import TokkitError
 from tokkit.shards.arrow import id_dtype, ragged
+from tokkit.shards.instances import VALUE_COLUMNS
 from tokkit.shards.objectives import TARGET_COLUMNS
 
 LARGEST_VOCABULARY = 1 << 32
@@ -132,18 +133,6 @@ def tokens_schema(header: Header) -> pa.Schema:
 def instances_schema(header: Header, *, static: bool, targets: str | None = None) -> pa.Schema:
     """The schema of instances.
 
-    A column is added in these places:
-
-    - here, and in ``Instances`` and ``to_record_batch`` of ``shards/instances.py``; ``made_of`` has
-      its default, and that of ``instances/pairs.py``, ``packs.py`` and ``translations.py`` which
-      knows better passes it;
-    - ``TABLE_DTYPE`` and ``gather_rows`` of ``kernels/instances/flatten.py``, and ``gather``,
-      ``_map_columns`` and, of a value for each instance, ``VALUE_FIELDS`` of
-      ``pretraining/data/instance_reader.py``, which load it;
-    - ``pretraining/data/batches.py`` if the model reads it, and ``inspection/row_text.py`` to show it;
-    - ``FORMAT_VERSION`` of ``engine/manifest.py``, unless shards without it can still be read, as
-      ``expected_schema`` allows for the columns of masks and targets.
-
     Args:
         header: the metadata.
         static: instances are masked, so there are the masked columns.
@@ -151,9 +140,10 @@ def instances_schema(header: Header, *, static: bool, targets: str | None = None
     """
     fields = [
         pa.field("input_ids", pa.large_list(header.id_type), nullable=False),
-        pa.field("segment_length", pa.int32(), nullable=False),
-        pa.field("document", pa.uint64(), nullable=False),
-        pa.field("next_sentence_label", pa.int8()),
+        *(
+            pa.field(column.name, column.type, nullable=column.null is not None)
+            for column in VALUE_COLUMNS.values()
+        ),
         pa.field("word_starts", pa.large_list(pa.bool_()), nullable=False),
     ]
     if static:
@@ -198,8 +188,7 @@ def check_batch(batch: pa.RecordBatch, header: Header, where: str, *, check_ids:
     if header.kind == "tokens":
         check_sentences(batch, lengths["input_ids"], where)
     else:
-        check_segments(batch, header, lengths["input_ids"], where)
-        check_pair_labels(batch, where)
+        check_values(batch, header, lengths["input_ids"], where)
         check_masks(batch, header, lengths, where)
         check_targets(batch, lengths, where)
     names = {"masked_labels", "target_ids"} | ({"input_ids"} if check_ids else set())
@@ -252,23 +241,14 @@ def check_sentences(batch: pa.RecordBatch, num_tokens: Int64, where: str) -> Non
         raise TokkitError(f"{where}: sentence_lengths do not add up to the length of input_ids")
 
 
-def check_segments(batch: pa.RecordBatch, header: Header, num_tokens: Int64, where: str) -> None:
-    """Check that instances are not too long, and that their first segment is inside them."""
-    segment_length = batch.column("segment_length").to_numpy()
+def check_values(batch: pa.RecordBatch, header: Header, num_tokens: Int64, where: str) -> None:
+    """Check that instances are not too long, and the columns with a value for each."""
     if (num_tokens < 1).any() or (num_tokens > header.max_seq_length).any():
         raise TokkitError(f"{where}: an instance is empty or longer than {header.max_seq_length}")
-    if (segment_length < 0).any() or (segment_length > num_tokens).any():
-        raise TokkitError(f"{where}: a segment_length is beyond its instance")
-
-
-def check_pair_labels(batch: pa.RecordBatch, where: str) -> None:
-    """Check that labels of pairs are 0 or 1, or null in every row."""
-    column = batch.column("next_sentence_label")
-    if column.null_count == len(column):
-        return
-    labels = column.fill_null(-1).to_numpy()
-    if labels.view(np.uint8).max() > 1:
-        raise TokkitError(f"{where}: a next_sentence_label is neither 0 nor 1")
+    for column in VALUE_COLUMNS.values():
+        is_null = batch.column(column.name).null_count == len(batch)
+        if column.check and not is_null and not column.check(column.read(batch), num_tokens).all():
+            raise TokkitError(f"{where}: a {column.name} {column.fault}")
 
 
 def check_masks(

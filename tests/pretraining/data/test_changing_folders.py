@@ -1,5 +1,6 @@
 """A folder that changes under a loader or a build ends it with one line; a used loader is copied."""
 
+import math
 import os
 import pickle
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import forkserver
+import numpy as np
 import pytest
 import torch
 from instancefolders import write_instance_folder
@@ -17,6 +19,8 @@ from torch.utils.data import DataLoader
 
 from tokkit.errors import TokkitError
 from tokkit.pretraining.data.instance_loader import InstanceLoader
+from tokkit.pretraining.data.instance_reader import InstanceReader
+from tokkit.shards.reader import ShardFolder
 
 SHARD = "train-0000001.arrow"
 
@@ -76,6 +80,24 @@ def test_a_shard_that_changes_under_a_loader_is_one_line(
     assert SHARD in str(caught.value)
 
 
+@pytest.mark.parametrize("length", [-1, 1000])
+def test_a_length_that_changes_between_checks_of_the_file_is_refused(
+    folder: Path, length: int
+) -> None:
+    reader = InstanceReader(ShardFolder.open(folder, "instances"), "train-")
+    numbers = np.arange(len(reader), dtype=np.uint64)
+    reader.gather(numbers)
+    reader._next_check = math.inf
+    lengths = reader._columns[-1]["segment_length"].tobytes()
+    shard = folder / reader._refs[-1].shard
+    place = shard.read_bytes().index(lengths)
+    with shard.open("r+b") as file:
+        file.seek(place)
+        file.write(np.int32(length).tobytes())
+    with pytest.raises(TokkitError, match="has changed while it was read"):
+        reader.gather(numbers)
+
+
 def equal(first: dict[str, object], second: dict[str, object]) -> bool:
     return first.keys() == second.keys() and all(
         torch.equal(torch.as_tensor(first[name]), torch.as_tensor(second[name])) for name in first
@@ -121,6 +143,8 @@ import os, sys, threading, time
 from pathlib import Path
 from tokkit.errors import TokkitError
 from tokkit.pretraining.data.instance_loader import InstanceLoader
+from tokkit.pretraining.data.instance_reader import InstanceReader
+from tokkit.shards.reader import ShardFolder
 
 loader = InstanceLoader(sys.argv[1], batch_size=64, seed=1)
 loader.batch(0)

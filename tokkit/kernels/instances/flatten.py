@@ -31,7 +31,7 @@ import numpy as np
 
 from tokkit.kernels.arrays import Ids, Int32, Int64, PackedBits, Records, UInt16, UInt64
 from tokkit.kernels.jit import inline, kernel
-from tokkit.kernels.memory import copy_from, signed
+from tokkit.kernels.memory import copy_from, load_word, signed
 from tokkit.kernels.ragged import copy_bits
 
 NO_LABEL = -100  # ignored by torch's cross-entropy
@@ -163,9 +163,6 @@ TABLE_DTYPE = np.dtype(
     [  # addresses of the first elements; offsets have one more element than there are rows
         ("input_ids", np.int64),  # uint16 or uint32; 0 if the record batch is not mapped yet
         ("offsets", np.int64),  # int64, into input_ids
-        ("segment_length", np.int64),  # int32
-        ("document", np.int64),  # uint64
-        ("next_sentence_label", np.int64),  # int8
         ("masked_positions", np.int64),  # uint16
         ("masked_labels", np.int64),  # same type as input_ids
         ("masked_offsets", np.int64),  # int64, into both
@@ -223,12 +220,12 @@ def gather_rows(
     numbers: UInt64,
     starts: Int64,
     table: Records,
+    value_addresses: Int64,
+    value_sizes: Int64,
     batches: Int64,
     out_ids: Ids,
     out_offsets: Int64,
-    out_segment_lengths: Int64,
-    out_documents: UInt64,
-    out_labels: Int64,
+    out_values: Int64,
     out_masked_positions: UInt16,
     out_masked_labels: Ids,
     out_masked_offsets: Int64,
@@ -240,23 +237,23 @@ def gather_rows(
         numbers: uint64, of instances.
         starts: int64 ``[num_batches + 1]``, number of the first instance of each record batch.
         table: ``TABLE_DTYPE`` ``[num_batches]``.
+        value_addresses: int64 ``[num_batches, num_values]``, of columns with a value for each
+            instance, whose types are signed integers, or have 8 bytes.
+        value_sizes: int64 ``[num_values]``, bytes of a value in each of these columns.
         batches: int64, the record batch of each instance, which must be mapped.
         out_ids: uint16 or uint32, with room for the tokens of all.
         out_offsets: int64 ``[num_instances + 1]``, into ``out_ids``.
-        out_segment_lengths: int64 ``[num_instances]``.
-        out_documents: uint64 ``[num_instances]``.
-        out_labels: int64 ``[num_instances]``, of pairs.
+        out_values: int64 ``[num_values, num_instances]``, which the caller checks.
         out_masked_positions: uint16, with room for those of all.
         out_masked_labels: same type as ``out_ids``, with room for those of all.
         out_masked_offsets: int64 ``[num_instances + 1]``, into both.
         out_word_starts: packed, a bit per token, zeros; empty to leave them out.
 
     Returns:
-        The largest id that was copied; -1 if offsets, lengths or positions are out of bounds.
+        The largest id that was copied; -1 if offsets or positions are out of bounds.
     """
     bounds = np.empty(2, np.int64)
-    segment_length = np.empty(1, np.int32)
-    label = np.empty(1, np.int8)
+    value = np.zeros(8, np.uint8)
     packed = np.empty(1, np.uint8)
     id_size = out_ids.itemsize
     end = 0
@@ -283,13 +280,12 @@ def gather_rows(
             copy_bits(packed, bit & 7, length, end, out_word_starts)
         end += length
         out_offsets[place + 1] = end
-        copy_from(columns.segment_length + 4 * row, segment_length, 0, 1)
-        if segment_length[0] < 0 or segment_length[0] > length:
-            return -1
-        out_segment_lengths[place] = segment_length[0]
-        copy_from(columns.document + 8 * row, out_documents, place, 1)
-        copy_from(columns.next_sentence_label + row, label, 0, 1)
-        out_labels[place] = label[0]
+        for column in range(len(value_sizes)):
+            size = value_sizes[column]
+            address = value_addresses[batches[place], column] + size * row
+            copy_from(address, value, 0, size)
+            rest = 64 - 8 * size
+            out_values[column, place] = signed(load_word(value, 0) << np.uint64(rest)) >> rest
         copy_from(columns.masked_offsets + 8 * row, bounds, 0, 2)
         first = bounds[0]
         number = bounds[1] - first

@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tokkit.errors import TokkitError
-from tokkit.kernels.instances.flatten import NO_LABEL, TABLE_DTYPE, find_rows, gather_rows
+from tokkit.kernels.instances.flatten import TABLE_DTYPE, find_rows, gather_rows
 from tokkit.kernels.instances.noise import LONGEST_TARGET_SPAN
 from tokkit.kernels.ragged import take_bit_rows, take_rows
 from tokkit.shards.arrow import packed_bits, ragged
-from tokkit.shards.instances import Instances, Predictions
+from tokkit.shards.instances import VALUE_COLUMNS, Instances, Predictions
 from tokkit.shards.mapping import has_unreadable_pages, protect_maps
 from tokkit.shards.objectives import OBJECTIVES, TARGET_COLUMNS
 from tokkit.shards.reader import BatchRef, ShardFolder
@@ -34,12 +34,11 @@ from tokkit.shards.schema import check_ids_below
 from tokkit.shards.shard import Shard
 
 Int64 = npt.NDArray[np.int64]
-# Attributes of ``Instances`` with one value for each.
-VALUE_FIELDS = ("segment_lengths", "documents", "next_sentence_labels", "indices")
+VALUE_SIZES = np.array([column.type.bit_width // 8 for column in VALUE_COLUMNS.values()])
 PREDICTED = ("masked_positions", "masked_labels", *TARGET_COLUMNS)
 CHECK_INTERVAL = 100  # between checks of the shards' identities, in times that a check takes
 
-Columns = dict[str, npt.NDArray[Any]]  # of a record batch, by the names in ``TABLE_DTYPE``
+Columns = dict[str, npt.NDArray[Any]]  # of a record batch, by names, also those in ``TABLE_DTYPE``
 
 
 class InstanceReader:
@@ -68,6 +67,7 @@ class InstanceReader:
         self._shards: dict[str, Shard] = {}  # that have mapped record batches
         self._columns: list[Columns] = []  # which the addresses in the table belong to
         self._table = np.zeros(len(self._refs), TABLE_DTYPE)
+        self._value_addresses = np.zeros((len(self._refs), len(VALUE_COLUMNS)), np.int64)
         self._most_masked = 0  # in one instance, where masks are static
 
     def __getstate__(self) -> dict[str, Any]:
@@ -100,9 +100,7 @@ class InstanceReader:
         room, masked_room = num_rows * header.max_seq_length, num_rows * self._most_masked
         input_ids = np.empty(room, header.id_dtype)
         offsets = np.empty(num_rows + 1, np.int64)
-        segment_lengths = np.empty(num_rows, np.int64)
-        documents = np.empty(num_rows, np.uint64)
-        next_sentence_labels = np.empty(num_rows, np.int64)
+        values = np.empty((len(VALUE_COLUMNS), num_rows), np.int64)
         masked_positions = np.empty(masked_room, np.uint16)
         masked_labels = np.empty(masked_room, header.id_dtype)
         masked_offsets = np.empty(num_rows + 1, np.int64)
@@ -111,18 +109,23 @@ class InstanceReader:
             numbers,
             self._starts,
             self._table,
+            self._value_addresses,
+            VALUE_SIZES,
             batches,
             input_ids,
             offsets,
-            segment_lengths,
-            documents,
-            next_sentence_labels,
+            values,
             masked_positions,
             masked_labels,
             masked_offsets,
             word_starts,
         )
-        self._require_unchanged(is_damaged=largest < 0)
+        by_name = {
+            name: row.view(column.dtype)
+            for (name, column), row in zip(VALUE_COLUMNS.items(), values, strict=True)
+        }
+        is_damaged = largest < 0 or not _are_valid(by_name, np.diff(offsets))
+        self._require_unchanged(is_damaged=is_damaged)
         # Ids are checked as they are used: checking each record batch when it is mapped would
         # read the whole corpus before the first steps, which touch every batch of it.
         check_ids_below(np.array([largest]), header.vocab_size, f"{self._folder.path}: an instance")
@@ -135,11 +138,9 @@ class InstanceReader:
             input_ids=input_ids[:num_tokens],
             offsets=offsets,
             word_starts=word_starts[: num_tokens // 8 + 1],
-            segment_lengths=segment_lengths,
-            documents=documents,
-            next_sentence_labels=next_sentence_labels,
             indices=numbers,
             predictions=predictions,
+            **by_name,
         )
 
     def _require_unchanged(self, *, is_damaged: bool) -> None:
@@ -178,6 +179,9 @@ class InstanceReader:
                 )
             self._most_masked = max(self._most_masked, max_masked)
             self._columns.append(columns)
+            self._value_addresses[number] = [
+                columns[column.name].ctypes.data for column in VALUE_COLUMNS.values()
+            ]
             names = (TABLE_DTYPE.names or ())[:-3]  # new fields come before ``first_bit``
             addresses = (columns[name].ctypes.data for name in names)
             sizes = len(columns["input_ids"]), len(columns["masked_positions"])
@@ -200,7 +204,7 @@ def _map_columns(folder: ShardFolder, ref: BatchRef) -> tuple[Columns, int]:
     """Map a record batch; the reader checks its offsets and bounds.
 
     Returns:
-        Its columns, without a copy except for the labels, and the first bit of ``word_starts``.
+        Its columns, without a copy unless they may have nulls, and the first bit of ``word_starts``.
     """
     batch = folder.read_batch(ref, check_ids=False)
     input_ids, offsets = ragged(batch.column("input_ids"))
@@ -216,15 +220,19 @@ def _map_columns(folder: ShardFolder, ref: BatchRef) -> tuple[Columns, int]:
     columns = {
         "input_ids": input_ids,
         "offsets": offsets,
-        "segment_length": batch.column("segment_length").to_numpy(),
-        "document": batch.column("document").to_numpy(),
-        "next_sentence_label": batch.column("next_sentence_label").fill_null(NO_LABEL).to_numpy(),
+        **{column.name: column.read(batch) for column in VALUE_COLUMNS.values()},
         "masked_positions": positions[0] if positions else np.zeros(num_masked, np.uint16),
         "masked_labels": labels[0] if labels else np.zeros(num_masked, input_ids.dtype),
         "masked_offsets": masked_offsets,
         "word_starts": word_starts,
     }
     return columns, first_bit
+
+
+def _are_valid(values: Columns, lengths: Int64) -> bool:
+    """Return whether values that another process may have changed since are those of a valid shard."""
+    mapped = ((name, column.check) for name, column in VALUE_COLUMNS.items() if column.null is None)
+    return all(check is None or bool(check(values[name], lengths).all()) for name, check in mapped)
 
 
 def join_instances(parts: Sequence[Instances], rows: Sequence[Int64]) -> Instances:
@@ -256,7 +264,7 @@ def join_instances(parts: Sequence[Instances], rows: Sequence[Int64]) -> Instanc
         offsets=_reorder(all_offsets, order),
         word_starts=_take_words(parts, all_offsets, order),
         predictions=predictions,
-        **{name: join(name) for name in VALUE_FIELDS},
+        **{name: join(name) for name in ("indices", *VALUE_COLUMNS)},
     )
 
 
