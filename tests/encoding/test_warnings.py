@@ -18,7 +18,7 @@ from tokkit.encoding.text_survey import TextSurvey
 from tokkit.engine.manifest import Manifest
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
-from tokkit.tokenizer.kernel_choice import KernelChoice
+from tokkit.tokenizer.encoder import KernelChoice
 from tokkit.tokenizer.tokenizer import load_tokenizer
 from tokkit.vocab.train import train
 from tokkit.vocab.train_config import TrainConfig

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from tokkit.tokenizer.added_tokens import AddedTokens, explain_added, make_added_tokens
 from tokkit.tokenizer.loading import TokenizerFiles
+from tokkit.tokenizer.segments import AddedTokens, explain_added, make_added_tokens
 from tokkit.tokenizer.tokenizer import Tokenizer, make_tokenizer
 
 UNKNOWN = 0

@@ -18,8 +18,7 @@ from tokkit.errors import TokkitError
 from tokkit.tokenizer.bpe_model import BpeModel
 from tokkit.tokenizer.definitions import byte_level_alphabet
 from tokkit.tokenizer.encoded import Encoded, TextTooLongError
-from tokkit.tokenizer.encoder import Encoder
-from tokkit.tokenizer.kernel_choice import choose_kernel
+from tokkit.tokenizer.encoder import Encoder, choose_kernel
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 

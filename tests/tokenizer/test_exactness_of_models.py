@@ -24,8 +24,7 @@ from madetokenizers import (
     wordpieces,
 )
 
-from tokkit.tokenizer.bpe_model import make_lookup
-from tokkit.tokenizer.encoded import read_merges, read_token_bytes
+from tokkit.tokenizer.bpe_model import make_lookup, read_merges, read_token_bytes
 from tokkit.tokenizer.encoder import Encoder
 from tokkit.tokenizer.tokenizer import Tokenizer
 

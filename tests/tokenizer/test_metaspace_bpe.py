@@ -25,8 +25,7 @@ from metaspacetokenizers import (
 from sentencepiece import SentencePieceProcessor
 
 from tokkit.tokenizer.encoded import TextTooLongError
-from tokkit.tokenizer.encoder import Encoder
-from tokkit.tokenizer.kernel_choice import choose_kernel
+from tokkit.tokenizer.encoder import Encoder, choose_kernel
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.metaspace_bpe_model import MetaspaceBpeModel
 from tokkit.tokenizer.sentencepiece_model import CONTROL, NORMAL, UNUSED, USER_DEFINED

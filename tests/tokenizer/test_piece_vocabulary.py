@@ -15,8 +15,8 @@ from tinytokenizers import write_json
 from tokkit.errors import TokkitError
 from tokkit.tokenizer import conversion
 from tokkit.tokenizer.library_encoder import LibraryEncoder
-from tokkit.tokenizer.piece_vocabulary import LOOKUP_CLASSES
 from tokkit.tokenizer.saving import save_tokenizer
+from tokkit.tokenizer.sentencepiece_model import LOOKUP_CLASSES
 from tokkit.tokenizer.tokenizer import load_tokenizer
 
 

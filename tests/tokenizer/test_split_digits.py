@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from tinytokenizers import CONTROL
 
 from tokkit.tokenizer.definitions import byte_level_alphabet, byte_level_bpe, wordpiece
-from tokkit.tokenizer.encoder import Encoder
-from tokkit.tokenizer.kernel_choice import choose_kernel
+from tokkit.tokenizer.encoder import Encoder, choose_kernel
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.loading import TokenizerFiles
 from tokkit.tokenizer.saving import save_tokenizer

@@ -287,7 +287,7 @@ def test_folders_of_sentencepiece(tmp_path: Path, shared: Path) -> None:
 def test_a_file_of_more_values_than_a_tokenizer_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokkit.tokenizer.limits._MAX_VALUES", 50)
+    monkeypatch.setattr("tokkit.tokenizer.file_checks._MAX_VALUES", 50)
     files(tokenizer__json=wordpiece_json())(tmp_path)
     with pytest.raises(TokkitError) as error:
         load_tokenizer(tmp_path)

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
 
 from tokkit.tokenizer.encoded import TextTooLongError
-from tokkit.tokenizer.encoder import Encoder
-from tokkit.tokenizer.kernel_choice import choose_kernel
+from tokkit.tokenizer.encoder import Encoder, choose_kernel
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.loading import TokenizerFiles
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer, make_tokenizer

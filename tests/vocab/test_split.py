@@ -10,8 +10,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 
 from tokkit.errors import TokkitError, UsageError
 from tokkit.tokenizer.definitions import byte_level_alphabet
-from tokkit.tokenizer.encoder import Encoder
-from tokkit.tokenizer.kernel_choice import choose_kernel
+from tokkit.tokenizer.encoder import Encoder, choose_kernel
 from tokkit.tokenizer.tokenizer import load_tokenizer
 from tokkit.vocab.train import train
 from tokkit.vocab.train_config import TrainConfig

@@ -25,7 +25,6 @@ from tokkit.engine.stage import Stage, run_stage
 from tokkit.engine.stage_config import StageConfig
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.hub_names import find_folder
-from tokkit.tokenizer.kernel_choice import choose_kernel
 from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.tokenizer import load_tokenizer
 
@@ -76,6 +75,8 @@ def make_encode_stage(config: EncodeConfig, stats: EncodeStats | None = None) ->
     tokenizer.allow_in_text(config.allow_special_tokens)  # fail before reading
 
     def prepare(folder: Path) -> None:
+        from tokkit.tokenizer.encoder import choose_kernel
+
         save_tokenizer(tokenizer, folder / TOKENIZER_FOLDER)
         choice = choose_kernel(tokenizer)
         if choice.name is None:

@@ -1,30 +1,36 @@
 """Byte-level BPE, as in GPT-2 and Llama 3: pre-tokenizer and merges as tables for the kernel.
 
-The kernel looks up tokens without merging where every byte is a token and no merge comes before those
-that make its parts, as trainers write them; see ``tokkit.kernels.encode.bpe_lookup``. Words of other
-models are merged.
+See ``tokkit.tokenizer.bpe_tables`` for what it has in common with BPE of characters.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from tokkit.kernels.arrays import Bytes, Int32, Int64
-from tokkit.kernels.encode.bpe_lookup import MAX_TOKENS, BpeLookup, choose_merges, find_prefixes
-from tokkit.kernels.encode.bpe_merges import Merges, fill_merges, new_buffers
+from tokkit.kernels.encode.bpe_lookup import BpeLookup
+from tokkit.kernels.encode.bpe_merges import NO_ID, Merges, new_buffers
 from tokkit.kernels.encode.cut_rules import CutRules
 from tokkit.kernels.encode.encode_bpe import BpeTables, encode_bpe
-from tokkit.kernels.encode.tries import NO_TOKEN, Cells, make_cells
+from tokkit.kernels.encode.tries import Cells, make_cells
 from tokkit.kernels.string_columns import prefix_spaces
-from tokkit.shards.arrow import call_compute, read_only, string_buffers, to_arrow
-from tokkit.tokenizer.character_pairs import CharacterPairs, find_pairs, make_neighbors
-from tokkit.tokenizer.definitions import list_parts
-from tokkit.tokenizer.encoded import NO_ID, read_merges, read_token_bytes
-from tokkit.tokenizer.segments import Segmenter, Segments
-from tokkit.tokenizer.splitter import TextSplitter
+from tokkit.shards.arrow import read_only, string_buffers
+from tokkit.tokenizer.bpe_tables import (
+    CharacterPairs,
+    find_pairs,
+    make_lookup,
+    make_merges,
+    make_neighbors,
+    sort_tokens,
+)
+from tokkit.tokenizer.definitions import byte_level_alphabet, list_parts
+from tokkit.tokenizer.segments import Segmenter, Segments, text_obstacles
+from tokkit.tokenizer.split_pattern import PatternParser, UnknownPatternError
+from tokkit.tokenizer.splitter import TextSplitter, read_levels
 from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.tokenizer_cache import recall
@@ -32,8 +38,7 @@ from tokkit.tokenizer.tokenizer_cache import recall
 _FIRST_WORD = 1 << 10
 # Normalizers that change nothing in what they have normalized, nor in a part of it.
 _SAME_TWICE = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase"}
-# Bytes of all tokens together.
-_MAX_BYTES = 1 << 26
+_MAX_MERGES = 1 << 26  # ranks that fit in the keys of ``tokkit.kernels.encode.bpe_merges``
 
 
 class BpeModel:
@@ -135,96 +140,85 @@ def _make_tables(
     return make_merges(*merges), lookup, whole, pairs, num_bytes
 
 
-def make_merges(
-    byte_ids: Int64,
-    left_ids: Int64,
-    right_ids: Int64,
-    merged_ids: Int64,
-    ranks: Int64 | None = None,
-) -> Merges:
-    """Return the table of merges, whose ranks are their places unless others are given."""
-    if ranks is None:
-        ranks = np.arange(len(merged_ids))
-    size = 1 << max(4, (2 * len(merged_ids)).bit_length())
-    shift = 65 - size.bit_length()
-    table = np.zeros(2 * size, np.uint64)
-    known = np.zeros(1 << 14, np.uint64)
-    fill_merges(left_ids, right_ids, merged_ids, ranks, shift, table, known)
-    return Merges(table, shift, known, byte_ids)
+def byte_level_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield what the kernel of byte-level BPE does not know."""
+    definition = tokenizer.definition
+    parts = list_parts(definition["pre_tokenizer"])
+    places = [place for place, part in enumerate(parts) if part["type"] == "ByteLevel"]
+    if len(places) != 1:
+        yield "BPE without one pre-tokenizer ByteLevel"
+        return
+    adds_space = parts[places[0]]["add_prefix_space"]
+    if places[0] and adds_space:
+        yield "a space added to words"
+    try:
+        list(read_levels(definition["pre_tokenizer"], PatternParser()))
+    except UnknownPatternError as error:
+        yield str(error)
+    yield from text_obstacles(tokenizer, spaced=False)
+    if adds_space and not all(row["special"] for row in definition["added_tokens"]):
+        yield "a space added to texts and added tokens"
+    yield from _merge_obstacles(tokenizer)
 
 
-def make_lookup(merges: tuple[Int64, ...], values: Bytes, offsets: Int64) -> BpeLookup:
-    """Return the tables for looking up tokens; without any token if the model must merge.
-
-    Args:
-        merges: what ``read_merges`` returns; or instead of bytes, other symbols.
-        values: uint8, the bytes of all tokens.
-        offsets: int64 ``[vocab_size + 1]``, into ``values``, by id.
-    """
-    symbol_ids, left_ids, right_ids, merged_ids = merges
-    num_symbols = len(symbol_ids)
-    size = num_symbols + len(merged_ids)
-    bits = max(4, (2 * size).bit_length())
-    lookup = BpeLookup(
-        num_symbols=num_symbols,
-        cells=np.zeros(256, np.uint64),
-        parts=np.arange(size, dtype=np.uint64) * np.uint64(1 + (1 << 32)),
-        lengths=np.empty(0, np.int32),
-        prefixes=np.empty((2, 0), np.int32),
-        ids=np.concatenate([symbol_ids, merged_ids]),
-        table=np.zeros(1 << bits, np.uint64),
-        shift=64 - bits,
-        known=np.zeros(1 << 14, np.uint64),
-        earliest=np.full((256, 256), MAX_TOKENS, np.uint32),
-    )
-    numbers = np.full(len(offsets) - 1, NO_TOKEN, np.int64)
-    numbers[symbol_ids] = np.arange(num_symbols)
-    count = -1
-    is_distinct = len({*symbol_ids.tolist()}) == num_symbols and NO_ID not in symbol_ids
-    if is_distinct and size < MAX_TOKENS:
-        ranks = np.full(size, -1, np.int64)
-        count = choose_merges(left_ids, right_ids, merged_ids, lookup, numbers, ranks)
-    if count < 0 or len(values) > _MAX_BYTES:
-        # No word is cut either.
-        return lookup._replace(parts=lookup.parts[:0], earliest=np.zeros((256, 256), np.uint32))
-    return _fill_lookup(lookup, count, values, offsets)
+def _merge_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield what the kernel does not know of a model of bytes and their merges."""
+    model = tokenizer.definition["model"]
+    for option in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if model[option]:
+            yield f"a {option} in BPE"
+    if len(model["merges"]) >= _MAX_MERGES:
+        yield f"{len(model['merges']):,} merges"
+        return
+    byte_ids, _, _, merged_ids = read_merges(tokenizer)
+    is_missing = byte_ids == NO_ID
+    if is_missing.any() and (model["unk_token"] is not None or model["byte_fallback"]):
+        yield "bytes without a token"
+    reachable = np.concatenate([byte_ids[~is_missing], merged_ids])
+    if model.get("ignore_merges"):
+        reachable = np.fromiter(model["vocab"].values(), np.int64)
+    special = reachable[tokenizer.forbidden[reachable]]
+    if len(special):
+        splitter = TextSplitter(tokenizer.definition["pre_tokenizer"])
+        for number in special.tolist():
+            values, _ = read_token_bytes([tokenizer.tokens[number]])
+            if not splitter.is_always_cut(values.tobytes()):
+                yield f"its special token {tokenizer.tokens[number]!r}, which merges make of text"
 
 
-def _fill_lookup(lookup: BpeLookup, count: int, values: Bytes, offsets: Int64) -> BpeLookup:
-    """Fill in what follows from the parts of ``count`` tokens and their bytes."""
-    parts, ids = lookup.parts[:count], lookup.ids[:count]
-    starts, stops = offsets[ids], offsets[ids + 1]
-    lefts, rights = (parts >> np.uint64(32)).astype(np.int64), parts.astype(np.uint32)
-    merged = np.arange(lookup.num_symbols, count)
-    seam = values[stops[lefts[merged]] - 1], values[starts[rights[merged]]]
-    np.minimum.at(lookup.earliest, seam, merged.astype(np.uint32))
-    order, values, offsets = sort_tokens(values, offsets, ids)
-    prefixes = np.full((2, count), NO_TOKEN, np.int32)
-    find_prefixes(values, offsets, order, np.empty(count, np.int64), prefixes)
-    return lookup._replace(
-        cells=make_cells(values, offsets, order),
-        parts=parts,
-        lengths=(stops - starts).astype(np.int32),
-        prefixes=prefixes,
-        ids=ids,
-    )
-
-
-def sort_tokens(values: Bytes, offsets: Int64, ids: Int64) -> tuple[Int64, Bytes, Int64]:
-    """Sort tokens by their bytes.
-
-    Args:
-        values: uint8, the bytes of all tokens.
-        offsets: int64 ``[vocab_size + 1]``, into ``values``, by id.
-        ids: int64 ``[n]``, tokens to sort.
+@lru_cache(maxsize=1)
+def read_merges(tokenizer: Tokenizer) -> tuple[Int64, ...]:
+    """Return the ids of single bytes, ``NO_ID`` for missing ones, and those of the merges by rank.
 
     Returns:
-        Their indices in ``ids`` in order; and in this order, their bytes, and int64 ``[n + 1]``
-        offsets into these.
+        int64 ``[256]``; int64 ``[num_merges]`` each: left parts, right parts, and merged tokens.
     """
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(values)]
-    tokens = pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
-    tokens = call_compute("take", tokens, to_arrow(ids))
-    order = call_compute("array_sort_indices", tokens)
-    values, offsets = string_buffers(call_compute("take", tokens, order))
-    return order.to_numpy().astype(np.int64), values, offsets
+    vocabulary = tokenizer.definition["model"]["vocab"]
+    merges = tokenizer.definition["model"]["merges"]
+    return (
+        np.array([vocabulary.get(char, NO_ID) for char in byte_level_alphabet()], np.int64),
+        np.array([vocabulary[left] for left, _ in merges], np.int64),
+        np.array([vocabulary[right] for _, right in merges], np.int64),
+        np.array([vocabulary[left + right] for left, right in merges], np.int64),
+    )
+
+
+def read_token_bytes(tokens: Sequence[str]) -> tuple[Bytes, Int64]:
+    """Return the bytes that tokens of byte-level BPE stand for.
+
+    Args:
+        tokens: by id; those with other characters than ``byte_level_alphabet`` have no bytes.
+
+    Returns:
+        uint8, and int64 ``[vocab_size + 1]`` offsets into it.
+    """
+    codes = np.frombuffer("".join(tokens).encode("utf-32-le", "surrogatepass"), np.uint32)
+    lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
+    found = np.full(512, -1)
+    found[list(map(ord, byte_level_alphabet()))] = np.arange(256)
+    values = found[np.minimum(codes, 511)]
+    owners = np.repeat(np.arange(len(tokens)), lengths)
+    is_known = np.ones(len(tokens), np.bool_)
+    is_known[owners[(values < 0) | (codes >= 512)]] = False
+    offsets = np.concatenate([[0], np.cumsum(np.where(is_known, lengths, 0))])
+    return values[is_known[owners]].astype(np.uint8), offsets

@@ -14,8 +14,8 @@ sentencepiece model; the others are refused, since the ids of Python code can be
 alone, and a folder holds no code.
 
 So a class of transformers needs no change here, and another name of a class that tokkit reads is a
-line of ``_ALIASES``. For a class that tokkit is to read itself, add it to ``_CLASSES`` and
-``_BY_MODEL_TYPE``, and its special tokens to ``_CLASS_TOKENS`` in ``loading.py``.
+line of ``_ALIASES``. For a class that tokkit is to read itself, add it to ``CLASS_TOKENS`` and
+``_BY_MODEL_TYPE``, and to ``loading.py`` how its files are read.
 """
 
 import json
@@ -31,7 +31,11 @@ import msgspec
 from tokkit.engine.copies import call_in_copy
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.definitions import added_token, byte_level_alphabet, byte_level_bpe, model_ids
-from tokkit.tokenizer.piece_vocabulary import LOOKUP_CLASSES, PieceVocabulary, read_piece_vocabulary
+from tokkit.tokenizer.sentencepiece_model import (
+    LOOKUP_CLASSES,
+    PieceVocabulary,
+    read_piece_vocabulary,
+)
 from tokkit.tokenizer.special_tokens import ROLES
 from tokkit.tokenizer.tekken import NAME as TEKKEN
 
@@ -48,7 +52,23 @@ _ALIASES = {
     "DistilBertTokenizer": BERT,
     "ElectraTokenizer": BERT,
 }
-_CLASSES = (BERT, CONVBERT, GPT2, ROBERTA, ESM)
+_BERT_TOKENS = {f"{role}_token": f"[{role.upper()}]" for role in ROLES}
+_ROBERTA_TOKENS = {f"{role}_token": f"<{role}>" for role in ("unk", "pad", "mask")}
+# The classes that ``tokkit.tokenizer.loading`` reads, or no class, and their special tokens unless a
+# folder names others.
+CLASS_TOKENS: Mapping[str | None, Mapping[str, str]] = {
+    None: {},
+    GENERAL: {},
+    BERT: _BERT_TOKENS,
+    CONVBERT: _BERT_TOKENS,
+    GPT2: dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"),
+    ROBERTA: {
+        **dict.fromkeys(("bos_token", "cls_token"), "<s>"),
+        **dict.fromkeys(("eos_token", "sep_token"), "</s>"),
+        **_ROBERTA_TOKENS,
+    },
+    ESM: {"cls_token": "<cls>", "sep_token": "<eos>", "eos_token": "<eos>", **_ROBERTA_TOKENS},
+}
 _BY_MODEL_TYPE = {
     "bert": BERT,
     "convbert": BERT,
@@ -106,12 +126,9 @@ def find_class(folder: Path, config: Mapping[str, Any], model: Mapping[str, Any]
             return name if not kind.startswith(_REPLACED) else f"the tokenizer of {kind}"
         return "a converted tokenizer" if any(folder.glob("*.model")) else None
     # With another kind of model, transformers may take the model's class.
-    return name if name not in _CLASSES or kind in ("", *_BY_MODEL_TYPE) else f"{name} of {kind}"
-
-
-def is_ours(name: str | None) -> bool:
-    """Return whether ``tokkit.tokenizer.loading`` reads what ``find_class`` returned."""
-    return name is None or name in (GENERAL, *_CLASSES)
+    return (
+        name if name not in CLASS_TOKENS or kind in ("", *_BY_MODEL_TYPE) else f"{name} of {kind}"
+    )
 
 
 class _TokenRow(TypedDict):

@@ -9,14 +9,16 @@
 A text may be a document of several sentences. Where these end changes none of its ids: it is only
 counted how many tokens begin before. Text never becomes a special token: ``[SEP]`` in a text is
 three words. Our kernels encode for most tokenizers, and the tokenizer's library for what they do not
-know (``tokkit.tokenizer.kernel_choice``).
+know (``choose_kernel``).
 
 A kernel runs over a batch until it is done, or until it meets what it cannot do alone: a character
 that is not in its table yet, a chunk that only the library can encode, a word that needs more
 memory. The encoder provides that and calls the kernel again, which continues where it stopped.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,15 +29,17 @@ from tokkit.kernels.encode.chunks import new_queue, new_state
 from tokkit.kernels.encode.cuts import count_before
 from tokkit.kernels.encode.word_cache import SPARE_IDS, append_tokens, new_cache
 from tokkit.shards.arrow import SpareMemory, boolean_array, id_dtype, read_only
-from tokkit.tokenizer.bpe_model import BpeModel
+from tokkit.tokenizer.bpe_model import BpeModel, byte_level_obstacles
 from tokkit.tokenizer.encoded import Encoded, TextTooLongError
-from tokkit.tokenizer.kernel_choice import choose_kernel
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.metaspace_bpe_model import MetaspaceBpeModel
+from tokkit.tokenizer.metaspace_vocabulary import is_metaspace_bpe, metaspace_obstacles
 from tokkit.tokenizer.segments import Cuts, Segments, cut_at_ends
+from tokkit.tokenizer.sentencepiece_model import PieceProcessor
 from tokkit.tokenizer.tokenizer import Tokenizer
-from tokkit.tokenizer.unigram_model import UnigramModel
-from tokkit.tokenizer.wordpiece_model import WordPieceModel
+from tokkit.tokenizer.tokenizer_cache import recall
+from tokkit.tokenizer.unigram_model import UnigramModel, is_unigram, unigram_obstacles
+from tokkit.tokenizer.wordpiece_model import WordPieceModel, wordpiece_obstacles
 
 # Binary logarithms of the cache's sizes: 16 MB for short keys, 4 and up to 64 MB for long ones, and up
 # to 50 MB more for chunks of more than three tokens. English prose runs at 206 MB/s a core with 4 MB
@@ -47,7 +51,6 @@ _ARENA_BITS = 23
 _BUFFER_BYTES = 16 << 20
 _FIRST_BYTES = 1 << 10
 
-
 _Model = WordPieceModel | BpeModel | MetaspaceBpeModel | UnigramModel
 _MODELS: Mapping[str, Callable[[Tokenizer], _Model]] = {
     "wordpiece": WordPieceModel,
@@ -55,6 +58,43 @@ _MODELS: Mapping[str, Callable[[Tokenizer], _Model]] = {
     "metaspace-bpe": MetaspaceBpeModel,
     "unigram": UnigramModel,
 }
+
+
+class KernelChoice(NamedTuple):
+    """The answer to which kernel encodes.
+
+    Attributes:
+        name: ``wordpiece``, ``bpe``, ``metaspace-bpe``, ``unigram``, or None for the tokenizer's own
+            library.
+        obstacle: the feature that no kernel supports, as a phrase; empty with a kernel.
+    """
+
+    name: str | None
+    obstacle: str = ""
+
+
+@lru_cache(maxsize=1)
+def choose_kernel(tokenizer: Tokenizer) -> KernelChoice:
+    """Return which kernel gives the ids of a tokenizer."""
+    return recall(tokenizer.digest, "kernel", lambda: _choose(tokenizer))
+
+
+def _choose(tokenizer: Tokenizer) -> KernelChoice:
+    obstacles: Iterator[str]
+    if isinstance(tokenizer.processor, PieceProcessor):
+        return KernelChoice(None, "pieces that are looked up in another vocabulary")
+    if tokenizer.kind == "wordpiece":
+        name, obstacles = "wordpiece", wordpiece_obstacles(tokenizer)
+    elif is_metaspace_bpe(tokenizer):
+        name, obstacles = "metaspace-bpe", metaspace_obstacles(tokenizer)
+    elif tokenizer.kind == "bpe":
+        name, obstacles = "bpe", byte_level_obstacles(tokenizer)
+    elif is_unigram(tokenizer):
+        name, obstacles = "unigram", unigram_obstacles(tokenizer)
+    else:
+        return KernelChoice(None, f"a {tokenizer.kind} model")
+    obstacle = next(obstacles, "")
+    return KernelChoice(None if obstacle else name, obstacle)
 
 
 class Encoder:

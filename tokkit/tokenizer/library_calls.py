@@ -19,7 +19,7 @@ import msgspec
 
 from tokkit.engine.unit import abort_work
 from tokkit.errors import TokkitError
-from tokkit.tokenizer.limits import check_parts
+from tokkit.tokenizer.file_checks import check_parts
 
 if TYPE_CHECKING:
     import tokenizers

@@ -30,11 +30,11 @@ from tokkit.errors import TokkitError
 from tokkit.kernels.arrays import Bools, Bytes, Ids, Int64
 from tokkit.shards.arrow import boolean_array, id_dtype, string_buffers
 from tokkit.tokenizer.characters import WordCharacters, cut_at_words
-from tokkit.tokenizer.encoded import Encoded, TextTooLongError, forbidden_mask
+from tokkit.tokenizer.encoded import Encoded, TextTooLongError
+from tokkit.tokenizer.file_checks import find_growth
 from tokkit.tokenizer.library_calls import LibraryError, library_threads, watch_library
-from tokkit.tokenizer.limits import find_growth
 from tokkit.tokenizer.metaspace_vocabulary import find_word_tokens
-from tokkit.tokenizer.piece_vocabulary import NO_DUMMY_PREFIX, PieceProcessor
+from tokkit.tokenizer.sentencepiece_model import NO_DUMMY_PREFIX, PieceProcessor
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 WINDOW_BYTES = 1 << 20
@@ -97,7 +97,6 @@ class LibraryEncoder:
             self._whole_bytes = WHOLE_TEXT_BYTES
         self._longest_window = longest_window or LONGEST_WINDOW
         self._id_dtype = np.dtype(id_dtype(tokenizer.vocab_size))
-        self._forbidden = forbidden_mask(tokenizer)
         self._word_tokens = find_word_tokens(tokenizer)
 
     def encode(self, texts: pa.LargeStringArray, ends: Int64 | None = None) -> Encoded:
@@ -350,7 +349,7 @@ class LibraryEncoder:
         Raises:
             TokkitError: if there is no ``unk``.
         """
-        found = np.flatnonzero(self._forbidden[ids])
+        found = np.flatnonzero(self._tokenizer.forbidden[ids])
         if not len(found):
             return
         unknown = self._tokenizer.special_ids.get("unk")

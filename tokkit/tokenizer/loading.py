@@ -35,6 +35,7 @@ from tokkit.engine.mirrors import STATE_FOLDER
 from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.tokenizer.conversion import (
     BERT,
+    CLASS_TOKENS,
     CONVBERT,
     ESM,
     GENERAL,
@@ -44,7 +45,6 @@ from tokkit.tokenizer.conversion import (
     check_config,
     convert_folder,
     find_class,
-    is_ours,
 )
 from tokkit.tokenizer.definitions import (
     CONTINUING_SUBWORD_PREFIX,
@@ -53,12 +53,17 @@ from tokkit.tokenizer.definitions import (
     letters,
     wordpiece,
 )
-from tokkit.tokenizer.limits import check_json, check_tokens, read_file
-from tokkit.tokenizer.piece_vocabulary import PieceVocabulary
+from tokkit.tokenizer.file_checks import (
+    check_json,
+    check_tokens,
+    check_vocabulary,
+    read_file,
+    refuse_missing_unknown,
+)
+from tokkit.tokenizer.sentencepiece_model import PieceVocabulary
 from tokkit.tokenizer.special_tokens import named_roles, named_token
 from tokkit.tokenizer.tekken import NAME as TEKKEN
 from tokkit.tokenizer.tekken import define_tekken, is_tekken
-from tokkit.tokenizer.vocabulary_checks import check_vocabulary, refuse_missing_unknown
 
 log = logging.getLogger(__name__)
 
@@ -73,21 +78,6 @@ _ACCENTED_SHARE = 0.02
 _FEWEST_ACCENTED = 3
 BERTS = (BERT, CONVBERT)
 GPTS = (GPT2, ROBERTA)
-_BERT_ROLES = ("unk", "sep", "pad", "cls", "mask")
-_BERT_TOKENS = {f"{role}_token": f"[{role.upper()}]" for role in _BERT_ROLES}
-_ROBERTA_TOKENS = {f"{role}_token": f"<{role}>" for role in ("unk", "pad", "mask")}
-# Special tokens of a class, unless its folder names others.
-_CLASS_TOKENS: Mapping[str | None, Mapping[str, str]] = {
-    BERT: _BERT_TOKENS,
-    CONVBERT: _BERT_TOKENS,
-    GPT2: dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"),
-    ROBERTA: {
-        **dict.fromkeys(("bos_token", "cls_token"), "<s>"),
-        **dict.fromkeys(("eos_token", "sep_token"), "</s>"),
-        **_ROBERTA_TOKENS,
-    },
-    ESM: {"cls_token": "<cls>", "sep_token": "<eos>", "eos_token": "<eos>", **_ROBERTA_TOKENS},
-}
 
 
 @dataclass(frozen=True)
@@ -128,9 +118,9 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
     if path.is_file() and path.suffix == ".json" and not _is_classic_bpe(path):
         return TokenizerFiles(path, _read_definition(path, GENERAL, config), config=config)
     name = find_class(folder, config, _read_optional(folder / "config.json"))
-    tokens = _CLASS_TOKENS.get(name, {})
+    tokens = CLASS_TOKENS.get(name, {})
     definition = None
-    if is_ours(name):
+    if name in CLASS_TOKENS:
         if path.is_dir():
             path = folder / "vocab.txt" if name == ESM else _find_in_folder(path)
         is_plain = name in (None, GENERAL) or "tokenizer_class" not in config

@@ -15,7 +15,7 @@ import pyarrow as pa
 from tokkit.kernels.arrays import Bytes, Int32, Int64
 from tokkit.kernels.encode import chunks
 from tokkit.kernels.encode.bpe_lookup import BpeLookup
-from tokkit.kernels.encode.bpe_merges import new_buffers
+from tokkit.kernels.encode.bpe_merges import NO_ID, new_buffers
 from tokkit.kernels.encode.chunks import new_queue, new_state
 from tokkit.kernels.encode.cut_rules import CUT, NO_CUT, NUM_CLASSES, CutRules
 from tokkit.kernels.encode.encode_metaspace_bpe import (
@@ -25,11 +25,9 @@ from tokkit.kernels.encode.encode_metaspace_bpe import (
 from tokkit.kernels.encode.word_cache import SPARE_IDS, new_cache
 from tokkit.kernels.encode.word_parts import Neighbors
 from tokkit.shards.arrow import id_dtype, read_only, string_buffers
-from tokkit.tokenizer.bpe_model import make_lookup, make_merges
-from tokkit.tokenizer.character_pairs import mark_neighbors
+from tokkit.tokenizer.bpe_tables import make_lookup, make_merges, mark_neighbors
 from tokkit.tokenizer.characters import UNICODE_SIZE
 from tokkit.tokenizer.definitions import with_spaces
-from tokkit.tokenizer.encoded import NO_ID
 from tokkit.tokenizer.metaspace_vocabulary import (
     MetaspaceVocabulary,
     find_added_ids,

@@ -12,9 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tokkit.kernels.arrays import Bools, Int64
+from tokkit.kernels.encode.bpe_merges import NO_ID
 from tokkit.tokenizer.definitions import WORD_BEGINNING, fallback_tokens, list_parts, with_spaces
-from tokkit.tokenizer.encoded import NO_ID, forbidden_mask
-from tokkit.tokenizer.piece_vocabulary import PieceProcessor
 from tokkit.tokenizer.segments import text_obstacles
 from tokkit.tokenizer.sentencepiece_model import (
     BYTE,
@@ -23,6 +22,7 @@ from tokkit.tokenizer.sentencepiece_model import (
     UNKNOWN,
     UNUSED,
     USER_DEFINED,
+    PieceProcessor,
     SentencepieceModel,
 )
 from tokkit.tokenizer.tokenizer import Tokenizer
@@ -111,7 +111,7 @@ def metaspace_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
     if " " not in symbols:
         yield "no token for a space"
     tokens = [*symbols.values(), *merged, *vocabulary.byte_ids]
-    if forbidden_mask(tokenizer)[tokens].any():
+    if tokenizer.forbidden[tokens].any():
         yield "text that becomes a special token"
 
 

@@ -25,7 +25,7 @@ from tokkit.tokenizer.definitions import (
     MAX_INPUT_CHARS_PER_WORD,
     encode_definition,
 )
-from tokkit.tokenizer.piece_vocabulary import PieceProcessor
+from tokkit.tokenizer.sentencepiece_model import PieceProcessor
 from tokkit.tokenizer.special_tokens import ROLES, named_token
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.tokenizer_cache import recall

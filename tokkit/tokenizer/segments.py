@@ -3,10 +3,17 @@
 text        "Le <mask> été. Oui."        ends 16, 21 (bytes)
 segments    "Le ", <mask>, " été. Oui."
 cuts        also before " Oui.", where a cut changes no token
+
+A tokenizer searches for two kinds of added tokens: in the text as it is, then in the text as its
+normalizer leaves it. It skips special tokens, but not what overlaps with them: after ``<s>x`` that
+is special, the search goes on behind the ``x``.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 
@@ -14,12 +21,27 @@ from tokkit.kernels.arrays import Bytes, Int64
 from tokkit.kernels.encode.chunks import NO_ADDED
 from tokkit.kernels.encode.cut_rules import CutRules
 from tokkit.kernels.encode.cuts import find_cuts
+from tokkit.kernels.encode.find_added import (
+    BLOCK,
+    NUM_FOUND,
+    NUM_SEGMENTS,
+    PLAIN,
+    REACHED,
+    START,
+    STATE_SIZE,
+    AddedTable,
+    find_added,
+)
+from tokkit.kernels.encode.tries import make_cells
 from tokkit.shards.arrow import read_only
-from tokkit.tokenizer.added_tokens import AddedTokens, explain_added, make_added_tokens
 from tokkit.tokenizer.character_rules import UnknownNormalizerError
+from tokkit.tokenizer.definitions import WORD_BEGINNING, make_empty_library
 from tokkit.tokenizer.normalizer_steps import Text
 from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
+
+_MAX_COMPARED = 64  # pairs of bytes that blocks are compared with, rather than looked up
+_FIRST_SEGMENTS = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -168,3 +190,145 @@ def cut_at_ends(segments: Segments, rules: CutRules) -> tuple[Segments, Cuts]:
         added = added[np.searchsorted(bounds, places[:-1], "right") - 1]
     cuts = Cuts(np.searchsorted(places, before), np.searchsorted(places, after))
     return replace(segments, bounds=places, added=added), cuts
+
+
+def explain_added(tokenizer: Tokenizer, *, spaced: bool) -> str | None:
+    """Return which added token needs the tokenizer's library, or None.
+
+    Of two tokens that are equal once they are normalized the library takes any.
+    """
+    raw, normalized = read_rows(tokenizer)
+    counts = Counter(content for content, _ in normalized)
+    marks = set()
+    if (
+        spaced and b" " in _make_normalize(tokenizer)("a b").encode()
+    ):  # the pre-tokenizer puts U+2581 there
+        marks = {b" ", WORD_BEGINNING.encode()}
+    for content, row in [*raw, *normalized]:
+        name = f"its added token {row['content']!r}"
+        for flag in ("lstrip", "rstrip", "single_word"):
+            if row[flag] and not row["special"]:
+                return f"{flag} of {name}"
+        if row["normalized"] and (content == b"" or counts[content] > 1):
+            return f"{name}, which is normalized to {content.decode()!r}"
+        if row["normalized"] and any(mark in content for mark in marks):
+            return f"{name}, which has white space"
+    return None
+
+
+def read_rows(tokenizer: Tokenizer) -> list[list[tuple[bytes, Mapping[str, Any]]]]:
+    """Return the added tokens to search for before and after normalization, with their contents.
+
+    A kind without a token that text may become is left out.
+    """
+    kinds: list[list[tuple[bytes, Mapping[str, Any]]]] = [[], []]
+    normalize = _make_normalize(tokenizer)
+    for row in tokenizer.definition.get("added_tokens", ()):
+        content = normalize(row["content"]) if row["normalized"] else row["content"]
+        kinds[row["normalized"]].append((content.encode(), row))
+    return [rows if any(not row["special"] for _, row in rows) else [] for rows in kinds]
+
+
+def _make_normalize(tokenizer: Tokenizer) -> Callable[[str], str]:
+    part = tokenizer.definition.get("normalizer")
+    return make_empty_library(part).normalizer.normalize_str if part else str
+
+
+class AddedTokens:
+    """Added tokens of one kind.
+
+    Args:
+        ids: the id of each token by the bytes that are searched for, of which there are some, or -1
+            for a special token.
+    """
+
+    def __init__(self, ids: Mapping[bytes, int]) -> None:
+        self._table = _make_table(ids)
+
+    def cut(
+        self, values: Bytes, bounds: Int64, ids: Int64 | None = None
+    ) -> tuple[Int64, Int64 | None, Int64 | None]:
+        """Cut texts before and behind each token.
+
+        Args:
+            values: uint8, valid UTF-8.
+            bounds: int64 ``[num_texts + 1]``, where texts begin in ``values`` and the last ends.
+            ids: int64 ``[num_texts]``, -1, or the id of the added token that a text is already;
+                None if there are none.
+
+        Returns:
+            Where segments begin and the last ends, int64 ``[num_segments + 1]``; the id of the added
+            token that each segment is, or -1; and the number of the first segment of each text, and
+            of all segments, int64 ``[num_texts + 1]``. A segment is empty only where a text is. If
+            no token is found: ``bounds``, ``ids`` and None.
+        """
+        state = np.zeros(STATE_SIZE, np.int64)
+        state[[BLOCK, START, REACHED]] = bounds[0]
+        before = np.zeros(0, np.int64) if ids is None else ids
+        size = len(bounds) + _FIRST_SEGMENTS
+        out_bounds = np.empty(size + 1, np.int64)
+        out_bounds[0] = bounds[0]
+        out_ids = np.empty(size, np.int64)
+        firsts = np.zeros(len(bounds), np.int64)
+        texts = read_only(values), read_only(bounds), read_only(before), self._table, state
+        while not find_added(*texts, out_bounds, out_ids, firsts):
+            size *= 2
+            out_bounds = np.resize(out_bounds, size + 1)
+            out_ids = np.resize(out_ids, size)
+        if not state[NUM_FOUND]:
+            return bounds, ids, None
+        num_segments = int(state[NUM_SEGMENTS])
+        return out_bounds[: num_segments + 1], out_ids[:num_segments], firsts
+
+
+def make_added_tokens(
+    tokenizer: Tokenizer, *, spaced: bool
+) -> tuple[AddedTokens | None, AddedTokens | None]:
+    """Return the added tokens to search for in text, before and after its normalization.
+
+    Args:
+        tokenizer: whose added tokens ``tokkit.tokenizer.segments.explain_added`` accepts.
+        spaced: whether normalized text has spaces in place of U+2581.
+
+    Returns:
+        None for a kind without a token that text may become.
+    """
+    raw, normalized = (
+        {content: PLAIN if row["special"] else row["id"] for content, row in rows}
+        for rows in read_rows(tokenizer)
+    )
+    if spaced:
+        mark, space = WORD_BEGINNING.encode(), b" "
+        normalized = {content.replace(mark, space): i for content, i in normalized.items()}
+    return AddedTokens(raw) if raw else None, AddedTokens(normalized) if normalized else None
+
+
+def _make_table(ids: Mapping[bytes, int]) -> AddedTable:
+    """Return the table of tokens, by content; at least one."""
+    contents = sorted(ids)
+    is_start = np.zeros(1 << 16, np.bool_)
+    seconds: list[int] = []
+    counts = []
+    for first, group in groupby(contents, key=lambda content: content[0]):
+        following = sorted({content[1:2] for content in group})
+        if not following[0]:  # the byte is a token
+            is_start[first << 8 : (first + 1) << 8] = True
+            counts.append(0)
+            continue
+        is_start[[first << 8 | second[0] for second in following]] = True
+        seconds += [second[0] for second in following]
+        seconds += seconds[-1:] * (len(following) % 2)
+        counts.append((len(following) + 1) // 2)
+    firsts = sorted({content[0] for content in contents})
+    if len(firsts) + len(seconds) // 2 > _MAX_COMPARED:
+        firsts = []
+    values = np.frombuffer(b"".join(contents), np.uint8)
+    offsets = np.cumsum([0, *map(len, contents)])
+    return AddedTable(
+        cells=make_cells(values, offsets, np.arange(len(contents))),
+        ids=np.array([ids[content] for content in contents], np.int64),
+        firsts=np.array(firsts, np.int64),
+        offsets=np.cumsum([0, *counts]),
+        seconds=np.array(seconds, np.int64).reshape(-1, 2),
+        is_start=is_start,
+    )

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
 from tokkit.errors import TokkitError, UsageError
+from tokkit.kernels.arrays import Bools
 from tokkit.tokenizer.definitions import (
     SPLIT_DIGITS,
     SPLIT_WORDS,
@@ -31,11 +33,15 @@ from tokkit.tokenizer.definitions import (
     list_parts,
     mark_special_tokens,
 )
+from tokkit.tokenizer.file_checks import check_tokens, find_unknown, order_tokens, suggest_case
 from tokkit.tokenizer.library_calls import load_library
-from tokkit.tokenizer.limits import check_tokens
 from tokkit.tokenizer.loading import TokenizerFiles, read_tokenizer_files
-from tokkit.tokenizer.piece_vocabulary import PieceProcessor
-from tokkit.tokenizer.sentencepiece_model import SentencepieceModel, load_model, read_sentencepiece
+from tokkit.tokenizer.sentencepiece_model import (
+    PieceProcessor,
+    SentencepieceModel,
+    load_model,
+    read_sentencepiece,
+)
 from tokkit.tokenizer.special_tokens import (
     ENDS_OF_TEXT,
     ROLES,
@@ -47,7 +53,6 @@ from tokkit.tokenizer.special_tokens import (
     named_token,
 )
 from tokkit.tokenizer.tokenizer_cache import LazyDefinition, digest_files, find_kept, keep
-from tokkit.tokenizer.vocabulary_checks import find_unknown, order_tokens, suggest_case
 
 if TYPE_CHECKING:
     import sentencepiece
@@ -115,6 +120,15 @@ class Tokenizer:
     def unused_ids(self) -> tuple[int, ...]:
         """Sorted ids that have no meaning yet: those of tokens such as ``[unused7]``, and holes."""
         return tuple(sorted((*find_unused_ids(self.tokens), *self.hole_ids)))
+
+    @cached_property
+    def forbidden(self) -> Bools:
+        """Which tokens text must not become, all special ones but ``unk``: bool ``[vocab_size]``."""
+        mask = np.zeros(self.vocab_size, np.bool_)
+        mask[list(self.all_special_ids)] = True
+        if "unk" in self.special_ids:
+            mask[self.special_ids["unk"]] = False
+        return mask
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decode ids, including special tokens."""

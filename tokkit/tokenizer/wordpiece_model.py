@@ -1,6 +1,6 @@
 """BERT's normalizer, pre-tokenizer and WordPiece vocabulary as tables for the kernel."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,10 +19,11 @@ from tokkit.kernels.encode.encode_wordpiece import (
 from tokkit.kernels.encode.tries import Cells, find_base, make_cells
 from tokkit.shards.arrow import string_buffers
 from tokkit.tokenizer.characters import WordCharacters
-from tokkit.tokenizer.encoded import forbidden_mask
 from tokkit.tokenizer.segments import Segmenter, Segments
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.tokenizer_cache import recall
+
+_MAX_WORD_CHARS = 1 << 20
 
 
 class WordPieceModel:
@@ -81,8 +82,7 @@ def _ids_of_text(tokenizer: Tokenizer) -> dict[str, int]:
     """Return the id of each token; for special tokens that of ``unk``, since text never is one."""
     vocabulary: dict[str, int] = dict(tokenizer.definition["model"]["vocab"])
     unknown = vocabulary[tokenizer.definition["model"]["unk_token"]]
-    forbidden = forbidden_mask(tokenizer)
-    return {token: unknown if forbidden[i] else i for token, i in vocabulary.items()}
+    return {token: unknown if tokenizer.forbidden[i] else i for token, i in vocabulary.items()}
 
 
 def _make_cells(ids: dict[str, int], prefix: str) -> Cells:
@@ -101,3 +101,14 @@ def _make_cells(ids: dict[str, int], prefix: str) -> Cells:
         np.cumsum([0, *map(len, tokens)], dtype=np.int64),
         np.array([number for _, number in rows], np.int64),
     )
+
+
+def wordpiece_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield what the kernel of BERT's tokenizer does not know."""
+    model = tokenizer.definition["model"]
+    if tokenizer.pipeline != "bert":
+        yield "a normalizer, pre-tokenizer or added token that BERT's tokenizer lacks"
+    elif model["unk_token"] not in model["vocab"]:
+        yield "no token for unknown words"
+    elif model["max_input_chars_per_word"] > _MAX_WORD_CHARS:
+        yield f"words of {model['max_input_chars_per_word']:,} characters"
