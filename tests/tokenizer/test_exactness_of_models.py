@@ -24,7 +24,8 @@ from madetokenizers import (
     wordpieces,
 )
 
-from tokkit.tokenizer.bpe_model import make_lookup, read_merges, read_token_bytes
+from tokkit.tokenizer.bpe_model import read_merges, read_token_bytes
+from tokkit.tokenizer.bpe_tables import make_lookup
 from tokkit.tokenizer.encoder import Encoder
 from tokkit.tokenizer.tokenizer import Tokenizer
 

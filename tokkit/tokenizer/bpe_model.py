@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
 
 from tokkit.kernels.arrays import Bytes, Int32, Int64
 from tokkit.kernels.encode.bpe_lookup import BpeLookup
@@ -18,7 +17,7 @@ from tokkit.kernels.encode.cut_rules import CutRules
 from tokkit.kernels.encode.encode_bpe import BpeTables, encode_bpe
 from tokkit.kernels.encode.tries import Cells, make_cells
 from tokkit.kernels.string_columns import prefix_spaces
-from tokkit.shards.arrow import read_only, string_buffers
+from tokkit.shards.arrow import read_only
 from tokkit.tokenizer.bpe_tables import (
     CharacterPairs,
     find_pairs,
@@ -56,9 +55,8 @@ class BpeModel:
     """
 
     kernel: ClassVar[Callable[..., int]] = staticmethod(encode_bpe)
-    longest_word: ClassVar[int] = (
-        4 << 20
-    )  # bytes; such a word takes 200 MB, and a longer one is the library's
+    # In bytes. Such a word takes 200 MB, and a longer one is the library's.
+    longest_word: ClassVar[int] = 4 << 20
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._add_prefix_space = tokenizer.add_prefix_space
@@ -84,16 +82,16 @@ class BpeModel:
         """Where texts can be cut."""
         return self.characters.tables.rules
 
-    def read_texts(self, texts: pa.LargeStringArray, ends: Int64 | None) -> Segments:
+    def read_texts(self, values: Bytes, offsets: Int64, ends: Int64 | None) -> Segments:
         """Return texts as the kernel gets them; see ``Segmenter.cut``.
 
         They have the space that the tokenizer adds to each.
         """
-        segments = self._segmenter.cut(*string_buffers(texts), ends)
+        segments = self._segmenter.cut(values, offsets, ends)
         if not self._add_prefix_space:
             return segments
         values, bounds, ends = segments.values, segments.bounds, segments.ends
-        num_bytes = int(bounds[-1] - bounds[0]) + len(texts)
+        num_bytes = int(bounds[-1] - bounds[0]) + len(offsets) - 1
         out_values = np.empty(num_bytes, np.uint8)
         out_bounds = np.empty(len(bounds), np.int64)
         num_bytes = prefix_spaces(read_only(values), read_only(bounds), out_values, out_bounds)
@@ -101,12 +99,9 @@ class BpeModel:
             ends = ends + (out_bounds - bounds)[np.searchsorted(bounds, ends)]
         return replace(segments, values=out_values[:num_bytes], bounds=out_bounds, ends=ends)
 
-    def allow_word(self, num_bytes: int) -> bool:
-        """Allocate memory for words of this length; returns False if it is above the limit."""
-        if num_bytes > self.longest_word:
-            return False
+    def make_room(self, num_bytes: int) -> None:
+        """Allocate memory for words of this length."""
         self._buffers = new_buffers(2 * num_bytes)
-        return True
 
 
 def _make_tables(

@@ -16,7 +16,7 @@ that is not in its table yet, a chunk that only the library can encode, a word t
 memory. The encoder provides that and calls the kernel again, which continues where it stopped.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ from tokkit.kernels.encode import chunks
 from tokkit.kernels.encode.chunks import new_queue, new_state
 from tokkit.kernels.encode.cuts import count_before
 from tokkit.kernels.encode.word_cache import SPARE_IDS, append_tokens, new_cache
-from tokkit.shards.arrow import SpareMemory, boolean_array, id_dtype, read_only
+from tokkit.shards.arrow import SpareMemory, boolean_array, id_dtype, read_only, string_buffers
 from tokkit.tokenizer.bpe_model import BpeModel, byte_level_obstacles
 from tokkit.tokenizer.encoded import Encoded, TextTooLongError
 from tokkit.tokenizer.library_encoder import LibraryEncoder
@@ -52,11 +52,22 @@ _BUFFER_BYTES = 16 << 20
 _FIRST_BYTES = 1 << 10
 
 _Model = WordPieceModel | BpeModel | MetaspaceBpeModel | UnigramModel
-_MODELS: Mapping[str, Callable[[Tokenizer], _Model]] = {
-    "wordpiece": WordPieceModel,
-    "bpe": BpeModel,
-    "metaspace-bpe": MetaspaceBpeModel,
-    "unigram": UnigramModel,
+
+
+class _Kernel(NamedTuple):
+    """What a kernel is for: which tokenizers, what of these it does not know, and its tables."""
+
+    is_for: Callable[[Tokenizer], bool]
+    find_obstacles: Callable[[Tokenizer], Iterator[str]]
+    make_model: Callable[[Tokenizer], _Model]
+
+
+# A tokenizer has the first that is for it.
+_KERNELS = {
+    "wordpiece": _Kernel(lambda t: t.kind == "wordpiece", wordpiece_obstacles, WordPieceModel),
+    "metaspace-bpe": _Kernel(is_metaspace_bpe, metaspace_obstacles, MetaspaceBpeModel),
+    "bpe": _Kernel(lambda t: t.kind == "bpe", byte_level_obstacles, BpeModel),
+    "unigram": _Kernel(is_unigram, unigram_obstacles, UnigramModel),
 }
 
 
@@ -80,21 +91,13 @@ def choose_kernel(tokenizer: Tokenizer) -> KernelChoice:
 
 
 def _choose(tokenizer: Tokenizer) -> KernelChoice:
-    obstacles: Iterator[str]
     if isinstance(tokenizer.processor, PieceProcessor):
         return KernelChoice(None, "pieces that are looked up in another vocabulary")
-    if tokenizer.kind == "wordpiece":
-        name, obstacles = "wordpiece", wordpiece_obstacles(tokenizer)
-    elif is_metaspace_bpe(tokenizer):
-        name, obstacles = "metaspace-bpe", metaspace_obstacles(tokenizer)
-    elif tokenizer.kind == "bpe":
-        name, obstacles = "bpe", byte_level_obstacles(tokenizer)
-    elif is_unigram(tokenizer):
-        name, obstacles = "unigram", unigram_obstacles(tokenizer)
-    else:
-        return KernelChoice(None, f"a {tokenizer.kind} model")
-    obstacle = next(obstacles, "")
-    return KernelChoice(None if obstacle else name, obstacle)
+    for name, kernel in _KERNELS.items():
+        if kernel.is_for(tokenizer):
+            obstacle = next(kernel.find_obstacles(tokenizer), "")
+            return KernelChoice(None if obstacle else name, obstacle)
+    return KernelChoice(None, f"a {tokenizer.kind} model")
 
 
 class Encoder:
@@ -112,7 +115,7 @@ class Encoder:
         kernel = choose_kernel(tokenizer).name
         self._id_dtype = id_dtype(tokenizer.vocab_size)
         self._library = LibraryEncoder(tokenizer)
-        self._model = None if kernel is None else _MODELS[kernel](tokenizer)
+        self._model = None if kernel is None else _KERNELS[kernel].make_model(tokenizer)
         self._cache = new_cache(_SHORT_BITS, _INDEX_BITS, _ARENA_BITS)
         self._queue = new_queue()
         # Writing to the same memory again is a tenth faster than writing to new pages.
@@ -140,30 +143,21 @@ class Encoder:
         model = self._model
         if model is None:
             return self._library.encode(texts, ends)
-        segments = model.read_texts(texts, ends)
+        segments = model.read_texts(*string_buffers(texts), ends)
         cuts = None
         if segments.ends is not None and len(segments.ends) > len(texts):
             segments, cuts = cut_at_ends(segments, model.rules)
         values, bounds = read_only(segments.values), read_only(segments.bounds)
         added = read_only(segments.added)
-        num_bytes = int(bounds[-1] - bounds[0])
+        size = int(bounds[-1] - bounds[0])
         state = new_state(int(bounds[0]))
-        fits = num_bytes <= _BUFFER_BYTES
-        ids, bits = self._buffers if fits else self._new_buffers(num_bytes)
+        fits = size <= _BUFFER_BYTES
+        ids, bits = self._buffers if fits else self._new_buffers(size)
         bits[0] = 0
         counts = np.zeros(len(bounds), np.int64)
         rest = (self._cache, self._queue, state, ids, bits, counts)
         while (stop := model.kernel(values, bounds, added, *model.tables, *rest)) != chunks.DONE:
-            if stop == chunks.UNSEEN_CHARACTER and isinstance(model, WordPieceModel | BpeModel):
-                model.characters.learn_page(int(state[chunks.DETAIL]))
-            elif stop == chunks.NEEDS_LIBRARY:
-                self._encode_chunk(segments, state, ids, bits)
-            elif not model.allow_word(int(state[chunks.DETAIL])):
-                if not model.library_continues:
-                    text = segments.find_text(int(state[chunks.POSITION]))
-                    raise TextTooLongError(int(state[chunks.DETAIL]), text)
-                state[chunks.DETAIL] = state[chunks.CHUNK_STOP]
-                self._encode_chunk(segments, state, ids, bits)
+            self._help(model, stop, segments, state, (ids, bits))
         num_tokens = int(state[chunks.NUM_TOKENS])
         if cuts is not None:
             counts = self._count_tokens(segments, cuts, ids, counts)
@@ -171,17 +165,28 @@ class Encoder:
             counts = counts[segments.firsts]
         # Memory for a long text is not used again: to copy its ids would take hundreds of megabytes.
         ids, bits = ids[:num_tokens], bits[: num_tokens // 64 + 1]
-        return Encoded(
-            ids=self._copy(ids) if fits else ids,
-            offsets=counts,
-            word_starts=boolean_array(bits.copy() if fits else bits, num_tokens),
-        )
+        if fits:
+            copy: Ids = self._memory.take(ids.nbytes).view(ids.dtype)
+            copy[:] = ids
+            ids, bits = copy, bits.copy()
+        return Encoded(ids, counts, boolean_array(bits, num_tokens))
 
-    def _copy(self, ids: Ids) -> Ids:
-        """Return a copy in memory that was used before."""
-        copy: Ids = self._memory.take(ids.nbytes).view(ids.dtype)
-        copy[:] = ids
-        return copy
+    def _help(
+        self, model: _Model, stop: int, segments: Segments, state: Int64, out: tuple[Ids, UInt64]
+    ) -> None:
+        """Handle what made the kernel return before it was done."""
+        if stop == chunks.UNSEEN_CHARACTER and isinstance(model, WordPieceModel | BpeModel):
+            model.characters.learn_page(int(state[chunks.DETAIL]))
+        elif stop == chunks.NEEDS_LIBRARY:
+            self._encode_chunk(segments, state, *out)
+        elif (num_bytes := int(state[chunks.DETAIL])) <= model.longest_word:
+            model.make_room(num_bytes)
+        elif not model.library_continues:
+            text = segments.find_text(int(state[chunks.POSITION]))
+            raise TextTooLongError(num_bytes, text)
+        else:
+            state[chunks.DETAIL] = state[chunks.CHUNK_STOP]
+            self._encode_chunk(segments, state, *out)
 
     def _new_buffers(self, num_bytes: int) -> tuple[Ids, UInt64]:
         """Return uninitialized memory for the ids and word starts of ``num_bytes`` of text.

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
 
 from tokkit.kernels.arrays import Bytes, Int32, Int64
 from tokkit.kernels.encode import chunks
@@ -24,7 +23,7 @@ from tokkit.kernels.encode.encode_metaspace_bpe import (
 )
 from tokkit.kernels.encode.word_cache import SPARE_IDS, new_cache
 from tokkit.kernels.encode.word_parts import Neighbors
-from tokkit.shards.arrow import id_dtype, read_only, string_buffers
+from tokkit.shards.arrow import id_dtype, read_only
 from tokkit.tokenizer.bpe_tables import make_lookup, make_merges, mark_neighbors
 from tokkit.tokenizer.characters import UNICODE_SIZE
 from tokkit.tokenizer.definitions import with_spaces
@@ -35,7 +34,7 @@ from tokkit.tokenizer.metaspace_vocabulary import (
     read_vocabulary,
     split_symbols,
 )
-from tokkit.tokenizer.segments import MetaspaceSegmenter, Segments
+from tokkit.tokenizer.segments import MetaspaceSegmenter
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.tokenizer_cache import recall
 
@@ -56,6 +55,7 @@ class MetaspaceBpeModel:
             token, which stands for texts of several lengths.
         library_continues: whether the library gives a part of a normalized text the ids that it has
             within the text: not where it normalizes that part again, and drops its space.
+        read_texts: returns texts as the kernel gets them; see ``MetaspaceSegmenter.cut``.
     """
 
     kernel: ClassVar[Callable[..., int]] = staticmethod(encode_metaspace_bpe)
@@ -63,15 +63,13 @@ class MetaspaceBpeModel:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.library_continues = keeps_normalized(tokenizer)
-        pieces = {}
-        if tokenizer.processor is not None:
-            unknown = tokenizer.special_ids["unk"]
-            for number in find_added_ids(tokenizer):
-                is_special = number in tokenizer.all_special_ids
-                pieces[with_spaces(tokenizer.tokens[number]).encode()] = (
-                    unknown if is_special else number
-                )
-        self._segmenter = MetaspaceSegmenter(tokenizer, pieces)
+        pieces = {
+            with_spaces(tokenizer.tokens[number]).encode(): tokenizer.special_ids["unk"]
+            if number in tokenizer.all_special_ids
+            else number
+            for number in (find_added_ids(tokenizer) if tokenizer.processor is not None else ())
+        }
+        self.read_texts = MetaspaceSegmenter(tokenizer, pieces).cut
         tables = recall(tokenizer.digest, "tables", lambda: _make_tables(tokenizer))
         self._tables, self.num_bytes = tables
 
@@ -84,10 +82,6 @@ class MetaspaceBpeModel:
     def rules(self) -> CutRules:
         """Where texts can be cut."""
         return self._tables.rules
-
-    def read_texts(self, texts: pa.LargeStringArray, ends: Int64 | None) -> Segments:
-        """Return texts as the kernel gets them; see ``MetaspaceSegmenter``."""
-        return self._segmenter.cut(*string_buffers(texts), ends)
 
     def find_begins(self, data: Bytes) -> Int64:
         """Return the byte at which each token of some text begins: int64 ``[num_tokens]``.
@@ -103,7 +97,7 @@ class MetaspaceBpeModel:
         text = read_only(data), read_only(bounds), read_only(chunks.NO_ADDED)
         rest = new_cache(4, 4, 10), new_queue(), state, ids, bits, np.zeros(2, np.int64)
         while self.kernel(*text, *self.tables, *rest) != chunks.DONE:
-            self._tables = self._tables._replace(buffers=new_buffers(2 * int(state[chunks.DETAIL])))
+            self.make_room(int(state[chunks.DETAIL]))
         begins = np.empty(int(state[chunks.NUM_TOKENS]), np.int64)
         position = 0
         for token, length in enumerate(self.num_bytes[ids[: len(begins)]].tolist()):
@@ -124,12 +118,9 @@ class MetaspaceBpeModel:
             stop += size
         return stop - start
 
-    def allow_word(self, num_bytes: int) -> bool:
-        """Allocate memory for words of this length; returns False if it is above the limit."""
-        if num_bytes > self.longest_word:
-            return False
+    def make_room(self, num_bytes: int) -> None:
+        """Allocate memory for words of this length."""
         self._tables = self._tables._replace(buffers=new_buffers(2 * num_bytes))
-        return True
 
 
 def _make_tables(tokenizer: Tokenizer) -> tuple[MetaspaceTables, Int32]:

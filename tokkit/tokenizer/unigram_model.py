@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from tokkit.kernels.arrays import Bytes, Float64, Int32, Int64
 from tokkit.kernels.encode.chunks import SPACE
@@ -20,9 +19,9 @@ from tokkit.kernels.encode.encode_unigram_text import RunningSum, encode_unigram
 from tokkit.kernels.encode.tries import NO_TOKEN, make_cells
 from tokkit.kernels.encode.unigram_lattice import UnigramTables
 from tokkit.kernels.encode.word_cache import SHORT_KEY
-from tokkit.shards.arrow import read_only, string_buffers
+from tokkit.shards.arrow import read_only
 from tokkit.tokenizer.characters import UNICODE_SIZE
-from tokkit.tokenizer.definitions import WORD_BEGINNING, list_parts, with_spaces
+from tokkit.tokenizer.definitions import WORD_BEGINNING, fallback_tokens, list_parts, with_spaces
 from tokkit.tokenizer.segments import MetaspaceSegmenter, Segments, text_obstacles
 from tokkit.tokenizer.sentencepiece_model import (
     BYTE,
@@ -79,9 +78,8 @@ class UnigramModel:
             return self._tables, self._words
         return self._tables, self._sum, self._words
 
-    def read_texts(self, texts: pa.LargeStringArray, raw_ends: Int64 | None) -> Segments:
-        """Return texts as the kernel gets them; see ``MetaspaceSegmenter``."""
-        data, offsets = string_buffers(texts)
+    def read_texts(self, data: Bytes, offsets: Int64, raw_ends: Int64 | None) -> Segments:
+        """Return texts as the kernel gets them; see ``MetaspaceSegmenter.cut``."""
         segments = self._segmenter.cut(data, offsets, raw_ends)
         ends = segments.ends
         if ends is None or raw_ends is None or not (self._drops_spaces and len(segments.values)):
@@ -91,12 +89,9 @@ class UnigramModel:
         is_behind = (segments.values[ends - 1] == ord(" ")) & (data[raw_ends - 1] != _SIGN[-1])
         return replace(segments, ends=ends - (is_behind & (ends > segments.bounds[0])))
 
-    def allow_word(self, num_bytes: int) -> bool:
-        """Allocate memory for words of this length; returns False if it is above the limit."""
-        if num_bytes > self.longest_word:
-            return False
+    def make_room(self, num_bytes: int) -> None:
+        """Allocate memory for words of this length."""
         self._tables = _with_room(self._tables, min(2 * num_bytes, self.longest_word))
-        return True
 
     def find_begins(self, data: Bytes) -> Int64:
         """Return the byte at which each token of some text begins: int64 ``[num_tokens]``.
@@ -262,12 +257,11 @@ def read_vocabulary(tokenizer: Tokenizer) -> UnigramVocabulary:
     model = tokenizer.definition["model"]
     # Of a doubled token the last counts.
     ids = {token: number for number, (token, _) in enumerate(model["vocab"])}
-    spelled = [ids.get(f"<0x{byte:02X}>", NO_TOKEN) for byte in range(256)]
     return UnigramVocabulary(
         pieces=[(token, number, model["vocab"][number][1]) for token, number in ids.items()],
         unknown_id=model["unk_id"],
         unknown_score=min(score for _, score in model["vocab"]) - _UNKNOWN_PENALTY,
-        byte_ids=spelled if model["byte_fallback"] else [NO_TOKEN] * 256,
+        byte_ids=_find_bytes(ids if model["byte_fallback"] else {}),
     )
 
 
@@ -280,10 +274,13 @@ def _read_pieces(model: SentencepieceModel) -> UnigramVocabulary:
         if kind == USER_DEFINED:
             score = float(np.float32(_USER_DEFINED_SCORE * (len(piece.encode()) - 1)))
             pieces.append((piece, number, score))
-    ids = {piece: number for piece, number, _, kind in rows if kind == BYTE}
     return UnigramVocabulary(
         pieces=pieces,
         unknown_id=model.kinds.index(UNKNOWN),
         unknown_score=float(np.float32(lowest) - np.float32(_UNKNOWN_PENALTY)),
-        byte_ids=[ids.get(f"<0x{byte:02X}>", NO_TOKEN) for byte in range(256)],
+        byte_ids=_find_bytes({piece: number for piece, number, _, kind in rows if kind == BYTE}),
     )
+
+
+def _find_bytes(ids: Mapping[str, int]) -> list[int]:
+    return [ids.get(token, NO_TOKEN) for token in fallback_tokens()]

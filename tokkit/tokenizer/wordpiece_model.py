@@ -4,9 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
 
-from tokkit.kernels.arrays import Int64
 from tokkit.kernels.encode.chunks import SPACE
 from tokkit.kernels.encode.cut_rules import NUM_CLASSES, new_cut_rules
 from tokkit.kernels.encode.encode_wordpiece import (
@@ -17,9 +15,8 @@ from tokkit.kernels.encode.encode_wordpiece import (
     encode_wordpiece,
 )
 from tokkit.kernels.encode.tries import Cells, find_base, make_cells
-from tokkit.shards.arrow import string_buffers
 from tokkit.tokenizer.characters import WordCharacters
-from tokkit.tokenizer.segments import Segmenter, Segments
+from tokkit.tokenizer.segments import Segmenter
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.tokenizer_cache import recall
 
@@ -32,20 +29,24 @@ class WordPieceModel:
     Attributes:
         characters: the table of characters, which grows.
         tables: the kernel's arguments between the text and the cache.
+        read_texts: returns texts as the kernel gets them; see ``Segmenter.cut``.
         rules: where a text can be cut.
         num_bytes: None, because a token does not say how many bytes of text it stands for.
     """
 
     num_bytes: ClassVar[None] = None
     library_continues: ClassVar[bool] = True  # it goes on at white space
-
+    longest_word: ClassVar[int] = 0
     kernel: ClassVar[Callable[..., int]] = staticmethod(encode_wordpiece)
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         model = tokenizer.definition["model"]
         max_word_chars = model["max_input_chars_per_word"]
-        ids = _ids_of_text(tokenizer)
-        unknown = ids[model["unk_token"]]
+        unknown = model["vocab"][model["unk_token"]]
+        # Text never becomes a special token.
+        ids = {
+            token: unknown if tokenizer.forbidden[i] else i for token, i in model["vocab"].items()
+        }
         cells = recall(
             tokenizer.digest,
             "cells",
@@ -63,26 +64,15 @@ class WordPieceModel:
             tokenizer, word_id=lambda char: single_ids.get(char, unknown)
         )
         self.tables: tuple[Any, ...] = (self.characters.characters, vocabulary)
-        self._segmenter = Segmenter(tokenizer)
+        self.read_texts = Segmenter(tokenizer).cut
         allowed = np.zeros((NUM_CLASSES, NUM_CLASSES), np.bool_)
         allowed[:, (SPACE, SINGLE)] = True
         allowed[(SPACE, SINGLE), WORD] = True
         self.rules = new_cut_rules(self.characters.characters.kinds, allowed)
 
-    def read_texts(self, texts: pa.LargeStringArray, ends: Int64 | None) -> Segments:
-        """Return texts as the kernel gets them; see ``Segmenter.cut``."""
-        return self._segmenter.cut(*string_buffers(texts), ends)
-
-    def allow_word(self, num_bytes: int) -> bool:
+    def make_room(self, num_bytes: int) -> None:
         """Never called: a word of any length fits."""
         raise NotImplementedError
-
-
-def _ids_of_text(tokenizer: Tokenizer) -> dict[str, int]:
-    """Return the id of each token; for special tokens that of ``unk``, since text never is one."""
-    vocabulary: dict[str, int] = dict(tokenizer.definition["model"]["vocab"])
-    unknown = vocabulary[tokenizer.definition["model"]["unk_token"]]
-    return {token: unknown if tokenizer.forbidden[i] else i for token, i in vocabulary.items()}
 
 
 def _make_cells(ids: dict[str, int], prefix: str) -> Cells:
