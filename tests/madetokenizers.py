@@ -79,7 +79,7 @@ def make_wordpiece(
 ) -> Tokenizer:
     """Return BERT's tokenizer with these tokens, options of the normalizer and options of the model."""
     ids = {entry: number for number, entry in enumerate(dict.fromkeys((*entries, unknown)))}
-    form = wordpiece(ids, unknown=unknown, named={}, lowercase=True, strip_accents=None)
+    form = wordpiece(ids, unknown=unknown, lowercase=True, strip_accents=None)
     form["normalizer"].update(flags or {})
     form["model"].update(model)
     return make_tokenizer(TokenizerFiles(Path(f"{name}.json"), form))
@@ -101,7 +101,7 @@ def make_bpe(
     entries = list(dict.fromkeys((*alphabet, *extra, *map("".join, merges))))
     order = np.random.default_rng(seed).permutation(len(entries)).tolist()
     ids = {entries[place]: number for number, place in enumerate(order)}
-    form = byte_level_bpe(ids, merges, named={}, add_prefix_space=add_prefix_space)
+    form = byte_level_bpe(ids, merges, add_prefix_space=add_prefix_space)
     form["model"].update(model)
     return make_tokenizer(TokenizerFiles(Path(f"{name}.json"), form))
 

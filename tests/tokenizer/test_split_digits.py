@@ -24,7 +24,7 @@ MERGES = [("1", "2"), ("Ġ", "1"), ("a", "1"), ("Ġ", "a"), ("a", "b"), ("Â", "
 def make_bpe() -> Tokenizer:
     entries = [*CONTROL, *byte_level_alphabet(), *map("".join, MERGES)]
     ids = {entry: number for number, entry in enumerate(entries)}
-    form = byte_level_bpe(ids, MERGES, named={}, add_prefix_space=False, split_digits=True)
+    form = byte_level_bpe(ids, MERGES, split_digits=True)
     return make_tokenizer(TokenizerFiles(Path("digits.json"), form))
 
 

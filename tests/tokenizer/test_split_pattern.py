@@ -87,7 +87,7 @@ def make(name: str) -> tuple[Tokenizer, Encoder]:
 def make_with(parts: list[dict[str, Any]]) -> tuple[Tokenizer, Encoder]:
     """A tokenizer whose tokens are bytes, so that only its pieces matter."""
     ids = {char: number for number, char in enumerate(byte_level_alphabet())}
-    definition = byte_level_bpe(ids, [], named={}, add_prefix_space=False)
+    definition = byte_level_bpe(ids, [])
     definition["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": parts}
     tokenizer = make_tokenizer(TokenizerFiles(path=Path("tokenizer.json"), definition=definition))
     return tokenizer, Encoder(tokenizer)

@@ -181,7 +181,7 @@ def test_transformers_gives_the_same_ids(shared: Path, tmp_path: Path, name: str
 
 
 def test_a_definition_that_makes_the_library_panic_is_one_line(tmp_path: Path) -> None:
-    form = byte_level_bpe({"a": 0, "b": 1, "ab": 2}, [("a", "b")], named={}, add_prefix_space=False)
+    form = byte_level_bpe({"a": 0, "b": 1, "ab": 2}, [("a", "b")])
     form["model"]["continuing_subword_prefix"] = "###"
     (tmp_path / "tokenizer.json").write_text(json.dumps(form))
     with pytest.raises(

@@ -30,7 +30,7 @@ def bpe() -> Tokenizer:
     merges = [("Ġ", "a"), ("a", "b")]
     tokens = ["[UNK]", *byte_level_alphabet(), *map("".join, merges)]
     ids = {token: number for number, token in enumerate(tokens)}
-    form = byte_level_bpe(ids, merges, named={}, add_prefix_space=False)
+    form = byte_level_bpe(ids, merges)
     return make_tokenizer(TokenizerFiles(Path("bpe.json"), form))
 
 

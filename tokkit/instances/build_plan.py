@@ -53,26 +53,27 @@ class BuildContext:
     """What all units need; picklable.
 
     Attributes:
+        config: of the stage.
         reader: of the token folder.
         header: of the shards.
-        objective: of the instances.
         eval_fraction: share of the documents that is held out.
         held_out_before: int64, number of held-out documents before each record batch, and of all.
-        seed: random seed.
         options: how documents become pairs, packed sequences or translations.
         masks: how instances are masked; None leaves that to the loader.
-        compression: of the shards.
     """
 
+    config: BuildConfig
     reader: DocumentReader
     header: Header
-    objective: str
     eval_fraction: float
     held_out_before: Int64
-    seed: np.uint64
     options: PairOptions | PackOptions | TranslationOptions
     masks: MaskOptions | None
-    compression: str
+
+    @property
+    def seed(self) -> np.uint64:
+        """Random seed."""
+        return np.uint64(self.config.seed)
 
     def split(self, *, held_out: bool) -> Split:
         """The documents to train on, or those held out."""
@@ -142,17 +143,8 @@ def make_context(
         options = _pack_options(config, tokenizer, header)
     is_static = config.masking == "static"
     held_out_before, eval_fraction = _hold_out(config, reader)
-    return BuildContext(
-        reader=reader,
-        header=header,
-        objective=config.objective,
-        eval_fraction=eval_fraction,
-        held_out_before=held_out_before,
-        seed=np.uint64(config.seed),
-        options=options,
-        masks=MaskOptions.make(config, tokenizer, header) if is_static else None,
-        compression=config.compression,
-    )
+    masks = MaskOptions.make(config, tokenizer, header) if is_static else None
+    return BuildContext(config, reader, header, eval_fraction, held_out_before, options, masks)
 
 
 def _hold_out(config: BuildConfig, reader: DocumentReader) -> tuple[Int64, float]:
@@ -177,10 +169,8 @@ def _hold_out(config: BuildConfig, reader: DocumentReader) -> tuple[Int64, float
         )
     before = np.zeros(len(reader.starts), np.int64)
     if config.eval_fraction:
-        split = Split(
-            held_out=True, eval_fraction=config.eval_fraction, seed=np.uint64(config.seed)
-        )
-        before = reader.count_before(split)
+        fraction, seed = config.eval_fraction, np.uint64(config.seed)
+        before = reader.count_before(Split(held_out=True, eval_fraction=fraction, seed=seed))
     num_held_out = int(before[-1])
     if num_held_out < fewest or total == 1:
         return np.zeros_like(before), 0.0

@@ -38,14 +38,14 @@ def build_unit(
         report: receives the progress in tokens.
     """
     accounts = Accounts()
-    is_static = context.masks is not None
-    targets = OBJECTIVES[context.objective].targets
-    schema = instances_schema(context.header, static=is_static, targets=targets)
+    objective = context.config.objective
+    targets = OBJECTIVES[objective].targets
+    schema = instances_schema(context.header, static=context.masks is not None, targets=targets)
     rows = tokens = reported = 0
-    with open_writer(sink, schema, context.compression) as writer:
+    with open_writer(sink, schema, context.config.compression) as writer:
         for instances, share in _make_instances(context, unit, accounts):
             batch = to_record_batch(instances, schema)
-            for figure, number in count_instances(batch, context.header, context.objective).items():
+            for figure, number in count_instances(batch, context.header, objective).items():
                 accounts.count(figure, number)
             writer.write(batch)
             rows += len(instances)

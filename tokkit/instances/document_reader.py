@@ -57,6 +57,11 @@ class Documents:
         """Number of documents."""
         return len(self.numbers)
 
+    @property
+    def sentences(self) -> tuple[npt.NDArray[np.uint64], Int64, Int64, npt.NDArray[np.int32]]:
+        """Where sentences are, as kernels take it."""
+        return self.numbers, self.token_offsets, self.sentence_offsets, self.sentence_lengths
+
 
 @dataclass(frozen=True)
 class Split:
@@ -201,8 +206,8 @@ class DocumentReader:
                 num_tokens.append(np.diff(source.token_offsets)[rows])
                 num_sentences.append(np.diff(source.sentence_offsets)[rows])
         counted = [*zip(num_tokens, num_sentences, strict=True)]
-        token_offsets = _running_sum(num_tokens)
-        sentence_offsets = _running_sum(num_sentences)
+        token_offsets = bounds_of(*num_tokens)
+        sentence_offsets = bounds_of(*num_sentences)
         ids = np.empty(token_offsets[-1], self.folder.header.id_dtype)
         sentence_lengths = np.empty(sentence_offsets[-1], np.int32)
         word_starts = np.zeros(len(ids) // 8 + 1, np.uint8)
@@ -264,5 +269,6 @@ def _add_up(
     return np.array_equal(ends[sentence_offsets[1:] - 1], token_offsets[1:])
 
 
-def _running_sum(lengths: list[Int64]) -> Int64:
+def bounds_of(*lengths: Int64) -> Int64:
+    """Return the offsets of rows that have these lengths."""
     return np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]))

@@ -134,10 +134,7 @@ def pack_documents(documents: Documents, options: PackOptions) -> tuple[Sequence
     num_most = len(documents.sentence_lengths) + num_tokens // options.max_tokens
     sequences = np.empty(num_most, SEQUENCE_DTYPE)
     num_sequences = pack_sentences(
-        documents.numbers,
-        documents.token_offsets,
-        documents.sentence_offsets,
-        documents.sentence_lengths,
+        *documents.sentences,
         options.max_tokens,
         options.packing != "doc-sentences",
         sequences,

@@ -104,10 +104,7 @@ def pair_documents(
         capacity = documents.sentence_offsets[-1] - documents.sentence_offsets[row]
         pairs = np.zeros(capacity, PAIR_DTYPE)
         row, num_pairs, num_short, num_alone = pair_sentences(
-            documents.numbers,
-            documents.token_offsets,
-            documents.sentence_offsets,
-            documents.sentence_lengths,
+            *documents.sentences,
             row,
             BLOCK_TOKENS // options.max_seq_length,
             options.max_tokens,

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokkit.errors import TokkitError, plural
-from tokkit.instances.document_reader import DocumentReader, Documents, Int64, Split
+from tokkit.instances.document_reader import DocumentReader, Documents, Int64, Split, bounds_of
 from tokkit.kernels.arrays import INDEX_SHIFT
 from tokkit.kernels.ragged import take_bit_rows, take_rows
 from tokkit.shards.instances import Instances, Predictions
@@ -120,7 +120,7 @@ def find_pairs(
     translations = Documents(
         numbers=numbers,
         ids=found.ids[found.token_offsets[rows[0]] :] if len(rows) else found.ids[:0],
-        token_offsets=_bounds(np.diff(found.token_offsets)[rows]),
+        token_offsets=bounds_of(np.diff(found.token_offsets)[rows]),
         sentence_lengths=found.sentence_lengths[:0],
         sentence_offsets=np.zeros(len(rows) + 1, np.int64),
         word_starts=found.word_starts[:0],
@@ -156,7 +156,7 @@ def _take_texts(
 ) -> tuple[npt.NDArray[Any], Int64, npt.NDArray[np.bool_]]:
     """Return the ids of some documents with ends, their offsets, and which ids are ends."""
     lengths = np.diff(documents.token_offsets)[rows]
-    offsets = _bounds(lengths + 1)
+    offsets = bounds_of(lengths + 1)
     is_end = np.zeros(offsets[-1], np.bool_)
     is_end[offsets[1:] - 1] = True
     taken = np.empty(lengths.sum(), documents.ids.dtype)
@@ -164,7 +164,3 @@ def _take_texts(
     ids = np.full(len(is_end), end_id, taken.dtype)
     ids[~is_end] = taken
     return ids, offsets, is_end
-
-
-def _bounds(lengths: Int64) -> Int64:
-    return np.cumsum(np.concatenate([np.zeros(1, np.int64), lengths]))

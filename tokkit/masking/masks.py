@@ -88,51 +88,34 @@ def mask_instances(
     Returns:
         The instances with the same ids, now masked, and their masks.
     """
-    ids, offsets, indices = instances.input_ids, instances.offsets, instances.indices
-    seed, stream = np.uint64(seed), stream_of(MASK, epoch)
+    ids, offsets = instances.input_ids, instances.offsets
     mask_share, random_share, _ = options.ratios
-    replacement = Replacement(
-        options.mask_id, chance_threshold(mask_share), chance_threshold(mask_share + random_share)
-    )
-    special_positions = np.empty(len(ids), np.int32)
-    special_offsets = np.empty(len(offsets), np.int64)
-    unmaskable_ids = np.array(options.unmaskable_ids, np.int64)
-    find_special(ids, offsets, unmaskable_ids, special_positions, special_offsets)
+    thresholds = chance_threshold(mask_share), chance_threshold(mask_share + random_share)
+    replaced_by = Replacement(options.mask_id, *thresholds), options.replacements
+    special = np.empty(len(ids), np.int32), np.empty(len(offsets), np.int64)
+    find_special(ids, offsets, np.array(options.unmaskable_ids, np.int64), *special)
     num_masked = count_masked(
-        np.diff(offsets), np.diff(special_offsets), options.masked_lm_prob, options.max_predictions
+        np.diff(offsets), np.diff(special[1]), options.masked_lm_prob, options.max_predictions
     )
     masked_offsets = np.concatenate([[0], np.cumsum(num_masked)])
     positions = np.empty(masked_offsets[-1], np.uint16)
     labels = np.empty(masked_offsets[-1], ids.dtype)
+    draw = instances.indices, np.uint64(seed)
+    stream = stream_of(MASK, epoch)
     if options.unit == "token":
-        mask_tokens(
-            ids,
-            offsets,
-            special_positions,
-            special_offsets,
-            masked_offsets,
-            indices,
-            seed,
-            stream,
-            replacement,
-            options.replacements,
-            positions,
-            labels,
-        )
+        out = positions, labels
+        mask_tokens(ids, offsets, *special, masked_offsets, *draw, stream, *replaced_by, *out)
     else:
         mask_words(
             ids,
             offsets,
             instances.word_starts,
-            special_positions,
-            special_offsets,
+            *special,
             num_masked,
-            indices,
-            seed,
+            *draw,
             stream_of(MASK_UNIT, epoch),
             stream,
-            replacement,
-            options.replacements,
+            *replaced_by,
             length_thresholds(options.unit),
             options.draw_per_unit,
             masked_offsets,

@@ -300,7 +300,7 @@ def _define_bytes(made: Any) -> dict[str, Any]:
     ]
     # Within the model, because the library numbers tokens that are not in it itself.
     ids |= {row["content"]: row["id"] for row in rows}
-    return {**byte_level_bpe(ids, [], named={}, add_prefix_space=False), "added_tokens": rows}
+    return {**byte_level_bpe(ids, []), "added_tokens": rows}
 
 
 def _count_tokens(folder: Path) -> int:

@@ -36,6 +36,9 @@ SPLIT_DIGITS = {"type": "Digits", "individual_digits": True}
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
+_NO_NAMES: Mapping[str, str] = {}
+
+
 def split_by(pattern: str) -> dict[str, Any]:
     """Return the pre-tokenizer whose words are the matches of a pattern."""
     regex = {"Regex": pattern}
@@ -45,14 +48,15 @@ def split_by(pattern: str) -> dict[str, Any]:
 SPLIT_WORDS = split_by(GPT2_PATTERN)
 
 _WITHOUT_EFFECT_ON_IDS = ("version", "truncation", "padding", "post_processor", "decoder")
-_EMPTY: dict[str, Any] = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": []}
+_PARTS = ("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder")
+_EMPTY: dict[str, Any] = {"version": "1.0", **dict.fromkeys(_PARTS), "added_tokens": []}
 
 
 def wordpiece(
     ids: Mapping[str, int],
     *,
     unknown: str,
-    named: Mapping[str, str],
+    named: Mapping[str, str] = _NO_NAMES,
     lowercase: bool,
     strip_accents: bool | None,
     handle_chinese_chars: bool = True,
@@ -98,8 +102,8 @@ def byte_level_bpe(
     ids: Mapping[str, int],
     merges: Sequence[Sequence[str]],
     *,
-    named: Mapping[str, str],
-    add_prefix_space: bool,
+    named: Mapping[str, str] = _NO_NAMES,
+    add_prefix_space: bool = False,
     split_digits: bool = False,
     pattern: str = GPT2_PATTERN,
     normalizer: Mapping[str, str] | None = None,
@@ -165,7 +169,7 @@ def metaspace_bpe(
         **_EMPTY,
         "normalizer": normalizer,
         "pre_tokenizer": METASPACE,
-        "post_processor": _sequence_template(ids, {}),
+        "post_processor": _sequence_template(ids),
         "decoder": _metaspace_decoder(byte_fallback=byte_fallback),
         "model": {
             "type": "BPE",
@@ -205,7 +209,7 @@ def unigram(
         **_EMPTY,
         "normalizer": {"type": "Sequence", "normalizers": normalizers},
         "pre_tokenizer": {**METASPACE, "prepend_scheme": "never"},
-        "post_processor": _sequence_template(ids, {}),
+        "post_processor": _sequence_template(ids),
         "decoder": _metaspace_decoder(byte_fallback=byte_fallback),
         "model": {
             "type": "Unigram",
@@ -233,13 +237,10 @@ def letters(ids: Mapping[str, int], *, unknown: str, special: Collection[str]) -
     split = split_by("|".join(map(re.escape, texts)))
     return {
         **_EMPTY,
-        "normalizer": None,
         "pre_tokenizer": {
             "type": "Sequence",
             "pretokenizers": [split, {"type": "WhitespaceSplit"}],
         },
-        "post_processor": None,
-        "decoder": None,
         "model": {"type": "WordLevel", "vocab": dict(ids), "unk_token": unknown},
     }
 
@@ -304,7 +305,9 @@ def byte_level_alphabet() -> list[str]:
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
-def _sequence_template(ids: Mapping[str, int], named: Mapping[str, str]) -> dict[str, Any] | None:
+def _sequence_template(
+    ids: Mapping[str, int], named: Mapping[str, str] = _NO_NAMES
+) -> dict[str, Any] | None:
     """Return BERT's ``[CLS] A [SEP]`` and ``[CLS] A [SEP] B [SEP]``; None if a token is missing."""
     special = find_special_ids(ids, named)
     if "cls" not in special or "sep" not in special:

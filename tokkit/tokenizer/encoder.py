@@ -54,7 +54,7 @@ _FIRST_BYTES = 1 << 10
 _Model = WordPieceModel | BpeModel | MetaspaceBpeModel | UnigramModel
 
 
-class _Kernel(NamedTuple):
+class _Candidate(NamedTuple):
     """What a kernel is for: which tokenizers, what of these it does not know, and its tables."""
 
     is_for: Callable[[Tokenizer], bool]
@@ -64,10 +64,10 @@ class _Kernel(NamedTuple):
 
 # A tokenizer has the first that is for it.
 _KERNELS = {
-    "wordpiece": _Kernel(lambda t: t.kind == "wordpiece", wordpiece_obstacles, WordPieceModel),
-    "metaspace-bpe": _Kernel(is_metaspace_bpe, metaspace_obstacles, MetaspaceBpeModel),
-    "bpe": _Kernel(lambda t: t.kind == "bpe", byte_level_obstacles, BpeModel),
-    "unigram": _Kernel(is_unigram, unigram_obstacles, UnigramModel),
+    "wordpiece": _Candidate(lambda t: t.kind == "wordpiece", wordpiece_obstacles, WordPieceModel),
+    "metaspace-bpe": _Candidate(is_metaspace_bpe, metaspace_obstacles, MetaspaceBpeModel),
+    "bpe": _Candidate(lambda t: t.kind == "bpe", byte_level_obstacles, BpeModel),
+    "unigram": _Candidate(is_unigram, unigram_obstacles, UnigramModel),
 }
 
 

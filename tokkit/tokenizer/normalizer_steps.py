@@ -181,9 +181,11 @@ class CharacterStep:
                 self._learn_pieces(state)
             elif stop == normalize.LONG_PIECE:
                 first, last = int(state[replace.POSITION]), int(state[replace.DETAIL])
-                form = self._normalize_long(
-                    values, int(bounds[state[replace.SEGMENT]]), first, last
-                )
+                start = max(int(bounds[state[replace.SEGMENT]]), first - _CONTEXT_BYTES)
+                before, piece = (bytes(values[start:first]), bytes(values[first:last]))
+                form = self._rules.normalize_in_context(
+                    before.decode(errors="ignore"), piece.decode()
+                ).encode()
                 state[replace.DETAIL] = first - state[replace.RUN] + len(form)
                 out_values = _make_room(out_values, state, int(bounds[-1]))
                 place = np.frombuffer(form, np.uint8), np.uint64(len(form))
@@ -195,12 +197,6 @@ class CharacterStep:
         if state[replace.RUN] == bounds[0]:
             return text
         return out_values[: state[replace.SIZE]], out_bounds, None if ends is None else out_marks
-
-    def _normalize_long(self, values: Bytes, segment_start: int, start: int, stop: int) -> bytes:
-        """Return what the library makes of a piece that is not in the table."""
-        text = bytes(values[start:stop]).decode()
-        before = bytes(values[max(segment_start, start - _CONTEXT_BYTES) : start])
-        return self._rules.normalize_in_context(before.decode(errors="ignore"), text).encode()
 
     def _learn_page(self, code: int) -> None:
         """Ask about a character and those on its page.
@@ -216,20 +212,16 @@ class CharacterStep:
             classes = np.array(self._rules.classify(chars), np.uint8)
             text = "".join(chars)
             if np.any(classes != normalize.PLAIN) or self._rules.normalize([text])[0] != text:
-                self._learn_forms(chars)
+                for char, form in zip(chars, self._rules.normalize(chars), strict=True):
+                    if form != char:
+                        self._kinds[ord(char)] = normalize.CHANGED
+                        self._places[ord(char)] = self._forms.add(form)
             self._kinds[codes] |= classes
         self._is_plain[:0x80] = self._kinds[:0x80] == normalize.PLAIN
         for lead in range(0xC2, 0xF0):
             size = 1 << 6 if lead < 0xE0 else 1 << 12
             first = (lead & 0x1F if lead < 0xE0 else lead & 0xF) * size
             self._is_plain[lead] = np.all(self._kinds[first : first + size] == normalize.PLAIN)
-
-    def _learn_forms(self, chars: list[str]) -> None:
-        """Ask what characters become."""
-        for char, form in zip(chars, self._rules.normalize(chars), strict=True):
-            if form != char:
-                self._kinds[ord(char)] = normalize.CHANGED
-                self._places[ord(char)] = self._forms.add(form)
 
     def _learn_pieces(self, state: Int64) -> None:
         """Ask about pieces that the kernel put into the table, or empty it if it is full."""

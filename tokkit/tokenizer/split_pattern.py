@@ -22,7 +22,6 @@ Approach", 2009.)
 """
 
 import re
-from itertools import pairwise
 from typing import NamedTuple
 
 from tokkit.tokenizer.definitions import GPT2_PATTERN
@@ -59,6 +58,7 @@ SPLIT_PATTERNS = {
 }
 _MAX_REPEATS = 64
 _MAX_INSTRUCTIONS = 4096
+_TOO_LONG = "more than 4,096 instructions"
 _LAST = "\\z"
 
 
@@ -80,8 +80,8 @@ class Instruction(NamedTuple):
     targets: tuple[int, ...] = ()
 
 
-# A node of the syntax tree: its kind and its parts.
-Node = tuple[str, tuple["Node | int | bool", ...]]
+# Instructions of a part of a pattern, whose targets are relative, so that parts can be joined.
+Part = tuple[Instruction, ...]
 
 
 class PatternParser:
@@ -120,47 +120,53 @@ class PatternParser:
         """Return a program for one character of a set, which need not be a pattern."""
         return self._compile(self._add_set(source), repeat=repeat)
 
-    def _compile(self, node: Node, *, repeat: bool) -> tuple[Instruction, ...]:
-        program = _Program()
-        program.add(("repeat", (node, 1, -1, True)) if repeat else node)
-        if program.can_be_empty(0, program.append("match")):
+    def _compile(self, part: Part, *, repeat: bool) -> tuple[Instruction, ...]:
+        if repeat:
+            part = _repeat(part, 1, -1, greedy=True)
+        if len(part) >= _MAX_INSTRUCTIONS:
+            raise UnknownPatternError(_TOO_LONG)
+        if _can_be_empty(part):
             raise UnknownPatternError("a pattern that matches an empty text")
-        self._check_folding(program.instructions)
-        return tuple(program.instructions)
+        program = tuple(
+            instruction._replace(targets=tuple(place + step for step in instruction.targets))
+            for place, instruction in enumerate((*part, Instruction("match")))
+        )
+        self._check_folding(program)
+        return program
 
-    def _add_set(self, source: str) -> Node:
+    def _add_set(self, source: str) -> Part:
         if source not in self.sets:
             self.sets.append(source)
-        return ("char", (self.sets.index(source),))
+        return (Instruction("char", self.sets.index(source), (1,)),)
 
-    def _parse_alternatives(self, *, ignore_case: bool) -> Node:
-        nodes = [self._parse_sequence(ignore_case=ignore_case)]
-        while self._source.startswith("|", self._place):
-            self._place += 1
-            nodes.append(self._parse_sequence(ignore_case=ignore_case))
-        return nodes[0] if len(nodes) == 1 else ("alternatives", tuple(nodes))
+    def _parse_alternatives(self, *, ignore_case: bool) -> Part:
+        first = self._parse_sequence(ignore_case=ignore_case)
+        if not self._source.startswith("|", self._place):
+            return first
+        self._place += 1
+        return _choose(first, self._parse_alternatives(ignore_case=ignore_case))
 
-    def _parse_sequence(self, *, ignore_case: bool) -> Node:
-        nodes: list[Node] = []
+    def _parse_sequence(self, *, ignore_case: bool) -> Part:
+        parts: list[Instruction] = []
         while self._place < len(self._source) and self._source[self._place] not in "|)":
-            nodes.append(self._parse_repeat(self._parse_item(ignore_case=ignore_case)))
-        return ("sequence", tuple(nodes))
+            parts += self._parse_repeat(self._parse_item(ignore_case=ignore_case))
+        return tuple(parts)
 
-    def _parse_item(self, *, ignore_case: bool) -> Node:
+    def _parse_item(self, *, ignore_case: bool) -> Part:
         if match := _LOOKAHEAD.match(self._source, self._place):
             self._place = match.end()
-            node = self._parse_alternatives(ignore_case=ignore_case)
+            part = self._parse_alternatives(ignore_case=ignore_case)
             self._expect(")")
-            while node[0] == "sequence" and len(node[1]) == 1:
-                (node,) = node[1]  # type: ignore[assignment]  # a sequence has nodes
-            if node[0] != "char":
+            if not _is_char(part):
                 raise UnknownPatternError(self._source[match.start() : self._place])
-            return ("unless" if match[1] == "!" else "follows", node[1])
+            if again := _QUANTIFIER.match(self._source, self._place):
+                raise UnknownPatternError(again[0])
+            return (part[0]._replace(kind="unless" if match[1] == "!" else "follows"),)
         if match := _GROUP.match(self._source, self._place):
             self._place = match.end()
-            node = self._parse_alternatives(ignore_case=ignore_case or match[1] == "i")
+            part = self._parse_alternatives(ignore_case=ignore_case or match[1] == "i")
             self._expect(")")
-            return node
+            return part
         start = self._place
         char = self._source[start]
         if char in "()^$?*+{":
@@ -205,10 +211,10 @@ class PatternParser:
                 place += 1
         raise UnknownPatternError(self._source[start:])
 
-    def _parse_repeat(self, node: Node) -> Node:
+    def _parse_repeat(self, part: Part) -> Part:
         match = _QUANTIFIER.match(self._source, self._place)
         if match is None:
-            return node
+            return part
         self._place = match.end()
         sign, low, comma, high, suffix = match.groups()
         bounds = {"?": (0, 1), "*": (0, -1), "+": (1, -1)}.get(sign)
@@ -219,25 +225,24 @@ class PatternParser:
         least, most = bounds
         again = _QUANTIFIER.match(self._source, self._place)
         is_wrong = most != -1 and not least <= most <= _MAX_REPEATS
-        if again or is_wrong or least > _MAX_REPEATS or node[0] in ("unless", "follows"):
+        if again or is_wrong or least > _MAX_REPEATS:
             raise UnknownPatternError(match[0])
-        repeat: Node = ("repeat", (node, least, most, suffix != "?"))
         if suffix != "+":
-            return repeat
+            return _repeat(part, least, most, greedy=suffix != "?")
         # A possessive one takes as many as there are: it ends where no more follows, or at most.
-        if node[0] != "char":
+        if not _is_char(part):
             raise UnknownPatternError(match[0])
-        end: Node = ("unless", node[1])
-        if most == -1:
-            return ("sequence", (repeat, end))
-        return ("alternatives", (node, end))
+        end = (part[0]._replace(kind="unless"),)
+        return (
+            (*_repeat(part, least, most, greedy=True), *end) if most == -1 else _choose(part, end)
+        )
 
     def _expect(self, text: str) -> None:
         if not self._source.startswith(text, self._place):
             raise UnknownPatternError(self._source[self._place :] or _LAST)
         self._place += len(text)
 
-    def _check_folding(self, program: list[Instruction]) -> None:
+    def _check_folding(self, program: tuple[Instruction, ...]) -> None:
         """Refuse letters in a row that one character can match if case is ignored."""
         letters = {
             number: source[4].lower()
@@ -256,7 +261,7 @@ class PatternParser:
                         raise UnknownPatternError(f"(?i:{pair})")
 
 
-def _next_characters(program: list[Instruction], targets: tuple[int, ...]) -> set[int]:
+def _next_characters(program: tuple[Instruction, ...], targets: tuple[int, ...]) -> set[int]:
     """Return the sets of characters that can come next from some instructions on."""
     found, seen, stack = set(), set(), list(targets)
     while stack:
@@ -272,83 +277,47 @@ def _next_characters(program: list[Instruction], targets: tuple[int, ...]) -> se
     return found
 
 
-class _Program:
-    """A program that grows."""
+def _is_char(part: Part) -> bool:
+    return len(part) == 1 and part[0].kind == "char"
 
-    def __init__(self) -> None:
-        self.instructions: list[Instruction] = []
 
-    def append(self, kind: str, characters: int = -1, targets: tuple[int, ...] = ()) -> int:
-        """Append an instruction; without targets it goes on with the next one."""
-        place = len(self.instructions)
-        if place >= _MAX_INSTRUCTIONS:
-            raise UnknownPatternError("more than 4,096 instructions")
-        if kind not in ("match", "split"):
-            targets = (place + 1,)
-        self.instructions.append(Instruction(kind, characters, targets))
-        return place
+def _split(*targets: int) -> Part:
+    return (Instruction("split", targets=targets),)
 
-    def add(self, node: Node) -> None:
-        """Append the instructions of a node."""
-        kind, parts = node
-        if kind in ("char", "follows", "unless"):
-            self.append(kind, parts[0])  # type: ignore[arg-type]  # such a node has a set
-        elif kind == "sequence":
-            for part in parts:
-                self.add(part)  # type: ignore[arg-type]  # a sequence has nodes
-        elif kind == "alternatives":
-            self._add_alternatives(parts)  # type: ignore[arg-type]  # of nodes
-        else:
-            self._add_repeat(*parts)  # type: ignore[arg-type]  # as ``_parse_repeat`` makes it
 
-    def can_be_empty(self, start: int, end: int) -> bool:
-        """Return whether a program gets from one instruction to another without a character."""
-        seen, stack = set(), [start]
-        while stack:
-            place = stack.pop()
-            if place == end:
-                return True
-            if place not in seen and self.instructions[place].kind != "char":
-                stack.extend(self.instructions[place].targets)
-            seen.add(place)
-        return False
+def _choose(first: Part, other: Part) -> Part:
+    """Return what matches the first part, or else the other one."""
+    return (*_split(1, len(first) + 2), *first, *_split(len(other) + 1), *other)
 
-    def _add_alternatives(self, nodes: tuple[Node, ...]) -> None:
-        jumps = []
-        for node, _ in pairwise(nodes):
-            split = self.append("split")
-            self.add(node)
-            jumps.append(self.append("split"))
-            self._point(split, (split + 1, len(self.instructions)))
-        self.add(nodes[-1])
-        for jump in jumps:
-            self._point(jump, (len(self.instructions),))
 
-    def _add_repeat(self, node: Node, least: int, most: int, is_greedy: bool) -> None:  # noqa: FBT001  parts of a node
-        for _ in range(least):
-            start = len(self.instructions)
-            self.add(node)
-        if most == -1:
-            if least == 0:
-                split = self.append("split")
-                start = len(self.instructions)
-                self.add(node)
-            again = self.append("split")
-            self._point(again, self._order(start, again + 1, is_greedy))
-            if least == 0:
-                self._point(split, self._order(start, again + 1, is_greedy))
-            if self.can_be_empty(start, again):
-                raise UnknownPatternError("a repeat of what may be empty")
-            return
-        splits = []
-        for _ in range(most - least):
-            splits.append(self.append("split"))
-            self.add(node)
-        for split in splits:
-            self._point(split, self._order(split + 1, len(self.instructions), is_greedy))
+def _repeat(part: Part, least: int, most: int, *, greedy: bool) -> Part:
+    """Return what matches a part several times, at most ``most``; -1 is any number of times."""
+    size = len(part)
+    if size * max(least, most) >= _MAX_INSTRUCTIONS:
+        raise UnknownPatternError(_TOO_LONG)
 
-    def _order(self, more: int, done: int, is_greedy: bool) -> tuple[int, int]:  # noqa: FBT001  of a node
-        return (more, done) if is_greedy else (done, more)
+    def try_more(more: int, done: int) -> Part:
+        return _split(more, done) if greedy else _split(done, more)
 
-    def _point(self, place: int, targets: tuple[int, ...]) -> None:
-        self.instructions[place] = Instruction("split", targets=targets)
+    if most == -1:
+        if _can_be_empty(part):
+            raise UnknownPatternError("a repeat of what may be empty")
+        optional = try_more(1, size + 2) if least == 0 else ()
+        return (*optional, *(part * max(least, 1)), *try_more(-size, 1))
+    optional = ()
+    for number in range(1, most - least + 1):
+        optional = (*try_more(1, number * (size + 1)), *part, *optional)
+    return (*(part * least), *optional)
+
+
+def _can_be_empty(part: Part) -> bool:
+    """Return whether a part can match without a character."""
+    seen, stack = set(), [0]
+    while stack:
+        place = stack.pop()
+        if place == len(part):
+            return True
+        if place not in seen and part[place].kind != "char":
+            stack.extend(place + step for step in part[place].targets)
+        seen.add(place)
+    return False

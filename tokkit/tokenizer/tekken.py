@@ -90,8 +90,6 @@ def define_tekken(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
     made = byte_level_bpe(
         {name: number for number, name in special.items()} | ids,
         merges,
-        named={},
-        add_prefix_space=False,
         pattern=config["pattern"],
     )
     made["model"]["ignore_merges"] = True

@@ -49,12 +49,17 @@ class TextNormalizer:
 
     Args:
         steps: what to do, in order.
-        prefix: what puts a space in front of texts, after that; None for nothing.
+        metaspace: what to do after that, before a space is put in front of texts.
+        scheme: of which texts: ``always``, ``first`` or ``never``; None if there is no ``Metaspace``.
     """
 
-    def __init__(self, steps: Sequence[Step], prefix: "_Prefix | None" = None) -> None:
+    def __init__(
+        self, steps: Sequence[Step], metaspace: Sequence[Step] = (), scheme: str | None = None
+    ) -> None:
         self._steps = steps
-        self._prefix = prefix
+        self._metaspace = metaspace
+        self._scheme = scheme
+        self._prefix = TrimStep("", "", "" if scheme == "never" else " ", even_before=False)
 
     @classmethod
     def of_tokenizer(cls, tokenizer: Tokenizer) -> "TextNormalizer":
@@ -85,12 +90,11 @@ class TextNormalizer:
         for part in list_parts(normalizer):
             steps.add(part)
         parts = list_parts(pre_tokenizer)
-        metaspaces = [part for part in parts if part["type"] == "Metaspace"]
-        if not metaspaces:
+        schemes = [part["prepend_scheme"] for part in parts if part["type"] == "Metaspace"]
+        if not schemes:
             return cls(steps.found)
-        if metaspaces[0]["replacement"] != SPACE_SIGN or len(metaspaces) > 1:
-            raise UnknownNormalizerError("its pre-tokenizer Metaspace")
-        return cls(steps.found, _Prefix(parts, is_escaped=steps.is_escaped))
+        metaspace = _read_metaspace(parts, is_escaped=steps.is_escaped)
+        return cls(steps.found, metaspace, schemes[0])
 
     @classmethod
     def _of_model(cls, model: SentencepieceModel, serialized: bytes) -> "TextNormalizer":
@@ -141,9 +145,12 @@ class TextNormalizer:
         Returns:
             See ``normalize``.
         """
-        if self._prefix is None:
+        if self._scheme is None:
             return values, bounds, ends
-        return self._prefix.apply(values, bounds, ends, is_first)
+        for step in self._metaspace:
+            values, bounds, ends = step.apply(values, bounds, ends)
+        takes_prefix = _ALL if is_first is None or self._scheme == "always" else is_first
+        return self._prefix.apply(values, bounds, ends, takes_prefix)
 
 
 class _Steps:
@@ -240,40 +247,28 @@ def _make_character_step(parts: Sequence[Mapping[str, Any]]) -> "CharacterStep":
     return CharacterStep(UnicodeRules(*parts) if is_unicode else SingleRules(*parts))
 
 
-class _Prefix:
-    """The spaces that a pre-tokenizer ``Metaspace`` puts in front of texts.
+def _read_metaspace(parts: Sequence[Mapping[str, Any]], *, is_escaped: bool) -> list[Step]:
+    """Return the steps of a pre-tokenizer ``Metaspace`` before it puts spaces in front of texts.
 
     Args:
         parts: of the pre-tokenizer.
         is_escaped: whether the space stands for U+2581 before.
     """
-
-    def __init__(self, parts: Sequence[Mapping[str, Any]], *, is_escaped: bool) -> None:
-        kinds = [part["type"] for part in parts]
-        metaspace = parts[kinds.index("Metaspace")]
-        self._scheme = metaspace["prepend_scheme"]
-        before = kinds[: kinds.index("Metaspace")]
-        splits_words = before == ["WhitespaceSplit"] and self._scheme == "always" and not is_escaped
-        if before and not splits_words:
-            raise UnknownNormalizerError(f"its pre-tokenizer {before[0]} before Metaspace")
-        self._steps: list[Step] = []
-        if splits_words:
-            white_space = {"type": "Replace", "pattern": {"Regex": r"\s"}, "content": " "}
-            self._steps = [
-                CharacterStep(SingleRules(white_space)),
-                ReplaceStep("  ", " ", is_run=True),
-                ReplaceStep(f" {SPACE_SIGN}", SPACE_SIGN),
-                TrimStep(" ", " "),
-            ]
-        if not is_escaped:
-            self._steps.append(ReplaceStep(SPACE_SIGN, " "))
-        self._last = TrimStep("", "", "" if self._scheme == "never" else " ", even_before=False)
-
-    def apply(
-        self, values: Bytes, bounds: Int64, ends: Int64 | None, is_first: Bools | None
-    ) -> Text:
-        """Add spaces; see ``TextNormalizer.add_prefix``."""
-        for step in self._steps:
-            values, bounds, ends = step.apply(values, bounds, ends)
-        takes_prefix = _ALL if is_first is None or self._scheme == "always" else is_first
-        return self._last.apply(values, bounds, ends, takes_prefix)
+    kinds = [part["type"] for part in parts]
+    place = kinds.index("Metaspace")
+    if parts[place]["replacement"] != SPACE_SIGN or kinds.count("Metaspace") > 1:
+        raise UnknownNormalizerError("its pre-tokenizer Metaspace")
+    is_always = parts[place]["prepend_scheme"] == "always"
+    splits_words = kinds[:place] == ["WhitespaceSplit"] and is_always and not is_escaped
+    if kinds[:place] and not splits_words:
+        raise UnknownNormalizerError(f"its pre-tokenizer {kinds[0]} before Metaspace")
+    steps: list[Step] = []
+    if splits_words:
+        white_space = {"type": "Replace", "pattern": {"Regex": r"\s"}, "content": " "}
+        steps = [
+            CharacterStep(SingleRules(white_space)),
+            ReplaceStep("  ", " ", is_run=True),
+            ReplaceStep(f" {SPACE_SIGN}", SPACE_SIGN),
+            TrimStep(" ", " "),
+        ]
+    return steps if is_escaped else [*steps, ReplaceStep(SPACE_SIGN, " ")]

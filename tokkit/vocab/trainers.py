@@ -213,7 +213,6 @@ def train_wordpiece(config: TrainConfig, words: WordCounts) -> tuple[dict[str, A
     definition = wordpiece(
         ids,
         unknown="[UNK]",
-        named={},
         lowercase=not config.cased,
         strip_accents=config.strip_accents,
         split_digits=config.split_digits,
@@ -244,8 +243,6 @@ def train_bpe(config: TrainConfig, words: WordCounts) -> dict[str, Any]:
     definition = byte_level_bpe(
         ids,
         merges,
-        named={},
-        add_prefix_space=False,
         split_digits=config.split_digits,
         pattern=config.split_pattern,
         normalizer=config.normalizer,
