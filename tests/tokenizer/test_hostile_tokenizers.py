@@ -12,7 +12,7 @@ from malformedjson import mutants
 from tinytokenizers import write_bpe, write_vocab
 
 from tokkit.errors import TokkitError
-from tokkit.tokenizer import library_calls, limits
+from tokkit.tokenizer import file_checks, library_calls
 from tokkit.tokenizer.definitions import byte_level_alphabet
 from tokkit.tokenizer.library_calls import LibraryError, watch_library
 from tokkit.tokenizer.library_encoder import LibraryEncoder
@@ -131,10 +131,10 @@ def test_large_files_are_refused_before_they_are_read_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path)
-    monkeypatch.setattr(limits, "_MAX_VALUES", 10)
+    monkeypatch.setattr(file_checks, "_MAX_VALUES", 10)
     with pytest.raises(TokkitError, match="more than 10 values"):
         load_tokenizer(path)
-    monkeypatch.setattr(limits, "_MAX_BYTES", 100)
+    monkeypatch.setattr(file_checks, "_MAX_BYTES", 100)
     for name in ("tokenizer.json", "vocab.txt", "a.model"):
         path.rename(path := tmp_path / name)
         with pytest.raises(TokkitError, match=f"{name}: more than 100 bytes"):
