@@ -105,7 +105,7 @@ class MemoryStore:
             content = self.objects[name]
             rows.append(
                 f"<Contents><Key>{escape(name.removeprefix(bucket))}</Key><Size>{len(content)}</Size>"
-                f"<ETag>{sha256(content).hexdigest()}</ETag><LastModified>{DATE}</LastModified></Contents>"
+                f"<ETag>&quot;{sha256(content).hexdigest()}&quot;</ETag><LastModified>{DATE}</LastModified></Contents>"
             )
             at += 1
         following = next(iter(self._names[at : at + 1]), "")

@@ -13,10 +13,10 @@ from typing import Any
 import forkserver
 import pytest
 
-from tokkit.engine.parts import StepResult, read_plan, run_step
 from tokkit.engine.receipts import read_receipts
-from tokkit.engine.stage import Stage, run_stage
+from tokkit.engine.stage import Stage, StepResult, run_stage, run_step
 from tokkit.engine.stage_config import StageConfig, parse_part
+from tokkit.engine.stage_plan import read_plan
 from tokkit.errors import TokkitError, UsageError
 from toystage import contents, done, run, squares
 
@@ -28,7 +28,7 @@ PART = """
     sys.path.insert(0, {tests!r})
     from pathlib import Path
     from toystage import squares
-    from tokkit.engine.parts import run_step
+    from tokkit.engine.stage import run_step
     from tokkit.engine.stage_config import StageConfig
 
     here, part = Path({here!r}), (int(sys.argv[1]), 4)

@@ -13,7 +13,7 @@ from tokkit.errors import plural
 if TYPE_CHECKING:
     from tokkit.encoding.encode_unit import EncodeStats
     from tokkit.engine.manifest import Manifest
-    from tokkit.engine.parts import StepResult
+    from tokkit.engine.stage import StepResult
     from tokkit.vocab.training_record import TrainingRecord
 
 LONGEST_SHOWN = 5

@@ -130,6 +130,6 @@ def _format_options(config: Config, declared: type[Config]) -> list[str]:
 
 def take_step(config: StageConfig, stage: "Stage", *, as_json: bool) -> None:
     """Take one step of an array job, and print its result."""
-    from tokkit.engine.parts import run_step
+    from tokkit.engine.stage import run_step
 
     print_step(stage.output, run_step(stage, config), as_json=as_json)

@@ -19,9 +19,10 @@ from io import BytesIO
 from typing import Any
 
 from tokkit.corpus.compression import ERRORS, find_codec, named_codec, open_reader
-from tokkit.corpus.corpus_config import FORMATS
+from tokkit.corpus.corpus_config import FORMATS, CorpusConfig
 from tokkit.corpus.disguises import find_disguise
-from tokkit.errors import TokkitError
+from tokkit.corpus.file_systems import Entry, Files, LocalFiles
+from tokkit.errors import TokkitError, wrap_os_errors
 
 HEAD_BYTES = 1 << 16
 TABLES = tuple(name for name, kind in FORMATS.items() if kind.reader == "table")
@@ -167,6 +168,28 @@ def read_head(raw: Any) -> bytes:
     head: bytes = raw.read(HEAD_BYTES)
     # Nothing is known of the text in a bzip2 block before its end.
     return head + raw.read(_BZIP2_BLOCK) if find_codec(head, None) == "bz2" else head
+
+
+def find_type(files: Files, config: CorpusConfig, entry: Entry) -> FileType:
+    """Return what a file is, after reading its first bytes.
+
+    Raises:
+        TokkitError: see ``identify``; or it is no regular file.
+    """
+    name = files.name(entry.path)
+    if not entry.is_file:
+        raise TokkitError(f"{name}: not a regular file; pipe its content to -")
+    with files.open_head(entry, HEAD_BYTES) as file, wrap_os_errors(name):
+        head = read_head(file)
+    if head and not entry.bytes and isinstance(files, LocalFiles):  # as in /proc
+        raise TokkitError(f"{name}: its size is not known; pipe its content to -")
+    file_type = identify(name, entry.path, head, config.format)
+    if config.text_column and file_type.format not in ("csv", "tsv"):
+        raise TokkitError(
+            f"{name}: --text-column needs CSV or TSV, which the file name does not indicate; pass "
+            f"--format csv or tsv if it is one"
+        )
+    return file_type
 
 
 def identify(name: str, path: str, head: bytes, wanted: str) -> FileType:

@@ -22,7 +22,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,10 +34,10 @@ import msgspec
 
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.file_systems import Entry, Files, LocalFiles, is_uri, printable
-from tokkit.corpus.formats import HEAD_BYTES, TABLES, FileType, identify, read_head
+from tokkit.corpus.formats import TABLES, FileType, find_type, identify, read_head
 from tokkit.engine.manifest import RECORDS
 from tokkit.engine.mirrors import STATE_FOLDER
-from tokkit.errors import TokkitError, UsageError, wrap_os_errors
+from tokkit.errors import TokkitError, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,11 @@ _MAX_SHOWN = 5
 _MAX_DEPTH = 200
 _MAX_STATE_BYTES = 16 << 20
 _MAX_RECORD_BYTES = 256 << 20
+# A younger file may change once more without another modification time; clocks differ, too.
+_SETTLED_NS = 60 * 10**9
+
+# What files were found to be, by the URI of their file system, path, size and modification time.
+KnownTypes = Mapping[tuple[str | None, str, int, int], FileType]
 
 
 class _DataFile(TypedDict):
@@ -87,6 +93,7 @@ class Source:
         bytes: size of the file; 0 for standard input.
         mtime_ns: modification time; 0 if unknown.
         type: its format and compression.
+        is_settled: whether size and modification time tell that its content is the same later.
         head: what was read of standard input in order to identify it.
         left_out: files that were left out of the same input; in its first source.
     """
@@ -98,6 +105,7 @@ class Source:
     bytes: int
     mtime_ns: int
     type: FileType
+    is_settled: bool = False
     head: builtins.bytes = b""
     left_out: tuple[str, ...] = ()
 
@@ -122,16 +130,20 @@ class Source:
         return self.format in TABLES
 
 
-def find_sources(config: CorpusConfig) -> list[Source]:
+def find_sources(config: CorpusConfig, known: KnownTypes | None = None) -> list[Source]:
     """Return the files of all inputs, in the order in which they are read.
+
+    Args:
+        config: names the inputs.
+        known: files of which the first bytes need not be read again.
 
     Raises:
         TokkitError: if an input is missing, empty, matches nothing or cannot be read.
     """
-    return [source for text in config.inputs for source in _find(text, config)]
+    return [source for text in config.inputs for source in _find(text, config, known or {})]
 
 
-def _find(text: str, config: CorpusConfig) -> list[Source]:
+def _find(text: str, config: CorpusConfig, known: KnownTypes) -> list[Source]:
     """Return the files of one input."""
     if text == "-":
         return [_stdin(config.format)]
@@ -142,7 +154,7 @@ def _find(text: str, config: CorpusConfig) -> list[Source]:
         remote = RemoteFiles(text)
         files: Files = remote
         uri, path = remote.uri, remote.path
-        run_all: Callable[..., Iterator[Source]] = read_several
+        run_all: Callable[..., Iterator[FileType]] = read_several
     else:
         files = LocalFiles()
         uri, path = None, text
@@ -161,48 +173,39 @@ def _find(text: str, config: CorpusConfig) -> list[Source]:
     if not found:
         fault = "no such file or folder; check the path"
         if entry is not None:
-            fault = (
-                "no file in this folder, except hidden ones, those of a tokenizer and what tokkit "
-                "wrote; name another"
-            )
+            left = "hidden ones, those of a tokenizer and what tokkit wrote"
+            fault = f"no file in this folder, except {left}; name another"
         elif has_magic(path):
             fault = "matches no file; check the pattern"
         raise TokkitError(f"{shown}: {fault}")
-    describe = partial(_source, files, uri, shown, config)
-    data = [file for file in found if file.path not in companions]
-    paths = [file.path for file in data]
-    described = dict(zip(paths, run_all(describe, data), strict=True))
-    num_data = sum(source.format != "text" for source in described.values())
-    if num_data and 2 * num_data >= len(described):
+    newest = time.time_ns() - _SETTLED_NS
+
+    def find_types(entries: list[Entry]) -> dict[str, FileType]:
+        states = ((e.path, (uri, e.path, e.bytes, e.mtime_ns)) for e in entries if e.is_file)
+        types = {path: known[state] for path, state in states if state in known}
+        others = [entry for entry in entries if entry.path not in types]
+        found = run_all(partial(find_type, files, config), others)
+        return types | {e.path: each for e, each in zip(others, found, strict=True)}
+
+    types = find_types([file for file in found if file.path not in companions])
+    num_data = sum(each.format != "text" for each in types.values())
+    if num_data and 2 * num_data >= len(types):
         left_out += companions
     else:
-        described |= {file.path: describe(file) for file in found if file.path in companions}
-    sources = [described[file.path] for file in found if file.path in described]
+        types |= find_types([file for file in found if file.path in companions])
+    sources = [
+        Source(
+            *(files.name(e.path), shown, e.path, uri, e.bytes, e.mtime_ns),
+            *(types[e.path], 0 < e.mtime_ns < newest),
+        )
+        for e in found
+        if e.path in types
+    ]
     left_out = [files.name(path) for path in sorted({*left_out}, key=os.fsencode)]
     if left_out:
         rest = f" and {len(left_out) - _MAX_SHOWN:,} more" if len(left_out) > _MAX_SHOWN else ""
         log.info("%s: left out %s%s", shown, ", ".join(left_out[:_MAX_SHOWN]), rest)
     return [replace(sources[0], left_out=tuple(left_out)), *sources[1:]]
-
-
-def _source(
-    files: Files, uri: str | None, shown: str, config: CorpusConfig, entry: Entry
-) -> Source:
-    """Return the description of one file, after reading its first bytes."""
-    name = files.name(entry.path)
-    if not entry.is_file:
-        raise TokkitError(f"{name}: not a regular file; pipe its content to -")
-    with files.open_head(entry, HEAD_BYTES) as file, wrap_os_errors(name):
-        head = read_head(file)
-    if head and not entry.bytes and uri is None:  # as in /proc
-        raise TokkitError(f"{name}: its size is not known; pipe its content to -")
-    file_type = identify(name, entry.path, head, config.format)
-    if config.text_column and file_type.format not in ("csv", "tsv"):
-        raise TokkitError(
-            f"{name}: --text-column needs CSV or TSV, which the file name does not indicate; pass "
-            f"--format csv or tsv if it is one"
-        )
-    return Source(name, shown, entry.path, uri, entry.bytes, entry.mtime_ns, file_type)
 
 
 def _stdin(wanted_format: str) -> Source:
@@ -215,7 +218,7 @@ def _stdin(wanted_format: str) -> Source:
         raise UsageError(
             f"{STDIN}: {file_type.format} cannot be read from standard input; name the file instead"
         )
-    return Source(STDIN, STDIN, "", None, 0, 0, file_type, head)
+    return Source(STDIN, STDIN, "", None, 0, 0, file_type, head=head)
 
 
 def _is_companion(path: str) -> bool:

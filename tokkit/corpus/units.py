@@ -25,16 +25,18 @@ one group, up to the size of a unit. With units of 64 MB:
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, pairwise
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict
 
 from tokkit.corpus.corpus_config import FORMATS, CorpusConfig
 from tokkit.corpus.file_systems import changed_error, open_files
-from tokkit.corpus.formats import HEAD_BYTES
-from tokkit.corpus.sources import TO_THE_END, Source, find_sources
+from tokkit.corpus.formats import HEAD_BYTES, TABLES, FileType
+from tokkit.corpus.sources import TO_THE_END, KnownTypes, Source, find_sources
+from tokkit.engine.stage_plan import read_planned_payloads
 from tokkit.engine.unit import Unit
 from tokkit.errors import wrap_os_errors
 
@@ -52,6 +54,7 @@ BLANK_LINE = re.compile(rb"(?:\n|\r\n?+)" + _BLANK + rb"*+(?:\n|\r\n?+)")
 # A line end that only white space follows, whose last character may be incomplete.
 _OPEN_LINE = re.compile(rb"[\n\r]" + _BLANK + rb"*+[\xc2\xe1-\xe3\xef]?[\x80-\xbf]?\Z")
 
+_LOOKED_INTO = ("csv", "tsv", *TABLES)  # whatever their size
 _MAX_ALIKE = 8
 _FIRST_READ_BYTES = 1 << 16
 _LARGEST_READ_BYTES = 8 << 20
@@ -110,7 +113,12 @@ Group = tuple[CorpusUnit, ...]
 
 
 def plan_groups(
-    config: CorpusConfig, unit_bytes: int, shard: str, max_units: int | None = None
+    config: CorpusConfig,
+    unit_bytes: int,
+    shard: str,
+    *,
+    known: KnownTypes | None = None,
+    max_units: int | None = None,
 ) -> list[Unit]:
     """Return the work units of a stage that reads a corpus; the payload of each is a ``Group``.
 
@@ -118,12 +126,13 @@ def plan_groups(
         config: which inputs, and how they fall into documents.
         unit_bytes: about how many bytes a unit has.
         shard: name of a unit's file, with a place for the unit's number: ``shard-{:07}.arrow``.
+        known: from ``find_known_types``.
         max_units: about the largest number of units; they are larger in a corpus that would have more.
 
     Raises:
         TokkitError: see ``plan_units``.
     """
-    sources = find_sources(config)
+    sources = find_sources(config, known)
     if max_units is not None:
         unit_bytes = max(unit_bytes, sum(source.bytes for source in sources) // max_units)
     parts = _cut_sources(sources, config, unit_bytes)
@@ -152,6 +161,39 @@ def plan_groups(
     limit = config.max_document_bytes
     open_stream = partial(StdinParts, source, unit_bytes, boundary, name_shard, limit)
     return [*units[:-1], replace(units[-1], open_stream=open_stream)]
+
+
+class _KnownFile(TypedDict):
+    """What a plan says of a file; see ``Source``."""
+
+    uri: str | None
+    path: str
+    bytes: int
+    mtime_ns: int
+    type: FileType
+    is_settled: bool
+
+
+class _KnownPart(TypedDict):
+    source: _KnownFile
+
+
+def find_known_types(output: Path, options: Mapping[str, Any]) -> KnownTypes:
+    """Return what files were found to be by an earlier command that planned the same output.
+
+    Args:
+        output: folder of the stage.
+        options: those that its units depend on.
+    """
+    types: dict[FileType, FileType] = {}  # one of each, as there are 100,000 files
+    return {
+        (file["uri"], file["path"], file["bytes"], file["mtime_ns"]): types.setdefault(
+            file["type"], file["type"]
+        )
+        for group in read_planned_payloads(output, options, tuple[_KnownPart, ...])
+        for file in (part["source"] for part in group)
+        if file["is_settled"]
+    }
 
 
 def _name_shard(shard: str, first: int, part: int) -> str:
@@ -230,12 +272,15 @@ def _cut_sources(
 ) -> list[CorpusUnit]:
     """Return the units of files, of which those on servers are looked into several at a time."""
     cut = partial(_cut_source, config=config, unit_bytes=unit_bytes)
-    parts: Iterator[list[CorpusUnit]] = map(cut, sources)
-    if any(source.uri for source in sources):
+    remote = [s for s in sources if s.uri and (s.bytes > unit_bytes or s.format in _LOOKED_INTO)]
+    parts: Iterator[list[CorpusUnit]] = iter(())
+    if remote:
         from tokkit.corpus.remote_files import read_several  # imports pyarrow.fs
 
-        parts = read_several(cut, sources)
-    return [unit for units in parts for unit in units]
+        parts = read_several(cut, remote)
+    is_remote = {id(source) for source in remote}
+    cuts = (next(parts) if id(source) in is_remote else cut(source) for source in sources)
+    return [unit for units in cuts for unit in units]
 
 
 def _cut_source(source: Source, config: CorpusConfig, unit_bytes: int) -> list[CorpusUnit]:

@@ -12,17 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tokkit.corpus.units import Group, hash_group, list_left_out, plan_groups
+from tokkit.corpus.units import Group, find_known_types, hash_group, list_left_out, plan_groups
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.encoding.encode_unit import EncodeContext, EncodeStats, encode_unit, load_encoder
 from tokkit.encoding.text_survey import find_warnings
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.manifest import Manifest
-from tokkit.engine.parts import read_plan
 from tokkit.engine.receipts import convert_notes
 from tokkit.engine.stage import Stage, run_stage
 from tokkit.engine.stage_config import StageConfig
+from tokkit.engine.stage_plan import read_plan
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.hub_names import find_folder
 from tokkit.tokenizer.saving import save_tokenizer
@@ -100,15 +100,16 @@ def make_encode_stage(config: EncodeConfig, stats: EncodeStats | None = None) ->
             counts.update(convert_notes(each, dict[str, int]))
         return find_warnings(counts, accounts, tokenizer, config)
 
-    units = (
-        read_plan(config.output, Group)
-        if config.is_planned
-        else plan_groups(config, config.unit_bytes, "shard-{:07}.arrow")
-    )
+    options = config.describe(OPTIONS_OUTSIDE_KEY)
+    if config.is_planned:
+        units = read_plan(config.output, Group)
+    else:
+        known = find_known_types(config.output, options)
+        units = plan_groups(config, config.unit_bytes, "shard-{:07}.arrow", known=known)
     return Stage(
         kind="tokens",
         output=config.output,
-        options=config.describe(OPTIONS_OUTSIDE_KEY),
+        options=options,
         tokenizer_fingerprint=tokenizer.fingerprint,
         seed=None,
         units=units,

@@ -1,6 +1,8 @@
 """One way of doing work: plan units, map a pure function over them, commit a manifest last.
 
-    stage.py           ``run_stage``: what every stage does, from its plan to its manifest
+    stage.py           ``run_stage``: what every stage does, from its plan to its manifest; the steps
+                       of an array job
+    stage_plan.py      its units, the file that keeps them, and which of them are done
     stage_config.py    the options that all stages share
     unit.py            a unit, and how a process runs one
 
@@ -10,7 +12,6 @@ Where units are done:
     worker_pool.py     in processes of this machine
     ray.py             on a cluster
     copies.py          in a copy of this process, where memory would stay
-    parts.py           by the tasks of an array job
 
 What an output folder holds, and who may write it:
 

@@ -10,13 +10,24 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self, cast
 
 from tokkit.engine.drafts import draft_path
-from tokkit.engine.mirrors import clear_store, drop, fetch, find_listing, find_size, is_stored, push
+from tokkit.engine.mirrors import (
+    clear_store,
+    drop,
+    fetch,
+    find_listing,
+    find_size,
+    find_sizes,
+    is_stored,
+    push,
+    read_listed,
+)
 from tokkit.engine.object_store import read_object
 from tokkit.engine.requests import map_in_threads
 from tokkit.errors import TokkitError, describe_os_error, wrap_os_errors
@@ -257,15 +268,27 @@ def read_whole(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
 def read_file(path: Path) -> bytes | None:
     """Return the content of a small file; None if it is missing."""
     if is_stored(path):
-        return read_object(path)
+        found = read_object(path)
+        return found and found[0]
     with wrap_os_errors(path):
         return read_whole(path) if path.is_file() else None
 
 
-def read_files(folder: Path, names: Iterable[str]) -> Iterable[bytes | None]:
-    """Return the contents of small files of a folder."""
+def read_files(
+    folder: Path, names: Iterable[str] | None = None
+) -> Iterable[tuple[str, bytes | None]]:
+    """Yield names and contents of small files of a folder.
+
+    Args:
+        folder: the folder.
+        names: those of a few, or None for all, which is quicker than to ask for each.
+    """
+    if names is None and is_stored(folder):
+        return read_listed(folder)
+    names = [*(list_names(folder) if names is None else names)]
     paths = (folder / name for name in names)
-    return map_in_threads(read_file, paths) if is_stored(folder) else map(read_file, paths)
+    contents = map_in_threads(read_file, paths) if is_stored(folder) else map(read_file, paths)
+    return zip(names, contents, strict=True)
 
 
 def list_names(folder: Path) -> list[str]:
@@ -288,6 +311,20 @@ def measure_file(path: Path) -> int | None:
     if is_stored(path):
         return find_size(path)
     return path.stat().st_size if path.is_file() else None
+
+
+def measure_files(folder: Path, names: Iterable[str]) -> Iterator[int | None]:
+    """Yield the sizes of files of a folder, None for one that is missing; there may be 100,000."""
+    if is_stored(folder):
+        yield from find_sizes(folder, names)
+        return
+    for name in names:
+        try:
+            found = os.stat(f"{folder}/{name}")  # noqa: PTH116  a path is not made for each
+        except (FileNotFoundError, NotADirectoryError):
+            yield None
+        else:
+            yield found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def hash_file(path: Path) -> str:

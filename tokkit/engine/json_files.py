@@ -164,7 +164,9 @@ def read_bytes(path: Path, remedy: str = RECREATE) -> bytes:
         return read_whole(path)
 
 
-def parse_json(data: bytes, schema: type[T], where: object, remedy: str = RECREATE) -> T:
+def parse_json(
+    data: bytes | msgspec.Raw, schema: type[T], where: object, remedy: str = RECREATE
+) -> T:
     """Parse JSON.
 
     Raises:

@@ -16,7 +16,8 @@ while the file's time of change is the number that ``_stamp`` makes of the objec
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tokkit.engine.object_store import (
     find_object,
     list_objects,
     put_object,
+    read_object,
     receive_object,
 )
 from tokkit.engine.requests import NUM_REQUESTS, map_in_threads
@@ -91,6 +93,52 @@ def find_size(path: Path) -> int | None:
         return path.stat().st_size
     found = _find(path)
     return None if found is None else found.size
+
+
+def find_sizes(folder: Path, names: Iterable[str]) -> Iterator[int | None]:
+    """Yield the sizes of files of a folder, by its last listing without a path for each."""
+    listing = find_listing(folder)
+    for name in names:
+        found = listing.get(name)
+        yield find_size(folder / name) if found is None else found.size
+
+
+def read_listed(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the names and contents of all files of a folder of small ones, by its last listing.
+
+    Copies are kept together in one file, since a request takes as long as a hundred of its lines:
+
+        CACHE/…/.tokkit/done.copies    NAME  ETAG  CRC-32 of the content  CONTENT, which is one line
+
+    A line whose size or ETag the store does not list is ignored, and so is a damaged one.
+    """
+    missing = dict(find_listing(folder))
+    copies = folder.with_name(f"{folder.name}.copies")
+    with wrap_os_errors(copies):
+        copies.parent.mkdir(parents=True, exist_ok=True)
+        with copies.open("a+b") as file:
+            file.seek(0)
+            for line in file:
+                name, _, rest = line.partition(b"\t")
+                e_tag, _, rest = rest.partition(b"\t")
+                checksum, _, content = rest.partition(b"\t")
+                found = StoredFile(len(content), e_tag.decode(errors="replace"))
+                key = name.decode(errors="replace")
+                if missing.get(key) == found and checksum == b"%08x" % zlib.crc32(content):
+                    del missing[key]
+                    yield key, content
+            file.write(
+                b"\n" * bool(missing)
+            )  # a process may have been killed in the middle of a line
+            answers = map_in_threads(lambda name: read_object(folder / name), missing)
+            for key, answer in zip(missing, answers, strict=True):
+                if answer is None:
+                    continue
+                content, found = answer
+                if found == missing[key]:
+                    checksum = b"%08x" % zlib.crc32(content)
+                    file.write(b"\t".join((key.encode(), found.e_tag.encode(), checksum, content)))
+                yield key, content
 
 
 def pull(path: Path, *, is_output: bool = False, shards: bool = False) -> None:

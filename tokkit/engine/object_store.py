@@ -172,10 +172,15 @@ def find_object(path: Path) -> StoredFile | None:
     return None
 
 
-def read_object(path: Path) -> bytes | None:
-    """Return the content of a small file as it is in the store now; None if it is missing."""
+def read_object(path: Path) -> tuple[bytes, StoredFile] | None:
+    """Return a small file as it is in the store now, one version of it; None if it is missing."""
+
+    def run(obstore: Any, client: Any, key: str) -> tuple[bytes, StoredFile]:
+        answer = obstore.get(client, key)
+        return bytes(answer.bytes()), _describe(answer.meta)
+
     with suppress(FileNotFoundError):
-        return _request(path, lambda obstore, *where: bytes(obstore.get(*where).bytes()))
+        return _request(path, run)
     return None
 
 

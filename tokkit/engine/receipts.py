@@ -22,7 +22,7 @@ from typing import Any, NotRequired, TypedDict, TypeVar
 import msgspec
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import list_names, read_file, read_files, write_atomically
+from tokkit.engine.files import read_file, read_files, write_atomically
 from tokkit.engine.json_files import Count, canonical_json, check_options
 from tokkit.engine.mirrors import STATE_FOLDER
 from tokkit.errors import TokkitError, wrap_os_errors
@@ -89,14 +89,12 @@ def read_receipts(folder: Path, keys: Iterable[str] | None = None) -> dict[str, 
         folder: the output folder.
         keys: those of a few units; None lists all receipts, which is quicker than to ask for each.
     """
-    done = folder / STATE_FOLDER / DONE_FOLDER
-    if keys is None:
-        names = list_names(done)
-        keys = (name.removesuffix(".json") for name in names if name.endswith(".json"))
-    keys = [*keys]
-    contents = read_files(done, (f"{key}.json" for key in keys))
-    found = ((key, _parse(data, Receipt)) for key, data in zip(keys, contents, strict=True))
-    return {key: receipt for key, receipt in found if receipt is not None}
+    names = None if keys is None else (f"{key}.json" for key in keys)
+    return {
+        name.removesuffix(".json"): receipt
+        for name, data in read_files(folder / STATE_FOLDER / DONE_FOLDER, names)
+        if name.endswith(".json") and (receipt := _parse(data, Receipt)) is not None
+    }
 
 
 def write_receipt(folder: Path, key: str, receipt: Receipt) -> None:

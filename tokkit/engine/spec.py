@@ -17,12 +17,13 @@ A folder is in one of four states for a stage:
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from operator import eq
 from pathlib import Path
 from typing import Any
 
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.drafts import remove_drafts
-from tokkit.engine.files import list_names, measure_file, remove_file
+from tokkit.engine.files import list_names, measure_files, remove_file
 from tokkit.engine.folder import FolderLock, clear_folder, interruptible, refuse_foreign
 from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import KEY_VERSION, MANIFEST, RECORDS, Manifest
@@ -129,9 +130,11 @@ def find_finished(spec: StageSpec) -> Manifest | None:
     if not (spec.output / MANIFEST).is_file():
         return None
     manifest = Manifest.read(spec.output)
-    files = [(spec.output / row["name"], row["bytes"]) for row in manifest.shards]
-    complete = all(measure_file(path) == size for path, size in files)
-    return manifest if complete and manifest.key == spec.key else None
+    if manifest.key != spec.key:
+        return None
+    sizes = measure_files(spec.output, (row["name"] for row in manifest.shards))
+    complete = all(map(eq, sizes, (row["bytes"] for row in manifest.shards)))
+    return manifest if complete else None
 
 
 @contextmanager

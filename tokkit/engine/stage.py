@@ -9,6 +9,17 @@ its content key, so running the same command again resumes:
     map:      unit 1                          the others are skipped
     commit:   manifest.json                   three rows
 
+In an array job, units are planned once, done in parts by jobs that share the folder, and committed:
+
+    --plan           .tokkit/plan.json: units 0, 1, 2, 3, 4
+    --part 0/2       units 0, 2, 4      each leaves its file and its receipt
+    --part 1/2       units 1, 3
+    --missing 2      prints the parts with units that have no receipt
+    --commit         manifest.json
+
+What a unit is does not depend on the number of parts: units that are done are skipped whichever part
+they were done in, and the plain command does what is left.
+
 ``run_stage`` does all of it for stages whose files are shards. The stage ``train`` is different: its
 files are counts, from which it learns a vocabulary, and it commits another record. So
 ``tokkit.vocab.train`` plans and calls ``require_same_inputs``, and ``tokkit.vocab.counting`` calls
@@ -19,71 +30,29 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import HashedFile, measure_file, remove_file
+from tokkit.engine.files import HashedFile, remove_file
 from tokkit.engine.json_files import FileRow
 from tokkit.engine.local import run_units
-from tokkit.engine.manifest import Manifest
+from tokkit.engine.manifest import RECORDS, Manifest
 from tokkit.engine.progress import open_bar
-from tokkit.engine.receipts import Receipt, read_receipts, write_receipt
-from tokkit.engine.spec import StageSpec, find_finished, other_run_error, shared_folder
-from tokkit.engine.unit import Task, Unit, UnitResult, content_key, require_statement
+from tokkit.engine.receipts import Receipt, read_receipts
+from tokkit.engine.spec import find_finished, locked_folder, shared_folder
+from tokkit.engine.stage_config import StageConfig
+from tokkit.engine.stage_plan import (
+    StagePlan,
+    find_done,
+    keep_plan,
+    require_same_inputs,
+    write_plan,
+)
+from tokkit.engine.unit import Task, Unit, UnitResult, require_statement
 from tokkit.errors import TokkitError
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StagePlan(StageSpec):
-    """A stage with its work units: enough to tell whether the folder is up to date.
-
-    Attributes:
-        units: work units, in the order in which their files are read later.
-        unit_options: the options that the units' files depend on; None for all of them.
-        hash_inputs: returns the SHA-256 of each input that a payload's unit reads; called if a time
-            stamp has changed.
-    """
-
-    units: Sequence[Unit]
-    unit_options: Mapping[str, Any] | None = None
-    hash_inputs: Callable[[Any], Sequence[str]] | None = None
-
-    @cached_property
-    def key(self) -> str:
-        """Content key of the stage."""
-        if self.inputs is not None:
-            return super().key
-        return content_key(
-            {**self.metadata, "inputs": [dict(unit.identity) for unit in self.units]}
-        )
-
-    @cached_property
-    def digest(self) -> str:
-        """Content key of what the units have in common."""
-        options = self.options if self.unit_options is None else self.unit_options
-        return content_key({**self.metadata, "options": dict(options)})
-
-    def unit_key(self, unit: Unit) -> str:
-        """Return the content key of a unit."""
-        return unit.key(self.digest)
-
-    def work_keys(self) -> set[str]:
-        """Return the content keys of the units."""
-        return {*map(self.unit_key, self.units)}
-
-    def done_keys(self) -> set[str]:
-        """Return the content keys of the units that have receipts, except those without rows.
-
-        A unit of a stream counts as the stream. Units without rows contain nothing to lose. If a
-        wrong option dropped every document, the command can be run with the right one without
-        ``--overwrite``.
-        """
-        receipts = read_receipts(self.output)
-        return {receipt.get("stream", key) for key, receipt in receipts.items() if receipt["rows"]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +97,7 @@ def run_stage(
         workers: number of processes; 0 works in this one. The output is the same for any number.
         overwrite: delete what another run left in the folder.
         progress: show a progress bar if standard error is a terminal.
-        commit: all units were done in parts; see ``tokkit.engine.parts``.
+        commit: all units were done in parts; refuse to do one.
 
     Returns:
         The folder's manifest.
@@ -171,62 +140,6 @@ def _describe_shard(receipt: Receipt) -> FileRow:
     return cast("FileRow", {name: known[name] for name in FileRow.__annotations__ if name in known})
 
 
-def require_same_inputs(stage: StagePlan, inputs: Sequence[FileRow]) -> None:
-    """Refuse a finished folder whose inputs have changed since, by time stamps and then content.
-
-    Args:
-        stage: the stage, whose content key is that of the folder.
-        inputs: the manifest's input rows.
-
-    Raises:
-        TokkitError: if an input has changed, or cannot be compared, as standard input cannot.
-    """
-    receipts = read_receipts(stage.output)
-    rows = iter(inputs)
-    for unit in stage.units:
-        # If the folder was copied without its receipts, the record still has the hashes.
-        hashes = [row["sha256"] for _, row in zip(unit.inputs, rows, strict=False)]
-        key = stage.unit_key(unit)
-        receipt = receipts.get(key)
-        if unit.in_parent:
-            raise other_run_error(
-                stage, "standard input cannot be compared with that of the earlier run"
-            )
-        if not _has_same_content(stage, unit, receipt, hashes):
-            raise other_run_error(stage, f"{unit.name} has changed since")
-        if receipt is not None and receipt["stamp"] != unit.stamp:
-            # The next run need not hash it.
-            write_receipt(stage.output, key, {**receipt, "stamp": unit.stamp})
-    log.info("%s: up to date", stage.output)
-
-
-def _has_same_content(
-    stage: StagePlan, unit: Unit, receipt: Receipt | None, hashes: Sequence[str]
-) -> bool:
-    """Return whether a unit's inputs are what they were when its file was written."""
-    if stage.hash_inputs is None or (receipt is not None and receipt["stamp"] == unit.stamp):
-        return True
-    log.info("%s: its modification time changed; comparing its content", unit.name)
-    return list(stage.hash_inputs(unit.payload)) == list(hashes)
-
-
-def find_done(
-    stage: StagePlan, units: Sequence[Unit], found: Mapping[str, Receipt]
-) -> dict[str, Receipt]:
-    """Return the receipts of those units that are done, by the names of their files.
-
-    Args:
-        stage: the stage.
-        units: some of its units.
-        found: receipts in the output folder.
-    """
-    return {
-        unit.shard: receipt
-        for unit in units
-        if (receipt := found.get(stage.unit_key(unit))) and _is_done(stage, unit, receipt)
-    }
-
-
 def complete_units(
     stage: Stage,
     *,
@@ -247,8 +160,10 @@ def complete_units(
     Returns:
         The receipt of each unit, in the order of the units, and whether some are of an earlier run.
     """
-    if part is None and not commit and stage.prepare is not None:
-        stage.prepare(stage.output)
+    if part is None and not commit:
+        if stage.prepare is not None:
+            stage.prepare(stage.output)
+        keep_plan(stage)
     first, step = part or (0, 1)
     units = [unit for unit in stage.units if unit.open_stream is None][first::step]
     found = read_receipts(stage.output, None if part is None else map(stage.unit_key, units))
@@ -327,10 +242,9 @@ class _RemainingStream:
         missing = []
         for unit in self._stream.read():
             self.shards.append(unit.shard)
-            receipt = self._found.get(self._stage.unit_key(unit))
-            if receipt is not None and _is_done(self._stage, unit, receipt):
-                self._receipts[unit.shard] = receipt
-            else:
+            done = find_done(self._stage, [unit], self._found)
+            self._receipts |= done
+            if not done:
                 missing.append(replace(unit, stream=self._key))
         return missing
 
@@ -341,18 +255,6 @@ class _RemainingStream:
             is_other = receipt.get("stream") == self._key and receipt["name"] not in self._receipts
             if is_other and path.parent == (self._stage.output / self.shards[0]).parent:
                 remove_file(path)
-
-
-def _is_done(stage: StagePlan, unit: Unit, receipt: Receipt) -> bool:
-    """Return whether a unit's file is complete, and its inputs are unchanged.
-
-    A unit of standard input is never done.
-    """
-    return (
-        not unit.in_parent
-        and measure_file(stage.output / unit.shard) == receipt["bytes"]
-        and _has_same_content(stage, unit, receipt, receipt["input_sha256"])
-    )
 
 
 def sum_accounts(receipts: Sequence[Receipt]) -> Accounts:
@@ -372,3 +274,49 @@ def list_inputs(stage: StagePlan, receipts: Sequence[Receipt]) -> list[FileRow]:
         for unit, receipt in zip(stage.units, receipts, strict=True)
         for (name, size), sha256 in zip(unit.inputs, receipt["input_sha256"], strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step of an array job did or found.
+
+    Attributes:
+        step: ``plan``, ``part``, ``missing``, or ``finished`` where nothing is left to do.
+        units: number of units of the step: of the plan, or of the part.
+        missing: for ``missing``: which parts have units that are not done.
+    """
+
+    step: str
+    units: int
+    missing: tuple[int, ...] = ()
+
+
+def run_step(stage: Stage, config: StageConfig) -> StepResult:
+    """Plan a stage, do a part of its units, or find out which parts are missing.
+
+    Args:
+        stage: its units are from ``read_plan``, unless they are to be planned.
+        config: says which of the three.
+
+    Raises:
+        TokkitError: if the folder's plan is of another command; also of the units.
+    """
+    output = stage.output
+    if not config.overwrite and any((output / name).is_file() for name in RECORDS):
+        with locked_folder(stage, overwrite=False, shared=True):  # refuses another run
+            return StepResult("finished", len(stage.units))
+    with shared_folder(stage, overwrite=config.overwrite, planned=not config.plan):
+        if config.missing is not None:
+            done = find_done(stage, stage.units, read_receipts(output))
+            shards = enumerate(unit.shard for unit in stage.units)
+            missing = {number % config.missing for number, shard in shards if shard not in done}
+            return StepResult("missing", len(stage.units), tuple(sorted(missing)))
+        if config.part is None:
+            if stage.prepare is not None:
+                stage.prepare(output)
+            write_plan(stage)
+            return StepResult("plan", len(stage.units))
+        receipts, _ = complete_units(
+            stage, workers=config.workers, progress=config.progress, part=config.part
+        )
+        return StepResult("part", len(receipts))

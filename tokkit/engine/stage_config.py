@@ -116,7 +116,7 @@ class ArrayConfig(OutputConfig):
         require(
             not self.is_step,
             "--plan, --part and --missing are not supported by this function; call "
-            "tokkit.engine.parts.run_step",
+            "tokkit.engine.stage.run_step",
         )
 
     def __post_init__(self) -> None:

@@ -10,10 +10,10 @@ from tokkit.engine.accounts import Accounts
 from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.json_files import input_row
 from tokkit.engine.manifest import Manifest
-from tokkit.engine.parts import read_plan
 from tokkit.engine.spec import StageSpec, find_finished
 from tokkit.engine.stage import Stage, run_stage
 from tokkit.engine.stage_config import StageConfig
+from tokkit.engine.stage_plan import read_plan
 from tokkit.errors import TokkitError
 from tokkit.instances.build_config import BuildConfig
 from tokkit.masking.mask_config import MaskConfig

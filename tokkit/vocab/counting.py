@@ -34,7 +34,8 @@ from tokkit.engine.json_files import Count, FileRow
 from tokkit.engine.local import UNIT_MEMORY
 from tokkit.engine.mirrors import fetch_files
 from tokkit.engine.receipts import Receipt, convert_notes
-from tokkit.engine.stage import Stage, StagePlan, complete_units, list_inputs, sum_accounts
+from tokkit.engine.stage import Stage, complete_units, list_inputs, sum_accounts
+from tokkit.engine.stage_plan import StagePlan
 from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.vocab.drawn_documents import (

@@ -15,15 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from tokkit.corpus.file_systems import printable
-from tokkit.corpus.units import UNIT_BYTES, Group, hash_group, list_left_out, plan_groups
+from tokkit.corpus.units import (
+    UNIT_BYTES,
+    Group,
+    find_known_types,
+    hash_group,
+    list_left_out,
+    plan_groups,
+)
 from tokkit.engine.files import remove_folder, write_atomically
 from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.manifest import TRAINING
 from tokkit.engine.mirrors import STATE_FOLDER
-from tokkit.engine.parts import read_plan
 from tokkit.engine.spec import shared_folder
-from tokkit.engine.stage import Stage, StagePlan, require_same_inputs
+from tokkit.engine.stage import Stage
 from tokkit.engine.stage_config import StageConfig
+from tokkit.engine.stage_plan import StagePlan, read_plan, require_same_inputs
 from tokkit.engine.unit import content_key
 from tokkit.errors import TokkitError
 from tokkit.tokenizer.hub_names import find_folder
@@ -109,11 +116,13 @@ def plan_training(config: TrainConfig) -> StagePlan:
         from tokkit.vocab.trainers import read_characters
 
         options["initial_alphabet"] = "".join(sorted(set(read_characters(config.initial_alphabet))))
-    units = (
-        read_plan(config.output, Group)
-        if config.is_planned
-        else plan_groups(config, UNIT_BYTES, COUNTS_FOLDER + "/{:07}", MAX_UNITS)
-    )
+    unit_options = {n: value for n, value in options.items() if n not in _LEARNING_OPTIONS}
+    if config.is_planned:
+        units = read_plan(config.output, Group)
+    else:
+        known = find_known_types(config.output, unit_options)
+        shard = COUNTS_FOLDER + "/{:07}"
+        units = plan_groups(config, UNIT_BYTES, shard, known=known, max_units=MAX_UNITS)
     inputs = [part.identity for unit in units for part in unit.payload]
     if config.sample is not None:  # the share that is counted of each unit depends on all of them
         corpus = content_key(inputs)
@@ -129,9 +138,7 @@ def plan_training(config: TrainConfig) -> StagePlan:
         fingerprints=frozenset({"initial_alphabet"}),
         units=units,
         left_out=list_left_out(units),
-        unit_options={
-            name: value for name, value in options.items() if name not in _LEARNING_OPTIONS
-        },
+        unit_options=unit_options,
         hash_inputs=partial(hash_group, config),
     )
 
