@@ -306,13 +306,6 @@ def remove_file(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def measure_file(path: Path) -> int | None:
-    """Return the size of a file in bytes; None if it is missing."""
-    if is_stored(path):
-        return find_size(path)
-    return path.stat().st_size if path.is_file() else None
-
-
 def measure_files(folder: Path, names: Iterable[str]) -> Iterator[int | None]:
     """Yield the sizes of files of a folder, None for one that is missing; there may be 100,000."""
     if is_stored(folder):
@@ -357,23 +350,19 @@ class FileIdentity(NamedTuple):
             TokkitError: it is missing.
         """
         if is_stored(path):  # the copy in the cache is nobody else's, on whichever machine
-            return cls(0, 0, measure_file(path) or 0, 0)
+            return cls(0, 0, find_size(path) or 0, 0)
         return cls._ask(path)
 
     @classmethod
     def of_files(cls, folder: Path, names: Iterable[str]) -> Iterator["FileIdentity"]:
-        """Yield the identities of files of a folder, without a path for each: there may be 100,000.
+        """Return the identities of files of a folder, without a path for each: there may be 100,000.
 
         Raises:
             TokkitError: one is missing.
         """
-        if not is_stored(folder):
-            yield from (cls._ask(f"{folder}/{name}") for name in names)
-            return
-        listing = find_listing(folder)
-        for name in names:
-            found = listing.get(name)
-            yield cls.of(folder / name) if found is None else cls(0, 0, found.size, 0)
+        if is_stored(folder):
+            return (cls(0, 0, size or 0, 0) for size in find_sizes(folder, names))
+        return (cls._ask(f"{folder}/{name}") for name in names)
 
     @classmethod
     def _ask(cls, path: str | Path) -> "FileIdentity":
