@@ -1,20 +1,21 @@
-"""Batches as the model takes them, and how a step's instances are cut into micro-batches.
+"""Batches as the model takes them, and how the instances of a step are split into micro-batches.
 
-Sequences follow each other without padding between them. Two instances of 3 and 5 tokens,
-one token masked in each, make N = 8 and S = 2:
+Sequences are concatenated without padding. Two instances of 3 and 5 tokens, with one masked token
+each, give N = 8 and S = 2:
 
     input_ids_N            2 9 3 2 4 3 5 3      cu_seqlens             0 3 8
     token_type_ids_N       0 0 0 0 0 0 1 1      predicted_positions_M  1 6
     position_ids_N         0 1 2 0 1 2 3 4
     row_ids_N              0 0 0 1 1 1 1 1
 
-A micro-batch has room for ``micro_batch_tokens // max_seq_length`` instances, and at least for one. A step's instances are cut into
-as few nearly equal runs as have room: 10 instances with room for 4 make runs of 3, 3 and 4. So the
-number of runs depends on the options alone, and ranks that wait for each other agree on it.
+A micro-batch holds up to ``micro_batch_tokens // max_seq_length`` instances, and at least one. The
+instances of a step are split into as few micro-batches as possible, of nearly equal size: 10 instances,
+at most 4 at a time, become 3, 3 and 4. The number of micro-batches depends on the options alone, so all
+ranks agree on it.
 
-For a compiled model, whose graphs are for any size, sizes are rounded up to what suits matrix units:
-tokens to multiples of 64, by sequences of padding after the others, and predictions to multiples of 8,
-by some without a label. The number of sequences is made constant by empty ones. None of these
+For a compiled model, whose graphs accept any size, sizes are rounded up to what matrix units prefer:
+tokens to multiples of 64, by appending sequences of padding, and predictions to multiples of 8, by
+appending some without a label. Empty sequences make the number of sequences constant. None of this
 contributes to the loss or to a gradient.
 """
 
@@ -33,8 +34,8 @@ from tokkit.pretraining.models.dropout import key_sequences
 from tokkit.pretraining.models.transformer import NO_TARGETS, Inputs
 from tokkit.shards.instances import Instances, Int64
 
-LENGTH_MULTIPLE = 8  # of padded blocks: matrix units want it, and there are fewer shapes
-TOKEN_MULTIPLE = 64  # of the sizes for a compiled model
+LENGTH_MULTIPLE = 8  # of padded blocks: matrix units prefer it, and there are fewer shapes
+TOKEN_MULTIPLE = 64  # for a compiled model
 PREDICTION_MULTIPLE = 8
 
 Number = TypeVar("Number", int, Int64)
@@ -42,14 +43,14 @@ Number = TypeVar("Number", int, Int64)
 
 @dataclass(frozen=True)
 class Padding:
-    """How batches are padded, so that a compiled model meets few sizes.
+    """How batches are padded, so that a compiled model sees few sizes.
 
     Attributes:
-        tokens: N is a multiple of it.
-        sequences: same for S.
-        predictions: same for M.
-        max_seqlen: of all batches; None for the longest sequence of each.
-        max_target_len: the same of targets.
+        tokens: N is a multiple of this.
+        sequences: S is a multiple of this.
+        predictions: M is a multiple of this.
+        max_seqlen: ``max_seqlen`` of all batches; None for the longest sequence of each.
+        max_target_len: same as ``max_seqlen``, for targets.
     """
 
     tokens: int = 1
@@ -67,11 +68,11 @@ class Batch:
     """One batch.
 
     Attributes:
-        inputs: of the model.
-        num_tokens: without padding.
-        num_predicted: tokens that have a label.
-        num_pairs: instances whose pair has a label.
-        first_row: number of the first instance among those that were cut into batches.
+        inputs: inputs of the model.
+        num_tokens: number of tokens without padding.
+        num_predicted: number of predictions with a label.
+        num_pairs: number of pairs with a label.
+        first_row: number of the first instance among those of the process in this step.
     """
 
     inputs: Inputs
@@ -81,15 +82,15 @@ class Batch:
     first_row: int = 0
 
     def to(self, device: torch.device) -> Self:
-        """The batch on another device; copies from pinned memory do not wait."""
+        """Return the batch on another device; copies from pinned memory are asynchronous."""
         return replace(self, inputs=Inputs(*(_move(part, device) for part in self.inputs)))
 
     def key_dropout(self, step_key: int, first_row: int) -> Self:
-        """The batch with keys for dropout, on its device.
+        """Return the batch with keys for dropout.
 
         Args:
-            step_key: of the step, see ``key_step``.
-            first_row: number of this process's first instance among those of all.
+            step_key: see ``key_step``.
+            first_row: number of this process's first instance among those of all processes.
         """
         keys = key_sequences(
             step_key,
@@ -106,15 +107,15 @@ def _move(part: Any, device: torch.device) -> Any:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of consecutive batches that instances are cut into.
+    """The sizes of the consecutive batches that instances are split into.
 
     Attributes:
-        bounds: int64 ``[4, num_batches + 1]``: where each begins among the instances, the tokens,
-            the sequences and the predictions; sizes are rounded except for the instances.
-        num_tokens: of each, without padding.
-        num_predicted: of each, tokens that have a label.
-        max_seqlen: of each.
-        max_target_len: of each; None for the longest of each.
+        bounds: int64 ``[4, num_batches + 1]``, where each batch begins among the instances, tokens,
+            sequences and predictions; all but the instances are rounded up.
+        num_tokens: tokens of each batch, without padding.
+        num_predicted: predictions of each batch that have a label.
+        max_seqlen: ``max_seqlen`` of each batch.
+        max_target_len: ``max_target_len`` of all batches; None for the longest target of each.
     """
 
     bounds: Int64
@@ -130,10 +131,10 @@ class Sizes:
         """Measure batches.
 
         Args:
-            instances: of all batches.
-            bounds: where each batch begins among the instances, and their number.
-            padding: of each batch.
-            causal: all tokens but the first of each instance are predicted.
+            instances: instances of all batches.
+            bounds: where each batch begins among the instances; the last is their number.
+            padding: how each batch is padded.
+            causal: whether all tokens but the first of each instance are predicted.
         """
         rows = np.array(bounds)
         num_rows = np.diff(rows)
@@ -166,17 +167,17 @@ class Sizes:
 
 
 class Buffers:
-    """Memory that batches are laid out in.
+    """Memory for the batches of a step.
 
     Args:
-        tokens: of all batches together.
-        sequences: of all batches together.
-        predictions: of all batches together.
-        num_batches: most batches.
-        pin: page-locked, so that a GPU copies from it by itself.
+        tokens: maximum number of tokens in all batches together.
+        sequences: maximum number of sequences in all batches together.
+        predictions: maximum number of predictions in all batches together.
+        num_batches: maximum number of batches.
+        pin: whether the memory is page-locked, so that copies to a GPU are asynchronous.
 
     Attributes:
-        copied: with ``pin``, the event after which the memory may be written again.
+        copied: with ``pin``, the event after which the memory may be overwritten.
     """
 
     def __init__(
@@ -200,7 +201,7 @@ class Buffers:
     def lay_out(
         self, instances: Instances, sizes: Sizes, pad_id: int, *, causal: bool
     ) -> tuple[Batch, ...]:
-        """Lay batches out in one call of a kernel, and return them as views of the memory."""
+        """Write the batches with one call of a kernel, and return views of the memory."""
         predicted = instances.predictions
         flatten_batches(
             instances.input_ids,
@@ -226,7 +227,7 @@ class Buffers:
                 bounds = predicted.offsets[first_row : last_row + 1]
                 if not max_target_len:
                     max_target_len = round_up(int(np.diff(bounds).max()), LENGTH_MULTIPLE)
-                # Sequences of padding take the targets of padding.
+                # The targets of padding belong to the sequences of padding.
                 padded = np.full(stops[1] - starts[1] + 1, max_target_len, np.int64)
                 padded[: len(bounds)] = np.diff(bounds, prepend=bounds[0])
                 padded = padded.cumsum().clip(max=stops[2] - starts[2])
@@ -267,14 +268,14 @@ def lay_out(
     causal: bool = False,
     pin: bool = False,
 ) -> Batch:
-    """Lay instances out as one batch, in memory of its own.
+    """Return instances as one batch, in newly allocated memory.
 
     Args:
-        instances: of the batch.
-        pad_id: id of ``[PAD]``, or any other where there is none.
-        padding: of each batch.
-        causal: each token but the first of its instance is predicted, from those before it.
-        pin: in page-locked memory.
+        instances: instances of the batch.
+        pad_id: id of ``[PAD]``, or any id if there is none.
+        padding: how the batch is padded.
+        causal: whether each token but the first of its instance is predicted from those before it.
+        pin: whether the memory is page-locked.
     """
     sizes = Sizes.measure(instances, (0, len(instances)), padding, causal=causal)
     _, tokens, sequences, predictions = sizes.bounds[:, -1].tolist()
@@ -284,12 +285,12 @@ def lay_out(
 
 @dataclass(frozen=True)
 class MicroBatches:
-    """The micro-batches of a number of instances.
+    """How a number of instances is split into micro-batches.
 
     Attributes:
-        bounds: where each begins among the instances, and their number.
-        padding: of each.
-        room: most tokens, sequences and predictions of all batches, and their number.
+        bounds: where each micro-batch begins among the instances; the last is their number.
+        padding: how each is padded.
+        room: maximum number of tokens, sequences and predictions of all together, and their number.
     """
 
     bounds: tuple[int, ...]
@@ -298,13 +299,13 @@ class MicroBatches:
 
     @classmethod
     def plan(cls, loader: Loader, num_rows: int, micro_batch_tokens: int, *, static: bool) -> Self:
-        """Cut instances into micro-batches.
+        """Split instances into micro-batches.
 
         Args:
-            loader: with the longest instance, and the most predictions in one.
+            loader: knows the maximum length and number of predictions of an instance.
             num_rows: number of instances.
-            micro_batch_tokens: most tokens in a micro-batch of more than one instance.
-            static: round sizes up, for a compiled model.
+            micro_batch_tokens: maximum number of tokens in a micro-batch of more than one instance.
+            static: whether sizes are rounded up, for a compiled model.
         """
         longest = loader.max_seq_length
         number = -(-num_rows // max_rows(loader, micro_batch_tokens))
@@ -330,10 +331,10 @@ class MicroBatches:
 
 
 def max_rows(loader: Loader, micro_batch_tokens: int) -> int:
-    """Number of instances that a micro-batch has room for."""
+    """Return the maximum number of instances in a micro-batch."""
     return max(1, micro_batch_tokens // loader.max_seq_length)
 
 
 def round_up(number: Number, multiple: int) -> Number:
-    """The next multiple of a number, or of each of several."""
+    """Round a number, or each element of an array, up to a multiple."""
     return -(-number // multiple) * multiple

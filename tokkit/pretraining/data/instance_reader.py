@@ -1,16 +1,16 @@
-"""Instances by their number, read from memory-mapped shards.
+"""Instances by number, read from memory-mapped shards.
 
-All shards of one kind, ``train-`` or ``eval-``, are one sequence of instances, numbered through:
+The shards of a split, ``train-`` or ``eval-``, form one sequence of instances, numbered from 0:
 
     shard                record batch   rows   numbers
     train-0000000.arrow    0              3      0, 1, 2
     train-0000000.arrow    1              2      3, 4
     train-0000001.arrow    0              4      5, 6, 7, 8
 
-so number 4 is row 1 of the second record batch. A list of record batches and where each begins is
-all that is held in memory; what is touched is paged in by the operating system. (A shard that was
-written with ``--compression`` cannot be mapped: its record batches are unpacked when they are
-first touched, and stay in memory.)
+Number 4 is row 1 of the second record batch. Only the list of record batches, and where each begins,
+is held in memory; the operating system pages in what is read. A shard that was written with
+``--compression`` cannot be mapped: its record batches are decompressed when they are first read, and
+stay in memory.
 """
 
 import threading
@@ -36,18 +36,18 @@ from tokkit.shards.shard import Shard
 Int64 = npt.NDArray[np.int64]
 VALUE_SIZES = np.array([column.type.bit_width // 8 for column in VALUE_COLUMNS.values()])
 PREDICTED = ("masked_positions", "masked_labels", *TARGET_COLUMNS)
-CHECK_INTERVAL = 100  # between checks of the shards' identities, in times that a check takes
+CHECK_INTERVAL = 100  # between checks of shards' identities, in durations of a check
 
 Columns = dict[str, npt.NDArray[Any]]  # of a record batch, by names, also those in ``TABLE_DTYPE``
 
 
 class InstanceReader:
-    """Random access to the instances of one split; threads may share it, and a copy maps again.
+    """Random access to the instances of one split. It is thread-safe; a pickled copy maps again.
 
     Args:
-        folder: of instances.
+        folder: instance folder.
         prefix: ``train-`` or ``eval-``.
-        with_words: also read where words start.
+        with_words: whether to read where words start.
     """
 
     def __init__(self, folder: ShardFolder, prefix: str, *, with_words: bool = False) -> None:
@@ -63,15 +63,15 @@ class InstanceReader:
     def _start_mapping(self) -> None:
         protect_maps()
         self._lock = threading.Lock()
-        self._next_check = 0.0  # of the identities of shards
-        self._shards: dict[str, Shard] = {}  # that have mapped record batches
-        self._columns: list[Columns] = []  # which the addresses in the table belong to
+        self._next_check = 0.0  # when the identities of shards are checked again
+        self._shards: dict[str, Shard] = {}  # those with mapped record batches
+        self._columns: list[Columns] = []  # keep alive what the addresses in the table point to
         self._table = np.zeros(len(self._refs), TABLE_DTYPE)
         self._value_addresses = np.zeros((len(self._refs), len(VALUE_COLUMNS)), np.int64)
-        self._most_masked = 0  # in one instance, where masks are static
+        self._most_masked = 0  # in one instance, if masks are static
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is mapped, whose addresses are those of this process."""
+        """Leave out what is mapped, whose addresses are valid in this process only."""
         kept = {"_folder", "_with_words", "_refs", "_starts", "_targets"}
         return {name: value for name, value in vars(self).items() if name in kept}
 
@@ -146,11 +146,11 @@ class InstanceReader:
     def _require_unchanged(self, *, is_damaged: bool) -> None:
         """Refuse instances from shards that have changed.
 
-        Identities are compared as often as takes a hundredth of the time, which is at each step of
-        a training that computes anything; and at once where what was read is damaged.
+        Identities are compared so often that it takes at most a hundredth of the time, which is at
+        each step of a real training; and immediately if what was read is damaged.
 
         Raises:
-            TokkitError: naming the shard.
+            TokkitError: if a shard has changed; it names the shard.
         """
         started = time.perf_counter()
         if started < self._next_check and not is_damaged and not has_unreadable_pages():
@@ -165,7 +165,7 @@ class InstanceReader:
         self._next_check = started + CHECK_INTERVAL * (time.perf_counter() - started)
 
     def _map(self, batches: Int64) -> None:
-        """Map those of the record batches that are not mapped yet."""
+        """Map the record batches that are not mapped yet."""
         allowed = most_predictions(self._folder)
         for number in np.unique(batches[self._table["input_ids"][batches] == 0]).tolist():
             shard = self._refs[number].shard
@@ -236,11 +236,11 @@ def _are_valid(values: Columns, lengths: Int64) -> bool:
 
 
 def join_instances(parts: Sequence[Instances], rows: Sequence[Int64]) -> Instances:
-    """Put instances that were gathered separately into one batch.
+    """Merge instances that were gathered separately into one batch.
 
     Args:
         parts: the instances.
-        rows: int64, for each part the rows of the batch that are its own.
+        rows: int64, the rows of the batch that each part fills.
     """
     if len(parts) == 1:
         return parts[0]
@@ -285,7 +285,7 @@ def _take(parts: Sequence[npt.NDArray[Any]], offsets: Int64, order: Int64) -> np
 
 
 def _take_words(parts: Sequence[Instances], offsets: Int64, order: Int64) -> npt.NDArray[np.uint8]:
-    """Where words start; empty where one of the parts does not say."""
+    """Join where words start; empty if one of the parts does not know."""
     if not all(part.word_starts.size for part in parts):
         return np.zeros(0, np.uint8)
     joined, taken = (np.zeros(offsets[-1] // 8 + 1, np.uint8) for _ in range(2))

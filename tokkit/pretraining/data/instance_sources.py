@@ -27,11 +27,11 @@ class Sources:
     """The instance folders of a run.
 
     Attributes:
-        folders: of instances.
-        tokenizer: which made the ids of all.
-        masks: how each folder's training instances are masked; None where masks are static, or
-            there are none.
-        held_out_masks: the same of held-out instances, of which 15% are masked.
+        folders: instance folders.
+        tokenizer: tokenizer of all folders.
+        masks: how each folder's training instances are masked; None if masks are static, or there
+            are none.
+        held_out_masks: same for held-out instances, of which 15% are masked.
     """
 
     folders: tuple[ShardFolder, ...]
@@ -41,7 +41,7 @@ class Sources:
 
     @property
     def max_seq_length(self) -> int:
-        """The longest instance of any folder."""
+        """Maximum length of an instance in any folder."""
         return max(folder.header.max_seq_length for folder in self.folders)
 
     @property
@@ -56,12 +56,12 @@ class Sources:
 
     @property
     def pad_id(self) -> int:
-        """The id of ``[PAD]``; 0 where there is none and any would do."""
+        """The id of ``[PAD]``; 0 if there is none, when any id will do."""
         return self.tokenizer.special_ids.get("pad", 0)
 
     @property
     def max_predictions(self) -> int:
-        """Maximum number of predictions in one instance of any folder."""
+        """Maximum number of predictions in an instance of any folder."""
         if self.is_causal:
             return self.max_seq_length
         return max(
@@ -80,7 +80,7 @@ class Sources:
         return tuple(means)
 
     def select(self, numbers: Sequence[int], config: DataConfig) -> "Sources":
-        """Return some of the folders, masked as the options of a phase say."""
+        """Return some of the folders, masked according to the options of a phase."""
         return _mask_folders(config, [self.folders[number] for number in numbers], self.tokenizer)
 
 
@@ -88,10 +88,9 @@ def open_sources(config: DataConfig) -> Sources:
     """Open the folders of instances.
 
     Raises:
-        UsageError: an option of masking is given where nothing is masked.
-        TokkitError: a folder is unfinished or damaged, its tokenizer differs from that of its
-            shards or of the first folder, or its objective differs or is not one that can be
-            trained.
+        UsageError: if an option of masking has no effect.
+        TokkitError: if a folder is unfinished or damaged, its tokenizer differs from that of its
+            shards or of the first folder, or its objective differs or cannot be trained.
     """
     for path in config.folders:
         pull(path)
@@ -153,17 +152,17 @@ def _mask_options(
 def divide_phases(
     config: PretrainConfig, sources: Sources
 ) -> tuple[tuple[Sources, LoaderConfig], ...]:
-    """Return the folders of each phase and the options of its loader; without phases, of one.
+    """Return the folders and the loader options of each phase; a run without phases has one.
 
-    A phase that only has a length takes the folder that was built with it.
+    A phase that is only a length takes the folder that was built with it.
 
     Args:
-        config: its phases are in the order of the run, its folders in any order.
-        sources: of the config.
+        config: options of the run; its phases are in order, its folders in any order.
+        sources: instance folders of the run.
 
     Raises:
-        TokkitError: a folder was built with a length that no phase has, or with the same length as
-            another folder.
+        TokkitError: if a folder was built with a length that no phase has, or with the same length
+            as another folder.
     """
     options = {name: getattr(config, name) for name in DataConfig.options}
     chosen: list[dict[str, Any]] = [{}]

@@ -1,29 +1,28 @@
 """Which instances make a batch, and what is masked in them: pure functions of the step.
 
-The epochs of a folder, each in its own order, are one endless sequence of instances, and a batch is
-the next ``batch_size`` of it. With 10 instances and batches of 4:
+The epochs of a folder, each in its own order, form one endless sequence of instances, and a batch is
+the next ``batch_size`` of them. With 10 instances and batches of 4:
 
     step      0            1            2                     3
     position  0 1 2 3      4 5 6 7      8 9 | 0 1             2 3 4 5
     epoch     0            0            0   | 1               1
 
-So no instance is dropped, every batch has the size that is asked for, and step s begins at position
-``s * batch_size``, also after a crash: a run resumes by its step alone (see ``BatchSizes`` for sizes
-that change). (The alternative, a shorter batch at the end of each epoch, would give its instances
-more weight.) Ranks take consecutive parts
-of a batch, so any number of them that divides it sees the same batches.
+No instance is dropped, every batch has the requested size, and step s begins at position
+``s * batch_size``, also after a crash: a run resumes from its step alone (see ``BatchSizes`` for sizes
+that change). The alternative, a shorter batch at the end of each epoch, would give its instances more
+weight. Ranks take consecutive parts of a batch, so the batches are the same for any number of ranks
+that divides them.
 
-Where folders are mixed, their sequences are interleaved by weight, evenly rather than at random: of
-the first p positions the first folder gets p * weight, rounded. With weights 0.7 and 0.3, and 4
-instances in the second:
+Mixed folders are interleaved by weight, evenly rather than at random: of the first p positions the
+first folder gets p * weight, rounded. With weights 0.7 and 0.3, and 4 instances in the second:
 
     position        0  1  2  3  4  5  6  7  8  9  10 11 12 13 14 15
     first folder    0     1  2     3  4  5     6  7     8  9     10
     second folder      0        1           2        3        0'       (0' in epoch 1)
 
-The other positions are divided among the remaining folders in the same way. So how far a folder is
-at any position is a product, no count is kept, and shares are exact to an instance a folder. (A
-random draw would give each position a folder as simply, but not tell how many came before it.)
+The other positions are divided among the remaining folders in the same way. How many instances of a
+folder come before a position is a product, so no count is kept, and each folder's share is exact to
+one instance. A random draw would be as simple, but would not tell how many came before.
 """
 
 from collections.abc import Iterator
@@ -40,33 +39,33 @@ from tokkit.pretraining.data.loader_config import BatchSizes, LoaderConfig
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.shards.instances import Instances, Int64
 
-EVALUATION_EPOCH = (1 << 24) - 1  # the last that a stream can name; no training gets there
+EVALUATION_EPOCH = (1 << 24) - 1  # the last one a stream can name, which no training reaches
 
 _ONE = 1 << 32  # weights in fixed point
 
 
 class Loader:
-    """The instances of each step, masked. Nothing in it depends on torch.
+    """The instances of each step, masked. It does not depend on torch.
 
     Args:
-        sources: the folders.
-        config: seed and weights.
-        sizes: of the batches; those of the config where they are left out.
+        sources: instance folders.
+        config: has the seed and the weights.
+        sizes: batch sizes; by default that of the config.
         rank: which part of each batch to read.
-        world_size: number of equal parts that a batch is divided into.
-        with_words: read where words start even if masks do not depend on it.
+        world_size: number of equal parts of a batch.
+        with_words: whether to read where words start even if masks do not depend on it.
 
     Attributes:
-        max_seq_length: of the longest instance.
-        max_predictions: most predictions in one instance.
-        rank_sizes: instances of a batch that it reads, for each size of batches.
+        max_seq_length: maximum length of an instance.
+        max_predictions: maximum number of predictions in an instance.
+        rank_sizes: number of instances that this rank reads of a batch, for each batch size.
         pad_id: id of padding.
         is_causal: whether each token is predicted from those before it.
-        sizes: of the batches.
+        sizes: batch sizes.
 
     Raises:
-        UsageError: the batch cannot be divided into so many parts.
-        TokkitError: a folder holds no training instance.
+        UsageError: if a batch cannot be divided into that many parts.
+        TokkitError: if a folder has no training instances.
     """
 
     def __init__(
@@ -117,20 +116,16 @@ class Loader:
 
     @property
     def num_instances(self) -> int:
-        """Training instances of all folders; that many make an epoch."""
+        """Number of training instances in all folders, which is an epoch."""
         return sum(map(len, self._training))
 
     @property
     def num_held_out(self) -> int:
-        """Held-out instances of all folders."""
+        """Number of held-out instances in all folders."""
         return sum(map(len, self._held_out))
 
     def training_instances(self, step: int) -> Instances:
-        """The rank's part of a step, found without looking at earlier ones.
-
-        Args:
-            step: from 0.
-        """
+        """Return this rank's instances of a step, counted from 0."""
         position, size = self.sizes.at(step)
         size //= self._world_size
         counts = tuple(map(len, self._training))
@@ -138,12 +133,12 @@ class Loader:
         return join_instances([self._read_part(part) for part in parts], [p.rows for p in parts])
 
     def held_out_instances(self, size: int) -> Iterator[Instances]:
-        """The held-out instances in order, folder by folder, masked the same way every time.
+        """Yield the held-out instances in order, folder by folder, always masked the same way.
 
-        Masked are 15%, whatever training masks, so that losses can be compared.
+        15% are masked, whatever training masks, so that losses are comparable.
 
         Args:
-            size: instances at a time; the last of a folder may be fewer.
+            size: number of instances at a time; at the end of a folder there may be fewer.
         """
         for folder, (reader, masks) in enumerate(
             zip(self._held_out, self._held_out_masks, strict=True)
@@ -167,13 +162,13 @@ class Loader:
 
 @dataclass(frozen=True)
 class EpochPart:
-    """Instances of one epoch of one folder.
+    """Consecutive instances of one epoch of one folder.
 
     Attributes:
-        folder: its number.
-        epoch: of that folder.
-        start: position of the first instance in the epoch's order; the others follow it.
-        rows: int64, ascending, of the batch.
+        folder: number of the folder.
+        epoch: epoch of the folder.
+        start: position of the first instance in the order of the epoch.
+        rows: int64, ascending, their rows in the batch.
     """
 
     folder: int
@@ -185,13 +180,13 @@ class EpochPart:
 def split_epochs(
     start: int, size: int, num_instances: tuple[int, ...], weights: tuple[float, ...] = ()
 ) -> list[EpochPart]:
-    """Cut positions ``start`` to ``start + size`` by folder, and where epochs end.
+    """Split positions ``start`` to ``start + size`` by folder and epoch.
 
     Args:
-        start: the first position.
+        start: first position.
         size: number of positions.
-        num_instances: of each folder.
-        weights: of each folder; empty where there is one.
+        num_instances: number of instances in each folder.
+        weights: weight of each folder; empty for a single folder.
 
     Example:
         >>> [(part.epoch, part.start, part.rows.tolist()) for part in split_epochs(8, 4, (10,))]
@@ -212,13 +207,13 @@ def interleave(start: int, size: int, weights: tuple[float, ...]) -> list[tuple[
     """Assign the positions from ``start`` on to folders.
 
     Args:
-        start: the first position.
+        start: first position.
         size: number of positions.
-        weights: of the folders; empty for one folder.
+        weights: weight of each folder; empty for a single folder.
 
     Returns:
-        For each folder the number of positions it has before ``start``, and which of the ``size``
-        rows are its own.
+        For each folder the number of its positions before ``start``, and which of the ``size`` rows
+        it gets.
     """
     assigned = []
     rows = np.arange(size)

@@ -1,10 +1,12 @@
-"""The options of batches: what they are made of, their sizes, and the phases of a run, as a recipe has them.
+"""The options of batches: their instances, their sizes, and the phases of a run.
 
-    [[pretrain.phases]]                                  # 0.7 of the steps on the recipe's instances
+A recipe has phases as tables:
+
+    [[pretrain.phases]]                                  # 70% of the steps, on the recipe's instances
     share = 0.7
     masked-lm-prob = 0.3
 
-    [[pretrain.phases]]                                  # the others on two folders, built before
+    [[pretrain.phases]]                                  # the rest, on two folders built before
     share = 0.3
     instances = ["long/instances", "books/instances"]
     weights = [0.8, 0.2]
@@ -12,10 +14,11 @@
     learning-rate = 3e-4
     masked-lm-prob = 0.15
 
-What a phase does not say is that of the run. On a command line, phases are lengths with their shares,
-such as ``128:0.9,512:0.1``: each takes the folder that was built with its length.
+A phase inherits what it does not set from the run. On the command line, phases are lengths with their
+shares, such as ``128:0.9,512:0.1``: each takes the folder that was built with its length.
 
-The position in the instances is the only state of the data. With batches of 4 for three steps and then of 8:
+The position in the instances is the only state of the data. With batches of 4 for three steps, and of
+8 after that:
 
     step      0  1  2  3   4   5
     size      4  4  4  8   8   8
@@ -94,15 +97,15 @@ class LoaderConfig(DataConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A phase of a run; None and () are what the run has.
+    """A phase of a run; None and () are inherited from the run.
 
     Attributes:
-        share: of the run.
-        instances: folders.
+        share: share of the run.
+        instances: instance folders.
         weights: share of each folder in the batches.
         batch_size: number of instances per step.
         learning_rate: the peak, which the schedule scales.
-        masked_lm_prob: share of the tokens that are predicted.
+        masked_lm_prob: share of the tokens to predict.
     """
 
     share: float
@@ -116,7 +119,7 @@ class Phase:
         """Refuse values out of range.
 
         Raises:
-            UsageError: naming the phase and the value.
+            UsageError: if a value is out of range; it names the phase.
         """
         for name, low, high in (
             ("share", 0, 1),
@@ -133,7 +136,7 @@ class Phase:
 
     @property
     def loader_options(self) -> dict[str, Any]:
-        """The options of its loader that differ from those of the run."""
+        """The loader's options that differ from those of the run."""
         named = {name: getattr(self, name) for name in ("instances", "weights", "masked_lm_prob")}
         changed = {name: value for name, value in named.items() if value}
         return changed | ({"weights": self.weights} if self.instances else {})
@@ -174,7 +177,7 @@ def _parse_tables(tables: list[dict[str, Any]]) -> tuple[Phase, ...]:
 
 
 class PhasesConfig(DataConfig):
-    """The options of batches whose instances, sizes and masks change from phase to phase."""
+    """The options of batches whose instances, sizes and masks may change between phases."""
 
     heading: ClassVar[str] = DataConfig.heading
 
@@ -244,11 +247,11 @@ def order_by_length(lengths: Sequence[int], built: Sequence[tuple[Path, int]]) -
     """Return the number of the folder of each phase that is a length and a share.
 
     Args:
-        lengths: of the phases.
-        built: each folder and the length that it was built with.
+        lengths: lengths of the phases.
+        built: each folder with the length that it was built with.
 
     Raises:
-        TokkitError: a folder has a length that no phase has, or that of another folder.
+        TokkitError: if a folder has a length that no phase has, or that of another folder.
     """
     found: dict[int, int] = {}
     for number, (folder, length) in enumerate(built):
@@ -271,7 +274,7 @@ class BatchSizes:
     """The batch sizes of a phase.
 
     Attributes:
-        stages: first step, counted from that of the phase, and size of each stage.
+        stages: first step, counted from the start of the phase, and batch size of each stage.
         start: position at which step 0 begins.
     """
 
@@ -298,11 +301,11 @@ class BatchSizes:
 
 
 def require_objective(options: Mapping[str, object], where: str) -> None:
-    """Refuse instances that no model here learns from.
+    """Refuse instances of an objective that no model here learns.
 
     Args:
-        options: of the folder's manifest.
-        where: what the error calls the folder.
+        options: options in the folder's manifest.
+        where: name of the folder in the error.
     """
     objective = options.get("objective")
     if objective not in OBJECTIVES:

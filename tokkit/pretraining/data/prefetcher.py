@@ -1,13 +1,14 @@
-"""Micro-batches, prepared by a thread while the caller computes on those of the step before.
+"""Micro-batches, prepared by a thread while the caller computes the previous step.
 
-The thread assumes that after step s of a phase step s + 1 is asked for; if not, what it prepared is
-dropped. Batches are laid out in three sets of buffers, which are allocated once:
+After step s of a phase the thread prepares step s + 1; if another one is requested, that work is
+dropped. Batches are written to three sets of buffers, which are allocated once:
 
-    next_batches(0, 0)    in A    the thread lays step 1 out in B
-    next_batches(0, 1)    in B                         2 in C
-    next_batches(0, 2)    in C                         3 in A: the batches of step 0 are gone
+    next_batches(0, 0)    in A    the thread writes step 1 to B
+    next_batches(0, 1)    in B                      step 2 to C
+    next_batches(0, 2)    in C                      step 3 to A, over the batches of step 0
 
-Almost all of the thread's work is done by kernels, five calls a step, which let other threads run.
+Almost all of the thread's work is done in kernels, five calls a step, which release the interpreter
+lock.
 """
 
 import time
@@ -30,14 +31,13 @@ class Prefetcher:
     """The micro-batches of each step, prefetched by one thread.
 
     Args:
-        loaders: one for each phase, of one tokenizer and objective.
-        micro_batch_tokens: most tokens in a micro-batch of more than one instance.
-        static: round sizes up, so that there are few shapes, for a compiled model.
-        pin: lay batches out in page-locked memory, from which a GPU copies by itself. Requires
-            CUDA.
+        loaders: loader of each phase, all with the same tokenizer and objective.
+        micro_batch_tokens: maximum number of tokens in a micro-batch of more than one instance.
+        static: whether sizes are rounded up, for a compiled model.
+        pin: whether batches are in page-locked memory, for asynchronous copies. Requires CUDA.
 
     Attributes:
-        micro_batch_tokens: as given.
+        micro_batch_tokens: same as the argument.
         waited: seconds that the last ``next_batches`` took.
     """
 
@@ -61,23 +61,23 @@ class Prefetcher:
         rooms = (plan.room for plan in self._plans.values())
         room = [max(sizes) for sizes in zip(*rooms, strict=True)]
         self._sets = [Buffers(*room, pin=pin) for _ in range(NUM_SETS)]
-        self._held: deque[Buffers] = deque(maxlen=NUM_SETS - 1)  # of the last steps handed out
+        self._held: deque[Buffers] = deque(maxlen=NUM_SETS - 1)  # of the last steps returned
         self._next: tuple[int, int, Future[Prepared]] | None = None
         # By default a thread creates its context on the first GPU when it waits.
         device = (torch.cuda.set_device, (torch.cuda.current_device(),)) if pin else (None, ())
         self._executor = ThreadPoolExecutor(1, "prefetcher", *device)
 
     def __enter__(self) -> Self:
-        """Return itself; the thread ends with the block."""
+        """Return the prefetcher, whose thread ends with the block."""
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._executor.shutdown(cancel_futures=True)
 
     def next_batches(self, phase: int, step: int) -> tuple[Batch, ...]:
-        """The rank's micro-batches of a step; the thread continues with the next step.
+        """Return the rank's micro-batches of a step; the thread continues with the next step.
 
-        They are views into buffers, valid until the second call after this one.
+        They are views of buffers, valid until the second call after this one.
 
         Raises:
             TokkitError: a shard is damaged.
@@ -95,19 +95,18 @@ class Prefetcher:
         return batches
 
     def mark_copied(self) -> None:
-        """Record that all copies of the last step's batches to a GPU have been queued.
+        """Record that the last step's batches have been enqueued for copying to a GPU.
 
-        With ``pin``, call it once after each ``next_batches``, on the stream that copies: before
-        the buffers are written again, the thread waits until the GPU has reached this point.
+        With ``pin``, call this once after each ``next_batches``, on the stream that copies: the
+        thread overwrites the buffers only after the GPU has reached this point.
         """
         if self._held and (copied := self._held[-1].copied) is not None:
             copied.record()
 
     def held_out(self, phase: int) -> Iterator[Batch]:
-        """The micro-batches of the held-out instances: in order, masked the same way every time.
+        """Yield micro-batches of the held-out instances, in order and always masked the same way.
 
-        They are the same for any number of ranks and on each of them, made as they are asked for,
-        in memory of their own.
+        They are the same on all ranks, for any number of ranks. Each has memory of its own.
         """
         loader = self._loaders[phase]
         size = max_rows(loader, self.micro_batch_tokens)
@@ -121,7 +120,7 @@ class Prefetcher:
         return MicroBatches.plan(loader, num_rows, tokens, static=self._static)
 
     def _submit(self, phase: int, step: int) -> Future[Prepared]:
-        """Let the thread prepare a step, in the set of buffers that is not in use."""
+        """Have the thread prepare a step, in the set of buffers that is not in use."""
         free = next(buffers for buffers in self._sets if buffers not in self._held)
         return self._executor.submit(self._prepare, free, phase, step)
 

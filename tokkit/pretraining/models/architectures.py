@@ -1,4 +1,4 @@
-"""The architectures, and their names in ``transformers``, of tensors and of config fields.
+"""The architectures, and how their tensors and config fields are named in ``transformers``.
 
     objective              layers        --architecture     architecture
     nsp, sop, mlm          separate      bert               bert
@@ -12,17 +12,18 @@
     translation            separate      marian             marian
     translation            separate      t5                 t5
 
-Our single projection of queries, keys and values is theirs stacked. GPT-2 stacks them in the same
-order, and stores the matrices of its layers transposed:
+Our single projection of queries, keys and values stacks theirs. GPT-2 stacks them in the same
+order, but stores the matrices of its layers transposed:
 
     layers.0.attention.qkv.weight [3 D, D]  =  bert.encoder.layer.0.attention.self.query.weight [D, D]
                                                …key.weight [D, D]
                                                …value.weight [D, D]
                                             =  transformer.h.0.attn.c_attn.weight [D, 3 D], transposed
 
-The padding of the vocabulary does not exist there: it is cut off when writing, and zero after
-reading. For the positions of a RoBERTa it is the other way round. The decoder's weight is the word
-embedding, which is stored once; ``transformers`` ties it again.
+``transformers`` has no padding of the vocabulary: it is cut off when writing, and zero after
+reading. The unused positions of a RoBERTa are the opposite case: they are added when writing and cut
+off when reading. The decoder's weight is the word embedding, which is stored once; ``transformers``
+ties it again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -60,13 +61,13 @@ ARCHITECTURES = {
         MARIAN,
     )
 }
-# Models of transformers that compute the same as another.
+# Model types of transformers that compute the same as another one.
 SIBLINGS = {"xlm-roberta": ROBERTA}
 POSITIONS = "embeddings.positions.weight"
-# With a row for each token.
+# Tensors with a row for each token.
 VOCAB_TENSORS = ("embeddings.words.weight", "masked_token_head.bias", "lm_head.weight")
 _MAX_LAYERS = 10_000
-_MAX_PARAMETERS = 1 << 42  # of a run, whose weights are not measured
+_MAX_PARAMETERS = 1 << 42  # of a shape in run.json, for which there are no weights to measure
 
 
 def choose_architecture(config: ModelConfig) -> Architecture:
@@ -75,14 +76,14 @@ def choose_architecture(config: ModelConfig) -> Architecture:
 
 
 def read_shape(data: Mapping[str, Any], path: Path) -> ModelConfig:
-    """Return the shape of a model from its fields and its ``model_type``, as ``run.json`` has them.
+    """Return the shape of a model from the fields in ``run.json``, ``model_type`` included.
 
     Args:
         data: the fields.
-        path: where they are from, for errors.
+        path: file or folder that errors name.
 
     Raises:
-        TokkitError: if they are no shape.
+        TokkitError: if they do not describe a model.
     """
     try:
         config = msgspec.convert(data, ARCHITECTURES[data["model_type"]].config_class)
@@ -102,13 +103,13 @@ def build_model(config: ModelConfig) -> Transformer:
 
 
 def outline_model(config: ModelConfig) -> Transformer:
-    """Return a model without data: its tensors are on torch's ``meta`` device."""
+    """Return a model whose tensors are on torch's ``meta`` device, without data."""
     with torch.device("meta"):
         return choose_architecture(config).build(config)
 
 
 def config_names(architecture: Architecture) -> dict[str, str]:
-    """Return the fields of our config that exist in theirs, and their names there."""
+    """Return the fields of our config that theirs has too, each with its name there."""
     ours = (field.name for field in fields(architecture.config_class))
     named = {name: architecture.config.get(name, name) for name in ours}
     return {name: their_name for name, their_name in named.items() if their_name is not None}
@@ -120,14 +121,14 @@ def parse_config(
     """Return the shape that ``config.json`` describes.
 
     Args:
-        path: of the file.
+        path: path of the file.
         data: its contents.
-        architecture: of the model.
+        architecture: architecture of the model.
         remedy: what to do about a fault.
-        values: of our fields, in place of those of the file.
+        values: values of our fields that replace those of the file.
 
     Raises:
-        TokkitError: naming a field that is missing, or cannot be that of a model.
+        TokkitError: if a field is missing or has a value that no model can have.
     """
     names = config_names(architecture)
     try:
@@ -141,7 +142,7 @@ def parse_config(
 
 
 def transformers_names(name: str, architecture: Architecture) -> tuple[str, ...]:
-    """Return their name of one of our tensors; several names where theirs are stacked in it.
+    """Return their name of one of our tensors; several names if ours stacks theirs.
 
     >>> transformers_names("layers.3.up.bias", BERT)
     ('bert.encoder.layer.3.intermediate.dense.bias',)
@@ -172,10 +173,10 @@ def to_transformers(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[
 def from_transformers(
     tensors: Mapping[str, Tensor], config: ModelConfig, names: Iterable[str]
 ) -> dict[str, Tensor]:
-    """Return the tensors of our model that have these names of ours.
+    """Return the tensors of our model with these names.
 
     Raises:
-        KeyError: naming a tensor that is missing.
+        KeyError: if a tensor is missing; it names the tensor.
     """
     architecture, found = choose_architecture(config), {}
     for name in names:
@@ -194,15 +195,15 @@ def from_transformers(
 def require_possible(
     path: Path, config: ModelConfig, num_bytes: int, remedy: str = DOWNLOAD
 ) -> None:
-    """Refuse the sizes of a ``config.json`` if heads do not divide, or the weights are too few.
+    """Refuse a shape whose heads do not divide its width, or that the weights are too small for.
 
-    For a model with more parameters than the weights have bytes, memory would be asked for.
+    Otherwise a damaged ``config.json`` could make the process allocate any amount of memory.
 
     Args:
         path: the file.
         config: its content.
-        num_bytes: bytes of the weights.
-        remedy: what to do about a fault of the file alone.
+        num_bytes: size of the weights.
+        remedy: what to do about a fault in this file alone.
     """
     width, heads = config.hidden_size, config.num_attention_heads
     if config.divides_width and width % heads:

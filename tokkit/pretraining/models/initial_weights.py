@@ -1,20 +1,20 @@
-"""The first weights of a run with ``--init-from``, read from a Hugging Face folder of a model.
+"""The initial weights of a run with ``--init-from``, read from a Hugging Face folder of a model.
 
 Tensors are named as in the class that an export loads as, such as ``BertForPreTraining``. The names of
 a bare ``BertModel``, without ``bert.``, and those of the first releases, ``LayerNorm.gamma`` and
-``beta``, are accepted too. A head that is missing is drawn at random, and a tensor that our model lacks
-is ignored.
+``beta``, are accepted as well. A missing head is initialized at random, and tensors that our model
+lacks are ignored.
 
-The vocabulary may differ. Then the tensors with a row for each token, its embedding and its bias in
-the decoder, are copied token by token: tokens are matched by their spelling, and special tokens by
-their role. The row of a token that the folder lacks is drawn at random:
+The vocabulary may differ. Then the tensors with a row for each token, the embedding and the decoder's
+bias, are copied row by row: tokens are matched by their text, special tokens by their role. The row of
+a token that the folder lacks is initialized at random:
 
     theirs    0 <pad>  1 <mask>  2 the   3 ##ing  4 cat
     ours      0 [PAD]  1 [MASK]  2 cat   3 dog    4 ##ing  5 the
     rows      0        1         4       random   3        2
 
-The model may have fewer positions than the instances have tokens. With ``--extend-positions`` 4
-positions become 7 in one of these ways, of which the first leaves short sequences as they are:
+The model may have fewer positions than the instances have tokens. ``--extend-positions`` turns 4
+positions into 7 in one of these ways, of which the first does not change short sequences:
 
     repeat         0  1    2  3    0  1    2      Longformer's (Beltagy et al. 2020, arXiv:2004.05150)
     interpolate    0  0.5  1  1.5  2  2.5  3      a new position is between two old ones
@@ -52,7 +52,7 @@ from tokkit.pretraining.models.model_folder import CONFIG, DOWNLOAD, find_weight
 from tokkit.pretraining.models.transformer import Architecture, ModelConfig
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
-HEADS = ("masked_token_head", "next_sentence_head")  # of ours, what may be drawn at random
+HEADS = ("masked_token_head", "next_sentence_head")  # our modules that the weights may lack
 OLD_NAMES = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
 NUM_LOGGED = 5
 LONGEST_LOGGED = 100
@@ -65,9 +65,9 @@ class InitialWeights:
     """The weights that a model starts with.
 
     Attributes:
-        config: of the model.
-        tensors: by our names; those of ``VOCAB_TENSORS`` have only the rows that are copied.
-        token_ids: int64, the ids to which these rows belong.
+        config: shape of the model.
+        tensors: tensors by our names; ``VOCAB_TENSORS`` have only the rows that are copied.
+        token_ids: int64, the token ids of these rows.
     """
 
     config: ModelConfig
@@ -75,7 +75,7 @@ class InitialWeights:
     token_ids: Tensor
 
     def load_into(self, model: nn.Module) -> None:
-        """Overwrite the model's weights; what is not in ``tensors`` stays."""
+        """Overwrite those weights of a model that ``tensors`` has."""
         own = model.state_dict()
         with torch.no_grad():
             for name, tensor in self.tensors.items():
@@ -99,15 +99,15 @@ def read_initial_weights(
     """Read a Hugging Face folder of a model.
 
     Args:
-        folder: with ``config.json``, weights and tokenizer; one that we exported is accepted too.
-        tokenizer: of the instances.
-        objective: of the instances, on which the heads depend.
-        max_seq_length: of the instances.
-        dropout: of the run, which replaces that of the folder.
-        extend_positions: ``repeat`` or ``interpolate``, where the model has too few.
+        folder: has ``config.json``, weights and tokenizer; our own exports are accepted as well.
+        tokenizer: tokenizer of the instances.
+        objective: objective of the instances, which decides the heads.
+        max_seq_length: maximum length of the instances.
+        dropout: dropout of the run, which replaces that of the folder.
+        extend_positions: ``repeat`` or ``interpolate``, if the model has too few.
 
     Raises:
-        TokkitError: where something is missing or damaged, or no model of ours computes this one.
+        TokkitError: if something is missing or damaged, or none of our models computes this one.
     """
     theirs = _read_config(folder, objective, dropout)
     extended = _extend_config(folder / CONFIG, theirs, max_seq_length, extend_positions)
@@ -126,7 +126,7 @@ def read_initial_weights(
 
 
 def _read_config(folder: Path, objective: str, dropout: float) -> ModelConfig:
-    """Return the shape of a folder's model, with the heads and the dropout of the run."""
+    """Return the shape of a folder's model, with the heads and dropout of the run."""
     path, kind = folder / CONFIG, read_model_type(folder)
     architecture = {**ARCHITECTURES, **SIBLINGS}[kind]
     if objective not in architecture.objectives:
@@ -197,7 +197,7 @@ def _extend_config(
 
 
 def lengthen(rows_PD: Tensor, length: int, how: str | None) -> Tensor:
-    """Return embeddings of more positions, made of the existing ones; see the module."""
+    """Return embeddings for more positions, made from the existing ones; see the module."""
     if how == "repeat":
         return rows_PD[torch.arange(length) % len(rows_PD)]
     places = torch.arange(length, dtype=torch.float64) * ((len(rows_PD) - 1) / (length - 1))
@@ -211,12 +211,12 @@ def match_tokens(ours: Tokenizer, theirs: Tokenizer, num_rows: int) -> tuple[Ten
     """Return which tokens two vocabularies share.
 
     Args:
-        ours: the vocabulary of the run.
-        theirs: that of the weights.
-        num_rows: rows of the weights; a token may lack its row.
+        ours: tokenizer of the run.
+        theirs: tokenizer of the weights.
+        num_rows: number of rows of the weights; tokens with larger ids have none.
 
     Returns:
-        int64, our ids, ascending, and their id of each.
+        int64, our ids in ascending order, and their id for each.
     """
     ids = {token: number for number, token in enumerate(theirs.tokens)}
     same = {number: ids[token] for number, token in enumerate(ours.tokens) if token in ids}
@@ -236,7 +236,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
                 loaded = _read_file(path)
         except (TokkitError, MemoryError):
             raise
-        except Exception as error:  # what is unpickled may raise any
+        except Exception as error:  # unpickling may raise anything
             reason = str(error).splitlines()[0][:300] if str(error) else "unexpected end of file"
             raise TokkitError(
                 f"{path}: damaged, or not a file of tensors alone ({reason}); download it again"
@@ -253,7 +253,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _read_file(path: Path) -> Any:
-    """Return what a file of weights holds, of at most about its size."""
+    """Return the content of a file of weights, refusing one that unpacks to much more."""
     if path.suffix == ".safetensors":
         return load_file(path)
     if zipfile.is_zipfile(path):
@@ -267,7 +267,7 @@ def _read_file(path: Path) -> Any:
 def _modernize_names(
     tensors: Mapping[str, Tensor], architecture: Architecture
 ) -> dict[str, Tensor]:
-    """Return the tensors under the names that an export has today."""
+    """Return the tensors under the names of today's exports."""
     theirs = [*architecture.outer.values(), architecture.layer, architecture.decoder_layer]
     base = architecture.outer["embeddings.words"].split(".", 1)[0]
     bare = {name.split(".")[1] for name in theirs if name.startswith(f"{base}.")}
@@ -288,12 +288,12 @@ def _convert(weights: Mapping[str, Tensor], config: ModelConfig, folder: Path) -
     """Return the tensors of our model that the weights contain.
 
     Args:
-        weights: by the names of an export.
-        config: of our model with the vocabulary of the weights.
-        folder: named in errors.
+        weights: tensors by the names of an export.
+        config: shape of our model with the vocabulary of the weights.
+        folder: folder that errors name.
     """
     architecture, kind = choose_architecture(config), config.model_type
-    # The first layer of a ModernBERT has a tensor less than the others.
+    # The first layer of a ModernBERT has one tensor less than the others.
     num_layers = 1 if kind == "albert" else config.num_hidden_layers
     if num_layers * len(architecture.inner) > len(weights) + 1:
         last = architecture.layer.format(config.num_hidden_layers - 1)
@@ -306,31 +306,27 @@ def _convert(weights: Mapping[str, Tensor], config: ModelConfig, folder: Path) -
         if name.startswith(HEADS)
         for their_name in transformers_names(name, architecture)
     }
-    missing = [name for name in expected if name not in weights]
-    for name in missing:
-        if name not in heads:
-            raise TokkitError(f"{folder}: the weights lack {name}; they are not a complete {kind}")
+    found = {}
     for name, like in expected.items():
-        if name in weights and weights[name].shape != like.shape:
-            raise TokkitError(
-                f"{folder}: {name} has shape {tuple(weights[name].shape)}, but {CONFIG} makes it "
-                f"{tuple(like.shape)}; download both again"
-            )
-    found = {
-        name: _to_floats(tensor, f"{folder}: {name}")
-        for name, tensor in weights.items()
-        if name in expected
-    }
-    if missing:
+        if name in weights:
+            if weights[name].shape != like.shape:
+                raise TokkitError(
+                    f"{folder}: {name} has shape {tuple(weights[name].shape)}, but {CONFIG} makes it "
+                    f"{tuple(like.shape)}; download both again"
+                )
+            found[name] = _to_floats(weights[name], f"{folder}: {name}")
+        elif name not in heads:
+            raise TokkitError(f"{folder}: the weights lack {name}; they are not a complete {kind}")
+    if missing := expected.keys() - found.keys():
         log.info("%s: lacks these heads, which are drawn at random: %s", folder, _modules(missing))
-    for name in weights.keys() - expected.keys():
-        if name.endswith(architecture.zero) and weights[name].any():
+    others = weights.keys() - expected.keys()
+    zeros = {name for name in others if name.endswith(architecture.zero)}
+    for name in zeros:
+        if weights[name].any():
             raise TokkitError(
                 f"{folder}: {name} is not 0, which is not supported; choose another model"
             )
-    if ignored := {
-        n for n in weights.keys() - expected.keys() if not n.endswith(architecture.zero)
-    }:
+    if ignored := others - zeros:
         log.info("%s: ignores %s", folder, _modules(ignored))
     names = [
         name for name in outline if found.keys() >= set(transformers_names(name, architecture))
@@ -340,7 +336,7 @@ def _convert(weights: Mapping[str, Tensor], config: ModelConfig, folder: Path) -
 
 def _to_floats(tensor: Tensor, name: str) -> Tensor:
     """Return a tensor of weights in fp32."""
-    # Numbers of a byte are quantized: what they are multiplied with is another tensor.
+    # Numbers of one byte are quantized, and their scale is another tensor.
     is_whole = tensor.is_floating_point() and tensor.element_size() > 1
     if not is_whole or tensor.layout != torch.strided:
         raise TokkitError(
@@ -356,7 +352,7 @@ def _to_floats(tensor: Tensor, name: str) -> Tensor:
 
 
 def _modules(names: Collection[str]) -> str:
-    """Return the names of the modules that some tensors belong to."""
+    """Return the names of the modules that tensors belong to, abridged."""
     modules = sorted({name.rsplit(".", 1)[0][:LONGEST_LOGGED] for name in names})
     rest = len(modules) - NUM_LOGGED
     return ", ".join(modules[:NUM_LOGGED]) + (f" and {rest} others" if rest > 0 else "")

@@ -2,11 +2,11 @@
 
 An architecture is one file, such as ``bert.py``: a subclass of ``Transformer``, and an
 ``Architecture`` that says which model of ``transformers`` computes the same. To add one, write such
-a file and add it to ``ARCHITECTURES`` in ``architectures.py``, and its name, objectives and sizes to
-``tokkit/pretraining/families.py``. What trains, saves and exports a model knows nothing else of it.
+a file, add it to ``ARCHITECTURES`` in ``architectures.py``, and add its name, objectives and sizes to
+``tokkit/pretraining/families.py``. Training, checkpoints and export need nothing else.
 
 There is no padding: sequences are concatenated from the embedding to the heads, and logits are
-computed for the predicted positions only, a chunk at a time. The vocabulary is padded to a multiple
+computed for the predicted positions only, one chunk at a time. The vocabulary is padded to a multiple
 of 64, which is fast on matrix units; the padding is never predicted.
 
 Names of tensors carry their shape:
@@ -42,22 +42,22 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class Inputs(NamedTuple):
-    """A batch of sequences and what is predicted of them. All tensors but one are int64.
+    """A batch of sequences and what to predict in them. Tensors are int64 unless stated otherwise.
 
     Attributes:
         input_ids_N: below ``vocab_size``, which is not checked here.
-        token_type_ids_N: the segment, 0 or 1.
-        position_ids_N: position of a token in its sequence.
-        row_ids_N: sequence of a token.
-        cu_seqlens: int32 ``[S + 1]``, offsets of the sequences from 0 to N; they may be empty.
+        token_type_ids_N: segment of each token, 0 or 1.
+        position_ids_N: position of each token in its sequence.
+        row_ids_N: number of the sequence that each token belongs to.
+        cu_seqlens: int32 ``[S + 1]``, offsets of the sequences, from 0 to N; sequences may be empty.
         predicted_positions_M: below N.
         labels_M: ids to predict there; ``NO_LABEL`` for none.
         pair_labels_S: label of a pair; ``NO_LABEL`` for none.
         max_seqlen: at least the length of the longest sequence.
-        target_cu_seqlens: int32 ``[S + 1]``, offsets of the sequences' targets from 0 to M, where
-            instances have targets; else empty.
-        max_target_len: at least the length of the longest of them.
-        dropout_keys: int32 ``[1 + S]``, of the step and of the sequences; empty to drop nothing.
+        target_cu_seqlens: int32 ``[S + 1]``, offsets of the sequences' targets, from 0 to M; empty
+            for instances without targets.
+        max_target_len: at least the largest number of targets of a sequence.
+        dropout_keys: int32 ``[1 + S]``, keys of the step and of each sequence; empty disables dropout.
     """
 
     input_ids_N: Tensor
@@ -74,20 +74,20 @@ class Inputs(NamedTuple):
     dropout_keys: Tensor = NO_KEYS
 
     def at_layer(self, number: int) -> Self:
-        """Return the inputs of a layer, from 1, which drops other elements than the others."""
+        """Return the inputs of layer ``number``, counted from 1, with dropout keys of its own."""
         return self._replace(dropout_keys=self.dropout_keys + wrap(number * LAYER))
 
     def dropout(self, prob: float) -> float:
-        """Return the probability of dropping, which is 0 without keys."""
+        """Return ``prob``, or 0 if dropout is disabled."""
         return prob if len(self.dropout_keys) else 0.0
 
     def key_tokens(self, place: int) -> Tensor:
-        """Return the keys of all tokens for one dropout of a layer, int32 ``[N]``."""
+        """Return the keys of all tokens for one of a layer's dropouts, int32 ``[N]``."""
         keys_N = self.dropout_keys.index_select(0, self.row_ids_N + 1)
         return key_tokens(keys_N, self.position_ids_N, place)
 
     def drop(self, x_ND: Tensor, prob: float, place: int) -> Tensor:
-        """Apply one dropout of a layer to its tokens."""
+        """Apply one of a layer's dropouts."""
         if not self.dropout(prob):
             return x_ND
         return drop(x_ND, self.key_tokens(place), prob)
@@ -98,9 +98,9 @@ class Sums(NamedTuple):
 
     Attributes:
         token_loss: sum of the cross-entropy of predicted tokens, differentiable.
-        token_correct: int64, predicted tokens that got the highest logit.
+        token_correct: int64, number of predictions whose label has the highest logit.
         pair_loss: sum of the cross-entropy of pairs, differentiable; 0 without a head for them.
-        pair_correct: int64, pairs whose label got the higher logit.
+        pair_correct: int64, number of pairs whose label has the higher logit.
     """
 
     token_loss: Tensor
@@ -114,12 +114,12 @@ class ModelConfig:
     """The shape of a model, with the field names of a Hugging Face ``config.json``.
 
     Attributes:
-        objective: of the instances; it decides which heads the model has.
+        objective: objective of the instances, which decides which heads the model has.
         model_type: name of the architecture in ``config.json``.
         presets: sizes by name.
-        equal_fields: fields of a subclass that have the value of another one in a preset.
+        equal_fields: fields of a subclass that a preset sets to the value of another field.
         divides_width: whether the hidden size is divided among the heads.
-        limits_length: whether the number of positions is limited.
+        limits_length: whether the model has a largest position.
     """
 
     model_type: ClassVar[str] = "bert"
@@ -189,21 +189,21 @@ class ModelConfig:
         )
 
     def count_layer_weights(self) -> int:
-        """Return how many numbers the matrices of all layers have."""
+        """Return the number of weights in the matrices of all layers."""
         layer = self.hidden_size * (4 * self.hidden_size + 2 * self.intermediate_size)
         return self.num_hidden_layers * layer
 
     def fit(self, tokenizer: Tokenizer) -> Self:
-        """Return the shape of the same model with the vocabulary of a tokenizer."""
+        """Return this shape with the vocabulary size of a tokenizer."""
         return replace(self, vocab_size=tokenizer.vocab_size)
 
     def stretch_positions(self, max_seq_length: int) -> Self:
-        """Return the shape of the same model with more positions, which are closer together."""
+        """Return this shape with more positions, closer together."""
         return replace(self, max_position_embeddings=max_seq_length)
 
 
 class Embeddings(nn.Module):
-    """The token embedding; what an architecture adds to it, and computes of it, is in its own subclass."""
+    """The token embedding; subclasses add positions, segments, norms and dropout."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -212,16 +212,17 @@ class Embeddings(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A model that is pretrained: embeddings, layers, and a decoder that shares its weight with the token embedding.
+    """A model: embeddings, layers, and a decoder that shares its weight with the token embedding.
 
     Args:
-        config: its shape.
-        embeddings: return x_ND for ``Inputs``.
-        layers: pass x_ND on, given ``Inputs``; where there are fewer than the config has, in turn.
+        config: shape of the model.
+        embeddings: module that maps ``Inputs`` to x_ND.
+        layers: modules that map x_ND and ``Inputs`` to x_ND; if there are fewer than
+            ``num_hidden_layers``, they are reused in turn.
 
     Attributes:
-        norm: of the encoder's output; None for a post-norm model.
-        masked_token_head: transforms the decoder's input, and has its bias; None without either.
+        norm: norm of the encoder's output; None for a post-norm model.
+        masked_token_head: transform of the decoder's input, with the decoder's bias; None without.
     """
 
     def __init__(
@@ -240,14 +241,12 @@ class Transformer(nn.Module):
         raise NotImplementedError
 
     def draw_weights(self, residual: tuple[str, ...] = (), *, truncated: bool = True) -> None:
-        """Draw the weights of linear layers and embeddings: normal; biases 0.
-
-        Two projections in each layer add to the residual, whose variance would otherwise grow with
-        their number.
+        """Draw the weights of linear layers and embeddings from a normal distribution; biases are 0.
 
         Args:
-            residual: ends of the names of such projections, whose weights are smaller.
-            truncated: at two deviations.
+            residual: suffixes of the names of projections whose output is added to the residual.
+                Their weights are smaller, so that its variance does not grow with depth.
+            truncated: whether the distribution is truncated at two standard deviations.
         """
         smaller = self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
         for name, module in self.named_modules():
@@ -288,26 +287,26 @@ class Transformer(nn.Module):
         return None
 
     def list_layers(self) -> list[nn.Module]:
-        """Return the layers, each of which is distributed by itself."""
+        """Return the layers, each of which is sharded on its own under FSDP."""
         return list(self.layers)
 
     def count_attended(self, length: float, predicted_share: float = 0.0) -> float:
-        """Return how many tokens a token attends to in all layers together.
+        """Return how many tokens a token attends to, summed over layers.
 
         Args:
-            length: to how many it attends where it sees its whole sequence.
+            length: number of tokens that it attends to in a layer that sees whole sequences.
             predicted_share: predictions per token.
         """
         del predicted_share
         return self.config.num_hidden_layers * length
 
     def count_layer_parameters(self) -> int:
-        """Return how many parameters a token passes before the heads."""
+        """Return the number of layer parameters that each token passes through."""
         own = sum(parameter.numel() for parameter in self.layers.parameters())
         return own * self.config.num_hidden_layers // len(self.layers)
 
     def count_head_parameters(self) -> int:
-        """Return how many parameters a predicted token passes after the encoder."""
+        """Return the number of parameters that each prediction passes through after the encoder."""
         return self.config.vocab_size * self.config.word_size
 
     def forward(self, inputs: Inputs) -> Sums:
@@ -353,27 +352,29 @@ def to_autocast_dtype(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A model of ours, and the one of ``transformers`` that computes the same.
+    """A model, and the model of ``transformers`` that computes the same.
+
+    "Ours" and "theirs" are the names in our model and in that of ``transformers``.
 
     Attributes:
-        model_type: its name in ``config.json``.
-        objectives: of the instances that it learns from.
-        build: makes ours from its ``config_class``; its weights are not initialized.
-        outer: our modules outside the layers, and theirs.
-        layer: prefix of a layer there, with a place for its number.
-        inner: our modules in a layer, and theirs; several where ours is theirs stacked.
-        decoder_layer: the same of a decoder next to an encoder.
-        decoder_inner: the same of its layers.
+        model_type: name of the architecture in ``config.json``.
+        objectives: objectives of the instances that it learns from.
+        build: returns our model for a ``config_class``, with uninitialized weights.
+        outer: names of the modules outside the layers, ours to theirs.
+        layer: prefix of their layers, with ``{}`` for the number.
+        inner: names of the modules in a layer, ours to theirs; several if ours stacks theirs.
         describe: returns what ``config.json`` has besides the fields of ``ModelConfig``.
-        config: our config fields that have another name there; None where they have none.
-        config_class: of its shape.
-        transposed: whether the matrices of layers are transposed there.
-        defaults: what ``transformers`` assumes where ``config.json`` says nothing.
-        supported: fields of ``config.json`` and those of their values that ours computes. Where
-            nothing is said, not even by ``defaults``, it is the first.
+        decoder_layer: same as ``layer``, for the decoder of an encoder-decoder.
+        decoder_inner: same as ``inner``, for its layers.
+        config: their names of our config fields, where they differ; None for fields they lack.
+        config_class: class of the model's shape.
+        transposed: whether their layers store matrices transposed.
+        defaults: what ``transformers`` assumes for fields missing from ``config.json``.
+        supported: fields of ``config.json``, each with the values that our model computes. The
+            first is assumed for a field that is missing and has no default.
         read: returns the contents of ``config.json`` with the fields that ``config`` names.
-        redundant: ends of the names of tensors that are copies or constants there.
-        zero: the same of tensors that ours lacks, which must be 0.
+        redundant: suffixes of the names of their tensors that are copies or constants.
+        zero: suffixes of the names of their tensors that our model lacks, and that must be 0.
     """
 
     model_type: str

@@ -6,9 +6,9 @@ Training waits for a copy, not for the disk:
     thread                      │write, sync, rename, delete old│                     │write …
 
 One write is in progress at a time, and there is memory for one copy: a checkpoint that is due before
-the last one is on disk waits for it. For ``base``, 1.3 GB, on two busy cores the copy took 0.5 s, the
-first, which allocates the memory, 3 s, and the write 5 s. A write that fails, as on a full disk, is
-logged and does not end the run.
+the last one is on disk waits for it. For ``base``, 1.3 GB, on two busy cores, the first copy, which
+allocates the memory, took 3 s, later ones 0.5 s, and the write 5 s. A write that fails, as on a full
+disk, is logged and does not end the run.
 """
 
 import copy
@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 class SnapshotBuffer:
     """Main memory for one snapshot, which the next one overwrites.
 
-    For tensors of a GPU it is pinned, so that all copies run at once; torch rounds what it pins up
-    to a power of two, which makes 2.1 GB of the 1.3 of ``base``.
+    For tensors on a GPU it is pinned, so that copies are asynchronous; torch rounds the size of what
+    it pins up to a power of two, so ``base`` takes 2.1 GB, not 1.3.
     """
 
     def __init__(self) -> None:
@@ -72,12 +72,12 @@ class CheckpointWriter:
 
     Args:
         folder: folder of the run's checkpoints.
-        num_kept: how many of the last ones are kept.
-        resumed: checkpoint from which the run resumed.
-        kept_step: step of a checkpoint that is kept as well.
+        num_kept: number of recent checkpoints to keep.
+        resumed: checkpoint from which the run resumed, if any.
+        kept_step: step of a checkpoint to keep as well.
 
     Attributes:
-        saved_step: step of the newest checkpoint that is on disk; 0 if there is none.
+        saved_step: step of the newest checkpoint on disk; 0 if there is none.
         fault: why the last write failed; None if it did not.
         best: best checkpoint on disk.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints: folders that are complete or absent, of files that hold numbers and nothing else.
+"""Checkpoints: folders that are complete or absent, and that hold numbers and no code.
 
     checkpoints/step-00001000/model.safetensors       the weights
                               optimizer.safetensors   the optimizer's moments, by the weights' names
@@ -7,19 +7,19 @@
                                                        "files": [{"name": …, "bytes": …, "sha256": …}, …],
                                                        "sha256": …}
 
-There is no state of a random generator and no position in the data: both are functions of the
-step. A tensor that several modules share is stored once. The number of updates, which an optimizer
-keeps for each parameter, is the step.
+There is no RNG state and no position in the data: both are functions of the step. A tensor that
+several modules share is stored once. The number of updates, which optimizers keep for each parameter,
+is the step.
 
-A checkpoint is written under a temporary name, synced and renamed, and an old one is renamed before
-it is deleted, so a folder with its final name is complete whenever the process dies. Damage by the
-disk itself is detected by the hashes; then the run resumes from the checkpoint before, and repeats
-the steps since to the same bits. Nothing is unpickled.
+A checkpoint is written under a temporary name, synced and renamed, and an old one is renamed before it
+is deleted, so a folder with its final name is complete whenever the process dies. The hashes detect
+damage by the disk itself; then the run resumes from the previous checkpoint, and repeats the steps
+since then, bit for bit. Nothing is unpickled.
 
-The last few checkpoints are kept, and the best one: that with the lowest held-out loss. Each records
-which one that is, so that a resumed run knows it. The one before the decay of ``--schedule wsd`` is
-kept too: a run that is given more steps goes on from it. When one is written is up to
-``Schedule.is_checkpoint_due``.
+The last few checkpoints are kept, and the best one, with the lowest held-out loss. Each records which
+one that is, so that a resumed run knows it. The one before the decay of ``--schedule wsd`` is also
+kept: a run that gets more steps continues from it. ``Schedule.is_checkpoint_due`` decides when one is
+written.
 """
 
 import hashlib
@@ -74,8 +74,8 @@ class Checkpoint:
 
     Attributes:
         tensors: tensors of model and optimizer, in main memory.
-        state: the JSON that was saved; ``state["step"]`` is the number of updates.
-        best: None if no checkpoint was evaluated.
+        state: the saved JSON; ``state["step"]`` is the number of updates.
+        best: best checkpoint; None if none was evaluated.
     """
 
     tensors: Snapshot
@@ -84,13 +84,13 @@ class Checkpoint:
 
 
 def name_tensors(model: nn.Module, optimizer: Optimizer) -> Snapshot:
-    """Return the tensors of a model and of its optimizer.
+    """Return the tensors of a model and of its optimizer, which a checkpoint holds.
 
-    Before the first step there are no moments, and parameters are returned in their place for shape
-    and device: these are the tensors that a checkpoint must hold.
+    Before the first step there are no moments: parameters are returned in their place, which have the
+    same shape and device.
 
     Raises:
-        KeyError: if the optimizer keeps other moments than its parameter groups say.
+        KeyError: if the optimizer does not keep the moments that its parameter groups name.
     """
     kept = name_moments(optimizer)
     moments = {
@@ -105,7 +105,7 @@ def name_tensors(model: nn.Module, optimizer: Optimizer) -> Snapshot:
 
 
 def _name_weights(model: nn.Module) -> dict[Tensor, str]:
-    """Return the names of parameters and buffers; of a shared one the first."""
+    """Return the names of parameters and buffers; for a shared one the first name."""
     names: dict[Tensor, str] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         names.setdefault(tensor, name)
@@ -117,9 +117,9 @@ def restore_tensors(snapshot: Snapshot, step: int, model: nn.Module, optimizer: 
 
     Args:
         snapshot: tensors with the names and shapes of ``name_tensors``.
-        step: updates before the snapshot.
-        model: filled in place, so shared tensors remain shared.
-        optimizer: the model's; its state is replaced.
+        step: number of updates before the snapshot.
+        model: overwritten in place, so shared tensors remain shared.
+        optimizer: optimizer of the model; its state is replaced.
     """
     with torch.no_grad():
         for tensor, name in _name_weights(model).items():
@@ -127,12 +127,12 @@ def restore_tensors(snapshot: Snapshot, step: int, model: nn.Module, optimizer: 
     names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     state = {
         number: {
-            "step": torch.tensor(float(step)),  # load_state_dict moves it to where kernels want it
+            "step": torch.tensor(float(step)),  # load_state_dict moves it to the right device
             **{moment: snapshot[OPTIMIZER][f"{names[parameter]}.{moment}"] for moment in moments},
         }
         for number, (parameter, moments) in enumerate(name_moments(optimizer).items())
     }
-    if step == 0:  # all were skipped; an optimizer may not have made any moments yet
+    if step == 0:  # all updates were skipped, so there may be no moments yet
         state = {}
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -143,10 +143,10 @@ def read_model(path: Path, config: ModelConfig) -> Transformer:
 
     Args:
         path: folder of the checkpoint.
-        config: of the model.
+        config: shape of the model.
 
     Raises:
-        TokkitError: if the file is damaged or of another model.
+        TokkitError: if the file is damaged or belongs to another model.
     """
     model = outline_model(config)
     names = _name_weights(model)
@@ -180,8 +180,8 @@ def remove_old_checkpoints(
 ) -> None:
     """Keep the last ``num_kept`` checkpoints up to ``step``, the best, and that of ``kept_step``.
 
-    A checkpoint of a later step is damaged, or the run would have resumed from it. One that cannot
-    be removed now is tried again after the next checkpoint.
+    A checkpoint of a later step is damaged, or the run would have resumed from it. If one cannot be
+    removed, that is tried again after the next checkpoint.
     """
     paths = list_checkpoints(folder)
     kept = [path for path in paths if checkpoint_step(path) <= step][-num_kept:]
@@ -197,7 +197,7 @@ def remove_old_checkpoints(
 
 
 def remove_incomplete_checkpoints(folder: Path) -> None:
-    """Remove what a process that died while it wrote or deleted a checkpoint left behind."""
+    """Remove what a process left behind that died while it wrote or deleted a checkpoint."""
     for path in folder.glob("step-*.tmp"):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -208,16 +208,16 @@ def load_newest_checkpoint(
     """Load the newest undamaged checkpoint of a run, and warn of newer ones that are damaged.
 
     Args:
-        folder: of the run's checkpoints.
+        folder: folder of the run's checkpoints.
         expected: see ``name_tensors``.
-        decay_start: step with which the rate's decay starts. A checkpoint with steps of another
-            decay, which ended the run before it got more steps, is loaded only if all have some.
+        decay_start: step at which the decay of the learning rate starts. Checkpoints within another
+            decay, with which the run ended before it got more steps, are tried last.
 
     Returns:
         None if there is no checkpoint.
 
     Raises:
-        TokkitError: if all of them are damaged, or the newest is of another model.
+        TokkitError: if all of them are damaged, or the newest belongs to another model.
     """
     paths, faults = list_checkpoints(folder), []
     decayed = [path for path in paths if _find_decay(path) not in (None, decay_start)]
@@ -238,7 +238,7 @@ def load_newest_checkpoint(
 
 
 def _find_decay(path: Path) -> int | None:
-    """Return ``decay_start`` of a checkpoint's state; None for one that is damaged."""
+    """Return ``decay_start`` of a checkpoint's state; None if it is damaged."""
     with suppress(TokkitError):
         decay_start: int | None = read_json(path / STATE, CheckpointRecord)["state"].get(
             "decay_start"
@@ -251,7 +251,7 @@ def copy_checkpoint(path: Path, folder: Path, expected: Snapshot) -> None:
     """Copy the checkpoint of another run, as the start of a new one, into a folder of checkpoints.
 
     Raises:
-        TokkitError: if it is damaged or of another model, or cannot be written.
+        TokkitError: if it is damaged or belongs to another model, or cannot be written.
     """
     checkpoint = load_checkpoint(path, expected)
     past = TrainingState.from_dict(checkpoint.state)
@@ -270,8 +270,8 @@ def load_checkpoint(path: Path, expected: Snapshot) -> Checkpoint:
         expected: see ``name_tensors``.
 
     Raises:
-        DamagedError: if a file is not what was written.
-        TokkitError: if a file cannot be read, or is of another model.
+        DamagedError: if a file is not as it was written.
+        TokkitError: if a file cannot be read, or belongs to another model.
     """
     with wrap_damage_errors(path / STATE):
         if (path / STATE).exists() and not (path / STATE).is_file():

@@ -1,18 +1,18 @@
 """The device of a run: its precision, memory and peak, torch's settings and generators, and loss scale.
 
-fp16 has no numbers below 6e-8, as many gradients would be. The loss is multiplied by a scale before
+fp16 has no numbers below 6e-8, which many gradients are. So the loss is multiplied by a scale before
 the backward pass, and the gradients are divided by it before they are clipped. A scale that is too
-large makes a gradient infinite. Then the step changes no weights, is counted as skipped, and the
-scale is halved; after 2,000 steps without one it is doubled (Micikevicius et al. 2018,
+large makes a gradient infinite. Then the step does not change the weights, counts as skipped, and the
+scale is halved; after 2,000 steps without a skip it is doubled (Micikevicius et al. 2018,
 arXiv:1710.03740, section 3.2). This is torch's ``GradScaler``, whose state a checkpoint holds as two
-numbers. In other precisions nothing is scaled.
+numbers. Other precisions have no scale.
 
 Several processes multiply their losses by their number, because torch averages their gradients; see
-``tokkit.pretraining.training.distributed``. The scaler of each has the scale divided by that number, so
-that what overflows is the same for any.
+``tokkit.pretraining.training.distributed``. The scale of each process is divided by that number, so
+that the same gradients overflow for any number of processes.
 
-The fused AdamW reads on the device whether to skip; before a step of another optimizer the process
-waits for the device.
+Fused AdamW decides on the device whether to skip; for any other optimizer the process waits for the
+device.
 """
 
 import hashlib
@@ -36,8 +36,8 @@ from tokkit.pretraining.pretrain_config import PretrainConfig
 if TYPE_CHECKING:
     from tokkit.pretraining.training.distributed import ProcessGroup
 
-# Graphs of one part of a model: one or two for training and as many for evaluation, and the layers of a
-# ModernBERT are of three kinds. Beyond the limit, torch does not compile; its own limit is 8.
+# Graphs of one part of a model: one or two for training, as many for evaluation, and three kinds of
+# layers in a ModernBERT. Beyond the limit torch stops compiling; its own limit is 8.
 MAX_GRAPHS = 64
 INITIAL_SCALE = 2.0**16  # of the loss in fp16
 
@@ -145,7 +145,7 @@ def find_peak_memory(device: torch.device) -> int | None:
 def choose_precision(name: str, device: torch.device) -> str:
     """Return ``bf16``, ``fp16`` or ``fp32``.
 
-    ``auto`` is what a GPU has hardware for: bf16 from Ampere, fp16 from Volta; and fp32 elsewhere.
+    ``auto`` is what a GPU has hardware for, bf16 from Ampere and fp16 from Volta, and fp32 elsewhere.
     """
     if name != "auto":
         return name
@@ -162,9 +162,9 @@ def is_compiled(choice: str, device: torch.device) -> bool:
 
 
 def require_triton(device: torch.device, *, compiled: bool) -> None:
-    """Refuse ``--kernels triton`` where Triton is not installed, or has no kernels for the device.
+    """Refuse ``--kernels triton`` if Triton is not installed or does not support the device.
 
-    Its interpreter, which ``TRITON_INTERPRET=1`` turns on, runs them on a CPU, too.
+    Its interpreter, which ``TRITON_INTERPRET=1`` enables, runs the kernels on a CPU.
     """
     if os.environ.get("TRITON_INTERPRET") == "1":
         require(
@@ -201,10 +201,10 @@ def compute_losses(model: nn.Module, batch: Batch, precision: str, device: torch
 def seed_torch(seed: int, purpose: str, step: int = 0) -> None:
     """Seed torch's generators on all devices.
 
-    torch draws dropout from generators with a state. Seeding them before each use makes their numbers
-    a function of (seed, purpose, step): no state has to be saved, and a resumed run drops the same
-    activations as an uninterrupted one. The key is hashed, because neighboring seeds of torch's CPU
-    generator, a Mersenne twister, can give correlated numbers.
+    torch's generators have a state. Seeding them before each use makes their numbers a function of
+    (seed, purpose, step): no state has to be saved, and a resumed run drops the same activations as an
+    uninterrupted one. The key is hashed, because neighboring seeds of torch's CPU generator, a Mersenne
+    twister, can give correlated numbers.
     """
     digest = hashlib.sha256(f"{seed} {purpose} {step}".encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:8], "little"))
@@ -212,11 +212,11 @@ def seed_torch(seed: int, purpose: str, step: int = 0) -> None:
 
 @contextmanager
 def torch_settings(config: PretrainConfig, device: torch.device) -> Iterator[None]:
-    """Change torch's settings of the whole process within the block, and restore them after it.
+    """Change torch's global settings within the block, and restore them after it.
 
-    These are the number of threads, the generators, the limit of compiled graphs, the precision of
-    the fp32 products that remain under bf16, and cuDNN's attention, which is off: torch prefers it for
-    attention with a mask, and it builds a plan for each new number of sequences, in about a second
+    These are the number of threads, the generators, the limit of compiled graphs, the precision of the
+    fp32 products that remain under bf16, and cuDNN's attention, which is disabled: torch prefers it for
+    attention with a mask, but it takes about a second to build a plan for each new number of sequences
     (https://github.com/modelscope/FunASR/issues/3704, not measured here).
     """
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
@@ -242,9 +242,9 @@ class LossScale:
     """An optimizer whose gradients are those of a scaled loss.
 
     Args:
-        optimizer: of the weights.
-        group: processes that train them.
-        precision: of the products; only in fp16 is the loss scaled.
+        optimizer: optimizer of the weights.
+        group: processes of the run.
+        precision: precision of matrix products; only for fp16 is the loss scaled.
     """
 
     def __init__(self, optimizer: Optimizer, group: "ProcessGroup", precision: str) -> None:
@@ -258,19 +258,19 @@ class LossScale:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """Those of the optimizer."""
+        """The optimizer's parameter groups."""
         return self._optimizer.param_groups
 
     @property
     def state(self) -> tuple[float, int] | None:
-        """The scale and the number of steps since it last changed, from the device; None if disabled."""
+        """The scale and the number of steps since it last changed; None if nothing is scaled."""
         if not self._scaler.is_enabled():
             return None
         state = self._scaler.state_dict()
         return state["scale"] * self._size, state["_growth_tracker"]
 
     def restore(self, state: tuple[float, int] | None) -> None:
-        """Continue with a scale that was saved, if the loss is scaled."""
+        """Continue with a saved scale, if the loss is scaled."""
         if state is not None and self._scaler.is_enabled():
             scale, steps = state
             saved = {"scale": scale / self._size, "_growth_tracker": steps}
@@ -282,7 +282,7 @@ class LossScale:
         return self._scaler.is_enabled() and self._scaler.get_scale() * self._size >= 1
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss, times the scale, to those of the weights."""
+        """Accumulate the gradients of a loss, times the scale."""
         torch.autograd.backward(self._scaler.scale(loss))
 
     def unscale(self) -> None:
@@ -290,7 +290,7 @@ class LossScale:
         self._scaler.unscale_(self._optimizer)
 
     def step(self) -> None:
-        """Update the weights unless a gradient is not finite, then the scale."""
+        """Update the weights, unless a gradient is not finite, and then the scale."""
         self._scaler.step(self._optimizer)
         self._scaler.update()
 

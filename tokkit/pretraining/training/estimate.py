@@ -1,19 +1,19 @@
-"""What a run needs, measured on its first steps before it starts (``--dry-run``).
+"""What a run needs, measured on a few steps before it starts (``--dry-run``).
 
-A few steps of each phase are taken with the real model on real batches: one to warm up and three
-that are timed. Memory is the peak of these steps. On a GPU that is what torch allocated; on a CPU
-it is by how much the process grew, so in a process that was larger before, too little is reported.
-The instances of the run's first batches, a random sample of a few thousand, stand for all.
+The real model takes a few steps of each phase on real batches: one to warm up, and three that are
+timed. Memory is the peak during these steps. On a GPU that is what torch allocated; on a CPU it is how
+much the process grew, which is too little if it had been larger before. A random sample, the few
+thousand instances of the first batches, represents all instances.
 
-An evaluation only goes forward, and takes a third of the time in which its tokens would be trained
-on. With 1,000 steps of 0.5 seconds, batches of 256, an evaluation of 512 instances every 100 steps
-and one before the first:
+An evaluation only runs forward, and takes a third of the time of training on the same tokens. With
+1,000 steps of 0.5 seconds, batches of 256, and an evaluation of 512 instances before the first step and
+every 100 steps:
 
     training 1000 * 0.5 = 500 s       evaluations 11 * (512 / 256) * 0.5 / 3 = 3.7 s
 
-Of several processes one is measured, on its share of a batch and without the exchange of gradients;
-with ``--fsdp`` it still holds the whole model, so a process of the run needs less memory. A model
-whose weights, gradients and moments alone exceed the memory is not measured.
+Of several processes one is measured, on its share of a batch and without exchanging gradients. With
+``--fsdp`` it still holds the whole model, so the processes of the run need less memory. A model whose
+weights, gradients and moments alone exceed the memory is not measured.
 """
 
 import math
@@ -57,9 +57,9 @@ BYTES_PER_PARAMETER = 4 * 4  # weight, gradient and two moments of the optimizer
 
 
 def measure_run(plan: RunPlan, num_processes: int) -> dict[str, Any]:
-    """Return what a run needs: parameters, bytes of memory, tokens, operations, seconds.
+    """Return what a run needs: parameters, bytes of memory, tokens, operations and seconds.
 
-    Nothing is written. What is not known is None.
+    Nothing is written. Unknown values are None.
     """
     config = plan.config
     with join_process_group(config, SINGLE_PROCESS) as group, torch_settings(config, group.device):
@@ -92,12 +92,12 @@ def measure_run(plan: RunPlan, num_processes: int) -> dict[str, Any]:
 def _measure(
     plan: RunPlan, sources: Sources, group: ProcessGroup, num_processes: int
 ) -> tuple[list[float], int | None]:
-    """Return seconds per step of each phase, NaN where the memory does not suffice, and the peak.
+    """Return the seconds per step of each phase, NaN if memory does not suffice, and peak memory.
 
-    Steps are of the last batch size, which is the largest of batches that grow.
+    Steps have the last batch size, which is the largest if batches grow.
     """
     config = plan.config
-    # In a run by the clock, of which no time passes, the phase remains what it is set to.
+    # By the clock, at which no time passes here, the phase remains as it is set.
     left_out: dict[str, Any] = dict.fromkeys(
         ("max_steps", "warmup_tokens", "decay_steps", "continue_from", "decay_from")
     )
@@ -132,10 +132,10 @@ def _time_steps(trainer: Trainer, phase: int) -> float:
     trainer.state = TrainingState(phase_starts=[0] * (phase + 1))
     for step in range(1 + NUM_TIMED):
         if step == 1:
-            trainer.collect_metrics()  # of the first, which compiles and allocates
+            trainer.collect_metrics()  # waits for the first step, which compiles and allocates
             started = time.perf_counter()
         trainer.step()
-    trainer.collect_metrics()  # once, since training does not wait for a GPU at each step either
+    trainer.collect_metrics()  # only once, since training does not wait for a GPU at each step
     return (time.perf_counter() - started) / NUM_TIMED
 
 
@@ -146,14 +146,14 @@ def summarize(
     seconds_per_step: Sequence[float],
     schedule: Schedule,
 ) -> dict[str, Any]:
-    """Return the figures of each phase and of the whole run; None for what is not known.
+    """Return the figures of each phase and of the whole run; unknown ones are None.
 
     Args:
-        config: of the run.
-        model: with or without data.
-        samples: one for each phase; a run without phases is one phase.
+        config: options of the run.
+        model: model of the run, with or without data.
+        samples: sample of each phase; a run without phases has one.
         seconds_per_step: of each phase, with batches of the last size; NaN if not measured.
-        schedule: of the run.
+        schedule: schedule of the run.
     """
     phases: list[dict[str, float]] = []
     evaluation_seconds = 0.0

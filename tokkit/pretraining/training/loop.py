@@ -1,17 +1,17 @@
-"""The training loop, and one step from top to bottom: ``Trainer.run``, ``Trainer.step``.
+"""The training loop, ``Trainer.run``, and one step of it, ``Trainer.step``.
 
     before step n, if due    log │ evaluate │ save a checkpoint │ stop, or end
     step n                   batches │ forward, backward │ clip, update │ metrics
 
-What a step does depends only on its number and the weights: the batch, its masks, the dropout and
-the learning rate are functions of the number, and there is no RNG state to save. A resumed run is
-bit-identical on a CPU with the same number of threads; on a GPU the order of reductions varies. With
-``--max-time`` the rate depends on elapsed time, so runs are not reproducible.
+A step depends only on its number and the weights: the batch, its masks, dropout and the learning rate
+are functions of the number, so there is no RNG state to save. A resumed run is bit-identical on a CPU
+with the same number of threads; on a GPU the order of reductions varies. With ``--max-time`` the rate
+depends on elapsed time, so runs are not reproducible.
 
-Gradients are accumulated. Each loss is divided by the step's number of predictions and pairs over
-all processes, so the number of micro-batches and processes makes no difference.
+Gradients are accumulated. Each loss is divided by the step's number of predictions and pairs over all
+processes, so the number of micro-batches and processes makes no difference.
 
-All processes of a run execute the same lines. Only the first writes and logs.
+All processes of a run execute the same code. Only the first writes and logs.
 """
 
 import logging
@@ -80,12 +80,12 @@ class Trainer:
 
     Attributes:
         config: options of the run.
-        schedule: what is due at which step.
-        group: processes that share the run.
-        loaders: one for each phase; without phases one for all folders.
+        schedule: decides what is due at which step.
+        group: processes of the run.
+        loaders: loader of each phase; a run without phases has one.
         prefetcher: prepares this process's batches.
-        model: has the names of weights that checkpoints and exports use.
-        wrapped_model: ``model`` as all processes train it; it is this one that is called.
+        model: the model, with the names of weights that checkpoints and exports use.
+        wrapped_model: ``model`` as distributed over processes; this is the one to call.
         optimizer: optimizer of its weights.
         state: step, tokens, elapsed time and best loss so far.
     """
@@ -115,10 +115,10 @@ class Trainer:
         self._flops_per_token: Sequence[float] = ()  # in each phase, where the peak is known
 
     def resume(self) -> None:
-        """Load the newest checkpoint if there is one; rank 0 reads it and broadcasts it.
+        """Load the newest checkpoint if there is one; rank 0 reads and broadcasts it.
 
-        Before the first step of a run that goes on with another one, that is a copy of its
-        checkpoint. After more steps of wsd have been asked for, it is the newest without decay.
+        A new run that continues another one starts from a copy of its checkpoint. A run of wsd that
+        got more steps starts from the newest checkpoint without decay.
         """
         checkpoint, expected = None, name_tensors(self.model, self.optimizer)
         if self.group.is_first:
@@ -131,7 +131,7 @@ class Trainer:
             return
         self.state = TrainingState.from_dict(data)
         if not self.group.is_first:
-            self.state.interval = MetricSums()  # the first has the sums of all processes
+            self.state.interval = MetricSums()  # rank 0 has the sums of all processes
         parts = {
             file: split_tensors({} if checkpoint is None else checkpoint.tensors[file], tensors)
             for file, tensors in expected.items()
@@ -169,7 +169,7 @@ class Trainer:
                     with self._without_compiling():
                         loss = self._evaluate()
                     if loss is None:
-                        continue  # stopped by a signal, handled above
+                        continue  # a signal stopped it, and is handled above
                 self._save_if_due(loss, is_over=is_over, is_stopping=signal is not None)
                 if signal is not None:
                     self._raise_interrupted(signal)
@@ -207,7 +207,7 @@ class Trainer:
 
     @contextmanager
     def _without_compiling(self) -> Iterator[None]:
-        """Leave the block out of the elapsed time if a graph is compiled in it."""
+        """Exclude the block from elapsed time if a graph is compiled in it."""
         graphs, started = count_graphs(), time.monotonic()
         yield
         if count_graphs() > graphs:
@@ -240,7 +240,7 @@ class Trainer:
             with accumulate(model, is_last=number == len(batches)):
                 sums.append(compute_losses(model, batch, config.precision, group.device))
                 loss = total_loss(sums[-1], num_predicted, num_pairs)
-                # Processes average their gradients, but the sum is needed.
+                # Gradients are averaged over processes, but their sum is needed.
                 self._scaled.backward(loss * group.size)
         self._scaled.unscale()
         gradient_norm = clip_gradients(model, config.max_gradient_norm)
@@ -253,8 +253,8 @@ class Trainer:
         state.step += 1
         state.tokens += int(num_tokens)
         state.interval.waited += prefetcher.waited
-        # On a GPU metrics are read a step later, when the next step is already running, except
-        # before a log line.
+        # On a GPU metrics are read one step later, while the next step is running, except before a
+        # log line.
         is_log_due = self.schedule.is_log_due(state.step, is_over=False)
         self.collect_metrics(num_pending=0 if is_log_due or group.device.type == "cpu" else 1)
         state.interval.seconds += time.perf_counter() - started
@@ -287,14 +287,14 @@ class Trainer:
         )
 
     def _describe_saved(self) -> str:
-        """Return what is saved of a run that diverged, and the remedy; all processes call this."""
+        """Return what is saved of a run that diverged, and the remedy; collective."""
         if self._writer is not None:
             self._writer.wait()
         saved = self.group.broadcast(self._writer and self._writer.describe_saved())
         return f"{saved}; lower --learning-rate and pass --overwrite to start again"
 
     def _log_if_due(self, *, is_over: bool) -> None:
-        """Log the steps since the last line; rate and norm are those of the last step."""
+        """Log the steps since the last line, with the rate and norm of the last step."""
         state, phase = self.state, self.state.phase
         is_due = self.schedule.is_log_due(state.step, is_over=is_over)
         if state.step == self._logged_step or not is_due:
@@ -328,11 +328,11 @@ class Trainer:
         return is_due and has_held_out and state.evaluated_step != state.step
 
     def _evaluate(self) -> float | None:
-        """Evaluate the held-out instances, whose masks are the same at every evaluation.
+        """Evaluate on the held-out instances, whose masks are the same at every evaluation.
 
-        Each round gives every process one batch, so each batch counts once. In the last round some
-        may have none: they run the model on another's batch and drop the result, because all
-        processes must call a model that is split among them (FSDP) equally often.
+        In each round every process gets one batch. If the last round has too few, the others run the
+        model on another's batch and drop the result, because with FSDP all processes must call the
+        model equally often.
 
         Returns:
             The loss, which is finite; None if a signal stopped the evaluation.
@@ -350,7 +350,7 @@ class Trainer:
                 losses = compute_losses(model, batch.to(group.device), precision, group.device)
                 if group.rank < len(round_batches):
                     pending.append(StepMetrics([batch], [losses]))
-                if len(pending) > 1:  # so that a GPU has the next batch already
+                if len(pending) > 1:  # a GPU is already running the next batch
                     pending.popleft().add_to(sums)
         for metrics in pending:
             metrics.add_to(sums)
@@ -367,7 +367,7 @@ class Trainer:
         return loss
 
     def _save_if_due(self, loss: float | None, *, is_over: bool, is_stopping: bool) -> None:
-        """Start writing a checkpoint; ``loss`` is the held-out loss if it was just evaluated."""
+        """Start writing a checkpoint; ``loss`` is the held-out loss if just evaluated."""
         state = self.state
         if state.step == self._last_save_step:
             return
@@ -376,7 +376,7 @@ class Trainer:
             state.step, is_over=is_over, is_stopping=is_stopping, is_best=is_best
         ):
             return
-        self.collect_metrics()  # weights that are not finite are never saved
+        self.collect_metrics()  # raises before weights that are not finite would be saved
         named = name_tensors(self.model, self.optimizer)
         tensors = {file: full_tensors(named[file]) for file in named}
         interval = state.interval.all_reduce(self.group.sum)

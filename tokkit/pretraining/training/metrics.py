@@ -1,21 +1,20 @@
 """What a run measures: losses and accuracies as sums, and the operations of a step.
 
-What is minimized is the mean cross-entropy over the batch's predicted tokens plus the mean over its
-labelled pairs. Log lines and evaluations keep sums and counts and divide at the end, so metrics over
-several batches, or over the parts of one that several processes had, weigh each token alike.
+The loss is the mean cross-entropy over the batch's predicted tokens plus the mean over its labelled
+pairs. Log lines and evaluations keep sums and counts and divide at the end, so metrics over several
+batches, or over parts of a batch in several processes, weigh all tokens equally.
 
-Floating-point operations: forward and backward, each parameter of a matrix that a token passes costs
-6, a multiplication and an addition once forward and twice backward. Attention costs 12 more for each
-layer, hidden unit and token that is attended to (two products of 2 operations, three times). Only
-predicted tokens pass the head. So a token costs
+Floating-point operations: each parameter of a matrix that a token passes through costs 6, a
+multiplication and an addition once forward and twice backward. Attention costs 12 more for each layer,
+hidden unit and token that is attended to (two products of 2 operations, three times). Only predicted
+tokens pass through the head. So a token costs
 
     6 * encoder parameters  +  12 * layers * hidden * length  +  6 * head parameters * masked share
 
 For BERT-base with a vocabulary of 30,522, 128 tokens in a sequence and a masked share of 0.15 that is
-510.3 + 14.2 + 21.6 = 546.1 million. Embeddings are looked up, not multiplied; what is computed for
-padding, or computed twice to save memory, is not counted, because nobody needs it. The rate of these
-operations as a share of the device's peak is the MFU, model FLOPs utilization (PaLM, Chowdhery et al.
-2022, arXiv:2204.02311, appendix B).
+510.3 + 14.2 + 21.6 = 546.1 million. Embeddings are looked up, not multiplied. Work for padding, or
+repeated to save memory, does not count. The rate of these operations as a share of the device's peak is
+the MFU, model FLOPs utilization (PaLM, Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
 """
 
 import math
@@ -38,12 +37,12 @@ NUM_SAMPLED = 4096
 
 
 def total_loss(sums: Sums, num_predicted: float, num_pairs: float) -> Tensor:
-    """Return the loss that is minimized, or the part of it that one micro-batch has.
+    """Return the contribution of a micro-batch to the loss of a step.
 
     Args:
-        sums: what the model returned.
-        num_predicted: predicted tokens of the whole step.
-        num_pairs: labelled pairs of the whole step; other instances have no second term.
+        sums: output of the model.
+        num_predicted: number of predicted tokens in the whole step.
+        num_pairs: number of labelled pairs in the whole step; 0 for instances without pairs.
     """
     return sums.token_loss / max(1.0, num_predicted) + sums.pair_loss / max(1.0, num_pairs)
 
@@ -57,7 +56,7 @@ class MetricSums:
     Attributes:
         tokens: tokens without padding.
         seconds: duration of the steps.
-        waited: seconds of them spent waiting for data.
+        waited: seconds of that spent waiting for data.
         num_predicted: tokens with a label.
         num_pairs: pairs with a label.
         token_loss: cross-entropy of the predicted tokens.
@@ -77,7 +76,7 @@ class MetricSums:
     pair_correct: float = 0
 
     def add(self, batch: Batch, sums: Sequence[float]) -> None:
-        """Add a batch and what the model returned for it, the four numbers of a ``Sums``."""
+        """Add a batch and the model's output for it, the four numbers of a ``Sums``."""
         self.tokens += batch.num_tokens
         self.num_predicted += batch.num_predicted
         self.num_pairs += batch.num_pairs
@@ -87,17 +86,17 @@ class MetricSums:
         self.pair_correct += sums[3]
 
     def all_reduce(self, add_up: Callable[[Sequence[float]], Sequence[float]]) -> "MetricSums":
-        """Return the sums of all processes; durations remain those of this one.
+        """Return the sums over all processes; durations remain those of this process.
 
         Args:
-            add_up: adds up numbers over processes.
+            add_up: sums numbers over processes.
         """
         sums = MetricSums(*add_up(astuple(self)))
         sums.seconds, sums.waited = self.seconds, self.waited
         return sums
 
     def means(self, objective: str) -> dict[str, float]:
-        """Return losses and accuracies: means over predicted tokens, and over pairs if any."""
+        """Return losses and accuracies: means over predicted tokens, and over pairs, if any."""
         tokens = "mlm" if OBJECTIVES[objective].has_masks else objective.replace("-", "_")
         loss = self.token_loss / max(1, self.num_predicted)
         means = {
@@ -113,7 +112,7 @@ class MetricSums:
 
     @property
     def perplexity(self) -> float:
-        """Exponential of the mean loss of predicted tokens, which is cut off before it overflows."""
+        """Exponential of the mean loss of predicted tokens, limited so that it does not overflow."""
         return math.exp(min(self.token_loss / max(1, self.num_predicted), 700.0))
 
     def speed(
@@ -123,8 +122,8 @@ class MetricSums:
 
         Args:
             elapsed: seconds of training.
-            flops_per_token: operations of a token, forward and backward.
-            peak_flops: operations a second of all devices together; None if unknown.
+            flops_per_token: operations per token, forward and backward.
+            peak_flops: operations per second of all devices together; None if unknown.
         """
         seconds = max(self.seconds, 1e-9)  # the clock may not have advanced
         speed = {
@@ -138,14 +137,14 @@ class MetricSums:
 
 
 class StepMetrics:
-    """Losses and gradient norm of a step, which may still be on their way from the device.
+    """Losses and gradient norm of a step, which may still be in transit from the device.
 
-    On a GPU they are copied without waiting. If they are read one step later, the next step is
-    already running by then.
+    On a GPU they are copied asynchronously. If they are read one step later, the next step is already
+    running by then.
 
     Args:
-        batches: the micro-batches.
-        sums: what the model returned for each.
+        batches: micro-batches.
+        sums: output of the model for each.
         gradient_norm: norm before clipping, of the whole step; None for an evaluation.
     """
 
@@ -167,7 +166,7 @@ class StepMetrics:
     def add_to(self, sums: "MetricSums") -> float:
         """Wait for the values, add those of each micro-batch to sums, and return the norm.
 
-        If the norm is not finite, micro-batches whose losses are not either are left out.
+        If the norm is not finite, micro-batches whose losses are not finite are left out.
         """
         if self._copied is not None:
             self._copied.synchronize()
@@ -184,18 +183,18 @@ class TrainingState:
     """Everything a run resumes from besides tensors; each checkpoint holds it as JSON.
 
     Attributes:
-        step: updates so far.
-        tokens: tokens in all of them, without padding.
-        instances: instances in all of them.
-        learning_rate: rate of the last update.
-        decay_start: step with which the decay started that some of them belong to; see
+        step: number of steps so far.
+        tokens: number of tokens in them, without padding.
+        instances: number of instances in them.
+        learning_rate: rate of the last step.
+        decay_start: step at which the decay started, if some of them belong to one; see
             ``Schedule.decay_start``.
         elapsed: seconds of training, without those in which the run was stopped.
         phase_starts: first step of each phase that has started.
         evaluated_step: last step that was evaluated.
         best_loss: lowest held-out loss.
-        skipped_steps: updates that were left out in fp16; see ``LossScale``.
-        loss_scale: the scale and its age when the checkpoint was made; None without fp16.
+        skipped_steps: number of steps without an update, in fp16; see ``LossScale``.
+        loss_scale: the scale and its age at the checkpoint; None without fp16.
         interval: sums since the last log line.
     """
 
@@ -219,7 +218,7 @@ class TrainingState:
 
     @property
     def num_updates(self) -> int:
-        """Steps that changed the weights."""
+        """Number of steps that updated the weights."""
         return self.step - self.skipped_steps
 
     @property
@@ -233,8 +232,8 @@ class Sample:
     """Statistics of the instances of a run, or of one of its phases.
 
     Attributes:
-        num_instances: instances in an epoch.
-        num_held_out: instances in an evaluation.
+        num_instances: number of instances in an epoch.
+        num_held_out: number of instances in an evaluation.
         tokens: mean number of tokens in an instance.
         length: mean number of tokens that a token attends to.
         masked_share: predicted tokens divided by all tokens.
@@ -248,7 +247,7 @@ class Sample:
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Return the parameters of each part, and ``total``; what layers share counts once."""
+    """Return the number of parameters of each part, and ``total``; shared ones count once."""
     counts = {"embeddings": 0, "layers": 0, "heads": 0}
     for name, parameter in model.named_parameters():
         part = name.split(".", 1)[0].removeprefix("decoder_")

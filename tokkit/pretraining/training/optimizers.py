@@ -2,13 +2,12 @@
 
 To add one, write its class, or a function that builds it from groups of parameters, and add it to
 ``BUILDERS`` below, and its name to the choices of ``--optimizer`` in ``pretrain_config.py``. If it
-does not keep AdamW's two moments, the parameter group says under ``moments`` what it keeps; tensors
+does not keep AdamW's two moments, its parameter groups name what it keeps under ``moments``; tensors
 of another shape than the parameter's also need a change of ``name_tensors`` in ``checkpoints.py``.
-``BYTES_PER_PARAMETER`` in ``estimate.py`` counts two moments, which is the most that any of these
-keeps.
+``BYTES_PER_PARAMETER`` in ``estimate.py`` counts two moments, the most that any of these keeps.
 
-Everything here works on plain parameters and on those that FSDP2 (``fully_shard``) has split among
-processes, where norms are those of whole tensors. Decay is BERT's: none for biases and norms.
+Everything works on plain parameters and on those that FSDP2 (``fully_shard``) has sharded, where norms
+are those of whole tensors. As for BERT, biases and norms have no weight decay.
 
 LAMB is Adam with updates in proportion to the weights, for batches of thousands: You et al. 2020,
 "Large Batch Optimization for Deep Learning" (arXiv:1904.00962v5, algorithm 2). With gradient g,
@@ -23,11 +22,10 @@ So a weight matrix of norm 30 moves by 0.03 at a rate of 0.001, whatever its gra
 trust ratio |w| / |u| is 1 if either norm is 0; the paper's clamp on |w| is left out, as in all
 implementations.
 
-Of the variants in use this is that of NVIDIA's BERT (apex, FusedLAMB with its defaults): with bias
-correction, which google-research/albert leaves out, and without the ratio and decay on biases and
-norms, as in both. apex takes a decay of 0 to mean the same for all weights; here ``adapt`` says it,
-so ``--weight-decay 0`` is still LAMB. A ratio belongs to a tensor, and the three projections of
-attention are one tensor here.
+This is the variant of NVIDIA's BERT (apex, FusedLAMB with its defaults): with bias correction, which
+google-research/albert leaves out, and without the ratio and decay on biases and norms, as in both.
+apex leaves the ratio out wherever decay is 0; here ``adapt`` decides, so ``--weight-decay 0`` is still
+LAMB. Each tensor has its own ratio, and the three projections of attention are one tensor here.
 
 StableAdamW is AdamW that takes smaller steps where a gradient is larger than the second moment
 expects, by Adafactor's clipping, so it needs no clipping of gradients: Wortsman et al. 2023, "Stable
@@ -40,12 +38,12 @@ beta' = beta (1 - beta^(step-1)) / (1 - beta^step), for each tensor
     rate' = rate / max(1, root of the mean of g^2 / max(v, epsilon^2))
     w = w - rate' * decay * w - rate' * m / (sqrt(v) + epsilon)
 
-Muon is torch's own, for the matrices of the layers; all else, embeddings and heads as well, has
-AdamW, as in Keller Jordan's post (kellerjordan.github.io/posts/muon): momentum 0.95 of Nesterov, five
-steps of Newton-Schulz. An update is scaled by 0.2 * sqrt(max(rows, columns)), which makes it as long as
+Muon is torch's own, for the matrices of the layers; everything else, embeddings and heads included,
+has AdamW, as in Keller Jordan's post (kellerjordan.github.io/posts/muon): Nesterov momentum of 0.95,
+five steps of Newton-Schulz. Updates are scaled by 0.2 * sqrt(max(rows, columns)), to the length of
 AdamW's, so one learning rate and one weight decay serve both: Liu et al. 2025, "Muon is scalable for
 LLM training" (arXiv:2502.16982). A shard of a matrix cannot be orthogonalized, so under FSDP2 each
-process gathers the momentum of one matrix after the other and keeps its own rows of the update.
+process gathers the momentum of one matrix at a time and keeps its own rows of the update.
 """
 
 import math
@@ -70,11 +68,11 @@ Groups = list[dict[str, Any]]
 def build_optimizer(model: nn.Module, config: PretrainConfig) -> Optimizer:
     """Return the optimizer of a run.
 
-    Biases and norms have no weight decay; but for XLNet's biases of heads, they are the parameters
-    of one dimension.
+    Biases and norms have no weight decay. They are the parameters of one dimension, and XLNet's biases
+    of heads.
 
     Args:
-        model: its parameters are updated; one that several modules share occurs once.
+        model: model whose parameters are updated; shared ones are updated once.
         config: options of the run.
     """
     parameters = dict(model.named_parameters())
@@ -106,41 +104,30 @@ def _build_muon(groups: Groups, **options: Any) -> Optimizer:
     return MuonAdamW([matrices], _build_adamw(others, **options))
 
 
-# AdamW in its fused form updates all parameters in one call. For ``tiny`` on a CPU that took 1.3 ms a
-# step, where one call a parameter took 5.6 and ``foreach`` 4.7. Every device that we train on has it.
+# Fused AdamW updates all parameters in one call. For ``tiny`` on a CPU that took 1.3 ms per step, where
+# one call per parameter took 5.6 and ``foreach`` 4.7. All devices that we train on support it.
 _build_adamw = partial(torch.optim.AdamW, fused=True)
 
 
 class AdamFamily(torch.optim.Optimizer):
-    """What LAMB and StableAdamW share: two moments of fp32 parameters, split by FSDP2 or not.
+    """What LAMB and StableAdamW share: two moments of fp32 parameters, sharded by FSDP2 or not.
 
     Each parameter's state has AdamW's names: ``step``, ``exp_avg``, ``exp_avg_sq``.
 
-    They update one tensor at a time: for LAMB ``torch._foreach_*`` took a quarter more time for
-    ``base`` on a CPU, and needs memory for another copy of all weights. Fewer launches on a GPU would
-    save milliseconds of the seconds that a step over thousands of sequences takes.
+    They update one tensor at a time: for LAMB ``torch._foreach_*`` took 25% longer for ``base`` on a
+    CPU, and needs memory for another copy of all weights. Fewer launches on a GPU would save
+    milliseconds of the seconds that a step over thousands of sequences takes.
 
     Args:
         params: parameters, or groups of them with options of their own.
-        lr: learning rate.
-        betas: decay rates of the two moments.
-        eps: added to the denominator, for weights that have never had a gradient.
-        weight_decay: share of the weight that a step of rate 1 takes away.
-        options: further options of a subclass.
+        options: ``lr``, the learning rate; ``betas``, decay rates of the two moments; ``eps``, added to
+            the denominator, for weights that have never had a gradient; ``weight_decay``, share of the
+            weight that a step of rate 1 takes away; and those of a subclass.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Tensor] | Iterable[dict[str, Any]],
-        *,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-6,
-        weight_decay: float = 0.01,
-        **options: Any,
-    ) -> None:
-        shared = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, shared | options)
+    def __init__(self, params: Iterable[Any], **options: Any) -> None:
+        defaults = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": EPSILON, "weight_decay": 0.01}
+        super().__init__(params, defaults | options)
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
@@ -200,7 +187,7 @@ class StableAdamW(AdamFamily):
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """torch's Muon for matrices, and another optimizer for all else, as one optimizer.
+    """torch's Muon for matrices and another optimizer for everything else, as one optimizer.
 
     Args:
         groups: groups of matrices, with their weight decay.
@@ -231,9 +218,9 @@ class MuonAdamW(torch.optim.Optimizer):
         self._muon.step()  # type: ignore[no-untyped-call]
 
     def _update_rows(self, parameter: Tensor, gradient: DTensor, group: dict[str, Any]) -> None:
-        """Update this process's rows of a matrix that is split among processes.
+        """Update this process's rows of a sharded matrix.
 
-        A step of torch's Muon without momentum, on a matrix of zeros, is the update.
+        The update is a step of torch's Muon without momentum on a matrix of zeros.
         """
         state = self.state[parameter]
         if not state:
@@ -253,9 +240,9 @@ class MuonAdamW(torch.optim.Optimizer):
 
 
 def _correction(beta: float, step: Tensor) -> Tensor:
-    """Return 1 - beta^step, on the step's device: reading the step would wait for a GPU.
+    """Return 1 - beta^step, on the step's device, as reading the step would wait for a GPU.
 
-    A power in fp32 would be wrong by 1e-5 at first, since beta is near 1.
+    A power in fp32 would be off by 1e-5 at first, since beta is near 1.
     """
     return -torch.expm1(step * (math.log(beta) if beta else -math.inf))
 
@@ -277,9 +264,9 @@ BUILDERS: dict[str, Callable[..., Optimizer]] = {
 
 
 def name_moments(optimizer: Optimizer) -> dict[Tensor, tuple[str, ...]]:
-    """Return the tensors that an optimizer keeps for each parameter, in the parameter's shape.
+    """Return the names of the tensors that an optimizer keeps for each parameter, in its shape.
 
-    They are what a checkpoint holds besides the weights.
+    A checkpoint holds them besides the weights.
     """
     return {
         parameter: group.get("moments", ADAM_MOMENTS)
@@ -289,10 +276,10 @@ def name_moments(optimizer: Optimizer) -> dict[Tensor, tuple[str, ...]]:
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
-    """Scale all gradients down to a total norm of ``max_norm`` if theirs is larger; 0 leaves them.
+    """Scale gradients down to a total norm of ``max_norm`` if theirs is larger; 0 does not clip.
 
     Returns:
-        The total norm before clipping: 0-dimensional, on the gradients' device.
+        The total norm before clipping, 0-dimensional, on the gradients' device.
     """
     parameters = list(model.parameters())
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

@@ -1,8 +1,8 @@
-"""What a run reports while it trains: metrics to files, and a progress bar with the latest ones.
+"""What a run reports while it trains: metrics in files, and a progress bar with the latest ones.
 
     12%|██▍               | 12010/100000 2:31:07 left, loss 2.13 mlm 58.1% nsp 97.2% 802k tokens/s mfu 55.3% wait 0.2%
 
-A run that ends by the clock has a bar of seconds. Of several processes only the first reports.
+The bar of a run with ``--max-time`` counts seconds. Of several processes only the first reports.
 
 ``metrics.jsonl`` has a line every few steps and a line for each evaluation:
 
@@ -14,13 +14,13 @@ A run that ends by the clock has a bar of seconds. Of several processes only the
     mfu                 see tokkit.pretraining.training.metrics; absent if the device's peak is unknown
     elapsed             seconds of training, without those in which the run was stopped
 
-An evaluation of step n is of the weights after n updates, and comes before the training that
-continues from them. So a run that resumes at step n keeps the training lines up to n and the
-evaluations before n, or up to it if the checkpoint was written after one, and writes the rest again:
-no line is duplicated, none is missing.
+The evaluation of step n is of the weights after n updates, before step n trains on. So a run that
+resumes at step n keeps the training lines up to n and the evaluations before n, or up to n if the
+checkpoint was written after that evaluation, and writes the rest again: no line is duplicated or
+missing.
 
-Lines that cannot be written, as on a full disk, are kept in memory until they can be, and the file
-never ends in an incomplete line: the run continues, and its log has no gap once there is space.
+Lines that cannot be written, as on a full disk, stay in memory until they can be, and the file never
+ends in an incomplete line: the run continues, and its log has no gap once there is space.
 """
 
 import json
@@ -54,7 +54,7 @@ class Reporter:
     Args:
         config: options of the run.
         state: state from which the run starts or resumes.
-        last_step: at which a run by steps ends.
+        last_step: step at which a run by steps ends.
     """
 
     def __init__(self, config: PretrainConfig, state: TrainingState, last_step: int) -> None:
@@ -77,7 +77,7 @@ class Reporter:
                     unit=" s" if by_clock else "",
                     bar_format=BAR_FORMAT,
                     dynamic_ncols=True,
-                    smoothing=0.05,  # averages about 20 redraws, so an evaluation soon fades
+                    smoothing=0.05,  # averages about 20 redraws, so an evaluation is soon forgotten
                     disable=not (config.progress and sys.stderr.isatty()),
                 )
             )
@@ -123,7 +123,7 @@ class Reporter:
 
 
 def summarize_line(line: Mapping[str, Any]) -> str:
-    """Return a training line in a few words, the most important first: a narrow terminal cuts off."""
+    """Return a training line in short, the most important first, as narrow terminals cut it off."""
     words = [f"loss {line['loss']:.4g}"]
     words += [
         f"{name.removesuffix('_accuracy')} {value:.1%}"

@@ -1,12 +1,13 @@
-"""What a run is, as its options and the manifests of its instances define it, before torch is imported.
+"""The identity of a run, from its options and the manifests of its instances, without torch.
 
-So "up to date", "another run" and "more steps" are answered at once. The folder records what the run
-is when it starts, the manifest when it has finished. Of the options, ``max_steps`` alone may change
-in a folder that holds a run: the run goes on to the new end. All others make another run.
+So "up to date", "another run" and "more steps" are answered at once. The folder records the identity
+when the run starts, the manifest when it has finished. Of the options that are part of it, only
+``max_steps`` may change in a folder that holds a run: the run continues to the new end. Any other
+change makes it another run.
 
-A run with ``--continue-from`` or ``--decay-from`` takes over a checkpoint: model, moments and step.
-It copies it into its own folder when it starts, and never reads the other run again. Its position in
-the data goes on if it has the same instances, and is 0 if they are others.
+A run with ``--continue-from`` or ``--decay-from`` takes over a checkpoint: model, moments and step. It
+copies it into its own folder when it starts, and never reads the other run again. Its position in the
+data continues if the instances are the same, and is 0 if not.
 """
 
 import platform
@@ -51,14 +52,14 @@ from tokkit.pretraining.training.run_record import (
 from tokkit.pretraining.training.schedule import Origin, Schedule
 from tokkit.shards.objectives import MASKED
 
-# Options on which the weights do not depend, or only through rounding and through which activations
-# dropout leaves out. All others are part of the content key.
+# Options that do not change the weights, or only through rounding and dropout's choice of activations.
+# All others are part of the content key.
 OPTIONS_OUTSIDE_KEY = frozenset(
     {
         "instances",  # their content is in the key, their paths are not
-        "init_from",  # the same
-        "continue_from",  # the same
-        "decay_from",  # the same
+        "init_from",  # same
+        "continue_from",  # same
+        "decay_from",  # same
         "output",
         "micro_batch_tokens",
         "checkpoint_every",
@@ -90,13 +91,12 @@ class RunPlan:
 
     Attributes:
         config: options of the run.
-        precision: ``fp32`` or ``bf16``; ``auto`` until the device is known. In a folder that holds a
-            run, ``auto`` is that run's precision, so a run that started with one of the two resumes
-            with the other.
+        precision: ``--precision``; ``auto`` until the device is known. In a folder that holds a run,
+            ``auto`` is the precision of that run, which may have been started with either.
         sources: manifests of the instance folders.
         initial: fingerprint of the model in ``init_from``; None without it.
-        origin: where it begins.
-        model: shape of the model that it takes over from another run; None if it does not.
+        origin: where the run begins.
+        model: shape of the model taken over from another run; None without one.
     """
 
     config: PretrainConfig
@@ -112,8 +112,8 @@ class RunPlan:
 
         Raises:
             UsageError: if the run folder is an input, or an option has no effect.
-            TokkitError: if an instance folder is unfinished or has an unknown objective, a run that
-                is to go on is of another model, or more steps are done than there are to be.
+            TokkitError: if an instance folder is unfinished or has an unknown objective, the run to
+                continue has another model, or more steps are done than the run is to have.
         """
         canonical_json(format_options(asdict(config)))  # refuses names that run.json cannot hold
         models = [path for path in (config.init_from, config.origin_path) if path is not None]
@@ -166,7 +166,7 @@ class RunPlan:
 
     @property
     def spec(self) -> StageSpec:
-        """Everything on which the weights depend."""
+        """Everything that the weights depend on."""
         config = self.config
         options = {
             name: value
@@ -206,11 +206,11 @@ def require_model(config: PretrainConfig, objective: str, longest: int) -> None:
 
     Args:
         config: options of the run.
-        objective: of the instances.
-        longest: their ``--max-seq-length``.
+        objective: objective of the instances.
+        longest: ``--max-seq-length`` of the instances.
 
     Raises:
-        UsageError: naming the option.
+        UsageError: if an option does not fit them.
     """
     if not (config.init_from or config.origin_path):
         family = config.choose_family(objective)
@@ -230,7 +230,7 @@ def require_model(config: PretrainConfig, objective: str, longest: int) -> None:
 def _find_origin(
     config: PretrainConfig, sources: Sequence[Manifest]
 ) -> tuple[Origin, Mapping[str, Any] | None]:
-    """Return where a run begins, and the shape of the model that it takes over if it does."""
+    """Return where a run begins, and the shape of the model that it takes over, if any."""
     started = None
     if (config.output / RUN).is_file() and not config.overwrite:
         record, past = read_run(config.output)
@@ -285,7 +285,7 @@ def family_of(model: Mapping[str, Any]) -> str:
 def _require_same_model(
     config: PretrainConfig, record: RunRecord, past: PretrainConfig, sources: Sequence[Manifest]
 ) -> None:
-    """Refuse to go on with a model that the instances or the optimizer do not fit."""
+    """Refuse to continue a run whose model does not fit the instances or the optimizer."""
     path, model = config.origin_path, record["model"]
     if config.optimizer != past.optimizer:
         raise TokkitError(
@@ -304,7 +304,7 @@ def _require_same_model(
                 f"{folder}: was built with --objective {objective}, but the model of {path} learns "
                 f"{model.get('objective')}; build it again"
             )
-        # These have no vectors of positions, and learn longer sequences.
+        # These have no position embeddings, so sequences may be longer.
         if family_of(model) not in {"modernbert", "t5", "xlnet", "marian"} and length > int(
             model.get("max_position_embeddings") or 0
         ):
@@ -325,11 +325,11 @@ def describe_run(
     """Return the content of ``run.json``.
 
     Args:
-        plan: its output may hold the ``run.json`` of an earlier start.
-        model: shape of the model, under the names of a Hugging Face ``config.json``.
-        num_parameters: parameters of the model; shared ones count once.
+        plan: the run; its folder may hold the ``run.json`` of an earlier start.
+        model: shape of the model, with the names of a Hugging Face ``config.json``.
+        num_parameters: number of parameters; shared ones count once.
         device: description of the device.
-        num_processes: processes that share each batch.
+        num_processes: number of processes that share each batch.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     earlier = plan.config.output / RUN
@@ -360,7 +360,7 @@ def _format_command(arguments: Sequence[str]) -> str:
 
 
 def _find_versions() -> dict[str, str]:
-    """Return the versions of everything on which weights or speed may depend."""
+    """Return the versions of everything that weights or speed may depend on."""
     import torch
 
     versions = {

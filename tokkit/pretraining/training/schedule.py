@@ -1,44 +1,44 @@
 """When things happen in a run: its learning rate, batch sizes, phases, evaluations and checkpoints.
 
 A run ends after a number of steps or, with ``--max-time``, of seconds. Everything here is a function
-of the updates so far and the seconds trained, so a resumed run has nothing to restore but these two
-numbers and, by the clock, the steps at which phases started. Nothing here reads a clock.
+of the number of updates and the seconds trained, so a resumed run restores only these two numbers and,
+by the clock, the steps at which phases started. Nothing here reads a clock.
 
-The rate rises linearly during warm-up and falls linearly to 0 at the end, as BERT was trained. With
-a peak of 1.0, two steps of warm-up and six steps in all:
+The rate rises linearly during warm-up and falls linearly to 0 at the end, as for BERT. With a peak of
+1.0, two steps of warm-up and six steps in total:
 
     step  0    1    2    3     4    5
     rate  0.5  1.0  1.0  0.75  0.5  0.25
 
-google-research/bert spends its first update on a rate of 0; here the first one counts. With
-``--schedule cosine`` it falls as half a cosine instead. With ``wsd`` (warm-up, stable, decay) it stays
+google-research/bert has a rate of 0 in its first update; here the first update counts. With
+``--schedule cosine`` it falls as half a cosine. With ``wsd`` (warm-up, stable, decay) it is constant
 until the last ``decay_steps``, in which it falls to 0 as 1 - sqrt(x): Hagele et al. 2024, "Scaling laws
 and compute-optimal training beyond fixed training durations" (arXiv:2405.18392); a tenth of the run is
 their choice and MiniCPM's. With four steps of decay after a peak of 1.0: 1.0, 0.5, 0.29, 0.13.
 
-A run may be given more steps. Then only its end moves: warm-up, phases and batch sizes remain where the
-first ``max_steps`` put them (``Origin.planned_steps``), so no step that is done changes, and any batch
-can be found again. A run of ``wsd`` keeps the checkpoint before its decay, and goes on from it: it
-becomes the run that it would have been with more steps from the start, bit for bit.
+If a run gets more steps, only its end moves: warm-up, phases and batch sizes remain where the first
+``max_steps`` put them (``Origin.planned_steps``), so completed steps do not change, and any batch can
+be reproduced. A run of ``wsd`` keeps the checkpoint before its decay, and continues from it: it equals
+the run with more steps from the start, bit for bit.
 
-A run with ``--continue-from`` or ``--decay-from`` goes on with the steps of another one, and its
-schedule counts its own steps only, from ``Origin.step``. ``--decay-from`` is the decay of wsd from any
+A run with ``--continue-from`` or ``--decay-from`` continues the steps of another one, and its schedule
+counts its own steps only, from ``Origin.step``. ``--decay-from`` is the decay of wsd from any
 checkpoint: it starts at the rate of that checkpoint's last step.
 
-By the clock, a tenth of the time is warm-up unless it is given in steps: the rate is a function of
-the seconds alone, and 0 at second 0. If warm-up is given in steps, its duration is not known in
-advance, and recording it would be state. But if all steps up to ``step`` took the same time, it took
+By the clock, warm-up is a tenth of the time unless it is given in steps: the rate is a function of the
+seconds alone, and 0 at second 0. If warm-up is given in steps, its duration is not known in advance,
+and recording it would be state. But if all steps up to ``step`` took equally long, it took
 ``elapsed * warmup_steps / step`` seconds, and the rate is
 
     peak * (max_time - elapsed) / (max_time - elapsed * warmup_steps / step)
 
-(here of the linear schedule) which is the peak at the end of warm-up and 0 at the end of the time, falls from each step to the
-next however the pace changes, and at an even pace is what a run by steps has: the table above,
-where the six steps take 10 seconds each and ``max_time`` is 60. (The lesser of ramp and remaining
-share of the time is simpler, but never reaches the peak.)
+(for the linear schedule). That is the peak at the end of warm-up and 0 at the end of the time, falls
+from each step to the next however the pace changes, and at a constant pace equals that of a run by
+steps: the table above, if the six steps take 10 seconds each and ``max_time`` is 60. The minimum of
+ramp and remaining share of the time would be simpler, but never reaches the peak.
 
-An option of the schedule is added to ``PretrainConfig``. If the weights do not depend on it, as on ``--eval-every``, its name is also
-added to ``OPTIONS_OUTSIDE_KEY`` in ``run_plan.py``.
+To add an option of the schedule, add it to ``PretrainConfig``, and to ``OPTIONS_OUTSIDE_KEY`` in
+``run_plan.py`` if the weights do not depend on it, as with ``--eval-every``.
 """
 
 import itertools
@@ -59,12 +59,12 @@ class Origin:
     """Where a run begins, which stays the same when it is resumed or given more steps.
 
     Attributes:
-        planned_steps: the step at which the run was to end when it started.
-        step: updates before its first.
-        position: instances of the first phase that the run before it has taken.
-        rate: learning rate from which it decays; None if it does not just decay.
-        checkpoint: of the run before it; None if there is none.
-        fingerprint: of that checkpoint.
+        planned_steps: step at which the run was to end when it started.
+        step: number of updates before its first step.
+        position: number of instances of the first phase that the previous run has taken.
+        rate: learning rate from which ``--decay-from`` decays; else None.
+        checkpoint: checkpoint of the previous run, if any.
+        fingerprint: fingerprint of that checkpoint.
     """
 
     planned_steps: Count

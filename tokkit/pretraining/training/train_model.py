@@ -1,6 +1,6 @@
 """One process of a run, from the instances to the exported model.
 
-All processes of a run do the same, each on its part of every batch. Only the first writes: it holds
+All processes execute the same code, each on its part of every batch. Only the first writes: it holds
 the lock of the run folder, and the others wait for it where that matters.
 """
 
@@ -56,14 +56,14 @@ from tokkit.pretraining.training.run_record import EXPORT, KIND, RUN
 from tokkit.pretraining.training.schedule import Origin, Schedule
 
 MICRO_BATCH_TOKENS = 16_384  # on a CPU
-MAX_TOKENS = 1 << 17  # that are chosen for a GPU
+MAX_TOKENS = 1 << 17  # on a GPU, unless an option says more
 
 
 def train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
     """Train this process's part of a run.
 
     Args:
-        plan: what is trained.
+        plan: the run.
         launch_info: which of the processes this one is.
 
     Returns:
@@ -97,7 +97,7 @@ def train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
                 open_trainer(config, sources, group, plan.origin, plan.model)
             )
             if group.is_first:
-                # Only now, so that a mistake in the options deletes nothing.
+                # Not before, so that a mistake in the options deletes nothing.
                 prepare_folder(plan.spec, lock, overwrite=config.overwrite)
             trainer.resume()
             if group.is_first:
@@ -109,7 +109,7 @@ def train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
             place = f"{config.output}: {describe_device(group.device)}"
             raise TokkitError(f"{place}: out of memory with {use}") from error
         except Exception as error:
-            # torch's compiler wraps what ends it, and so a second Ctrl-C.
+            # torch's compiler wraps the exceptions that end it, a second Ctrl-C among them.
             if isinstance(inner := getattr(error, "inner_exception", None), Interrupted):
                 raise inner from error
             raise
@@ -128,13 +128,13 @@ def open_trainer(
     origin: Origin | None = None,
     model_shape: Mapping[str, Any] | None = None,
 ) -> Iterator[Trainer]:
-    """Put batches, model and optimizer together in their initial state.
+    """Open batches, model and optimizer in their initial state.
 
     Args:
         config: options of the run.
-        sources: its instances.
-        group: processes that share it.
-        origin: where it begins, if not as a new run.
+        sources: instances of the run.
+        group: processes of the run.
+        origin: where the run begins; by default as a new run.
         model_shape: see ``choose_model``.
 
     Raises:
@@ -180,16 +180,16 @@ def open_trainer(
 def choose_micro_batch_tokens(
     model: Transformer, available: int | None, device: torch.device
 ) -> int:
-    """Return how many tokens go through the model at once if nobody says it.
+    """Return the default of ``--micro-batch-tokens``.
 
-    What a layer keeps of a token is 34 times its hidden size in bf16 (Korthikanti et al. 2022,
-    arXiv:2205.05198, section 4.1; flash attention keeps no scores), and twice that in fp32. Three
-    tenths of what weights, gradients and moments leave free are for logits and what is in between.
+    A layer keeps 34 bytes per token and hidden unit in bf16 (Korthikanti et al. 2022,
+    arXiv:2205.05198, section 4.1; flash attention keeps no scores), and twice that in fp32. Of the
+    memory that weights, gradients and moments leave free, 30% is reserved for logits and temporaries.
 
     Args:
-        model: on its device.
-        available: free bytes there.
-        device: of the model.
+        model: model on its device.
+        available: free bytes of the device; None if unknown.
+        device: device of the model.
     """
     if device.type != "cuda" or available is None:
         return MICRO_BATCH_TOKENS
@@ -203,7 +203,7 @@ def choose_micro_batch_tokens(
 def make_schedule(
     config: PretrainConfig, sources: Sources, origin: Origin | None = None
 ) -> Schedule:
-    """Return the schedule of a run; a warm-up in tokens goes by the mean length of the instances."""
+    """Return the schedule of a run; a warm-up in tokens uses the mean length of the instances."""
     schedule = Schedule.from_config(config, origin)
     if config.warmup_tokens is None:
         return schedule
@@ -217,7 +217,7 @@ def make_schedule(
 def open_loaders(
     config: PretrainConfig, sources: Sources, group: ProcessGroup, schedule: Schedule
 ) -> tuple[Loader, ...]:
-    """Return the loader of each phase; without phases one for all folders."""
+    """Return the loader of each phase; a run without phases has one."""
     return tuple(
         Loader(part, own, schedule.batch_sizes(phase), rank=group.rank, world_size=group.size)
         for phase, (part, own) in enumerate(divide_phases(config, sources))
@@ -231,8 +231,8 @@ def choose_model(
 
     Args:
         config: options of the run.
-        sources: its instances.
-        shape: of the model of the run that this one goes on with.
+        sources: instances of the run.
+        shape: shape of the model of the run that this one continues, if any.
     """
     if shape is not None:
         model_config = read_shape(shape, config.origin_path or config.output)
