@@ -1,6 +1,6 @@
-"""The architectures that ``pretrain`` trains: what they learn from, and their sizes.
+"""The architectures that ``pretrain`` trains: their objectives and their sizes.
 
-It does not import torch, so that options are checked at once.
+It does not import torch, so that options are checked quickly.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ MODERNBERT_PRESETS: dict[str, Sizes] = {
     "base": (22, 768, 12, 1152),  # 150 million parameters
     "large": (28, 1024, 16, 2624),  # 400 million
 }
-MODERNBERT_WINDOW = 128  # tokens that its local layers attend to; a decoder's are half as many
+MODERNBERT_WINDOW = 128  # tokens that its local layers attend to; half as many in a decoder
 # https://github.com/google-research/text-to-text-transfer-transformer, t5.1.1
 T5_PRESETS: dict[str, Sizes] = {
     "t5-small": (8, 512, 6, 1024),  # 77 million parameters
@@ -48,11 +48,11 @@ class Family(NamedTuple):
     """What ``--architecture`` stands for.
 
     Attributes:
-        objectives: of the instances that it learns from.
-        presets: its sizes, by name.
-        dropout: the default.
-        model_types: of transformers that it trains.
-        preset: the default.
+        objectives: objectives of the instances that it learns from.
+        presets: sizes by name.
+        dropout: default dropout.
+        model_types: model types of ``transformers`` that it trains.
+        preset: default preset.
     """
 
     objectives: tuple[str, ...]
@@ -73,7 +73,7 @@ FAMILIES = {
     "xlnet": Family(("plm",), PRESETS, 0.1, ("xlnet",)),
     "marian": Family(("translation",), MARIAN_PRESETS, 0.1, ("marian",)),
 }
-# The ``--architecture`` of each ``model_type`` of transformers that trains here.
+# The ``--architecture`` of each ``model_type`` of transformers.
 FAMILY_OF = {kind: name for name, family in FAMILIES.items() for kind in family.model_types}
-# By objective, where it is not bert.
+# The default architecture of each objective, where it is not bert.
 DEFAULT_FAMILIES = {"clm": "gpt2", "span-corruption": "t5", "plm": "xlnet", "translation": "marian"}

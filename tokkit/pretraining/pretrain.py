@@ -1,7 +1,7 @@
 """``pretrain``: from instance folders to a run folder with a trained model.
 
 run/run.json                     see tokkit.pretraining.training.run_record
-    metrics.jsonl                see tokkit.pretraining.training.metrics
+    metrics.jsonl                see tokkit.pretraining.training.reporting
     tensorboard/                 see tokkit.pretraining.training.trackers
     checkpoints/step-00001000/   see tokkit.pretraining.training.checkpoints
     export/                      see tokkit.pretraining.models.export
@@ -45,8 +45,8 @@ def pretrain(config: PretrainConfig) -> Manifest:
     Raises:
         UsageError: if the run folder is an input, or an option has no effect.
         TokkitError: if instances, options and run folder do not match, torch or the device is
-            missing, or the loss is no longer finite.
-        Interrupted: after SIGINT or SIGTERM, when the current step is saved.
+            missing, or the loss is not finite.
+        Interrupted: after SIGINT or SIGTERM, when the current step has been saved.
     """
     launch_info = detect_launcher(os.environ, config.nproc_per_node)
     with log_on_first_rank(launch_info):
@@ -79,12 +79,12 @@ def _train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
 
 
 def check_before_build(config: PretrainConfig, objective: str, max_seq_length: int) -> None:
-    """Refuse what is known to be wrong with a run before its first instance folder is built.
+    """Refuse faults of a run that can be detected before its first instance folder is built.
 
     Args:
         config: options of the run.
-        objective: of the instances that are still to be built.
-        max_seq_length: the same.
+        objective: objective of these instances.
+        max_seq_length: maximum length of these instances.
 
     Raises:
         UsageError: see ``pretrain``.
@@ -135,7 +135,7 @@ def _find_initial_model(config: PretrainConfig) -> PretrainConfig:
 
 
 def _count_processes(config: PretrainConfig, launch_info: LaunchInfo) -> int:
-    """Return the number of processes; refuse options that do not fit it."""
+    """Return the number of processes, and refuse options that do not fit it."""
     num_processes = config.nproc_per_node or launch_info.size
     require(
         not config.fsdp or num_processes > 1,

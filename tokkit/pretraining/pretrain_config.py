@@ -26,14 +26,19 @@ REPLACED = {
     "architecture": "whose model has its own",
     "share_layers": "whose layers differ",
 }
-# Pairs of options that decide the same.
+# Pairs of options that decide the same thing.
 ALTERNATIVES = {
     ("max_steps", "max_time"): "when the run ends",
     ("warmup_steps", "warmup_tokens"): "how long the warm-up is",
     ("continue_from", "decay_from"): "where the run begins",
 }
-STEP_OPTIONS = ("warmup_tokens", "decay_steps", "continue_from", "decay_from")  # not for --max-time
-# Options that have an effect only with another one.
+STEP_OPTIONS = (
+    "warmup_tokens",
+    "decay_steps",
+    "continue_from",
+    "decay_from",
+)  # not with --max-time
+# Options that have an effect only together with another one.
 DEPENDENT = {"extend_positions": "init_from", "model_license": "push_to_hub"}
 
 DEFAULT_MAX_STEPS = 100_000
@@ -43,10 +48,10 @@ DEFAULT_EVAL_EVERY = 1000
 class PretrainConfig(PhasesConfig, OutputConfig):
     """The options of ``pretrain``: the model, its schedule and optimizer, and where it runs.
 
-    Presets are the sizes of google-research/bert, and of Ettin for a ModernBERT. ``phases`` go
-    through the instance folders one after the other. With ``max_time`` the schedule follows the clock. A run that ``continue_from``
-    or ``decay_from`` names gives its model and its optimizer's state to this one, whose schedule
-    begins there.
+    Presets are the sizes of google-research/bert, and of Ettin for a ModernBERT. ``phases`` use the
+    instance folders one after the other. With ``max_time`` the schedule follows the clock. This run
+    takes over model and optimizer state of the run that ``continue_from`` or ``decay_from`` names, and
+    its schedule begins there.
     """
 
     output: Path = option("Run folder to write.", flags=("-o", "--output"))
@@ -219,7 +224,7 @@ class PretrainConfig(PhasesConfig, OutputConfig):
     )
 
     def __post_init__(self) -> None:
-        """Refuse options that exclude each other, and what every config refuses."""
+        """Refuse options that exclude each other or are out of range."""
         super().__post_init__()
         for name, why in REPLACED.items():
             self._require_one(name, "init_from", "{} has no effect with {}, " + why)
@@ -334,23 +339,23 @@ class PretrainConfig(PhasesConfig, OutputConfig):
 
     @property
     def origin_path(self) -> Path | None:
-        """The run or checkpoint that this run goes on from."""
+        """The run or checkpoint that this run continues from."""
         return self.decay_from if self.continue_from is None else self.continue_from
 
     @property
     def batch_stages(self) -> tuple[tuple[int, float], ...]:
-        """The sizes of batches, one after the other, and their shares of the steps."""
+        """The batch size of each stage, and its share of the steps."""
         return self.batch_size if isinstance(self.batch_size, tuple) else ((self.batch_size, 1.0),)
 
     @property
     def all_batch_sizes(self) -> set[int]:
-        """The sizes of batches in all phases."""
+        """The batch sizes of all phases."""
         of_phases = {phase.batch_size for phase in self.own_phases if phase.batch_size}
         return of_phases | {size for size, _ in self.batch_stages}
 
     @property
     def num_steps(self) -> int:
-        """The step at which a run that goes by steps ends, unless it has ``decay_from``."""
+        """The step at which a run by steps ends, unless it has ``decay_from``."""
         return DEFAULT_MAX_STEPS if self.max_steps is None else self.max_steps
 
     @property

@@ -47,7 +47,7 @@ class AlbertConfig(ModelConfig):
         return "none" if self.hidden_act in EXACT else "tanh"
 
     def count_layer_weights(self) -> int:
-        """Return how many numbers the matrices of the only layer have."""
+        """Return the number of weights in the matrices of the only layer."""
         return super().count_layer_weights() // self.num_hidden_layers
 
 
@@ -73,14 +73,14 @@ class Albert(Bert):
         super().__init__(config, FactorizedEmbeddings(config), num_layers=1)
 
     def initialize(self) -> None:
-        """Draw the weights as those of a BERT, but for a linear layer that changes no size."""
+        """Draw the weights as for a BERT, except a projection to the same size, which is the identity."""
         super().initialize()
         mapping = self.embeddings.mapping.weight
         if mapping.shape[0] == mapping.shape[1]:
             nn.init.eye_(mapping)
 
     def count_layer_parameters(self) -> int:
-        """Return how many parameters a token passes before the heads."""
+        """Return the number of layer parameters that each token passes through."""
         mapping = self.embeddings.mapping.parameters()
         return super().count_layer_parameters() + sum(part.numel() for part in mapping)
 

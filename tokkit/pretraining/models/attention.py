@@ -17,25 +17,25 @@ separate tensors, which are then copied into one. Rows that ``cu_seqlens`` does 
 uninitialized, so a padded batch must cover its padding with sequences.
 
 With a window, a token attends to itself and a number of tokens before and after it. FlashAttention
-knows windows. Elsewhere, where sequences are long, their tokens are cut into blocks, whatever
-sequences these are in, and a block attends to itself and to the tokens around it. A window of 2 before and
-after, in blocks of 4:
+supports windows. Elsewhere, if sequences are long, the tokens are split into blocks regardless of
+sequences, and each block attends to itself and the tokens around it. A window of 2 before and after, in
+blocks of 4:
 
     tokens of a block            b0 b1 b2 c0
-    tokens that it attends to    a5 a6 b0 b1 b2 c0 c1 c2, of which each sees its own sequence's
+    tokens that it attends to    a5 a6 b0 b1 b2 c0 c1 c2, of which each token sees its own sequence
 
-So the cost grows with the window and not with the length. Seconds of one core, forward and backward, for
-8,192 tokens with 4 heads of 64 in sequences of equal length, and a window of 64 on both sides:
+So the cost grows with the window and not with the length. Seconds on one core, forward and backward,
+for 8,192 tokens with 4 heads of 64 in sequences of equal length, and a window of 64 on both sides:
 
     length of a sequence               128    512   2,048   8,192
     blocks of 64                      0.24   0.21    0.19    0.17
     a padded block with a mask        0.09   0.20    0.67    3.33
     the same without a window         0.09   0.16    0.59    2.26
 
-Blocks of 32 and 128, and gathering the tokens around a block in place of views, were no faster.
+Blocks of 32 and 128, and gathering the tokens around a block instead of using views, were no faster.
 
 Shape letters are those of ``tokkit.pretraining.models.transformer``; T is the length of the longest
-sequence, B are blocks, Q tokens in a block, and W the tokens that it attends to.
+sequence, B the number of blocks, Q of tokens in a block, and W of tokens that it attends to.
 """
 
 import torch
@@ -54,17 +54,17 @@ from tokkit.pretraining.models.transformer import Inputs, ModelConfig
 HALVES = (torch.bfloat16, torch.float16)
 BLOCK = 64
 
-Window = tuple[int, int]  # tokens before and after a token that it attends to
+Window = tuple[int, int]  # number of tokens that a token attends to before and after it
 
 
 class SelfAttention(nn.Module):
     """Multi-head attention of each token to the tokens of its sequence.
 
     Args:
-        config: of the model.
-        bias: whether the projections have one.
-        window: to which tokens a token attends; None for all.
-        rope_theta: base of rotary position embeddings; None for none.
+        config: shape of the model.
+        bias: whether the projections have a bias.
+        window: window of tokens that a token attends to; None for all.
+        rope_theta: base of rotary position embeddings; None without.
     """
 
     def __init__(
@@ -100,10 +100,10 @@ class CrossAttention(nn.Module):
     """Multi-head attention of each target to the inputs of its sequence.
 
     Args:
-        config: of the model.
-        head_size: of a head, K.
-        bias: whether the projections have one.
-        scale: of scores.
+        config: shape of the model.
+        head_size: size of a head, K.
+        bias: whether the projections have a bias.
+        scale: factor of the scores.
     """
 
     def __init__(self, config: ModelConfig, head_size: int, *, bias: bool, scale: float) -> None:
@@ -160,9 +160,9 @@ def attend(
     causal: bool,
     window: Window | None = None,
 ) -> Tensor:
-    """Return x_NHK: attention of each token to its sequence, or ``causal`` to itself and before.
+    """Return x_NHK: attention of each token to its sequence or, if ``causal``, to itself and before.
 
-    With a ``window`` it is only to the tokens in it; if ``causal``, none are after the token.
+    A ``window`` limits it further; if ``causal``, the window has no tokens after the token.
     """
     dropout_prob = inputs.dropout(dropout_prob)
     if has_flash(qkv_N3HK):
@@ -217,7 +217,7 @@ def attend_blocks(qkv_N3HK: Tensor, inputs: Inputs, dropout_prob: float, window:
     B = max(1, -(-N // BLOCK))
     W = left + BLOCK + right
     rest = B * BLOCK - N
-    # Before its tokens and after them a block finds zeros, which no token of a sequence sees.
+    # Before the first and after the last token are zeros, which no token of a sequence sees.
     q_BHQK = F.pad(qkv_N3HK[:, 0], (0, 0, 0, 0, 0, rest)).view(B, BLOCK, H, K).transpose(1, 2)
     kv = F.pad(qkv_N3HK[:, 1:], (0, 0, 0, 0, 0, 0, left, right + rest))
     k_BHWK, v_BHWK = kv.unfold(0, W, BLOCK).permute(1, 0, 2, 4, 3).unbind(0)
@@ -226,7 +226,7 @@ def attend_blocks(qkv_N3HK: Tensor, inputs: Inputs, dropout_prob: float, window:
     ends_N = inputs.cu_seqlens[1:].index_select(0, inputs.row_ids_N)
     first_N = torch.maximum(places_N - inputs.position_ids_N, places_N - left)
     last_N = torch.minimum(ends_N - 1, places_N + right)
-    # A row without any token to attend to would be NaN, so the zeros attend to themselves.
+    # A row that attends to nothing would be NaN, so zeros attend to themselves.
     padding = torch.arange(N, N + rest, device=qkv_N3HK.device)
     first_BQ = torch.cat((first_N, padding)).view(B, BLOCK)
     last_BQ = torch.cat((last_N, padding)).view(B, BLOCK)
@@ -262,18 +262,18 @@ def attend_biased(
 ) -> Tensor:
     """Return x_MHK: attention of each query to the keys of its sequence, in a padded block.
 
-    FlashAttention has no bias, so this is for any device.
+    FlashAttention does not support a bias, so this is used on any device.
 
     Args:
-        q_MHK: of the tokens of ``queries``.
-        k_NHK: of the tokens of ``keys``, which may be the same.
-        v_NHK: of the same.
-        queries: sequences.
-        keys: as many sequences.
-        bias_SHTT: added to the scores of a sequence's queries and keys; None for nothing.
-        dropout_prob: of the attention's weights.
-        scale: of scores, without the bias.
-        place: which dropout of the layer.
+        q_MHK: queries, one for each token of ``queries``.
+        k_NHK: keys, one for each token of ``keys``.
+        v_NHK: values, one for each token of ``keys``.
+        queries: sequences of the queries.
+        keys: as many sequences of the keys, which may be the same.
+        bias_SHTT: added to the scores; None for nothing.
+        dropout_prob: dropout probability of the attention weights.
+        scale: factor of the scores, without the bias.
+        place: which of the layer's dropouts this is.
     """
     q_STHK, cells_M = pad_rows(q_MHK, queries)
     (k_STHK, cells_N), (v_STHK, _) = pad_rows(k_NHK, keys), pad_rows(v_NHK, keys)
@@ -298,7 +298,7 @@ def attend_biased(
 
 
 def index_targets(inputs: Inputs) -> Inputs:
-    """Return the sequences of a batch's targets, of which ``input_ids_N`` are the labels."""
+    """Return the sequences of a batch's targets, with the labels as ``input_ids_N``."""
     labels_M, cu_seqlens = inputs.labels_M, inputs.target_cu_seqlens
     places_M = torch.arange(len(labels_M), device=labels_M.device, dtype=cu_seqlens.dtype)
     rows_M = torch.searchsorted(cu_seqlens, places_M, right=True) - 1
@@ -313,15 +313,15 @@ def index_targets(inputs: Inputs) -> Inputs:
 
 
 def key_block(inputs: Inputs, place: int) -> Tensor:
-    """Return the keys for one dropout of a layer in a padded block, int32 ``[S, T]``."""
+    """Return the keys for one of a layer's dropouts in a padded block, int32 ``[S, T]``."""
     places_T = torch.arange(inputs.max_seqlen, device=inputs.dropout_keys.device)
     return key_tokens(inputs.dropout_keys[1:, None], places_T, place)
 
 
 def pad_rows(x_N: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
-    """Return what tokens have in a padded block, x_ST, and where in its S * T cells each token is.
+    """Return the values of tokens as a padded block, x_ST, and which of its S * T cells each fills.
 
-    Where all sequences are full, the block is a view, and the places are None.
+    If all sequences have the maximum length, the block is a view, and the cells are None.
     """
     S, T = len(inputs.cu_seqlens) - 1, inputs.max_seqlen
     cells_N = None
@@ -350,7 +350,7 @@ def attend_padded(
         places_T = torch.arange(T, device=qkv_N3HK.device)
         after_TT = places_T - places_T[:, None]  # by how much a key comes after a query
         is_near_TT = (after_TT >= -window[0]) & (after_TT <= window[1])
-        # Padding may be out of sight of a real token; it attends to itself, as a row needs a key.
+        # Padding may be too far from any real token; it attends to itself, as a row needs a key.
         mask = is_near_TT if mask is None else (mask & is_near_TT) | (after_TT == 0)
         causal = False
     x_SHTK = attend_heads(

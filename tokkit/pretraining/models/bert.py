@@ -4,12 +4,12 @@ It is a post-norm encoder: the output of each sublayer passes dropout, is added 
 input, and is normalized. It computes what ``transformers.BertForPreTraining`` computes; queries,
 keys and values come from one projection.
 
-RoBERTa (Liu et al. 2019, arXiv:1907.11692) is a BERT for ``mlm`` alone. It has one segment. In ``transformers`` the positions of its tokens begin after the id of padding:
-with id 1, the first token has position 2, and the rows before it belong to no position. Ours has no
-such rows. They are added when it is written, where the tokenizer of the run has its padding, and cut
-off when it is read:
+RoBERTa (Liu et al. 2019, arXiv:1907.11692) is a BERT for ``mlm`` alone, with one segment. In
+``transformers`` its positions begin after the id of padding: with id 1, the first token has position
+2, and the rows before that are unused. Ours has no such rows. They are added when it is written,
+according to the tokenizer of the run, and cut off when it is read:
 
-    ours      0 1 2 …        a position's row
+    ours      0 1 2 …        row of each position
     theirs    - - 0 1 2 …    with padding of id 1
 
 XLM-R (Conneau et al. 2020, arXiv:1911.02116) computes the same, and is exported as a RoBERTa. Ours
@@ -59,8 +59,8 @@ class NormedEmbeddings(Embeddings):
     def _embed_segments(self, token_type_ids_N: Tensor) -> Tensor:
         """Return each token's segment embedding, without a lookup.
 
-        The gradient of ``where`` is a sum; that of a lookup is scattered, and all tokens of a batch
-        would contend for two rows of memory. (From reading the code; not measured.)
+        The gradient of ``where`` is a sum; that of a lookup is a scatter, in which all tokens of a
+        batch would contend for two rows of memory (from reading the code; not measured).
         """
         vectors = self.segments.weight
         x_ND = vectors[0]
@@ -105,11 +105,11 @@ class Layer(nn.Module):
 
 
 class MaskedTokenHead(nn.Module):
-    """The transform before the decoder, whose weight is the word embedding itself.
+    """The transform before the decoder, and the decoder's bias; its weight is the word embedding.
 
     Args:
-        config: of the model.
-        bias: whether the transform and its norm have one; the decoder always has.
+        config: shape of the model.
+        bias: whether the transform and its norm have a bias.
     """
 
     def __init__(self, config: ModelConfig, *, bias: bool = True) -> None:
@@ -126,7 +126,7 @@ class MaskedTokenHead(nn.Module):
 
 
 class NextSentenceHead(nn.Module):
-    """Logits of the two labels of a pair, from the first position."""
+    """Logits of the two labels of a pair, from its first token."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class NextSentenceHead(nn.Module):
         self.classifier = nn.Linear(config.hidden_size, 2)
 
     def forward(self, x_SD: Tensor) -> Tensor:
-        """Return logits_SC for the encoder's output at the first position."""
+        """Return logits_SC for the encoder's output at the first tokens."""
         logits_SC: Tensor = self.classifier(torch.tanh(self.pooler(x_SD)))
         return logits_SC
 
@@ -143,9 +143,9 @@ class Bert(Transformer):
     """The encoder with a head for masked tokens and, where there are pairs, one for their label.
 
     Args:
-        config: its shape.
-        embeddings: None for those of a BERT.
-        num_layers: layers with weights of their own; None for all.
+        config: shape of the model.
+        embeddings: embeddings; None for those of a BERT.
+        num_layers: number of layers with weights of their own; None for all.
     """
 
     masked_token_head: MaskedTokenHead
@@ -162,11 +162,11 @@ class Bert(Transformer):
         self.next_sentence_head = NextSentenceHead(config) if config.task.has_pairs else None
 
     def initialize(self) -> None:
-        """Draw the weights: normal, truncated at two deviations; biases 0, norms 1."""
+        """Draw the weights: normal, truncated at two standard deviations; biases 0, norms 1."""
         self.draw_weights()
 
     def pair_logits(self, x_ND: Tensor, inputs: Inputs) -> Tensor | None:
-        """Return logits_SC from the first token of each sequence, any token for an empty one."""
+        """Return logits_SC from the first token of each sequence; any token if it is empty."""
         if self.next_sentence_head is None:
             return None
         firsts = inputs.cu_seqlens[:-1].clamp(max=len(x_ND) - 1)
@@ -174,7 +174,7 @@ class Bert(Transformer):
         return logits_SC
 
     def count_head_parameters(self) -> int:
-        """Return how many parameters a predicted token passes, the bias of padding left out."""
+        """Return the number of parameters of a prediction, without the bias of padding."""
         padding = self.config.padded_vocab_size - self.config.vocab_size
         own = sum(parameter.numel() for parameter in self.masked_token_head.parameters())
         return own - padding + super().count_head_parameters()
@@ -187,12 +187,12 @@ def describe_bert(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def name_head(config: ModelConfig) -> str:
-    """Return the end of the name of a class in ``transformers`` with the heads of a model."""
+    """Return the suffix of the class in ``transformers`` that has the heads of a model."""
     return "ForPreTraining" if config.task.has_pairs else "ForMaskedLM"
 
 
 def name_embeddings(base: str) -> dict[str, str]:
-    """Return the names of the embeddings in ``transformers``, for the name of a bare model."""
+    """Return the names of the embeddings in ``transformers``, for the prefix of a bare model."""
     theirs = {
         "words": "word_embeddings",
         "positions": "position_embeddings",
@@ -202,7 +202,7 @@ def name_embeddings(base: str) -> dict[str, str]:
     return {f"embeddings.{name}": f"{base}.embeddings.{other}" for name, other in theirs.items()}
 
 
-# What transformers assumes of BERT and its relatives where their config says nothing.
+# What transformers assumes for fields missing from the config of BERT and its relatives.
 DEFAULTS: Mapping[str, Any] = {
     "type_vocab_size": 2,
     "layer_norm_eps": 1e-12,
@@ -244,9 +244,9 @@ BERT = Architecture(
 
 @dataclass(frozen=True, kw_only=True)
 class RobertaConfig(ModelConfig):
-    """The shape of a RoBERTa; its positions are those that tokens have.
+    """The shape of a RoBERTa; unused positions do not count.
 
-    ``pad_token_id`` is that of the tokenizer, on which the positions depend in ``transformers``.
+    ``pad_token_id`` is that of the tokenizer, which the positions depend on in ``transformers``.
     """
 
     model_type: ClassVar[str] = "roberta"
@@ -277,7 +277,7 @@ def describe_roberta(config: RobertaConfig, tokenizer: Tokenizer) -> dict[str, A
 
 
 def read_roberta(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the contents of ``config.json`` with the number of positions that tokens have."""
+    """Return the contents of ``config.json`` without the unused positions."""
     positions, padding = data.get("max_position_embeddings"), data["pad_token_id"]
     if isinstance(positions, int) and isinstance(padding, int):
         return {**data, "max_position_embeddings": positions - padding - 1}

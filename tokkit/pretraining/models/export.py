@@ -1,6 +1,6 @@
-"""The export of a run: a folder that ``transformers`` loads, and that fills in masks.
+"""The export of a run: a folder that ``transformers`` loads, and that ``fill_mask`` reads.
 
-It has ``config.json`` and ``model.safetensors`` under its names, and the tokenizer's files:
+It has ``config.json`` and ``model.safetensors`` with the names of ``transformers``, and the tokenizer:
 
     objective, layers          loads as it was trained in            and in
     nsp, sop                   BertForPreTraining                    BertForMaskedLM, AutoModel
@@ -16,14 +16,14 @@ It has ``config.json`` and ``model.safetensors`` under its names, and the tokeni
     translation                MarianMTModel                         AutoModelForSeq2SeqLM, AutoModel
     translation; t5            T5ForConditionalGeneration            AutoModelForSeq2SeqLM, AutoModel
 
-``mlm`` trains no pooler, so AutoModel draws one at random and says so; ``add_pooling_layer=False``
-leaves it out. The pair's label of ``sop`` is 0 in order and 1 swapped, that of ``nsp`` 0 next and 1
-random, in both models.
+``mlm`` trains no pooler, so AutoModel initializes one at random and says so; ``add_pooling_layer=False``
+leaves it out. In both models the label of a pair is 0 for in order and 1 for swapped with ``sop``, and 0
+for next and 1 for random with ``nsp``.
 
 A tokenizer adds BERT's ``[CLS]`` and ``[SEP]`` and numbers the segments. A decoder was trained on
-neither, and a GPT-2 would take segment numbers for token ids: in its export both are left out, and
-the end-of-text token is named. That of a model with an encoder and a decoder adds the end of text, and
-that of an XLNet ``[SEP] [CLS]``. A ModernBERT knows no segments.
+neither, and a GPT-2 would take segment numbers for token ids, so its export leaves out both, and names
+the end-of-text token. The tokenizer of an encoder-decoder adds the end of text, that of an XLNet
+``[SEP] [CLS]``. A ModernBERT has no segments.
 """
 
 from collections.abc import Mapping
@@ -72,16 +72,16 @@ def write_export(
     """Write the folder, whole or not at all.
 
     Args:
-        folder: replaced if it exists.
+        folder: output folder, replaced if it exists.
         weights: whole tensors by the names of our ``state_dict``, on any device.
-        config: of the model.
-        tokenizer: of the instances.
+        config: shape of the model.
+        tokenizer: tokenizer of the instances.
 
     Returns:
-        A row for each of its files.
+        A row for each file of the folder.
 
     Raises:
-        TokkitError: where the disk is full, or a GPT-2's vocabulary has no end-of-text token.
+        TokkitError: if the disk is full, or the vocabulary of a GPT-2 has no end-of-text token.
     """
     tensors = to_transformers(weights, config)
     with wrap_os_errors(folder), write_folder_atomically(folder) as written:
@@ -107,7 +107,7 @@ def describe_model(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _fit_tokenizer(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
-    """Adapt the tokenizer's files to the model: its longest input, and for a GPT-2 see above."""
+    """Adapt the tokenizer's files to the model: its maximum length, and the above."""
     data = read_json(folder / TOKENIZER_CONFIG, dict[str, Any])
     data["model_max_length"] = config.max_position_embeddings
     if "type_vocab_size" not in config_names(choose_architecture(config)):
@@ -124,7 +124,7 @@ def _fit_tokenizer(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> N
 
 
 def _add_special_tokens(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any] | None:
-    """Return the post-processor that adds what instances without masks have; None for GPT-2's."""
+    """Return the post-processor that adds the special tokens of instances without masks, if any."""
     if config.task.is_causal:
         return None
     ids = [tokenizer.end_of_text_id()]
@@ -155,7 +155,7 @@ def read_export(folder: Path) -> Transformer:
     """Return the model of an export, in evaluation mode; the padding of its vocabulary is zero.
 
     Raises:
-        TokkitError: where a file is missing, or a tensor is missing or has another shape.
+        TokkitError: if a file is missing, or a tensor is missing or has another shape.
     """
     model = outline_model(read_config(folder))
     tensors = read_tensors(folder / MODEL, to_transformers(model.state_dict(), model.config))
@@ -167,7 +167,7 @@ def read_config(folder: Path) -> ModelConfig:
     """Return the shape of an export's model.
 
     Raises:
-        TokkitError: where ``config.json`` is missing, or not that of an export.
+        TokkitError: if ``config.json`` is missing, or is not that of an export.
     """
     path = folder / CONFIG
     data = read_json(path, dict[str, Any])
@@ -178,7 +178,7 @@ def read_config(folder: Path) -> ModelConfig:
             f"name the export folder of a run"
         )
     config = parse_config(path, data, ARCHITECTURES[kind], "name the export folder of a run")
-    if (folder / MODEL).is_file():  # else the reader of the weights says so
+    if (folder / MODEL).is_file():  # otherwise the reader of the weights raises
         require_possible(path, config, (folder / MODEL).stat().st_size)
     return config
 
@@ -187,17 +187,17 @@ def fill_mask(folder: Path, sentence: str, top: int = 5) -> list[list[Answer]]:
     """Predict the masked tokens of a sentence.
 
     Args:
-        folder: an export, with model and tokenizer.
-        sentence: text with masks, such as ``The [MASK] is empty.``, see ``encode_masked``.
+        folder: export with model and tokenizer.
+        sentence: text with masks, such as ``The [MASK] is empty.``; see ``encode_masked``.
         top: number of answers for each mask.
 
     Returns:
         For each mask, in order, the most likely tokens with their probabilities, best first.
 
     Raises:
-        UsageError: where the sentence holds no mask.
-        TokkitError: where the folder is not a complete export, its model was trained without masks,
-            or the sentence is too long.
+        UsageError: if the sentence has no mask.
+        TokkitError: if the folder is not a complete export, its model was trained without masks, or
+            the sentence is too long.
     """
     config = read_config(folder)
     if not config.task.has_masks:
@@ -229,9 +229,9 @@ def predict_masked(
     """Return the most likely tokens of each mask among ``ids``, best first.
 
     Args:
-        model: in evaluation mode.
-        tokenizer: of the model.
-        ids: from ``encode_masked``, at most as many as the model has positions.
+        model: model in evaluation mode.
+        tokenizer: tokenizer of the model.
+        ids: output of ``encode_masked``, at most as long as the model has positions.
         top: number of answers for each mask.
     """
     with torch.inference_mode():
@@ -244,7 +244,7 @@ def predict_masked(
 
 
 def _make_inputs(ids: list[int], mask_id: int) -> Inputs:
-    """Return a batch of one sequence, whose masks are predicted."""
+    """Return a batch of one sequence, whose masks are to be predicted."""
     input_ids_N = torch.tensor(ids)
     masked_positions_M = torch.nonzero(input_ids_N == mask_id).flatten()
     return Inputs(

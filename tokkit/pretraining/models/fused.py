@@ -1,4 +1,4 @@
-"""The layers of a BERT with Triton kernels, each of which makes one pass of several.
+"""The layers of a BERT with Triton kernels, each of which replaces several passes over memory.
 
     kernel                  reads           writes                    sums over tokens
     add and norm            x, out          z = x + drop(out), y      nothing
@@ -6,13 +6,14 @@
     GELU, backward          dg, h           dh                        the bias of ``up``
     split, backward         dq, dk, dv      their concatenation       the bias of ``qkv``
 
-A projection adds its bias, since a matrix product does so for nothing, but does not compute the bias's
-gradient: that is the sum of its output's gradient over tokens, which the kernel that writes that gradient
-has at hand. The input of a norm is kept, and not computed again from three tensors; what was dropped is
-computed again from keys, and no mask is kept. Sums are fp32, and their order does not vary: each program
-sums some of the tokens, and torch adds up the programs' sums.
+A projection adds its bias, which is free in a matrix product, but does not compute the gradient of the
+bias: that is the sum over tokens of its output's gradient, and the kernel that writes that gradient
+computes it. The input of a norm is kept rather than recomputed from three tensors; dropout is recomputed
+from keys, without a mask. Sums are fp32, in a fixed order: each program sums some of the tokens, and
+torch adds up the programs' sums.
 
-Nothing here was timed yet, so plain code is the default. ``TRITON_INTERPRET=1`` runs the kernels in NumPy.
+None of this has been timed yet, so plain code is the default. ``TRITON_INTERPRET=1`` runs the kernels in
+NumPy.
 """
 
 from typing import Any
@@ -173,9 +174,9 @@ def _split_backward(dq, dk, dv, packed, sums, N, D) -> None:
 
 
 class ResidualNorm(Function):
-    """The norm of a residual and the output of a projection, after dropout.
+    """The norm of the sum of a residual and the output of a projection after dropout.
 
-    The bias of the projection is in its output already, and is passed for its gradient.
+    The output already has the projection's bias, which is passed for its gradient only.
     """
 
     @staticmethod
@@ -275,7 +276,7 @@ class SplitProjection(Function):
 
 
 def _tiles(num_rows: int, num_columns: int) -> tuple[int, int]:
-    """Return in how many programs tiles are summed, and in how many columns of tiles."""
+    """Return the numbers of programs that sum tiles, and of columns of tiles."""
     columns = -(-num_columns // COLUMNS.value)
     return min(-(-num_rows // ROWS.value), max(1, 2 * MAX_SUMS // columns)), columns
 
@@ -284,7 +285,7 @@ class FusedLayer(Layer):
     """A layer of a BERT, with its parameters."""
 
     def compile(self, *_: Any, **__: Any) -> None:
-        """Leave the layer as it is: little is left to fuse, and torch would compile it for each size."""
+        """Do nothing: little is left to fuse, and torch would compile it for each size."""
 
     def forward(self, x_ND: Tensor, inputs: Inputs) -> Tensor:
         """Pass x_ND through the layer."""

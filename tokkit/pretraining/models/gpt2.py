@@ -1,10 +1,9 @@
 """GPT-2 (Radford et al. 2019), which predicts each token from those before it; ``clm`` trains it.
 
 It is a pre-norm decoder: the input of each sublayer is normalized, and its output passes dropout and
-is added to the input before the norm; one more norm follows the last layer. The activation is the
-``tanh`` approximation of GELU, and the head is the word embedding without a bias. It computes what
-``transformers.GPT2LMHeadModel`` computes, on sequences without padding, and
-there are no segments.
+is added to the input before the norm; a last norm follows the layers. The activation is the ``tanh``
+approximation of GELU, and the head is the word embedding without a bias. There are no segments. It
+computes what ``transformers.GPT2LMHeadModel`` computes on sequences without padding.
 """
 
 from collections.abc import Mapping
@@ -100,7 +99,7 @@ def describe_gpt2(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def read_gpt2(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the contents of ``config.json`` with the feed-forward size, which it may leave out."""
+    """Return the contents of ``config.json`` with the feed-forward size, which may be missing."""
     width = data.get("n_embd")
     if data["n_inner"] is None and isinstance(width, int):
         return {**data, "n_inner": 4 * width}

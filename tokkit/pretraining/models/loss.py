@@ -1,15 +1,15 @@
-"""Cross-entropy of a linear layer, without all logits in memory at once.
+"""Cross-entropy of a linear layer, without having all logits in memory at once.
 
-The logits of 2,458 predictions over a vocabulary of 30,522 are 300 MB in fp32, and their gradient as
-much again. Here they are computed for a chunk of rows at a time, together with their gradient:
+The logits of 2,458 predictions over a vocabulary of 30,522 are 300 MB in fp32, and so is their
+gradient. Here both are computed for a chunk of rows at a time:
 
     for rows r:   logits = x[r] @ weight.T + bias
                   loss  += sum(logsumexp(logits) - logits[label])
                   dx[r]  = (softmax(logits) - onehot(label)) @ weight,   and so on for weight and bias
 
-The backward pass only scales these gradients, so there are three matrix products, as in any
-cross-entropy. (The idea is from Liger Kernel, arXiv:2410.10989; ``torch.nn.functional.
-linear_cross_entropy`` does the same from torch 2.13 on, but does not count correct predictions.)
+The backward pass only scales these gradients, so there are three matrix products, as for any
+cross-entropy. The idea is from Liger Kernel (arXiv:2410.10989). From torch 2.13 on,
+``torch.nn.functional.linear_cross_entropy`` does the same, but does not count correct predictions.
 """
 
 import itertools
@@ -27,13 +27,13 @@ Chunk = Callable[..., tuple[Tensor, Tensor, Tensor | None, Tensor | None]]
 
 
 class TokenLoss(nn.Module):
-    """The cross-entropy of a linear layer, as a module without weights, whose chunks can be compiled.
+    """The cross-entropy of a linear layer, as a module without weights whose chunks can be compiled.
 
-    Compiling it as a whole would unroll its loop: with 65,536 tokens of a GPT-2, 57 seconds and 6 GB.
+    Compiling the whole module would unroll its loop: 57 seconds and 6 GB for 65,536 tokens of a GPT-2.
 
     Args:
-        vocab_size: tokens of the vocabulary; the other rows of the layer's weight are padding, whose
-            probability is 0.
+        vocab_size: size of the vocabulary; further rows of the layer's weight are padding, with a
+            probability of 0.
     """
 
     def __init__(self, vocab_size: int) -> None:
@@ -42,7 +42,7 @@ class TokenLoss(nn.Module):
         self.chunk: Chunk = differentiate_chunk
 
     def compile(self, *arguments: Any, **options: Any) -> None:
-        """Compile what is computed of a chunk; see ``torch.compile``."""
+        """Compile the computation of a chunk; see ``torch.compile``."""
         self.chunk = torch.compile(differentiate_chunk, *arguments, **options)
 
     def forward(
@@ -52,14 +52,14 @@ class TokenLoss(nn.Module):
 
         Args:
             x_MD: input of the layer; products are computed in its precision, sums in fp32.
-            weight_VD: fp32 weight of the layer. Matrix units read rows of 16 bytes, so V should be
-                a multiple of 8.
+            weight_VD: fp32 weight of the layer. V should be a multiple of 8, so that rows of halves
+                start at multiples of 16 bytes, as matrix units want.
             bias_V: fp32 bias; None for a layer without one.
             labels_M: int64, ``NO_LABEL`` where nothing is predicted.
 
         Returns:
-            The sum of the cross-entropy over labels, differentiable, and the correct predictions,
-            int64.
+            The sum of the cross-entropy over labels, differentiable, and the number of correct
+            predictions, int64.
         """
         layer, needs_gradient = (x_MD, weight_VD, bias_V), torch.is_grad_enabled()
         loss, num_correct = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
@@ -122,12 +122,12 @@ def differentiate_chunk(
     """Return loss and correct predictions of a chunk, and the gradients of its logits and the bias.
 
     Args:
-        x: of the rows.
-        weight: in the precision of ``x``; sums are fp32.
-        bias_V: of the layer.
-        labels: of the rows.
+        x: input of the chunk.
+        weight: weight of the layer in the precision of ``x``; sums are fp32.
+        bias_V: bias of the layer.
+        labels: labels of the chunk.
         vocab_size: see ``TokenLoss``.
-        needs_gradient: whether there are gradients.
+        needs_gradient: whether to compute gradients; else they are None.
     """
     is_labelled = labels != NO_LABEL
     targets = labels.clamp(min=0)[:, None]
@@ -155,7 +155,7 @@ def _logit_gradient(logits: Tensor, sums: Tensor, labels: Tensor) -> Tensor:
     gradient = logits.sub_(sums[:, None]).exp_()
     if torch.compiler.is_compiling():
         # The compiler fuses this with the line above into one pass from bf16 logits to bf16
-        # gradients; a scatter would write fp32 gradients in between, and read them again.
+        # gradients; for a scatter it would write fp32 gradients and read them again.
         token_ids = torch.arange(logits.shape[1], device=logits.device)
         return gradient - (token_ids == labels[:, None]).to(gradient.dtype)
     is_labelled = (labels != NO_LABEL).to(gradient.dtype)
@@ -163,7 +163,7 @@ def _logit_gradient(logits: Tensor, sums: Tensor, labels: Tensor) -> Tensor:
 
 
 def _chunk_rows(length: int, longest: int) -> list[slice]:
-    """Return chunks of rows, as few and as equal as possible: a short rest is slow on matrix units."""
+    """Return as few and as equal chunks of rows as possible, as short ones are slow on matrix units."""
     number = -(-length // longest)
     bounds = [length * part // number for part in range(number + 1)] if number else []
     return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]

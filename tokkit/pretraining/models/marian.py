@@ -6,14 +6,14 @@ begins with the id of padding. Two instances with targets of 2 and 1 tokens are 
     labels_M            7 8 9      target_cu_seqlens    0 2 3
     decoder's inputs    0 7 0      decoder's positions  0 1 0
 
-Encoder and decoder are post-norm, as BERT after them. The vectors of words are multiplied by the root
-of their size; what is added for a position is no weight, but sinusoids. The activation is ReLU, and the
-head is the word embedding, which both stacks share too.
+Encoder and decoder are post-norm, like BERT. Word embeddings are multiplied by the root of their size;
+position embeddings are sinusoids, not weights. The activation is ReLU. Both stacks and the head share
+the word embedding.
 
-It computes what ``transformers.MarianMTModel`` computes with ``scale_embedding``, where sines come
-before cosines; in the paper they alternate, which is a permutation of the vector's dimensions. As in
-Marian, the vector of padding, with which the decoder begins, learns from the head alone. Weights are
-drawn as fairseq draws them, since the paper does not say how.
+It computes what ``transformers.MarianMTModel`` computes with ``scale_embedding``. There sines come
+before cosines; in the paper they alternate, which is a permutation of dimensions. As in Marian, the
+embedding of padding, with which the decoder begins, learns from the head alone. Weights are drawn as in
+fairseq, since the paper does not say how.
 """
 
 import math
@@ -44,10 +44,10 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderDecoderConfig(ModelConfig):
-    """The shape of both stacks. Positions are computed, so that there is no last one.
+    """The shape of both stacks. Positions are computed, so there is no largest one.
 
     Attributes:
-        num_feed_forward: matrices of a feed-forward network.
+        num_feed_forward: number of matrices in a feed-forward network.
     """
 
     equal_fields: ClassVar[Mapping[str, str]] = {"num_decoder_layers": "num_hidden_layers"}
@@ -63,14 +63,14 @@ class EncoderDecoderConfig(ModelConfig):
         return self.hidden_size
 
     def count_layer_weights(self) -> int:
-        """Return how many numbers the matrices of all layers have."""
+        """Return the number of weights in the matrices of all layers."""
         feed_forward = self.num_feed_forward * self.intermediate_size
         encoder = self.num_hidden_layers * (4 * self.inner_size + feed_forward)
         decoder = self.num_decoder_layers * (8 * self.inner_size + feed_forward)
         return self.hidden_size * (encoder + decoder)
 
     def fit(self, tokenizer: Tokenizer) -> Self:
-        """Return the shape of the same model with the vocabulary of a tokenizer."""
+        """Return this shape with the vocabulary size of a tokenizer, and its id of padding."""
         return replace(super().fit(tokenizer), decoder_start_token_id=tokenizer.special_ids["pad"])
 
 
@@ -92,7 +92,7 @@ class EncoderDecoder(Transformer):
     def predict(self, x_ND: Tensor, inputs: Inputs) -> Tensor:
         """Return the output of the decoder, y_MD, for the encoder's."""
         targets = index_targets(inputs)
-        shifted_M = targets.input_ids_N.roll(1).clamp(min=0)  # targets of padding have no label
+        shifted_M = targets.input_ids_N.roll(1).clamp(min=0)  # padding has no label
         start = self.config.decoder_start_token_id
         shifted_M = shifted_M.masked_fill(targets.position_ids_N == 0, start)
         return self.transform(self.decode(targets._replace(input_ids_N=shifted_M), x_ND, inputs))
@@ -106,23 +106,23 @@ class EncoderDecoder(Transformer):
         return [*self.layers, *self.decoder_layers]
 
     def count_attended(self, length: float, predicted_share: float = 0.0) -> float:
-        """Return how many tokens a token of the inputs and its share of targets attend to."""
+        """Return how many tokens an input token and its share of targets attend to."""
         config, num_targets = self.config, length * predicted_share
         own = config.num_hidden_layers * length
         of_targets = config.num_decoder_layers * (num_targets / 2 + length)
         return (own + predicted_share * of_targets) * config.inner_size / config.hidden_size
 
     def count_layer_parameters(self) -> int:
-        """Return how many parameters a token of the inputs passes."""
+        """Return the number of layer parameters that each input token passes through."""
         return super().count_layer_parameters() + self._count_cross()
 
     def count_head_parameters(self) -> int:
-        """Return how many parameters a target passes."""
+        """Return the number of parameters that each target passes through."""
         decoder = sum(parameter.numel() for parameter in self.decoder_layers.parameters())
         return decoder - self._count_cross() + super().count_head_parameters()
 
     def _count_cross(self) -> int:
-        """Return how many parameters of the decoder the encoder's output passes."""
+        """Return the number of the decoder's parameters that the encoder's output passes through."""
         config = self.config
         return config.num_decoder_layers * 2 * config.inner_size * config.hidden_size
 
@@ -229,7 +229,8 @@ def read_marian(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the contents of ``config.json``.
 
     Raises:
-        ValueError: if the stacks differ in more than their layers, or the decoder begins otherwise.
+        ValueError: if the stacks differ in more than their layers, or the decoder does not begin with
+            padding.
     """
     same = {
         "decoder_attention_heads": "encoder_attention_heads",

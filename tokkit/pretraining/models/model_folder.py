@@ -1,9 +1,9 @@
 """A Hugging Face folder of a model (``--init-from``): its config and its weight files.
 
-It is read without torch, so that whether a run is up to date is known quickly. Weights are in the
-first of these that exists:
+It is read without torch, so that an up-to-date run is detected quickly. Weights are in the first of
+these that exists:
 
-    model.safetensors    model.safetensors.index.json, which names the files of the parts
+    model.safetensors    model.safetensors.index.json, which lists the files of the parts
     pytorch_model.bin    pytorch_model.bin.index.json
 """
 
@@ -32,7 +32,7 @@ def fingerprint_folder(folder: Path) -> str:
     """Return the SHA-256, in hexadecimal, of the folder's config, weights and tokenizer.
 
     Raises:
-        TokkitError: where one of them is missing.
+        TokkitError: if one of them is missing.
     """
     data = {
         "config": hash_file(folder / CONFIG),
@@ -43,10 +43,10 @@ def fingerprint_folder(folder: Path) -> str:
 
 
 def read_model_type(folder: Path) -> str:
-    """Return the name of a folder's architecture in ``transformers``.
+    """Return the ``model_type`` of a folder's model.
 
     Raises:
-        TokkitError: if it is none that trains here.
+        TokkitError: if it cannot be trained here.
     """
     kind = read_json(folder / CONFIG, dict[str, Any], DOWNLOAD).get("model_type", "bert")
     if kind not in FAMILY_OF:
@@ -61,16 +61,16 @@ def read_family(folder: Path) -> str:
     """Return the ``--architecture`` of a folder's model.
 
     Raises:
-        TokkitError: if it is none that trains here.
+        TokkitError: if it cannot be trained here.
     """
     return FAMILY_OF[read_model_type(folder)]
 
 
 def find_weights(folder: Path) -> tuple[Path, ...]:
-    """Return the files that hold the weights.
+    """Return the paths of the weight files.
 
     Raises:
-        TokkitError: where there are none, or the index is damaged.
+        TokkitError: if there are none, or the index is damaged.
     """
     for name in WEIGHTS:
         if (folder / name).is_file():

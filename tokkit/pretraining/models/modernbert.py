@@ -11,8 +11,8 @@ It computes what ``transformers.ModernBertForMaskedLM`` computes, and for ``clm`
 ``transformers`` has it. The presets are the sizes of Ettin (Weller et al. 2025, arXiv:2507.11412),
 an encoder and a decoder each, of which ``base`` and ``large`` are those of ModernBERT.
 
-Its ``config.json`` in a Hugging Face folder has two dialects. transformers 5 names the kind of each layer, and the base of the rotary positions of each kind; before
-it, every how many layers one is global, and two bases:
+Its ``config.json`` has two dialects. transformers 5 names the kind of each layer, and the base of the
+rotary positions of each kind; earlier versions say how often a layer is global, and have two bases:
 
     layer_types: [full_attention, sliding_attention, …]       global_attn_every_n_layers: 3
     rope_parameters: {full_attention: {rope_theta: 160000},   global_rope_theta: 160000
@@ -46,7 +46,7 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 # The projections whose outputs are added to the residual, and that of the head.
 RESIDUAL = ("attention.output", "down", "masked_token_head.transform")
-# What transformers assumes where a config says nothing.
+# What transformers assumes for fields missing from a config.
 DEFAULTS: Mapping[str, Any] = {
     "max_position_embeddings": 8192,
     "norm_eps": 1e-5,
@@ -83,10 +83,10 @@ class _Dialects(TypedDict):
 
 
 def read_modernbert(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the contents of ``config.json``, completed by defaults, in the words of 4.48.
+    """Return the contents of ``config.json``, completed by defaults, in the dialect of 4.48.
 
     Raises:
-        ValueError: where our ModernBERT does not compute this model.
+        ValueError: if our ModernBERT does not compute this model.
     """
     fields = msgspec.convert(data, _Dialects)
     older = fields["global_rope_theta"]
@@ -135,7 +135,7 @@ class ModernBertConfig(ModelConfig):
     local_rope_theta: Positive = 10_000.0
 
     def __post_init__(self) -> None:
-        """Refuse heads whose dimensions cannot be turned in pairs."""
+        """Refuse heads of an odd size, whose dimensions cannot be rotated in pairs."""
         if self.hidden_size % (2 * self.num_attention_heads):
             raise ValueError(
                 f"hidden_size {self.hidden_size} cannot be divided among "
@@ -149,21 +149,21 @@ class ModernBertConfig(ModelConfig):
 
     @property
     def window(self) -> Window:
-        """To which tokens a token attends in a local layer."""
+        """Window of tokens that a token attends to in a local layer."""
         half = self.local_attention // 2
         return (half - 1, 0) if self.task.is_causal else (half, half)
 
     @property
     def layer_types(self) -> list[str]:
-        """Whether each layer is global or local, in the words of ``config.json``."""
+        """The kind of each layer, as in ``config.json``."""
         return name_layers(self.num_hidden_layers, self.global_attn_every_n_layers)
 
     def stretch_positions(self, max_seq_length: int) -> Self:
-        """Return the shape of the same model with a larger base of the rotary positions.
+        """Return this shape with a larger base of the rotary positions.
 
-        The slowest dimension turns as far over the new length as it did over the old one, and the
-        fastest is left as it is ("NTK-aware"; Peng et al. 2023, arXiv:2309.00071, section 3.1). Local
-        layers keep their base: their windows do not grow.
+        The slowest dimension rotates as far over the new length as it did over the old one, and the
+        fastest is unchanged ("NTK-aware"; Peng et al. 2023, arXiv:2309.00071, section 3.1). Local
+        layers keep their base, because their windows do not grow.
         """
         size = self.hidden_size // self.num_attention_heads
         factor = max_seq_length / self.max_position_embeddings
@@ -226,7 +226,7 @@ class ModernBert(Transformer):
         self.masked_token_head = MaskedTokenHead(config, bias=False)
 
     def initialize(self) -> None:
-        """Draw the weights: normal, truncated at two deviations; norms 1, the decoder's bias 0."""
+        """Draw the weights: normal, truncated at two standard deviations; norms 1, bias 0."""
         self.draw_weights(RESIDUAL)
 
     def count_attended(self, length: float, predicted_share: float = 0.0) -> float:
@@ -236,7 +236,7 @@ class ModernBert(Transformer):
         return sum(length if kind == GLOBAL else seen for kind in self.config.layer_types)
 
     def count_head_parameters(self) -> int:
-        """Return how many parameters a predicted token passes, the decoder's bias left out."""
+        """Return the number of parameters of a prediction, without the decoder's bias."""
         head = self.masked_token_head
         own = head.transform.weight.numel() + head.norm.weight.numel()
         return own + super().count_head_parameters()
@@ -250,10 +250,10 @@ def make_norm(config: ModelConfig) -> nn.LayerNorm:
 def describe_modernbert(
     config: ModernBertConfig, tokenizer: Tokenizer, *, architecture: str
 ) -> dict[str, Any]:
-    """Return what ``config.json`` says in the words of transformers 5; those of 4.48 are fields."""
+    """Return ``config.json`` in the dialect of transformers 5; that of 4.48 consists of fields."""
     first, last = tokenizer.special_ids.get("cls"), tokenizer.special_ids.get("sep")
     described: dict[str, Any] = {}
-    if config.task.is_causal:  # transformers demands that it has an id for padding
+    if config.task.is_causal:  # for which transformers requires an id of padding
         first = last = tokenizer.end_of_text_id()
         described["pad_token_id"] = tokenizer.special_ids.get("pad", last)
     return described | {

@@ -2,14 +2,14 @@
 
 An encoder reads the inputs, in which sentinels stand for the spans that are missing; a decoder
 predicts the targets, each token from those before it and from the encoder's output. Both are pre-norm,
-without biases; norms only scale. A position enters as a number that is added to the scores of
-attention, learned for each head and distance: distances are in buckets, which widen with the distance. All
-layers of a stack share these numbers. Scores are not divided by a root; the weights are drawn so that
-they need not be. The feed-forward network is a GeGLU, and the head is no word embedding.
+without biases; norms only scale. A learned bias for each head and distance is added to the scores of
+attention. Distances are in buckets, which widen with the distance, and all layers of a stack share the
+biases. Scores are not divided by a root, which the initial weights make up for. The feed-forward
+network is a GeGLU, and the head does not share the word embedding.
 
 It computes what ``transformers.T5ForConditionalGeneration`` computes.
 
-In the shapes of tensors, M are the targets of all sequences, which the decoder reads; its rows are those of the encoder.
+In the shapes of tensors, M is the number of targets of all sequences, which the decoder reads.
 """
 
 import math
@@ -47,7 +47,7 @@ class T5Config(EncoderDecoderConfig):
     initializer_factor: Positive = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse buckets of which none is for a larger distance."""
+        """Refuse a maximum distance that leaves no buckets for large distances."""
         if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 2:
             raise ValueError(
                 "relative_attention_max_distance must be larger than half of the buckets"
@@ -60,11 +60,11 @@ class T5Config(EncoderDecoderConfig):
 
 
 class RelativePositions(nn.Module):
-    """What is added to the scores of attention for the distance between two tokens.
+    """The biases of attention scores for the distance between two tokens.
 
     Args:
-        config: of the model.
-        is_causal: a decoder's, which sees no later tokens, and so needs no buckets for them.
+        config: shape of the model.
+        is_causal: whether it is for a decoder, which has no buckets for later tokens.
     """
 
     def __init__(self, config: T5Config, *, is_causal: bool) -> None:
@@ -86,7 +86,7 @@ class RelativePositions(nn.Module):
         return bias_SHTT
 
     def _find_buckets(self, after_TT: Tensor) -> Tensor:
-        """Half of the buckets have a distance each; the others are equally wide in its logarithm."""
+        """Half of the buckets are for one distance each; the others are equally wide on a log scale."""
         number = len(self.buckets.weight)
         if self.is_causal:
             first_TT, distances_TT = torch.zeros_like(after_TT), (-after_TT).clamp(min=0)
@@ -215,9 +215,9 @@ class T5(EncoderDecoder):
         self.lm_head = nn.Linear(config.hidden_size, config.padded_vocab_size, bias=False)
 
     def initialize(self) -> None:
-        """Draw the weights: words by 1, others so that their outputs vary by 1, as published.
+        """Draw the weights as published: words with a deviation of 1, others so that outputs have one of 1.
 
-        The head too; ``transformers`` draws it by 1, with which losses start at hundreds.
+        That includes the head; ``transformers`` draws it with 1, so that losses start at hundreds.
         """
         config = self.config
         D, HK = config.hidden_size, config.inner_size
@@ -226,7 +226,7 @@ class T5(EncoderDecoder):
             if isinstance(module, nn.Linear | nn.Embedding):
                 size = sizes.get(name.rsplit(".", 1)[-1], D)
                 nn.init.normal_(module.weight, std=config.initializer_factor * size**-0.5)
-            if name.endswith(".qkv"):  # of scores, which are not divided by a root
+            if name.endswith(".qkv"):  # queries make up for scores that are not divided by a root
                 module.weight.data[:HK] *= config.d_kv**-0.5
             elif name.endswith(".query"):
                 module.weight.data *= config.d_kv**-0.5
@@ -270,7 +270,8 @@ def describe_t5(config: T5Config, tokenizer: Tokenizer) -> dict[str, Any]:
 def read_t5(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the contents of ``config.json``.
 
-    transformers 5 writes ``tie_word_embeddings: true`` for version 1.1 too, which it knows by the other.
+    transformers 5 also writes ``tie_word_embeddings: true`` for version 1.1, and tells the versions apart
+    by ``scale_decoder_outputs``.
 
     Raises:
         ValueError: if it is version 1.0, whose head is the word embedding.

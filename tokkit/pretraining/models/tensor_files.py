@@ -6,8 +6,8 @@ A file is 8 bytes of length, a JSON header, and the tensors' bytes:
     {"__metadata__":{"format":"pt"},"bias":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}
     00 00 80 3f 00 00 00 40                                                           1.0, 2.0
 
-``safetensors.torch`` reads them, but does not write them: it makes a second copy of all tensors in
-memory or, given a path, reports a full disk as an error that is no ``OSError``.
+``safetensors.torch`` reads them, but cannot write them: it would make a second copy of all tensors in
+memory or, given a path, report a full disk as an error that is not an ``OSError``.
 """
 
 import json
@@ -25,12 +25,12 @@ from tokkit.errors import TokkitError, describe_os_error
 
 
 class DamagedError(TokkitError):
-    """A file does not hold what was written to it: it is truncated, changed or missing."""
+    """A file is not as it was written: it is truncated, changed or missing."""
 
 
 @contextmanager
 def wrap_damage_errors(path: Path) -> Iterator[None]:
-    """Turn any error that a damaged file causes into a ``DamagedError`` that names the file."""
+    """Turn errors caused by a damaged file into a ``DamagedError`` that names it."""
     try:
         yield
     except FileNotFoundError as error:
@@ -70,8 +70,8 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
     """Read a file of tensors into main memory.
 
     Args:
-        path: safetensors file.
-        expected: tensors with the names and shapes that the file must hold.
+        path: path of the file.
+        expected: tensors with the names and shapes that the file must have.
 
     Raises:
         DamagedError: if the file is missing, or is not a complete safetensors file.

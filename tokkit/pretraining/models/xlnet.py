@@ -1,9 +1,9 @@
 """XLNet (Yang et al. 2019, arXiv:1906.08237), for ``plm``.
 
-It predicts some tokens of a sequence one after the other, in a random order, each from all that are
-not predicted and from those before it in the order. Two streams pass through the same layers: the
-content of each token, which sees itself, and a query for each target, which knows the position that
-it asks for and not the token there. With tokens a b C d E, of which E is predicted first, then C:
+It predicts some tokens of a sequence in a random order, each from the tokens that are not predicted
+and those before it in the order. Two streams pass through the same layers: the content of each token,
+which sees itself, and a query for each target, which knows its position but not the token there. With
+tokens a b C d E, of which E is predicted first, then C:
 
     order of content       a 0  b 0  C 2  d 0  E 1      a token sees those of no higher order
     order of queries       E 1  C 2                     a query sees those of a lower order
@@ -14,7 +14,7 @@ with a term for segments:
     (q_i + r_w_bias) k_j  +  (q_i + r_r_bias) r_(i - j)  +  (q_i + r_s_bias) seg_embed_(same or not)
 
 r is a projection of the sinusoids of distances. It computes what ``transformers.XLNetLMHeadModel``
-computes; names and shapes of parameters are those there. There is no memory of the sequence before.
+computes, with the same names and shapes of parameters. There is no memory of previous sequences.
 """
 
 from dataclasses import dataclass
@@ -47,13 +47,13 @@ class XlnetConfig(ModelConfig):
 
 
 class Stream(NamedTuple):
-    """Queries of all sequences, and how each, of at most Q of its sequence, is related to T keys.
+    """Queries of all sequences, at most Q in each, and their relations to the T keys.
 
     Attributes:
-        queries: of which tokens.
-        distances_SQT: which row of r is that of their distance.
-        differ_SQT: whether they are of different segments.
-        hidden_SQT: what is added to the scores: far less than 0 for keys that are not seen.
+        queries: sequences of the queries.
+        distances_SQT: row of r for the distance between query and key.
+        differ_SQT: whether query and key are in different segments.
+        hidden_SQT: added to the scores; a large negative number for keys that are not seen.
     """
 
     queries: Inputs
@@ -90,7 +90,7 @@ def relate(inputs: Inputs) -> tuple[Stream, Stream]:
 
 
 class RelativeAttention(nn.Module):
-    """Attention of a stream to the content, with the residual and a norm after."""
+    """Attention of a stream to the content, followed by the residual and a norm."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -117,10 +117,10 @@ class RelativeAttention(nn.Module):
         """Return x_MD with what the stream's queries attended to.
 
         Args:
-            x_MD: of the stream, which may be the content.
-            stream: its relations.
+            x_MD: states of the stream.
+            stream: the stream, which may be the content.
             keys: k_NHK and v_NHK of the content, and r_PHK of distances.
-            inputs: the content.
+            inputs: sequences of the content.
         """
         k_NHK, v_NHK, r_PHK = keys
         q_MHK = self.project(x_MD, self.q)
@@ -140,7 +140,7 @@ class RelativeAttention(nn.Module):
         return to_autocast_dtype(self.norm(x_MD + mixed_MD))
 
     def _bias(self, q_MHK: Tensor, r_PHK: Tensor, stream: Stream) -> Tensor:
-        """Return the terms of distances and segments, and what hides keys."""
+        """Return the terms of distances, segments and hidden keys."""
         of_distances_MHP = torch.einsum("mhk,phk->mhp", q_MHK + self.r_r_bias, r_PHK)
         of_segments_MH2 = torch.einsum("mhk,shk->mhs", q_MHK + self.r_s_bias, self.seg_embed)
         terms_MHP = torch.cat((of_distances_MHP, of_segments_MH2), -1) * q_MHK.shape[-1] ** -0.5
@@ -239,16 +239,16 @@ class Xlnet(Transformer):
         return streams[1].queries.drop(queries_MD, prob, OUTPUT)
 
     def predict(self, x_ND: Tensor, inputs: Inputs) -> Tensor:
-        """Return the states of the queries, of which there is one for each target."""
+        """Return the states of the queries, one for each target."""
         del inputs
         return to_autocast_dtype(x_ND)
 
     def count_attended(self, length: float, predicted_share: float = 0.0) -> float:
-        """Return how many tokens a token and its share of queries attend to, by content and distance."""
+        """Return the attended tokens of a token and its share of queries, by content and distance."""
         return 1.5 * (1 + predicted_share) * super().count_attended(length)
 
     def count_head_parameters(self) -> int:
-        """Return how many parameters a target passes: those of the layers without k, v and r, too."""
+        """Return the parameters that a target passes through, in layers too, but without k, v and r."""
         config = self.config
         unused = 3 * config.num_hidden_layers * config.hidden_size**2
         return super().count_layer_parameters() - unused + super().count_head_parameters()

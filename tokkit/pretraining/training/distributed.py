@@ -1,24 +1,24 @@
 """Several processes that train one model: what they exchange, and how the model is distributed.
 
-Each process, or rank, computes a part of every batch. Gradients are exchanged by torch:
+Each process, or rank, computes a part of every batch. torch exchanges the gradients:
 
     one rank    the model itself
-    several     DistributedDataParallel: a replica each; gradients are averaged during the backward pass
-    fsdp        FSDP2: each rank stores 1/size of every weight, gradient and moment; a layer is gathered
-                when it is needed, and its gradient is averaged and scattered
+    several     DistributedDataParallel: replicas; gradients are averaged during the backward pass
+    fsdp        FSDP2: each rank stores 1/size of every weight, gradient and moment; layers are gathered
+                when needed, and their gradients are averaged and scattered
 
-Both *average* gradients over ranks, but each rank divides its loss by the counts of the whole batch,
-so the gradients must be summed: multiply the loss by ``group.size`` before the backward pass. With
-counts of 3 and 1 and losses of 6 and 4 the mean is 10 / 4; the ranks compute 2 * 6 / 4 and 2 * 4 / 4,
-whose average is 2.5.
+Both *average* gradients over ranks, but each rank divides its loss by the counts of the whole batch, so
+the gradients must be summed: multiply the loss by ``group.size`` before the backward pass. With counts
+of 3 and 1 and losses of 6 and 4 the mean is 10 / 4; the ranks compute 2 * 6 / 4 and 2 * 4 / 4, whose
+average is 2.5.
 
 FSDP gathers weights in fp32, and bf16 is left to autocast as on one rank, so the numbers are the same.
 FSDP's own mixed precision would round biases and norms, and with them the logits.
 
 ``ProcessGroup`` exchanges the few numbers that all ranks must agree on: counts of the whole batch,
-whether to stop, what rank 0 has read. They go between CPUs, over gloo, and do not wait for a GPU. All
-ranks call its methods, in the same order. When a rank ends, its connections break, and the next call
-of the others raises ``RankLost``; the cause is what the rank that ended has reported.
+whether to stop, what rank 0 has read. They are exchanged between CPUs, over gloo, without waiting for a
+GPU. All ranks call its methods, in the same order. When a rank ends, its connections break, and the
+next call of the others raises ``RankLost``; the cause is the error that the ended rank has reported.
 """
 
 import socket
@@ -43,7 +43,7 @@ from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import choose_device
 from tokkit.pretraining.training.launch_info import LaunchInfo, RankLost
 
-# Longer than anything that the other ranks wait for, such as an export.
+# Longer than anything that other ranks wait for, such as an export.
 TIMEOUT = timedelta(minutes=30)
 PAUSE_SECONDS = 0.1
 CPU = torch.device("cpu")
@@ -70,7 +70,7 @@ class ProcessGroup(LaunchInfo):
         return reduced
 
     def broadcast(self, data: Any) -> Any:
-        """Return what rank 0 passes, such as JSON; what the other ranks pass is ignored."""
+        """Return what rank 0 passes; what other ranks pass is ignored."""
         if self.size == 1:
             return data
         received = [data]
@@ -78,7 +78,7 @@ class ProcessGroup(LaunchInfo):
         return received[0]
 
     def barrier(self) -> None:
-        """Wait until all ranks have called this."""
+        """Wait until all ranks have called this method."""
         self.sum([0.0])
 
 
@@ -86,8 +86,8 @@ class ProcessGroup(LaunchInfo):
 def join_process_group(config: PretrainConfig, launch_info: LaunchInfo) -> Iterator[ProcessGroup]:
     """Connect to the other ranks of a run, if there are any.
 
-    When the block succeeds, all ranks disconnect together. When it fails, the connections stay open
-    until the process ends: closing them needs the other ranks, which may be waiting for this one.
+    If the block succeeds, all ranks disconnect together. If it fails, the connections stay open until
+    the process ends: closing them needs the other ranks, which may be waiting for this one.
 
     Raises:
         TokkitError: if there is no device for this rank.
@@ -128,7 +128,7 @@ def choose_rank_device(name: str, launch_info: LaunchInfo) -> torch.device:
             f"--device {device.type}: {launch_info.size} processes cannot share it; train with a single process"
         )
     num_devices = torch.cuda.device_count()
-    if num_devices == 1 and launch_info.by_slurm:  # --gpus-per-task gives each task its own
+    if num_devices == 1 and launch_info.by_slurm:  # with --gpus-per-task each task has its own
         return torch.device("cuda", 0)
     if launch_info.local_rank >= num_devices:
         raise TokkitError(
@@ -164,15 +164,15 @@ def _join(group: ProcessGroup) -> None:
 
 
 def _is_loss(error: RuntimeError) -> bool:
-    """Return whether an error is about another rank; gloo has no exception type for that."""
+    """Return whether an error is about another rank, for which gloo has no exception type."""
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
 def distribute(model: Transformer, group: ProcessGroup, *, fsdp: bool = False) -> nn.Module:
-    """Distribute a model over the ranks, all of which have the same weights.
+    """Distribute a model over the ranks, which all have the same weights.
 
-    FSDP replaces parameters, so this must happen before the optimizer is built. The names of
-    parameters stay those of ``model``, which DistributedDataParallel wraps and FSDP changes in place.
+    FSDP replaces parameters, so call this before the optimizer is built. DistributedDataParallel wraps
+    ``model`` and FSDP changes it in place, so its parameters keep their names.
 
     Returns:
         The module to call with inputs.
@@ -184,21 +184,21 @@ def distribute(model: Transformer, group: ProcessGroup, *, fsdp: bool = False) -
     mesh = init_device_mesh(group.device.type, (group.size,))
     for layer in model.list_layers():
         fully_shard(layer, mesh=mesh)
-    # By default the root's weights stay gathered until the backward pass, but an evaluation has none.
+    # By default the root stays gathered until the backward pass, which an evaluation does not have.
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
     return model
 
 
 def compile_model(model: Transformer) -> None:
-    """Compile the parts of a model, in place, on their first call; call this before ``distribute``.
+    """Compile the parts of a model in place, when they are first called; call before ``distribute``.
 
-    Each layer is compiled alone, so all layers share one graph; between layers there is nothing to
-    fuse. ``medium``, with 8 layers, was compiled for a CPU in 22 seconds, and the whole model in 51;
-    it was no faster. Sizes are dynamic: there are one or two graphs of each part, for any batches.
+    Layers are compiled separately, so all share one graph; there is nothing to fuse between layers.
+    ``medium``, with 8 layers, was compiled for a CPU in 22 seconds, and as a whole in 51; it was no
+    faster. Sizes are dynamic: there are one or two graphs of each part, for any batches.
 
     CUDA graphs are not used: they hide kernel launches, but with 16,384 tokens a layer of BERT-base
     computes for about a millisecond, much longer than its launches take, and the graph of each shape
-    would keep its own activations. (Calculated, not measured.)
+    would keep its own activations (calculated, not measured).
     """
     for part in model.children():
         for module in part if isinstance(part, nn.ModuleList) else [part]:
@@ -207,14 +207,14 @@ def compile_model(model: Transformer) -> None:
 
 @contextmanager
 def accumulate(model: nn.Module, *, is_last: bool) -> Iterator[None]:
-    """Exchange gradients in the block only if it computes the last micro-batch of a step.
+    """Exchange the gradients of the block only for the last micro-batch of a step.
 
-    With FSDP each pass through a layer is a collective, so all ranks must have the same number of
+    With FSDP each pass through a layer is collective, so all ranks must have the same number of
     micro-batches, even if some are empty.
 
     Args:
         model: returned by ``distribute``.
-        is_last: whether the micro-batch is the last one of the step.
+        is_last: whether the block computes the last micro-batch of a step.
     """
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(is_last)
@@ -229,11 +229,11 @@ def full_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Gather tensors on rank 0; all ranks call this.
 
     Args:
-        tensors: of a model or an optimizer, split among ranks or not.
+        tensors: tensors of a model or an optimizer, sharded or not.
 
     Returns:
-        On rank 0 the whole tensors, and on others nothing. Those that are not split are where they
-        were, and not copied; the others are on the CPU, since a GPU has no room for all of them.
+        The whole tensors on rank 0, and nothing on others. Sharded ones are on the CPU, since a GPU has
+        no room for all of them; others are neither moved nor copied.
     """
     is_first = not dist.is_initialized() or dist.get_rank() == 0
     full = {}
@@ -248,8 +248,8 @@ def split_tensors(full: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dic
     """Return this rank's part of the tensors of rank 0; all ranks call this.
 
     Args:
-        full: whole tensors; those of other ranks than 0 are ignored.
-        like: tensors with the same names, in the same order on all ranks, with the layout of the
+        full: whole tensors; ignored on ranks other than 0.
+        like: tensors with the same names, in the same order on all ranks, that have the layout of the
             result, such as a model's parameters.
     """
     parts = {}

@@ -1,9 +1,9 @@
 """``--push-to-hub``: the export of a run on the Hugging Face Hub, with a model card.
 
-The repository is made when the run starts, so that a name that is taken, a missing token or a Hub that
-does not answer costs no training; it is private until its owner makes it public. Token and endpoint
-are those of huggingface_hub. The card is Markdown, of what the run folder says; paths of this machine
-are left out of it.
+The repository is created when the run starts, so that a name that is taken, a missing token or a Hub
+that does not answer wastes no training; it is private until its owner makes it public. Token and
+endpoint are those of huggingface_hub. The card is Markdown, made from the run folder, without paths of
+this machine.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +26,7 @@ def check_repository_name(name: str) -> None:
     """Refuse a name that no repository can have.
 
     Raises:
-        UsageError: with what huggingface_hub finds wrong.
+        UsageError: if huggingface_hub finds it invalid.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
@@ -40,7 +40,7 @@ def check_repository_name(name: str) -> None:
 
 
 def create_repository(name: str) -> None:
-    """Make a private repository for models, unless it is there.
+    """Create a private repository for models, unless it exists.
 
     Raises:
         TokkitError: if the Hub refuses it, or does not answer.
@@ -55,8 +55,8 @@ def upload_export(folder: Path, name: str, license_id: str | None) -> None:
 
     Args:
         folder: run folder.
-        name: of the repository.
-        license_id: of the model, as the Hub writes it; None if it is not known.
+        name: name of the repository.
+        license_id: license of the model, as the Hub writes it; None if unknown.
 
     Raises:
         TokkitError: if the Hub refuses it, or does not answer.

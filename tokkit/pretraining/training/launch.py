@@ -1,10 +1,10 @@
 """``--nproc-per-node``: the ranks of this machine, started and watched by torchrun's agent.
 
 ``torch.distributed.launcher`` is the library behind the command ``torchrun``. Its agent starts the
-ranks with the variables that torchrun sets, and ends all when one fails. What it reports of a
-failure is a table on standard error and status 1, so each rank also writes the error that ended it
-into a temporary folder, and the parent raises the one that is the cause of the others: the command
-ends with the same line and status as a single process.
+ranks with torchrun's variables, and ends all of them when one fails. It reports a failure as a table on
+standard error and status 1. So each rank also writes the error that ended it to a temporary folder, and
+the parent raises the one that caused the others: the command ends with the same line and status as a
+single process.
 
     parent, main thread     SIGTERM ──▶ pipes to the ranks        reports ──▶ the error to raise
     parent, agent's thread  start ranks, poll; one failed: SIGTERM to the others, SIGKILL after 30 s
@@ -14,12 +14,11 @@ ends with the same line and status as a single process.
 When one rank fails, others fail because of it: they lose the connection (``RankLost``) or are
 stopped by the agent (``Interrupted``). Neither is raised if there is a report of the cause.
 
-The agent runs in a thread of its own for the sake of signals. In the main thread it would install
-handlers and leave them installed, and would kill the ranks 30 seconds after a signal, however long
-the last checkpoint takes. The thread blocks signals, and its children inherit that: until a rank
-has imported torch and can handle a signal, the signal waits. A terminal sends Ctrl-C to the ranks
-as well, see ``tokkit.pretraining.training.stopping``. Ranks end with their parent, because their pipe
-closes.
+The agent runs in a thread of its own because of signals. In the main thread it would install handlers
+for good, and would kill the ranks 30 seconds after a signal, however long the last checkpoint takes.
+The thread blocks signals, and its children inherit that: a signal waits until a rank has imported torch
+and can handle it. A terminal sends Ctrl-C to the ranks as well, see
+``tokkit.pretraining.training.stopping``. Ranks end with their parent, because their pipe closes.
 """
 
 import logging
@@ -62,27 +61,27 @@ TORCHRUN_LOGGERS = (
     "torch.distributed.launcher",
     "torch.multiprocessing",
 )
-# The agent polls ten times a second; a rank that ends within this time is seen before those that
-# end because they lost the connection to it.
+# The agent polls ten times a second, so it sees a rank that fails before the ranks that lose their
+# connection to it, which wait this long.
 CAUSE_SECONDS = 1.0
 
 Work = Callable[[PretrainConfig], object]
 
 
 def launch(work: Work, config: PretrainConfig) -> None:
-    """Do the same work in ``nproc_per_node`` processes of this machine.
+    """Run a function in ``nproc_per_node`` processes on this machine.
 
     The processes are started with ``spawn``, so a program's main module needs the usual guard.
 
     Args:
-        work: a module-level function, which calls ``detect_launcher`` to find its rank.
-        config: its argument; there, ``nproc_per_node`` is None, and the machine's cores are divided
-            among the ranks unless ``threads`` or ``OMP_NUM_THREADS`` is set.
+        work: module-level function that calls ``detect_launcher`` to find its rank.
+        config: its argument, but with ``nproc_per_node`` None, and the machine's cores divided among
+            the ranks unless ``threads`` or ``OMP_NUM_THREADS`` is set.
 
     Raises:
-        TokkitError: the error of a rank, or one that names the rank that was killed.
+        TokkitError: the error of a rank, or one that names a rank that was killed.
         Interrupted: after a signal, when all ranks have stopped.
-        WorkerError: with the traceback of a bug in a rank.
+        WorkerError: if there is a bug in a rank; it has the traceback.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -164,7 +163,7 @@ def _silenced_torchrun() -> Iterator[None]:
 
 
 def _find_cause(folder: Path, failed: "ChildFailedError") -> Exception:
-    """Return the error that the others followed from, from the reports of the ranks."""
+    """Return the error that caused the others, from the reports of the ranks."""
     reports = [pickle.loads(path.read_bytes()) for path in folder.glob("*.report")]  # noqa: S301  our own
     rank, failure = failed.get_first_failure()
     if not _report_path(folder, rank).exists():
@@ -183,7 +182,7 @@ def _find_cause(folder: Path, failed: "ChildFailedError") -> Exception:
 
 
 def _severity(error: Exception) -> int:
-    """Return how far an error is from being the cause of the others; 0 is the cause."""
+    """Return how unlikely an error is to be the cause of the others; 0 for a cause."""
     consequences = (WorkerError, Interrupted, RankLost)
     return max((n for n, kind in enumerate(consequences, 1) if isinstance(error, kind)), default=0)
 
@@ -195,14 +194,14 @@ def _report_path(folder: Path, rank: int) -> Path:
 def _run_rank(
     work: Work, config: PretrainConfig, folder: Path, receivers: Sequence[Connection], level: int
 ) -> None:
-    """Do the work of a rank; on an error, report it and exit with status 1.
+    """Do the work of a rank; report an error and exit with status 1.
 
-    The agent waits forever for a function that ends the process with status 0.
+    The agent would wait forever for a function that ends the process with status 0.
     """
     rank = int(os.environ["RANK"])
     threading.Thread(target=_follow_parent, args=(receivers[rank],), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # tqdm's own lock is a named semaphore, which a rank that is killed leaves behind.
+    # tqdm's default lock is a named semaphore, which a killed rank would leave behind.
     tqdm.set_lock(threading.RLock())
     logger = logging.getLogger("tokkit")
     logger.handlers, logger.propagate = [LineHandler()], False
@@ -226,14 +225,14 @@ def _run_rank(
     sys.stdout.flush()
     sys.stderr.flush()
     if isinstance(report, RankLost):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the agent may end the wait
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # so that the agent can end the wait
         time.sleep(CAUSE_SECONDS)
-    # Not through the interpreter's shutdown, which waits for threads of broken connections.
+    # The interpreter's shutdown would wait for the threads of broken connections.
     os._exit(1)
 
 
 def _follow_parent(receiver: Connection) -> None:
-    """Raise the signals that the parent forwards; end the process when the parent is gone."""
+    """Raise the signals that the parent forwards; end the process when the parent ends."""
     with suppress(EOFError, OSError):
         while True:
             os.kill(os.getpid(), receiver.recv())

@@ -1,12 +1,12 @@
-"""Which of how many processes this one is, read from the environment that its launcher set.
+"""Which process of a run this is, according to the environment variables of its launcher.
 
-A run of several processes is started in one of three ways:
+Several processes are started in one of these ways:
 
     torchrun, tokkit --nproc-per-node   RANK WORLD_SIZE LOCAL_RANK MASTER_ADDR MASTER_PORT
     srun                                SLURM_PROCID SLURM_NTASKS SLURM_LOCALID SLURM_STEP_NODELIST …
 
-Rank 0 is reached at the master's address. Slurm names no port, so each rank computes the same one
-from the job and step numbers. For ``gpu[03-05,9]`` and job 4217 the master is ``gpu03:16217``.
+The other ranks connect to rank 0 at the master's address. Slurm has no port, so each rank computes the
+same one from the numbers of job and step. For ``gpu[03-05,9]`` and job 4217 it is ``gpu03:16217``.
 """
 
 import logging
@@ -24,7 +24,7 @@ FIRST_SPECIAL_STEP = 0xFFFF_FFF0  # Slurm's step ids from here on: the batch scr
 log = logging.getLogger(__name__)
 
 
-class RankLost(TokkitError):  # noqa: N818  it reports what happened to another rank
+class RankLost(TokkitError):  # noqa: N818  it reports the end of another rank
     """Another rank ended, or cannot be reached."""
 
 
@@ -33,12 +33,12 @@ class LaunchInfo:
     """The position of this process among those of the run.
 
     Attributes:
-        rank: from 0.
+        rank: number of the process, from 0.
         size: number of processes.
-        local_rank: rank among the processes of this machine.
+        local_rank: number of the process on this machine, from 0.
         master_addr: host of rank 0; empty for a single process.
         master_port: port on that host.
-        by_slurm: whether Slurm started the process; it may have assigned it a GPU of its own.
+        by_slurm: whether Slurm started the process, and may have assigned a GPU to it.
     """
 
     rank: int = 0
@@ -67,8 +67,8 @@ def detect_launcher(
         nproc_per_node: value of ``--nproc-per-node``, which excludes any other launcher.
 
     Raises:
-        TokkitError: where variables are missing or contradict each other.
-        UsageError: where both a launcher and the option start processes.
+        TokkitError: if variables are missing or contradict each other.
+        UsageError: if both a launcher and the option start processes.
     """
     launch_info, variable = _read_variables(environment)
     if variable and nproc_per_node is not None:
@@ -91,7 +91,7 @@ def is_first_process(environment: Mapping[str, str]) -> bool:
 
 @contextmanager
 def log_on_first_rank(launch_info: LaunchInfo) -> Iterator[None]:
-    """Log errors only on every rank but the first."""
+    """Log only errors on all ranks but the first."""
     logger = logging.getLogger("tokkit")
     level = logger.level
     if not launch_info.is_first:
@@ -106,7 +106,7 @@ def first_host(nodes: str) -> str:
     """Return the first host of a Slurm node list: ``a03-x1`` for ``a[03-05,9]-x[1,2],b``.
 
     Raises:
-        TokkitError: where it is not a node list.
+        TokkitError: if it is not a node list.
     """
     first = re.match(r"(?:[^][,]|\[\w+[^][]*\])+(?=,|$)", nodes)
     if first is None:
@@ -117,11 +117,11 @@ def first_host(nodes: str) -> str:
 
 
 def _read_variables(environment: Mapping[str, str]) -> tuple[LaunchInfo, str]:
-    """Return the position, and the variable that revealed the launcher ("" without one)."""
+    """Return the position, and the variable that identifies the launcher ("" without one)."""
     if any(name in environment for name in TORCHRUN_NAMES[:3]):
         return _read_torchrun(environment), "WORLD_SIZE"
-    # The script that sbatch runs, and the shell that salloc opens, have a job's variables too, but
-    # are one process, however many tasks the job may start.
+    # A script run by sbatch and a shell opened by salloc also have a job's variables, but are a single
+    # process, however many tasks the job may start.
     step = _read_int(environment, "SLURM_STEP_ID", FIRST_SPECIAL_STEP)
     if step < FIRST_SPECIAL_STEP and _count_tasks(environment) > 1:
         return _read_slurm(environment, step), "SLURM_NTASKS"
@@ -143,7 +143,7 @@ def _read_torchrun(environment: Mapping[str, str]) -> LaunchInfo:
 
 
 def _count_tasks(environment: Mapping[str, str]) -> int:
-    """Return the tasks of the step; ``SLURM_NTASKS`` may be those of the whole job."""
+    """Return the number of tasks of the step; ``SLURM_NTASKS`` may be that of the job."""
     default = _read_int(environment, "SLURM_NTASKS", 1)
     return _read_int(environment, "SLURM_STEP_NUM_TASKS", default)
 
@@ -170,7 +170,7 @@ def _check_rank(rank: int, size: int, rank_name: str, size_name: str) -> None:
 
 
 def _read_int(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
-    """Return a variable's value, or the default where it is not set."""
+    """Return a variable's value, or the default if it is not set."""
     value = environment.get(name)
     if value is None and default is not None:
         return default

@@ -1,4 +1,4 @@
-"""The run folder: which files it has, what run they belong to, and what they say.
+"""The run folder: its files, and what they record about the run.
 
 ``run.json`` describes the run:
 
@@ -9,9 +9,8 @@
      "origin": {"planned_steps": 100000, "step": 0, "position": 0, …},
      "versions": {"tokkit": "0.1.0", "torch": "2.11.0", …}}
 
-A resumed run rewrites it, since it may resume on another machine, and keeps only the time at which
-it started and where it begins (``Origin``). ``tokkit inspect`` shows it, and replays any batch of the
-run from it.
+A resumed run rewrites it, since it may resume on another machine, and keeps only its start time and
+where it begins (``Origin``). ``tokkit inspect`` shows it, and uses it to replay any batch of the run.
 """
 
 import json
@@ -62,7 +61,7 @@ class RunRecord(TypedDict):
 
 
 class _ModelHead(TypedDict):
-    """What the command line asks of a model's shape."""
+    """The fields of a model's shape that are read without torch."""
 
     model_type: NotRequired[str]
     objective: NotRequired[str]
@@ -93,14 +92,14 @@ class _MetricsHead(TypedDict):
 
 
 def find_run(path: Path, *, undecayed: bool = False) -> tuple[Path, Path]:
-    """Return the run folder and the checkpoint that a path names: a run's newest, or one of it.
+    """Return the run folder and the checkpoint that a path names.
 
     Args:
-        path: of a run, or of a checkpoint in its folder.
-        undecayed: of a run take the newest without a decay, if there is one.
+        path: a checkpoint in a run folder, or a run folder, for its newest checkpoint.
+        undecayed: whether to prefer the run's newest checkpoint without decay.
 
     Raises:
-        TokkitError: if there is none.
+        TokkitError: if there is no checkpoint.
     """
     run, checkpoint = path, None
     if path.parent.name == CHECKPOINTS and (path.parent.parent / RUN).is_file():
@@ -125,7 +124,7 @@ def read_run(folder: Path) -> tuple[RunRecord, PretrainConfig]:
     """Return the content of a run's ``run.json``, and its options as a config.
 
     Raises:
-        TokkitError: it is damaged.
+        TokkitError: if it is damaged.
     """
     path = folder / RUN
     record = read_json(path, RunRecord)
@@ -147,7 +146,7 @@ def find_origin(record: RunRecord) -> Origin:
     """Return where a run begins.
 
     Raises:
-        msgspec.ValidationError: never of a record from ``read_run``.
+        msgspec.ValidationError: if it is damaged, which a record from ``read_run`` is not.
     """
     return msgspec.convert(record["origin"], Origin)
 
@@ -159,7 +158,7 @@ def format_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of ``metrics.jsonl``, up to one that a crash cut short; none without a file."""
+    """Return the lines of ``metrics.jsonl``, up to one that a crash cut short, if the file exists."""
     if not path.is_file():
         return []
     data = read_whole(path)
@@ -176,7 +175,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Return the folder of a step's checkpoint within the folder of checkpoints."""
+    """Return the path of a step's checkpoint in the folder of checkpoints."""
     return folder / f"step-{step:08d}"
 
 

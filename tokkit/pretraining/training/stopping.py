@@ -1,7 +1,6 @@
 """SIGINT and SIGTERM during training: finish the step, save it, then stop.
 
-Elsewhere a signal may end the work between any two lines; here that would lose half a step and
-everything since the last checkpoint.
+Stopping at once, as other stages do, would lose everything since the last checkpoint.
 """
 
 import threading
@@ -15,40 +14,40 @@ from types import FrameType
 
 SIGNALS = (SIGINT, SIGTERM)
 
-# One Ctrl-C, or one scancel, may reach a process twice: directly, and through its launcher.
+# A single Ctrl-C or scancel may reach a process twice: directly, and through its launcher.
 ECHO_SECONDS = 1.0
 
 
 @dataclass
 class StopRequest:
-    """The signal that asked the run to stop; None without one."""
+    """The signal that asked the run to stop, if any."""
 
     signal: Signals | None = None
 
     @property
     def flags(self) -> list[float]:
-        """A 1 for the received signal among ``SIGNALS``: ranks add these up to agree on a step."""
+        """A 1 for the received signal among ``SIGNALS``; ranks sum these to agree on a step."""
         return [float(self.signal == signal) for signal in SIGNALS]
 
 
 def find_agreed_signal(sums: Sequence[float]) -> Signals | None:
     """Return the signal for which all ranks stop, from the sums of their flags.
 
-    A signal reaches ranks at different moments, some before a step and some after it. The sums are
-    the same on all ranks, so all of them stop after the same step.
+    A signal may reach some ranks before a step and others after it. The sums are the same on all
+    ranks, so all of them stop after the same step.
     """
     return next((signal for signal, total in zip(SIGNALS, sums, strict=True) if total), None)
 
 
 @contextmanager
 def hold_signals() -> Iterator[StopRequest]:
-    """Record the first signal instead of acting on it; a second one acts as outside the block.
+    """Record the first signal instead of acting on it; a second one acts as it would outside.
 
-    A signal within a second of the first is taken for the same one. Signals reach the main thread
-    only; in another thread the block runs without change.
+    A signal within a second of the first counts as the same one. Signals reach only the main thread;
+    in another thread this has no effect.
 
     Yields:
-        The request to look at between two steps.
+        The request to check between two steps.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -6,22 +6,21 @@
                 eval/events.out.tfevents.1764000000.host.4711
 
 Training and evaluation have a folder each and the same names of metrics, so TensorBoard draws
-both losses into one chart. A resumed run starts new files, whose first record makes TensorBoard drop
-what older ones have of steps that are done again: training lines after the checkpoint, and
-evaluations from it on, just as ``metrics.jsonl`` drops them.
+both losses in one chart. A resumed run starts new files, whose first record makes TensorBoard drop
+the steps of older files that are repeated: training lines after the checkpoint, and evaluations from it
+on, just as ``metrics.jsonl`` drops them.
 
-A record is a protocol buffer, framed by its length and two checksums. Records are written by
-TensorBoard's own ``RecordWriter``, in the training thread. ``torch.utils.tensorboard.SummaryWriter``
-writes them in another thread: if the disk is full, that thread dies with a traceback and leaves half
-a record, after which nothing can be read.
+A record is a protocol buffer, framed by its length and two checksums. TensorBoard's own
+``RecordWriter`` writes the records, in the training thread. ``torch.utils.tensorboard.SummaryWriter``
+writes them in another thread: if the disk is full, that thread dies with a traceback and leaves half a
+record, after which nothing can be read.
 
-``wandb``, ``trackio`` and ``mlflow`` are their own libraries, with their own environment variables for
-server, account, offline mode, and project (``WANDB_PROJECT``, ``TRACKIO_PROJECT``,
+``wandb``, ``trackio`` and ``mlflow`` use their own libraries, with their environment variables for
+server, account, offline mode and project (``WANDB_PROJECT``, ``TRACKIO_PROJECT``,
 ``MLFLOW_EXPERIMENT_NAME``; else ``tokkit``). The metrics are ``train/loss``, ``eval/loss`` and so on, and a
-resumed run goes on in the same run there. The library is called in a thread of its own, since a
-server may not answer for minutes: training never waits for it but at its end, for
-``EXIT_SECONDS``. To add one, write a function that opens it and add it to ``OPENERS`` and to the choices
-of ``--tracker``.
+resumed run continues the same run there. The library is called in a thread of its own, since a server
+may not answer for minutes: training waits for it only at the end, for ``EXIT_SECONDS``. To add one,
+write a function that opens it, and add it to ``OPENERS`` and to the choices of ``--tracker``.
 """
 
 import io
@@ -36,7 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from tokkit.engine.json_files import read_json
 from tokkit.engine.unit import content_key
@@ -50,25 +49,17 @@ START_SECONDS, EXIT_SECONDS = 15.0, 20.0
 log = logging.getLogger(__name__)
 
 
-class Tracker(Protocol):
-    """Takes lines of metrics, as a context manager; none of its faults ends the run."""
-
-    def write(self, line: Mapping[str, Any]) -> None:
-        """Take a line of ``metrics.jsonl``."""
-
-    def __enter__(self) -> Self:
-        """Start."""
-
-    def __exit__(self, *exception: object) -> None:
-        """Finish, also after an exception."""
-
-
-def open_tracker(config: PretrainConfig, step: int, *, evaluated: bool) -> Tracker:
+def open_tracker(
+    config: PretrainConfig, step: int, *, evaluated: bool
+) -> "EventLog | LibraryTracker":
     """Return the tracker of a run, whose ``run.json`` has been written.
+
+    It is a context manager with a method ``write`` for a line of ``metrics.jsonl``, and none of its
+    faults ends the run.
 
     Args:
         config: options of the run.
-        step: where the run resumes.
+        step: step at which the run resumes.
         evaluated: whether the checkpoint of that step was written after its evaluation.
     """
     if config.tracker == EVENTS:
@@ -78,13 +69,13 @@ def open_tracker(config: PretrainConfig, step: int, *, evaluated: bool) -> Track
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker gets of a run.
+    """What a tracker is told about a run.
 
     Attributes:
         folder: run folder.
-        key: the same whenever the run is resumed, and of no other run.
-        options: of the run, for its table.
-        project: name under which runs are grouped.
+        key: identifies the run, also after it is resumed.
+        options: options of the run, for the tracker's table.
+        project: name of the project that groups runs.
     """
 
     folder: Path
@@ -101,7 +92,7 @@ class LibraryTracker:
     """Sends lines through the library of a tracker, in a thread of its own.
 
     Args:
-        name: of the tracker.
+        name: name of the tracker.
         folder: run folder.
     """
 
@@ -127,7 +118,7 @@ class LibraryTracker:
     def _send_lines(self) -> None:
         try:
             send, finish = OPENERS[self._name](self._run)
-        except Exception as error:  # noqa: BLE001  its own errors, and those of its libraries
+        except Exception as error:  # noqa: BLE001  errors of its own and of its dependencies
             self._warn(error, "training continues without it")
             return
         while (line := self._lines.get()) is not None:
@@ -152,7 +143,7 @@ class LibraryTracker:
         self._has_warned = True
 
     def __enter__(self) -> Self:
-        # Standard output is for results, but these libraries greet on it.
+        # Standard output is for results, but these libraries print greetings.
         self._stack.enter_context(redirect_stdout(sys.stderr))
         self._thread.start()
         return self
@@ -185,7 +176,7 @@ def _open_wandb(run: TrackedRun) -> tuple[Send, Finish]:
 def _open_trackio(run: TrackedRun) -> tuple[Send, Finish]:
     import trackio
 
-    name = f"{run.folder.name}-{run.key}"  # a run is known by its name
+    name = f"{run.folder.name}-{run.key}"  # trackio identifies runs by their names
     session = trackio.init(project=run.project, name=name, config=run.options, resume="allow")
     return session.log, lambda _: trackio.finish()
 
@@ -217,8 +208,8 @@ class EventLog:
 
     Args:
         folder: run folder.
-        step: where the run resumes; 0 drops everything that is there.
-        evaluated: whether the evaluation of that step is kept.
+        step: step at which the run resumes; 0 drops everything that exists.
+        evaluated: whether to keep the evaluation of that step.
     """
 
     def __init__(self, folder: Path, step: int, *, evaluated: bool = False) -> None:
@@ -243,7 +234,7 @@ class EventLog:
                 )
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Write a line; if there is no space for it, it is left out, which is logged once."""
+        """Write a line; it is left out if the disk is full, which is logged once."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -273,7 +264,7 @@ class EventLog:
         records, file = memoryview(buffer.getvalue()), self._files[kind]
         end = file.tell()
         try:
-            while records:  # a full disk takes a part of them
+            while records:  # a disk that is almost full takes a part of them
                 records = records[file.write(records) :]
         except OSError:
             file.truncate(end)
