@@ -32,12 +32,8 @@ ALTERNATIVES = {
     ("warmup_steps", "warmup_tokens"): "how long the warm-up is",
     ("continue_from", "decay_from"): "where the run begins",
 }
-STEP_OPTIONS = (
-    "warmup_tokens",
-    "decay_steps",
-    "continue_from",
-    "decay_from",
-)  # not with --max-time
+# Options that --max-time excludes.
+STEP_OPTIONS = ("warmup_tokens", "decay_steps", "continue_from", "decay_from")
 # Options that have an effect only together with another one.
 DEPENDENT = {"extend_positions": "init_from", "model_license": "push_to_hub"}
 
