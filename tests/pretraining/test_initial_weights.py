@@ -21,7 +21,7 @@ from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.pretraining.models.architectures import build_model
 from tokkit.pretraining.models.bert import Bert
-from tokkit.pretraining.models.model_folder import fingerprint_folder
+from tokkit.pretraining.models.model_files import fingerprint_folder
 from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.metrics import total_loss
@@ -324,7 +324,7 @@ def test_a_fingerprint_is_taken_without_torch(tmp_path: Path, tokenizer: Tokeniz
     write_bert(tmp_path / "bert", tokenizer)
     script = (
         "import sys\nfrom pathlib import Path\n"
-        "from tokkit.pretraining.models.model_folder import fingerprint_folder\n"
+        "from tokkit.pretraining.models.model_files import fingerprint_folder\n"
         f"print(fingerprint_folder(Path({str(tmp_path / 'bert')!r})))\n"
         "assert not {'torch', 'safetensors', 'transformers'} & set(sys.modules)\n"
     )

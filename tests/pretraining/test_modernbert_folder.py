@@ -15,7 +15,7 @@ from tokkit.errors import TokkitError
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.data.batches import lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
-from tokkit.pretraining.models.model_folder import read_family
+from tokkit.pretraining.models.model_files import read_family
 from tokkit.pretraining.models.modernbert import ModernBertConfig
 from tokkit.pretraining.models.transformer import Transformer
 from tokkit.pretraining.training.metrics import total_loss

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tokkit.engine.files import HashedFile
-from tokkit.pretraining.models.tensor_files import write_tensors
+from tokkit.pretraining.models.model_files import write_tensors
 from tokkit.pretraining.training import checkpoints as checkpoint
 from tokkit.pretraining.training.checkpoint_writer import CheckpointWriter
 from tokkit.pretraining.training.checkpoints import Snapshot, load_newest_checkpoint

@@ -17,7 +17,7 @@ from tokkit.engine.manifest import Manifest
 from tokkit.engine.mirrors import pull
 from tokkit.engine.spec import find_finished
 from tokkit.errors import require, require_library
-from tokkit.pretraining.models.model_folder import read_family
+from tokkit.pretraining.models.model_files import read_family
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.hub_upload import (
     check_repository_name,

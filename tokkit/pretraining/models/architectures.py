@@ -41,7 +41,7 @@ from tokkit.pretraining.models.albert import ALBERT
 from tokkit.pretraining.models.bert import BERT, ROBERTA
 from tokkit.pretraining.models.gpt2 import GPT2
 from tokkit.pretraining.models.marian import MARIAN
-from tokkit.pretraining.models.model_folder import DOWNLOAD
+from tokkit.pretraining.models.model_files import DOWNLOAD
 from tokkit.pretraining.models.modernbert import MODERNBERT, MODERNBERT_DECODER
 from tokkit.pretraining.models.t5 import T5_ARCHITECTURE
 from tokkit.pretraining.models.transformer import Architecture, ModelConfig, Transformer

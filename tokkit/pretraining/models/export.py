@@ -48,8 +48,8 @@ from tokkit.pretraining.models.architectures import (
     require_possible,
     to_transformers,
 )
-from tokkit.pretraining.models.model_folder import CONFIG
-from tokkit.pretraining.models.tensor_files import (
+from tokkit.pretraining.models.model_files import (
+    CONFIG,
     DamagedError,
     read_tensors,
     write_tensors,

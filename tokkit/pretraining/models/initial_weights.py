@@ -23,18 +23,16 @@ Rotary positions have no rows to repeat; interpolated, they get a larger base.
 """
 
 import logging
-import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tokkit.engine.json_files import read_json
-from tokkit.errors import TokkitError, require, wrap_os_errors
+from tokkit.errors import TokkitError, require
 from tokkit.pretraining.models.architectures import (
     ARCHITECTURES,
     POSITIONS,
@@ -48,7 +46,13 @@ from tokkit.pretraining.models.architectures import (
     to_transformers,
     transformers_names,
 )
-from tokkit.pretraining.models.model_folder import CONFIG, DOWNLOAD, find_weights, read_model_type
+from tokkit.pretraining.models.model_files import (
+    CONFIG,
+    DOWNLOAD,
+    find_weights,
+    read_model_type,
+    read_weights,
+)
 from tokkit.pretraining.models.transformer import Architecture, ModelConfig
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -111,7 +115,7 @@ def read_initial_weights(
     """
     theirs = _read_config(folder, objective, dropout)
     extended = _extend_config(folder / CONFIG, theirs, max_seq_length, extend_positions)
-    weights = _modernize_names(_read_weights(folder), choose_architecture(theirs))
+    weights = _modernize_names(read_weights(folder), choose_architecture(theirs))
     num_bytes = sum(path.stat().st_size for path in find_weights(folder))
     require_possible(folder / CONFIG, theirs, num_bytes)
     tensors = _convert(weights, theirs, folder)
@@ -226,42 +230,6 @@ def match_tokens(ours: Tokenizer, theirs: Tokenizer, num_rows: int) -> tuple[Ten
     pairs = sorted((number, row) for number, row in same.items() if row < num_rows)
     token_ids, rows = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
     return token_ids, rows
-
-
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for path in find_weights(folder):
-        try:
-            with wrap_os_errors(path):
-                loaded = _read_file(path)
-        except (TokkitError, MemoryError):
-            raise
-        except Exception as error:  # unpickling may raise anything
-            reason = str(error).splitlines()[0][:300] if str(error) else "unexpected end of file"
-            raise TokkitError(
-                f"{path}: damaged, or not a file of tensors alone ({reason}); download it again"
-            ) from error
-        if not isinstance(loaded, dict) or any(
-            not isinstance(name, str) or not isinstance(tensor, Tensor)
-            for name, tensor in loaded.items()
-        ):
-            raise TokkitError(
-                f"{path}: contains objects other than named tensors; download it again"
-            )
-        tensors |= loaded
-    return tensors
-
-
-def _read_file(path: Path) -> Any:
-    """Return the content of a file of weights, refusing one that unpacks to much more."""
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            packed = sum(entry.file_size for entry in archive.infolist())
-        if packed > 2 * path.stat().st_size:  # torch never compresses
-            raise ValueError(f"it unpacks to {packed:,} bytes")
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _modernize_names(

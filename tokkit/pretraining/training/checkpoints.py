@@ -41,7 +41,7 @@ from tokkit.engine.files import hash_file, write_folder_atomically
 from tokkit.engine.json_files import canonical_json, read_json
 from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.pretraining.models.architectures import outline_model
-from tokkit.pretraining.models.tensor_files import (
+from tokkit.pretraining.models.model_files import (
     DamagedError,
     read_tensors,
     wrap_damage_errors,

@@ -15,7 +15,7 @@ from tokkit import __version__
 from tokkit.engine.json_files import read_json
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError, plural
-from tokkit.pretraining.models.model_folder import CONFIG
+from tokkit.pretraining.models.model_files import CONFIG
 from tokkit.pretraining.training.run_record import EXPORT, METRICS, read_metrics, read_run
 
 _CARD = Path(__file__).with_name("model_card.md")

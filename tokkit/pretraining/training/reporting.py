@@ -66,9 +66,8 @@ class Reporter:
             )
             self._tracker = None
             if config.tracker is not None:
-                self._tracker = stack.enter_context(
-                    open_tracker(config, state.step, evaluated=is_evaluated)
-                )
+                self._tracker = open_tracker(config, state.step, evaluated=is_evaluated)
+                stack.enter_context(self._tracker)
             by_clock = config.max_time is not None
             self._bar = stack.enter_context(
                 tqdm(

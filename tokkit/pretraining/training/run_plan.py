@@ -29,11 +29,12 @@ from tokkit.engine.manifest import Manifest
 from tokkit.engine.mirrors import pull
 from tokkit.engine.processors import count_processors
 from tokkit.engine.spec import StageSpec, read_previous_run
+from tokkit.engine.stage_config import OutputConfig
 from tokkit.engine.unit import content_key
 from tokkit.errors import TokkitError, require
 from tokkit.pretraining.data.loader_config import order_by_length, require_objective
 from tokkit.pretraining.families import FAMILY_OF, MODERNBERT_WINDOW
-from tokkit.pretraining.models.model_folder import fingerprint_folder, read_family
+from tokkit.pretraining.models.model_files import fingerprint_folder, read_family
 from tokkit.pretraining.pretrain_config import DEFAULT_MAX_STEPS, PretrainConfig
 from tokkit.pretraining.training.run_record import (
     CHECKPOINTS,
@@ -74,9 +75,7 @@ OPTIONS_OUTSIDE_KEY = frozenset(
         "nproc_per_node",
         "fsdp",
         "threads",
-        "overwrite",
-        "progress",
-        "cache",
+        *OutputConfig.options,
         "seed",  # a stage's key has it anyway
     }
 )

@@ -27,7 +27,7 @@ from tokkit.pretraining.data.prefetcher import Prefetcher
 from tokkit.pretraining.models.architectures import ARCHITECTURES, build_model, read_shape
 from tokkit.pretraining.models.export import write_export
 from tokkit.pretraining.models.initial_weights import InitialWeights, read_initial_weights
-from tokkit.pretraining.models.model_folder import read_family
+from tokkit.pretraining.models.model_files import read_family
 from tokkit.pretraining.models.transformer import ModelConfig, Transformer
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import (
