@@ -180,82 +180,49 @@ class Trainer:
                 if self._reporter is not None:
                     self._reporter.advance(self.state.step, self.state.elapsed)
 
-    def _prepare_to_write(self, stack: ExitStack) -> None:
-        """Open what only the first process writes: metrics and checkpoints."""
-        config, peak = self.config, find_peak_flops(self.group.device)
-        if peak is not None and choose_precision(config.precision, self.group.device) != "fp32":
-            self._peak_flops = peak * self.group.size
-            self._flops_per_token = [
-                count_flops_per_token(self.model, sample_instances(loader))
-                for loader in self.loaders
-            ]
-        self._reporter = stack.enter_context(Reporter(config, self.state, self.schedule.last_step))
-        self._writer = stack.enter_context(
-            CheckpointWriter(
-                config.output / CHECKPOINTS,
-                config.keep_checkpoints,
-                self._resumed,
-                kept_step=None if self.config.decay_from else self.schedule.decay_start,
-            )
-        )
-
-    def _agree_on_signal_and_time(self) -> tuple[Signals | None, float]:
-        """Return the signal that any process has received, and rank 0's elapsed seconds."""
-        elapsed = time.monotonic() - self._started if self.group.is_first else 0.0
-        *flags, elapsed = self.group.sum([*self._stop.flags, elapsed])
-        return find_agreed_signal(flags), elapsed
-
-    @contextmanager
-    def _without_compiling(self) -> Iterator[None]:
-        """Exclude the block from elapsed time if a graph is compiled in it."""
-        graphs, started = count_graphs(), time.monotonic()
-        yield
-        if count_graphs() > graphs:
-            self._started += time.monotonic() - started
-
     def step(self) -> None:
         """Take one step: batches, forward, backward, update, metrics."""
         started = time.perf_counter()
         config, state, group = self.config, self.state, self.group
-        model, prefetcher = self.wrapped_model, self.prefetcher
-        starts = self.schedule.phase_starts(state.step, state.elapsed, state.phase_starts)
+        schedule, prefetcher = self.schedule, self.prefetcher
+        starts = schedule.phase_starts(state.step, state.elapsed, state.phase_starts)
         state.phase_starts = starts
-        state.learning_rate = self.schedule.rate(state.step, state.elapsed, state.phase)
+        state.learning_rate = schedule.rate(state.step, state.elapsed, state.phase)
 
+        # Batches, and the counts of all processes together.
         batches = prefetcher.next_batches(state.phase, state.step - starts[-1])
-        num_predicted, num_pairs, num_tokens = group.sum(
-            [
-                sum(batch.num_predicted for batch in batches),
-                sum(batch.num_pairs for batch in batches),
-                sum(batch.num_tokens for batch in batches),
-            ]
-        )
-        num_instances = self.schedule.batch_sizes(state.phase).at(state.step - starts[-1])[1]
+        counts = [(batch.num_predicted, batch.num_pairs, batch.num_tokens) for batch in batches]
+        num_predicted, num_pairs, num_tokens = group.sum([*map(sum, zip(*counts, strict=True))])
+        num_instances = schedule.batch_sizes(state.phase).at(state.step - starts[-1])[1]
         key, first_row = key_step(config.seed, state.step), group.rank * num_instances // group.size
         on_device = [batch.to(group.device).key_dropout(key, first_row) for batch in batches]
         prefetcher.mark_copied()
         seed_torch(config.seed, f"dropout of {group.rank}", state.step)  # of attention on a GPU
-        sums = []
+
+        # Forward and backward.
+        model, sums = self.wrapped_model, []
         for number, batch in enumerate(on_device, start=1):
             with accumulate(model, is_last=number == len(batches)):
                 sums.append(compute_losses(model, batch, config.precision, group.device))
                 loss = total_loss(sums[-1], num_predicted, num_pairs)
                 # Gradients are averaged over processes, but their sum is needed.
                 self._scaled.backward(loss * group.size)
+
+        # Update.
         self._scaled.unscale()
         gradient_norm = clip_gradients(model, config.max_gradient_norm)
         update_weights(self._scaled, state.learning_rate)
 
+        # Metrics, which on a GPU are read one step later, except before a log line: the next step is
+        # running by then.
         self._pending.append((state.step, StepMetrics(batches, sums, gradient_norm)))
-        decay_start = self.schedule.decay_start
+        decay_start = schedule.decay_start
         state.decay_start = None if state.step < (decay_start or 0) else decay_start
         state.instances += num_instances
         state.step += 1
         state.tokens += int(num_tokens)
         state.interval.waited += prefetcher.waited
-        # On a GPU metrics are read one step later, while the next step is running, except before a
-        # log line.
-        is_log_due = self.schedule.is_log_due(state.step, is_over=False)
+        is_log_due = schedule.is_log_due(state.step, is_over=False)
         self.collect_metrics(num_pending=0 if is_log_due or group.device.type == "cpu" else 1)
         state.interval.seconds += time.perf_counter() - started
 
@@ -274,24 +241,6 @@ class Trainer:
                 self.state.skipped_steps += 1
             else:
                 raise TokkitError(self._describe_divergence(step))
-
-    def _describe_divergence(self, step: int) -> str:
-        output, starts = self.config.output, self.state.phase_starts
-        # Another phase may have started since the step.
-        phase = max(number for number, first in enumerate(starts) if first <= step)
-        phase_option = f"--phase {phase} " if self.config.phases else ""
-        return (
-            f"{output}: the loss or its gradient is not finite at step {step} (show its batch with: "
-            f"tokkit inspect {output} --replay {phase_option}--step {step - starts[phase]}); "
-            f"{self._describe_saved()}"
-        )
-
-    def _describe_saved(self) -> str:
-        """Return what is saved of a run that diverged, and the remedy; collective."""
-        if self._writer is not None:
-            self._writer.wait()
-        saved = self.group.broadcast(self._writer and self._writer.describe_saved())
-        return f"{saved}; lower --learning-rate and pass --overwrite to start again"
 
     def _log_if_due(self, *, is_over: bool) -> None:
         """Log the steps since the last line, with the rate and norm of the last step."""
@@ -385,6 +334,57 @@ class Trainer:
             self._reporter.sync()
             self._writer.save(tensors, asdict(whole), loss=loss)
         self._last_save_step = state.step
+
+    def _prepare_to_write(self, stack: ExitStack) -> None:
+        """Open what only the first process writes: metrics and checkpoints."""
+        config, peak = self.config, find_peak_flops(self.group.device)
+        if peak is not None and choose_precision(config.precision, self.group.device) != "fp32":
+            self._peak_flops = peak * self.group.size
+            self._flops_per_token = [
+                count_flops_per_token(self.model, sample_instances(loader))
+                for loader in self.loaders
+            ]
+        self._reporter = stack.enter_context(Reporter(config, self.state, self.schedule.last_step))
+        self._writer = stack.enter_context(
+            CheckpointWriter(
+                config.output / CHECKPOINTS,
+                config.keep_checkpoints,
+                self._resumed,
+                kept_step=None if self.config.decay_from else self.schedule.decay_start,
+            )
+        )
+
+    def _agree_on_signal_and_time(self) -> tuple[Signals | None, float]:
+        """Return the signal that any process has received, and rank 0's elapsed seconds."""
+        elapsed = time.monotonic() - self._started if self.group.is_first else 0.0
+        *flags, elapsed = self.group.sum([*self._stop.flags, elapsed])
+        return find_agreed_signal(flags), elapsed
+
+    @contextmanager
+    def _without_compiling(self) -> Iterator[None]:
+        """Exclude the block from elapsed time if a graph is compiled in it."""
+        graphs, started = count_graphs(), time.monotonic()
+        yield
+        if count_graphs() > graphs:
+            self._started += time.monotonic() - started
+
+    def _describe_divergence(self, step: int) -> str:
+        output, starts = self.config.output, self.state.phase_starts
+        # Another phase may have started since the step.
+        phase = max(number for number, first in enumerate(starts) if first <= step)
+        phase_option = f"--phase {phase} " if self.config.phases else ""
+        return (
+            f"{output}: the loss or its gradient is not finite at step {step} (show its batch with: "
+            f"tokkit inspect {output} --replay {phase_option}--step {step - starts[phase]}); "
+            f"{self._describe_saved()}"
+        )
+
+    def _describe_saved(self) -> str:
+        """Return what is saved of a run that diverged, and the remedy; collective."""
+        if self._writer is not None:
+            self._writer.wait()
+        saved = self.group.broadcast(self._writer and self._writer.describe_saved())
+        return f"{saved}; lower --learning-rate and pass --overwrite to start again"
 
     def _raise_interrupted(self, signal: Signals) -> None:
         unsaved = ""
