@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from tokkit.errors import TokkitError
+from tokkit.shards.arrow import text_arrays
 from tokkit.vocab.train import train
 from tokkit.vocab.train_config import TrainConfig
 from tokkit.vocab.training_record import TrainingRecord
-from tokkit.vocab.word_counts import WordCounts, text_arrays
+from tokkit.vocab.word_counts import WordCounts
 
 SCRIPT = """
 import json, sys

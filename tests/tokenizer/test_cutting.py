@@ -47,7 +47,7 @@ def test_bert_pieces_give_the_ids_of_the_text(
     )
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     tokenizer = load_tokenizer(write_json(path, form))
-    characters = WordCharacters.of_tokenizer(tokenizer)
+    characters = WordCharacters.of_definition(tokenizer.definition)
     pieces = list(cut_at_words(text, characters, limit, piece_chars))
     assert encode(tokenizer, pieces) == encode(tokenizer, [text])
     if not {"\U0001d165", "\U0001d16d"} & set(text):  # with such marks, what is nothing stays

@@ -5,6 +5,7 @@
 
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,13 @@ def string_array(
     return pa.LargeStringArray.from_buffers(
         offsets.size - 1, pa.py_buffer(offsets), pa.py_buffer(used)
     )
+
+
+def text_arrays(texts: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return texts as kernels take them: the bytes of all, and their bounds."""
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum([len(text) for text in texts], out=offsets[1:])
+    return np.frombuffer(b"".join(texts), np.uint8), offsets
 
 
 def string_buffers(

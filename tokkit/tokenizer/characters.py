@@ -17,7 +17,7 @@ puts combining marks into canonical order, and a few of them are not accents (Ha
 U+302E and U+302F, musical stems). A character that is normalized to one of these is ``CONTEXT``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, Self
 
@@ -34,7 +34,6 @@ from tokkit.kernels.encode.encode_wordpiece import (
     Characters,
 )
 from tokkit.tokenizer.definitions import make_empty_library
-from tokkit.tokenizer.tokenizer import Tokenizer
 
 UNICODE_SIZE = 0x110000
 
@@ -50,8 +49,8 @@ class WordCharacters:
     """The table of a normalizer and a pre-tokenizer such as BERT's.
 
     Args:
-        normalize: the normalizer.
-        pre_tokenizer: of the tokenizers library.
+        normalize: the normalizer; an attribute, too.
+        pre_tokenizer: of the tokenizers library; an attribute, too.
         orders_marks: whether the normalizer puts combining marks into canonical order.
         word_id: the number to store for a normalized character that is a word by itself.
 
@@ -67,8 +66,8 @@ class WordCharacters:
         orders_marks: bool,
         word_id: Callable[[str], int] = ord,
     ) -> None:
-        self._normalize = normalize
-        self._pre_tokenizer = pre_tokenizer
+        self.normalize = normalize
+        self.pre_tokenizer = pre_tokenizer
         self._orders_marks = orders_marks
         self._word_id = word_id
         self._num_forms = 0
@@ -83,10 +82,14 @@ class WordCharacters:
         self.characters.is_space[:33] = self.characters.kinds[:33] == SPACE
 
     @classmethod
-    def of_tokenizer(cls, tokenizer: Tokenizer, word_id: Callable[[str], int] = ord) -> Self:
-        """Return the table of a tokenizer whose ``pipeline`` is ``bert``."""
-        normalizer = tokenizer.definition["normalizer"]
-        library = make_empty_library(normalizer, tokenizer.definition["pre_tokenizer"])
+    def of_definition(
+        cls, definition: Mapping[str, Any], word_id: Callable[[str], int] = ord
+    ) -> Self:
+        """Return the table of a ``tokenizer.json`` with BERT's normalizer, or none."""
+        normalizer = definition["normalizer"]
+        library = make_empty_library(normalizer, definition["pre_tokenizer"])
+        if normalizer is None:
+            return cls(str, library.pre_tokenizer, orders_marks=False, word_id=word_id)
         strips = normalizer["strip_accents"]
         return cls(
             library.normalizer.normalize_str,
@@ -117,9 +120,9 @@ class WordCharacters:
 
     def _learn(self, code: int) -> None:
         kinds, meanings, _, _ = self.characters
-        normalized = self._normalize(chr(code))
+        normalized = self.normalize(chr(code))
         # What stands between two letters either joins them or parts them.
-        pieces = [piece for piece, _ in self._pre_tokenizer.pre_tokenize_str(f"a{normalized}a")]
+        pieces = [piece for piece, _ in self.pre_tokenizer.pre_tokenize_str(f"a{normalized}a")]
         inner = pieces[1:-1]
         if not normalized:
             kinds[code] = NOTHING

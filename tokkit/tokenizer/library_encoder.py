@@ -263,7 +263,7 @@ class LibraryEncoder:
 
     def _encode_words(self, text: str) -> Iterator[_Part]:
         """Encode a text with BERT's pre-tokenizer, cut at words."""
-        characters = WordCharacters.of_tokenizer(self._tokenizer)
+        characters = WordCharacters.of_definition(self._tokenizer.definition)
         limit = self._tokenizer.definition["model"]["max_input_chars_per_word"]
         for piece in cut_at_words(text, characters, limit, self._window_bytes):
             called = self._call_library([piece], self._libraries[0], has_spans=False)

@@ -23,7 +23,7 @@ from tokkit.kernels.encode.encode_metaspace_bpe import (
 )
 from tokkit.kernels.encode.word_cache import SPARE_IDS, new_cache
 from tokkit.kernels.encode.word_parts import Neighbors
-from tokkit.shards.arrow import id_dtype, read_only
+from tokkit.shards.arrow import id_dtype, read_only, text_arrays
 from tokkit.tokenizer.bpe_tables import make_lookup, make_merges, mark_neighbors
 from tokkit.tokenizer.characters import UNICODE_SIZE
 from tokkit.tokenizer.definitions import with_spaces
@@ -195,8 +195,7 @@ def _make_lookup(
         vocab_size: number of ids.
     """
     data = [vocabulary.texts.get(number, "").encode() for number in range(vocab_size)]
-    values = np.frombuffer(b"".join(data), np.uint8)
-    offsets = np.cumsum([0, *map(len, data)])
+    values, offsets = text_arrays(data)
     merges = vocabulary.merges
     is_run = np.array([not data[number].strip(b" ") for number in merges[:, 2].tolist()], np.bool_)
     for lacks_runs, kept in ((False, merges), (True, merges[~is_run])):

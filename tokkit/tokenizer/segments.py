@@ -33,7 +33,7 @@ from tokkit.kernels.encode.find_added import (
     find_added,
 )
 from tokkit.kernels.encode.tries import make_cells
-from tokkit.shards.arrow import read_only
+from tokkit.shards.arrow import read_only, text_arrays
 from tokkit.tokenizer.character_rules import UnknownNormalizerError
 from tokkit.tokenizer.definitions import WORD_BEGINNING, make_empty_library
 from tokkit.tokenizer.normalizer_steps import Text
@@ -322,10 +322,8 @@ def _make_table(ids: Mapping[bytes, int]) -> AddedTable:
     firsts = sorted({content[0] for content in contents})
     if len(firsts) + len(seconds) // 2 > _MAX_COMPARED:
         firsts = []
-    values = np.frombuffer(b"".join(contents), np.uint8)
-    offsets = np.cumsum([0, *map(len, contents)])
     return AddedTable(
-        cells=make_cells(values, offsets, np.arange(len(contents))),
+        cells=make_cells(*text_arrays(contents), np.arange(len(contents))),
         ids=np.array([ids[content] for content in contents], np.int64),
         firsts=np.array(firsts, np.int64),
         offsets=np.cumsum([0, *counts]),

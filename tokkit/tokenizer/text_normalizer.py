@@ -26,13 +26,10 @@ from tokkit.tokenizer.character_rules import (
     read_forms,
     user_defined,
 )
-from tokkit.tokenizer.definitions import list_parts
+from tokkit.tokenizer.definitions import WORD_BEGINNING, list_parts
 from tokkit.tokenizer.normalizer_steps import CharacterStep, ReplaceStep, Step, Text, TrimStep
 from tokkit.tokenizer.sentencepiece_model import SentencepieceModel
 from tokkit.tokenizer.tokenizer import Tokenizer
-
-SPACE_SIGN = "\u2581"
-
 
 _UNICODE = ("NFC", "NFD", "NFKC", "NFKD")
 _SINGLE = ("Lowercase", "StripAccents", "Nmt")
@@ -110,7 +107,7 @@ class TextNormalizer:
             steps.append(CharacterStep(SentencepieceRules(model, serialized)))
         if joins:
             steps += [TrimStep(" ", ""), ReplaceStep("  ", " ", is_run=True)]
-        steps.append(ReplaceStep(SPACE_SIGN, " "))
+        steps.append(ReplaceStep(WORD_BEGINNING, " "))
         prefix = " " if model.add_dummy_prefix else ""
         return cls([*steps, TrimStep("", " " if joins else "", prefix)])
 
@@ -195,7 +192,7 @@ class _Steps:
         ((form, pattern),) = part["pattern"].items()
         content: str = part["content"]
         is_regex = form == "Regex"
-        if content == SPACE_SIGN and (pattern == " " or (is_regex and pattern == " +")):
+        if content == WORD_BEGINNING and (pattern == " " or (is_regex and pattern == " +")):
             self._escape(joins=pattern == " +")
         elif is_regex and pattern in (" {2,}", " +", r"\A +", r" +\z") and self.is_escaped:
             pass  # no spaces are left
@@ -203,7 +200,7 @@ class _Steps:
             self.found.append(ReplaceStep("  ", content, is_run=True))
         elif is_regex and pattern == r"\A +" and not content:
             self.found.append(TrimStep(" ", ""))
-        elif is_regex and pattern in (r" +\z", rf"{SPACE_SIGN}+\z") and not content:
+        elif is_regex and pattern in (r" +\z", rf"{WORD_BEGINNING}+\z") and not content:
             self.found.append(TrimStep("", self._translate(pattern[0])))
         elif is_regex:
             if self.is_escaped:
@@ -226,11 +223,11 @@ class _Steps:
         if self.is_escaped:
             return
         last = self.found[-1] if self.found else None
-        if isinstance(last, TrimStep) and last.prefix == SPACE_SIGN:
+        if isinstance(last, TrimStep) and last.prefix == WORD_BEGINNING:
             last.prefix = " "
         if joins:
             self.found.append(ReplaceStep("  ", " ", is_run=True))
-        self.found.append(ReplaceStep(SPACE_SIGN, " "))
+        self.found.append(ReplaceStep(WORD_BEGINNING, " "))
         self.is_escaped = True
 
     def _translate(self, text: str) -> str:
@@ -239,7 +236,7 @@ class _Steps:
             return text
         if " " in text:
             raise UnknownNormalizerError("its normalizer adds spaces after Replace of spaces")
-        return text.replace(SPACE_SIGN, " ")
+        return text.replace(WORD_BEGINNING, " ")
 
 
 def _make_character_step(parts: Sequence[Mapping[str, Any]]) -> "CharacterStep":
@@ -256,7 +253,7 @@ def _read_metaspace(parts: Sequence[Mapping[str, Any]], *, is_escaped: bool) -> 
     """
     kinds = [part["type"] for part in parts]
     place = kinds.index("Metaspace")
-    if parts[place]["replacement"] != SPACE_SIGN or kinds.count("Metaspace") > 1:
+    if parts[place]["replacement"] != WORD_BEGINNING or kinds.count("Metaspace") > 1:
         raise UnknownNormalizerError("its pre-tokenizer Metaspace")
     is_always = parts[place]["prepend_scheme"] == "always"
     splits_words = kinds[:place] == ["WhitespaceSplit"] and is_always and not is_escaped
@@ -268,7 +265,7 @@ def _read_metaspace(parts: Sequence[Mapping[str, Any]], *, is_escaped: bool) -> 
         steps = [
             CharacterStep(SingleRules(white_space)),
             ReplaceStep("  ", " ", is_run=True),
-            ReplaceStep(f" {SPACE_SIGN}", SPACE_SIGN),
+            ReplaceStep(f" {WORD_BEGINNING}", WORD_BEGINNING),
             TrimStep(" ", " "),
         ]
-    return steps if is_escaped else [*steps, ReplaceStep(SPACE_SIGN, " ")]
+    return steps if is_escaped else [*steps, ReplaceStep(WORD_BEGINNING, " ")]

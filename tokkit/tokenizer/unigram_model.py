@@ -19,7 +19,7 @@ from tokkit.kernels.encode.encode_unigram_text import RunningSum, encode_unigram
 from tokkit.kernels.encode.tries import NO_TOKEN, make_cells
 from tokkit.kernels.encode.unigram_lattice import UnigramTables
 from tokkit.kernels.encode.word_cache import SHORT_KEY
-from tokkit.shards.arrow import read_only
+from tokkit.shards.arrow import read_only, text_arrays
 from tokkit.tokenizer.characters import UNICODE_SIZE
 from tokkit.tokenizer.definitions import WORD_BEGINNING, fallback_tokens, list_parts, with_spaces
 from tokkit.tokenizer.segments import MetaspaceSegmenter, Segments, text_obstacles
@@ -127,17 +127,12 @@ def _make_tables(tokenizer: Tokenizer) -> tuple[UnigramTables, Int32, Float64]:
         for piece, number, score in vocabulary.pieces
         if piece and " " not in piece
     )
-    tokens = [token for token, _, _ in rows]
     numbers = np.array([number for _, number, _ in rows], np.int64)
     is_unknown = np.flatnonzero(numbers == vocabulary.unknown_id)
     ids = np.append(numbers, vocabulary.unknown_id)
     no_scores, no_links = np.zeros(0), np.zeros(0, np.int64)
     tables = UnigramTables(
-        cells=make_cells(
-            np.frombuffer(b"".join(tokens), np.uint8),
-            np.cumsum([0, *map(len, tokens)]),
-            np.arange(len(tokens)),
-        ),
+        cells=make_cells(*text_arrays([token for token, _, _ in rows]), np.arange(len(rows))),
         scores=np.array([*(score for _, _, score in rows), vocabulary.unknown_score], np.float64),
         ids=own_ids[ids],
         unknown=int(is_unknown[0]) if is_unknown.size else NO_TOKEN,

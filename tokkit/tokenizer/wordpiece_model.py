@@ -15,6 +15,7 @@ from tokkit.kernels.encode.encode_wordpiece import (
     encode_wordpiece,
 )
 from tokkit.kernels.encode.tries import Cells, find_base, make_cells
+from tokkit.shards.arrow import text_arrays
 from tokkit.tokenizer.characters import WordCharacters
 from tokkit.tokenizer.segments import Segmenter
 from tokkit.tokenizer.tokenizer import Tokenizer
@@ -60,8 +61,8 @@ class WordPieceModel:
             word=np.empty(4 * max_word_chars + 1, np.uint8),
         )
         single_ids = {token: i for token, i in ids.items() if len(token) == 1 <= max_word_chars}
-        self.characters = WordCharacters.of_tokenizer(
-            tokenizer, word_id=lambda char: single_ids.get(char, unknown)
+        self.characters = WordCharacters.of_definition(
+            tokenizer.definition, word_id=lambda char: single_ids.get(char, unknown)
         )
         self.tables: tuple[Any, ...] = (self.characters.characters, vocabulary)
         self.read_texts = Segmenter(tokenizer).cut
@@ -85,12 +86,8 @@ def _make_cells(ids: dict[str, int], prefix: str) -> Cells:
     ]
     rows = begins + [(bytes([CONTINUED]) + token, number) for token, number in continues if token]
     rows = sorted(row for row in rows if row[0])
-    tokens = [token for token, _ in rows]
-    return make_cells(
-        np.frombuffer(b"".join(tokens), np.uint8),
-        np.cumsum([0, *map(len, tokens)], dtype=np.int64),
-        np.array([number for _, number in rows], np.int64),
-    )
+    numbers = np.array([number for _, number in rows], np.int64)
+    return make_cells(*text_arrays([token for token, _ in rows]), numbers)
 
 
 def wordpiece_obstacles(tokenizer: Tokenizer) -> Iterator[str]:

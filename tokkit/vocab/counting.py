@@ -38,6 +38,7 @@ from tokkit.engine.stage import Stage, complete_units, list_inputs, sum_accounts
 from tokkit.engine.stage_plan import StagePlan
 from tokkit.engine.unit import UnitResult
 from tokkit.errors import TokkitError, wrap_os_errors
+from tokkit.shards.arrow import text_arrays
 from tokkit.vocab.drawn_documents import (
     HeldOutWriter,
     choose_share,
@@ -56,7 +57,6 @@ from tokkit.vocab.word_counts import (
     merge_runs,
     read_counts,
     read_run,
-    text_arrays,
 )
 
 HELD_OUT = "held out for the report"

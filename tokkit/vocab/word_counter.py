@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tokenizers import normalizers, pre_tokenizers
+from tokenizers import normalizers
 
 from tokkit.kernels.arrays import Bytes, Int64
 from tokkit.kernels.encode import chunks
@@ -42,13 +42,13 @@ from tokkit.kernels.vocab.word_table import (
     new_table,
     take_chunks,
 )
-from tokkit.shards.arrow import read_only, string_buffers
+from tokkit.shards.arrow import read_only, string_buffers, text_arrays
 from tokkit.tokenizer.characters import UNICODE_SIZE, WordCharacters, is_mark, page_of
-from tokkit.tokenizer.definitions import METASPACE, SPLIT_DIGITS, split_by
+from tokkit.tokenizer.definitions import METASPACE, SPLIT_DIGITS, split_by, wordpiece
 from tokkit.tokenizer.splitter import TextSplitter
 from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.vocab.train_config import TrainConfig
-from tokkit.vocab.word_counts import Run, merge_runs, open_partial_run, text_arrays, write_table
+from tokkit.vocab.word_counts import Run, merge_runs, open_partial_run, write_table
 
 _SPACED_WORD = " [^ ]*|[^ ]+"
 _CHUNKS_AT_ONCE = 1 << 14
@@ -64,19 +64,19 @@ class WordSplitter:
 
     def __init__(self, config: TrainConfig) -> None:
         self._normalizes = config.model == "wordpiece"
-        self._normalizer = normalizers.BertNormalizer(
-            lowercase=not config.cased, strip_accents=config.strip_accents
-        )
-        self._pre_tokenizer: Any = pre_tokenizers.WhitespaceSplit()
-        if self._normalizes:
-            self._pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-            if config.split_digits:  # sentencepiece splits digits itself
-                digits = pre_tokenizers.Digits(individual_digits=True)
-                self._pre_tokenizer = pre_tokenizers.Sequence([self._pre_tokenizer, digits])
-        strips = not config.cased if config.strip_accents is None else config.strip_accents
-        self._characters = WordCharacters(
-            self._normalize, self._pre_tokenizer, orders_marks=self._normalizes and strips
-        )
+        definition: dict[str, Any] = {
+            "normalizer": None,
+            "pre_tokenizer": {"type": "WhitespaceSplit"},
+        }
+        if self._normalizes:  # sentencepiece normalizes and splits digits itself
+            definition = wordpiece(
+                {},
+                unknown="",
+                lowercase=not config.cased,
+                strip_accents=config.strip_accents,
+                split_digits=config.split_digits,
+            )
+        self._characters = WordCharacters.of_definition(definition)
         self.rules: Any = Normalization(
             self._characters.characters,
             np.zeros(UNICODE_SIZE, np.uint8),
@@ -111,7 +111,7 @@ class WordSplitter:
         for char in text:
             if self.rules.loses[ord(char)]:
                 self.rules.num_lost[ord(char)] += count
-        pieces = self._pre_tokenizer.pre_tokenize_str(self._normalize(text))
+        pieces = self._characters.pre_tokenizer.pre_tokenize_str(self._characters.normalize(text))
         words = [word.encode() for word, _ in pieces]
         return [
             word
@@ -119,9 +119,6 @@ class WordSplitter:
             else word[: LONGEST_WORD - 4].decode(errors="ignore").encode()
             for word in words
         ]
-
-    def _normalize(self, text: str) -> str:
-        return self._normalizer.normalize_str(text) if self._normalizes else text
 
     def _note_losses(self, code: int) -> None:
         """Note from which characters on a page normalization removes something."""
@@ -131,7 +128,7 @@ class WordSplitter:
 
     def _find_lost(self, char: str) -> list[str]:
         """Return what normalization removes from a character: itself, or marks in it."""
-        normalized = self._normalize(char)
+        normalized = self._characters.normalize(char)
         if not normalized:
             return [char]
         left = Counter(self._nfd.normalize_str(normalized))

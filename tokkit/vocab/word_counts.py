@@ -111,13 +111,6 @@ class RunTotals:
     count: int
 
 
-def text_arrays(words: Sequence[bytes]) -> tuple[Bytes, Int64]:
-    """Return texts as kernels take them: the bytes of all, and their bounds."""
-    offsets = np.zeros(len(words) + 1, np.int64)
-    np.cumsum([len(word) for word in words], out=offsets[1:])
-    return np.frombuffer(b"".join(words), np.uint8), offsets
-
-
 def write_table(table: WordTable, factor: int, file: Any) -> None:
     """Write the words of a table as a run, and empty the table.
 
