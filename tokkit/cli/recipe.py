@@ -104,7 +104,7 @@ class Recipe:
         command: shell command that makes the corpus; None if the recipe names inputs.
         inputs: inputs of ``train`` and ``encode``.
         tables: options of each stage that the recipe runs, by the stage's name, in order.
-        examples: sentences with masks for the trained model, see ``tokkit.tokenizer.masked_text``.
+        examples: sentences with masks for the trained model, see ``tokkit.tokenizer.special_tokens``.
     """
 
     path: Path

@@ -192,8 +192,7 @@ def check_examples(recipe: Recipe, stages: Collection[str]) -> None:
         TokkitError: if the tokenizer lacks a special token.
     """
     from tokkit.tokenizer.hub_names import find_folder
-    from tokkit.tokenizer.masked_text import encode_masked, split_at_masks
-    from tokkit.tokenizer.special_tokens import ROLES
+    from tokkit.tokenizer.special_tokens import ROLES, encode_masked, split_at_masks
     from tokkit.tokenizer.tokenizer import load_tokenizer
 
     config = make_config(recipe, "train" if "train" in stages else "encode", {})

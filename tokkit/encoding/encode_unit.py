@@ -185,13 +185,12 @@ class EncodeStats:
             "bytes_per_second": num_bytes / self.seconds,
             "tokens_per_second": self.num_tokens / self.seconds,
             "encoder_bytes_per_second": num_bytes / self.measured["seconds"],
-            "chunk_hit_rate": self._hit_rate("chunk"),
-            "word_hit_rate": self._hit_rate("word"),
+            **{
+                f"{kind}_hit_rate": hits / max(hits + self.measured[f"{kind}_misses"], 1)
+                for kind in ("chunk", "word")
+                for hits in [self.measured[f"{kind}_hits"]]
+            },
         }
-
-    def _hit_rate(self, kind: str) -> float:
-        hits, misses = self.measured[f"{kind}_hits"], self.measured[f"{kind}_misses"]
-        return hits / (hits + misses) if hits + misses else 0.0
 
 
 def load_encoder(context: EncodeContext) -> None:
@@ -234,16 +233,18 @@ def encode_unit(
     measured: defaultdict[str, float] = defaultdict(float)
     digests = []
     survey = TextSurvey(context.tokenizer)
+    config = context.config
+    is_cut = config.documents == "blank-line" and config.sentences != "none"
 
     def encode_documents() -> Iterator[pa.RecordBatch]:
         for unit in read_ahead(group):
             digests.append(digest := hashlib.sha256())
-            for batch in read_and_count(unit, context.config, accounts, digest):
+            for batch in read_and_count(unit, config, accounts, digest):
                 yield _encode_batch(batch, unit, context, accounts, measured, survey=survey)
                 report(batch.bytes_read)
-            survey.end_file(is_whole_text=_is_whole_text(unit, context.config))
+            survey.end_file(is_whole_text=is_cut and unit.is_whole and unit.source.format == "text")
 
-    with open_writer(sink, context.schema, context.config.compression) as writer:
+    with open_writer(sink, context.schema, config.compression) as writer:
         for rows in _join_batches(encode_documents()):
             writer.write(rows)
     return UnitResult(
@@ -255,12 +256,6 @@ def encode_unit(
         notes=dict(sorted(survey.counts.items())),
         measured=measured,
     )
-
-
-def _is_whole_text(unit: CorpusUnit, config: EncodeConfig) -> bool:
-    """Return whether a unit is a whole file that was cut at blank lines and split into sentences."""
-    is_cut = unit.source.format == "text" and config.documents == "blank-line"
-    return is_cut and unit.is_whole and config.sentences != "none"
 
 
 def _encode_batch(
@@ -306,12 +301,11 @@ def _encode_batch(
         survey.add_unknown(
             batch.texts, encoded.offsets[sentences.offsets], encoded.ids == unknown_id
         )
-    accounts.count("words", num_words)
-    accounts.count("unknown_tokens", num_unknown)
     source = unit.source.input
     accounts.count_source(source, "tokens", len(encoded.ids))
-    accounts.count_source(source, "words", num_words)
-    accounts.count_source(source, "unknown_tokens", num_unknown)
+    for name, number in (("words", num_words), ("unknown_tokens", num_unknown)):
+        accounts.count(name, number)
+        accounts.count_source(source, name, number)
     return make_rows(context.schema, batch.names, sentences.offsets, encoded, accounts)
 
 

@@ -194,36 +194,21 @@ def _pair_options(config: BuildConfig, tokenizer: Tokenizer) -> PairOptions:
 
 
 def _pack_options(config: BuildConfig, tokenizer: Tokenizer, header: Header) -> PackOptions:
-    special = tokenizer.special_ids
-    packing, max_tokens = "blocks", config.max_seq_length
-    prefix: list[int] = []
-    suffix: list[int] = []
-    noise = separator_id = predict_every = None
+    special, length = tokenizer.special_ids, config.max_seq_length
     if config.objective == "mlm":
-        packing, max_tokens, separator_id = config.packing, max_tokens - 2, special["sep"]
-        prefix, suffix = [special["cls"]], [special["sep"]]
-    elif config.objective == "span-corruption":
-        max_tokens, num_noise, num_spans = size_block(
-            max_tokens, config.noise_density, config.mean_noise_span_length
-        )
+        ends = (special["cls"],), (special["sep"],)
+        return PackOptions(config.packing, length - 2, special["sep"], *ends)
+    end_id = tokenizer.end_of_text_id()
+    if config.objective == "span-corruption":
+        sizes = size_block(length, config.noise_density, config.mean_noise_span_length)
+        block_tokens, _, num_spans = sizes
         sentinel_ids = np.array(tokenizer.sentinel_ids(num_spans), header.id_dtype)
-        noise = SpanNoise(
-            max_tokens, num_noise, num_spans, sentinel_ids, tokenizer.end_of_text_id()
-        )
-    else:
-        separator_id = tokenizer.end_of_text_id()
-        if config.objective == "plm":
-            max_tokens, suffix = max_tokens - 2, [special["sep"], special["cls"]]
-            predict_every = config.predict_one_in
-    return PackOptions(
-        packing=packing,
-        max_tokens=max_tokens,
-        separator_id=separator_id,
-        prefix=np.array(prefix, header.id_dtype),
-        suffix=np.array(suffix, header.id_dtype),
-        noise=noise,
-        predict_every=predict_every,
-    )
+        return PackOptions("blocks", block_tokens, noise=SpanNoise(*sizes, sentinel_ids, end_id))
+    if config.objective == "plm":
+        suffix = (special["sep"], special["cls"])
+        every = config.predict_one_in
+        return PackOptions("blocks", length - 2, end_id, suffix=suffix, predict_every=every)
+    return PackOptions("blocks", length, end_id)
 
 
 def plan_build(config: BuildConfig, context: BuildContext) -> list[Unit]:

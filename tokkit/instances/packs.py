@@ -25,7 +25,7 @@ from tokkit.kernels.instances.pack import (
     pack_sentences,
 )
 from tokkit.kernels.philox import NOISE, PERMUTATION, stream_of
-from tokkit.shards.instances import Instances, Predictions
+from tokkit.shards.instances import Instances, Predictions, new_rows
 
 Sequences = npt.NDArray[np.void]
 
@@ -57,17 +57,17 @@ class PackOptions:
         packing: ``full-sentences``, ``doc-sentences`` or ``blocks``.
         max_tokens: tokens of a sequence, separators between documents included.
         separator_id: id of the separator; None joins documents without one.
-        prefix: uint16 or uint32, the first ids of each instance.
-        suffix: uint16 or uint32, the last ids of each instance.
+        prefix: the first ids of each instance.
+        suffix: the last ids of each instance.
         noise: T5's, or None.
         predict_every: XLNet's K: about one token in K is predicted; or None.
     """
 
     packing: str
     max_tokens: int
-    separator_id: int | None
-    prefix: npt.NDArray[Any]
-    suffix: npt.NDArray[Any]
+    separator_id: int | None = None
+    prefix: tuple[int, ...] = ()
+    suffix: tuple[int, ...] = ()
     noise: SpanNoise | None = None
     predict_every: int | None = None
 
@@ -162,11 +162,10 @@ def lay_out_sequences(
     Returns:
         The instances, and the number of tokens of the documents in them.
     """
-    num_special = len(options.prefix) + len(options.suffix)
-    size = int(sequences["length"].sum()) + num_special * len(sequences)
-    ids = np.empty(size, documents.ids.dtype)
-    word_starts = np.zeros(size // 8 + 1, np.uint8)
-    offsets = np.empty(len(sequences) + 1, np.int64)
+    dtype = documents.ids.dtype
+    prefix, suffix = (np.array(ids, dtype) for ids in (options.prefix, options.suffix))
+    size = int(sequences["length"].sum()) + (len(prefix) + len(suffix)) * len(sequences)
+    rows = new_rows(len(sequences), size, dtype)
     num_tokens = assemble_sequences(
         sequences,
         documents.ids,
@@ -174,18 +173,12 @@ def lay_out_sequences(
         documents.word_starts,
         options.num_separators,
         options.separator_id or 0,
-        options.prefix,
-        options.suffix,
-        offsets,
-        ids,
-        word_starts,
+        prefix,
+        suffix,
+        *rows.values(),
     )
-    instances = Instances(
-        input_ids=ids,
-        offsets=offsets,
-        word_starts=word_starts,
-        indices=np.ascontiguousarray(sequences["index"]),  # see ``lay_out_pairs``
-    )
+    # Contiguous as in ``lay_out_pairs``.
+    instances = Instances(**rows, indices=np.ascontiguousarray(sequences["index"]))
     if options.noise is not None:
         return _corrupt(instances, options.noise, seed, number), num_tokens
     if options.predict_every is not None:
@@ -195,12 +188,12 @@ def lay_out_sequences(
 
 def _corrupt(blocks: Instances, noise: SpanNoise, seed: np.uint64, number: int) -> Instances:
     """Turn blocks into inputs and targets."""
-    num_blocks = len(blocks)
+    numbers = np.arange(len(blocks) + 1, dtype=np.int64)
     inputs_length = noise.block_tokens - noise.num_noise + noise.num_spans + 1
     targets_length = noise.num_noise + noise.num_spans + 1
-    ids = np.empty(num_blocks * inputs_length, blocks.input_ids.dtype)
-    word_starts = np.zeros(len(ids) // 8 + 1, np.uint8)
-    targets = np.empty(num_blocks * targets_length, blocks.input_ids.dtype)
+    rows = new_rows(len(blocks), len(blocks) * inputs_length, blocks.input_ids.dtype)
+    rows["offsets"] = numbers * inputs_length
+    targets = np.empty(len(blocks) * targets_length, blocks.input_ids.dtype)
     corrupt_spans(
         blocks.input_ids,
         blocks.word_starts,
@@ -211,17 +204,13 @@ def _corrupt(blocks: Instances, noise: SpanNoise, seed: np.uint64, number: int) 
         noise.end_id,
         seed,
         stream_of(NOISE, number),
-        ids,
-        word_starts,
+        rows["input_ids"],
+        rows["word_starts"],
         targets,
     )
-    numbers = np.arange(num_blocks + 1, dtype=np.int64)
-    return replace(
-        blocks,
-        input_ids=ids,
-        offsets=numbers * inputs_length,
-        word_starts=word_starts,
-        segment_lengths=np.full(num_blocks, inputs_length, np.int64),
+    return Instances(
+        **rows,
+        indices=blocks.indices,
         predictions=Predictions.of_ids(targets, numbers * targets_length),
     )
 
@@ -230,7 +219,7 @@ def _order(instances: Instances, options: PackOptions, seed: np.uint64, number: 
     """Choose the positions that are predicted, and their order."""
     positions = np.empty(len(instances.input_ids), np.uint16)
     offsets = np.empty(len(instances) + 1, np.int64)
-    special = {options.separator_id, *options.prefix.tolist(), *options.suffix.tolist()} - {None}
+    special = {options.separator_id, *options.prefix, *options.suffix} - {None}
     order_targets(
         instances.input_ids,
         instances.offsets,

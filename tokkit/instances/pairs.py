@@ -25,7 +25,7 @@ from tokkit.kernels.philox import (
     chance_threshold,
     stream_of,
 )
-from tokkit.shards.instances import Instances
+from tokkit.shards.instances import Instances, new_rows
 
 NUM_SPECIAL = 3  # [CLS], and [SEP] after each segment
 
@@ -200,26 +200,21 @@ def cut_pairs(block: PairBlock, num_tokens: int) -> Iterator[Pairs]:
 
 def lay_out_pairs(block: PairBlock, pairs: Pairs, options: PairOptions) -> Instances:
     """Lay some of a block's pairs out as instances."""
-    size = int((pairs["a_length"] + pairs["b_length"] + NUM_SPECIAL).sum())
-    ids = np.empty(size, block.documents.ids.dtype)
-    word_starts = np.zeros(size // 8 + 1, np.uint8)
-    offsets = np.empty(len(pairs) + 1, np.int64)
+    num_tokens = int((pairs["a_length"] + pairs["b_length"] + NUM_SPECIAL).sum())
+    documents = block.documents
+    rows = new_rows(len(pairs), num_tokens, documents.ids.dtype)
     assemble_pairs(
         pairs,
-        block.documents.ids,
-        block.documents.word_starts,
+        documents.ids,
+        documents.word_starts,
         block.copied_ids,
         block.copied_word_starts,
         options.cls_id,
         options.sep_id,
-        offsets,
-        ids,
-        word_starts,
+        *rows.values(),
     )
     return Instances(
-        input_ids=ids,
-        offsets=offsets,
-        word_starts=word_starts,
+        **rows,
         indices=np.ascontiguousarray(
             pairs["index"]
         ),  # as the loader's, so that kernels compile once

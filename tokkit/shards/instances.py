@@ -207,6 +207,15 @@ class Instances:
         return np.repeat(self.offsets[:-1], np.diff(masks.offsets)) + masks.positions
 
 
+def new_rows(num_rows: int, num_tokens: int, dtype: npt.DTypeLike) -> dict[str, Array]:
+    """Return memory for the tokens of instances, by the attributes, in the order of kernels."""
+    return {
+        "offsets": np.empty(num_rows + 1, np.int64),
+        "input_ids": np.empty(num_tokens, dtype),
+        "word_starts": np.zeros(num_tokens // 8 + 1, np.uint8),
+    }
+
+
 def to_record_batch(instances: Instances, schema: pa.Schema) -> pa.RecordBatch:
     """Convert instances to a record batch.
 

@@ -8,7 +8,7 @@
     tekken.py               mistral-common's file
     sentencepiece_model.py  what a ``.model`` says, also with the ids of another vocabulary
     definitions.py          the object of a ``tokenizer.json``, which all become but sentencepiece's
-    special_tokens.py       roles such as ``cls``, and their spellings
+    special_tokens.py       roles such as ``cls``, their spellings, and sentences with masks
     file_checks.py          what a file may not ask for, and may not say
     saving.py               the files that tokkit and transformers load
 
@@ -23,6 +23,4 @@
     library_encoder.py      the library, a window of text at a time; library_calls.py ends its calls
     encoded.py              what encoders return
     tokenizer_cache.py      tokenizers and tables on disk, for the next process
-
-masked_text.py encodes the sentences whose masks a trained model fills in.
 """

@@ -10,11 +10,20 @@ To add a role, add a line to ``ROLES``. If its token occurs in instances, maskin
 ``instances/build_plan.py`` decides where it goes.
 The ids of roles are part of a tokenizer's fingerprint (see ``tokenizer.py``), so folders that were
 made with a tokenizer that has such a token are then out of date.
+
+Only where a person writes a sentence for a trained model (``The [MASK] is empty.``) are masks found in
+text. ``[MASK]`` stands for the mask token of any tokenizer; its own spelling, such as RoBERTa's
+``<mask>``, is understood as well.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from tokkit.errors import TokkitError, UsageError
+
+if TYPE_CHECKING:
+    from tokkit.tokenizer.tokenizer import Tokenizer
 
 ROLES: Mapping[str, tuple[str, ...]] = {
     "pad": ("[PAD]", "<pad>"),
@@ -23,6 +32,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "sep": ("[SEP]", "<sep>", "</s>"),
     "mask": ("[MASK]", "<mask>"),
 }
+MASK = "[MASK]"
 ENDS_OF_TEXT = ("<|endoftext|>", "<eod>", "</s>")
 
 # XLNet's end of a paragraph has no role here.
@@ -80,3 +90,39 @@ def find_sentinel_ids(tokens: Sequence[str], special_ids: Iterable[int]) -> tupl
 def find_unused_ids(tokens: Iterable[str]) -> tuple[int, ...]:
     """Return the ids of tokens such as ``[unused7]``, which have no meaning yet."""
     return tuple(i for i, token in enumerate(tokens) if _UNUSED.fullmatch(token))
+
+
+def encode_masked(tokenizer: "Tokenizer", sentence: str) -> list[int]:
+    """Return the ids of ``[CLS]``, the sentence with its masks, and ``[SEP]``.
+
+    Text never becomes a special token, so the text between two masks is encoded by itself. White
+    space before a mask belongs to the mask, as in RoBERTa; that after it may belong to a word.
+
+    Raises:
+        UsageError: where the sentence holds no mask.
+        TokkitError: where the tokenizer lacks a special token, or is a sentencepiece model.
+    """
+    tokenizer.require_special("cls", "sep", "mask")
+    special = tokenizer.special_ids
+    pieces = split_at_masks(sentence, tokenizer.tokens[special["mask"]])
+    if tokenizer.library is None:
+        raise TokkitError(f"{tokenizer.path}: sentencepiece models cannot fill masks yet")
+    ids = [special["cls"]]
+    for number, piece in enumerate(pieces):
+        if number:
+            ids.append(special["mask"])
+        ids += tokenizer.library.encode(piece.rstrip(), add_special_tokens=False).ids
+    return [*ids, special["sep"]]
+
+
+def split_at_masks(sentence: str, mask_token: str) -> list[str]:
+    """Return the text before, between and after the masks, at least two pieces.
+
+    Raises:
+        UsageError: where the sentence holds no mask.
+    """
+    pieces = re.split(f"{re.escape(MASK)}|{re.escape(mask_token)}", sentence)
+    if len(pieces) == 1:
+        known = MASK if mask_token == MASK else f"{MASK} or {mask_token}"
+        raise UsageError(f"{sentence!r}: has no {known} to predict")
+    return pieces

@@ -7,7 +7,7 @@ from typing import Any
 from tokkit.errors import TokkitError
 from tokkit.inspection.report.markup import Column, Content, Markup, card, cards, element, table
 from tokkit.pretraining.training.run_record import CHECKPOINTS, EXPORT, checkpoint_path
-from tokkit.tokenizer.masked_text import encode_masked
+from tokkit.tokenizer.special_tokens import encode_masked
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 ANSWERS_SHOWN = 5

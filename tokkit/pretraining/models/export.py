@@ -55,8 +55,8 @@ from tokkit.pretraining.models.model_files import (
     write_tensors,
 )
 from tokkit.pretraining.models.transformer import Inputs, ModelConfig, Transformer
-from tokkit.tokenizer.masked_text import encode_masked
 from tokkit.tokenizer.saving import save_tokenizer
+from tokkit.tokenizer.special_tokens import encode_masked
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 MODEL = "model.safetensors"
