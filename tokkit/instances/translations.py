@@ -21,6 +21,9 @@ from tokkit.kernels.ragged import take_bit_rows, take_rows
 from tokkit.shards.instances import Instances, Predictions
 from tokkit.shards.reader import ShardFolder
 
+# Their ids, and int64 ``[num_texts + 1]``, offsets into these.
+Texts = tuple[npt.NDArray[Any], Int64]
+
 
 @dataclass(frozen=True)
 class TranslationOptions:
@@ -110,32 +113,26 @@ def _list_names(folder: ShardFolder) -> Iterator[object]:
 
 def find_pairs(
     documents: Documents, split: Split, options: TranslationOptions
-) -> tuple[Documents, npt.NDArray[np.bool_]]:
+) -> tuple[Texts, npt.NDArray[np.bool_]]:
     """Return the translations of documents, and whether each pair is short enough."""
     reader, numbers = options.reader, documents.numbers
     first, last = (int(numbers[0]), int(numbers[-1])) if len(numbers) else (0, 0)
     start, stop = np.searchsorted(reader.starts, [first, last], side="right").tolist()
     found = reader.read(start - 1, stop, split)
     rows = np.flatnonzero(np.isin(found.numbers, numbers))
-    translations = Documents(
-        numbers=numbers,
-        ids=found.ids[found.token_offsets[rows[0]] :] if len(rows) else found.ids[:0],
-        token_offsets=bounds_of(np.diff(found.token_offsets)[rows]),
-        sentence_lengths=found.sentence_lengths[:0],
-        sentence_offsets=np.zeros(len(rows) + 1, np.int64),
-        word_starts=found.word_starts[:0],
-        first_bit=0,
-    )
-    lengths = (np.diff(side.token_offsets) for side in (documents, translations))
-    return translations, np.maximum(*lengths) < options.max_seq_length
+    ids = found.ids[found.token_offsets[rows[0]] :] if len(rows) else found.ids[:0]
+    lengths = np.diff(found.token_offsets)[rows]
+    is_short = np.maximum(lengths, np.diff(documents.token_offsets)) < options.max_seq_length
+    return (ids, bounds_of(lengths)), is_short
 
 
 def lay_out_translations(
-    documents: Documents, translations: Documents, rows: Int64, options: TranslationOptions
+    documents: Documents, translations: Texts, rows: Int64, options: TranslationOptions
 ) -> Instances:
     """Lay the pairs of some rows out as instances."""
-    ids, offsets, is_end = _take_texts(documents, rows, options.end_id)
-    target_ids, target_offsets, _ = _take_texts(translations, rows, options.end_id)
+    texts = documents.ids, documents.token_offsets
+    ids, offsets, is_end = _take_texts(*texts, rows, options.end_id)
+    target_ids, target_offsets, _ = _take_texts(*translations, rows, options.end_id)
     packed = np.zeros(len(ids) // 8 + 1, np.uint8)
     take_bit_rows(
         rows, documents.word_starts, documents.first_bit, documents.token_offsets, 0, packed
@@ -152,15 +149,15 @@ def lay_out_translations(
 
 
 def _take_texts(
-    documents: Documents, rows: Int64, end_id: int
+    ids: npt.NDArray[Any], offsets: Int64, rows: Int64, end_id: int
 ) -> tuple[npt.NDArray[Any], Int64, npt.NDArray[np.bool_]]:
-    """Return the ids of some documents with ends, their offsets, and which ids are ends."""
-    lengths = np.diff(documents.token_offsets)[rows]
-    offsets = bounds_of(lengths + 1)
-    is_end = np.zeros(offsets[-1], np.bool_)
-    is_end[offsets[1:] - 1] = True
-    taken = np.empty(lengths.sum(), documents.ids.dtype)
-    take_rows(rows, documents.ids, documents.token_offsets, 0, taken)
-    ids = np.full(len(is_end), end_id, taken.dtype)
-    ids[~is_end] = taken
-    return ids, offsets, is_end
+    """Return the ids of some texts with ends, their offsets, and which ids are ends."""
+    lengths = np.diff(offsets)[rows]
+    out_offsets = bounds_of(lengths + 1)
+    is_end = np.zeros(out_offsets[-1], np.bool_)
+    is_end[out_offsets[1:] - 1] = True
+    taken = np.empty(lengths.sum(), ids.dtype)
+    take_rows(rows, ids, offsets, 0, taken)
+    out_ids = np.full(len(is_end), end_id, ids.dtype)
+    out_ids[~is_end] = taken
+    return out_ids, out_offsets, is_end

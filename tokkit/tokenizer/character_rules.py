@@ -17,7 +17,8 @@ import numpy as np
 
 from tokkit.kernels.arrays import Int64
 from tokkit.kernels.encode.normalize import IN_CONTEXT, JOINED, LINKER, NUM_CLASSES, PLAIN
-from tokkit.tokenizer.definitions import make_empty_library, with_spaces
+from tokkit.tokenizer.definitions import with_spaces
+from tokkit.tokenizer.library_calls import make_empty_library
 from tokkit.tokenizer.sentencepiece_model import USER_DEFINED, SentencepieceModel
 
 # Classes of characters, in addition to those that the kernel knows.

@@ -33,7 +33,7 @@ from tokkit.kernels.encode.encode_wordpiece import (
     WORD,
     Characters,
 )
-from tokkit.tokenizer.definitions import make_empty_library
+from tokkit.tokenizer.library_calls import make_empty_library
 
 UNICODE_SIZE = 0x110000
 

@@ -15,7 +15,7 @@ The definitions made here are those that transformers makes of the same vocabula
 import json
 import re
 from base64 import b64encode
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -268,18 +268,28 @@ def canonical_definition(definition: Mapping[str, Any], special_ids: Mapping[str
     ]
     # Old files have an empty prefix or suffix where newer ones have None.
     data["model"] = {key: None if value == "" else value for key, value in data["model"].items()}
-    data["pre_tokenizer"] = _without_offsets(definition["pre_tokenizer"])
+    data["pre_tokenizer"] = change_parts(definition["pre_tokenizer"], _without_offsets)
     data["special_ids"] = dict(special_ids)
     return encode_definition(data, sort_keys=True)
 
 
-def _without_offsets(part: Any) -> Any:
-    """Return a pre-tokenizer, or a sequence of them, without ``trim_offsets``."""
-    if isinstance(part, dict):
-        return {key: _without_offsets(part[key]) for key in part if key != "trim_offsets"}
+def change_parts(part: Any, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> Any:
+    """Return a normalizer or pre-tokenizer with each part changed, the innermost first.
+
+    Args:
+        part: its definition, or any value within.
+        change: returns what replaces a part; None leaves one of a sequence out.
+    """
     if isinstance(part, list):
-        return [_without_offsets(element) for element in part]
-    return part
+        elements = [change_parts(element, change) for element in part]
+        return [element for element in elements if element is not None]
+    if not isinstance(part, dict):
+        return part
+    return change({name: change_parts(value, change) for name, value in part.items()})
+
+
+def _without_offsets(part: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in part.items() if name != "trim_offsets"}
 
 
 def with_spaces(token: str) -> str:
@@ -380,14 +390,3 @@ def list_parts(part: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
         return [part]
     (name,) = _INNER.intersection(part)
     return [inner for outer in part[name] for inner in list_parts(outer)]
-
-
-def make_empty_library(
-    normalizer: Mapping[str, Any] | None, pre_tokenizer: Mapping[str, Any] | None = None
-) -> Any:
-    """Return a tokenizer of the library that has these parts, and no vocabulary to load."""
-    import tokenizers
-
-    definition = json.loads(tokenizers.Tokenizer(tokenizers.models.BPE()).to_str())
-    definition |= {"normalizer": normalizer, "pre_tokenizer": pre_tokenizer}
-    return tokenizers.Tokenizer.from_str(json.dumps(definition))

@@ -8,6 +8,7 @@ What tokenizers, which is written in Rust, prints before it panics is kept off s
 error says it in one line.
 """
 
+import json
 import os
 import threading
 import time
@@ -98,6 +99,17 @@ def load_library(definition: Mapping[str, Any], path: str) -> "tokenizers.Tokeni
             f"{path}: the tokenizers library cannot load it ({error}); save it with a release of "
             f"transformers that uses tokenizers {tokenizers.__version__}"
         ) from error
+
+
+def make_empty_library(
+    normalizer: Mapping[str, Any] | None, pre_tokenizer: Mapping[str, Any] | None = None
+) -> Any:
+    """Return a tokenizer of the library that has these parts, and no vocabulary to load."""
+    import tokenizers
+
+    definition = json.loads(tokenizers.Tokenizer(tokenizers.models.BPE()).to_str())
+    definition |= {"normalizer": normalizer, "pre_tokenizer": pre_tokenizer}
+    return tokenizers.Tokenizer.from_str(json.dumps(definition))
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from tokkit.errors import TokkitError
 from tokkit.kernels.arrays import Bools, Bytes, Ids, Int64
 from tokkit.shards.arrow import boolean_array, id_dtype, string_buffers
 from tokkit.tokenizer.characters import WordCharacters, cut_at_words
+from tokkit.tokenizer.definitions import change_parts
 from tokkit.tokenizer.encoded import Encoded, TextTooLongError
 from tokkit.tokenizer.file_checks import find_growth
 from tokkit.tokenizer.library_calls import LibraryError, library_threads, watch_library
@@ -286,7 +287,7 @@ class LibraryEncoder:
 
         definition = dict(self._tokenizer.definition)
         for name in ("normalizer", "pre_tokenizer"):
-            definition[name] = _without_prefix(definition[name])
+            definition[name] = change_parts(definition[name], _without_prefix)
         if definition == self._tokenizer.definition:
             return [library]
         other = tokenizers.Tokenizer.from_str(json.dumps(definition))
@@ -378,14 +379,8 @@ def _count_begins(data: Bytes, marks: Int64, spans: list[Span]) -> Int64:
     return np.array([bisect_left(spans, (character,)) for character in characters], np.int64)
 
 
-def _without_prefix(part: Any) -> Any:
-    """Return a normalizer or pre-tokenizer, or a sequence of them, that puts no space in front."""
-    if isinstance(part, list):
-        elements = map(_without_prefix, part)
-        return [element for element in elements if element is not None]
-    if not isinstance(part, dict):
-        return part
-    if part.get("type") == "Prepend":
-        return None
+def _without_prefix(part: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a part of a normalizer or pre-tokenizer such that it puts no space in front of a text."""
     never = {"add_prefix_space": False, "prepend_scheme": "never"}
-    return {name: never.get(name, _without_prefix(value)) for name, value in part.items()}
+    is_prefix = part.get("type") == "Prepend"
+    return None if is_prefix else {name: never.get(name, value) for name, value in part.items()}

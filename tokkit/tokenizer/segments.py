@@ -35,7 +35,8 @@ from tokkit.kernels.encode.find_added import (
 from tokkit.kernels.encode.tries import make_cells
 from tokkit.shards.arrow import read_only, text_arrays
 from tokkit.tokenizer.character_rules import UnknownNormalizerError
-from tokkit.tokenizer.definitions import WORD_BEGINNING, make_empty_library
+from tokkit.tokenizer.definitions import WORD_BEGINNING
+from tokkit.tokenizer.library_calls import make_empty_library
 from tokkit.tokenizer.normalizer_steps import Text
 from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
