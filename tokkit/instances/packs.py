@@ -219,7 +219,7 @@ def _order(instances: Instances, options: PackOptions, seed: np.uint64, number: 
     """Choose the positions that are predicted, and their order."""
     positions = np.empty(len(instances.input_ids), np.uint16)
     offsets = np.empty(len(instances) + 1, np.int64)
-    special = {options.separator_id, *options.prefix, *options.suffix} - {None}
+    special = {options.separator_id or 0, *options.prefix, *options.suffix}
     order_targets(
         instances.input_ids,
         instances.offsets,

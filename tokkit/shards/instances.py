@@ -207,7 +207,7 @@ class Instances:
         return np.repeat(self.offsets[:-1], np.diff(masks.offsets)) + masks.positions
 
 
-def new_rows(num_rows: int, num_tokens: int, dtype: npt.DTypeLike) -> dict[str, Array]:
+def new_rows(num_rows: int, num_tokens: int, dtype: npt.DTypeLike) -> dict[str, Any]:
     """Return memory for the tokens of instances, by the attributes, in the order of kernels."""
     return {
         "offsets": np.empty(num_rows + 1, np.int64),
