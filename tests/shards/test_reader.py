@@ -17,6 +17,7 @@ from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError
 from tokkit.shards.arrow import large_list, ragged
+from tokkit.shards.objectives import TARGET_COLUMNS
 from tokkit.shards.reader import BatchRef, ShardFolder
 from tokkit.shards.schema import Header, check_batch, instances_schema, tokens_schema
 from tokkit.shards.shard import header_of
@@ -268,3 +269,12 @@ def test_ids_are_as_narrow_as_the_vocabulary_allows(vocab_size: int, dtype: Any)
     header = Header(kind="tokens", tokenizer_fingerprint="f", vocab_size=vocab_size, special_ids={})
     assert header.id_dtype is dtype
     assert Header.from_metadata(tokens_schema(header).metadata, "x") == header
+
+
+def test_the_readme_describes_every_column() -> None:
+    lines = (Path(__file__).parents[2] / "README.md").read_text().splitlines()
+    cells = [line.split("|")[1] for line in lines if line.startswith("| `")]
+    described = {name for cell in cells for name in cell.split("`")[1::2]}
+    instances = [instances_schema(INSTANCES, static=True, targets=name) for name in TARGET_COLUMNS]
+    columns = {name for schema in (tokens_schema(HEADER), *instances) for name in schema.names}
+    assert columns <= described

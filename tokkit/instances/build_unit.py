@@ -138,14 +138,14 @@ def _count_documents(
     unit: BuildUnit,
     reason: str = "of one sentence",
 ) -> None:
-    """Enter the unit's own documents, and their tokens as having come in.
+    """Record the unit's own documents, and their tokens as input.
 
     Args:
         accounts: of the unit.
         documents: of the unit.
         dropped: bool, of each.
         reason: for which.
-        unit: only in the first pass is anything entered.
+        unit: only the first pass is recorded.
     """
     if unit.number:
         return

@@ -114,7 +114,7 @@ class DocumentReader:
         return int(self.starts[-1])
 
     def ranges_of(self, numbers: Int64) -> "SourceRanges":
-        """Return record batches as ranges to draw random segments from; one that is listed twice is drawn from twice as often."""
+        """Return record batches as ranges to draw from; a batch listed twice counts twice."""
         starts = self.starts.astype(np.uint64)
         return SourceRanges(self, starts[numbers], starts[numbers + 1] - starts[numbers])
 

@@ -1,4 +1,4 @@
-"""Tokenizers: loading, saving, telling them apart, and encoding text with them.
+"""Tokenizers: loading, saving, identifying them, and encoding text with them.
 
 ``load_tokenizer`` (tokenizer.py) returns a ``Tokenizer``, from any kind of file:
 
@@ -9,7 +9,7 @@
     sentencepiece_model.py  what a ``.model`` says, also with the ids of another vocabulary
     definitions.py          the object of a ``tokenizer.json``, which all become but sentencepiece's
     special_tokens.py       roles such as ``cls``, their spellings, and sentences with masks
-    file_checks.py          what a file may not ask for, and may not say
+    file_checks.py          limits of size, and the validity of vocabularies
     saving.py               the files that tokkit and transformers load
 
 ``Encoder`` (encoder.py) gives token ids and word starts, by a kernel or by the tokenizer's library:

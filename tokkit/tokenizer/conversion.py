@@ -235,7 +235,7 @@ def convert_folder(
 def _convert(
     folder: Path, name: str, config: Mapping[str, Any], other_way: str
 ) -> tuple[dict[str, Any] | None, PieceVocabulary | None, dict[str, str]]:
-    """Do what ``convert_folder`` says; ``other_way`` is an end of its errors."""
+    """Convert a folder in the copied process; ``other_way`` ends the error messages."""
     try:
         from transformers import AutoTokenizer
         from transformers import logging as transformers_logging
@@ -304,7 +304,7 @@ def _define_bytes(made: Any) -> dict[str, Any]:
 
 
 def _count_tokens(folder: Path) -> int:
-    """Return about how many tokens the vocabulary files of a folder have; 1,000 without any."""
+    """Estimate the number of tokens in a folder's vocabulary files; 1,000 if there is none."""
     import sentencepiece
 
     counts = []
@@ -318,7 +318,7 @@ def _count_tokens(folder: Path) -> int:
 
 
 class _Warnings(logging.Handler):
-    """Collects warnings that ids may be wrong, after which transformers goes on.
+    """Collects warnings that ids may be wrong, after which transformers continues.
 
     Attributes:
         faults: the messages.

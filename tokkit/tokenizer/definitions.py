@@ -1,4 +1,4 @@
-"""The object of a ``tokenizer.json``: what tokkit makes of BERT's, GPT-2's, Llama's and T5's kind.
+"""The object of a ``tokenizer.json``, as tokkit writes it for models like BERT, GPT-2, Llama and T5.
 
 Such an object says how text becomes ids: a normalizer, a pre-tokenizer that cuts words, a model
 that cuts words into tokens, added tokens that are found before all this, and a post-processor that
@@ -230,7 +230,7 @@ def letters(ids: Mapping[str, int], *, unknown: str, special: Collection[str]) -
 
     Args:
         ids: the vocabulary.
-        unknown: the token for what lies between tokens.
+        unknown: the token for text between tokens.
         special: tokens that text never becomes.
     """
     texts = sorted({token for token in ids if token} - {*special}, key=len, reverse=True)
@@ -383,7 +383,7 @@ _INNER = {"normalizers", "pretokenizers"}
 
 
 def list_parts(part: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """Return the parts of a normalizer or pre-tokenizer in order, those of sequences in place of it."""
+    """Return the parts of a normalizer or pre-tokenizer in order, with sequences flattened."""
     if part is None:
         return []
     if part["type"] != "Sequence":

@@ -55,14 +55,14 @@ _Model = WordPieceModel | BpeModel | MetaspaceBpeModel | UnigramModel
 
 
 class _Candidate(NamedTuple):
-    """What a kernel is for: which tokenizers, what of these it does not know, and its tables."""
+    """A kernel: the tokenizers that it is for, what it does not support of them, and its tables."""
 
     is_for: Callable[[Tokenizer], bool]
     find_obstacles: Callable[[Tokenizer], Iterator[str]]
     make_model: Callable[[Tokenizer], _Model]
 
 
-# A tokenizer has the first that is for it.
+# The first whose ``is_for`` is true is used.
 _KERNELS = {
     "wordpiece": _Candidate(lambda t: t.kind == "wordpiece", wordpiece_obstacles, WordPieceModel),
     "metaspace-bpe": _Candidate(is_metaspace_bpe, metaspace_obstacles, MetaspaceBpeModel),

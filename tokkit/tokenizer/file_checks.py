@@ -1,6 +1,6 @@
-"""Checks of a tokenizer's files: what they may not ask for, and what they may not say.
+"""Checks of a tokenizer's files: limits of size, and the validity of their vocabulary.
 
-Limits are far above what real files need. The libraries take whatever a file says, and end the process if memory is short. So these are checked
+The limits are far above those of real files. The libraries take whatever a file says, and end the process if memory is short. So these are checked
 before they see it:
 
     file              256 MB, and 16 million values; Gemma's tokenizer.json has 34 MB
@@ -63,7 +63,7 @@ def check_tokens(tokens: Iterable[str], path: str) -> None:
 
 
 def check_parts(definition: Mapping[str, Any], path: str) -> None:
-    """Refuse a normalizer, pre-tokenizer or decoder that takes time or memory out of all proportion.
+    """Refuse a normalizer, pre-tokenizer or decoder that takes excessive time or memory.
 
     Args:
         definition: the object of a ``tokenizer.json``.
@@ -230,7 +230,7 @@ def refuse_missing_unknown(unknown: str, tokens: Iterable[str], path: object) ->
 
 
 def suggest_case(wanted: Iterable[str], tokens: Iterable[str]) -> str:
-    """Return a remark for errors if a token differs from a wanted one only in its case, or ``""``."""
+    """Return a hint for errors if a token differs from a required one only in case, or ``""``."""
     exact = {*wanted}
     folded = {token.casefold() for token in exact}
     similar = next((t for t in tokens if t.casefold() in folded and t not in exact), None)

@@ -1,4 +1,4 @@
-"""Calls of the tokenizers and sentencepiece libraries that end, whatever a tokenizer asks them for.
+"""Calls of the tokenizers and sentencepiece libraries, which always end, whatever the tokenizer.
 
 Patterns may take time that grows with the square of a text, or worse, and neither a signal nor an
 exception interrupts the libraries. So a thread watches each call, and ends the process if the call
@@ -77,7 +77,7 @@ def silence_panics() -> Iterator[None]:
 
 
 def is_library_fault(error: BaseException) -> bool:
-    """Return whether a library raised an error: a panic is no ``Exception``, others no narrower."""
+    """Return whether a library raised an error: a panic, or an error of a general type."""
     return type(error) in (Exception, RuntimeError) or type(error).__name__ == "PanicException"
 
 

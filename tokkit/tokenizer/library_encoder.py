@@ -1,4 +1,4 @@
-"""Encoding with the tokenizer's own library, for what our kernels do not know.
+"""Encoding with the tokenizer's own library, for what our kernels do not support.
 
 The library makes objects of about 100 bytes a token, so it gets about a megabyte of text at a time
 (each call takes 4 ms more than its text, so that windows of 64 kB take 1.5 times as long):
@@ -8,10 +8,10 @@ token of the first:
     window 1    … Ġthe Ġcat Ġsat Ġon Ġthe Ġm
     window 2                Ġsat Ġon Ġthe Ġmat Ġand …
 
-The cut before ``Ġsat`` is taken for right if the second window, which does not know what comes
-before, begins with the tokens that the first has there. For byte-pair encoding one such token is
+The cut before ``Ġsat`` is accepted if the second window, which does not see the text before it,
+begins with the same tokens as the first has there. For byte-pair encoding one such token is
 proof, since it is compatible with its neighbors on both sides (see
-``tokkit.kernels.encode.bpe_lookup``); here all tokens in a quarter of the overlap must agree. Where
+``tokkit.kernels.encode.bpe_lookup``); here all tokens in a quarter of the overlap must agree. If
 they agree at none of several cuts, the window grows.
 """
 

@@ -199,9 +199,9 @@ class CharacterStep:
         return out_values[: state[replace.SIZE]], out_bounds, None if ends is None else out_marks
 
     def _learn_page(self, code: int) -> None:
-        """Ask about a character and those on its page.
+        """Ask the library about the characters on a page.
 
-        About all with its first byte in UTF-8, if these are all ideographs or Hangul syllables:
+        For ideographs and Hangul syllables, about all characters that share the first byte in UTF-8:
         then the kernel need not look at each.
         """
         pages = [page_of(code)]
@@ -224,7 +224,7 @@ class CharacterStep:
             self._is_plain[lead] = np.all(self._kinds[first : first + size] == normalize.PLAIN)
 
     def _learn_pieces(self, state: Int64) -> None:
-        """Ask about pieces that the kernel put into the table, or empty it if it is full."""
+        """Ask the library about pieces that the kernel put into the table, or empty a full table."""
         if state[normalize.NUM_PIECES] > _MAX_PIECES:
             state[normalize.NUM_PIECES] = self._piece_forms.size = 0
             self._pieces[:] = 0

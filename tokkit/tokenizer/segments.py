@@ -100,7 +100,7 @@ def text_obstacles(tokenizer: Tokenizer, *, spaced: bool) -> Iterator[str]:
 
 
 class Segmenter:
-    """Cuts texts at added tokens and normalizes what lies between them.
+    """Cuts texts at added tokens and normalizes the text between them.
 
     Args:
         tokenizer: defines both.
@@ -184,7 +184,7 @@ def cut_at_ends(segments: Segments, rules: CutRules) -> tuple[Segments, Cuts]:
         is_inside = (added[owners] >= 0) & (ends < bounds[owners + 1])
         before = np.where(is_inside, bounds[owners], before)
         after = np.where(is_inside, bounds[owners + 1], after)
-    # All three are nearly sorted, which this sort makes use of; numpy.unique hashes first.
+    # All three are nearly sorted, which makes this sort fast; numpy.unique hashes first.
     places = np.sort(np.concatenate([bounds, before, after]), kind="stable")
     places = places[np.flatnonzero(np.diff(places, prepend=-1))]
     if len(added):

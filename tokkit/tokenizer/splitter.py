@@ -1,6 +1,6 @@
 r"""How a pre-tokenizer cuts text into pieces, as automata for ``tokkit.kernels.encode.split_text``.
 
-A part of a pre-tokenizer is a level: a pattern, and what becomes of its matches and of what lies
+A part of a pre-tokenizer is a level: a pattern, and what is done with its matches and with the text
 between them:
 
     Split \p{N}{1,3}, Isolated             both are pieces
@@ -262,7 +262,7 @@ def read_levels(
     """Read a pre-tokenizer of byte-level BPE.
 
     Yields:
-        The program of each level; whether it drops ``matches``, what lies between them
+        The program of each level; whether it drops ``matches``, the text between them
         (``others``), or nothing (``""``); and whether it comes after ByteLevel.
 
     Raises:

@@ -1,7 +1,7 @@
-"""What takes long to make of a large tokenizer, kept on disk: a second process starts in half a second.
+"""A cache on disk of large tokenizers and their tables: a second process starts in half a second.
 
 A tokenizer of 150,000 tokens takes a second to load with its library and check, and 0.3 s to turn
-into tables. The results are kept beside the compiled kernels, a file each:
+into tables. The results are kept next to the compiled kernels, a file each:
 
     tokenizers/3f9a…-tokenizer    the tokenizer, without the objects of its library
     tokenizers/3f9a…-files        what ``save_tokenizer`` writes
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class LazyDefinition(Mapping[str, Any]):
-    """The object of a ``tokenizer.json`` whose model is parsed when somebody asks for it.
+    """The object of a ``tokenizer.json`` whose model is parsed at the first access.
 
     Args:
         parts: all of it but the model.
@@ -160,7 +160,7 @@ def _find_path(digest: str, name: str) -> Path | None:
 
 @cache
 def _digest_version() -> str:
-    """Return the SHA-256 of what decides, beside a tokenizer's files, what is made of it."""
+    """Return the SHA-256 of what affects the results in addition to a tokenizer's files."""
     import tokenizers
 
     versions = sys.version, np.__version__, msgspec.__version__, tokenizers.__version__

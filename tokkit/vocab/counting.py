@@ -68,7 +68,7 @@ _BYTES_PER_BYTE = 16
 
 @dataclass(frozen=True)
 class CountedCorpus:
-    """The words of a corpus, and what else is recorded of it.
+    """The words of a corpus, and what is recorded about it.
 
     Attributes:
         words: words to learn from.
@@ -180,7 +180,7 @@ def load_share(context: CountContext) -> None:
 
 
 class CountNotes(TypedDict):
-    """What is known of the counts of a unit.
+    """Facts about the counts of a unit.
 
     Attributes:
         run_start: where the counts begin in the file.

@@ -171,7 +171,7 @@ def _compare_again(config: TrainConfig, plan: StagePlan) -> list[dict[str, Any]]
 
 
 def _count_and_learn(config: TrainConfig, plan: StagePlan) -> TrainingRecord:
-    """Count what is not counted yet, learn, and write the folder."""
+    """Count the units that are left, learn, and write the folder."""
     from tokkit.vocab.counting import count_corpus
     from tokkit.vocab.measure import compare, make_report
     from tokkit.vocab.trainers import learn

@@ -91,7 +91,7 @@ class WordSplitter:
         self._note_losses(code)
 
     def normalize(self, values: Bytes, offsets: Int64) -> tuple[Bytes, Int64]:
-        """Return texts as they are, since the kernel normalizes them."""
+        """Return texts unchanged, since the kernel normalizes them."""
         return values, offsets
 
     def take_removed(self) -> dict[str, int]:
@@ -170,7 +170,7 @@ class PieceSplitter:
         return {}
 
     def ask_library(self, _text: str, _count: int) -> list[bytes]:
-        """Raise: this is not called, since the kernels know every piece."""
+        """Never called: the kernels know every piece."""
         raise NotImplementedError
 
 
