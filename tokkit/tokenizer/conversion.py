@@ -70,11 +70,7 @@ CLASS_TOKENS: Mapping[str | None, Mapping[str, str]] = {
     ESM: {"cls_token": "<cls>", "sep_token": "<eos>", "eos_token": "<eos>", **_ROBERTA_TOKENS},
 }
 _BY_MODEL_TYPE = {
-    "bert": BERT,
-    "convbert": BERT,
-    "distilbert": BERT,
-    "electra": BERT,
-    "ernie": BERT,
+    **dict.fromkeys(("bert", "convbert", "distilbert", "electra", "ernie"), BERT),
     "gpt2": GPT2,
     "roberta": ROBERTA,
     "esm": ESM,

@@ -36,7 +36,6 @@ from tokkit.tokenizer.split_pattern import (
     UnknownPatternError,
 )
 
-_DROPS = {"": split_text.KEEP, "matches": split_text.DROP_MATCHES, "others": split_text.DROP_OTHERS}
 _MAX_STATES = 1 << 14
 
 # A state: the instructions from which a match can go on, the preferred one first.
@@ -44,7 +43,7 @@ _State = tuple[int, ...]
 
 
 @dataclass
-class _Level:
+class Level:
     """A level and its automaton; state 0 is dead, and state 1 the first.
 
     Attributes:
@@ -122,10 +121,7 @@ class TextSplitter:
 
     def __init__(self, pre_tokenizer: Mapping[str, Any]) -> None:
         parser = PatternParser()
-        self._levels = [
-            _Level(program, _DROPS[drop], spells)
-            for program, drop, spells in read_levels(pre_tokenizer, parser)
-        ]
+        self._levels = list(read_levels(pre_tokenizer, parser))
         self._alphabet = np.array(list(map(ord, byte_level_alphabet())), np.int64)
         self._is_ascii = 1 << len(parser.sets)
         self._sets = [_make_set(source) for source in (*parser.sets, r"[\x{0}-\x{7f}]")]
@@ -256,14 +252,8 @@ class TextSplitter:
         return spelled
 
 
-def read_levels(
-    pre_tokenizer: Mapping[str, Any] | None, parser: PatternParser
-) -> Iterator[tuple[tuple[Instruction, ...], str, bool]]:
-    """Read a pre-tokenizer of byte-level BPE.
-
-    Yields:
-        The program of each level; whether it drops ``matches``, the text between them
-        (``others``), or nothing (``""``); and whether it comes after ByteLevel.
+def read_levels(pre_tokenizer: Mapping[str, Any] | None, parser: PatternParser) -> Iterator[Level]:
+    """Read the levels of a pre-tokenizer of byte-level BPE.
 
     Raises:
         UnknownPatternError: naming the part that is not known.
@@ -272,26 +262,26 @@ def read_levels(
     for part in list_parts(pre_tokenizer):
         if part["type"] == "ByteLevel":
             if part["use_regex"]:
-                yield parser.parse(GPT2_PATTERN), "", spells
+                yield Level(parser.parse(GPT2_PATTERN), split_text.KEEP, spells)
             spells = True
         elif part["type"] in ("Split", DIGITS, PUNCTUATION):
-            yield *_read_level(part, parser), spells
+            yield Level(*_read_level(part, parser), spells)
         else:
             raise UnknownPatternError(f"the pre-tokenizer {part['type']}")
 
 
 def _read_level(
     part: Mapping[str, Any], parser: PatternParser
-) -> tuple[tuple[Instruction, ...], str]:
+) -> tuple[tuple[Instruction, ...], int]:
     """Return the program of a level, and what it drops."""
     kind, behavior = part["type"], part.get("behavior")
     if kind == DIGITS:
         behavior = "Isolated" if part["individual_digits"] else "Contiguous"
     if behavior not in ("Isolated", "Contiguous", "Removed"):
         raise UnknownPatternError(f"the behavior {behavior}")
-    drop = ""
+    drop = split_text.KEEP
     if behavior == "Removed":
-        drop = "others" if part.get("invert") else "matches"
+        drop = split_text.DROP_OTHERS if part.get("invert") else split_text.DROP_MATCHES
     repeat = behavior == "Contiguous"
     if kind != "Split":
         return parser.add_set(kind, repeat=repeat), drop

@@ -31,7 +31,7 @@ import numpy as np
 
 from tokkit.kernels.arrays import Ids, Int32, Int64, PackedBits, Records, UInt16, UInt64
 from tokkit.kernels.jit import inline, kernel
-from tokkit.kernels.memory import copy_from, load_word, signed
+from tokkit.kernels.memory import copy_from, signed
 from tokkit.kernels.ragged import copy_bits
 
 NO_LABEL = -100  # ignored by torch's cross-entropy
@@ -215,6 +215,35 @@ def find_rows(numbers: UInt64, starts: Int64, table: Records, out_batches: Int64
     return num_missing
 
 
+@inline
+def _gather_values(
+    numbers: UInt64,
+    starts: Int64,
+    batches: Int64,
+    value_addresses: Int64,
+    value_sizes: Int64,
+    out_values: Int64,
+) -> None:
+    """Copy the columns with a value for each instance; see ``gather_rows``."""
+    byte, word = np.empty(1, np.int8), np.empty(1, np.int32)
+    double = np.empty(1, np.int64)
+    for column in range(len(value_sizes)):
+        size = value_sizes[column]
+        for place in range(len(numbers)):
+            batch = batches[place]
+            row = np.int64(numbers[place]) - starts[batch]
+            address = value_addresses[batch, column] + size * row
+            if size == 1:
+                copy_from(address, byte, 0, 1)
+                out_values[column, place] = byte[0]
+            elif size == 4:
+                copy_from(address, word, 0, 1)
+                out_values[column, place] = word[0]
+            else:
+                copy_from(address, double, 0, 1)
+                out_values[column, place] = double[0]
+
+
 @kernel
 def gather_rows(
     numbers: UInt64,
@@ -238,8 +267,9 @@ def gather_rows(
         starts: int64 ``[num_batches + 1]``, number of the first instance of each record batch.
         table: ``TABLE_DTYPE`` ``[num_batches]``.
         value_addresses: int64 ``[num_batches, num_values]``, of columns with a value for each
-            instance, whose types are signed integers, or have 8 bytes.
-        value_sizes: int64 ``[num_values]``, bytes of a value in each of these columns.
+            instance.
+        value_sizes: int64 ``[num_values]``, bytes of a value in each of these columns: 1 or 4 of a
+            signed integer, or 8 of anything.
         batches: int64, the record batch of each instance, which must be mapped.
         out_ids: uint16 or uint32, with room for the tokens of all.
         out_offsets: int64 ``[num_instances + 1]``, into ``out_ids``.
@@ -253,7 +283,6 @@ def gather_rows(
         The largest id that was copied; -1 if offsets or positions are out of bounds.
     """
     bounds = np.empty(2, np.int64)
-    value = np.zeros(8, np.uint8)
     packed = np.empty(1, np.uint8)
     id_size = out_ids.itemsize
     end = 0
@@ -280,12 +309,6 @@ def gather_rows(
             copy_bits(packed, bit & 7, length, end, out_word_starts)
         end += length
         out_offsets[place + 1] = end
-        for column in range(len(value_sizes)):
-            size = value_sizes[column]
-            address = value_addresses[batches[place], column] + size * row
-            copy_from(address, value, 0, size)
-            rest = 64 - 8 * size
-            out_values[column, place] = signed(load_word(value, 0) << np.uint64(rest)) >> rest
         copy_from(columns.masked_offsets + 8 * row, bounds, 0, 2)
         first = bounds[0]
         number = bounds[1] - first
@@ -300,4 +323,5 @@ def gather_rows(
                 return -1
         masked_end += number
         out_masked_offsets[place + 1] = masked_end
+    _gather_values(numbers, starts, batches, value_addresses, value_sizes, out_values)
     return max(_largest_of(out_ids, end), _largest_of(out_masked_labels, masked_end))

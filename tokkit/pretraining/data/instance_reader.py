@@ -35,6 +35,13 @@ from tokkit.shards.shard import Shard
 
 Int64 = npt.NDArray[np.int64]
 VALUE_SIZES = np.array([column.type.bit_width // 8 for column in VALUE_COLUMNS.values()])
+VALUE_TYPES = [(name, column.dtype) for name, column in VALUE_COLUMNS.items()]
+# Values that another process may change after they were checked; those that may be null are copied.
+MAPPED_CHECKS = [
+    (name, column.check)
+    for name, column in VALUE_COLUMNS.items()
+    if column.check is not None and column.null is None
+]
 PREDICTED = ("masked_positions", "masked_labels", *TARGET_COLUMNS)
 CHECK_INTERVAL = 100  # between checks of shards' identities, in durations of a check
 
@@ -121,23 +128,27 @@ class InstanceReader:
             word_starts,
         )
         by_name = {
-            name: row.view(column.dtype)
-            for (name, column), row in zip(VALUE_COLUMNS.items(), values, strict=True)
+            name: row.view(dtype) for (name, dtype), row in zip(VALUE_TYPES, values, strict=True)
         }
-        is_damaged = largest < 0 or not _are_valid(by_name, np.diff(offsets))
+        num_tokens = offsets[1:] - offsets[:-1]
+        is_damaged = largest < 0 or not all(
+            check(by_name[name], num_tokens).all() for name, check in MAPPED_CHECKS
+        )
         self._require_unchanged(is_damaged=is_damaged)
         # Ids are checked as they are used: checking each record batch when it is mapped would
         # read the whole corpus before the first steps, which touch every batch of it.
-        check_ids_below(np.array([largest]), header.vocab_size, f"{self._folder.path}: an instance")
-        num_tokens, num_masked = offsets[-1], masked_offsets[-1]
+        if largest >= header.vocab_size:
+            where = f"{self._folder.path}: an instance"
+            check_ids_below(np.array([largest]), header.vocab_size, where)
+        end, num_masked = offsets[-1], masked_offsets[-1]
         positions, labels = masked_positions[:num_masked], masked_labels[:num_masked]
         predictions = Predictions(positions, labels, masked_offsets, self._targets)
         if self._targets == "target_positions":
             predictions = Predictions.of_positions(positions, masked_offsets, input_ids, offsets)
         return Instances(
-            input_ids=input_ids[:num_tokens],
+            input_ids=input_ids[:end],
             offsets=offsets,
-            word_starts=word_starts[: num_tokens // 8 + 1],
+            word_starts=word_starts[: end // 8 + 1],
             indices=numbers,
             predictions=predictions,
             **by_name,
@@ -227,12 +238,6 @@ def _map_columns(folder: ShardFolder, ref: BatchRef) -> tuple[Columns, int]:
         "word_starts": word_starts,
     }
     return columns, first_bit
-
-
-def _are_valid(values: Columns, lengths: Int64) -> bool:
-    """Return whether values that another process may have changed since are those of a valid shard."""
-    mapped = ((name, column.check) for name, column in VALUE_COLUMNS.items() if column.null is None)
-    return all(check is None or bool(check(values[name], lengths).all()) for name, check in mapped)
 
 
 def join_instances(parts: Sequence[Instances], rows: Sequence[Int64]) -> Instances:
