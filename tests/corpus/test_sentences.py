@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from reference import scan as reference
 from tokkit.corpus import sentences as module
-from tokkit.corpus.languages import language_code
+from tokkit.corpus.corpus_config import language_code
 from tokkit.corpus.sentences import LONGEST_SENTENCE, SPLITTERS, WINDOW, find_ends, split_sentences
 from tokkit.encoding.encode_config import SENTENCES
 from tokkit.errors import TokkitError, UsageError

@@ -1,10 +1,12 @@
 """Reading corpora: from the INPUTs of a command to batches of documents and their sentences.
 
-    corpus_config.py   the options, and FORMATS: what reads a format, and how a file of it is cut
-    sources.py         which files an INPUT is; asks file_systems.py and formats.py about each
+    corpus_config.py   the options, FORMATS (what reads a format, and how a file of it is cut), and
+                       the codes of languages
+    sources.py         which files an INPUT is; asks file_systems.py about each
+    formats.py         which format a file has; refusals.py what is not read
     units.py           which bytes, row groups or record batches are read as one piece
     readers.py         a unit as batches of documents, whatever its format
-    sentences.py       where the sentences of documents end; languages.py knows their codes
+    sentences.py       where the sentences of documents end
 
 A unit is read from bottom to top:
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from tokkit.corpus.compression import ERRORS, find_codec, named_codec, open_reader
 from tokkit.corpus.corpus_config import FORMATS, CorpusConfig
-from tokkit.corpus.disguises import find_disguise
 from tokkit.corpus.file_systems import Entry, Files, LocalFiles
+from tokkit.corpus.refusals import find_disguise, find_refusal
 from tokkit.errors import TokkitError, wrap_os_errors
 
 HEAD_BYTES = 1 << 16
@@ -30,104 +30,13 @@ TABLES = tuple(name for name, kind in FORMATS.items() if kind.reader == "table")
 _BZIP2_BLOCK = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 _NAMED = {suffix: name for name, kind in FORMATS.items() for suffix in kind.suffixes}
-_PROSE = (".md", ".markdown", ".mdx", ".rst")  # may begin with tags
-
-_UNPACK = "unpack it, and name the files in it"
-_TO_TEXT = "convert it to plain text first"
-_EXTRACT = "extract its text first, as WikiExtractor or trafilatura do"
-_TO_RECORDS = "convert it to JSON lines or Parquet first"
-_TO_UTF8 = "convert it first, as with iconv -f UTF-16 -t UTF-8"
-_DECOMPRESS = "decompress it first"
-_LEAVE_OUT = "name the files of text, as in FOLDER/*.txt"
-
-_REFUSED_SUFFIXES = {
-    f".{suffix}": (what, remedy)
-    for suffixes, what, remedy in (
-        ("tar tgz tbz2 txz tzst", "a tar archive", _UNPACK),
-        ("zip 7z rar cpio", "an archive", _UNPACK),
-        ("xml html htm xhtml sgml sgm", "markup", _EXTRACT),
-        ("tex latex", "LaTeX", _TO_TEXT),
-        ("po pot", "a catalog of translations", _TO_TEXT),
-        ("bib ris enw nbib", "a bibliography", _TO_TEXT),
-        ("nt nq ttl", "linked data", _TO_TEXT),
-        ("warc wet wat", "a web archive", _EXTRACT),
-        ("pdf rtf docx odt epub", "a formatted document", _TO_TEXT),
-        ("srt vtt ass sub sbv lrc", "subtitles", _TO_TEXT),
-        ("mbox eml mht", "mail", _TO_TEXT),
-        ("conll conllu iob vrt", "annotated tokens, as in a treebank", _TO_TEXT),
-        ("cha textgrid", "an annotated transcript", _TO_TEXT),
-        ("ipynb", "a notebook", "convert it to Markdown first"),
-        ("arff", "a table of ARFF", _TO_RECORDS),
-        ("ics vcf", "a calendar or contacts", _TO_RECORDS),
-        ("vec", "word vectors", _LEAVE_OUT),
-        ("fasta faa fna fastq fq", "sequences with headers", _TO_RECORDS),
-        ("b64 base64 uu", "encoded data", "decode it first"),
-        ("br sz snappy lz z", "compressed data", _DECOMPRESS),
-        ("xlsx sqlite npy npz pkl pickle h5 hdf5 orc avro tfrecord", "binary data", _TO_RECORDS),
-        ("png jpg jpeg gif", "an image", _LEAVE_OUT),
-    )
-    for suffix in suffixes.split()
-}
-# Files that are known by their content alone.
-_DISGUISES = {
-    **{suffix[1:]: refused for suffix, refused in _REFUSED_SUFFIXES.items()},
-    "pickle": ("a Python pickle, which is never loaded", _TO_RECORDS),
-    "sql": ("a dump of a database", _TO_RECORDS),
-    "js": ("JavaScript of a Twitter archive", "remove what is before its first bracket"),
-    "yaml": ("records of YAML", "convert them to JSON lines first"),
-    "csv": ("a table", "pass --format csv to read it"),
-    "tsv": ("a table", "pass --format tsv to read it"),
-}
-# First bytes that are no text.
-_SIGNATURES = {
-    b'<doc id="': ("markup of WikiExtractor", "run it again with --json"),
-    b"!<arch>\n": ("an archive", _UNPACK),
-    b"\xff\xfe\0\0": ("UTF-32 text", _TO_UTF8.replace("16", "32")),
-    b"\xff\xfe": ("UTF-16 text", _TO_UTF8),
-    b"\xfe\xff": ("UTF-16 text", _TO_UTF8),
-    b"PK\x03\x04": ("a zip archive, as .docx, .xlsx, .epub and .npz are, too", _UNPACK),
-    b"PK\x05\x06": ("an empty zip archive", _LEAVE_OUT),
-    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNPACK),
-    b"Rar!\x1a\x07": ("a rar archive", _UNPACK),
-    b"WARC/": ("a web archive (WARC)", _EXTRACT),
-    b"%PDF-": ("a PDF file", _TO_TEXT),
-    b"%!PS": ("a PostScript file", _TO_TEXT),
-    b"{\\rtf": ("an RTF file", _TO_TEXT),
-    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an old Microsoft Office file", _TO_TEXT),
-    b"SQLite format 3\x00": ("an SQLite database", _TO_RECORDS),
-    b"\x93NUMPY": ("a NumPy array", _TO_RECORDS),
-    b"\x89HDF\r\n\x1a\n": ("an HDF5 file", _TO_RECORDS),
-    b"ORC\x0a": ("an ORC file", _TO_RECORDS),
-    b"Obj\x01": ("an Avro file", _TO_RECORDS),
-    b"\x89PNG\r\n": ("an image", _LEAVE_OUT),
-    b"\xff\xd8\xff": ("an image", _LEAVE_OUT),
-    b"GIF87a": ("an image", _LEAVE_OUT),
-    b"GIF89a": ("an image", _LEAVE_OUT),
-    b"\x7fELF": ("a program", _LEAVE_OUT),
-    **{
-        b"\x80%c" % version: ("a Python pickle, which is never loaded", _TO_RECORDS)
-        for version in range(2, 6)
-    },
-}
 _LFS_POINTER = b"version https://git-lfs.github.com/"
-_CONTROLS = bytes(range(9))
-_TAR = slice(257, 262), b"ustar"
 _TABLE_SIGNATURES = {
     b"PAR1\x15": "parquet",
     b"ARROW1\x00\x00": "arrow",
     b"\xff\xff\xff\xff": "arrow",  # a stream
 }
-# Elements with attributes, or others in them, begin a document of markup; <unk>, <s> or <3 may begin
-# one of text.
-_MARKUP = re.compile(
-    rb"""(?:<!--(?>.*?-->)\s*+)*+<(?:\?xml\b|!doctype\b
-    |(?:html|head|body|mediawiki|corpus|div|p|h1|ul|table|article)\b[^<>]*>
-    |[a-z][\w:.-]*(?:\s+[\w:.-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'))+\s*/?>
-    |[a-z][\w:.-]*>(?:[\r\n]\s*)?<([a-z][\w:.-]*)>.*</\1>)""",
-    re.IGNORECASE | re.VERBOSE | re.DOTALL,
-)
-_PYTHON_DICT = re.compile(rb"(?:\[\s*)?\{'\w+': ")
-_HUB_ROWS = re.compile(rb'\{\s*"features"\s*:\s*\[\s*\{\s*"feature_idx"')
+
 
 _STRING = rb'"(?:[^"\\]|\\.)*+"'
 _OBJECT = re.compile(rb"\s*+\{\s*+%b\s*+:" % _STRING, re.DOTALL)
@@ -216,14 +125,12 @@ def identify(name: str, path: str, head: bytes, wanted: str) -> FileType:
     mark = len(_BOM) if text.startswith(_BOM) else 0
     text = text[mark:]
     found = _choose_format(suffix, text) if wanted == "auto" else wanted
-    refused = None if found in TABLES else _find_refusal(suffix, text)
-    is_plain = refused is None and found == "text" and suffix not in _PROSE
-    if is_plain and wanted == "auto":
-        disguise = find_disguise(text, is_cut=len(text) >= HEAD_BYTES - mark)
-        refused = None if disguise is None else _DISGUISES[disguise]
-    if refused is not None and wanted == "auto":
+    refusal = None if found in TABLES else find_refusal(suffix, text)
+    if refusal is None and found == "text" and wanted == "auto":
+        refusal = find_disguise(suffix, text, is_cut=len(text) >= HEAD_BYTES - mark)
+    if refusal is not None and wanted == "auto":
         otherwise = ", or pass --format text to read it as plain text" * _is_utf8(text)
-        raise TokkitError(f"{name}: looks like {refused[0]}; {refused[1]}{otherwise}")
+        raise TokkitError(f"{name}: looks like {refusal.what}; {refusal.remedy}{otherwise}")
     if codec and found in TABLES:
         raise TokkitError(
             f"{name}: {found} within {codec} cannot be read in parts; decompress it first"
@@ -235,7 +142,7 @@ def identify(name: str, path: str, head: bytes, wanted: str) -> FileType:
         found,
         codec,
         records_start=0 if array is None else mark + array.end(),
-        looks_like=None if refused is None else refused[0],
+        looks_like=refusal and refusal.what,
     )
 
 
@@ -244,8 +151,8 @@ def describe_head(head: bytes) -> str | None:
     found = _choose_format("", head)
     if found in TABLES:
         return f"{found.capitalize()} data"
-    refused = _find_refusal("", head)
-    return None if refused is None else refused[0]
+    refusal = find_refusal("", head)
+    return refusal and refusal.what
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -305,29 +212,3 @@ def _find_array(text: bytes) -> re.Match[bytes] | None:
     if re.search(rb"\}[ \t\r]*+\n\s*+\{", text) is None:
         return _OPENING.match(text) or _ARRAY_FIELD.match(text)
     return _OPENING.match(text)
-
-
-def _find_refusal(suffix: str, text: bytes) -> tuple[str, str] | None:
-    """Return what a file is that cannot be read, and the remedy; None for text."""
-    for magic, refused in _SIGNATURES.items():
-        if text.startswith(magic):
-            return refused
-    if (codec := find_codec(text, None)) is not None:
-        return f"{codec} data", _DECOMPRESS
-    where, magic = _TAR
-    if text[where] == magic:
-        return _REFUSED_SUFFIXES[".tar"]
-    start = text[:4096]
-    zeros = start[::2].count(0), start[1::2].count(0)
-    if len(start) > 200 and max(zeros) > 9 * len(start) // 20 > min(zeros):
-        return "UTF-16 text", _TO_UTF8
-    num_controls = len(start) - len(start.translate(None, _CONTROLS))
-    if start[:16].count(0) > 3 or num_controls > max(16, len(start) // 10):
-        return "binary data, or text that is not UTF-8", _TO_TEXT
-    if suffix not in _PROSE and _MARKUP.match(text.lstrip()):
-        return _REFUSED_SUFFIXES[".xml"]
-    if _PYTHON_DICT.match(text):
-        return "Python dictionaries, not JSON", _TO_RECORDS
-    if _HUB_ROWS.match(text):
-        return "rows of the Hub's server", "pipe them in, as in jq -c '.rows[].row'"
-    return _REFUSED_SUFFIXES.get(suffix)

@@ -15,11 +15,10 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from tokkit.corpus.corpus_config import FORMATS, CorpusConfig
+from tokkit.corpus.corpus_config import FORMATS, CorpusConfig, names_language
 from tokkit.corpus.csv_rows import read_csv
 from tokkit.corpus.documents import EMPTY, DocumentBatch, empty_batch
 from tokkit.corpus.file_systems import open_files
-from tokkit.corpus.languages import names_language
 from tokkit.corpus.records import read_records
 from tokkit.corpus.streams import open_stream, require_same
 from tokkit.corpus.text import read_text

@@ -40,7 +40,7 @@ import numpy as np
 import pyarrow as pa
 import sentencex
 
-from tokkit.corpus.languages import language_code, require_language
+from tokkit.corpus.corpus_config import language_code, require_language
 from tokkit.corpus.units import WIDE_SPACE
 from tokkit.errors import TokkitError
 from tokkit.kernels.arrays import Int64

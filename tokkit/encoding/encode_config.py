@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from tokkit.corpus.corpus_config import RECORD_FORMATS, CorpusConfig
-from tokkit.corpus.languages import require_language
+from tokkit.corpus.corpus_config import RECORD_FORMATS, CorpusConfig, require_language
 from tokkit.engine.stage_config import StageConfig
 from tokkit.options import option, parse_size
 from tokkit.shards import COMPRESSIONS
