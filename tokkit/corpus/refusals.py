@@ -45,7 +45,7 @@ _KINDS: tuple[tuple[str, str, str, tuple[bytes, ...]], ...] = (
     ("an empty zip archive", _LEAVE_OUT, "", (b"PK\x05\x06",)),
     ("a 7z archive", _UNPACK, "", (b"7z\xbc\xaf\x27\x1c",)),
     ("a rar archive", _UNPACK, "", (b"Rar!\x1a\x07",)),
-    ("a web archive", _EXTRACT, "warc wet wat", (b"WARC/",)),
+    ("a web archive (WARC)", _EXTRACT, "warc wet wat", (b"WARC/",)),
     ("markup", _EXTRACT, "xml html htm xhtml sgml sgm", ()),
     ("markup of WikiExtractor", "run it again with --json", "", (b'<doc id="',)),
     ("UTF-32 text", _TO_UTF8.replace("16", "32"), "", (b"\xff\xfe\0\0",)),

@@ -6,10 +6,10 @@ token to be predicted next to each token that is masked:
     [CLS] the cat [MASK→sat] on the [dog→mat] [SEP] it was [warm→warm] [SEP]
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import nlargest
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from tokkit.pretraining.data.instance_reader import InstanceReader
 from tokkit.pretraining.data.loader import EVALUATION_EPOCH
 from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.shards.instances import VALUE_COLUMNS, Instances
-from tokkit.shards.reader import BatchRef, ShardFolder
+from tokkit.shards.reader import ShardFolder
 from tokkit.shards.shard import header_of
 from tokkit.shards.shard_file import read_schema
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
@@ -62,8 +62,8 @@ class RowQuery:
 
 def find_rows(
     folder: ShardFolder, shards: Sequence[str], query: RowQuery, tokenizer: Tokenizer
-) -> list[Place]:
-    """Return where the wanted rows are.
+) -> dict[Place, pa.RecordBatch]:
+    """Return the rows that are wanted, each as a record batch of it alone.
 
     Args:
         folder: of the shards.
@@ -80,36 +80,30 @@ def find_rows(
         f"{folder.path}: instances do not name their documents; leave out --source, or look into "
         f"the token folder",
     )
-    found: list[tuple[int, Place]] = []
+    found: list[tuple[int, Place, pa.RecordBatch]] = []
     for shard in shards:
-        if not query.is_search:
-            rows = min(folder.shards[shard].rows, query.num_rows - len(found))
-            found += ((0, (shard, row)) for row in range(rows))
-            continue
         start = 0
         for ref in folder.batch_refs(shard):
-            for row, length in _match(folder, ref, query, tokenizer):
-                if len(found) == query.num_rows and not query.longest:
-                    return [place for _, place in found]
-                found.append((length, (shard, start + row)))
+            if len(found) >= query.num_rows and not query.longest:
+                break
+            batch = folder.read_batch(ref, copied=True)  # which no writer of the file changes
+            lengths = np.diff(batch.column("input_ids").offsets.to_numpy()).tolist()
+            rows = (row for row in range(len(batch)) if _matches(batch, row, query, tokenizer))
+            wanted = None if query.longest else query.num_rows - len(found)
+            found += (
+                (lengths[row], (shard, start + row), batch.slice(row, 1))
+                for row in islice(rows, wanted)
+            )
             start += ref.rows
             if query.longest:  # of equally long ones, the first
                 found = nlargest(query.num_rows, found, key=lambda entry: entry[0])
-    return [place for _, place in found]
+    return {place: batch for _, place, batch in found}
 
 
-def _match(
-    folder: ShardFolder, ref: BatchRef, query: RowQuery, tokenizer: Tokenizer
-) -> Iterator[tuple[int, int]]:
-    """Yield the number and the length of each row of a record batch that matches."""
-    batch = folder.read_batch(ref, copied=True)
-    offsets = batch.column("input_ids").offsets.to_numpy()
-    for row in range(len(batch)):
-        if query.source is not None and query.source not in batch.column("document")[row].as_py():
-            continue
-        if query.text is not None and not _contains(batch, row, query.text, tokenizer):
-            continue
-        yield row, int(offsets[row + 1] - offsets[row])
+def _matches(batch: pa.RecordBatch, row: int, query: RowQuery, tokenizer: Tokenizer) -> bool:
+    if query.source is not None and query.source not in batch.column("document")[row].as_py():
+        return False
+    return query.text is None or _contains(batch, row, query.text, tokenizer)
 
 
 def _contains(batch: pa.RecordBatch, row: int, text: str, tokenizer: Tokenizer) -> bool:
@@ -150,32 +144,15 @@ def show_rows(
             raise TokkitError(f"{path / name}: is not in the manifest of its folder; remove it")
     tokenizer = load_tokenizer(folder.tokenizer_path)
     folder.require_tokenizer(tokenizer)
-    places = find_rows(folder, shards, query, tokenizer)
+    found = find_rows(folder, shards, query, tokenizer)
     if folder.manifest.options.get("masking") == "dynamic":
-        rows = _read_masked(folder, places, tokenizer)
+        rows = _read_masked(folder, [*found], tokenizer)
     else:
-        rows = read_rows(folder, places)
+        rows = [batch.to_pylist()[0] for batch in found.values()]
     if folder.header.kind == "tokens":
         return [show_document(row, tokenizer, text=query.text, color=color) for row in rows]
     objective = folder.manifest.options["objective"]
     return [show_instance(row, tokenizer, objective, color=color) for row in rows]
-
-
-def read_rows(folder: ShardFolder, places: Sequence[Place]) -> list[Row]:
-    """Read rows, by the names of their columns; of copies, which no writer of a file changes."""
-    refs = {shard: folder.batch_refs(shard) for shard in dict.fromkeys(s for s, _ in places)}
-    rows: list[Row] = []
-    last, batch = None, None  # several rows of a batch are often next to each other
-    for shard, row in places:
-        place = row
-        for ref in refs[shard]:
-            if place < ref.rows:
-                if batch is None or ref != last:
-                    last, batch = ref, folder.read_batch(ref, copied=True)
-                rows += batch.slice(place, 1).to_pylist()
-                break
-            place -= ref.rows
-    return rows
 
 
 def _read_masked(folder: ShardFolder, places: Sequence[Place], tokenizer: Tokenizer) -> list[Row]:
