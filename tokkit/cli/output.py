@@ -1,7 +1,6 @@
 """What the commands print: results of the stages, accounts, and the facts of an inspection."""
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokkit.cli.streams import echo
 from tokkit.errors import plural
+from tokkit.masking.mask_config import REPLACED, find_deviation
 
 if TYPE_CHECKING:
     from tokkit.encoding.encode_unit import EncodeStats
@@ -25,12 +25,8 @@ WHOLES = {
     "swapped_pairs": "instances",
     "short_visits": "visits",
     "masked_tokens": "instance_tokens",
-    "masked_by_mask": "masked_tokens",
-    "masked_by_random_tokens": "masked_tokens",
-    "masked_by_themselves": "masked_tokens",
+    **dict.fromkeys(REPLACED, "masked_tokens"),
 }
-# Figures in the order of the shares in ``--mask-ratios``.
-MASKED_AS = ("masked_by_mask", "masked_by_random_tokens", "masked_by_themselves")
 
 
 def print_json(data: Mapping[str, Any]) -> None:
@@ -158,9 +154,8 @@ def describe_share(figure: str, figures: Mapping[str, int], options: Mapping[str
     share = figures[figure] / total
     text = f" ({share:.2%} of {whole.replace('_', ' ')}"
     expected = _expected_share(figure, options)
-    if expected is not None and 0 < expected < 1:
-        error = math.sqrt(expected * (1 - expected) / total)
-        text += f", expected {expected:.2%}, {(share - expected) / error:+.1f} standard errors"
+    if expected is not None and (deviation := find_deviation(share, expected, total)) is not None:
+        text += f", expected {expected:.2%}, {deviation:+.1f} standard errors"
     return text + ")"
 
 
@@ -171,9 +166,9 @@ def _expected_share(figure: str, options: Mapping[str, Any]) -> float | None:
     if figure == "short_visits":
         return options.get("short_seq_prob")
     # What replaces the tokens of a word is not drawn independently.
-    if figure in MASKED_AS and options.get("mask_draw") != "word":
+    if figure in REPLACED and options.get("mask_draw") != "word":
         ratios: Sequence[float] = options.get("mask_ratios") or (0.8, 0.1, 0.1)
-        return ratios[MASKED_AS.index(figure)]
+        return ratios[REPLACED.index(figure)]
     return None
 
 

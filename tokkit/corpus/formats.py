@@ -146,13 +146,18 @@ def identify(name: str, path: str, head: bytes, wanted: str) -> FileType:
     )
 
 
-def describe_head(head: bytes) -> str | None:
-    """Return what a file is, if its first bytes are those of something that is no text."""
-    found = _choose_format("", head)
+def describe_head(head: bytes) -> str:
+    """Return what a file is that begins with these bytes."""
+    found, refusal = _choose_format("", head), find_refusal("", head)
     if found in TABLES:
         return f"{found.capitalize()} data"
-    refusal = find_refusal("", head)
-    return refusal and refusal.what
+    if refusal is not None:
+        return refusal.what
+    if not _is_utf8(head):
+        return "a file of an unknown format"
+    if not head:
+        return "an empty file"
+    return "a JSON file" if head.lstrip().startswith((b"{", b"[")) else "a text file"
 
 
 def _is_utf8(text: bytes) -> bool:

@@ -13,20 +13,19 @@ import fcntl
 import hashlib
 import os
 import queue
-import re
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
 
+from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.sources import TO_THE_END, Source
 from tokkit.corpus.streams import SharedMemory, open_stdin
 from tokkit.corpus.text import count_line_ends
-from tokkit.corpus.units import CorpusUnit, trailing_line_end
+from tokkit.corpus.units import CorpusUnit, find_boundary_pattern, trailing_line_end
 from tokkit.engine.unit import Unit
 from tokkit.errors import TokkitError
 
@@ -38,22 +37,17 @@ class StdinParts:
 
     Args:
         source: standard input.
+        config: where documents end, and the size of the largest.
         unit_bytes: about how many bytes a part has.
-        boundary: ``LINE_END`` or ``BLANK_LINE``.
-        name_shard: returns the name of the file of a part by its number.
-        max_document_bytes: size of the largest document.
+        shard: name of a part's file, with a place for its number.
+        number: that of the first part.
 
     Attributes:
         ended: whether all parts were returned.
     """
 
     def __init__(
-        self,
-        source: Source,
-        unit_bytes: int,
-        boundary: re.Pattern[bytes],
-        name_shard: Callable[[int], str],
-        max_document_bytes: int,
+        self, source: Source, config: CorpusConfig, unit_bytes: int, shard: str, number: int
     ) -> None:
         self.ended = False
         self._thread: threading.Thread | None = None
@@ -61,9 +55,12 @@ class StdinParts:
         self._is_final = False
         self._source = source
         self._unit_bytes = unit_bytes
+        boundary = find_boundary_pattern(source, config)
+        assert boundary is not None  # noqa: S101  or it is one unit
         self._boundary = boundary
-        self._name_shard = name_shard
-        self._max_document_bytes = max_document_bytes
+        self._shard = shard
+        self._number = number
+        self._max_document_bytes = config.max_document_bytes
         self._digest = hashlib.sha256()
         self._num_hashed = 0
         self._memory = SharedMemory()
@@ -72,7 +69,7 @@ class StdinParts:
         self._buffer = np.empty(unit_bytes + _READ_BYTES, np.uint8)
         self._filled = 0
         self._searched = unit_bytes - 1
-        self._start = self._number = self._num_lines = 0
+        self._start = self._num_lines = 0
         with suppress(OSError, AttributeError):  # a pipe, on Linux: fewer and larger reads
             fcntl.fcntl(sys.stdin.fileno(), fcntl.F_SETPIPE_SZ, _READ_BYTES)
 
@@ -186,11 +183,11 @@ class StdinParts:
             num_lines,
             content,
         )
-        number, self._number = self._number, self._number + 1
+        self._number += 1
         sha256 = self._digest.hexdigest()
         return Unit(
             name=part.name,
-            shard=self._name_shard(number),
+            shard=self._shard.format(self._number - 1),
             identity={**part.identity, "sha256": sha256},
             stamp=0,
             size=num_bytes,

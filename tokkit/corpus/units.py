@@ -150,17 +150,13 @@ def plan_groups(
         for number, group in enumerate(group_units(parts, unit_bytes))
     ]
     source = units[-1].payload[0].source
-    boundary = _find_boundary_pattern(source, config)
     is_short = len(source.head) < HEAD_BYTES
-    if not source.is_stdin or boundary is None or is_short:
+    if not source.is_stdin or is_short or find_boundary_pattern(source, config) is None:
         return units
     from tokkit.corpus.stdin_parts import StdinParts
 
-    first = len(units) - 1
-    name_shard = partial(_name_shard, shard, first)
-    limit = config.max_document_bytes
-    open_stream = partial(StdinParts, source, unit_bytes, boundary, name_shard, limit)
-    return [*units[:-1], replace(units[-1], open_stream=open_stream)]
+    start = partial(StdinParts, source, config, unit_bytes, shard, len(units) - 1)
+    return [*units[:-1], replace(units[-1], open_stream=start)]
 
 
 class _KnownFile(TypedDict):
@@ -194,10 +190,6 @@ def find_known_types(output: Path, options: Mapping[str, Any]) -> KnownTypes:
         for file in (part["source"] for part in group)
         if file["is_settled"]
     }
-
-
-def _name_shard(shard: str, first: int, part: int) -> str:
-    return shard.format(first + part)
 
 
 def hash_group(config: CorpusConfig, group: Group) -> list[str]:
@@ -296,12 +288,12 @@ def _cut_source(source: Source, config: CorpusConfig, unit_bytes: int) -> list[C
 
         plan = plan_parquet if source.format == "parquet" else plan_arrow
         return _weigh(source, *plan(source, config.text_field, unit_bytes))
-    boundary = _find_boundary_pattern(source, config)
+    boundary = find_boundary_pattern(source, config)
     bounds = [0, source.bytes] if boundary is None else find_bounds(source, unit_bytes, boundary)
     return [CorpusUnit(source, start, stop, stop - start) for start, stop in pairwise(bounds)]
 
 
-def _find_boundary_pattern(source: Source, config: CorpusConfig) -> re.Pattern[bytes] | None:
+def find_boundary_pattern(source: Source, config: CorpusConfig) -> re.Pattern[bytes] | None:
     """Return what a text can be cut after; None if it can only be read as a whole."""
     if FORMATS[source.format].parts is None or (
         source.format == "text" and config.documents == "file"

@@ -4,7 +4,6 @@ The rows of a tokenizer are samples of its tokens. A run has no rows; see
 ``tokkit.inspection.run_summary``.
 """
 
-import codecs
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +130,7 @@ def _inspect_shard(path: Path, query: RowQuery, *, color: bool) -> Inspection:
         head = file.read(HEAD_BYTES)
     if not head.startswith(ARROW_MAGIC) and path.suffix != ".arrow":
         raise TokkitError(
-            f"{path}: is {_describe_file(head)}; inspect takes a folder that a stage wrote, or one "
+            f"{path}: is {describe_head(head)}; inspect takes a folder that a stage wrote, or one "
             f"of its Arrow shards"
         )
     reader, size = open_copy(path)
@@ -147,19 +146,6 @@ def _inspect_shard(path: Path, query: RowQuery, *, color: bool) -> Inspection:
     return Inspection(
         header.kind, facts, tuple(show_rows(path.parent, [path.name], query, color=color))
     )
-
-
-def _describe_file(head: bytes) -> str:
-    """Return what a file is that begins with these bytes."""
-    if (what := describe_head(head)) is not None:
-        return what
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)
-    except UnicodeDecodeError:
-        return "a file of an unknown format"
-    if not head:
-        return "an empty file"
-    return "a JSON file" if head.lstrip().startswith((b"{", b"[")) else "a text file"
 
 
 def _inspect_tokenizer(path: Path, num_rows: int) -> Inspection:

@@ -226,12 +226,16 @@ def show_document(
     return "\n".join(lines)
 
 
+def masks_of(row: Row) -> dict[int, int]:
+    """Return the id to be predicted at each masked position of an instance."""
+    return dict(zip(row.get("masked_positions", ()), row.get("masked_labels", ()), strict=True))
+
+
 def show_instance(row: Row, tokenizer: Tokenizer, objective: str, *, color: bool = False) -> str:
     """Show an instance: the document that it begins in, its tokens, and what is predicted."""
     facts = [plural(len(row["input_ids"]), "token")]
-    masks: dict[int, int] = {}
+    masks = masks_of(row)
     if "masked_positions" in row:
-        masks = dict(zip(row["masked_positions"], row["masked_labels"], strict=True))
         facts.append(f"{len(masks)} masked")
     label = LABELS.get(objective, {}).get(row["next_sentence_label"], "")
     lines = [f"document {row['document']}: {', '.join(facts)}{label}"]

@@ -9,6 +9,8 @@ from tokkit.options import Config, option, parse_numbers
 MASK_UNITS = ("token", "word", "span", "ngram")
 MASK_DRAWS = ("token", "word")
 RANDOM_TOKENS = ("vocabulary", "all")
+# Figures of what replaced masked tokens, in the order of the shares in ``--mask-ratios``.
+REPLACED = ("masked_by_mask", "masked_by_random_tokens", "masked_by_themselves")
 
 
 class MaskConfig(Config):
@@ -78,3 +80,12 @@ class MaskConfig(Config):
         """The flag of a masking option that is not at its default; None if all are."""
         changed = (o.flag for name, o in MaskConfig.options.items() if self.is_given(name))
         return next(changed, None)
+
+
+def find_deviation(share: float, expected: float, total: int) -> float | None:
+    """Return how far a share of independent draws is from the expected one, in standard errors.
+
+    None if all draws are expected to be the same.
+    """
+    error = math.sqrt(expected * (1 - expected) / max(total, 1))
+    return (share - expected) / error if error > 0 else None

@@ -4,7 +4,6 @@ Of a large folder, a sample is read: instances at even distances, 4 million toke
 masks are those of the first epoch with the default options of ``tokkit pretrain``.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,13 +32,10 @@ from tokkit.inspection.report.markup import (
     tiles,
 )
 from tokkit.inspection.report.plots import Axes, Series, plot_bars, plot_lines
-from tokkit.inspection.report.tokens_section import (
-    draw_flows,
-    draw_options,
-    summarize,
-)
-from tokkit.inspection.row_text import LABELS, Row, split_instances
+from tokkit.inspection.report.tokens_section import draw_flows, draw_options, summarize
+from tokkit.inspection.row_text import LABELS, Row, masks_of, split_instances
 from tokkit.kernels.instances.flatten import NO_LABEL
+from tokkit.masking.mask_config import REPLACED, find_deviation
 from tokkit.masking.masks import MaskOptions, mask_instances
 from tokkit.pretraining.data.instance_reader import InstanceReader
 from tokkit.pretraining.data.loader_config import LoaderConfig
@@ -54,12 +50,7 @@ NUM_BINS = 32
 MAX_POSITIONS = 512  # points of the plot of masks
 TRAINING = "train-"
 
-# Figures of masks, in the order of the shares in ``--mask-ratios``.
-REPLACEMENTS = {
-    "masked_by_mask": "became the mask token",
-    "masked_by_random_tokens": "became a random token",
-    "masked_by_themselves": "stayed as they were",
-}
+REPLACEMENTS = ("became the mask token", "became a random token", "stayed as they were")
 
 
 def describe_instances(path: Path) -> Section:
@@ -95,7 +86,9 @@ def describe_instances(path: Path) -> Section:
     if not len(reader):
         warning = element("p", "No training instances.", class_="warning")
         return Section(str(path), "instances", figures, [warning, draw_options(figures)])
-    instances = _gather(reader, header.max_seq_length)
+    number = min(len(reader), max(NUM_SAMPLES, MAX_TOKENS // header.max_seq_length))
+    places = np.arange(number, dtype=np.uint64) * np.uint64(len(reader)) // np.uint64(number)
+    instances = reader.gather(places)  # at even distances
     if OBJECTIVES[objective].has_masks:
         config = LoaderConfig(instances=(path,))
         if manifest.options.get("masking") == "dynamic":
@@ -116,13 +109,6 @@ def describe_instances(path: Path) -> Section:
         figures["target_lengths"] = summarize(np.diff(instances.predictions.offsets))
     figures["samples"] = _show_samples(split_instances(instances), tokenizer, objective)
     return Section(str(path), "instances", figures, _draw(figures))
-
-
-def _gather(reader: InstanceReader, max_seq_length: int) -> Instances:
-    """Return training instances at even distances."""
-    number = min(len(reader), max(NUM_SAMPLES, MAX_TOKENS // max_seq_length))
-    places = np.arange(number, dtype=np.uint64) * np.uint64(len(reader)) // np.uint64(number)
-    return reader.gather(places)
 
 
 def _count_in_bins(lengths: npt.NDArray[np.int64], longest: int) -> dict[str, Any]:
@@ -169,11 +155,11 @@ def _count_masks(
         "share": len(masks.labels) / max(int(lengths.sum()), 1),
         "per_instance": summarize(np.diff(masks.offsets), "fewest", "most"),
         "by_position": {"positions": starts.tolist(), "shares": shares.tolist()},
-        "replaced": compare_with_expected(counted, options),
+        "replaced": _compare_with_expected(counted, options),
     }
 
 
-def compare_with_expected(
+def _compare_with_expected(
     counted: Mapping[str, int], options: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Return what replaced masked tokens, next to what should have.
@@ -183,22 +169,14 @@ def compare_with_expected(
     """
     total = counted["masked_tokens"]
     ratios: Sequence[float] = options.get("mask_ratios") or LoaderConfig.mask_ratios
-    is_independent = options.get("mask_draw", "token") != "word"
     rows = []
-    for (name, shown), expected in zip(REPLACEMENTS.items(), ratios, strict=True):
+    for name, shown, expected in zip(REPLACED, REPLACEMENTS, ratios, strict=True):
         share = counted[name] / max(total, 1)
-        error = math.sqrt(expected * (1 - expected) / max(total, 1))
-        is_known = is_independent and error > 0
-        rows.append(
-            {
-                "name": name,
-                "shown": shown,
-                "tokens": counted[name],
-                "share": share,
-                "expected": expected,
-                "deviation": (share - expected) / error if is_known else None,
-            }
-        )
+        row = {"name": name, "shown": shown, "tokens": counted[name], "share": share}
+        deviation = find_deviation(share, expected, total)
+        is_independent = options.get("mask_draw") != "word"
+        row |= {"expected": expected, "deviation": deviation if is_independent else None}
+        rows.append(row)
     return rows
 
 
@@ -207,23 +185,19 @@ def _show_samples(
 ) -> list[dict[str, Any]]:
     number = min(NUM_SAMPLES, len(rows))
     samples = []
-    for place in range(number):
-        row = rows[len(rows) * (2 * place + 1) // (2 * number)]
-        ids = row["input_ids"]
+    for row in (rows[len(rows) * (2 * place + 1) // (2 * number)] for place in range(number)):
         predicted = next(name for name in (*TARGET_COLUMNS, "masked_positions") if name in row)
-        masks = dict(
-            zip(row.get("masked_positions", ()), row.get("masked_labels", ()), strict=True)
-        )
         tokens = list_tokens(
-            ids,
+            row["input_ids"],
             row["word_starts"],
             tokenizer,
             segment_length=row["segment_length"] if objective in PAIRED else None,
-            masks=masks,
+            masks=masks_of(row),
         )
         for order, position in enumerate(row.get("target_positions", ()), 1):
             if position < len(tokens):
                 tokens[position]["label"] = f"{order:,}"
+        targets = row.get("target_ids", ())
         label = LABELS.get(objective, {}).get(row["next_sentence_label"], "")
         samples.append(
             {
@@ -232,9 +206,7 @@ def _show_samples(
                 "masked": len(row[predicted]),
                 "label": label.removeprefix(", "),
                 "tokens": tokens,
-                "targets": list_tokens(
-                    row.get("target_ids", ()), [True] * len(row[predicted]), tokenizer
-                ),
+                "targets": list_tokens(targets, [True] * len(targets), tokenizer),
             }
         )
     return samples
@@ -242,7 +214,8 @@ def _show_samples(
 
 def _draw(figures: Mapping[str, Any]) -> Content:
     masks, pairs = figures.get("masks"), figures.get("pairs")
-    lengths = figures["by_length"]
+    lengths, targets = figures["by_length"], figures.get("target_lengths")
+    bars = plot_bars({"instances": lengths["counts"]}, lengths["edges"], "tokens of an instance")
     note = "" if figures["is_whole"] else f"Of a sample of {figures['instances_read']:,} instances."
     counts = figures["accounts"].get("figures", {})
     return [
@@ -258,19 +231,10 @@ def _draw(figures: Mapping[str, Any]) -> Content:
         ),
         list_warnings(figures["warnings"]),
         cards(
-            card(
-                "Instances by length",
-                plot_bars(
-                    {"instances": lengths["counts"]}, lengths["edges"], "tokens of an instance"
-                ),
-                stats_list(figures["lengths"]),
-                note=note,
-            ),
+            card("Instances by length", bars, stats_list(figures["lengths"]), note=note),
             _draw_pairs(pairs) if pairs else None,
             _draw_masks(masks, figures["masking"]) if masks else None,
-            card("Targets of an instance", stats_list(figures["target_lengths"]))
-            if figures.get("target_lengths")
-            else None,
+            card("Targets of an instance", stats_list(targets)) if targets else None,
             draw_flows(figures["accounts"]),
             _draw_samples(figures),
         ),
@@ -283,18 +247,15 @@ def _draw(figures: Mapping[str, Any]) -> Content:
 
 
 def _draw_pairs(pairs: Mapping[str, Any]) -> Markup:
-    edges = pairs["a"]["edges"]
     series = [
-        Series(f"segment {name.upper()}", [*zip(edges[1:], pairs[name]["counts"], strict=True)], n)
-        for n, name in enumerate(("a", "b"))
+        Series(f"segment {name.upper()}", [*zip(edges[1:], counts, strict=True)], color)
+        for color, name in enumerate(("a", "b"))
+        for edges, counts in [pairs[name].values()]
     ]
     share = pairs["share_of_label_1"]
     facts = {pairs["label_1"]: f"{share:.2%}", pairs["label_0"]: f"{1 - share:.2%}"}
-    return card(
-        "Pairs",
-        plot_lines(series, Axes("tokens of a segment, at most", from_zero=True)),
-        stats_list(facts),
-    )
+    axes = Axes("tokens of a segment, at most", from_zero=True)
+    return card("Pairs", plot_lines(series, axes), stats_list(facts))
 
 
 def _draw_masks(masks: Mapping[str, Any], masking: str | None) -> Content:
@@ -309,12 +270,10 @@ def _draw_masks(masks: Mapping[str, Any], masking: str | None) -> Content:
         Column("expected", "expected", ".0%"),
         Column("deviation", "standard errors", "+.1f"),
     )
+    series = [Series("share masked", points), Series("mean", mean, 1, "dashed")]
     by_position = card(
         "Masks by position",
-        plot_lines(
-            [Series("share masked", points), Series("mean", mean, 1, "dashed")],
-            Axes("position", ".0%", from_zero=True),
-        ),
+        plot_lines(series, Axes("position", ".0%", from_zero=True)),
         element("p", "Masked tokens of an instance:", class_="note"),
         stats_list(masks["per_instance"]),
         note=note,
@@ -332,10 +291,10 @@ def _draw_samples(figures: Mapping[str, Any]) -> Markup:
     shown = []
     for row in figures["samples"]:
         words = [f"document {row['document']:,}", plural(row["num_tokens"], "token")]
-        words += [f"{row['masked']} to predict"] * bool(row["masked"]) + [row["label"]] * bool(
-            row["label"]
-        )
+        words += [f"{row['masked']} to predict"] * bool(row["masked"])
+        words += [row["label"]] * bool(row["label"])
         targets = [element("h4", "targets"), draw_tokens(row["targets"])]
-        more = targets if row["targets"] else None
-        shown.append(draw_sample(" · ".join(words), row["tokens"], more))
+        shown.append(
+            draw_sample(" · ".join(words), row["tokens"], targets if row["targets"] else None)
+        )
     return card("Sample instances", shown, wide=True, note=note)

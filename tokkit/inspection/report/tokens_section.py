@@ -54,7 +54,7 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass
 class _Sample:
-    """What was read of a folder."""
+    """What was read of a folder: of each document its name, its INPUT and its tokens."""
 
     names: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
@@ -62,7 +62,6 @@ class _Sample:
     sentence_lengths: list[Int64] = field(default_factory=list)
     firsts: dict[bytes, int] = field(default_factory=dict)  # a document by its ids
     copies: Counter[int] = field(default_factory=Counter)
-    num_batches: int = 0
 
 
 def describe_tokens(path: Path) -> Section:
@@ -74,10 +73,12 @@ def describe_tokens(path: Path) -> Section:
     folder = ShardFolder.open(path, "tokens")
     manifest = folder.manifest
     refs = folder.batch_refs()
-    sample = _read_sample(folder, choose_evenly(refs, MAX_TOKENS))
+    chosen = refs[:: max(1, -(-sum(ref.tokens for ref in refs) // MAX_TOKENS))]
+    sample = _read_sample(folder, chosen)
     lengths = np.concatenate([np.zeros(0, np.int64), *sample.lengths])
     sentence_lengths = np.concatenate([np.zeros(0, np.int64), *sample.sentence_lengths])
-    is_whole = sample.num_batches == len(refs)
+    longest = np.argsort(-lengths, kind="stable")[:NUM_LONGEST].tolist()
+    copies = sorted(sample.copies.items(), key=lambda item: (-item[1], item[0]))
     figures = {
         "path": str(path),
         "state": "finished",
@@ -92,62 +93,56 @@ def describe_tokens(path: Path) -> Section:
         "warnings": manifest.warnings,
         "left_out": manifest.left_out,
         "documents_read": len(lengths),
-        "is_whole": is_whole,
+        "is_whole": len(chosen) == len(refs),
         "document_lengths": summarize(lengths),
         "sentence_lengths": summarize(sentence_lengths),
-        "documents_by_length": count_by_doubling(lengths, sample.sources),
-        "sentences_by_length": count_by_doubling(sentence_lengths),
-        "longest": _find_longest(sample.names, lengths),
-        "duplicates": _find_duplicates(sample),
+        "documents_by_length": _count_by_doubling(lengths, sample.sources),
+        "sentences_by_length": _count_by_doubling(sentence_lengths),
+        "longest": [{"document": sample.names[n], "tokens": int(lengths[n])} for n in longest],
+        "duplicates": {  # documents with the tokens of an earlier one
+            "documents": sample.copies.total(),
+            "commonest": [
+                {"document": sample.names[n], "copies": number}
+                for n, number in copies[:NUM_DUPLICATES]
+            ],
+        },
         "samples": _show_samples(folder, refs),
     }
     return Section(str(path), "tokens", figures, _draw(figures))
 
 
-def choose_evenly(refs: Sequence[BatchRef], max_tokens: int) -> list[BatchRef]:
-    """Return record batches at even distances, at least one, with about so many tokens."""
-    total = sum(ref.tokens for ref in refs)
-    every = max(1, -(-total // max_tokens))
-    return list(refs[::every])
-
-
 def _read_sample(folder: ShardFolder, refs: Sequence[BatchRef]) -> _Sample:
-    sample = _Sample(num_batches=len(refs))
-    source_of = find_sources_of_shards(folder.path, folder.manifest)
+    """Read record batches, documents of which there are copies once."""
+    sample = _Sample()
+    sources_of = _find_sources_of_shards(folder.path, folder.manifest)
     for ref in refs:
         batch = folder.read_batch(ref, copied=True)
         ids, offsets = ragged(batch.column("input_ids"))
-        names = [name[:MAX_NAME] for name in batch.column("document").to_pylist()]
         data, size = ids.tobytes(), ids.itemsize
-        for row, (start, stop) in enumerate(pairwise(offsets.tolist())):
-            first = sample.firsts.setdefault(
-                data[start * size : stop * size], row + len(sample.names)
-            )
-            if first != row + len(sample.names):
+        for number, (start, stop) in enumerate(pairwise(offsets.tolist()), len(sample.names)):
+            first = sample.firsts.setdefault(data[start * size : stop * size], number)
+            if first != number:
                 sample.copies[first] += 1
-        sample.sources += [
-            _source_of_document(name, source_of.get(ref.shard, ())) for name in names
-        ]
+        names = [name[:MAX_NAME] for name in batch.column("document").to_pylist()]
+        sources = sources_of.get(ref.shard, ())
+        if len(sources) == 1:
+            sample.sources += [sources[0]] * len(names)
+        else:
+            sample.sources += (next(filter(name.startswith, sources), OTHER) for name in names)
         sample.names += names
         sample.lengths.append(np.diff(offsets))
         sample.sentence_lengths.append(ragged(batch.column("sentence_lengths"))[0].astype(np.int64))
     return sample
 
 
-def find_sources_of_shards(path: Path, manifest: Manifest) -> dict[str, Sequence[str]]:
-    """Return the INPUTs of each shard; of all, where receipts do not tell them apart."""
+def _find_sources_of_shards(path: Path, manifest: Manifest) -> dict[str, Sequence[str]]:
+    """Return the INPUTs of each shard; all of them where receipts do not tell them apart."""
     everything = list(manifest.accounts.get("sources", {}))
     found: dict[str, Sequence[str]] = {row["name"]: everything for row in manifest.shards}
     if len(everything) > 1:
         for unit in read_receipts(path).values():
             found[unit["name"]] = list(unit["accounts"].get("sources", everything))
     return found
-
-
-def _source_of_document(name: str, sources: Sequence[str]) -> str:
-    if len(sources) == 1:
-        return sources[0]
-    return next((source for source in sources if name.startswith(source)), OTHER)
 
 
 def summarize(lengths: Int64, least: str = "shortest", most: str = "longest") -> dict[str, float]:
@@ -159,7 +154,7 @@ def summarize(lengths: Int64, least: str = "shortest", most: str = "longest") ->
     return {**dict(zip(names, quantiles, strict=True)), "mean": float(lengths.mean())}
 
 
-def count_by_doubling(lengths: Int64, groups: Sequence[str] | None = None) -> dict[str, Any]:
+def _count_by_doubling(lengths: Int64, groups: Sequence[str] | None = None) -> dict[str, Any]:
     """Count lengths between powers of two: ``{"edges": [1, 2, 4, 8], "counts": {"all": [0, 2, 5]}}``."""
     if not len(lengths):
         return {"edges": [1, 2], "counts": {"all": [0]}}
@@ -175,20 +170,6 @@ def count_by_doubling(lengths: Int64, groups: Sequence[str] | None = None) -> di
     if rest.any():
         counts[OTHER] = np.bincount(bins[rest] - low, minlength=num_bins).tolist()
     return {"edges": [2**place for place in range(low, low + num_bins + 1)], "counts": counts}
-
-
-def _find_longest(names: Sequence[str], lengths: Int64) -> list[dict[str, Any]]:
-    order = np.argsort(-lengths, kind="stable")[:NUM_LONGEST].tolist()
-    return [{"document": names[row], "tokens": int(lengths[row])} for row in order]
-
-
-def _find_duplicates(sample: _Sample) -> dict[str, Any]:
-    """Return how many documents have the tokens of an earlier one, and the commonest."""
-    common = sorted(sample.copies.items(), key=lambda item: (-item[1], item[0]))[:NUM_DUPLICATES]
-    return {
-        "documents": sample.copies.total(),
-        "commonest": [{"document": sample.names[row], "copies": n} for row, n in common],
-    }
 
 
 def _show_samples(folder: ShardFolder, refs: Sequence[BatchRef]) -> list[dict[str, Any]]:
@@ -220,20 +201,22 @@ def _show_samples(folder: ShardFolder, refs: Sequence[BatchRef]) -> list[dict[st
 
 def _draw(figures: Mapping[str, Any]) -> Content:
     accounts, shorten_name = figures["accounts"], _name_shortener(figures)
-    counts = accounts.get("figures", {})
+    counts, tokens = accounts.get("figures", {}), figures["tokens"]
     words, unknown = counts.get("words"), counts.get("unknown_tokens")
+    documents = figures["documents_by_length"]
+    by_source = {shorten_name(name): number for name, number in documents["counts"].items()}
     note = f"Of a sample of {plural(figures['documents_read'], 'document')}, at even distances."
+    samples = []
+    for row in figures["samples"]:
+        size = f"{plural(row['sentences'], 'sentence')}, {plural(row['num_tokens'], 'token')}"
+        samples.append(draw_sample(f"{shorten_name(row['document'])} · {size}", row["tokens"]))
     return [
         tiles(
             {
                 "documents": figures["documents"],
-                "tokens": figures["tokens"],
-                "tokens per word, punctuation apart": f"{figures['tokens'] / words:.3f}"
-                if words
-                else None,
-                "unknown tokens": None
-                if unknown is None
-                else f"{unknown / max(figures['tokens'], 1):.3%}",
+                "tokens": tokens,
+                "tokens per word, punctuation apart": f"{tokens / words:.3f}" if words else None,
+                "unknown tokens": None if unknown is None else f"{unknown / max(tokens, 1):.3%}",
                 "duplicates": figures["duplicates"]["documents"],
                 "on disk": format_bytes(figures["bytes"]),
             }
@@ -243,14 +226,7 @@ def _draw(figures: Mapping[str, Any]) -> Content:
             draw_flows(accounts),
             card(
                 "Documents by length",
-                plot_bars(
-                    {
-                        shorten_name(n): c
-                        for n, c in figures["documents_by_length"]["counts"].items()
-                    },
-                    figures["documents_by_length"]["edges"],
-                    "tokens of a document",
-                ),
+                plot_bars(by_source, documents["edges"], "tokens of a document"),
                 stats_list(figures["document_lengths"]),
                 note="" if figures["is_whole"] else note,
             ),
@@ -263,14 +239,7 @@ def _draw(figures: Mapping[str, Any]) -> Content:
             _draw_names(figures, shorten_name),
             card(
                 "Sample documents",
-                *(
-                    draw_sample(
-                        f"{shorten_name(row['document'])} · "
-                        f"{plural(row['sentences'], 'sentence')}, {plural(row['num_tokens'], 'token')}",
-                        row["tokens"],
-                    )
-                    for row in figures["samples"]
-                ),
+                samples,
                 wide=True,
                 note="A colour is a token; a red line is the end of a sentence.",
             ),
