@@ -42,7 +42,6 @@ from tokkit.inspection.report.text_samples import (
     read_samples,
     read_training_text,
 )
-from tokkit.shards.arrow import string_buffers
 from tokkit.tokenizer.definitions import (
     CONTINUING_SUBWORD_PREFIX,
     WORD_BEGINNING,
@@ -106,8 +105,18 @@ def describe_tokenizers(
 def _describe(
     name: str, tokenizer: Tokenizer, texts: Mapping[str, TextSample], record: TrainingRecord | None
 ) -> dict[str, Any]:
-    encoder = Encoder(tokenizer) if texts else None
     entries = _read_entries(tokenizer)
+    training = record and {
+        "trainer": record.trainer,
+        "options": dict(record.options),
+        "held_out": dict(record.report.held_out),
+        "measured": dict(record.report.measured),
+        "coverage": record.report.coverage,
+    }
+    measured = []
+    if texts:
+        encoder = Encoder(tokenizer)
+        measured = [{"text": name, **measure(tokenizer, encoder, texts[name])} for name in texts]
     return {
         "name": name,
         "model": tokenizer.kind,
@@ -117,21 +126,9 @@ def _describe(
         "entries": count_entries(tokenizer),
         "by_length": _count_lengths(entries),
         "scripts": _count_scripts(entries),
-        "measured": [
-            {"text": text, **measure(tokenizer, encoder, found)}
-            for text, found in texts.items()
-            if encoder is not None
-        ],
+        "measured": measured,
         "unknown_characters": _find_unknown(tokenizer, texts),
-        "training": None
-        if record is None
-        else {
-            "trainer": record.trainer,
-            "options": dict(record.options),
-            "held_out": dict(record.report.held_out),
-            "measured": dict(record.report.measured),
-            "coverage": record.report.coverage,
-        },
+        "training": training,
     }
 
 
@@ -141,9 +138,7 @@ def _find_unknown(tokenizer: Tokenizer, texts: Mapping[str, TextSample]) -> list
         return []
     counts = Counter[str]()
     for text in texts.values():
-        values, bounds = string_buffers(text.lines)
-        whole = values[bounds[0] : bounds[-1]].tobytes().decode()
-        counts.update(dict(count_characters(whole)))
+        counts.update(dict(count_characters("".join(text.lines.to_pylist()))))
     common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_UNKNOWN_TESTED]
     unknown = [(c, n) for c, n in common if is_unknown_character(tokenizer, c)][:NUM_UNKNOWN]
     return [
@@ -210,33 +205,28 @@ def _cut_lines(
 ) -> list[dict[str, Any]]:
     """Return a few lines of each text as every tokenizer cuts them."""
     each = max(1, NUM_LINES // max(len(samples), 1))
-    chosen = [
-        (name, line)
-        for name, lines in samples.items()
-        for line in _choose_lines([text.as_py() for text in lines[:1000]], each)
-    ][: NUM_LINES * 2]
+    chosen = [(name, line) for name in samples for line in _choose_lines(samples[name], each)]
+    chosen = chosen[: NUM_LINES * 2]
+    cuts: list[dict[str, Any]] = [{} for _ in chosen]
+    for title, tokenizer in tokenizers.items() if chosen else ():
+        encoder = Encoder(tokenizer)
+        for cut, (_, line) in zip(cuts, chosen, strict=True):
+            encoded = encoder.encode(pa.array([line], pa.large_string()))
+            word_starts = encoded.word_starts.to_pylist()
+            cut[title] = list_tokens(encoded.ids.tolist(), word_starts, tokenizer)
     return [
-        {
-            "text": name,
-            "line": line,
-            "cut": {title: _cut_text(tokenizer, line) for title, tokenizer in tokenizers.items()},
-        }
-        for name, line in chosen
+        {"text": name, "line": line, "cut": cut}
+        for cut, (name, line) in zip(cuts, chosen, strict=True)
     ]
 
 
-def _choose_lines(lines: Sequence[str], number: int) -> list[str]:
-    low, high = LINE_LENGTHS
+def _choose_lines(texts: pa.LargeStringArray, number: int) -> list[str]:
+    """Return lines of a good length from all over a text, or else its first ones."""
+    lines, (low, high) = texts[:1000].to_pylist(), LINE_LENGTHS
     fitting = [line for line in lines if low <= len(line) <= high]
     if not fitting:
         return [line[:high] for line in lines[:number]]
     return [fitting[place * len(fitting) // number] for place in range(min(number, len(fitting)))]
-
-
-def _cut_text(tokenizer: Tokenizer, text: str) -> list[dict[str, Any]]:
-    """Return the tokens of a text, as ``list_tokens`` does."""
-    encoded = Encoder(tokenizer).encode(pa.array([text], pa.large_string()))
-    return list_tokens(encoded.ids.tolist(), encoded.word_starts.to_pylist(), tokenizer)
 
 
 def _draw(figures: Mapping[str, Any]) -> Content:
@@ -251,20 +241,14 @@ def _draw(figures: Mapping[str, Any]) -> Content:
         for one in figures["tokenizers"]
     ]
     is_single = len(tokenizers) == 1
-    measured: list[Content]
+    note = element("p", "There is no text to measure on; name some with --text.", class_="note")
+    measured: list[Content] = [card("Measured on text", note)]
     if figures["texts"]:
-        measured = [
-            _draw_measured(figures, tokenizers),
-            None if is_single else _draw_matrix(tokenizers),
-        ]
-    else:
-        note = "There is no text to measure on; name some with --text."
-        measured = [card("Measured on text", element("p", note, class_="note"))]
+        matrix = None if is_single else _draw_matrix(tokenizers)
+        measured = [_draw_measured(figures, tokenizers), matrix]
     # A row of cards for each vocabulary, or one for all where there is one vocabulary.
-    rows: list[list[Content]] = [
-        [*_draw_vocabulary(one, is_single=is_single)] for one in tokenizers
-    ]
-    rows = [[*measured, *rows[0]]] if is_single else [measured, *rows]
+    drawn = [_draw_vocabulary(one, is_single=is_single) for one in tokenizers]
+    rows: list[list[Content]] = [[*measured, *drawn[0]]] if is_single else [measured, *drawn]
     if figures["lines"]:
         lines = [{**row, "text": texts[row["text"]]} for row in figures["lines"]]
         rows[-1] = [*rows[-1], _draw_lines(lines, is_single=is_single)]
@@ -277,19 +261,13 @@ def _draw(figures: Mapping[str, Any]) -> Content:
 
 def _draw_tiles(one: Mapping[str, Any]) -> Markup:
     measured = (one["training"] or {}).get("measured", {})
-    return tiles(
-        {
-            "tokens": one["vocab_size"],
-            "model": one["model"],
-            "tokens per word, held out": _format(measured.get("tokens_per_word"), ".3f"),
-            "characters per token, held out": _format(measured.get("characters_per_token"), ".3f"),
-            "unknown, held out": _format(measured.get("unknown"), ".3%"),
-        }
-    )
-
-
-def _format(value: float | None, how: str) -> str | None:
-    return None if value is None else f"{value:{how}}"
+    formats = {"tokens_per_word": ".3f", "characters_per_token": ".3f", "unknown": ".3%"}
+    held_out = {
+        f"{name.replace('_', ' ')}, held out": f"{measured[name]:{how}}"
+        for name, how in formats.items()
+        if measured.get(name) is not None
+    }
+    return tiles({"tokens": one["vocab_size"], "model": one["model"], **held_out})
 
 
 def _draw_measured(figures: Mapping[str, Any], tokenizers: Sequence[Mapping[str, Any]]) -> Markup:
@@ -320,16 +298,10 @@ def _draw_matrix(tokenizers: Sequence[Mapping[str, Any]]) -> Markup:
         Column(str(number), one["name"], ".3f", is_bar=True, largest=largest)
         for number, one in enumerate(tokenizers)
     ]
-    rows = [
-        {
-            "text": row["text"],
-            **{
-                str(number): one["measured"][place]["tokens_per_word"]
-                for number, one in enumerate(tokenizers)
-            },
-        }
-        for place, row in enumerate(tokenizers[0]["measured"])
-    ]
+    rows = []
+    for measured in zip(*(one["measured"] for one in tokenizers), strict=True):
+        shown = {str(number): row["tokens_per_word"] for number, row in enumerate(measured)}
+        rows.append({"text": measured[0]["text"], **shown})
     return card("Tokens per word", table(columns, rows), wide=True)
 
 
@@ -340,11 +312,8 @@ def _draw_lines(lines: Sequence[Mapping[str, Any]], *, is_single: bool) -> Marku
         cuts = []
         labels = shorten_names(list(row["cut"]))
         for name, tokens in row["cut"].items():
-            size = plural(len(tokens), "token")
-            cuts.append(
-                element("p", size if is_single else f"{labels[name]}: {size}", class_="note")
-            )
-            cuts.append(draw_tokens(tokens))
+            size = ("" if is_single else f"{labels[name]}: ") + plural(len(tokens), "token")
+            cuts += [element("p", size, class_="note"), draw_tokens(tokens)]
         blocks.append(element("div", title, *cuts, class_="sample"))
     return card("Sample lines", *blocks, wide=True, note="A colour is a token.")
 
@@ -358,10 +327,11 @@ def _draw_facts(one: Mapping[str, Any]) -> Markup:
     return folded(f"Options and facts: {one['name']}", facts_list(facts))
 
 
-def _draw_vocabulary(one: Mapping[str, Any], *, is_single: bool) -> list[Markup]:
+def _draw_vocabulary(one: Mapping[str, Any], *, is_single: bool) -> list[Content]:
     """Return the cards about one vocabulary."""
     suffix = "" if is_single else f": {one['name']}"
     lengths = one["by_length"]
+    bars = plot_bars({"tokens": lengths["counts"]}, lengths["edges"], "characters of a token")
     total = sum(one["entries"].values())
     kinds = [
         {"kind": "special" if kind == "control" else kind, "tokens": n, "share": n / max(total, 1)}
@@ -372,28 +342,20 @@ def _draw_vocabulary(one: Mapping[str, Any], *, is_single: bool) -> list[Markup]
         {**row, "longest": Markup("  ".join(element("bdi", token) for token in row["longest"]))}
         for row in one["scripts"]
     ]
-    drawn = [
-        card(
-            f"Tokens by length{suffix}",
-            plot_bars({"tokens": lengths["counts"]}, lengths["edges"], "characters of a token"),
-        ),
-        card(
-            f"What the vocabulary is spent on{suffix}",
-            table((Column("kind", "kind"), *counted), kinds),
-        ),
-        card(
-            f"Tokens by script{suffix}",
-            table((Column("script", "script"), *counted, Column("longest", "longest")), scripts),
-            wide=True,
-        ),
+    by_kind = table((Column("kind", "kind"), *counted), kinds)
+    columns = (Column("script", "script"), *counted, Column("longest", "longest"))
+    drawn: list[Content] = [
+        card(f"Tokens by length{suffix}", bars),
+        card(f"What the vocabulary is spent on{suffix}", by_kind),
+        card(f"Tokens by script{suffix}", table(columns, scripts), wide=True),
     ]
     if one["unknown_characters"]:
-        columns = (
+        unknown = (
             Column("character", "character"),
             Column("code", "code point"),
             Column("script", "script"),
             Column("count", "times", ",", is_bar=True),
         )
-        shown = table(columns, one["unknown_characters"])
+        shown = table(unknown, one["unknown_characters"])
         drawn.append(card(f"Commonest unknown characters{suffix}", shown))
     return drawn
