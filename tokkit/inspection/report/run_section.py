@@ -72,7 +72,15 @@ def describe_runs(paths: Sequence[Path], examples: Sequence[str] = ()) -> Sectio
 def _read_run(path: Path, examples: Sequence[str], max_lines: int) -> dict[str, Any]:
     facts = inspect_run(path)
     lines = read_metrics(path / METRICS)
-    figures: dict[str, Any] = {
+    is_there = (path / METRICS).is_file()
+    num_lines = read_whole(path / METRICS).count(b"\n") if is_there else 0  # whole ones
+    answers, fault = [], None
+    if examples and facts.get("run"):
+        try:
+            answers = answer_examples(path, facts, examples)
+        except (TokkitError, msgspec.ValidationError) as error:
+            fault = str(error)
+    return {
         "path": str(path),
         "state": facts["state"],
         "step": facts["step"],
@@ -81,17 +89,10 @@ def _read_run(path: Path, examples: Sequence[str], max_lines: int) -> dict[str, 
         "checkpoints": facts["checkpoints"],
         "metrics": {part: _thin_out(own, max_lines) for part, own in _locate(lines).items()},
         "lines": len(lines),
-        "unread_lines": 0,
+        "unread_lines": num_lines - len(lines),
+        "answers": answers,
+        "without_answers": fault,
     }
-    if (path / METRICS).is_file():  # of whole lines
-        figures["unread_lines"] = read_whole(path / METRICS).count(b"\n") - len(lines)
-    figures["answers"], figures["without_answers"] = [], None
-    if examples and facts.get("run"):
-        try:
-            figures["answers"] = answer_examples(path, facts, examples)
-        except (TokkitError, msgspec.ValidationError) as error:
-            figures["without_answers"] = str(error)
-    return figures
 
 
 def _locate(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -148,8 +149,7 @@ def _draw(runs: Sequence[Mapping[str, Any]]) -> Content:
 
 
 def _draw_state(run: Mapping[str, Any], *, is_single: bool) -> Content:
-    training, evaluation = run["metrics"]["training"], run["metrics"]["evaluation"]
-    last, held_out = (training or [{}])[-1], (evaluation or [{}])[-1]
+    last, held_out = _last_lines(run)
     warnings = []
     if unread := run["unread_lines"]:
         number = run["lines"] + 1
@@ -157,7 +157,7 @@ def _draw_state(run: Mapping[str, Any], *, is_single: bool) -> Content:
             f"{run['path']}: line {number:,} of {METRICS} is damaged, or a number in it is not finite; "
             f"{plural(unread, 'line')} from it on {'is' if unread == 1 else 'are'} not shown"
         )
-    if not training and not evaluation:
+    if not last and not held_out:
         warnings.append(f"{run['path']}: {run['state']}, without a line of metrics yet")
     shown = list_warnings(warnings)
     if not is_single:
@@ -173,6 +173,11 @@ def _draw_state(run: Mapping[str, Any], *, is_single: bool) -> Content:
         "parameters": (run["run"] or {}).get("num_parameters"),
     }
     return [tiles(figures), shown]
+
+
+def _last_lines(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the last lines of training and of evaluation; empty ones if there are none."""
+    return [(run["metrics"][part] or [{}])[-1] for part in ("training", "evaluation")]
 
 
 def _short(value: float | None) -> str | None:
@@ -201,16 +206,9 @@ def _compare(runs: Sequence[Mapping[str, Any]]) -> Markup:
     ]
     rows = []
     for run, given in zip(runs, options, strict=True):
-        last = (run["metrics"]["training"] or [{}])[-1]
-        held_out = (run["metrics"]["evaluation"] or [{}])[-1]
-        row = {
-            "path": run["path"],
-            "state": run["state"],
-            "step": run["step"],
-            "held_out": held_out.get("loss"),
-            "loss": last.get("loss"),
-            "speed": last.get("tokens_per_second", 0.0),
-        }
+        last, held_out = _last_lines(run)
+        speed = last.get("tokens_per_second", 0.0)
+        row = {**run, "held_out": held_out.get("loss"), "loss": last.get("loss"), "speed": speed}
         rows.append({**{name: _show_option(given.get(name)) for name in differing}, **row})
     return cards(card("Runs", table(columns, rows), wide=True))
 
@@ -225,18 +223,9 @@ def _show_option(value: Any) -> str | int | float:
 
 def _draw_curves(runs: Sequence[Mapping[str, Any]]) -> Markup:
     """Return the plots against each axis; which of the three is seen is chosen without a script."""
+    radio = {"type": "radio", "name": "axis"}
     choices = [
-        element(
-            "label",
-            element(
-                "input",
-                type="radio",
-                name="axis",
-                class_=class_,
-                checked=axis == "step",
-            ),
-            name,
-        )
+        element("label", element("input", **radio, class_=class_, checked=axis == "step"), name)
         for axis, (_, name, class_, _) in AXES.items()
     ]
     grids = [
