@@ -28,7 +28,7 @@ ROWS: list[Row] = [
     (
         {"tokens/tokenizer/vocab.txt": "[PAD]\n"},
         ["verify tokens"],
-        "does not say what tokenizer.json says, which alone is read here; remove it, or recreate",
+        "contradicts tokenizer.json, which tokkit reads; remove it, or recreate",
         {},
         ["rm tokens/tokenizer/vocab.txt", "verify tokens"],
     ),

@@ -326,7 +326,7 @@ ROWS: list[Row] = [
     (
         {"r.toml": "a"},
         ["init r.toml --from-folder in"],
-        "is there already; pass --overwrite to replace it",
+        "already exists; pass --overwrite to replace it",
         {},
         ["init r.toml --from-folder in --overwrite"],
     ),

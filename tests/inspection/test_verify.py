@@ -153,9 +153,9 @@ def test_a_classic_file_that_says_something_else_is_named(
         good = (folder / name).read_bytes()
         (folder / name).write_bytes(good.replace(b"t", b"q", 30).replace(b"\xcd", b"\xcc"))
         (fault,) = verify(folder).faults
-        assert fault.startswith(f"{folder / name}: does not say what tokenizer.json says")
+        assert fault.startswith(f"{folder / name}: contradicts tokenizer.json")
         (folder / name).write_bytes(good[: len(good) // 2])
-        assert f"{folder / name}: does not say" in verify(folder).faults[0]
+        assert f"{folder / name}: contradicts" in verify(folder).faults[0]
         (folder / name).unlink()
         assert verify(folder).faults == ()
 
@@ -165,7 +165,7 @@ def test_a_classic_file_of_the_tokenizer_of_shards_is_checked(work: Path, tmp_pa
         folder = Path(shutil.copytree(work / name, tmp_path / name))
         flip_byte(folder / "tokenizer" / "vocab.txt")
         (fault,) = verify(folder).faults
-        assert fault.startswith(f"{folder / 'tokenizer' / 'vocab.txt'}: does not say what")
+        assert fault.startswith(f"{folder / 'tokenizer' / 'vocab.txt'}: contradicts")
 
 
 def test_a_foreign_or_unfinished_folder_is_refused(work: Path, tmp_path: Path) -> None:

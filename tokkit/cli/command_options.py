@@ -23,7 +23,7 @@ from tokkit.options import Config, Option, find_local, join_choices
 Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
 
-# A recipe connects its stages itself, and how it runs is said on its own command line.
+# A recipe connects its stages itself, and how it runs is set on its own command line.
 NOT_IN_RECIPES = frozenset({"as_json", "output", "show_stats", "dry_run", *ArrayConfig.options})
 
 JSON_OPTION: Decorator = click.option(

@@ -105,10 +105,8 @@ def inspect(
         )
         from tokkit.inspection.replay import replay as run_again
 
-        kind, (facts, shown) = (
-            "batch",
-            run_again(path, rows=0 if as_json else rows, color=in_color, **given),
-        )
+        kind = "batch"
+        facts, shown = run_again(path, rows=0 if as_json else rows, color=in_color, **given)
     else:
         flags = [name.replace("_", "-") for name in given]
         require(not given, f"--{' and --'.join(flags)} requires --replay")

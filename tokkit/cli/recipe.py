@@ -47,7 +47,7 @@ CORPUS_OPTIONS = (
     *("id-field", "errors", "max-document-bytes"),
 )
 
-# What a new recipe says of text that nobody has looked at.
+# Values of a recipe for text that was not looked at.
 UNKNOWN_TEXT: Mapping[str, Any] = {
     "documents": "blank-line",
     "text_field": None,
@@ -238,7 +238,7 @@ def init(recipe: Path, folder: Path | None, *, overwrite: bool) -> None:
         proposal = propose(folder)
         found, text = proposal.found, asdict(proposal)
     if os.path.lexists(recipe) and not overwrite:
-        raise TokkitError(f"{recipe}: is there already; pass --overwrite to replace it")
+        raise TokkitError(f"{recipe}: already exists; pass --overwrite to replace it")
     filled = TEMPLATE.format(
         recipe=escape_controls(shlex.quote(str(recipe))),
         output=_quote(recipe.stem),

@@ -132,7 +132,9 @@ class CorpusConfig(Config):
         require(not isinstance(self.text_field, str), "text_field must be a tuple of names")
         require(len(self.inputs) > 0, "no input: name a file, a folder, a glob, a URI, or -")
         is_named = self.text_field != ("text",)
-        require(not (self.text_column and is_named), "--text-column leaves no use for --text-field")
+        require(
+            not (self.text_column and is_named), "--text-column excludes --text-field; pass one"
+        )
         require(self.inputs.count("-") <= 1, "standard input (-) can be read only once")
 
     def describe(self, outside_key: Container[str]) -> dict[str, Any]:

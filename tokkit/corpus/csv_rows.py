@@ -112,7 +112,7 @@ class _RowLines:
         config: the largest row.
 
     Attributes:
-        delimiter: what parts the fields.
+        delimiter: what separates the fields.
     """
 
     def __init__(self, file: TextIO, source: Source, config: CorpusConfig) -> None:

@@ -1,7 +1,7 @@
 r"""Which format a file has: guessed from its name, decided by its first bytes.
 
 Without ``--format``, text that is records is read as records, and what is no text at all is
-refused, with what to do about it. Text is never taken for a table of CSV: only its name says that.
+refused, with what to do about it. A file is CSV by its name alone, never by its content.
 
     AA/wiki_00      {"id": "1", "text": …}\n{"id": "2", …       JSON lines
     dump.txt        [\n  {"text": …},\n                         a JSON array

@@ -66,7 +66,7 @@ class _Number(str):
 _STRUCTURE = re.compile(rb'["\[\]{},\r\n]')
 _STRING_END = re.compile(rb'["\\]')
 _LINE_END = re.compile(r"\r\n?|\n")
-# Parsing makes objects of up to 100 bytes of what lies between strings.
+# What is between strings becomes objects of up to 100 bytes each.
 _LARGE_RECORD = 1 << 20
 _MAX_VALUES = 1 << 22
 _MAX_NAME_BYTES = 1 << 12

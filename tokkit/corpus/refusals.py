@@ -244,7 +244,7 @@ def _is_mail(lines: Sequence[bytes]) -> bool:
 
 
 def _is_annotated(lines: Sequence[bytes]) -> bool:
-    """Whether each line is a token and what is said of it, or each token has its tag."""
+    """Whether each line is a token with its annotations, or each token is followed by its tag."""
     words = lines[0].split()
     if len(words) > _FEW_LINES and all(map(_TAGGED.fullmatch, words)):
         return True

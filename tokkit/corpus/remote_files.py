@@ -108,7 +108,7 @@ class RemoteFiles:
                 self._has_range_requests = not query and "@" not in location and has_keys()
                 address = urlsplit(read_profile(with_keys=False).get("aws_endpoint", ""))
                 if address.netloc and "endpoint_override" not in "".join(query):
-                    # Which pyarrow does not read.
+                    # pyarrow does not read it from the profile.
                     options = f"endpoint_override={address.netloc}&scheme={address.scheme}"
                     query = ["&".join([*query, options])]
             encoded = "?".join([quote(location, safe=_SAFE), *query])
@@ -162,7 +162,7 @@ class RemoteFiles:
                 self._listed.setdefault(entry.path, {})
 
     def _entry(self, info: Any) -> Entry:
-        """Return what pyarrow says of a path."""
+        """Return an entry for what pyarrow reports about a path."""
         is_folder, is_file = (
             info.type == kind for kind in (pyarrow.fs.FileType.Directory, pyarrow.fs.FileType.File)
         )
@@ -222,7 +222,7 @@ class RemoteFiles:
     def read_small(self, path: str, num_bytes: int, mtime_ns: int) -> bytes | None:
         """Return a small file of S3 with a single request; None where it has to be opened.
 
-        An answer is one version of the object, so that it need not be asked for again after reading.
+        A response is one version of the object, so that no second request is needed after reading.
 
         Args:
             path: of the file.
@@ -328,7 +328,7 @@ class _FsspecHandler(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]  # no anno
     def _create_file_info(path: str, info: dict[str, Any]) -> Any:
         is_folder = info["type"] == "directory"
         kind = pyarrow.fs.FileType.Directory if is_folder else pyarrow.fs.FileType.File
-        # Whatever the server says of the file, such as its ETag.
+        # All that the server reports about the file, such as its ETag.
         version = sha256(str(sorted({**info, "name": ""}.items(), key=str)).encode()).digest()
         return pyarrow.fs.FileInfo(
             path, kind, size=info["size"], mtime_ns=int.from_bytes(version[:7])
@@ -343,7 +343,7 @@ class _FsspecHandler(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]  # no anno
                 cause = error.__cause__
                 is_answer = getattr(cause, "status", None) == 404
                 if cause and type(cause).__module__.startswith("aiohttp") and not is_answer:
-                    raise cause from None  # such as a certificate that nobody trusts
+                    raise cause from None  # such as an untrusted certificate
                 infos.append(pyarrow.fs.FileInfo(path, pyarrow.fs.FileType.NotFound))
         return infos
 

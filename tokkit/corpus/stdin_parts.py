@@ -1,7 +1,7 @@
 r"""Standard input as work units: cut at document boundaries while it is read.
 
-Nobody knows how long standard input is, so it is cut by bytes alone: a part ends at the first
-document boundary from ``unit_bytes`` on. A thread of the process that planned the work reads and
+The length of standard input is not known before its end, so it is cut by bytes alone: a part ends at
+the first document boundary from ``unit_bytes`` on. A thread of the process that planned the work reads and
 decompresses, at most two parts ahead, and shares each part with a worker. A part is identified by the
 SHA-256 of all bytes up to its end: if a run was stopped and gets the same bytes again, parts that are
 done are skipped.

@@ -1,8 +1,8 @@
 """The bytes of a unit, decompressed and in order, hashed and counted as they are read.
 
 The processes of this machine share a part of standard input: it is written into a file in memory
-once, and read where it is encoded. To send 234 MB through a pipe took 1.3 s of processor time of both
-ends together, a third of that of encoding them.
+once, and read where it is encoded. Sending 234 MB through a pipe took 1.3 s of CPU time at both ends
+together, a third of what encoding them takes.
 """
 
 import hashlib
@@ -155,9 +155,9 @@ class _Stdin(io.RawIOBase):
 
 
 class SharedMemory:
-    """Files in memory for other processes, each used again once its bytes are not needed any more.
+    """Files in memory for other processes, each reused when its bytes are no longer needed.
 
-    To allocate new ones took as long as to copy text into them.
+    Allocating new ones took as long as copying text into them.
     """
 
     def __init__(self) -> None:
@@ -183,7 +183,7 @@ class SharedMemory:
         return self._free.pop() if self._free else os.memfd_create("tokkit")
 
     def give_back(self, descriptor: int) -> None:
-        """Take a file that nobody reads any more."""
+        """Take back a file that is no longer read."""
         self._free.append(descriptor)
 
 

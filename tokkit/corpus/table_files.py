@@ -195,7 +195,7 @@ def column_path(fields: Any, name: str) -> ColumnPath | None:
 
     Args:
         fields: a schema, or the type of a struct.
-        name: name of a column; if there is no such, dots part those of nested fields.
+        name: name of a column; if no column has it, dots separate the names of nested fields.
     """
     if name in [field.name for field in fields]:
         return (name,)

@@ -131,7 +131,7 @@ def read_text(
         )
         names = name_documents(name, found.base + found.starts[clean.kept])
         dropped = {EMPTY: found.num_empty, TOO_LONG: found.num_too_long}
-        del found  # a file that is one document lies in memory once
+        del found  # a file that is one document is in memory once
         yield DocumentBatch(
             clean.texts,
             names,
@@ -260,7 +260,7 @@ class _Scan:
     def _is_too_long(self) -> bool:
         """Return whether the unfinished document is too long, whatever follows.
 
-        The white space after it, which may turn out to part it from the next, counts as a part of
+        The white space after it may turn out to separate it from the next, but counts as a part of
         it where keeping it would fill the memory.
         """
         state, limit = self._state, self._config.max_document_bytes

@@ -231,7 +231,7 @@ def group_units(units: Sequence[CorpusUnit], unit_bytes: int) -> list[Group]:
 def count_units(num_bytes: int, unit_bytes: int) -> int:
     """Return how many even shares have at most ``unit_bytes`` each.
 
-    They are so many that 2, 4 and 8 workers have the same number of them, if there are as many.
+    The number is rounded up so that 2, 4 or 8 workers get equally many, if there are enough.
     """
     fewest = max(1, -(-num_bytes // unit_bytes))
     multiple = min(_MAX_ALIKE, 1 << (fewest - 1).bit_length())

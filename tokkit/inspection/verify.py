@@ -32,10 +32,7 @@ from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
 from tokkit.vocab.training_record import TrainingRecord
 from tokkit.vocab.unigram_trainer import define_unigram
 
-_IS_ANOTHER = (
-    "does not say what tokenizer.json says, which alone is read here; remove it, or recreate the "
-    "folder"
-)
+_CONTRADICTS = "contradicts tokenizer.json, which tokkit reads; remove it, or recreate the folder"
 
 
 @dataclass(frozen=True)
@@ -174,11 +171,11 @@ def _check_classic_files(folder: Path, tokenizer: Tokenizer) -> Iterator[str]:
     """Check that the files of older loaders still say what ``tokenizer.json`` says."""
     for name, content in classic_files(tokenizer).items():
         if read_file(folder / name) not in (None, content):
-            yield f"{folder / name}: {_IS_ANOTHER}"
+            yield f"{folder / name}: {_CONTRADICTS}"
     path = folder / "tokenizer.model"
     model = read_file(path) if tokenizer.definition else None
     if model is not None and not _is_equivalent(model, path, tokenizer):
-        yield f"{path}: {_IS_ANOTHER}"
+        yield f"{path}: {_CONTRADICTS}"
 
 
 def _is_equivalent(model: bytes, path: Path, tokenizer: Tokenizer) -> bool:

@@ -65,9 +65,7 @@ def _find_tokenizer(path: Path, run: Mapping[str, Any]) -> Tokenizer:
             tokenizer = load_tokenizer(place)
             if tokenizer.fingerprint == run["tokenizer_fingerprint"] or place == path / EXPORT:
                 return tokenizer
-    raise TokkitError(
-        f"{path}: its tokenizer is missing, so its model cannot be asked the examples"
-    )
+    raise TokkitError(f"{path}: its tokenizer is missing, so the examples cannot be run")
 
 
 def draw_answers(run: Mapping[str, Any]) -> Content:

@@ -272,7 +272,7 @@ def list_warnings(warnings: Sequence[str]) -> Content:
 
 
 def folded(summary: str, *children: Content) -> Markup:
-    """Return content that opens when it is asked for; it is open on paper."""
+    """Return content that unfolds on demand, and is unfolded in print."""
     return element("details", element("summary", summary), *children)
 
 

@@ -4,8 +4,7 @@ Each kind has a module, which reads a folder into figures, JSON values, and draw
 on the page that is not in its figures. The same folders give the same bytes.
 
 The page's content security policy names the hashes of its one style sheet and its one script, and
-forbids everything else, so text that were markup in spite of all would still neither run nor load
-anything.
+forbids everything else, so that even text that escaping missed could neither run nor load anything.
 
 To add a section, write a function that returns a ``Section`` and call it in ``_describe``.
 """
