@@ -85,7 +85,7 @@ def test_a_header_that_is_repeated_is_no_document(tmp_path: Path) -> None:
 
 
 def test_a_name_has_no_effect_beside_a_number(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--text-column excludes --text-field; pass one"):
+    with pytest.raises(UsageError, match="--text-column and --text-field exclude each other"):
         read_corpus(tmp_path, text_column=(1,), text_field=("review",))
 
 

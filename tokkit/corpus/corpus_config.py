@@ -133,7 +133,7 @@ class CorpusConfig(Config):
         require(len(self.inputs) > 0, "no input: name a file, a folder, a glob, a URI, or -")
         is_named = self.text_field != ("text",)
         require(
-            not (self.text_column and is_named), "--text-column excludes --text-field; pass one"
+            not (self.text_column and is_named), "--text-column and --text-field exclude each other"
         )
         require(self.inputs.count("-") <= 1, "standard input (-) can be read only once")
 

@@ -173,8 +173,10 @@ def _find(text: str, config: CorpusConfig, known: KnownTypes) -> list[Source]:
     if not found:
         fault = "no such file or folder; check the path"
         if entry is not None:
-            left = "hidden ones, those of a tokenizer and what tokkit wrote"
-            fault = f"no file in this folder, except {left}; name another"
+            fault = (
+                "no file in this folder, except hidden ones, those of a tokenizer and what tokkit "
+                "wrote; name another"
+            )
         elif has_magic(path):
             fault = "matches no file; check the pattern"
         raise TokkitError(f"{shown}: {fault}")
@@ -327,8 +329,9 @@ def _read_state(files: Files, folder: str, entries: Sequence[Entry]) -> set[str]
     try:
         names = {row["filename"] for row in msgspec.convert(state["_data_files"], list[_DataFile])}
     except msgspec.ValidationError as error:
-        fault = f"{_STATE} is damaged ({error}); copy the folder again"
-        raise TokkitError(f"{name}: {fault}") from error
+        raise TokkitError(
+            f"{name}: {_STATE} is damaged ({error}); copy the folder again"
+        ) from error
     if missing := names - {entry.name for entry in entries}:
         fault = f"{printable(min(missing))} is missing, which {_STATE} names; copy the folder again"
         raise TokkitError(f"{name}: {fault}")
