@@ -8,10 +8,13 @@ Each rule for text asks for what prose, poems, lists, logs and source code never
 the same structure in every one of the first lines. So no text is refused for one line that resembles
 data.
 
+In folders, the files of tokenizers and those that accompany data are left out.
+
 To refuse another kind, add a row to ``_KINDS``, and for text to ``_BEGINNINGS``.
 """
 
 import csv
+import fnmatch
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -101,6 +104,23 @@ _BY_LINES = {
     "csv": Refusal("a table", "pass --format csv to read it"),
     "tsv": Refusal("a table", "pass --format tsv to read it"),
 }
+# Files that are left out of a folder.
+SIGNS_OF_TOKENIZER = {"tokenizer_config.json", "tokenizer.json", "merges.txt"}
+_TOKENIZER_FILES = (
+    *("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "*.model", "training.json"),
+)
+_COMPANIONS = (
+    *("_*", "readme*", "licen[cs]e*", "notice*", "changelog*", "citation*", "*sums", "*sums.txt"),
+    *("*.crc", "*.md5", "*.sha1", "*.sha256", "*.sha512", "*.py", "*.yaml", "*.yml", "*.lock"),
+    *("*.png", "*.jpg", "*.jpeg", "*.gif", "*.svg", "dataset_info*.json", "dataset_dict.json"),
+    *("*.idx", "*.index", "*.cff", "*.bib", "*.toml", "*.sh", "requirements*.txt", "urls*.txt"),
+    *("state.json", "cache-*.arrow", "manifest.json", *_TOKENIZER_FILES),
+)
+_COMPANION, TOKENIZER_FILE = (
+    re.compile("|".join(map(fnmatch.translate, patterns)), re.IGNORECASE)
+    for patterns in (_COMPANIONS, _TOKENIZER_FILES)
+)
 _PROSE = (".md", ".markdown", ".mdx", ".rst")  # may begin with tags
 _CONTROLS = bytes(range(9))
 _TAR = slice(257, 262), b"ustar"
@@ -302,3 +322,9 @@ def _read_rows(lines: Sequence[bytes], delimiter: str) -> Iterator[list[str]]:
         yield from filter(None, csv.reader(text, delimiter=delimiter, strict=True))
     except csv.Error:
         return
+
+
+def is_companion(path: str) -> bool:
+    """Whether a file accompanies data without being data, by its path in their folder."""
+    *folders, name = path.split("/")
+    return bool(_COMPANION.match(name)) or any(part.startswith("_") for part in folders)

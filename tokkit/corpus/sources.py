@@ -35,6 +35,7 @@ import msgspec
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.file_systems import Entry, Files, LocalFiles, is_uri, printable
 from tokkit.corpus.formats import TABLES, FileType, find_type, identify, read_head
+from tokkit.corpus.refusals import SIGNS_OF_TOKENIZER, TOKENIZER_FILE, is_companion
 from tokkit.engine.manifest import RECORDS
 from tokkit.engine.mirrors import STATE_FOLDER
 from tokkit.errors import TokkitError, UsageError
@@ -47,23 +48,6 @@ TO_THE_END = -1
 
 _STATE = "state.json"
 _SPLITS = "dataset_dict.json"
-_TOKENIZER_CONFIG = "tokenizer_config.json"
-_SIGNS_OF_TOKENIZER = {_TOKENIZER_CONFIG, "tokenizer.json", "merges.txt"}
-_TOKENIZER_FILES = (
-    *(_TOKENIZER_CONFIG, "tokenizer.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.txt", "vocab.json", "merges.txt", "*.model", "training.json"),
-)
-_COMPANIONS = (
-    *("_*", "readme*", "licen[cs]e*", "notice*", "changelog*", "citation*", "*sums", "*sums.txt"),
-    *("*.crc", "*.md5", "*.sha1", "*.sha256", "*.sha512", "*.py", "*.yaml", "*.yml", "*.lock"),
-    *("*.png", "*.jpg", "*.jpeg", "*.gif", "*.svg", "dataset_info*.json", _SPLITS),
-    *("*.idx", "*.index", "*.cff", "*.bib", "*.toml", "*.sh", "requirements*.txt", "urls*.txt"),
-    *(_STATE, "cache-*.arrow", "manifest.json", *_TOKENIZER_FILES),
-)
-_COMPANION, _TOKENIZER_FILE = (
-    re.compile("|".join(map(fnmatch.translate, patterns)), re.IGNORECASE)
-    for patterns in (_COMPANIONS, _TOKENIZER_FILES)
-)
 _CORPUS = "corpus"  # kind of a folder with what a recipe's command printed
 _MAX_SHOWN = 5
 _MAX_DEPTH = 200
@@ -169,7 +153,7 @@ def _find(text: str, config: CorpusConfig, known: KnownTypes) -> list[Source]:
         listed = _list_folder(files, path, left_out) if entry else _match(files, path, left_out)
         found = sorted(listed, key=lambda entry: os.fsencode(entry.path))
         root = path if entry else re.split(r"[*?[]", path, maxsplit=1)[0].rpartition("/")[0]
-        companions = {f.path for f in found if _is_companion(f.path.removeprefix(root))}
+        companions = {f.path for f in found if is_companion(f.path.removeprefix(root))}
     if not found:
         fault = "no such file or folder; check the path"
         if entry is not None:
@@ -223,12 +207,6 @@ def _stdin(wanted_format: str) -> Source:
     return Source(STDIN, STDIN, "", None, 0, 0, file_type, head=head)
 
 
-def _is_companion(path: str) -> bool:
-    """Whether a file accompanies data without being data, by its path in their folder."""
-    *folders, name = path.split("/")
-    return bool(_COMPANION.match(name)) or any(part.startswith("_") for part in folders)
-
-
 def _list_folder(
     files: Files, folder: str, left_out: list[str], above: frozenset[str] = frozenset()
 ) -> Iterator[Entry]:
@@ -266,13 +244,13 @@ def _list_folder(
             f"once; name one of the folders in its snapshots"
         )
     shards = _read_state(files, folder, entries)
-    has_tokenizer = not _SIGNS_OF_TOKENIZER.isdisjoint(names)
+    has_tokenizer = not SIGNS_OF_TOKENIZER.isdisjoint(names)
     for entry in entries:
         if entry.is_folder:
             yield from _list_folder(files, entry.path, left_out, above)
         elif (
             (shards and entry.name not in shards)
-            or (has_tokenizer and _TOKENIZER_FILE.match(entry.name))
+            or (has_tokenizer and TOKENIZER_FILE.match(entry.name))
             or (output and entry.name in RECORDS)
         ):
             left_out.append(entry.path)
