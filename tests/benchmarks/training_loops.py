@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from tokkit.pretraining.data.batches import Batch, MicroBatches, Sizes
+from tokkit.pretraining.data.batches import Batch, Layout, MicroBatches
 from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
@@ -201,7 +201,7 @@ def count_flops(config: PretrainConfig) -> float:
 
 
 def choose_steps(config: PretrainConfig, num_steps: int, num_shapes: int) -> list[int]:
-    """Return the first steps whose micro-batches have the most common sizes, in 32nds of the room.
+    """Return the first steps whose micro-batches have the most common sizes, in 32nds of the capacity.
 
     A peer is compiled for each shape, which takes as long as thousands of steps.
     """
@@ -209,7 +209,7 @@ def choose_steps(config: PretrainConfig, num_steps: int, num_shapes: int) -> lis
     plan = MicroBatches.plan(
         loader, loader.rank_sizes[0], config.micro_batch_tokens or 0, static=True
     )
-    tokens, _, predictions, number = plan.room
+    tokens, _, predictions, number = plan.capacity
     padding = replace(
         plan.padding,
         tokens=max(64, tokens // number // 32),
@@ -218,8 +218,8 @@ def choose_steps(config: PretrainConfig, num_steps: int, num_shapes: int) -> lis
     shapes = {}
     for step in range(2 * num_steps):
         instances = loader.training_instances(step)
-        sizes = Sizes.measure(instances, plan.bounds, padding, causal=False)
-        _, tokens, _, predictions = np.diff(sizes.bounds).tolist()
+        layout = Layout.measure(instances, plan.bounds, padding, causal=False)
+        _, tokens, _, predictions = np.diff(layout.bounds).tolist()
         shapes[step] = tuple(zip(tokens, predictions, strict=True))
     counts = Counter(shape for of_step in shapes.values() for shape in of_step)
     common = {shape for shape, _ in counts.most_common(num_shapes)}

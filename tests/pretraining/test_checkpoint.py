@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from tokkit.engine.files import write_folder_atomically
 from tokkit.errors import TokkitError
-from tokkit.pretraining.models.model_files import write_tensors
+from tokkit.pretraining.models.model_files import MODEL, write_tensors
 from tokkit.pretraining.training.checkpoint_writer import SnapshotBuffer
 from tokkit.pretraining.training.checkpoints import (
-    MODEL,
     OPTIMIZER,
     load_checkpoint,
     load_newest_checkpoint,

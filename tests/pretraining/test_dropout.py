@@ -10,7 +10,7 @@ from peermodels import loss_of, make_targets
 from randommodels import make_instances, make_model, share_layers
 from torch import Tensor
 
-from tokkit.pretraining.data.batches import NO_PADDING, Buffers, Sizes, lay_out
+from tokkit.pretraining.data.batches import NO_PADDING, Buffers, Layout, lay_out
 from tokkit.pretraining.models.dropout import (
     HIDDEN,
     OUTPUT,
@@ -75,10 +75,10 @@ def test_a_sequence_drops_the_same_in_any_micro_batch(
 
     def follow(bounds: list[int], key: int) -> tuple[float, Tensor]:
         model.zero_grad()
-        sizes = Sizes.measure(instances, bounds, NO_PADDING, causal=causal)
-        tokens, sequences, predictions = sizes.bounds[1:, -1].tolist()
+        layout = Layout.measure(instances, bounds, NO_PADDING, causal=causal)
+        tokens, sequences, predictions = layout.bounds[1:, -1].tolist()
         buffers = Buffers(tokens, sequences, predictions, len(bounds))
-        laid_out = buffers.lay_out(instances, sizes, 0, causal=causal)
+        laid_out = buffers.lay_out(instances, layout, 0, causal=causal)
         batches = [batch.key_dropout(key, 0) for batch in laid_out]
         num_predicted, num_pairs = (
             sum(getattr(batch, count) for batch in batches)

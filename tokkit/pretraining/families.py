@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from tokkit.shards.objectives import MASKED
 
-# Layers, hidden size, heads, feed-forward size.
-Sizes = tuple[int, int, int, int]
+# Number of layers, hidden size, number of heads, feed-forward size.
+ModelSizes = tuple[int, int, int, int]
 
 # https://github.com/google-research/bert
-PRESETS: dict[str, Sizes] = {
+PRESETS: dict[str, ModelSizes] = {
     "tiny": (2, 128, 2, 512),
     "mini": (4, 256, 4, 1024),
     "small": (4, 512, 8, 2048),
@@ -22,7 +22,7 @@ PRESETS: dict[str, Sizes] = {
 }
 # https://github.com/JHU-CLSP/ettin-encoder-vs-decoder, in pretraining/configs/standard; its encoders
 # and decoders have the same sizes.
-MODERNBERT_PRESETS: dict[str, Sizes] = {
+MODERNBERT_PRESETS: dict[str, ModelSizes] = {
     "17m": (7, 256, 4, 384),
     "32m": (10, 384, 6, 576),
     "68m": (19, 512, 8, 768),
@@ -31,13 +31,13 @@ MODERNBERT_PRESETS: dict[str, Sizes] = {
 }
 MODERNBERT_WINDOW = 128  # tokens that its local layers attend to; half as many in a decoder
 # https://github.com/google-research/text-to-text-transfer-transformer, t5.1.1
-T5_PRESETS: dict[str, Sizes] = {
+T5_PRESETS: dict[str, ModelSizes] = {
     "t5-small": (8, 512, 6, 1024),  # 77 million parameters
     "t5-base": (12, 768, 12, 2048),  # 248 million
     "t5-large": (24, 1024, 16, 2816),  # 783 million
 }
 # Vaswani et al. 2017, table 3, and transformer_tiny of github.com/tensorflow/tensor2tensor.
-MARIAN_PRESETS: dict[str, Sizes] = {
+MARIAN_PRESETS: dict[str, ModelSizes] = {
     "tiny": (2, 128, 4, 512),
     "base": (6, 512, 8, 2048),
     "big": (6, 1024, 16, 4096),
@@ -56,7 +56,7 @@ class Family(NamedTuple):
     """
 
     objectives: tuple[str, ...]
-    presets: Mapping[str, Sizes]
+    presets: Mapping[str, ModelSizes]
     dropout: float
     model_types: tuple[str, ...]
     preset: str = "base"

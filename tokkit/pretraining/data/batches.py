@@ -106,8 +106,8 @@ def _move(part: Any, device: torch.device) -> Any:
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """The sizes of the consecutive batches that instances are split into.
+class Layout:
+    """Where the consecutive batches that instances are split into lie in memory, and their sizes.
 
     Attributes:
         bounds: int64 ``[4, num_batches + 1]``, where each batch begins among the instances, tokens,
@@ -199,7 +199,7 @@ class Buffers:
             self.copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
 
     def lay_out(
-        self, instances: Instances, sizes: Sizes, pad_id: int, *, causal: bool
+        self, instances: Instances, layout: Layout, pad_id: int, *, causal: bool
     ) -> tuple[Batch, ...]:
         """Write the batches with one call of a kernel, and return views of the memory."""
         predicted = instances.predictions
@@ -211,18 +211,18 @@ class Buffers:
             predicted.positions,
             predicted.labels,
             predicted.offsets,
-            sizes.bounds,
-            np.array(sizes.max_seqlen),
+            layout.bounds,
+            np.array(layout.max_seqlen),
             pad_id,
             causal,
             *self._arrays,
         )
         views = []
-        for number, ends in enumerate(pairwise(sizes.bounds.T.tolist())):
+        for number, ends in enumerate(pairwise(layout.bounds.T.tolist())):
             (first_row, *starts), (last_row, *stops) = ends
             tokens, sequences, predictions = map(slice, starts, stops)
             ids, types, positions, rows, cu_seqlens, places, labels, pairs = self._tensors
-            target_cu_seqlens, max_target_len = NO_TARGETS, sizes.max_target_len or 0
+            target_cu_seqlens, max_target_len = NO_TARGETS, layout.max_target_len or 0
             if predicted.targets is not None:
                 bounds = predicted.offsets[first_row : last_row + 1]
                 if not max_target_len:
@@ -247,12 +247,12 @@ class Buffers:
                         predicted_positions_M=places[predictions],
                         labels_M=labels[predictions],
                         pair_labels_S=pairs[sequences],
-                        max_seqlen=sizes.max_seqlen[number],
+                        max_seqlen=layout.max_seqlen[number],
                         target_cu_seqlens=target_cu_seqlens,
                         max_target_len=max_target_len,
                     ),
-                    num_tokens=sizes.num_tokens[number],
-                    num_predicted=sizes.num_predicted[number],
+                    num_tokens=layout.num_tokens[number],
+                    num_predicted=layout.num_predicted[number],
                     num_pairs=int(self._num_pairs[number]),
                     first_row=first_row,
                 )
@@ -277,10 +277,10 @@ def lay_out(
         causal: whether each token but the first of its instance is predicted from those before it.
         pin: whether the memory is page-locked.
     """
-    sizes = Sizes.measure(instances, (0, len(instances)), padding, causal=causal)
-    _, tokens, sequences, predictions = sizes.bounds[:, -1].tolist()
+    layout = Layout.measure(instances, (0, len(instances)), padding, causal=causal)
+    _, tokens, sequences, predictions = layout.bounds[:, -1].tolist()
     buffers = Buffers(tokens, sequences, predictions, 1, pin=pin)
-    return buffers.lay_out(instances, sizes, pad_id, causal=causal)[0]
+    return buffers.lay_out(instances, layout, pad_id, causal=causal)[0]
 
 
 @dataclass(frozen=True)
@@ -290,12 +290,12 @@ class MicroBatches:
     Attributes:
         bounds: where each micro-batch begins among the instances; the last is their number.
         padding: how each is padded.
-        room: maximum number of tokens, sequences and predictions of all together, and their number.
+        capacity: maximum tokens, sequences and predictions of all together, and their number.
     """
 
     bounds: tuple[int, ...]
     padding: Padding
-    room: tuple[int, int, int, int]
+    capacity: tuple[int, int, int, int]
 
     @classmethod
     def plan(cls, loader: Loader, num_rows: int, micro_batch_tokens: int, *, static: bool) -> Self:
@@ -321,13 +321,13 @@ class MicroBatches:
                 max_seqlen=longest,
                 max_target_len=round_up(loader.max_predictions, LENGTH_MULTIPLE),
             )
-        room = (
+        capacity = (
             number * round_up(tokens, padding.tokens),
             number * round_up(rows, padding.sequences),
             number * round_up(predictions, padding.predictions),
             number,
         )
-        return cls(bounds, padding, room)
+        return cls(bounds, padding, capacity)
 
 
 def max_rows(loader: Loader, micro_batch_tokens: int) -> int:

@@ -19,7 +19,7 @@ from typing import Self
 
 import torch
 
-from tokkit.pretraining.data.batches import Batch, Buffers, MicroBatches, Sizes, lay_out, max_rows
+from tokkit.pretraining.data.batches import Batch, Buffers, Layout, MicroBatches, lay_out, max_rows
 from tokkit.pretraining.data.loader import Loader
 
 NUM_SETS = 3
@@ -58,9 +58,9 @@ class Prefetcher:
             for phase, loader in enumerate(loaders)
             for size in loader.rank_sizes
         }
-        rooms = (plan.room for plan in self._plans.values())
-        room = [max(sizes) for sizes in zip(*rooms, strict=True)]
-        self._sets = [Buffers(*room, pin=pin) for _ in range(NUM_SETS)]
+        capacities = (plan.capacity for plan in self._plans.values())
+        capacity = [max(sizes) for sizes in zip(*capacities, strict=True)]
+        self._sets = [Buffers(*capacity, pin=pin) for _ in range(NUM_SETS)]
         self._held: deque[Buffers] = deque(maxlen=NUM_SETS - 1)  # of the last steps returned
         self._next: tuple[int, int, Future[Prepared]] | None = None
         # By default a thread creates its context on the first GPU when it waits.
@@ -128,7 +128,7 @@ class Prefetcher:
         loader = self._loaders[phase]
         instances = loader.training_instances(step)
         plan = self._plans[phase, len(instances)]
-        sizes = Sizes.measure(instances, plan.bounds, plan.padding, causal=loader.is_causal)
+        layout = Layout.measure(instances, plan.bounds, plan.padding, causal=loader.is_causal)
         if free.copied is not None:
             free.copied.synchronize()
-        return free, free.lay_out(instances, sizes, loader.pad_id, causal=loader.is_causal)
+        return free, free.lay_out(instances, layout, loader.pad_id, causal=loader.is_causal)

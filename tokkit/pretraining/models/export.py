@@ -50,6 +50,7 @@ from tokkit.pretraining.models.architectures import (
 )
 from tokkit.pretraining.models.model_files import (
     CONFIG,
+    MODEL,
     DamagedError,
     read_tensors,
     write_tensors,
@@ -59,7 +60,6 @@ from tokkit.tokenizer.saving import save_tokenizer
 from tokkit.tokenizer.special_tokens import encode_masked
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
-MODEL = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokkit.engine.json_files import Size
-from tokkit.pretraining.families import MARIAN_PRESETS, Sizes
+from tokkit.pretraining.families import MARIAN_PRESETS, ModelSizes
 from tokkit.pretraining.models.attention import CrossAttention, index_targets, sinusoids
 from tokkit.pretraining.models.bert import Layer
 from tokkit.pretraining.models.dropout import CROSS_HIDDEN, HIDDEN
@@ -132,7 +132,7 @@ class MarianConfig(EncoderDecoderConfig):
     """The shape of a Transformer."""
 
     model_type: ClassVar[str] = "marian"
-    presets: ClassVar[Mapping[str, Sizes]] = MARIAN_PRESETS
+    presets: ClassVar[Mapping[str, ModelSizes]] = MARIAN_PRESETS
 
     layer_norm_eps: Positive = 1e-5
 

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 DOWNLOAD = "download it again"
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+MODEL = "model.safetensors"
+WEIGHTS = (MODEL, "pytorch_model.bin")
 
 _LONGEST_SHOWN = 100
 

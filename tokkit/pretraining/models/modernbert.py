@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokkit.engine.json_files import Size
-from tokkit.pretraining.families import MODERNBERT_PRESETS, MODERNBERT_WINDOW, Sizes
+from tokkit.pretraining.families import MODERNBERT_PRESETS, MODERNBERT_WINDOW, ModelSizes
 from tokkit.pretraining.models.attention import SelfAttention, Window
 from tokkit.pretraining.models.bert import MaskedTokenHead
 from tokkit.pretraining.models.dropout import HIDDEN, UP
@@ -126,7 +126,7 @@ class ModernBertConfig(ModelConfig):
     tokens had 10,000 in all layers, and Ettin has 160,000 in all.
     """
 
-    presets: ClassVar[Mapping[str, Sizes]] = MODERNBERT_PRESETS
+    presets: ClassVar[Mapping[str, ModelSizes]] = MODERNBERT_PRESETS
 
     layer_norm_eps: Positive = 1e-5
     local_attention: Annotated[int, msgspec.Meta(ge=2)] = MODERNBERT_WINDOW

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokkit.engine.json_files import Size
-from tokkit.pretraining.families import T5_PRESETS, Sizes
+from tokkit.pretraining.families import T5_PRESETS, ModelSizes
 from tokkit.pretraining.models.attention import CrossAttention, attend_biased
 from tokkit.pretraining.models.dropout import CROSS_HIDDEN, HIDDEN, OUTPUT, UP
 from tokkit.pretraining.models.marian import EncoderDecoder, EncoderDecoderConfig
@@ -36,7 +36,7 @@ class T5Config(EncoderDecoderConfig):
     """The shape of a T5, with the fields of ``config.json`` that only it has."""
 
     model_type: ClassVar[str] = "t5"
-    presets: ClassVar[Mapping[str, Sizes]] = T5_PRESETS
+    presets: ClassVar[Mapping[str, ModelSizes]] = T5_PRESETS
     divides_width: ClassVar[bool] = False
     num_feed_forward: ClassVar[int] = 3
 

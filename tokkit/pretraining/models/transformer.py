@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from tokkit.engine.json_files import Size
 from tokkit.kernels.instances.flatten import NO_LABEL
-from tokkit.pretraining.families import PRESETS, Sizes
+from tokkit.pretraining.families import PRESETS, ModelSizes
 from tokkit.pretraining.models.dropout import LAYER, NO_KEYS, drop, key_tokens, wrap
 from tokkit.pretraining.models.loss import TokenLoss
 from tokkit.shards.objectives import OBJECTIVES, Objective
@@ -123,7 +123,7 @@ class ModelConfig:
     """
 
     model_type: ClassVar[str] = "bert"
-    presets: ClassVar[Mapping[str, Sizes]] = PRESETS
+    presets: ClassVar[Mapping[str, ModelSizes]] = PRESETS
     equal_fields: ClassVar[Mapping[str, str]] = {}
     divides_width: ClassVar[bool] = True
     limits_length: ClassVar[bool] = True

@@ -42,6 +42,7 @@ from tokkit.engine.json_files import canonical_json, read_json
 from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.pretraining.models.architectures import outline_model
 from tokkit.pretraining.models.model_files import (
+    MODEL,
     DamagedError,
     read_tensors,
     wrap_damage_errors,
@@ -59,7 +60,6 @@ from tokkit.pretraining.training.run_record import (
     list_checkpoints,
 )
 
-MODEL = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 
 # The tensors of one step: for each file of a checkpoint, its tensors by name.
