@@ -20,20 +20,19 @@ COMPILE = ("auto", "on", "off")
 KERNELS = ("plain", "triton")
 
 
-# Options that the model of --init-from replaces, and why.
-REPLACED = {
-    "preset": "whose model has its own size",
-    "architecture": "whose model has its own",
-    "share_layers": "whose layers differ",
+# Pairs of options that exclude each other, and why, with places for both.
+EXCLUSIVE = {
+    ("preset", "init_from"): "{} has no effect with {}, whose model has its own size",
+    ("architecture", "init_from"): "{} has no effect with {}, whose model has its own",
+    ("share_layers", "init_from"): "{} has no effect with {}, whose layers differ",
+    ("max_steps", "max_time"): "{} and {} both say when the run ends",
+    ("warmup_steps", "warmup_tokens"): "{} and {} both say how long the warm-up is",
+    ("continue_from", "decay_from"): "{} and {} both say where the run begins",
+    ("warmup_tokens", "max_time"): "{} counts steps, and {} seconds",
+    ("decay_steps", "max_time"): "{} counts steps, and {} seconds",
+    ("continue_from", "max_time"): "{} counts steps, and {} seconds",
+    ("decay_from", "max_time"): "{} counts steps, and {} seconds",
 }
-# Pairs of options that decide the same thing.
-ALTERNATIVES = {
-    ("max_steps", "max_time"): "when the run ends",
-    ("warmup_steps", "warmup_tokens"): "how long the warm-up is",
-    ("continue_from", "decay_from"): "where the run begins",
-}
-# Options that --max-time excludes.
-STEP_OPTIONS = ("warmup_tokens", "decay_steps", "continue_from", "decay_from")
 # Options that have an effect only together with another one.
 DEPENDENT = {"extend_positions": "init_from", "model_license": "push_to_hub"}
 
@@ -222,12 +221,11 @@ class PretrainConfig(PhasesConfig, OutputConfig):
     def __post_init__(self) -> None:
         """Refuse options that exclude each other or are out of range."""
         super().__post_init__()
-        for name, why in REPLACED.items():
-            self._require_one(name, "init_from", "{} has no effect with {}, " + why)
-        for (name, other), what in ALTERNATIVES.items():
-            self._require_one(name, other, "{} and {} both say " + what)
-        for name in STEP_OPTIONS:
-            self._require_one(name, "max_time", "{} counts steps, and {} seconds")
+        for (name, other), fault in EXCLUSIVE.items():
+            require(
+                not (self.is_given(name) and self.is_given(other)),
+                f"{fault.format(self.options[name].flag, self.options[other].flag)}; leave one out",
+            )
         for name, other in DEPENDENT.items():
             require(
                 self.is_given(other) or not self.is_given(name),
@@ -250,13 +248,6 @@ class PretrainConfig(PhasesConfig, OutputConfig):
         self._check_schedule()
         self._check_origin()
         require(len(self.betas) == 2, "--betas must be two numbers, such as 0.9,0.999")
-
-    def _require_one(self, name: str, other: str, fault: str) -> None:
-        """Refuse two options together; ``fault`` has places for both."""
-        require(
-            not (self.is_given(name) and self.is_given(other)),
-            f"{fault.format(self.options[name].flag, self.options[other].flag)}; leave one out",
-        )
 
     def _check_schedule(self) -> None:
         require(
