@@ -1,29 +1,30 @@
 """``tokkit pretrain``: from instance folders to a trained model that ``transformers`` loads.
 
-    pretrain.py           the stage: is there anything to do, which process is this, start others
+    pretrain.py           the stage: whether there is anything to do, and which processes do it
     pretrain_config.py    its options
-    data/                 from instance folders to batches; knows neither models nor processes
-    models/               an architecture a file, what they share, their Hugging Face names, the export
-    training/             the loop and everything that surrounds it; knows no architecture
+    families.py           the architectures: objectives and sizes, without torch
+    data/                 from instance folders to batches; independent of architectures and processes
+    models/               one file per architecture, what they share, their Hugging Face names, files
+    training/             the loop and everything around it; independent of architectures
 
-A run, from top to bottom: ``pretrain`` (pretrain.py) finds what run the folder holds and starts the
-ranks; ``train`` (training/train_model.py) puts batches, model and optimizer together, resumes, trains
-and exports; ``Trainer.run`` (training/loop.py) says what happens between two steps. One step is
-``Trainer.step``, and these are what it calls:
+A run, from top to bottom: ``pretrain`` (pretrain.py) finds out which run the folder holds and starts
+the ranks; ``train`` (training/train_model.py) opens batches, model and optimizer, resumes, trains and
+exports; ``Trainer.run`` (training/loop.py) decides what happens between two steps. A step is
+``Trainer.step``, which calls
 
     1  Schedule.phase_starts, rate             training/schedule.py      phase and learning rate
-    2  Prefetcher.next_batches                 data/prefetcher.py        micro-batches, prepared by a thread:
-         Loader.training_instances             data/loader.py              which instances, and their masks
+    2  Prefetcher.next_batches                 data/prefetcher.py        micro-batches, made in a thread:
+         Loader.training_instances             data/loader.py              which instances, and masks
            InstanceReader.gather               data/instance_reader.py     from memory-mapped shards
          Buffers.lay_out                       data/batches.py             concatenated into tensors
     3  ProcessGroup.sum                        training/distributed.py   counts of the whole batch
-    4  Transformer.forward                     models/transformer.py     losses, an architecture's own layers
+    4  Transformer.forward                     models/transformer.py     layers, then losses
          attend, TokenLoss                     models/attention.py, loss.py
     5  total_loss, backward                    training/metrics.py       gradients; torch exchanges them
     6  clip_gradients, update_weights          training/optimizers.py
-    7  MetricSums.add                          training/metrics.py       read a step later on a GPU
+    7  StepMetrics.add_to                      training/metrics.py       one step later on a GPU
 
-Between steps: ``Reporter.write`` (training/reporting.py), ``Trainer._evaluate``,
+and between steps ``Reporter.write`` (training/reporting.py), ``Trainer._evaluate``,
 ``CheckpointWriter.save`` (training/checkpoint_writer.py), and the signals of training/stopping.py.
 
 What to change to add
