@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 from madetokenizers import bert_of_characters, bpe_of_pairs, make_bpe
 
 from tokkit.kernels.encode.bpe_merges import fill_merges
-from tokkit.kernels.encode.long_words import NO_RECORD, add_long, find_long, new_long_words
+from tokkit.kernels.encode.long_words import (
+    add_long,
+    find_record,
+    holds_word,
+    new_long_words,
+)
 from tokkit.kernels.encode.word_cache import NUM_COUNTERS, new_cache
 from tokkit.tokenizer.encoder import Encoder
 from tokkit.tokenizer.tokenizer import Tokenizer
@@ -109,10 +114,14 @@ def test_a_long_word_that_was_written_over_is_not_found() -> None:
     )  # a record has a header, word starts, two words of its key and one of ids
     for mixed in (first, *[other] * (num_fitting - 1)):
         add_long(words, *key, mixed, 1, 1)
-    assert find_long(words, *key, first) == 0
+    record = np.uint64(find_record(words, first))
+    assert holds_word(words, record, *key)
     add_long(words, *key, other, 1, 1)
-    assert find_long(words, *key, other) == 0
-    assert find_long(words, *key, first) == NO_RECORD
+    newest = np.uint64(find_record(words, other))
+    assert newest % np.uint64(128) == record % np.uint64(128)
+    assert holds_word(words, newest, *key)
+    assert not holds_word(words, record, *key)
+    assert not holds_word(words, np.uint64(0), *key)
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 40)] * 3), max_size=40))

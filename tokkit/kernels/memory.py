@@ -86,6 +86,34 @@ def find_small_bytes(types: Any, values: Any, position: Any, limit: Any) -> Any:
 
 
 @instruction
+def find_wide_marks(types: Any, values: Any, position: Any) -> Any:
+    """``find_wide_marks(values, position)`` returns a bit for each of 64 bytes, one more must follow.
+
+    A bit is set where a character from U+3000 to U+303F, CJK punctuation, or from U+FF00 to U+FF3F
+    begins, its full-width forms. See ``find_small_bytes``.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        block = ir.VectorType(_BYTE, 64)
+        address = _address(builder, context, signature.args[0], *arguments)
+        first = builder.load(builder.bitcast(address, block.as_pointer()), align=1)
+        address = builder.gep(address, [_WORD(1)])
+        second = builder.load(builder.bitcast(address, block.as_pointer()), align=1)
+        found = [
+            builder.and_(
+                *(
+                    builder.icmp_unsigned("==", loaded, _repeat(builder, _BYTE(byte), block))
+                    for loaded, byte in zip((first, second), pair, strict=True)
+                )
+            )
+            for pair in ((0xE3, 0x80), (0xEF, 0xBC))
+        ]
+        return builder.bitcast(builder.or_(*found), _WORD)
+
+    return types.uint64(values, types.int64), generate
+
+
+@instruction
 def find_either(types: Any, values: Any, position: Any, first: Any, second: Any) -> Any:
     """``find_either(values, position, first, second)`` returns a bit for each of 64 values.
 
@@ -129,6 +157,19 @@ def prefetch(types: Any, values: Any, position: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(values, types.int64), generate
+
+
+@instruction
+def multiply_fold(types: Any, left: Any, right: Any) -> Any:
+    """``multiply_fold(left, right)`` returns the high word of a product of 128 bits xor the low one."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        wide = ir.IntType(128)
+        product = builder.mul(*(builder.zext(argument, wide) for argument in arguments))
+        high = builder.trunc(builder.lshr(product, wide(64)), _WORD)
+        return builder.xor(high, builder.trunc(product, _WORD))
+
+    return types.uint64(types.uint64, types.uint64), generate
 
 
 @instruction

@@ -24,12 +24,11 @@ from typing import Any, Self
 import numpy as np
 
 from tokkit.kernels.arrays import Bools, Bytes, UInt32
-from tokkit.kernels.encode.chunks import SPACE, UNSEEN
+from tokkit.kernels.encode.cut_rules import SINGLE, SPACE, UNSEEN
 from tokkit.kernels.encode.encode_wordpiece import (
     CONTEXT,
     NOTHING,
     SEVERAL,
-    SINGLE,
     WORD,
     Characters,
 )

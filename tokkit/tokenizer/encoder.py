@@ -25,7 +25,8 @@ import pyarrow as pa
 
 from tokkit.kernels.arrays import Ids, Int64, UInt64
 from tokkit.kernels.encode import chunks
-from tokkit.kernels.encode.chunks import new_queue, new_state
+from tokkit.kernels.encode.chunk_queue import new_queue
+from tokkit.kernels.encode.chunks import new_state
 from tokkit.kernels.encode.cuts import count_before
 from tokkit.kernels.encode.word_cache import SPARE_IDS, append_tokens, new_cache
 from tokkit.shards.arrow import SpareMemory, boolean_array, id_dtype, read_only, string_buffers

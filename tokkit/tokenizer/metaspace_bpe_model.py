@@ -15,8 +15,9 @@ from tokkit.kernels.arrays import Bytes, Int32, Int64
 from tokkit.kernels.encode import chunks
 from tokkit.kernels.encode.bpe_lookup import BpeLookup
 from tokkit.kernels.encode.bpe_merges import NO_ID, new_buffers
-from tokkit.kernels.encode.chunks import new_queue, new_state
-from tokkit.kernels.encode.cut_rules import CUT, NO_CUT, NUM_CLASSES, CutRules
+from tokkit.kernels.encode.chunk_queue import new_queue
+from tokkit.kernels.encode.chunks import new_state
+from tokkit.kernels.encode.cut_rules import CUT, NO_CUT, NUM_CLASSES, SPACE, CutRules
 from tokkit.kernels.encode.encode_metaspace_bpe import (
     MetaspaceTables,
     encode_metaspace_bpe,
@@ -174,12 +175,12 @@ def _make_rules(
     if not vocabulary.splits_spaces:
         before[_SPACE, _SPACE] = NO_CUT
     classes = np.zeros(UNICODE_SIZE, np.uint8)
-    classes[_SPACE] = chunks.SPACE
+    classes[_SPACE] = SPACE
     for char in {left for text in merged_texts for left in _BEFORE_SPACE.findall(text)}:
         before[char.encode()[-1], _SPACE] = NO_CUT
         classes[ord(char)] = _JOINED
     allowed = np.zeros((NUM_CLASSES, NUM_CLASSES), np.bool_)
-    allowed[0, chunks.SPACE] = True
+    allowed[0, SPACE] = True
     runs = np.zeros(64 * 256, np.uint8)
     return CutRules(classes, allowed, before.ravel(), after.ravel(), allowed, runs)
 

@@ -23,8 +23,7 @@ import numpy as np
 from tokkit.errors import TokkitError
 from tokkit.kernels.arrays import Bools, Int64, UInt16
 from tokkit.kernels.encode import split_text
-from tokkit.kernels.encode.chunks import UNSEEN
-from tokkit.kernels.encode.cut_rules import NUM_CLASSES, new_cut_rules
+from tokkit.kernels.encode.cut_rules import NUM_CLASSES, UNSEEN, new_cut_rules
 from tokkit.kernels.encode.split_text import Splitter
 from tokkit.tokenizer.characters import UNICODE_SIZE, page_of
 from tokkit.tokenizer.definitions import GPT2_PATTERN, byte_level_alphabet, list_parts

@@ -12,8 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from tokkit.kernels.arrays import Bytes, Float64, Int32, Int64
-from tokkit.kernels.encode.chunks import SPACE
-from tokkit.kernels.encode.cut_rules import CUT, NO_CUT, NUM_CLASSES, CutRules
+from tokkit.kernels.encode.cut_rules import CUT, NO_CUT, NUM_CLASSES, SPACE, CutRules
 from tokkit.kernels.encode.encode_unigram import encode_unigram, find_token_begins
 from tokkit.kernels.encode.encode_unigram_text import RunningSum, encode_unigram_text
 from tokkit.kernels.encode.tries import NO_TOKEN, make_cells

@@ -5,11 +5,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tokkit.kernels.encode.chunks import SPACE
-from tokkit.kernels.encode.cut_rules import NUM_CLASSES, new_cut_rules
+from tokkit.kernels.encode.cut_rules import NUM_CLASSES, SINGLE, SPACE, new_cut_rules
 from tokkit.kernels.encode.encode_wordpiece import (
     CONTINUED,
-    SINGLE,
     WORD,
     Vocabulary,
     encode_wordpiece,

@@ -26,7 +26,8 @@ from tokenizers import normalizers
 
 from tokkit.kernels.arrays import Bytes, Int64
 from tokkit.kernels.encode import chunks
-from tokkit.kernels.encode.chunks import new_queue, new_state
+from tokkit.kernels.encode.chunk_queue import new_queue
+from tokkit.kernels.encode.chunks import new_state
 from tokkit.kernels.vocab.count_words import (
     Normalization,
     count_chunks_of_pieces,

@@ -16,6 +16,10 @@ from tokkit.kernels.jit import tuple_inline
 from tokkit.kernels.memory import decode_character
 
 NUM_CLASSES = 64
+# Kinds of characters, also called classes, that several tables have; each adds its own.
+UNSEEN = 0  # not in the table yet
+SPACE = 3
+SINGLE = 4  # a word by itself: punctuation, an ideograph
 # What is known of the place between two bytes.
 NO_CUT = 0
 CUT = 1

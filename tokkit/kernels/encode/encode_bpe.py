@@ -17,22 +17,25 @@ import numpy as np
 from tokkit.kernels.arrays import Bytes, Ids, Int64, UInt64
 from tokkit.kernels.encode.bpe_lookup import BpeLookup, encode_word
 from tokkit.kernels.encode.bpe_merges import Merges, WordBuffers, merge_word
+from tokkit.kernels.encode.chunk_queue import (
+    LONG_CHUNK,
+    PUNCTUATION,
+    Queue,
+    Texts,
+    find_record_ahead,
+    is_long,
+    queue_stretches,
+)
 from tokkit.kernels.encode.chunks import (
     DONE,
-    LONG_CHUNK,
     LONG_WORD,
     NUM_TOKENS,
-    PUNCTUATION,
     UNSEEN_CHARACTER,
     Chunk,
     Progress,
-    Queue,
-    Texts,
     append_added,
     append_known,
-    is_long_chunk,
     process_chunks,
-    queue_stretches,
 )
 from tokkit.kernels.encode.split_text import Splitter, next_piece, start_pieces
 from tokkit.kernels.encode.tries import NO_TOKEN, Cells, find_longest
@@ -146,7 +149,7 @@ def _append_chunk(
     """
     model, cache, out = tables
     start, stop = chunk.start, chunk.stop
-    if is_long_chunk(chunk):
+    if is_long(chunk.place):
         last = append_long(cache, values, start, stop, CHUNK, chunk.first, num_tokens, out)
         if last != UNKNOWN:
             return last, stop, DONE, 0
@@ -210,13 +213,22 @@ def encode_bpe(
         ``DONE``, ``UNSEEN_CHARACTER`` or ``LONG_WORD``.
     """
     drop_starts(out_starts, state[NUM_TOKENS])
-    texts = Texts(values, offsets, added, model.splitter.rules, PUNCTUATION)
+    texts = Texts(
+        values,
+        offsets,
+        added,
+        model.splitter.rules,
+        PUNCTUATION,
+        has_marks=True,
+        longest=LONG_CHUNK,
+    )
     tables = (model, cache, TokenBuffer(out_ids, out_starts))
     return process_chunks(
         queue_stretches,
         append_known,
         _append_chunk,
         append_added,
+        find_record_ahead,
         texts,
         tables,
         queue,

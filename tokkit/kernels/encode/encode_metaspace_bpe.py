@@ -22,21 +22,24 @@ import numpy as np
 from tokkit.kernels.arrays import Bools, Bytes, Ids, Int64, UInt64
 from tokkit.kernels.encode.bpe_lookup import BpeLookup, encode_word
 from tokkit.kernels.encode.bpe_merges import NO_ID, Merges, WordBuffers, merge_characters
-from tokkit.kernels.encode.chunks import (
-    DONE,
+from tokkit.kernels.encode.chunk_queue import (
     LONG_CHUNK,
-    LONG_WORD,
-    NUM_TOKENS,
     WHITE_SPACE,
-    Chunk,
-    Progress,
     Queue,
     Texts,
+    find_record_ahead,
+    is_long,
+    queue_stretches,
+)
+from tokkit.kernels.encode.chunks import (
+    DONE,
+    LONG_WORD,
+    NUM_TOKENS,
+    Chunk,
+    Progress,
     append_added,
     append_known,
-    is_long_chunk,
     process_chunks,
-    queue_stretches,
 )
 from tokkit.kernels.encode.cut_rules import CutRules
 from tokkit.kernels.encode.word_cache import (
@@ -161,7 +164,7 @@ def _append_chunk(
     """Append the tokens of a chunk, piece by piece, and cache them; see ``process_chunks``."""
     model, cache, out = tables
     start, stop = chunk.start, chunk.stop
-    if is_long_chunk(chunk):
+    if is_long(chunk.place):
         last = append_long(cache, values, start, stop, CHUNK, chunk.first, num_tokens, out)
         if last != UNKNOWN:
             return last, stop, DONE, 0
@@ -230,13 +233,16 @@ def encode_metaspace_bpe(
         ``DONE`` or ``LONG_WORD``.
     """
     drop_starts(out_starts, state[NUM_TOKENS])
-    texts = Texts(values, offsets, added, model.rules, WHITE_SPACE)
+    texts = Texts(
+        values, offsets, added, model.rules, WHITE_SPACE, has_marks=False, longest=LONG_CHUNK
+    )
     tables = (model, cache, TokenBuffer(out_ids, out_starts))
     reason = process_chunks(
         queue_stretches,
         append_known,
         _append_chunk,
         append_added,
+        find_record_ahead,
         texts,
         tables,
         queue,

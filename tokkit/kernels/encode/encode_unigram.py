@@ -1,19 +1,23 @@
 """Unigram: texts to ids, word by word; a word is a space and what follows up to the next one."""
 
 from tokkit.kernels.arrays import Bytes, Ids, Int64, UInt64
+from tokkit.kernels.encode.chunk_queue import (
+    LONG_CHUNK,
+    WHITE_SPACE,
+    Queue,
+    Texts,
+    find_record_ahead,
+    queue_stretches,
+)
 from tokkit.kernels.encode.chunks import (
     DONE,
     LONG_WORD,
     NUM_TOKENS,
-    WHITE_SPACE,
     Chunk,
     Progress,
-    Queue,
-    Texts,
     append_added,
     append_known,
     process_chunks,
-    queue_stretches,
 )
 from tokkit.kernels.encode.cut_rules import CutRules
 from tokkit.kernels.encode.unigram_lattice import (
@@ -119,13 +123,14 @@ def encode_unigram(
         ``DONE`` or ``LONG_WORD``.
     """
     drop_starts(out_starts, state[NUM_TOKENS])
-    texts = Texts(values, offsets, added, rules, WHITE_SPACE)
+    texts = Texts(values, offsets, added, rules, WHITE_SPACE, has_marks=False, longest=LONG_CHUNK)
     tables = (model, cache, TokenBuffer(out_ids, out_starts))
     return process_chunks(
         queue_stretches,
         append_known,
         _append_chunk,
         append_added,
+        find_record_ahead,
         texts,
         tables,
         queue,

@@ -12,21 +12,24 @@ from typing import NamedTuple
 import numpy as np
 
 from tokkit.kernels.arrays import Bytes, Float64, Ids, Int64, UInt64
+from tokkit.kernels.encode.chunk_queue import (
+    WHITE_SPACE,
+    Queue,
+    Texts,
+    find_record_ahead,
+    is_short,
+    queue_stretches,
+)
 from tokkit.kernels.encode.chunks import (
     DONE,
     LONG_WORD,
-    NO_BUCKET,
     NUM_TOKENS,
     POSITION,
     TEXT,
-    WHITE_SPACE,
     Chunk,
     Progress,
-    Queue,
-    Texts,
     append_added,
     process_chunks,
-    queue_stretches,
 )
 from tokkit.kernels.encode.cut_rules import CutRules
 from tokkit.kernels.encode.unigram_lattice import (
@@ -117,22 +120,18 @@ def _find_error(total: float, largest: float, num_bytes: int) -> float:
 
 @tuple_splice
 def _append_known(
-    tables: tuple[_Model, WordCache, TokenBuffer],
-    first: np.uint64,
-    second: np.uint64,
-    bucket: np.uint64,
-    num_tokens: int,
+    tables: tuple[_Model, WordCache, TokenBuffer], _values: Bytes, chunk: Chunk, num_tokens: int
 ) -> int:
     """Append the tokens of a word from the cache, if its margin allows; see ``process_chunks``."""
     (_, running, state), cache, out = tables
-    if bucket == NO_BUCKET:
+    if not is_short(chunk.place):
         return UNKNOWN
-    slot = find_short(cache.short, signed(bucket), first, second)
+    slot = find_short(cache.short, signed(chunk.place), chunk.first, chunk.second)
     if slot < 0:
         return UNKNOWN
     total = _read_total(running, state)
     margin = signed((cache.short[slot + 2] >> _MARGIN_SHIFT) & _MARGIN_MASK)
-    if margin * _MARGIN_UNIT <= _find_error(total, running.largest, key_length(second)):
+    if margin * _MARGIN_UNIT <= _find_error(total, running.largest, key_length(chunk.second)):
         return UNKNOWN
     append_starts(out.starts, num_tokens, np.uint64(1))
     last = append_ids(cache.short, slot + 2, cache.short_spill, slot >> 2, num_tokens, out)
@@ -229,13 +228,14 @@ def encode_unigram_text(
     drop_starts(out_starts, state[NUM_TOKENS])
     if state[POSITION] == offsets[state[TEXT]]:
         running.text[0] = -1  # forgets the sum of the last call
-    texts = Texts(values, offsets, added, rules, WHITE_SPACE)
+    texts = Texts(values, offsets, added, rules, WHITE_SPACE, has_marks=False, longest=SHORT_KEY)
     tables = ((model, running, state), cache, TokenBuffer(out_ids, out_starts))
     return process_chunks(
         queue_stretches,
         _append_known,
         _append_chunk,
         append_added,
+        find_record_ahead,
         texts,
         tables,
         queue,

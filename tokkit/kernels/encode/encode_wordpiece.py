@@ -14,24 +14,27 @@ from typing import NamedTuple
 import numpy as np
 
 from tokkit.kernels.arrays import Bools, Bytes, Ids, Int64, UInt32, UInt64
-from tokkit.kernels.encode.chunks import (
-    DONE,
+from tokkit.kernels.encode.chunk_queue import (
     LONG_CHUNK,
-    NEEDS_LIBRARY,
-    NUM_TOKENS,
-    UNSEEN,
-    UNSEEN_CHARACTER,
     WHITE_SPACE,
-    Chunk,
-    Progress,
     Queue,
     Texts,
-    append_added,
-    append_known,
-    is_long_chunk,
-    process_chunks,
+    find_record_ahead,
+    is_long,
     queue_words,
 )
+from tokkit.kernels.encode.chunks import (
+    DONE,
+    NEEDS_LIBRARY,
+    NUM_TOKENS,
+    UNSEEN_CHARACTER,
+    Chunk,
+    Progress,
+    append_added,
+    append_known,
+    process_chunks,
+)
+from tokkit.kernels.encode.cut_rules import SINGLE, UNSEEN
 from tokkit.kernels.encode.tries import BASE_SHIFT, NO_TOKEN, Cells, find_longest_below
 from tokkit.kernels.encode.word_cache import (
     CHUNK,
@@ -54,10 +57,9 @@ from tokkit.kernels.encode.word_queue import (
 from tokkit.kernels.jit import tuple_kernel, tuple_splice
 from tokkit.kernels.memory import decode_character, signed, write_character
 
-# Kinds of characters, besides ``UNSEEN`` and ``SPACE``.
+# Kinds of characters, besides those of ``cut_rules``.
 NOTHING = 1  # removed
 WORD = 2  # joins its neighbours into a word
-SINGLE = 4  # a word by itself: punctuation, an ideograph
 CONTEXT = 5  # its normalization depends on its neighbours
 
 SEVERAL = 1 << 31
@@ -173,7 +175,7 @@ def _append_chunk(
     """Append the tokens of a chunk, run by run, and cache them; see ``process_chunks``."""
     (characters, vocabulary), cache, out = tables
     start, stop = chunk.start, chunk.stop
-    if is_long_chunk(chunk):
+    if is_long(chunk.place):
         last = append_long(cache, values, start, stop, CHUNK, chunk.first, num_tokens, out)
         if last != UNKNOWN:
             return last, stop, DONE, 0
@@ -251,13 +253,22 @@ def encode_wordpiece(
         ``DONE``, ``UNSEEN_CHARACTER`` or ``NEEDS_LIBRARY``.
     """
     drop_starts(out_starts, state[NUM_TOKENS])
-    texts = Texts(values, offsets, added, characters.is_space, WHITE_SPACE)
+    texts = Texts(
+        values,
+        offsets,
+        added,
+        characters,
+        WHITE_SPACE,
+        has_marks=True,
+        longest=LONG_CHUNK,
+    )
     tables = ((characters, vocabulary), cache, TokenBuffer(out_ids, out_starts))
     return process_chunks(
         queue_words,
         append_known,
         _append_chunk,
         append_added,
+        find_record_ahead,
         texts,
         tables,
         queue,

@@ -26,15 +26,14 @@ from tokkit.kernels.jit import tuple_inline, tuple_splice
 from tokkit.kernels.memory import (
     HASH_PRIME,
     HASH_PRIME_2,
-    load_last_word,
     load_word,
+    multiply_fold,
     prefetch,
     signed,
 )
 
 LONG_KEY = 255
 MAX_IDS = 63  # their word starts are one word
-NO_RECORD = -1
 
 _KIND = np.uint64(1 << 63)
 _COUNT_SHIFT = np.uint64(8)
@@ -44,8 +43,6 @@ _TAG_BITS = np.uint64(0xFFFF << 48)
 _HALF = np.uint64(32)
 _ONE = np.uint64(1)
 _LINE_WORDS = 8  # of a cache line
-# Masks for the bytes of the last word of a key, by how many it has.
-_LAST_BYTES = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
 
 
 class LongWords(NamedTuple):
@@ -87,24 +84,27 @@ def new_long_words(index_bits: int, arena_bits: int) -> LongWords:
 
 
 @tuple_splice
-def _load_key(values: Bytes, position: int, stop: int) -> np.uint64:
-    """Return the word of a key at a byte, with zeros from ``stop`` on."""
-    if position + 8 <= values.size:
-        word = load_word(values, position)
-    else:
-        word = load_last_word(values, position)
-    masked: np.uint64 = word & _LAST_BYTES[min(stop - position, 8)]
-    return masked
+def _load_last(values: Bytes, stop: int, rest: int) -> np.uint64:
+    """Return the last ``rest`` bytes of a word, 1 to 7, followed by zeros."""
+    word: np.uint64 = load_word(values, stop - 8) >> np.uint64(64 - 8 * rest)
+    return word
 
 
 @tuple_splice
 def hash_long(values: Bytes, start: int, stop: int, kind: np.uint64) -> np.uint64:
-    """Return the hash of a word."""
-    mixed = np.uint64(stop - start) ^ kind
-    for position in range(start, stop, 8):
-        mixed = (mixed ^ _load_key(values, position, stop)) * HASH_PRIME
-        mixed ^= mixed >> _HALF
-    return mixed * HASH_PRIME_2
+    """Return the hash of a word of at least 16 bytes; the last 16 may be read twice.
+
+    Each step multiplies to 128 bits, as wyhash does. With eight bytes to a step, the last ones
+    masked, it took twice as long.
+    """
+    mixed = (np.uint64(stop - start) ^ kind) * HASH_PRIME
+    for position in range(start, stop - 16, 16):
+        first, second = load_word(values, position), load_word(values, position + 8)
+        mixed = multiply_fold(first ^ HASH_PRIME, second ^ mixed)
+    first, second = load_word(values, stop - 16), load_word(values, stop - 8)
+    mixed = multiply_fold(first ^ HASH_PRIME, second ^ mixed)
+    hashed: np.uint64 = multiply_fold(mixed, HASH_PRIME_2)
+    return hashed
 
 
 @tuple_splice
@@ -120,8 +120,8 @@ def fetch_slots(words: LongWords, mixed: np.uint64) -> None:
 
 
 @tuple_splice
-def _find_record(words: LongWords, mixed: np.uint64) -> np.uint64:
-    """Return the place of the newest record with the tag of a hash; the arena's size for none."""
+def find_record(words: LongWords, mixed: np.uint64) -> np.uint64:
+    """Return the position of the newest record with the tag of a hash; 0 for none."""
     line = _find_line(words, mixed)
     tag = (mixed << _HALF) & _TAG_BITS
     newest = np.uint64(0)
@@ -129,53 +129,50 @@ def _find_record(words: LongWords, mixed: np.uint64) -> np.uint64:
         # The position alone, if the tag is the same.
         entry = words.slots[line + np.uint64(index)] ^ tag
         newest = entry if newest < entry <= ~_TAG_BITS else newest
-    size = np.uint64(words.arena.size)
-    place: np.uint64 = size if words.head[0] - newest > size else newest & (size - _ONE)
-    return place
+    return newest
 
 
 @tuple_splice
-def fetch_record(words: LongWords, mixed: np.uint64) -> None:
-    """Fetch the record of a word with this hash, whose slots were fetched."""
-    place = _find_record(words, mixed)
+def _find_place(words: LongWords, record: np.uint64) -> np.uint64:
+    """Return where in the arena a record is."""
+    return record & np.uint64(words.arena.size - 1)
+
+
+@tuple_splice
+def fetch_record(words: LongWords, record: np.uint64) -> None:
+    """Fetch a record."""
+    place = _find_place(words, record)
     prefetch(words.arena, signed(place))
     prefetch(words.arena, signed(place + np.uint64(8)))
 
 
 @tuple_splice
-def _holds(
-    words: LongWords, place: np.uint64, values: Bytes, start: int, stop: int, kind: np.uint64
+def holds_word(
+    words: LongWords, record: np.uint64, values: Bytes, start: int, stop: int, kind: np.uint64
 ) -> bool:
-    """Return whether a record is that of a word."""
-    arena = words.arena
-    if arena[place] & ~_COUNT_MASK != np.uint64(stop - start) | kind:
-        return False
-    place += np.uint64(2)
-    for position in range(start, stop, 8):
-        if arena[place] != _load_key(values, position, stop):
-            return False
-        place += _ONE
-    return True
-
-
-@tuple_inline
-def find_long(
-    words: LongWords, values: Bytes, start: int, stop: int, kind: np.uint64, mixed: np.uint64
-) -> int:
-    """Return the place of the record of a word, or ``NO_RECORD``.
+    """Return whether a record is there, and is that of a word.
 
     Args:
         words: the cache.
+        record: its position, or 0.
         values: uint8.
         start: where the word begins.
         stop: where it ends, 16 to 255 bytes behind.
         kind: 0, or the highest bit.
-        mixed: its hash.
     """
-    place = _find_record(words, mixed)
-    if place != np.uint64(words.arena.size) and _holds(words, place, values, start, stop, kind):
-        return signed(place)
-    return NO_RECORD
+    arena = words.arena
+    if words.head[0] - record > np.uint64(arena.size):
+        return False
+    place = _find_place(words, record)
+    if arena[place] & ~_COUNT_MASK != np.uint64(stop - start) | kind:
+        return False
+    place += np.uint64(2)
+    for position in range(start, stop - 7, 8):
+        if arena[place] != load_word(values, position):
+            return False
+        place += _ONE
+    rest = (stop - start) & 7
+    return rest == 0 or arena[place] == _load_last(values, stop, rest)
 
 
 @tuple_inline
@@ -189,7 +186,7 @@ def add_long(
     num_ids: int,
     id_words: int,
 ) -> tuple[int, int]:
-    """Add a record without its word starts and ids; see ``find_long``.
+    """Add a record without its word starts and ids; see ``holds_word``.
 
     Returns:
         Where its word starts are, and where its ids begin.
@@ -212,15 +209,26 @@ def add_long(
     starts = place + _ONE
     arena[place] = np.uint64(stop - start) | kind | np.uint64(num_ids) << _COUNT_SHIFT
     place += np.uint64(2)
-    for position in range(start, stop, 8):
-        arena[place] = _load_key(values, position, stop)
+    for position in range(start, stop - 7, 8):
+        arena[place] = load_word(values, position)
+        place += _ONE
+    rest = (stop - start) & 7
+    if rest:
+        arena[place] = _load_last(values, stop, rest)
         place += _ONE
     return signed(starts), signed(place)
 
 
 @tuple_splice
-def find_ids(words: LongWords, record: int) -> tuple[int, int]:
+def find_starts(words: LongWords, record: np.uint64) -> int:
+    """Return where the word starts of a record are."""
+    return signed(_find_place(words, record) + _ONE)
+
+
+@tuple_splice
+def find_ids(words: LongWords, record: np.uint64) -> tuple[int, int]:
     """Return where the ids of a record begin, and how many there are."""
-    header = words.arena[np.uint64(record)]
+    place = signed(_find_place(words, record))
+    header = words.arena[np.uint64(place)]
     length = signed(header & np.uint64(0xFF))
-    return record + 2 + ((length + 7) >> 3), signed((header & _COUNT_MASK) >> _COUNT_SHIFT)
+    return place + 2 + ((length + 7) >> 3), signed((header & _COUNT_MASK) >> _COUNT_SHIFT)

@@ -21,8 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tokkit.kernels.arrays import Bools, Bytes, Int64, UInt16
-from tokkit.kernels.encode.chunks import UNSEEN
-from tokkit.kernels.encode.cut_rules import NUM_CLASSES, CutRules
+from tokkit.kernels.encode.cut_rules import NUM_CLASSES, UNSEEN, CutRules
 from tokkit.kernels.jit import tuple_inline, tuple_splice
 from tokkit.kernels.memory import decode_character, signed
 

@@ -11,7 +11,13 @@ their slots and then those of their records are fetched, and then taken:
 import numpy as np
 
 from tokkit.kernels.arrays import Bytes
-from tokkit.kernels.encode.long_words import LONG_KEY, fetch_record, fetch_slots, hash_long
+from tokkit.kernels.encode.long_words import (
+    LONG_KEY,
+    fetch_record,
+    fetch_slots,
+    find_record,
+    hash_long,
+)
 from tokkit.kernels.encode.word_cache import (
     SHORT_KEY,
     UNKNOWN,
@@ -19,7 +25,7 @@ from tokkit.kernels.encode.word_cache import (
     WORD_MISSES,
     TokenBuffer,
     WordCache,
-    append_long,
+    append_record,
     append_short,
     append_starts,
     find_bucket,
@@ -53,6 +59,7 @@ def append_word(
         The new number of tokens, or ``UNKNOWN``.
     """
     queue_word(cache, values, start, stop, kind, 0)
+    fetch_queued(cache, 1)
     return append_queued(cache, values, kind, 0, num_tokens, out)
 
 
@@ -95,7 +102,9 @@ def fetch_queued(cache: WordCache, count: int) -> None:
     for index in range(count):
         place = np.uint64(index) * _QUEUED_WORDS
         if cache.queue[place + _BUCKET] == _LONG_BUCKET:
-            fetch_record(cache.long, cache.queue[place + _FIRST])
+            record = find_record(cache.long, cache.queue[place + _FIRST])
+            fetch_record(cache.long, record)
+            cache.queue[place + _SECOND] = record
 
 
 @tuple_splice
@@ -124,8 +133,8 @@ def append_queued(
     last = UNKNOWN
     if bucket == _LONG_BUCKET:
         start, stop = signed(queue[place + _START]), signed(queue[place + _STOP])
-        mixed = queue[place + _FIRST]
-        last = append_long(cache, values, start, stop, kind, mixed, num_tokens, out)
+        record = queue[place + _SECOND]
+        last = append_record(cache, values, start, stop, kind, record, num_tokens, out)
     elif bucket != _NO_BUCKET:
         first, second = queue[place + _FIRST], queue[place + _SECOND]
         slot = find_short(cache.short, signed(bucket), first, second)

@@ -21,6 +21,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tokkit.kernels.arrays import Bytes, Int64
+from tokkit.kernels.encode.chunk_queue import (
+    PUNCTUATION,
+    WHITE_SPACE,
+    Queue,
+    Texts,
+    find_nothing,
+    is_short,
+    queue_stretches,
+    queue_words,
+)
 from tokkit.kernels.encode.chunks import (
     DETAIL,
     DONE,
@@ -28,26 +38,18 @@ from tokkit.kernels.encode.chunks import (
     FULL_WORDS,
     NEEDS_LIBRARY,
     NO_ADDED,
-    NO_BUCKET,
     POSITION,
-    PUNCTUATION,
-    SPACE,
     TEXT,
-    UNSEEN,
     UNSEEN_CHARACTER,
-    WHITE_SPACE,
     Chunk,
     Progress,
-    Queue,
-    Texts,
     ignore_added,
     process_chunks,
-    queue_stretches,
-    queue_words,
 )
-from tokkit.kernels.encode.encode_wordpiece import CONTEXT, SEVERAL, SINGLE, WORD, Characters
+from tokkit.kernels.encode.cut_rules import SINGLE, SPACE, UNSEEN
+from tokkit.kernels.encode.encode_wordpiece import CONTEXT, SEVERAL, WORD, Characters
 from tokkit.kernels.encode.split_text import Splitter, next_piece, start_pieces
-from tokkit.kernels.encode.word_cache import UNKNOWN, WordCache
+from tokkit.kernels.encode.word_cache import SHORT_KEY, UNKNOWN, WordCache
 from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
 from tokkit.kernels.memory import decode_character, signed, write_character
 from tokkit.kernels.vocab.word_table import (
@@ -214,17 +216,13 @@ def _split_texts(
 
 @tuple_splice
 def _count_known(
-    tables: tuple[Any, WordCache, WordTable],
-    first: np.uint64,
-    second: np.uint64,
-    bucket: np.uint64,
-    num_tokens: int,
+    tables: tuple[Any, WordCache, WordTable], _values: Bytes, chunk: Chunk, num_tokens: int
 ) -> int:
     """Count a chunk if it is in the table; see ``process_chunks``."""
-    if bucket == NO_BUCKET:
+    if not is_short(chunk.place):
         return UNKNOWN
     _, chunks, _ = tables
-    place = find_chunk(chunks.short, signed(bucket), first, second)
+    place = find_chunk(chunks.short, signed(chunk.place), chunk.first, chunk.second)
     if chunks.short[np.uint64(place + 1)] == 0:
         return UNKNOWN
     chunks.short[np.uint64(place + 2)] += np.uint64(1)
@@ -241,8 +239,8 @@ def _count_new(
 ) -> Progress:
     """Add a chunk to the table, or count its words; see ``process_chunks`` and ``_split_texts``."""
     rules, _, table = tables
-    if chunk.bucket != NO_BUCKET:
-        if put_chunk(table, signed(chunk.bucket), chunk.first, chunk.second):
+    if is_short(chunk.place):
+        if put_chunk(table, signed(chunk.place), chunk.first, chunk.second):
             return num_tokens, chunk.stop, DONE, 0
         return num_tokens, chunk.start, FULL_CHUNKS, 0
     reached, reason, detail = split(values, chunk.start, chunk.stop, 1, rules, table)
@@ -310,10 +308,27 @@ def count_chunks_of_words(
     Returns:
         ``DONE``, ``UNSEEN_CHARACTER``, ``NEEDS_LIBRARY``, ``FULL_CHUNKS`` or ``FULL_WORDS``.
     """
-    texts = Texts(values, offsets, NO_ADDED, rules.characters.is_space, WHITE_SPACE)
+    texts = Texts(
+        values,
+        offsets,
+        NO_ADDED,
+        rules.characters,
+        WHITE_SPACE,
+        has_marks=False,
+        longest=SHORT_KEY,
+    )
     tables = (rules, table.chunks, table)
     return process_chunks(
-        queue_words, _count_known, _count_new_words, ignore_added, texts, tables, queue, state, None
+        queue_words,
+        _count_known,
+        _count_new_words,
+        ignore_added,
+        find_nothing,
+        texts,
+        tables,
+        queue,
+        state,
+        None,
     )
 
 
@@ -330,13 +345,16 @@ def count_chunks_of_pieces(
     values: Bytes, offsets: Int64, splitter: Splitter, table: WordTable, queue: Queue, state: Int64
 ) -> int:
     """Count the chunks of texts; see ``count_chunks_of_words``."""
-    texts = Texts(values, offsets, NO_ADDED, splitter.rules, PUNCTUATION)
+    texts = Texts(
+        values, offsets, NO_ADDED, splitter.rules, PUNCTUATION, has_marks=False, longest=SHORT_KEY
+    )
     tables = (splitter, table.chunks, table)
     return process_chunks(
         queue_stretches,
         _count_known,
         _count_new_pieces,
         ignore_added,
+        find_nothing,
         texts,
         tables,
         queue,
