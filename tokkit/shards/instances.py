@@ -109,11 +109,6 @@ class ValueColumn:
     check: Callable[[Array, Int64], Bools] | None = None
     fault: str = ""
 
-    @property
-    def dtype(self) -> npt.DTypeLike:
-        """The NumPy type in memory."""
-        return np.uint64 if self.type == pa.uint64() else np.int64
-
     def write(self, values: Array) -> pa.Array:
         """Convert values to Arrow."""
         if self.null is not None and self.null in values:

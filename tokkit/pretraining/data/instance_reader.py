@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from tokkit.errors import TokkitError
 from tokkit.kernels.instances.flatten import TABLE_DTYPE, find_rows, gather_rows
@@ -35,7 +36,7 @@ from tokkit.shards.shard import Shard
 
 Int64 = npt.NDArray[np.int64]
 VALUE_SIZES = np.array([column.type.bit_width // 8 for column in VALUE_COLUMNS.values()])
-VALUE_TYPES = [(name, column.dtype) for name, column in VALUE_COLUMNS.items()]
+UNSIGNED = [name for name, column in VALUE_COLUMNS.items() if column.type == pa.uint64()]
 # Values that another process may change after they were checked; those that may be null are copied.
 MAPPED_CHECKS = [
     (name, column.check)
@@ -127,9 +128,9 @@ class InstanceReader:
             masked_offsets,
             word_starts,
         )
-        by_name = {
-            name: row.view(dtype) for (name, dtype), row in zip(VALUE_TYPES, values, strict=True)
-        }
+        by_name: Columns = dict(zip(VALUE_COLUMNS, values, strict=True))
+        for name in UNSIGNED:
+            by_name[name] = by_name[name].view(np.uint64)
         num_tokens = offsets[1:] - offsets[:-1]
         is_damaged = largest < 0 or not all(
             check(by_name[name], num_tokens).all() for name, check in MAPPED_CHECKS
