@@ -178,29 +178,3 @@ def write_names(prefix: Bytes, numbers: Int64, out_values: Bytes, out_offsets: I
             number //= 10
         out_offsets[index + 1] = end
     return end
-
-
-@kernel
-def prefix_spaces(values: Bytes, offsets: Int64, out_values: Bytes, out_offsets: Int64) -> int:
-    """Copy texts, with a space in front of those that do not begin with one; empty ones stay empty.
-
-    Args:
-        values: uint8.
-        offsets: int64 ``[num_texts + 1]``, bounds of the texts.
-        out_values: uint8, longer than the texts by a byte for each.
-        out_offsets: int64 ``[num_texts + 1]``, bounds of the copies.
-
-    Returns:
-        The number of bytes written.
-    """
-    end = 0
-    out_offsets[0] = 0
-    for text in range(offsets.size - 1):
-        start, stop = offsets[text], offsets[text + 1]
-        if start < stop and values[start] != SPACE:
-            out_values[end] = SPACE
-            end += 1
-        copy_values(values, start, out_values, end, stop - start)
-        end += stop - start
-        out_offsets[text + 1] = end
-    return end

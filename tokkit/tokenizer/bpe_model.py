@@ -4,7 +4,6 @@ See ``tokkit.tokenizer.bpe_tables`` for what it has in common with BPE of charac
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -16,8 +15,6 @@ from tokkit.kernels.encode.bpe_merges import NO_ID, Merges, new_buffers
 from tokkit.kernels.encode.cut_rules import CutRules
 from tokkit.kernels.encode.encode_bpe import BpeTables, encode_bpe
 from tokkit.kernels.encode.tries import Cells, make_cells
-from tokkit.kernels.string_columns import prefix_spaces
-from tokkit.shards.arrow import read_only
 from tokkit.tokenizer.bpe_tables import (
     CharacterPairs,
     find_pairs,
@@ -27,10 +24,9 @@ from tokkit.tokenizer.bpe_tables import (
     sort_tokens,
 )
 from tokkit.tokenizer.definitions import byte_level_alphabet, list_parts
-from tokkit.tokenizer.segments import Segmenter, Segments, text_obstacles
+from tokkit.tokenizer.segments import Segmenter, text_obstacles
 from tokkit.tokenizer.split_pattern import PatternParser, UnknownPatternError
 from tokkit.tokenizer.splitter import TextSplitter, read_levels
-from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.tokenizer_cache import recall
 
@@ -52,6 +48,7 @@ class BpeModel:
             that are not in the vocabulary are left out.
         library_continues: whether the library gives a part of a normalized text the ids that it has
             within the text.
+        read_texts: returns texts as the kernel gets them; see ``Segmenter.cut``.
     """
 
     kernel: ClassVar[Callable[..., int]] = staticmethod(encode_bpe)
@@ -59,7 +56,6 @@ class BpeModel:
     longest_word: ClassVar[int] = 4 << 20
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._add_prefix_space = tokenizer.add_prefix_space
         tables = recall(tokenizer.digest, "tables", lambda: _make_tables(tokenizer))
         self._merges, self._lookup, self._whole, pairs, self.num_bytes = tables
         self._neighbors = make_neighbors(pairs)
@@ -67,8 +63,7 @@ class BpeModel:
         self.characters = TextSplitter(tokenizer.definition["pre_tokenizer"])
         parts = list_parts(tokenizer.definition["normalizer"])
         self.library_continues = len(parts) <= 1 and {p["type"] for p in parts} <= _SAME_TWICE
-        normalizer = TextNormalizer.of_definition(tokenizer.definition["normalizer"])
-        self._segmenter = Segmenter(tokenizer, normalize=normalizer.normalize)
+        self.read_texts = Segmenter(tokenizer).cut
 
     @property
     def tables(self) -> tuple[Any, ...]:
@@ -81,23 +76,6 @@ class BpeModel:
     def rules(self) -> CutRules:
         """Where texts can be cut."""
         return self.characters.tables.rules
-
-    def read_texts(self, values: Bytes, offsets: Int64, ends: Int64 | None) -> Segments:
-        """Return texts as the kernel gets them; see ``Segmenter.cut``.
-
-        They have the space that the tokenizer adds to each.
-        """
-        segments = self._segmenter.cut(values, offsets, ends)
-        if not self._add_prefix_space:
-            return segments
-        values, bounds, ends = segments.values, segments.bounds, segments.ends
-        num_bytes = int(bounds[-1] - bounds[0]) + len(offsets) - 1
-        out_values = np.empty(num_bytes, np.uint8)
-        out_bounds = np.empty(len(bounds), np.int64)
-        num_bytes = prefix_spaces(read_only(values), read_only(bounds), out_values, out_bounds)
-        if ends is not None:
-            ends = ends + (out_bounds - bounds)[np.searchsorted(bounds, ends)]
-        return replace(segments, values=out_values[:num_bytes], bounds=out_bounds, ends=ends)
 
     def make_room(self, num_bytes: int) -> None:
         """Allocate memory for words of this length."""

@@ -35,7 +35,7 @@ from tokkit.tokenizer.metaspace_vocabulary import (
     read_vocabulary,
     split_symbols,
 )
-from tokkit.tokenizer.segments import MetaspaceSegmenter
+from tokkit.tokenizer.segments import Segmenter
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.tokenizer_cache import recall
 
@@ -56,7 +56,7 @@ class MetaspaceBpeModel:
             token, which stands for texts of several lengths.
         library_continues: whether the library gives a part of a normalized text the ids that it has
             within the text: not where it normalizes that part again, and drops its space.
-        read_texts: returns texts as the kernel gets them; see ``MetaspaceSegmenter.cut``.
+        read_texts: returns texts as the kernel gets them; see ``Segmenter.cut``.
     """
 
     kernel: ClassVar[Callable[..., int]] = staticmethod(encode_metaspace_bpe)
@@ -70,7 +70,7 @@ class MetaspaceBpeModel:
             else number
             for number in (find_added_ids(tokenizer) if tokenizer.processor is not None else ())
         }
-        self.read_texts = MetaspaceSegmenter(tokenizer, pieces).cut
+        self.read_texts = Segmenter(tokenizer, spaced=True, pieces=pieces).cut
         tables = recall(tokenizer.digest, "tables", lambda: _make_tables(tokenizer))
         self._tables, self.num_bytes = tables
 

@@ -37,7 +37,6 @@ from tokkit.shards.arrow import read_only, text_arrays
 from tokkit.tokenizer.character_rules import UnknownNormalizerError
 from tokkit.tokenizer.definitions import WORD_BEGINNING
 from tokkit.tokenizer.library_calls import make_empty_library
-from tokkit.tokenizer.normalizer_steps import Text
 from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
 
@@ -100,23 +99,27 @@ def text_obstacles(tokenizer: Tokenizer, *, spaced: bool) -> Iterator[str]:
 
 
 class Segmenter:
-    """Cuts texts at added tokens and normalizes the text between them.
+    """Cuts texts at added tokens, normalizes the text between them, and puts spaces in front.
 
     Args:
-        tokenizer: defines both.
+        tokenizer: defines all of this.
+        normalizes: whether to normalize; else the kernel does.
         spaced: whether normalized text has spaces in place of U+2581.
-        normalize: the normalizer; None if there is none.
+        pieces: tokens to search for in normalized text in place of added tokens, with their ids.
     """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
         *,
+        normalizes: bool = True,
         spaced: bool = False,
-        normalize: Callable[[Bytes, Int64, Int64 | None], Text] | None = None,
+        pieces: Mapping[bytes, int] | None = None,
     ) -> None:
         self._raw, self._normalized = make_added_tokens(tokenizer, spaced=spaced)
-        self._normalize = normalize
+        if pieces:
+            self._normalized = AddedTokens(pieces)
+        self._normalizer = TextNormalizer.of_tokenizer(tokenizer) if normalizes else None
 
     def cut(self, values: Bytes, offsets: Int64, ends: Int64 | None) -> Segments:
         """Return the segments of texts.
@@ -130,39 +133,19 @@ class Segmenter:
         bounds, added, firsts = offsets, None, None
         if self._raw is not None:
             bounds, added, firsts = self._raw.cut(values, bounds)
-        if self._normalize is not None:
-            values, bounds, ends = self._normalize(values, bounds, ends)
+        if self._normalizer is not None:
+            values, bounds, ends = self._normalizer.normalize(values, bounds, ends)
         if self._normalized is not None:
             bounds, added, again = self._normalized.cut(values, bounds, added)
             if again is not None:
                 firsts = again if firsts is None else again[firsts]
+        if self._normalizer is not None:
+            is_first = None
+            if firsts is not None:
+                is_first = np.zeros(len(bounds) - 1, np.bool_)
+                is_first[firsts[:-1]] = True
+            values, bounds, ends = self._normalizer.add_prefix(values, bounds, ends, is_first)
         return Segments(values, bounds, NO_ADDED if added is None else added, firsts, ends)
-
-
-class MetaspaceSegmenter(Segmenter):
-    """Cuts and normalizes texts of a tokenizer in which U+2581 stands for spaces.
-
-    Args:
-        tokenizer: defines both.
-        pieces: further tokens to search for in normalized text, with their ids; None for none.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, pieces: Mapping[bytes, int] | None = None) -> None:
-        self._prefixer = TextNormalizer.of_tokenizer(tokenizer)
-        super().__init__(tokenizer, spaced=True, normalize=self._prefixer.normalize)
-        if pieces:
-            self._normalized = AddedTokens(pieces)
-
-    def cut(self, values: Bytes, offsets: Int64, ends: Int64 | None) -> Segments:
-        """Return the segments of texts, with spaces in front; see ``Segmenter.cut``."""
-        segments = super().cut(values, offsets, ends)
-        is_first = None
-        if segments.firsts is not None:
-            is_first = np.zeros(len(segments.bounds) - 1, np.bool_)
-            is_first[segments.firsts[:-1]] = True
-        text = segments.values, segments.bounds, segments.ends
-        values, bounds, ends = self._prefixer.add_prefix(*text, is_first)
-        return replace(segments, values=values, bounds=bounds, ends=ends)
 
 
 def cut_at_ends(segments: Segments, rules: CutRules) -> tuple[Segments, Cuts]:

@@ -47,7 +47,8 @@ class TextNormalizer:
     Args:
         steps: what to do, in order.
         metaspace: what to do after that, before a space is put in front of texts.
-        scheme: of which texts: ``always``, ``first`` or ``never``; None if there is no ``Metaspace``.
+        scheme: of which texts: ``always``, ``first`` or ``never``; None is like ``never``, but
+            leaves out ``metaspace``.
     """
 
     def __init__(
@@ -78,7 +79,8 @@ class TextNormalizer:
 
         Args:
             normalizer: its normalizer.
-            pre_tokenizer: its pre-tokenizer: of it, ``Metaspace`` puts a space in front of texts.
+            pre_tokenizer: its pre-tokenizer: ``Metaspace`` and ``ByteLevel`` may put a space in front
+                of texts.
 
         Raises:
             UnknownNormalizerError: if only the library knows a part of it.
@@ -89,7 +91,8 @@ class TextNormalizer:
         parts = list_parts(pre_tokenizer)
         schemes = [part["prepend_scheme"] for part in parts if part["type"] == "Metaspace"]
         if not schemes:
-            return cls(steps.found)
+            adds_space = any(part.get("add_prefix_space", False) for part in parts)
+            return cls(steps.found, scheme="always" if adds_space else None)
         metaspace = _read_metaspace(parts, is_escaped=steps.is_escaped)
         return cls(steps.found, metaspace, schemes[0])
 

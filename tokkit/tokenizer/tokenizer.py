@@ -258,11 +258,6 @@ class Tokenizer:
         return "byte-level" if is_known else "other"
 
     @property
-    def add_prefix_space(self) -> bool:
-        """Whether the pre-tokenizer puts a space in front of a text that has none."""
-        return any(part.get("add_prefix_space", False) for part in self.pre_tokenizers)
-
-    @property
     def splits_digits(self) -> bool:
         """Whether the pre-tokenizer makes each digit a word."""
         return SPLIT_DIGITS in self.pre_tokenizers

@@ -21,7 +21,7 @@ from tokkit.kernels.encode.word_cache import SHORT_KEY
 from tokkit.shards.arrow import read_only, text_arrays
 from tokkit.tokenizer.characters import UNICODE_SIZE
 from tokkit.tokenizer.definitions import WORD_BEGINNING, fallback_tokens, list_parts, with_spaces
-from tokkit.tokenizer.segments import MetaspaceSegmenter, Segments, text_obstacles
+from tokkit.tokenizer.segments import Segmenter, Segments, text_obstacles
 from tokkit.tokenizer.sentencepiece_model import (
     BYTE,
     NORMAL,
@@ -67,7 +67,7 @@ class UnigramModel:
         self.rules = _new_rules(before_spaces=not is_whole)
         largest = float(np.abs(self._tables.scores).max())
         self._drops_spaces = {"type": "WhitespaceSplit"} in tokenizer.pre_tokenizers
-        self._segmenter = MetaspaceSegmenter(tokenizer)
+        self._segmenter = Segmenter(tokenizer, spaced=True)
         self._sum = RunningSum(scores, largest, np.zeros(1), np.zeros(1, np.int64))
 
     @property
@@ -78,7 +78,7 @@ class UnigramModel:
         return self._tables, self._sum, self._words
 
     def read_texts(self, data: Bytes, offsets: Int64, raw_ends: Int64 | None) -> Segments:
-        """Return texts as the kernel gets them; see ``MetaspaceSegmenter.cut``."""
+        """Return texts as the kernel gets them; see ``Segmenter.cut``."""
         segments = self._segmenter.cut(data, offsets, raw_ends)
         ends = segments.ends
         if ends is None or raw_ends is None or not (self._drops_spaces and len(segments.values)):

@@ -63,7 +63,7 @@ class WordPieceModel:
             tokenizer.definition, word_id=lambda char: single_ids.get(char, unknown)
         )
         self.tables: tuple[Any, ...] = (self.characters.characters, vocabulary)
-        self.read_texts = Segmenter(tokenizer).cut
+        self.read_texts = Segmenter(tokenizer, normalizes=False).cut
         allowed = np.zeros((NUM_CLASSES, NUM_CLASSES), np.bool_)
         allowed[:, (SPACE, SINGLE)] = True
         allowed[(SPACE, SINGLE), WORD] = True
