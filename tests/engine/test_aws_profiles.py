@@ -9,9 +9,8 @@ from pyarrow.fs import S3FileSystem
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.sources import find_sources
 from tokkit.engine import object_store
-from tokkit.engine.aws_profiles import read_profile
 from tokkit.engine.mirrors import pull
-from tokkit.engine.object_store import put_object
+from tokkit.engine.object_store import put_object, read_profile
 from tokkit.errors import TokkitError
 from tokkit.options import find_local
 

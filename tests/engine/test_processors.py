@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tokkit.encoding.encode_config import EncodeConfig
-from tokkit.engine.processors import count_processors
+from tokkit.engine.stage_config import count_processors
 
 
 def write(root: Path, group: str, **files: str) -> None:

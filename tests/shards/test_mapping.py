@@ -9,14 +9,14 @@ from pathlib import Path
 import forkserver
 import numpy as np
 
-from tokkit.shards.mapping import has_unreadable_pages, map_file
+from tokkit.shards.shard_file import has_unreadable_pages, map_file
 
 SIZE = 4 * mmap.PAGESIZE
 
 OTHER_FAULT = """
 import ctypes, mmap, os, sys
 from pathlib import Path
-from tokkit.shards.mapping import map_file
+from tokkit.shards.shard_file import map_file
 
 ours = map_file(Path(sys.argv[1]))
 with open(sys.argv[2], "r+b") as file:

@@ -17,8 +17,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from tokkit.corpus.file_systems import Entry, changed_error, is_uri, printable
-from tokkit.engine.aws_profiles import has_keys, read_profile
-from tokkit.engine.object_store import read_range, read_version
+from tokkit.engine.object_store import has_keys, read_profile, read_range, read_version
 from tokkit.engine.requests import NUM_REQUESTS, call_in_thread, map_in_threads
 from tokkit.errors import TokkitError
 

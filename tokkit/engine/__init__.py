@@ -3,7 +3,7 @@
     stage.py           ``run_stage``: what every stage does, from its plan to its manifest; the steps
                        of an array job
     stage_plan.py      its units, the file that keeps them, and which of them are done
-    stage_config.py    the options that all stages share
+    stage_config.py    the options that all stages share; the number of processors
     unit.py            a unit, and how a process runs one
 
 Where units are done:
@@ -26,7 +26,6 @@ Files and stores:
 
     files.py           files that are complete or absent; drafts.py names those that are written
     mirrors.py         folders on object stores; object_store.py and requests.py speak to the stores
-    aws_profiles.py    keys and addresses in ~/.aws
 
-progress.py has the bars and log lines, processors.py the number of processors.
+progress.py has the bars and log lines.
 """

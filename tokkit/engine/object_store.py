@@ -3,6 +3,13 @@
 A path of a mirror says by itself which object it is; see ``tokkit.engine.mirrors``. obstore repeats a
 request where the server fails, stalls or hangs up, and each is made in a thread of its own, so that
 Ctrl-C ends it. An object appears whole or not at all, whatever breaks off.
+
+Keys, region and address of S3 come from the environment, or as for AWS's own programs from profiles,
+of which ``AWS_PROFILE`` chooses one, else it is ``default``. pyarrow reads them for inputs, obstore
+does not for folders:
+
+    ~/.aws/credentials    [work]              aws_access_key_id, aws_secret_access_key, aws_session_token
+    ~/.aws/config         [profile work]      region, endpoint_url, and keys where the other has none
 """
 
 import errno
@@ -16,11 +23,14 @@ from datetime import timedelta
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tokkit.engine.requests import call_in_thread
-from tokkit.errors import TokkitError, require_library
+from tokkit.errors import TokkitError, require_library, wrap_os_errors
 from tokkit.options import find_mirrored
+
+if TYPE_CHECKING:
+    from configparser import RawConfigParser
 
 STALL_SECONDS = 30.0  # without a byte
 RETRY_SECONDS = 120.0
@@ -34,6 +44,19 @@ _CREDENTIALS = {
     "s3": "AWS_PROFILE, or AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
 }
+
+# By the names that obstore gives them: the variables that come first, and the name in a profile.
+_PROFILE_SETTINGS = {
+    "aws_region": (("AWS_REGION", "AWS_DEFAULT_REGION"), "region"),
+    "aws_endpoint": (("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3"), "endpoint_url"),
+}
+_PROFILE_KEYS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+_OTHER_KEYS = (
+    *("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE"),
+    *("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+)
+# What a profile has whose keys a program must fetch.
+_FETCHED_KEYS = ("sso_session", "sso_start_url", "role_arn", "credential_process")
 
 T = TypeVar("T")
 
@@ -62,8 +85,6 @@ def open_client(scheme: str, bucket: str, _process: int) -> Any:
     """Return obstore's client for a bucket, which a copy of the process cannot use."""
     require_library("obstore", f"{scheme}:// for folders", "stores")
     from obstore.store import from_url
-
-    from tokkit.engine.aws_profiles import read_profile  # imports configparser
 
     profile: Any = read_profile(with_keys=True) if scheme == "s3" else {}
     endpoint = os.environ.get(_ENDPOINTS[scheme], profile.get("aws_endpoint"))
@@ -247,3 +268,64 @@ def delete_objects(paths: Sequence[Path]) -> None:
     keys = [_locate(path)[2] for path in paths]
     if keys:
         _request(paths[0], lambda obstore, client, _: obstore.delete(client, keys))
+
+
+def read_profile(*, with_keys: bool) -> dict[str, str]:
+    """Return what the chosen profile adds to the environment, as options of obstore.
+
+    Args:
+        with_keys: return its keys, too. pyarrow finds them itself, also those that must be fetched.
+
+    Raises:
+        TokkitError: there is no such profile, its keys must be fetched, or a file is damaged.
+    """
+    name = os.environ.get("AWS_PROFILE", "default")
+    config_file, config = _read_aws_file("AWS_CONFIG_FILE", "config")
+    credentials_file, credentials = _read_aws_file("AWS_SHARED_CREDENTIALS_FILE", "credentials")
+    profile: dict[str, str] = {}
+    for file, section in ((config, f"profile {name}"), (config, name), (credentials, name)):
+        if file.has_section(section):
+            profile |= file[section]
+    if not profile and "AWS_PROFILE" in os.environ:
+        raise TokkitError(
+            f"AWS_PROFILE={name}: no such profile in {config_file} or {credentials_file}"
+        )
+    options = {
+        option: profile[key]
+        for option, (variables, key) in _PROFILE_SETTINGS.items()
+        if key in profile and not any(variable in os.environ for variable in variables)
+    }
+    if not with_keys or any(variable in os.environ for variable in _OTHER_KEYS):
+        return options
+    keys = {key: profile[key] for key in _PROFILE_KEYS if key in profile}
+    if not keys and any(source in profile for source in _FETCHED_KEYS):
+        raise TokkitError(
+            f"{config_file}: profile {name} has no keys in it, but a way to fetch them; set the "
+            f"variables that aws configure export-credentials prints"
+        )
+    return options | keys
+
+
+def has_keys() -> bool:
+    """Return whether keys are known without asking a server of the network for them."""
+    with suppress(TokkitError):
+        known = {*read_profile(with_keys=True), *(name.lower() for name in os.environ)}
+        return not known.isdisjoint({_PROFILE_KEYS[0], *(name.lower() for name in _OTHER_KEYS)})
+    return False
+
+
+def _read_aws_file(variable: str, name: str) -> tuple[Path, "RawConfigParser"]:
+    """Return a file of AWS's programs, which may be missing, and its sections."""
+    from configparser import Error, RawConfigParser  # takes 5 ms
+
+    path = Path(os.environ.get(variable) or Path.home() / ".aws" / name)
+    # AWS writes no interpolation, and a section that stands twice is one.
+    sections = RawConfigParser(strict=False, default_section="")
+    with wrap_os_errors(path):
+        if path.is_file():
+            try:
+                sections.read_string(path.read_text("utf-8"))
+            except (Error, UnicodeDecodeError) as error:
+                reason = str(error).split("\n", 1)[0]
+                raise TokkitError(f"{path}: is damaged ({reason}); restore the file") from error
+    return path, sections

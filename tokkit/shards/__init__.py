@@ -1,9 +1,8 @@
 """Arrow shards: their schemas, an atomic writer, a memory-mapped and validating reader.
 
-A stage opens a ``ShardFolder`` (reader.py), whose files shard_file.py maps or copies. What a file
-claims is checked before memory is allocated for it (claims.py), its columns when a record batch is
-first read (schema.py), and pages that vanish while it is mapped are noticed (mapping.py). arrow.py
-turns columns into NumPy arrays and back; ``Instances`` (instances.py) are rows of instance shards in
+A stage opens a ``ShardFolder`` (reader.py), whose files shard_file.py maps or copies; it notices
+pages that vanish from a map. What a file claims is checked before memory is allocated for it
+(claims.py), and its columns when a record batch is first read (schema.py). arrow.py turns columns into NumPy arrays and back; ``Instances`` (instances.py) are rows of instance shards in
 memory, and objectives.py says which columns those of an objective have.
 """
 

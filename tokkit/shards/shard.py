@@ -11,11 +11,11 @@ from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.mirrors import fetch_files
 from tokkit.errors import TokkitError
-from tokkit.shards.mapping import has_unreadable_pages
 from tokkit.shards.objectives import OBJECTIVES
 from tokkit.shards.schema import Header, check_batch, expected_schema
 from tokkit.shards.shard_file import (
     count_tokens,
+    has_unreadable_pages,
     map_batch,
     open_shard,
     read_schema,

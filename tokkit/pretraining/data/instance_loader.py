@@ -45,8 +45,8 @@ from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.loader_config import LoaderConfig
 from tokkit.shards.instances import Instances
-from tokkit.shards.mapping import protect_maps
 from tokkit.shards.objectives import OBJECTIVES
+from tokkit.shards.shard_file import protect_maps
 
 LAYOUTS = ("padded", "ragged")
 SPLITS = ("train", "eval")

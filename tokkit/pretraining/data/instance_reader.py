@@ -28,11 +28,11 @@ from tokkit.kernels.instances.noise import LONGEST_TARGET_SPAN
 from tokkit.kernels.ragged import take_bit_rows, take_rows
 from tokkit.shards.arrow import packed_bits, ragged
 from tokkit.shards.instances import VALUE_COLUMNS, Instances, Predictions
-from tokkit.shards.mapping import has_unreadable_pages, protect_maps
 from tokkit.shards.objectives import OBJECTIVES, TARGET_COLUMNS
 from tokkit.shards.reader import BatchRef, ShardFolder
 from tokkit.shards.schema import check_ids_below
 from tokkit.shards.shard import Shard
+from tokkit.shards.shard_file import has_unreadable_pages, protect_maps
 
 Int64 = npt.NDArray[np.int64]
 VALUE_SIZES = np.array([column.type.bit_width // 8 for column in VALUE_COLUMNS.values()])

@@ -44,8 +44,8 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from tokkit.engine.folder import interruptible
-from tokkit.engine.processors import count_processors
 from tokkit.engine.progress import LineHandler
+from tokkit.engine.stage_config import count_processors
 from tokkit.engine.worker_pool import WorkerError
 from tokkit.errors import Interrupted, TokkitError
 from tokkit.pretraining.pretrain_config import PretrainConfig

@@ -27,9 +27,8 @@ from tokkit.engine.folder import refuse_overlap
 from tokkit.engine.json_files import RECREATE, FileRow, canonical_json, input_row, read_json
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.mirrors import pull
-from tokkit.engine.processors import count_processors
 from tokkit.engine.spec import StageSpec, read_previous_run
-from tokkit.engine.stage_config import OutputConfig
+from tokkit.engine.stage_config import OutputConfig, count_processors
 from tokkit.engine.unit import content_key
 from tokkit.errors import TokkitError, require
 from tokkit.pretraining.data.loader_config import order_by_length, require_objective
