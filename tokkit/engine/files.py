@@ -23,7 +23,6 @@ from tokkit.engine.mirrors import (
     fetch,
     find_listing,
     find_size,
-    find_sizes,
     is_stored,
     push,
     read_listed,
@@ -309,7 +308,7 @@ def remove_file(path: Path) -> None:
 def measure_files(folder: Path, names: Iterable[str]) -> Iterator[int | None]:
     """Yield the sizes of files of a folder, None for one that is missing; there may be 100,000."""
     if is_stored(folder):
-        yield from find_sizes(folder, names)
+        yield from (find_size(f"{folder}/{name}") for name in names)
         return
     for name in names:
         try:
@@ -361,7 +360,7 @@ class FileIdentity(NamedTuple):
             TokkitError: one is missing.
         """
         if is_stored(folder):
-            return (cls(0, 0, size or 0, 0) for size in find_sizes(folder, names))
+            return (cls(0, 0, find_size(f"{folder}/{name}") or 0, 0) for name in names)
         return (cls._ask(f"{folder}/{name}") for name in names)
 
     @classmethod

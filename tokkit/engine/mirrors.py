@@ -39,8 +39,8 @@ STATE_FOLDER = ".tokkit"
 SHARD_SUFFIX = ".arrow"
 _DRAFTS = (".tmp", ".part")
 
-# By the mirror of a folder: its files, by their names in it, as of the last ``pull``.
-_listings: dict[Path, dict[str, StoredFile]] = {}
+_listed: set[Path] = set()  # the mirrors of folders that were listed
+_objects: dict[str, StoredFile] = {}  # what they hold, by its path, as of the last ``pull``
 _current: set[str] = set()  # shards that are known to be those of the store
 
 
@@ -51,56 +51,44 @@ def is_stored(path: Path) -> bool:
 
 def list_store(folder: Path, *, without: str = "") -> dict[str, StoredFile]:
     """List a folder in its store, except a folder in it, and remember what is there."""
-    _listings[folder] = list_objects(folder, without=without)
-    return _listings[folder]
+    found = list_objects(folder, without=without)
+    start = f"{folder}/"
+    for path in [path for path in _objects if path.startswith(start)]:
+        del _objects[path]
+    _objects.update((start + name, each) for name, each in found.items())
+    _listed.add(folder)
+    return found
 
 
 def find_listing(folder: Path) -> dict[str, StoredFile]:
     """Return the files of a folder as of the last ``pull`` of it, or of one that has it."""
-    if folder in _listings:
-        return _listings[folder]
-    for above in folder.parents:
-        start = f"{folder.relative_to(above)}/"
-        listing = _listings.get(above, {}).items()
-        if found := {name.removeprefix(start): f for name, f in listing if name.startswith(start)}:
-            return found
-    return list_store(folder)
+    start = f"{folder}/"
+    objects = [*_objects.items()]  # while another thread pushes
+    found = {path.removeprefix(start): f for path, f in objects if path.startswith(start)}
+    return found if found or folder in _listed else list_store(folder)
 
 
-def _find(path: Path) -> StoredFile | None:
-    """Return what the store says of a file, by the last listing if one has its folder."""
-    for folder in path.parents:
-        name = path.relative_to(folder).as_posix()
-        if name in _listings.get(folder, ()):
-            return _listings[folder][name]
-    return find_object(path)  # another process may have just pushed it
+def _find(path: str | Path) -> StoredFile | None:
+    """Return what the store says of a file, by the last listing if it has the file."""
+    found = _objects.get(str(path))
+    # Another process may have just pushed it.
+    return find_object(Path(path)) if found is None else found
 
 
 def _note(path: Path, found: StoredFile | None) -> None:
     """Keep listings up with what this process does."""
     _current.discard(str(path))
-    for folder in path.parents:
-        if folder in _listings:
-            name = path.relative_to(folder).as_posix()
-            _listings[folder].pop(name, None)
-            if found is not None:
-                _listings[folder][name] = found
+    _objects.pop(str(path), None)
+    if found is not None and not _listed.isdisjoint(path.parents):
+        _objects[str(path)] = found
 
 
-def find_size(path: Path) -> int | None:
+def find_size(path: str | Path) -> int | None:
     """Return the size of a file in the store; None if it is missing."""
     if str(path) in _current:
-        return path.stat().st_size
+        return Path(path).stat().st_size
     found = _find(path)
     return None if found is None else found.size
-
-
-def find_sizes(folder: Path, names: Iterable[str]) -> Iterator[int | None]:
-    """Yield the sizes of files of a folder, by its last listing without a path for each."""
-    listing = find_listing(folder)
-    for name in names:
-        found = listing.get(name)
-        yield find_size(folder / name) if found is None else found.size
 
 
 def read_listed(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -156,12 +144,10 @@ def pull(path: Path, *, is_output: bool = False, shards: bool = False) -> None:
     """
     if not is_stored(path):
         return
-    for other in [each for each in _listings if each.is_relative_to(path)]:
-        del _listings[other]
     _current.clear()
     listing = list_store(path, without="" if is_output else STATE_FOLDER) or list_store(path)
     if not listing and not is_output and _find(path) is None:
-        del _listings[path]
+        _listed.discard(path)
         found = _find(path)
         if found is not None:
             _download(path, found)
@@ -238,11 +224,10 @@ def fetch_files(
     """
     if not is_stored(folder):
         return
-    listing = _listings.get(folder, {})
     missing, num_bytes = [], 0
     for name, sha256, size in files:
         path = f"{folder}/{name}"
-        if path in _current or _is_same(path, listing.get(name)):
+        if path in _current or _is_same(path, _objects.get(path)):
             _current.add(path)
             num_bytes += size
         else:
