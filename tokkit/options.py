@@ -234,7 +234,7 @@ def find_local(path: Path, cache: Path | None = None) -> Path:
     return path
 
 
-def find_mirrored(path: Path) -> tuple[str, str, str] | None:
+def find_mirrored(path: str | Path) -> tuple[str, str, str] | None:
     """Return scheme, bucket and key of the object that a path is the copy of; None if of none."""
     text = str(path)
     found = _MIRROR.fullmatch(text) if MIRRORS in text else None

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from tokenfolders import write_token_folder
 
-from tokkit.engine import drafts
-from tokkit.engine.drafts import draft_path, remove_drafts
+from tokkit.engine import files
+from tokkit.engine.files import draft_path, remove_drafts
 from tokkit.engine.folder import FolderLock, is_being_written
 from tokkit.engine.manifest import MANIFEST
 from tokkit.engine.receipts import Statement, read_receipts, write_statement
@@ -125,13 +125,13 @@ def test_only_drafts_that_nobody_writes_are_removed(
         tmp_path / f"shard.{machine}-{process}-{number}.tmp"
         for process in (ended.pid, os.getppid())
     )
-    monkeypatch.setattr(drafts, "_identify_machine", lambda: "0" * 8)
+    monkeypatch.setattr(files, "_identify_machine", lambda: "0" * 8)
     elsewhere, abandoned = draft_path(tmp_path / "new"), draft_path(tmp_path / "old")
     monkeypatch.undo()
     others = tmp_path / "of-another-program.tmp"
     for path in (own, dead, alive, elsewhere, abandoned, others):
         path.touch()
-    os.utime(abandoned, (0, time.time() - drafts.LEASE_SECONDS - 60))
+    os.utime(abandoned, (0, time.time() - files.LEASE_SECONDS - 60))
     remove_drafts(tmp_path)
     assert {*tmp_path.iterdir()} == {alive, elsewhere, others}
 

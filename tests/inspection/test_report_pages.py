@@ -15,7 +15,7 @@ from tinytokenizers import CONTROL, wordpiece_json, write_json, write_vocab
 from tokkit.cli import cli
 from tokkit.encoding.encode import encode
 from tokkit.encoding.encode_config import EncodeConfig
-from tokkit.engine.drafts import draft_path
+from tokkit.engine.files import draft_path
 from tokkit.engine.manifest import Manifest
 from tokkit.errors import TokkitError, UsageError
 from tokkit.inspection.report.markup import shorten_names

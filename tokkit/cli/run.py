@@ -14,7 +14,7 @@ from tokkit.cli.recipe import Recipe, read_recipe
 from tokkit.cli.stages import build, encode, pretrain, train
 from tokkit.cli.streams import echo
 from tokkit.encoding.encode_config import EncodeConfig
-from tokkit.engine.drafts import remove_drafts
+from tokkit.engine.files import remove_drafts
 from tokkit.engine.local import import_single_threaded, share_cluster
 from tokkit.engine.stage_config import OutputConfig, StageConfig
 from tokkit.errors import TokkitError, UsageError, require

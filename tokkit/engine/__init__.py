@@ -24,7 +24,7 @@ What an output folder holds, and who may write it:
 
 Files and stores:
 
-    files.py           files that are complete or absent; drafts.py names those that are written
+    files.py           files that are complete or absent, and the drafts that they are before
     mirrors.py         folders on object stores; object_store.py and requests.py speak to the stores
 
 progress.py has the bars and log lines.

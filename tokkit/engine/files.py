@@ -4,23 +4,34 @@ A file is written under a temporary name, synced, renamed, and its folder synced
 any moment the name has the old content or the new one, never a part. The content is hashed while it
 is written, so that nothing is read again for its SHA-256. A file of a folder on an object store goes
 up in place of the syncing; see ``tokkit.engine.mirrors``.
+
+Several processes, on several machines, may write the same file at once, so each writes a draft of its own:
+
+    shard-0000003.arrow.5d1f0c3a-4711-9e0c1d2e.tmp    machine, process, a random number
+
+A draft that a killed process left is deleted by another process of the same machine, which sees that
+its writer is gone, or by any after a day.
 """
 
 import errno
 import hashlib
 import os
+import platform
+import re
+import secrets
 import shutil
 import stat
+import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Self, cast
+from typing import Any, BinaryIO, Self, cast
 
-from tokkit.engine.drafts import draft_path
 from tokkit.engine.mirrors import (
     clear_store,
     drop,
-    fetch,
     find_listing,
     find_size,
     is_stored,
@@ -34,8 +45,58 @@ from tokkit.errors import TokkitError, describe_os_error, wrap_os_errors
 MAX_BYTES = 1 << 30  # of a manifest, of millions of shards, and of any other file read as a whole
 _PART_BYTES = 1 << 20
 
+# Age at which a draft of another machine is taken for abandoned.
+LEASE_SECONDS = 24 * 3600
+_DRAFT = re.compile(r".*\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.tmp", re.DOTALL)
 # What file systems say that have no hard links.
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@cache
+def _identify_machine() -> str:
+    """Return what tells whether two process ids are of the same system: machine, boot, container."""
+    parts = [platform.node()]
+    with suppress(OSError):  # Linux has these
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def draft_path(path: Path) -> Path:
+    """Return a new name for a draft of a file, which no other process uses."""
+    token = f"{_identify_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f"{path.name}.{token}.tmp")
+
+
+def remove_drafts(folder: Path) -> None:
+    """Delete the drafts in a folder that this process or one that was killed left."""
+    for path in folder.rglob("*.tmp"):
+        with suppress(OSError):
+            if _is_abandoned(path):
+                path.unlink()
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Return whether nobody writes a draft any more, except this process."""
+    draft = _DRAFT.fullmatch(path.name)
+    if draft is None or draft["machine"] != _identify_machine():
+        return time.time() - path.stat().st_mtime > LEASE_SECONDS
+    process = int(draft["process"])
+    return process == os.getpid() or not _is_running(process)
+
+
+def _is_running(process: int) -> bool:
+    """Return whether a process of this machine has not ended; zombies have."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    try:
+        return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
+    except OSError:  # it ended just now, or this is no Linux
+        return sys.platform != "linux"
 
 
 class HashedFile:
@@ -305,18 +366,15 @@ def remove_file(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def measure_files(folder: Path, names: Iterable[str]) -> Iterator[int | None]:
-    """Yield the sizes of files of a folder, None for one that is missing; there may be 100,000."""
-    if is_stored(folder):
-        yield from (find_size(f"{folder}/{name}") for name in names)
-        return
-    for name in names:
-        try:
-            found = os.stat(f"{folder}/{name}")  # noqa: PTH116  a path is not made for each
-        except (FileNotFoundError, NotADirectoryError):
-            yield None
-        else:
-            yield found.st_size if stat.S_ISREG(found.st_mode) else None
+def measure_file(path: str | Path) -> int | None:
+    """Return the size of a file in bytes; None if it is missing."""
+    if is_stored(path):
+        return find_size(path)
+    try:
+        found = os.stat(path)  # noqa: PTH116  no path is made for each of 100,000
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def hash_file(path: Path) -> str:
@@ -331,61 +389,3 @@ def hash_file(path: Path) -> str:
             raise TokkitError(f"{path}: is not a regular file; restore the file")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class FileIdentity(NamedTuple):
-    """What tells whether a path is still the same file with the same content."""
-
-    device: int
-    inode: int
-    size: int
-    changed_ns: int
-
-    @classmethod
-    def of(cls, path: Path) -> "FileIdentity":
-        """Return the identity of the file at ``path``, after links.
-
-        Raises:
-            TokkitError: it is missing.
-        """
-        if is_stored(path):  # the copy in the cache is nobody else's, on whichever machine
-            return cls(0, 0, find_size(path) or 0, 0)
-        return cls._ask(path)
-
-    @classmethod
-    def of_files(cls, folder: Path, names: Iterable[str]) -> Iterator["FileIdentity"]:
-        """Return the identities of files of a folder, without a path for each: there may be 100,000.
-
-        Raises:
-            TokkitError: one is missing.
-        """
-        if is_stored(folder):
-            return (cls(0, 0, find_size(f"{folder}/{name}") or 0, 0) for name in names)
-        return (cls._ask(f"{folder}/{name}") for name in names)
-
-    @classmethod
-    def _ask(cls, path: str | Path) -> "FileIdentity":
-        """Ask the operating system."""
-        try:  # not wrap_os_errors, which takes as long as the call: loaders make it at each step
-            found = os.stat(path)  # noqa: PTH116  half of the time of Path.stat
-        except OSError as error:
-            raise TokkitError(f"{path}: {describe_os_error(error)}") from error
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def require_file_inside(path: Path, folder: Path) -> None:
-    """Refuse what is not a regular file, which may never end, or a link out of the folder.
-
-    Raises:
-        TokkitError: also if it is missing.
-    """
-    if is_stored(path):
-        fetch(path)
-    with wrap_os_errors(path):
-        path.stat()  # raises if it is missing
-        if not path.is_file():
-            raise TokkitError(f"{path}: is not a regular file; recreate the folder")
-        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-            raise TokkitError(
-                f"{path}: is a link to a file outside the folder; replace it with a copy of the file"
-            )

@@ -44,7 +44,7 @@ _objects: dict[str, StoredFile] = {}  # what they hold, by its path, as of the l
 _current: set[str] = set()  # shards that are known to be those of the store
 
 
-def is_stored(path: Path) -> bool:
+def is_stored(path: str | Path) -> bool:
     """Return whether a path is in the mirror of a store."""
     return find_mirrored(path) is not None
 

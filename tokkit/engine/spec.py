@@ -17,13 +17,11 @@ A folder is in one of four states for a stage:
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from operator import eq
 from pathlib import Path
 from typing import Any
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.drafts import remove_drafts
-from tokkit.engine.files import list_names, measure_files, remove_file
+from tokkit.engine.files import list_names, measure_file, remove_drafts, remove_file
 from tokkit.engine.folder import FolderLock, clear_folder, interruptible, refuse_foreign
 from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import KEY_VERSION, MANIFEST, RECORDS, Manifest
@@ -132,8 +130,8 @@ def find_finished(spec: StageSpec) -> Manifest | None:
     manifest = Manifest.read(spec.output)
     if manifest.key != spec.key:
         return None
-    sizes = measure_files(spec.output, (row["name"] for row in manifest.shards))
-    complete = all(map(eq, sizes, (row["bytes"] for row in manifest.shards)))
+    rows = manifest.shards
+    complete = all(measure_file(f"{spec.output}/{row['name']}") == row["bytes"] for row in rows)
     return manifest if complete else None
 
 

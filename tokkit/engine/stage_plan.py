@@ -20,7 +20,7 @@ from typing import Any, Generic, TypedDict, TypeVar
 import msgspec
 
 from tokkit import __version__
-from tokkit.engine.files import measure_files, read_file, write_atomically
+from tokkit.engine.files import measure_file, read_file, write_atomically
 from tokkit.engine.json_files import Count, FileRow, canonical_json, parse_json
 from tokkit.engine.mirrors import STATE_FOLDER
 from tokkit.engine.receipts import Receipt, read_receipts, write_receipt
@@ -102,14 +102,12 @@ def find_done(
         units: some of its units.
         found: receipts in the output folder.
     """
-    pairs = [(unit, r) for unit in units if (r := found.get(stage.unit_key(unit))) is not None]
-    sizes = measure_files(stage.output, (unit.shard for unit, _ in pairs))
     return {
         unit.shard: receipt
-        for (unit, receipt), size in zip(pairs, sizes, strict=True)
-        # A unit of standard input is never done.
-        if not unit.in_parent
-        and size == receipt["bytes"]
+        for unit in units
+        if (receipt := found.get(stage.unit_key(unit))) is not None
+        and not unit.in_parent  # standard input is never done
+        and measure_file(f"{stage.output}/{unit.shard}") == receipt["bytes"]
         and _has_same_content(stage, unit, receipt, receipt["input_sha256"])
     }
 

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.files import hash_file, read_file, require_file_inside
+from tokkit.engine.files import hash_file, read_file
 from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import MANIFEST, TRAINING, Manifest
 from tokkit.engine.mirrors import fetch_again, pull
@@ -24,7 +24,7 @@ from tokkit.options import find_local
 from tokkit.shards.instances import count_instances
 from tokkit.shards.reader import ShardFolder
 from tokkit.shards.shard import Shard
-from tokkit.shards.shard_file import count_tokens
+from tokkit.shards.shard_file import count_tokens, require_file_inside
 from tokkit.tokenizer.loading import TokenizerFiles
 from tokkit.tokenizer.saving import classic_files
 from tokkit.tokenizer.sentencepiece_model import load_model

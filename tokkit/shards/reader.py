@@ -15,14 +15,13 @@ from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
-from tokkit.engine.files import FileIdentity
 from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import Manifest
 from tokkit.engine.mirrors import fetch_files, is_stored
 from tokkit.engine.progress import open_bar
 from tokkit.errors import TokkitError
 from tokkit.shards.schema import Header
-from tokkit.shards.shard import Shard, require_size
+from tokkit.shards.shard import FileIdentity, Shard, require_size
 from tokkit.shards.shard_file import count_tokens, open_copy
 
 # Shards that are opened with their folder, so that a fault is found before any work; opening all of
@@ -122,9 +121,10 @@ class ShardFolder:
         for shard in opened.values():
             shard.require_same_header(first)
         files = {name: (shard.row, shard.identity) for name, shard in opened.items()}
-        others = rows[num_opened:]
-        identities = FileIdentity.of_files(path, (row["name"] for row in others))
-        for row, identity in zip(others, identities, strict=True):
+        for row in rows[num_opened:]:
+            identity = FileIdentity.of(
+                f"{path}/{row['name']}"
+            )  # no path is made for each of 100,000
             if identity.size != row["bytes"]:
                 require_size(path / row["name"], identity, row)
             files[row["name"]] = row, identity

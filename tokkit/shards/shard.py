@@ -1,16 +1,17 @@
 """One shard of a folder, compared with what the manifest says of it."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
-from tokkit.engine.files import FileIdentity, require_file_inside
 from tokkit.engine.json_files import FileRow
 from tokkit.engine.manifest import Manifest
-from tokkit.engine.mirrors import fetch_files
-from tokkit.errors import TokkitError
+from tokkit.engine.mirrors import fetch_files, find_size, is_stored
+from tokkit.errors import TokkitError, describe_os_error
 from tokkit.shards.objectives import OBJECTIVES
 from tokkit.shards.schema import Header, check_batch, expected_schema
 from tokkit.shards.shard_file import (
@@ -20,7 +21,32 @@ from tokkit.shards.shard_file import (
     open_shard,
     read_schema,
     report_damage,
+    require_file_inside,
 )
+
+
+class FileIdentity(NamedTuple):
+    """What tells whether a path is still the same file with the same content."""
+
+    device: int
+    inode: int
+    size: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, path: str | Path) -> "FileIdentity":
+        """Return the identity of the file at ``path``, after links.
+
+        Raises:
+            TokkitError: it is missing.
+        """
+        if is_stored(path):  # the copy in the cache is nobody else's, on whichever machine
+            return cls(0, 0, find_size(path) or 0, 0)
+        try:  # not wrap_os_errors, which takes as long as the call: loaders make it at each step
+            found = os.stat(path)  # noqa: PTH116  half of the time of Path.stat
+        except OSError as error:
+            raise TokkitError(f"{path}: {describe_os_error(error)}") from error
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def header_of(schema: pa.Schema, path: Path) -> Header:

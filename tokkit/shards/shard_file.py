@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from tokkit.engine.files import require_file_inside
+from tokkit.engine.mirrors import fetch, is_stored
 from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.shards.claims import check_claims, read_footer
 
@@ -40,6 +40,24 @@ def report_damage(where: str, fault: str = "damaged") -> Iterator[None]:
     except DAMAGE as error:
         reason = str(error).split("\n", 1)[0]
         raise TokkitError(f"{where}: {fault} ({reason}); recreate the folder") from error
+
+
+def require_file_inside(path: Path, folder: Path) -> None:
+    """Refuse what is not a regular file, which may never end, or a link out of the folder.
+
+    Raises:
+        TokkitError: also if it is missing.
+    """
+    if is_stored(path):
+        fetch(path)
+    with wrap_os_errors(path):
+        path.stat()  # raises if it is missing
+        if not path.is_file():
+            raise TokkitError(f"{path}: is not a regular file; recreate the folder")
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise TokkitError(
+                f"{path}: is a link to a file outside the folder; replace it with a copy of the file"
+            )
 
 
 def read_schema(path: Path) -> pa.Schema:

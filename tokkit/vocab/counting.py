@@ -28,8 +28,7 @@ from tokkit.corpus.readers import read_ahead, read_and_count
 from tokkit.corpus.sources import STDIN
 from tokkit.corpus.units import CorpusUnit, Group
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.drafts import draft_path
-from tokkit.engine.files import HashedFile, hash_file
+from tokkit.engine.files import HashedFile, draft_path, hash_file
 from tokkit.engine.json_files import Count, FileRow
 from tokkit.engine.local import UNIT_MEMORY
 from tokkit.engine.mirrors import fetch_files

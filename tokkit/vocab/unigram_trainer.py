@@ -24,8 +24,7 @@ from typing import Any
 import sentencepiece
 
 from tokkit.engine.accounts import Accounts
-from tokkit.engine.drafts import draft_path
-from tokkit.engine.files import HashedFile
+from tokkit.engine.files import HashedFile, draft_path
 from tokkit.engine.local import run_units
 from tokkit.engine.mirrors import STATE_FOLDER
 from tokkit.engine.unit import Task, Unit, UnitResult

@@ -35,8 +35,7 @@ import numpy as np
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.streams import open_stream, require_same
 from tokkit.corpus.units import CorpusUnit
-from tokkit.engine.drafts import draft_path
-from tokkit.engine.files import write_atomically
+from tokkit.engine.files import draft_path, write_atomically
 from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.kernels.arrays import Bytes, Int64
 from tokkit.kernels.vocab.sorted_runs import (
