@@ -22,7 +22,7 @@ from tokkit.pretraining.data.batches import Batch, Layout, MicroBatches
 from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
-from tokkit.pretraining.models.architectures import outline_model
+from tokkit.pretraining.models.architectures import build_meta_model
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import autocast, choose_precision, torch_settings
 from tokkit.pretraining.training.distributed import join_process_group
@@ -197,7 +197,7 @@ def count_flops(config: PretrainConfig) -> float:
     sources = open_sources(config)
     shape = choose_model(config, sources)[0]
     sample = sample_instances(Loader(sources, config))
-    return count_flops_per_token(outline_model(shape), sample)
+    return count_flops_per_token(build_meta_model(shape), sample)
 
 
 def choose_steps(config: PretrainConfig, num_steps: int, num_shapes: int) -> list[int]:

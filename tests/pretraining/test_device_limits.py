@@ -11,7 +11,7 @@ import torch
 from instancefolders import write_instance_folder
 
 from tokkit.errors import Interrupted, TokkitError, UsageError
-from tokkit.pretraining.models.architectures import outline_model
+from tokkit.pretraining.models.architectures import build_meta_model
 from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.pretrain import pretrain
 from tokkit.pretraining.pretrain_config import PretrainConfig
@@ -48,7 +48,7 @@ def test_micro_batches_are_as_large_as_a_gpu_has_room_for(
 ) -> None:
     monkeypatch.setattr(train_model, "choose_precision", lambda *_: precision)
     shape = ModelConfig.from_preset(preset, vocab_size=30_522, max_seq_length=512, dropout=0.1)
-    model, gpu = outline_model(shape), torch.device("cuda")
+    model, gpu = build_meta_model(shape), torch.device("cuda")
     assert train_model.choose_micro_batch_tokens(model, available, gpu) == tokens
     assert train_model.choose_micro_batch_tokens(model, available, torch.device("cpu")) == 16_384
 

@@ -16,7 +16,7 @@ from realcommands import pretrain_arguments
 from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.prefetcher import Prefetcher
-from tokkit.pretraining.models.architectures import build_model, outline_model
+from tokkit.pretraining.models.architectures import build_meta_model, build_model
 from tokkit.pretraining.models.gpt2 import Gpt2Config
 from tokkit.pretraining.models.transformer import ModelConfig
 from tokkit.pretraining.pretrain_config import PretrainConfig
@@ -33,7 +33,7 @@ from tokkit.pretraining.training.schedule import Schedule
 
 SAMPLE = Sample(num_instances=1000, num_held_out=512, tokens=100.0, length=120.0, masked_share=0.15)
 SHAPE = ModelConfig.from_preset("tiny", vocab_size=30522, max_seq_length=128, dropout=0.1)
-MODEL = outline_model(SHAPE)
+MODEL = build_meta_model(SHAPE)
 
 
 def make_config(**options: Any) -> PretrainConfig:

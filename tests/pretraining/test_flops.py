@@ -9,7 +9,7 @@ from randommodels import share_layers
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokkit.pretraining.models.architectures import outline_model
+from tokkit.pretraining.models.architectures import build_meta_model
 from tokkit.pretraining.models.bert import Bert
 from tokkit.pretraining.models.gpt2 import Gpt2Config
 from tokkit.pretraining.models.transformer import ModelConfig
@@ -27,7 +27,7 @@ def make_sample(length: float, masked_share: float) -> Sample:
 
 def test_a_token_passes_the_parameters_of_the_model() -> None:
     """Attention costs nothing at length 0, and the head nothing where no token is predicted."""
-    model = outline_model(BASE)
+    model = build_meta_model(BASE)
     assert isinstance(model, Bert)
     encoder = count_flops_per_token(model, make_sample(0, 0)) / 6
     assert encoder == sum(p.numel() for p in model.layers.parameters())
@@ -36,10 +36,10 @@ def test_a_token_passes_the_parameters_of_the_model() -> None:
     padding = BASE.padded_vocab_size - 30522
     own = sum(p.numel() for p in model.masked_token_head.parameters())
     assert head == own - padding + 30522 * 768
-    shared = outline_model(share_layers(BASE))
+    shared = build_meta_model(share_layers(BASE))
     mapping = 768 * 768 + 768
     assert count_flops_per_token(shared, make_sample(0, 0)) / 6 == encoder + mapping
-    decoder = outline_model(Gpt2Config(**(asdict(BASE) | {"objective": "clm"})))
+    decoder = build_meta_model(Gpt2Config(**(asdict(BASE) | {"objective": "clm"})))
     assert count_flops_per_token(decoder, make_sample(0, 1)) / 6 - encoder == 30522 * 768
 
 
@@ -56,7 +56,7 @@ def test_operations_are_those_that_torch_counts(T: int, M: int) -> None:
 
 
 def test_a_token_of_base_costs_what_the_formula_says() -> None:
-    assert count_flops_per_token(outline_model(BASE), make_sample(128, 0.15)) == pytest.approx(
+    assert count_flops_per_token(build_meta_model(BASE), make_sample(128, 0.15)) == pytest.approx(
         546.3e6, rel=1e-3
     )
 

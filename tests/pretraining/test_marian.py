@@ -22,7 +22,7 @@ from tokkit.instances.build_config import BuildConfig
 from tokkit.pretraining.data.batches import NO_PADDING, Padding, lay_out
 from tokkit.pretraining.data.instance_loader import padded_batch
 from tokkit.pretraining.families import MARIAN_PRESETS
-from tokkit.pretraining.models.architectures import build_model, outline_model
+from tokkit.pretraining.models.architectures import build_meta_model, build_model
 from tokkit.pretraining.models.export import read_export, write_export
 from tokkit.pretraining.models.initial_weights import InitialWeights, read_initial_weights
 from tokkit.pretraining.models.marian import MarianConfig
@@ -125,7 +125,7 @@ def test_presets_have_the_parameters_of_the_paper() -> None:
         config = MarianConfig.from_preset(
             preset, vocab_size=37000, max_seq_length=512, dropout=0.1, objective="translation"
         )
-        number = sum(p.numel() for p in outline_model(config).parameters())
+        number = sum(p.numel() for p in build_meta_model(config).parameters())
         assert number == pytest.approx(millions * 1e6, rel=0.01)
 
 

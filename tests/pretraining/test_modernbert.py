@@ -25,9 +25,9 @@ from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.families import MODERNBERT_PRESETS
 from tokkit.pretraining.models.architectures import (
+    build_meta_model,
     build_model,
     from_transformers,
-    outline_model,
     to_transformers,
 )
 from tokkit.pretraining.models.attention import (
@@ -204,7 +204,7 @@ def test_presets_have_as_many_parameters_as_those_of_ettin(
         preset, vocab_size=50368, max_seq_length=128, dropout=0.0, objective=objective
     )
     assert config.hidden_size == 64 * config.num_attention_heads
-    model = outline_model(config)
+    model = build_meta_model(config)
     kind, config_kind = PEERS[objective]
     layers, hidden, heads, feed_forward = MODERNBERT_PRESETS[preset]
     with torch.device("meta"):
@@ -254,7 +254,7 @@ def test_a_config_speaks_both_dialects_of_transformers() -> None:
 
 def test_a_token_costs_the_window_and_not_the_sequence() -> None:
     def flops(length: float, **fields: Any) -> float:
-        model = outline_model(make_shape("mlm", **fields))
+        model = build_meta_model(make_shape("mlm", **fields))
         sample = Sample(
             num_instances=1, num_held_out=0, tokens=length, length=length, masked_share=0.0
         )
@@ -263,7 +263,7 @@ def test_a_token_costs_the_window_and_not_the_sequence() -> None:
     attention = 12 * 32  # of a layer, per token that is attended to
     assert flops(8192) - flops(0) == attention * (2 * 8192 + 2 * 129)
     assert flops(100) - flops(0) == attention * 4 * 100
-    parameters = sum(p.numel() for p in outline_model(make_shape("mlm")).layers.parameters())
+    parameters = sum(p.numel() for p in build_meta_model(make_shape("mlm")).layers.parameters())
     assert flops(0) == 6 * parameters
 
 

@@ -31,9 +31,9 @@ from tokkit.pretraining.training.distributed import (
     accumulate,
     choose_rank_device,
     distribute,
-    full_tensors,
+    gather_tensors,
     join_process_group,
-    split_tensors,
+    shard_tensors,
 )
 from tokkit.pretraining.training.launch import launch
 from tokkit.pretraining.training.launch_info import SINGLE_PROCESS, LaunchInfo, detect_launcher
@@ -117,7 +117,7 @@ def without_wrapper(model: nn.Module) -> nn.Module:
 
 def gradients_of(model: nn.Module) -> dict[str, Tensor]:
     named = without_wrapper(model).named_parameters()
-    return full_tensors({name: p.grad for name, p in named if p.grad is not None})
+    return gather_tensors({name: p.grad for name, p in named if p.grad is not None})
 
 
 def make_optimizer(model: nn.Module) -> torch.optim.AdamW:
@@ -174,7 +174,7 @@ def check_round_trip(trained: nn.Module, optimizer: torch.optim.Optimizer) -> No
         {name: p.detach() for name, p in without_wrapper(trained).named_parameters()},
         moments_of(trained, optimizer),
     ):
-        parts = split_tensors(full_tensors(tensors), tensors)
+        parts = shard_tensors(gather_tensors(tensors), tensors)
         assert parts.keys() == tensors.keys()
         for name, tensor in tensors.items():
             ours, theirs = parts[name], tensor

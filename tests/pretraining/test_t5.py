@@ -32,9 +32,9 @@ from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.families import T5_PRESETS
 from tokkit.pretraining.models.architectures import (
+    build_meta_model,
     build_model,
     from_transformers,
-    outline_model,
     to_transformers,
 )
 from tokkit.pretraining.models.export import fill_mask, read_export, write_export
@@ -195,12 +195,12 @@ def test_presets_have_the_parameters_of_version_1_1(preset: str, millions: int) 
     config = T5Config.from_preset(
         preset, vocab_size=32128, max_seq_length=512, dropout=0.1, objective="span-corruption"
     )
-    num_parameters = sum(p.numel() for p in outline_model(config).parameters())
+    num_parameters = sum(p.numel() for p in build_meta_model(config).parameters())
     assert num_parameters == pytest.approx(millions * 1e6, rel=0.005)
 
 
 def test_operations_are_those_of_both_stacks() -> None:
-    model = outline_model(SHAPE)
+    model = build_meta_model(SHAPE)
     sample = Sample(num_instances=1, num_held_out=0, tokens=8, length=0, masked_share=0.5)
     layers: Any = model
     encoder = sum(p.numel() for p in model.layers.parameters())

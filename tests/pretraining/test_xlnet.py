@@ -21,7 +21,7 @@ from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
 from tokkit.pretraining.data.batches import NO_PADDING, Padding, lay_out
 from tokkit.pretraining.families import PRESETS
-from tokkit.pretraining.models.architectures import build_model, outline_model
+from tokkit.pretraining.models.architectures import build_meta_model, build_model
 from tokkit.pretraining.models.export import fill_mask, read_export, write_export
 from tokkit.pretraining.models.initial_weights import read_initial_weights
 from tokkit.pretraining.models.transformer import Transformer
@@ -119,7 +119,7 @@ def test_presets_have_the_parameters_of_the_release() -> None:
         config = XlnetConfig.from_preset(
             preset, vocab_size=32000, max_seq_length=512, dropout=0.1, objective="plm"
         )
-        number = sum(p.numel() for p in outline_model(config).parameters())
+        number = sum(p.numel() for p in build_meta_model(config).parameters())
         assert number == pytest.approx(millions * 1e6, rel=0.005)
 
 

@@ -102,7 +102,7 @@ def build_model(config: ModelConfig) -> Transformer:
     return model
 
 
-def outline_model(config: ModelConfig) -> Transformer:
+def build_meta_model(config: ModelConfig) -> Transformer:
     """Return a model whose tensors are on torch's ``meta`` device, without data."""
     with torch.device("meta"):
         return choose_architecture(config).build(config)

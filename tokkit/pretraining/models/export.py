@@ -40,10 +40,10 @@ from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.kernels.instances.flatten import NO_LABEL
 from tokkit.pretraining.models.architectures import (
     ARCHITECTURES,
+    build_meta_model,
     choose_architecture,
     config_names,
     from_transformers,
-    outline_model,
     parse_config,
     require_possible,
     to_transformers,
@@ -157,7 +157,7 @@ def read_export(folder: Path) -> Transformer:
     Raises:
         TokkitError: if a file is missing, or a tensor is missing or has another shape.
     """
-    model = outline_model(read_config(folder))
+    model = build_meta_model(read_config(folder))
     tensors = read_tensors(folder / MODEL, to_transformers(model.state_dict(), model.config))
     model.load_state_dict(from_transformers(tensors, model.config, model.state_dict()), assign=True)
     return model.eval()

@@ -38,9 +38,9 @@ from tokkit.pretraining.models.architectures import (
     POSITIONS,
     SIBLINGS,
     VOCAB_TENSORS,
+    build_meta_model,
     choose_architecture,
     from_transformers,
-    outline_model,
     parse_config,
     require_possible,
     to_transformers,
@@ -266,11 +266,11 @@ def _convert(weights: Mapping[str, Tensor], config: ModelConfig, folder: Path) -
     if num_layers * len(architecture.inner) > len(weights) + 1:
         last = architecture.layer.format(config.num_hidden_layers - 1)
         raise TokkitError(f"{folder}: the weights lack {last}; they are not a complete {kind}")
-    outline = outline_model(config).state_dict()
-    expected = to_transformers(outline, config)
+    ours = build_meta_model(config).state_dict()
+    expected = to_transformers(ours, config)
     heads = {
         their_name
-        for name in outline
+        for name in ours
         if name.startswith(HEADS)
         for their_name in transformers_names(name, architecture)
     }
@@ -296,9 +296,7 @@ def _convert(weights: Mapping[str, Tensor], config: ModelConfig, folder: Path) -
             )
     if ignored := others - zeros:
         log.info("%s: ignores %s", folder, _modules(ignored))
-    names = [
-        name for name in outline if found.keys() >= set(transformers_names(name, architecture))
-    ]
+    names = [name for name in ours if found.keys() >= set(transformers_names(name, architecture))]
     return from_transformers(found, config, names)
 
 

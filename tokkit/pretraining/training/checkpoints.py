@@ -40,7 +40,7 @@ from torch.optim import Optimizer
 from tokkit.engine.files import hash_file, write_folder_atomically
 from tokkit.engine.json_files import canonical_json, read_json
 from tokkit.errors import TokkitError, wrap_os_errors
-from tokkit.pretraining.models.architectures import outline_model
+from tokkit.pretraining.models.architectures import build_meta_model
 from tokkit.pretraining.models.model_files import (
     MODEL,
     DamagedError,
@@ -148,7 +148,7 @@ def read_model(path: Path, config: ModelConfig) -> Transformer:
     Raises:
         TokkitError: if the file is damaged or belongs to another model.
     """
-    model = outline_model(config)
+    model = build_meta_model(config)
     names = _name_weights(model)
     tensors = read_tensors(path / MODEL, {name: tensor for tensor, name in names.items()})
     weights = model.state_dict(keep_vars=True).items()

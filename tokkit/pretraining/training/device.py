@@ -238,7 +238,7 @@ def torch_settings(config: PretrainConfig, device: torch.device) -> Iterator[Non
         yield
 
 
-class LossScale:
+class ScaledOptimizer:
     """An optimizer whose gradients are those of a scaled loss.
 
     Args:

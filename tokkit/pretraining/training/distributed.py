@@ -103,7 +103,7 @@ def join_process_group(config: PretrainConfig, launch_info: LaunchInfo) -> Itera
         yield group
         group.barrier()
     except RuntimeError as error:
-        if not _is_loss(error):
+        if not _is_disconnect(error):
             raise
         raise RankLost(
             f"rank {group.rank}: lost the connection to another rank; see the error of that rank"
@@ -163,7 +163,7 @@ def _join(group: ProcessGroup) -> None:
         ) from error
 
 
-def _is_loss(error: RuntimeError) -> bool:
+def _is_disconnect(error: RuntimeError) -> bool:
     """Return whether an error is about another rank, for which gloo has no exception type."""
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
@@ -225,7 +225,7 @@ def accumulate(model: nn.Module, *, is_last: bool) -> Iterator[None]:
         yield
 
 
-def full_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def gather_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Gather tensors on rank 0; all ranks call this.
 
     Args:
@@ -244,7 +244,7 @@ def full_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return full
 
 
-def split_tensors(full: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def shard_tensors(full: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return this rank's part of the tensors of rank 0; all ranks call this.
 
     Args:

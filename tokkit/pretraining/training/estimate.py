@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from tokkit.pretraining.data.instance_sources import Sources, open_sources
-from tokkit.pretraining.models.architectures import outline_model
+from tokkit.pretraining.models.architectures import build_meta_model
 from tokkit.pretraining.models.transformer import Transformer
 from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.pretraining.training.device import (
@@ -68,7 +68,7 @@ def measure_run(plan: RunPlan, num_processes: int) -> dict[str, Any]:
         loaders = open_loaders(config, sources, group, schedule)
         samples = [sample_instances(loader) for loader in loaders]
         shape, _ = choose_model(config, sources, plan.model)
-        model = outline_model(shape)
+        model = build_meta_model(shape)
         parameters = count_parameters(model)
         available = find_available_memory(group.device)
         if available is not None and group.device.type == "cpu":

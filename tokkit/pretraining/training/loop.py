@@ -44,7 +44,7 @@ from tokkit.pretraining.training.checkpoints import (
     restore_tensors,
 )
 from tokkit.pretraining.training.device import (
-    LossScale,
+    ScaledOptimizer,
     choose_precision,
     compute_losses,
     count_graphs,
@@ -54,8 +54,8 @@ from tokkit.pretraining.training.device import (
 from tokkit.pretraining.training.distributed import (
     ProcessGroup,
     accumulate,
-    full_tensors,
-    split_tensors,
+    gather_tensors,
+    shard_tensors,
 )
 from tokkit.pretraining.training.metrics import (
     MetricSums,
@@ -102,7 +102,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         """Initialize what changes during the run; nothing is resumed, logged or written yet."""
-        self._scaled = LossScale(self.optimizer, self.group, self.config.precision)
+        self._scaled = ScaledOptimizer(self.optimizer, self.group, self.config.precision)
         self._resumed: Checkpoint | None = None
         self._writer: CheckpointWriter | None = None
         self._reporter: Reporter | None = None
@@ -133,7 +133,7 @@ class Trainer:
         if not self.group.is_first:
             self.state.interval = MetricSums()  # rank 0 has the sums of all processes
         parts = {
-            file: split_tensors({} if checkpoint is None else checkpoint.tensors[file], tensors)
+            file: shard_tensors({} if checkpoint is None else checkpoint.tensors[file], tensors)
             for file, tensors in expected.items()
         }
         restore_tensors(parts, self.state.num_updates, self.model, self.optimizer)
@@ -327,7 +327,7 @@ class Trainer:
             return
         self.collect_metrics()  # raises before weights that are not finite would be saved
         named = name_tensors(self.model, self.optimizer)
-        tensors = {file: full_tensors(named[file]) for file in named}
+        tensors = {file: gather_tensors(named[file]) for file in named}
         interval = state.interval.all_reduce(self.group.sum)
         whole = replace(state, interval=interval, loss_scale=self._scaled.state)
         if self._writer is not None and self._reporter is not None:

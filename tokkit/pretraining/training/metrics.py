@@ -193,7 +193,7 @@ class TrainingState:
         phase_starts: first step of each phase that has started.
         evaluated_step: last step that was evaluated.
         best_loss: lowest held-out loss.
-        skipped_steps: number of steps without an update, in fp16; see ``LossScale``.
+        skipped_steps: number of steps without an update, in fp16; see ``ScaledOptimizer``.
         loss_scale: the scale and its age at the checkpoint; None without fp16.
         interval: sums since the last log line.
     """

@@ -57,7 +57,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from tokkit.pretraining.pretrain_config import PretrainConfig
-from tokkit.pretraining.training.device import LossScale
+from tokkit.pretraining.training.device import ScaledOptimizer
 
 EPSILON = 1e-6
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -290,7 +290,7 @@ def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
     return norm
 
 
-def update_weights(optimizer: Optimizer | LossScale, rate: float) -> None:
+def update_weights(optimizer: Optimizer | ScaledOptimizer, rate: float) -> None:
     """Update the weights with a learning rate of ``rate``, and drop the gradients."""
     for group in optimizer.param_groups:
         group["lr"] = rate

@@ -44,7 +44,7 @@ from tokkit.pretraining.training.distributed import (
     choose_rank_device,
     compile_model,
     distribute,
-    full_tensors,
+    gather_tensors,
     join_process_group,
 )
 from tokkit.pretraining.training.launch_info import LaunchInfo
@@ -113,7 +113,7 @@ def train(plan: RunPlan, launch_info: LaunchInfo) -> Manifest:
             if isinstance(inner := getattr(error, "inner_exception", None), Interrupted):
                 raise inner from error
             raise
-        weights = full_tensors(trainer.model.state_dict())
+        weights = gather_tensors(trainer.model.state_dict())
         if group.is_first:
             _write_results(plan, sources, trainer, weights)
         group.barrier()
