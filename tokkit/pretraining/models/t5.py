@@ -215,9 +215,9 @@ class T5(EncoderDecoder):
         self.lm_head = nn.Linear(config.hidden_size, config.padded_vocab_size, bias=False)
 
     def initialize(self) -> None:
-        """Draw the weights as published: words with a deviation of 1, others so that outputs have one of 1.
+        """Draw the weights as published: words with a standard deviation of 1, others for outputs of 1.
 
-        That includes the head; ``transformers`` draws it with 1, so that losses start at hundreds.
+        That includes the head; ``transformers`` draws it with 1, so that losses start in the hundreds.
         """
         config = self.config
         D, HK = config.hidden_size, config.inner_size
