@@ -175,12 +175,12 @@ class RunPlan:
             keys = dict(zip(config.folders, (source.key for source in self.sources), strict=True))
             for phase, data in zip(config.own_phases, options["phases"], strict=True):
                 data["instances"] = [keys[folder] for folder in phase.instances]
-        # An option that is given with its default value makes no other run.
-        by_steps = config.max_time is None and config.decay_from is None
-        if not (config.init_from or config.origin_path):
-            options["preset"] = config.choose_preset(self.choose_family())
+        # An option that is given with its default value does not make it another run.
         family = self.choose_family()
         options |= {"architecture": family, "dropout": config.choose_dropout(family)}
+        if not (config.init_from or config.origin_path):
+            options["preset"] = config.choose_preset(family)
+        by_steps = config.max_time is None and config.decay_from is None
         if by_steps:
             options["max_steps"] = config.num_steps
         options |= {"init_from": self.initial, "precision": self.precision}
