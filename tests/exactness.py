@@ -14,7 +14,7 @@ from madetokenizers import bert_of_characters, bpe_of_pairs
 from reference.bpe import ByteLevelBPE
 from reference.wordpiece import WordPiece
 from tokkit.tokenizer.encoder import Encoder
-from tokkit.tokenizer.library_calls import library_threads
+from tokkit.tokenizer.library_calls import single_thread
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -73,7 +73,7 @@ def ask_encoder(encoder: Encoder, texts: pa.LargeStringArray) -> Answer:
 def ask_library(tokenizer: Tokenizer, texts: Sequence[str]) -> Answer:
     """Return the library's ids, offsets and word starts."""
     assert tokenizer.library is not None
-    with library_threads(1):
+    with single_thread():
         encodings = tokenizer.library.encode_batch(texts, add_special_tokens=False)
     lengths = np.fromiter(map(len, encodings), np.int64, len(texts))
     ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), np.int64)

@@ -160,16 +160,13 @@ def _watch(done: threading.Event, seconds: float, fault: str) -> None:
 
 
 @contextmanager
-def library_threads(count: int) -> Iterator[None]:
-    """Set how many threads the tokenizers library uses within the block; 0 and 1 use this one.
+def single_thread() -> Iterator[None]:
+    """Let the tokenizers library use the calling thread alone within the block.
 
     The library reads its switch from the environment at each call, but makes its thread pool once
     in a process, with as many threads as ``RAYON_NUM_THREADS`` says at the first call.
     """
-    switches = {
-        "TOKENIZERS_PARALLELISM": "true" if count > 1 else "false",
-        "RAYON_NUM_THREADS": str(max(count, 1)),
-    }
+    switches = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
     before = {name: os.environ.get(name) for name in switches}
     os.environ.update(switches)
     try:

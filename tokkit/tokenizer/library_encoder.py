@@ -33,7 +33,7 @@ from tokkit.tokenizer.characters import WordCharacters, cut_at_words
 from tokkit.tokenizer.definitions import change_parts
 from tokkit.tokenizer.encoded import Encoded, TextTooLongError
 from tokkit.tokenizer.file_checks import find_growth
-from tokkit.tokenizer.library_calls import LibraryError, library_threads, watch_library
+from tokkit.tokenizer.library_calls import LibraryError, single_thread, watch_library
 from tokkit.tokenizer.metaspace_vocabulary import find_word_tokens
 from tokkit.tokenizer.sentencepiece_model import NO_DUMMY_PREFIX, PieceProcessor
 from tokkit.tokenizer.tokenizer import Tokenizer
@@ -310,7 +310,7 @@ class LibraryEncoder:
             that returns the spans of the tokens of one text.
         """
         words: Iterable[list[int | None]] = ()
-        with library_threads(1), watch_library(self._tokenizer.path, texts):
+        with single_thread(), watch_library(self._tokenizer.path, texts):
             if self._tokenizer.processor is not None:
                 lists = library.encode(texts, out_type=int, num_threads=1)
             else:
