@@ -94,8 +94,7 @@ def text_obstacles(tokenizer: Tokenizer, *, spaced: bool) -> Iterator[str]:
         TextNormalizer.of_tokenizer(tokenizer)
     except UnknownNormalizerError as error:
         yield str(error)
-    if (obstacle := explain_added(tokenizer, spaced=spaced)) is not None:
-        yield obstacle
+    yield from added_obstacles(tokenizer, spaced=spaced)
 
 
 class Segmenter:
@@ -130,15 +129,12 @@ class Segmenter:
             ends: int64, where sentences end in ``values``, ascending; the end of each text is among
                 them. None if each text is one sentence.
         """
-        bounds, added, firsts = offsets, None, None
-        if self._raw is not None:
-            bounds, added, firsts = self._raw.cut(values, bounds)
+        bounds, added, firsts = self._raw.cut(values, offsets)
         if self._normalizer is not None:
             values, bounds, ends = self._normalizer.normalize(values, bounds, ends)
-        if self._normalized is not None:
-            bounds, added, again = self._normalized.cut(values, bounds, added)
-            if again is not None:
-                firsts = again if firsts is None else again[firsts]
+        bounds, added, again = self._normalized.cut(values, bounds, added)
+        if again is not None:
+            firsts = again if firsts is None else again[firsts]
         if self._normalizer is not None:
             is_first = None
             if firsts is not None:
@@ -176,28 +172,25 @@ def cut_at_ends(segments: Segments, rules: CutRules) -> tuple[Segments, Cuts]:
     return replace(segments, bounds=places, added=added), cuts
 
 
-def explain_added(tokenizer: Tokenizer, *, spaced: bool) -> str | None:
-    """Return which added token needs the tokenizer's library, or None.
+def added_obstacles(tokenizer: Tokenizer, *, spaced: bool) -> Iterator[str]:
+    """Yield which added tokens need the tokenizer's library.
 
     Of two tokens that are equal once they are normalized the library takes any.
     """
     raw, normalized = read_rows(tokenizer)
     counts = Counter(content for content, _ in normalized)
-    marks = set()
-    if (
-        spaced and b" " in _make_normalize(tokenizer)("a b").encode()
-    ):  # the pre-tokenizer puts U+2581 there
-        marks = {b" ", WORD_BEGINNING.encode()}
+    # Where the normalizer keeps spaces, the pre-tokenizer puts U+2581 in their place.
+    keeps_spaces = spaced and " " in _make_normalize(tokenizer)("a b")
+    marks = (b" ", WORD_BEGINNING.encode()) if keeps_spaces else ()
     for content, row in [*raw, *normalized]:
         name = f"its added token {row['content']!r}"
         for flag in ("lstrip", "rstrip", "single_word"):
             if row[flag] and not row["special"]:
-                return f"{flag} of {name}"
+                yield f"{flag} of {name}"
         if row["normalized"] and (content == b"" or counts[content] > 1):
-            return f"{name}, which is normalized to {content.decode()!r}"
+            yield f"{name}, which is normalized to {content.decode()!r}"
         if row["normalized"] and any(mark in content for mark in marks):
-            return f"{name}, which has white space"
-    return None
+            yield f"{name}, which has white space"
 
 
 def read_rows(tokenizer: Tokenizer) -> list[list[tuple[bytes, Mapping[str, Any]]]]:
@@ -222,12 +215,12 @@ class AddedTokens:
     """Added tokens of one kind.
 
     Args:
-        ids: the id of each token by the bytes that are searched for, of which there are some, or -1
-            for a special token.
+        ids: the id of each token by the bytes that are searched for, -1 for a special token; may be
+            empty.
     """
 
     def __init__(self, ids: Mapping[bytes, int]) -> None:
-        self._table = _make_table(ids)
+        self._table = _make_table(ids) if ids else None
 
     def cut(
         self, values: Bytes, bounds: Int64, ids: Int64 | None = None
@@ -246,6 +239,8 @@ class AddedTokens:
             of all segments, int64 ``[num_texts + 1]``. A segment is empty only where a text is. If
             no token is found: ``bounds``, ``ids`` and None.
         """
+        if self._table is None:
+            return bounds, ids, None
         state = np.zeros(STATE_SIZE, np.int64)
         state[[BLOCK, START, REACHED]] = bounds[0]
         before = np.zeros(0, np.int64) if ids is None else ids
@@ -265,17 +260,12 @@ class AddedTokens:
         return out_bounds[: num_segments + 1], out_ids[:num_segments], firsts
 
 
-def make_added_tokens(
-    tokenizer: Tokenizer, *, spaced: bool
-) -> tuple[AddedTokens | None, AddedTokens | None]:
+def make_added_tokens(tokenizer: Tokenizer, *, spaced: bool) -> tuple[AddedTokens, AddedTokens]:
     """Return the added tokens to search for in text, before and after its normalization.
 
     Args:
-        tokenizer: whose added tokens ``tokkit.tokenizer.segments.explain_added`` accepts.
+        tokenizer: for which ``added_obstacles`` yields nothing.
         spaced: whether normalized text has spaces in place of U+2581.
-
-    Returns:
-        None for a kind without a token that text may become.
     """
     raw, normalized = (
         {content: PLAIN if row["special"] else row["id"] for content, row in rows}
@@ -284,7 +274,7 @@ def make_added_tokens(
     if spaced:
         mark, space = WORD_BEGINNING.encode(), b" "
         normalized = {content.replace(mark, space): i for content, i in normalized.items()}
-    return AddedTokens(raw) if raw else None, AddedTokens(normalized) if normalized else None
+    return AddedTokens(raw), AddedTokens(normalized)
 
 
 def _make_table(ids: Mapping[bytes, int]) -> AddedTable:
