@@ -94,7 +94,7 @@ class ValueColumn:
 
     Attributes:
         name: of the column.
-        type: in shards, a signed integer or uint64; in memory, int64 or uint64.
+        type: in shards, int8, int32, int64 or uint64; in memory, int64 or uint64.
         default: the values of instances that are made without.
         null: what null is in memory; None if no value is null. Either all values of a record batch
             are null or none.
