@@ -11,11 +11,11 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tokkit.errors import TokkitError
-from tokkit.tokenizer.definitions import byte_level_alphabet, byte_level_bpe
+from tokkit.tokenizer.definitions import UnsupportedError, byte_level_alphabet, byte_level_bpe
 from tokkit.tokenizer.encoder import Encoder, choose_kernel
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.loading import TokenizerFiles
-from tokkit.tokenizer.split_pattern import SPLIT_PATTERNS, PatternParser, UnknownPatternError
+from tokkit.tokenizer.split_pattern import SPLIT_PATTERNS, PatternParser
 from tokkit.tokenizer.tokenizer import Tokenizer, make_tokenizer
 
 _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -197,7 +197,7 @@ def test_any_pattern_matches_as_in_the_library_or_is_refused(
     ],
 )
 def test_what_is_not_known_is_refused(pattern: str) -> None:
-    with pytest.raises(UnknownPatternError):
+    with pytest.raises(UnsupportedError):
         PatternParser().parse(pattern)
     try:
         tokenizer, _ = make_with([split(pattern), LAST])

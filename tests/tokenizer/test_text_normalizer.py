@@ -18,7 +18,7 @@ from hardtexts import code_points, random_texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokkit.tokenizer.character_rules import UnknownNormalizerError
+from tokkit.tokenizer.definitions import UnsupportedError
 from tokkit.tokenizer.sentencepiece_model import read_sentencepiece
 from tokkit.tokenizer.text_normalizer import TextNormalizer
 
@@ -291,5 +291,5 @@ def test_only_the_first_segment_of_a_text_has_a_prefix() -> None:
 def test_what_only_the_library_knows_is_named(
     normalizer: dict[str, Any] | None, pre_tokenizer: dict[str, Any] | None, part: str
 ) -> None:
-    with pytest.raises(UnknownNormalizerError, match=part):
+    with pytest.raises(UnsupportedError, match=part):
         TextNormalizer.of_definition(normalizer, pre_tokenizer)

@@ -17,7 +17,7 @@ import numpy as np
 
 from tokkit.kernels.arrays import Int64
 from tokkit.kernels.encode.normalize import IN_CONTEXT, JOINED, LINKER, NUM_CLASSES, PLAIN
-from tokkit.tokenizer.definitions import with_spaces
+from tokkit.tokenizer.definitions import UnsupportedError, with_spaces
 from tokkit.tokenizer.library_calls import make_empty_library
 from tokkit.tokenizer.sentencepiece_model import USER_DEFINED, SentencepieceModel
 
@@ -36,10 +36,6 @@ _LAST_COMPOSITION = 0x20000
 _CHARSMAP_ALONE = b"\x1a\x06\x18\x00\x20\x00\x28\x00"
 # Of these scripts no character belongs to the one before it, in any version of Unicode.
 _ALONE = (range(0x3400, 0x4DC0), range(0x4E00, 0xA000), range(0xAC00, 0xD7A4))
-
-
-class UnknownNormalizerError(Exception):
-    """A tokenizer's normalizer has a part that only its library knows; the message names it."""
 
 
 class Rules(ABC):
@@ -242,14 +238,14 @@ class PatternRules(Rules):
         part: of a ``tokenizer.json``.
 
     Raises:
-        UnknownNormalizerError: if the expression is not simple, or may match nothing.
+        UnsupportedError: if the expression is not simple, or may match nothing.
     """
 
     def __init__(self, part: Mapping[str, Any]) -> None:
         pattern = part["pattern"]["Regex"]
         atom = r"\\[snrt]|\[(?:[^\[\]\\^&-]|\\[nrt])+\]|[^\\\[\](){}.^$*+?|]"
         if not re.fullmatch(rf"(?:(?:{atom})(?:\+|\{{[1-9]\d*,\d*\}})?|(?<=.)\|(?=.))+", pattern):
-            raise UnknownNormalizerError(f"its normalizer Replace of {pattern!r}")
+            raise UnsupportedError(f"its normalizer Replace of {pattern!r}")
         super().__init__(_make_normalizer(part))
         names = "|".join(re.findall(atom, re.sub(r"\{[\d,]+\}", "", pattern)))
         self._remove = _make_normalizer({**part, "pattern": {"Regex": names}, "content": ""})
@@ -273,7 +269,7 @@ class SentencepieceRules(Rules):
         serialized: the model.
 
     Raises:
-        UnknownNormalizerError: if only sentencepiece can tell what it does.
+        UnsupportedError: if only sentencepiece can tell what it does.
     """
 
     def __init__(self, model: SentencepieceModel, serialized: bytes) -> None:
@@ -295,7 +291,7 @@ class SentencepieceRules(Rules):
                 if len(other) > 1
             )
             if not is_plain or overlaps or later.intersection(map(ord, text)):
-                raise UnknownNormalizerError(f"its user-defined piece {text!r}")
+                raise UnsupportedError(f"its user-defined piece {text!r}")
         self.blocks[IN_CONTEXT, [JOINED]] = 0xFF
 
     def classify(self, chars: list[str]) -> list[int]:
@@ -329,12 +325,12 @@ def read_forms(charsmap: bytes) -> list[str]:
     """Return what the keys of a table become.
 
     Raises:
-        UnknownNormalizerError: if one is so long that what a piece becomes may not fit the kernel.
+        UnsupportedError: if one is so long that what a piece becomes may not fit the kernel.
     """
     values = charsmap[4 + int.from_bytes(charsmap[:4], "little") :]
     forms = values.decode().split("\0")
     if max(map(len, forms)) > _LONGEST_FORM:
-        raise UnknownNormalizerError("its precompiled_charsmap with long texts")
+        raise UnsupportedError("its precompiled_charsmap with long texts")
     return forms
 
 

@@ -39,6 +39,10 @@ GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s
 _NO_NAMES: Mapping[str, str] = {}
 
 
+class UnsupportedError(Exception):
+    """Only a tokenizer's own library supports a part of it; the message names the part."""
+
+
 def split_by(pattern: str) -> dict[str, Any]:
     """Return the pre-tokenizer whose words are the matches of a pattern."""
     regex = {"Regex": pattern}

@@ -31,6 +31,7 @@ from tokkit.kernels.encode.cuts import count_before
 from tokkit.kernels.encode.word_cache import SPARE_IDS, append_tokens, new_cache
 from tokkit.shards.arrow import SpareMemory, boolean_array, id_dtype, read_only, string_buffers
 from tokkit.tokenizer.bpe_model import BpeModel, byte_level_obstacles
+from tokkit.tokenizer.definitions import UnsupportedError
 from tokkit.tokenizer.encoded import Encoded, TextTooLongError
 from tokkit.tokenizer.library_encoder import LibraryEncoder
 from tokkit.tokenizer.metaspace_bpe_model import MetaspaceBpeModel
@@ -96,7 +97,10 @@ def _choose(tokenizer: Tokenizer) -> KernelChoice:
         return KernelChoice(None, "pieces that are looked up in another vocabulary")
     for name, kernel in _KERNELS.items():
         if kernel.is_for(tokenizer):
-            obstacle = next(kernel.find_obstacles(tokenizer), "")
+            try:
+                obstacle = next(kernel.find_obstacles(tokenizer), "")
+            except UnsupportedError as error:
+                obstacle = str(error)
             return KernelChoice(None if obstacle else name, obstacle)
     return KernelChoice(None, f"a {tokenizer.kind} model")
 

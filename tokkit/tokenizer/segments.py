@@ -34,7 +34,6 @@ from tokkit.kernels.encode.find_added import (
 )
 from tokkit.kernels.encode.tries import make_cells
 from tokkit.shards.arrow import read_only, text_arrays
-from tokkit.tokenizer.character_rules import UnknownNormalizerError
 from tokkit.tokenizer.definitions import WORD_BEGINNING
 from tokkit.tokenizer.library_calls import make_empty_library
 from tokkit.tokenizer.text_normalizer import TextNormalizer
@@ -84,16 +83,16 @@ class Cuts:
 
 
 def text_obstacles(tokenizer: Tokenizer, *, spaced: bool) -> Iterator[str]:
-    """Yield which part of the normalizer, and which added token, only the library knows.
+    """Yield which added tokens only the library supports.
 
     Args:
-        tokenizer: defines both.
+        tokenizer: defines them.
         spaced: whether normalized text has spaces in place of U+2581.
+
+    Raises:
+        UnsupportedError: naming a part of the normalizer that only the library supports.
     """
-    try:
-        TextNormalizer.of_tokenizer(tokenizer)
-    except UnknownNormalizerError as error:
-        yield str(error)
+    TextNormalizer.of_tokenizer(tokenizer)  # for its error
     yield from added_obstacles(tokenizer, spaced=spaced)
 
 

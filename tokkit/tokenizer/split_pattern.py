@@ -24,7 +24,7 @@ Approach", 2009.)
 import re
 from typing import NamedTuple
 
-from tokkit.tokenizer.definitions import GPT2_PATTERN
+from tokkit.tokenizer.definitions import GPT2_PATTERN, UnsupportedError
 
 # Escapes that are sets of one character each; others are anchors, references, or mean several.
 _SET = re.compile(
@@ -60,10 +60,6 @@ _MAX_REPEATS = 64
 _MAX_INSTRUCTIONS = 4096
 _TOO_LONG = "more than 4,096 instructions"
 _LAST = "\\z"
-
-
-class UnknownPatternError(Exception):
-    """A pattern has a part that is not known here; the message is that part."""
 
 
 class Instruction(NamedTuple):
@@ -104,7 +100,7 @@ class PatternParser:
             repeat: whether matches that follow one another are one match.
 
         Raises:
-            UnknownPatternError: naming the part.
+            UnsupportedError: naming the part.
         """
         self._source = source
         self._place = 0
@@ -113,7 +109,7 @@ class PatternParser:
             self._place = 4
         node = self._parse_alternatives(ignore_case=ignore_case)
         if self._place < len(source):
-            raise UnknownPatternError(source[self._place :])
+            raise UnsupportedError(source[self._place :])
         return self._compile(node, repeat=repeat)
 
     def add_set(self, source: str, *, repeat: bool = False) -> tuple[Instruction, ...]:
@@ -124,9 +120,9 @@ class PatternParser:
         if repeat:
             part = _repeat(part, 1, -1, greedy=True)
         if len(part) >= _MAX_INSTRUCTIONS:
-            raise UnknownPatternError(_TOO_LONG)
+            raise UnsupportedError(_TOO_LONG)
         if _can_be_empty(part):
-            raise UnknownPatternError("a pattern that matches an empty text")
+            raise UnsupportedError("a pattern that matches an empty text")
         program = tuple(
             instruction._replace(targets=tuple(place + step for step in instruction.targets))
             for place, instruction in enumerate((*part, Instruction("match")))
@@ -158,9 +154,9 @@ class PatternParser:
             part = self._parse_alternatives(ignore_case=ignore_case)
             self._expect(")")
             if not _is_char(part):
-                raise UnknownPatternError(self._source[match.start() : self._place])
+                raise UnsupportedError(self._source[match.start() : self._place])
             if again := _QUANTIFIER.match(self._source, self._place):
-                raise UnknownPatternError(again[0])
+                raise UnsupportedError(again[0])
             return (part[0]._replace(kind="unless" if match[1] == "!" else "follows"),)
         if match := _GROUP.match(self._source, self._place):
             self._place = match.end()
@@ -170,7 +166,7 @@ class PatternParser:
         start = self._place
         char = self._source[start]
         if char in "()^$?*+{":
-            raise UnknownPatternError(self._source[start:])
+            raise UnsupportedError(self._source[start:])
         if char == "[":
             self._place = self._find_class_end(start)
         elif char == "\\":
@@ -180,14 +176,14 @@ class PatternParser:
         source = self._source[start : self._place]
         if ignore_case:
             if not source.isascii() or source.startswith(("[^", "\\p", "\\P", "\\x", "\\u")):
-                raise UnknownPatternError(f"(?i:{source})")
+                raise UnsupportedError(f"(?i:{source})")
             source = f"(?i:{source})"
         return self._add_set(source)
 
     def _find_escape_end(self, start: int) -> int:
         match = _SET.match(self._source, start)
         if match is None:
-            raise UnknownPatternError(self._source[start : start + 2])
+            raise UnsupportedError(self._source[start : start + 2])
         return match.end()
 
     def _find_class_end(self, start: int) -> int:
@@ -196,7 +192,7 @@ class PatternParser:
         if self._source.startswith("^", place):
             place += 1
         if self._source.startswith("]", place):
-            raise UnknownPatternError(self._source[start : place + 1])
+            raise UnsupportedError(self._source[start : place + 1])
         while place < len(self._source):
             char = self._source[place]
             if char == "]":
@@ -209,7 +205,7 @@ class PatternParser:
                 place = self._find_escape_end(place)
             else:
                 place += 1
-        raise UnknownPatternError(self._source[start:])
+        raise UnsupportedError(self._source[start:])
 
     def _parse_repeat(self, part: Part) -> Part:
         match = _QUANTIFIER.match(self._source, self._place)
@@ -220,18 +216,18 @@ class PatternParser:
         bounds = {"?": (0, 1), "*": (0, -1), "+": (1, -1)}.get(sign)
         if bounds is None:
             if not low or (suffix and not comma) or suffix == "+":
-                raise UnknownPatternError(match[0])  # of other meanings in other dialects
+                raise UnsupportedError(match[0])  # of other meanings in other dialects
             bounds = int(low), int(high) if high else (-1 if comma else int(low))
         least, most = bounds
         again = _QUANTIFIER.match(self._source, self._place)
         is_wrong = most != -1 and not least <= most <= _MAX_REPEATS
         if again or is_wrong or least > _MAX_REPEATS:
-            raise UnknownPatternError(match[0])
+            raise UnsupportedError(match[0])
         if suffix != "+":
             return _repeat(part, least, most, greedy=suffix != "?")
         # A possessive one takes as many as there are: it ends where no more follows, or at most.
         if not _is_char(part):
-            raise UnknownPatternError(match[0])
+            raise UnsupportedError(match[0])
         end = (part[0]._replace(kind="unless"),)
         return (
             (*_repeat(part, least, most, greedy=True), *end) if most == -1 else _choose(part, end)
@@ -239,7 +235,7 @@ class PatternParser:
 
     def _expect(self, text: str) -> None:
         if not self._source.startswith(text, self._place):
-            raise UnknownPatternError(self._source[self._place :] or _LAST)
+            raise UnsupportedError(self._source[self._place :] or _LAST)
         self._place += len(text)
 
     def _check_folding(self, program: tuple[Instruction, ...]) -> None:
@@ -258,7 +254,7 @@ class PatternParser:
                     pair = letters[instruction.characters] + letters[other]
                     either = {instruction.characters, other} & in_class.keys()
                     if pair in _FOLDED_PAIRS or either:
-                        raise UnknownPatternError(f"(?i:{pair})")
+                        raise UnsupportedError(f"(?i:{pair})")
 
 
 def _next_characters(program: tuple[Instruction, ...], targets: tuple[int, ...]) -> set[int]:
@@ -294,14 +290,14 @@ def _repeat(part: Part, least: int, most: int, *, greedy: bool) -> Part:
     """Return what matches a part several times, at most ``most``; -1 is any number of times."""
     size = len(part)
     if size * max(least, most) >= _MAX_INSTRUCTIONS:
-        raise UnknownPatternError(_TOO_LONG)
+        raise UnsupportedError(_TOO_LONG)
 
     def try_more(more: int, done: int) -> Part:
         return _split(more, done) if greedy else _split(done, more)
 
     if most == -1:
         if _can_be_empty(part):
-            raise UnknownPatternError("a repeat of what may be empty")
+            raise UnsupportedError("a repeat of what may be empty")
         optional = try_more(1, size + 2) if least == 0 else ()
         return (*optional, *(part * max(least, 1)), *try_more(-size, 1))
     optional = ()

@@ -26,13 +26,17 @@ from tokkit.kernels.encode import split_text
 from tokkit.kernels.encode.cut_rules import NUM_CLASSES, UNSEEN, new_cut_rules
 from tokkit.kernels.encode.split_text import Splitter
 from tokkit.tokenizer.characters import UNICODE_SIZE, page_of
-from tokkit.tokenizer.definitions import GPT2_PATTERN, byte_level_alphabet, list_parts
+from tokkit.tokenizer.definitions import (
+    GPT2_PATTERN,
+    UnsupportedError,
+    byte_level_alphabet,
+    list_parts,
+)
 from tokkit.tokenizer.split_pattern import (
     DIGITS,
     PUNCTUATION,
     Instruction,
     PatternParser,
-    UnknownPatternError,
 )
 
 _MAX_STATES = 1 << 14
@@ -115,7 +119,7 @@ class TextSplitter:
         tables: the automata and classes, for kernels.
 
     Raises:
-        tokkit.tokenizer.split_pattern.UnknownPatternError: naming what is not known.
+        UnsupportedError: naming what is not known.
     """
 
     def __init__(self, pre_tokenizer: Mapping[str, Any]) -> None:
@@ -255,7 +259,7 @@ def read_levels(pre_tokenizer: Mapping[str, Any] | None, parser: PatternParser) 
     """Read the levels of a pre-tokenizer of byte-level BPE.
 
     Raises:
-        UnknownPatternError: naming the part that is not known.
+        UnsupportedError: naming the part that is not known.
     """
     spells = False
     for part in list_parts(pre_tokenizer):
@@ -266,7 +270,7 @@ def read_levels(pre_tokenizer: Mapping[str, Any] | None, parser: PatternParser) 
         elif part["type"] in ("Split", DIGITS, PUNCTUATION):
             yield Level(*_read_level(part, parser), spells)
         else:
-            raise UnknownPatternError(f"the pre-tokenizer {part['type']}")
+            raise UnsupportedError(f"the pre-tokenizer {part['type']}")
 
 
 def _read_level(
@@ -277,7 +281,7 @@ def _read_level(
     if kind == DIGITS:
         behavior = "Isolated" if part["individual_digits"] else "Contiguous"
     if behavior not in ("Isolated", "Contiguous", "Removed"):
-        raise UnknownPatternError(f"the behavior {behavior}")
+        raise UnsupportedError(f"the behavior {behavior}")
     drop = split_text.KEEP
     if behavior == "Removed":
         drop = split_text.DROP_OTHERS if part.get("invert") else split_text.DROP_MATCHES

@@ -22,11 +22,10 @@ from tokkit.tokenizer.character_rules import (
     SentencepieceRules,
     SingleRules,
     UnicodeRules,
-    UnknownNormalizerError,
     read_forms,
     user_defined,
 )
-from tokkit.tokenizer.definitions import WORD_BEGINNING, list_parts
+from tokkit.tokenizer.definitions import WORD_BEGINNING, UnsupportedError, list_parts
 from tokkit.tokenizer.normalizer_steps import CharacterStep, ReplaceStep, Step, Text, TrimStep
 from tokkit.tokenizer.sentencepiece_model import SentencepieceModel
 from tokkit.tokenizer.tokenizer import Tokenizer
@@ -64,7 +63,7 @@ class TextNormalizer:
         """Return the normalizer of a tokenizer.
 
         Raises:
-            UnknownNormalizerError: if only the library knows a part of it.
+            UnsupportedError: if only the library knows a part of it.
         """
         if tokenizer.model is not None and tokenizer.processor is not None:
             return cls._of_model(tokenizer.model, tokenizer.processor.serialized_model_proto())
@@ -83,7 +82,7 @@ class TextNormalizer:
                 of texts.
 
         Raises:
-            UnknownNormalizerError: if only the library knows a part of it.
+            UnsupportedError: if only the library knows a part of it.
         """
         steps = _Steps()
         for part in list_parts(normalizer):
@@ -100,11 +99,11 @@ class TextNormalizer:
     def _of_model(cls, model: SentencepieceModel, serialized: bytes) -> "TextNormalizer":
         """Return what a sentencepiece model says."""
         if not model.escape_whitespaces or model.treat_whitespace_as_suffix:
-            raise UnknownNormalizerError("words that do not begin with U+2581")
+            raise UnsupportedError("words that do not begin with U+2581")
         joins = model.remove_extra_whitespaces
         texts = [*read_forms(model.charsmap), *user_defined(model)]
         if joins and any("  " in text for text in texts):
-            raise UnknownNormalizerError("its spaces in a row")
+            raise UnsupportedError("its spaces in a row")
         steps: list[Step] = []
         if model.charsmap:
             steps.append(CharacterStep(SentencepieceRules(model, serialized)))
@@ -170,7 +169,7 @@ class _Steps:
         """Add a part; see ``TextNormalizer.of_definition``."""
         kind = part["type"]
         if self.is_escaped and kind not in ("Replace", "Prepend", "NFC", "NFD"):
-            raise UnknownNormalizerError(f"its normalizer {kind} after Replace of spaces")
+            raise UnsupportedError(f"its normalizer {kind} after Replace of spaces")
         if kind in _SINGLE and self._last_parts:
             self._last_parts.append(part)
             self.found[-1] = _make_character_step(self._last_parts)
@@ -189,7 +188,7 @@ class _Steps:
         elif kind == "Replace":
             self._add_replace(part)
         else:
-            raise UnknownNormalizerError(f"its normalizer {kind}")
+            raise UnsupportedError(f"its normalizer {kind}")
 
     def _add_replace(self, part: Mapping[str, Any]) -> None:
         ((form, pattern),) = part["pattern"].items()
@@ -207,7 +206,7 @@ class _Steps:
             self.found.append(TrimStep("", self._translate(pattern[0])))
         elif is_regex:
             if self.is_escaped:
-                raise UnknownNormalizerError(f"its normalizer Replace of {pattern!r}")
+                raise UnsupportedError(f"its normalizer Replace of {pattern!r}")
             self.found.append(CharacterStep(PatternRules(part)))
         elif not (self.is_escaped and " " in pattern):
             string, content = self._translate(pattern), self._translate(content)
@@ -238,7 +237,7 @@ class _Steps:
         if not self.is_escaped:
             return text
         if " " in text:
-            raise UnknownNormalizerError("its normalizer adds spaces after Replace of spaces")
+            raise UnsupportedError("its normalizer adds spaces after Replace of spaces")
         return text.replace(WORD_BEGINNING, " ")
 
 
@@ -257,11 +256,11 @@ def _read_metaspace(parts: Sequence[Mapping[str, Any]], *, is_escaped: bool) -> 
     kinds = [part["type"] for part in parts]
     place = kinds.index("Metaspace")
     if parts[place]["replacement"] != WORD_BEGINNING or kinds.count("Metaspace") > 1:
-        raise UnknownNormalizerError("its pre-tokenizer Metaspace")
+        raise UnsupportedError("its pre-tokenizer Metaspace")
     is_always = parts[place]["prepend_scheme"] == "always"
     splits_words = kinds[:place] == ["WhitespaceSplit"] and is_always and not is_escaped
     if kinds[:place] and not splits_words:
-        raise UnknownNormalizerError(f"its pre-tokenizer {kinds[0]} before Metaspace")
+        raise UnsupportedError(f"its pre-tokenizer {kinds[0]} before Metaspace")
     steps: list[Step] = []
     if splits_words:
         white_space = {"type": "Replace", "pattern": {"Regex": r"\s"}, "content": " "}

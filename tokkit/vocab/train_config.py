@@ -7,7 +7,8 @@ from tokkit.corpus.corpus_config import DOCUMENT_FORMATS, FORMAT_HELP, FORMATS, 
 from tokkit.engine.stage_config import StageConfig
 from tokkit.errors import UsageError, require
 from tokkit.options import option, parse_size, parse_weight
-from tokkit.tokenizer.split_pattern import SPLIT_PATTERNS, PatternParser, UnknownPatternError
+from tokkit.tokenizer.definitions import UnsupportedError
+from tokkit.tokenizer.split_pattern import SPLIT_PATTERNS, PatternParser
 
 MODELS = ("wordpiece", "bpe", "unigram")
 SCORES = ("frequency", "likelihood")
@@ -177,7 +178,7 @@ class TrainConfig(CorpusConfig, StageConfig):
                 )
         try:
             PatternParser().parse(self.split_pattern)
-        except UnknownPatternError as error:
+        except UnsupportedError as error:
             raise UsageError(
                 f"--split {self.split!r}: {error} is not supported; use {', '.join(SPLIT_PATTERNS)}, "
                 f"or a pattern of sets, groups, repeats and lookahead at one character"
