@@ -13,12 +13,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tokkit.engine.folder import is_being_written
 from tokkit.engine.json_files import write_json
 from tokkit.engine.manifest import KINDS, MANIFEST, TRAINING, Manifest, read_record
-from tokkit.engine.receipts import read_statement
 from tokkit.errors import TokkitError, refuse_loop
-from tokkit.pretraining.training.run_record import RUN
 
 # The folders of the stages, in order.
 FOLDERS = {
@@ -38,8 +35,10 @@ def find_kind(path: Path) -> str | None:
         return Manifest.read(path).kind
     if (path / "tokenizer.json").is_file() or (path / TRAINING).is_file():
         return "tokenizer"
-    if (path / RUN).is_file():
+    if _has_run(path):
         return "run"
+    from tokkit.engine.receipts import read_statement  # not for ``tokkit --help``
+
     stage = read_statement(path)
     return None if stage is None else stage["kind"]
 
@@ -56,7 +55,7 @@ def require_kind(path: Path, manifest: Manifest) -> None:
             f"recreate the folder, or install the release that wrote it"
         )
     is_other = {
-        "run": not (path / RUN).is_file(),
+        "run": not _has_run(path),
         "corpus": manifest.tokenizer_fingerprint is not None,
     }
     if is_other.get(manifest.kind, False):
@@ -70,9 +69,17 @@ def find_run_state(folder: Path) -> str:
     """Return the state of a run: ``finished``, ``training``, ``stopped``, or ``not started``."""
     if (folder / MANIFEST).is_file():
         return "finished"
+    from tokkit.engine.folder import is_being_written
+
     if is_being_written(folder):
         return "training"
-    return "stopped" if (folder / RUN).is_file() else "not started"
+    return "stopped" if _has_run(folder) else "not started"
+
+
+def _has_run(folder: Path) -> bool:
+    from tokkit.pretraining.training.run_record import RUN
+
+    return (folder / RUN).is_file()
 
 
 def find_stages(path: Path) -> Mapping[str, Path]:
