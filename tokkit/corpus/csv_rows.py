@@ -25,7 +25,7 @@ from typing import Any, Self, TextIO
 
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.documents import EMPTY, ERRORS_OPTION, REPEATED_HEADER, DocumentBatch
-from tokkit.corpus.file_systems import printable
+from tokkit.corpus.file_systems import join_names, printable
 from tokkit.corpus.records import JOINT, LONE_SURROGATE, Rows, as_name, may_replace
 from tokkit.corpus.sources import TO_THE_END, Source
 from tokkit.corpus.streams import ByteStream, open_stream
@@ -39,7 +39,6 @@ _LARGE_ROW = 1 << 20
 _LARGEST_HEADER = 16 << 20
 _MAX_FIELDS = 1 << 22
 _QUOTED = re.compile(r'"[^"]*+"?')
-_LONGEST_NAMES = 300
 _SEPARATOR_LINE = re.compile(r"""["']?sep=([^"'\r\n])["']?[\r\n]*""")  # as Excel writes it
 _DELIMITERS = {"csv": ",;\t|", "tsv": "\t,;|"}  # the usual one first
 
@@ -231,15 +230,12 @@ def _read_records(
 def _find_columns(source: Source, header: list[str], config: CorpusConfig) -> _Columns:
     """Return the columns that are read, by their names."""
     names = [name.strip() for name in header]
-    there = printable(", ".join(names))
-    if len(there) > _LONGEST_NAMES:
-        there = f"{there[:_LONGEST_NAMES]}…"
 
     def find(name: str, option: str) -> int:
         if names.count(name) != 1:
             fault = f"no column {name!r}" if name not in names else f"several columns {name!r}"
             raise TokkitError(
-                f"{source.name}: {fault}; {option} must name one of: {there}; or pass --text-column "
+                f"{source.name}: {fault}; {option} must name one of: {join_names(names)}; or pass --text-column "
                 f"1 if the first row names none, or --format counts to train on counts of words"
             )
         return names.index(name)

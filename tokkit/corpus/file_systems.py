@@ -15,9 +15,10 @@ when the work was planned; of any other, size and modification time must stay th
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
@@ -27,6 +28,7 @@ from tokkit.errors import TokkitError, wrap_os_errors
 if TYPE_CHECKING:
     from tokkit.corpus.remote_files import RemoteFiles
 
+_LONGEST_NAMES = 300
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -136,6 +138,14 @@ def printable(path: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in path
     )
+
+
+def join_names(names: Iterable[str], most: int | None = None) -> str:
+    """Return names of columns or fields for a message: at most so many, and 300 characters of them."""
+    shown = [*islice(names, most and most + 1)]
+    text = printable(", ".join(shown[:most]))
+    is_cut = len(text) > _LONGEST_NAMES or len(shown) > len(shown[:most])
+    return text[:_LONGEST_NAMES] + "…" * is_cut
 
 
 def changed_error(name: str) -> TokkitError:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tokkit.corpus.file_systems import changed_error, first_line, open_files, printable
+from tokkit.corpus.file_systems import changed_error, first_line, join_names, open_files
 from tokkit.corpus.sources import TO_THE_END, Source
 from tokkit.errors import TokkitError
 
@@ -176,7 +176,7 @@ def find_column(
         fault = (
             f"no column {name!r}" if path is None else f"{names.count(path[0])} columns {name!r}"
         )
-        there = printable(", ".join(names)) or "none"
+        there = join_names(names) or "none"
         raise TokkitError(f"{source.name}: {fault}; {option} must name one of: {there}")
     found = schema
     for part in path:

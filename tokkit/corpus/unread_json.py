@@ -8,14 +8,12 @@ r"""What JSON without the text field holds, and how to make records of it.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
-from tokkit.corpus.file_systems import printable
+from tokkit.corpus.file_systems import join_names
 
 _MAX_DEPTH = 4
 _MAX_SHOWN = 12
-_LONGEST_NAMES = 300
 _SEVERAL_OBJECTS = re.compile(r'\s*\{(?:[^{}"]|"(?:[^"\\]|\\.)*+")*+\}\s*\{')
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 _TABLE = "a table as pandas writes it by default; save it by df.to_json(path, orient='records', lines=True)"
@@ -71,10 +69,7 @@ def advise_on_values(line: str, value: object, text_field: str, *, in_array: boo
 
 def list_fields(record: Mapping[str, Any]) -> str:
     """Return the names of the fields of a record, those of objects within it too, for a message."""
-    names = list(islice(_walk(record, ""), _MAX_SHOWN + 1))
-    shown = ", ".join(names[:_MAX_SHOWN])
-    is_cut = len(names) > _MAX_SHOWN or len(shown) > _LONGEST_NAMES
-    return printable(shown[:_LONGEST_NAMES]) + "…" * is_cut
+    return join_names(_walk(record, ""), _MAX_SHOWN)
 
 
 def _walk(record: Mapping[str, Any], prefix: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
 # Pale backgrounds of a terminal's 256 colours, for black text.
 _BACKGROUNDS = (153, 223, 158, 225)
 _MASKED, _UNKNOWN = 220, 210
-_BYTES = {char: byte for byte, char in enumerate(byte_level_alphabet())}
+BYTE_OF = {char: byte for byte, char in enumerate(byte_level_alphabet())}
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,14 @@ def show_token(token: int, tokenizer: Tokenizer) -> str:
     decoded = tokenizer.decode([token])
     text = decoded.strip() or decoded.encode("unicode_escape").decode().replace(" ", "␣")
     if "\N{REPLACEMENT CHARACTER}" in text:
-        name = tokenizer.tokens[token]
-        is_byte_level = "ByteLevel" in str(tokenizer.definition.get("decoder"))
-        text = name  # such as <0xE2>
-        if is_byte_level:
-            text = " ".join(f"{_BYTES[char]:02x}" for char in name if char in _BYTES)
+        text = name = tokenizer.tokens[token]  # such as <0xE2>
+        if is_byte_level(tokenizer):
+            text = " ".join(f"{BYTE_OF[char]:02x}" for char in name if char in BYTE_OF)
     if tokenizer.kind == "wordpiece":
         text = text.removeprefix("##")
     return escape_controls(keep_ends(text or tokenizer.tokens[token]))
+
+
+def is_byte_level(tokenizer: Tokenizer) -> bool:
+    """Return whether the characters of tokens stand for bytes, as ``BYTE_OF`` says."""
+    return "ByteLevel" in str(tokenizer.definition.get("decoder"))

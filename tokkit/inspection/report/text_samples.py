@@ -6,6 +6,7 @@ bytes per token        UTF-8 bytes of the text
 unknown                share of unknown tokens among the tokens
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,24 +51,23 @@ def read_samples(config: SampleConfig) -> dict[str, pa.LargeStringArray]:
         TokkitError: if an input is missing or damaged.
     """
     groups: dict[str, list[str]] = {}
-    sizes: dict[str, int] = {}
-    read: dict[str, int] = {}
+    sizes, read = Counter[str](), Counter[str]()  # bytes by group, and by file
+    limit = BYTES_OF_GROUP if config.language_field is None else BYTES_READ
     for unit in plan_units(config):
         name = unit.source.name
-        limit = BYTES_OF_GROUP if config.language_field is None else BYTES_READ
-        if read.get(name, 0) >= limit:
+        if read[name] >= limit:
             continue
         for batch in read_documents(unit, config, batch_bytes=BATCH_BYTES):
             languages = batch.languages.to_pylist() if batch.languages is not None else None
             for row, scalar in enumerate(batch.texts):
                 group = name if languages is None else languages[row] or UNKNOWN_LANGUAGE
-                room = BYTES_OF_GROUP - sizes.get(group, 0)
-                read[name] = read.get(name, 0) + len(scalar.as_buffer())
+                room = BYTES_OF_GROUP - sizes[group]
+                read[name] += len(scalar.as_buffer())
                 if room > 0 and (group in groups or len(groups) < MAX_GROUPS):
                     text = scalar.as_buffer()[:room].to_pybytes().decode(errors="ignore")
                     groups.setdefault(group, []).append(text)
-                    sizes[group] = sizes.get(group, 0) + len(text.encode())
-            if read.get(name, 0) >= limit:
+                    sizes[group] += len(text.encode())
+            if read[name] >= limit:
                 break
     lines = {
         name: split_lines(pa.array(texts, pa.large_string())) for name, texts in groups.items()

@@ -42,11 +42,8 @@ from tokkit.inspection.report.text_samples import (
     read_samples,
     read_training_text,
 )
-from tokkit.tokenizer.definitions import (
-    CONTINUING_SUBWORD_PREFIX,
-    WORD_BEGINNING,
-    byte_level_alphabet,
-)
+from tokkit.inspection.token_text import BYTE_OF, is_byte_level
+from tokkit.tokenizer.definitions import CONTINUING_SUBWORD_PREFIX, WORD_BEGINNING
 from tokkit.tokenizer.encoder import Encoder
 from tokkit.tokenizer.hub_names import find_folder
 from tokkit.tokenizer.tokenizer import Tokenizer, load_tokenizer
@@ -151,11 +148,10 @@ def _read_entries(tokenizer: Tokenizer) -> list[str]:
     """Return the text of each token that is neither special nor unused, without marks."""
     apart = {*tokenizer.all_special_ids, *tokenizer.unused_ids}
     tokens = [token for number, token in enumerate(tokenizer.tokens) if number not in apart]
-    if "ByteLevel" in str(tokenizer.definition.get("decoder")):
-        byte_of = {char: byte for byte, char in enumerate(byte_level_alphabet())}
+    if is_byte_level(tokenizer):
         return [
-            bytes(byte_of[char] for char in token).decode(errors="replace")
-            if all(char in byte_of for char in token)
+            bytes(map(BYTE_OF.__getitem__, token)).decode(errors="replace")
+            if BYTE_OF.keys() >= {*token}
             else token
             for token in tokens
         ]
