@@ -6,7 +6,7 @@ token to be predicted next to each token that is masked:
     [CLS] the cat [MASK→sat] on the [dog→mat] [SEP] it was [warm→warm] [SEP]
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 from itertools import accumulate, islice, pairwise
@@ -89,14 +89,13 @@ def find_rows(
             batch = folder.read_batch(ref, copied=True)  # which no writer of the file changes
             lengths = np.diff(batch.column("input_ids").offsets.to_numpy()).tolist()
             rows = (row for row in range(len(batch)) if _matches(batch, row, query, tokenizer))
-            wanted = None if query.longest else query.num_rows - len(found)
-            found += (
-                (lengths[row], (shard, start + row), batch.slice(row, 1))
-                for row in islice(rows, wanted)
-            )
-            start += ref.rows
+            chosen: Iterable[int] = islice(rows, max(0, query.num_rows - len(found)))
             if query.longest:  # of equally long ones, the first
+                chosen = nlargest(query.num_rows, rows, key=lengths.__getitem__)
+            found += [(lengths[n], (shard, start + n), batch.slice(n, 1)) for n in chosen]
+            if query.longest:
                 found = nlargest(query.num_rows, found, key=lambda entry: entry[0])
+            start += ref.rows
     return {place: batch for _, place, batch in found}
 
 
