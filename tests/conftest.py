@@ -20,6 +20,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Torch's compiler would start processes of its own, each of which imports torch, for a few kernels.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
+forkserver.skip_syncs()
+
 # The first call of a kernel compiles it, which takes seconds, so there are no deadlines.
 settings.register_profile("sample", deadline=None, max_examples=15)
 settings.register_profile("full", deadline=None, max_examples=1000)
