@@ -31,8 +31,7 @@ def start_command(
     arguments: Sequence[str], program: Sequence[str] = (sys.executable, "-m", "tokkit")
 ) -> subprocess.Popen[str]:
     """Start a command in a new session, as a terminal does."""
-    start = subprocess.Popen if "torch.distributed.run" in program else forkserver.Popen
-    return start(
+    return forkserver.Popen(
         [*program, *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1", forkserver.COPY_SPAWNED: "1"},
         stdout=subprocess.PIPE,

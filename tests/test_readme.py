@@ -43,7 +43,7 @@ def blocks(language: str) -> list[str]:
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a command of the README as its reader does, and refuse one that fails.
 
-    A plain ``tokkit …`` runs in a copy of a process that has imported everything.
+    A plain ``tokkit …`` or ``python …`` runs in a copy of a process that has imported everything.
     """
     environment = {
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
@@ -60,8 +60,10 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
         "capture_output": True,
         "text": True,
     }
-    if re.fullmatch(r"tokkit [\w./ -]+", command.strip()):
-        ended = forkserver.run([sys.executable, "-m", *command.split()], **options)
+    if re.fullmatch(r"(tokkit|python) [\w./ -]+", command.strip()):
+        program, *arguments = command.split()
+        start = [sys.executable, *(("-m", program) if program == "tokkit" else ())]
+        ended = forkserver.run([*start, *arguments], **options)
     else:
         shell = ["bash", "-euo", "pipefail", "-c", command]
         ended = subprocess.run(shell, **options, check=False)
@@ -185,7 +187,9 @@ def test_snippets_run(finished: Path, tmp_path: Path) -> None:
     for number, snippet in enumerate(snippets):
         (tmp_path / f"snippet{number}.py").write_text(snippet)
     (tmp_path / "run_snippets.py").write_text(RUN_SNIPPETS)
-    run("python run_snippets.py snippet?.py", tmp_path)
+    # In full: the worker processes of a copy look for them where the copied process was started.
+    names = " ".join(f"{tmp_path}/snippet{number}.py" for number in range(len(snippets)))
+    run(f"python run_snippets.py {names}", tmp_path)
 
 
 def test_the_script_of_an_array_job_and_its_steps_make_the_folder(

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
+from exactness import load_published
 from tinytokenizers import CONTROL, write_bpe, write_sentencepiece, write_vocab
 
 from tokkit.cli import cli
@@ -275,8 +276,10 @@ def test_pairs_that_are_not_random_after_the_remedy(
 
 
 def test_real_corpora_of_documents_between_blank_lines_give_no_warning(
-    shared: Path, tmp_path: Path
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # It takes a second to load.
+    monkeypatch.setattr("tokkit.encoding.encode.load_tokenizer", load_published)
     vocab = shared / "vocabs" / "bert-base-multilingual-cased"
     for name in ("multi-xquad/th.txt", "multi-xquad/en.txt", "zh-wiki-cmrc/cmrc2018-dev-trial.txt"):
         text = (shared / "corpora" / name).read_text(encoding="utf-8")[:100_000]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from exactness import column, made_encoders
+from exactness import column, load_published, made_encoders
 from hypothesis import given
 from hypothesis import strategies as st
 from tinytokenizers import CONTROL, write_vocab
@@ -75,7 +75,7 @@ def test_words_between_spaces_are_those_of_the_offsets(texts: list[str]) -> None
     "name", ["modern/mistral-v3.model", "sentencepiece/xlnet-cased-spiece.model", "gpt2"]
 )
 def test_words_of_real_tokenizers(shared: Path, name: str) -> None:
-    tokenizer = load_tokenizer(shared / "vocabs" / name)
+    tokenizer = load_published(shared / "vocabs" / name)
     text = "  It was  the \n\n best-of times,\tit isn't 我 喜欢\u3000北京。 \n"
     ids, starts = expect_starts(tokenizer, text)
     sentences = split_sentences(column([text]), "auto")

@@ -165,17 +165,15 @@ SCRIPT = """
 """
 
 
-def start_script(
-    folder: Path, start: type[subprocess.Popen[str]] = forkserver.Popen
-) -> subprocess.Popen[str]:
+def start_script(folder: Path, *, copy_ranks: bool = True) -> subprocess.Popen[str]:
     """Start a program, in a session of its own as a terminal does, whose ranks wait for a signal."""
     script = folder / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
-    return start(
+    return forkserver.Popen(
         [sys.executable, script, folder],
         env={
             **os.environ,
-            forkserver.COPY_SPAWNED: "1",
+            **({forkserver.COPY_SPAWNED: "1"} if copy_ranks else {}),
             "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)]),
         },
         stdout=subprocess.PIPE,
@@ -204,7 +202,7 @@ def test_a_signal_lets_all_ranks_finish_the_step(
 
 
 def test_a_signal_waits_until_a_rank_can_handle_it(tmp_path: Path) -> None:
-    process = start_script(tmp_path, subprocess.Popen)  # whose ranks import torch
+    process = start_script(tmp_path, copy_ranks=False)  # whose ranks import torch
     wait_until(lambda: len(ranks_of(process.pid)) == 2)
     process.terminate()  # they have only started to import
     printed, _ = process.communicate(timeout=TIMEOUT_SECONDS)
