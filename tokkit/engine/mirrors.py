@@ -100,33 +100,35 @@ def read_listed(folder: Path) -> Iterator[tuple[str, bytes]]:
 
     A line whose size or ETag the store does not list is ignored, and so is a damaged one.
     """
-    missing = dict(find_listing(folder))
+    missing = find_listing(folder)
     copies = folder.with_name(f"{folder.name}.copies")
     with wrap_os_errors(copies):
         copies.parent.mkdir(parents=True, exist_ok=True)
         with copies.open("a+b") as file:
             file.seek(0)
             for line in file:
-                name, _, rest = line.partition(b"\t")
-                e_tag, _, rest = rest.partition(b"\t")
-                checksum, _, content = rest.partition(b"\t")
-                found = StoredFile(len(content), e_tag.decode(errors="replace"))
-                key = name.decode(errors="replace")
-                if missing.get(key) == found and checksum == b"%08x" % zlib.crc32(content):
-                    del missing[key]
-                    yield key, content
+                fields = line.split(b"\t", 3)
+                name, content = fields[0].decode(errors="replace"), fields[-1]
+                found = missing.get(name, StoredFile(-1, ""))
+                if found.size == len(content) and line == _copy_line(name, found, content):
+                    del missing[name]
+                    yield name, content
             file.write(
                 b"\n" * bool(missing)
             )  # a process may have been killed in the middle of a line
             answers = map_in_threads(lambda name: read_object(folder / name), missing)
-            for key, answer in zip(missing, answers, strict=True):
+            for (name, found), answer in zip(missing.items(), answers, strict=True):
                 if answer is None:
                     continue
-                content, found = answer
-                if found == missing[key]:
-                    checksum = b"%08x" % zlib.crc32(content)
-                    file.write(b"\t".join((key.encode(), found.e_tag.encode(), checksum, content)))
-                yield key, content
+                content, read = answer
+                if read == found:
+                    file.write(_copy_line(name, found, content))
+                yield name, content
+
+
+def _copy_line(name: str, found: StoredFile, content: bytes) -> bytes:
+    checksum = b"%08x" % zlib.crc32(content)
+    return b"\t".join((name.encode(), found.e_tag.encode(), checksum, content))
 
 
 def pull(path: Path, *, is_output: bool = False, shards: bool = False) -> None:

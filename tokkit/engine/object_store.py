@@ -6,7 +6,8 @@ Ctrl-C ends it. An object appears whole or not at all, whatever breaks off.
 
 Keys, region and address of S3 come from the environment, or as for AWS's own programs from profiles,
 of which ``AWS_PROFILE`` chooses one, else it is ``default``. pyarrow reads them for inputs, obstore
-does not for folders:
+does not for folders. Neither library can do all: only pyarrow gets keys that must be fetched and
+speaks to HDFS, and only obstore creates an object unless it is there, as statements are written:
 
     ~/.aws/credentials    [work]              aws_access_key_id, aws_secret_access_key, aws_session_token
     ~/.aws/config         [profile work]      region, endpoint_url, and keys where the other has none

@@ -21,10 +21,8 @@ def open_bar(
     The time left follows from the mean speed, so it does not jump from unit to unit. A bar has no
     thread that looks after slow bars, so a process of one thread can still be copied.
     """
-    if not show:
-        return _HiddenBar()
-    if not sys.stderr.isatty():
-        return ProgressLog(description, total, initial)
+    if not show or not sys.stderr.isatty():
+        return ProgressLog(description, total, initial, show=show)
     from tqdm import tqdm  # takes 30 ms
 
     class Bar(tqdm):  # type: ignore[misc]  # tqdm has no annotations
@@ -41,16 +39,6 @@ def open_bar(
     )
 
 
-class _HiddenBar(AbstractContextManager["_HiddenBar"]):
-    """What stages need of a bar, without showing it."""
-
-    def update(self, advance: int) -> None:
-        """Do nothing."""
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-
 class ProgressLog(AbstractContextManager["ProgressLog"]):
     """Logs a line every minute where there is no terminal for a bar.
 
@@ -62,10 +50,14 @@ class ProgressLog(AbstractContextManager["ProgressLog"]):
         description: of the work.
         total: of what ``update`` is called with; None if unknown.
         initial: what was done before.
+        show: log a line; else only count.
     """
 
-    def __init__(self, description: str, total: float | None, initial: float = 0) -> None:
+    def __init__(
+        self, description: str, total: float | None, initial: float = 0, *, show: bool = True
+    ) -> None:
         self._description, self._total, self._initial = description, total, initial
+        self._show = show
         self.done = initial
         self._start = self._last = time.monotonic()
 
@@ -78,7 +70,7 @@ class ProgressLog(AbstractContextManager["ProgressLog"]):
         """
         self.done += advance
         now = time.monotonic()
-        if now - self._last >= LOG_SECONDS:
+        if self._show and now - self._last >= LOG_SECONDS:
             self._last = now
             log.info(
                 "%s: %s", self._description, ", ".join(filter(None, (self._state(now), words)))

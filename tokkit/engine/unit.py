@@ -11,7 +11,6 @@ from typing import Any, NoReturn, Protocol
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.files import HashedFile, PendingFile
 from tokkit.engine.json_files import canonical_json
-from tokkit.engine.mirrors import is_stored
 from tokkit.engine.receipts import Receipt, read_statement, write_receipt
 from tokkit.errors import TokkitError, escape_controls
 
@@ -140,8 +139,6 @@ class Task:
     def write(self, unit: Unit, report: Callable[[int], None]) -> "WrittenUnit":
         """Run a unit; the caller commits its file."""
         _process.unit = unit.name
-        if is_stored(self.folder):  # this machine may be another one than the stage's
-            (self.folder / unit.shard).parent.mkdir(parents=True, exist_ok=True)
         with PendingFile(self.folder / unit.shard) as file:
             result = self.function(self.context, unit.payload, file.sink, report)
         return WrittenUnit(self, unit, result, file)
