@@ -11,8 +11,8 @@ texts, then all their keys, and then their records in the cache:
 White space, and for ``queue_stretches`` the punctuation of ASCII, is found 64 bytes at a time, as
 bits of a word. So is wide punctuation: Japanese and Chinese without white space are phrases then,
 which are looked up as a whole. Where lines were cut into pieces or runs first, 9 MB of Japanese ran
-at 185 MB/s a core with BERT's WordPiece, and run at 405; with GPT-4o's BPE at 190, and at 315; with
-DeepSeek's three levels of patterns at 97, and at 295.
+at 185 MB/s a core with BERT's WordPiece, and run at 405; with GPT-4o's BPE at 170, and at 420; with
+DeepSeek's three levels of patterns at 90, and at 370.
 
 Keys are found while texts are cut, and records a few chunks before their use. Two loops for these,
 over the whole queue, took a seventh more for English: processors fetch few lines at a time, and must
@@ -73,6 +73,11 @@ WHITE_SPACE = 33
 PUNCTUATION = 64
 
 LONG_CHUNK = 255  # most bytes of a chunk that is looked up as a whole
+# Least bytes before wide punctuation where text is cut. Warm, of GPT-4o's rate over Japanese and Chinese
+# with whole lines and their pieces, phrases of any length reached 1.7 and 0.8, of at least 24 bytes
+# 2.5 and 1.2, of 40 bytes 2.5 and 1.4, of 80 bytes 2.6 and 1.5; but longer ones seldom come again
+# in new text, which takes up to a sixth longer than with pieces alone in Japanese.
+_SHORTEST_PHRASE = 40
 _AHEAD = 32
 _BLOCK = 64
 _ONE = np.uint64(1)
@@ -192,7 +197,7 @@ def queue_words(
             if texts.has_marks and end < stop and values[np.uint64(end)] >= _WIDE:
                 code, _ = decode_character(values, end)
                 kind = rules.kinds[np.uint64(code)]
-                if end > start and (kind == SINGLE or kind == SPACE):
+                if end - start >= _SHORTEST_PHRASE and (kind == SINGLE or kind == SPACE):
                     _queue_chunk(texts, start, end, cache, queue, count)
                     count += 1
                     start = end
@@ -230,7 +235,7 @@ def queue_stretches(
                 break
             byte = np.uint64(values[np.uint64(end)])
             if texts.has_marks and byte >= _WIDE:
-                if end > start and can_cut(values, end, rules):
+                if end - start >= _SHORTEST_PHRASE and can_cut(values, end, rules):
                     _queue_chunk(texts, start, end, cache, queue, count)
                     count += 1
                     start = end
