@@ -76,6 +76,15 @@ def test_the_most_frequent_come_first(tmp_path: Path) -> None:
     assert path.read_bytes() == b"\\t\\\\\t3\na\t2\nb\t2\n"
 
 
+def test_a_link_to_a_file_stays_and_its_file_is_written(tmp_path: Path) -> None:
+    path, link = tmp_path / "words.tsv", tmp_path / "link.tsv"
+    path.touch()
+    link.symlink_to("words.tsv")
+    write_counts(link, word_counts({b"a": 2}))
+    assert link.is_symlink()
+    assert path.read_bytes() == b"a\t2\n"
+
+
 @pytest.mark.parametrize("content", [b"\xef\xbb\xbfa\t1\r\nb\t2", b"a\t1\nb\t2\n"])
 def test_line_ends_and_byte_order_marks_are_no_words(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "words.tsv"

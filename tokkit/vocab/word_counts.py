@@ -35,7 +35,7 @@ import numpy as np
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.streams import open_stream, require_same
 from tokkit.corpus.units import CorpusUnit
-from tokkit.engine.files import draft_path, write_atomically
+from tokkit.engine.files import draft_path, follow_link, write_atomically
 from tokkit.errors import TokkitError, wrap_os_errors
 from tokkit.kernels.arrays import Bytes, Int64
 from tokkit.kernels.vocab.sorted_runs import (
@@ -224,10 +224,13 @@ def read_run(path: Path, totals: RunTotals) -> WordCounts:
 
 
 def write_counts(path: Path, words: WordCounts) -> None:
-    """Write a file of counts atomically, by descending count and then in the order of bytes."""
+    """Write a file of counts atomically, by descending count and then in the order of bytes.
+
+    A link to a file stays, and that file is written.
+    """
     order = np.argsort(-words.counts, kind="stable")
     data = words.values.data
-    with write_atomically(path) as file:
+    with write_atomically(follow_link(path)) as file:
         for start in range(0, len(order), _WRITE_LINES):
             lines = []
             for word in order[start : start + _WRITE_LINES].tolist():
