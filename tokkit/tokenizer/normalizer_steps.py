@@ -21,8 +21,6 @@ _PIECE_BITS = 14
 _MAX_ASKED = 1024
 _MAX_PIECES = (1 << _PIECE_BITS) * 3 // 4 - _MAX_ASKED
 
-# First bytes in UTF-8 of ideographs and Hangul syllables, less 0xE0.
-_UNIFORM_LEADS = (4, 5, 6, 7, 8, 9, 0xB, 0xC)
 # What stands before a piece, for rules that need it.
 _CONTEXT_BYTES = 1024
 _NO_ENDS = np.zeros(0, np.int64)
@@ -140,8 +138,8 @@ class CharacterStep:
         self._piece_forms = _Forms()
         self._asked = np.zeros(_MAX_ASKED, np.int64)
         self._num_pieces = 0
-        self._is_plain = np.zeros(256, np.uint8)
-        self._is_plain[0x80:0xC0] = 1
+        self._is_plain = np.zeros((256, 256), np.uint8)  # second and first byte
+        self._is_plain[:, 0x80:0xC0] = 1
         self._learn_page(0)
         is_plain = np.concatenate([[False], self._kinds[:128] == normalize.PLAIN, [False]])
         runs = np.flatnonzero(np.diff(is_plain)).reshape(-1, 2).tolist()
@@ -169,7 +167,7 @@ class CharacterStep:
                 self._pieces.reshape(-1),
                 64 - _PIECE_BITS,
                 *self._plain_ascii,
-                self._is_plain,
+                self._is_plain.reshape(-1),
             )
             out = out_values, out_bounds, out_marks
             return normalize_pieces(values, bounds, marks, known, state, self._asked, *out)
@@ -199,29 +197,22 @@ class CharacterStep:
         return out_values[: state[replace.SIZE]], out_bounds, None if ends is None else out_marks
 
     def _learn_page(self, code: int) -> None:
-        """Ask the library about the characters on a page.
-
-        For ideographs and Hangul syllables, about all characters that share the first byte in UTF-8:
-        then the kernel need not look at each.
-        """
-        pages = [page_of(code)]
-        if code >> 12 in _UNIFORM_LEADS:
-            pages = list(map(page_of, range(code & ~0xFFF, (code | 0xFFF) + 1, len(pages[0]))))
-        for codes in pages:
-            chars = list(map(chr, codes))
-            classes = np.array(self._rules.classify(chars), np.uint8)
-            text = "".join(chars)
-            if np.any(classes != normalize.PLAIN) or self._rules.normalize([text])[0] != text:
-                for char, form in zip(chars, self._rules.normalize(chars), strict=True):
-                    if form != char:
-                        self._kinds[ord(char)] = normalize.CHANGED
-                        self._places[ord(char)] = self._forms.add(form)
-            self._kinds[codes] |= classes
-        self._is_plain[:0x80] = self._kinds[:0x80] == normalize.PLAIN
-        for lead in range(0xC2, 0xF0):
-            size = 1 << 6 if lead < 0xE0 else 1 << 12
-            first = (lead & 0x1F if lead < 0xE0 else lead & 0xF) * size
-            self._is_plain[lead] = np.all(self._kinds[first : first + size] == normalize.PLAIN)
+        """Ask the library about the characters on a page."""
+        codes = page_of(code)
+        chars = list(map(chr, codes))
+        classes = np.array(self._rules.classify(chars), np.uint8)
+        text = "".join(chars)
+        if np.any(classes != normalize.PLAIN) or self._rules.normalize([text])[0] != text:
+            for char, form in zip(chars, self._rules.normalize(chars), strict=True):
+                if form != char:
+                    self._kinds[ord(char)] = normalize.CHANGED
+                    self._places[ord(char)] = self._forms.add(form)
+        self._kinds[codes] |= classes
+        is_plain = self._kinds[:0x10000] == normalize.PLAIN
+        self._is_plain[:, :0x80] = is_plain[:0x80]
+        # The characters of two bytes, and of three, of which 64 have the same two first ones.
+        self._is_plain[0x80:0xC0, 0xC2:0xE0] = is_plain[0x80:0x800].reshape(-1, 64).T
+        self._is_plain[0x80:0xC0, 0xE0:0xF0] = is_plain.reshape(16, 64, 64).all(axis=2).T
 
     def _learn_pieces(self, state: Int64) -> None:
         """Ask the library about pieces that the kernel put into the table, or empty a full table."""
