@@ -6,7 +6,7 @@ texts, then all their keys, and then their records in the cache:
     "a cat,  sat\n"   queue_words             a | cat, | sat
                       queue_stretches         a | _cat | , | _ | _sat | \n
                       find_keys               key or hash; starts to fetch bucket or slots
-                      find_record_ahead            where the tokens are; starts to fetch them
+                      find_record_ahead       where the tokens are; starts to fetch them
 
 White space, and for ``queue_stretches`` the punctuation of ASCII, is found 64 bytes at a time, as
 bits of a word. So is wide punctuation: Japanese and Chinese without white space are phrases then,
