@@ -33,18 +33,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from tokkit.errors import require
 from tokkit.kernels.instances.flatten import NO_LABEL
-from tokkit.pretraining.data.batches import LENGTH_MULTIPLE, lay_out, round_up
+from tokkit.pretraining.data.batches import LENGTH_MULTIPLE, round_up
 from tokkit.pretraining.data.instance_sources import open_sources
 from tokkit.pretraining.data.loader import Loader
 from tokkit.pretraining.data.loader_config import LoaderConfig
-from tokkit.shards.instances import Instances
+from tokkit.shards.instances import Instances, Int64, Predictions
 from tokkit.shards.objectives import OBJECTIVES
 from tokkit.shards.shard_file import protect_maps
 
@@ -164,55 +162,62 @@ class InstanceLoader(IterableDataset[TensorBatch]):
 
 def padded_batch(instances: Instances, pad_id: int, *, causal: bool = False) -> TensorBatch:
     """Lay instances out as tensors of shape [instances, longest]."""
-    ragged = ragged_batch(instances, causal=causal)
-    is_real = is_target = _find_cells(ragged["cu_seqlens"])
-    if "target_cu_seqlens" in ragged:
-        is_target = _find_cells(ragged["target_cu_seqlens"])
-    batch = {
-        "attention_mask": torch.from_numpy(is_real.astype(np.int64)),
-        "input_ids": _pad(ragged["input_ids"], is_real, pad_id),
-        "token_type_ids": _pad(ragged["token_type_ids"], is_real, 0),
-        "labels": _pad(ragged["labels"], is_target, NO_LABEL),
-    }
-    if "target_positions" in ragged:
-        positions = _pad(ragged["target_positions"], is_target, NO_LABEL)
-        mapping = (positions[..., None] == torch.arange(is_real.shape[1])).float()
-        ranks = torch.arange(1.0, is_target.shape[1] + 1)
-        order = torch.einsum("smt,m->st", mapping, ranks)
-        is_hidden = (order[:, None] > 0) & (order[:, None] >= order[..., None])
-        batch |= {"target_mapping": mapping, "perm_mask": is_hidden.float()}
+    lengths = np.diff(instances.offsets)
+    is_real = np.arange(round_up(int(lengths.max()), LENGTH_MULTIPLE)) < lengths[:, None]
+    batch = {"attention_mask": torch.from_numpy(is_real.astype(np.int64))}
+    padding = {"input_ids": pad_id, "token_type_ids": 0, "labels": NO_LABEL}
+    for name, values in _token_columns(instances, instances.positions, causal=causal).items():
+        block = np.full(is_real.shape, padding[name], np.int64)
+        block[is_real] = values
+        batch[name] = torch.from_numpy(block)
+    if instances.predictions.targets is not None:
+        batch |= _pad_targets(instances.predictions, is_real.shape[1])
     return batch
 
 
-def _find_cells(ends: Tensor) -> npt.NDArray[np.bool_]:
-    """Return which cells of a padded block are no padding."""
-    lengths = np.diff(ends.numpy())
-    return np.arange(round_up(int(lengths.max()), LENGTH_MULTIPLE)) < lengths[:, None]
-
-
-def _pad(values: Tensor, is_real: npt.NDArray[np.bool_], padding: int) -> Tensor:
-    block = np.full(is_real.shape, padding)
-    block[is_real] = values.numpy()
-    return torch.from_numpy(block)
+def _pad_targets(targets: Predictions, num_columns: int) -> TensorBatch:
+    """Return targets as tensors; those of a permutation with where they are, and what sees them."""
+    lengths = np.diff(targets.offsets)
+    is_real = np.arange(round_up(int(lengths.max()), LENGTH_MULTIPLE)) < lengths[:, None]
+    labels = np.full(is_real.shape, NO_LABEL, np.int64)
+    labels[is_real] = targets.labels
+    padded = {"labels": torch.from_numpy(labels)}
+    if targets.targets == "target_positions":
+        rows, ranks = is_real.nonzero()
+        mapping = torch.zeros(*is_real.shape, num_columns)
+        mapping[rows, ranks, targets.positions.astype(np.int64)] = 1
+        order = torch.einsum("smt,m->st", mapping, torch.arange(1.0, is_real.shape[1] + 1))
+        is_hidden = (order[:, None] > 0) & (order[:, None] >= order[..., None])
+        padded |= {"target_mapping": mapping, "perm_mask": is_hidden.float()}
+    return padded
 
 
 def ragged_batch(instances: Instances, *, causal: bool = False) -> TensorBatch:
     """Lay instances out without padding: tensors of shape [tokens], and where instances begin."""
-    inputs, predicted = lay_out(instances, 0, causal=causal).inputs, instances.predictions
-    batch = {
-        "input_ids": inputs.input_ids_N,
-        "token_type_ids": inputs.token_type_ids_N,
-        "position_ids": inputs.position_ids_N,
-        "cu_seqlens": inputs.cu_seqlens,
-        "max_seqlen": int(np.diff(instances.offsets).max()),
-        "labels": inputs.labels_M,
-    }
+    positions, predicted = instances.positions, instances.predictions
+    columns = _token_columns(instances, positions, causal=causal) | {"position_ids": positions}
+    of_targets = {}
     if predicted.targets is not None:
-        batch["target_cu_seqlens"] = inputs.target_cu_seqlens
-    else:  # where causal models are to predict a token they find it, and not at the one before
-        places = inputs.predicted_positions_M + int(causal)
-        labels = torch.full_like(inputs.input_ids_N, NO_LABEL)
-        batch["labels"] = labels.index_copy_(0, places, inputs.labels_M)
-    if predicted.targets == "target_positions":
-        batch["target_positions"] = torch.from_numpy(predicted.positions.astype(np.int64))
-    return batch
+        columns["labels"] = predicted.labels.astype(np.int64)
+        if predicted.targets == "target_positions":
+            columns["target_positions"] = predicted.positions.astype(np.int64)
+        of_targets["target_cu_seqlens"] = torch.from_numpy(predicted.offsets.astype(np.int32))
+    return {
+        **{name: torch.from_numpy(values) for name, values in columns.items()},
+        "cu_seqlens": torch.from_numpy(instances.offsets.astype(np.int32)),
+        "max_seqlen": int(np.diff(instances.offsets).max()),
+        **of_targets,
+    }
+
+
+def _token_columns(instances: Instances, positions: Int64, *, causal: bool) -> dict[str, Int64]:
+    """Return the columns of a batch that have a value for each token."""
+    input_ids = instances.input_ids.astype(np.int64)
+    is_second = positions >= np.repeat(instances.segment_lengths, np.diff(instances.offsets))
+    if causal:
+        labels = np.where(positions > 0, input_ids, NO_LABEL)
+    else:
+        labels = np.full_like(input_ids, NO_LABEL)
+        if instances.predictions.targets is None:
+            labels[instances.masked_tokens] = instances.predictions.labels
+    return {"input_ids": input_ids, "token_type_ids": is_second.astype(np.int64), "labels": labels}
