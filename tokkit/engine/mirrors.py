@@ -113,9 +113,8 @@ def read_listed(folder: Path) -> Iterator[tuple[str, bytes]]:
                 if found.size == len(content) and line == _copy_line(name, found, content):
                     del missing[name]
                     yield name, content
-            file.write(
-                b"\n" * bool(missing)
-            )  # a process may have been killed in the middle of a line
+            if missing:
+                file.write(b"\n")  # a process may have been killed in the middle of a line
             answers = map_in_threads(lambda name: read_object(folder / name), missing)
             for (name, found), answer in zip(missing.items(), answers, strict=True):
                 if answer is None:

@@ -198,8 +198,7 @@ def write_plan(stage: StagePlan) -> None:
     except UnicodeEncodeError as error:
         name = escape_controls(str(error.object))
         raise TokkitError(f"{name}: is not valid UTF-8; give it another name") from error
-    with write_atomically(stage.output / STATE_FOLDER / PLAN) as file:
-        file.write(content)
+    _write(stage, content)
 
 
 def keep_plan(stage: StagePlan) -> None:
@@ -209,7 +208,12 @@ def keep_plan(stage: StagePlan) -> None:
     with suppress(UnicodeEncodeError):  # a path that is not UTF-8
         content = _encode_plan(stage)
         if read_file(stage.output / STATE_FOLDER / PLAN) != content:
-            write_plan(stage)
+            _write(stage, content)
+
+
+def _write(stage: StagePlan, content: bytes) -> None:
+    with write_atomically(stage.output / STATE_FOLDER / PLAN) as file:
+        file.write(content)
 
 
 def _has_stdin(stage: StagePlan) -> bool:
