@@ -15,7 +15,7 @@ import pytest
 import toykernels
 
 from tokkit.kernels import compiled
-from tokkit.kernels.jit import kernel, tuple_kernel
+from tokkit.kernels.jit import kernel
 
 SIGNED, UNSIGNED = ("int16",), ("uint32",)
 
@@ -74,7 +74,7 @@ def test_threads_may_store_the_same_kernel_at_the_same_time(
 ) -> None:
     monkeypatch.setattr(compiled, "_list_folders", lambda: (tmp_path,))
     file = compiled.KernelFile("toy.add-1-2.kernel", ())
-    header = compiled.KernelHeader("add", "", returns_tuple=False, numba_symbols=[])
+    header = compiled.KernelHeader("add", "", returns_tuple=False)
     with ThreadPoolExecutor(4) as pool:
         for _ in range(200):
             pool.submit(file.write, header, b"code")
@@ -128,24 +128,51 @@ class Pair(NamedTuple):
 def sum_all(
     pair: Pair, grid: npt.NDArray[np.uint16], number: int, is_large: bool, share: float
 ) -> tuple[int, float, bool]:
-    total = pair.values.sum() + pair.rest[1] + grid[1, 2] + number
+    total = pair.rest[1] + grid[1, 2] + number
+    for place in range(len(pair.values)):
+        total += pair.values[place]
     return total, pair.rest[0][1] + share, is_large
 
 
-@tuple_kernel
+@kernel
 def largest(number: int) -> int:
     return number
 
 
 @kernel
-def make_array(size: int) -> int:
-    return len(np.zeros(size, np.int64))
+def double_at(values: npt.NDArray[np.int64], place: int) -> int:
+    values[place] *= 2
+    return values.size
 
 
 def test_kernels_take_and_return_numbers_and_tuples() -> None:
-    pair = Pair(np.arange(6)[::2], (np.array([0.5, 1.5], np.float32), 100))
+    pair = Pair(np.array([0, 2, 4]), (np.array([0.5, 1.5], np.float32), 100))
     grid = np.arange(6, dtype=np.uint16).reshape(2, 3)
     assert sum_all(pair, grid, -7, True, 0.25) == (104, 1.75, True)
     assert largest((1 << 64) - 1) == (1 << 64) - 1
     assert largest(-1) == -1
-    assert make_array(3) == 3
+
+
+def test_kernels_take_arrays_at_any_address_but_no_strides() -> None:
+    values = np.zeros(33, np.uint8)[1:].view(np.int64)
+    values[2] = 21
+    assert not values.flags.aligned
+    assert double_at(values, 2) == len(values)
+    assert values.tolist() == [0, 0, 42, 0]
+    with pytest.raises(ValueError, match=r"no array for a kernel: \(2,\), \(16,\)"):
+        double_at(values[::2], 0)
+    with pytest.raises(ValueError, match="no array for a kernel"):
+        double_at(np.zeros((1, 1, 1), np.int64), 0)
+
+
+def test_indices_are_checked_where_the_environment_says_so(tmp_path: Path) -> None:
+    program = "import numpy, toykernels; toykernels.double_all(numpy.arange(3), numpy.arange(2))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_BOUNDSCHECK": "1"},
+        cwd=Path(toykernels.__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.splitlines()[-1].endswith(": exception 1 in a kernel")

@@ -17,6 +17,7 @@ from tokkit.kernels.instances.mask_tokens import (
     count_masked,
     find_special,
     mask_tokens,
+    new_mask_memory,
     replacement_ids,
 )
 from tokkit.kernels.philox import MASK, chance_threshold, stream_of
@@ -67,6 +68,7 @@ def mask(
         stream_of(MASK, epoch),
         Replacement(MASK_ID, chance_threshold(shares[0]), chance_threshold(sum(shares))),
         np.array(replacements or [7, 8, 9], dtype),
+        new_mask_memory(offsets, num_masked),
         positions,
         labels,
     )

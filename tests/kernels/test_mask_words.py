@@ -13,8 +13,13 @@ from hypothesis import strategies as st
 from reference.masking import mask_instance_by_words
 from reference.philox import below, blocks, word
 from reference.statistics import chi_square_z, share_z
-from tokkit.kernels.instances.mask_tokens import Replacement, count_masked
-from tokkit.kernels.instances.mask_words import length_shares, length_thresholds, mask_words
+from tokkit.kernels.instances.mask_tokens import Replacement, count_masked, new_mask_memory
+from tokkit.kernels.instances.mask_words import (
+    length_shares,
+    length_thresholds,
+    mask_words,
+    new_word_memory,
+)
 from tokkit.kernels.philox import MASK, MASK_UNIT, chance_threshold, stream_of
 
 MASK_ID = 4
@@ -79,6 +84,8 @@ def mask(
         np.array(replacements or [7, 8, 9], dtype),
         length_thresholds(unit),
         draw_per_unit,
+        new_mask_memory(offsets, budgets),
+        new_word_memory(offsets),
         masked.masked_offsets,
         masked.positions,
         masked.labels,

@@ -44,6 +44,8 @@ def noise_masks(
         END,
         np.uint64(seed),
         stream_of(NOISE, epoch),
+        np.empty(num_spans, np.int64),
+        np.empty(num_spans, np.int64),
         out_ids,
         np.zeros(len(out_ids) // 8 + 1, np.uint8),
         out_targets,

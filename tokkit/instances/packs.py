@@ -204,6 +204,8 @@ def _corrupt(blocks: Instances, noise: SpanNoise, seed: np.uint64, number: int) 
         noise.end_id,
         seed,
         stream_of(NOISE, number),
+        np.empty(noise.num_spans, np.int64),
+        np.empty(noise.num_spans, np.int64),
         rows["input_ids"],
         rows["word_starts"],
         targets,

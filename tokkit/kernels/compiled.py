@@ -12,7 +12,7 @@ wait for that.
 The function in the code follows Numba's calling convention: it gets the address for its result,
 that of an exception, and the arguments, of which arrays and tuples are split into numbers:
 
-    array    0, 0, size, item size, address, shape …, strides …     (no reference count, no owner)
+    array    address, size, and of two dimensions the number of columns
     tuple    the numbers of its items, one after the other
 
 and returns 0, unless there is an exception.
@@ -56,15 +56,10 @@ _C_TYPES: dict[str, Any] = {
         *(ctypes.c_longlong, ctypes.c_ulonglong, ctypes.c_float, ctypes.c_double),
     )
 }
-# An array's flags that its type depends on: contiguous in C's or Fortran's order, aligned, writeable.
-_FLAGS = 0x1 | 0x2 | 0x100 | 0x400
+_MOST_DIMENSIONS = 2
 # Where NumPy's C structure of an array has the address of its data, as its headers say. Python's way
 # to the address, ``ctypes.data``, takes ten times as long.
 _DATA_OFFSET = object.__basicsize__
-
-# Names of Numba's functions that allocate and free arrays begin like this.
-NUMBA_MEMORY = "NRT_"
-_FREE = "NRT_MemInfo_call_dtor"
 
 Types = tuple[Any, ...]
 
@@ -74,6 +69,9 @@ def read_arguments(arguments: tuple[Any, ...]) -> tuple[Types, list[int | float]
 
     Args:
         arguments: arrays, numbers, booleans and tuples of these.
+
+    Raises:
+        ValueError: if an array is not contiguous, or has more than two dimensions.
     """
     types: list[Any] = []
     numbers: list[int | float] = []
@@ -84,11 +82,11 @@ def read_arguments(arguments: tuple[Any, ...]) -> tuple[Types, list[int | float]
 
 def _read_argument(argument: Any, types: list[Any], numbers: list[int | float]) -> None:
     if isinstance(argument, np.ndarray):
-        types.append((argument.dtype, argument.ndim, argument.flags.num & _FLAGS))
+        if argument.ndim > _MOST_DIMENSIONS or not argument.flags.c_contiguous:
+            raise ValueError(f"no array for a kernel: {argument.shape}, {argument.strides}")
+        types.append((argument.dtype, argument.ndim))
         address = ctypes.c_void_p.from_address(id(argument) + _DATA_OFFSET).value or 0
-        numbers += (0, 0, argument.size, argument.itemsize, address)
-        numbers += argument.shape
-        numbers += argument.strides
+        numbers += (address, argument.size, *argument.shape[1:])
     elif isinstance(argument, tuple):
         types.append((type(argument), len(argument)))
         for item in argument:
@@ -108,7 +106,7 @@ def _c_types(types: Types) -> Iterator[Any]:
         if isinstance(kind, type):
             yield _C_TYPES[np.dtype(kind).char]
         elif isinstance(kind[0], np.dtype):
-            yield from [ctypes.c_int64] * (5 + 2 * kind[1])
+            yield from [ctypes.c_int64] * (1 + kind[1])
 
 
 @dataclass(frozen=True)
@@ -119,13 +117,11 @@ class KernelHeader:
         symbol: name of the function.
         returns: NumPy's codes of the types that it returns.
         returns_tuple: whether it returns a tuple of these.
-        numba_symbols: names of Numba's functions that it calls.
     """
 
     symbol: str
     returns: str
     returns_tuple: bool
-    numba_symbols: list[str]
 
 
 def _check_memory() -> None:
@@ -152,8 +148,6 @@ class CompiledKernel:
     def __init__(self, header: KernelHeader, code: bytes, types: Types) -> None:
         self._header = header
         builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
-        for name, address in _find_numba_symbols(header.numba_symbols).items():
-            builder.import_symbol(name, address)
         builder.export_symbol(header.symbol)
         _check_memory()
         self._library = builder.link(_linker(), f"{header.symbol}-{id(self)}")
@@ -184,28 +178,6 @@ def _linker() -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.create_lljit_compiler()
-
-
-def _find_numba_symbols(names: list[str]) -> dict[str, int]:
-    """Return the addresses of Numba's functions that manage memory.
-
-    A kernel that makes no arrays calls none of them: it would free an array that it got if it had
-    counted the references to it.
-    """
-    if {*names} <= {_FREE}:
-        return dict.fromkeys(names, _address_of_abort())
-    from numba.core.registry import cpu_target
-    from numba.core.runtime import _nrt_python
-    from numba.core.runtime.nrt import rtsys
-
-    rtsys.initialize(cpu_target.target_context)
-    return {name: _nrt_python.c_helpers[name.removeprefix(NUMBA_MEMORY)] for name in names}
-
-
-def _address_of_abort() -> int:
-    address = ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p).value
-    assert address is not None  # noqa: S101  every C library has it
-    return address
 
 
 @dataclass(frozen=True)

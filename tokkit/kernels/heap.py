@@ -9,10 +9,10 @@ or tuple they work on.
 from collections.abc import Callable
 from typing import Any
 
-from tokkit.kernels.jit import tuple_splice
+from tokkit.kernels.jit import splice
 
 
-@tuple_splice
+@splice
 def move_up(
     comes_before: Callable[..., bool], swap: Callable[..., None], heap: Any, place: int
 ) -> int:
@@ -23,7 +23,7 @@ def move_up(
     return place
 
 
-@tuple_splice
+@splice
 def move_down(
     comes_before: Callable[..., bool], swap: Callable[..., None], heap: Any, place: int, size: int
 ) -> None:

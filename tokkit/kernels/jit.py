@@ -4,20 +4,20 @@ A kernel that was compiled before is loaded from disk without Numba, which takes
 to load its own cache; see ``tokkit.kernels.compiled``. Numba is imported where a kernel must be
 compiled.
 
-Kernels release the GIL, so threads can run next to them. They do not use ``parallel=True``: tokkit
-runs work units in parallel instead.
+    kernel         called from Python: numbers, contiguous arrays, and tuples of these
+    inline         called by kernels; LLVM decides whether to inline
+    splice         called by kernels; always inlined
+    instruction    called by kernels; generates LLVM code
 
-Which decorator to use:
+Arrays are addresses and sizes inside a kernel; see ``tokkit.kernels.bare_arrays``. A kernel makes no
+arrays: it is given the memory that it needs. It releases the GIL, so threads can run next to it. None
+uses ``parallel=True``: tokkit runs work units in parallel instead.
 
-    kernel, tuple_kernel    called from Python; ``tuple_`` for those that take tuples of arrays
-    inline, tuple_inline    called by kernels; LLVM decides whether to inline
-    splice, tuple_splice    called by kernels; always inlined
-    instruction             called by kernels; generates LLVM code
-
-A ``tuple_splice`` function can take other compiled functions as arguments. Numba compiles it once
-for each of them, so that a loop or a heap is written once and costs no call.
+A ``splice`` function can take other compiled functions as arguments. Numba compiles it once for each
+of them, so that a loop or a heap is written once and costs no call.
 """
 
+import gc
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +25,6 @@ from functools import cache, cached_property, partial, update_wrapper, wraps
 from typing import Any, TypeVar, cast
 
 from tokkit.kernels.compiled import (
-    NUMBA_MEMORY,
     CompiledKernel,
     KernelFile,
     KernelHeader,
@@ -37,13 +36,27 @@ log = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
-# A kernel that takes an array out of a tuple counts a reference to it with an atomic instruction:
-# the encoding kernels ran at a third of their speed. This flag turns reference counts off. Without
-# them no array can be made, and a slice is one. (Numba documents the flag under
-# ``register_jitable``.)
-_NO_REFERENCE_COUNTS = {"_nrt": False}
-# What Numba would add for calls from Python, which go another way here.
-_NO_WRAPPERS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+# Numba gives neither memory to kernels nor what calls from Python need, which go another way here.
+_OPTIONS = {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+# What Numba looks for in each function, and kernels do not have: closures, lists, parallel loops,
+# expressions of whole arrays. To look took a tenth of the time.
+_PASSES_LEFT_OUT = {
+    "AnnotateTypes",
+    "DumpParforDiagnostics",
+    "FindLiterallyCalls",
+    "InlineClosureLikes",
+    "InlineInlinables",
+    "InlineOverloads",
+    "LiteralPropagationSubPipelinePass",
+    "LiteralUnroll",
+    "MakeFunctionToJitFunction",
+    "NoPythonSupportedFeatureValidation",
+    "NopythonRewrites",
+    "RewriteDynamicRaises",
+    "RewriteSemanticConstants",
+    "WithLifting",
+}
 
 
 def kernel(function: Function) -> Function:
@@ -51,38 +64,19 @@ def kernel(function: Function) -> Function:
     return _wrap(function)
 
 
-def tuple_kernel(function: Function) -> Function:
-    """Compile a kernel that takes tuples of arrays; it can make neither slices nor arrays."""
-    return _wrap(function, **_NO_REFERENCE_COUNTS)
-
-
 def inline(function: Function) -> Function:
     """Compile a function that kernels call; LLVM inlines it where it pays."""
-    return _wrap(function, inline="never")
-
-
-def tuple_inline(function: Function) -> Function:
-    """Compile like ``inline``, with the restrictions of ``tuple_kernel``."""
-    return _wrap(function, inline="never", **_NO_REFERENCE_COUNTS)
+    return _wrap(function)
 
 
 def splice(function: Function) -> Function:
-    """Compile a small function whose body replaces each call, before types are inferred.
+    """Compile a function that kernels call, and make LLVM inline every call.
 
-    With ``inline`` LLVM inlines after it has vectorized loops, which is too late for a random draw
-    in a loop: a block of Philox took 16 ns, and takes 3.2 ns this way (AVX2).
+    It does so before it vectorizes loops, which matters for a random draw in a loop: a block of
+    Philox took 16 ns, and takes 3.2 ns this way (AVX2). Code that runs once per chunk of text
+    became a twentieth faster.
     """
-    return _wrap(function, inline="always")
-
-
-def tuple_splice(function: Function) -> Function:
-    """Compile like ``tuple_inline``, and make LLVM inline every call.
-
-    ``splice`` infers the types of a body again at every level of calls: the encoding kernels took
-    9 and 13 s to compile instead of 6 and 8. Code that runs once per chunk of text became a
-    twentieth faster by inlining.
-    """
-    return _wrap(function, forceinline=True, **_NO_REFERENCE_COUNTS)
+    return _wrap(function, forceinline=True)
 
 
 def instruction(function: Callable[..., Any]) -> Any:
@@ -154,9 +148,11 @@ class _Kernel:
         from numba.core.compiler_lock import global_compiler_lock
         from numba.np.numpy_support import as_dtype
 
+        from tokkit.kernels.bare_arrays import to_bare
+
         _log_compilation()
-        types = tuple(map(numba.typeof, arguments))
-        with global_compiler_lock:
+        types = tuple(to_bare(numba.typeof(argument)) for argument in arguments)
+        with global_compiler_lock, _no_garbage_collection():
             with _no_machine_code():
                 self._dispatcher.compile(types)
             result = self._dispatcher.overloads[types]
@@ -170,11 +166,6 @@ class _Kernel:
             symbol=result.fndesc.llvm_func_name,
             returns="".join(as_dtype(part).char for part in parts),
             returns_tuple=is_tuple,
-            numba_symbols=[
-                function.name
-                for function in library._final_module.functions  # noqa: SLF001  no other access
-                if function.is_declaration and function.name.startswith(NUMBA_MEMORY)
-            ],
         )
         return header, code
 
@@ -182,7 +173,8 @@ class _Kernel:
     def _dispatcher(self) -> Any:
         import numba
 
-        dispatcher = numba.njit(**self._options, **_NO_WRAPPERS)(self.py_func)
+        options = {**_OPTIONS, **self._options, "pipeline_class": _short_pipeline()}
+        dispatcher = numba.njit(**options)(self.py_func)
         dispatcher.get_call_template = partial(_find_call, dispatcher)
         return dispatcher
 
@@ -229,6 +221,34 @@ def _find_call(dispatcher: Any, arguments: Any, named: Any) -> Any:
     constants = types.IntegerLiteral, types.BooleanLiteral
     arguments = [types.unliteral(a) if isinstance(a, constants) else a for a in arguments]
     return type(dispatcher).get_call_template(dispatcher, arguments, named)
+
+
+@cache
+def _short_pipeline() -> Any:
+    """Return a compiler of Numba's without the passes that find nothing in kernels."""
+    from numba.core.compiler import CompilerBase, DefaultPassBuilder
+
+    class ShortPipeline(CompilerBase):  # type: ignore[misc]  # Numba has no types
+        def define_pipelines(self) -> list[Any]:
+            manager = DefaultPassBuilder.define_nopython_pipeline(self.state)
+            manager.passes = [
+                item for item in manager.passes if item[0].__name__ not in _PASSES_LEFT_OUT
+            ]
+            return [manager]
+
+    return ShortPipeline
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Keep Python from looking for unreachable objects, which took a tenth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager

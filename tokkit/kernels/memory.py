@@ -5,13 +5,14 @@ Numba compiles for here is little-endian). It may begin at any byte. Nothing che
 or store lies within its array; where an array can end early, use the ``_last`` variants.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 
 from tokkit.kernels.arrays import Bytes, Ids
-from tokkit.kernels.jit import inline, instruction, splice, tuple_inline, tuple_splice
+from tokkit.kernels.jit import inline, instruction, splice
 
 # Odd multipliers that spread keys over the high bits of a hash.
 HASH_PRIME = np.uint64(0x9E37_79B9_7F4A_7C15)
@@ -22,16 +23,22 @@ _BYTE = ir.IntType(8)
 _WORD = ir.IntType(64)
 
 
-@splice
-def signed(number: Any) -> int:
-    """Convert to int64: Numba turns signed and unsigned numbers together into floats."""
-    as_signed: int = np.int64(number)  # type: ignore[assignment]  # the same inside a kernel
-    return as_signed
+def _convert_to_signed(types: Any, number: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.cast(builder, arguments[0], number, types.int64)
+
+    return types.int64(number), generate
+
+
+# ``signed(number)`` converts to int64: Numba makes floats of signed and unsigned numbers together.
+signed: Callable[[Any], int] = instruction(_convert_to_signed)
 
 
 def _address(builder: Any, context: Any, array_type: Any, array: Any, position: Any) -> Any:
     """Return the address of an element of a contiguous array, as the address of a byte."""
-    data = context.make_array(array_type)(context, builder, array).data
+    from tokkit.kernels.bare_arrays import find_data
+
+    data = find_data(context, builder, array_type, array)
     return builder.bitcast(builder.gep(data, [position]), _BYTE.as_pointer())
 
 
@@ -230,6 +237,33 @@ def copy_from(types: Any, address: Any, out_values: Any, out_start: Any, number:
     return types.void(types.int64, out_values, types.int64, types.int64), generate
 
 
+def _make_load(num_bits: int) -> Any:
+    def load(types: Any, address: Any) -> Any:
+        kind = ir.IntType(num_bits)
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.load(builder.inttoptr(arguments[0], kind.as_pointer()), align=1)
+
+        return getattr(types, f"int{num_bits}")(types.int64), generate
+
+    return instruction(load)
+
+
+# ``int8_at(address)`` returns the number at an address, which is an integer and may be that of any byte.
+int8_at, int32_at, int64_at = _make_load(8), _make_load(32), _make_load(64)
+
+
+@instruction
+def bytes_at(types: Any, address: Any, number: Any) -> Any:
+    """``bytes_at(address, number)`` returns the bytes from an address on, as an array."""
+    from tokkit.kernels.bare_arrays import BareArray, make_bytes
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return make_bytes(context, builder, *arguments)
+
+    return BareArray(types.uint8, 1)(types.int64, types.int64), generate
+
+
 @instruction
 def item_bytes(types: Any, values: Any) -> Any:
     """``item_bytes(values)`` returns the size of an element as a constant.
@@ -261,7 +295,7 @@ def find_last_small_bytes(values: Bytes, position: int, limit: int) -> np.uint64
     return small
 
 
-@tuple_splice
+@splice
 def find_small(values: Bytes, position: int, stop: int, limit: int) -> np.uint64:
     """Return a bit for each of 64 bytes from ``position`` on, set if below a limit or at ``stop``."""
     small: np.uint64
@@ -285,24 +319,23 @@ def find_last_either(values: Ids, position: int, first: int, second: int) -> np.
     return found
 
 
-@tuple_splice
+@splice
 def decode_character(values: Bytes, position: int) -> tuple[int, int]:
     """Return the code point that begins at a byte, and its length in bytes; UTF-8 must be valid."""
-    place = np.uint64(position)  # unsigned, since an index that may be negative is checked
-    byte = signed(values[place])
+    byte = signed(values[position])
     if byte < 0x80:
         return byte, 1
-    second = signed(values[place + np.uint64(1)]) & 0x3F
+    second = signed(values[position + 1]) & 0x3F
     if byte < 0xE0:
         return (byte & 0x1F) << 6 | second, 2
-    third = signed(values[place + np.uint64(2)]) & 0x3F
+    third = signed(values[position + 2]) & 0x3F
     if byte < 0xF0:
         return (byte & 0xF) << 12 | second << 6 | third, 3
-    fourth = signed(values[place + np.uint64(3)]) & 0x3F
+    fourth = signed(values[position + 3]) & 0x3F
     return (byte & 7) << 18 | second << 12 | third << 6 | fourth, 4
 
 
-@tuple_inline
+@inline
 def write_character(out_values: Bytes, place: int, code: int) -> int:
     """Write a code point in UTF-8; returns its length in bytes."""
     if code < 0x80:

@@ -101,7 +101,8 @@ def take_rows(
     Returns:
         Where the next row would go.
     """
-    for row in rows:
+    for place in range(len(rows)):
+        row = rows[place]
         start, stop = offsets[row], offsets[row + 1]
         copy_values(values, start, out_values, out_start, stop - start)
         out_start += stop - start
@@ -130,7 +131,8 @@ def take_bit_rows(
     Returns:
         Where the next row would go.
     """
-    for row in rows:
+    for place in range(len(rows)):
+        row = rows[place]
         start, stop = offsets[row], offsets[row + 1]
         copy_bits(bits, first_bit + start, stop - start, out_start, out_bits)
         out_start += stop - start

@@ -237,8 +237,8 @@ def find_documents(
 def count_byte(values: Bytes, byte: int) -> int:
     """Count the occurrences of a byte; LLVM vectorizes the loop to 20 GB/s and more."""
     number = 0
-    for other in values:
-        number += other == byte
+    for place in range(values.size):
+        number += values[place] == byte
     return number
 
 

@@ -14,9 +14,10 @@ from tokkit.kernels.instances.mask_tokens import (
     count_masked,
     find_special,
     mask_tokens,
+    new_mask_memory,
     replacement_ids,
 )
-from tokkit.kernels.instances.mask_words import length_thresholds, mask_words
+from tokkit.kernels.instances.mask_words import length_thresholds, mask_words, new_word_memory
 from tokkit.kernels.philox import MASK, MASK_UNIT, chance_threshold, stream_of
 from tokkit.masking.mask_config import MaskConfig
 from tokkit.shards.instances import Array, Instances, Predictions
@@ -102,9 +103,20 @@ def mask_instances(
     labels = np.empty(masked_offsets[-1], ids.dtype)
     draw = instances.indices, np.uint64(seed)
     stream = stream_of(MASK, epoch)
+    memory = new_mask_memory(offsets, num_masked)
     if options.unit == "token":
-        out = positions, labels
-        mask_tokens(ids, offsets, *special, masked_offsets, *draw, stream, *replaced_by, *out)
+        mask_tokens(
+            ids,
+            offsets,
+            *special,
+            masked_offsets,
+            *draw,
+            stream,
+            *replaced_by,
+            memory,
+            positions,
+            labels,
+        )
     else:
         mask_words(
             ids,
@@ -118,6 +130,8 @@ def mask_instances(
             *replaced_by,
             length_thresholds(options.unit),
             options.draw_per_unit,
+            memory,
+            new_word_memory(offsets),
             masked_offsets,
             positions,
             labels,

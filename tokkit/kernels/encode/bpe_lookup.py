@@ -27,7 +27,7 @@ import numpy as np
 from tokkit.kernels.arrays import Bytes, Ids, Int32, Int64, UInt32, UInt64
 from tokkit.kernels.encode.bpe_merges import WordBuffers, mark_known, may_be_known
 from tokkit.kernels.encode.tries import NO_TOKEN, Cells, find_longest
-from tokkit.kernels.jit import inline, kernel, tuple_inline, tuple_kernel, tuple_splice
+from tokkit.kernels.jit import inline, kernel, splice
 from tokkit.kernels.memory import HASH_PRIME, signed
 
 MAX_TOKENS = (1 << 21) - 1
@@ -132,7 +132,7 @@ def find_prefixes(
         depth += 1
 
 
-@tuple_splice
+@splice
 def _find_pair(lookup: BpeLookup, left: np.uint64, right: np.uint64) -> np.uint64:
     """Return the token that a pair is merged to, or ``_NEVER``."""
     pair = left << _TOKEN_BITS | right
@@ -149,7 +149,7 @@ def _find_pair(lookup: BpeLookup, left: np.uint64, right: np.uint64) -> np.uint6
     return _NEVER
 
 
-@tuple_splice
+@splice
 def _is_compatible(
     lookup: BpeLookup, left: np.uint64, right: np.uint64, limit: np.uint64, earliest: np.uint64
 ) -> bool:
@@ -173,7 +173,7 @@ def _is_compatible(
     return True
 
 
-@tuple_kernel
+@kernel
 def choose_merges(
     lefts: Int64,
     rights: Int64,
@@ -231,7 +231,7 @@ def choose_merges(
     return count
 
 
-@tuple_inline
+@inline
 def encode_word(
     values: Bytes,
     start: int,

@@ -12,7 +12,7 @@ import numpy as np
 
 from tokkit.kernels.arrays import Bools, Bytes, Ids, Int64, UInt32, UInt64
 from tokkit.kernels.heap import move_down, move_up
-from tokkit.kernels.jit import kernel, tuple_inline, tuple_splice
+from tokkit.kernels.jit import inline, kernel, splice
 from tokkit.kernels.memory import HASH_PRIME, decode_character, signed
 
 NO_MERGE = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
@@ -85,7 +85,7 @@ def new_buffers(size: int) -> WordBuffers:
     )
 
 
-@tuple_splice
+@splice
 def may_be_known(known: UInt64, mixed: np.uint64) -> bool:
     """Return False if no key with this hash is in a table.
 
@@ -96,14 +96,14 @@ def may_be_known(known: UInt64, mixed: np.uint64) -> bool:
     return bool(known[bit >> np.uint64(6)] >> (bit & _BIT) & np.uint64(1))
 
 
-@tuple_splice
+@splice
 def mark_known(known: UInt64, mixed: np.uint64) -> None:
     """Note that a key with this hash is in a table."""
     bit = mixed >> _FILTER_SHIFT
     known[bit >> np.uint64(6)] |= np.uint64(1) << (bit & _BIT)
 
 
-@tuple_splice
+@splice
 def _find_merge(merges: Merges, left: int, right: int) -> np.uint64:
     """Return rank and merged id of a pair, or ``NO_MERGE``."""
     key = (np.uint64(left) << _HALF | np.uint64(right)) + np.uint64(1)
@@ -151,7 +151,7 @@ def fill_merges(
         mark_known(out_known, key * HASH_PRIME)
 
 
-@tuple_inline
+@inline
 def merge_word(
     values: Bytes,
     start: int,
@@ -171,7 +171,7 @@ def merge_word(
     return _merge_symbols(merges, buffers, length, num_tokens, out_ids)
 
 
-@tuple_inline
+@inline
 def merge_characters(
     values: Bytes,
     start: int,
@@ -207,7 +207,7 @@ def merge_characters(
     return _merge_symbols(merges, buffers, length, num_tokens, out_ids)
 
 
-@tuple_inline
+@inline
 def _merge_symbols(
     merges: Merges, buffers: WordBuffers, length: int, num_tokens: int, out_ids: Ids
 ) -> int:
@@ -230,7 +230,7 @@ def _merge_symbols(
     return num_tokens
 
 
-@tuple_splice
+@splice
 def _merge_parts(merges: Merges, buffers: WordBuffers, place: int, length: int) -> tuple[int, int]:
     """Merge a part with the next one and look up its new pairs.
 
@@ -253,7 +253,7 @@ def _merge_parts(merges: Merges, buffers: WordBuffers, place: int, length: int) 
     return gone, before
 
 
-@tuple_splice
+@splice
 def _short_key(pair: np.uint64, place: int) -> np.uint32:
     """Return rank and place in 32 bits; ``_NO_KEY`` for no merge."""
     if pair == NO_MERGE:
@@ -261,7 +261,7 @@ def _short_key(pair: np.uint64, place: int) -> np.uint32:
     return np.uint32((pair >> _HALF) << _PLACE_BITS | np.uint64(place))
 
 
-@tuple_splice
+@splice
 def _merge_by_scan(merges: Merges, buffers: WordBuffers, length: int) -> None:
     """Merge ``length`` parts, the lowest of all keys first: eight keys to an instruction."""
     pairs, keys = buffers.pairs, buffers.keys
@@ -271,8 +271,8 @@ def _merge_by_scan(merges: Merges, buffers: WordBuffers, length: int) -> None:
         keys[place] = _short_key(pairs[place], place)
     while True:
         lowest = _NO_KEY
-        for key in keys:
-            lowest = min(lowest, key)
+        for place in range(_SHORT_WORD):
+            lowest = min(lowest, keys[place])
         if lowest == _NO_KEY:
             return
         place = signed(lowest) & (_SHORT_WORD - 1)
@@ -283,7 +283,7 @@ def _merge_by_scan(merges: Merges, buffers: WordBuffers, length: int) -> None:
             keys[before] = _short_key(pairs[before], before)
 
 
-@tuple_inline
+@inline
 def _merge_by_heap(merges: Merges, buffers: WordBuffers, length: int) -> None:
     """Merge ``length`` parts; an item of the heap counts if its pair still has that rank."""
     pairs, heap = buffers.pairs, buffers.heap
@@ -304,7 +304,7 @@ def _merge_by_heap(merges: Merges, buffers: WordBuffers, length: int) -> None:
                 size = _push(heap, size, pairs[before], before)
 
 
-@tuple_splice
+@splice
 def _push(heap: UInt64, size: int, pair: np.uint64, place: int) -> int:
     """Add rank and place of a pair to the heap, if it has a merge; returns the heap's size."""
     if pair == NO_MERGE:
@@ -314,11 +314,11 @@ def _push(heap: UInt64, size: int, pair: np.uint64, place: int) -> int:
     return size + 1
 
 
-@tuple_splice
+@splice
 def _comes_before(heap: UInt64, place: int, other: int) -> bool:
     return bool(heap[place] < heap[other])
 
 
-@tuple_splice
+@splice
 def _swap(heap: UInt64, place: int, other: int) -> None:
     heap[place], heap[other] = heap[other], heap[place]

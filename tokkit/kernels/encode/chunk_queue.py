@@ -43,7 +43,7 @@ from tokkit.kernels.encode.word_cache import (
     find_bucket,
     short_key,
 )
-from tokkit.kernels.jit import tuple_splice
+from tokkit.kernels.jit import splice
 from tokkit.kernels.memory import (
     decode_character,
     find_either,
@@ -120,19 +120,19 @@ def new_queue() -> Queue:
     return np.zeros((_AHEAD + 2 * _BLOCK) * int(CHUNK_WORDS), np.uint64)
 
 
-@tuple_splice
+@splice
 def is_short(place: np.uint64) -> bool:
     """Return whether a chunk has at most 15 bytes, so that its key has its bytes."""
     return bool(place < IS_LONG)
 
 
-@tuple_splice
+@splice
 def is_long(place: np.uint64) -> bool:
     """Return whether a chunk is looked up by its hash."""
     return bool(IS_LONG <= place < IS_END)
 
 
-@tuple_splice
+@splice
 def fill_queue(
     queue_chunks: Any, texts: Texts, text: int, cursor: Cursor, cache: WordCache, queue: Queue
 ) -> tuple[int, int, Cursor]:
@@ -168,7 +168,7 @@ def fill_queue(
     return count, text, cursor
 
 
-@tuple_splice
+@splice
 def queue_words(
     texts: Texts, cursor: Cursor, stop: int, cache: WordCache, queue: Queue, count: int
 ) -> tuple[int, Cursor]:
@@ -194,15 +194,15 @@ def queue_words(
         while small:
             end = position + trailing_zeros(small)
             small &= small - _ONE
-            if texts.has_marks and end < stop and values[np.uint64(end)] >= _WIDE:
+            if texts.has_marks and end < stop and values[end] >= _WIDE:
                 code, _ = decode_character(values, end)
-                kind = rules.kinds[np.uint64(code)]
+                kind = rules.kinds[code]
                 if end - start >= _SHORTEST_PHRASE and (kind == SINGLE or kind == SPACE):
                     _queue_chunk(texts, start, end, cache, queue, count)
                     count += 1
                     start = end
                 continue
-            if end < stop and not rules.is_space[values[np.uint64(end)]]:
+            if end < stop and not rules.is_space[values[end]]:
                 continue
             _queue_chunk(texts, start, end, cache, queue, count)
             count += end > start
@@ -211,7 +211,7 @@ def queue_words(
     return count, (position, start)
 
 
-@tuple_splice
+@splice
 def queue_stretches(
     texts: Texts, cursor: Cursor, stop: int, cache: WordCache, queue: Queue, count: int
 ) -> tuple[int, Cursor]:
@@ -233,7 +233,7 @@ def queue_stretches(
                 count += end > start
                 start = end
                 break
-            byte = np.uint64(values[np.uint64(end)])
+            byte = np.uint64(values[end])
             if texts.has_marks and byte >= _WIDE:
                 if end - start >= _SHORTEST_PHRASE and can_cut(values, end, rules):
                     _queue_chunk(texts, start, end, cache, queue, count)
@@ -242,7 +242,7 @@ def queue_stretches(
                 continue
             cuts = False
             if end > start:
-                last = np.uint64(values[np.uint64(end - 1)])
+                last = np.uint64(values[end - 1])
                 rule = rules.before[last << COLUMN_BITS | byte]
                 cuts = rule == CUT or (rule == LOOK and can_cut(values, end, rules))
                 if byte == _SPACE and last <= _SPACE and end + 1 < stop:
@@ -253,7 +253,7 @@ def queue_stretches(
                     start = end
             # After a space that begins a chunk, another cut is seldom found.
             if not (cuts and byte == _SPACE) and end + 1 < stop:
-                rule = rules.after[byte << np.uint64(8) | np.uint64(values[np.uint64(end + 1)])]
+                rule = rules.after[byte << np.uint64(8) | np.uint64(values[end + 1])]
                 if rule == CUT or (rule == LOOK and can_cut(values, end + 1, rules)):
                     _queue_chunk(texts, start, end + 1, cache, queue, count)
                     count += 1
@@ -262,7 +262,7 @@ def queue_stretches(
     return count, (position, start)
 
 
-@tuple_splice
+@splice
 def _find_marks(values: Bytes, position: int, stop: int) -> np.uint64:
     """Return a bit for each of 64 bytes where wide punctuation begins before ``stop``."""
     if position + _BLOCK >= values.size or not find_either(values, position, _MARK, _OTHER_MARK):
@@ -273,7 +273,7 @@ def _find_marks(values: Bytes, position: int, stop: int) -> np.uint64:
     return marks
 
 
-@tuple_splice
+@splice
 def _queue_chunk(
     texts: Texts, start: int, stop: int, cache: WordCache, queue: Queue, count: int
 ) -> None:
@@ -297,7 +297,7 @@ def _queue_chunk(
         queue[entry + PLACE] = IS_LONG
 
 
-@tuple_splice
+@splice
 def _queue_other(kind: np.uint64, number: int, queue: Queue, count: int) -> None:
     """Put ``IS_ADDED`` and an id, or ``IS_END``, behind ``count`` chunks."""
     entry = np.uint64(count) * CHUNK_WORDS
@@ -305,7 +305,7 @@ def _queue_other(kind: np.uint64, number: int, queue: Queue, count: int) -> None
     queue[entry + PLACE] = kind
 
 
-@tuple_splice
+@splice
 def find_record_ahead(tables: tuple[Any, WordCache, TokenBuffer], queue: Queue, index: int) -> None:
     """Fetch the tokens of a chunk, and fill in where those of a long one are."""
     _, cache, out = tables
@@ -319,6 +319,6 @@ def find_record_ahead(tables: tuple[Any, WordCache, TokenBuffer], queue: Queue, 
         queue[entry + PLACE] = IS_LONG | record
 
 
-@tuple_splice
+@splice
 def find_nothing(_tables: tuple[Any, WordCache, Any], _queue: Queue, _index: int) -> None:
     """Leave a chunk as it is."""

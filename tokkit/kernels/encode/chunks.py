@@ -40,7 +40,7 @@ from tokkit.kernels.encode.word_cache import (
     find_short,
     key_length,
 )
-from tokkit.kernels.jit import tuple_splice
+from tokkit.kernels.jit import splice
 from tokkit.kernels.memory import signed
 
 # Indices into the state of a kernel.
@@ -95,7 +95,7 @@ def new_state(start: int) -> Int64:
     return state
 
 
-@tuple_splice
+@splice
 def process_chunks(
     queue_chunks: Callable[..., tuple[int, Cursor]],
     take_known: Callable[..., int],
@@ -185,7 +185,7 @@ def process_chunks(
     return reason
 
 
-@tuple_splice
+@splice
 def append_known(
     tables: tuple[Any, WordCache, TokenBuffer], values: Bytes, chunk: Chunk, num_tokens: int
 ) -> int:
@@ -205,7 +205,7 @@ def append_known(
     return append_record(cache, values, start, stop, CHUNK, record, num_tokens, out)
 
 
-@tuple_splice
+@splice
 def append_added(tables: tuple[Any, WordCache, TokenBuffer], added: int, num_tokens: int) -> int:
     """Append an added token, which is a word; returns the new number of tokens."""
     _, _, out = tables
@@ -214,7 +214,7 @@ def append_added(tables: tuple[Any, WordCache, TokenBuffer], added: int, num_tok
     return num_tokens + 1
 
 
-@tuple_splice
+@splice
 def ignore_added(_tables: tuple[Any, WordCache, Any], _added: int, num_tokens: int) -> int:
     """Leave out an added token; returns the number of tokens."""
     return num_tokens

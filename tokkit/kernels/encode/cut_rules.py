@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tokkit.kernels.arrays import Bools, Bytes
-from tokkit.kernels.jit import tuple_inline
+from tokkit.kernels.jit import inline
 from tokkit.kernels.memory import decode_character
 
 NUM_CLASSES = 64
@@ -70,7 +70,7 @@ def _by_bytes(classes: Bytes, allowed: Bools) -> Bytes:
     return rules
 
 
-@tuple_inline
+@inline
 def can_cut(values: Bytes, position: int, rules: CutRules) -> bool:
     """Return whether a text can be cut at a byte that is neither its first nor behind its last."""
     if values[position] & 0xC0 == 0x80:
@@ -83,7 +83,7 @@ def can_cut(values: Bytes, position: int, rules: CutRules) -> bool:
     return bool(rules.allowed[rules.classes[left], rules.classes[right]])
 
 
-@tuple_inline
+@inline
 def can_cut_run(values: Bytes, position: int, rules: CutRules) -> bool:
     """Return whether a text can be cut before a space that follows a byte below 33.
 
@@ -92,8 +92,8 @@ def can_cut_run(values: Bytes, position: int, rules: CutRules) -> bool:
         position: of the space, which is not the last byte.
         rules: the rules.
     """
-    before = np.uint64(values[np.uint64(position - 1)])
-    rule = rules.runs[before << np.uint64(8) | np.uint64(values[np.uint64(position + 1)])]
+    before = np.uint64(values[position - 1])
+    rule = rules.runs[before << np.uint64(8) | np.uint64(values[position + 1])]
     if rule == LOOK:
         code, _ = decode_character(values, position + 1)
         return bool(rules.allowed_runs[rules.classes[before], rules.classes[code]])

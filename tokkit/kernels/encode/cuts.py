@@ -13,10 +13,10 @@ import numpy as np
 
 from tokkit.kernels.arrays import Bytes, Ids, Int32, Int64
 from tokkit.kernels.encode.cut_rules import CutRules, can_cut
-from tokkit.kernels.jit import kernel, tuple_kernel
+from tokkit.kernels.jit import kernel
 
 
-@tuple_kernel
+@kernel
 def find_cuts(
     values: Bytes,
     offsets: Int64,

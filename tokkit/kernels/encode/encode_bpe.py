@@ -60,7 +60,7 @@ from tokkit.kernels.encode.word_queue import (
     queue_word,
     queued_word,
 )
-from tokkit.kernels.jit import tuple_kernel, tuple_splice
+from tokkit.kernels.jit import kernel, splice
 
 
 class BpeTables(NamedTuple):
@@ -83,7 +83,7 @@ class BpeTables(NamedTuple):
     buffers: WordBuffers
 
 
-@tuple_splice
+@splice
 def _encode_word(
     values: Bytes, start: int, stop: int, model: BpeTables, num_tokens: int, out: TokenBuffer
 ) -> int:
@@ -97,7 +97,7 @@ def _encode_word(
     return end
 
 
-@tuple_splice
+@splice
 def _encode_piece(
     values: Bytes,
     start: int,
@@ -121,7 +121,7 @@ def _encode_piece(
         if is_cut:
             end, symbol = find_part(values, position, stop, model.lookup, model.neighbors)
         if symbol != NO_SYMBOL:
-            out.ids[np.uint64(num_tokens)] = symbol
+            out.ids[num_tokens] = symbol
             append_starts(out.starts, num_tokens, np.uint64(0))
             num_tokens += 1
         elif end - position == stop - start:
@@ -134,11 +134,11 @@ def _encode_piece(
             num_tokens = last
         position = end
     if first < num_tokens:
-        out.starts[np.uint64(first >> 6)] |= np.uint64(1) << np.uint64(first & 63)
+        out.starts[first >> 6] |= np.uint64(1) << np.uint64(first & 63)
     return num_tokens
 
 
-@tuple_splice
+@splice
 def _append_chunk(
     tables: tuple[BpeTables, WordCache, TokenBuffer], values: Bytes, chunk: Chunk, num_tokens: int
 ) -> Progress:
@@ -181,7 +181,7 @@ def _append_chunk(
     return num_tokens, stop, DONE, 0
 
 
-@tuple_kernel
+@kernel
 def encode_bpe(
     values: Bytes,
     offsets: Int64,

@@ -54,7 +54,7 @@ from tokkit.kernels.encode.word_cache import (
 )
 from tokkit.kernels.encode.word_parts import Neighbors, are_neighbors
 from tokkit.kernels.encode.word_queue import append_word
-from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
+from tokkit.kernels.jit import inline, kernel, splice
 from tokkit.kernels.memory import decode_character, signed
 
 _BLANK = 32
@@ -87,7 +87,7 @@ class MetaspaceTables(NamedTuple):
     buffers: WordBuffers
 
 
-@tuple_splice
+@splice
 def _find_piece(values: Bytes, start: int, stop: int, model: MetaspaceTables) -> tuple[int, int]:
     """Find the piece that begins at ``start``.
 
@@ -111,7 +111,7 @@ def _find_piece(values: Bytes, start: int, stop: int, model: MetaspaceTables) ->
     return end, symbol
 
 
-@tuple_inline
+@inline
 def _append_unknown(
     values: Bytes, start: int, stop: int, model: MetaspaceTables, num_tokens: int, out: TokenBuffer
 ) -> int:
@@ -127,7 +127,7 @@ def _append_unknown(
     return num_tokens
 
 
-@tuple_inline
+@inline
 def _encode_piece(
     values: Bytes, start: int, stop: int, model: MetaspaceTables, num_tokens: int, out: TokenBuffer
 ) -> int:
@@ -154,7 +154,7 @@ def _encode_piece(
     return end
 
 
-@tuple_splice
+@splice
 def _append_chunk(
     tables: tuple[MetaspaceTables, WordCache, TokenBuffer],
     values: Bytes,
@@ -200,7 +200,7 @@ def _append_chunk(
     return num_tokens, position, DONE, 0
 
 
-@tuple_kernel
+@kernel
 def encode_metaspace_bpe(
     values: Bytes,
     offsets: Int64,

@@ -46,10 +46,10 @@ from tokkit.kernels.encode.word_cache import (
     put_word,
 )
 from tokkit.kernels.encode.word_queue import append_word
-from tokkit.kernels.jit import tuple_kernel, tuple_splice
+from tokkit.kernels.jit import kernel, splice
 
 
-@tuple_splice
+@splice
 def _append_chunk(
     tables: tuple[UnigramTables, WordCache, TokenBuffer],
     values: Bytes,
@@ -89,7 +89,7 @@ def _append_chunk(
     return last, stop, DONE, 0
 
 
-@tuple_kernel
+@kernel
 def encode_unigram(
     values: Bytes,
     offsets: Int64,
@@ -139,7 +139,7 @@ def encode_unigram(
     )
 
 
-@tuple_splice
+@splice
 def _note_path(
     values: Bytes,
     origin: int,
@@ -166,7 +166,7 @@ def _note_path(
     return num_tokens, unknown
 
 
-@tuple_splice
+@splice
 def _note_unknown(
     values: Bytes, start: int, stop: int, model: UnigramTables, num_tokens: int, out: Int64
 ) -> int:
@@ -177,7 +177,7 @@ def _note_unknown(
     return num_tokens + count
 
 
-@tuple_kernel
+@kernel
 def find_token_begins(
     values: Bytes, model: UnigramTables, is_single: bool, out_begins: Int64
 ) -> int:

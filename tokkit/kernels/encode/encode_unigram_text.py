@@ -63,7 +63,7 @@ from tokkit.kernels.encode.word_cache import (
     put_short,
     short_key,
 )
-from tokkit.kernels.jit import tuple_kernel, tuple_splice
+from tokkit.kernels.jit import kernel, splice
 from tokkit.kernels.memory import signed
 
 # A sum of single precision is half a unit of its 24th bit from the exact one.
@@ -96,7 +96,7 @@ class RunningSum(NamedTuple):
 _Model = tuple[UnigramTables, RunningSum, Int64]
 
 
-@tuple_splice
+@splice
 def _read_total(running: RunningSum, state: Int64) -> float:
     """Return the sum up to the current word, which is 0 where a text begins."""
     if running.text[0] != state[TEXT]:
@@ -106,7 +106,7 @@ def _read_total(running: RunningSum, state: Int64) -> float:
     return total
 
 
-@tuple_splice
+@splice
 def _find_error(total: float, largest: float, num_bytes: int) -> float:
     """Return how large a margin must be for a word of some bytes; infinite near the largest sum.
 
@@ -118,7 +118,7 @@ def _find_error(total: float, largest: float, num_bytes: int) -> float:
     return (2 * num_bytes + 4) * size * _ROUNDING
 
 
-@tuple_splice
+@splice
 def _append_known(
     tables: tuple[_Model, WordCache, TokenBuffer], _values: Bytes, chunk: Chunk, num_tokens: int
 ) -> int:
@@ -141,7 +141,7 @@ def _append_known(
     return last
 
 
-@tuple_splice
+@splice
 def _append_chunk(
     tables: tuple[_Model, WordCache, TokenBuffer], values: Bytes, chunk: Chunk, num_tokens: int
 ) -> Progress:
@@ -177,7 +177,7 @@ def _append_chunk(
     return last, stop, DONE, 0
 
 
-@tuple_splice
+@splice
 def _put_word(
     tables: tuple[_Model, WordCache, TokenBuffer],
     values: Bytes,
@@ -206,7 +206,7 @@ def _put_word(
     cache.short[slot + 2] = value | np.uint64(units) << _MARGIN_SHIFT
 
 
-@tuple_kernel
+@kernel
 def encode_unigram_text(
     values: Bytes,
     offsets: Int64,

@@ -54,7 +54,7 @@ from tokkit.kernels.encode.word_queue import (
     queue_word,
     queued_word,
 )
-from tokkit.kernels.jit import tuple_kernel, tuple_splice
+from tokkit.kernels.jit import kernel, splice
 from tokkit.kernels.memory import decode_character, signed, write_character
 
 # Kinds of characters, besides those of ``cut_rules``.
@@ -102,7 +102,7 @@ class Vocabulary(NamedTuple):
     word: Bytes
 
 
-@tuple_splice
+@splice
 def _normalize_run(
     values: Bytes, start: int, stop: int, characters: Characters, limit: int, out_word: Bytes
 ) -> tuple[int, int]:
@@ -131,7 +131,7 @@ def _normalize_run(
     return length, size
 
 
-@tuple_splice
+@splice
 def _match_run(
     values: Bytes,
     start: int,
@@ -165,7 +165,7 @@ def _match_run(
     return num_tokens
 
 
-@tuple_splice
+@splice
 def _append_chunk(
     tables: tuple[tuple[Characters, Vocabulary], WordCache, TokenBuffer],
     values: Bytes,
@@ -187,7 +187,7 @@ def _append_chunk(
         while position < stop and count < NUM_QUEUED - 1:
             code, size = decode_character(values, position)
             end = position + size
-            kind = characters.kinds[np.uint64(code)]
+            kind = characters.kinds[code]
             if kind == WORD or kind == NOTHING:
                 if end == stop:
                     queue_word(cache, values, run, stop, CHUNK, count)
@@ -219,7 +219,7 @@ def _append_chunk(
     return num_tokens, stop, DONE, 0
 
 
-@tuple_kernel
+@kernel
 def encode_wordpiece(
     values: Bytes,
     offsets: Int64,

@@ -18,7 +18,7 @@ import numpy as np
 
 from tokkit.kernels.arrays import Bools, Bytes, Int64
 from tokkit.kernels.encode.tries import NO_TOKEN, Cells, find_longest
-from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
+from tokkit.kernels.jit import inline, kernel, splice
 from tokkit.kernels.memory import find_either, signed, trailing_zeros
 
 PLAIN = -1  # instead of the id of a token
@@ -57,7 +57,7 @@ class AddedTable(NamedTuple):
     is_start: Bools
 
 
-@tuple_inline
+@inline
 def _look_up_starts(values: Bytes, position: int, table: AddedTable) -> np.uint64:
     """Return a bit for each of 64 bytes that a token may begin with, near the end of the values too."""
     found = np.uint64(0)
@@ -70,7 +70,7 @@ def _look_up_starts(values: Bytes, position: int, table: AddedTable) -> np.uint6
     return found
 
 
-@tuple_splice
+@splice
 def _find_starts(values: Bytes, position: int, table: AddedTable) -> np.uint64:
     """Return a bit for each of 64 bytes that a token may begin with."""
     if table.firsts.size == 0 or position + _BLOCK >= values.size:
@@ -90,7 +90,7 @@ def _find_starts(values: Bytes, position: int, table: AddedTable) -> np.uint64:
     return found
 
 
-@tuple_splice
+@splice
 def _add_segment(state: Int64, stop: int, token_id: int, out_bounds: Int64, out_ids: Int64) -> None:
     """Append the segment that ends at ``stop``."""
     number = state[NUM_SEGMENTS]
@@ -100,7 +100,7 @@ def _add_segment(state: Int64, stop: int, token_id: int, out_bounds: Int64, out_
     state[START] = stop
 
 
-@tuple_inline
+@inline
 def _end_text(
     bounds: Int64,
     ids: Int64,
@@ -119,7 +119,7 @@ def _end_text(
     out_firsts[text + 1] = state[NUM_SEGMENTS]
 
 
-@tuple_kernel
+@kernel
 def find_added(
     values: Bytes,
     bounds: Int64,

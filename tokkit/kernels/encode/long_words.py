@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tokkit.kernels.arrays import Bytes, UInt64
-from tokkit.kernels.jit import tuple_inline, tuple_splice
+from tokkit.kernels.jit import inline, splice
 from tokkit.kernels.memory import (
     HASH_PRIME,
     HASH_PRIME_2,
@@ -83,14 +83,14 @@ def new_long_words(index_bits: int, arena_bits: int) -> LongWords:
     )
 
 
-@tuple_splice
+@splice
 def _load_last(values: Bytes, stop: int, rest: int) -> np.uint64:
     """Return the last ``rest`` bytes of a word, 1 to 7, followed by zeros."""
     word: np.uint64 = load_word(values, stop - 8) >> np.uint64(64 - 8 * rest)
     return word
 
 
-@tuple_splice
+@splice
 def hash_long(values: Bytes, start: int, stop: int, kind: np.uint64) -> np.uint64:
     """Return the hash of a word of at least 16 bytes; the last 16 may be read twice.
 
@@ -107,19 +107,19 @@ def hash_long(values: Bytes, start: int, stop: int, kind: np.uint64) -> np.uint6
     return hashed
 
 
-@tuple_splice
+@splice
 def _find_line(words: LongWords, mixed: np.uint64) -> np.uint64:
     """Return the first slot of a word with this hash."""
     return (mixed >> np.uint64(words.shift)) * np.uint64(_LINE_WORDS)
 
 
-@tuple_splice
+@splice
 def fetch_slots(words: LongWords, mixed: np.uint64) -> None:
     """Fetch the slots of a word with this hash."""
     prefetch(words.slots, signed(_find_line(words, mixed)))
 
 
-@tuple_splice
+@splice
 def find_record(words: LongWords, mixed: np.uint64) -> np.uint64:
     """Return the position of the newest record with the tag of a hash; 0 for none."""
     line = _find_line(words, mixed)
@@ -132,13 +132,13 @@ def find_record(words: LongWords, mixed: np.uint64) -> np.uint64:
     return newest
 
 
-@tuple_splice
+@splice
 def _find_place(words: LongWords, record: np.uint64) -> np.uint64:
     """Return where in the arena a record is."""
     return record & np.uint64(words.arena.size - 1)
 
 
-@tuple_splice
+@splice
 def fetch_record(words: LongWords, record: np.uint64) -> None:
     """Fetch a record."""
     place = _find_place(words, record)
@@ -146,7 +146,7 @@ def fetch_record(words: LongWords, record: np.uint64) -> None:
     prefetch(words.arena, signed(place + np.uint64(8)))
 
 
-@tuple_splice
+@splice
 def holds_word(
     words: LongWords, record: np.uint64, values: Bytes, start: int, stop: int, kind: np.uint64
 ) -> bool:
@@ -175,7 +175,7 @@ def holds_word(
     return rest == 0 or arena[place] == _load_last(values, stop, rest)
 
 
-@tuple_inline
+@inline
 def add_long(
     words: LongWords,
     values: Bytes,
@@ -219,16 +219,16 @@ def add_long(
     return signed(starts), signed(place)
 
 
-@tuple_splice
+@splice
 def find_starts(words: LongWords, record: np.uint64) -> int:
     """Return where the word starts of a record are."""
     return signed(_find_place(words, record) + _ONE)
 
 
-@tuple_splice
+@splice
 def find_ids(words: LongWords, record: np.uint64) -> tuple[int, int]:
     """Return where the ids of a record begin, and how many there are."""
     place = signed(_find_place(words, record))
-    header = words.arena[np.uint64(place)]
+    header = words.arena[place]
     length = signed(header & np.uint64(0xFF))
     return place + 2 + ((length + 7) >> 3), signed((header & _COUNT_MASK) >> _COUNT_SHIFT)

@@ -29,7 +29,7 @@ from tokkit.kernels.encode.replace import (
     finish,
     write_part,
 )
-from tokkit.kernels.jit import tuple_kernel, tuple_splice
+from tokkit.kernels.jit import kernel, splice
 from tokkit.kernels.memory import (
     HASH_PRIME,
     HASH_PRIME_2,
@@ -115,13 +115,13 @@ class NormalizerTables(NamedTuple):
     is_plain: Bytes
 
 
-@tuple_splice
+@splice
 def _pair(values: Bytes, position: int) -> np.uint64:
     """Return a byte and the next one, as one number."""
     return np.uint64(values[position]) | np.uint64(values[position + 1]) << _BYTE
 
 
-@tuple_splice
+@splice
 def _skip_plain(values: Bytes, position: int, stop: int, known: NormalizerTables) -> int:
     """Return the first character from ``position`` on that is not plain, or ``stop``.
 
@@ -172,7 +172,7 @@ def _skip_plain(values: Bytes, position: int, stop: int, known: NormalizerTables
     return position
 
 
-@tuple_splice
+@splice
 def _piece_word(values: Bytes, position: int, stop: int) -> np.uint64:
     """Return up to eight bytes of a piece that ends at ``stop``, followed by zeros."""
     length = stop - position
@@ -187,7 +187,7 @@ def _piece_word(values: Bytes, position: int, stop: int) -> np.uint64:
     return word
 
 
-@tuple_splice
+@splice
 def _find_row(values: Bytes, start: int, stop: int, pieces: UInt64, shift: int) -> tuple[int, bool]:
     """Return where in the table a piece is, or was put now, and whether it is new."""
     length = np.uint64(stop - start)
@@ -221,7 +221,7 @@ def _find_row(values: Bytes, start: int, stop: int, pieces: UInt64, shift: int) 
         row = row + ROW_WORDS if row < last_row else 0
 
 
-@tuple_kernel
+@kernel
 def normalize_pieces(
     values: Bytes,
     bounds: Int64,

@@ -7,7 +7,7 @@ and the caller keeps what it has.
 import numpy as np
 
 from tokkit.kernels.arrays import Bools, Bytes, Int64
-from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
+from tokkit.kernels.jit import inline, kernel, splice
 from tokkit.kernels.memory import (
     copy_values,
     decode_character,
@@ -39,7 +39,7 @@ def new_state(start: int) -> Int64:
     return state
 
 
-@tuple_splice
+@splice
 def write_part(
     values: Bytes,
     ends: Int64,
@@ -86,7 +86,7 @@ def write_part(
     return True
 
 
-@tuple_kernel
+@kernel
 def replace_part(
     values: Bytes,
     ends: Int64,
@@ -102,7 +102,7 @@ def replace_part(
     return write_part(values, ends, start, stop, forms, form, state, out_values, out_ends)
 
 
-@tuple_inline
+@inline
 def finish(
     values: Bytes, stop: int, ends: Int64, state: Int64, out_values: Bytes, out_ends: Int64
 ) -> bool:
@@ -124,7 +124,7 @@ def finish(
     return True
 
 
-@tuple_splice
+@splice
 def _find_pair(values: Bytes, position: int, stop: int, first: int, second: int) -> int:
     """Return the first place of two bytes, next to each other, from ``position`` on, or ``stop``."""
     while position + 1 < stop and position + 65 <= values.size:
@@ -141,7 +141,7 @@ def _find_pair(values: Bytes, position: int, stop: int, first: int, second: int)
     return stop
 
 
-@tuple_kernel
+@kernel
 def replace_string(
     values: Bytes,
     bounds: Int64,
@@ -194,7 +194,7 @@ def replace_string(
         finish(values, bounds[bounds.size - 1], ends, state, out_values, out_ends)
 
 
-@tuple_kernel
+@kernel
 def trim_segments(
     values: Bytes,
     bounds: Int64,

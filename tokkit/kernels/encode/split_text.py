@@ -22,7 +22,7 @@ import numpy as np
 
 from tokkit.kernels.arrays import Bools, Bytes, Int64, UInt16
 from tokkit.kernels.encode.cut_rules import NUM_CLASSES, UNSEEN, CutRules
-from tokkit.kernels.jit import tuple_inline, tuple_splice
+from tokkit.kernels.jit import inline, splice
 from tokkit.kernels.memory import decode_character, signed
 
 END_OF_TEXT = NUM_CLASSES - 1  # the class that is read there
@@ -60,7 +60,7 @@ class Splitter(NamedTuple):
     ends: Int64
 
 
-@tuple_splice
+@splice
 def _read_character(
     values: Bytes, position: int, splitter: Splitter, level: int
 ) -> tuple[int, int]:
@@ -70,7 +70,7 @@ def _read_character(
     return decode_character(values, position)
 
 
-@tuple_splice
+@splice
 def _find_match(
     values: Bytes, start: int, stop: int, splitter: Splitter, level: int
 ) -> tuple[int, int]:
@@ -85,7 +85,7 @@ def _find_match(
     end = -1
     while position < stop:
         code, size = _read_character(values, position, splitter, level)
-        kind = classes[np.uint64(code)]
+        kind = classes[code]
         if kind == UNSEEN:
             return end, code
         step = np.uint64(transitions[state * np.uint64(NUM_CLASSES) + np.uint64(kind)])
@@ -98,7 +98,7 @@ def _find_match(
     return position if step & np.uint64(MATCH) else end, -1
 
 
-@tuple_inline
+@inline
 def _find_piece(
     values: Bytes, start: int, stop: int, splitter: Splitter, level: int
 ) -> tuple[int, bool, int]:
@@ -121,14 +121,14 @@ def _find_piece(
     return position, False, unseen
 
 
-@tuple_splice
+@splice
 def start_pieces(splitter: Splitter, start: int) -> None:
     """Prepare for a text that begins at ``start``."""
     for level in range(splitter.ends.size):
         splitter.ends[level] = start
 
 
-@tuple_splice
+@splice
 def next_piece(values: Bytes, position: int, stop: int, splitter: Splitter) -> tuple[int, int, int]:
     """Find the next piece of a text.
 

@@ -15,7 +15,7 @@ edges over code points, which WordPiece had, takes six times the memory, and thr
 import numpy as np
 
 from tokkit.kernels.arrays import Bools, Bytes, Int64, UInt64
-from tokkit.kernels.jit import kernel, tuple_splice
+from tokkit.kernels.jit import inline, kernel, splice
 from tokkit.kernels.memory import signed
 
 Cells = UInt64
@@ -31,13 +31,13 @@ TOKEN_MASK = np.uint64((1 << 27) - 1)
 _REACH = 512
 
 
-@tuple_splice
+@splice
 def find_longest(cells: Cells, values: Bytes, start: int, stop: int) -> tuple[int, int]:
     """Return the longest token at ``start``, or ``NO_TOKEN``, and where it ends."""
     return find_longest_below(cells, cells[0] >> BASE_SHIFT, values, start, stop)
 
 
-@tuple_splice
+@splice
 def find_longest_below(
     cells: Cells, base: np.uint64, values: Bytes, start: int, stop: int
 ) -> tuple[int, int]:
@@ -45,7 +45,7 @@ def find_longest_below(
     longest = np.uint64(0)
     end = start
     for position in range(start, stop):
-        byte = np.uint64(values[np.uint64(position)])
+        byte = np.uint64(values[position])
         cell = cells[base ^ byte]
         if cell & LABEL_MASK != byte + np.uint64(1):
             break
@@ -108,7 +108,8 @@ def fill_cells(
     tail = 1
     search = 1
     while head < tail:
-        cell, first, last, depth = out_ranges[head]
+        cell, first = out_ranges[head, 0], out_ranges[head, 1]
+        last, depth = out_ranges[head, 2], out_ranges[head, 3]
         head += 1
         if offsets[first + 1] - offsets[first] == depth:
             first += 1  # the token that ends here
@@ -140,7 +141,7 @@ def fill_cells(
     return True
 
 
-@kernel
+@inline
 def _find_base(
     values: Bytes,
     offsets: Int64,

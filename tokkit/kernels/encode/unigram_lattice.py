@@ -31,7 +31,7 @@ from tokkit.kernels.encode.tries import (
     find_longest,
 )
 from tokkit.kernels.encode.word_cache import UNKNOWN, TokenBuffer, append_starts
-from tokkit.kernels.jit import tuple_splice
+from tokkit.kernels.jit import splice
 from tokkit.kernels.memory import signed
 
 # Where all segmentations meet, the tokens before are written if they are this many bytes.
@@ -79,7 +79,7 @@ class UnigramTables(NamedTuple):
 Search = tuple[int, int, int]
 
 
-@tuple_splice
+@splice
 def keep_best(model: UnigramTables, end: int, score: float, link: int) -> None:
     """Keep a segmentation if it is better than the one before."""
     if score > model.best[end]:
@@ -87,7 +87,7 @@ def keep_best(model: UnigramTables, end: int, score: float, link: int) -> None:
         model.links[end] = link
 
 
-@tuple_splice
+@splice
 def keep_two(model: UnigramTables, end: int, score: float, link: int) -> None:
     """Keep the best segmentation, and the score of the second."""
     if score > model.best[end]:
@@ -98,26 +98,26 @@ def keep_two(model: UnigramTables, end: int, score: float, link: int) -> None:
         model.seconds[end] = max(model.seconds[end], score)
 
 
-@tuple_splice
+@splice
 def add_scores(left: float, right: float) -> float:
     """Add scores in double precision."""
     return left + right
 
 
-@tuple_splice
+@splice
 def take_score(model: UnigramTables, place: int, reach: int) -> float:
     """Return the best score up to a place."""
     score: float = model.best[place]
     return score
 
 
-@tuple_splice
+@splice
 def add_single(left: float, right: float) -> float:
     """Add scores in single precision."""
     return np.float64(np.float32(left + right))
 
 
-@tuple_splice
+@splice
 def take_single(model: UnigramTables, place: int, reach: int) -> float:
     """Return the best score up to a place, as sentencepiece does: a large one is subtracted first."""
     best = model.best
@@ -129,7 +129,7 @@ def take_single(model: UnigramTables, place: int, reach: int) -> float:
     return score
 
 
-@tuple_splice
+@splice
 def search_best(
     keep: Callable[[UnigramTables, int, float, int], None],
     add: Callable[[float, float], float],
@@ -217,7 +217,7 @@ def search_best(
     return num_tokens, origin, unknown
 
 
-@tuple_splice
+@splice
 def find_margin(size: int, model: UnigramTables) -> float:
     """Return by how much the best segmentation of ``size`` bytes is better than any other.
 
@@ -233,7 +233,7 @@ def find_margin(size: int, model: UnigramTables) -> float:
     return margin
 
 
-@tuple_splice
+@splice
 def append_path(
     values: Bytes,
     origin: int,
@@ -273,7 +273,7 @@ def append_path(
     return num_tokens, unknown
 
 
-@tuple_splice
+@splice
 def read_path(size: int, model: UnigramTables) -> int:
     """Write the links of the best segmentation of some bytes to ``path``; return their number."""
     count = 0
@@ -285,7 +285,7 @@ def read_path(size: int, model: UnigramTables) -> int:
     return count
 
 
-@tuple_splice
+@splice
 def append_unknown(
     values: Bytes,
     start: int,
@@ -305,7 +305,7 @@ def append_unknown(
     return num_tokens
 
 
-@tuple_splice
+@splice
 def read_unknown(values: Bytes, start: int, stop: int, model: UnigramTables) -> tuple[int, int]:
     """Return the number of tokens of unknown text: one or as many as it has bytes; and the first.
 
@@ -320,7 +320,7 @@ def read_unknown(values: Bytes, start: int, stop: int, model: UnigramTables) -> 
     return stop - start, model.byte_ids[values[start]]
 
 
-@tuple_splice
+@splice
 def _append_one(token_id: int, num_tokens: int, starts_word: bool, out: TokenBuffer) -> int:
     """Append a token; returns the new number of tokens."""
     out.ids[num_tokens] = token_id

@@ -38,7 +38,7 @@ from tokkit.kernels.encode.long_words import (
     holds_word,
     new_long_words,
 )
-from tokkit.kernels.jit import kernel, splice, tuple_splice
+from tokkit.kernels.jit import kernel, splice
 from tokkit.kernels.memory import (
     HASH_PRIME,
     HASH_PRIME_2,
@@ -136,7 +136,7 @@ def append_starts(starts: UInt64, num_tokens: int, bits: np.uint64) -> None:
     starts[word + np.uint64(1)] = (bits >> np.uint64(1)) >> (np.uint64(63) - shift)
 
 
-@tuple_splice
+@splice
 def _read_starts(starts: UInt64, first: int, count: int) -> np.uint64:
     """Return the bits of ``count`` tokens, at most 63, from ``first`` on."""
     word = first >> 6
@@ -147,7 +147,7 @@ def _read_starts(starts: UInt64, first: int, count: int) -> np.uint64:
     return both & np.uint64((np.uint64(1) << np.uint64(count)) - np.uint64(1))
 
 
-@tuple_splice
+@splice
 def drop_starts(starts: UInt64, num_tokens: int) -> None:
     """Clear the bits of all tokens after the first ``num_tokens``."""
     starts[num_tokens >> 6] &= (np.uint64(1) << np.uint64(num_tokens & 63)) - np.uint64(1)
@@ -185,7 +185,7 @@ def short_key(values: Bytes, start: int, length: np.uint64) -> tuple[np.uint64, 
     return first, second | length << _LENGTH_SHIFT
 
 
-@tuple_splice
+@splice
 def key_length(second: np.uint64) -> int:
     """Return the number of bytes of the key with this second word."""
     return signed(second >> _LENGTH_SHIFT)
@@ -212,7 +212,7 @@ def find_short(short: UInt64, bucket: int, first: np.uint64, second: np.uint64) 
     return signed(place) if is_there else -1
 
 
-@tuple_splice
+@splice
 def fetch_spill(
     cache: WordCache, bucket: np.uint64, first: np.uint64, second: np.uint64, out: TokenBuffer
 ) -> None:
@@ -235,7 +235,7 @@ def _append_value(
     table: UInt64, value: int, spill: UInt32, row: int, num_tokens: int, out: TokenBuffer
 ) -> int:
     """Append the tokens of a slot; returns the new number of tokens."""
-    low = table[np.uint64(value)]
+    low = table[value]
     append_starts(out.starts, num_tokens, (low >> np.uint64(8)) & np.uint64(0xFF_FFFF))
     return append_ids(table, value, spill, row, num_tokens, out)
 
@@ -248,7 +248,7 @@ def append_ids(
 
     Always writes all ids of the value: a branch that is often mispredicted costs more.
     """
-    low, high = table[np.uint64(value)], table[np.uint64(value + 1)]
+    low, high = table[value], table[value + 1]
     count = signed(low & np.uint64(0xFF))
     place = np.uint64(num_tokens)
     out.ids[place] = low >> _HALF
@@ -257,11 +257,11 @@ def append_ids(
     num_ids = _HALF_BYTES // item_bytes(out.ids)
     store_word(out.ids, num_tokens + num_ids, high)
     for index in range(3 * num_ids, count):
-        out.ids[np.uint64(num_tokens + index)] = spill[np.uint64(row), np.uint64(index)]
+        out.ids[num_tokens + index] = spill[row, index]
     return num_tokens + count
 
 
-@tuple_splice
+@splice
 def _put_value(
     table: UInt64, value: int, spill: UInt32, row: int, first: int, last: int, out: TokenBuffer
 ) -> None:
@@ -278,13 +278,13 @@ def _put_value(
         spill[row, index] = out.ids[first + index]
 
 
-@tuple_splice
+@splice
 def append_short(cache: WordCache, slot: int, num_tokens: int, out: TokenBuffer) -> int:
     """Append the tokens of a slot with a short key; returns the new number of tokens."""
     return _append_value(cache.short, slot + 2, cache.short_spill, slot >> 2, num_tokens, out)
 
 
-@tuple_splice
+@splice
 def append_long(
     cache: WordCache,
     values: Bytes,
@@ -304,7 +304,7 @@ def append_long(
     return append_record(cache, values, start, stop, kind, record, num_tokens, out)
 
 
-@tuple_splice
+@splice
 def append_record(
     cache: WordCache,
     values: Bytes,
@@ -320,15 +320,15 @@ def append_record(
         return UNKNOWN
     arena = cache.long.arena
     place = find_starts(cache.long, record)
-    append_starts(out.starts, num_tokens, arena[np.uint64(place)])
+    append_starts(out.starts, num_tokens, arena[place])
     place, count = find_ids(cache.long, record)
     for index in range(0, count, _WORD_BYTES // item_bytes(out.ids)):
-        store_word(out.ids, num_tokens + index, arena[np.uint64(place)])
+        store_word(out.ids, num_tokens + index, arena[place])
         place += 1
     return num_tokens + count
 
 
-@tuple_splice
+@splice
 def put_short(
     cache: WordCache,
     values: Bytes,
@@ -353,7 +353,7 @@ def put_short(
         _put_value(cache.short, slot + 2, cache.short_spill, slot >> 2, first, last, out)
 
 
-@tuple_splice
+@splice
 def put_word(
     cache: WordCache,
     values: Bytes,

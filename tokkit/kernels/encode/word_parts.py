@@ -16,7 +16,7 @@ import numpy as np
 
 from tokkit.kernels.arrays import Bools, Bytes, UInt32, UInt64
 from tokkit.kernels.encode.bpe_lookup import MAX_TOKENS, BpeLookup
-from tokkit.kernels.jit import kernel, tuple_inline, tuple_splice
+from tokkit.kernels.jit import inline, kernel, splice
 from tokkit.kernels.memory import HASH_PRIME, HASH_PRIME_2, decode_character, signed
 
 NO_SYMBOL = -1
@@ -45,7 +45,7 @@ class Neighbors(NamedTuple):
     seams: Bools
 
 
-@tuple_splice
+@splice
 def hash_pair(left: int, right: int, shift: int) -> np.uint64:
     """Return the bit of two characters in ``Neighbors.pairs``."""
     mixed = np.uint64(left) * HASH_PRIME + np.uint64(right) * HASH_PRIME_2
@@ -67,26 +67,26 @@ def mark_pairs(lefts: UInt32, rights: UInt32, shift: int, out_pairs: UInt64) -> 
         out_pairs[bit >> np.uint64(6)] |= np.uint64(1) << (bit & _BIT)
 
 
-@tuple_splice
+@splice
 def are_neighbors(left: int, right: int, neighbors: Neighbors) -> bool:
     """Return whether two characters that are tokens may be neighbors in a token."""
     bit = hash_pair(left, right, neighbors.shift)
     return bool(neighbors.pairs[bit >> np.uint64(6)] >> (bit & _BIT) & np.uint64(1))
 
 
-@tuple_splice
+@splice
 def has_parts(values: Bytes, start: int, stop: int) -> bool:
     """Return whether a word is worth cutting: whether its last character has three bytes.
 
     Words of shorter characters are seldom cut, and come again. A word that begins or ends within a
     character is not cut.
     """
-    if stop - start < 3 or values[np.uint64(start)] & 0xC0 == 0x80:
+    if stop - start < 3 or values[start] & 0xC0 == 0x80:
         return False
-    return bool(values[np.uint64(stop - 3)] & 0xF0 == _THREE_BYTES)
+    return bool(values[stop - 3] & 0xF0 == _THREE_BYTES)
 
 
-@tuple_inline
+@inline
 def find_part(
     values: Bytes, start: int, stop: int, lookup: BpeLookup, neighbors: Neighbors
 ) -> tuple[int, int]:
@@ -96,13 +96,13 @@ def find_part(
         Where it ends; and its id if it is one character that is a token, else ``NO_SYMBOL``.
     """
     left, size = decode_character(values, start)
-    left_symbol = neighbors.symbols[np.uint64(left)]
+    left_symbol = neighbors.symbols[left]
     token = signed(left_symbol) - 1
     end = start + size
     while end < stop:
         right, size = decode_character(values, end)
-        symbol = neighbors.symbols[np.uint64(right)]
-        seam = np.uint64(values[np.uint64(end - 1)]) << _BYTE | np.uint64(values[np.uint64(end)])
+        symbol = neighbors.symbols[right]
+        seam = np.uint64(values[end - 1]) << _BYTE | np.uint64(values[end])
         if left_symbol != 0 and symbol != 0:
             joins = are_neighbors(left, right, neighbors) | neighbors.seams[seam]
         else:

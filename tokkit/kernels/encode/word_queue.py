@@ -32,7 +32,7 @@ from tokkit.kernels.encode.word_cache import (
     find_short,
     short_key,
 )
-from tokkit.kernels.jit import tuple_splice
+from tokkit.kernels.jit import splice
 from tokkit.kernels.memory import prefetch, signed
 
 NUM_QUEUED = 32
@@ -43,7 +43,7 @@ _NO_BUCKET = _LONG_BUCKET - np.uint64(1)
 _ID_BUCKET = _LONG_BUCKET - np.uint64(2)  # not a word to look up, but an id
 
 
-@tuple_splice
+@splice
 def append_word(
     cache: WordCache,
     values: Bytes,
@@ -63,7 +63,7 @@ def append_word(
     return append_queued(cache, values, kind, 0, num_tokens, out)
 
 
-@tuple_splice
+@splice
 def queue_word(
     cache: WordCache, values: Bytes, start: int, stop: int, kind: np.uint64, count: int
 ) -> None:
@@ -88,7 +88,7 @@ def queue_word(
         queue[place + _BUCKET] = _NO_BUCKET
 
 
-@tuple_splice
+@splice
 def queue_id(cache: WordCache, token: int, count: int) -> None:
     """Put an id, which starts a word, behind ``count`` words."""
     place = np.uint64(count) * _QUEUED_WORDS
@@ -96,7 +96,7 @@ def queue_id(cache: WordCache, token: int, count: int) -> None:
     cache.queue[place + _BUCKET] = _ID_BUCKET
 
 
-@tuple_splice
+@splice
 def fetch_queued(cache: WordCache, count: int) -> None:
     """Fetch the records of ``count`` words."""
     for index in range(count):
@@ -107,14 +107,14 @@ def fetch_queued(cache: WordCache, count: int) -> None:
             cache.queue[place + _SECOND] = record
 
 
-@tuple_splice
+@splice
 def queued_word(cache: WordCache, index: int) -> tuple[int, int]:
     """Return where a queued word begins and ends."""
     place = np.uint64(index) * _QUEUED_WORDS
     return signed(cache.queue[place + _START]), signed(cache.queue[place + _STOP])
 
 
-@tuple_splice
+@splice
 def append_queued(
     cache: WordCache,
     values: Bytes,
@@ -127,7 +127,7 @@ def append_queued(
     queue, place = cache.queue, np.uint64(index) * _QUEUED_WORDS
     bucket = queue[place + _BUCKET]
     if bucket == _ID_BUCKET:
-        out.ids[np.uint64(num_tokens)] = queue[place + _FIRST]
+        out.ids[num_tokens] = queue[place + _FIRST]
         append_starts(out.starts, num_tokens, np.uint64(1))
         return num_tokens + 1
     last = UNKNOWN

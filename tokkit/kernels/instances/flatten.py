@@ -31,7 +31,15 @@ import numpy as np
 
 from tokkit.kernels.arrays import Ids, Int32, Int64, PackedBits, Records, UInt16, UInt64
 from tokkit.kernels.jit import inline, kernel
-from tokkit.kernels.memory import copy_from, signed
+from tokkit.kernels.memory import (
+    bytes_at,
+    copy_from,
+    int8_at,
+    int32_at,
+    int64_at,
+    item_bytes,
+    signed,
+)
 from tokkit.kernels.ragged import copy_bits
 
 NO_LABEL = -100  # ignored by torch's cross-entropy
@@ -108,7 +116,7 @@ def flatten_batches(
         out_pair_labels: int64, of the sequences.
         out_num_pairs: int64 ``[num_batches]``, number of sequences with a pair label.
     """
-    for batch in range(bounds.shape[1] - 1):
+    for batch in range(len(longest)):
         first_row, last_row = bounds[0, batch], bounds[0, batch + 1]
         first_token, last_token = bounds[1, batch], bounds[1, batch + 1]
         sequence, last_sequence = bounds[2, batch], bounds[2, batch + 1]
@@ -154,8 +162,9 @@ def flatten_batches(
             )
             out_cu_seqlens[padding + batch + 1] = end - first_token
             out_pair_labels[padding] = NO_LABEL
-        out_predicted[prediction:last_prediction] = 0
-        out_labels[prediction:last_prediction] = NO_LABEL
+        for place in range(prediction, last_prediction):
+            out_predicted[place] = 0
+            out_labels[place] = NO_LABEL
         out_num_pairs[batch] = num_pairs
 
 
@@ -225,8 +234,6 @@ def _gather_values(
     out_values: Int64,
 ) -> None:
     """Copy the columns with a value for each instance; see ``gather_rows``."""
-    byte, word = np.empty(1, np.int8), np.empty(1, np.int32)
-    double = np.empty(1, np.int64)
     for column in range(len(value_sizes)):
         size = value_sizes[column]
         for place in range(len(numbers)):
@@ -234,14 +241,11 @@ def _gather_values(
             row = np.int64(numbers[place]) - starts[batch]
             address = value_addresses[batch, column] + size * row
             if size == 1:
-                copy_from(address, byte, 0, 1)
-                out_values[column, place] = byte[0]
+                out_values[column, place] = int8_at(address)
             elif size == 4:
-                copy_from(address, word, 0, 1)
-                out_values[column, place] = word[0]
+                out_values[column, place] = int32_at(address)
             else:
-                copy_from(address, double, 0, 1)
-                out_values[column, place] = double[0]
+                out_values[column, place] = int64_at(address)
 
 
 @kernel
@@ -282,9 +286,7 @@ def gather_rows(
     Returns:
         The largest id that was copied; -1 if offsets or positions are out of bounds.
     """
-    bounds = np.empty(2, np.int64)
-    packed = np.empty(1, np.uint8)
-    id_size = out_ids.itemsize
+    id_size = item_bytes(out_ids)
     end = 0
     masked_end = 0
     out_offsets[0] = 0
@@ -292,9 +294,8 @@ def gather_rows(
     for place in range(len(numbers)):
         columns = table[batches[place]]
         row = np.int64(numbers[place]) - starts[batches[place]]
-        copy_from(columns.offsets + 8 * row, bounds, 0, 2)
-        first = bounds[0]
-        length = bounds[1] - first
+        first = int64_at(columns.offsets + 8 * row)
+        length = int64_at(columns.offsets + 8 * (row + 1)) - first
         if first < 0 or length < 1 or first > columns.num_ids - length:
             return -1
         if length > len(out_ids) - end:
@@ -303,15 +304,12 @@ def gather_rows(
         if out_word_starts.size:
             bit = columns.first_bit + first
             num_bytes = ((bit + length + 7) >> 3) - (bit >> 3)
-            if num_bytes > packed.size:
-                packed = np.empty(2 * num_bytes, np.uint8)
-            copy_from(columns.word_starts + (bit >> 3), packed, 0, num_bytes)
+            packed = bytes_at(columns.word_starts + (bit >> 3), num_bytes)
             copy_bits(packed, bit & 7, length, end, out_word_starts)
         end += length
         out_offsets[place + 1] = end
-        copy_from(columns.masked_offsets + 8 * row, bounds, 0, 2)
-        first = bounds[0]
-        number = bounds[1] - first
+        first = int64_at(columns.masked_offsets + 8 * row)
+        number = int64_at(columns.masked_offsets + 8 * (row + 1)) - first
         if first < 0 or number < 0 or first > columns.num_masked - number:
             return -1
         if number > len(out_masked_positions) - masked_end:

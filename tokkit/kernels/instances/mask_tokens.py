@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tokkit.kernels.arrays import Ids, Int32, Int64, UInt16, UInt64
+from tokkit.kernels.arrays import Ids, Int32, Int64, UInt16, UInt32, UInt64
 from tokkit.kernels.jit import kernel, splice
 from tokkit.kernels.memory import find_either, find_last_either, trailing_zeros
 from tokkit.kernels.philox import join, philox, uniform_below
@@ -49,6 +49,34 @@ class Replacement(NamedTuple):
     mask_id: int
     mask_threshold: np.uint64
     random_threshold: np.uint64
+
+
+class MaskMemory(NamedTuple):
+    """Memory for one instance at a time.
+
+    Attributes:
+        taken: uint64, a bit for each token, zeros; stays so.
+        picks: uint32, for each masked token.
+        chances: uint32, for each masked token.
+        others: uint32, for each masked token.
+    """
+
+    taken: UInt64
+    picks: UInt32
+    chances: UInt32
+    others: UInt32
+
+
+def new_mask_memory(offsets: Int64, num_masked: Int64) -> MaskMemory:
+    """Return memory for instances with these ``offsets`` and numbers of masked tokens.
+
+    It has room for one more, since whole words take two draws at a time.
+    """
+    longest = int(np.diff(offsets).max(initial=0))
+    most = int(num_masked.max(initial=0))
+    taken = np.zeros((longest >> 6) + 1, np.uint64)
+    picks, chances, others = np.empty((3, most + 1), np.uint32)
+    return MaskMemory(taken, picks, chances, others)
 
 
 def count_masked(
@@ -144,6 +172,7 @@ def mask_tokens(
     stream: np.uint64,
     replacement: Replacement,
     random_ids: Ids,
+    memory: MaskMemory,
     out_positions: UInt16,
     out_labels: Ids,
 ) -> None:
@@ -161,20 +190,12 @@ def mask_tokens(
         stream: ``stream_of(MASK, epoch)``.
         replacement: how masked tokens are replaced.
         random_ids: ids that a random replacement is drawn from.
+        memory: from ``new_mask_memory``.
         out_positions: uint16 ``[masked_offsets[-1]]``, positions within the instance, ascending.
         out_labels: same type as ``ids``, the original ids at these positions.
     """
-    longest = 0
-    max_masked = 0
-    for row in range(len(indices)):
-        longest = max(longest, offsets[row + 1] - offsets[row])
-        max_masked = max(max_masked, masked_offsets[row + 1] - masked_offsets[row])
-    taken = np.zeros((longest >> 6) + 1, np.uint64)
-    picks = np.empty(max_masked, np.uint32)
-    chances = np.empty(max_masked, np.uint32)
-    others = np.empty(max_masked, np.uint32)
+    taken, picks, chances, others = memory
     num_random = np.uint64(len(random_ids))
-
     for row in range(len(indices)):
         start = offsets[row]
         length = offsets[row + 1] - start

@@ -30,10 +30,12 @@ drawing 16 blocks at a time, which LLVM vectorizes (180); blocks shared by two t
 bitmaps in place of a list of the words (130).
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
-from tokkit.kernels.arrays import Float64, Ids, Int32, Int64, PackedBits, UInt16, UInt64
-from tokkit.kernels.instances.mask_tokens import Replacement, replace_token
+from tokkit.kernels.arrays import Float64, Ids, Int32, Int64, PackedBits, UInt16, UInt32, UInt64
+from tokkit.kernels.instances.mask_tokens import MaskMemory, Replacement, replace_token
 from tokkit.kernels.jit import kernel, splice
 from tokkit.kernels.memory import load_last_word, load_word, trailing_zeros
 from tokkit.kernels.philox import chance_threshold, join, philox, uniform_below
@@ -47,6 +49,43 @@ _ONE = np.uint64(1)
 _HALF = np.uint64(32)
 _LAST = np.uint64(63)
 _DRAWN_AT_ONCE = 16
+
+
+class WordMemory(NamedTuple):
+    """Memory for the words of one instance at a time.
+
+    Attributes:
+        bounds: uint64, a bit for each token: where words and special tokens begin.
+        free: uint64, a bit for each token: where words begin that are not masked.
+        order: uint16, for each token.
+        unit_chances: uint32, for each token: that of its unit.
+        picks: int64 ``[16]``, of the units drawn at once.
+        reaches: uint64 ``[16]``.
+        drawn_chances: uint32 ``[16]``.
+    """
+
+    bounds: UInt64
+    free: UInt64
+    order: UInt16
+    unit_chances: UInt32
+    picks: Int64
+    reaches: UInt64
+    drawn_chances: UInt32
+
+
+def new_word_memory(offsets: Int64) -> WordMemory:
+    """Return memory for instances with these ``offsets``."""
+    longest = int(np.diff(offsets).max(initial=0))
+    num_words = (longest >> 6) + 1
+    return WordMemory(
+        bounds=np.empty(num_words, np.uint64),
+        free=np.empty(num_words, np.uint64),
+        order=np.empty(longest, np.uint16),
+        unit_chances=np.empty(longest, np.uint32),
+        picks=np.empty(_DRAWN_AT_ONCE, np.int64),
+        reaches=np.empty(_DRAWN_AT_ONCE, np.uint64),
+        drawn_chances=np.empty(_DRAWN_AT_ONCE, np.uint32),
+    )
 
 
 def length_shares(unit: str) -> Float64:
@@ -100,6 +139,8 @@ def mask_words(
     random_ids: Ids,
     thresholds: UInt64,
     draw_per_unit: bool,
+    memory: MaskMemory,
+    word_memory: WordMemory,
     out_offsets: Int64,
     out_positions: UInt16,
     out_labels: Ids,
@@ -122,29 +163,16 @@ def mask_words(
         random_ids: ids that a random replacement is drawn from.
         thresholds: uint64, see ``length_thresholds``.
         draw_per_unit: draw the kind of replacement once per unit, not per token.
+        memory: from ``new_mask_memory``.
+        word_memory: from ``new_word_memory``.
         out_offsets: int64 ``[num_instances + 1]``, into the two below.
         out_positions: uint16 ``[sum of budgets]``, positions within the instance, ascending; filled
             up to the last offset.
         out_labels: same type as ``ids``, the original ids at these positions.
     """
-    longest = 0
-    largest = 0
-    for row in range(len(indices)):
-        longest = max(longest, offsets[row + 1] - offsets[row])
-        largest = max(largest, budgets[row])
-    size = (longest >> 6) + 1
-    bounds = np.empty(size, np.uint64)  # where words and special tokens begin, a bit per token
-    free = np.empty(size, np.uint64)  # where words begin that are not masked
-    taken = np.zeros(size, np.uint64)  # masked tokens
-    order = np.empty(longest, np.uint16)
-    unit_chances = np.empty(longest, np.uint32)  # of the unit of each masked token
-    picks = np.empty(_DRAWN_AT_ONCE, np.int64)
-    reaches = np.empty(_DRAWN_AT_ONCE, np.uint64)
-    drawn_chances = np.empty(_DRAWN_AT_ONCE, np.uint32)
-    chances = np.empty(largest + 1, np.uint32)
-    others = np.empty(largest + 1, np.uint32)
+    taken, _, chances, others = memory
+    bounds, free, order, unit_chances, picks, reaches, drawn_chances = word_memory
     num_random = np.uint64(len(random_ids))
-
     out = 0
     out_offsets[0] = 0
     for row in range(len(indices)):
@@ -185,8 +213,8 @@ def mask_words(
             order[pick] = order[num_drawn]
             num_drawn += 1
             num_words = 1
-            for threshold in thresholds:
-                num_words += reaches[now] >= threshold
+            for number in range(len(thresholds)):
+                num_words += reaches[now] >= thresholds[number]
             while num_words > 0 and has_bit(free, place):
                 end = next_bit(bounds, place + 1)
                 if end - place > left:

@@ -82,6 +82,8 @@ def corrupt_spans(
     end_id: int,
     seed: np.uint64,
     stream: np.uint64,
+    noise_lengths: Int64,
+    rest_lengths: Int64,
     out_ids: Ids,
     out_word_starts: PackedBits,
     out_targets: Ids,
@@ -98,18 +100,19 @@ def corrupt_spans(
         end_id: the id that inputs and targets end with.
         seed: random seed.
         stream: ``stream_of(NOISE, pass)``.
+        noise_lengths: int64 ``[num_spans]``, memory for lengths of spans.
+        rest_lengths: int64 ``[num_spans]``, memory for the lengths of what is between them.
         out_ids: inputs: for each block its tokens without the noise, the sentinels, the end.
         out_word_starts: packed, a bit per token of ``out_ids``, zeros; stays zero at sentinels and
             ends.
         out_targets: targets: for each block the sentinels, the noise, the end.
     """
     block_tokens = len(ids) // max(1, len(indices))
-    noise_lengths = np.empty(num_spans, np.int64)
-    rest_lengths = np.empty(num_spans, np.int64)
     start = 0
     position = 0
     target = 0
-    for index in indices:
+    for row in range(len(indices)):
+        index = indices[row]
         _draw_lengths(num_noise, 0, index, seed, stream, noise_lengths)
         num_rest = block_tokens - num_noise
         _draw_lengths(num_rest, num_noise - 1, index, seed, stream, rest_lengths)
@@ -175,8 +178,8 @@ def order_targets(
             for position in range(start, min(start + span, length)):
                 token = ids[offsets[row] + position]
                 is_special = False
-                for special_id in special_ids:
-                    is_special |= token == special_id
+                for place in range(len(special_ids)):
+                    is_special |= token == special_ids[place]
                 if not is_special:
                     out_positions[out] = position
                     out += 1

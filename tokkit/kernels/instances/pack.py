@@ -29,7 +29,7 @@ from tokkit.kernels.arrays import (
     Records,
     UInt64,
 )
-from tokkit.kernels.jit import kernel
+from tokkit.kernels.jit import inline, kernel
 from tokkit.kernels.memory import copy_values
 from tokkit.kernels.ragged import copy_bits
 
@@ -127,7 +127,7 @@ def pack_blocks(
         ordinal = np.uint64(0)
         while place < num_places:
             start = token_offsets[row] + place
-            num_tokens = token_offsets[-1] - start
+            num_tokens = token_offsets[len(documents)] - start
             if num_tokens + separators * (len(documents) - row) < block_tokens:
                 return num_sequences, max(np.int64(0), num_tokens)
             sequence = out_sequences[num_sequences]
@@ -140,6 +140,13 @@ def pack_blocks(
             place += block_tokens
         place -= num_places
     return num_sequences, 0
+
+
+@inline
+def _write_ids(ids: Ids, out_ids: Ids, position: Integer) -> None:
+    """Write ids from ``position`` on."""
+    for place in range(len(ids)):
+        out_ids[position + place] = ids[place]
 
 
 @kernel
@@ -179,7 +186,7 @@ def assemble_sequences(
     num_tokens = np.int64(0)
     out_offsets[0] = 0
     for number in range(len(sequences)):
-        out_ids[position : position + len(prefix)] = prefix
+        _write_ids(prefix, out_ids, position)
         position += len(prefix)
         row = sequences[number]["row"]
         start = sequences[number]["start"]
@@ -199,7 +206,7 @@ def assemble_sequences(
                 break
             row += 1
             start = token_offsets[row]
-        out_ids[position : position + len(suffix)] = suffix
+        _write_ids(suffix, out_ids, position)
         position += len(suffix)
         out_offsets[number + 1] = position
     return num_tokens

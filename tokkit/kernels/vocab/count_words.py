@@ -50,7 +50,7 @@ from tokkit.kernels.encode.cut_rules import SINGLE, SPACE, UNSEEN
 from tokkit.kernels.encode.encode_wordpiece import CONTEXT, SEVERAL, WORD, Characters
 from tokkit.kernels.encode.split_text import Splitter, next_piece, start_pieces
 from tokkit.kernels.encode.word_cache import SHORT_KEY, UNKNOWN, WordCache
-from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
+from tokkit.kernels.jit import inline, kernel, splice
 from tokkit.kernels.memory import decode_character, signed, write_character
 from tokkit.kernels.vocab.word_table import (
     LONGEST_WORD,
@@ -81,7 +81,7 @@ class Normalization(NamedTuple):
     cuts: bool
 
 
-@tuple_inline
+@inline
 def _count_run(
     values: Bytes, start: int, stop: int, count: int, rules: Normalization, table: WordTable
 ) -> None:
@@ -111,7 +111,7 @@ def _count_run(
         count_written(table, place - base, count)
 
 
-@tuple_inline
+@inline
 def _split_words(
     values: Bytes, start: int, stop: int, count: int, rules: Normalization, table: WordTable
 ) -> tuple[int, int, int]:
@@ -146,7 +146,7 @@ def _split_words(
     return stop, DONE, 0
 
 
-@tuple_inline
+@inline
 def _split_pieces(
     values: Bytes, start: int, stop: int, count: int, splitter: Splitter, table: WordTable
 ) -> tuple[int, int, int]:
@@ -177,7 +177,7 @@ def _split_pieces(
     return position, DONE, 0
 
 
-@tuple_splice
+@splice
 def _split_texts(
     split: Callable[..., tuple[int, int, int]],
     values: Bytes,
@@ -214,7 +214,7 @@ def _split_texts(
     return reason
 
 
-@tuple_splice
+@splice
 def _count_known(
     tables: tuple[Any, WordCache, WordTable], _values: Bytes, chunk: Chunk, num_tokens: int
 ) -> int:
@@ -223,13 +223,13 @@ def _count_known(
         return UNKNOWN
     _, chunks, _ = tables
     place = find_chunk(chunks.short, signed(chunk.place), chunk.first, chunk.second)
-    if chunks.short[np.uint64(place + 1)] == 0:
+    if chunks.short[place + 1] == 0:
         return UNKNOWN
-    chunks.short[np.uint64(place + 2)] += np.uint64(1)
+    chunks.short[place + 2] += np.uint64(1)
     return num_tokens
 
 
-@tuple_splice
+@splice
 def _count_new(
     split: Callable[..., tuple[int, int, int]],
     tables: tuple[Any, WordCache, WordTable],
@@ -247,21 +247,21 @@ def _count_new(
     return num_tokens, reached, reason, detail
 
 
-@tuple_splice
+@splice
 def _count_new_words(
     tables: tuple[Normalization, WordCache, WordTable], values: Bytes, chunk: Chunk, num_tokens: int
 ) -> Progress:
     return _count_new(_split_words, tables, values, chunk, num_tokens)
 
 
-@tuple_splice
+@splice
 def _count_new_pieces(
     tables: tuple[Splitter, WordCache, WordTable], values: Bytes, chunk: Chunk, num_tokens: int
 ) -> Progress:
     return _count_new(_split_pieces, tables, values, chunk, num_tokens)
 
 
-@tuple_kernel
+@kernel
 def split_words(
     values: Bytes,
     offsets: Int64,
@@ -286,7 +286,7 @@ def split_words(
     return _split_texts(_split_words, values, offsets, counts, rules, table, state)
 
 
-@tuple_kernel
+@kernel
 def count_chunks_of_words(
     values: Bytes,
     offsets: Int64,
@@ -332,7 +332,7 @@ def count_chunks_of_words(
     )
 
 
-@tuple_kernel
+@kernel
 def split_pieces(
     values: Bytes, offsets: Int64, counts: Int64, splitter: Splitter, table: WordTable, state: Int64
 ) -> int:
@@ -340,7 +340,7 @@ def split_pieces(
     return _split_texts(_split_pieces, values, offsets, counts, splitter, table, state)
 
 
-@tuple_kernel
+@kernel
 def count_chunks_of_pieces(
     values: Bytes, offsets: Int64, splitter: Splitter, table: WordTable, queue: Queue, state: Int64
 ) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tokkit.kernels.arrays import Int32, Int64
 from tokkit.kernels.heap import move_down, move_up
-from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
+from tokkit.kernels.jit import inline, kernel, splice
 from tokkit.kernels.vocab.pair_counts import (
     COUNT,
     KEY,
@@ -66,7 +66,7 @@ def merge_by_frequency(
         heap = enlarge(heap, _ITEM * int(sizes[_HEAP_SIZE]), _ITEM * num_pairs)
 
 
-@tuple_kernel
+@kernel
 def _merge_pairs(
     words: Words, rules: MergeRules, pairs: Pairs, heap: Int64, sizes: Int64, merges: Int32
 ) -> tuple[int, int]:
@@ -100,7 +100,7 @@ def _merge_pairs(
     return _DONE
 
 
-@tuple_kernel
+@kernel
 def _push_pairs(pairs: Pairs, first: int, heap: Int64, sizes: Int64) -> None:
     """Add the pairs from ``first`` on to the heap."""
     for pair in range(first, pairs.sizes[NUM_PAIRS]):
@@ -112,7 +112,7 @@ def _push_pairs(pairs: Pairs, first: int, heap: Int64, sizes: Int64) -> None:
         sizes[_HEAP_SIZE] += 1
 
 
-@tuple_splice
+@splice
 def _pop(heap: Int64, sizes: Int64) -> None:
     """Remove the first item of the heap."""
     sizes[_HEAP_SIZE] -= 1
@@ -120,12 +120,12 @@ def _pop(heap: Int64, sizes: Int64) -> None:
     _move_first_down(heap, sizes)
 
 
-@tuple_inline
+@inline
 def _move_first_down(heap: Int64, sizes: Int64) -> None:
     move_down(_comes_before, _swap, heap, 0, sizes[_HEAP_SIZE])
 
 
-@tuple_splice
+@splice
 def _comes_before(heap: Int64, place: int, other: int) -> bool:
     item, other_item = _ITEM * place, _ITEM * other
     return bool(
@@ -134,7 +134,7 @@ def _comes_before(heap: Int64, place: int, other: int) -> bool:
     )
 
 
-@tuple_splice
+@splice
 def _swap(heap: Int64, place: int, other: int) -> None:
     for part in range(_ITEM):
         item, other_item = _ITEM * place + part, _ITEM * other + part

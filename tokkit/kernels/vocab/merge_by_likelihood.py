@@ -30,7 +30,7 @@ import numpy as np
 
 from tokkit.kernels.arrays import Float64, Int32, Int64
 from tokkit.kernels.heap import move_down, move_up
-from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
+from tokkit.kernels.jit import inline, kernel, splice
 from tokkit.kernels.memory import signed
 from tokkit.kernels.vocab.pair_counts import (
     COUNT,
@@ -135,13 +135,13 @@ def _enlarge_scores(scores: Scores, used: int, needed: int) -> Scores:
     )
 
 
-@tuple_splice
+@splice
 def _level_below(count: int) -> int:
     """Return the level of a token with this count."""
     return count - (count >> _LEVEL_BITS)
 
 
-@tuple_kernel
+@kernel
 def _count_tokens(words: Words, scores: Scores) -> None:
     """Count the symbols of all words."""
     for cell in range(words.cells.size):
@@ -154,14 +154,14 @@ def _count_tokens(words: Words, scores: Scores) -> None:
         scores.levels[token] = _level_below(scores.counts[token])
 
 
-@tuple_splice
+@splice
 def _score(count: int, total: int, left: float, right: float) -> float:
     """Return the score of a pair that occurs ``count`` times, computed in floats alone."""
     ratio = float(count) * float(total) / (float(left) * float(right))
     return count * math.log(ratio)
 
 
-@tuple_splice
+@splice
 def _bound(pairs: Pairs, scores: Scores, pair: int) -> float:
     """Return an upper bound of a pair's score, valid until a level is lowered."""
     count = pairs.rows[ROW * pair + COUNT]
@@ -171,7 +171,7 @@ def _bound(pairs: Pairs, scores: Scores, pair: int) -> float:
     return float(score + _SLACK * count)
 
 
-@tuple_kernel
+@kernel
 def _push_pairs(pairs: Pairs, first: int, scores: Scores) -> None:
     """Add the pairs from ``first`` on to the heap and to the lists of their tokens."""
     for pair in range(first, pairs.sizes[NUM_PAIRS]):
@@ -184,7 +184,7 @@ def _push_pairs(pairs: Pairs, first: int, scores: Scores) -> None:
         _push(scores, pair)
 
 
-@tuple_kernel
+@kernel
 def _merge_pairs(
     words: Words, rules: MergeRules, pairs: Pairs, scores: Scores, merges: Int32
 ) -> tuple[int, int]:
@@ -223,7 +223,7 @@ def _merge_pairs(
     return _DONE
 
 
-@tuple_inline
+@inline
 def _find_best(pairs: Pairs, scores: Scores, min_frequency: int) -> int:
     """Return the pair to merge next, or ``NONE``; pairs that are too rare leave the heap for good."""
     best = NONE
@@ -251,7 +251,7 @@ def _find_best(pairs: Pairs, scores: Scores, min_frequency: int) -> int:
     return best
 
 
-@tuple_splice
+@splice
 def _is_preferred(pairs: Pairs, pair: int, other: int) -> bool:
     """Return whether of two pairs with the same score the first is merged."""
     rows = pairs.rows
@@ -260,7 +260,7 @@ def _is_preferred(pairs: Pairs, pair: int, other: int) -> bool:
     return bool(count > other_count or (count == other_count and is_lower))
 
 
-@tuple_inline
+@inline
 def _lower_level(pairs: Pairs, scores: Scores, token: int, min_frequency: int) -> None:
     """If a token's count has fallen below its level, compute the bounds of its pairs again.
 
@@ -286,7 +286,7 @@ def _lower_level(pairs: Pairs, scores: Scores, token: int, min_frequency: int) -
             pair = after
 
 
-@tuple_splice
+@splice
 def _push(scores: Scores, pair: int) -> None:
     """Add a pair to the heap."""
     scores.places[pair] = scores.sizes[_HEAP_SIZE]
@@ -295,7 +295,7 @@ def _push(scores: Scores, pair: int) -> None:
     _settle(scores, pair)
 
 
-@tuple_splice
+@splice
 def _remove(scores: Scores, pair: int) -> None:
     """Remove a pair from the heap."""
     scores.sizes[_HEAP_SIZE] -= 1
@@ -307,19 +307,19 @@ def _remove(scores: Scores, pair: int) -> None:
     scores.places[pair] = NONE
 
 
-@tuple_inline
+@inline
 def _settle(scores: Scores, pair: int) -> None:
     """Move a pair, whose bound may have changed, up or down the heap to where it belongs."""
     place = move_up(_comes_before, _swap, scores, signed(scores.places[pair]))
     move_down(_comes_before, _swap, scores, place, scores.sizes[_HEAP_SIZE])
 
 
-@tuple_splice
+@splice
 def _comes_before(scores: Scores, place: int, other: int) -> bool:
     return bool(scores.bounds[scores.heap[place]] > scores.bounds[scores.heap[other]])
 
 
-@tuple_splice
+@splice
 def _swap(scores: Scores, place: int, other: int) -> None:
     heap, places = scores.heap, scores.places
     heap[place], heap[other] = heap[other], heap[place]

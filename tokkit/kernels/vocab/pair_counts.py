@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokkit.kernels.arrays import Int32, Int64
-from tokkit.kernels.jit import tuple_inline, tuple_kernel, tuple_splice
+from tokkit.kernels.jit import inline, kernel, splice
 from tokkit.kernels.memory import HASH_PRIME, signed
 from tokkit.kernels.vocab.symbols import END, GONE, Words, find_word
 
@@ -105,7 +105,7 @@ def index_pairs(words: Words, min_frequency: int) -> Pairs:
     return pairs
 
 
-@tuple_kernel
+@kernel
 def _count_pairs(words: Words, start: int, pairs: Pairs) -> int:
     """Count the pairs from a cell on, as long as there is room for new ones.
 
@@ -122,7 +122,7 @@ def _count_pairs(words: Words, start: int, pairs: Pairs) -> int:
     return cells.size
 
 
-@tuple_kernel
+@kernel
 def _list_places(words: Words, pairs: Pairs, min_frequency: int) -> None:
     """Write the places of all pairs, which were counted."""
     _reserve_places(pairs, 0, min_frequency)
@@ -161,7 +161,7 @@ def make_room(pairs: Pairs, num_pairs: int, num_fresh: int) -> Pairs:
     return roomy
 
 
-@tuple_splice
+@splice
 def has_room(pairs: Pairs, num_pairs: int, num_fresh: int) -> bool:
     """Return whether ``make_room`` would have nothing to do."""
     needed = pairs.sizes[NUM_PAIRS] + num_pairs
@@ -173,7 +173,7 @@ def has_room(pairs: Pairs, num_pairs: int, num_fresh: int) -> bool:
     )
 
 
-@tuple_kernel
+@kernel
 def _compact_places(pairs: Pairs) -> None:
     """Move the places that are still needed to the front."""
     top = 0
@@ -186,26 +186,26 @@ def _compact_places(pairs: Pairs) -> None:
     pairs.sizes[NUM_PLACES] = top
 
 
-@tuple_kernel
+@kernel
 def _fill_table(pairs: Pairs) -> None:
     """Insert all pairs into an empty table."""
     for pair in range(pairs.sizes[NUM_PAIRS]):
         pairs.table[_find_place(pairs, pairs.rows[ROW * pair + KEY])] = pair + 1
 
 
-@tuple_splice
+@splice
 def _join_key(left: int, right: int) -> int:
     """Return the key of a pair; keys have the same order as pairs of ids."""
     return signed(left) << _HALF | signed(right)
 
 
-@tuple_splice
+@splice
 def split_key(key: int) -> tuple[int, int]:
     """Return left and right id of a key."""
     return key >> _HALF, key & _LOW_HALF
 
 
-@tuple_splice
+@splice
 def _find_place(pairs: Pairs, key: int) -> int:
     """Return the place of a pair in the table, or the free place where it would be."""
     table = pairs.table
@@ -215,13 +215,13 @@ def _find_place(pairs: Pairs, key: int) -> int:
     return place
 
 
-@tuple_splice
+@splice
 def _find_pair(pairs: Pairs, key: int) -> int:
     """Return the number of a pair, or ``NONE``."""
     return signed(pairs.table[_find_place(pairs, key)]) - 1
 
 
-@tuple_splice
+@splice
 def _subtract(pairs: Pairs, key: int, count: int) -> None:
     """Subtract from the count of a pair, unless the pair was dropped."""
     pair = _find_pair(pairs, key)
@@ -229,7 +229,7 @@ def _subtract(pairs: Pairs, key: int, count: int) -> None:
         pairs.rows[ROW * pair + COUNT] -= count
 
 
-@tuple_splice
+@splice
 def _add(pairs: Pairs, key: int, count: int) -> int:
     """Add an occurrence of a pair that counts ``count`` times; returns the pair's number."""
     place = _find_place(pairs, key)
@@ -246,7 +246,7 @@ def _add(pairs: Pairs, key: int, count: int) -> int:
     return pair
 
 
-@tuple_splice
+@splice
 def _add_fresh(pairs: Pairs, key: int, count: int, cell: int) -> None:
     """Add an occurrence that the current merge has created at a cell."""
     fresh = 2 * pairs.sizes[NUM_FRESH]
@@ -255,7 +255,7 @@ def _add_fresh(pairs: Pairs, key: int, count: int, cell: int) -> None:
     pairs.sizes[NUM_FRESH] += 1
 
 
-@tuple_splice
+@splice
 def _reserve_places(pairs: Pairs, first: int, min_frequency: int) -> None:
     """Reserve places for the pairs from ``first`` on, except those that are too rare."""
     top = pairs.sizes[NUM_PLACES]
@@ -268,7 +268,7 @@ def _reserve_places(pairs: Pairs, first: int, min_frequency: int) -> None:
     pairs.sizes[NUM_PLACES] = top
 
 
-@tuple_splice
+@splice
 def _add_place(pairs: Pairs, pair: int, cell: int) -> None:
     """Write a place of a pair behind its others."""
     row = ROW * pair
@@ -277,7 +277,7 @@ def _add_place(pairs: Pairs, pair: int, cell: int) -> None:
         pairs.rows[row + NUM_OCCURRENCES] += 1
 
 
-@tuple_inline
+@inline
 def _drop_pairs(pairs: Pairs, first: int) -> None:
     """Drop the pairs from ``first`` on that are too rare, and renumber the others.
 
@@ -296,14 +296,14 @@ def _drop_pairs(pairs: Pairs, first: int) -> None:
     pairs.sizes[NUM_PAIRS] = kept
 
 
-@tuple_splice
+@splice
 def count_room(pairs: Pairs, pair: int, num_tokens: int) -> tuple[int, int]:
     """Return the most pairs, and occurrences of pairs, that the merge of a pair creates."""
     num_fresh = 2 * pairs.rows[ROW * pair + NUM_OCCURRENCES]
     return min(num_fresh, 2 * num_tokens + 2), num_fresh
 
 
-@tuple_inline
+@inline
 def merge_pair(words: Words, rules: MergeRules, pairs: Pairs, pair: int, merged: int) -> int:
     """Merge all occurrences of a pair.
 
@@ -340,7 +340,7 @@ def merge_pair(words: Words, rules: MergeRules, pairs: Pairs, pair: int, merged:
     return total
 
 
-@tuple_splice
+@splice
 def _merge_symbols(
     cells: Int32,
     rules: MergeRules,

@@ -9,7 +9,7 @@ import numpy as np
 
 from tokkit.kernels.arrays import Bools, Bytes, Int64, UInt64
 from tokkit.kernels.heap import move_down
-from tokkit.kernels.jit import inline, kernel, tuple_kernel, tuple_splice
+from tokkit.kernels.jit import inline, kernel, splice
 from tokkit.kernels.memory import copy_values, signed
 from tokkit.kernels.vocab.word_table import COUNT, LENGTH, SLOT_WORDS, START
 
@@ -64,7 +64,7 @@ def list_words(slots: UInt64, arena: Bytes, out_keys: UInt64, out_places: Int64)
             count += 1
 
 
-@tuple_splice
+@splice
 def _comes_after(heap: tuple[UInt64, Bytes, Int64, int], index: int, other: int) -> bool:
     """Return whether one word of a heap comes after another, so that the last one is on top."""
     slots, arena, places, first = heap
@@ -78,13 +78,13 @@ def _comes_after(heap: tuple[UInt64, Bytes, Int64, int], index: int, other: int)
     )
 
 
-@tuple_splice
+@splice
 def _swap(heap: tuple[UInt64, Bytes, Int64, int], index: int, other: int) -> None:
     _, _, places, first = heap
     places[first + index], places[first + other] = places[first + other], places[first + index]
 
 
-@tuple_kernel
+@kernel
 def sort_same_keys(slots: UInt64, arena: Bytes, keys: UInt64, places: Int64) -> None:
     """Sort words by all their bytes that are in the order of their keys; ``places`` is updated.
 
@@ -209,7 +209,8 @@ def merge_records(
     """
     num_runs = starts.size
     size = 0
-    ends[:] = _UNREAD
+    for run in range(num_runs):
+        ends[run] = _UNREAD
     while True:
         least = -1
         for run in range(num_runs):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tokkit.kernels.arrays import Bools, Bytes, Int32, Int64
-from tokkit.kernels.jit import kernel, tuple_splice
+from tokkit.kernels.jit import kernel, splice
 from tokkit.kernels.memory import decode_character
 
 END = -1
@@ -114,7 +114,7 @@ def _fill_blocks(starts: Int32, out_blocks: Int32) -> None:
         out_blocks[block] = word
 
 
-@tuple_splice
+@splice
 def find_word(words: Words, cell: int) -> int:
     """Return the word that a cell is in: at most eight begin within a block."""
     word = int(words.blocks[cell >> _BLOCK_BITS])

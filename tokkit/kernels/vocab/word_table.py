@@ -18,7 +18,7 @@ import numpy as np
 from tokkit.kernels.arrays import Bytes, Int64, UInt64
 from tokkit.kernels.encode.long_words import aligned_zeros
 from tokkit.kernels.encode.word_cache import WordCache, key_length, new_cache
-from tokkit.kernels.jit import inline, kernel, tuple_inline, tuple_kernel, tuple_splice
+from tokkit.kernels.jit import inline, kernel, splice
 from tokkit.kernels.memory import HASH_PRIME, HASH_PRIME_2, load_word, signed
 
 # Longer words are cut, since the trainers' time grows with a word's length.
@@ -73,7 +73,7 @@ def new_table(memory: int) -> WordTable:
     )
 
 
-@tuple_splice
+@splice
 def has_room(table: WordTable) -> bool:
     """Return whether one more word fits, with at most 5 of 8 slots taken."""
     limit = table.slots.size // 32 * 5
@@ -104,7 +104,7 @@ def _is_same(values: Bytes, one: int, other: int, length: int) -> bool:
     return True
 
 
-@tuple_inline
+@inline
 def count_written(table: WordTable, length: int, count: int) -> None:
     """Count the word that was written behind the others; there must be room for it."""
     arena, slots = table.arena, table.slots
@@ -137,7 +137,7 @@ def count_written(table: WordTable, length: int, count: int) -> None:
         slot = (slot + 1) & mask
 
 
-@tuple_inline
+@inline
 def count_bytes(table: WordTable, values: Bytes, start: int, stop: int, count: int) -> None:
     """Count a word of a text as it stands; there must be room for it."""
     place = table.filled[NUM_BYTES]
@@ -146,7 +146,7 @@ def count_bytes(table: WordTable, values: Bytes, start: int, stop: int, count: i
     count_written(table, stop - start, count)
 
 
-@tuple_kernel
+@kernel
 def count_words(values: Bytes, offsets: Int64, first: int, count: int, table: WordTable) -> int:
     """Count words, each ``count`` times, from the ``first`` on.
 
@@ -160,18 +160,16 @@ def count_words(values: Bytes, offsets: Int64, first: int, count: int, table: Wo
     return offsets.size - 1
 
 
-@tuple_splice
+@splice
 def find_chunk(short: UInt64, bucket: int, first: np.uint64, second: np.uint64) -> int:
     """Return the index of the slot of a chunk, or of an empty one for it."""
     place = bucket
-    while short[np.uint64(place + 1)] != 0 and (
-        short[np.uint64(place)] != first or short[np.uint64(place + 1)] != second
-    ):
+    while short[place + 1] != 0 and (short[place] != first or short[place + 1] != second):
         place = (place + SLOT_WORDS) & (short.size - 1)
     return place
 
 
-@tuple_splice
+@splice
 def put_chunk(table: WordTable, bucket: int, first: np.uint64, second: np.uint64) -> bool:
     """Add a chunk that is not in the table; returns False if too many slots are taken."""
     short = table.chunks.short
