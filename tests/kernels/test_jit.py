@@ -57,7 +57,7 @@ def double_in_processes(cache: Path, *types_of_processes: Sequence[str]) -> list
 
 
 def test_first_runs_at_the_same_time_share_what_they_compile(tmp_path: Path) -> None:
-    said = "compiling kernels, once, which takes 10 to 30 seconds; storing them in"
+    said = "compiling kernels, once, which takes 5 to 20 seconds; storing them in"
     for log in double_in_processes(tmp_path, SIGNED, UNSIGNED):
         assert log.startswith(f"{said} {tmp_path}")
         assert log.count(said) == 1
@@ -74,7 +74,7 @@ def test_threads_may_store_the_same_kernel_at_the_same_time(
 ) -> None:
     monkeypatch.setattr(compiled, "_list_folders", lambda: (tmp_path,))
     file = compiled.KernelFile("toy.add-1-2.kernel", ())
-    header = compiled.KernelHeader("add", "", returns_tuple=False)
+    header = compiled.KernelHeader("add", "", returns_tuple=False, seconds=0.1)
     with ThreadPoolExecutor(4) as pool:
         for _ in range(200):
             pool.submit(file.write, header, b"code")

@@ -117,11 +117,13 @@ class KernelHeader:
         symbol: name of the function.
         returns: NumPy's codes of the types that it returns.
         returns_tuple: whether it returns a tuple of these.
+        seconds: how long it took to compile.
     """
 
     symbol: str
     returns: str
     returns_tuple: bool
+    seconds: float
 
 
 def _check_memory() -> None:

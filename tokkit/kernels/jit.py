@@ -19,6 +19,7 @@ of them, so that a loop or a heap is written once and costs no call.
 
 import gc
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property, partial, update_wrapper, wraps
@@ -151,6 +152,7 @@ class _Kernel:
         from tokkit.kernels.bare_arrays import to_bare
 
         _log_compilation()
+        start = time.perf_counter()
         types = tuple(to_bare(numba.typeof(argument)) for argument in arguments)
         with global_compiler_lock, _no_garbage_collection():
             with _no_machine_code():
@@ -166,6 +168,7 @@ class _Kernel:
             symbol=result.fndesc.llvm_func_name,
             returns="".join(as_dtype(part).char for part in parts),
             returns_tuple=is_tuple,
+            seconds=round(time.perf_counter() - start, 3),
         )
         return header, code
 
@@ -284,6 +287,4 @@ def _no_machine_code() -> Iterator[None]:
 def _log_compilation() -> None:
     """Log once per process that kernels are being compiled, since it takes a while."""
     if (folder := find_folder()) is not None:
-        log.info(
-            "compiling kernels, once, which takes 10 to 30 seconds; storing them in %s", folder
-        )
+        log.info("compiling kernels, once, which takes 5 to 20 seconds; storing them in %s", folder)

@@ -111,7 +111,7 @@ def fill_cells(
         cell, first = out_ranges[head, 0], out_ranges[head, 1]
         last, depth = out_ranges[head, 2], out_ranges[head, 3]
         head += 1
-        if offsets[first + 1] - offsets[first] == depth:
+        if first < last and offsets[first + 1] - offsets[first] == depth:
             first += 1  # the token that ends here
         if first == last:
             continue
