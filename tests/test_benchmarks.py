@@ -31,7 +31,10 @@ def run_copy(command: Command) -> Usage:
 
 @pytest.mark.parametrize(
     "name",
-    ["encode", "train", "instances", "loading", "pretrain", "lengths", "learning", "planning"],
+    [
+        *("compile", "encode", "train", "instances", "loading"),
+        *("pretrain", "lengths", "learning", "planning"),
+    ],
 )
 def test_a_benchmark_runs_from_an_empty_cache(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -43,9 +46,9 @@ def test_a_benchmark_runs_from_an_empty_cache(
     monkeypatch.setattr(planning, "run_measured", run_copy)
     shrink_presets(monkeypatch)
     arguments = ["--tiny", "--json", str(tmp_path / "figures.json")]
-    if name != "planning":
+    if name not in {"compile", "planning"}:
         arguments += ["--rounds", "1"]
-    if name in {"encode", "train", "instances", "learning"}:
+    if name in {"compile", "encode", "train", "instances", "learning"}:
         arguments += ["--cache", str(tmp_path), "--shared", str(tmp_path / "missing")]
     import_module(f"benchmarks.{name}").main(arguments)
     assert json.loads((tmp_path / "figures.json").read_text())

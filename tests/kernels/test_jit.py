@@ -88,7 +88,8 @@ def test_a_damaged_file_is_compiled_again(tmp_path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[:-1])
     double_in_processes(tmp_path, SIGNED)
-    assert path.read_bytes() == content
+    code = content.partition(b"\n")[2]  # what is before it says how long this took
+    assert path.read_bytes().partition(b"\n")[2] == code
 
 
 def test_where_kernels_cannot_be_kept_they_are_compiled_every_time(tmp_path: Path) -> None:

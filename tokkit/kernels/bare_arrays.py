@@ -19,16 +19,8 @@ from typing import Any
 
 from numba.core import cgutils, config
 from numba.core import types as numba_types
-from numba.core.datamodel.models import StructModel
-from numba.core.datamodel.registry import register_default
-from numba.core.imputils import lower_builtin, lower_getattr
-from numba.core.typing.templates import (
-    AbstractTemplate,
-    AttributeTemplate,
-    infer_getattr,
-    infer_global,
-    signature,
-)
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import lower_builtin, make_attribute_wrapper, models, register_model
 
 types: Any = numba_types  # its annotations name few of its types
 _DIMENSIONS = 2
@@ -71,8 +63,8 @@ def make_bytes(context: Any, builder: Any, address: Any, number: Any) -> Any:
     return array._getvalue()  # noqa: SLF001  Numba's way to make one
 
 
-@register_default(BareArray)
-class _Model(StructModel):  # type: ignore[misc]
+@register_model(BareArray)
+class _Model(models.StructModel):  # type: ignore[misc]
     def __init__(self, manager: Any, kind: BareArray) -> None:
         members = [
             ("data", types.CPointer(kind.dtype)),
@@ -82,12 +74,7 @@ class _Model(StructModel):  # type: ignore[misc]
         super().__init__(manager, kind, members[: 1 + kind.ndim])
 
 
-@infer_getattr
-class _Attributes(AttributeTemplate):  # type: ignore[misc]
-    key = BareArray
-
-    def resolve_size(self, _kind: BareArray) -> Any:
-        return types.intp
+make_attribute_wrapper(BareArray, "size", "size")
 
 
 @infer_global(len)
@@ -132,11 +119,6 @@ def _widen(index: Any) -> Any:
 @lower_builtin(len, BareArray)  # type: ignore[untyped-decorator]
 def _lower_length(context: Any, builder: Any, called: Any, arguments: Any) -> Any:
     return cgutils.create_struct_proxy(called.args[0])(context, builder, value=arguments[0]).size
-
-
-@lower_getattr(BareArray, "size")  # type: ignore[untyped-decorator]
-def _lower_size(context: Any, builder: Any, kind: BareArray, array: Any) -> Any:
-    return cgutils.create_struct_proxy(kind)(context, builder, value=array).size
 
 
 @lower_builtin(operator.getitem, BareArray, types.Any)  # type: ignore[untyped-decorator]
