@@ -117,7 +117,7 @@ class KernelHeader:
         symbol: name of the function.
         returns: NumPy's codes of the types that it returns.
         returns_tuple: whether it returns a tuple of these.
-        seconds: how long it took to compile.
+        seconds: how long it took to compile, with Numba loaded.
     """
 
     symbol: str

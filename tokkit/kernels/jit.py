@@ -152,6 +152,7 @@ class _Kernel:
         from tokkit.kernels.bare_arrays import to_bare
 
         _log_compilation()
+        _load_numba()
         start = time.perf_counter()
         types = tuple(to_bare(numba.typeof(argument)) for argument in arguments)
         with global_compiler_lock, _no_garbage_collection():
@@ -224,6 +225,15 @@ def _find_call(dispatcher: Any, arguments: Any, named: Any) -> Any:
     constants = types.IntegerLiteral, types.BooleanLiteral
     arguments = [types.unliteral(a) if isinstance(a, constants) else a for a in arguments]
     return type(dispatcher).get_call_template(dispatcher, arguments, named)
+
+
+@cache
+def _load_numba() -> None:
+    """Load what Numba would load for the first kernel of a process."""
+    from numba.core.registry import cpu_target
+
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()
 
 
 @cache
