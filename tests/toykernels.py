@@ -24,9 +24,9 @@ def double(value: int) -> int:
 
 
 @kernel
-def double_all(values: Array, out: Array) -> None:
+def double_all(values: Array, out_values: Array) -> None:
     for index in range(len(values)):
-        out[index] = double(values[index])
+        out_values[index] = double(values[index])
 
 
 def main() -> None:

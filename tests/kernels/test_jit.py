@@ -162,8 +162,16 @@ def test_kernels_take_arrays_at_any_address_but_no_strides() -> None:
     assert values.tolist() == [0, 0, 42, 0]
     with pytest.raises(ValueError, match=r"no array for a kernel: \(2,\), \(16,\)"):
         double_at(values[::2], 0)
-    with pytest.raises(ValueError, match="no array for a kernel"):
-        double_at(np.zeros((1, 1, 1), np.int64), 0)
+    for shape in ((), (1, 1, 1)):
+        with pytest.raises(ValueError, match="no array for a kernel"):
+            double_at(np.zeros(shape, np.int64), 0)
+
+
+def test_kernels_do_not_write_to_read_only_arrays() -> None:
+    out = np.zeros(3, np.int64)
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="double_all writes to an array that is read-only"):
+        toykernels.double_all(out, out)
 
 
 def test_indices_are_checked_where_the_environment_says_so(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.errors import TokkitError
 from tokkit.kernels.arrays import Bytes, Int64
 from tokkit.kernels.string_columns import BLOCK, copy_documents, is_utf8, write_names
-from tokkit.shards.arrow import SpareMemory, call_compute, read_only, string_array
+from tokkit.shards.arrow import SpareMemory, call_compute, string_array
 
 # Reasons for dropping a document.
 EMPTY = "empty"
@@ -117,20 +117,12 @@ def clean_texts(
     out_values = spare_memory.take(int((stops - starts).sum()) + BLOCK)
     offsets = np.empty(starts.size + 1, dtype=np.int64)
     kept = np.empty(starts.size, dtype=np.int64)
-    num_kept = copy_documents(
-        read_only(values),
-        read_only(starts),
-        read_only(stops),
-        of_text_file,
-        out_values,
-        offsets,
-        kept,
-    )
+    num_kept = copy_documents(values, starts, stops, of_text_file, out_values, offsets, kept)
     kept = kept[:num_kept]
     offsets = offsets[: num_kept + 1]
     texts = string_array(out_values, offsets)
     dropped = add_counts({EMPTY: starts.size - num_kept})
-    if is_utf8(read_only(out_values), read_only(offsets)):
+    if is_utf8(out_values, offsets):
         return CleanTexts(texts, kept, dropped)
     return _repair(texts, kept, dropped, errors, make_error)
 

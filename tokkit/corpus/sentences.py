@@ -46,7 +46,7 @@ from tokkit.errors import TokkitError
 from tokkit.kernels.arrays import Int64
 from tokkit.kernels.scan import CR, LF, count_byte, find_lines
 from tokkit.kernels.string_columns import copy_documents
-from tokkit.shards.arrow import read_only, string_array, string_buffers
+from tokkit.shards.arrow import string_array, string_buffers
 
 WINDOW = 1 << 12
 LONGEST_SENTENCE = 1 << 16
@@ -106,7 +106,6 @@ def split_sentences(
 def _split_lines(texts: pa.LargeStringArray) -> Sentences:
     """Return each line as a text and a sentence."""
     values, offsets = string_buffers(texts)
-    values = read_only(values)
     inside = values[offsets[0] : offsets[-1]]
     most = len(texts) + count_byte(inside, LF) + count_byte(inside, CR)
     if most == len(texts):  # documents are lines
@@ -114,15 +113,13 @@ def _split_lines(texts: pa.LargeStringArray) -> Sentences:
     starts = np.empty(most, dtype=np.int64)
     stops = np.empty_like(starts)
     line_offsets = np.empty(len(texts) + 1, dtype=np.int64)
-    count = find_lines(values, read_only(offsets), starts, stops, line_offsets)
+    count = find_lines(values, offsets, starts, stops, line_offsets)
     starts, stops = starts[:count], stops[:count]
     out_values = np.empty(int((stops - starts).sum()), dtype=np.uint8)
     out_offsets = np.empty(count + 1, dtype=np.int64)
     kept = np.empty(count, dtype=np.int64)
     as_text_file = False
-    copy_documents(
-        values, read_only(starts), read_only(stops), as_text_file, out_values, out_offsets, kept
-    )
+    copy_documents(values, starts, stops, as_text_file, out_values, out_offsets, kept)
     return Sentences(string_array(out_values, out_offsets), out_offsets[1:], line_offsets)
 
 

@@ -31,7 +31,6 @@ from tokkit.errors import TokkitError
 from tokkit.kernels import scan
 from tokkit.kernels.arrays import Bytes, Int64
 from tokkit.kernels.scan import find_documents, first_needed, move_state, new_state
-from tokkit.shards.arrow import read_only
 
 # A batch has at most one document for so many bytes, which bounds the memory of their names.
 _BYTES_PER_DOCUMENT = 64
@@ -208,7 +207,7 @@ class _Scan:
         while count == self._starts.size:
             before = self._state.copy()
             rest = (self.is_final, self._by_line, self._state, self._starts, self._stops)
-            count = find_documents(read_only(self._buffer), self._size, *rest)
+            count = find_documents(self._buffer, self._size, *rest)
             starts, stops = self._starts[:count], self._stops[:count]
             if self._is_cut and count:
                 if starts[0] == 0:
@@ -232,10 +231,10 @@ class _Scan:
 
     def _share_buffer(self, *, is_last: bool) -> Bytes:
         """Return the buffer; the last time, forget it, so that a long document is in memory once."""
-        view = read_only(self._buffer)
+        buffer = self._buffer
         if is_last:
             self._buffer, self._size = np.empty(1, np.uint8), 0
-        return view
+        return buffer
 
     def advance(self) -> None:
         """Move an unfinished document to the front of the buffer, and read on after it."""
@@ -313,7 +312,7 @@ def _take_whole(stream: ByteStream, config: CorpusConfig, batch_bytes: int) -> F
     count = int(size > 0 and not is_too_long)
     return FoundDocuments(
         stream,
-        read_only(buffer),
+        buffer,
         unit.start,
         bounds[:count],
         bounds[1 : 1 + count],

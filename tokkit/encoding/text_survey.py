@@ -18,7 +18,7 @@ from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.accounts import Accounts
 from tokkit.errors import plural
 from tokkit.kernels.arrays import Bools, Int64
-from tokkit.shards.arrow import read_only, string_buffers
+from tokkit.shards.arrow import string_buffers
 from tokkit.tokenizer.definitions import byte_level_alphabet
 from tokkit.tokenizer.tokenizer import Tokenizer
 
@@ -88,7 +88,7 @@ class TextSurvey:
         self._num_bytes += size
         if len(texts) == 1:
             inside = values[offsets[0] : offsets[-1]]
-            self._num_lines += count_byte(read_only(inside), LF)
+            self._num_lines += count_byte(inside, LF)
         self._room += size // _SAMPLE_EVERY
         if not size or self._room < _SMALLEST_SAMPLE:
             return

@@ -44,7 +44,7 @@ import numpy as np
 
 log = logging.getLogger(__name__)
 
-_KERNEL_IMPORT = re.compile(rb"^from (tokkit\.kernels\.[\w.]+) import", re.MULTILINE)
+_KERNEL_IMPORT = re.compile(rb"^\s*from (tokkit\.kernels\.[\w.]+) import", re.MULTILINE)
 _SUFFIX = ".kernel"
 _LINK_BYTES = 16 << 20  # address space that must be there for LLVM to link a kernel
 # By their codes, which NumPy has, too.
@@ -56,7 +56,7 @@ _C_TYPES: dict[str, Any] = {
         *(ctypes.c_longlong, ctypes.c_ulonglong, ctypes.c_float, ctypes.c_double),
     )
 }
-_MOST_DIMENSIONS = 2
+_DIMENSIONS = (1, 2)
 # Where NumPy's C structure of an array has the address of its data, as its headers say. Python's way
 # to the address, ``ctypes.data``, takes ten times as long.
 _DATA_OFFSET = object.__basicsize__
@@ -71,7 +71,7 @@ def read_arguments(arguments: tuple[Any, ...]) -> tuple[Types, list[int | float]
         arguments: arrays, numbers, booleans and tuples of these.
 
     Raises:
-        ValueError: if an array is not contiguous, or has more than two dimensions.
+        ValueError: if an array is not contiguous, or has not one or two dimensions.
     """
     types: list[Any] = []
     numbers: list[int | float] = []
@@ -82,7 +82,7 @@ def read_arguments(arguments: tuple[Any, ...]) -> tuple[Types, list[int | float]
 
 def _read_argument(argument: Any, types: list[Any], numbers: list[int | float]) -> None:
     if isinstance(argument, np.ndarray):
-        if argument.ndim > _MOST_DIMENSIONS or not argument.flags.c_contiguous:
+        if argument.ndim not in _DIMENSIONS or not argument.flags.c_contiguous:
             raise ValueError(f"no array for a kernel: {argument.shape}, {argument.strides}")
         types.append((argument.dtype, argument.ndim))
         address = ctypes.c_void_p.from_address(id(argument) + _DATA_OFFSET).value or 0

@@ -25,6 +25,8 @@ from contextlib import contextmanager
 from functools import cache, cached_property, partial, update_wrapper, wraps
 from typing import Any, TypeVar, cast
 
+import numpy as np
+
 from tokkit.kernels.compiled import (
     CompiledKernel,
     KernelFile,
@@ -123,8 +125,14 @@ class _Kernel:
         self.py_func = function
         self._options = options
         self._compiled: dict[tuple[Any, ...], CompiledKernel] = {}
+        names = function.__code__.co_varnames[: function.__code__.co_argcount]
+        self._written = [place for place, name in enumerate(names) if name.startswith("out_")]
 
     def __call__(self, *arguments: Any) -> Any:
+        for place in self._written:
+            out = arguments[place]
+            if isinstance(out, np.ndarray) and not out.flags.writeable:
+                raise ValueError(f"{self.py_func.__name__} writes to an array that is read-only")
         types, values = read_arguments(arguments)
         compiled = self._compiled.get(types)
         if compiled is None:

@@ -139,17 +139,6 @@ class SpareMemory:
         return sys.getrefcount(self._buffers[index]) == 2
 
 
-def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return a read-only view of an array.
-
-    Arrays borrowed from pyarrow are read-only, and a kernel compiled for one kind of input
-    compiles once.
-    """
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
 def ragged(column: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """Return the ``values`` and ``offsets`` of a list column.
 

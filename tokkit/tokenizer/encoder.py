@@ -29,7 +29,7 @@ from tokkit.kernels.encode.chunk_queue import new_queue
 from tokkit.kernels.encode.chunks import new_state
 from tokkit.kernels.encode.cuts import count_before
 from tokkit.kernels.encode.word_cache import SPARE_IDS, append_tokens, new_cache
-from tokkit.shards.arrow import SpareMemory, boolean_array, id_dtype, read_only, string_buffers
+from tokkit.shards.arrow import SpareMemory, boolean_array, id_dtype, string_buffers
 from tokkit.tokenizer.bpe_model import BpeModel, byte_level_obstacles
 from tokkit.tokenizer.definitions import UnsupportedError
 from tokkit.tokenizer.encoded import Encoded, TextTooLongError
@@ -152,8 +152,7 @@ class Encoder:
         cuts = None
         if segments.ends is not None and len(segments.ends) > len(texts):
             segments, cuts = cut_at_ends(segments, model.rules)
-        values, bounds = read_only(segments.values), read_only(segments.bounds)
-        added = read_only(segments.added)
+        values, bounds, added = segments.values, segments.bounds, segments.added
         size = int(bounds[-1] - bounds[0])
         state = new_state(int(bounds[0]))
         fits = size <= _BUFFER_BYTES
@@ -232,8 +231,8 @@ class Encoder:
         before = cuts.before[between]
         inner = np.full(len(between), -1)
         if num_bytes is not None:
-            rows = read_only(ends[between]), read_only(before), read_only(num_bytes)
-            count_before(ids, read_only(counts), read_only(bounds), *rows, inner)
+            rows = ends[between], before, num_bytes
+            count_before(ids, counts, bounds, *rows, inner)
         unknown = np.flatnonzero(inner < 0)
         firsts = np.flatnonzero(np.diff(before[unknown], prepend=-1))
         for marks in np.split(unknown, firsts)[1:]:

@@ -24,7 +24,7 @@ from tokkit.kernels.encode.encode_metaspace_bpe import (
 )
 from tokkit.kernels.encode.word_cache import SPARE_IDS, new_cache
 from tokkit.kernels.encode.word_parts import Neighbors
-from tokkit.shards.arrow import id_dtype, read_only, text_arrays
+from tokkit.shards.arrow import id_dtype, text_arrays
 from tokkit.tokenizer.bpe_tables import make_lookup, make_merges, mark_neighbors
 from tokkit.tokenizer.characters import UNICODE_SIZE
 from tokkit.tokenizer.definitions import with_spaces
@@ -95,7 +95,7 @@ class MetaspaceBpeModel:
         ids = np.empty(size, id_dtype(len(self.num_bytes)))
         bits = np.zeros(size // 64 + 3, np.uint64)
         bounds = np.array([0, len(data)])
-        text = read_only(data), read_only(bounds), read_only(chunks.NO_ADDED)
+        text = data, bounds, chunks.NO_ADDED
         rest = new_cache(4, 4, 10), new_queue(), state, ids, bits, np.zeros(2, np.int64)
         while self.kernel(*text, *self.tables, *rest) != chunks.DONE:
             self.make_room(int(state[chunks.DETAIL]))

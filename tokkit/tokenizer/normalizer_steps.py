@@ -9,7 +9,6 @@ from tokkit.kernels.arrays import Bools, Bytes, Int64
 from tokkit.kernels.encode import normalize, replace
 from tokkit.kernels.encode.normalize import NormalizerTables, normalize_pieces
 from tokkit.kernels.encode.replace import new_state, replace_part, replace_string, trim_segments
-from tokkit.shards.arrow import read_only
 from tokkit.tokenizer.character_rules import Rules
 from tokkit.tokenizer.characters import UNICODE_SIZE, page_of
 
@@ -89,20 +88,16 @@ def _run_kernel(
 ) -> Text:
     """Run ``replace_string`` or ``trim_segments``, whose results have at most ``size`` bytes."""
     values, bounds, ends = text
-    old_ends = read_only(_NO_ENDS if ends is None else ends)
+    old_ends = _NO_ENDS if ends is None else ends
     state = new_state(int(bounds[0]))
     out_values = np.empty(size, np.uint8)
     out_bounds = np.zeros(len(bounds), np.int64)
     out_ends = np.empty(len(old_ends), np.int64)
     out = state, out_values, out_bounds, out_ends
-    kernel(read_only(values), read_only(bounds), old_ends, *map(_frozen, options), *out)
+    kernel(values, bounds, old_ends, *options, *out)
     if state[replace.RUN] == bounds[0] and not state[replace.SIZE]:
         return text
     return out_values[: state[replace.SIZE]], out_bounds, None if ends is None else out_ends
-
-
-def _frozen(option: Any) -> Any:
-    return read_only(option) if isinstance(option, np.ndarray) else option
 
 
 class _Forms:
@@ -151,8 +146,7 @@ class CharacterStep:
         state = new_state(int(bounds[0]))
         state[normalize.NUM_PIECES] = self._num_pieces
         text = values, bounds, ends
-        values, bounds = read_only(values), read_only(bounds)
-        marks = read_only(_NO_ENDS if ends is None else ends)
+        marks = _NO_ENDS if ends is None else ends
         out_values = np.empty(0, np.uint8)
         out_bounds = np.zeros(len(bounds), np.int64)
         out_marks = np.empty(len(marks), np.int64)

@@ -33,7 +33,7 @@ from tokkit.kernels.encode.find_added import (
     find_added,
 )
 from tokkit.kernels.encode.tries import make_cells
-from tokkit.shards.arrow import read_only, text_arrays
+from tokkit.shards.arrow import text_arrays
 from tokkit.tokenizer.definitions import WORD_BEGINNING
 from tokkit.tokenizer.library_calls import make_empty_library
 from tokkit.tokenizer.text_normalizer import TextNormalizer
@@ -156,7 +156,7 @@ def cut_at_ends(segments: Segments, rules: CutRules) -> tuple[Segments, Cuts]:
     values, bounds, added, ends = segments.values, segments.bounds, segments.added, segments.ends
     assert ends is not None  # noqa: S101  the caller has seen them
     before, after = np.empty(len(ends), np.int64), np.empty(len(ends), np.int64)
-    find_cuts(values, read_only(bounds), read_only(ends), rules, before, after)
+    find_cuts(values, bounds, ends, rules, before, after)
     if len(added):
         owners = np.searchsorted(bounds, ends) - 1
         is_inside = (added[owners] >= 0) & (ends < bounds[owners + 1])
@@ -248,7 +248,7 @@ class AddedTokens:
         out_bounds[0] = bounds[0]
         out_ids = np.empty(size, np.int64)
         firsts = np.zeros(len(bounds), np.int64)
-        texts = read_only(values), read_only(bounds), read_only(before), self._table, state
+        texts = values, bounds, before, self._table, state
         while not find_added(*texts, out_bounds, out_ids, firsts):
             size *= 2
             out_bounds = np.resize(out_bounds, size + 1)

@@ -18,7 +18,7 @@ from tokkit.kernels.encode.encode_unigram_text import RunningSum, encode_unigram
 from tokkit.kernels.encode.tries import NO_TOKEN, make_cells
 from tokkit.kernels.encode.unigram_lattice import UnigramTables
 from tokkit.kernels.encode.word_cache import SHORT_KEY
-from tokkit.shards.arrow import read_only, text_arrays
+from tokkit.shards.arrow import text_arrays
 from tokkit.tokenizer.characters import UNICODE_SIZE
 from tokkit.tokenizer.definitions import WORD_BEGINNING, fallback_tokens, list_parts, with_spaces
 from tokkit.tokenizer.segments import Segmenter, Segments, text_obstacles
@@ -101,7 +101,7 @@ class UnigramModel:
         begins = np.empty(len(data), np.int64)
         is_single = self.kernel is encode_unigram_text
         while True:
-            count = find_token_begins(read_only(data), self._tables, is_single, begins)
+            count = find_token_begins(data, self._tables, is_single, begins)
             if count >= 0:
                 return begins[:count]
             self._tables = _with_room(self._tables, -2 * count)

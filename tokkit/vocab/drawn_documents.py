@@ -34,7 +34,7 @@ from tokkit.corpus.readers import read_documents
 from tokkit.corpus.units import CorpusUnit
 from tokkit.kernels.arrays import Bools
 from tokkit.kernels.philox import sample_names
-from tokkit.shards.arrow import read_only, string_buffers
+from tokkit.shards.arrow import string_buffers
 from tokkit.vocab.train_config import TrainConfig
 
 MAX_BYTES = 16 << 20  # of held-out texts
@@ -116,7 +116,7 @@ def _draw(batch: DocumentBatch, share: float, salt: np.uint64) -> Bools:
         offsets = np.frombuffer(bounds, np.int32)[batch.names.offset :][: len(drawn) + 1]
         values = np.frombuffer(data if data is not None else b"", np.uint8)
         threshold = np.uint64(min(int(share * 2**64), 2**64 - 1))
-        sample_names(read_only(values), read_only(offsets), threshold, salt, drawn)
+        sample_names(values, offsets, threshold, salt, drawn)
     return drawn
 
 

@@ -43,7 +43,7 @@ from tokkit.kernels.vocab.word_table import (
     new_table,
     take_chunks,
 )
-from tokkit.shards.arrow import read_only, string_buffers, text_arrays
+from tokkit.shards.arrow import string_buffers, text_arrays
 from tokkit.tokenizer.characters import UNICODE_SIZE, WordCharacters, is_mark, page_of
 from tokkit.tokenizer.definitions import METASPACE, SPLIT_DIGITS, split_by, wordpiece
 from tokkit.tokenizer.splitter import TextSplitter
@@ -212,7 +212,6 @@ class WordCounter:
     def add(self, texts: pa.LargeStringArray) -> None:
         """Count the words of texts, each of which counts once."""
         values, offsets = self._splitter.normalize(*string_buffers(texts))
-        values, offsets = read_only(values), read_only(offsets)
         state = new_state(int(offsets[0]))
         while True:
             reason = self._splitter.count_chunks(
@@ -231,7 +230,6 @@ class WordCounter:
             counts: int64 ``[num_texts]``.
         """
         values, offsets = self._splitter.normalize(values, offsets)
-        values, offsets = read_only(values), read_only(offsets)
         state = new_state(int(offsets[0]))
         while True:
             reason = self._splitter.split(
@@ -277,7 +275,7 @@ class WordCounter:
                 state[chunks.POSITION] = end
 
     def _count_words(self, words: list[bytes], count: int) -> None:
-        values, offsets = (read_only(array) for array in text_arrays(words))
+        values, offsets = text_arrays(words)
         first = 0
         while (first := count_words(values, offsets, first, count, self._table)) < len(words):
             self._spill()

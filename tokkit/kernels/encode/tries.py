@@ -97,6 +97,8 @@ def fill_cells(
     Returns:
         Whether there was room; if not, call it again with more.
     """
+    if not ids.size:
+        return True
     # A node: its cell, its first token, the one after its last, and its depth.
     out_ranges[0, 0] = 0
     out_ranges[0, 1] = 0
@@ -111,7 +113,7 @@ def fill_cells(
         cell, first = out_ranges[head, 0], out_ranges[head, 1]
         last, depth = out_ranges[head, 2], out_ranges[head, 3]
         head += 1
-        if first < last and offsets[first + 1] - offsets[first] == depth:
+        if offsets[first + 1] - offsets[first] == depth:
             first += 1  # the token that ends here
         if first == last:
             continue
