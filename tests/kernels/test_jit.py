@@ -57,7 +57,7 @@ def double_in_processes(cache: Path, *types_of_processes: Sequence[str]) -> list
 
 
 def test_first_runs_at_the_same_time_share_what_they_compile(tmp_path: Path) -> None:
-    said = "compiling kernels, once, which takes 5 to 20 seconds; storing them in"
+    said = "compiling kernels, once, which takes 3 to 15 seconds; storing them in"
     for log in double_in_processes(tmp_path, SIGNED, UNSIGNED):
         assert log.startswith(f"{said} {tmp_path}")
         assert log.count(said) == 1

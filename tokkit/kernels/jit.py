@@ -305,4 +305,4 @@ def _no_machine_code() -> Iterator[None]:
 def _log_compilation() -> None:
     """Log once per process that kernels are being compiled, since it takes a while."""
     if (folder := find_folder()) is not None:
-        log.info("compiling kernels, once, which takes 5 to 20 seconds; storing them in %s", folder)
+        log.info("compiling kernels, once, which takes 3 to 15 seconds; storing them in %s", folder)
