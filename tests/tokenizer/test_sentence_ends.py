@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import zstandard
 from exactness import column, encoder_of, load_published, made_encoders
 from hypothesis import given
 from hypothesis import strategies as st
+from metaspacetokenizers import LLAMA, make_metaspace_bpe, metaspace
 
 from tokkit.corpus.sentences import Sentences, split_sentences
 from tokkit.shards.arrow import string_buffers
@@ -19,6 +21,16 @@ from tokkit.tokenizer.tokenizer import Tokenizer
 
 # Letters, digits, marks and white space that kernels treat differently.
 CHARACTERS = "aabI19.,?!'\"s( )  \n\t\xa0\u3000é中語。」\u0301\u200b\u302e😀½"
+WORDS = {
+    "normalizer": None,
+    "pre_tokenizer": {
+        "type": "Sequence",
+        "pretokenizers": [
+            {"type": "WhitespaceSplit"},
+            metaspace("always", split=True)["pre_tokenizer"],
+        ],
+    },
+}
 FOLDERS = ("en-books-raw", "ja-aozora", "zh-wiki-cmrc", "th-wisesight", "ru-novels", "messy")
 
 
@@ -129,6 +141,26 @@ def test_a_long_text_in_windows_has_the_ids_of_the_whole(
         expected, _ = ask_library(tokenizer, given_text)
         encoded = LibraryEncoder(tokenizer, window_bytes=6000).encode(column([given_text]))
         assert encoded.ids.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [LLAMA, metaspace("always", split=False), metaspace("first", split=False), WORDS],
+    ids=["llama", "always", "first", "words"],
+)
+@pytest.mark.parametrize("normalized", [False, True])
+def test_white_space_is_put_behind_added_tokens_in_every_window(
+    parts: dict[str, Any], *, normalized: bool
+) -> None:
+    """The library that goes on from the second window puts none in front of a text."""
+    flags = {"normalized": normalized, "special": False, "single_word": False, "lstrip": False}
+    rows = [{"id": 0, "content": token, "rstrip": True, **flags} for token in ("<x>", "a b", "ab")]
+    merges = [("\u2581", "a"), ("a", "b"), ("\u2581a", "b")]
+    tokenizer = make_metaspace_bpe(merges, parts, added=rows)
+    text = ("\u5b57a\u5b57" * 2000 + "<x>  ab\u5b57<x>a\uff41b a") * 5
+    expected, _ = ask_library(tokenizer, text)
+    encoded = LibraryEncoder(tokenizer, window_bytes=6000).encode(column([text]))
+    assert encoded.ids.tolist() == expected
 
 
 def test_ends_are_positions_in_the_buffer_of_a_slice() -> None:

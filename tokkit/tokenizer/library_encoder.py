@@ -15,7 +15,6 @@ proof, since it is compatible with its neighbors on both sides (see
 they agree at none of several cuts, the window grows.
 """
 
-import json
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -30,12 +29,11 @@ from tokkit.errors import TokkitError
 from tokkit.kernels.arrays import Bools, Bytes, Ids, Int64
 from tokkit.shards.arrow import boolean_array, id_dtype, string_buffers
 from tokkit.tokenizer.characters import WordCharacters, cut_at_words
-from tokkit.tokenizer.definitions import change_parts
+from tokkit.tokenizer.continuing_library import make_continuing_library
 from tokkit.tokenizer.encoded import Encoded, TextTooLongError
 from tokkit.tokenizer.file_checks import find_growth
 from tokkit.tokenizer.library_calls import LibraryError, single_thread, watch_library
-from tokkit.tokenizer.metaspace_vocabulary import find_word_tokens
-from tokkit.tokenizer.sentencepiece_model import NO_DUMMY_PREFIX, PieceProcessor
+from tokkit.tokenizer.metaspace_vocabulary import find_added_ids, find_word_tokens
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 WINDOW_BYTES = 1 << 20
@@ -218,7 +216,10 @@ class LibraryEncoder:
             _, ids, word_starts, find_spans = self._call_library([text], library)
             spans = find_spans(0)
             cut, num_tokens = len(text), len(ids)
-            if stop < len(data):
+            restart = self._find_restart(library, text, ids, spans)
+            if restart is not None:
+                cut, num_tokens, library = spans[restart][0], restart, self._libraries[0]
+            elif stop < len(data):
                 found = self._find_cut(text, ids, spans)
                 if found is None:
                     if size >= self._longest_window:
@@ -262,6 +263,16 @@ class LibraryEncoder:
                     return cut, token, library
         return None
 
+    def _find_restart(self, library: Any, text: str, ids: Ids, spans: list[Span]) -> int | None:
+        """Return the first added token, behind which only the first library puts white space."""
+        if library is self._libraries[0] or self._tokenizer.processor is not None:
+            return None
+        for token in np.flatnonzero(np.isin(ids, find_added_ids(self._tokenizer))).tolist():
+            alone = self._call_library([text[slice(*spans[token])]], self._libraries[0])
+            if alone[1].tolist() == [ids[token]]:
+                return token  # and no part of a word
+        return None
+
     def _encode_words(self, text: str) -> Iterator[_Part]:
         """Encode a text with BERT's pre-tokenizer, cut at words."""
         characters = WordCharacters.of_definition(self._tokenizer.definition)
@@ -274,25 +285,10 @@ class LibraryEncoder:
 
     @cached_property
     def _libraries(self) -> list[Any]:
-        """The tokenizer's library, and one that puts no white space in front of a text."""
-        library, processor = self._tokenizer.library, self._tokenizer.processor
-        if isinstance(processor, PieceProcessor):
-            return [processor, PieceProcessor(processor.vocabulary, continues=True)]
-        if processor is not None:
-            import sentencepiece
-
-            model = processor.serialized_model_proto() + NO_DUMMY_PREFIX
-            return [processor, sentencepiece.SentencePieceProcessor(model_proto=model)]
-        import tokenizers
-
-        definition = dict(self._tokenizer.definition)
-        for name in ("normalizer", "pre_tokenizer"):
-            definition[name] = change_parts(definition[name], _without_prefix)
-        if definition == self._tokenizer.definition:
-            return [library]
-        other = tokenizers.Tokenizer.from_str(json.dumps(definition))
-        other.encode_special_tokens = True
-        return [library, other]
+        """The tokenizer's library, and one that goes on behind other text if it needs one."""
+        library = self._tokenizer.processor or self._tokenizer.library
+        other = make_continuing_library(self._tokenizer)
+        return [library] if other is None else [library, other]
 
     def _call_library(
         self, texts: list[str], library: Any, *, has_spans: bool = True
@@ -377,10 +373,3 @@ def _count_begins(data: Bytes, marks: Int64, spans: list[Span]) -> Int64:
     """Return how many tokens begin before each mark, which is a byte of the text."""
     characters = np.cumsum(_begins_character(data))[marks - 1].tolist()
     return np.array([bisect_left(spans, (character,)) for character in characters], np.int64)
-
-
-def _without_prefix(part: dict[str, Any]) -> dict[str, Any] | None:
-    """Return a part of a normalizer or pre-tokenizer such that it puts no space in front of a text."""
-    never = {"add_prefix_space": False, "prepend_scheme": "never"}
-    is_prefix = part.get("type") == "Prepend"
-    return None if is_prefix else {name: never.get(name, value) for name, value in part.items()}
