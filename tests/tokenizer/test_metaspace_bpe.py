@@ -138,6 +138,13 @@ def test_a_character_may_stand_in_for_its_byte() -> None:
     assert_exact(tokenizer, ["\t", "a\tb\t\tab \t\u00e9\n\t", "\u8a9e\t\x08\x0a\t ab"])
 
 
+def test_a_word_begins_behind_user_defined_spaces(tmp_path: Path) -> None:
+    """As those of Gemma's model."""
+    spaces = [("\u2581" * size, 0.0, USER_DEFINED) for size in (2, 3)]
+    tokenizer = make_sentencepiece_bpe(tmp_path, [(c, -9.0, NORMAL) for c in "\u2581ab"] + spaces)
+    assert_exact(tokenizer, ["a  b", "  a", "a    b a"])
+
+
 def test_long_words_are_exact() -> None:
     """The kernel asks for memory, and leaves words that need too much to the library."""
     merges = [("a", "a"), ("aa", "aa"), ("\u2581", "aa"), ("b", "a")]

@@ -89,8 +89,9 @@ def find_word_tokens(tokenizer: Tokenizer) -> Bools | None:
     begins = np.array([token.startswith(WORD_BEGINNING) for token in tokenizer.tokens])
     is_word = np.zeros(tokenizer.vocab_size, np.bool_)
     for number in find_added_ids(tokenizer) if is_bpe else []:
-        # Text becomes tokens of spaces by merging, too.
-        is_word[number] = bool(tokenizer.tokens[number].strip(WORD_BEGINNING))
+        # In a tokenizer.json, text becomes tokens of spaces by merging, too.
+        is_spaces = not tokenizer.tokens[number].strip(WORD_BEGINNING)
+        is_word[number] = tokenizer.model is not None or not is_spaces
     return np.stack([begins, is_word])
 
 
