@@ -18,6 +18,7 @@ from hardtexts import code_points, random_texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokkit.tokenizer.character_rules import SentencepieceRules
 from tokkit.tokenizer.definitions import UnsupportedError
 from tokkit.tokenizer.sentencepiece_model import read_sentencepiece
 from tokkit.tokenizer.text_normalizer import TextNormalizer
@@ -126,6 +127,7 @@ _MODELS: dict[str, dict[str, Any]] = {
     "nmt_nfkc": {},
     "nfkc": {"remove_extra_whitespaces": False, "normalization_rule_name": "nfkc"},
     "identity": {"normalization_rule_name": "identity"},
+    "user-defined U+2581": {"normalization_rule_name": "nfkc", "user_defined_symbols": "▁the"},
     "no prefix": {"add_dummy_prefix": False, "user_defined_symbols": "<sep>,.,é"},
 }
 
@@ -211,6 +213,15 @@ def test_real_text(name: str, shared: Path) -> None:
     paths = sorted((shared / "corpora" / "messy").iterdir())
     texts = [path.read_bytes()[:20_000].decode(errors="ignore") for path in paths]
     _assert_same(*_make(name), texts)
+
+
+def test_a_user_defined_piece_is_searched_for_as_it_is() -> None:
+    """A space is none of its U+2581, which the table of nmt_nfkc makes a space elsewhere."""
+    texts = ["▁the\u0301", " the\u0301", "a ▁the", "a the"]
+    _assert_same(*_make_model("user-defined U+2581"), texts)
+    replaced = _train_model(user_defined_symbols="▁the")
+    with pytest.raises(UnsupportedError, match="its user-defined piece '▁the'"):
+        SentencepieceRules(read_sentencepiece(replaced), replaced)
 
 
 def test_long_pieces_and_forms() -> None:

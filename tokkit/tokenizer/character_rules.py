@@ -17,7 +17,7 @@ import numpy as np
 
 from tokkit.kernels.arrays import Int64
 from tokkit.kernels.encode.normalize import IN_CONTEXT, JOINED, LINKER, NUM_CLASSES, PLAIN
-from tokkit.tokenizer.definitions import UnsupportedError, with_spaces
+from tokkit.tokenizer.definitions import UnsupportedError
 from tokkit.tokenizer.library_calls import make_empty_library
 from tokkit.tokenizer.sentencepiece_model import USER_DEFINED, SentencepieceModel
 
@@ -315,9 +315,12 @@ class SentencepieceRules(Rules):
 
 
 def user_defined(model: SentencepieceModel) -> list[str]:
-    """Return the user-defined pieces of a model, long ones first, with spaces for U+2581."""
+    """Return the user-defined pieces of a model, long ones first.
+
+    With U+2581, since sentencepiece searches for them in a text as it is.
+    """
     pairs = zip(model.pieces, model.kinds, strict=True)
-    texts = {with_spaces(piece) for piece, kind in pairs if kind == USER_DEFINED}
+    texts = {piece for piece, kind in pairs if kind == USER_DEFINED}
     return sorted(texts, key=len, reverse=True)
 
 
