@@ -55,6 +55,18 @@ PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
         ),
         LAST,
     ],
+    "deepseek 2": [
+        split("[\r\n]"),
+        split(
+            "\\s?[A-Za-z\u00b5\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u01ba\ufb00-\ufb06\uff21-\uff3a]+"
+        ),
+        split("\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+"),
+        split(r"\s+$"),
+        split("[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"),
+        DIGITS,
+        LAST,
+    ],
+    "ends": [split(r"\s+$|a+?$|[^\r\n]+?(?:b|$)|\n$"), LAST],
     "bloom": [split(" ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+"), LAST],
     "han": [split(rf"[\p{{Han}}]+|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}&&[^\p{{Han}}]]+|{_SPACES}"), LAST],
     "dropped": [split(r"\s+", "Removed"), NUMBERS, split("the|[a-c]{2,3}?x?", "Contiguous"), LAST],
@@ -144,13 +156,14 @@ def patterns() -> st.SearchStrategy[str]:
     def join(*parts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         return st.tuples(*parts).map("".join)
 
+    end = st.sampled_from(["", "", "$"])
     solid = join(SETS, st.sampled_from(["", "+", "{2}", "{1,3}", "+?", "++"]))
     item = join(SETS, st.sampled_from(["", "?", "+", "*", "+?", "??", "{2}", "{,2}", "?+", "*+"]))
     ahead = join(st.sampled_from(["(?!", "(?="]), SETS, st.just(")"))
     group = join(st.just("(?:"), solid, item, st.just("|"), item, solid, st.just(")"))
     loop = join(group, st.sampled_from(["", "?", "+", "*"]))
     rest = st.lists(item | ahead | loop, max_size=2).map("".join)
-    return st.lists(join(solid | group, rest), min_size=1, max_size=4).map("|".join)
+    return st.lists(join(solid | group, rest, end), min_size=1, max_size=4).map("|".join)
 
 
 @given(
@@ -180,7 +193,7 @@ def test_any_pattern_matches_as_in_the_library_or_is_refused(
 @pytest.mark.parametrize(
     "pattern",
     [
-        *(r"\bfoo", "^a", "a$", r"(a)\1", "(?<=x)y", "(?=ab)c", r"(?=(\d{3})+(?!\d))", "(?>a)"),
+        *(r"\bfoo", "^a", "a$?", r"(a)\1", "(?<=x)y", "(?=ab)c", r"(?=(\d{3})+(?!\d))", "(?>a)"),
         *(
             "(?i:st)",
             "(?i:[a-z]s)",

@@ -16,7 +16,7 @@ What a set of characters such as ``\p{N}`` or ``[^\r\n]`` contains is not decide
 kept, and the tokenizers library is asked about each character. So the two cannot disagree.
 
 Patterns are those of Oniguruma, as the library compiles them. What is not known here is refused:
-anchors, references, lookahead at more than one character, lookbehind. (Program: Thompson's
+anchors but ``$``, references, lookahead at more than one character, lookbehind. (Program: Thompson's
 construction with priorities, as in Russ Cox, "Regular Expression Matching: the Virtual Machine
 Approach", 2009.)
 """
@@ -32,7 +32,7 @@ _SET = re.compile(
 )
 _QUANTIFIER = re.compile(r"([?*+]|\{(\d*)(,?)(\d*)\})([?+]?)")
 _GROUP = re.compile(r"\((?:\?(i?):|(?!\?))")
-_LOOKAHEAD = re.compile(r"\(\?([!=])")
+_LOOKAHEAD = re.compile(r"\(\?([!=])|\$")
 _POSIX = re.compile(r"\[:\^?\w+:\]")
 # Letters that Unicode folds to one character: "ß" matches (?i:ss).
 _FOLDED_PAIRS = ("ss", "ff", "fi", "fl", "st")
@@ -60,6 +60,7 @@ _MAX_REPEATS = 64
 _MAX_INSTRUCTIONS = 4096
 _TOO_LONG = "more than 4,096 instructions"
 _LAST = "\\z"
+_INNER = r"[^\n]"  # "$" matches at the end of a line: where no such character follows
 
 
 class Instruction(NamedTuple):
@@ -150,14 +151,7 @@ class PatternParser:
 
     def _parse_item(self, *, ignore_case: bool) -> Part:
         if match := _LOOKAHEAD.match(self._source, self._place):
-            self._place = match.end()
-            part = self._parse_alternatives(ignore_case=ignore_case)
-            self._expect(")")
-            if not _is_char(part):
-                raise UnsupportedError(self._source[match.start() : self._place])
-            if again := _QUANTIFIER.match(self._source, self._place):
-                raise UnsupportedError(again[0])
-            return (part[0]._replace(kind="unless" if match[1] == "!" else "follows"),)
+            return self._parse_lookahead(match, ignore_case=ignore_case)
         if match := _GROUP.match(self._source, self._place):
             self._place = match.end()
             part = self._parse_alternatives(ignore_case=ignore_case or match[1] == "i")
@@ -165,7 +159,7 @@ class PatternParser:
             return part
         start = self._place
         char = self._source[start]
-        if char in "()^$?*+{":
+        if char in "()^?*+{":
             raise UnsupportedError(self._source[start:])
         if char == "[":
             self._place = self._find_class_end(start)
@@ -179,6 +173,19 @@ class PatternParser:
                 raise UnsupportedError(f"(?i:{source})")
             source = f"(?i:{source})"
         return self._add_set(source)
+
+    def _parse_lookahead(self, match: re.Match[str], *, ignore_case: bool) -> Part:
+        self._place = match.end()
+        if match[0] == "$":
+            part = self._add_set(_INNER)
+        else:
+            part = self._parse_alternatives(ignore_case=ignore_case)
+            self._expect(")")
+        if not _is_char(part):
+            raise UnsupportedError(self._source[match.start() : self._place])
+        if again := _QUANTIFIER.match(self._source, self._place):
+            raise UnsupportedError(again[0])
+        return (part[0]._replace(kind="follows" if match[1] == "=" else "unless"),)
 
     def _find_escape_end(self, start: int) -> int:
         match = _SET.match(self._source, start)
