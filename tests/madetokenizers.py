@@ -75,11 +75,22 @@ def make_wordpiece(
     *,
     unknown: str = "[UNK]",
     flags: Mapping[str, Any] | None = None,
+    added: Sequence[dict[str, Any]] = (),
     **model: Any,
 ) -> Tokenizer:
-    """Return BERT's tokenizer with these tokens, options of the normalizer and options of the model."""
+    """Return BERT's tokenizer with these tokens.
+
+    Args:
+        entries: the tokens.
+        name: of its file.
+        unknown: the token for unknown words.
+        flags: options of the normalizer.
+        added: rows of added tokens.
+        model: options of the model.
+    """
     ids = {entry: number for number, entry in enumerate(dict.fromkeys((*entries, unknown)))}
     form = wordpiece(ids, unknown=unknown, lowercase=True, strip_accents=None)
+    form["added_tokens"] = list(added)
     form["normalizer"].update(flags or {})
     form["model"].update(model)
     return make_tokenizer(TokenizerFiles(Path(f"{name}.json"), form))

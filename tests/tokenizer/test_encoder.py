@@ -252,7 +252,7 @@ def test_a_special_token_in_text_is_refused_without_a_token_for_unknown_words(
 def test_other_pipelines_are_encoded_by_the_library(tmp_path: Path) -> None:
     number = len(TINY_VOCAB)
     for changes in (
-        {"added_tokens": [added("##cat", number)]},
+        {"added_tokens": [{**added("##cat", number), "normalized": True}]},
         {"pre_tokenizer": {"type": "Whitespace"}},
         {"normalizer": {"type": "Lowercase"}},
     ):

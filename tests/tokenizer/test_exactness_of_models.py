@@ -23,10 +23,11 @@ from madetokenizers import (
     twin_of,
     wordpieces,
 )
+from tinytokenizers import added
 
 from tokkit.tokenizer.bpe_model import read_merges, read_token_bytes
 from tokkit.tokenizer.bpe_tables import make_lookup
-from tokkit.tokenizer.encoder import Encoder
+from tokkit.tokenizer.encoder import Encoder, choose_kernel
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 PREFIXES = ("##", "@@", "", "a", "é", "[UNK]")
@@ -77,6 +78,22 @@ def test_combining_marks_in_any_order_are_exact(lowercase: bool) -> None:
     )
     pieces = [*stay, *go, "a", "é", ".", " "]
     longest = ["".join(text) for text in islice(product(pieces, repeat=4), 0, None, 17)]
+    assert_exact(tokenizer, [*all_texts(pieces, 3), *longest])
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_wordpiece_with_added_tokens_is_exact(lowercase: bool) -> None:
+    """They part marks from letters, and a special token hides what overlaps with it."""
+    marks = ["\u0301", "\u302e", "\U0001d165"]  # the order of the last two is the library's
+    rows = [added("[E1]", 0), added("\u00e9", 0), added("s [E", 0, special=True)]
+    entries = [entry for char in (*marks, *"aes[]1\u5b57") for entry in (char, f"##{char}")]
+    flags = {"lowercase": lowercase, "strip_accents": True}
+    tokenizer = make_wordpiece(
+        [*entries, *(row["content"] for row in rows)], flags=flags, added=rows
+    )
+    assert choose_kernel(tokenizer).name == "wordpiece"
+    pieces = ["[E1]", "s ", "1]", "\u00e9", "\u00c9", "e", *marks, "\u5b57", " "]
+    longest = ["".join(text) for text in islice(product(pieces, repeat=5), 0, None, 37)]
     assert_exact(tokenizer, [*all_texts(pieces, 3), *longest])
 
 

@@ -17,6 +17,7 @@ memory. The encoder provides that and calls the kernel again, which continues wh
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -105,6 +106,15 @@ def _choose(tokenizer: Tokenizer) -> KernelChoice:
     return KernelChoice(None, f"a {tokenizer.kind} model")
 
 
+def _without_added(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a tokenizer for parts of texts, in which all added tokens have been found."""
+    rows = tokenizer.definition.get("added_tokens", ())
+    if all(row["special"] for row in rows):
+        return tokenizer
+    added = [{**row, "special": True} for row in rows]
+    return replace(tokenizer, definition={**tokenizer.definition, "added_tokens": added}, digest="")
+
+
 class Encoder:
     """Encodes batches of texts; each thread needs one of its own.
 
@@ -119,7 +129,7 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         kernel = choose_kernel(tokenizer).name
         self._id_dtype = id_dtype(tokenizer.vocab_size)
-        self._library = LibraryEncoder(tokenizer)
+        self._library = LibraryEncoder(tokenizer if kernel is None else _without_added(tokenizer))
         self._model = None if kernel is None else _KERNELS[kernel].make_model(tokenizer)
         self._cache = new_cache(_SHORT_BITS, _INDEX_BITS, _ARENA_BITS)
         self._queue = new_queue()

@@ -241,8 +241,12 @@ class Tokenizer:
         pattern before BPE. In both, digits may be split afterwards, and no added token is searched
         for in text.
         """
-        if any(not row["special"] for row in self.definition.get("added_tokens", ())):
-            return "other"
+        has_added = any(not row["special"] for row in self.definition.get("added_tokens", ()))
+        return "other" if has_added else self.word_pipeline
+
+    @cached_property
+    def word_pipeline(self) -> str:
+        """Same as ``pipeline``, between the added tokens of a text."""
         normalizer = (self.definition.get("normalizer") or {}).get("type")
         *before, last = self.pre_tokenizers
         if (normalizer, self.kind) == ("BertNormalizer", "wordpiece"):

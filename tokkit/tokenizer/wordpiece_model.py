@@ -15,7 +15,7 @@ from tokkit.kernels.encode.encode_wordpiece import (
 from tokkit.kernels.encode.tries import Cells, find_base, make_cells
 from tokkit.shards.arrow import text_arrays
 from tokkit.tokenizer.characters import WordCharacters
-from tokkit.tokenizer.segments import Segmenter
+from tokkit.tokenizer.segments import Segmenter, added_obstacles
 from tokkit.tokenizer.tokenizer import Tokenizer
 from tokkit.tokenizer.tokenizer_cache import recall
 
@@ -91,9 +91,15 @@ def _make_cells(ids: dict[str, int], prefix: str) -> Cells:
 def wordpiece_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
     """Yield what the kernel of BERT's tokenizer does not know."""
     model = tokenizer.definition["model"]
-    if tokenizer.pipeline != "bert":
-        yield "a normalizer, pre-tokenizer or added token that BERT's tokenizer lacks"
+    if tokenizer.word_pipeline != "bert":
+        yield "a normalizer or pre-tokenizer that BERT's tokenizer lacks"
     elif model["unk_token"] not in model["vocab"]:
         yield "no token for unknown words"
     elif model["max_input_chars_per_word"] > _MAX_WORD_CHARS:
         yield f"words of {model['max_input_chars_per_word']:,} characters"
+    else:
+        # The kernel gets text that is not normalized.
+        for row in tokenizer.definition["added_tokens"]:
+            if row["normalized"] and not row["special"]:
+                yield f"its added token {row['content']!r}, which is searched for in normalized text"
+        yield from added_obstacles(tokenizer, spaced=False)
