@@ -219,6 +219,12 @@ def test_what_is_not_known_is_refused(pattern: str) -> None:
     assert choose_kernel(tokenizer).name is None
 
 
+def test_texts_that_are_not_split_are_left_to_the_library() -> None:
+    tokenizer, encoder = make_with([LAST])
+    assert choose_kernel(tokenizer) == (None, "BPE of texts that are not split")
+    check(tokenizer, encoder, list(TEXTS))
+
+
 def test_a_pattern_that_matches_nothing_is_left_to_the_library() -> None:
     tokenizer, _ = make_with([split("a*"), LAST])
     assert choose_kernel(tokenizer) == (None, "a pattern that matches an empty text")
