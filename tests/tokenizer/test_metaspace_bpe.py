@@ -15,6 +15,7 @@ from metaspacetokenizers import (
     BYTES,
     GEMMA,
     LLAMA,
+    PREPEND,
     REPLACE,
     make_metaspace_bpe,
     make_sentencepiece_bpe,
@@ -106,6 +107,10 @@ def _without_bytes(byte: int, *tokens: str) -> dict[str, int]:
             {"parts": {**LLAMA, "pre_tokenizer": {"type": "Digits", "individual_digits": True}}},
             "the pre-tokenizer Digits before BPE",
         ),
+        (
+            {"parts": metaspace("first", split=False) | {"normalizer": {"type": "StripAccents"}}},
+            "prepend_scheme first after the normalizer StripAccents",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -154,16 +159,25 @@ def test_long_words_are_exact() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "continues"), [([], True), ([{"type": "Strip", **SIDES}], False)]
+    ("first", "rows", "continues"),
+    [
+        ([], [], True),
+        ([{"type": "Strip", **SIDES}], [], False),
+        ([PREPEND], added("a<x>"), True),
+        ([PREPEND], added("a<x>", normalized=True), True),  # searched for as "▁a<x>"
+    ],
 )
 def test_a_word_whose_space_the_library_would_drop_is_refused(
-    first: list[dict[str, Any]], continues: bool, monkeypatch: pytest.MonkeyPatch
+    first: list[dict[str, Any]],
+    rows: list[dict[str, Any]],
+    continues: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A word that needs too much memory is the library's, which must not normalize it again."""
     monkeypatch.setattr(MetaspaceBpeModel, "longest_word", 4000)
     parts = {"normalizer": {"type": "Sequence", "normalizers": [*first, REPLACE]}}
-    tokenizer = make_metaspace_bpe([("a", "a"), ("\u2581", "aa")], parts)
-    texts = column(["b " + "a" * 5000])
+    tokenizer = make_metaspace_bpe([("a", "a"), ("\u2581", "aa")], parts, added=rows)
+    texts = column(["b " + "a" * 5000 + "<x>a"])
     encoder = Encoder(tokenizer)
     if continues:
         ids = encoder.encode(texts).ids.tolist()

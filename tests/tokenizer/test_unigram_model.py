@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from exactness import assert_exact, column, load_published
-from hardtexts import alphabet, long_words, random_texts
+from hardtexts import all_texts, alphabet, long_words, random_texts
 from hypothesis import given
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
@@ -155,6 +155,28 @@ def test_a_text_of_spaces_alone_has_no_tokens_before_its_end() -> None:
     assert_equal(tokenizer, [" "], np.array([1]))
 
 
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("pre_tokenizer", [METASPACE, WORDS], ids=["spaces", "words"])
+def test_added_tokens_of_white_space_are_kept(pre_tokenizer: Any, *, normalized: bool) -> None:
+    """Normalizers and pre-tokenizers that remove white space get only the text between them."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "special"), False)
+    rows = [
+        {"id": 0, "content": content, "normalized": normalized, **flags}
+        for content in ("\n", "\t\t")
+    ]
+    strip = {"type": "Strip", "strip_left": not normalized, "strip_right": not normalized}
+    tokenizer = make_unigram(
+        {"<unk>": 0.0, "\u2581": -1.0, "a": -1.0, "\u2581a": -1.5},
+        pre_tokenizer=pre_tokenizer,
+        normalizer=strip,
+        added_tokens=rows,
+    )
+    assert choose_kernel(tokenizer).name == "unigram"
+    texts = all_texts(["\n", "\t\t", "字", "\t", " ", "a"], 4)[1:]
+    assert_equal(tokenizer, texts)
+    assert_equal(tokenizer, texts, np.cumsum([len(text.encode()) for text in texts]))
+
+
 @pytest.mark.parametrize("pattern", ["{0}", "a{0}b", "{0}{0}"], ids=["alone", "within", "twice"])
 def test_every_character(pattern: str) -> None:
     chars = alphabet(full=False)
@@ -262,10 +284,18 @@ def test_text_that_cannot_be_cut_within_the_limit_is_refused(
             ),
             "prepend_scheme first after the normalizer StripAccents",
         ),
+        (
+            lambda: make_unigram(
+                {"<unk>": 0, "a": -1},
+                pre_tokenizer={**METASPACE, "prepend_scheme": "first"},
+                normalizer={"type": "Replace", "pattern": {"String": "``"}, "content": '"'},
+            ),
+            "prepend_scheme first after the normalizer Replace",
+        ),
         (lambda: make_unigram({"<unk>": 0, "a": -1e200}), "scores above 1e"),
         (lambda: make_unigram({"a": 0, "b": -1}, unknown=None), "no token for unknown words"),
     ],
-    ids=["no pre-tokenizer", "no split", "bytes", "first", "scores", "no unknown token"],
+    ids=["no pre-tokenizer", "no split", "bytes", "first", "pairs", "scores", "no unknown token"],
 )
 def test_what_no_kernel_knows_is_named(make: Callable[[], Tokenizer], obstacle: str) -> None:
     choice = choose_kernel(make())

@@ -37,9 +37,11 @@ def make_continuing_library(tokenizer: Tokenizer) -> Any | None:
     within = tokenizer.pre_tokenizers[1:]
     if new == old or within != list(map(_without_prefix, within)):
         return None
-    # A normalized token is searched for with what is put in front of a text.
-    is_searched = any(row["normalized"] and not row["special"] for row in old["added_tokens"])
-    if is_searched and new["normalizer"] != old["normalizer"]:
+    # A normalized token is searched for with what is put in front of a text. A single word may be
+    # found only where a text begins.
+    rows = [row for row in old["added_tokens"] if not row["special"]]
+    is_prepended = new["normalizer"] != old["normalizer"]
+    if any(row["single_word"] or (row["normalized"] and is_prepended) for row in rows):
         return None
     library = tokenizers.Tokenizer.from_str(json.dumps(new))
     library.encode_special_tokens = True

@@ -14,7 +14,7 @@ import numpy as np
 from tokkit.kernels.arrays import Bools, Int64
 from tokkit.kernels.encode.bpe_merges import NO_ID
 from tokkit.tokenizer.definitions import WORD_BEGINNING, fallback_tokens, list_parts, with_spaces
-from tokkit.tokenizer.segments import text_obstacles
+from tokkit.tokenizer.segments import prefix_obstacles, text_obstacles
 from tokkit.tokenizer.sentencepiece_model import (
     BYTE,
     CONTROL,
@@ -105,6 +105,7 @@ def metaspace_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
         yield from _piece_obstacles(tokenizer.model)
     else:
         yield from _definition_obstacles(tokenizer)
+        yield from prefix_obstacles(tokenizer)
     yield from text_obstacles(tokenizer, spaced=True)
     vocabulary = read_vocabulary(tokenizer)
     _, symbols = split_symbols(vocabulary)

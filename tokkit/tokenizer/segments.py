@@ -12,7 +12,7 @@ is special, the search goes on behind the ``x``.
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
@@ -34,13 +34,14 @@ from tokkit.kernels.encode.find_added import (
 )
 from tokkit.kernels.encode.tries import make_cells
 from tokkit.shards.arrow import text_arrays
-from tokkit.tokenizer.definitions import WORD_BEGINNING
+from tokkit.tokenizer.definitions import WORD_BEGINNING, list_parts
 from tokkit.tokenizer.library_calls import make_empty_library
 from tokkit.tokenizer.text_normalizer import TextNormalizer
 from tokkit.tokenizer.tokenizer import Tokenizer
 
 _MAX_COMPARED = 64  # pairs of bytes that blocks are compared with, rather than looked up
 _FIRST_SEGMENTS = 1 << 10
+_KEPT = "0"  # stands for added tokens
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ class Segmenter:
         if pieces:
             self._normalized = AddedTokens(pieces)
         self._normalizer = TextNormalizer.of_tokenizer(tokenizer) if normalizes else None
+        self._removes = self._normalizer is not None and self._removes_added(tokenizer)
 
     def cut(self, values: Bytes, offsets: Int64, ends: Int64 | None) -> Segments:
         """Return the segments of texts.
@@ -130,6 +132,7 @@ class Segmenter:
         """
         bounds, added, firsts = self._raw.cut(values, offsets)
         if self._normalizer is not None:
+            values = self._keep_added(values, bounds, added)
             values, bounds, ends = self._normalizer.normalize(values, bounds, ends)
         bounds, added, again = self._normalized.cut(values, bounds, added)
         if again is not None:
@@ -139,8 +142,29 @@ class Segmenter:
             if firsts is not None:
                 is_first = np.zeros(len(bounds) - 1, np.bool_)
                 is_first[firsts[:-1]] = True
+            values = self._keep_added(values, bounds, added)
             values, bounds, ends = self._normalizer.add_prefix(values, bounds, ends, is_first)
         return Segments(values, bounds, NO_ADDED if added is None else added, firsts, ends)
+
+    def _removes_added(self, tokenizer: Tokenizer) -> bool:
+        """Return whether nothing would be left of an added token that was normalized."""
+        assert self._normalizer is not None  # noqa: S101  the caller has seen it
+        rows = chain.from_iterable(read_rows(tokenizer))
+        values, offsets = text_arrays([content for content, row in rows if not row["special"]])
+        values, bounds, _ = self._normalizer.normalize(values, offsets)
+        _, bounds, _ = self._normalizer.add_prefix(values, bounds)
+        return not np.diff(bounds).all()
+
+    def _keep_added(self, values: Bytes, bounds: Int64, added: Int64 | None) -> Bytes:
+        """Return texts with another character in place of added tokens, if these may be removed."""
+        if added is None or not self._removes:
+            return values
+        found = np.flatnonzero(added >= 0)
+        sizes = bounds[found + 1] - bounds[found]
+        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        values = values.copy()
+        values[np.repeat(bounds[found], sizes) + within] = ord(_KEPT)
+        return values
 
 
 def cut_at_ends(segments: Segments, rules: CutRules) -> tuple[Segments, Cuts]:
@@ -179,17 +203,41 @@ def added_obstacles(tokenizer: Tokenizer, *, spaced: bool) -> Iterator[str]:
     raw, normalized = read_rows(tokenizer)
     counts = Counter(content for content, _ in normalized)
     # Where the normalizer keeps spaces, the pre-tokenizer puts U+2581 in their place.
-    keeps_spaces = spaced and " " in _make_normalize(tokenizer)("a b")
+    normalize = _make_normalize(tokenizer)
+    keeps_spaces = spaced and " " in normalize("a b")
     marks = (b" ", WORD_BEGINNING.encode()) if keeps_spaces else ()
     for content, row in [*raw, *normalized]:
         name = f"its added token {row['content']!r}"
         for flag in ("lstrip", "rstrip", "single_word"):
             if row[flag] and not row["special"]:
                 yield f"{flag} of {name}"
+        if not row["special"] and not normalize(_KEPT):
+            yield f"{name} and a normalizer that removes digits"
         if row["normalized"] and (content == b"" or counts[content] > 1):
             yield f"{name}, which is normalized to {content.decode()!r}"
         if row["normalized"] and any(mark in content for mark in marks):
             yield f"{name}, which has white space"
+
+
+def prefix_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield after which normalizers only the library puts a space in front of the first word."""
+    if any(part.get("prepend_scheme") == "first" for part in tokenizer.pre_tokenizers):
+        # It puts none in front of a text whose first character was removed.
+        for part in list_parts(tokenizer.definition["normalizer"]):
+            if not _keeps_beginnings(part):
+                yield f"prepend_scheme first after the normalizer {part['type']}"
+
+
+def _keeps_beginnings(part: Mapping[str, Any]) -> bool:
+    """Return whether a normalizer never removes the first character of a text.
+
+    Of several characters that are replaced together, the library keeps the last one.
+    """
+    if part["type"] == "Strip":
+        return not part["strip_left"]
+    if part["type"] == "Replace":
+        return part["content"] != "" and len(part["pattern"].get("String", "")) == 1
+    return part["type"] in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Prepend")
 
 
 def read_rows(tokenizer: Tokenizer) -> list[list[tuple[bytes, Mapping[str, Any]]]]:

@@ -20,8 +20,8 @@ from tokkit.kernels.encode.unigram_lattice import UnigramTables
 from tokkit.kernels.encode.word_cache import SHORT_KEY
 from tokkit.shards.arrow import text_arrays
 from tokkit.tokenizer.characters import UNICODE_SIZE
-from tokkit.tokenizer.definitions import WORD_BEGINNING, fallback_tokens, list_parts, with_spaces
-from tokkit.tokenizer.segments import Segmenter, Segments, text_obstacles
+from tokkit.tokenizer.definitions import WORD_BEGINNING, fallback_tokens, with_spaces
+from tokkit.tokenizer.segments import Segmenter, Segments, prefix_obstacles, text_obstacles
 from tokkit.tokenizer.sentencepiece_model import (
     BYTE,
     NORMAL,
@@ -215,22 +215,9 @@ def _definition_obstacles(tokenizer: Tokenizer) -> Iterator[str]:
     is_known = last["type"] == "Metaspace" and last["split"]
     if not is_known or before not in ([], [{"type": "WhitespaceSplit"}]):
         yield f"the pre-tokenizer {kinds} before Unigram"
-    if is_known and last["prepend_scheme"] == "first":
-        # The library puts no space in front of a text whose first character was removed.
-        for part in list_parts(tokenizer.definition["normalizer"]):
-            if not _keeps_beginnings(part):
-                yield f"prepend_scheme first after the normalizer {part['type']}"
+    yield from prefix_obstacles(tokenizer)
     if tokenizer.definition["model"]["unk_id"] is None:
         yield "no token for unknown words"
-
-
-def _keeps_beginnings(part: Mapping[str, Any]) -> bool:
-    """Return whether a normalizer never removes the first character of a text."""
-    if part["type"] == "Strip":
-        return not part["strip_left"]
-    if part["type"] == "Replace":
-        return bool(part["content"])
-    return part["type"] in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Prepend")
 
 
 def _model_obstacles(model: SentencepieceModel) -> Iterator[str]:
