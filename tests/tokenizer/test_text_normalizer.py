@@ -95,6 +95,7 @@ def _definitions() -> dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]
         "Barthez": ([_sub(r"\s{2,}|[\n\r\t]", " "), nfc, _strip(left=False)], always),
         "Llama": ([_prepend("▁"), _replace(" ", "▁")], []),
         "Gemma": ([_replace(" ", "▁")], [_metaspace("never")]),
+        "GPT-BERT": ([_prepend(" "), nfkc, _sub("\n", "\n "), _sub(" *\n", "\n")], []),
         "CLIP": ([nfc, _sub(r"\s+", " "), lower], []),
         "tokkit": ([charsmap, *ends], [_metaspace("never")]),
     }
@@ -290,6 +291,7 @@ def test_only_the_first_segment_of_a_text_has_a_prefix() -> None:
     [
         ({"type": "BertNormalizer"}, None, "its normalizer BertNormalizer"),
         (_sub("a*", "b"), None, "its normalizer Replace of 'a\\*'"),
+        (_sub("a|b*", "b"), None, "its normalizer Replace of 'a|b\\*'"),
         (_sub("^ +", ""), None, "its normalizer Replace"),
         (None, {**_metaspace("always"), "replacement": "_"}, "its pre-tokenizer Metaspace"),
         (

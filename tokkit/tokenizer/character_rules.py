@@ -244,7 +244,10 @@ class PatternRules(Rules):
     def __init__(self, part: Mapping[str, Any]) -> None:
         pattern = part["pattern"]["Regex"]
         atom = r"\\[snrt]|\[(?:[^\[\]\\^&-]|\\[nrt])+\]|[^\\\[\](){}.^$*+?|]"
-        if not re.fullmatch(rf"(?:(?:{atom})(?:\+|\{{[1-9]\d*,\d*\}})?|(?<=.)\|(?=.))+", pattern):
+        is_simple = re.fullmatch(
+            rf"(?:(?:{atom})(?:[+*]|\{{[1-9]\d*,\d*\}})?|(?<=.)\|(?=.))+", pattern
+        )
+        if not is_simple or re.fullmatch(pattern, ""):
             raise UnsupportedError(f"its normalizer Replace of {pattern!r}")
         super().__init__(_make_normalizer(part))
         names = "|".join(re.findall(atom, re.sub(r"\{[\d,]+\}", "", pattern)))
