@@ -3,6 +3,7 @@
 from itertools import cycle, islice, product
 from typing import Any
 
+import numpy as np
 import pytest
 from exactness import (
     ask_encoder,
@@ -25,6 +26,8 @@ from madetokenizers import (
 )
 from tinytokenizers import added
 
+from tokkit.kernels.encode.tries import make_cells
+from tokkit.shards.arrow import text_arrays
 from tokkit.tokenizer.bpe_model import read_merges, read_token_bytes
 from tokkit.tokenizer.bpe_tables import make_lookup
 from tokkit.tokenizer.encoder import Encoder, choose_kernel
@@ -127,6 +130,14 @@ def test_nested_merges_of_long_words_are_exact() -> None:
             tokenizer = make_bpe(merges, str(merges[:3]))
             texts = [text for word in words for text in (word, f" {word}b", f"b{word}", f"{word} ")]
             assert_exact(tokenizer, texts)
+
+
+def test_nothing_is_looked_up_in_a_trie_of_no_tokens() -> None:
+    """As where merges make all words of a tokenizer like Llama 3's; it was read beyond its end."""
+    cells = make_cells(*text_arrays([]), np.zeros(0, np.int64))
+    assert not cells.any()
+    tokenizer = make_bpe([("a", "b")], ignore_merges=True)
+    assert_all_agree(tokenizer, all_texts("abc ", 4))
 
 
 def test_a_duplicate_merge_counts_at_its_last_place() -> None:

@@ -98,7 +98,7 @@ def fill_cells(
         Whether there was room; if not, call it again with more.
     """
     if not ids.size:
-        return True
+        return True  # the root has base 0, below which nothing is
     # A node: its cell, its first token, the one after its last, and its depth.
     out_ranges[0, 0] = 0
     out_ranges[0, 1] = 0
