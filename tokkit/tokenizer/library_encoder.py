@@ -308,12 +308,13 @@ class LibraryEncoder:
         words: Iterable[list[int | None]] = ()
         with single_thread(), watch_library(self._tokenizer.path, texts):
             if self._tokenizer.processor is not None:
-                lists = library.encode(texts, out_type=int, num_threads=1)
+                encodings = lists = library.encode(texts, out_type=int, num_threads=1)
             else:
                 is_fast = not has_spans and self._word_tokens is not None
                 encode_batch = library.encode_batch_fast if is_fast else library.encode_batch
                 encodings = encode_batch(texts, add_special_tokens=False)
-                lists = [encoding.ids for encoding in encodings]
+                # One by one: the lists of a megabyte of text are larger than the processor's cache.
+                lists = (encoding.ids for encoding in encodings)
                 words = (encoding.word_ids for encoding in encodings)
 
         def find_spans(text: int) -> list[Span]:
@@ -323,7 +324,7 @@ class LibraryEncoder:
                 spans = library.encode(texts[text], return_type="offset_mapping")["offsets"]
             return spans
 
-        lengths = np.fromiter(map(len, lists), np.int64, len(lists))
+        lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
         num_tokens = int(lengths.sum())
         ids: Ids = np.fromiter(chain.from_iterable(lists), self._id_dtype, num_tokens)
         if self._word_tokens is not None:
