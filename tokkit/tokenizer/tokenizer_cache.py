@@ -34,7 +34,7 @@ from tokkit.kernels.compiled import find_folder
 Result = TypeVar("Result")
 
 MAX_BYTES = 512 << 20
-LARGE = 1 << 19  # bytes; smaller tokenizers are loaded as fast, and tests make thousands of them
+LARGE = 1 << 18  # bytes; smaller tokenizers are loaded as fast, and tests make thousands of them
 _MAX_NAMES = 1000
 _DIGEST_BYTES = 32
 _READ_SUFFIXES = {".json", ".txt", ".model", ".spm"}
