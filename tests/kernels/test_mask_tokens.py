@@ -251,3 +251,10 @@ def test_special_tokens_are_found_at_any_position(
     expected = [[p for p, token in enumerate(row) if token in special] for row in rows]
     assert found.tolist() == np.cumsum([0, *map(len, expected)]).tolist()
     assert positions[: found[-1]].tolist() == [*chain.from_iterable(expected)]
+
+
+def test_ids_that_may_not_be_changed_are_not_masked() -> None:
+    ids = np.full(8, 7, np.uint16)
+    ids.flags.writeable = False
+    with pytest.raises(ValueError, match="mask_tokens writes to an array that is read-only"):
+        mask_tokens(ids)  # type: ignore[call-arg]  # looked at before the others

@@ -162,7 +162,7 @@ def replace_token(
 
 @kernel
 def mask_tokens(
-    ids: Ids,
+    out_ids: Ids,
     offsets: Int64,
     special_positions: Int32,
     special_offsets: Int64,
@@ -179,8 +179,8 @@ def mask_tokens(
     """Mask tokens of ragged instances in place.
 
     Args:
-        ids: the batch's token ids; masked ones are overwritten.
-        offsets: int64 ``[num_instances + 1]``, where each instance begins in ``ids``.
+        out_ids: the batch's token ids; masked ones are overwritten.
+        offsets: int64 ``[num_instances + 1]``, where each instance begins in ``out_ids``.
         special_positions: int32, positions within each instance that are never chosen, ascending:
             special tokens, but not ``[UNK]``, which stands for text, as in google-research/bert.
         special_offsets: int64 ``[num_instances + 1]``, into ``special_positions``.
@@ -192,7 +192,7 @@ def mask_tokens(
         random_ids: ids that a random replacement is drawn from.
         memory: from ``new_mask_memory``.
         out_positions: uint16 ``[masked_offsets[-1]]``, positions within the instance, ascending.
-        out_labels: same type as ``ids``, the original ids at these positions.
+        out_labels: same type as ``out_ids``, the original ids at these positions.
     """
     taken, picks, chances, others = memory
     num_random = np.uint64(len(random_ids))
@@ -235,6 +235,6 @@ def mask_tokens(
                 out_positions[out + number] = position
                 random_id = random_ids[np.int64(others[number])]
                 out_labels[out + number] = replace_token(
-                    ids, start + position, chances[number], random_id, replacement
+                    out_ids, start + position, chances[number], random_id, replacement
                 )
                 number += 1

@@ -125,7 +125,7 @@ def _load_bits(bits: PackedBits, position: int) -> np.uint64:
 
 @kernel
 def mask_words(
-    ids: Ids,
+    out_ids: Ids,
     offsets: Int64,
     word_starts: PackedBits,
     special_positions: Int32,
@@ -148,9 +148,9 @@ def mask_words(
     """Mask whole words of ragged instances in place.
 
     Args:
-        ids: the batch's token ids; masked ones are overwritten.
-        offsets: int64 ``[num_instances + 1]``, where each instance begins in ``ids``.
-        word_starts: packed, a bit per token of ``ids``, set where it begins a word.
+        out_ids: the batch's token ids; masked ones are overwritten.
+        offsets: int64 ``[num_instances + 1]``, where each instance begins in ``out_ids``.
+        word_starts: packed, a bit per token of ``out_ids``, set where it begins a word.
         special_positions: int32, positions within each instance that are never chosen, ascending.
             They end words.
         special_offsets: int64 ``[num_instances + 1]``, into ``special_positions``.
@@ -168,7 +168,7 @@ def mask_words(
         out_offsets: int64 ``[num_instances + 1]``, into the two below.
         out_positions: uint16 ``[sum of budgets]``, positions within the instance, ascending; filled
             up to the last offset.
-        out_labels: same type as ``ids``, the original ids at these positions.
+        out_labels: same type as ``out_ids``, the original ids at these positions.
     """
     taken, _, chances, others = memory
     bounds, free, order, unit_chances, picks, reaches, drawn_chances = word_memory
@@ -251,7 +251,7 @@ def mask_words(
                 chance = unit_chances[position] if draw_per_unit else chances[number]
                 random_id = random_ids[np.int64(others[number])]
                 out_labels[out + number] = replace_token(
-                    ids, start + position, chance, random_id, replacement
+                    out_ids, start + position, chance, random_id, replacement
                 )
                 number += 1
         out += num_masked
