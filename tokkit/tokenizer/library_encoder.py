@@ -326,7 +326,7 @@ class LibraryEncoder:
             return spans
 
         lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
-        ids: Ids = _join(lists).astype(self._id_dtype, copy=False)
+        ids = _join(lists)  # an id beyond the vocabulary is refused before it is narrowed
         if self._word_tokens is not None:
             begins, is_added = self._word_tokens[:, ids]
             word_starts = begins | is_added
@@ -337,7 +337,7 @@ class LibraryEncoder:
             np.not_equal(numbers[1:], numbers[:-1], out=word_starts[1:])
         word_starts[(lengths.cumsum() - lengths)[lengths > 0]] = True
         self._replace_special(ids)
-        return lengths, ids, word_starts, find_spans
+        return lengths, ids.astype(self._id_dtype, copy=False), word_starts, find_spans
 
     def _replace_special(self, ids: Ids) -> None:
         """Replace special tokens by ``unk``, in place.
