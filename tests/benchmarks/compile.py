@@ -1,4 +1,4 @@
-"""How long kernels take to compile: all that commands need which use nearly every one of them.
+"""How long kernels take to compile, nearly all of them: those that a run of many commands needs.
 
     python tests/benchmarks/compile.py
 
