@@ -19,7 +19,7 @@ from tokkit.encoding.text_survey import TextSurvey
 from tokkit.engine.manifest import Manifest
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
-from tokkit.tokenizer.encoder import KernelChoice
+from tokkit.tokenizer.encoder import Encoder, KernelChoice
 from tokkit.tokenizer.tokenizer import load_tokenizer
 from tokkit.vocab.train import train
 from tokkit.vocab.train_config import TrainConfig
@@ -290,7 +290,7 @@ def test_real_corpora_of_documents_between_blank_lines_give_no_warning(
 
 def test_unknown_characters_are_of_the_documents_that_have_them(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(write_vocab(tmp_path))
-    survey = TextSurvey(tokenizer)
+    survey = TextSurvey(tokenizer, Encoder(tokenizer))
     texts = pa.array(["the ж", "", "the cat", "ф"], pa.large_string())
     is_unknown = np.array([False, True, False, False, True])
     survey.add_unknown(texts, np.array([0, 2, 2, 4, 5]), is_unknown)

@@ -232,7 +232,7 @@ def encode_unit(
     accounts = Accounts()
     measured: defaultdict[str, float] = defaultdict(float)
     digests = []
-    survey = TextSurvey(context.tokenizer)
+    survey = TextSurvey(context.tokenizer, context.encoder)
     config = context.config
     is_cut = config.documents == "blank-line" and config.sentences != "none"
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tokkit.encoding.text_survey import count_characters, is_unknown_character, script_of
+from tokkit.encoding.text_survey import count_characters, find_unknown_characters, script_of
 from tokkit.engine.manifest import TRAINING
 from tokkit.errors import plural
 from tokkit.inspection.report.markup import (
@@ -110,10 +110,11 @@ def _describe(
         "measured": dict(record.report.measured),
         "coverage": record.report.coverage,
     }
-    measured = []
+    measured, unknown = [], []
     if texts:
         encoder = Encoder(tokenizer)
         measured = [{"text": name, **measure(tokenizer, encoder, texts[name])} for name in texts]
+        unknown = _find_unknown(tokenizer, encoder, texts)
     return {
         "name": name,
         "model": tokenizer.kind,
@@ -124,12 +125,14 @@ def _describe(
         "by_length": _count_lengths(entries),
         "scripts": _count_scripts(entries),
         "measured": measured,
-        "unknown_characters": _find_unknown(tokenizer, texts),
+        "unknown_characters": unknown,
         "training": training,
     }
 
 
-def _find_unknown(tokenizer: Tokenizer, texts: Mapping[str, TextSample]) -> list[dict[str, Any]]:
+def _find_unknown(
+    tokenizer: Tokenizer, encoder: Encoder, texts: Mapping[str, TextSample]
+) -> list[dict[str, Any]]:
     """Return the commonest characters of the texts that become the unknown token."""
     if "unk" not in tokenizer.special_ids:
         return []
@@ -137,11 +140,13 @@ def _find_unknown(tokenizer: Tokenizer, texts: Mapping[str, TextSample]) -> list
     for text in texts.values():
         counts.update(dict(count_characters("".join(text.lines.to_pylist()))))
     common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_UNKNOWN_TESTED]
-    unknown = [(c, n) for c, n in common if is_unknown_character(tokenizer, c)][:NUM_UNKNOWN]
+    characters = [character for character, _ in common]
+    unknown = find_unknown_characters(encoder, characters, tokenizer.special_ids["unk"])
     return [
         {"character": c, "code": f"U+{ord(c):04X}", "script": _name_script(c), "count": n}
-        for c, n in unknown
-    ]
+        for c, n in common
+        if c in unknown
+    ][:NUM_UNKNOWN]
 
 
 def _read_entries(tokenizer: Tokenizer) -> list[str]:
