@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from tokkit.cli.command_options import config_options, read_table
-from tokkit.cli.stages import pretrain
+from tokkit.cli.pretrain import pretrain
 from tokkit.errors import UsageError
 from tokkit.pretraining.pretrain_config import PretrainConfig
 

@@ -12,7 +12,7 @@ from instancefolders import write_instance_folder
 from realcommands import outcome
 
 from tokkit.cli.command_options import read_table
-from tokkit.cli.stages import pretrain as command
+from tokkit.cli.pretrain import pretrain as command
 from tokkit.errors import Interrupted, TokkitError, UsageError
 from tokkit.inspection.replay import replay
 from tokkit.pretraining.data.instance_sources import divide_phases, open_sources

@@ -1,7 +1,8 @@
 """The commands: each makes a config of its options, calls one function, and prints the result.
 
     command_options.py     click options, made of what the configs declare; recipes use them, too
-    stages.py              train, encode, build, pretrain
+    stages.py              train, encode, build
+    pretrain.py            pretrain
     run.py, recipe.py      all stages of a recipe; reading a recipe, and init, which writes one
     inspect.py             inspect, verify, tokenize, report
     output.py              what results look like; pretraining_output.py those of runs
@@ -42,7 +43,7 @@ _MODULES = {
     "train": "tokkit.cli.stages",
     "encode": "tokkit.cli.stages",
     "build": "tokkit.cli.stages",
-    "pretrain": "tokkit.cli.stages",
+    "pretrain": "tokkit.cli.pretrain",
     "run": "tokkit.cli.run",
     "inspect": "tokkit.cli.inspect",
     "verify": "tokkit.cli.inspect",

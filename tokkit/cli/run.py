@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from tokkit.cli.command_options import LocalPath, config_options, number_type, read_table
+from tokkit.cli.pretrain import pretrain
 from tokkit.cli.recipe import Recipe, read_recipe
-from tokkit.cli.stages import build, encode, pretrain, train
+from tokkit.cli.stages import build, encode, train
 from tokkit.cli.streams import echo
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.files import remove_drafts

@@ -1,6 +1,5 @@
-"""``tokkit train``, ``encode``, ``build`` and ``pretrain``: a command for each stage."""
+"""``tokkit train``, ``encode`` and ``build``: commands of the stages that work on units."""
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -8,7 +7,6 @@ import click
 
 from tokkit.cli.command_options import stage_command
 from tokkit.cli.output import print_manifest, print_step, print_training
-from tokkit.cli.pretraining_output import print_estimate, print_pretraining
 from tokkit.cli.streams import name_next
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.encoding.encode_config import EncodeConfig
@@ -16,7 +14,6 @@ from tokkit.engine.local import import_single_threaded
 from tokkit.engine.stage_config import StageConfig
 from tokkit.instances.build_config import BuildConfig
 from tokkit.options import Config
-from tokkit.pretraining.pretrain_config import PretrainConfig
 from tokkit.vocab.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -86,31 +83,6 @@ def build(config: BuildConfig, *, as_json: bool) -> None:
         return
     print_manifest(config.output, run(config), as_json=as_json)
     name_next("pretrain", config.output, "-o", "run")
-
-
-@stage_command(PretrainConfig)
-@click.option(
-    "--dry-run", is_flag=True, help="Print what the run needs and how long it takes, and exit."
-)
-def pretrain(config: PretrainConfig, *, dry_run: bool, as_json: bool) -> None:
-    """Pretrain a transformer on INSTANCES.
-
-    INSTANCES are folders that build wrote. Their objective selects the model: BERT, ALBERT, RoBERTa,
-    ModernBERT, GPT-2, T5, XLNet or an encoder-decoder. Run the same command again to resume from the
-    last checkpoint.
-    """
-    from tokkit.pretraining.pretrain import estimate_run
-    from tokkit.pretraining.pretrain import pretrain as run
-    from tokkit.pretraining.training.launch_info import is_first_process
-
-    is_first = is_first_process(os.environ)  # one of several processes prints
-    if not dry_run:
-        manifest = run(config)
-        if is_first:
-            print_pretraining(config.output, manifest, as_json=as_json)
-            name_next("report", config.output)
-    elif is_first:
-        print_estimate(estimate_run(config), as_json=as_json)
 
 
 def _format_options(config: Config, declared: type[Config]) -> list[str]:

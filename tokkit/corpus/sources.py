@@ -35,7 +35,7 @@ import msgspec
 from tokkit.corpus.corpus_config import CorpusConfig
 from tokkit.corpus.file_systems import Entry, Files, LocalFiles, is_uri, printable
 from tokkit.corpus.formats import TABLES, FileType, find_type, identify, read_head
-from tokkit.corpus.refusals import SIGNS_OF_TOKENIZER, TOKENIZER_FILE, is_companion
+from tokkit.corpus.refusals import SIGNS_OF_TOKENIZER, is_companion, is_tokenizer_file
 from tokkit.engine.manifest import RECORDS
 from tokkit.engine.mirrors import STATE_FOLDER
 from tokkit.errors import TokkitError, UsageError
@@ -250,7 +250,7 @@ def _list_folder(
             yield from _list_folder(files, entry.path, left_out, above)
         elif (
             (shards and entry.name not in shards)
-            or (has_tokenizer and TOKENIZER_FILE.match(entry.name))
+            or (has_tokenizer and is_tokenizer_file(entry.name))
             or (output and entry.name in RECORDS)
         ):
             left_out.append(entry.path)

@@ -9,13 +9,14 @@ into tables. The results are kept next to the compiled kernels, a file each:
     tokenizers/3f9a…-tables       that kernel's tables
 
 The number stands for the content of all files that loading looks at, the sources of all code that
-makes tables, and the releases of the libraries that it asks. A file begins with the SHA-256 of the
+makes tables, and the releases or files of the libraries that it asks. A file begins with the SHA-256 of the
 rest: one that is damaged or cut off is made again. Files that were used last stay, up to
 ``MAX_BYTES`` in all. A user who can write here could replace the compiled kernels, too, so pickles
 are as safe as these.
 """
 
 import hashlib
+import importlib.util
 import logging
 import os
 import pickle
@@ -161,12 +162,22 @@ def _find_path(digest: str, name: str) -> Path | None:
 @cache
 def _digest_version() -> str:
     """Return the SHA-256 of what affects the results in addition to a tokenizer's files."""
-    import tokenizers
-
-    versions = sys.version, np.__version__, msgspec.__version__, tokenizers.__version__
+    versions = sys.version, np.__version__, msgspec.__version__, _describe_library()
     digest = hashlib.sha256(repr((versions, sys.byteorder)).encode())
     package = Path(__file__).parent.parent
     for room in ("tokenizer", "kernels", "shards"):
         for source in sorted((package / room).rglob("*.py")):
             digest.update(source.read_bytes())
     return digest.hexdigest()
+
+
+def _describe_library() -> list[tuple[str, int, int]]:
+    """Return the files of the tokenizers library, each with its size and time.
+
+    Its version would do, too, but to import it takes 5 ms, and nothing else may need it.
+    """
+    spec = importlib.util.find_spec("tokenizers")
+    assert spec is not None  # noqa: S101  tokkit depends on it
+    folders = spec.submodule_search_locations or ()
+    files = [file for folder in folders for file in os.scandir(folder) if file.is_file()]
+    return sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
