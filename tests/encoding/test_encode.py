@@ -1,6 +1,5 @@
 """``encode`` writes what the encoder gives, the same bytes for any number of workers, and counts the rest."""
 
-import functools
 import json
 import os
 import subprocess
@@ -15,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 from tinytokenizers import wordpiece_json, write_json, write_vocab
 
-from tokkit.corpus.readers import read_documents
 from tokkit.encoding.encode import encode
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.encoding.encode_unit import EncodeStats
@@ -225,20 +223,23 @@ def test_a_document_that_cannot_be_cut_is_reported_by_name(
         run(path, whole, tmp_path / "out")
 
 
+@pytest.mark.parametrize(("batch_bytes", "expected"), [(100, [50] * 4), (960, [30] * 6 + [20])])
 def test_a_shard_has_batches_of_bounded_size(
-    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    tokenizer: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_bytes: int,
+    expected: list[int],
 ) -> None:
     monkeypatch.setattr("tokkit.encoding.encode_unit.BATCH_TOKENS", 50)
-    small = functools.partial(read_documents, batch_bytes=100)
-    monkeypatch.setattr("tokkit.corpus.readers.read_documents", small)
+    monkeypatch.setattr("tokkit.encoding.encode_unit.BATCH_BYTES", batch_bytes)
     path = tmp_path / "many.txt"
     path.write_text("the cat\n\n" * 100)
     run(path, tokenizer, tmp_path / "out")
     with pa.ipc.open_file(tmp_path / "out" / "shard-0000000.arrow") as shard:
         batches = [shard.get_batch(number) for number in range(shard.num_record_batches)]
     lengths = [sum(map(len, batch["input_ids"].to_pylist())) for batch in batches]
-    assert sum(lengths) == 200
-    assert all(50 <= length < 100 for length in lengths[:-1])
+    assert lengths == expected
 
 
 def test_accounts_and_stats_count_words_unknown_tokens_and_sources(

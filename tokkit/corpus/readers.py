@@ -31,14 +31,18 @@ _READERS = {"text": read_text, "records": read_records, "csv": read_csv}
 
 
 def read_and_count(
-    unit: CorpusUnit, config: CorpusConfig, accounts: Accounts, digest: "hashlib._Hash"
+    unit: CorpusUnit,
+    config: CorpusConfig,
+    accounts: Accounts,
+    digest: "hashlib._Hash",
+    batch_bytes: int = BATCH_BYTES,
 ) -> Iterator[DocumentBatch]:
     """Read a unit's documents as ``read_documents`` does, and enter them into ``accounts``.
 
     Every document counts as having come in; dropped documents are entered by reason. The caller
     enters those that it keeps. A language that is none becomes null, for ``--language``, and counts.
     """
-    for batch in read_documents(unit, config, digest):
+    for batch in read_documents(unit, config, digest, batch_bytes):
         accounts.add("documents", len(batch.texts) + sum(batch.dropped.values()))
         for reason, number in batch.dropped.items():
             accounts.drop("documents", reason, number)

@@ -51,7 +51,7 @@ from tokkit.tokenizer.wordpiece_model import WordPieceModel, wordpiece_obstacles
 _SHORT_BITS = 18
 _INDEX_BITS = 19
 _ARENA_BITS = 23
-_BUFFER_BYTES = 16 << 20
+_BUFFER_BYTES = 32 << 20
 _FIRST_BYTES = 1 << 10
 
 _Model = WordPieceModel | BpeModel | MetaspaceBpeModel | UnigramModel
