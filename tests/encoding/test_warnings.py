@@ -15,7 +15,7 @@ from tinytokenizers import CONTROL, write_bpe, write_sentencepiece, write_vocab
 from tokkit.cli import cli
 from tokkit.encoding.encode import encode
 from tokkit.encoding.encode_config import EncodeConfig
-from tokkit.encoding.text_survey import TextSurvey
+from tokkit.encoding.text_survey import TextSurvey, find_unknown
 from tokkit.engine.manifest import Manifest
 from tokkit.instances.build import build
 from tokkit.instances.build_config import BuildConfig
@@ -292,6 +292,16 @@ def test_unknown_characters_are_of_the_documents_that_have_them(tmp_path: Path) 
     tokenizer = load_tokenizer(write_vocab(tmp_path))
     survey = TextSurvey(tokenizer, Encoder(tokenizer))
     texts = pa.array(["the ж", "", "the cat", "ф"], pa.large_string())
-    is_unknown = np.array([False, True, False, False, True])
-    survey.add_unknown(texts, np.array([0, 2, 2, 4, 5]), is_unknown)
+    survey.add_unknown(texts, np.array([0, 3]))
     assert survey.counts == {"unknown ж": 1, "unknown ф": 1}
+
+
+def test_documents_with_unknown_tokens_are_found_part_by_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tokkit.encoding.text_survey._PART", 3)
+    ids = np.array([7, 5, 7, 7, 7, 5, 5, 5, 7], np.uint16)
+    offsets = np.array([0, 0, 1, 2, 2, 6, 8, 8, 9, 9])
+    number, documents = find_unknown(ids, 7, offsets)
+    assert (number, documents.tolist()) == (5, [1, 4, 7])
+    assert find_unknown(ids, -1, offsets)[0] == 0

@@ -40,7 +40,7 @@ from tokkit.corpus.formats import FileType
 from tokkit.corpus.sources import STDIN, Source
 from tokkit.corpus.units import CorpusUnit, Group
 from tokkit.encoding.encode_config import EncodeConfig
-from tokkit.encoding.text_survey import TextSurvey
+from tokkit.encoding.text_survey import TextSurvey, find_unknown
 from tokkit.engine.accounts import Accounts
 from tokkit.engine.copies import load_kernels
 from tokkit.engine.files import HashedFile
@@ -71,7 +71,6 @@ if TYPE_CHECKING:
 BATCH_BYTES = 15 << 20
 BATCH_TOKENS = 4_000_000
 NO_TOKENS = "no tokens"
-_PART = 1 << 16  # tokens
 
 # In the order of ``tokkit.kernels.encode.word_cache``.
 _COUNTERS = ("chunk_hits", "chunk_misses", "word_hits", "word_misses")
@@ -294,16 +293,14 @@ def _encode_batch(
         measured[name] += number
     num_words = encoded.word_starts.true_count
     unknown_id = context.tokenizer.special_ids.get("unk", -1)
-    # Part by part, in the processor's cache: few batches have any.
-    parts = (encoded.ids[start : start + _PART] for start in range(0, len(encoded.ids), _PART))
-    num_unknown = sum(int(np.count_nonzero(part == unknown_id)) for part in parts)
+    num_unknown, documents = find_unknown(
+        encoded.ids, unknown_id, encoded.offsets[sentences.offsets]
+    )
     if encoder.uses_library:
         survey.add_texts(offsets)
     survey.add_documents(batch.texts)
     if num_unknown:
-        survey.add_unknown(
-            batch.texts, encoded.offsets[sentences.offsets], encoded.ids == unknown_id
-        )
+        survey.add_unknown(batch.texts, documents)
     source = unit.source.input
     accounts.count_source(source, "tokens", len(encoded.ids))
     for name, number in (("words", num_words), ("unknown_tokens", num_unknown)):

@@ -18,7 +18,7 @@ import pyarrow as pa
 from tokkit.encoding.encode_config import EncodeConfig
 from tokkit.engine.accounts import Accounts
 from tokkit.errors import plural
-from tokkit.kernels.arrays import Bools, Int64
+from tokkit.kernels.arrays import Ids, Int64
 from tokkit.shards.arrow import string_array, string_buffers, text_arrays
 from tokkit.tokenizer.definitions import byte_level_alphabet
 from tokkit.tokenizer.tokenizer import Tokenizer
@@ -33,6 +33,9 @@ _SMALLEST_SAMPLE = 1 << 10
 # Documents with unknown tokens that are looked at in a batch, and bytes of each.
 _UNKNOWN_DOCUMENTS = 16
 _UNKNOWN_BYTES = 4096
+
+# Tokens that are looked at together.
+_PART = 1 << 16
 
 _CONTROL = re.compile(rb"[\0-\x08\v\f\x0e-\x1f\x7f]|\xc2[\x80-\x9f]|\xef\xbf\xbd")
 # By byte: the regular expression alone took a twentieth of the time of a whole command.
@@ -122,24 +125,43 @@ class TextSurvey:
             windowed = np.diff(offsets) > WHOLE_TEXT_BYTES
             self.counts["windowed texts"] += int(np.count_nonzero(windowed))
 
-    def add_unknown(self, texts: pa.LargeStringArray, offsets: Int64, is_unknown: Bools) -> None:
-        """Count characters that have no token.
+    def add_unknown(self, texts: pa.LargeStringArray, documents: Int64) -> None:
+        """Count characters that have no token, in a sample of the documents.
 
         Args:
-            texts: documents.
-            offsets: int64 ``[num_documents + 1]``, the tokens of each.
-            is_unknown: bool ``[num_tokens]``; places of the unknown ones take 8 times as much memory.
+            texts: all documents.
+            documents: int64 ``[num_documents]``, which of them have unknown tokens.
         """
         values, bounds = string_buffers(texts)
-        rows = np.flatnonzero(offsets[:-1] < offsets[1:])
-        documents = rows[np.logical_or.reduceat(is_unknown, offsets[rows])]
+        unknown_id = self._tokenizer.special_ids["unk"]
         step = -(-len(documents) // _UNKNOWN_DOCUMENTS)
         for document in documents[:: max(step, 1)].tolist():
             text = values[bounds[document] : bounds[document + 1]][:_UNKNOWN_BYTES].tobytes()
             numbers = dict(count_characters(text.decode(errors="ignore")))
-            unknown_id = self._tokenizer.special_ids["unk"]
             for character in find_unknown_characters(self._encoder, [*numbers], unknown_id):
                 self.counts[f"unknown {character}"] += numbers[character]
+
+
+def find_unknown(ids: Ids, unknown_id: int, offsets: Int64) -> tuple[int, Int64]:
+    """Return the number of unknown tokens, and the documents that have any, in order.
+
+    Args:
+        ids: uint16 or uint32 ``[num_tokens]``.
+        unknown_id: of the unknown token; -1 if there is none.
+        offsets: int64 ``[num_documents + 1]``, the tokens of each document.
+    """
+    number, documents = 0, [np.zeros(0, np.int64)]
+    # Part by part, in the processor's cache: few batches have any.
+    for start in range(0, len(ids), _PART):
+        found = np.flatnonzero(ids[start : start + _PART] == unknown_id)
+        number += len(found)
+        if len(found):
+            first = int(np.searchsorted(offsets, start + found[0], "right")) - 1
+            stop = int(np.searchsorted(offsets, start + found[-1], "right"))
+            before = np.searchsorted(found, offsets[first : stop + 1] - start)
+            documents.append(first + np.flatnonzero(np.diff(before)))
+    joined = np.concatenate(documents)
+    return number, joined[np.flatnonzero(np.diff(joined, prepend=-1))]
 
 
 def find_warnings(
