@@ -346,9 +346,7 @@ def _learn_tokens(
     tables = np.full((2, UNICODE_SIZE), NO_SYMBOL, np.int32)
     for table, spelled in zip(tables, spellings, strict=True):
         table[list(spelled)] = [ids[symbol] for symbol in spelled.values()]
-    # The counts are copied because the kernel is compiled for arrays that can be written.
-    counts = words.counts.copy()
-    laid_out = lay_out_words(words.values, words.offsets, counts, *tables, as_bytes=as_bytes)
+    laid_out = lay_out_words(words.values, words.offsets, words.counts, *tables, as_bytes=as_bytes)
     lengths = np.zeros(min(config.vocab_size, first + len(laid_out.cells)), np.int32)
     lengths[first - len(symbols) : first] = 1
     limit = _LARGEST if config.max_token_length is None else config.max_token_length

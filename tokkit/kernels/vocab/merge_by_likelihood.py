@@ -38,17 +38,15 @@ from tokkit.kernels.vocab.pair_counts import (
     NONE,
     NUM_PAIRS,
     ROW,
-    MergeRules,
     Pairs,
-    count_room,
     enlarge,
     has_room,
     index_pairs,
     make_room,
-    merge_pair,
     split_key,
 )
-from tokkit.kernels.vocab.symbols import Words, find_word
+from tokkit.kernels.vocab.pair_merging import MergeRules, count_room, merge_pair
+from tokkit.kernels.vocab.symbols import NOTHING_KNOWN, Words, find_count
 
 _LEVEL_BITS = 7
 _SLACK = 1e-9  # of the count: far more than a logarithm's rounding
@@ -100,7 +98,7 @@ def merge_by_likelihood(
         int32 ``[num_merges, 2]``: left and right id of the tokens from ``first`` on.
     """
     rules = MergeRules(lengths, first, min_frequency, limit)
-    pairs = index_pairs(words, min_frequency)
+    pairs = index_pairs(words, min_frequency, len(lengths))
     capacity = int(pairs.sizes[NUM_PAIRS])
     scores = Scores(
         counts=np.zeros(len(lengths), np.int64),
@@ -144,12 +142,13 @@ def _level_below(count: int) -> int:
 @kernel
 def _count_tokens(words: Words, scores: Scores) -> None:
     """Count the symbols of all words."""
+    known = NOTHING_KNOWN
     for cell in range(words.cells.size):
         symbol = signed(words.cells[cell])
         if symbol >= 0:
-            count = words.counts[find_word(words, cell)]
-            scores.counts[symbol] += count
-            scores.sizes[_TOTAL] += count
+            known = find_count(words, cell, known)
+            scores.counts[symbol] += known[0]
+            scores.sizes[_TOTAL] += known[0]
     for token in range(scores.counts.size):
         scores.levels[token] = _level_below(scores.counts[token])
 
@@ -211,7 +210,6 @@ def _merge_pairs(
         sizes[_NUM_MERGES] += 1
         first_pair = pairs.sizes[NUM_PAIRS]
         count = merge_pair(words, rules, pairs, pair, merged)
-        pairs.rows[ROW * pair + COUNT] = 0
         sizes[_TOTAL] -= count
         scores.counts[left] -= count
         scores.counts[right] -= count
