@@ -19,6 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tokkit.kernels.vocab.symbols import count_characters
+from tokkit.shards.arrow import string_buffers
+from tokkit.tokenizer.characters import UNICODE_SIZE
 from tokkit.tokenizer.definitions import (
     CONTINUING_SUBWORD_PREFIX,
     WORD_BEGINNING,
@@ -161,13 +164,14 @@ def _measure_coverage(tokenizer: Tokenizer, texts: pa.LargeStringArray) -> float
     """Return the share of characters that are tokens, each normalized by itself."""
     if _is_byte_level(tokenizer) or set(tokenizer.tokens) >= _BYTES:
         return 1.0
-    counts = Counter[str]()
-    for text in texts:
-        counts.update(text.as_py())
+    counts = np.zeros(UNICODE_SIZE, np.int64)
+    once, continues = np.ones(len(texts), np.int64), np.zeros(UNICODE_SIZE, np.bool_)
+    count_characters(*string_buffers(texts), once, counts, continues)
     normalizer = tokenizer.library.normalizer if tokenizer.library is not None else None
     entries = {token.removeprefix(CONTINUING_SUBWORD_PREFIX) for token in tokenizer.tokens}
     num_characters = num_covered = 0
-    for char, count in counts.items():
+    for code in np.flatnonzero(counts).tolist():
+        char, count = chr(code), int(counts[code])
         normalized = normalizer.normalize_str(char) if normalizer is not None else char
         for form in normalized.replace(WORD_BEGINNING, " "):
             if not form.isspace():
