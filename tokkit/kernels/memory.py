@@ -190,6 +190,16 @@ def trailing_zeros(types: Any, word: Any) -> Any:
 
 
 @instruction
+def reverse_bytes(types: Any, word: Any) -> Any:
+    """``reverse_bytes(word)`` returns the word whose first byte is the last one of ``word``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bswap(arguments[0])
+
+    return types.uint64(types.uint64), generate
+
+
+@instruction
 def count_ones(types: Any, word: Any) -> Any:
     """``count_ones(word)`` returns the number of bits that are set."""
 

@@ -38,10 +38,13 @@ from tokkit.kernels.vocab.count_words import (
 from tokkit.kernels.vocab.word_table import (
     LONGEST_WORD,
     NUM_CHUNKS,
+    NUM_KEPT,
     NUM_WORDS,
+    WordTable,
     count_words,
     new_table,
     take_chunks,
+    take_split_chunks,
 )
 from tokkit.shards.arrow import string_buffers, text_arrays
 from tokkit.tokenizer.characters import UNICODE_SIZE, WordCharacters, is_mark, page_of
@@ -85,6 +88,12 @@ class WordSplitter:
             not self._normalizes,
         )
         self._note_losses(0)
+
+    def take_chunks(
+        self, table: WordTable, place: int, values: Bytes, offsets: Int64, counts: Int64
+    ) -> tuple[int, int]:
+        """Take all chunks out of their table, since they may not be normalized; see the kernel."""
+        return take_chunks(table, place, values, offsets, counts)
 
     def learn_page(self, code: int) -> None:
         """Fill the tables for a character and those on its page."""
@@ -166,6 +175,12 @@ class PieceSplitter:
         values, offsets, _ = self._normalizer.add_prefix(values, offsets)
         return values, offsets
 
+    def take_chunks(
+        self, table: WordTable, place: int, values: Bytes, offsets: Int64, counts: Int64
+    ) -> tuple[int, int]:
+        """Take the chunks that are several pieces out of their table; see the kernel."""
+        return take_split_chunks(self.rules, table, place, values, offsets, counts)
+
     def take_removed(self) -> dict[str, int]:
         """Return nothing, since there is no normalization."""
         return {}
@@ -199,14 +214,14 @@ class WordCounter:
         self._factor = 1
         self._table = new_table(memory)
         self._queue = new_queue()
+        self._num_taken = 0  # elements of the table of chunks that are being split, up to here
         self._spilled: list[Run] = []
 
     def set_factor(self, factor: int) -> None:
         """Multiply the counts of what is added from now on by ``factor``."""
         if factor != self._factor:
             self._split_chunks()
-            if self._table.filled[NUM_WORDS]:
-                self._spill()
+            self._spill()
             self._factor = factor
 
     def add(self, texts: pa.LargeStringArray) -> None:
@@ -247,7 +262,7 @@ class WordCounter:
         """
         self._split_chunks()
         if not self._spilled:
-            write_table(self._table, self._factor, file)
+            self._write(file)
         else:
             self._spill()
             merge_runs(self._spilled, file, self._memory)
@@ -262,6 +277,8 @@ class WordCounter:
             self._splitter.learn_page(int(state[chunks.DETAIL]))
         elif reason == chunks.FULL_CHUNKS:
             self._split_chunks()
+            if self._table.filled[NUM_KEPT]:
+                self._spill()
         elif reason == chunks.FULL_WORDS:
             self._spill()
         elif reason == chunks.NEEDS_LIBRARY:
@@ -285,15 +302,23 @@ class WordCounter:
         values = np.empty(16 * _CHUNKS_AT_ONCE, np.uint8)
         offsets = np.empty(_CHUNKS_AT_ONCE + 1, np.int64)
         counts = np.empty(_CHUNKS_AT_ONCE, np.int64)
-        short = self._table.chunks.short
-        place = 0
-        while place < len(short):
-            place, number = take_chunks(short, place, values, offsets, counts)
+        while self._num_taken < len(self._table.chunks.short):
+            self._num_taken, number = self._splitter.take_chunks(
+                self._table, self._num_taken, values, offsets, counts
+            )
             self.add_counted(values, offsets[: number + 1], counts[:number])
+        self._num_taken = 0
         self._table.filled[NUM_CHUNKS] = 0
 
     def _spill(self) -> None:
-        """Write the words of the table to a run on disk, and empty the table."""
-        with open_partial_run(self._folder) as file:
-            write_table(self._table, self._factor, file)
-        self._spilled.append(Run(Path(file.name)))
+        """Write the words of the table, if any, to a run on disk, and empty the table."""
+        if self._table.filled[NUM_WORDS] or self._table.filled[NUM_KEPT]:
+            with open_partial_run(self._folder) as file:
+                self._write(file)
+            self._spilled.append(Run(Path(file.name)))
+
+    def _write(self, file: Any) -> None:
+        """Write the words of the table as a run, and empty the table."""
+        is_split = self._table.filled[NUM_CHUNKS] == 0
+        num_taken = len(self._table.chunks.short) if is_split else self._num_taken
+        write_table(self._table, num_taken, self._factor, file)

@@ -46,7 +46,7 @@ from tokkit.kernels.vocab.sorted_runs import (
     unpack_records,
     write_records,
 )
-from tokkit.kernels.vocab.word_table import LONGEST_WORD, NUM_BYTES, NUM_WORDS, WordTable
+from tokkit.kernels.vocab.word_table import LONGEST_WORD, NUM_BYTES, NUM_KEPT, NUM_WORDS, WordTable
 
 if TYPE_CHECKING:
     import hashlib
@@ -110,29 +110,32 @@ class RunTotals:
     count: int
 
 
-def write_table(table: WordTable, factor: int, file: Any) -> None:
+def write_table(table: WordTable, num_taken: int, factor: int, file: Any) -> None:
     """Write the words of a table as a run, and empty the table.
 
     Args:
-        table: a table whose chunks were split.
+        table: the table.
+        num_taken: number of elements of the table of chunks, from its beginning on, whose chunks
+            were taken out or have become words.
         factor: factor by which counts are multiplied.
         file: has ``write``.
     """
-    num_words = int(table.filled[NUM_WORDS])
+    entries = table.entries[: len(table.slots) + num_taken]
+    num_words = int(table.filled[NUM_WORDS] + table.filled[NUM_KEPT])
     keys = np.empty(num_words, np.uint64)
     places = np.empty(num_words, np.int64)
-    list_words(table.slots, table.arena, keys, places)
+    list_words(entries, table.arena, keys, places)
     order = np.argsort(keys)
     keys, places = keys[order], places[order]
-    sort_same_keys(table.slots, table.arena, keys, places)
+    sort_same_keys(entries, table.arena, keys, places)
     buffer = np.empty(_LARGEST_WINDOW // 8, np.int64)
     data = buffer.view(np.uint8)
     word = 0
     while word < num_words:
-        word, size = write_records(table.slots, table.arena, places, word, factor, data, buffer)
+        word, size = write_records(entries, table.arena, places, word, factor, data, buffer)
         file.write(data[:size])
-    table.slots[:] = 0
-    table.filled[NUM_WORDS] = table.filled[NUM_BYTES] = 0
+    entries[:] = 0
+    table.filled[[NUM_WORDS, NUM_BYTES, NUM_KEPT]] = 0
 
 
 @contextmanager

@@ -10,10 +10,11 @@ import numpy as np
 from tokkit.kernels.arrays import Bools, Bytes, Int64, UInt64
 from tokkit.kernels.heap import move_down
 from tokkit.kernels.jit import inline, kernel, splice
-from tokkit.kernels.memory import copy_values, signed
-from tokkit.kernels.vocab.word_table import COUNT, LENGTH, SLOT_WORDS, START
+from tokkit.kernels.memory import copy_values, prefetch, reverse_bytes, signed
+from tokkit.kernels.vocab.word_table import COUNT, LENGTH, SLOT_WORDS, START, is_same, load_masked
 
 HEAD_BYTES = 16
+_AHEAD = 8  # words between fetching memory and its use
 
 # Results of ``merge_records``, besides the number of a run.
 MERGED = -1
@@ -26,21 +27,22 @@ _MISSING = -1
 
 @inline
 def _big_endian(values: Bytes, start: int, stop: int) -> np.uint64:
-    """Return the first eight bytes of a word as a number with the same order, zeros at the end."""
-    word = np.uint64(0)
-    for index in range(8):
-        byte = np.uint64(values[start + index]) if start + index < stop else np.uint64(0)
-        word = (word << np.uint64(8)) | byte
+    """Return the first eight bytes of a word as a number with the same order, zeros at the end.
+
+    The array must go on for eight bytes.
+    """
+    word: np.uint64 = reverse_bytes(load_masked(values, start, stop))
     return word
 
 
 @inline
 def _is_before(values: Bytes, start: int, length: int, other: int, other_length: int) -> bool:
     """Return whether the word at ``start`` comes before the one at ``other`` by their bytes."""
-    for index in range(min(length, other_length)):
-        if values[start + index] != values[other + index]:
-            is_less: bool = values[start + index] < values[other + index]
-            return is_less
+    for index in range(0, min(length, other_length), 8):
+        key = _big_endian(values, start + index, start + length)
+        other_key = _big_endian(values, other + index, other + other_length)
+        if key != other_key:
+            return bool(key < other_key)
     return length < other_length
 
 
@@ -93,7 +95,9 @@ def sort_same_keys(slots: UInt64, arena: Bytes, keys: UInt64, places: Int64) -> 
     first = 0
     while first < keys.size:
         last = first + 1
+        _fetch(slots, arena, places, first)
         while last < keys.size and keys[last] == keys[first]:
+            _fetch(slots, arena, places, last)
             last += 1
         heap = (slots, arena, places, first)
         size = last - first
@@ -103,6 +107,14 @@ def sort_same_keys(slots: UInt64, arena: Bytes, keys: UInt64, places: Int64) -> 
             _swap(heap, 0, end)
             move_down(_comes_after, _swap, heap, 0, end)
         first = last
+
+
+@splice
+def _fetch(slots: UInt64, arena: Bytes, places: Int64, index: int) -> None:
+    """Fetch the slots and the bytes of words that are used some words later."""
+    if index + 2 * _AHEAD < places.size:
+        prefetch(slots, places[index + 2 * _AHEAD])
+        prefetch(arena, signed(slots[places[index + _AHEAD] + START]))
 
 
 @kernel
@@ -115,7 +127,7 @@ def write_records(
     out_bytes: Bytes,
     out_words: Int64,
 ) -> tuple[int, int]:
-    """Write words of a table as records.
+    """Write words of a table as records; a word that has two slots is one record.
 
     Args:
         slots: of the table.
@@ -133,16 +145,23 @@ def write_records(
     word = first
     while word < places.size:
         place = places[word]
-        length = signed(slots[place + LENGTH])
+        _fetch(slots, arena, places, word)
+        start, length = signed(slots[place + START]), signed(slots[place + LENGTH])
         end = size + HEAD_BYTES + (length + 7) // 8 * 8
         if end > out_bytes.size:
             break
-        out_words[size // 8] = length
-        out_words[size // 8 + 1] = signed(slots[place + COUNT]) * factor
-        out_words[end // 8 - 1] = 0
-        copy_values(arena, signed(slots[place + START]), out_bytes, size + HEAD_BYTES, length)
-        size = end
+        count = signed(slots[place + COUNT])
         word += 1
+        if word < places.size and slots[places[word] + LENGTH] == slots[place + LENGTH]:
+            place = places[word]
+            if is_same(arena, start, signed(slots[place + START]), length):
+                count += signed(slots[place + COUNT])
+                word += 1
+        out_words[size // 8] = length
+        out_words[size // 8 + 1] = count * factor
+        out_words[end // 8 - 1] = 0
+        copy_values(arena, start, out_bytes, size + HEAD_BYTES, length)
+        size = end
     return word, size
 
 
@@ -165,12 +184,11 @@ def _record_is_before(buffer: Bytes, words: Int64, start: int, other: int) -> bo
 @inline
 def _is_same_word(buffer: Bytes, words: Int64, start: int, other: int) -> bool:
     """Return whether two records have the same word."""
-    if words[start // 8] != words[other // 8]:
-        return False
-    for index in range(HEAD_BYTES, HEAD_BYTES + words[start // 8]):
-        if buffer[start + index] != buffer[other + index]:
-            return False
-    return True
+    length = words[start // 8]
+    is_equal: bool = length == words[other // 8] and is_same(
+        buffer, start + HEAD_BYTES, other + HEAD_BYTES, length
+    )
+    return is_equal
 
 
 @kernel
