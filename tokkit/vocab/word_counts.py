@@ -134,7 +134,6 @@ def write_table(table: WordTable, num_taken: int, factor: int, file: Any) -> Non
     while word < num_words:
         word, size = write_records(entries, table.arena, places, word, factor, data, buffer)
         file.write(data[:size])
-    entries[:] = 0
     table.filled[[NUM_WORDS, NUM_BYTES, NUM_KEPT]] = 0
 
 

@@ -117,6 +117,15 @@ def _fetch(slots: UInt64, arena: Bytes, places: Int64, index: int) -> None:
         prefetch(arena, signed(slots[places[index + _AHEAD] + START]))
 
 
+@splice
+def _take_count(slots: UInt64, place: int) -> int:
+    """Return the count of a word, and empty its slot."""
+    count: int = signed(slots[place + COUNT])
+    for part in range(SLOT_WORDS):
+        slots[place + part] = np.uint64(0)
+    return count
+
+
 @kernel
 def write_records(
     slots: UInt64,
@@ -130,7 +139,7 @@ def write_records(
     """Write words of a table as records; a word that has two slots is one record.
 
     Args:
-        slots: of the table.
+        slots: of the table; those of words that are written are emptied.
         arena: of the table.
         places: indices of the words' slots, sorted.
         first: index into ``places`` of the first word to write.
@@ -150,12 +159,12 @@ def write_records(
         end = size + HEAD_BYTES + (length + 7) // 8 * 8
         if end > out_bytes.size:
             break
-        count = signed(slots[place + COUNT])
+        count = _take_count(slots, place)
         word += 1
-        if word < places.size and slots[places[word] + LENGTH] == slots[place + LENGTH]:
+        if word < places.size and signed(slots[places[word] + LENGTH]) == length:
             place = places[word]
             if is_same(arena, start, signed(slots[place + START]), length):
-                count += signed(slots[place + COUNT])
+                count += _take_count(slots, place)
                 word += 1
         out_words[size // 8] = length
         out_words[size // 8 + 1] = count * factor
