@@ -110,6 +110,23 @@ def test_spilling_changes_nothing(tmp_path: Path, model: str) -> None:
     assert counted == count_texts(tmp_path, config, [texts, texts], 1 << 24)
 
 
+@pytest.mark.parametrize("metaspace", [False, True])
+def test_a_word_in_the_table_of_words_and_among_the_chunks_is_one(
+    tmp_path: Path, *, metaspace: bool
+) -> None:
+    config = config_of(tmp_path / "x", model="bpe", metaspace=metaspace)
+    counter = WordCounter(make_splitter(config), 1 << 24, tmp_path)
+    values = np.frombuffer(b" cat dog", np.uint8)
+    counter.add_counted(values, np.array([0, 4, 8]), np.array([5, 7]))
+    counter.add(pa.array([" cat mouse dog", " dog"], pa.large_string()))
+    with (tmp_path / "run").open("wb") as file:
+        counter.finish(file)
+    with (tmp_path / "merged").open("wb") as file:
+        totals = merge_runs([Run(tmp_path / "run")], file, 1 << 20)
+    assert totals.words == 3
+    assert dict(read_run(tmp_path / "merged", totals)) == {b" cat": 6, b" dog": 9, b" mouse": 1}
+
+
 def make_corpus(path: Path) -> Path:
     lines = [f"Café {number} naïve dog's {number % 37}. 中文 \u302e" for number in range(6000)]
     path.write_text("\n\n".join(lines))

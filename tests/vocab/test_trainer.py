@@ -22,10 +22,11 @@ from tokkit.tokenizer.definitions import byte_level_alphabet
 from tokkit.vocab.train_config import BERT_SPECIAL_TOKENS, TrainConfig
 from tokkit.vocab.trainers import train_bpe, train_wordpiece
 
-# Few letters and short words, so that counts are often equal and pairs overlap themselves.
+# Few letters and short words, so that counts are often equal and pairs overlap themselves; counts on
+# both sides of 65,535, from which on words are sorted apart.
 CORPORA = st.dictionaries(
     st.one_of(st.text("ab", min_size=1, max_size=9), st.text("abcé", min_size=1, max_size=7)),
-    st.integers(1, 5),
+    st.one_of(st.integers(1, 5), st.integers(65_533, 65_537)),
     min_size=1,
     max_size=12,
 ).map(lambda words: {word.encode(): count for word, count in words.items()})
