@@ -4,8 +4,9 @@ The pair that occurs most often is merged next; of several, the one with the low
 heap has an item for each frequent pair, with the count that the pair had when it was put there.
 Counts only fall: if the count of the first item is still right, its pair is merged next, and
 otherwise the item is put back with the right count. When the heap is empty, the pairs are added that
-are at least half as frequent as its pairs had to be; so it stays small and within the caches, since
-most pairs are never frequent enough to be merged. Of "abab" twice and "aab" once:
+are at least half as frequent as its pairs had to be. So it stays within the caches, since most pairs
+are never frequent enough to be merged: with all pairs, learning took a sixth more. Of "abab" twice
+and "aab" once:
 
     a b 5, b a 2, a a 1   →   a b = 3   3 3 2, a 3 1   →   3 3 = 4
 

@@ -1,6 +1,6 @@
 """Words as symbols in one array of cells, a symbol at its first cell and again at its last.
 
-Two words, "abab" and "ac", before and after "a b" became the symbol 7:
+Two words of different counts, "abab" and "ac", before and after "a b" became the symbol 7:
 
     cells   END 0 1 0 1 END 0 2 END       END 7 7 7 7 END 0 2 END
     starts      1           6     9
@@ -9,6 +9,9 @@ A symbol's id gives its length in cells, so the next symbol is found from where 
 the one before from the cell in front of it: four bytes per character hold a doubly linked list.
 Cells within a symbol are ``GONE``, so an outdated place is always noticed: where a symbol began,
 there is still that symbol, or ``GONE``, or the end of a longer symbol.
+
+Words of the same count are a group, and groups are few, so a word's count is found within the caches;
+with the number of each word, and counts by these numbers, merging took half as long again.
 """
 
 from typing import NamedTuple
