@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._inductor.config  # torch does not import it by itself
 from instancefolders import write_instance_folder
 from randommodels import make_instances, make_model
 from smallpresets import shrink_presets
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from tokkit.pretraining.data.batches import Padding, lay_out
+from tokkit.pretraining.models.dropout import HIDDEN, drop, key_tokens
 from tokkit.pretraining.models.loss import TokenLoss
 from tokkit.pretraining.models.modernbert import ModernBertConfig
 from tokkit.pretraining.models.transformer import ModelConfig
@@ -74,6 +76,26 @@ def test_a_compiled_model_has_the_same_loss_and_gradients(
             module.compile(dynamic=True, fullgraph=True, backend="eager" if is_head else backend)
     for name, tensor in follow().items():
         torch.testing.assert_close(tensor, expected[name], atol=2e-6, rtol=2e-5, msg=name)
+
+
+def test_compiled_dropout_does_not_overflow(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An overflow is undefined in C++: gcc made of it a loop without end, and the process crashed."""
+    checking_compiler = tmp_path / "g++"
+    checking_compiler.write_text('#!/bin/sh\nexec g++ "$@" -fsanitize=signed-integer-overflow\n')
+    checking_compiler.chmod(0o755)
+
+    def follow(x_ND: Tensor, keys_N: Tensor) -> tuple[Tensor, Tensor]:
+        positions_D = torch.arange(x_ND.shape[1])
+        return drop(x_ND, keys_N, 0.1), key_tokens(keys_N[:, None], positions_D, HIDDEN)
+
+    x_ND, keys_N = torch.ones(3, 40), torch.tensor([1 << 30, -1, 7], dtype=torch.int32)
+    options = {"cpp.cxx": (None, str(checking_compiler)), "cpp_cache_precompile_headers": False}
+    with torch._inductor.config.patch(options):
+        compiled = torch.compile(follow)(x_ND, keys_N)
+    assert all(map(torch.equal, compiled, follow(x_ND, keys_N)))
+    assert "overflow" not in capfd.readouterr().err
 
 
 @pytest.mark.gpu

@@ -35,7 +35,7 @@ def wrap(number: int) -> int:
     return (number + (1 << 31)) % (1 << 32) - (1 << 31)
 
 
-COUNTER, LAYER = wrap(0x9E3779B1), wrap(0x85EBCA77)  # odd, so that products are all different
+COUNTER, LAYER = 0x9E3779B1, wrap(0x85EBCA77)  # odd, so that products are all different
 FIRST, SECOND = wrap(0x7FEB352D), wrap(0x846CA68B)
 
 
@@ -44,6 +44,17 @@ def hash_int32(x: Tensor) -> Tensor:
     x = (x ^ ((x >> 16) & 0xFFFF)) * FIRST
     x = (x ^ ((x >> 15) & 0x1FFFF)) * SECOND
     return x ^ ((x >> 16) & 0xFFFF)
+
+
+def spread(numbers: Tensor, start: int = 0) -> Tensor:
+    """Return ``start`` plus integers times ``COUNTER`` modulo 2^32, as int32.
+
+    The product is an int64, which does not overflow. For an int32 ``arange`` times ``COUNTER`` torch's
+    compiler generates ``Vectorized<int32_t>::arange``, which adds int32 in C++, where an overflow is
+    undefined: gcc 12 concluded that the loop over the features has no end, and the process crashed
+    (torch 2.13). https://github.com/pytorch/pytorch/pull/191132 defines it for scalars alone.
+    """
+    return (numbers.long() * COUNTER + start).int()
 
 
 def key_step(seed: int, step: int) -> int:
@@ -74,7 +85,7 @@ def key_tokens(keys: Tensor, positions: Tensor, place: int) -> Tensor:
         positions: their positions in the sequences.
         place: which of the dropouts.
     """
-    return hash_int32(keys ^ (positions.int() * COUNTER + place))
+    return hash_int32(keys ^ spread(positions, place))
 
 
 def keep(keys: Tensor, counters: Tensor, prob: float) -> Tensor:
@@ -82,10 +93,10 @@ def keep(keys: Tensor, counters: Tensor, prob: float) -> Tensor:
 
     Args:
         keys: int32, keys of their tokens.
-        counters: int32, counters of the elements of a token.
+        counters: counters of the elements of a token.
         prob: dropout probability, above 0.
     """
-    return hash_int32(keys ^ (counters * COUNTER)) >= threshold(prob)
+    return hash_int32(keys ^ spread(counters)) >= threshold(prob)
 
 
 def threshold(prob: float) -> int:
@@ -95,7 +106,7 @@ def threshold(prob: float) -> int:
 
 def drop(x_ND: Tensor, keys_N: Tensor, prob: float) -> Tensor:
     """Return x_ND with some elements set to 0 and the others divided by ``1 - prob``."""
-    features_D = torch.arange(x_ND.shape[1], device=x_ND.device, dtype=torch.int32)
+    features_D = torch.arange(x_ND.shape[1], device=x_ND.device)
     return torch.where(keep(keys_N[:, None], features_D, prob), x_ND, 0.0) * (1 / (1 - prob))
 
 
