@@ -52,7 +52,9 @@ def spread(numbers: Tensor, start: int = 0) -> Tensor:
     The product is an int64, which does not overflow. For an int32 ``arange`` times ``COUNTER`` torch's
     compiler generates ``Vectorized<int32_t>::arange``, which adds int32 in C++, where an overflow is
     undefined: gcc 12 concluded that the loop over the features has no end, and the process crashed
-    (torch 2.13). https://github.com/pytorch/pytorch/pull/191132 defines it for scalars alone.
+    (torch 2.13). https://github.com/pytorch/pytorch/pull/191132 defines it for scalars alone. Those
+    of ``hash_int32`` still overflow, but come from memory, and limit no loop. int64 there, too, made
+    dropout on a CPU 1.4 times as slow without compiling.
     """
     return (numbers.long() * COUNTER + start).int()
 
