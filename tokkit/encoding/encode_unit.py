@@ -13,13 +13,14 @@ tokens:
 
 What loads kernels is imported within functions: a stage that has nothing to do never needs it.
 
-Of the processor time of 234 MB of English lines with BERT's vocabulary and no worker, the encoder takes
-48%, the start 13%, writing and hashing shards 9%, reading the text and its SHA-256 8%, joining batches
-and the survey 5% each, copying documents out of the buffer 3%, finding them, checking UTF-8 and names
-2% each. Two workers take 0.3 s more, since each fills caches of its own and shares those of the
-processor. What they share is the start, of which imports take 0.2 s. Hashing and syncing in other threads would win nothing while every core has a worker; the disk is
-waited for by a thread of its own. Batches of 0.5 to 4 MB in place of 8 MB are no faster, and would
-change the record batches of shards; other allocators, and settings of them, change nothing.
+Of the 1.4 s that 232 MB of English lines take with BERT's vocabulary and no worker, the encoder has
+43%, the start 17%, of which imports are most, reading the text, its SHA-256 and finding documents 17%,
+writing and hashing shards 9%, syncing them 6%, the survey 3%. Two workers take 0.2 s more of processor
+time, since each fills caches of its own and shares those of the processor. Hashing and syncing in other
+threads would win nothing while every core has a worker; the disk is waited for by a thread of its own.
+Batches of 1 to 4 MB of text are no faster than those of 8 or 15 MB, and would change the record batches
+of shards; other allocators, settings of them, and hashing and writing a shard in pieces of 256 kB
+change nothing.
 """
 
 import hashlib
