@@ -1,5 +1,6 @@
 """Splitting loses no text, and long texts are split as short ones are."""
 
+import re
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -160,6 +161,25 @@ def test_a_book_in_one_piece_is_split_nearly_as_its_paragraphs_are(shared: Path)
     by_paragraph = [sentence for line in book.split("\n") for sentence in by_library(line, "en")]
     assert len(sentences) > 0.85 * len(by_paragraph)
     assert len(set(sentences) & set(by_paragraph)) > 0.8 * len(set(by_paragraph))
+
+
+@pytest.mark.parametrize("code", ["en", "de", "ja"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "By J\xa0. R\u3000. Smith. He left.",
+        "A Q\u2003.\u2003. It rained.",
+        "I\x85.I/\u2028.\n\u3000.",
+        "Vitamin B\u202f.",
+    ],
+)
+def test_white_space_of_several_bytes_before_a_full_stop_is_like_a_space(
+    text: str, code: str
+) -> None:
+    spaced = re.sub(r"\s(?=\.)", " ", text)
+    data, plain = text.encode(), spaced.encode()
+    ends = [len(data[:end].decode()) for end in find_ends(memoryview(data), code)]
+    assert ends == [len(plain[:end].decode()) for end in find_ends(memoryview(plain), code)]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -55,6 +55,8 @@ BLOCK = 1 << 20
 
 _SPACE_BYTES = np.array([byte < 0x80 and chr(byte).isspace() for byte in range(256)])
 _WIDE_SPACE = re.compile(WIDE_SPACE)
+_WIDE_BEFORE_STOP = re.compile(r"[\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]\.")
+_INITIAL = re.compile(r"(?:\A|(?<=[\s./]))[A-Z][\s./]+\.")
 _WHITE_SPACE = " \t\n\v\f\r"
 _TERMINATORS = frozenset(".!?…。．！？｡।॥۔؟։።፧။៕")  # noqa: RUF001  full stops of many scripts
 _CLOSERS = frozenset("\"'”’»›」』）)]")  # noqa: RUF001  closing marks of many scripts
@@ -242,15 +244,26 @@ def _segment(text: str, start: int, stop: int, code: str) -> list[int]:
 
     The library leaves out some white space of texts above 10 kB, so each sentence is looked up.
     """
+    part = _narrow_initials(text[start:stop])
     ends = []
-    position = start
-    for piece in sentencex.segment(code, text[start:stop]):
+    position = 0
+    for piece in sentencex.segment(code, part):
         sentence = piece.strip()
-        found = text.find(sentence, position, stop) if sentence else -1
+        found = part.find(sentence, position) if sentence else -1
         if found >= 0:
             position = found + len(sentence)
-            ends.append(position)
+            ends.append(start + position)
     return ends
+
+
+def _narrow_initials(text: str) -> str:
+    r"""Replace wide white space between an initial and its full stop, as in ``J\xa0.``, by spaces.
+
+    sentencex 1.0.32 takes it for one byte, and panics.
+    """
+    if not _WIDE_BEFORE_STOP.search(text):
+        return text
+    return _INITIAL.sub(lambda found: _WIDE_BEFORE_STOP.sub(" .", found[0]), text)
 
 
 def _find_line_end(text: str, start: int, stop: int) -> int:
