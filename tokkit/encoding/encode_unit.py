@@ -13,7 +13,7 @@ tokens:
 
 What loads kernels is imported within functions: a stage that has nothing to do never needs it.
 
-Of the 1.4 s that 232 MB of English lines take with BERT's vocabulary and no worker, the encoder has
+Of the 1.4 s that 232 MB of English lines take with BERT's vocabulary and no worker, the encoder takes
 43%, the start 17%, of which imports are most, reading the text, its SHA-256 and finding documents 17%,
 writing and hashing shards 9%, syncing them 6%, the survey 3%. Two workers take 0.2 s more of processor
 time, since each fills caches of its own and shares those of the processor. Hashing and syncing in other
