@@ -103,6 +103,7 @@ def _count_pairs(words: Words, start: int, pairs: Pairs) -> int:
     known = NOTHING_KNOWN
     for cell in range(start, cells.size - 1):
         if cells[cell] != END and cells[cell + 1] != END:
+            # There are fewer rows than places in the table, so a search always ends at a free place.
             if ROW * pairs.sizes[NUM_PAIRS] == pairs.rows.size:
                 return cell
             known = find_count(words, cell, known)
